@@ -1,0 +1,99 @@
+# Everything a person runs; `make` alone lists it. Each target sets up what it needs in .venv, once.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test check proto bench pocket lock clean
+
+PYTHON ?= python3
+BASE ?= main
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Behind a mirror, uv uses the one that pip is told of.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX := $(PIP_INDEX_URL)
+endif
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run ## watch prompts go through the real service (ONCE=1 ends after the summary, PORT=n)
+	@$(BIN)/python -m training.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
+
+test: $(VENV)/.dev ## run the tests with coverage (ARGS="tests/test_policy.py -x" for pytest)
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+check: $(VENV)/.dev ## lint, types, import contracts, API compatibility with BASE=main, generated code, compose file
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	if git cat-file -e '$(BASE):proto' 2>/dev/null; then $(BIN)/buf breaking --against '.git#ref=$(BASE)'; fi
+	@echo "generated code against proto/"
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(call protoc,$$fresh); \
+	diff -r --exclude=__init__.py --exclude=__pycache__ "$$fresh/router/_gen" router/_gen \
+	|| { echo "router/_gen is stale: run 'make proto'" >&2; exit 1; }
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+proto: $(VENV)/.dev ## regenerate router/_gen from proto/
+	$(call protoc,.)
+
+bench: $(VENV)/.dev ## calibration, savings and latency, as in benchmarks/README.md
+	$(BIN)/python -m benchmarks
+
+pocket: $(VENV)/.pocket ## train the pocket reasoner from nothing and export it (hours on two cores)
+	$(BIN)/python -m training.pocket.train
+	$(BIN)/python -m training.pocket.export
+
+lock: $(VENV)/.bootstrap ## renew the locked requirements after a change in pyproject.toml (UPGRADE=1: newest versions)
+	$(call compile,bootstrap,requirements/bootstrap.in)
+	$(call compile,dev,pyproject.toml --extra cpu --extra demo --extra train --extra dev)
+	$(call compile,run,pyproject.toml --extra cpu --extra demo --constraint requirements/dev.txt)
+	$(call compile,serve,pyproject.toml --extra cpu --constraint requirements/dev.txt)
+
+clean: ## remove the virtual environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# protoc(folder): generated code for proto/, importable as router._gen.
+protoc = $(BIN)/python -m grpc_tools.protoc -Irouter/_gen=proto/budget_router/v1 \
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) router/_gen/budget_router.proto
+
+# compile(name, sources): requirements/name.txt, hashes from the public registry alone.
+compile = env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL $(BIN)/uv pip compile --quiet \
+	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) $(2) --output-file requirements/$(1).txt
+
+# Locked and hashed wheels only, so nothing is compiled and no package runs code to install itself.
+uv_install = $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps
+install = $(uv_install) --require-hashes --only-binary :all: --requirement
+install_project = $(uv_install) --no-build-isolation --editable .
+
+$(VENV)/.bootstrap: requirements/bootstrap.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	|| { echo "$(PYTHON) lacks venv and pip; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: --requirement $<
+	@touch $@
+
+$(VENV)/.run: requirements/run.txt pyproject.toml $(VENV)/.bootstrap
+	@echo "Installing what running needs"
+	@$(install) $<
+	@$(install_project)
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.bootstrap
+	@echo "Installing what training and testing need"
+	@$(install) $<
+	@$(install_project)
+	@touch $@
+
+$(VENV)/.pocket: requirements/pocket.txt $(VENV)/.dev
+	@echo "Installing PyTorch"
+	@$(BIN)/python -m pip install --quiet --requirement $<
+	@touch $@

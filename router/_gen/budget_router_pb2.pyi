@@ -1,0 +1,357 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_UNSPECIFIED: _ClassVar[Role]
+    ROLE_SYSTEM: _ClassVar[Role]
+    ROLE_USER: _ClassVar[Role]
+    ROLE_ASSISTANT: _ClassVar[Role]
+    ROLE_TOOL: _ClassVar[Role]
+
+class OnUnmet(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ON_UNMET_UNSPECIFIED: _ClassVar[OnUnmet]
+    ON_UNMET_TOP_RUNG: _ClassVar[OnUnmet]
+    ON_UNMET_CHEAPEST_NEAR_BEST: _ClassVar[OnUnmet]
+    ON_UNMET_REJECT: _ClassVar[OnUnmet]
+
+class DecisionSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DECISION_SOURCE_UNSPECIFIED: _ClassVar[DecisionSource]
+    DECISION_SOURCE_CLASSIFIER: _ClassVar[DecisionSource]
+    DECISION_SOURCE_CACHE: _ClassVar[DecisionSource]
+    DECISION_SOURCE_OVERRIDE: _ClassVar[DecisionSource]
+    DECISION_SOURCE_PINNED: _ClassVar[DecisionSource]
+    DECISION_SOURCE_EXPLORE: _ClassVar[DecisionSource]
+    DECISION_SOURCE_FALLBACK: _ClassVar[DecisionSource]
+
+class Enforcement(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ENFORCEMENT_UNSPECIFIED: _ClassVar[Enforcement]
+    ENFORCEMENT_NATIVE: _ClassVar[Enforcement]
+    ENFORCEMENT_TWO_PHASE: _ClassVar[Enforcement]
+    ENFORCEMENT_HINT: _ClassVar[Enforcement]
+
+class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
+    FINISH_REASON_NATURAL: _ClassVar[FinishReason]
+    FINISH_REASON_FORCED: _ClassVar[FinishReason]
+    FINISH_REASON_TRUNCATED: _ClassVar[FinishReason]
+
+class CountSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COUNT_SOURCE_UNSPECIFIED: _ClassVar[CountSource]
+    COUNT_SOURCE_ENGINE: _ClassVar[CountSource]
+    COUNT_SOURCE_ROUTER: _ClassVar[CountSource]
+    COUNT_SOURCE_NONE: _ClassVar[CountSource]
+
+class LabelSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LABEL_SOURCE_UNSPECIFIED: _ClassVar[LabelSource]
+    LABEL_SOURCE_VERIFIER: _ClassVar[LabelSource]
+    LABEL_SOURCE_JUDGE: _ClassVar[LabelSource]
+    LABEL_SOURCE_USER: _ClassVar[LabelSource]
+    LABEL_SOURCE_AGREEMENT: _ClassVar[LabelSource]
+ROLE_UNSPECIFIED: Role
+ROLE_SYSTEM: Role
+ROLE_USER: Role
+ROLE_ASSISTANT: Role
+ROLE_TOOL: Role
+ON_UNMET_UNSPECIFIED: OnUnmet
+ON_UNMET_TOP_RUNG: OnUnmet
+ON_UNMET_CHEAPEST_NEAR_BEST: OnUnmet
+ON_UNMET_REJECT: OnUnmet
+DECISION_SOURCE_UNSPECIFIED: DecisionSource
+DECISION_SOURCE_CLASSIFIER: DecisionSource
+DECISION_SOURCE_CACHE: DecisionSource
+DECISION_SOURCE_OVERRIDE: DecisionSource
+DECISION_SOURCE_PINNED: DecisionSource
+DECISION_SOURCE_EXPLORE: DecisionSource
+DECISION_SOURCE_FALLBACK: DecisionSource
+ENFORCEMENT_UNSPECIFIED: Enforcement
+ENFORCEMENT_NATIVE: Enforcement
+ENFORCEMENT_TWO_PHASE: Enforcement
+ENFORCEMENT_HINT: Enforcement
+FINISH_REASON_UNSPECIFIED: FinishReason
+FINISH_REASON_NATURAL: FinishReason
+FINISH_REASON_FORCED: FinishReason
+FINISH_REASON_TRUNCATED: FinishReason
+COUNT_SOURCE_UNSPECIFIED: CountSource
+COUNT_SOURCE_ENGINE: CountSource
+COUNT_SOURCE_ROUTER: CountSource
+COUNT_SOURCE_NONE: CountSource
+LABEL_SOURCE_UNSPECIFIED: LabelSource
+LABEL_SOURCE_VERIFIER: LabelSource
+LABEL_SOURCE_JUDGE: LabelSource
+LABEL_SOURCE_USER: LabelSource
+LABEL_SOURCE_AGREEMENT: LabelSource
+
+class Message(_message.Message):
+    __slots__ = ("role", "content")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    role: Role
+    content: str
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., content: _Optional[str] = ...) -> None: ...
+
+class RoutingOptions(_message.Message):
+    __slots__ = ("max_loss", "min_quality", "min_thinking_tokens", "max_thinking_tokens", "max_latency", "on_unmet", "rung", "conversation_id")
+    MAX_LOSS_FIELD_NUMBER: _ClassVar[int]
+    MIN_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    MIN_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LATENCY_FIELD_NUMBER: _ClassVar[int]
+    ON_UNMET_FIELD_NUMBER: _ClassVar[int]
+    RUNG_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    max_loss: float
+    min_quality: float
+    min_thinking_tokens: int
+    max_thinking_tokens: int
+    max_latency: _duration_pb2.Duration
+    on_unmet: OnUnmet
+    rung: str
+    conversation_id: str
+    def __init__(self, max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., min_thinking_tokens: _Optional[int] = ..., max_thinking_tokens: _Optional[int] = ..., max_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_unmet: _Optional[_Union[OnUnmet, str]] = ..., rung: _Optional[str] = ..., conversation_id: _Optional[str] = ...) -> None: ...
+
+class DecideRequest(_message.Message):
+    __slots__ = ("messages", "options", "model", "tenant")
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[Message]
+    options: RoutingOptions
+    model: str
+    tenant: str
+    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., options: _Optional[_Union[RoutingOptions, _Mapping]] = ..., model: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
+
+class DecideResponse(_message.Message):
+    __slots__ = ("decision",)
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    decision: Decision
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
+
+class DecideBatchRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[DecideRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[DecideRequest, _Mapping]]] = ...) -> None: ...
+
+class DecideBatchResponse(_message.Message):
+    __slots__ = ("decisions",)
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    decisions: _containers.RepeatedCompositeFieldContainer[Decision]
+    def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ...) -> None: ...
+
+class RungForecast(_message.Message):
+    __slots__ = ("rung", "budget_tokens", "quality", "mean_thinking_tokens", "p50_thinking_tokens", "p90_thinking_tokens", "p99_thinking_tokens")
+    RUNG_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    MEAN_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    P50_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    P90_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    P99_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    rung: str
+    budget_tokens: int
+    quality: float
+    mean_thinking_tokens: float
+    p50_thinking_tokens: float
+    p90_thinking_tokens: float
+    p99_thinking_tokens: float
+    def __init__(self, rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., quality: _Optional[float] = ..., mean_thinking_tokens: _Optional[float] = ..., p50_thinking_tokens: _Optional[float] = ..., p90_thinking_tokens: _Optional[float] = ..., p99_thinking_tokens: _Optional[float] = ...) -> None: ...
+
+class Certificate(_message.Message):
+    __slots__ = ("alpha", "delta", "threshold", "prompts")
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    alpha: float
+    delta: float
+    threshold: float
+    prompts: int
+    def __init__(self, alpha: _Optional[float] = ..., delta: _Optional[float] = ..., threshold: _Optional[float] = ..., prompts: _Optional[int] = ...) -> None: ...
+
+class Decision(_message.Message):
+    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate")
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    RUNG_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    MAX_LOSS_FIELD_NUMBER: _ClassVar[int]
+    MIN_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    MEETS_TARGET_FIELD_NUMBER: _ClassVar[int]
+    CERTIFIED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FORECASTS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    decision_id: str
+    rung: str
+    budget_tokens: int
+    predicted_quality: float
+    max_loss: float
+    min_quality: float
+    meets_target: bool
+    certified: bool
+    reason: str
+    source: DecisionSource
+    model_version: str
+    forecasts: _containers.RepeatedCompositeFieldContainer[RungForecast]
+    certificate: Certificate
+    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ...) -> None: ...
+
+class SamplingOptions(_message.Message):
+    __slots__ = ("temperature", "max_answer_tokens", "seed")
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    temperature: float
+    max_answer_tokens: int
+    seed: int
+    def __init__(self, temperature: _Optional[float] = ..., max_answer_tokens: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class GenerateRequest(_message.Message):
+    __slots__ = ("messages", "options", "model", "tenant", "sampling")
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[Message]
+    options: RoutingOptions
+    model: str
+    tenant: str
+    sampling: SamplingOptions
+    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., options: _Optional[_Union[RoutingOptions, _Mapping]] = ..., model: _Optional[str] = ..., tenant: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ...) -> None: ...
+
+class Completion(_message.Message):
+    __slots__ = ("finish_reason", "prompt_tokens", "thinking_tokens", "answer_tokens", "count_source", "enforcement", "budget_tokens", "budget_violated")
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_VIOLATED_FIELD_NUMBER: _ClassVar[int]
+    finish_reason: FinishReason
+    prompt_tokens: int
+    thinking_tokens: int
+    answer_tokens: int
+    count_source: CountSource
+    enforcement: Enforcement
+    budget_tokens: int
+    budget_violated: bool
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., thinking_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ..., count_source: _Optional[_Union[CountSource, str]] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ..., budget_tokens: _Optional[int] = ..., budget_violated: _Optional[bool] = ...) -> None: ...
+
+class GenerateResponse(_message.Message):
+    __slots__ = ("decision", "reasoning", "content", "completion")
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    REASONING_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_FIELD_NUMBER: _ClassVar[int]
+    decision: Decision
+    reasoning: str
+    content: str
+    completion: Completion
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., reasoning: _Optional[str] = ..., content: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ...) -> None: ...
+
+class ReportOutcomeRequest(_message.Message):
+    __slots__ = ("decision_id", "correct", "label_source")
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    decision_id: str
+    correct: float
+    label_source: LabelSource
+    def __init__(self, decision_id: _Optional[str] = ..., correct: _Optional[float] = ..., label_source: _Optional[_Union[LabelSource, str]] = ...) -> None: ...
+
+class ReportOutcomeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("decision_id", "request")
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    decision_id: str
+    request: DecideRequest
+    def __init__(self, decision_id: _Optional[str] = ..., request: _Optional[_Union[DecideRequest, _Mapping]] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("decision", "sentences")
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    decision: Decision
+    sentences: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., sentences: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetModelStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetModelStatusResponse(_message.Message):
+    __slots__ = ("model", "model_version", "created_at", "rungs", "certificates", "backend_fingerprint", "enforcement")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    RUNGS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    model_version: str
+    created_at: _timestamp_pb2.Timestamp
+    rungs: _containers.RepeatedScalarFieldContainer[str]
+    certificates: _containers.RepeatedCompositeFieldContainer[Certificate]
+    backend_fingerprint: str
+    enforcement: Enforcement
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rungs: _Optional[_Iterable[str]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., backend_fingerprint: _Optional[str] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ...) -> None: ...
+
+class PromoteModelRequest(_message.Message):
+    __slots__ = ("path",)
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    def __init__(self, path: _Optional[str] = ...) -> None: ...
+
+class PromoteModelResponse(_message.Message):
+    __slots__ = ("model_version",)
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    model_version: str
+    def __init__(self, model_version: _Optional[str] = ...) -> None: ...
+
+class RollbackModelRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RollbackModelResponse(_message.Message):
+    __slots__ = ("model_version",)
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    model_version: str
+    def __init__(self, model_version: _Optional[str] = ...) -> None: ...
+
+class FlushCacheRequest(_message.Message):
+    __slots__ = ("tenant",)
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    def __init__(self, tenant: _Optional[str] = ...) -> None: ...
+
+class FlushCacheResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

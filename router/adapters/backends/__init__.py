@@ -1,0 +1,1 @@
+"""Inference backends: whatever runs a reasoning model within a budget."""

@@ -1,0 +1,143 @@
+"""An engine that speaks the OpenAI chat API with vLLM's reasoning budget, over HTTP.
+
+vLLM wants `--reasoning-parser`; the budget is `thinking_token_budget`, thinking arrives as `reasoning` deltas
+and is counted in `usage.completion_tokens_details.reasoning_tokens`.
+"""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import aiohttp
+
+from router.domain import (
+    Completion,
+    ContentDelta,
+    CountSource,
+    Enforcement,
+    FinishReason,
+    GenerationEvent,
+    GenerationRequest,
+    ReasoningDelta,
+)
+from router.errors import BackendError, BackendUnavailable, InvalidRequest
+
+LONGEST_LINE = 1 << 20
+"""Bytes of one event at most."""
+
+
+def request_body(model: str, request: GenerationRequest) -> dict[str, Any]:
+    """The chat request. Budget 0 asks for the no-think template: at 0 some engines think all the same.
+
+    Raises:
+        InvalidRequest: a floor, which the chat API can not hold.
+    """
+    if request.floor > 0:
+        raise InvalidRequest("options.min_thinking_tokens", "this backend can not hold a floor")
+    budget, answer = request.budget.tokens, request.sampling.max_answer_tokens
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": m.role.value, "content": m.content} for m in request.prompt.messages],
+        "temperature": request.sampling.temperature,
+        "chat_template_kwargs": {"enable_thinking": budget != 0},
+        "include_reasoning": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if request.sampling.seed is not None:
+        body["seed"] = request.sampling.seed
+    if budget is not None:
+        body["max_tokens"] = budget + answer
+    if budget:
+        body["thinking_token_budget"] = budget
+    return body
+
+
+class OpenAIBackend:
+    """Streams from `{base_url}/v1/chat/completions`; the session and its time-outs belong to the caller."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, model: str) -> None:
+        self._session = session
+        self._url = base_url.rstrip("/")
+        self._model = model
+
+    async def ready(self) -> bool:
+        """True when the engine lists the model."""
+        try:
+            async with self._session.get(f"{self._url}/v1/models") as response:
+                listed = await response.json()
+                return any(entry["id"] == self._model for entry in listed["data"])
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
+            return False
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """Deltas as they come, then the completion. Raises InvalidRequest, BackendError."""
+        body = request_body(self._model, request)
+        finish, usage = None, None
+        try:
+            async with self._session.post(f"{self._url}/v1/chat/completions", json=body) as response:
+                await _check(response)
+                async for chunk in _events(response):
+                    usage = chunk.get("usage") or usage
+                    for choice in chunk.get("choices", []):
+                        finish = choice.get("finish_reason") or finish
+                        for event in _deltas(choice.get("delta", {})):
+                            yield event
+        except (aiohttp.ClientConnectionError, TimeoutError) as error:
+            raise BackendUnavailable(f"backend: {type(error).__name__}") from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise BackendError(f"backend: {type(error).__name__}") from error
+        if finish is None:
+            raise BackendError("backend: the stream ended early")
+        yield _completion(request, finish, usage or {})
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status == 429 or response.status >= 500:
+        raise BackendUnavailable(f"backend: HTTP {response.status}")
+    if response.status >= 400:
+        raise BackendError(f"backend: it refuses the request with HTTP {response.status}")
+    if response.content_type != "text/event-stream":
+        raise BackendError(f"backend: it answers {response.content_type}, not an event stream")
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """The JSON of each server-sent event up to [DONE]. Raises BackendError, ValueError."""
+    async for line in response.content:
+        data = line.removeprefix(b"data:").strip()
+        if data == b"[DONE]":
+            return
+        if not line.startswith(b"data:"):
+            continue
+        chunk = json.loads(data)
+        if not isinstance(chunk, dict) or "error" in chunk:
+            raise BackendError("backend: it reports an error within the stream")
+        yield chunk
+
+
+def _deltas(delta: dict[str, Any]) -> list[GenerationEvent]:
+    events: list[GenerationEvent] = []
+    if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):
+        events.append(ReasoningDelta(reasoning))
+    if content := delta.get("content"):
+        events.append(ContentDelta(content))
+    return events
+
+
+def _completion(request: GenerationRequest, finish: str, usage: dict[str, Any]) -> Completion:
+    thinking = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+    if thinking is None and request.budget.tokens == 0:
+        thinking = 0
+    total = usage.get("completion_tokens")
+    budget = request.budget.tokens
+    forced = thinking is not None and budget is not None and thinking >= budget
+    reason = FinishReason.FORCED if forced else FinishReason.NATURAL
+    return Completion(
+        FinishReason.TRUNCATED if finish == "length" else reason,
+        request.budget,
+        Enforcement.NATIVE,
+        CountSource.NONE if thinking is None else CountSource.ENGINE,
+        prompt_tokens=usage.get("prompt_tokens"),
+        thinking_tokens=thinking,
+        answer_tokens=None if thinking is None or total is None else total - thinking,
+    )

@@ -1,0 +1,165 @@
+"""The pocket reasoner: a very small reasoning model that runs inside the process, with ONNX Runtime.
+
+It is no assistant. It exists so that budgets, quality curves and outcomes are real without a GPU or an engine.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from router.adapters.classifier import single_threaded
+from router.domain import (
+    Completion,
+    ContentDelta,
+    CountSource,
+    Enforcement,
+    FinishReason,
+    GenerationEvent,
+    GenerationRequest,
+    ReasoningDelta,
+    Sampling,
+)
+from router.errors import ArtifactError, BackendError, InvalidRequest
+
+START, END, THINK, END_THINK = "<|im_start|>", "<|im_end|>", "<think>", "</think>"
+WINDOW = 1024
+"""Tokens of prompt, thinking and answer together."""
+
+Logits = NDArray[np.float32]
+Cache = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PocketModel:
+    """Graph and tokenizer. One step is one call of `step`, safe from any thread.
+
+    Attributes:
+        empty: the key-value cache of nothing, [layers, 2, 1, heads, 0, head size].
+    """
+
+    session: onnxruntime.InferenceSession
+    tokenizer: Tokenizer
+    empty: Cache
+
+    @classmethod
+    def load(cls, directory: Path) -> "PocketModel":
+        """Read `model.onnx` and `tokenizer.json`. Raises ArtifactError."""
+        try:
+            session = onnxruntime.InferenceSession(directory / "model.onnx", single_threaded())
+            tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        except Exception as error:  # both libraries raise bare Exceptions
+            raise ArtifactError(f"pocket reasoner in {directory}: {error}") from error
+        shape = [n if isinstance(n, int) else 0 for n in session.get_inputs()[1].shape]
+        shape[2] = 1
+        return cls(session, tokenizer, np.zeros(shape, dtype=np.float32))
+
+    def token(self, text: str) -> int:
+        """The id of a special token."""
+        return int(self.tokenizer.token_to_id(text))
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """A user message as the model sees it, up to the opening marker of the thought."""
+        body = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return [self.token(START), *body, self.token(END), self.token(THINK)]
+
+    def step(self, ids: NDArray[np.int64], past: Cache) -> tuple[Logits, Cache]:
+        """Token ids [batch, new] after `past` -> logits of the next token [batch, vocabulary], grown cache."""
+        logits, present = self.session.run(["logits", "present"], {"input_ids": ids, "past": past})
+        return logits, present
+
+
+class PocketBackend:
+    """Thinks within the cap to the token: at the cap the end marker is inserted, below the floor it is banned."""
+
+    def __init__(self, model: PocketModel, threads: int = 1) -> None:
+        self._model = model
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pocket")
+        self._end, self._end_think = model.token(END), model.token(END_THINK)
+
+    async def ready(self) -> bool:
+        """The model is in the process: always."""
+        return True
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """Deltas token by token, then the completion. Raises InvalidRequest, BackendError."""
+        run = _Run(self._model, request.sampling)
+        prompt = self._model.prompt_ids(request.prompt.text)
+        cap = WINDOW // 2 if request.budget.tokens is None else request.budget.tokens
+        if len(prompt) + cap + 1 >= WINDOW:
+            raise InvalidRequest("messages", f"prompt and budget exceed the window of {WINDOW} tokens")
+        run.feed(prompt)
+        used, forced = 0, True
+        while used < cap:
+            banned = (self._end, self._end_think) if used < request.floor else (self._end,)
+            token = await self._next(run, banned)
+            if token == self._end_think:
+                forced = False
+                break
+            used += 1
+            run.feed([token])
+            yield ReasoningDelta(self._model.tokenizer.decode([token]))
+        run.feed([self._end_think])
+        room = min(request.sampling.max_answer_tokens, WINDOW - len(prompt) - used - 1)
+        answered, truncated = 0, True
+        while answered < room:
+            token = await self._next(run, banned=(self._end_think,))
+            if token == self._end:
+                truncated = False
+                break
+            answered += 1
+            run.feed([token])
+            yield ContentDelta(self._model.tokenizer.decode([token]))
+        finish = FinishReason.FORCED if forced else FinishReason.NATURAL
+        yield Completion(
+            FinishReason.TRUNCATED if truncated else finish,
+            request.budget,
+            Enforcement.NATIVE,
+            CountSource.ENGINE,
+            prompt_tokens=len(prompt),
+            thinking_tokens=used,
+            answer_tokens=answered,
+        )
+
+    async def _next(self, run: "_Run", banned: tuple[int, ...]) -> int:
+        """One token, computed on a thread so that the event loop and other streams go on."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run.next_token, banned)
+        except RuntimeError as error:
+            raise BackendError(f"pocket reasoner: {error}") from error
+
+
+class _Run:
+    """One sequence: what is to be fed next, and the cache of what was."""
+
+    def __init__(self, model: PocketModel, sampling: Sampling) -> None:
+        self._model = model
+        self._past = model.empty
+        self._waiting: list[int] = []
+        self._temperature = sampling.temperature
+        self._random = np.random.default_rng(sampling.seed)
+
+    def feed(self, ids: list[int]) -> None:
+        """Append tokens; they are computed with the next one asked for."""
+        self._waiting += ids
+
+    def next_token(self, banned: tuple[int, ...]) -> int:
+        """The next token: greedy, or drawn at the temperature."""
+        logits, self._past = self._model.step(np.array([self._waiting], dtype=np.int64), self._past)
+        self._waiting = []
+        scores = logits[0].astype(np.float64)
+        scores[list(banned)] = -np.inf
+        if self._temperature == 0:
+            return int(scores.argmax())
+        weights = np.exp((scores - scores.max()) / self._temperature)
+        return int(self._random.choice(len(weights), p=weights / weights.sum()))

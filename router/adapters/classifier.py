@@ -1,0 +1,70 @@
+"""The difficulty classifier in ONNX Runtime."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from router import features
+from router.artifact import MODEL, QUANTILES, Bundle
+from router.domain import Prompt, Score, TokenForecast
+from router.errors import ArtifactError, ClassifierError
+
+PARITY_TOLERANCE = 1e-4
+"""Largest difference in P(correct) between training's figures and this machine's."""
+
+
+def single_threaded() -> onnxruntime.SessionOptions:
+    """One thread that does not spin: small graphs gain nothing from more, and the cores have other work."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+class OnnxClassifier:
+    """Scores prompts with a bundle's graph, on the event loop: a run takes microseconds.
+
+    Raises:
+        ArtifactError: the graph does not load, or does not reproduce the bundle's parity sample.
+    """
+
+    def __init__(self, bundle: Bundle, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
+        try:
+            self._session = onnxruntime.InferenceSession(bundle.model, single_threaded(), providers=list(providers))
+        except Exception as error:  # onnxruntime raises a dozen unrelated classes
+            raise ArtifactError(f"{MODEL}: ONNX Runtime refuses it: {error}") from error
+        self._rungs = len(bundle.manifest.ladder)
+        self._verify(bundle)
+
+    async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
+        """One score per prompt, in order. Raises ClassifierError."""
+        quality, means, quantiles = self._run(prompts)
+        return [
+            Score(tuple(q), tuple(map(TokenForecast, m, *zip(*p, strict=True))))
+            for q, m, p in zip(quality.tolist(), means.tolist(), quantiles.tolist(), strict=True)
+        ]
+
+    def _run(self, prompts: Sequence[Prompt]) -> list[NDArray[np.float32]]:
+        """Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3]."""
+        try:
+            outputs = self._session.run(
+                ["quality", "mean_tokens", "token_quantiles"], {"features": features.extract(prompts)}
+            )
+        except Exception as error:  # onnxruntime raises a dozen unrelated classes
+            raise ClassifierError(f"ONNX Runtime: {error}") from error
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise ClassifierError("the graph returned a number that is not finite")
+        return list(outputs)
+
+    def _verify(self, bundle: Bundle) -> None:
+        try:
+            quality, means, quantiles = self._run([Prompt.of(text) for text in bundle.parity.prompts])
+        except ClassifierError as error:
+            raise ArtifactError(f"{MODEL}: {error}") from error
+        expected = (len(bundle.parity.prompts), self._rungs)
+        if quality.shape != expected or means.shape != expected or quantiles.shape != (*expected, len(QUANTILES)):
+            raise ArtifactError(f"{MODEL}: its outputs do not fit a ladder of {self._rungs} rungs")
+        if not np.allclose(quality, bundle.parity.quality, rtol=0, atol=PARITY_TOLERANCE):
+            raise ArtifactError(f"{MODEL}: it does not reproduce the parity sample")

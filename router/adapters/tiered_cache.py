@@ -1,0 +1,63 @@
+"""Two levels of score cache: a fast one in front of a shared one."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from router.adapters.memory_cache import MemoryCache
+from router.adapters.redis_cache import RedisCache
+from router.domain import Degraded, Score
+from router.errors import CacheError
+from router.ports import Observer
+
+MAX_WRITES = 64
+"""Writes to the shared level under way at a time; more are dropped, since a lost write is only a later miss."""
+
+
+class TieredCache:
+    """Looks in `near`, then in `far`; writes to `far` never delay a reply."""
+
+    def __init__(self, near: MemoryCache, far: RedisCache, observer: Observer) -> None:
+        self._near = near
+        self._far = far
+        self._observer = observer
+        self._writes: set[asyncio.Task[None]] = set()
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
+        """One entry per key, in order; None = miss. A far level that fails is a miss, observed."""
+        found = await self._near.get_many(keys)
+        missing = [key for key, score in zip(keys, found, strict=True) if score is None]
+        if not missing:
+            return found
+        try:
+            fetched = zip(missing, await self._far.get_many(missing), strict=True)
+        except CacheError as error:
+            self._observer(Degraded("cache", str(error)))
+            return found
+        far = {key: score for key, score in fetched if score is not None}
+        await self._near.put_many(far)
+        return [far.get(key) if score is None else score for key, score in zip(keys, found, strict=True)]
+
+    async def put_many(self, scores: Mapping[bytes, Score]) -> None:
+        """Remember scores here at once, and in the far level soon."""
+        await self._near.put_many(scores)
+        if len(self._writes) >= MAX_WRITES:
+            self._observer(Degraded("cache", f"{MAX_WRITES} writes under way: one dropped"))
+            return
+        task = asyncio.create_task(self._write(dict(scores)))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
+    async def flush(self) -> None:
+        """Forget everything in both levels. Raises CacheError."""
+        await self._near.flush()
+        await self._far.flush()
+
+    async def drain(self) -> None:
+        """Wait until the writes under way have ended."""
+        await asyncio.gather(*self._writes)
+
+    async def _write(self, scores: Mapping[bytes, Score]) -> None:
+        try:
+            await self._far.put_many(scores)
+        except CacheError as error:
+            self._observer(Degraded("cache", str(error)))

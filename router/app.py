@@ -1,0 +1,158 @@
+"""The composition root: every concrete class is built here, and closed in reverse."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+import structlog
+from cachetools import TTLCache
+from prometheus_client import CollectorRegistry, start_http_server
+from redis.asyncio import Redis
+
+from router import artifact, doctor
+from router.adapters.backends.openai import LONGEST_LINE, OpenAIBackend
+from router.adapters.backends.pocket import PocketBackend, PocketModel
+from router.adapters.classifier import OnnxClassifier
+from router.adapters.memory_cache import MemoryCache
+from router.adapters.redis_cache import RedisCache
+from router.adapters.sqlite_outcomes import SqliteOutcomes
+from router.adapters.tiered_cache import TieredCache
+from router.cache_key import ScoreKeys
+from router.domain import Enforcement, MaxLoss
+from router.doctor import Finding
+from router.errors import CacheError, SettingsError
+from router.observe import LogLines, Metrics, Observers
+from router.policy import LatencyProfile, Policy
+from router.ports import Backend, Observer
+from router.routing import BudgetRouter, Profile
+from router.rpc.admin import AdminServicer
+from router.rpc.convert import Limits
+from router.rpc.server import RouterServer
+from router.rpc.servicer import BudgetRouterServicer
+from router.settings import Settings
+
+PINNED_CONVERSATIONS, PINNED_SECONDS = 100_000, 3_600.0
+
+
+async def serve(settings: Settings, announce: Callable[[int], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain; `announce` is told the port once calls are accepted.
+
+    Raises:
+        ArtifactError: the model bundle or the embedded model is unusable.
+        SettingsError: an address can not be bound.
+        OutcomeLogError: the outcome log can not be opened.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as server:
+        announce(server.port)
+        await stop.wait()
+        structlog.get_logger().info("draining", seconds=settings.drain_seconds)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[RouterServer]:
+    """The whole service, started; drained and closed on the way out."""
+    async with AsyncExitStack() as stack:
+        registry = CollectorRegistry()
+        observer = Observers([LogLines(), Metrics(registry)])
+        bundle = artifact.load(settings.artifact)
+        backend, model = await _backend(settings, stack)
+        cache = _cache(settings, observer, stack)
+        outcomes = SqliteOutcomes(settings.outcomes, observer)
+        stack.push_async_callback(outcomes.close)
+        profile = Profile(
+            model,
+            bundle.version,
+            _policy(settings, bundle),
+            OnnxClassifier(bundle),
+            ScoreKeys(settings.cache_secret.get_secret_value().encode(), bundle.version, bundle.manifest.ladder),
+            backend,
+        )
+        pins: TTLCache[tuple[str, str], int] = TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS)
+        router = BudgetRouter(profile, settings.tenants, cache, outcomes, observer, pins)
+        limits = Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss))
+        admin = AdminServicer(
+            settings.admin_token.get_secret_value(), model, bundle, Enforcement.NATIVE, cache.flush
+        )
+        server = RouterServer(
+            BudgetRouterServicer(router, limits), admin, settings.listen, backend.ready, settings.max_streams
+        )
+        _serve_metrics(settings, registry, stack)
+        await server.start()
+        stack.push_async_callback(server.drain, settings.drain_seconds)
+        yield server
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Check what the service would run with: bundle, cache and backend."""
+    async with AsyncExitStack() as stack:
+        bundle = artifact.load(settings.artifact)
+        OnnxClassifier(bundle)
+        rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
+        findings = [Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}")]
+        if settings.redis_url:
+            findings.append(await _examine_redis(settings, stack))
+        backend, _ = await _backend(settings, stack)
+        return findings + [finding async for finding in doctor.examine(backend)]
+
+
+async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:
+    cache = _redis(settings, stack)
+    try:
+        await cache.get_many([b"doctor"])
+    except CacheError as error:
+        return Finding("Redis", False, str(error))
+    return Finding("Redis", True, "answers")
+
+
+def _policy(settings: Settings, bundle: artifact.Bundle) -> Policy:
+    latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
+    return Policy(bundle.manifest.ladder, bundle.manifest.certificates, latency)
+
+
+async def _backend(settings: Settings, stack: AsyncExitStack) -> tuple[Backend, str]:
+    """What answers, and the name it is served under."""
+    if settings.backend == "pocket":
+        pocket = PocketBackend(PocketModel.load(settings.pocket_model), settings.pocket_threads)
+        stack.callback(pocket.close)
+        return pocket, "pocket"
+    timeout = aiohttp.ClientTimeout(total=settings.backend_timeout, sock_connect=5)
+    connector = aiohttp.TCPConnector(limit=settings.max_streams)
+    session = aiohttp.ClientSession(timeout=timeout, connector=connector, read_bufsize=LONGEST_LINE)
+    await stack.enter_async_context(session)
+    return OpenAIBackend(session, settings.backend_url, settings.backend_model), settings.backend_model
+
+
+def _cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -> MemoryCache | TieredCache:
+    near = MemoryCache(settings.cache_entries)
+    if not settings.redis_url:
+        return near
+    tiered = TieredCache(near, _redis(settings, stack), observer)
+    stack.push_async_callback(tiered.drain)
+    return tiered
+
+
+def _redis(settings: Settings, stack: AsyncExitStack) -> RedisCache:
+    try:
+        redis = Redis.from_url(settings.redis_url)
+    except ValueError as error:
+        raise SettingsError(f"BUDGET_ROUTER_REDIS_URL: {error}") from error
+    stack.push_async_callback(redis.aclose)
+    return RedisCache(redis, settings.cache_ttl, settings.redis_timeout)
+
+
+def _serve_metrics(settings: Settings, registry: CollectorRegistry, stack: AsyncExitStack) -> None:
+    if not settings.metrics_listen:
+        return
+    host, _, port = settings.metrics_listen.rpartition(":")
+    try:
+        server, _ = start_http_server(int(port), host or "127.0.0.1", registry)
+    except (OSError, ValueError, OverflowError) as error:
+        raise SettingsError(f"BUDGET_ROUTER_METRICS_LISTEN: can not listen there: {error}") from error
+    stack.callback(server.server_close)
+    stack.callback(server.shutdown)

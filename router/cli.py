@@ -1,0 +1,201 @@
+"""The command `budget-router`."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from router._gen import budget_router_pb2 as pb
+from router.errors import RemoteError, RouterError
+from router.rpc.client import Client, to_json, user_prompt
+
+BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE")
+BAR = 30
+"""Characters of a full bar."""
+
+console = Console(highlight=False)
+
+_server = click.option(
+    "--server", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="The running service."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+def _routing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--max-loss", type=float, help="Accept this much P(correct) below the top rung (0..1)."),
+        click.option("--min-quality", type=float, help="Ask for at least this P(correct) (0..1)."),
+        click.option("--floor", type=int, help="Think at least this many tokens."),
+        click.option("--ceiling", type=int, help="Think at most this many tokens."),
+        click.option("--rung", help="Use this rung whatever is predicted."),
+        click.option("--fail-fast", is_flag=True, help="Where nothing meets the target, think little, not much."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="budget-router")
+def cli() -> None:
+    """Give each prompt the smallest reasoning budget that meets its quality target.
+
+    Start with `budget-router serve`, then `budget-router generate "..."` in another terminal.
+    Every setting is an environment variable BUDGET_ROUTER_*; see docs/settings.md.
+    """
+
+
+@cli.command()
+@click.option("--listen", metavar="HOST:PORT", help="Address of the gRPC server [default: 127.0.0.1:50051].")
+@click.option("--metrics-listen", metavar="HOST:PORT", help="Address of the Prometheus endpoint [default: none].")
+def serve(listen: str | None, metrics_listen: str | None) -> None:
+    """Run the service until SIGTERM or Ctrl-C."""
+    from router import app, observe, settings
+
+    observe.configure_logging()
+    loaded = settings.load(listen=listen, metrics_listen=metrics_listen)
+    host = loaded.listen.rpartition(":")[0]
+    asyncio.run(app.serve(loaded, lambda port: print(f"budget-router: listening on {host}:{port}", file=sys.stderr)))
+
+
+@cli.command()
+@click.argument("text")
+@_server
+@_routing_options
+@_json
+def decide(text: str, server: str, as_json: bool, **wishes: Any) -> None:
+    """Choose a budget for TEXT ("-" = standard input) and draw the quality curve."""
+    decision = Client(server).decide(user_prompt(_prompt(text), _options(**wishes)))
+    if as_json:
+        click.echo(to_json(decision))
+        return
+    console.print(_curve(decision))
+    console.print(_verdict(decision))
+
+
+@cli.command()
+@click.argument("text")
+@_server
+@_routing_options
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 = greedy.")
+@_json
+def generate(text: str, server: str, temperature: float, as_json: bool, **wishes: Any) -> None:
+    """Have the backend answer TEXT ("-" = standard input) within the chosen budget, streaming."""
+    wanted = user_prompt(_prompt(text), _options(**wishes))
+    request = pb.GenerateRequest(
+        messages=wanted.messages, options=wanted.options, sampling=pb.SamplingOptions(temperature=temperature)
+    )
+    for event in Client(server, timeout=600).generate(request):
+        if as_json:
+            click.echo(to_json(event))
+        else:
+            _show(event)
+
+
+@cli.command()
+@click.argument("decision_id")
+@click.option("--correct", type=float, required=True, help="How right the answer was, 0..1.")
+@click.option("--by", type=click.Choice(["verifier", "judge", "user", "agreement"]), default="user", show_default=True)
+@_server
+def report(decision_id: str, correct: float, by: str, server: str) -> None:
+    """Say how right the answer to an earlier decision was."""
+    source = pb.LabelSource.Value(f"LABEL_SOURCE_{by.upper()}")
+    Client(server).report(pb.ReportOutcomeRequest(decision_id=decision_id, correct=correct, label_source=source))
+
+
+@cli.command()
+@_json
+def doctor(as_json: bool) -> None:
+    """Check settings, model bundle, cache and backend: are budgets really held? Exit code 1 if not."""
+    from router import app, settings
+
+    findings = asyncio.run(app.examine(settings.load()))
+    if as_json:
+        click.echo(json.dumps([{"check": f.check, "passed": f.passed, "seen": f.seen} for f in findings]))
+    else:
+        table = Table("check", "verdict", "seen", box=None)
+        for f in findings:
+            table.add_row(f.check, "[green]ok[/]" if f.passed else "[red]FAILS[/]", f.seen)
+        console.print(table)
+    sys.exit(0 if all(f.passed for f in findings) else 1)
+
+
+def _prompt(text: str) -> str:
+    """The prompt given, or standard input; what is not Unicode is a usage error."""
+    try:
+        given = sys.stdin.buffer.read().decode() if text == "-" else text
+        given.encode()
+    except UnicodeError:
+        raise click.UsageError("TEXT is not valid UTF-8") from None
+    return given
+
+
+def _options(
+    max_loss: float | None,
+    min_quality: float | None,
+    floor: int | None,
+    ceiling: int | None,
+    rung: str | None,
+    fail_fast: bool,
+) -> pb.RoutingOptions:
+    if max_loss is not None and min_quality is not None:
+        raise click.UsageError("--max-loss and --min-quality exclude each other")
+    return pb.RoutingOptions(
+        max_loss=max_loss,
+        min_quality=min_quality,
+        min_thinking_tokens=floor,
+        max_thinking_tokens=ceiling,
+        rung=rung or "",
+        on_unmet=pb.ON_UNMET_CHEAPEST_NEAR_BEST if fail_fast else pb.ON_UNMET_UNSPECIFIED,
+    )
+
+
+def _curve(decision: pb.Decision) -> Table:
+    table = Table("", "rung", "P(correct)", "", "thinking tokens", box=None)
+    for forecast in decision.forecasts:
+        chosen = forecast.rung == decision.rung
+        bar = "█" * round(forecast.quality * BAR)
+        cells = [forecast.rung, f"{forecast.quality:.2f}", bar, f"{forecast.mean_thinking_tokens:.0f}"]
+        table.add_row("▶" if chosen else " ", *cells, style="bold green" if chosen else "")
+    return table
+
+
+def _verdict(decision: pb.Decision) -> str:
+    proof = "certified" if decision.certified else "not certified"
+    source = pb.DecisionSource.Name(decision.source).removeprefix("DECISION_SOURCE_").lower()
+    return f"[bold]rung {decision.rung}[/] ({proof}, {source}): {decision.reason}"
+
+
+def _show(event: pb.GenerateResponse) -> None:
+    match event.WhichOneof("event"):
+        case "decision":
+            console.print(_verdict(event.decision))
+        case "reasoning":
+            console.print(event.reasoning, end="", style="dim", markup=False, soft_wrap=True)
+        case "content":
+            console.print(event.content, end="", style="bold", markup=False, soft_wrap=True)
+        case "completion":
+            done = event.completion
+            finish = pb.FinishReason.Name(done.finish_reason).removeprefix("FINISH_REASON_").lower()
+            used = done.thinking_tokens if done.HasField("thinking_tokens") else "unknown"
+            cap = done.budget_tokens if done.HasField("budget_tokens") else "no cap"
+            console.print(f"\n[dim]{used} of {cap} thinking tokens, {finish}[/]")
+
+
+def main() -> NoReturn:
+    """Run the command; exit code 2 for what the caller got wrong, 1 for what failed."""
+    try:
+        cli()
+    except RemoteError as error:
+        _fail(str(error), 2 if error.code in BAD_INPUT else 1)
+    except RouterError as error:
+        _fail(str(error), 2)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"budget-router: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,319 @@
+"""The words of the field as frozen types. No I/O, no dependencies."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Role(Enum):
+    """Who speaks in a conversation."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A conversation that wants an answer."""
+
+    messages: tuple[Message, ...]
+
+    @property
+    def text(self) -> str:
+        """What is scored: the last user message, else the last message."""
+        for message in reversed(self.messages):
+            if message.role is Role.USER:
+                return message.content
+        return self.messages[-1].content
+
+    @classmethod
+    def of(cls, text: str) -> "Prompt":
+        """A single user message."""
+        return cls((Message(Role.USER, text),))
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningBudget:
+    """One rung: a cap in thinking tokens, or a named effort without a number (`tokens` is None)."""
+
+    name: str
+    tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLadder:
+    """The rungs a backend can run, cheapest first."""
+
+    rungs: tuple[ReasoningBudget, ...]
+
+    def __len__(self) -> int:
+        return len(self.rungs)
+
+    def index(self, name: str) -> int | None:
+        """Position of the rung called `name`, None where there is none."""
+        return next((i for i, rung in enumerate(self.rungs) if rung.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenForecast:
+    """Thinking tokens one rung will really use."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the classifier says of one prompt: P(correct) and token forecast per rung, in ladder order."""
+
+    quality: tuple[float, ...]
+    tokens: tuple[TokenForecast, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MaxLoss:
+    """Relative target: at most this much P(correct) below the top rung."""
+
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class MinQuality:
+    """Absolute target: at least this P(correct)."""
+
+    value: float
+
+
+QualityTarget = MaxLoss | MinQuality
+
+
+class OnUnmet(Enum):
+    """What to do when no rung is predicted to meet the target."""
+
+    TOP_RUNG = "top_rung"
+    CHEAPEST_NEAR_BEST = "cheapest_near_best"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """With probability 1 - delta over the calibration data, the policy at `threshold` loses at most alpha.
+
+    Attributes:
+        alpha: largest mean loss against the top rung, 0..1.
+        delta: probability that the statement is wrong, 0..1.
+        threshold: largest predicted loss that the policy accepts.
+        prompts: calibration prompts.
+    """
+
+    alpha: float
+    delta: float
+    threshold: float
+    prompts: int
+
+
+class DecisionSource(Enum):
+    """Where a decision came from."""
+
+    CLASSIFIER = "classifier"
+    CACHE = "cache"
+    OVERRIDE = "override"
+    PINNED = "pinned"
+    EXPLORE = "explore"
+    FALLBACK = "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller asks of the choice. Tokens are thinking tokens, `max_latency` is in seconds."""
+
+    target: QualityTarget
+    floor: int = 0
+    ceiling: int | None = None
+    max_latency: float | None = None
+    on_unmet: OnUnmet = OnUnmet.TOP_RUNG
+    rung: str | None = None
+    conversation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRequest:
+    """One prompt to choose a budget for."""
+
+    prompt: Prompt
+    options: Options
+    tenant: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the policy picks: a position on the ladder, and what it may claim for it."""
+
+    index: int
+    meets_target: bool
+    certificate: Certificate | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A choice for one request, as told to the caller and to the outcome log."""
+
+    id: str
+    ladder: BudgetLadder
+    choice: Choice
+    target: QualityTarget
+    source: DecisionSource
+    model_version: str
+    score: Score | None
+
+    @property
+    def rung(self) -> ReasoningBudget:
+        """The chosen rung."""
+        return self.ladder.rungs[self.choice.index]
+
+    @property
+    def predicted_quality(self) -> float | None:
+        """P(correct) at the chosen rung; None when nothing was predicted."""
+        return None if self.score is None else self.score.quality[self.choice.index]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the backend draws tokens; temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    max_answer_tokens: int = 1024
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What a backend runs: think within floor..budget tokens, then answer."""
+
+    prompt: Prompt
+    budget: ReasoningBudget
+    floor: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+class Enforcement(Enum):
+    """How a budget is held."""
+
+    NATIVE = "native"
+    TWO_PHASE = "two_phase"
+    HINT = "hint"
+
+
+class FinishReason(Enum):
+    """How a generation ended."""
+
+    NATURAL = "natural"
+    FORCED = "forced"
+    TRUNCATED = "truncated"
+
+
+class CountSource(Enum):
+    """Who counted the thinking tokens."""
+
+    ENGINE = "engine"
+    ROUTER = "router"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of thinking."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentDelta:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The end of a generation. Token counts are None where nobody reported them."""
+
+    finish: FinishReason
+    budget: ReasoningBudget
+    enforcement: Enforcement
+    count_source: CountSource
+    prompt_tokens: int | None
+    thinking_tokens: int | None
+    answer_tokens: int | None
+
+    @property
+    def budget_violated(self) -> bool:
+        """More thinking was used than asked for."""
+        if self.thinking_tokens is None or self.budget.tokens is None:
+            return False
+        return self.thinking_tokens > self.budget.tokens
+
+
+GenerationEvent = ReasoningDelta | ContentDelta | Completion
+
+
+class LabelSource(Enum):
+    """Who says that an answer was good."""
+
+    VERIFIER = "verifier"
+    JUDGE = "judge"
+    USER = "user"
+    AGREEMENT = "agreement"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How right (0..1) the answer to an earlier decision was."""
+
+    decision_id: str
+    correct: float
+    label_source: LabelSource
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Record: a decision was made for `request` in `seconds`."""
+
+    request: RouteRequest
+    decision: Decision
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Record: a stream ended with `completion`; times in seconds from the request."""
+
+    request: RouteRequest
+    decision: Decision
+    completion: Completion
+    first_token_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """Record: a dependency failed and the request went on without it."""
+
+    dependency: str
+    error: str
+
+
+Record = Decided | Generated | Degraded

@@ -1,0 +1,101 @@
+"""Everything that can go wrong, as one tree.
+
+RouterError
+├── InvalidRequest        a field of a request is wrong; carries the field and why
+├── NotFound              a model, tenant, rung or decision that does not exist; carries the field
+├── TargetUnmet           no rung meets the target and the caller asked to be refused
+├── PermissionDenied      credentials are missing or wrong
+├── NotImplementedYet     part of the API, not of this version
+├── DependencyError       something outside failed
+│   ├── BackendError          the inference backend failed or answered nonsense
+│   │   └── BackendUnavailable    it could not be reached; worth another try
+│   ├── ClassifierError       the difficulty classifier failed
+│   ├── CacheError            the score cache failed
+│   └── OutcomeLogError       the outcome log failed
+├── ArtifactError         a model bundle is missing, malformed or tampered with
+├── SettingsError         the configuration is wrong
+└── RemoteError           seen by a client: the service answered with an error status
+"""
+
+
+class RouterError(Exception):
+    """Base of all errors of this package; the message is fit for a client."""
+
+
+class FieldError(RouterError):
+    """An error that one field of the request explains.
+
+    >>> str(InvalidRequest("options.max_loss", "must lie in 0..1"))
+    'options.max_loss: must lie in 0..1'
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class InvalidRequest(FieldError):
+    """A field of a request is wrong."""
+
+
+class NotFound(FieldError):
+    """A model, tenant, rung or decision that does not exist."""
+
+
+class TargetUnmet(RouterError):
+    """No rung meets the target and the caller asked to be refused."""
+
+
+class PermissionDenied(RouterError):
+    """Credentials are missing or wrong."""
+
+
+class NotImplementedYet(RouterError):
+    """Part of the API, not of this version."""
+
+
+class DependencyError(RouterError):
+    """Something outside failed."""
+
+
+class BackendError(DependencyError):
+    """The inference backend failed or answered nonsense."""
+
+
+class BackendUnavailable(BackendError):
+    """The inference backend could not be reached; worth another try."""
+
+
+class ClassifierError(DependencyError):
+    """The difficulty classifier failed."""
+
+
+class CacheError(DependencyError):
+    """The score cache failed."""
+
+
+class OutcomeLogError(DependencyError):
+    """The outcome log failed."""
+
+
+class ArtifactError(RouterError):
+    """A model bundle is missing, malformed or tampered with."""
+
+
+class SettingsError(RouterError):
+    """The configuration is wrong."""
+
+
+class RemoteError(RouterError):
+    """Seen by a client: the service answered with an error status.
+
+    Attributes:
+        code: name of the gRPC status ("INVALID_ARGUMENT").
+        fields: fields of the request at fault, where the service named some.
+    """
+
+    def __init__(self, code: str, message: str, fields: list[str]) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.fields = fields

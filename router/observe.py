@@ -1,0 +1,136 @@
+"""What an operator sees: one JSON log line a decision, and Prometheus metrics. Prompt text never appears."""
+
+from collections.abc import Sequence
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from router.domain import Completion, Decided, Decision, Degraded, Generated, Record
+from router.ports import Observer
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+def configure_logging() -> None:
+    """Structlog as JSON lines on standard output."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.JSONRenderer(),
+        ],
+        cache_logger_on_first_use=True,
+    )
+
+
+class Observers:
+    """Tells several observers of every record."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def __call__(self, record: Record) -> None:
+        for observer in self._observers:
+            observer(record)
+
+
+class LogLines:
+    """Writes one line per record."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger()
+
+    def __call__(self, record: Record) -> None:
+        match record:
+            case Decided(request, decision, seconds):
+                told = _of_decision(decision)
+                self._log.info("decided", tenant=request.tenant, **told, milliseconds=round(seconds * 1000, 3))
+            case Generated(request, decision, completion, first_token, seconds):
+                self._log.info(
+                    "generated",
+                    tenant=request.tenant,
+                    decision_id=decision.id,
+                    **_of_completion(completion),
+                    first_token_milliseconds=round(first_token * 1000, 3),
+                    milliseconds=round(seconds * 1000, 3),
+                )
+            case Degraded(dependency, error):
+                self._log.warning("degraded", dependency=dependency, error=error)
+
+
+def _of_decision(decision: Decision) -> dict[str, object]:
+    return {
+        "decision_id": decision.id,
+        "rung": decision.rung.name,
+        "source": decision.source.value,
+        "predicted_quality": decision.predicted_quality,
+        "meets_target": decision.choice.meets_target,
+        "certified": decision.choice.certificate is not None,
+        "reason": decision.choice.reason,
+        "model_version": decision.model_version[:12],
+    }
+
+
+def _of_completion(completion: Completion) -> dict[str, object]:
+    return {
+        "finish": completion.finish.value,
+        "budget": completion.budget.name,
+        "thinking_tokens": completion.thinking_tokens,
+        "answer_tokens": completion.answer_tokens,
+        "enforcement": completion.enforcement.value,
+        "budget_violated": completion.budget_violated,
+    }
+
+
+class Metrics:
+    """Prometheus metrics; label values come from closed sets (rungs, sources, dependencies)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"budget_router_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(f"budget_router_{name}", text, buckets=buckets, registry=registry)
+
+        self._decisions = counter("decisions", "Decisions made", "rung", "source")
+        self._unmet = counter("target_unmet", "Decisions whose rung is not predicted to meet the target")
+        self._uncertified = counter("uncertified", "Decisions without a certificate behind them")
+        self._decide_seconds = histogram("decide_seconds", "Time to decide", SECONDS)
+        self._predicted = counter("predicted_thinking_tokens", "Mean thinking tokens forecast at the chosen rung")
+        self._predicted_top = counter("predicted_top_thinking_tokens", "The same, had the top rung been chosen")
+        self._completions = counter("completions", "Generations ended", "finish", "enforcement")
+        self._thinking = histogram("thinking_tokens", "Thinking tokens used", TOKENS)
+        self._answer = counter("answer_tokens", "Answer tokens")
+        self._violations = counter("enforcement_violation", "Generations that thought beyond their budget")
+        self._first_token = histogram("first_token_seconds", "Time to the first token", SECONDS)
+        self._generate_seconds = histogram("generate_seconds", "Time to the last token", SECONDS)
+        self._degraded = counter("degraded", "Requests that went on without a dependency", "dependency")
+        self.streams = Gauge("budget_router_streams", "Streams under way", registry=registry)
+
+    def __call__(self, record: Record) -> None:
+        match record:
+            case Decided(_, decision, seconds):
+                self._decided(decision, seconds)
+            case Generated():
+                self._generated(record)
+            case Degraded(dependency, _):
+                self._degraded.labels(dependency).inc()
+
+    def _decided(self, decision: Decision, seconds: float) -> None:
+        self._decisions.labels(decision.rung.name, decision.source.value).inc()
+        self._decide_seconds.observe(seconds)
+        self._unmet.inc(not decision.choice.meets_target)
+        self._uncertified.inc(decision.choice.certificate is None)
+        if decision.score is not None:
+            self._predicted.inc(decision.score.tokens[decision.choice.index].mean)
+            self._predicted_top.inc(decision.score.tokens[-1].mean)
+
+    def _generated(self, record: Generated) -> None:
+        completion = record.completion
+        self._completions.labels(completion.finish.value, completion.enforcement.value).inc()
+        self._violations.inc(completion.budget_violated)
+        self._thinking.observe(completion.thinking_tokens or 0)
+        self._answer.inc(completion.answer_tokens or 0)
+        self._first_token.observe(record.first_token_seconds)
+        self._generate_seconds.observe(record.seconds)

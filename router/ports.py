@@ -1,0 +1,56 @@
+"""What the request path needs from the outside world, one or two methods each."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Protocol
+
+from router.domain import Completion, Decision, GenerationEvent, GenerationRequest, Outcome, Prompt, Record, Score
+
+
+class Classifier(Protocol):
+    """Predicts quality and tokens for prompts."""
+
+    async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
+        """One score per prompt, in order. Raises ClassifierError."""
+        ...
+
+
+class ScoreCache(Protocol):
+    """Remembers scores by key. A cache never fails a request: what it can not do is a miss."""
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
+        """One entry per key, in order; None = miss. Raises CacheError."""
+        ...
+
+    async def put_many(self, scores: Mapping[bytes, Score]) -> None:
+        """Remember scores. Raises CacheError."""
+        ...
+
+
+class Backend(Protocol):
+    """Runs a reasoning model within a budget."""
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """Deltas, then exactly one Completion. Closing the generator stops the engine. Raises BackendError."""
+        ...
+
+    async def ready(self) -> bool:
+        """True when requests can be served."""
+        ...
+
+
+class OutcomeLog(Protocol):
+    """Keeps what was decided and how it turned out."""
+
+    def record(self, tenant: str, decision: Decision, completion: Completion | None) -> None:
+        """Remember a decision, and how its generation ended, soon; never waits."""
+        ...
+
+    async def report(self, outcome: Outcome) -> bool:
+        """Attach an outcome; durable on return. False when the decision is unknown. Raises OutcomeLogError."""
+        ...
+
+
+class Observer(Protocol):
+    """Watches what happens; must not raise or wait."""
+
+    def __call__(self, record: Record) -> None: ...

@@ -1,0 +1,70 @@
+"""Around every method of this API: requests that do not parse, and errors, become statuses."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from grpc.aio import ServerInterceptor, ServicerContext
+
+from router._gen import budget_router_pb2 as pb
+from router.errors import InvalidRequest
+from router.rpc.parsing import Malformed, tolerant
+from router.rpc.status import to_status
+
+Context = ServicerContext[Any, Any]
+Handler = grpc.RpcMethodHandler[Any, Any]
+
+METHODS = {
+    f"/{service.full_name}/{method.name}": method
+    for service in pb.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+
+
+class Boundary(ServerInterceptor):
+    """Wraps the handlers of this API, and leaves health and reflection alone."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """The handler of a call, wrapped."""
+        handler = await continuation(handler_call_details)
+        method = METHODS.get(str(handler_call_details.method))
+        if method is None:
+            return handler
+        parse = tolerant(handler.request_deserializer, method.input_type.full_name)
+        if handler.response_streaming:
+            streaming = _streaming(handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(streaming, parse, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), parse, handler.response_serializer)
+
+
+def _unary(behaviour: Any) -> Any:
+    async def guarded(request: Any, context: Context) -> Any:
+        try:
+            return await behaviour(_parsed(request), context)
+        except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
+            await context.abort_with_status(to_status(error))
+
+    return guarded
+
+
+def _streaming(behaviour: Any) -> Any:
+    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async with aclosing(behaviour(_parsed(request), context)) as responses:
+                async for response in responses:
+                    yield response
+        except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
+            await context.abort_with_status(to_status(error))
+
+    return guarded
+
+
+def _parsed(request: Any) -> Any:
+    if isinstance(request, Malformed):
+        raise InvalidRequest(request.field, request.problem)
+    return request

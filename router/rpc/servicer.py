@@ -1,0 +1,49 @@
+"""The routing service: convert, delegate, convert."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from grpc.aio import ServicerContext
+
+from router._gen import budget_router_pb2 as pb
+from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.errors import NotImplementedYet
+from router.routing import BudgetRouter
+from router.rpc import convert
+from router.rpc.convert import Limits
+
+Context = ServicerContext[object, object]
+
+
+class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
+    """Answers `BudgetRouterService`; errors become statuses at the boundary."""
+
+    def __init__(self, router: BudgetRouter, limits: Limits) -> None:
+        self._router = router
+        self._limits = limits
+
+    async def Decide(self, request: pb.DecideRequest, context: Context) -> pb.DecideResponse:
+        """Choose a reasoning budget for one prompt."""
+        decided = await self._router.decide(convert.route_request(request, self._limits))
+        return pb.DecideResponse(decision=convert.decision(decided))
+
+    async def DecideBatch(self, request: pb.DecideBatchRequest, context: Context) -> pb.DecideBatchResponse:
+        """Choose for many prompts."""
+        decided = await self._router.decide_batch(convert.batch(request, self._limits))
+        return pb.DecideBatchResponse(decisions=map(convert.decision, decided))
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
+        """Choose, forward, stream back."""
+        routed = convert.route_request(request, self._limits, context.time_remaining())
+        async with aclosing(self._router.generate(routed, convert.sampling(request.sampling))) as events:
+            async for event in events:
+                yield convert.event(event)
+
+    async def ReportOutcome(self, request: pb.ReportOutcomeRequest, context: Context) -> pb.ReportOutcomeResponse:
+        """Attach an outcome to an earlier decision."""
+        await self._router.report(convert.outcome(request))
+        return pb.ReportOutcomeResponse()
+
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
+        """Not of this version."""
+        raise NotImplementedYet("Explain comes with a later version; Decide returns the whole curve and the reason")

@@ -1,0 +1,52 @@
+"""Errors -> gRPC status, in one table, with google.rpc details. Clients never see an unknown error's text."""
+
+from collections.abc import Sequence
+
+import grpc
+import structlog
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from router import errors
+
+DOMAIN = "budget-router"
+RETRY_SECONDS = 1
+
+CODES: Sequence[tuple[type[errors.RouterError], grpc.StatusCode]] = (
+    (errors.InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
+    (errors.NotFound, grpc.StatusCode.NOT_FOUND),
+    (errors.TargetUnmet, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
+    (errors.NotImplementedYet, grpc.StatusCode.UNIMPLEMENTED),
+    (errors.DependencyError, grpc.StatusCode.UNAVAILABLE),
+    (errors.RouterError, grpc.StatusCode.UNKNOWN),
+)
+"""The first class that fits counts."""
+
+
+def to_status(error: Exception) -> grpc.Status:
+    """The status of an error, with details; an unknown error is logged here and told without its text."""
+    if not isinstance(error, errors.RouterError):
+        structlog.get_logger().error("unexpected", exc_info=error)
+        return _status(grpc.StatusCode.UNKNOWN, "unexpected error, logged on the server", [])
+    code = next(code for kind, code in CODES if isinstance(error, kind))
+    details: list[Message] = [ErrorInfo(reason=type(error).__name__, domain=DOMAIN)]
+    if isinstance(error, errors.FieldError):
+        violation = BadRequest.FieldViolation(field=error.field, description=error.problem)
+        details.append(BadRequest(field_violations=[violation]))
+    if code is grpc.StatusCode.UNAVAILABLE:
+        details.append(RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS)))
+    return _status(code, str(error), details)
+
+
+def _status(code: grpc.StatusCode, message: str, details: Sequence[Message]) -> grpc.Status:
+    packed = []
+    for detail in details:
+        box = Any()
+        box.Pack(detail)
+        packed.append(box)
+    return rpc_status.to_status(Status(code=code.value[0], message=message, details=packed))

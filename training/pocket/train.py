@@ -1,0 +1,221 @@
+"""Train the pocket reasoner from nothing: `python -m training.pocket.train --help`.
+
+The recipe is logged next to the weights. A run that is stopped goes on from its last checkpoint.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from training.pocket import tokenizer as vocabulary
+from training.pocket.model import PocketConfig, PocketModel
+from training.pocket.tasks import FAMILIES, LEVELS, held_out, items
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a training run."""
+
+    tokens: int = 36_000_000
+    batch_tokens: int = 5_000
+    items_per_level: int = 8_000
+    full_share: float = 0.50
+    direct_share: float = 0.15
+    ramp: float = 0.25
+    warmup: float = 0.01
+    decay: float = 0.35
+    muon_lr: float = 0.02
+    adam_lr: float = 0.003
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One item as token ids: the prompt with its opening marker, the chain, the answer."""
+
+    family: str
+    level: int
+    prompt: list[int]
+    chain: list[int]
+    answer: list[int]
+
+
+Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def encode_items(*, held: bool, per_level: int, seed: int) -> list[list[Encoded]]:
+    """Items of every family by level; `held` chooses the side of the hash split."""
+    tokenizer = vocabulary.build()
+    unknown = tokenizer.token_to_id(vocabulary.UNKNOWN)
+    start, end, think = (tokenizer.token_to_id(t) for t in (vocabulary.START, vocabulary.END, vocabulary.THINK))
+    levels: list[list[Encoded]] = []
+    for level in range(LEVELS):
+        levels.append([])
+        for family in FAMILIES:
+            drawn = itertools.islice(items(family, level, seed), 4 * per_level)
+            kept = list(itertools.islice((i for i in drawn if held_out(i.question) == held), per_level))
+            ids = [
+                [e.ids for e in tokenizer.encode_batch_fast([getattr(i, part) for i in kept])]
+                for part in ("question", "chain", "answer")
+            ]
+            for question, chain, answer in zip(*ids, strict=True):
+                if unknown not in question:
+                    prompt = [start, *question, end, think]
+                    levels[-1].append(Encoded(family.name, level, prompt, chain, [*answer, end]))
+    return levels
+
+
+class Sampler:
+    """Draws training batches; the three kinds of sample make a forced answer look familiar."""
+
+    def __init__(self, levels: list[list[Encoded]], recipe: Recipe, end_think: int, pad: int) -> None:
+        self.levels, self.recipe, self.end_think, self.pad = levels, recipe, end_think, pad
+        self.rng = np.random.default_rng(recipe.seed)
+
+    def sample(self, progress: float) -> tuple[list[int], list[int]]:
+        """(ids, targets): the prompt and a *forced* end of thinking carry no loss."""
+        top = min(LEVELS, 2 + int(progress / self.recipe.ramp * (LEVELS - 2)))
+        pool = self.levels[self.rng.integers(top)]
+        item = pool[self.rng.integers(len(pool))]
+        kind = self.rng.random()
+        forced = kind >= self.recipe.full_share
+        if kind < self.recipe.full_share:
+            chain = item.chain
+        elif kind < self.recipe.full_share + self.recipe.direct_share:
+            chain = []
+        else:
+            chain = item.chain[: self.rng.integers(1, max(2, len(item.chain)))]
+        ids = [*item.prompt, *chain, self.end_think, *item.answer]
+        end_of_thinking = IGNORE if forced else self.end_think
+        return ids, [*[IGNORE] * len(item.prompt), *chain, end_of_thinking, *item.answer]
+
+    def batches(self, progress: float, samples: int = 512) -> Iterator[Batch]:
+        """About `samples` samples, sorted by length into padded batches, in random order."""
+        drawn = sorted((self.sample(progress) for _ in range(samples)), key=lambda s: len(s[0]))
+        groups: list[list[tuple[list[int], list[int]]]] = [[]]
+        for one in drawn:
+            if (len(groups[-1]) + 1) * len(one[0]) > self.recipe.batch_tokens:
+                groups.append([])
+            groups[-1].append(one)
+        for index in self.rng.permutation(len(groups)):
+            yield self._pad(groups[index])
+
+    def _pad(self, group: list[tuple[list[int], list[int]]]) -> Batch:
+        width = max(len(ids) for ids, _ in group)
+        ids = np.full((len(group), width), self.pad, dtype=np.int64)
+        targets = np.full((len(group), width), IGNORE, dtype=np.int64)
+        for row, (one, target) in enumerate(group):
+            ids[row, : len(one)], targets[row, : len(one)] = one, target
+        return ids[:, :-1], targets[:, 1:]
+
+
+def loss_of(model: PocketModel, ids: Tensor, targets: Tensor) -> Tensor:
+    with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+        hidden, _ = model.hidden(ids)
+        wanted = targets != IGNORE
+        logits = model.logits(hidden[wanted])
+    return F.cross_entropy(logits.float(), targets[wanted])
+
+
+def optimizers(model: PocketModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+    matrices = [p for p in model.model.layers.parameters() if p.dim() == 2]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=recipe.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def schedule(progress: float, recipe: Recipe) -> float:
+    """Warm up, hold, decay linearly to zero."""
+    return min(1.0, progress / recipe.warmup + 0.01, max(0.0, 1 - progress) / recipe.decay)
+
+
+@torch.no_grad()
+def chain_accuracy(model: PocketModel, items: list[Encoded], end_think: int, device: str) -> dict[str, float]:
+    """Share of held-out items per family whose chain and answer are right at every step, teacher-forced."""
+    right: dict[str, list[bool]] = {}
+    for item in items:
+        ids = torch.tensor([[*item.prompt, *item.chain, end_think, *item.answer]], device=device)
+        guess = model.logits(model.hidden(ids)[0]).argmax(-1)[0]
+        from_, ids = len(item.prompt), ids[0]
+        right.setdefault(item.family, []).append(bool((guess[from_ - 1 : -1] == ids[from_:]).all()))
+    return {name: float(np.mean(hits)) for name, hits in right.items()}
+
+
+def train(recipe: Recipe, out: Path, device: str) -> PocketModel:
+    """Run the recipe, checkpointing into `out`; returns the trained model."""
+    torch.manual_seed(recipe.seed)
+    tokenizer = vocabulary.build()
+    end_think, pad = (tokenizer.token_to_id(t) for t in (vocabulary.END_THINK, vocabulary.PAD))
+    sampler = Sampler(encode_items(held=False, per_level=recipe.items_per_level, seed=recipe.seed), recipe, end_think, pad)
+    check = [i for level in encode_items(held=True, per_level=8, seed=recipe.seed + 1) for i in level]
+    model = PocketModel(PocketConfig(tokenizer.get_vocab_size())).to(device)
+    steppers = optimizers(model, recipe)
+    seen, checkpoint = 0, out / "checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device)
+        model.load_state_dict(state["model"])
+        for stepper, saved in zip(steppers, state["optimizers"], strict=True):
+            stepper.load_state_dict(saved)
+        seen = state["seen"]
+        sampler.rng = np.random.default_rng([recipe.seed, seen])
+    base = [recipe.muon_lr, recipe.adam_lr]
+    bar = tqdm(total=recipe.tokens, initial=seen, unit="tok", unit_scale=True, mininterval=10)
+    next_check, losses, began = seen + 500_000, [], time.time()
+    while seen < recipe.tokens:
+        for ids, targets in sampler.batches(seen / recipe.tokens):
+            for stepper, lr in zip(steppers, base, strict=True):
+                stepper.param_groups[0]["lr"] = lr * schedule(seen / recipe.tokens, recipe)
+            loss = loss_of(model, torch.from_numpy(ids).to(device), torch.from_numpy(targets).to(device))
+            loss.backward()
+            for stepper in steppers:
+                stepper.step()
+                stepper.zero_grad()
+            seen += ids.size
+            losses.append(loss.detach())
+            bar.update(ids.size)
+        if seen >= next_check or seen >= recipe.tokens:
+            next_check = seen + 1_000_000
+            record: dict[str, Any] = {"tokens": seen, "loss": float(torch.stack(losses).mean()), "seconds": round(time.time() - began)}
+            record["chain_accuracy"] = chain_accuracy(model, check, end_think, device)
+            losses = []
+            with (out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(record) + "\n")
+            state = {"model": model.state_dict(), "optimizers": [s.state_dict() for s in steppers], "seen": seen}
+            torch.save(state, checkpoint.with_suffix(".tmp"))
+            checkpoint.with_suffix(".tmp").rename(checkpoint)
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("var/pocket"), help="checkpoints and log (default %(default)s)")
+    parser.add_argument("--tokens", type=int, default=Recipe.tokens, help="training tokens (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    recipe = Recipe(tokens=args.tokens)
+    (args.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+    train(recipe, args.out, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+if __name__ == "__main__":
+    main()
