@@ -78,7 +78,7 @@ $(VENV)/.bootstrap: requirements/bootstrap.txt
 	|| { echo "$(PYTHON) lacks venv and pip; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: --requirement $<
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement $<
 	@touch $@
 
 $(VENV)/.run: requirements/run.txt pyproject.toml $(VENV)/.bootstrap
@@ -95,5 +95,5 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.bootstrap
 
 $(VENV)/.pocket: requirements/pocket.txt $(VENV)/.dev
 	@echo "Installing PyTorch"
-	@$(BIN)/python -m pip install --quiet --requirement $<
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

@@ -190,12 +190,15 @@ class Decision:
         return None if self.score is None else self.score.quality[self.choice.index]
 
 
+DEFAULT_ANSWER_TOKENS = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How the backend draws tokens; temperature 0 is greedy."""
 
     temperature: float = 0.0
-    max_answer_tokens: int = 1024
+    max_answer_tokens: int = DEFAULT_ANSWER_TOKENS
     seed: int | None = None
 
 

@@ -18,6 +18,7 @@ def configure_logging() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.dict_tracebacks,
             structlog.processors.JSONRenderer(),
         ],
         cache_logger_on_first_use=True,

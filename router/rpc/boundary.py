@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from grpc.aio import ServerInterceptor, ServicerContext
@@ -13,7 +13,7 @@ from router.rpc.parsing import Malformed, tolerant
 from router.rpc.status import to_status
 
 Context = ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 METHODS = {
     f"/{service.full_name}/{method.name}": method

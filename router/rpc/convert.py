@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
+    DEFAULT_ANSWER_TOKENS,
     Certificate,
     Completion,
     ContentDelta,
@@ -95,7 +96,7 @@ def sampling(message: pb.SamplingOptions) -> Sampling:
     """Checked sampling options. Raises InvalidRequest."""
     if not 0 <= message.temperature <= 2:
         raise InvalidRequest("sampling.temperature", "must lie in 0..2")
-    longest = message.max_answer_tokens if message.HasField("max_answer_tokens") else Sampling.max_answer_tokens
+    longest = message.max_answer_tokens if message.HasField("max_answer_tokens") else DEFAULT_ANSWER_TOKENS
     if not 1 <= longest <= MAX_ANSWER_TOKENS:
         raise InvalidRequest("sampling.max_answer_tokens", f"must lie in 1..{MAX_ANSWER_TOKENS}")
     if message.HasField("seed") and message.seed < 0:

@@ -1,0 +1,1 @@
+"""The pocket reasoner: a reasoning model of 1.8 million parameters, trained here from nothing."""

@@ -30,14 +30,14 @@ IGNORE = -100
 class Recipe:
     """Everything that determines a training run."""
 
-    tokens: int = 36_000_000
+    tokens: int = 32_000_000
     batch_tokens: int = 5_000
     items_per_level: int = 8_000
     full_share: float = 0.50
     direct_share: float = 0.15
     ramp: float = 0.25
     warmup: float = 0.01
-    decay: float = 0.35
+    decay: float = 0.6
     muon_lr: float = 0.02
     adam_lr: float = 0.003
     seed: int = 1

@@ -1,0 +1,174 @@
+"""`make run`: the real service on embedded defaults, and what it saves on twenty prompts it has never seen."""
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from router._gen import budget_router_pb2 as pb
+from router.rpc.client import Client, user_prompt
+from training.collect import LADDER, verify
+from training.dataset import prompt_id, split_of
+from training.pocket.tasks import FAMILIES, LEVELS, Item, held_out, items
+
+SEED = 2026
+PER_FAMILY = 2
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One generation: the decision, the answer's verdict, and times in milliseconds."""
+
+    decision: pb.Decision
+    thinking_tokens: int
+    right: bool
+    decide_ms: float
+    total_ms: float
+
+
+def prompts() -> list[Item]:
+    """Questions of rising difficulty, from the part that neither the reasoner nor the classifier has seen."""
+    chosen = []
+    for index, family in enumerate(FAMILIES):
+        for turn in range(PER_FAMILY):
+            level = (index + turn * LEVELS // PER_FAMILY) % LEVELS
+            unseen = (i for i in items(family, level, SEED) if held_out(i.question))
+            chosen += islice((i for i in unseen if split_of(prompt_id(i.question)) == "test"), 1)
+    return sorted(chosen, key=lambda item: item.level)
+
+
+def ask(client: Client, item: Item, rung: str = "") -> Run:
+    """Generate an answer; an empty rung lets the router choose."""
+    request = user_prompt(item.question, pb.RoutingOptions(rung=rung))
+    started = time.perf_counter()
+    stream = client.generate(pb.GenerateRequest(messages=request.messages, options=request.options))
+    decision = next(stream).decision
+    decide_ms = (time.perf_counter() - started) * 1000
+    rest = list(stream)
+    answer = "".join(event.content for event in rest)
+    total_ms = (time.perf_counter() - started) * 1000
+    return Run(decision, rest[-1].completion.thinking_tokens, verify(item, answer), decide_ms, total_ms)
+
+
+def table(asked: list[Item], first: list[Run], second: list[Run], top: list[Run]) -> Table:
+    """One row a prompt."""
+    drawn = Table(title="Twenty unseen prompts through gRPC, twice", box=None, header_style="bold")
+    for name in ("prompt", "P", "P top", "rung", "thought", "top", "", "source", "decided in ms", "answer ms"):
+        drawn.add_column(name, justify="left" if name in ("prompt", "source") else "right", no_wrap=True)
+    for item, one, two, always in zip(asked, first, second, top, strict=True):
+        quality = {forecast.rung: forecast.quality for forecast in one.decision.forecasts}
+        drawn.add_row(
+            _shortened(item.question),
+            f"{quality[one.decision.rung]:.2f}",
+            f"{quality[LADDER.rungs[-1].name]:.2f}",
+            one.decision.rung,
+            str(one.thinking_tokens),
+            str(always.thinking_tokens),
+            "[green]right[/]" if one.right else "[red]wrong[/]",
+            f"{_source(one)}, {_source(two)}",
+            f"{one.decide_ms:.1f}, {two.decide_ms:.1f}",
+            f"{one.total_ms:.0f}",
+        )
+    return drawn
+
+
+def summary(router: list[Run], fixed: dict[str, list[Run]]) -> str:
+    """Accuracy and thinking tokens of the router, of always-top, and of the cheapest rung as accurate as the router."""
+    top = fixed[LADDER.rungs[-1].name]
+    equal = [(name, runs) for name, runs in fixed.items() if _accuracy(runs) >= _accuracy(router)]
+    lines = [_line("router", router), _line(f"always {LADDER.rungs[-1].name}", top)]
+    if equal:
+        name, runs = min(equal, key=lambda pair: _tokens(pair[1]))
+        lines.append(_line(f"best fixed rung of equal accuracy ({name})", runs))
+    else:
+        lines.append("no fixed rung is as accurate as the router")
+    return "\n".join(lines)
+
+
+def _line(name: str, runs: list[Run]) -> str:
+    return f"{name:<42} {_accuracy(runs):6.1%} right, {_tokens(runs):5d} thinking tokens"
+
+
+def _accuracy(runs: list[Run]) -> float:
+    return sum(run.right for run in runs) / len(runs)
+
+
+def _tokens(runs: list[Run]) -> int:
+    return sum(run.thinking_tokens for run in runs)
+
+
+def _source(run: Run) -> str:
+    return pb.DecisionSource.Name(run.decision.source).removeprefix("DECISION_SOURCE_").lower()
+
+
+def _shortened(question: str, width: int = 44) -> str:
+    """The telling part of a question: its last line, cut in the middle."""
+    line = question.strip().splitlines()[0] if "Sort" in question or "list:" in question else _last(question)
+    return line if len(line) <= width else f"{line[: width // 2 - 1]}…{line[-(width // 2) :]}"
+
+
+def _last(question: str) -> str:
+    lines = question.strip().splitlines()
+    return next((line for line in reversed(lines) if any(c.isdigit() or c == "#" for c in line)), lines[-1])
+
+
+def start(port: int) -> tuple["subprocess.Popen[str]", str]:
+    """Start the service as its own process; returns it and its address."""
+    Path("var").mkdir(exist_ok=True)
+    log = Path("var/serve.log").open("w")  # noqa: SIM115  the child keeps it
+    command = [sys.executable, "-m", "router", "serve", "--listen", f"127.0.0.1:{port}"]
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    if "listening on" not in line:
+        raise SystemExit(f"the service did not start: {line}{process.stderr.read()}")
+    return process, line.split()[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--once", action="store_true", help="stop after the table")
+    parser.add_argument("--port", type=int, default=0, help="port to serve on (default: a free one)")
+    args = parser.parse_args()
+    process, address = start(args.port)
+    try:
+        show(address)
+        if not args.once:
+            console.print(f"\nServing on {address} until Ctrl-C. In another terminal try:\n")
+            console.print(f'  .venv/bin/budget-router generate --server {address} "{prompts()[7].question}"\n')
+            process.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def show(address: str) -> None:
+    """Ask, compare, print."""
+    client = Client(address)
+    client.serving()
+    asked = prompts()
+    ask(client, asked[0], rung=LADDER.rungs[0].name)  # the first call of a connection is slow
+    first = [ask(client, item) for item in track(asked, "first pass", console=console, transient=True)]
+    second = [ask(client, item) for item in track(asked, "second pass", console=console, transient=True)]
+    names = [rung.name for rung in LADDER.rungs]
+    fixed = {
+        name: [ask(client, item, name) for item in asked]
+        for name in track(names, "fixed rungs, for comparison", console=console, transient=True)
+    }
+    console.print(table(asked, first, second, fixed[names[-1]]))
+    console.print("\n" + summary(first, fixed))
+    client.close()
+
+
+if __name__ == "__main__":
+    main()
