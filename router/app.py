@@ -5,14 +5,12 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import aiohttp
 import structlog
 from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, start_http_server
-from redis.asyncio import Redis
 
 from router import artifact, doctor
-from router.adapters.backends.openai import LONGEST_LINE, OpenAIBackend
+from router.adapters.backends.openai import OpenAIBackend
 from router.adapters.backends.pocket import PocketBackend, PocketModel
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
@@ -20,8 +18,8 @@ from router.adapters.redis_cache import RedisCache
 from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.adapters.tiered_cache import TieredCache
 from router.cache_key import ScoreKeys
-from router.domain import Enforcement, MaxLoss
 from router.doctor import Finding
+from router.domain import Enforcement, MaxLoss
 from router.errors import CacheError, SettingsError
 from router.observe import LogLines, Metrics, Observers
 from router.policy import LatencyProfile, Policy
@@ -76,9 +74,7 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
         pins: TTLCache[tuple[str, str], int] = TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS)
         router = BudgetRouter(profile, settings.tenants, cache, outcomes, observer, pins)
         limits = Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss))
-        admin = AdminServicer(
-            settings.admin_token.get_secret_value(), model, bundle, Enforcement.NATIVE, cache.flush
-        )
+        admin = AdminServicer(settings.admin_token.get_secret_value(), model, bundle, Enforcement.NATIVE, cache.flush)
         server = RouterServer(
             BudgetRouterServicer(router, limits), admin, settings.listen, backend.ready, settings.max_streams
         )
@@ -121,11 +117,9 @@ async def _backend(settings: Settings, stack: AsyncExitStack) -> tuple[Backend, 
         pocket = PocketBackend(PocketModel.load(settings.pocket_model), settings.pocket_threads)
         stack.callback(pocket.close)
         return pocket, "pocket"
-    timeout = aiohttp.ClientTimeout(total=settings.backend_timeout, sock_connect=5)
-    connector = aiohttp.TCPConnector(limit=settings.max_streams)
-    session = aiohttp.ClientSession(timeout=timeout, connector=connector, read_bufsize=LONGEST_LINE)
-    await stack.enter_async_context(session)
-    return OpenAIBackend(session, settings.backend_url, settings.backend_model), settings.backend_model
+    engine = OpenAIBackend(settings.backend_url, settings.backend_model, settings.backend_timeout, settings.max_streams)
+    stack.push_async_callback(engine.close)
+    return engine, settings.backend_model
 
 
 def _cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -> MemoryCache | TieredCache:
@@ -138,12 +132,9 @@ def _cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -> Mem
 
 
 def _redis(settings: Settings, stack: AsyncExitStack) -> RedisCache:
-    try:
-        redis = Redis.from_url(settings.redis_url)
-    except ValueError as error:
-        raise SettingsError(f"BUDGET_ROUTER_REDIS_URL: {error}") from error
-    stack.push_async_callback(redis.aclose)
-    return RedisCache(redis, settings.cache_ttl, settings.redis_timeout)
+    cache = RedisCache.connect(settings.redis_url, settings.cache_ttl, settings.redis_timeout)
+    stack.push_async_callback(cache.close)
+    return cache
 
 
 def _serve_metrics(settings: Settings, registry: CollectorRegistry, stack: AsyncExitStack) -> None:

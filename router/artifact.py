@@ -1,8 +1,8 @@
 """The model bundle: a directory with a manifest that vouches for every other file.
 
-    manifest.json   format, ladder, backend fingerprint, features, metrics, certificates, SHA-256 of each file
-    model.onnx      features [n, width] -> quality [n, rungs], mean_tokens [n, rungs], token_quantiles [n, rungs, 3]
-    parity.json     prompts with the quality that training computed for them
+manifest.json   format, ladder, backend fingerprint, features, metrics, certificates, SHA-256 of each file
+model.onnx      features [n, width] -> quality [n, rungs], mean_tokens [n, rungs], token_quantiles [n, rungs, 3]
+parity.json     prompts with the quality that training computed for them
 """
 
 import json
@@ -84,7 +84,9 @@ def load(directory: Path) -> Bundle:
     data = _read(directory / MANIFEST)
     manifest = _parse(_MANIFEST, data, MANIFEST)
     if manifest.format_version != FORMAT_VERSION:
-        raise ArtifactError(f"{directory}: bundle format {manifest.format_version}, this version reads {FORMAT_VERSION}")
+        raise ArtifactError(
+            f"{directory}: bundle format {manifest.format_version}, this version reads {FORMAT_VERSION}"
+        )
     if manifest.feature_version != features.VERSION:
         raise ArtifactError(f"{directory}: features {manifest.feature_version}, this version makes {features.VERSION}")
     if not manifest.ladder.rungs:

@@ -10,9 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from router._gen import budget_router_pb2 as pb
 from router.errors import RemoteError, RouterError
-from router.rpc.client import Client, to_json, user_prompt
+from router.rpc.client import Client, Told, Wishes
 
 BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE")
 BAR = 30
@@ -69,9 +68,9 @@ def serve(listen: str | None, metrics_listen: str | None) -> None:
 @_json
 def decide(text: str, server: str, as_json: bool, **wishes: Any) -> None:
     """Choose a budget for TEXT ("-" = standard input) and draw the quality curve."""
-    decision = Client(server).decide(user_prompt(_prompt(text), _options(**wishes)))
+    decision = Client(server).decide(_prompt(text), _wishes(**wishes))
     if as_json:
-        click.echo(to_json(decision))
+        click.echo(json.dumps(decision))
         return
     console.print(_curve(decision))
     console.print(_verdict(decision))
@@ -85,13 +84,9 @@ def decide(text: str, server: str, as_json: bool, **wishes: Any) -> None:
 @_json
 def generate(text: str, server: str, temperature: float, as_json: bool, **wishes: Any) -> None:
     """Have the backend answer TEXT ("-" = standard input) within the chosen budget, streaming."""
-    wanted = user_prompt(_prompt(text), _options(**wishes))
-    request = pb.GenerateRequest(
-        messages=wanted.messages, options=wanted.options, sampling=pb.SamplingOptions(temperature=temperature)
-    )
-    for event in Client(server, timeout=600).generate(request):
+    for event in Client(server, timeout=600).generate(_prompt(text), _wishes(**wishes), temperature):
         if as_json:
-            click.echo(to_json(event))
+            click.echo(json.dumps(event))
         else:
             _show(event)
 
@@ -101,10 +96,11 @@ def generate(text: str, server: str, temperature: float, as_json: bool, **wishes
 @click.option("--correct", type=float, required=True, help="How right the answer was, 0..1.")
 @click.option("--by", type=click.Choice(["verifier", "judge", "user", "agreement"]), default="user", show_default=True)
 @_server
-def report(decision_id: str, correct: float, by: str, server: str) -> None:
+@_json
+def report(decision_id: str, correct: float, by: str, server: str, as_json: bool) -> None:
     """Say how right the answer to an earlier decision was."""
-    source = pb.LabelSource.Value(f"LABEL_SOURCE_{by.upper()}")
-    Client(server).report(pb.ReportOutcomeRequest(decision_id=decision_id, correct=correct, label_source=source))
+    Client(server).report(decision_id, correct, by)
+    click.echo(json.dumps({"decision_id": decision_id, "reported": True}) if as_json else "reported")
 
 
 @cli.command()
@@ -134,55 +130,39 @@ def _prompt(text: str) -> str:
     return given
 
 
-def _options(
-    max_loss: float | None,
-    min_quality: float | None,
-    floor: int | None,
-    ceiling: int | None,
-    rung: str | None,
-    fail_fast: bool,
-) -> pb.RoutingOptions:
-    if max_loss is not None and min_quality is not None:
+def _wishes(**given: Any) -> Wishes:
+    if given["max_loss"] is not None and given["min_quality"] is not None:
         raise click.UsageError("--max-loss and --min-quality exclude each other")
-    return pb.RoutingOptions(
-        max_loss=max_loss,
-        min_quality=min_quality,
-        min_thinking_tokens=floor,
-        max_thinking_tokens=ceiling,
-        rung=rung or "",
-        on_unmet=pb.ON_UNMET_CHEAPEST_NEAR_BEST if fail_fast else pb.ON_UNMET_UNSPECIFIED,
-    )
+    return Wishes(**given | {"rung": given["rung"] or ""})
 
 
-def _curve(decision: pb.Decision) -> Table:
+def _curve(decision: Told) -> Table:
     table = Table("", "rung", "P(correct)", "", "thinking tokens", box=None)
-    for forecast in decision.forecasts:
-        chosen = forecast.rung == decision.rung
-        bar = "█" * round(forecast.quality * BAR)
-        cells = [forecast.rung, f"{forecast.quality:.2f}", bar, f"{forecast.mean_thinking_tokens:.0f}"]
+    for forecast in decision["forecasts"]:
+        chosen = forecast["rung"] == decision["rung"]
+        bar = "█" * round(forecast["quality"] * BAR)
+        cells = [forecast["rung"], f"{forecast['quality']:.2f}", bar, f"{forecast['mean_thinking_tokens']:.0f}"]
         table.add_row("▶" if chosen else " ", *cells, style="bold green" if chosen else "")
     return table
 
 
-def _verdict(decision: pb.Decision) -> str:
-    proof = "certified" if decision.certified else "not certified"
-    source = pb.DecisionSource.Name(decision.source).removeprefix("DECISION_SOURCE_").lower()
-    return f"[bold]rung {decision.rung}[/] ({proof}, {source}): {decision.reason}"
+def _verdict(decision: Told) -> str:
+    proof = "certified" if decision["certified"] else "not certified"
+    source = decision["source"].removeprefix("DECISION_SOURCE_").lower()
+    return f"[bold]rung {decision['rung']}[/] ({proof}, {source}): {decision['reason']}"
 
 
-def _show(event: pb.GenerateResponse) -> None:
-    match event.WhichOneof("event"):
-        case "decision":
-            console.print(_verdict(event.decision))
-        case "reasoning":
-            console.print(event.reasoning, end="", style="dim", markup=False, soft_wrap=True)
-        case "content":
-            console.print(event.content, end="", style="bold", markup=False, soft_wrap=True)
-        case "completion":
-            done = event.completion
-            finish = pb.FinishReason.Name(done.finish_reason).removeprefix("FINISH_REASON_").lower()
-            used = done.thinking_tokens if done.HasField("thinking_tokens") else "unknown"
-            cap = done.budget_tokens if done.HasField("budget_tokens") else "no cap"
+def _show(event: Told) -> None:
+    match event:
+        case {"decision": decision}:
+            console.print(_verdict(decision))
+        case {"reasoning": text}:
+            console.print(text, end="", style="dim", markup=False, soft_wrap=True)
+        case {"content": text}:
+            console.print(text, end="", style="bold", markup=False, soft_wrap=True)
+        case {"completion": done}:
+            finish = done["finish_reason"].removeprefix("FINISH_REASON_").lower()
+            used, cap = done.get("thinking_tokens", "unknown"), done.get("budget_tokens", "no cap")
             console.print(f"\n[dim]{used} of {cap} thinking tokens, {finish}[/]")
 
 
@@ -194,6 +174,7 @@ def main() -> NoReturn:
         _fail(str(error), 2 if error.code in BAD_INPUT else 1)
     except RouterError as error:
         _fail(str(error), 2)
+    sys.exit(0)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from router.domain import Completion, CountSource, GenerationRequest, Prompt, ReasoningBudget, Sampling
-from router.errors import RouterError
+from router.errors import BackendError, RouterError
 from router.ports import Backend
 
 PROBE = Prompt.of("State the final answer to the following arithmetic problem: 57 + 87 - 70 + 15 - 8 + 93 - 21 =")
@@ -48,4 +48,7 @@ async def _probe(backend: Backend, budget: int, floor: int) -> Finding:
 
 async def _run(backend: Backend, request: GenerationRequest) -> Completion:
     async with aclosing(backend.stream(request)) as events:
-        return [event async for event in events if isinstance(event, Completion)][0]
+        async for event in events:
+            if isinstance(event, Completion):
+                return event
+    raise BackendError("the stream ended without a completion")

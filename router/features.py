@@ -20,7 +20,7 @@ MAX_CHARACTERS = 16_384
 
 WORD_BUCKETS = 128
 
-_COUNTED = '+-*/=<>^%()[]{}#,.;:?!"\'`\n\\$'
+_COUNTED = "+-*/=<>^%()[]{}#,.;:?!\"'`\n\\$"
 _NUMBER = re.compile(r"\d+")
 _WORD = re.compile(r"[^\W\d_]+")
 

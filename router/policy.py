@@ -57,7 +57,9 @@ class Policy:
         ]
         if not rungs:
             named = ", ".join(rung.name for rung in self.ladder.rungs)
-            raise InvalidRequest("options.max_thinking_tokens", f"no rung lies within floor and ceiling (rungs: {named})")
+            raise InvalidRequest(
+                "options.max_thinking_tokens", f"no rung lies within floor and ceiling (rungs: {named})"
+            )
         return rungs
 
     def choose(self, score: Score, options: Options) -> Choice:

@@ -21,7 +21,9 @@ Matrix = NDArray[np.float64]
 
 def choose(quality: Matrix, threshold: float) -> NDArray[np.intp]:
     """The serving rule: smallest rung whose predicted loss against the top rung is at most `threshold`."""
-    return np.argmax(quality[:, -1:] - quality <= threshold, axis=1)
+    passing: NDArray[np.bool_] = quality[:, -1:] - quality <= threshold
+    first: NDArray[np.intp] = passing.argmax(axis=1)
+    return first
 
 
 def losses(correct: Matrix, quality: Matrix, threshold: float) -> NDArray[np.float64]:

@@ -13,20 +13,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import reasoning_gym
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from router.adapters.backends.pocket import END, END_THINK, PocketModel
 from router.domain import BudgetLadder, ReasoningBudget
 from training.dataset import SCHEMA, prompt_id
-from training.pocket.tasks import FAMILIES, LEVELS, Item, held_out, items
+from training.pocket.tasks import FAMILIES, LEVELS, Item, held_out, items, verify
 
 LADDER = BudgetLadder(tuple(ReasoningBudget(str(n), n) for n in (0, 16, 32, 64, 128, 256)))
 LONGEST_ANSWER = 64
 BATCH = 32
-RIGHT = 0.999
-"""A verifier gives partial credit; only this much counts as right."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +45,6 @@ def held_out_items(per_level: int, seed: int) -> list[Item]:
             fresh = {i.question: i for i in candidates if held_out(i.question)}
             chosen += list(fresh.values())[:per_level]
     return list({item.question: item for item in chosen}.values())
-
-
-def verify(item: Item, answer: str) -> bool:
-    """The family's own verifier's word on an answer."""
-    score: float = reasoning_gym.get_score_answer_fn(item.family)(answer, item.entry)
-    return score >= RIGHT
 
 
 def collect(model: PocketModel, items: list[Item], ladder: BudgetLadder, fingerprint: str) -> pa.Table:
@@ -103,7 +94,9 @@ def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder) 
     return answers
 
 
-def _answers(model: PocketModel, past: NDArray[np.float32], end_think: int, end: int) -> Iterator[tuple[str, int, bool]]:
+def _answers(
+    model: PocketModel, past: NDArray[np.float32], end_think: int, end: int
+) -> Iterator[tuple[str, int, bool]]:
     """Close the thought and answer: (text, tokens, cut off) of every sequence."""
     ids: list[list[int]] = [[] for _ in range(past.shape[2])]
     alive = np.arange(len(ids))

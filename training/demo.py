@@ -12,22 +12,21 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from router._gen import budget_router_pb2 as pb
-from router.rpc.client import Client, user_prompt
-from training.collect import LADDER, verify
+from router.rpc.client import Client, Told, Wishes
+from training.collect import LADDER
 from training.dataset import prompt_id, split_of
-from training.pocket.tasks import FAMILIES, LEVELS, Item, held_out, items
+from training.pocket.tasks import FAMILIES, LEVELS, Item, held_out, items, verify
 
 SEED = 2026
 PER_FAMILY = 2
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass(frozen=True)
 class Run:
     """One generation: the decision, the answer's verdict, and times in milliseconds."""
 
-    decision: pb.Decision
+    decision: Told
     thinking_tokens: int
     right: bool
     decide_ms: float
@@ -36,7 +35,7 @@ class Run:
 
 def prompts() -> list[Item]:
     """Questions of rising difficulty, from the part that neither the reasoner nor the classifier has seen."""
-    chosen = []
+    chosen: list[Item] = []
     for index, family in enumerate(FAMILIES):
         for turn in range(PER_FAMILY):
             level = (index + turn * LEVELS // PER_FAMILY) % LEVELS
@@ -47,15 +46,14 @@ def prompts() -> list[Item]:
 
 def ask(client: Client, item: Item, rung: str = "") -> Run:
     """Generate an answer; an empty rung lets the router choose."""
-    request = user_prompt(item.question, pb.RoutingOptions(rung=rung))
     started = time.perf_counter()
-    stream = client.generate(pb.GenerateRequest(messages=request.messages, options=request.options))
-    decision = next(stream).decision
+    stream = client.generate(item.question, Wishes(rung=rung))
+    decision = next(stream)["decision"]
     decide_ms = (time.perf_counter() - started) * 1000
     rest = list(stream)
-    answer = "".join(event.content for event in rest)
+    answer = "".join(event.get("content", "") for event in rest)
     total_ms = (time.perf_counter() - started) * 1000
-    return Run(decision, rest[-1].completion.thinking_tokens, verify(item, answer), decide_ms, total_ms)
+    return Run(decision, int(rest[-1]["completion"]["thinking_tokens"]), verify(item, answer), decide_ms, total_ms)
 
 
 def table(asked: list[Item], first: list[Run], second: list[Run], top: list[Run]) -> Table:
@@ -64,12 +62,12 @@ def table(asked: list[Item], first: list[Run], second: list[Run], top: list[Run]
     for name in ("prompt", "P", "P top", "rung", "thought", "top", "", "source", "decided in ms", "answer ms"):
         drawn.add_column(name, justify="left" if name in ("prompt", "source") else "right", no_wrap=True)
     for item, one, two, always in zip(asked, first, second, top, strict=True):
-        quality = {forecast.rung: forecast.quality for forecast in one.decision.forecasts}
+        quality = {forecast["rung"]: forecast["quality"] for forecast in one.decision["forecasts"]}
         drawn.add_row(
             _shortened(item.question),
-            f"{quality[one.decision.rung]:.2f}",
+            f"{quality[one.decision['rung']]:.2f}",
             f"{quality[LADDER.rungs[-1].name]:.2f}",
-            one.decision.rung,
+            one.decision["rung"],
             str(one.thinking_tokens),
             str(always.thinking_tokens),
             "[green]right[/]" if one.right else "[red]wrong[/]",
@@ -106,7 +104,7 @@ def _tokens(runs: list[Run]) -> int:
 
 
 def _source(run: Run) -> str:
-    return pb.DecisionSource.Name(run.decision.source).removeprefix("DECISION_SOURCE_").lower()
+    return str(run.decision["source"]).removeprefix("DECISION_SOURCE_").lower()
 
 
 def _shortened(question: str, width: int = 44) -> str:

@@ -75,14 +75,14 @@ def build_graph(fitted: Fitted, ladder: BudgetLadder) -> onnx.ModelProto:
     caps = [UNCAPPED if rung.tokens is None else float(rung.tokens) for rung in ladder.rungs]
     _price(graph, np.array(caps, dtype=np.float32), fitted)
     rungs = len(ladder)
+    outputs: dict[str, list[str | int | None]] = {
+        "quality": ["n", rungs],
+        "mean_tokens": ["n", rungs],
+        "token_quantiles": ["n", rungs, len(fitted.residual_quantiles)],
+    }
     del graph.output[:]
     graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (
-            ("quality", ["n", rungs]),
-            ("mean_tokens", ["n", rungs]),
-            ("token_quantiles", ["n", rungs, len(fitted.residual_quantiles)]),
-        )
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()
     )
     onnx.checker.check_model(merged, full_check=True)
     return merged
@@ -125,9 +125,9 @@ def _price(graph: onnx.GraphProto, caps: np.ndarray, fitted: Fitted) -> None:
         "caps": caps[None, :, None],
         "grid": fitted.residual_grid.astype(np.float32)[None, :],
         "levels": fitted.residual_quantiles.astype(np.float32)[None, :],
-        "one": np.float32([1.0]),
-        "rung_axis": np.int64([1]),
-        "last_axis": np.int64([2]),
+        "one": np.array([1.0], dtype=np.float32),
+        "rung_axis": np.array([1], dtype=np.int64),
+        "last_axis": np.array([2], dtype=np.int64),
     }
     graph.initializer.extend(numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items())
     graph.node.append(helper.make_node("Identity", ["quality/probabilities"], ["quality"]))

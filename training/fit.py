@@ -33,7 +33,9 @@ Matrix = NDArray[np.float64]
 
 def _quality(hidden: tuple[int, ...], penalty: float) -> Pipeline:
     """A network with one sigmoid per rung; without hidden layers it is a logistic regression per rung."""
-    network = MLPClassifier(hidden_layer_sizes=hidden, alpha=penalty, early_stopping=True, max_iter=300, random_state=SEED)
+    network = MLPClassifier(
+        hidden_layer_sizes=hidden, alpha=penalty, early_stopping=True, max_iter=300, random_state=SEED
+    )
     return make_pipeline(StandardScaler(), network)
 
 
@@ -82,7 +84,8 @@ def fit(outcomes: Outcomes) -> Fitted:
     chosen = min(losses, key=lambda name: losses[name])
     lengths = np.log1p(outcomes.thinking_tokens[:, -1])
     regression = make_pipeline(
-        StandardScaler(), MLPRegressor(hidden_layer_sizes=(32,), alpha=1e-1, early_stopping=True, max_iter=300, random_state=SEED)
+        StandardScaler(),
+        MLPRegressor(hidden_layer_sizes=(32,), alpha=1e-1, early_stopping=True, max_iter=300, random_state=SEED),
     )
     residuals = lengths - _out_of_fold(regression, x, lengths, folds, "predict")
     return Fitted(

@@ -3,13 +3,13 @@
 import asyncio
 import struct
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from router.domain import Score, TokenForecast
-from router.errors import CacheError
+from router.errors import CacheError, SettingsError
 
 T = TypeVar("T")
 
@@ -20,9 +20,7 @@ PER_RUNG = 5
 
 def encode(score: Score) -> bytes:
     """A score as little-endian doubles, rung by rung."""
-    numbers = [
-        n for q, t in zip(score.quality, score.tokens, strict=True) for n in (q, t.mean, t.p50, t.p90, t.p99)
-    ]
+    numbers = [n for q, t in zip(score.quality, score.tokens, strict=True) for n in (q, t.mean, t.p50, t.p90, t.p99)]
     return struct.pack(f"<{len(numbers)}d", *numbers)
 
 
@@ -37,14 +35,26 @@ def decode(data: bytes) -> Score | None:
 class RedisCache:
     """Scores in Redis; every call is over within `timeout` seconds, whatever state the server is in."""
 
-    def __init__(self, redis: "Redis[bytes]", ttl: int, timeout: float) -> None:
+    def __init__(self, redis: Redis, ttl: int, timeout: float) -> None:
         self._redis = redis
         self._ttl = ttl
         self._timeout = timeout
 
+    @classmethod
+    def connect(cls, url: str, ttl: int, timeout: float) -> "RedisCache":
+        """A cache on the server at `url`, connected when first used. Raises SettingsError."""
+        try:
+            return cls(Redis.from_url(url), ttl, timeout)
+        except ValueError as error:
+            raise SettingsError(f"Redis URL: {error}") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         """One entry per key, in order; None = miss. Raises CacheError."""
-        values = await self._bounded(self._redis.mget([PREFIX + key for key in keys]))
+        values: list[Any] = await self._bounded(self._redis.mget([PREFIX + key for key in keys]))
         return [None if value is None else decode(value) for value in values]
 
     async def put_many(self, scores: Mapping[bytes, Score]) -> None:

@@ -13,7 +13,7 @@ from router.rpc.parsing import Malformed, tolerant
 from router.rpc.status import to_status
 
 Context = ServicerContext[Any, Any]
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which can not be subscripted when running
 
 METHODS = {
     f"/{service.full_name}/{method.name}": method
@@ -27,13 +27,13 @@ class Boundary(ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
+    ) -> Handler | None:
         """The handler of a call, wrapped."""
         handler = await continuation(handler_call_details)
         method = METHODS.get(str(handler_call_details.method))
-        if method is None:
+        if handler is None or method is None:
             return handler
         parse = tolerant(handler.request_deserializer, method.input_type.full_name)
         if handler.response_streaming:

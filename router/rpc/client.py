@@ -1,8 +1,8 @@
 """A small blocking client for the command line and for scripts."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -16,18 +16,34 @@ from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.errors import RemoteError
 
-
-def user_prompt(text: str, options: pb.RoutingOptions | None = None) -> pb.DecideRequest:
-    """A request with one user message. Raises ValueError where the text is not Unicode."""
-    return pb.DecideRequest(messages=[pb.Message(role=pb.ROLE_USER, content=text)], options=options)
+Told = dict[str, Any]
+"""A message as plain data: field names as in the proto file, absent optional fields left out."""
 
 
-def to_json(message: Message) -> str:
-    """A message as one line of JSON, field names as in the proto file, absent values as null or zero."""
-    fields: dict[str, Any] = MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return json.dumps(fields, ensure_ascii=False)
+@dataclass(frozen=True)
+class Wishes:
+    """What to ask of the choice; None and "" leave it to the server."""
+
+    max_loss: float | None = None
+    min_quality: float | None = None
+    floor: int | None = None
+    ceiling: int | None = None
+    rung: str = ""
+    fail_fast: bool = False
+
+    def to_options(self) -> pb.RoutingOptions:
+        """The same as a message."""
+        return pb.RoutingOptions(
+            max_loss=self.max_loss,
+            min_quality=self.min_quality,
+            min_thinking_tokens=self.floor,
+            max_thinking_tokens=self.ceiling,
+            rung=self.rung,
+            on_unmet=pb.ON_UNMET_CHEAPEST_NEAR_BEST if self.fail_fast else pb.ON_UNMET_UNSPECIFIED,
+        )
+
+
+ANYTHING = Wishes()
 
 
 class Client:
@@ -37,30 +53,36 @@ class Client:
         self._channel = grpc.insecure_channel(server)
         self._timeout = timeout
         self._routing = pb_grpc.BudgetRouterServiceStub(self._channel)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._check = health_pb2_grpc.HealthStub(self._channel).Check  # type: ignore[attr-defined]
 
-    def decide(self, request: pb.DecideRequest) -> pb.Decision:
-        """The decision for one prompt."""
+    def decide(self, text: str, wishes: Wishes = ANYTHING) -> Told:
+        """The decision for one user message."""
+        request = pb.DecideRequest(messages=_user(text), options=wishes.to_options())
         with _translated():
-            response: pb.DecideResponse = self._routing.Decide(request, timeout=self._timeout)
-            return response.decision
+            response = self._routing.Decide(request, timeout=self._timeout)
+        decision: Told = _told(response)["decision"]
+        return decision
 
-    def generate(self, request: pb.GenerateRequest) -> Iterator[pb.GenerateResponse]:
-        """The events of a stream, as they come."""
+    def generate(self, text: str, wishes: Wishes = ANYTHING, temperature: float = 0.0) -> Iterator[Told]:
+        """The events of a stream, as they come; each has one key: decision, reasoning, content or completion."""
+        sampling = pb.SamplingOptions(temperature=temperature)
+        request = pb.GenerateRequest(messages=_user(text), options=wishes.to_options(), sampling=sampling)
         with _translated():
-            yield from self._routing.Generate(request, timeout=self._timeout)
+            yield from map(_told, self._routing.Generate(request, timeout=self._timeout))
 
-    def report(self, request: pb.ReportOutcomeRequest) -> None:
-        """Say how right an answer was."""
+    def report(self, decision_id: str, correct: float, label_source: str) -> None:
+        """Say how right an answer was (0..1), and who says so ("verifier", "judge", "user", "agreement")."""
+        source = f"LABEL_SOURCE_{label_source.upper()}"
         with _translated():
-            self._routing.ReportOutcome(request, timeout=self._timeout)
+            self._routing.ReportOutcome(
+                pb.ReportOutcomeRequest(decision_id=decision_id, correct=correct, label_source=source),
+                timeout=self._timeout,
+            )
 
     def serving(self) -> bool:
         """What the health service says; waits for the server to come up."""
         with _translated():
-            response = self._health.Check(
-                health_pb2.HealthCheckRequest(), timeout=self._timeout, wait_for_ready=True
-            )
+            response = self._check(health_pb2.HealthCheckRequest(), timeout=self._timeout, wait_for_ready=True)
             return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
     def close(self) -> None:
@@ -68,15 +90,25 @@ class Client:
         self._channel.close()
 
 
+def _user(text: str) -> list[pb.Message]:
+    return [pb.Message(role=pb.ROLE_USER, content=text)]
+
+
+def _told(message: Message) -> Told:
+    told: Told = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return told
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
+        assert isinstance(error, grpc.Call)
         raise RemoteError(error.code().name, error.details() or "", _fields(error)) from error
 
 
-def _fields(error: grpc.RpcError) -> list[str]:
+def _fields(error: grpc.Call) -> list[str]:
     """The fields at fault, from the status details."""
     status = rpc_status.from_call(error)
     names = []

@@ -39,23 +39,28 @@ MAX_CONVERSATION_ID = 128
 
 E = TypeVar("E")
 
-ROLES = {pb.ROLE_SYSTEM: Role.SYSTEM, pb.ROLE_USER: Role.USER, pb.ROLE_ASSISTANT: Role.ASSISTANT, pb.ROLE_TOOL: Role.TOOL}
-ON_UNMET = {
+ROLES: Mapping[int, Role] = {
+    pb.ROLE_SYSTEM: Role.SYSTEM,
+    pb.ROLE_USER: Role.USER,
+    pb.ROLE_ASSISTANT: Role.ASSISTANT,
+    pb.ROLE_TOOL: Role.TOOL,
+}
+ON_UNMET: Mapping[int, OnUnmet] = {
     pb.ON_UNMET_UNSPECIFIED: OnUnmet.TOP_RUNG,
     pb.ON_UNMET_TOP_RUNG: OnUnmet.TOP_RUNG,
     pb.ON_UNMET_CHEAPEST_NEAR_BEST: OnUnmet.CHEAPEST_NEAR_BEST,
     pb.ON_UNMET_REJECT: OnUnmet.REJECT,
 }
-LABEL_SOURCES = {
+LABEL_SOURCES: Mapping[int, LabelSource] = {
     pb.LABEL_SOURCE_VERIFIER: LabelSource.VERIFIER,
     pb.LABEL_SOURCE_JUDGE: LabelSource.JUDGE,
     pb.LABEL_SOURCE_USER: LabelSource.USER,
     pb.LABEL_SOURCE_AGREEMENT: LabelSource.AGREEMENT,
 }
-SOURCES = {source: pb.DecisionSource.Value(f"DECISION_SOURCE_{source.name}") for source in DecisionSource}
-ENFORCEMENTS = {kind: pb.Enforcement.Value(f"ENFORCEMENT_{kind.name}") for kind in Enforcement}
-FINISHES = {reason: pb.FinishReason.Value(f"FINISH_REASON_{reason.name}") for reason in FinishReason}
-COUNT_SOURCES = {source: pb.CountSource.Value(f"COUNT_SOURCE_{source.name}") for source in CountSource}
+SOURCES = {source: f"DECISION_SOURCE_{source.name}" for source in DecisionSource}
+ENFORCEMENTS = {kind: f"ENFORCEMENT_{kind.name}" for kind in Enforcement}
+FINISHES = {reason: f"FINISH_REASON_{reason.name}" for reason in FinishReason}
+COUNT_SOURCES = {source: f"COUNT_SOURCE_{source.name}" for source in CountSource}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ def _target(message: pb.RoutingOptions, default: QualityTarget) -> QualityTarget
 
 
 def _tokens(message: pb.RoutingOptions, name: str) -> int | None:
-    if not message.HasField(name):  # type: ignore[arg-type]
+    if not message.HasField(name):
         return None
     value: int = getattr(message, name)
     if value < 0:

@@ -62,7 +62,9 @@ class RouterServer:
         try:
             return self._server.add_insecure_port(listen)
         except RuntimeError as error:
-            raise SettingsError(f"can not listen on {listen}: port in use, or not an address of this machine") from error
+            raise SettingsError(
+                f"can not listen on {listen}: port in use, or not an address of this machine"
+            ) from error
 
     async def start(self) -> None:
         """Accept calls; health follows `ready`."""

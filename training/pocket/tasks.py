@@ -7,15 +7,24 @@ verifier are that package's own. What is added here is the chain: how to reach t
 import hashlib
 import itertools
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-import reasoning_gym
-from reasoning_gym.arithmetic.leg_counting import ANIMALS as _ANIMALS
+for _absent in ("cellpylib", "pycosat", "zss"):
+    # reasoning-gym imports these for families that are not used here; they ship no wheels, so they are not installed
+    sys.modules.setdefault(_absent, ModuleType(_absent))
+
+import reasoning_gym  # noqa: E402
+from reasoning_gym.arithmetic.leg_counting import ANIMALS as _ANIMALS  # noqa: E402
 
 HELD_OUT_SHARE = 0.4
 """Share of all questions, by hash, that the pocket reasoner never trains on."""
+
+RIGHT = 0.999
+"""Verifiers give partial credit; only this much counts as right."""
 
 LEVELS = 6
 """Difficulty levels of every family, 0 = easiest."""
@@ -48,9 +57,15 @@ def held_out(question: str) -> bool:
     return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
 
+def verify(item: Item, answer: str) -> bool:
+    """The family's own verifier's word on an answer."""
+    score: float = reasoning_gym.get_score_answer_fn(item.family)(answer, item.entry)
+    return score >= RIGHT
+
+
 def _chain_sum(entry: dict[str, Any]) -> str:
     first, *rest = re.findall(r"([+-]?) ?(\d+)", entry["metadata"]["expression"])
-    total, steps = int(first[1]), first[1]
+    total, steps = int(first[1]), str(first[1])
     for sign, digits in rest:
         total += int(sign + digits)
         steps += f"{sign}{digits}={total}"
@@ -170,7 +185,11 @@ FAMILIES = (
     Family("ab", lambda k: {"length": 4 + 2 * k}, _ab),
     Family("number_filtering", lambda k: _span("numbers", 2 + k, 3 + k) | _span("decimals", 0), _number_filtering),
     Family("complex_arithmetic", lambda k: _complex_settings(5 + 9 * k), _complex_arithmetic),
-    Family("number_sorting", lambda k: _span("numbers", 2 + k) | _span("decimals", 0) | _span("value", 0, 99), _number_sorting),
+    Family(
+        "number_sorting",
+        lambda k: _span("numbers", 2 + k) | _span("decimals", 0) | _span("value", 0, 99),
+        _number_sorting,
+    ),
 )
 
 

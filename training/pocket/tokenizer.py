@@ -3,6 +3,7 @@
 import string
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
 from training.pocket.tasks import ANIMALS
 
 PAD, UNKNOWN, START, END, THINK, END_THINK = SPECIAL = (
@@ -55,7 +56,7 @@ PHRASES = (
 
 def build() -> Tokenizer:
     """A `tokenizers` word-level tokenizer; what it does not know becomes UNKNOWN, character by character."""
-    plain = "\n" + "".join(c for c in string.printable if c == " " or c.isprintable() and not c.isspace())
+    plain = "\n" + "".join(c for c in string.printable if c == " " or (c.isprintable() and not c.isspace()))
     words = [*SPECIAL, *plain, *PHRASES, *ANIMALS]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=UNKNOWN))
     longest_first = sorted((*PHRASES, *ANIMALS), key=len, reverse=True)

@@ -60,19 +60,20 @@ Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 def encode_items(*, held: bool, per_level: int, seed: int) -> list[list[Encoded]]:
     """Items of every family by level; `held` chooses the side of the hash split."""
     tokenizer = vocabulary.build()
-    unknown = tokenizer.token_to_id(vocabulary.UNKNOWN)
-    start, end, think = (tokenizer.token_to_id(t) for t in (vocabulary.START, vocabulary.END, vocabulary.THINK))
+    ids = tokenizer.get_vocab()
+    unknown = ids[vocabulary.UNKNOWN]
+    start, end, think = (ids[t] for t in (vocabulary.START, vocabulary.END, vocabulary.THINK))
     levels: list[list[Encoded]] = []
     for level in range(LEVELS):
         levels.append([])
         for family in FAMILIES:
             drawn = itertools.islice(items(family, level, seed), 4 * per_level)
             kept = list(itertools.islice((i for i in drawn if held_out(i.question) == held), per_level))
-            ids = [
+            parts = [
                 [e.ids for e in tokenizer.encode_batch_fast([getattr(i, part) for i in kept])]
                 for part in ("question", "chain", "answer")
             ]
-            for question, chain, answer in zip(*ids, strict=True):
+            for question, chain, answer in zip(*parts, strict=True):
                 if unknown not in question:
                     prompt = [start, *question, end, think]
                     levels[-1].append(Encoded(family.name, level, prompt, chain, [*answer, end]))
@@ -163,8 +164,10 @@ def train(recipe: Recipe, out: Path, device: str) -> PocketModel:
     """Run the recipe, checkpointing into `out`; returns the trained model."""
     torch.manual_seed(recipe.seed)
     tokenizer = vocabulary.build()
-    end_think, pad = (tokenizer.token_to_id(t) for t in (vocabulary.END_THINK, vocabulary.PAD))
-    sampler = Sampler(encode_items(held=False, per_level=recipe.items_per_level, seed=recipe.seed), recipe, end_think, pad)
+    end_think, pad = (tokenizer.get_vocab()[t] for t in (vocabulary.END_THINK, vocabulary.PAD))
+    sampler = Sampler(
+        encode_items(held=False, per_level=recipe.items_per_level, seed=recipe.seed), recipe, end_think, pad
+    )
     check = [i for level in encode_items(held=True, per_level=8, seed=recipe.seed + 1) for i in level]
     model = PocketModel(PocketConfig(tokenizer.get_vocab_size())).to(device)
     steppers = optimizers(model, recipe)
@@ -193,7 +196,11 @@ def train(recipe: Recipe, out: Path, device: str) -> PocketModel:
             bar.update(ids.size)
         if seen >= next_check or seen >= recipe.tokens:
             next_check = seen + 1_000_000
-            record: dict[str, Any] = {"tokens": seen, "loss": float(torch.stack(losses).mean()), "seconds": round(time.time() - began)}
+            record: dict[str, Any] = {
+                "tokens": seen,
+                "loss": float(torch.stack(losses).mean()),
+                "seconds": round(time.time() - began),
+            }
             record["chain_accuracy"] = chain_accuracy(model, check, end_think, device)
             losses = []
             with (out / "log.jsonl").open("a") as log:
@@ -206,7 +213,9 @@ def train(recipe: Recipe, out: Path, device: str) -> PocketModel:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("var/pocket"), help="checkpoints and log (default %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("var/pocket"), help="checkpoints and log (default %(default)s)"
+    )
     parser.add_argument("--tokens", type=int, default=Recipe.tokens, help="training tokens (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
     args = parser.parse_args()

@@ -25,6 +25,8 @@ from router.errors import BackendError, BackendUnavailable, InvalidRequest
 LONGEST_LINE = 1 << 20
 """Bytes of one event at most."""
 
+CONNECT_SECONDS = 5.0
+
 
 def request_body(model: str, request: GenerationRequest) -> dict[str, Any]:
     """The chat request. Budget 0 asks for the no-think template: at 0 some engines think all the same.
@@ -54,12 +56,23 @@ def request_body(model: str, request: GenerationRequest) -> dict[str, Any]:
 
 
 class OpenAIBackend:
-    """Streams from `{base_url}/v1/chat/completions`; the session and its time-outs belong to the caller."""
+    """Streams from `{base_url}/v1/chat/completions`; an answer may take `timeout` seconds in all.
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, model: str) -> None:
-        self._session = session
+    Must be built inside a running event loop.
+    """
+
+    def __init__(self, base_url: str, model: str, timeout: float, connections: int) -> None:
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS),
+            connector=aiohttp.TCPConnector(limit=connections),
+            read_bufsize=LONGEST_LINE,
+        )
         self._url = base_url.rstrip("/")
         self._model = model
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
 
     async def ready(self) -> bool:
         """True when the engine lists the model."""

@@ -61,8 +61,11 @@ class PocketModel:
         return cls(session, tokenizer, np.zeros(shape, dtype=np.float32))
 
     def token(self, text: str) -> int:
-        """The id of a special token."""
-        return int(self.tokenizer.token_to_id(text))
+        """The id of a special token. Raises ArtifactError where there is none."""
+        found: int | None = self.tokenizer.token_to_id(text)
+        if found is None:
+            raise ArtifactError(f"pocket reasoner: its tokenizer lacks {text}")
+        return found
 
     def prompt_ids(self, text: str) -> list[int]:
         """A user message as the model sees it, up to the opening marker of the thought."""
