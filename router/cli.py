@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -17,6 +18,9 @@ BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RAN
 BAR = 30
 """Characters of a full bar."""
 
+TOKENS = click.IntRange(-(2**31), 2**31 - 1)
+"""What the API's integers hold; the service says which of them make sense."""
+
 console = Console(highlight=False)
 
 _server = click.option(
@@ -29,8 +33,8 @@ def _routing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--max-loss", type=float, help="Accept this much P(correct) below the top rung (0..1)."),
         click.option("--min-quality", type=float, help="Ask for at least this P(correct) (0..1)."),
-        click.option("--floor", type=int, help="Think at least this many tokens."),
-        click.option("--ceiling", type=int, help="Think at most this many tokens."),
+        click.option("--floor", type=TOKENS, help="Think at least this many tokens."),
+        click.option("--ceiling", type=TOKENS, help="Think at most this many tokens."),
         click.option("--rung", help="Use this rung whatever is predicted."),
         click.option("--fail-fast", is_flag=True, help="Where nothing meets the target, think little, not much."),
     ):
@@ -53,6 +57,7 @@ def cli() -> None:
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Address of the Prometheus endpoint [default: none].")
 def serve(listen: str | None, metrics_listen: str | None) -> None:
     """Run the service until SIGTERM or Ctrl-C."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines would stand beside ours
     from router import app, observe, settings
 
     observe.configure_logging()

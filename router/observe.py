@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from router.domain import Completion, Decided, Decision, Degraded, Generated, Record
 from router.ports import Observer
@@ -107,7 +107,6 @@ class Metrics:
         self._first_token = histogram("first_token_seconds", "Time to the first token", SECONDS)
         self._generate_seconds = histogram("generate_seconds", "Time to the last token", SECONDS)
         self._degraded = counter("degraded", "Requests that went on without a dependency", "dependency")
-        self.streams = Gauge("budget_router_streams", "Streams under way", registry=registry)
 
     def __call__(self, record: Record) -> None:
         match record:

@@ -104,8 +104,6 @@ def sampling(message: pb.SamplingOptions) -> Sampling:
     longest = message.max_answer_tokens if message.HasField("max_answer_tokens") else DEFAULT_ANSWER_TOKENS
     if not 1 <= longest <= MAX_ANSWER_TOKENS:
         raise InvalidRequest("sampling.max_answer_tokens", f"must lie in 1..{MAX_ANSWER_TOKENS}")
-    if message.HasField("seed") and message.seed < 0:
-        raise InvalidRequest("sampling.seed", "must not be negative")
     return Sampling(message.temperature, longest, message.seed if message.HasField("seed") else None)
 
 

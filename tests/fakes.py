@@ -1,0 +1,253 @@
+"""Fakes that implement the ports, and short ways to build what tests ask for. No mocks."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import TypeVar
+
+from router.cache_key import ScoreKeys
+from router.domain import (
+    BudgetLadder,
+    Certificate,
+    Choice,
+    Completion,
+    ContentDelta,
+    CountSource,
+    Decision,
+    DecisionSource,
+    Enforcement,
+    FinishReason,
+    GenerationEvent,
+    GenerationRequest,
+    MaxLoss,
+    Options,
+    Outcome,
+    Prompt,
+    ReasoningBudget,
+    ReasoningDelta,
+    Record,
+    RouteRequest,
+    Score,
+    TokenForecast,
+)
+from router.errors import BackendUnavailable, CacheError, ClassifierError, OutcomeLogError
+from router.policy import LatencyProfile, Policy
+from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
+from router.routing import BudgetRouter, Profile
+
+R = TypeVar("R")
+
+TENANT, MODEL, VERSION = "default", "fake", "0" * 64
+THINKING, ANSWER = ("first ", "then "), ("the ", "answer")
+
+
+def ladder_of(*tokens: int) -> BudgetLadder:
+    """Rungs named after their caps."""
+    return BudgetLadder(tuple(ReasoningBudget(str(n), n) for n in tokens))
+
+
+LADDER = ladder_of(0, 16, 32, 64, 128, 256)
+CERTIFICATE = Certificate(alpha=0.05, delta=0.1, threshold=0.08, prompts=1_000)
+LATENCY = LatencyProfile(first_token=0.1, per_token=0.01, answer_tokens=10)
+
+
+def forecast(mean: float) -> TokenForecast:
+    """A forecast whose p99 is twice its mean."""
+    return TokenForecast(mean=mean, p50=mean * 0.9, p90=mean * 1.5, p99=mean * 2)
+
+
+def score_of(*quality: float) -> Score:
+    """A score with these P(correct), and tokens that grow from rung to rung."""
+    return Score(quality, tuple(forecast(10.0 * i) for i in range(len(quality))))
+
+
+RISING = score_of(0.1, 0.3, 0.5, 0.7, 0.85, 0.9)
+"""On LADDER under CERTIFICATE the rung "128" is the smallest that passes."""
+
+
+def request_of(
+    text: str = "2 + 2 =", *, options: Options | None = None, tenant: str = TENANT, model: str = ""
+) -> RouteRequest:
+    """A single user message; by default at most 5 % loss is wanted."""
+    return RouteRequest(Prompt.of(text), options or Options(MaxLoss(0.05)), tenant, model)
+
+
+def decision_of(
+    id_: str = "a-decision",
+    *,
+    index: int = 4,
+    score: Score | None = RISING,
+    certificate: Certificate | None = CERTIFICATE,
+    meets_target: bool = True,
+    source: DecisionSource = DecisionSource.CLASSIFIER,
+) -> Decision:
+    """A decision on LADDER."""
+    choice = Choice(index, meets_target, certificate, "because")
+    return Decision(id_, LADDER, choice, MaxLoss(0.05), source, VERSION, score)
+
+
+def completion_of(
+    budget: ReasoningBudget = LADDER.rungs[4],
+    *,
+    thinking_tokens: int | None = 2,
+    finish: FinishReason = FinishReason.NATURAL,
+) -> Completion:
+    """The end of a generation that thought for `thinking_tokens` and answered with two."""
+    counted = CountSource.NONE if thinking_tokens is None else CountSource.ENGINE
+    return Completion(finish, budget, Enforcement.NATIVE, counted, 7, thinking_tokens, 2)
+
+
+class FakeClassifier:
+    """Gives every prompt the same score, or what a function says; fails while `failing`."""
+
+    def __init__(self, score: Score | Callable[[Prompt], Score] = RISING, *, failing: bool = False) -> None:
+        self._score = score
+        self.failing = failing
+        self.asked: list[list[Prompt]] = []
+
+    async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
+        self.asked.append(list(prompts))
+        if self.failing:
+            raise ClassifierError("the classifier was told to fail")
+        return [self._score if isinstance(self._score, Score) else self._score(prompt) for prompt in prompts]
+
+
+class Hang:
+    """In a script: nothing comes any more."""
+
+
+Script = Sequence[GenerationEvent | Exception | Hang]
+UNAVAILABLE = BackendUnavailable("the backend was told to fail")
+
+
+class FakeBackend:
+    """Plays one script a call, the last one again and again; without scripts it thinks and answers properly.
+
+    Attributes:
+        asked: every request, in order.
+        open: streams under way.
+        ended: streams played to their end.
+        cancelled: streams closed before their end.
+    """
+
+    def __init__(self, *scripts: Script, delay: float = 0.0, is_ready: bool = True) -> None:
+        self._scripts = list(scripts)
+        self._delay = delay
+        self.is_ready = is_ready
+        self.asked: list[GenerationRequest] = []
+        self.open = self.ended = self.cancelled = 0
+
+    async def ready(self) -> bool:
+        return self.is_ready
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        script = self._script(request)
+        self.asked.append(request)
+        self.open += 1
+        try:
+            for step in script:
+                await asyncio.sleep(self._delay)
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, Hang):
+                    await asyncio.Event().wait()
+                else:
+                    yield step
+            self.ended += 1
+        except (GeneratorExit, asyncio.CancelledError):
+            self.cancelled += 1
+            raise
+        finally:
+            self.open -= 1
+
+    def _script(self, request: GenerationRequest) -> Script:
+        if self._scripts:
+            return self._scripts[min(len(self.asked), len(self._scripts) - 1)]
+        tokens = len(THINKING) if request.budget.tokens is None else request.budget.tokens
+        thinking = THINKING[:tokens]
+        forced = FinishReason.FORCED if len(thinking) < len(THINKING) else FinishReason.NATURAL
+        completion = completion_of(request.budget, thinking_tokens=len(thinking), finish=forced)
+        return [*map(ReasoningDelta, thinking), *map(ContentDelta, ANSWER), completion]
+
+
+class DictCache:
+    """Remembers for ever; fails while `failing`."""
+
+    def __init__(self, *, failing: bool = False) -> None:
+        self.failing = failing
+        self.scores: dict[bytes, Score] = {}
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
+        self._check()
+        return [self.scores.get(key) for key in keys]
+
+    async def put_many(self, scores: Mapping[bytes, Score]) -> None:
+        self._check()
+        self.scores.update(scores)
+
+    async def flush(self) -> None:
+        self._check()
+        self.scores.clear()
+
+    def _check(self) -> None:
+        if self.failing:
+            raise CacheError("the cache was told to fail")
+
+
+class ListLog:
+    """Keeps everything in lists; reports fail while `failing`."""
+
+    def __init__(self, *, failing: bool = False) -> None:
+        self.failing = failing
+        self.decided: list[tuple[str, Decision]] = []
+        self.completed: list[tuple[str, Decision, Completion]] = []
+        self.outcomes: list[Outcome] = []
+
+    def record(self, tenant: str, decision: Decision, completion: Completion | None) -> None:
+        if completion is None:
+            self.decided.append((tenant, decision))
+        else:
+            self.completed.append((tenant, decision, completion))
+
+    async def report(self, outcome: Outcome) -> bool:
+        if self.failing:
+            raise OutcomeLogError("the outcome log was told to fail")
+        known = any(decision.id == outcome.decision_id for _, decision in self.decided)
+        if known:
+            self.outcomes.append(outcome)
+        return known
+
+
+class RecordingObserver:
+    """Keeps every record."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def __call__(self, record: Record) -> None:
+        self.records.append(record)
+
+    def of(self, kind: type[R]) -> list[R]:
+        """The records of one kind."""
+        return [record for record in self.records if isinstance(record, kind)]
+
+
+def policy_of(ladder: BudgetLadder = LADDER, certificates: Sequence[Certificate] = (CERTIFICATE,)) -> Policy:
+    """The decision rule with this file's latency."""
+    return Policy(ladder, certificates, LATENCY)
+
+
+def router_of(
+    *,
+    classifier: Classifier | None = None,
+    backend: Backend | None = None,
+    cache: ScoreCache | None = None,
+    log: OutcomeLog | None = None,
+    observer: Observer | None = None,
+    policy: Policy | None = None,
+    tenants: frozenset[str] = frozenset({TENANT}),
+) -> BudgetRouter:
+    """A router of fakes, but for what is given."""
+    policy = policy or policy_of()
+    keys = ScoreKeys(b"secret", VERSION, policy.ladder)
+    profile = Profile(MODEL, VERSION, policy, classifier or FakeClassifier(), keys, backend or FakeBackend())
+    return BudgetRouter(profile, tenants, cache or DictCache(), log or ListLog(), observer or RecordingObserver(), {})
