@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test check proto bench pocket lock clean
+.PHONY: help setup run test check proto bench pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -17,6 +17,8 @@ endif
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.dev ## install what training and testing need, without running anything
 
 run: $(VENV)/.run ## watch prompts go through the real service (ONCE=1 ends after the summary, PORT=n)
 	@$(BIN)/python -m training.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))

@@ -59,25 +59,18 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
         registry = CollectorRegistry()
         observer = Observers([LogLines(), Metrics(registry)])
         bundle = artifact.load(settings.artifact)
-        backend, model = await _backend(settings, stack)
+        profile = await _profile(settings, bundle, stack)
         cache = _cache(settings, observer, stack)
         outcomes = SqliteOutcomes(settings.outcomes, observer)
         stack.push_async_callback(outcomes.close)
-        profile = Profile(
-            model,
-            bundle.version,
-            _policy(settings, bundle),
-            OnnxClassifier(bundle),
-            ScoreKeys(settings.cache_secret.get_secret_value().encode(), bundle.version, bundle.manifest.ladder),
-            backend,
-        )
         pins: TTLCache[tuple[str, str], int] = TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS)
         router = BudgetRouter(profile, settings.tenants, cache, outcomes, observer, pins)
         limits = Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss))
-        admin = AdminServicer(settings.admin_token.get_secret_value(), model, bundle, Enforcement.NATIVE, cache.flush)
-        server = RouterServer(
-            BudgetRouterServicer(router, limits), admin, settings.listen, backend.ready, settings.max_streams
-        )
+        enforcement = Enforcement.NATIVE if settings.backend == "pocket" else Enforcement.HINT
+        token = settings.admin_token.get_secret_value()
+        admin = AdminServicer(token, profile.model, bundle, enforcement, cache.flush)
+        servicer, ready = BudgetRouterServicer(router, limits), profile.backend.ready
+        server = RouterServer(servicer, admin, settings.listen, ready, settings.max_streams)
         _serve_metrics(settings, registry, stack)
         await server.start()
         stack.push_async_callback(server.drain, settings.drain_seconds)
@@ -93,7 +86,7 @@ async def examine(settings: Settings) -> list[Finding]:
         findings = [Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}")]
         if settings.redis_url:
             findings.append(await _examine_redis(settings, stack))
-        backend, _ = await _backend(settings, stack)
+        backend, _, _ = await _backend(settings, stack)
         return findings + [finding async for finding in doctor.examine(backend)]
 
 
@@ -106,20 +99,38 @@ async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:
     return Finding("Redis", True, "answers")
 
 
-def _policy(settings: Settings, bundle: artifact.Bundle) -> Policy:
+async def _profile(settings: Settings, bundle: artifact.Bundle, stack: AsyncExitStack) -> Profile:
+    """The served model; certificates count only for the backend that they were proved on."""
+    backend, model, fingerprint = await _backend(settings, stack)
+    manifest = bundle.manifest
+    certificates = manifest.certificates
+    if manifest.backend_fingerprint != fingerprint:
+        structlog.get_logger().warning(
+            "uncertified", bundle_is_about=manifest.backend_fingerprint, backend=fingerprint, effect="top rung only"
+        )
+        certificates = ()
     latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
-    return Policy(bundle.manifest.ladder, bundle.manifest.certificates, latency)
+    return Profile(
+        model,
+        bundle.version,
+        Policy(manifest.ladder, certificates, latency),
+        OnnxClassifier(bundle),
+        ScoreKeys(settings.cache_secret.get_secret_value().encode(), bundle.version, manifest.ladder),
+        backend,
+    )
 
 
-async def _backend(settings: Settings, stack: AsyncExitStack) -> tuple[Backend, str]:
-    """What answers, and the name it is served under."""
+async def _backend(settings: Settings, stack: AsyncExitStack) -> tuple[Backend, str, str]:
+    """What answers, the name it is served under, and the fingerprint that a bundle must be about."""
     if settings.backend == "pocket":
-        pocket = PocketBackend(PocketModel.load(settings.pocket_model), settings.pocket_threads)
+        reasoner = PocketModel.load(settings.pocket_model)
+        pocket = PocketBackend(reasoner, settings.pocket_threads)
         stack.callback(pocket.close)
-        return pocket, "pocket"
-    engine = OpenAIBackend(settings.backend_url, settings.backend_model, settings.backend_timeout, settings.max_streams)
+        return pocket, "pocket", reasoner.fingerprint
+    model = settings.backend_model
+    engine = OpenAIBackend(settings.backend_url, model, settings.backend_timeout, settings.max_streams)
     stack.push_async_callback(engine.close)
-    return engine, settings.backend_model
+    return engine, model, model
 
 
 def _cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -> MemoryCache | TieredCache:

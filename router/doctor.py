@@ -5,7 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from router.domain import Completion, CountSource, GenerationRequest, Prompt, ReasoningBudget, Sampling
-from router.errors import BackendError, RouterError
+from router.errors import BackendError, InvalidRequest, RouterError
 from router.ports import Backend
 
 PROBE = Prompt.of("State the final answer to the following arithmetic problem: 57 + 87 - 70 + 15 - 8 + 93 - 21 =")
@@ -38,6 +38,8 @@ async def _probe(backend: Backend, budget: int, floor: int) -> Finding:
     request = GenerationRequest(PROBE, ReasoningBudget(str(budget), budget), floor, Sampling(max_answer_tokens=64))
     try:
         completion = await _run(backend, request)
+    except InvalidRequest as error:
+        return Finding(check, floor > 0, f"not offered: {error.problem}")
     except RouterError as error:
         return Finding(check, False, str(error))
     if completion.count_source is CountSource.NONE or completion.thinking_tokens is None:

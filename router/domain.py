@@ -312,6 +312,15 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """Record: a stream did not reach its end; `cause` is "backend" or "caller" (who left)."""
+
+    request: RouteRequest
+    decision: Decision
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class Degraded:
     """Record: a dependency failed and the request went on without it."""
 
@@ -319,4 +328,4 @@ class Degraded:
     error: str
 
 
-Record = Decided | Generated | Degraded
+Record = Decided | Generated | Broken | Degraded

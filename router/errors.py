@@ -4,11 +4,13 @@ RouterError
 ├── InvalidRequest        a field of a request is wrong; carries the field and why
 ├── NotFound              a model, tenant, rung or decision that does not exist; carries the field
 ├── TargetUnmet           no rung meets the target and the caller asked to be refused
+├── Overloaded            too many calls under way
 ├── PermissionDenied      credentials are missing or wrong
 ├── NotImplementedYet     part of the API, not of this version
 ├── DependencyError       something outside failed
 │   ├── BackendError          the inference backend failed or answered nonsense
-│   │   └── BackendUnavailable    it could not be reached; worth another try
+│   │   ├── BackendUnavailable    it could not be reached; worth another try
+│   │   └── BackendRefused        it does not take this request; no use trying again
 │   ├── ClassifierError       the difficulty classifier failed
 │   ├── CacheError            the score cache failed
 │   └── OutcomeLogError       the outcome log failed
@@ -47,6 +49,10 @@ class TargetUnmet(RouterError):
     """No rung meets the target and the caller asked to be refused."""
 
 
+class Overloaded(RouterError):
+    """Too many calls under way."""
+
+
 class PermissionDenied(RouterError):
     """Credentials are missing or wrong."""
 
@@ -65,6 +71,10 @@ class BackendError(DependencyError):
 
 class BackendUnavailable(BackendError):
     """The inference backend could not be reached; worth another try."""
+
+
+class BackendRefused(BackendError):
+    """The inference backend does not take this request; no use trying again."""
 
 
 class ClassifierError(DependencyError):

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from structlog.tracebacks import ExceptionDictTransformer
 
-from router.domain import Completion, Decided, Decision, Degraded, Generated, Record
+from router.domain import Broken, Completion, Decided, Decision, Degraded, Generated, Record
 from router.ports import Observer
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -18,7 +19,7 @@ def configure_logging() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         ],
         cache_logger_on_first_use=True,
@@ -56,6 +57,8 @@ class LogLines:
                     first_token_milliseconds=round(first_token * 1000, 3),
                     milliseconds=round(seconds * 1000, 3),
                 )
+            case Broken(request, decision, cause):
+                self._log.warning("broken", tenant=request.tenant, decision_id=decision.id, cause=cause)
             case Degraded(dependency, error):
                 self._log.warning("degraded", dependency=dependency, error=error)
 
@@ -106,6 +109,7 @@ class Metrics:
         self._violations = counter("enforcement_violation", "Generations that thought beyond their budget")
         self._first_token = histogram("first_token_seconds", "Time to the first token", SECONDS)
         self._generate_seconds = histogram("generate_seconds", "Time to the last token", SECONDS)
+        self._broken = counter("broken_streams", "Generations that did not reach their end", "cause")
         self._degraded = counter("degraded", "Requests that went on without a dependency", "dependency")
 
     def __call__(self, record: Record) -> None:
@@ -114,6 +118,8 @@ class Metrics:
                 self._decided(decision, seconds)
             case Generated():
                 self._generated(record)
+            case Broken(_, _, cause):
+                self._broken.labels(cause).inc()
             case Degraded(dependency, _):
                 self._degraded.labels(dependency).inc()
 

@@ -2,7 +2,7 @@
 
 1. Rungs outside floor and ceiling, or too slow for the deadline, are dropped.
 2. Relative target: the smallest rung whose predicted loss passes the certified threshold.
-   Absolute target: the smallest rung with P(correct) >= target + margin.
+   Absolute target: the smallest rung with P(correct) >= target.
 3. Where none passes, `on_unmet` decides.
 4. Without a certificate for a relative target: the top rung, and it is said.
 """
@@ -32,29 +32,19 @@ class LatencyProfile:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The decision rule for one ladder and its certificates.
-
-    Attributes:
-        margin: what an absolute target asks for on top of itself, in P(correct).
-    """
+    """The decision rule for one ladder and its certificates."""
 
     ladder: BudgetLadder
     certificates: Sequence[Certificate]
     latency: LatencyProfile
-    margin: float = 0.0
 
     def within_bounds(self, options: Options) -> list[int]:
-        """Rungs within floor and ceiling, cheapest first; a rung without a number is within any.
+        """Rungs within floor and ceiling, cheapest first; one without a number is within any floor and no ceiling.
 
         Raises:
             InvalidRequest: no rung is left.
         """
-        rungs = [
-            i
-            for i, rung in enumerate(self.ladder.rungs)
-            if rung.tokens is None
-            or options.floor <= rung.tokens <= (rung.tokens if options.ceiling is None else options.ceiling)
-        ]
+        rungs = [i for i, rung in enumerate(self.ladder.rungs) if _within(rung.tokens, options)]
         if not rungs:
             named = ", ".join(rung.name for rung in self.ladder.rungs)
             raise InvalidRequest(
@@ -72,7 +62,7 @@ class Policy:
         allowed = self.within_bounds(options)
         in_time = [i for i in allowed if self._in_time(score, i, options.max_latency)]
         if not in_time:
-            return self._unmet(score, options, allowed[:1], "even the cheapest rung breaks the deadline")
+            return self._unmet(score, options, allowed[:1], "every rung allowed breaks the deadline")
         if isinstance(options.target, MaxLoss):
             return self._relative(score, options, options.target, in_time)
         return self._absolute(score, options, options.target, in_time)
@@ -84,8 +74,10 @@ class Policy:
         top = len(self.ladder) - 1
         certificate = self.certificate(target)
         if certificate is None:
-            reason = f"no certificate for a loss of {target.value:g}: the top rung allowed"
-            return Choice(rungs[-1], rungs[-1] == top, None, reason)
+            why = f"no certificate for a loss of {target.value:g}"
+            if rungs[-1] != top:
+                return self._unmet(score, options, rungs, why)
+            return Choice(top, True, None, f"{why}: the top rung")
         passing = [i for i in range(top + 1) if score.quality[top] - score.quality[i] <= certificate.threshold]
         index = next((i for i in rungs if i in passing), None)
         if index is None:
@@ -101,7 +93,7 @@ class Policy:
         return max(usable, key=lambda c: c.alpha, default=None)
 
     def _absolute(self, score: Score, options: Options, target: MinQuality, rungs: list[int]) -> Choice:
-        wanted = target.value + self.margin
+        wanted = target.value
         for index in rungs:
             if score.quality[index] >= wanted:
                 return Choice(index, True, None, f"smallest rung with P(correct) of at least {wanted:.3f}")
@@ -111,7 +103,13 @@ class Policy:
         if options.on_unmet is OnUnmet.REJECT:
             raise TargetUnmet(why)
         if options.on_unmet is OnUnmet.TOP_RUNG:
-            return Choice(rungs[-1], False, None, f"{why}: the top rung allowed")
+            return Choice(rungs[-1], False, None, f"{why}: the longest that fits")
         best = max(score.quality[i] for i in rungs)
         cheapest = next(i for i in rungs if score.quality[i] >= best - NEAR_BEST)
         return Choice(cheapest, False, None, f"{why}: the cheapest rung within {NEAR_BEST} of the best")
+
+
+def _within(tokens: int | None, options: Options) -> bool:
+    if tokens is None:
+        return options.ceiling is None
+    return options.floor <= tokens and (options.ceiling is None or tokens <= options.ceiling)

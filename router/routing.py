@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from router.cache_key import ScoreKeys
 from router.domain import (
+    Broken,
     Choice,
     Completion,
     Decided,
@@ -32,7 +33,7 @@ from router.domain import (
     Sampling,
     Score,
 )
-from router.errors import BackendUnavailable, CacheError, ClassifierError, InvalidRequest, NotFound
+from router.errors import BackendError, BackendUnavailable, CacheError, ClassifierError, InvalidRequest, NotFound
 from router.policy import Policy
 from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
 
@@ -121,13 +122,20 @@ class BudgetRouter:
         yield decision
         wanted = GenerationRequest(request.prompt, decision.rung, request.options.floor, sampling)
         first_token = None
-        async with aclosing(self._stream(wanted)) as events:
-            async for event in events:
-                first_token = first_token or time.perf_counter() - started
-                if isinstance(event, Completion):
-                    self._log.record(request.tenant, decision, event)
-                    self._observer(Generated(request, decision, event, first_token, time.perf_counter() - started))
-                yield event
+        try:
+            async with aclosing(self._stream(wanted)) as events:
+                async for event in events:
+                    first_token = first_token or time.perf_counter() - started
+                    if isinstance(event, Completion):
+                        self._log.record(request.tenant, decision, event)
+                        self._observer(Generated(request, decision, event, first_token, time.perf_counter() - started))
+                    yield event
+        except BackendError:
+            self._observer(Broken(request, decision, "backend"))
+            raise
+        except (GeneratorExit, asyncio.CancelledError):
+            self._observer(Broken(request, decision, "caller"))
+            raise
 
     async def report(self, outcome: Outcome) -> None:
         """Attach an outcome to an earlier decision. Raises NotFound, OutcomeLogError."""
@@ -165,8 +173,8 @@ class BudgetRouter:
             choice = Choice(top, top == len(policy.ladder) - 1, None, "the classifier failed: the top rung allowed")
         else:
             choice = policy.choose(scored.score, options)
-        if options.conversation_id:
-            self._pins[request.tenant, options.conversation_id] = choice.index
+            if options.conversation_id:
+                self._pins.setdefault((request.tenant, options.conversation_id), choice.index)
         return self._decision(request, choice, scored)
 
     def _decision(self, request: RouteRequest, choice: Choice, scored: Scored) -> Decision:

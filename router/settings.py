@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
 
 from router.errors import SettingsError
 
@@ -55,6 +56,8 @@ def load(**overrides: Any) -> Settings:
     _refuse_unknown_names()
     try:
         settings = Settings(**{k: v for k, v in overrides.items() if v is not None})
+    except SourceError as error:
+        raise SettingsError(f"{error}: lists are written as JSON") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(f"{PREFIX}{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}") from error

@@ -1,8 +1,9 @@
 """Certificates by Learn-then-Test (Angelopoulos et al. 2021) with a fixed sequence of thresholds.
 
-The loss of a policy on a prompt is D = Y_top - Y_chosen, in -1..1. Starting from always-top, ever more daring
-thresholds are tested for E[D] <= alpha until one fails; the last that passed is certified: with probability
-1 - delta over the calibration prompts its true mean loss is at most alpha.
+The loss of a policy on a prompt is D = Y_top - Y_chosen, in -1..1, averaged over the prompts of a group, which are
+not independent. Starting from threshold 0 (nothing predicted worse than the top rung), ever more daring ones are
+tested for E[D] <= alpha until one fails; the last that passed is certified: with probability 1 - delta over the
+calibration data its true mean loss is at most alpha.
 """
 
 import numpy as np
@@ -49,15 +50,17 @@ def betting_p_value(values: NDArray[np.float64], alpha: float, delta: float = DE
 
 def certify(outcomes: Outcomes, quality: Matrix, seed: int = 0) -> tuple[Certificate, ...]:
     """One certificate per alpha that can be proved on the certify split; `quality` [prompts, rungs] is predicted."""
-    order = np.random.default_rng(seed).permutation(len(outcomes))
-    by_threshold = [losses(outcomes.correct, quality, t)[order] for t in THRESHOLDS]
+    _, group = np.unique(outcomes.groups, return_inverse=True)
+    sizes = np.bincount(group)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    by_threshold = [(np.bincount(group, losses(outcomes.correct, quality, t)) / sizes)[order] for t in THRESHOLDS]
     certificates = []
     for alpha in ALPHAS:
         proved = None
         for threshold, values in zip(THRESHOLDS, by_threshold, strict=True):
             if betting_p_value(values, alpha) > DELTA:
                 break
-            proved = Certificate(alpha, DELTA, threshold, len(outcomes))
+            proved = Certificate(alpha, DELTA, threshold, len(sizes))
         if proved is not None:
             certificates.append(proved)
     return tuple(certificates)

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from router import artifact
-from router.artifact import MODEL
 from router.errors import RouterError
 from training import certify, dataset, evaluate
 from training.dataset import DatasetError, Outcomes
@@ -30,7 +29,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--model", type=Path, default=Path("router/models/pocket"), show_default=True, help="Embedded model.")
-@click.option("--per-level", default=170, show_default=True, help="Prompts of each family and level.")
+@click.option("--per-level", default=180, show_default=True, help="Prompts of each family and level.")
 @click.option("--seed", default=11, show_default=True, help="Seed of the task generators.")
 @click.option("--out", type=Path, required=True, help="Parquet file to write.")
 def collect(model: Path, per_level: int, seed: int, out: Path) -> None:
@@ -39,7 +38,7 @@ def collect(model: Path, per_level: int, seed: int, out: Path) -> None:
     from training import collect as stage
 
     items = stage.held_out_items(per_level, seed)
-    table = stage.collect(PocketModel.load(model), items, stage.LADDER, fingerprint(model))
+    table = stage.collect(PocketModel.load(model), items, stage.LADDER)
     _write(table, out)
     click.echo(f"{table.num_rows} outcomes of {len(items)} prompts: {out}")
 
@@ -99,11 +98,6 @@ def describe(report: Report) -> str:
     if not report.policies:
         lines.append("nothing could be certified: the router would always choose the top rung")
     return "\n".join(lines)
-
-
-def fingerprint(model: Path) -> str:
-    """Engine, model and enforcement of the embedded backend."""
-    return f"pocket/{artifact.digest(model / MODEL)[:16]}/native"
 
 
 def _write(table: pa.Table, out: Path) -> None:

@@ -47,7 +47,7 @@ def held_out_items(per_level: int, seed: int) -> list[Item]:
     return list({item.question: item for item in chosen}.values())
 
 
-def collect(model: PocketModel, items: list[Item], ladder: BudgetLadder, fingerprint: str) -> pa.Table:
+def collect(model: PocketModel, items: list[Item], ladder: BudgetLadder) -> pa.Table:
     """Run every item at every rung; one row each, in the outcome schema."""
     by_length = defaultdict(list)
     for item in items:
@@ -61,7 +61,7 @@ def collect(model: PocketModel, items: list[Item], ladder: BudgetLadder, fingerp
                 group = same[start : start + BATCH]
                 answers = trace(model, np.array([ids for _, ids in group]), ladder)
                 for (item, _), of_item in zip(group, answers, strict=True):
-                    rows += _rows(item, of_item, ladder, fingerprint, now)
+                    rows += _rows(item, of_item, ladder, model.fingerprint, now)
                 bar.update(len(group))
     return pa.Table.from_pylist(rows, SCHEMA)
 

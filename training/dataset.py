@@ -108,6 +108,9 @@ def from_table(table: pa.Table) -> Outcomes:
     bad = np.flatnonzero(~((correct >= 0) & (correct <= 1)))
     if bad.size:
         raise DatasetError(f"row {bad[0]}: correct: {correct[bad[0]]} does not lie in 0..1")
+    if table["thinking_tokens"].null_count:
+        missing = int(np.argmax(table["thinking_tokens"].is_null().to_numpy()))
+        raise DatasetError(f"row {missing}: thinking_tokens: is missing")
     ids, row = np.unique(table["prompt_id"].to_numpy(zero_copy_only=False), return_inverse=True)
     rung = table["rung_order"].to_numpy()
     ladder = _ladder(table)
@@ -115,8 +118,8 @@ def from_table(table: pa.Table) -> Outcomes:
     counts, right, tokens = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     np.add.at(counts, (row, rung), 1)
     if not counts.all():
-        prompt, missing = np.argwhere(counts == 0)[0]
-        raise DatasetError(f"prompt {ids[prompt]}: rung {ladder.rungs[missing].name} is missing")
+        prompt, absent = np.argwhere(counts == 0)[0]
+        raise DatasetError(f"prompt {ids[prompt]}: rung {ladder.rungs[absent].name} is missing")
     np.add.at(right, (row, rung), correct)
     np.add.at(tokens, (row, rung), table["thinking_tokens"].to_numpy())
     first = np.unique(row, return_index=True)[1]

@@ -1,6 +1,9 @@
 """`make run`: the real service on embedded defaults, and what it saves on twenty prompts it has never seen."""
 
 import argparse
+import contextlib
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,12 +15,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from router.errors import RemoteError
 from router.rpc.client import Client, Told, Wishes
 from training.collect import LADDER
 from training.dataset import prompt_id, split_of
 from training.pocket.tasks import FAMILIES, LEVELS, Item, held_out, items, verify
 
 SEED = 2026
+DEFAULT_PORT = 50051
 PER_FAMILY = 2
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
@@ -118,27 +123,48 @@ def _last(question: str) -> str:
     return next((line for line in reversed(lines) if any(c.isdigit() or c == "#" for c in line)), lines[-1])
 
 
-def start(port: int) -> tuple["subprocess.Popen[str]", str]:
-    """Start the service as its own process; returns it and its address."""
+def start(port: int) -> tuple["subprocess.Popen[bytes]", str]:
+    """Start the service as its own process, on embedded defaults; returns it and its address."""
     Path("var").mkdir(exist_ok=True)
-    log = Path("var/serve.log").open("w")  # noqa: SIM115  the child keeps it
-    command = [sys.executable, "-m", "router", "serve", "--listen", f"127.0.0.1:{port}"]
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    if "listening on" not in line:
-        raise SystemExit(f"the service did not start: {line}{process.stderr.read()}")
-    return process, line.split()[-1]
+    server = f"127.0.0.1:{port or _free(DEFAULT_PORT)}"
+    defaults = {name: value for name, value in os.environ.items() if not name.startswith("BUDGET_ROUTER_")}
+    with Path("var/serve.log").open("wb") as log:
+        command = [sys.executable, "-m", "router", "serve", "--listen", server]
+        process = subprocess.Popen(command, env=defaults, stdout=log, stderr=log)
+    return process, server
+
+
+def _free(port: int) -> int:
+    """`port` where nobody listens on it, else any free one."""
+    for candidate in (port, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", candidate))
+            return int(probe.getsockname()[1])
+    raise SystemExit("no free port")
+
+
+def wait_until_serving(process: "subprocess.Popen[bytes]", client: Client) -> None:
+    """Return once health says SERVING. Raises SystemExit with the service's last words where it ended."""
+    for _ in range(100):
+        if process.poll() is not None:
+            raise SystemExit(f"the service did not start: {Path('var/serve.log').read_text()[-2000:]}")
+        with contextlib.suppress(RemoteError):
+            if client.serving(timeout=0.3):
+                return
+    raise SystemExit("the service is not ready after 30 s; see var/serve.log")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", action="store_true", help="stop after the table")
-    parser.add_argument("--port", type=int, default=0, help="port to serve on (default: a free one)")
+    parser.add_argument("--port", type=int, default=0, help="port to serve on (default: 50051, or a free one)")
     args = parser.parse_args()
     process, address = start(args.port)
     try:
-        show(address)
+        client = Client(address)
+        wait_until_serving(process, client)
+        show(client)
+        client.close()
         if not args.once:
             console.print(f"\nServing on {address} until Ctrl-C. In another terminal try:\n")
             console.print(f'  .venv/bin/budget-router generate --server {address} "{prompts()[7].question}"\n')
@@ -150,10 +176,8 @@ def main() -> None:
         process.wait(30)
 
 
-def show(address: str) -> None:
+def show(client: Client) -> None:
     """Ask, compare, print."""
-    client = Client(address)
-    client.serving()
     asked = prompts()
     ask(client, asked[0], rung=LADDER.rungs[0].name)  # the first call of a connection is slow
     first = [ask(client, item) for item in track(asked, "first pass", console=console, transient=True)]
@@ -165,7 +189,6 @@ def show(address: str) -> None:
     }
     console.print(table(asked, first, second, fixed[names[-1]]))
     console.print("\n" + summary(first, fixed))
-    client.close()
 
 
 if __name__ == "__main__":

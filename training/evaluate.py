@@ -94,7 +94,7 @@ def hull_tokens(tokens: NDArray[np.float64], accuracy: NDArray[np.float64], want
 
 def _rung(outcomes: Outcomes, quality: Matrix, index: int) -> RungReport:
     correct, predicted = outcomes.correct[:, index], quality[:, index]
-    both = 0 < correct.mean() < 1
+    both = 0 < (correct >= 0.5).mean() < 1
     return RungReport(
         outcomes.ladder.rungs[index].name,
         float(correct.mean()),
@@ -116,5 +116,5 @@ def _policy(outcomes: Outcomes, quality: Matrix, certificate: Certificate) -> Po
         float(outcomes.correct[:, -1].mean() - accuracy),
         float(tokens),
         float(1 - tokens / per_rung[-1]),
-        None if hull is None else float(1 - tokens / hull),
+        None if not hull else float(1 - tokens / hull),
     )

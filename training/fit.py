@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.feature_selection import VarianceThreshold
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
 
 from router import features
 from router.artifact import QUANTILES
@@ -32,11 +32,14 @@ Matrix = NDArray[np.float64]
 
 
 def _quality(hidden: tuple[int, ...], penalty: float) -> Pipeline:
-    """A network with one sigmoid per rung; without hidden layers it is a logistic regression per rung."""
+    """A network with one sigmoid per rung; without hidden layers it is a logistic regression per rung.
+
+    Columns that never vary in training are dropped: their weights would be noise in serving.
+    """
     network = MLPClassifier(
         hidden_layer_sizes=hidden, alpha=penalty, early_stopping=True, max_iter=300, random_state=SEED
     )
-    return make_pipeline(StandardScaler(), network)
+    return make_pipeline(VarianceThreshold(), StandardScaler(), network)
 
 
 CANDIDATES: dict[str, Pipeline] = {
@@ -79,11 +82,12 @@ def fit(outcomes: Outcomes) -> Fitted:
     x, labels = inputs(outcomes.prompts), (outcomes.correct >= 0.5).astype(int)
     folds = list(GroupKFold(FOLDS, shuffle=True, random_state=SEED).split(x, groups=outcomes.groups))
     losses = {}
-    for name, candidate in tqdm(CANDIDATES.items(), desc="fit", unit="form"):
+    for name, candidate in CANDIDATES.items():
         losses[name] = _log_loss(labels, _out_of_fold(candidate, x, labels, folds, "predict_proba"))
     chosen = min(losses, key=lambda name: losses[name])
     lengths = np.log1p(outcomes.thinking_tokens[:, -1])
     regression = make_pipeline(
+        VarianceThreshold(),
         StandardScaler(),
         MLPRegressor(hidden_layer_sizes=(32,), alpha=1e-1, early_stopping=True, max_iter=300, random_state=SEED),
     )

@@ -74,7 +74,7 @@ class BudgetRouterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DecideBatch(self, request, context):
-        """Choose for up to 1,024 prompts in one call. One bad prompt refuses the call and names its index.
+        """Choose for up to 1,024 prompts in one call. One bad prompt refuses the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,6 +1,7 @@
 """The score cache that several replicas share, in Redis or Valkey."""
 
 import asyncio
+import math
 import struct
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -29,11 +30,13 @@ def decode(data: bytes) -> Score | None:
     if not data or len(data) % (8 * PER_RUNG):
         return None
     rows = list(struct.iter_unpack(f"<{PER_RUNG}d", data))
+    if not all(math.isfinite(number) for row in rows for number in row):
+        return None
     return Score(tuple(row[0] for row in rows), tuple(TokenForecast(*row[1:]) for row in rows))
 
 
 class RedisCache:
-    """Scores in Redis; every call is over within `timeout` seconds, whatever state the server is in."""
+    """Scores in Redis; every lookup and write is over within `timeout` seconds, whatever state the server is in."""
 
     def __init__(self, redis: Redis, ttl: int, timeout: float) -> None:
         self._redis = redis

@@ -65,13 +65,15 @@ class SqliteOutcomes:
         """Attach an outcome; durable on return. False when the decision is unknown. Raises OutcomeLogError."""
         now = datetime.now(UTC).isoformat()
         values = (outcome.correct, outcome.label_source.value, now, outcome.decision_id)
-        batch, self._waiting = self._waiting, []
-        return await self._write([*batch, (REPORTED, values)]) > 0
+        if self._flush is not None:
+            await asyncio.shield(self._flush)  # the decision itself may still be waiting
+        return await self._write([(REPORTED, values)]) > 0
 
     async def close(self) -> None:
         """Write what waits, then close the file."""
         if self._flush is not None:
             await self._flush
+        await self._flush_soon()
         self._thread.shutdown()
         self._db.close()
 

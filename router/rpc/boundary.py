@@ -1,14 +1,14 @@
-"""Around every method of this API: requests that do not parse, and errors, become statuses."""
+"""Around every method of this API: requests that do not parse, errors, and overload become statuses."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeAlias
 
 import grpc
 from grpc.aio import ServerInterceptor, ServicerContext
 
 from router._gen import budget_router_pb2 as pb
-from router.errors import InvalidRequest
+from router.errors import InvalidRequest, Overloaded
 from router.rpc.parsing import Malformed, tolerant
 from router.rpc.status import to_status
 
@@ -23,7 +23,15 @@ METHODS = {
 
 
 class Boundary(ServerInterceptor):
-    """Wraps the handlers of this API, and leaves health and reflection alone."""
+    """Wraps the handlers of this API, and leaves health and reflection alone.
+
+    Args:
+        max_calls: calls of this API under way at once; more are refused before any work starts.
+    """
+
+    def __init__(self, max_calls: int) -> None:
+        self._max_calls = max_calls
+        self._under_way = 0
 
     async def intercept_service(
         self,
@@ -37,31 +45,41 @@ class Boundary(ServerInterceptor):
             return handler
         parse = tolerant(handler.request_deserializer, method.input_type.full_name)
         if handler.response_streaming:
-            streaming = _streaming(handler.unary_stream)
+            streaming = self._streaming(handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(streaming, parse, handler.response_serializer)
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary), parse, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary), parse, handler.response_serializer)
 
+    def _unary(self, behaviour: Any) -> Any:
+        async def guarded(request: Any, context: Context) -> Any:
+            try:
+                with self._permit():
+                    return await behaviour(_parsed(request), context)
+            except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
+                await context.abort_with_status(to_status(error))
 
-def _unary(behaviour: Any) -> Any:
-    async def guarded(request: Any, context: Context) -> Any:
+        return guarded
+
+    def _streaming(self, behaviour: Any) -> Any:
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                with self._permit():
+                    async with aclosing(behaviour(_parsed(request), context)) as responses:
+                        async for response in responses:
+                            yield response
+            except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
+                await context.abort_with_status(to_status(error))
+
+        return guarded
+
+    @contextmanager
+    def _permit(self) -> Iterator[None]:
+        if self._under_way >= self._max_calls:
+            raise Overloaded(f"{self._max_calls} calls are under way")
+        self._under_way += 1
         try:
-            return await behaviour(_parsed(request), context)
-        except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
-            await context.abort_with_status(to_status(error))
-
-    return guarded
-
-
-def _streaming(behaviour: Any) -> Any:
-    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            async with aclosing(behaviour(_parsed(request), context)) as responses:
-                async for response in responses:
-                    yield response
-        except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
-            await context.abort_with_status(to_status(error))
-
-    return guarded
+            yield
+        finally:
+            self._under_way -= 1
 
 
 def _parsed(request: Any) -> Any:

@@ -79,10 +79,10 @@ class Client:
                 timeout=self._timeout,
             )
 
-    def serving(self) -> bool:
-        """What the health service says; waits for the server to come up."""
+    def serving(self, timeout: float = 30.0) -> bool:
+        """What the health service says; waits up to `timeout` seconds for the server to come up."""
         with _translated():
-            response = self._check(health_pb2.HealthCheckRequest(), timeout=self._timeout, wait_for_ready=True)
+            response = self._check(health_pb2.HealthCheckRequest(), timeout=timeout, wait_for_ready=True)
             return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
     def close(self) -> None:

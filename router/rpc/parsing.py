@@ -6,6 +6,7 @@ boundary turns into INVALID_ARGUMENT. The usual cause is a string that is not UT
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor
@@ -44,6 +45,7 @@ def _explain(data: bytes, name: str) -> Malformed:
     return Malformed(next(_not_utf8(message, ""), "request"), "is not valid UTF-8")
 
 
+@cache
 def _bytes_pool() -> descriptor_pool.DescriptorPool:
     """The API's messages with every string declared as bytes, which parse whatever they hold."""
     file = descriptor_pb2.FileDescriptorProto()

@@ -45,8 +45,7 @@ class RouterServer:
         self._watch: asyncio.Task[None] | None = None
         self._health = health_aio.HealthServicer()
         self._server: Server = grpc.aio.server(
-            interceptors=[Boundary()],
-            maximum_concurrent_rpcs=max_calls,
+            interceptors=[Boundary(max_calls)],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),

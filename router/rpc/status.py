@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 
 from router import errors
 
+WORTH_RETRYING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 DOMAIN = "budget-router"
 RETRY_SECONDS = 1
 
@@ -20,8 +21,10 @@ CODES: Sequence[tuple[type[errors.RouterError], grpc.StatusCode]] = (
     (errors.InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.NotFound, grpc.StatusCode.NOT_FOUND),
     (errors.TargetUnmet, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
     (errors.NotImplementedYet, grpc.StatusCode.UNIMPLEMENTED),
+    (errors.BackendRefused, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.DependencyError, grpc.StatusCode.UNAVAILABLE),
     (errors.RouterError, grpc.StatusCode.UNKNOWN),
 )
@@ -38,7 +41,7 @@ def to_status(error: Exception) -> grpc.Status:
     if isinstance(error, errors.FieldError):
         violation = BadRequest.FieldViolation(field=error.field, description=error.problem)
         details.append(BadRequest(field_violations=[violation]))
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code in WORTH_RETRYING:
         details.append(RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS)))
     return _status(code, str(error), details)
 

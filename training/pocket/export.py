@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,8 @@ def export(checkpoint: Path, weights: Path, serving: Path) -> None:
     (weights / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     for directory in (weights, serving):
         tokenizer.save(str(directory / "tokenizer.json"))
+    for record in ("recipe.json", "log.jsonl"):
+        shutil.copy(checkpoint.with_name(record), weights / record)
     export_onnx(model, serving / "model.onnx")
     worst = check_graph(model, serving / "model.onnx")
     if not worst < OUTPUT_TOLERANCE:

@@ -179,6 +179,8 @@ def train(recipe: Recipe, out: Path, device: str) -> PocketModel:
             stepper.load_state_dict(saved)
         seen = state["seen"]
         sampler.rng = np.random.default_rng([recipe.seed, seen])
+    if seen >= recipe.tokens:
+        print(f"{checkpoint} is trained already; remove {out} to start anew")
     base = [recipe.muon_lr, recipe.adam_lr]
     bar = tqdm(total=recipe.tokens, initial=seen, unit="tok", unit_scale=True, mininterval=10)
     next_check, losses, began = seen + 500_000, [], time.time()

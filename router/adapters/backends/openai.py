@@ -20,12 +20,13 @@ from router.domain import (
     GenerationRequest,
     ReasoningDelta,
 )
-from router.errors import BackendError, BackendUnavailable, InvalidRequest
+from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
 
 LONGEST_LINE = 1 << 20
 """Bytes of one event at most."""
 
 CONNECT_SECONDS = 5.0
+READY_TIMEOUT = aiohttp.ClientTimeout(total=2)
 
 
 def request_body(model: str, request: GenerationRequest) -> dict[str, Any]:
@@ -77,7 +78,7 @@ class OpenAIBackend:
     async def ready(self) -> bool:
         """True when the engine lists the model."""
         try:
-            async with self._session.get(f"{self._url}/v1/models") as response:
+            async with self._session.get(f"{self._url}/v1/models", timeout=READY_TIMEOUT) as response:
                 listed = await response.json()
                 return any(entry["id"] == self._model for entry in listed["data"])
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
@@ -92,13 +93,15 @@ class OpenAIBackend:
                 await _check(response)
                 async for chunk in _events(response):
                     usage = chunk.get("usage") or usage
-                    for choice in chunk.get("choices", []):
+                    for choice in chunk.get("choices") or ():
                         finish = choice.get("finish_reason") or finish
-                        for event in _deltas(choice.get("delta", {})):
+                        for event in _deltas(choice.get("delta") or {}):
                             yield event
-        except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        except TimeoutError as error:
+            raise BackendError("backend: it took too long") from error
+        except aiohttp.ClientConnectionError as error:
             raise BackendUnavailable(f"backend: {type(error).__name__}") from error
-        except (aiohttp.ClientError, ValueError) as error:
+        except (aiohttp.ClientError, ValueError, AttributeError, TypeError) as error:  # nonsense of any shape
             raise BackendError(f"backend: {type(error).__name__}") from error
         if finish is None:
             raise BackendError("backend: the stream ended early")
@@ -109,7 +112,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
     if response.status == 429 or response.status >= 500:
         raise BackendUnavailable(f"backend: HTTP {response.status}")
     if response.status >= 400:
-        raise BackendError(f"backend: it refuses the request with HTTP {response.status}")
+        raise BackendRefused(f"backend: it refuses the request with HTTP {response.status}")
     if response.content_type != "text/event-stream":
         raise BackendError(f"backend: it answers {response.content_type}, not an event stream")
 
@@ -148,7 +151,7 @@ def _completion(request: GenerationRequest, finish: str, usage: dict[str, Any]) 
     return Completion(
         FinishReason.TRUNCATED if finish == "length" else reason,
         request.budget,
-        Enforcement.NATIVE,
+        Enforcement.HINT if thinking is None else Enforcement.NATIVE,
         CountSource.NONE if thinking is None else CountSource.ENGINE,
         prompt_tokens=usage.get("prompt_tokens"),
         thinking_tokens=thinking,

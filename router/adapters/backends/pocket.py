@@ -4,10 +4,12 @@ It is no assistant. It exists so that budgets, quality curves and outcomes are r
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnxruntime
@@ -32,6 +34,9 @@ START, END, THINK, END_THINK = "<|im_start|>", "<|im_end|>", "<think>", "</think
 WINDOW = 1024
 """Tokens of prompt, thinking and answer together."""
 
+A = TypeVar("A")
+T = TypeVar("T")
+
 Logits = NDArray[np.float32]
 Cache = NDArray[np.float32]
 
@@ -42,11 +47,13 @@ class PocketModel:
 
     Attributes:
         empty: the key-value cache of nothing, [layers, 2, 1, heads, 0, head size].
+        fingerprint: engine, model and enforcement, as certificates name them.
     """
 
     session: onnxruntime.InferenceSession
     tokenizer: Tokenizer
     empty: Cache
+    fingerprint: str
 
     @classmethod
     def load(cls, directory: Path) -> "PocketModel":
@@ -58,7 +65,8 @@ class PocketModel:
             raise ArtifactError(f"pocket reasoner in {directory}: {error}") from error
         shape = [n if isinstance(n, int) else 0 for n in session.get_inputs()[1].shape]
         shape[2] = 1
-        return cls(session, tokenizer, np.zeros(shape, dtype=np.float32))
+        digest = sha256((directory / "model.onnx").read_bytes()).hexdigest()
+        return cls(session, tokenizer, np.zeros(shape, dtype=np.float32), f"pocket/{digest[:16]}/native")
 
     def token(self, text: str) -> int:
         """The id of a special token. Raises ArtifactError where there is none."""
@@ -97,7 +105,7 @@ class PocketBackend:
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas token by token, then the completion. Raises InvalidRequest, BackendError."""
         run = _Run(self._model, request.sampling)
-        prompt = self._model.prompt_ids(request.prompt.text)
+        prompt = await self._in_thread(self._model.prompt_ids, request.prompt.text)
         cap = WINDOW // 2 if request.budget.tokens is None else request.budget.tokens
         if len(prompt) + cap + 1 >= WINDOW:
             raise InvalidRequest("messages", f"prompt and budget exceed the window of {WINDOW} tokens")
@@ -105,7 +113,7 @@ class PocketBackend:
         used, forced = 0, True
         while used < cap:
             banned = (self._end, self._end_think) if used < request.floor else (self._end,)
-            token = await self._next(run, banned)
+            token = await self._in_thread(run.next_token, banned)
             if token == self._end_think:
                 forced = False
                 break
@@ -116,7 +124,7 @@ class PocketBackend:
         room = min(request.sampling.max_answer_tokens, WINDOW - len(prompt) - used - 1)
         answered, truncated = 0, True
         while answered < room:
-            token = await self._next(run, banned=(self._end_think,))
+            token = await self._in_thread(run.next_token, (self._end_think,))
             if token == self._end:
                 truncated = False
                 break
@@ -134,12 +142,12 @@ class PocketBackend:
             answer_tokens=answered,
         )
 
-    async def _next(self, run: "_Run", banned: tuple[int, ...]) -> int:
-        """One token, computed on a thread so that the event loop and other streams go on."""
+    async def _in_thread(self, function: Callable[[A], T], argument: A) -> T:
+        """Compute on a thread, so that the event loop and other streams go on."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, run.next_token, banned)
-        except RuntimeError as error:
-            raise BackendError(f"pocket reasoner: {error}") from error
+            return await asyncio.get_running_loop().run_in_executor(self._threads, function, argument)
+        except Exception as error:  # onnxruntime raises a dozen unrelated classes
+            raise BackendError(f"pocket reasoner: {type(error).__name__}") from error
 
 
 class _Run:
