@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -57,7 +56,6 @@ def cli() -> None:
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Address of the Prometheus endpoint [default: none].")
 def serve(listen: str | None, metrics_listen: str | None) -> None:
     """Run the service until SIGTERM or Ctrl-C."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines would stand beside ours
     from router import app, observe, settings
 
     observe.configure_logging()

@@ -19,6 +19,8 @@ RouterError
 └── RemoteError           seen by a client: the service answered with an error status
 """
 
+from typing import Self
+
 
 class RouterError(Exception):
     """Base of all errors of this package; the message is fit for a client."""
@@ -35,6 +37,10 @@ class FieldError(RouterError):
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+
+    def within(self, place: str) -> Self:
+        """The same error, its field named from further out: `within("requests[3].")`."""
+        return type(self)(place + self.field, self.problem)
 
 
 class InvalidRequest(FieldError):

@@ -136,7 +136,8 @@ class Metrics:
         completion = record.completion
         self._completions.labels(completion.finish.value, completion.enforcement.value).inc()
         self._violations.inc(completion.budget_violated)
-        self._thinking.observe(completion.thinking_tokens or 0)
+        if completion.thinking_tokens is not None:
+            self._thinking.observe(completion.thinking_tokens)
         self._answer.inc(completion.answer_tokens or 0)
         self._first_token.observe(record.first_token_seconds)
         self._generate_seconds.observe(record.seconds)

@@ -10,8 +10,8 @@ Failure policy, all of it:
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Mapping, MutableMapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -33,7 +33,15 @@ from router.domain import (
     Sampling,
     Score,
 )
-from router.errors import BackendError, BackendUnavailable, CacheError, ClassifierError, InvalidRequest, NotFound
+from router.errors import (
+    BackendError,
+    BackendUnavailable,
+    CacheError,
+    ClassifierError,
+    FieldError,
+    InvalidRequest,
+    NotFound,
+)
 from router.policy import Policy
 from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
 
@@ -91,20 +99,31 @@ class BudgetRouter:
 
     async def decide(self, request: RouteRequest) -> Decision:
         """Choose a budget for one prompt. Raises InvalidRequest, NotFound, TargetUnmet."""
-        return (await self.decide_batch([request]))[0]
+        return (await self._decide([request], lambda index: ""))[0]
 
     async def decide_batch(self, requests: Sequence[RouteRequest]) -> list[Decision]:
-        """Choose a budget for every prompt, in order; scores are looked up and computed together."""
+        """Choose a budget for every prompt, in order; errors name the request's index as well as its field."""
+        return await self._decide(requests, lambda index: f"requests[{index}].")
+
+    async def _decide(self, requests: Sequence[RouteRequest], place: Callable[[int], str]) -> list[Decision]:
+        """Look up and compute the scores of all requests together; `place` says where a request stands in the call."""
         started = time.perf_counter()
-        for request in requests:
-            self._check_names(request)
-        fixed = {i: choice for i, r in enumerate(requests) if (choice := self._fixed(r)) is not None}
-        open_ = [i for i in range(len(requests)) if i not in fixed]
-        scored = dict(zip(open_, await self._scores([requests[i] for i in open_]), strict=True))
-        decisions = [
-            self._decision(request, *fixed[i]) if i in fixed else self._decide_scored(request, scored[i])
-            for i, request in enumerate(requests)
-        ]
+        fixed = {}
+        for index, request in enumerate(requests):
+            with _placed(place(index)):
+                self._check_names(request)
+                if (choice := self._fixed(request)) is not None:
+                    fixed[index] = choice
+        to_score = [i for i in range(len(requests)) if i not in fixed]
+        scored = dict(zip(to_score, await self._scores([requests[i] for i in to_score]), strict=True))
+        decisions = []
+        for index, request in enumerate(requests):
+            with _placed(place(index)):
+                known = fixed.get(index)
+                decided = (
+                    self._decide_scored(request, scored[index]) if known is None else self._decision(request, *known)
+                )
+                decisions.append(decided)
         seconds = time.perf_counter() - started
         for request, decision in zip(requests, decisions, strict=True):
             self._log.record(request.tenant, decision, None)
@@ -231,3 +250,12 @@ class BudgetRouter:
                     raise
                 self._observer(Degraded("backend", str(error)))
                 await asyncio.sleep(random.uniform(0, 0.1 * 2**attempt))
+
+
+@contextmanager
+def _placed(place: str) -> Iterator[None]:
+    """Errors about a field say where in the call it stands."""
+    try:
+        yield
+    except FieldError as error:
+        raise error.within(place) from error

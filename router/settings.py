@@ -57,7 +57,8 @@ def load(**overrides: Any) -> Settings:
     try:
         settings = Settings(**{k: v for k, v in overrides.items() if v is not None})
     except SourceError as error:
-        raise SettingsError(f"{error}: lists are written as JSON") from error
+        field = str(error).split('"')[1]
+        raise SettingsError(f'{PREFIX}{field.upper()}: must be written as JSON, such as ["default"]') from error
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(f"{PREFIX}{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}") from error

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from router import artifact
 from router.adapters.backends.pocket import PocketModel
@@ -18,6 +19,10 @@ from router.artifact import Bundle
 
 MODELS = Path(__file__).parents[1] / "router" / "models"
 START_SECONDS = 10.0
+
+# Time is no law of these tests: the machine may be busy.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 class Valkey:

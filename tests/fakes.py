@@ -40,6 +40,13 @@ TENANT, MODEL, VERSION = "default", "fake", "0" * 64
 THINKING, ANSWER = ("first ", "then "), ("the ", "answer")
 
 
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for something that happens soon."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what is awaited lies anywhere, without an event of its own
+            await asyncio.sleep(0.001)
+
+
 def ladder_of(*tokens: int) -> BudgetLadder:
     """Rungs named after their caps."""
     return BudgetLadder(tuple(ReasoningBudget(str(n), n) for n in tokens))

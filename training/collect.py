@@ -23,7 +23,7 @@ from training.pocket.tasks import FAMILIES, LEVELS, Item, held_out, items, verif
 
 LADDER = BudgetLadder(tuple(ReasoningBudget(str(n), n) for n in (0, 16, 32, 64, 128, 256)))
 LONGEST_ANSWER = 64
-BATCH = 32
+BATCH = 64
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def batch(message: pb.DecideBatchRequest, limits: Limits) -> list[RouteRequest]:
         try:
             requests.append(route_request(one, limits))
         except FieldError as error:
-            raise InvalidRequest(f"requests[{index}].{error.field}", error.problem) from error
+            raise error.within(f"requests[{index}].") from error
     return requests
 
 

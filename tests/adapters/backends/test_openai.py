@@ -1,0 +1,487 @@
+"""An engine over HTTP: one that behaves like vLLM, and every way in which it may not."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from router.adapters.backends.openai import LONGEST_LINE, OpenAIBackend, request_body
+from router.domain import (
+    Completion,
+    ContentDelta,
+    CountSource,
+    Enforcement,
+    FinishReason,
+    GenerationEvent,
+    GenerationRequest,
+    Message,
+    Prompt,
+    ReasoningBudget,
+    ReasoningDelta,
+    Role,
+    Sampling,
+)
+from router.errors import BackendError, BackendUnavailable, InvalidRequest
+from tests.conftest import free_port
+from tests.fakes import request_of as route_request
+from tests.fakes import router_of
+
+MODEL = "tiny"
+THOUGHT = [f"step{i} " for i in range(40)]
+ANSWER = ["The ", "answer ", "is ", "4."]
+PROMPT_TOKENS = 9
+TIMEOUT = 0.5
+
+Stream = web.StreamResponse
+Handler = Callable[[web.Request, dict[str, Any]], Awaitable[Stream]]
+
+
+class Engine:
+    """A server with vLLM's chat API; `handler` may be replaced by a fault.
+
+    Attributes:
+        bodies: every request body, in order.
+        disconnected: set when a client went away before its answer was complete.
+    """
+
+    def __init__(self) -> None:
+        self.handler: Handler = well_behaved
+        self.bodies: list[dict[str, Any]] = []
+        self.disconnected = asyncio.Event()
+        self.url = ""
+
+    async def chat(self, request: web.Request) -> Stream:
+        self.bodies.append(await request.json())
+        try:
+            return await self.handler(request, self.bodies[-1])
+        except (ConnectionError, asyncio.CancelledError):
+            self.disconnected.set()
+            raise
+
+    async def models(self, _: web.Request) -> Stream:
+        return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+
+
+async def events_to(request: web.Request, *chunks: dict[str, Any] | bytes, pause: float = 0.0) -> Stream:
+    """Send server-sent events; bytes are sent as they are."""
+    response = Stream(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+    await response.prepare(request)
+    for chunk in chunks:
+        data = chunk if isinstance(chunk, bytes) else b"data: " + json.dumps(chunk).encode() + b"\n\n"
+        await response.write(data)
+        await asyncio.sleep(pause)
+    return response
+
+
+def delta(finish: str | None = None, **content: object) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": content, "finish_reason": finish}]}
+
+
+def usage(thinking: int, answer: int) -> dict[str, Any]:
+    details = {"reasoning_tokens": thinking}
+    total = thinking + answer
+    counts = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": total, "completion_tokens_details": details}
+    return {"choices": [], "usage": counts}
+
+
+DONE = b"data: [DONE]\n\n"
+GOOD = (delta(reasoning="so"), delta(content="4"), delta("stop"), usage(1, 1), DONE)
+
+
+async def well_behaved(request: web.Request, body: dict[str, Any]) -> Stream:
+    """Thinks within `thinking_token_budget`, three tokens a delta, and answers within `max_tokens`."""
+    thinks = body["chat_template_kwargs"]["enable_thinking"]
+    thought = THOUGHT[: body.get("thinking_token_budget", len(THOUGHT))] if thinks else []
+    answer = ANSWER[: max(0, body.get("max_tokens", 10_000) - len(thought))]
+    finish = "stop" if len(answer) == len(ANSWER) else "length"
+    return await events_to(
+        request,
+        delta(role="assistant", content=""),
+        *[delta(reasoning="".join(thought[i : i + 3])) for i in range(0, len(thought), 3)],
+        *[delta(content=token) for token in answer],
+        delta(finish),
+        usage(len(thought), len(answer)),
+        DONE,
+    )
+
+
+def sends(*chunks: dict[str, Any] | bytes) -> Handler:
+    async def handler(request: web.Request, _: dict[str, Any]) -> Stream:
+        return await events_to(request, *chunks)
+
+    return handler
+
+
+def answers(status: int, text: str = "{}", content_type: str = "application/json") -> Handler:
+    async def handler(_: web.Request, __: dict[str, Any]) -> Stream:
+        return web.Response(status=status, text=text, content_type=content_type)
+
+    return handler
+
+
+async def breaks_off(request: web.Request, _: dict[str, Any]) -> Stream:
+    """The connection is cut in the middle of the stream."""
+    response = await events_to(request, delta(reasoning="so"), delta(content="4"))
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def hangs(_: web.Request, __: dict[str, Any]) -> Stream:
+    await asyncio.sleep(3_600)
+    raise AssertionError("unreachable")
+
+
+async def hangs_after_a_token(request: web.Request, body: dict[str, Any]) -> Stream:
+    await events_to(request, delta(reasoning="so"))
+    return await hangs(request, body)
+
+
+async def thinks_for_ever(request: web.Request, _: dict[str, Any]) -> Stream:
+    return await events_to(request, *[delta(reasoning="hm ")] * 100_000, pause=0.005)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    engine = Engine()
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", engine.chat)
+    app.router.add_get("/v1/models", engine.models)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    engine.url = "http://{}:{}".format(*runner.addresses[0][:2])
+    yield engine
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def backend(engine: Engine) -> AsyncIterator[OpenAIBackend]:
+    backend = OpenAIBackend(engine.url, MODEL, timeout=10, connections=50)
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+async def hasty(engine: Engine) -> AsyncIterator[OpenAIBackend]:
+    """Gives the engine TIMEOUT seconds."""
+    backend = OpenAIBackend(engine.url, MODEL, timeout=TIMEOUT, connections=50)
+    yield backend
+    await backend.close()
+
+
+def request_of(budget: int | None = 16, *, floor: int = 0, sampling: Sampling | None = None) -> GenerationRequest:
+    return GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget(str(budget), budget), floor, sampling or Sampling())
+
+
+async def run(backend: OpenAIBackend, request: GenerationRequest | None = None) -> list[GenerationEvent]:
+    return [event async for event in backend.stream(request or request_of())]
+
+
+async def end_of(backend: OpenAIBackend, request: GenerationRequest | None = None) -> Completion:
+    [*_, completion] = await run(backend, request)
+    assert isinstance(completion, Completion)
+    return completion
+
+
+async def test_thinking_then_the_answer_then_the_completion(backend: OpenAIBackend) -> None:
+    *events, _ = await run(backend)
+    thinking = [event.text for event in events if isinstance(event, ReasoningDelta)]
+    assert "".join(thinking) == "".join(THOUGHT[:16])
+    assert events[len(thinking) :] == [ContentDelta(text) for text in ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("budget", "used", "finish"),
+    [
+        (0, 0, FinishReason.FORCED),
+        (1, 1, FinishReason.FORCED),
+        (16, 16, FinishReason.FORCED),
+        (256, 40, FinishReason.NATURAL),
+        (None, 40, FinishReason.NATURAL),
+    ],
+)
+async def test_the_budget_reaches_the_engine_and_its_count_comes_back(
+    backend: OpenAIBackend, budget: int | None, used: int, finish: FinishReason
+) -> None:
+    completion = await end_of(backend, request_of(budget))
+    assert completion == Completion(
+        finish,
+        request_of(budget).budget,
+        Enforcement.NATIVE,
+        CountSource.ENGINE,
+        prompt_tokens=PROMPT_TOKENS,
+        thinking_tokens=used,
+        answer_tokens=len(ANSWER),
+    )
+
+
+async def test_tokens_are_counted_by_the_engine_not_by_deltas(backend: OpenAIBackend) -> None:
+    *events, completion = await run(backend)
+    assert isinstance(completion, Completion)
+    assert sum(isinstance(event, ReasoningDelta) for event in events) < (completion.thinking_tokens or 0)
+
+
+async def test_an_engine_that_ignores_the_budget_is_seen(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = sends(delta(reasoning="so"), delta("stop", content="4"), usage(40, 1), DONE)
+    assert (await end_of(backend)).budget_violated
+
+
+async def test_an_answer_cut_short_is_reported_as_truncated(backend: OpenAIBackend) -> None:
+    completion = await end_of(backend, request_of(sampling=Sampling(max_answer_tokens=2)))
+    assert (completion.finish, completion.answer_tokens) == (FinishReason.TRUNCATED, 2)
+
+
+def test_there_is_room_for_the_answer_beyond_the_budget() -> None:
+    body = request_body(MODEL, request_of(64, sampling=Sampling(max_answer_tokens=100)))
+    assert (body["thinking_token_budget"], body["max_tokens"]) == (64, 164)
+
+
+def test_without_a_budget_nothing_is_capped() -> None:
+    assert not {"thinking_token_budget", "max_tokens"} & request_body(MODEL, request_of(None)).keys()
+
+
+@pytest.mark.parametrize(("budget", "thinks"), [(0, False), (1, True), (None, True)])
+def test_budget_zero_asks_the_template_not_to_think(budget: int | None, thinks: bool) -> None:
+    body = request_body(MODEL, request_of(budget))
+    assert body["chat_template_kwargs"] == {"enable_thinking": thinks}
+    assert body.get("thinking_token_budget") != 0
+
+
+def test_every_message_is_sent_with_its_role() -> None:
+    turns = tuple(Message(role, role.name) for role in Role)
+    body = request_body(MODEL, GenerationRequest(Prompt(turns), ReasoningBudget("0", 0)))
+    assert body["messages"] == [{"role": role.value, "content": role.name} for role in Role]
+
+
+def test_the_sampling_is_sent() -> None:
+    body = request_body(MODEL, request_of(sampling=Sampling(temperature=0.7, seed=5)))
+    assert (body["temperature"], body["seed"], body["model"]) == (0.7, 5, MODEL)
+    assert "seed" not in request_body(MODEL, request_of())
+
+
+async def test_a_floor_is_refused_before_anything_is_sent(engine: Engine, backend: OpenAIBackend) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await run(backend, request_of(floor=8))
+    assert caught.value.field == "options.min_thinking_tokens"
+    assert not engine.bodies
+
+
+async def test_the_older_name_of_thinking_is_understood(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = sends(delta(reasoning_content="so"), *GOOD[1:])
+    assert (await run(backend))[0] == ReasoningDelta("so")
+
+
+async def test_comments_and_other_lines_are_skipped(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = sends(b": keep-alive\n\n", b"event: message\r\nid: 1\r\n", *GOOD)
+    assert (await run(backend))[:2] == [ReasoningDelta("so"), ContentDelta("4")]
+
+
+async def test_lines_that_end_otherwise_are_understood(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = sends(b"data:" + json.dumps(delta(content="4")).encode() + b"\r\n\r\n", *GOOD[2:])
+    assert (await run(backend))[0] == ContentDelta("4")
+
+
+async def test_an_event_may_arrive_in_pieces(engine: Engine, backend: OpenAIBackend) -> None:
+    data = b"data: " + json.dumps(delta(content="vier \u00fcber"), ensure_ascii=False).encode() + b"\n\n"
+    engine.handler = sends(*[data[i : i + 1] for i in range(len(data))], *GOOD[2:])
+    assert (await run(backend))[0] == ContentDelta("vier über")
+
+
+@pytest.mark.parametrize("empty", [{}, {"content": None}, {"content": "", "reasoning": ""}, {"role": "assistant"}])
+async def test_an_empty_delta_is_no_event(engine: Engine, backend: OpenAIBackend, empty: dict[str, Any]) -> None:
+    engine.handler = sends(delta(**empty), *GOOD)
+    assert len(await run(backend)) == 3
+
+
+async def test_without_usage_nothing_is_claimed(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = sends(*GOOD[:3], DONE)
+    completion = await end_of(backend)
+    assert (completion.count_source, completion.thinking_tokens) == (CountSource.NONE, None)
+    assert (completion.answer_tokens, completion.budget_violated) == (None, False)
+
+
+async def test_usage_without_details_claims_no_thinking(engine: Engine, backend: OpenAIBackend) -> None:
+    counts = {"prompt_tokens": 3, "completion_tokens": 5, "completion_tokens_details": None}
+    engine.handler = sends(*GOOD[:3], {"choices": [], "usage": counts}, DONE)
+    completion = await end_of(backend)
+    assert (completion.prompt_tokens, completion.thinking_tokens, completion.answer_tokens) == (3, None, None)
+    assert completion.count_source is CountSource.NONE
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+async def test_a_busy_or_broken_engine_is_unavailable(engine: Engine, backend: OpenAIBackend, status: int) -> None:
+    engine.handler = answers(status)
+    with pytest.raises(BackendUnavailable, match=str(status)):
+        await run(backend)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+async def test_a_refusal_is_not_worth_another_try(engine: Engine, backend: OpenAIBackend, status: int) -> None:
+    engine.handler = answers(status)
+    with pytest.raises(BackendError, match=str(status)) as caught:
+        await run(backend)
+    assert not isinstance(caught.value, BackendUnavailable)
+
+
+async def nonsense(backend: OpenAIBackend) -> list[GenerationEvent]:
+    """Running fails with a BackendError that another try would not mend; what came before it."""
+    events: list[GenerationEvent] = []
+    with pytest.raises(BackendError) as caught:
+        async for event in backend.stream(request_of()):
+            events += [event]
+    assert not isinstance(caught.value, BackendUnavailable)
+    return events
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "application/json"])
+async def test_a_page_in_place_of_a_stream_is_an_error(
+    engine: Engine, backend: OpenAIBackend, content_type: str
+) -> None:
+    engine.handler = answers(200, "<html>Sign in</html>", content_type)
+    assert await nonsense(backend) == []
+
+
+@pytest.mark.parametrize("end", [(), (DONE,), (usage(1, 1), DONE)])
+async def test_a_stream_without_a_finish_is_an_error(
+    engine: Engine, backend: OpenAIBackend, end: tuple[dict[str, Any] | bytes, ...]
+) -> None:
+    engine.handler = sends(*GOOD[:2], *end)
+    assert await nonsense(backend) == [ReasoningDelta("so"), ContentDelta("4")]
+
+
+async def test_a_stream_that_breaks_off_is_an_error(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = breaks_off
+    with pytest.raises(BackendError):
+        await run(backend)
+
+
+async def test_an_error_within_the_stream_is_an_error(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = sends(GOOD[0], {"error": {"message": "out of memory", "code": 500}}, DONE)
+    assert await nonsense(backend) == [ReasoningDelta("so")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"3",
+        b"[]",
+        b"\xff\xfe",
+        b'{"choices": 3}',
+        b'{"choices": [3]}',
+        b'{"choices": [{"delta": 3}]}',
+        b'{"choices": [{"delta": {"content": 3}}]}',
+        b'{"choices": [{"delta": {"reasoning": {"text": "so"}}}]}',
+        b'{"choices": [], "usage": 3}',
+        b'{"choices": [], "usage": {"completion_tokens_details": 3}}',
+        b'{"usage": {"completion_tokens": "five", "completion_tokens_details": {"reasoning_tokens": 1}}}',
+        b'{"usage": {"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": "1"}}}',
+    ],
+)
+async def test_nonsense_of_any_shape_is_a_typed_error(engine: Engine, backend: OpenAIBackend, line: bytes) -> None:
+    engine.handler = sends(b"data: " + line + b"\n\n", delta("stop"), DONE)
+    await nonsense(backend)
+
+
+async def test_a_line_without_end_is_an_error(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = sends(*[b"data: " + b"x" * LONGEST_LINE] * 4)
+    await nonsense(backend)
+
+
+async def test_an_error_does_not_repeat_what_the_engine_said(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = answers(500, "Traceback: secret of the engine", "text/plain")
+    with pytest.raises(BackendError) as caught:
+        await run(backend)
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_refused_connection_is_unavailable() -> None:
+    backend = OpenAIBackend(f"http://127.0.0.1:{free_port()}", MODEL, timeout=10, connections=5)
+    with pytest.raises(BackendUnavailable):
+        await run(backend)
+    assert not await backend.ready()
+    await backend.close()
+
+
+@pytest.mark.parametrize("handler", [hangs, hangs_after_a_token])
+async def test_an_engine_that_hangs_is_an_error_in_time(engine: Engine, hasty: OpenAIBackend, handler: Handler) -> None:
+    engine.handler = handler
+    started = time.perf_counter()
+    with pytest.raises(BackendError):
+        await run(hasty)
+    assert TIMEOUT / 2 < time.perf_counter() - started < TIMEOUT + 2
+    await asyncio.wait_for(engine.disconnected.wait(), 5)
+
+
+async def test_closing_the_stream_is_seen_by_the_engine(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = thinks_for_ever
+    async with aclosing(backend.stream(request_of())) as events:
+        await anext(events)
+        assert not engine.disconnected.is_set()
+    await asyncio.wait_for(engine.disconnected.wait(), 5)
+
+
+async def test_cancelling_the_stream_is_seen_by_the_engine(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = thinks_for_ever
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await run(backend)
+    await asyncio.wait_for(engine.disconnected.wait(), 5)
+
+
+async def test_leaving_a_router_is_seen_by_the_engine(engine: Engine, backend: OpenAIBackend) -> None:
+    engine.handler = thinks_for_ever
+    router = router_of(backend=backend)
+    async with aclosing(router.generate(route_request(), Sampling())) as events:
+        for _ in range(3):
+            await anext(events)
+    await asyncio.wait_for(engine.disconnected.wait(), 5)
+
+
+@pytest.mark.parametrize("fault", [answers(429), answers(503)])
+async def test_a_router_tries_a_busy_engine_again(engine: Engine, backend: OpenAIBackend, fault: Handler) -> None:
+    async def busy_once(request: web.Request, body: dict[str, Any]) -> Stream:
+        return await (fault if len(engine.bodies) == 1 else well_behaved)(request, body)
+
+    engine.handler = busy_once
+    events = [event async for event in router_of(backend=backend).generate(route_request(), Sampling())]
+    assert isinstance(events[-1], Completion)
+    assert len(engine.bodies) == 2
+
+
+async def test_many_streams_at_once_keep_apart(backend: OpenAIBackend) -> None:
+    completions = await asyncio.gather(*[end_of(backend, request_of(budget)) for budget in range(1, 40)])
+    assert [completion.thinking_tokens for completion in completions] == list(range(1, 40))
+
+
+async def test_an_engine_that_serves_the_model_is_ready(backend: OpenAIBackend) -> None:
+    assert await backend.ready()
+
+
+async def test_an_engine_that_serves_another_model_is_not_ready(engine: Engine) -> None:
+    backend = OpenAIBackend(engine.url + "/", "another", timeout=10, connections=5)
+    assert not await backend.ready()
+    await backend.close()
+
+
+@pytest.mark.parametrize("text", ["<html>", "[]", "3", "null", '{"data": 3}', '{"data": [3]}', '{"data": [{}]}'])
+async def test_an_engine_that_lists_nonsense_is_not_ready(text: str) -> None:
+    async def models(_: web.Request) -> Stream:
+        return web.Response(text=text, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    backend = OpenAIBackend("http://{}:{}".format(*runner.addresses[0][:2]), MODEL, timeout=10, connections=5)
+    assert not await backend.ready()
+    await backend.close()
+    await runner.cleanup()

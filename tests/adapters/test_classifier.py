@@ -1,0 +1,146 @@
+"""A graph that is not what its bundle says is refused before it scores anything."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.adapters.classifier import PARITY_TOLERANCE, OnnxClassifier
+from router.artifact import Bundle, ParitySample
+from router.domain import BudgetLadder, Prompt, Score
+from router.errors import ArtifactError, ClassifierError
+from router.features import NAMES, WIDTH
+from tests.conftest import MODELS
+
+
+@pytest.fixture(scope="module")
+def classifier(bundle: Bundle) -> OnnxClassifier:
+    return OnnxClassifier(bundle)
+
+
+def refused(bundle: Bundle, said: str) -> None:
+    with pytest.raises(ArtifactError, match=rf"model\.onnx.*{said}"):
+        OnnxClassifier(bundle)
+
+
+def proper(score: Score, rungs: int) -> bool:
+    """Probabilities and token counts, one per rung, quantiles in order."""
+    return (
+        len(score.quality) == len(score.tokens) == rungs
+        and all(0 <= q <= 1 for q in score.quality)
+        and all(t.mean >= 0 and 0 <= t.p50 <= t.p90 <= t.p99 for t in score.tokens)
+    )
+
+
+async def test_a_score_has_probabilities_and_tokens_for_every_rung(classifier: OnnxClassifier, bundle: Bundle) -> None:
+    for score in await classifier.score([Prompt.of(text) for text in bundle.parity.prompts]):
+        assert proper(score, len(bundle.manifest.ladder))
+
+
+async def test_no_forecast_exceeds_the_cap(classifier: OnnxClassifier, bundle: Bundle) -> None:
+    for score in await classifier.score([Prompt.of(text) for text in bundle.parity.prompts]):
+        for forecast, rung in zip(score.tokens, bundle.manifest.ladder.rungs, strict=True):
+            assert rung.tokens is None or max(forecast.mean, forecast.p99) <= rung.tokens
+
+
+async def test_scores_come_in_the_order_of_the_prompts(classifier: OnnxClassifier, bundle: Bundle) -> None:
+    prompts = [Prompt.of(text) for text in bundle.parity.prompts[:4]]
+    together = await classifier.score(prompts)
+    alone = [(await classifier.score([prompt]))[0] for prompt in prompts]
+    for one, other in zip(together, alone, strict=True):
+        assert one.quality == pytest.approx(other.quality, abs=PARITY_TOLERANCE)
+
+
+async def test_no_prompts_are_no_scores(classifier: OnnxClassifier) -> None:
+    assert await classifier.score([]) == []
+
+
+@pytest.mark.parametrize("text", ["", "\x00", "x" * 1_000_000, "9" * 100_000, "\n" * 50_000, "日本語 🧮 עברית"])
+async def test_odd_prompts_get_proper_scores(classifier: OnnxClassifier, bundle: Bundle, text: str) -> None:
+    [score] = await classifier.score([Prompt.of(text)])
+    assert proper(score, len(bundle.manifest.ladder))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+async def test_every_prompt_gets_a_proper_score(bundle: Bundle, classifier: OnnxClassifier, text: str) -> None:
+    [score] = await classifier.score([Prompt.of(text)])
+    assert proper(score, len(bundle.manifest.ladder))
+
+
+def test_a_parity_sample_that_is_not_reproduced_is_refused(bundle: Bundle) -> None:
+    quality = [row[:] for row in bundle.parity.quality]
+    quality[-1][0] += 2 * PARITY_TOLERANCE
+    refused(replace(bundle, parity=ParitySample(bundle.parity.prompts, quality)), "parity")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda sample: ParitySample(sample.prompts, sample.quality[:-1]),
+        lambda sample: ParitySample(sample.prompts, [row[:-1] for row in sample.quality]),
+        lambda sample: ParitySample(sample.prompts, [sample.quality[0][:-1], *sample.quality[1:]]),
+        lambda sample: ParitySample(sample.prompts, []),
+    ],
+    ids=["a row short", "a column short", "ragged", "empty"],
+)
+def test_a_parity_sample_of_the_wrong_shape_is_refused(
+    bundle: Bundle, spoil: Callable[[ParitySample], ParitySample]
+) -> None:
+    refused(replace(bundle, parity=spoil(bundle.parity)), "parity")
+
+
+def test_a_bundle_without_a_parity_sample_is_refused(bundle: Bundle) -> None:
+    refused(replace(bundle, parity=ParitySample([], [])), "parity")
+
+
+@pytest.mark.parametrize("change", [lambda rungs: rungs[:-1], lambda rungs: rungs + rungs[-1:]])
+def test_a_ladder_that_the_graph_does_not_know_is_refused(bundle: Bundle, change: Callable[..., object]) -> None:
+    ladder = BudgetLadder(change(bundle.manifest.ladder.rungs))  # type: ignore[arg-type]
+    refused(replace(bundle, manifest=replace(bundle.manifest, ladder=ladder)), "ladder")
+
+
+@pytest.mark.parametrize("graph", [b"", b"not a graph", b"\x00" * 1000])
+def test_what_is_no_graph_is_refused(bundle: Bundle, graph: bytes) -> None:
+    refused(replace(bundle, model=graph), "")
+
+
+def test_a_truncated_graph_is_refused(bundle: Bundle) -> None:
+    refused(replace(bundle, model=bundle.model[: len(bundle.model) // 2]), "")
+
+
+def test_a_graph_of_another_kind_is_refused(bundle: Bundle) -> None:
+    refused(replace(bundle, model=(MODELS / "pocket" / "model.onnx").read_bytes()), "")
+
+
+def divider(rungs: int) -> bytes:
+    """A graph that divides by a prompt's digits, so that a prompt without any gets no finite number."""
+    weights = np.zeros((WIDTH, rungs), dtype=np.float32)
+    weights[NAMES.index("digits")] = 1
+    node, info, float32 = onnx.helper.make_node, onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [
+            node("MatMul", ["features", "weights"], ["mean_tokens"]),
+            node("Reciprocal", ["mean_tokens"], ["quality"]),
+            node("Unsqueeze", ["mean_tokens", "axis"], ["column"]),
+            node("Concat", ["column", "column", "column"], ["token_quantiles"], axis=2),
+        ],
+        "divider",
+        [info("features", float32, ["n", WIDTH])],
+        [info(name, float32, None) for name in ("quality", "mean_tokens", "token_quantiles")],
+        [onnx.numpy_helper.from_array(weights, "weights"), onnx.numpy_helper.from_array(np.array([2]), "axis")],
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+
+
+async def test_a_number_that_is_not_finite_is_an_error_not_a_score(bundle: Bundle) -> None:
+    rungs = len(bundle.manifest.ladder)
+    parity = ParitySample(["1"], [[1 / float(np.log(2))] * rungs])
+    classifier = OnnxClassifier(replace(bundle, model=divider(rungs), parity=parity))
+    assert await classifier.score([Prompt.of("12")])
+    with pytest.raises(ClassifierError, match="finite"):
+        await classifier.score([Prompt.of("12"), Prompt.of("no digits")])

@@ -1,0 +1,169 @@
+"""The shared cache with a real server: what is not ours, and a server that is gone, stuck or back."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from router.adapters.redis_cache import PREFIX, RedisCache, decode, encode
+from router.domain import DecisionSource
+from router.errors import CacheError, SettingsError
+from tests.conftest import Valkey
+from tests.fakes import RISING, request_of, router_of, score_of
+
+TTL = 60
+TIMEOUT, SLACK = 0.25, 1.0
+"""Seconds that a call may take, and what a busy machine may add."""
+
+
+@pytest.fixture
+async def cache(valkey: Valkey) -> AsyncIterator[RedisCache]:
+    cache = RedisCache.connect(valkey.url, TTL, TIMEOUT)
+    yield cache
+    await cache.close()
+
+
+@pytest.fixture
+async def server(valkey: Valkey) -> AsyncIterator[Redis]:
+    """A client that looks behind the cache's back."""
+    client = Redis.from_url(valkey.url)
+    yield client
+    await client.aclose()
+
+
+async def fails_in_time(call: Awaitable[object]) -> None:
+    started = time.perf_counter()
+    with pytest.raises(CacheError):
+        async with asyncio.timeout(5 * (TIMEOUT + SLACK)):
+            await call
+    assert time.perf_counter() - started < TIMEOUT + SLACK
+
+
+async def test_scores_expire(cache: RedisCache, server: Redis) -> None:
+    await cache.put_many({b"a": RISING, b"b": RISING})
+    for key in (b"a", b"b"):
+        assert 0 < await server.ttl(PREFIX + key) <= TTL
+
+
+async def test_neither_keys_nor_values_hold_prompt_text(cache: RedisCache, server: Redis) -> None:
+    await router_of(cache=cache).decide(request_of("the patient is called Rosencrantz"))
+    keys = await server.keys("*")
+    assert keys
+    assert "Rosencrantz" not in repr([keys, await server.mget(keys)])
+
+
+async def test_two_replicas_share_their_scores(cache: RedisCache, valkey: Valkey) -> None:
+    other = RedisCache.connect(valkey.url, TTL, TIMEOUT)
+    await router_of(cache=cache).decide(request_of())
+    assert (await router_of(cache=other).decide(request_of())).source is DecisionSource.CACHE
+    await other.close()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [b"", b"0", b"not a score", b'{"quality": [0.5]}', b"\xff" * 40, b"x" * 39, b"x" * 41, b"x" * 240],
+)
+async def test_a_foreign_entry_is_a_miss(cache: RedisCache, server: Redis, entry: bytes) -> None:
+    await server.set(PREFIX + b"a", entry)
+    assert await cache.get_many([b"a"]) == [None]
+
+
+@pytest.mark.parametrize("cut", [1, 8, 40, 80])
+async def test_a_truncated_entry_is_a_miss(cache: RedisCache, server: Redis, cut: int) -> None:
+    await server.set(PREFIX + b"a", encode(RISING)[:-cut])
+    assert await cache.get_many([b"a"]) == [None]
+
+
+async def test_an_entry_of_another_type_is_a_miss(cache: RedisCache, server: Redis) -> None:
+    await server.rpush(PREFIX + b"a", "1", "2")
+    await cache.put_many({b"b": RISING})
+    assert await cache.get_many([b"a", b"b"]) == [None, RISING]
+
+
+async def test_a_foreign_entry_is_replaced_by_a_score(cache: RedisCache, server: Redis) -> None:
+    await server.set(PREFIX + b"a", b"not a score")
+    await cache.put_many({b"a": RISING})
+    assert await cache.get_many([b"a"]) == [RISING]
+
+
+@given(st.binary(max_size=400))
+def test_arbitrary_bytes_are_not_mistaken_for_a_score(data: bytes) -> None:
+    assert decode(data) is None
+
+
+async def test_flush_touches_only_its_own_keys(cache: RedisCache, server: Redis) -> None:
+    others = {"session": b"1", "budget_router:other": b"2", "budget_router:score": b"3", "xbudget_router:score:": b"4"}
+    await server.mset(others)
+    await cache.put_many({b"%d" % i: RISING for i in range(50)})
+    await cache.flush()
+    assert sorted(await server.keys("*")) == sorted(key.encode() for key in others)
+
+
+async def test_a_server_that_was_killed_is_an_error_in_time(cache: RedisCache, valkey: Valkey) -> None:
+    await cache.put_many({b"a": RISING})
+    valkey.kill()
+    await fails_in_time(cache.get_many([b"a"]))
+    await fails_in_time(cache.put_many({b"a": RISING}))
+
+
+async def test_a_server_that_never_was_is_an_error_in_time(cache: RedisCache, valkey: Valkey) -> None:
+    valkey.kill()
+    await fails_in_time(cache.get_many([b"a"]))
+
+
+async def test_a_server_that_hangs_is_an_error_in_time(cache: RedisCache, valkey: Valkey) -> None:
+    await cache.put_many({b"a": RISING})
+    valkey.pause()
+    await fails_in_time(cache.get_many([b"a"]))
+    await fails_in_time(cache.put_many({b"a": RISING}))
+
+
+async def test_a_first_connection_that_hangs_is_an_error_in_time(cache: RedisCache, valkey: Valkey) -> None:
+    valkey.pause()
+    await fails_in_time(cache.get_many([b"a"]))
+
+
+async def test_many_calls_on_a_server_that_hangs_end_together(cache: RedisCache, valkey: Valkey) -> None:
+    valkey.pause()
+    await asyncio.gather(*[fails_in_time(cache.get_many([b"a"])) for _ in range(50)])
+
+
+async def test_flushing_a_server_that_was_killed_is_an_error(cache: RedisCache, valkey: Valkey) -> None:
+    valkey.kill()
+    with pytest.raises(CacheError):
+        await cache.flush()
+
+
+async def test_flushing_a_server_that_hangs_is_an_error_in_time(cache: RedisCache, valkey: Valkey) -> None:
+    valkey.pause()
+    await fails_in_time(cache.flush())
+
+
+async def test_a_restarted_server_is_used_again(cache: RedisCache, valkey: Valkey) -> None:
+    await cache.put_many({b"a": RISING})
+    valkey.kill()
+    await fails_in_time(cache.get_many([b"a"]))
+    valkey.start()
+    assert await cache.get_many([b"a"]) == [None]
+    await cache.put_many({b"a": RISING})
+    assert await cache.get_many([b"a"]) == [RISING]
+
+
+async def test_a_server_that_woke_up_does_not_answer_the_question_before(cache: RedisCache, valkey: Valkey) -> None:
+    one, other = score_of(0.1), score_of(0.2)
+    await cache.put_many({b"a": one, b"b": other})
+    valkey.pause()
+    await fails_in_time(cache.get_many([b"a"]))
+    valkey.resume()
+    assert await cache.get_many([b"b"]) == [other]
+    assert await cache.get_many([b"a"]) == [one]
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://127.0.0.1", "redis://127.0.0.1:port"])
+def test_a_wrong_url_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="Redis URL"):
+        RedisCache.connect(url, TTL, TIMEOUT)

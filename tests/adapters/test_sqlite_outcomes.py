@@ -1,0 +1,252 @@
+"""The outcome log: a report is on disk when it returns; decisions never wait for the disk."""
+
+import asyncio
+import json
+import sqlite3
+import time
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.adapters.sqlite_outcomes import SqliteOutcomes
+from router.domain import Degraded, FinishReason, LabelSource, Outcome
+from router.errors import OutcomeLogError
+from tests.fakes import RISING, TENANT, RecordingObserver, completion_of, decision_of
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "var" / "outcomes.sqlite"
+
+
+@pytest.fixture
+def observer() -> RecordingObserver:
+    return RecordingObserver()
+
+
+def rows(path: Path) -> dict[str, dict[str, Any]]:
+    """What another process sees in the file, by decision."""
+    with closing(sqlite3.connect(path)) as db:
+        db.row_factory = sqlite3.Row
+        return {row["decision_id"]: dict(row) for row in db.execute("SELECT * FROM decisions")}
+
+
+def outcome(id_: str = "a-decision", correct: float = 1.0) -> Outcome:
+    return Outcome(id_, correct, LabelSource.VERIFIER)
+
+
+async def test_a_report_is_on_disk_when_it_returns(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(TENANT, decision_of(), None)
+    assert await log.report(outcome(correct=0.5))
+    row = rows(path)["a-decision"]
+    assert (row["correct"], row["label_source"]) == (0.5, "verifier")
+    assert row["reported_at"]
+    await log.close()
+
+
+async def test_a_report_of_an_unknown_decision_is_told(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    assert not await log.report(outcome("no-such"))
+    assert rows(path) == {}
+    await log.close()
+
+
+async def test_a_report_may_be_repeated(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(TENANT, decision_of(), None)
+    assert await log.report(outcome())
+    assert await log.report(outcome())
+    assert len(rows(path)) == 1
+    await log.close()
+
+
+async def test_the_last_report_counts(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(TENANT, decision_of(), None)
+    for correct in (1.0, 0.0):
+        await log.report(outcome(correct=correct))
+    assert rows(path)["a-decision"]["correct"] == 0.0
+    await log.close()
+
+
+async def test_a_report_reaches_a_decision_of_an_earlier_run(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(TENANT, decision_of(), None)
+    await log.close()
+    log = SqliteOutcomes(path, observer)
+    assert await log.report(outcome())
+    await log.close()
+
+
+async def test_a_report_touches_its_own_decision_only(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    for id_ in ("a", "b"):
+        log.record(TENANT, decision_of(id_), None)
+    await log.report(outcome("b"))
+    assert [rows(path)[id_]["correct"] for id_ in ("a", "b")] == [None, 1.0]
+    await log.close()
+
+
+async def test_a_decision_is_kept_with_its_propensity_and_score(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(TENANT, decision_of(), None)
+    await log.close()
+    row = rows(path)["a-decision"]
+    assert (row["tenant"], row["rung"], row["source"], row["propensity"]) == (TENANT, "128", "classifier", 1.0)
+    assert tuple(json.loads(row["score"])["quality"]) == RISING.quality
+
+
+async def test_a_decision_without_a_score_is_kept(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(TENANT, decision_of(score=None), None)
+    await log.close()
+    assert rows(path)["a-decision"]["score"] is None
+
+
+async def test_the_end_of_a_generation_joins_its_decision(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(TENANT, decision_of(), None)
+    log.record(TENANT, decision_of(), completion_of(thinking_tokens=100, finish=FinishReason.FORCED))
+    await log.close()
+    row = rows(path)["a-decision"]
+    assert (row["finish"], row["thinking_tokens"], row["answer_tokens"]) == ("forced", 100, 2)
+
+
+async def test_tokens_that_nobody_counted_stay_unknown(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(TENANT, decision_of(), None)
+    log.record(TENANT, decision_of(), completion_of(thinking_tokens=None))
+    await log.close()
+    assert rows(path)["a-decision"]["thinking_tokens"] is None
+
+
+async def test_closing_writes_what_waits(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    for i in range(1_000):
+        log.record(TENANT, decision_of(str(i)), None)
+    await log.close()
+    assert len(rows(path)) == 1_000
+    assert not observer.records
+
+
+async def test_closing_an_unused_log_is_no_work(path: Path, observer: RecordingObserver) -> None:
+    await SqliteOutcomes(path, observer).close()
+    assert rows(path) == {}
+
+
+async def test_a_full_buffer_drops_and_is_observed(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer, buffer=10)
+    for i in range(13):
+        log.record(TENANT, decision_of(str(i)), None)
+    assert [d.dependency for d in observer.of(Degraded)] == ["outcomes"] * 3
+    await log.close()
+    assert len(rows(path)) == 10
+
+
+async def test_after_a_full_buffer_records_are_kept_again(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer, buffer=1)
+    for id_ in ("a", "dropped"):
+        log.record(TENANT, decision_of(id_), None)
+    await log.report(outcome("a"))
+    log.record(TENANT, decision_of("b"), None)
+    await log.close()
+    assert sorted(rows(path)) == ["a", "b"]
+
+
+async def test_a_twin_decision_is_no_error(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    for _ in range(2):
+        log.record(TENANT, decision_of(), None)
+    await log.close()
+    assert len(rows(path)) == 1
+    assert not observer.records
+
+
+async def test_recording_does_not_wait_for_a_locked_file(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        started = time.perf_counter()
+        for id_ in ("a", "b"):
+            log.record(TENANT, decision_of(id_), None)
+            await asyncio.sleep(0.05)
+        assert time.perf_counter() - started < 2
+        other.execute("ROLLBACK")
+    await log.close()
+    assert sorted(rows(path)) == ["a", "b"]
+
+
+def break_(path: Path) -> None:
+    """Take the table away."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("ALTER TABLE decisions RENAME TO elsewhere")
+
+
+async def test_a_report_that_can_not_be_kept_is_an_error(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    break_(path)
+    with pytest.raises(OutcomeLogError, match="decisions"):
+        await log.report(outcome())
+    await log.close()
+
+
+async def test_records_that_can_not_be_kept_are_observed(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    break_(path)
+    log.record(TENANT, decision_of(), None)
+    await log.close()
+    [degraded] = observer.of(Degraded)
+    assert degraded.dependency == "outcomes"
+    assert "1 records dropped" in degraded.error
+
+
+async def test_records_lost_to_a_report_that_fails_are_observed(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    break_(path)
+    log.record(TENANT, decision_of(), None)
+    with pytest.raises(OutcomeLogError):
+        await log.report(outcome())
+    await log.close()
+    assert observer.of(Degraded)
+
+
+async def test_a_report_returns_under_steady_traffic(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(TENANT, decision_of(), None)
+
+    async def traffic() -> None:
+        for i in count():
+            log.record(TENANT, decision_of(str(i)), None)
+            await asyncio.sleep(0)
+
+    busy = asyncio.create_task(traffic())
+    await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(2):
+            assert await log.report(outcome())
+    finally:
+        busy.cancel()
+        await log.close()
+
+
+def test_a_path_through_a_file_is_refused(tmp_path: Path, observer: RecordingObserver) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutcomeLogError, match="file"):
+        SqliteOutcomes(tmp_path / "file" / "outcomes.sqlite", observer)
+
+
+def test_a_directory_in_place_of_the_file_is_refused(tmp_path: Path, observer: RecordingObserver) -> None:
+    with pytest.raises(OutcomeLogError, match=tmp_path.name):
+        SqliteOutcomes(tmp_path, observer)
+
+
+def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path, observer: RecordingObserver) -> None:
+    path = tmp_path / "outcomes.sqlite"
+    path.write_text("a diary, not a database\n" * 100)
+    with pytest.raises(OutcomeLogError, match=r"outcomes\.sqlite"):
+        SqliteOutcomes(path, observer)
+    assert path.read_text().startswith("a diary")

@@ -1,0 +1,1 @@
+"""Tests of router.rpc: a real server and a real stub."""

@@ -1,0 +1,216 @@
+"""A real server on a free port and a real stub, once with fakes, once with the models that ship."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from router._gen import budget_router_pb2 as pb
+from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.adapters.backends.pocket import PocketBackend, PocketModel
+from router.adapters.classifier import OnnxClassifier
+from router.adapters.memory_cache import MemoryCache
+from router.artifact import Bundle
+from router.cache_key import ScoreKeys
+from router.domain import BudgetLadder, Enforcement, MaxLoss
+from router.policy import LatencyProfile, Policy
+from router.routing import BudgetRouter, Profile
+from router.rpc.admin import AdminServicer
+from router.rpc.convert import Limits
+from router.rpc.server import RouterServer
+from router.rpc.servicer import BudgetRouterServicer
+from tests.fakes import DictCache, FakeBackend, ListLog, RecordingObserver, router_of
+
+LIMITS = Limits(max_messages=1_000, max_prompt_bytes=1 << 20, default_target=MaxLoss(0.05))
+TOKEN = "token of the tests"
+PATIENCE = 30.0
+"""Seconds that anything in a test may take, on busy cores."""
+
+ROUTING = "/budget_router.v1.BudgetRouterService"
+ADMIN = "/budget_router.v1.BudgetRouterAdminService"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running server, and a connection to it."""
+
+    server: RouterServer
+    channel: grpc.aio.Channel
+    router: BudgetRouter
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server.port}"
+
+    @property
+    def routing(self) -> Any:
+        return pb_grpc.BudgetRouterServiceStub(self.channel)
+
+    @property
+    def admin(self) -> Any:
+        return pb_grpc.BudgetRouterAdminServiceStub(self.channel)
+
+    @property
+    def ladder(self) -> BudgetLadder:
+        return self.router.profile.policy.ladder
+
+    async def send(self, method: str, data: bytes, timeout: float = PATIENCE) -> list[bytes]:
+        """The replies to hand-made bytes."""
+        if method.endswith("/Generate"):
+            return [reply async for reply in self.channel.unary_stream(method)(data, timeout=timeout)]
+        return [await self.channel.unary_unary(method)(data, timeout=timeout)]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An error status and its details."""
+
+    code: grpc.StatusCode
+    message: str
+    fields: list[str] = field(default_factory=list)
+    reason: str = ""
+    retry_seconds: int | None = None
+
+    @classmethod
+    def of(cls, error: grpc.aio.AioRpcError) -> "Refusal":
+        status = Status()
+        for key, value in error.trailing_metadata():
+            if key == "grpc-status-details-bin":
+                status.ParseFromString(value if isinstance(value, bytes) else value.encode())
+        bad, info, retry = BadRequest(), ErrorInfo(), RetryInfo()
+        unpacked = [detail.Unpack(kind) for detail in status.details for kind in (bad, info, retry)]
+        assert sum(unpacked) == len(status.details)
+        return cls(
+            error.code(),
+            error.details() or "",
+            [violation.field for violation in bad.field_violations],
+            info.reason,
+            retry.retry_delay.seconds if retry.HasField("retry_delay") else None,
+        )
+
+
+async def refusal(call: Any) -> Refusal:
+    """How a call ends that must not succeed; a stream is read up to there."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        if isinstance(call, grpc.aio.UnaryStreamCall):
+            _ = [reply async for reply in call]
+        else:
+            await call
+    return Refusal.of(caught.value)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens soon."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def user(text: str = "2 + 2 =") -> list[pb.Message]:
+    """A single user message."""
+    return [pb.Message(role=pb.ROLE_USER, content=text)]
+
+
+def decide(text: str = "2 + 2 =", **fields: Any) -> pb.DecideRequest:
+    """A good request, but for what is given."""
+    return pb.DecideRequest(**{"messages": user(text)} | fields)
+
+
+def generate(text: str = "2 + 2 =", **fields: Any) -> pb.GenerateRequest:
+    """A good request, but for what is given."""
+    return pb.GenerateRequest(**{"messages": user(text)} | fields)
+
+
+def corrupt(message: Message, good: bytes, bad: bytes) -> bytes:
+    """A message's bytes with some of them replaced by as many others."""
+    data = message.SerializeToString()
+    assert len(good) == len(bad) and data.count(good) == 1
+    return data.replace(good, bad)
+
+
+def bearer(token: str) -> Mapping[str, Any]:
+    """Credentials for the admin service."""
+    return {"metadata": (("authorization", f"Bearer {token}"),)}
+
+
+@asynccontextmanager
+async def serving(
+    router: BudgetRouter, bundle: Bundle, *, max_calls: int = 1_000, token: str = TOKEN
+) -> AsyncIterator[Service]:
+    """The router behind a server of its own."""
+    cache: Any = router._cache
+    admin = AdminServicer(token, router.profile.model, bundle, Enforcement.NATIVE, cache.flush)
+    ready = router.profile.backend.ready
+    server = RouterServer(BudgetRouterServicer(router, LIMITS), admin, "127.0.0.1:0", ready, max_calls)
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            yield Service(server, channel, router)
+    finally:
+        await server.drain(0)
+
+
+def embedded(bundle: Bundle, model: PocketModel) -> tuple[BudgetRouter, PocketBackend]:
+    """A router with the shipped bundle and the pocket reasoner."""
+    backend, ladder = PocketBackend(model), bundle.manifest.ladder
+    policy = Policy(ladder, bundle.manifest.certificates, LatencyProfile(0.01, 0.001, 8))
+    keys = ScoreKeys(b"secret", bundle.version, ladder)
+    profile = Profile("pocket", bundle.version, policy, OnnxClassifier(bundle), keys, backend)
+    tenants = frozenset({"default"})
+    return BudgetRouter(profile, tenants, MemoryCache(1_000), ListLog(), RecordingObserver(), {}), backend
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    """The backend of `fake`; a test module may override it with a script."""
+    return FakeBackend()
+
+
+@pytest.fixture
+def log() -> ListLog:
+    """The outcome log of `fake`."""
+    return ListLog()
+
+
+@pytest.fixture
+def cache() -> DictCache:
+    """The score cache of `fake`."""
+    return DictCache()
+
+
+@pytest.fixture
+async def fake(bundle: Bundle, backend: FakeBackend, log: ListLog, cache: DictCache) -> AsyncIterator[Service]:
+    """A service of fakes."""
+    async with serving(router_of(backend=backend, log=log, cache=cache), bundle) as service:
+        yield service
+
+
+@pytest.fixture
+async def pocket(bundle: Bundle, pocket_model: PocketModel) -> AsyncIterator[Service]:
+    """A service with everything embedded."""
+    router, backend = embedded(bundle, pocket_model)
+    async with serving(router, bundle) as service:
+        yield service
+    backend.close()
+
+
+@pytest.fixture(params=["fakes", "pocket"])
+async def service(
+    request: pytest.FixtureRequest, bundle: Bundle, pocket_model: PocketModel
+) -> AsyncIterator[Service]:
+    """The same tests for both."""
+    backend: PocketBackend | None = None
+    router = router_of()
+    if request.param == "pocket":
+        router, backend = embedded(bundle, pocket_model)
+    async with serving(router, bundle) as running:
+        yield running
+    if backend is not None:
+        backend.close()

@@ -1,0 +1,89 @@
+"""The admin service through a real server and a real stub."""
+
+from typing import Any
+
+import grpc
+import pytest
+
+from router._gen import budget_router_pb2 as pb
+from router.artifact import Bundle
+from tests.fakes import DictCache, router_of
+from tests.rpc.conftest import TOKEN, Service, bearer, decide, refusal, serving
+
+CALLS: list[tuple[str, Any]] = [
+    ("GetModelStatus", pb.GetModelStatusRequest()),
+    ("PromoteModel", pb.PromoteModelRequest(path="/bundles/new")),
+    ("RollbackModel", pb.RollbackModelRequest()),
+    ("FlushCache", pb.FlushCacheRequest()),
+]
+every_call = pytest.mark.parametrize(("method", "request_"), CALLS, ids=[name for name, _ in CALLS])
+
+
+@every_call
+async def test_without_credentials_everything_is_denied(fake: Service, method: str, request_: Any) -> None:
+    seen = await refusal(getattr(fake.admin, method)(request_))
+    assert seen.code is grpc.StatusCode.PERMISSION_DENIED
+    assert TOKEN not in seen.message
+
+
+@every_call
+async def test_a_wrong_token_is_denied(fake: Service, method: str, request_: Any) -> None:
+    for token in ("", "wrong", TOKEN[:-1], f"{TOKEN} ", TOKEN.upper()):
+        seen = await refusal(getattr(fake.admin, method)(request_, **bearer(token)))
+        assert seen.code is grpc.StatusCode.PERMISSION_DENIED
+        assert TOKEN not in seen.message
+
+
+@every_call
+async def test_without_a_token_set_the_service_is_closed(bundle: Bundle, method: str, request_: Any) -> None:
+    async with serving(router_of(), bundle, token="") as service:
+        for token in ("", "anything"):
+            seen = await refusal(getattr(service.admin, method)(request_, **bearer(token)))
+            assert seen.code is grpc.StatusCode.PERMISSION_DENIED
+            assert "BUDGET_ROUTER_ADMIN_TOKEN" in seen.message
+
+
+@pytest.mark.parametrize("scheme", ["Basic ", "bearer", "Bearer", ""])
+async def test_other_schemes_are_denied(fake: Service, scheme: str) -> None:
+    metadata = (("authorization", f"{scheme}{TOKEN}"),)
+    seen = await refusal(fake.admin.GetModelStatus(pb.GetModelStatusRequest(), metadata=metadata))
+    assert seen.code is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_status_tells_what_is_loaded(service: Service, bundle: Bundle) -> None:
+    status = await service.admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
+    assert status.model == service.router.profile.model
+    assert status.model_version == bundle.version
+    assert list(status.rungs) == [rung.name for rung in bundle.manifest.ladder.rungs]
+    assert [c.alpha for c in status.certificates] == [c.alpha for c in bundle.manifest.certificates]
+    assert status.created_at.ToSeconds() == int(bundle.manifest.created_at.timestamp())
+    assert status.backend_fingerprint == bundle.manifest.backend_fingerprint
+    assert status.enforcement == pb.ENFORCEMENT_NATIVE
+
+
+async def test_a_flushed_score_is_computed_again(service: Service) -> None:
+    await service.routing.Decide(decide())
+    await service.admin.FlushCache(pb.FlushCacheRequest(), **bearer(TOKEN))
+    for source in (pb.DECISION_SOURCE_CLASSIFIER, pb.DECISION_SOURCE_CACHE):
+        assert (await service.routing.Decide(decide())).decision.source == source
+
+
+async def test_flushing_one_tenant_is_refused_and_flushes_nothing(fake: Service, cache: DictCache) -> None:
+    await fake.routing.Decide(decide())
+    seen = await refusal(fake.admin.FlushCache(pb.FlushCacheRequest(tenant="default"), **bearer(TOKEN)))
+    assert (seen.code, seen.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["tenant"])
+    assert cache.scores
+
+
+async def test_a_cache_that_can_not_be_flushed_is_unavailable(bundle: Bundle) -> None:
+    async with serving(router_of(cache=DictCache(failing=True)), bundle) as service:
+        seen = await refusal(service.admin.FlushCache(pb.FlushCacheRequest(), **bearer(TOKEN)))
+    assert seen.code is grpc.StatusCode.UNAVAILABLE
+    assert seen.retry_seconds
+
+
+@pytest.mark.parametrize(("method", "request_"), CALLS[1:3], ids=["PromoteModel", "RollbackModel"])
+async def test_swapping_is_unimplemented_and_says_what_to_do(fake: Service, method: str, request_: Any) -> None:
+    seen = await refusal(getattr(fake.admin, method)(request_, **bearer(TOKEN)))
+    assert seen.code is grpc.StatusCode.UNIMPLEMENTED
+    assert "BUDGET_ROUTER_ARTIFACT" in seen.message

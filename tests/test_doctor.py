@@ -1,0 +1,75 @@
+"""The doctor finds what a backend gets wrong."""
+
+from collections.abc import AsyncGenerator
+
+from router import doctor
+from router.adapters.backends.pocket import PocketBackend, PocketModel
+from router.doctor import BUDGETS, Finding
+from router.domain import GenerationEvent, GenerationRequest
+from router.errors import BackendError, BackendUnavailable
+from router.ports import Backend
+from tests.fakes import FakeBackend, completion_of
+
+
+async def findings(backend: Backend) -> list[Finding]:
+    return [finding async for finding in doctor.examine(backend)]
+
+
+class Spending(FakeBackend):
+    """Thinks for as many tokens as it likes, whatever was asked."""
+
+    def __init__(self, used: int | None) -> None:
+        super().__init__()
+        self._used = used
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        self.asked.append(request)
+        yield completion_of(request.budget, thinking_tokens=self._used)
+
+
+async def test_a_backend_that_holds_its_budgets_passes(pocket_model: PocketModel) -> None:
+    backend = PocketBackend(pocket_model)
+    assert [f for f in await findings(backend) if not f.passed] == []
+    backend.close()
+
+
+async def test_every_budget_and_a_floor_are_tried() -> None:
+    backend = FakeBackend()
+    found = await findings(backend)
+    assert [request.budget.tokens for request in backend.asked[: len(BUDGETS)]] == list(BUDGETS)
+    assert backend.asked[-1].floor > 0
+    assert len(found) == len(backend.asked) + 1
+
+
+async def test_a_budget_that_is_ignored_is_found() -> None:
+    failed = [f.check for f in await findings(Spending(40)) if not f.passed]
+    assert failed == ["budget 0", "budget 8"]
+
+
+async def test_a_floor_that_is_ignored_is_found() -> None:
+    failed = [f.check for f in await findings(Spending(0)) if not f.passed]
+    assert failed == ["budget 64, floor 24"]
+
+
+async def test_thinking_that_nobody_counts_is_found() -> None:
+    found = await findings(Spending(None))
+    assert [f.passed for f in found] == [True, False, False, False, False]
+    assert "not reported" in found[1].seen
+
+
+async def test_a_backend_that_is_not_ready_is_asked_nothing() -> None:
+    backend = FakeBackend(is_ready=False)
+    [finding] = await findings(backend)
+    assert not finding.passed
+    assert not backend.asked
+
+
+async def test_a_backend_that_fails_is_a_finding_not_a_crash() -> None:
+    found = await findings(FakeBackend([BackendUnavailable("gone")], [BackendError("nonsense")], [completion_of()]))
+    assert [f.seen for f in found[1:3]] == ["gone", "nonsense"]
+    assert not any(f.passed for f in found[1:3])
+
+
+async def test_a_stream_without_an_end_is_a_finding() -> None:
+    found = await findings(FakeBackend([]))
+    assert not any(f.passed for f in found[1:])

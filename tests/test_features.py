@@ -1,0 +1,84 @@
+"""Model inputs are finite, fixed in width, and depend on the prompt alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router import features
+from router.domain import Message, Prompt, Role
+from router.features import MAX_CHARACTERS, NAMES, WIDTH, extract
+
+text = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def column(prompt: Prompt, name: str) -> float:
+    """The count behind a column."""
+    return float(np.expm1(extract([prompt])[0, NAMES.index(name)]))
+
+
+@given(st.lists(text, max_size=5))
+def test_every_text_gives_finite_numbers_of_one_width(texts: list[str]) -> None:
+    matrix = extract([Prompt.of(t) for t in texts])
+    assert matrix.shape == (len(texts), WIDTH)
+    assert matrix.dtype == np.float32
+    assert np.isfinite(matrix).all()
+    assert (matrix >= 0).all()
+
+
+@given(st.lists(text, min_size=1, max_size=5))
+def test_a_prompt_is_seen_alike_alone_and_in_a_batch(texts: list[str]) -> None:
+    prompts = [Prompt.of(t) for t in texts]
+    np.testing.assert_array_equal(extract(prompts), np.vstack([extract([prompt]) for prompt in prompts]))
+
+
+@given(text)
+def test_beyond_the_limit_nothing_is_read(extra: str) -> None:
+    base = "word 1 " * (MAX_CHARACTERS // 7 + 1)
+    np.testing.assert_array_equal(extract([Prompt.of(base)]), extract([Prompt.of(base + extra)]))
+
+
+def test_a_long_prompt_is_scored_quickly_enough_to_hold_up_nobody() -> None:
+    assert column(Prompt.of("9" * 10_000_000), "characters") == pytest.approx(MAX_CHARACTERS, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("characters", 22),
+        ("words", 4),
+        ("distinct words", 4),
+        ("longest word", 4),
+        ("numbers", 2),
+        ("digits", 4),
+        ("longest number", 3),
+        ("capital letters", 2),
+        ("messages", 1),
+        ("count of '+'", 1),
+        ("count of '?'", 1),
+        ("count of '*'", 0),
+    ],
+)
+def test_columns_count_what_they_are_named_after(name: str, count: int) -> None:
+    assert column(Prompt.of("What is the Sum? 1+234"), name) == pytest.approx(count, rel=1e-5)
+
+
+def test_the_last_user_message_is_what_is_scored() -> None:
+    turns = (Message(Role.USER, "7 7 7"), Message(Role.USER, "8"), Message(Role.ASSISTANT, "9 9"))
+    assert column(Prompt(turns), "numbers") == pytest.approx(1)
+    assert column(Prompt(turns), "messages") == pytest.approx(3)
+
+
+def test_without_a_user_message_the_last_one_is_scored() -> None:
+    assert column(Prompt((Message(Role.SYSTEM, "1"), Message(Role.TOOL, "2 3"))), "numbers") == pytest.approx(2)
+
+
+def test_words_are_seen_whatever_their_case() -> None:
+    hashed = slice(WIDTH - features.WORD_BUCKETS, WIDTH)
+    lower, upper = extract([Prompt.of("solve it"), Prompt.of("SOLVE It")])
+    np.testing.assert_array_equal(lower[hashed], upper[hashed])
+    assert lower[hashed].any()
+
+
+def test_names_are_distinct_and_cover_every_column() -> None:
+    assert len(set(NAMES)) == len(NAMES) == extract([Prompt.of("x")]).shape[1]

@@ -1,0 +1,154 @@
+"""Metrics count what happened; log lines say it without prompt text."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+from router.domain import Decided, DecisionSource, Degraded, FinishReason, Generated, Record
+from router.observe import LogLines, Metrics, Observers, configure_logging
+from tests.fakes import LADDER, RISING, RecordingObserver, completion_of, decision_of, request_of
+
+SECRET = "the patient is called Rosencrantz"
+COMPLETION = completion_of(LADDER.rungs[4], thinking_tokens=100)
+RECORDS: list[Record] = [
+    Decided(request_of(SECRET), decision_of(), 0.001),
+    Generated(request_of(SECRET), decision_of(), COMPLETION, 0.02, 0.5),
+    Degraded("cache", "Redis took longer than 5 ms"),
+]
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    return Metrics(registry)
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float:
+    """A sample's value."""
+    found = registry.get_sample_value(f"budget_router_{name}", labels)
+    assert found is not None, name
+    return found
+
+
+def lines(captured: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """What was written to standard output, line by line."""
+    return [json.loads(line) for line in captured.readouterr().out.splitlines()]
+
+
+@pytest.fixture
+def log_lines(capsys: pytest.CaptureFixture[str]) -> Iterator[LogLines]:
+    """As in production, onto the captured standard output."""
+    configure_logging()
+    yield LogLines()
+    structlog.reset_defaults()
+
+
+def test_log_lines_are_json_without_prompt_text(log_lines: LogLines, capsys: pytest.CaptureFixture[str]) -> None:
+    for record in RECORDS:
+        log_lines(record)
+    written = lines(capsys)
+    assert [line["event"] for line in written] == ["decided", "generated", "degraded"]
+    assert all("Rosencrantz" not in json.dumps(line) for line in written)
+    assert all({"level", "timestamp"} <= line.keys() for line in written)
+
+
+def test_a_decision_line_says_what_was_decided_and_why(log_lines: LogLines, capsys: pytest.CaptureFixture[str]) -> None:
+    log_lines(RECORDS[0])
+    [line] = lines(capsys)
+    assert line["decision_id"] == "a-decision"
+    assert (line["rung"], line["source"], line["certified"]) == ("128", "classifier", True)
+    assert (line["meets_target"], line["reason"]) == (True, "because")
+    assert line["predicted_quality"] == RISING.quality[4]
+    assert line["milliseconds"] == 1.0
+
+
+def test_a_generation_line_says_what_was_used(log_lines: LogLines, capsys: pytest.CaptureFixture[str]) -> None:
+    log_lines(RECORDS[1])
+    [line] = lines(capsys)
+    assert (line["thinking_tokens"], line["budget"], line["finish"]) == (100, "128", "natural")
+    assert line["budget_violated"] is False
+
+
+def test_every_observer_is_told() -> None:
+    watching = [RecordingObserver(), RecordingObserver()]
+    tell = Observers(watching)
+    for record in RECORDS:
+        tell(record)
+    assert [observer.records for observer in watching] == [RECORDS, RECORDS]
+
+
+def test_decisions_are_counted_by_rung_and_source(metrics: Metrics, registry: CollectorRegistry) -> None:
+    for source in (DecisionSource.CLASSIFIER, DecisionSource.CACHE, DecisionSource.CACHE):
+        metrics(Decided(request_of(), decision_of(source=source), 0.002))
+    assert value(registry, "decisions_total", rung="128", source="cache") == 2
+    assert value(registry, "decisions_total", rung="128", source="classifier") == 1
+    assert value(registry, "decide_seconds_count") == 3
+    assert value(registry, "decide_seconds_sum") == pytest.approx(0.006)
+
+
+def test_decisions_that_promise_less_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics(Decided(request_of(), decision_of(), 0))
+    metrics(Decided(request_of(), decision_of(certificate=None), 0))
+    metrics(Decided(request_of(), decision_of(certificate=None, meets_target=False), 0))
+    assert value(registry, "uncertified_total") == 2
+    assert value(registry, "target_unmet_total") == 1
+
+
+def test_the_forecast_is_summed_beside_that_of_the_top_rung(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics(Decided(request_of(), decision_of(index=2), 0))
+    assert value(registry, "predicted_thinking_tokens_total") == RISING.tokens[2].mean
+    assert value(registry, "predicted_top_thinking_tokens_total") == RISING.tokens[-1].mean
+
+
+def test_a_fallback_does_not_look_like_a_saving(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics(Decided(request_of(), decision_of(score=None, source=DecisionSource.FALLBACK, certificate=None), 0))
+    assert value(registry, "predicted_thinking_tokens_total") == 0
+    assert value(registry, "predicted_top_thinking_tokens_total") == 0
+    assert value(registry, "decisions_total", rung="128", source="fallback") == 1
+
+
+def test_generations_are_counted_by_their_end(metrics: Metrics, registry: CollectorRegistry) -> None:
+    for finish in (FinishReason.FORCED, FinishReason.FORCED, FinishReason.TRUNCATED):
+        completion = completion_of(thinking_tokens=100, finish=finish)
+        metrics(Generated(request_of(), decision_of(), completion, 0.02, 0.5))
+    assert value(registry, "completions_total", finish="forced", enforcement="native") == 2
+    assert value(registry, "completions_total", finish="truncated", enforcement="native") == 1
+    assert value(registry, "thinking_tokens_sum") == 300
+    assert value(registry, "answer_tokens_total") == 6
+    assert value(registry, "first_token_seconds_sum") == pytest.approx(0.06)
+    assert value(registry, "generate_seconds_sum") == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(("used", "violations"), [(127, 0), (128, 0), (129, 1), (None, 0)])
+def test_thinking_beyond_the_budget_is_counted(
+    metrics: Metrics, registry: CollectorRegistry, used: int | None, violations: int
+) -> None:
+    metrics(Generated(request_of(), decision_of(), completion_of(thinking_tokens=used), 0.02, 0.5))
+    assert value(registry, "enforcement_violation_total") == violations
+
+
+def test_what_nobody_counted_does_not_pull_the_histogram_down(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics(Generated(request_of(), decision_of(), completion_of(thinking_tokens=None), 0.02, 0.5))
+    assert value(registry, "thinking_tokens_count") == 0
+
+
+def test_every_fallback_has_a_counter(metrics: Metrics, registry: CollectorRegistry) -> None:
+    for dependency in ("cache", "classifier", "backend", "outcomes", "cache"):
+        metrics(Degraded(dependency, "down"))
+    assert value(registry, "degraded_total", dependency="cache") == 2
+    assert value(registry, "degraded_total", dependency="outcomes") == 1
+
+
+def test_two_services_in_one_process_count_apart() -> None:
+    one, other = CollectorRegistry(), CollectorRegistry()
+    Metrics(one)(RECORDS[2])
+    Metrics(other)
+    assert other.get_sample_value("budget_router_degraded_total", {"dependency": "cache"}) is None

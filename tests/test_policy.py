@@ -1,0 +1,237 @@
+"""Laws of the decision rule."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from router.domain import (
+    BudgetLadder,
+    Certificate,
+    Choice,
+    MaxLoss,
+    MinQuality,
+    OnUnmet,
+    Options,
+    QualityTarget,
+    ReasoningBudget,
+    Score,
+)
+from router.errors import InvalidRequest, TargetUnmet
+from router.policy import NEAR_BEST, LatencyProfile, Policy
+from tests.fakes import CERTIFICATE, LADDER, LATENCY, RISING, forecast, policy_of, score_of
+
+TOP = len(LADDER) - 1
+NESTED = tuple(Certificate(alpha, 0.1, threshold, 500) for alpha, threshold in ((0.01, 0.0), (0.05, 0.04), (0.1, 0.2)))
+
+probability = st.floats(0, 1)
+targets = st.one_of(probability.map(MaxLoss), probability.map(MinQuality))
+seconds = st.none() | st.floats(0, 5)
+
+
+@st.composite
+def scores(draw: st.DrawFn) -> Score:
+    quality = draw(st.lists(probability, min_size=len(LADDER), max_size=len(LADDER)))
+    means = sorted(draw(st.lists(st.floats(0, 250), min_size=len(LADDER), max_size=len(LADDER))))
+    return Score(tuple(quality), tuple(map(forecast, means)))
+
+
+@st.composite
+def wishes(draw: st.DrawFn, target: st.SearchStrategy[QualityTarget] = targets) -> Options:
+    floor = draw(st.integers(0, 300))
+    ceiling = draw(st.none() | st.integers(floor, 400))
+    unmet = draw(st.sampled_from([OnUnmet.TOP_RUNG, OnUnmet.CHEAPEST_NEAR_BEST]))
+    return Options(draw(target), floor, ceiling, draw(seconds), unmet)
+
+
+def tokens(index: int) -> int:
+    cap = LADDER.rungs[index].tokens
+    assert cap is not None
+    return cap
+
+
+def choose(score: Score, options: Options, policy: Policy | None = None) -> Choice:
+    try:
+        return (policy or policy_of(certificates=NESTED)).choose(score, options)
+    except InvalidRequest:
+        assume(False)
+        raise
+
+
+@given(scores(), wishes())
+def test_the_rung_lies_within_floor_and_ceiling(score: Score, options: Options) -> None:
+    chosen = tokens(choose(score, options).index)
+    assert options.floor <= chosen
+    assert options.ceiling is None or chosen <= options.ceiling
+
+
+@given(scores(), wishes())
+def test_only_what_holds_the_deadline_meets_the_target(score: Score, options: Options) -> None:
+    choice = choose(score, options)
+    if choice.meets_target and options.max_latency is not None:
+        assert LATENCY.seconds(score.tokens[choice.index].p99) <= options.max_latency
+
+
+@given(scores(), probability)
+def test_a_relative_target_picks_the_smallest_rung_that_passes(score: Score, loss: float) -> None:
+    policy, options = policy_of(certificates=NESTED), Options(MaxLoss(loss))
+    choice, certificate = policy.choose(score, options), policy.certificate(MaxLoss(loss))
+    if certificate is None:
+        assert choice.index == TOP
+    else:
+        losses = [score.quality[TOP] - quality for quality in score.quality]
+        assert losses[choice.index] <= certificate.threshold
+        assert all(lost > certificate.threshold for lost in losses[: choice.index])
+
+
+@given(scores(), probability)
+def test_an_absolute_target_picks_the_smallest_rung_that_reaches_it(score: Score, wanted: float) -> None:
+    choice = policy_of().choose(score, Options(MinQuality(wanted)))
+    assert choice.meets_target == (max(score.quality) >= wanted)
+    if choice.meets_target:
+        assert score.quality[choice.index] >= wanted
+        assert all(quality < wanted for quality in score.quality[: choice.index])
+
+
+@given(scores(), wishes(probability.map(MaxLoss)), probability, probability)
+def test_more_loss_allowed_never_costs_a_larger_rung(score: Score, options: Options, one: float, other: float) -> None:
+    options = replace(options, on_unmet=OnUnmet.TOP_RUNG)
+    strict = choose(score, replace(options, target=MaxLoss(min(one, other))))
+    loose = choose(score, replace(options, target=MaxLoss(max(one, other))))
+    assert loose.index <= strict.index
+
+
+@given(scores(), probability, probability)
+def test_more_quality_wanted_never_gets_a_smaller_rung(score: Score, one: float, other: float) -> None:
+    modest = choose(score, Options(MinQuality(min(one, other))))
+    demanding = choose(score, Options(MinQuality(max(one, other))))
+    assert modest.index <= demanding.index
+
+
+@given(scores(), wishes(probability.map(MaxLoss)))
+def test_only_the_unconstrained_choice_is_certified(score: Score, options: Options) -> None:
+    choice = choose(score, options)
+    if choice.certificate is not None:
+        assert choice.index == choose(score, Options(options.target)).index
+
+
+@given(scores(), wishes())
+def test_what_is_certified_meets_the_target_and_loses_no_more_than_asked(score: Score, options: Options) -> None:
+    choice = choose(score, options)
+    if choice.certificate is not None:
+        assert choice.meets_target
+        assert isinstance(options.target, MaxLoss)
+        assert choice.certificate.alpha <= options.target.value
+
+
+@given(scores(), wishes())
+def test_every_choice_says_why(score: Score, options: Options) -> None:
+    assert choose(score, options).reason
+
+
+@given(scores(), wishes())
+def test_the_same_question_gets_the_same_answer(score: Score, options: Options) -> None:
+    assert choose(score, options) == choose(score, options)
+
+
+def test_of_equally_good_rungs_the_cheapest_is_picked() -> None:
+    flat = score_of(*[0.5] * len(LADDER))
+    assert policy_of().choose(flat, Options(MaxLoss(0.05))).index == 0
+    assert policy_of().choose(flat, Options(MinQuality(0.5))).index == 0
+
+
+def test_a_loss_equal_to_the_threshold_passes() -> None:
+    certificate = replace(CERTIFICATE, threshold=0.25)
+    score = score_of(0.25, 0.5, 0.5, 0.5, 0.5, 0.75)
+    assert policy_of(certificates=[certificate]).choose(score, Options(MaxLoss(0.05))).index == 1
+
+
+def test_a_relative_target_is_certified() -> None:
+    choice = policy_of().choose(RISING, Options(MaxLoss(0.05)))
+    assert (choice.index, choice.meets_target, choice.certificate) == (4, True, CERTIFICATE)
+
+
+@pytest.mark.parametrize("certificates", [(), (CERTIFICATE,)])
+def test_without_a_certificate_for_the_target_the_top_rung_is_picked(certificates: tuple[Certificate, ...]) -> None:
+    choice = policy_of(certificates=certificates).choose(score_of(*[0.9] * len(LADDER)), Options(MaxLoss(0.04)))
+    assert (choice.index, choice.meets_target, choice.certificate) == (TOP, True, None)
+
+
+def test_without_a_certificate_a_rung_below_the_top_claims_nothing() -> None:
+    choice = policy_of(certificates=()).choose(RISING, Options(MaxLoss(0.05), ceiling=100))
+    assert (choice.index, choice.meets_target, choice.certificate) == (3, False, None)
+
+
+def test_the_loosest_certificate_within_the_target_is_used() -> None:
+    policy = policy_of(certificates=NESTED)
+    assert policy.certificate(MaxLoss(0.07)) == NESTED[1]
+    assert policy.certificate(MaxLoss(1.0)) == NESTED[2]
+    assert policy.certificate(MaxLoss(0.0)) is None
+
+
+def test_a_floor_moves_the_choice_up_and_takes_the_certificate() -> None:
+    choice = policy_of().choose(RISING, Options(MaxLoss(0.05), floor=200))
+    assert (choice.index, choice.meets_target, choice.certificate) == (5, True, None)
+
+
+def test_a_ceiling_that_changes_nothing_leaves_the_certificate() -> None:
+    assert policy_of().choose(RISING, Options(MaxLoss(0.05), ceiling=128)).certificate == CERTIFICATE
+
+
+def test_an_absolute_target_is_never_certified() -> None:
+    assert policy_of().choose(RISING, Options(MinQuality(0.1))).certificate is None
+
+
+@pytest.mark.parametrize(("floor", "ceiling"), [(257, None), (17, 31), (129, 255)])
+def test_bounds_that_leave_no_rung_are_refused(floor: int, ceiling: int | None) -> None:
+    with pytest.raises(InvalidRequest, match=r"options\.max_thinking_tokens"):
+        policy_of().choose(RISING, Options(MaxLoss(0.05), floor, ceiling))
+
+
+def test_a_ladder_of_named_efforts_has_no_bounds_to_break() -> None:
+    ladder = BudgetLadder((ReasoningBudget("low", None), ReasoningBudget("high", None)))
+    assert policy_of(ladder).within_bounds(Options(MaxLoss(0.05))) == [0, 1]
+
+
+@pytest.mark.parametrize("target", [MaxLoss(0.05), MinQuality(0.95)])
+def test_reject_refuses_what_is_not_met(target: QualityTarget) -> None:
+    with pytest.raises(TargetUnmet):
+        policy_of().choose(RISING, Options(target, ceiling=100, on_unmet=OnUnmet.REJECT))
+
+
+def test_reject_lets_pass_what_is_met() -> None:
+    assert policy_of().choose(RISING, Options(MaxLoss(0.05), on_unmet=OnUnmet.REJECT)).meets_target
+
+
+def test_by_default_an_unmet_target_gets_the_top_rung_allowed() -> None:
+    choice = policy_of().choose(RISING, Options(MinQuality(0.95), ceiling=100))
+    assert (choice.index, choice.meets_target) == (3, False)
+
+
+def test_a_hopeless_prompt_can_be_answered_cheaply() -> None:
+    hopeless = score_of(0.01, 0.04, 0.05, 0.06, 0.07, 0.08)
+    choice = policy_of().choose(hopeless, Options(MinQuality(0.5), on_unmet=OnUnmet.CHEAPEST_NEAR_BEST))
+    assert (choice.index, choice.meets_target) == (1, False)
+    assert hopeless.quality[choice.index] >= max(hopeless.quality) - NEAR_BEST
+
+
+def test_a_deadline_drops_slow_rungs() -> None:
+    limit = LATENCY.seconds(RISING.tokens[3].p99)
+    choice = policy_of().choose(RISING, Options(MaxLoss(0.05), max_latency=limit))
+    assert (choice.index, choice.meets_target, choice.certificate) == (3, False, None)
+
+
+@pytest.mark.parametrize("unmet", [OnUnmet.TOP_RUNG, OnUnmet.CHEAPEST_NEAR_BEST])
+def test_a_deadline_that_no_rung_holds_gets_the_cheapest_allowed(unmet: OnUnmet) -> None:
+    choice = policy_of().choose(RISING, Options(MaxLoss(0.05), floor=10, max_latency=0.0, on_unmet=unmet))
+    assert (choice.index, choice.meets_target, choice.certificate) == (1, False, None)
+
+
+def test_a_deadline_that_no_rung_holds_can_be_refused() -> None:
+    with pytest.raises(TargetUnmet, match="deadline"):
+        policy_of().choose(RISING, Options(MaxLoss(0.05), max_latency=0.0, on_unmet=OnUnmet.REJECT))
+
+
+def test_latency_is_first_token_plus_every_token() -> None:
+    assert LatencyProfile(0.5, 0.01, 20).seconds(80) == pytest.approx(1.5)

@@ -1,0 +1,425 @@
+"""The path of a request, and what happens on it when something fails."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from router.domain import (
+    Completion,
+    ContentDelta,
+    Decided,
+    Decision,
+    DecisionSource,
+    Degraded,
+    Generated,
+    GenerationEvent,
+    LabelSource,
+    MaxLoss,
+    MinQuality,
+    OnUnmet,
+    Options,
+    Outcome,
+    Prompt,
+    ReasoningDelta,
+    RouteRequest,
+    Sampling,
+    Score,
+)
+from router.errors import (
+    BackendError,
+    BackendUnavailable,
+    InvalidRequest,
+    NotFound,
+    OutcomeLogError,
+    TargetUnmet,
+)
+from router.routing import TRIES, BudgetRouter
+from tests.fakes import (
+    ANSWER,
+    LADDER,
+    MODEL,
+    RISING,
+    THINKING,
+    UNAVAILABLE,
+    DictCache,
+    FakeBackend,
+    FakeClassifier,
+    Hang,
+    ListLog,
+    RecordingObserver,
+    completion_of,
+    request_of,
+    router_of,
+    score_of,
+    until,
+)
+
+TOP = len(LADDER) - 1
+Event = Decision | GenerationEvent
+
+
+async def events_of(router: BudgetRouter, request: RouteRequest | None = None) -> list[Event]:
+    return [event async for event in router.generate(request or request_of(), Sampling())]
+
+
+def asking(**options: object) -> RouteRequest:
+    """A request for at most 5 % loss with these options on top."""
+    return request_of(options=replace(Options(MaxLoss(0.05)), **options))  # type: ignore[arg-type]
+
+
+async def test_a_fresh_prompt_is_scored_by_the_classifier() -> None:
+    decision = await router_of().decide(request_of())
+    assert decision.source is DecisionSource.CLASSIFIER
+    assert decision.score == RISING
+    assert decision.rung == LADDER.rungs[4]
+
+
+async def test_a_known_prompt_comes_from_the_cache() -> None:
+    classifier = FakeClassifier()
+    router = router_of(classifier=classifier)
+    first, second = await router.decide(request_of()), await router.decide(request_of())
+    assert second.source is DecisionSource.CACHE
+    assert second.choice == first.choice
+    assert len(classifier.asked) == 1
+
+
+async def test_one_cached_score_serves_every_target() -> None:
+    classifier = FakeClassifier()
+    router = router_of(classifier=classifier)
+    await router.decide(request_of())
+    cheap = await router.decide(request_of(options=Options(MinQuality(0.3))))
+    assert (cheap.source, cheap.choice.index) == (DecisionSource.CACHE, 1)
+
+
+async def test_tenants_do_not_share_scores() -> None:
+    router = router_of(tenants=frozenset({"a", "b"}))
+    await router.decide(request_of(tenant="a"))
+    assert (await router.decide(request_of(tenant="b"))).source is DecisionSource.CLASSIFIER
+
+
+async def test_every_decision_has_an_id_of_its_own() -> None:
+    router = router_of()
+    ids = {(await router.decide(request_of())).id for _ in range(10)}
+    assert len(ids) == 10
+
+
+async def test_a_batch_keeps_its_order_and_is_scored_in_one_go() -> None:
+    def by_length(prompt: Prompt) -> Score:
+        return score_of(*[len(prompt.text) / 10] * len(LADDER))
+
+    classifier = FakeClassifier(by_length)
+    texts = ["a", "bbb", "cc", "dddd"]
+    decisions = await router_of(classifier=classifier).decide_batch([request_of(text) for text in texts])
+    assert [d.predicted_quality for d in decisions] == [len(text) / 10 for text in texts]
+    assert [len(asked) for asked in classifier.asked] == [len(texts)]
+
+
+async def test_twins_in_a_batch_are_scored_once() -> None:
+    classifier = FakeClassifier()
+    await router_of(classifier=classifier).decide_batch([request_of("same"), request_of("same")])
+    assert [len(asked) for asked in classifier.asked] == [1]
+
+
+async def test_a_batch_mixes_named_cached_and_fresh() -> None:
+    router = router_of()
+    await router.decide(request_of("known"))
+    decisions = await router.decide_batch([request_of("fresh"), asking(rung="0"), request_of("known")])
+    assert [d.source for d in decisions] == [
+        DecisionSource.CLASSIFIER,
+        DecisionSource.OVERRIDE,
+        DecisionSource.CACHE,
+    ]
+
+
+async def test_an_empty_batch_is_no_work() -> None:
+    assert await router_of().decide_batch([]) == []
+
+
+async def test_every_decision_is_logged_and_observed() -> None:
+    log, observer = ListLog(), RecordingObserver()
+    decision = await router_of(log=log, observer=observer).decide(request_of())
+    assert log.decided == [("default", decision)]
+    [record] = observer.of(Decided)
+    assert record.decision == decision
+    assert record.seconds > 0
+
+
+async def test_a_named_rung_is_used_without_asking_the_classifier() -> None:
+    classifier = FakeClassifier()
+    decision = await router_of(classifier=classifier).decide(asking(rung="16"))
+    assert (decision.source, decision.rung.name, decision.score) == (DecisionSource.OVERRIDE, "16", None)
+    assert not classifier.asked
+
+
+@pytest.mark.parametrize(("rung", "meets"), [("16", False), ("256", True)])
+async def test_of_a_named_rung_only_the_top_claims_the_target(rung: str, meets: bool) -> None:
+    choice = (await router_of().decide(asking(rung=rung))).choice
+    assert (choice.meets_target, choice.certificate) == (meets, None)
+
+
+async def test_an_unknown_rung_is_refused() -> None:
+    with pytest.raises(NotFound) as caught:
+        await router_of().decide(asking(rung="17"))
+    assert caught.value.field == "options.rung"
+
+
+@pytest.mark.parametrize("bounds", [{"floor": 32}, {"ceiling": 15}])
+async def test_a_named_rung_outside_the_bounds_is_refused(bounds: dict[str, int]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await router_of().decide(asking(rung="16", **bounds))
+    assert caught.value.field == "options.rung"
+
+
+async def test_bounds_without_a_rung_are_refused() -> None:
+    with pytest.raises(InvalidRequest):
+        await router_of().decide(asking(floor=17, ceiling=31))
+
+
+async def test_an_unknown_tenant_is_refused() -> None:
+    with pytest.raises(NotFound) as caught:
+        await router_of().decide(request_of(tenant="stranger"))
+    assert caught.value.field == "tenant"
+
+
+async def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(NotFound) as caught:
+        await router_of().decide(request_of(model="another"))
+    assert caught.value.field == "model"
+
+
+@pytest.mark.parametrize("model", ["", MODEL])
+async def test_the_served_model_may_be_named_or_not(model: str) -> None:
+    assert await router_of().decide(request_of(model=model))
+
+
+async def test_one_bad_request_refuses_the_batch_before_any_work() -> None:
+    classifier, log = FakeClassifier(), ListLog()
+    router = router_of(classifier=classifier, log=log)
+    with pytest.raises(NotFound):
+        await router.decide_batch([request_of(), request_of(tenant="stranger")])
+    assert not classifier.asked
+    assert not log.decided
+
+
+async def test_an_unmet_target_can_be_refused() -> None:
+    with pytest.raises(TargetUnmet):
+        await router_of().decide(request_of(options=Options(MinQuality(0.99), on_unmet=OnUnmet.REJECT)))
+
+
+async def test_a_conversation_keeps_its_rung() -> None:
+    router = router_of(classifier=FakeClassifier(lambda p: RISING if p.text == "first" else score_of(*[0.5] * 6)))
+    options = Options(MaxLoss(0.05), conversation_id="c")
+    first = await router.decide(request_of("first", options=options))
+    second = await router.decide(request_of("second", options=options))
+    assert (second.source, second.rung) == (DecisionSource.PINNED, first.rung)
+    assert second.choice.certificate is None
+
+
+async def test_conversations_of_two_tenants_are_two() -> None:
+    router = router_of(tenants=frozenset({"a", "b"}))
+    options = Options(MaxLoss(0.05), conversation_id="c")
+    await router.decide(request_of(options=options, tenant="a"))
+    assert (await router.decide(request_of(options=options, tenant="b"))).source is DecisionSource.CLASSIFIER
+
+
+async def test_a_pin_outside_the_bounds_is_chosen_anew() -> None:
+    router = router_of()
+    await router.decide(asking(conversation_id="c"))
+    decision = await router.decide(asking(conversation_id="c", ceiling=64))
+    assert decision.source is DecisionSource.CACHE
+    assert decision.rung.tokens == 64
+
+
+async def test_a_named_rung_wins_over_the_pin() -> None:
+    router = router_of()
+    await router.decide(asking(conversation_id="c"))
+    assert (await router.decide(asking(conversation_id="c", rung="0"))).source is DecisionSource.OVERRIDE
+
+
+async def test_requests_without_a_conversation_are_not_pinned() -> None:
+    router = router_of()
+    await router.decide(asking(conversation_id=""))
+    assert (await router.decide(asking(conversation_id=""))).source is DecisionSource.CACHE
+
+
+async def test_a_cache_that_is_down_is_a_miss() -> None:
+    observer = RecordingObserver()
+    router = router_of(cache=DictCache(failing=True), observer=observer)
+    decisions = [await router.decide(request_of()) for _ in range(2)]
+    assert [d.source for d in decisions] == [DecisionSource.CLASSIFIER] * 2
+    assert {d.dependency for d in observer.of(Degraded)} == {"cache"}
+
+
+async def test_a_cache_that_comes_back_is_used_again() -> None:
+    cache = DictCache(failing=True)
+    router = router_of(cache=cache)
+    await router.decide(request_of())
+    cache.failing = False
+    await router.decide(request_of())
+    assert (await router.decide(request_of())).source is DecisionSource.CACHE
+
+
+async def test_a_classifier_that_is_down_gets_the_top_rung_and_says_so() -> None:
+    observer = RecordingObserver()
+    decision = await router_of(classifier=FakeClassifier(failing=True), observer=observer).decide(request_of())
+    assert (decision.source, decision.choice.index, decision.score) == (DecisionSource.FALLBACK, TOP, None)
+    assert decision.choice.certificate is None
+    assert [d.dependency for d in observer.of(Degraded)] == ["classifier"]
+
+
+async def test_the_fallback_stays_below_the_ceiling() -> None:
+    decision = await router_of(classifier=FakeClassifier(failing=True)).decide(asking(ceiling=100))
+    assert (decision.rung.tokens, decision.choice.meets_target) == (64, False)
+
+
+async def test_a_fallback_is_never_cached() -> None:
+    classifier, cache = FakeClassifier(failing=True), DictCache()
+    router = router_of(classifier=classifier, cache=cache)
+    await router.decide(request_of())
+    assert not cache.scores
+    classifier.failing = False
+    assert (await router.decide(request_of())).source is DecisionSource.CLASSIFIER
+
+
+async def test_a_fallback_does_not_bind_its_conversation() -> None:
+    classifier = FakeClassifier(failing=True)
+    router = router_of(classifier=classifier)
+    await router.decide(asking(conversation_id="c"))
+    classifier.failing = False
+    assert (await router.decide(asking(conversation_id="c"))).source is DecisionSource.CLASSIFIER
+
+
+async def test_a_classifier_that_is_down_does_not_touch_cached_prompts() -> None:
+    classifier = FakeClassifier()
+    router = router_of(classifier=classifier)
+    await router.decide(request_of("known"))
+    classifier.failing = True
+    known, fresh = await router.decide_batch([request_of("known"), request_of("fresh")])
+    assert (known.source, fresh.source) == (DecisionSource.CACHE, DecisionSource.FALLBACK)
+
+
+async def test_a_generation_is_the_decision_then_deltas_then_the_completion() -> None:
+    events = await events_of(router_of())
+    assert isinstance(events[0], Decision)
+    assert events[1:-1] == [*map(ReasoningDelta, THINKING), *map(ContentDelta, ANSWER)]
+    assert isinstance(events[-1], Completion)
+
+
+async def test_the_backend_gets_the_rung_the_floor_and_the_sampling() -> None:
+    backend = FakeBackend()
+    sampling = Sampling(temperature=0.5, max_answer_tokens=9, seed=3)
+    async for _ in router_of(backend=backend).generate(asking(floor=20), sampling):
+        pass
+    [asked] = backend.asked
+    assert (asked.prompt, asked.budget, asked.floor) == (Prompt.of("2 + 2 ="), LADDER.rungs[4], 20)
+    assert asked.sampling == sampling
+
+
+async def test_a_generation_is_logged_and_observed_once_it_ends() -> None:
+    log, observer = ListLog(), RecordingObserver()
+    decision, *_, completion = await events_of(router_of(log=log, observer=observer))
+    assert log.completed == [("default", decision, completion)]
+    [record] = observer.of(Generated)
+    assert (record.decision, record.completion) == (decision, completion)
+    assert 0 < record.first_token_seconds <= record.seconds
+
+
+@pytest.mark.parametrize("failures", range(1, TRIES))
+async def test_before_the_first_token_the_backend_is_tried_again(failures: int) -> None:
+    backend, observer = FakeBackend(*[[UNAVAILABLE]] * failures, [completion_of()]), RecordingObserver()
+    events = await events_of(router_of(backend=backend, observer=observer))
+    assert isinstance(events[-1], Completion)
+    assert len(backend.asked) == failures + 1
+    assert [d.dependency for d in observer.of(Degraded)] == ["backend"] * failures
+
+
+async def test_a_backend_that_stays_down_is_an_error_after_a_few_tries() -> None:
+    backend = FakeBackend([UNAVAILABLE])
+    with pytest.raises(BackendUnavailable):
+        await events_of(router_of(backend=backend))
+    assert len(backend.asked) == TRIES
+
+
+async def test_after_the_first_token_the_backend_is_never_tried_again() -> None:
+    backend = FakeBackend([ReasoningDelta("so"), UNAVAILABLE])
+    with pytest.raises(BackendUnavailable):
+        await events_of(router_of(backend=backend))
+    assert len(backend.asked) == 1
+
+
+@pytest.mark.parametrize("error", [BackendError("nonsense"), InvalidRequest("messages", "too long")])
+async def test_what_another_try_can_not_mend_is_not_tried_again(error: Exception) -> None:
+    backend = FakeBackend([error])
+    with pytest.raises(type(error)):
+        await events_of(router_of(backend=backend))
+    assert len(backend.asked) == 1
+
+
+async def test_a_failed_generation_is_not_logged_as_complete() -> None:
+    log = ListLog()
+    with pytest.raises(BackendUnavailable):
+        await events_of(router_of(backend=FakeBackend([ReasoningDelta("so"), UNAVAILABLE]), log=log))
+    assert log.decided
+    assert not log.completed
+
+
+async def reach_the_first_token(stream: AsyncGenerator[Event]) -> None:
+    assert isinstance(await anext(stream), Decision)
+    assert isinstance(await anext(stream), ReasoningDelta)
+
+
+async def test_closing_the_generation_closes_the_backends_stream() -> None:
+    backend = FakeBackend()
+    async with aclosing(router_of(backend=backend).generate(request_of(), Sampling())) as stream:
+        await reach_the_first_token(stream)
+        assert backend.open == 1
+    assert (backend.open, backend.cancelled) == (0, 1)
+
+
+async def test_cancelling_a_generation_that_waits_closes_the_backends_stream() -> None:
+    backend = FakeBackend([ReasoningDelta("so"), Hang()])
+    task = asyncio.create_task(events_of(router_of(backend=backend)))
+    await until(lambda: backend.open)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (backend.open, backend.cancelled) == (0, 1)
+
+
+async def test_cancelling_between_two_tries_ends_them() -> None:
+    backend, observer = FakeBackend([UNAVAILABLE]), RecordingObserver()
+    task = asyncio.create_task(events_of(router_of(backend=backend, observer=observer)))
+    await until(lambda: observer.of(Degraded))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(backend.asked) < TRIES
+
+
+async def test_a_generation_left_at_its_decision_never_reaches_the_backend() -> None:
+    backend = FakeBackend()
+    async with aclosing(router_of(backend=backend).generate(request_of(), Sampling())) as stream:
+        await anext(stream)
+    assert not backend.asked
+
+
+async def test_an_outcome_reaches_the_log() -> None:
+    log = ListLog()
+    router = router_of(log=log)
+    outcome = Outcome((await router.decide(request_of())).id, 1.0, LabelSource.VERIFIER)
+    await router.report(outcome)
+    assert log.outcomes == [outcome]
+
+
+async def test_an_outcome_of_an_unknown_decision_is_refused() -> None:
+    with pytest.raises(NotFound) as caught:
+        await router_of().report(Outcome("no-such", 1.0, LabelSource.USER))
+    assert caught.value.field == "decision_id"
+
+
+async def test_an_outcome_that_can_not_be_kept_is_an_error() -> None:
+    with pytest.raises(OutcomeLogError):
+        await router_of(log=ListLog(failing=True)).report(Outcome("any", 1.0, LabelSource.USER))

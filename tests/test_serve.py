@@ -1,0 +1,351 @@
+"""The real process: `python -m router serve`, its signals, its exit codes, and what it writes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from router.errors import RemoteError
+from router.rpc.client import Client, Told, Wishes
+from tests.conftest import MODELS, Valkey, free_port
+
+START_SECONDS = 10.0
+"""A bound on nonsense; the figure itself belongs to the benchmarks."""
+
+SECRET = "Solve the following multiplication: 987654321 * 3."
+
+
+class Server:
+    """A service as a process of its own, on a free port, in a directory of its own."""
+
+    def __init__(self, directory: Path, *arguments: str, **settings: str) -> None:
+        self.log = directory / "stdout"
+        started = time.monotonic()
+        with self.log.open("w") as out:
+            self.process = subprocess.Popen(
+                command("--listen", "127.0.0.1:0", *arguments),
+                stdout=out,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=directory,
+                env=environment(**settings),
+            )
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        self.start_seconds = time.monotonic() - started
+        assert "listening on" in line, line + self.process.stderr.read()
+        self.address = line.split()[-1]
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def close(self) -> None:
+        """Make sure that it is gone."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def lines(self) -> list[Told]:
+        """What it logged; every line is JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "router", "serve", *arguments]
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """This process's environment with these settings and no others."""
+    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith("BUDGET_ROUTER_")}
+    root = str(Path(__file__).parents[1])
+    return kept | {"PYTHONPATH": root} | {f"BUDGET_ROUTER_{k.upper()}": v for k, v in settings.items()}
+
+
+def refused(directory: Path, *arguments: str, **settings: str) -> str:
+    """The one line of a service that must not start, and must say why with exit code 2."""
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, cwd=directory, env=environment(**settings), timeout=60
+    )
+    assert done.returncode == 2, done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("budget-router: ")
+    return line
+
+
+@contextmanager
+def running(directory: Path, *arguments: str, **settings: str) -> Iterator[Server]:
+    server = Server(directory, *arguments, **settings)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def connected(server: Server) -> Iterator[Client]:
+    client = Client(server.address, timeout=30)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One service for the tests that do not stop it."""
+    with running(tmp_path_factory.mktemp("serve")) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    """A client of `server`."""
+    with connected(server) as client:
+        yield client
+
+
+def test_it_serves_on_embedded_defaults(server: Server, client: Client) -> None:
+    assert client.serving()
+    assert client.decide("2 + 2 =")["forecasts"]
+    assert list(client.generate("2 + 2 =", Wishes(rung="0")))[-1]["completion"]["thinking_tokens"] == 0
+    assert server.start_seconds < START_SECONDS
+
+
+def test_an_outcome_survives_in_the_log(server: Server, client: Client) -> None:
+    decision = client.decide("3 + 3 =")
+    client.report(decision["decision_id"], 1.0, "verifier")
+    client.report(decision["decision_id"], 0.0, "judge")
+
+
+def test_log_lines_are_json_and_hold_no_prompt(server: Server, client: Client) -> None:
+    decision = client.decide(SECRET)
+    events = list(client.generate(SECRET, Wishes(rung=decision["rung"])))
+    with pytest.raises(RemoteError):
+        client.decide(SECRET, Wishes(rung=SECRET))
+    lines = server.lines()
+    decided = [line for line in lines if line.get("decision_id") == decision["decision_id"]]
+    assert [line["event"] for line in decided] == ["decided"]
+    assert decided[0]["rung"] == decision["rung"]
+    assert any(
+        line["event"] == "generated" and line["decision_id"] == events[0]["decision"]["decision_id"] for line in lines
+    )
+    written = server.log.read_text()
+    assert "987654321" not in written and "multiplication" not in written
+    thought = "".join(event.get("reasoning", "") + event.get("content", "") for event in events)
+    assert len(thought) < 8 or thought not in written
+
+
+def test_a_second_server_on_its_port_is_refused(server: Server, tmp_path: Path) -> None:
+    assert server.address in refused(tmp_path, "--listen", server.address)
+
+
+def test_sigterm_drains_a_stream_under_way(tmp_path: Path) -> None:
+    with running(tmp_path) as server, connected(server) as client:
+        events = client.generate("2 + 2 =", Wishes(rung="256", floor=200))
+        assert "decision" in next(events)
+        server.process.terminate()
+        seen = list(events)
+        assert seen[-1]["completion"]["thinking_tokens"] >= 200
+        assert server.process.wait(30) == 0
+        with pytest.raises(RemoteError) as caught:
+            client.decide("2 + 2 =")
+        assert caught.value.code == "UNAVAILABLE"
+        assert server.lines()[-1]["event"] == "draining" or any(line["event"] == "draining" for line in server.lines())
+
+
+def test_new_calls_are_refused_while_draining(tmp_path: Path) -> None:
+    with running(tmp_path) as server, connected(server) as client:
+        events = client.generate("2 + 2 =", Wishes(rung="256", floor=250))
+        assert "decision" in next(events)
+        ended = threading.Thread(target=list, args=(events,))
+        ended.start()
+        server.process.terminate()
+        codes = set()
+        while server.process.poll() is None:
+            with connected(server) as late:
+                try:
+                    late.decide("2 + 2 =")
+                except RemoteError as error:
+                    codes.add(error.code)
+        ended.join()
+        assert codes == {"UNAVAILABLE"}
+        assert server.process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_an_idle_server_ends_at_once_with_exit_code_0(tmp_path: Path, number: signal.Signals) -> None:
+    with running(tmp_path) as server:
+        started = time.monotonic()
+        server.process.send_signal(number)
+        assert server.process.wait(30) == 0
+        assert time.monotonic() - started < 10
+        assert server.process.stderr is not None and server.process.stderr.read() == ""
+
+
+def test_decisions_survive_a_restart(tmp_path: Path) -> None:
+    with running(tmp_path) as server, connected(server) as client:
+        decision = client.decide("2 + 2 =")
+        assert server.stop() == 0
+    with running(tmp_path) as server, connected(server) as client:
+        client.report(decision["decision_id"], 1.0, "user")
+
+
+def test_the_prometheus_endpoint_counts_decisions(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with running(tmp_path, "--metrics-listen", address) as server, connected(server) as client:
+        for _ in range(3):
+            rung = client.decide("2 + 2 =")["rung"]
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as response:
+            text = response.read().decode()
+    assert f'budget_router_decisions_total{{rung="{rung}",source="classifier"}} 1.0' in text
+    assert f'budget_router_decisions_total{{rung="{rung}",source="cache"}} 2.0' in text
+
+
+def test_a_metrics_port_in_use_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        line = refused(tmp_path, "--listen", "127.0.0.1:0", "--metrics-listen", address)
+    assert "METRICS_LISTEN" in line
+
+
+@pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:99999", "127.0.0.1:http", "300.1.1.1:0", ""])
+def test_an_address_that_is_none_is_refused(tmp_path: Path, listen: str) -> None:
+    assert "listen" in refused(tmp_path, "--listen", listen).lower()
+
+
+def copied(directory: Path) -> Path:
+    """A copy of the shipped bundle to spoil."""
+    bundle = directory / "bundle"
+    bundle.mkdir()
+    for file in (MODELS / "pocket-router").iterdir():
+        (bundle / file.name).write_bytes(file.read_bytes())
+    return bundle
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "parity.json"])
+@pytest.mark.parametrize("spoil", [lambda data: None, lambda data: b"", lambda data: data[:-9]], ids=["no", "empty", "cut"])
+def test_a_malformed_bundle_is_refused(tmp_path: Path, name: str, spoil: object) -> None:
+    bundle = copied(tmp_path)
+    assert callable(spoil)
+    spoiled = spoil((bundle / name).read_bytes())
+    (bundle / name).unlink()
+    if spoiled is not None:
+        (bundle / name).write_bytes(spoiled)
+    assert name in refused(tmp_path, artifact=str(bundle))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_a_malformed_embedded_model_is_refused(tmp_path: Path, name: str) -> None:
+    model = tmp_path / "pocket"
+    model.mkdir()
+    for file in (MODELS / "pocket").iterdir():
+        (model / file.name).write_bytes(b"nonsense" if file.name == name else file.read_bytes())
+    assert "pocket reasoner" in refused(tmp_path, pocket_model=str(model))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"LISTNE": "127.0.0.1:0"}, "BUDGET_ROUTER_LISTEN"),
+        ({"MAX_LOSS": "2"}, "BUDGET_ROUTER_MAX_LOSS"),
+        ({"MAX_LOSS": "much"}, "BUDGET_ROUTER_MAX_LOSS"),
+        ({"BACKEND": "abacus"}, "BUDGET_ROUTER_BACKEND"),
+        ({"BACKEND": "vllm"}, "BUDGET_ROUTER_BACKEND_URL"),
+        ({"REDIS_URL": "redis://127.0.0.1:1"}, "BUDGET_ROUTER_CACHE_SECRET"),
+        ({"REDIS_URL": "http://127.0.0.1:1", "CACHE_SECRET": "x"}, "Redis URL"),
+        ({"TENANTS": "default"}, "BUDGET_ROUTER_TENANTS"),
+        ({"OUTCOMES": "/proc/nowhere/outcomes.sqlite"}, "/proc/nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_wrong_settings_are_refused_by_name(tmp_path: Path, settings: dict[str, str], said: str) -> None:
+    assert said in refused(tmp_path, "--listen", "127.0.0.1:0", **settings)
+
+
+def test_serving_loads_nothing_of_training() -> None:
+    code = "import sys; import router.app; print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(), timeout=60
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"sklearn", "skl2onnx", "torch", "reasoning_gym", "onnx", "pyarrow", "scipy", "training"}
+
+
+def test_a_second_process_answers_from_the_first_ones_cache(tmp_path: Path, valkey: Valkey) -> None:
+    shared = {"redis_url": valkey.url, "cache_secret": "shared", "redis_timeout": "1"}
+    directories = [tmp_path / name for name in ("first", "second", "other secret")]
+    for directory in directories:
+        directory.mkdir()
+    with running(directories[0], **shared) as server, connected(server) as client:
+        scored = client.decide(SECRET)
+        assert server.stop() == 0
+    with running(directories[1], **shared) as server, connected(server) as client:
+        remembered = client.decide(SECRET)
+    with running(directories[2], **shared | {"cache_secret": "other"}) as server, connected(server) as client:
+        unrelated = client.decide(SECRET)
+    assert scored["source"] == unrelated["source"] == "DECISION_SOURCE_CLASSIFIER"
+    assert remembered["source"] == "DECISION_SOURCE_CACHE"
+    assert remembered["forecasts"] == scored["forecasts"]
+
+
+def test_when_valkey_dies_every_request_still_succeeds(tmp_path: Path, valkey: Valkey) -> None:
+    (tmp_path / "serve").mkdir()
+    settings = {"redis_url": valkey.url, "cache_secret": "shared", "redis_timeout": "0.2"}
+    with running(tmp_path / "serve", **settings) as server, connected(server) as client:
+        for i in range(20):
+            assert client.decide(f"before {i}")["source"] == "DECISION_SOURCE_CLASSIFIER"
+        valkey.kill()
+        for i in range(20):
+            assert client.decide(f"after {i}")["source"] == "DECISION_SOURCE_CLASSIFIER"
+            assert client.decide(f"before {i}")["source"] == "DECISION_SOURCE_CACHE"
+        assert "completion" in list(client.generate("after the end", Wishes(rung="0")))[-1]
+        assert client.serving()
+        valkey.start()
+        assert client.decide("after the return")["forecasts"]
+        assert server.stop() == 0
+        degraded = [line for line in server.lines() if line["event"] == "degraded"]
+    assert degraded and {line["dependency"] for line in degraded} == {"cache"}
+
+
+def test_a_valkey_that_hangs_delays_no_one_for_long(tmp_path: Path, valkey: Valkey) -> None:
+    (tmp_path / "serve").mkdir()
+    settings = {"redis_url": valkey.url, "cache_secret": "shared", "redis_timeout": "0.05"}
+    with running(tmp_path / "serve", **settings) as server, connected(server) as client:
+        client.decide("a first")
+        valkey.pause()
+        started = time.monotonic()
+        for i in range(10):
+            assert client.decide(f"paused {i}")["forecasts"]
+        assert time.monotonic() - started < 10
+        valkey.resume()
+
+
+def test_prompt_text_never_enters_valkey(tmp_path: Path, valkey: Valkey) -> None:
+    (tmp_path / "serve").mkdir()
+    settings = {"redis_url": valkey.url, "cache_secret": "shared", "redis_timeout": "1"}
+    with running(tmp_path / "serve", **settings) as server, connected(server) as client:
+        client.decide(SECRET)
+        assert server.stop() == 0
+    with socket.create_connection(("127.0.0.1", valkey.port), timeout=10) as connection:
+        connection.sendall(b"KEYS *\r\n")
+        keys = connection.recv(1 << 16)
+    assert re.match(rb"\*1\r\n", keys)
+    assert b"multiplication" not in keys and b"987654321" not in keys
+
+

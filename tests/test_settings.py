@@ -1,0 +1,138 @@
+"""Wrong settings are refused before anything starts, and the error names the variable."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from router import settings
+from router.errors import SettingsError
+from router.settings import PREFIX, Settings
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine's own settings."""
+    for name in list(os.environ):
+        if name.upper().startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def refused(*said: str, **overrides: object) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings.load(**overrides)
+    for words in said:
+        assert words in str(caught.value)
+
+
+def test_without_any_setting_the_defaults_serve_the_pocket_reasoner() -> None:
+    loaded = settings.load()
+    assert loaded.backend == "pocket"
+    assert (loaded.artifact / "manifest.json").exists()
+    assert (loaded.pocket_model / "model.onnx").exists()
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PREFIX + "MAX_LOSS", "0.125")
+    monkeypatch.setenv(PREFIX + "TENANTS", '["a", "b"]')
+    loaded = settings.load()
+    assert loaded.max_loss == 0.125
+    assert loaded.tenants == {"a", "b"}
+
+
+def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PREFIX + "LISTEN", "127.0.0.1:1")
+    assert settings.load(listen="127.0.0.1:2").listen == "127.0.0.1:2"
+    assert settings.load(listen=None).listen == "127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("LISTN", "LISTEN"), ("MAXLOSS", "MAX_LOSS"), ("REDIS_TIMEOUTS", "REDIS_TIMEOUT"), ("redis_ulr", "REDIS_URL")],
+)
+def test_a_typo_is_refused_with_a_hint(monkeypatch: pytest.MonkeyPatch, typo: str, meant: str) -> None:
+    monkeypatch.setenv(PREFIX + typo, "1")
+    refused(PREFIX + typo, f"did you mean {PREFIX}{meant}?")
+
+
+def test_a_name_like_no_other_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PREFIX + "ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ", "1")
+    refused("no such setting")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_LOSS", "1.5"),
+        ("MAX_LOSS", "-0.1"),
+        ("MAX_LOSS", "nan"),
+        ("MAX_LOSS", "much"),
+        ("BACKEND", "abacus"),
+        ("POCKET_THREADS", "0"),
+        ("REDIS_TIMEOUT", "0"),
+        ("REDIS_TIMEOUT", "nan"),
+        ("CACHE_ENTRIES", "-1"),
+        ("CACHE_TTL", "0"),
+        ("MAX_MESSAGES", "0"),
+        ("MAX_PROMPT_BYTES", "1e3x"),
+        ("DRAIN_SECONDS", "-1"),
+        ("BACKEND_TIMEOUT", "0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(PREFIX + name, value)
+    refused(PREFIX + name)
+
+
+def test_a_value_that_is_not_json_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PREFIX + "TENANTS", "default")
+    refused("tenants", "JSON")
+
+
+def test_an_engine_needs_its_url() -> None:
+    refused(f"{PREFIX}BACKEND_URL", backend="vllm", backend_model="m")
+
+
+def test_an_engine_needs_its_model() -> None:
+    refused(f"{PREFIX}BACKEND_MODEL", backend="vllm", backend_url="http://127.0.0.1:8000")
+
+
+def test_an_engine_with_both_is_accepted() -> None:
+    assert settings.load(backend="vllm", backend_url="http://127.0.0.1:8000", backend_model="m").backend == "vllm"
+
+
+def test_redis_needs_the_secret_of_its_keys() -> None:
+    refused(f"{PREFIX}CACHE_SECRET", redis_url="redis://127.0.0.1")
+
+
+def test_redis_with_a_secret_is_accepted() -> None:
+    assert settings.load(redis_url="redis://127.0.0.1", cache_secret="s").cache_secret.get_secret_value() == "s"
+
+
+def test_secrets_do_not_show() -> None:
+    loaded = settings.load(admin_token="open sesame", cache_secret="pepper")
+    assert "open sesame" not in repr(loaded) + str(loaded)
+    assert "pepper" not in repr(loaded) + str(loaded)
+
+
+def test_a_refused_secret_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PREFIX + "ADMIN_TOKEN", "open sesame")
+    monkeypatch.setenv(PREFIX + "MAX_LOSS", "2")
+    with pytest.raises(SettingsError) as caught:
+        settings.load()
+    assert "open sesame" not in str(caught.value)
+
+
+def test_settings_are_frozen() -> None:
+    loaded = settings.load()
+    with pytest.raises(ValidationError):
+        loaded.listen = "elsewhere"
+
+
+def test_an_unknown_override_is_refused(tmp_path: Path) -> None:
+    refused("NO_SUCH", no_such=tmp_path)
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
