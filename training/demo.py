@@ -24,7 +24,10 @@ from training.pocket.tasks import FAMILIES, LEVELS, Item, held_out, items, verif
 SEED = 2026
 DEFAULT_PORT = 50051
 PER_FAMILY = 2
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+OTHER_COLUMNS = 90
+"""Characters that the table takes beside the prompt."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def table(asked: list[Item], first: list[Run], second: list[Run], top: list[Run]
     for item, one, two, always in zip(asked, first, second, top, strict=True):
         quality = {forecast["rung"]: forecast["quality"] for forecast in one.decision["forecasts"]}
         drawn.add_row(
-            _shortened(item.question),
+            _shortened(item.question, max(16, console.width - OTHER_COLUMNS)),
             f"{quality[one.decision['rung']]:.2f}",
             f"{quality[LADDER.rungs[-1].name]:.2f}",
             one.decision["rung"],
@@ -112,7 +115,7 @@ def _source(run: Run) -> str:
     return str(run.decision["source"]).removeprefix("DECISION_SOURCE_").lower()
 
 
-def _shortened(question: str, width: int = 44) -> str:
+def _shortened(question: str, width: int) -> str:
     """The telling part of a question: its last line, cut in the middle."""
     line = question.strip().splitlines()[0] if "Sort" in question or "list:" in question else _last(question)
     return line if len(line) <= width else f"{line[: width // 2 - 1]}…{line[-(width // 2) :]}"

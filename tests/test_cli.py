@@ -1,0 +1,256 @@
+"""The command `budget-router` against a real server: what it prints and its exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from router.cli import cli, main
+from router.errors import RemoteError
+from tests.conftest import free_port
+from tests.test_serve import Server, environment, running
+
+PROMPT = "2 + 2 ="
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service on embedded defaults."""
+    with running(tmp_path_factory.mktemp("cli")) as server:
+        yield server
+
+
+def ask(server: Server, *arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(cli, [*arguments, "--server", server.address], input=stdin)
+
+
+def told(server: Server, *arguments: str, stdin: str | None = None) -> list[Any]:
+    """The JSON lines of a command that must succeed."""
+    result = ask(server, *arguments, "--json", stdin=stdin)
+    assert result.exit_code == 0, result
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def command(*arguments: str | bytes, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    """The command as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "router", *arguments], input=stdin, capture_output=True, env=environment(), timeout=60
+    )
+
+
+@pytest.fixture
+def exit_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs the command as the console script does; exit code and the lines on standard error."""
+
+    def run(*arguments: str) -> tuple[int, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["budget-router", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, capsys.readouterr().err.splitlines()
+
+    return run
+
+
+def test_decide_tells_machines_everything(server: Server) -> None:
+    (decision,) = told(server, "decide", PROMPT)
+    assert decision["rung"] in [forecast["rung"] for forecast in decision["forecasts"]]
+    for forecast in decision["forecasts"]:
+        assert 0 <= forecast["quality"] <= 1
+        assert isinstance(forecast["budget_tokens"], int)
+        assert forecast["mean_thinking_tokens"] <= forecast["budget_tokens"]
+    assert isinstance(decision["meets_target"], bool) and isinstance(decision["certified"], bool)
+    assert decision["source"].startswith("DECISION_SOURCE_")
+    assert len(decision["model_version"]) == 64
+    assert len(decision["decision_id"]) == 32
+
+
+def test_decide_draws_the_curve_with_the_chosen_rung_marked(server: Server) -> None:
+    (decision,) = told(server, "decide", PROMPT)
+    result = ask(server, "decide", PROMPT)
+    assert result.exit_code == 0
+    (marked,) = [line for line in result.stdout.splitlines() if "▶" in line]
+    assert marked.split()[1] == decision["rung"]
+    for forecast in decision["forecasts"]:
+        assert f"{forecast['quality']:.2f}" in result.stdout
+    assert f"rung {decision['rung']}" in result.stdout
+
+
+def test_decide_draws_a_decision_without_a_curve(server: Server) -> None:
+    result = ask(server, "decide", PROMPT, "--rung", "16")
+    assert result.exit_code == 0
+    assert "rung 16" in result.stdout
+
+
+def test_options_reach_the_service(server: Server) -> None:
+    assert told(server, "decide", PROMPT, "--rung", "32")[0]["rung"] == "32"
+    assert told(server, "decide", PROMPT, "--max-loss", "0")[0]["max_loss"] == 0
+    assert told(server, "decide", PROMPT, "--min-quality", "0.25")[0]["min_quality"] == 0.25
+    assert told(server, "decide", PROMPT, "--ceiling", "16")[0]["budget_tokens"] <= 16
+    assert told(server, "decide", PROMPT, "--floor", "64")[0]["budget_tokens"] >= 64
+    hopeless = told(server, "decide", PROMPT, "--min-quality", "1", "--fail-fast")[0]
+    assert not hopeless["meets_target"]
+
+
+def test_a_prompt_comes_from_standard_input(server: Server) -> None:
+    given = told(server, "decide", "-", stdin=PROMPT)[0]
+    assert given["forecasts"] == told(server, "decide", PROMPT)[0]["forecasts"]
+
+
+def test_generate_streams_events(server: Server) -> None:
+    events = told(server, "generate", PROMPT, "--rung", "16")
+    assert "decision" in events[0]
+    assert events[-1]["completion"]["thinking_tokens"] <= events[-1]["completion"]["budget_tokens"] == 16
+    assert {key for event in events[1:-1] for key in event} <= {"reasoning", "content"}
+
+
+def test_generate_prints_budget_thought_answer_and_usage(server: Server) -> None:
+    events = told(server, "generate", PROMPT, "--rung", "16")
+    result = ask(server, "generate", PROMPT, "--rung", "16")
+    assert result.exit_code == 0
+    assert "rung 16" in result.stdout
+    assert "".join(e.get("reasoning", "") + e.get("content", "") for e in events) in result.stdout
+    assert "of 16 thinking tokens" in result.stdout
+
+
+def test_generate_takes_a_temperature(server: Server) -> None:
+    assert "completion" in told(server, "generate", PROMPT, "--rung", "0", "--temperature", "0.5")[-1]
+
+
+def test_report_attaches_an_outcome(server: Server) -> None:
+    decision_id = told(server, "decide", PROMPT)[0]["decision_id"]
+    assert told(server, "report", decision_id, "--correct", "1", "--by", "verifier") == [
+        {"decision_id": decision_id, "reported": True}
+    ]
+    assert ask(server, "report", decision_id, "--correct", "0.5").stdout == "reported\n"
+
+
+def test_doctor_finds_nothing_wrong_with_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("BUDGET_ROUTER_")]:
+        monkeypatch.delenv(name)
+    result = CliRunner().invoke(cli, ["doctor", "--json"])
+    assert result.exit_code == 0, result.output
+    findings = json.loads(result.stdout)
+    assert len(findings) >= 5
+    assert all(finding["passed"] for finding in findings)
+
+
+def test_doctor_fails_when_the_engine_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    for name, value in {"BACKEND": "vllm", "BACKEND_URL": url, "BACKEND_MODEL": "some"}.items():
+        monkeypatch.setenv(f"BUDGET_ROUTER_{name}", value)
+    result = CliRunner().invoke(cli, ["doctor"])
+    assert result.exit_code == 1
+    assert "FAILS" in result.stdout and "backend ready" in result.stdout
+
+
+def test_doctor_sees_a_redis_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUDGET_ROUTER_REDIS_URL", f"redis://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("BUDGET_ROUTER_CACHE_SECRET", "x")
+    result = CliRunner().invoke(cli, ["doctor", "--json"])
+    assert result.exit_code == 1
+    assert [f["check"] for f in json.loads(result.stdout) if not f["passed"]] == ["Redis"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("decide", " "), "messages[0].content"),
+        (("decide", PROMPT, "--max-loss", "nan"), "options.max_loss"),
+        (("decide", PROMPT, "--max-loss", "1.5"), "options.max_loss"),
+        (("decide", PROMPT, "--rung", "17"), "options.rung"),
+        (("decide", PROMPT, "--floor", "-1"), "options.min_thinking_tokens"),
+        (("decide", PROMPT, "--floor", "64", "--ceiling", "32"), "options.min_thinking_tokens"),
+        (("generate", PROMPT, "--temperature", "3"), "sampling.temperature"),
+        (("report", "unknown", "--correct", "1"), "decision_id"),
+        (("report", "unknown", "--correct", "1.5"), "correct"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_the_caller_got_wrong_is_one_line_and_exit_code_2(
+    server: Server, exit_of: Any, arguments: tuple[str, ...], said: str
+) -> None:
+    code, lines = exit_of(*arguments, "--server", server.address)
+    assert code == 2
+    (line,) = lines
+    assert line.startswith("budget-router: ") and said in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("decide",),
+        ("decide", PROMPT, "--max-loss", "0.1", "--min-quality", "0.5"),
+        ("decide", PROMPT, "--max-loss", "much"),
+        ("decide", PROMPT, "--floor", str(2**31)),
+        ("report", "x"),
+        ("report", "x", "--correct", "1", "--by", "nobody"),
+        ("nothing",),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(exit_of: Any, arguments: tuple[str, ...]) -> None:
+    code, lines = exit_of(*arguments)
+    assert code == 2
+    assert lines[-1].startswith("Error: ")
+
+
+def test_both_targets_are_refused_by_name(exit_of: Any) -> None:
+    _, lines = exit_of("decide", PROMPT, "--max-loss", "0.1", "--min-quality", "0.5")
+    assert "--max-loss" in lines[-1] and "--min-quality" in lines[-1]
+
+
+def test_success_is_exit_code_0(server: Server, exit_of: Any) -> None:
+    assert exit_of("decide", PROMPT, "--server", server.address) == (0, [])
+
+
+@pytest.mark.parametrize("arguments", [("decide", b"\xff\xfe"), ("decide", b"\xed\xa0\x80")], ids=["bytes", "surrogate"])
+def test_an_argument_that_is_not_utf8_is_refused(arguments: tuple[str, bytes]) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert b"not valid UTF-8" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_standard_input_that_is_not_utf8_is_refused() -> None:
+    done = command("decide", "-", stdin=b"\xff\xfe")
+    assert done.returncode == 2
+    assert b"not valid UTF-8" in done.stderr and b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("decide", "x"), ("generate", "x"), ("report", "x", "--correct", "1")], ids=" ".join)
+def test_no_server_is_one_line_and_exit_code_1(exit_of: Any, arguments: tuple[str, ...]) -> None:
+    code, lines = exit_of(*arguments, "--server", f"127.0.0.1:{free_port()}")
+    assert code == 1
+    (line,) = lines
+    assert line.startswith("budget-router: UNAVAILABLE")
+
+
+def test_no_server_prints_nothing_else_either() -> None:
+    done = command("decide", "x", "--server", f"127.0.0.1:{free_port()}")
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["serve", "decide", "generate", "report", "doctor"])
+def test_every_command_explains_itself(name: str) -> None:
+    result = CliRunner().invoke(cli, [name, "--help"])
+    assert result.exit_code == 0
+    assert name in result.stdout and len(result.stdout.splitlines()) > 5
+
+
+def test_remote_errors_reach_main_untouched(server: Server) -> None:
+    result = ask(server, "decide", " ")
+    assert isinstance(result.exception, RemoteError)
+
+
+def test_python_dash_m_is_the_command(tmp_path: Path) -> None:
+    done = command("--help")
+    assert done.returncode == 0
+    assert b"budget-router serve" in done.stdout
