@@ -140,7 +140,7 @@ class BudgetRouter:
         decision = await self.decide(request)
         yield decision
         wanted = GenerationRequest(request.prompt, decision.rung, request.options.floor, sampling)
-        first_token = None
+        first_token = event = None
         try:
             async with aclosing(self._stream(wanted)) as events:
                 async for event in events:
@@ -153,7 +153,8 @@ class BudgetRouter:
             self._observer(Broken(request, decision, "backend"))
             raise
         except (GeneratorExit, asyncio.CancelledError):
-            self._observer(Broken(request, decision, "caller"))
+            if not isinstance(event, Completion):
+                self._observer(Broken(request, decision, "caller"))
             raise
 
     async def report(self, outcome: Outcome) -> None:

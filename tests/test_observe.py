@@ -8,7 +8,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from router.domain import Decided, DecisionSource, Degraded, FinishReason, Generated, Record
+from router.domain import Broken, Decided, DecisionSource, Degraded, FinishReason, Generated, Record
 from router.observe import LogLines, Metrics, Observers, configure_logging
 from tests.fakes import LADDER, RISING, RecordingObserver, completion_of, decision_of, request_of
 
@@ -18,6 +18,7 @@ RECORDS: list[Record] = [
     Decided(request_of(SECRET), decision_of(), 0.001),
     Generated(request_of(SECRET), decision_of(), COMPLETION, 0.02, 0.5),
     Degraded("cache", "Redis took longer than 5 ms"),
+    Broken(request_of(SECRET), decision_of(), "caller"),
 ]
 
 
@@ -55,7 +56,7 @@ def test_log_lines_are_json_without_prompt_text(log_lines: LogLines, capsys: pyt
     for record in RECORDS:
         log_lines(record)
     written = lines(capsys)
-    assert [line["event"] for line in written] == ["decided", "generated", "degraded"]
+    assert [line["event"] for line in written] == ["decided", "generated", "degraded", "broken"]
     assert all("Rosencrantz" not in json.dumps(line) for line in written)
     assert all({"level", "timestamp"} <= line.keys() for line in written)
 
@@ -145,6 +146,13 @@ def test_every_fallback_has_a_counter(metrics: Metrics, registry: CollectorRegis
         metrics(Degraded(dependency, "down"))
     assert value(registry, "degraded_total", dependency="cache") == 2
     assert value(registry, "degraded_total", dependency="outcomes") == 1
+
+
+def test_streams_that_break_are_counted_by_their_cause(metrics: Metrics, registry: CollectorRegistry) -> None:
+    for cause in ("caller", "backend", "caller"):
+        metrics(Broken(request_of(), decision_of(), cause))
+    assert value(registry, "broken_streams_total", cause="caller") == 2
+    assert value(registry, "broken_streams_total", cause="backend") == 1
 
 
 def test_two_services_in_one_process_count_apart() -> None:

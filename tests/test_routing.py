@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from router.domain import (
+    Broken,
     Completion,
     ContentDelta,
     Decided,
@@ -404,6 +405,43 @@ async def test_a_generation_left_at_its_decision_never_reaches_the_backend() -> 
     async with aclosing(router_of(backend=backend).generate(request_of(), Sampling())) as stream:
         await anext(stream)
     assert not backend.asked
+
+
+async def test_a_generation_that_fails_is_observed_as_broken_by_the_backend() -> None:
+    observer = RecordingObserver()
+    with pytest.raises(BackendUnavailable):
+        await events_of(router_of(backend=FakeBackend([ReasoningDelta("so"), UNAVAILABLE]), observer=observer))
+    assert [broken.cause for broken in observer.of(Broken)] == ["backend"]
+    assert not observer.of(Generated)
+
+
+async def test_a_generation_that_its_caller_leaves_is_observed_as_broken() -> None:
+    observer = RecordingObserver()
+    async with aclosing(router_of(observer=observer).generate(request_of(), Sampling())) as stream:
+        await reach_the_first_token(stream)
+    assert [broken.cause for broken in observer.of(Broken)] == ["caller"]
+
+
+async def test_a_caller_who_leaves_after_the_completion_breaks_nothing() -> None:
+    observer = RecordingObserver()
+    async with aclosing(router_of(observer=observer).generate(request_of(), Sampling())) as stream:
+        async for event in stream:
+            if isinstance(event, Completion):
+                break
+    assert len(observer.of(Generated)) == 1
+    assert not observer.of(Broken)
+
+
+async def test_an_error_in_a_batch_says_which_request_it_means() -> None:
+    with pytest.raises(NotFound) as caught:
+        await router_of().decide_batch([request_of(), asking(rung="17")])
+    assert caught.value.field == "requests[1].options.rung"
+
+
+async def test_bounds_refused_in_a_batch_say_which_request_they_mean() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await router_of().decide_batch([request_of(), asking(floor=17, ceiling=31)])
+    assert caught.value.field == "requests[1].options.max_thinking_tokens"
 
 
 async def test_an_outcome_reaches_the_log() -> None:

@@ -78,7 +78,7 @@ def environment(**settings: str) -> dict[str, str]:
 def refused(directory: Path, *arguments: str, **settings: str) -> str:
     """The one line of a service that must not start, and must say why with exit code 2."""
     done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=directory, env=environment(**settings), timeout=20
+        command(*arguments), capture_output=True, text=True, cwd=directory, env=environment(**settings), timeout=15
     )
     assert done.returncode == 2, done
     (line,) = done.stderr.splitlines()
@@ -341,5 +341,3 @@ def test_prompt_text_never_enters_valkey(tmp_path: Path, valkey: Valkey) -> None
         keys = connection.recv(1 << 16)
     assert re.match(rb"\*1\r\n", keys)
     assert b"multiplication" not in keys and b"987654321" not in keys
-
-

@@ -87,7 +87,7 @@ def test_a_value_out_of_range_is_refused_by_name(monkeypatch: pytest.MonkeyPatch
 
 def test_a_value_that_is_not_json_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX + "TENANTS", "default")
-    refused("tenants", "JSON")
+    refused(PREFIX + "TENANTS", "JSON")
 
 
 def test_an_engine_needs_its_url() -> None:

@@ -117,6 +117,7 @@ def _source(run: Run) -> str:
 
 def _shortened(question: str, width: int) -> str:
     """The telling part of a question: its last line, cut in the middle."""
+    question = question.removesuffix(". Give only the result as your final answer.")
     line = question.strip().splitlines()[0] if "Sort" in question or "list:" in question else _last(question)
     return line if len(line) <= width else f"{line[: width // 2 - 1]}…{line[-(width // 2) :]}"
 

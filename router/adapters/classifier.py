@@ -7,7 +7,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from router import features
-from router.artifact import MODEL, PARITY, QUANTILES, Bundle
+from router.artifact import MODEL, QUANTILES, Bundle
 from router.domain import Prompt, Score, TokenForecast
 from router.errors import ArtifactError, ClassifierError
 
@@ -67,6 +67,8 @@ class OnnxClassifier:
         if quality.shape != expected or means.shape != expected or quantiles.shape != (*expected, len(QUANTILES)):
             raise ArtifactError(f"{MODEL}: its outputs do not fit a ladder of {self._rungs} rungs")
         if not expected[0] or [len(row) for row in bundle.parity.quality] != [self._rungs] * expected[0]:
-            raise ArtifactError(f"{PARITY}: it needs prompts, and for each the quality of {self._rungs} rungs")
+            raise ArtifactError(
+                f"{MODEL}: its parity sample needs prompts, and for each the quality of {self._rungs} rungs"
+            )
         if not np.allclose(quality, bundle.parity.quality, rtol=0, atol=PARITY_TOLERANCE):
             raise ArtifactError(f"{MODEL}: it does not reproduce the parity sample")

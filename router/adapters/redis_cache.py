@@ -1,12 +1,14 @@
 """The score cache that several replicas share, in Redis or Valkey."""
 
 import asyncio
-import math
 import struct
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
+from zlib import crc32
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from router.domain import Score, TokenForecast
@@ -15,28 +17,29 @@ from router.errors import CacheError, SettingsError
 T = TypeVar("T")
 
 PREFIX = b"budget_router:score:"
+CHECKSUM = 4
 PER_RUNG = 5
 """Numbers a rung takes in an entry: quality, then mean, p50, p90 and p99 thinking tokens."""
 
 
 def encode(score: Score) -> bytes:
-    """A score as little-endian doubles, rung by rung."""
+    """A score as little-endian doubles, rung by rung, and their checksum."""
     numbers = [n for q, t in zip(score.quality, score.tokens, strict=True) for n in (q, t.mean, t.p50, t.p90, t.p99)]
-    return struct.pack(f"<{len(numbers)}d", *numbers)
+    data = struct.pack(f"<{len(numbers)}d", *numbers)
+    return data + crc32(data).to_bytes(CHECKSUM, "little")
 
 
-def decode(data: bytes) -> Score | None:
-    """The inverse of `encode`; None where the entry is not one of ours."""
-    if not data or len(data) % (8 * PER_RUNG):
+def decode(entry: bytes) -> Score | None:
+    """The inverse of `encode`; None where the entry is not one of ours, or not whole."""
+    data, checksum = entry[:-CHECKSUM], entry[-CHECKSUM:]
+    if not data or len(data) % (8 * PER_RUNG) or checksum != crc32(data).to_bytes(CHECKSUM, "little"):
         return None
     rows = list(struct.iter_unpack(f"<{PER_RUNG}d", data))
-    if not all(math.isfinite(number) for row in rows for number in row):
-        return None
     return Score(tuple(row[0] for row in rows), tuple(TokenForecast(*row[1:]) for row in rows))
 
 
 class RedisCache:
-    """Scores in Redis; every lookup and write is over within `timeout` seconds, whatever state the server is in."""
+    """Scores in Redis; every call to the server is over within `timeout` seconds, whatever state the server is in."""
 
     def __init__(self, redis: Redis, ttl: int, timeout: float) -> None:
         self._redis = redis
@@ -47,7 +50,10 @@ class RedisCache:
     def connect(cls, url: str, ttl: int, timeout: float) -> "RedisCache":
         """A cache on the server at `url`, connected when first used. Raises SettingsError."""
         try:
-            return cls(Redis.from_url(url), ttl, timeout)
+            redis = Redis.from_url(
+                url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
+            )
+            return cls(redis, ttl, timeout)
         except ValueError as error:
             raise SettingsError(f"Redis URL: {error}") from error
 
@@ -69,11 +75,11 @@ class RedisCache:
 
     async def flush(self) -> None:
         """Forget every score, and only scores. Raises CacheError."""
-        try:
-            async for key in self._redis.scan_iter(match=PREFIX + b"*", count=1000):
-                await self._redis.unlink(key)
-        except (RedisError, OSError) as error:
-            raise CacheError(f"Redis: {error}") from error
+        cursor = -1
+        while cursor != 0:
+            cursor, keys = await self._bounded(self._redis.scan(max(cursor, 0), match=PREFIX + b"*", count=1000))
+            if keys:
+                await self._bounded(self._redis.unlink(*keys))
 
     async def _bounded(self, call: Awaitable[T]) -> T:
         try:

@@ -65,28 +65,30 @@ class SqliteOutcomes:
         """Attach an outcome; durable on return. False when the decision is unknown. Raises OutcomeLogError."""
         now = datetime.now(UTC).isoformat()
         values = (outcome.correct, outcome.label_source.value, now, outcome.decision_id)
-        if self._flush is not None:
-            await asyncio.shield(self._flush)  # the decision itself may still be waiting
+        await asyncio.shield(self._flush_once())  # the decision itself may still be waiting
         return await self._write([(REPORTED, values)]) > 0
 
     async def close(self) -> None:
         """Write what waits, then close the file."""
         if self._flush is not None:
             await self._flush
-        await self._flush_soon()
+        await self._flush_once()
         self._thread.shutdown()
         self._db.close()
 
     async def _flush_soon(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting, []
-            try:
-                await self._write(batch)
-            except OutcomeLogError as error:
-                self._observer(Degraded("outcomes", f"{len(batch)} records dropped: {error}"))
+            await self._flush_once()
+
+    async def _flush_once(self) -> None:
+        batch, self._waiting = self._waiting, []
+        try:
+            await self._write(batch)
+        except OutcomeLogError as error:
+            self._observer(Degraded("outcomes", f"{len(batch)} records dropped: {error}"))
 
     async def _write(self, statements: list[Statement]) -> int:
-        """Run statements in one transaction; the number of rows the last one changed."""
+        """Run statements in one transaction, after all written before; the number of rows the last one changed."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._thread, self._transaction, statements)
@@ -96,7 +98,7 @@ class SqliteOutcomes:
     def _transaction(self, statements: list[Statement]) -> int:
         with self._db:
             changed = [self._db.execute(sql, values).rowcount for sql, values in statements]
-        return changed[-1]
+        return changed[-1] if changed else 0
 
 
 def _decided(tenant: str, decision: Decision) -> Statement:

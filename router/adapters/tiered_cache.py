@@ -50,6 +50,7 @@ class TieredCache:
     async def flush(self) -> None:
         """Forget everything in both levels. Raises CacheError."""
         await self._near.flush()
+        await self.drain()
         await self._far.flush()
 
     async def drain(self) -> None:

@@ -5,14 +5,14 @@ from contextlib import aclosing, contextmanager
 from typing import Any, TypeAlias
 
 import grpc
-from grpc.aio import ServerInterceptor, ServicerContext
+from grpc.aio import ServerInterceptor
 
 from router._gen import budget_router_pb2 as pb
 from router.errors import InvalidRequest, Overloaded
 from router.rpc.parsing import Malformed, tolerant
 from router.rpc.status import to_status
 
-Context = ServicerContext[Any, Any]
+Context: TypeAlias = Any  # grpc.aio.ServicerContext; its published types lack abort_with_status
 Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which can not be subscripted when running
 
 METHODS = {
@@ -22,7 +22,7 @@ METHODS = {
 }
 
 
-class Boundary(ServerInterceptor):
+class Boundary(ServerInterceptor):  # type: ignore[type-arg]  # not generic when running
     """Wraps the handlers of this API, and leaves health and reflection alone.
 
     Args:
@@ -37,7 +37,7 @@ class Boundary(ServerInterceptor):
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    ) -> Handler:
         """The handler of a call, wrapped."""
         handler = await continuation(handler_call_details)
         method = METHODS.get(str(handler_call_details.method))

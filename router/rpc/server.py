@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import grpc
 from grpc.aio import Server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined]
 from grpc_reflection.v1alpha import reflection
 
 from router._gen import budget_router_pb2 as pb
@@ -19,6 +19,7 @@ from router.rpc.servicer import BudgetRouterServicer
 MAX_MESSAGE_BYTES = 16 << 20
 """Above the limit on prompts, so that a prompt that is too long is refused by name and not by the transport."""
 
+HIGHEST_PORT = 65_535
 HEALTH_SECONDS = 2.0
 SERVICES = [service.full_name for service in pb.DESCRIPTOR.services_by_name.values()]
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -58,6 +59,9 @@ class RouterServer:
         self.port = self._bind(listen)
 
     def _bind(self, listen: str) -> int:
+        port = listen.rpartition(":")[2]
+        if not port.isdigit() or int(port) > HIGHEST_PORT:  # gRPC takes 99999 for 34463
+            raise SettingsError(f"can not listen on {listen or 'nothing'}: HOST:PORT is wanted")
         try:
             return self._server.add_insecure_port(listen)
         except RuntimeError as error:

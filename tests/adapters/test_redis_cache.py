@@ -127,9 +127,14 @@ async def test_a_first_connection_that_hangs_is_an_error_in_time(cache: RedisCac
     await fails_in_time(cache.get_many([b"a"]))
 
 
-async def test_many_calls_on_a_server_that_hangs_end_together(cache: RedisCache, valkey: Valkey) -> None:
+@pytest.mark.parametrize("seconds", [0.005, 0.02, 0.05, TIMEOUT])
+async def test_many_calls_on_a_server_that_hangs_end_together(valkey: Valkey, seconds: float) -> None:
+    cache = RedisCache.connect(valkey.url, TTL, seconds)
     valkey.pause()
-    await asyncio.gather(*[fails_in_time(cache.get_many([b"a"])) for _ in range(50)])
+    gets = [fails_in_time(cache.get_many([b"a"])) for _ in range(35)]
+    puts = [fails_in_time(cache.put_many({b"a": RISING})) for _ in range(35)]
+    await asyncio.gather(*gets, *puts)
+    await cache.close()
 
 
 async def test_flushing_a_server_that_was_killed_is_an_error(cache: RedisCache, valkey: Valkey) -> None:

@@ -141,9 +141,7 @@ CASES: list[Case] = [
     *options_case("quality negative", "options.min_quality", min_quality=-0.5),
     *options_case("floor negative", "options.min_thinking_tokens", min_thinking_tokens=-1),
     *options_case("ceiling negative", "options.max_thinking_tokens", max_thinking_tokens=-1),
-    *options_case(
-        "floor above ceiling", "options.min_thinking_tokens", min_thinking_tokens=64, max_thinking_tokens=32
-    ),
+    *options_case("floor above ceiling", "options.min_thinking_tokens", min_thinking_tokens=64, max_thinking_tokens=32),
     *options_case("no rung left", "options.max_thinking_tokens", min_thinking_tokens=1, max_thinking_tokens=2),
     *options_case("floor above the top rung", "options.max_thinking_tokens", min_thinking_tokens=2**31 - 1),
     *options_case("unknown rung", "options.rung", NOT_FOUND, rung="17"),
@@ -263,7 +261,7 @@ async def test_a_message_beyond_the_transports_limit_is_resource_exhausted(servi
 
 
 async def test_a_deadline_already_past_is_deadline_exceeded(service: Service) -> None:
-    for call in (service.routing.Decide(decide(), timeout=0), service.routing.Generate(generate(), timeout=0)):
+    for call in (service.routing.Decide(decide(), timeout=-1), service.routing.Generate(generate(), timeout=-1)):
         assert (await refusal(call)).code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert (await service.routing.Decide(decide())).decision.rung
 
@@ -276,7 +274,17 @@ async def test_a_deadline_that_passes_is_deadline_exceeded(bundle: Bundle) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["\0", "a\0b", "\u202e\ufeff", "🙂" * 1_000, "x" * (1 << 20), "\ufffe\uffff", "(" * 10_000, "9" * 10_000, "<think>"],
+    [
+        "\0",
+        "a\0b",
+        "\u202e\ufeff",
+        "🙂" * 1_000,
+        "x" * (1 << 20),
+        "\ufffe\uffff",
+        "(" * 10_000,
+        "9" * 10_000,
+        "<think>",
+    ],
     ids=["NUL", "NUL within", "invisible", "emoji", "1 MiB", "non-characters", "brackets", "digits", "a marker"],
 )
 async def test_odd_prompts_are_scored(service: Service, text: str) -> None:

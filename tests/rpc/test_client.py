@@ -112,9 +112,9 @@ async def test_no_server_is_unavailable() -> None:
 
 
 async def test_waiting_for_a_server_that_never_comes_ends() -> None:
-    client = Client(f"127.0.0.1:{free_port()}", timeout=0.3)
+    client = Client(f"127.0.0.1:{free_port()}")
     with pytest.raises(RemoteError) as caught:
-        await asyncio.to_thread(client.serving)
+        await asyncio.to_thread(client.serving, 0.3)
     assert caught.value.code == "DEADLINE_EXCEEDED"
     client.close()
 

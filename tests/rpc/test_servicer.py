@@ -1,6 +1,7 @@
 """Every method through a real server and a real stub."""
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -29,7 +30,7 @@ from tests.rpc.conftest import LIMITS, Service, decide, generate, refusal, servi
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-async def decided(service: Service, **fields: object) -> pb.Decision:
+async def decided(service: Service, **fields: Any) -> pb.Decision:
     response = await service.routing.Decide(decide(**fields))
     decision: pb.Decision = response.decision
     return decision
@@ -107,9 +108,9 @@ async def test_ceiling_and_floor_bound_the_choice(service: Service) -> None:
         assert budget <= low if options.HasField("max_thinking_tokens") else budget >= high
 
 
-async def test_reject_refuses_what_can_not_be_met(service: Service) -> None:
+async def test_reject_refuses_what_can_not_be_met(fake: Service) -> None:
     options = pb.RoutingOptions(min_quality=1, on_unmet=pb.ON_UNMET_REJECT)
-    refused = await refusal(service.routing.Decide(decide(options=options)))
+    refused = await refusal(fake.routing.Decide(decide(options=options)))
     assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
     assert refused.reason == "TargetUnmet"
 
@@ -226,9 +227,7 @@ async def test_a_budget_that_the_backend_broke_is_said(bundle: Bundle) -> None:
 
 async def test_an_outcome_is_attached_to_its_decision(fake: Service, log: ListLog) -> None:
     decision = await decided(fake)
-    request = pb.ReportOutcomeRequest(
-        decision_id=decision.decision_id, correct=0.5, label_source=pb.LABEL_SOURCE_JUDGE
-    )
+    request = pb.ReportOutcomeRequest(decision_id=decision.decision_id, correct=0.5, label_source=pb.LABEL_SOURCE_JUDGE)
     assert await fake.routing.ReportOutcome(request) == pb.ReportOutcomeResponse()
     (outcome,) = log.outcomes
     assert (outcome.decision_id, outcome.correct, outcome.label_source.value) == (decision.decision_id, 0.5, "judge")
@@ -255,7 +254,7 @@ async def test_explain_is_unimplemented_and_says_what_to_do(service: Service) ->
 
 
 async def test_health_is_told_for_each_service(service: Service) -> None:
-    health = health_pb2_grpc.HealthStub(service.channel)  # type: ignore[no-untyped-call]
+    health: Any = health_pb2_grpc.HealthStub(service.channel)
     for name in ("", *SERVICES):
         assert (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
     refused = await refusal(health.Check(health_pb2.HealthCheckRequest(service="nobody")))
@@ -265,7 +264,7 @@ async def test_health_is_told_for_each_service(service: Service) -> None:
 async def test_health_follows_the_backend(bundle: Bundle) -> None:
     backend = FakeBackend(is_ready=False)
     async with serving(router_of(backend=backend), bundle) as service:
-        health = health_pb2_grpc.HealthStub(service.channel)  # type: ignore[no-untyped-call]
+        health: Any = health_pb2_grpc.HealthStub(service.channel)
         changes = health.Watch(health_pb2.HealthCheckRequest(service=SERVICES[0]))
         assert (await changes.read()).status == NOT_SERVING
         backend.is_ready = True
@@ -274,7 +273,7 @@ async def test_health_follows_the_backend(bundle: Bundle) -> None:
 
 
 async def test_reflection_lists_the_services(service: Service) -> None:
-    reflection = reflection_pb2_grpc.ServerReflectionStub(service.channel)  # type: ignore[no-untyped-call]
+    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(service.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     call = reflection.ServerReflectionInfo(iter([request]))
     listed = {found.name async for reply in call for found in reply.list_services_response.service}

@@ -29,7 +29,7 @@ async def complete(service: Service, request: pb.GenerateRequest) -> pb.Completi
 
 
 async def other_tasks() -> set["asyncio.Task[Any]"]:
-    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+    return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 async def test_cancelling_reaches_the_backend(bundle: Bundle) -> None:
@@ -139,7 +139,9 @@ async def test_after_the_first_token_nothing_is_tried_again(bundle: Bundle) -> N
 
 async def test_a_slow_reader_gets_everything(bundle: Bundle) -> None:
     pieces = [str(i) * 1_000 for i in range(300)]
-    async with serving(router_of(backend=FakeBackend([*map(ReasoningDelta, pieces), completion_of()])), bundle) as service:
+    async with serving(
+        router_of(backend=FakeBackend([*map(ReasoningDelta, pieces), completion_of()])), bundle
+    ) as service:
         read = []
         async for event in service.routing.Generate(generate()):
             read.append(event.reasoning)

@@ -153,6 +153,13 @@ def test_a_missing_correctness_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "o.parquet")
 
 
+def test_a_missing_token_count_names_the_row() -> None:
+    given = rows(3)
+    given[4]["thinking_tokens"] = None
+    with pytest.raises(DatasetError, match=r"row 4: thinking_tokens"):
+        from_table(table(given))
+
+
 def test_two_models_in_one_file_are_refused() -> None:
     given = rows(3)
     given[0]["model"] = "another"

@@ -26,7 +26,9 @@ def outcomes_of(correct: list[list[float]], tokens: list[list[float]]) -> Outcom
 
 
 @given(rungs, shares)
-def test_the_hull_never_costs_more_than_a_fixed_rung_as_accurate(points: list[tuple[float, float]], wanted: float) -> None:
+def test_the_hull_never_costs_more_than_a_fixed_rung_as_accurate(
+    points: list[tuple[float, float]], wanted: float
+) -> None:
     least = hull(points, wanted)
     good = [tokens for tokens, accuracy in points if accuracy >= wanted]
     if good:

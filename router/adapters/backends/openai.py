@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from router.domain import (
     Completion,
@@ -26,6 +27,9 @@ LONGEST_LINE = 1 << 20
 """Bytes of one event at most."""
 
 CONNECT_SECONDS = 5.0
+NONSENSE = (aiohttp.ClientError, HttpProcessingError, ValueError, AttributeError, TypeError)
+"""What reading an answer raises that is not HTTP, not JSON, or not of the API's shape."""
+
 READY_TIMEOUT = aiohttp.ClientTimeout(total=2)
 
 
@@ -97,15 +101,16 @@ class OpenAIBackend:
                         finish = choice.get("finish_reason") or finish
                         for event in _deltas(choice.get("delta") or {}):
                             yield event
-        except TimeoutError as error:
-            raise BackendError("backend: it took too long") from error
+                completion = _completion(request, finish, usage or {})
         except aiohttp.ClientConnectionError as error:
             raise BackendUnavailable(f"backend: {type(error).__name__}") from error
-        except (aiohttp.ClientError, ValueError, AttributeError, TypeError) as error:  # nonsense of any shape
+        except TimeoutError as error:
+            raise BackendError("backend: it took too long") from error
+        except NONSENSE as error:
             raise BackendError(f"backend: {type(error).__name__}") from error
         if finish is None:
             raise BackendError("backend: the stream ended early")
-        yield _completion(request, finish, usage or {})
+        yield completion
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:
@@ -134,17 +139,24 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
 def _deltas(delta: dict[str, Any]) -> list[GenerationEvent]:
     events: list[GenerationEvent] = []
     if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):
-        events.append(ReasoningDelta(reasoning))
+        events.append(ReasoningDelta(_of_type(str, reasoning)))
     if content := delta.get("content"):
-        events.append(ContentDelta(content))
+        events.append(ContentDelta(_of_type(str, content)))
     return events
 
 
-def _completion(request: GenerationRequest, finish: str, usage: dict[str, Any]) -> Completion:
-    thinking = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+def _of_type(kind: type, value: Any) -> Any:
+    """The value, where it is None or of the kind. Raises TypeError."""
+    if value is not None and type(value) is not kind:
+        raise TypeError(f"{kind.__name__} expected")
+    return value
+
+
+def _completion(request: GenerationRequest, finish: str | None, usage: dict[str, Any]) -> Completion:
+    thinking = _of_type(int, (usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
     if thinking is None and request.budget.tokens == 0:
         thinking = 0
-    total = usage.get("completion_tokens")
+    total = _of_type(int, usage.get("completion_tokens"))
     budget = request.budget.tokens
     forced = thinking is not None and budget is not None and thinking >= budget
     reason = FinishReason.FORCED if forced else FinishReason.NATURAL
@@ -153,7 +165,7 @@ def _completion(request: GenerationRequest, finish: str, usage: dict[str, Any]) 
         request.budget,
         Enforcement.HINT if thinking is None else Enforcement.NATIVE,
         CountSource.NONE if thinking is None else CountSource.ENGINE,
-        prompt_tokens=usage.get("prompt_tokens"),
+        prompt_tokens=_of_type(int, usage.get("prompt_tokens")),
         thinking_tokens=thinking,
         answer_tokens=None if thinking is None or total is None else total - thinking,
     )

@@ -63,6 +63,9 @@ class PocketModel:
             tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         except Exception as error:  # both libraries raise bare Exceptions
             raise ArtifactError(f"pocket reasoner in {directory}: {error}") from error
+        if [value.name for value in session.get_inputs()] != ["input_ids", "past"]:
+            raise ArtifactError(f"pocket reasoner in {directory}: model.onnx is a graph of another kind")
+        tokenizer.encode_special_tokens = True  # a marker in a prompt is only text
         shape = [n if isinstance(n, int) else 0 for n in session.get_inputs()[1].shape]
         shape[2] = 1
         digest = sha256((directory / "model.onnx").read_bytes()).hexdigest()

@@ -1,0 +1,66 @@
+"""`make run`: its prompts and its summary. The service itself is tested elsewhere."""
+
+from collections import Counter
+
+import pytest
+
+from training.collect import LADDER
+from training.dataset import prompt_id, split_of
+from training.demo import PER_FAMILY, Run, prompts, summary, table
+from training.pocket.tasks import FAMILIES, held_out
+
+TOP = LADDER.rungs[-1].name
+
+
+def run(rung: str, tokens: int, right: bool, source: str = "CLASSIFIER") -> Run:
+    """One generation."""
+    forecasts = [{"rung": one.name, "quality": 0.5} for one in LADDER.rungs]
+    decision = {"rung": rung, "source": f"DECISION_SOURCE_{source}", "forecasts": forecasts}
+    return Run(decision, tokens, right, 1.25, 20.0)
+
+
+def test_prompts_are_unseen_by_the_reasoner_and_by_the_classifier() -> None:
+    for item in prompts():
+        assert held_out(item.question)
+        assert split_of(prompt_id(item.question)) == "test"
+
+
+def test_prompts_are_distinct_and_of_every_family() -> None:
+    asked = prompts()
+    assert len({item.question for item in asked}) == len(asked) == PER_FAMILY * len(FAMILIES)
+    assert Counter(item.family for item in asked) == {family.name: PER_FAMILY for family in FAMILIES}
+
+
+def test_prompts_rise_in_difficulty() -> None:
+    levels = [item.level for item in prompts()]
+    assert levels == sorted(levels) and levels[0] < levels[-1]
+
+
+def test_prompts_are_always_the_same() -> None:
+    assert [item.question for item in prompts()] == [item.question for item in prompts()]
+
+
+def test_the_summary_compares_with_top_and_the_cheapest_rung_as_accurate() -> None:
+    fixed = {
+        "0": [run("0", 0, True), run("0", 0, False)],
+        "64": [run("64", 30, True), run("64", 40, True)],
+        TOP: [run(TOP, 30, True), run(TOP, 200, True)],
+    }
+    lines = summary([run("0", 0, True), run("64", 40, True)], fixed).splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("router") and "100.0% right" in lines[0] and " 40 thinking tokens" in lines[0]
+    assert lines[1].startswith(f"always {TOP}") and " 230 thinking tokens" in lines[1]
+    assert "equal accuracy (64)" in lines[2] and " 70 thinking tokens" in lines[2]
+
+
+def test_the_summary_says_when_no_rung_is_as_accurate() -> None:
+    fixed = {TOP: [run(TOP, 30, False)]}
+    assert "no fixed rung" in summary([run("0", 0, True)], fixed).splitlines()[-1]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_the_table_has_a_row_for_every_prompt(right: bool) -> None:
+    asked = prompts()
+    first, again = [run("16", 5, right)] * len(asked), [run("16", 5, right, "CACHE")] * len(asked)
+    drawn = table(asked, first, again, [run(TOP, 9, True)] * len(asked))
+    assert drawn.row_count == len(asked)
