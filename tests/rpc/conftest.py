@@ -81,7 +81,8 @@ class Refusal:
     @classmethod
     def of(cls, error: grpc.aio.AioRpcError) -> "Refusal":
         status = Status()
-        for key, value in error.trailing_metadata():
+        metadata: Any = error.trailing_metadata()
+        for key, value in metadata:
             if key == "grpc-status-details-bin":
                 status.ParseFromString(value if isinstance(value, bytes) else value.encode())
         bad, info, retry = BadRequest(), ErrorInfo(), RetryInfo()
