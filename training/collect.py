@@ -101,7 +101,7 @@ def _answers(
     ids: list[list[int]] = [[] for _ in range(past.shape[2])]
     alive = np.arange(len(ids))
     tokens = np.full(len(ids), end_think)
-    for _ in range(LONGEST_ANSWER + 1):
+    for _ in range(LONGEST_ANSWER):
         logits, past = model.step(tokens[:, None], past)
         logits[:, end_think] = -np.inf
         tokens = logits.argmax(axis=1)
