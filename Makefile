@@ -23,8 +23,8 @@ setup: $(VENV)/.dev ## install what training and testing need, without running a
 run: $(VENV)/.run ## watch prompts go through the real service (ONCE=1 ends after the summary, PORT=n)
 	@$(BIN)/python -m training.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
-test: $(VENV)/.dev ## run the tests with coverage (ARGS="tests/test_policy.py -x" for pytest)
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+test: $(VENV)/.dev ## run the tests with coverage (ARGS="tests/test_policy.py -x -n 0" for pytest)
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered $(ARGS)
 
 check: $(VENV)/.dev ## lint, types, import contracts, API compatibility with BASE=main, generated code, compose file
 	$(BIN)/ruff check
