@@ -22,7 +22,7 @@ METHODS = {
 }
 
 
-class Boundary(ServerInterceptor):  # type: ignore[type-arg]  # not generic when running
+class Boundary(ServerInterceptor):
     """Wraps the handlers of this API, and leaves health and reflection alone.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import grpc
 from grpc.aio import Server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined]
+from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from router._gen import budget_router_pb2 as pb
