@@ -24,6 +24,8 @@ from training.pocket.model import PocketConfig, PocketModel
 from training.pocket.tasks import FAMILIES, LEVELS, held_out, items
 
 IGNORE = -100
+CHECK_EVERY = 1_000_000
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ def encode_items(*, held: bool, per_level: int, seed: int) -> list[list[Encoded]
 class Sampler:
     """Draws training batches; the three kinds of sample make a forced answer look familiar."""
 
-    def __init__(self, levels: list[list[Encoded]], recipe: Recipe, end_think: int, pad: int) -> None:
+    def __init__(self, levels: list[list[Encoded]], recipe: Recipe, end_think: int, pad: int, seen: int) -> None:
         self.levels, self.recipe, self.end_think, self.pad = levels, recipe, end_think, pad
-        self.rng = np.random.default_rng(recipe.seed)
+        self.rng = np.random.default_rng([recipe.seed, seen])  # a resumed run draws anew
 
     def sample(self, progress: float) -> tuple[list[int], list[int]]:
         """(ids, targets): the prompt and a *forced* end of thinking carry no loss."""
@@ -160,44 +162,29 @@ def chain_accuracy(model: PocketModel, items: list[Encoded], end_think: int, dev
     return {name: float(np.mean(hits)) for name, hits in right.items()}
 
 
-def train(recipe: Recipe, out: Path, device: str) -> PocketModel:
-    """Run the recipe, checkpointing into `out`; returns the trained model."""
+def train(recipe: Recipe, out: Path, device: str) -> None:
+    """Run the recipe, checkpointing into `out`; goes on where an earlier run was stopped."""
     torch.manual_seed(recipe.seed)
     tokenizer = vocabulary.build()
     end_think, pad = (tokenizer.get_vocab()[t] for t in (vocabulary.END_THINK, vocabulary.PAD))
-    sampler = Sampler(
-        encode_items(held=False, per_level=recipe.items_per_level, seed=recipe.seed), recipe, end_think, pad
-    )
-    check = [i for level in encode_items(held=True, per_level=8, seed=recipe.seed + 1) for i in level]
     model = PocketModel(PocketConfig(tokenizer.get_vocab_size())).to(device)
     steppers = optimizers(model, recipe)
-    seen, checkpoint = 0, out / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device)
-        model.load_state_dict(state["model"])
-        for stepper, saved in zip(steppers, state["optimizers"], strict=True):
-            stepper.load_state_dict(saved)
-        seen = state["seen"]
-        sampler.rng = np.random.default_rng([recipe.seed, seen])
+    seen = resume(out / CHECKPOINT, model, steppers, device)
     if seen >= recipe.tokens:
-        print(f"{checkpoint} is trained already; remove {out} to start anew")
-    base = [recipe.muon_lr, recipe.adam_lr]
+        print(f"{out / CHECKPOINT} is trained already; remove {out} to start anew")
+        return
+    trained_on = encode_items(held=False, per_level=recipe.items_per_level, seed=recipe.seed)
+    sampler = Sampler(trained_on, recipe, end_think, pad, seen)
+    check = [i for level in encode_items(held=True, per_level=8, seed=recipe.seed + 1) for i in level]
     bar = tqdm(total=recipe.tokens, initial=seen, unit="tok", unit_scale=True, mininterval=10)
-    next_check, losses, began = seen + 500_000, [], time.time()
+    next_check, losses, began = seen + CHECK_EVERY, [], time.time()
     while seen < recipe.tokens:
         for ids, targets in sampler.batches(seen / recipe.tokens):
-            for stepper, lr in zip(steppers, base, strict=True):
-                stepper.param_groups[0]["lr"] = lr * schedule(seen / recipe.tokens, recipe)
-            loss = loss_of(model, torch.from_numpy(ids).to(device), torch.from_numpy(targets).to(device))
-            loss.backward()
-            for stepper in steppers:
-                stepper.step()
-                stepper.zero_grad()
+            losses.append(step(model, steppers, ids, targets, schedule(seen / recipe.tokens, recipe), recipe))
             seen += ids.size
-            losses.append(loss.detach())
             bar.update(ids.size)
         if seen >= next_check or seen >= recipe.tokens:
-            next_check = seen + 1_000_000
+            next_check = seen + CHECK_EVERY
             record: dict[str, Any] = {
                 "tokens": seen,
                 "loss": float(torch.stack(losses).mean()),
@@ -205,12 +192,50 @@ def train(recipe: Recipe, out: Path, device: str) -> PocketModel:
             }
             record["chain_accuracy"] = chain_accuracy(model, check, end_think, device)
             losses = []
-            with (out / "log.jsonl").open("a") as log:
-                log.write(json.dumps(record) + "\n")
-            state = {"model": model.state_dict(), "optimizers": [s.state_dict() for s in steppers], "seen": seen}
-            torch.save(state, checkpoint.with_suffix(".tmp"))
-            checkpoint.with_suffix(".tmp").rename(checkpoint)
-    return model
+            save(out, model, steppers, seen, record)
+
+
+def step(
+    model: PocketModel,
+    steppers: list[torch.optim.Optimizer],
+    ids: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    share: float,
+    recipe: Recipe,
+) -> Tensor:
+    """One update at `share` of the full learning rates; returns the loss."""
+    for stepper, rate in zip(steppers, (recipe.muon_lr, recipe.adam_lr), strict=True):
+        stepper.param_groups[0]["lr"] = rate * share
+    device = next(model.parameters()).device
+    loss = loss_of(model, torch.from_numpy(ids).to(device), torch.from_numpy(targets).to(device))
+    loss.backward()
+    for stepper in steppers:
+        stepper.step()
+        stepper.zero_grad()
+    return loss.detach()
+
+
+def resume(checkpoint: Path, model: PocketModel, steppers: list[torch.optim.Optimizer], device: str) -> int:
+    """Load a checkpoint where there is one; returns the tokens seen so far."""
+    if not checkpoint.exists():
+        return 0
+    state = torch.load(checkpoint, map_location=device)
+    model.load_state_dict(state["model"])
+    for stepper, saved in zip(steppers, state["optimizers"], strict=True):
+        stepper.load_state_dict(saved)
+    return int(state["seen"])
+
+
+def save(
+    out: Path, model: PocketModel, steppers: list[torch.optim.Optimizer], seen: int, record: dict[str, Any]
+) -> None:
+    """Append to the log and replace the checkpoint in one step."""
+    with (out / "log.jsonl").open("a") as log:
+        log.write(json.dumps(record) + "\n")
+    state = {"model": model.state_dict(), "optimizers": [s.state_dict() for s in steppers], "seen": seen}
+    aside = out / f"{CHECKPOINT}.tmp"
+    torch.save(state, aside)
+    aside.rename(out / CHECKPOINT)
 
 
 def main() -> None:
