@@ -87,11 +87,15 @@ def decide(text: str, server: str, as_json: bool, **wishes: Any) -> None:
 @_json
 def generate(text: str, server: str, temperature: float, as_json: bool, **wishes: Any) -> None:
     """Have the backend answer TEXT ("-" = standard input) within the chosen budget, streaming."""
+    before: Told = {}
     for event in Client(server, timeout=600).generate(_prompt(text), _wishes(**wishes), temperature):
         if as_json:
             click.echo(json.dumps(event))
-        else:
-            _show(event)
+            continue
+        if "reasoning" in before and "content" in event:
+            console.print()  # the answer starts on a line of its own
+        _show(event)
+        before = event
 
 
 @cli.command()

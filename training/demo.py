@@ -171,7 +171,9 @@ def main() -> None:
         client.close()
         if not args.once:
             console.print(f"\nServing on {address} until Ctrl-C. In another terminal try:\n")
-            console.print(f'  .venv/bin/budget-router generate --server {address} "{prompts()[7].question}"\n')
+            console.print(
+                f'  .venv/bin/budget-router generate --server {address} "{prompts()[7].question}"\n', soft_wrap=True
+            )
             process.wait()
     except KeyboardInterrupt:
         pass
