@@ -114,7 +114,8 @@ def test_generate_prints_budget_thought_answer_and_usage(server: Server) -> None
     result = ask(server, "generate", PROMPT, "--rung", "16")
     assert result.exit_code == 0
     assert "rung 16" in result.stdout
-    assert "".join(e.get("reasoning", "") + e.get("content", "") for e in events) in result.stdout
+    thought, answer = ("".join(e.get(kind, "") for e in events) for kind in ("reasoning", "content"))
+    assert f"{thought}\n{answer}\n" in result.stdout
     assert "of 16 thinking tokens" in result.stdout
 
 
