@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from router.adapters.classifier import single_threaded
+from router.artifact import digest
 from router.domain import (
     Completion,
     ContentDelta,
@@ -58,8 +58,9 @@ class PocketModel:
     @classmethod
     def load(cls, directory: Path) -> "PocketModel":
         """Read `model.onnx` and `tokenizer.json`. Raises ArtifactError."""
+        graph = directory / "model.onnx"
         try:
-            session = onnxruntime.InferenceSession(directory / "model.onnx", single_threaded())
+            session = onnxruntime.InferenceSession(graph, single_threaded())
             tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         except Exception as error:  # both libraries raise bare Exceptions
             raise ArtifactError(f"pocket reasoner in {directory}: {error}") from error
@@ -68,8 +69,7 @@ class PocketModel:
         tokenizer.encode_special_tokens = True  # a marker in a prompt is only text
         shape = [n if isinstance(n, int) else 0 for n in session.get_inputs()[1].shape]
         shape[2] = 1
-        digest = sha256((directory / "model.onnx").read_bytes()).hexdigest()
-        return cls(session, tokenizer, np.zeros(shape, dtype=np.float32), f"pocket/{digest[:16]}/native")
+        return cls(session, tokenizer, np.zeros(shape, dtype=np.float32), f"pocket/{digest(graph)[:16]}/native")
 
     def token(self, text: str) -> int:
         """The id of a special token. Raises ArtifactError where there is none."""
