@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check proto bench pocket lock clean
+.PHONY: help setup run test check proto bench quality pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -45,13 +45,16 @@ proto: $(VENV)/.dev ## regenerate router/_gen from proto/
 bench: $(VENV)/.dev ## calibration, savings and latency, as in benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
+quality: $(VENV)/.dev ## baselines, certificates on re-splits, label efficiency, public sets: benchmarks/README.md
+	$(BIN)/python -m benchmarks.quality
+
 pocket: $(VENV)/.pocket ## train the pocket reasoner from nothing and export it (hours on two cores)
 	$(BIN)/python -m training.pocket.train
 	$(BIN)/python -m training.pocket.export
 
 lock: $(VENV)/.bootstrap ## renew the locked requirements after a change in pyproject.toml (UPGRADE=1: newest versions)
 	$(call compile,bootstrap,requirements/bootstrap.in)
-	$(call compile,dev,pyproject.toml --extra cpu --extra demo --extra train --extra dev)
+	$(call compile,dev,pyproject.toml --extra cpu --extra demo --extra train --extra ray --extra dev)
 	$(call compile,run,pyproject.toml --extra cpu --extra demo --constraint requirements/dev.txt)
 	$(call compile,serve,pyproject.toml --extra cpu --constraint requirements/dev.txt)
 

@@ -17,7 +17,8 @@ import numpy as np
 from router.artifact import load
 from router.rpc.client import Client
 from training import dataset
-from training.cli import describe, judge
+from training.cli import judged
+from training.describe import describe
 
 OUTCOMES = Path("benchmarks/data/pocket_outcomes.parquet")
 BUNDLE = Path("router/models/pocket-router")
@@ -29,9 +30,10 @@ CALLS = 400
 def main() -> None:
     """Run every benchmark."""
     outcomes = dataset.splits(dataset.read(OUTCOMES))["test"]
-    report = judge(BUNDLE, outcomes)
+    report = judged(BUNDLE, outcomes)
     print(describe(report) + "\n")
-    figures: dict[str, Any] = {"quality": report.to_json()}
+    kept = ("prompts", "rungs", "policies", "absolute", "gap_closed")
+    figures: dict[str, Any] = {"quality": {name: report[name] for name in kept}}
     with service() as (process, server, seconds):
         figures["serving_seconds"] = round(seconds, 2)
         figures["rss_megabytes"] = rss(process)

@@ -108,17 +108,17 @@ async def _profile(settings: Settings, bundle: artifact.Bundle, stack: AsyncExit
     """The served model; certificates count only for the backend that they were proved on."""
     backend, model, fingerprint = await _backend(settings, stack)
     manifest = bundle.manifest
-    certificates = manifest.certificates
+    certificates, absolute = manifest.certificates, manifest.absolute
     if manifest.backend_fingerprint != fingerprint:
         structlog.get_logger().warning(
             "uncertified", bundle_is_about=manifest.backend_fingerprint, backend=fingerprint, effect="top rung only"
         )
-        certificates = ()
+        certificates, absolute = (), ()
     latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
     return Profile(
         model,
         bundle.version,
-        Policy(manifest.ladder, certificates, latency),
+        Policy(manifest.ladder, certificates, latency, absolute),
         OnnxClassifier(bundle),
         ScoreKeys(settings.cache_secret.get_secret_value().encode(), bundle.version, manifest.ladder),
         backend,

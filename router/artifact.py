@@ -1,7 +1,9 @@
 """The model bundle: a directory with a manifest that vouches for every other file.
 
 manifest.json   format, ladder, backend fingerprint, features, metrics, certificates, SHA-256 of each file
-model.onnx      features [n, width] -> quality [n, rungs], mean_tokens [n, rungs], token_quantiles [n, rungs, 3]
+model.onnx      features [n, width], tokens [n, length] -> quality [n, rungs], mean_tokens [n, rungs],
+                token_quantiles [n, rungs, 3]; tokens of a rung are NaN where the training data had no counts
+tokenizer.json  what makes the token ids
 parity.json     prompts with the quality that training computed for them
 """
 
@@ -18,8 +20,8 @@ from router import features
 from router.domain import BudgetLadder, Certificate
 from router.errors import ArtifactError
 
-FORMAT_VERSION = 1
-MODEL, PARITY, MANIFEST = "model.onnx", "parity.json", "manifest.json"
+FORMAT_VERSION = 2
+MODEL, TOKENIZER, PARITY, MANIFEST = "model.onnx", "tokenizer.json", "parity.json", "manifest.json"
 QUANTILES = (0.5, 0.9, 0.99)
 """The levels of `token_quantiles`, in order."""
 
@@ -30,6 +32,10 @@ class Manifest:
 
     Attributes:
         backend_fingerprint: engine, model, template and enforcement that the outcomes were collected on.
+        profile: what makes vectors of token ids, "static" or "encoder".
+        max_tokens: token ids that are read of a prompt.
+        certificates: of relative targets; `absolute` of absolute ones.
+        not_certified: target -> why not.
         data_hash: SHA-256 of the outcome file it was trained on.
         metrics: figures on the test split, for people.
         files: SHA-256 by file name.
@@ -40,8 +46,12 @@ class Manifest:
     ladder: BudgetLadder
     backend_fingerprint: str
     feature_version: str
+    profile: str
+    max_tokens: int
     data_hash: str
     certificates: tuple[Certificate, ...]
+    absolute: tuple[Certificate, ...]
+    not_certified: dict[str, str]
     metrics: dict[str, Any]
     files: dict[str, str]
 
@@ -61,11 +71,13 @@ class Bundle:
     Attributes:
         version: SHA-256 of the manifest, which names the SHA-256 of all else.
         model: the ONNX graph, serialised.
+        tokenizer: `tokenizers` JSON.
     """
 
     version: str
     manifest: Manifest
     model: bytes
+    tokenizer: bytes
     parity: ParitySample
 
 
@@ -91,9 +103,9 @@ def load(directory: Path) -> Bundle:
         raise ArtifactError(f"{directory}: features {manifest.feature_version}, this version makes {features.VERSION}")
     if not manifest.ladder.rungs:
         raise ArtifactError(f"{directory}: the ladder has no rungs")
-    files = {name: _verified(directory, manifest, name) for name in (MODEL, PARITY)}
+    files = {name: _verified(directory, manifest, name) for name in (MODEL, TOKENIZER, PARITY)}
     parity = _parse(_PARITY, files[PARITY], PARITY)
-    return Bundle(sha256(data).hexdigest(), manifest, files[MODEL], parity)
+    return Bundle(sha256(data).hexdigest(), manifest, files[MODEL], files[TOKENIZER], parity)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

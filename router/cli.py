@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
 import click
@@ -14,6 +15,9 @@ from router.errors import RemoteError, RouterError
 from router.rpc.client import Client, Told, Wishes
 
 BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE")
+PLUGINS = "budget_router.commands"
+"""Entry points that add commands, such as `plan`, which needs what training needs."""
+
 BAR = 30
 """Characters of a full bar."""
 
@@ -41,7 +45,26 @@ def _routing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Commands of this file, and those that another installed package brings: they are imported when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *entry_points(group=PLUGINS).names})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        brought = entry_points(group=PLUGINS, name=cmd_name)
+        if own is not None or not brought:
+            return own
+        try:
+            command: click.Command = next(iter(brought)).load()
+        except ImportError as error:
+            unusable = f"{error.name} is not installed: pip install 'budget-router[train]'"
+            return click.Command(cmd_name, callback=lambda: _fail(unusable, 1), short_help=f"({unusable})")
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="budget-router")
 def cli() -> None:
     """Give each prompt the smallest reasoning budget that meets its quality target.
@@ -148,7 +171,9 @@ def _curve(decision: Told) -> Table:
     for forecast in decision["forecasts"]:
         chosen = forecast["rung"] == decision["rung"]
         bar = "█" * round(forecast["quality"] * BAR)
-        cells = [forecast["rung"], f"{forecast['quality']:.2f}", bar, f"{forecast['mean_thinking_tokens']:.0f}"]
+        unknown = forecast.get("thinking_tokens_unknown", False)
+        tokens = "unknown" if unknown else f"{forecast['mean_thinking_tokens']:.0f}"
+        cells = [forecast["rung"], f"{forecast['quality']:.2f}", bar, tokens]
         table.add_row("▶" if chosen else " ", *cells, style="bold green" if chosen else "")
     return table
 

@@ -75,10 +75,15 @@ class TokenForecast:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the classifier says of one prompt: P(correct) and token forecast per rung, in ladder order."""
+    """What the classifier says of one prompt, per rung in ladder order.
+
+    Attributes:
+        quality: P(correct).
+        tokens: None for rungs whose token counts were not recorded in the training data.
+    """
 
     quality: tuple[float, ...]
-    tokens: tuple[TokenForecast, ...]
+    tokens: tuple[TokenForecast | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +116,11 @@ class Certificate:
     """With probability 1 - delta over the calibration data, the policy at `threshold` loses at most alpha.
 
     Attributes:
-        alpha: largest mean loss against the top rung, 0..1.
+        alpha: for a relative target, largest mean loss against the top rung; for an absolute one, largest share of
+            wrong answers among the prompts said to meet it. 0..1.
         delta: probability that the statement is wrong, 0..1.
-        threshold: largest predicted loss that the policy accepts.
+        threshold: for a relative target, the P(correct) that a further thinking token must buy; for an absolute one,
+            the smallest P(correct) accepted.
         prompts: calibration prompts.
     """
 

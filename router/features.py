@@ -1,18 +1,21 @@
 """Prompt -> model inputs, the same in training and in serving.
 
-Static features: counts that tell how much work a prompt describes, and hashed words that tell what kind.
+Hand features: counts that tell how much work a prompt describes, and hashed words that tell what kind. Token ids:
+what the graph turns into a vector, by a table of token vectors or by an encoder.
 """
 
 import re
 from collections.abc import Sequence
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from router.domain import Prompt
 
-VERSION = "static-1"
+VERSION = "static-2"
 """Changes with every change of what `extract` returns; a bundle names the version it was trained on."""
 
 MAX_CHARACTERS = 16_384
@@ -54,6 +57,40 @@ def extract(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
             row[hand + crc32(word.lower().encode()) % WORD_BUCKETS] = 1.0
     np.log1p(matrix[:, :hand], out=matrix[:, :hand])
     return matrix
+
+
+class Featurizer:
+    """Both inputs of a bundle's graph: "features" [n, WIDTH] and "tokens" [n, length], padded with -1.
+
+    Raises:
+        ValueError: the tokenizer is not one that `tokenizers` can read.
+    """
+
+    def __init__(self, tokenizer: bytes, max_tokens: int) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_buffer(tokenizer)
+        except Exception as error:  # tokenizers raises a bare Exception
+            raise ValueError(str(error)) from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens)
+        self._special = self._tokenizer.num_special_tokens_to_add(False) > 0
+
+    def __call__(self, prompts: Sequence[Prompt]) -> dict[str, NDArray[Any]]:
+        """The graph's inputs for some prompts."""
+        return {"features": extract(prompts), "tokens": self.padded(self.tokens(prompts))}
+
+    def tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of each prompt."""
+        texts = [prompt.text[:MAX_CHARACTERS] for prompt in prompts]
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._special)
+        return [encoding.ids for encoding in encodings]
+
+    def padded(self, ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """Ids as a matrix [n, length], length at least 1."""
+        matrix = np.full((len(ids), max(1, *map(len, ids), 1)), -1, dtype=np.int64)
+        for row, one in zip(matrix, ids, strict=True):
+            row[: len(one)] = one
+        return matrix
 
 
 def _counts(text: str, words: list[str], messages: int) -> list[int]:

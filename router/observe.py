@@ -129,8 +129,10 @@ class Metrics:
         self._unmet.inc(not decision.choice.meets_target)
         self._uncertified.inc(decision.choice.certificate is None)
         if decision.score is not None:
-            self._predicted.inc(decision.score.tokens[decision.choice.index].mean)
-            self._predicted_top.inc(decision.score.tokens[-1].mean)
+            chosen, top = decision.score.tokens[decision.choice.index], decision.score.tokens[-1]
+            if chosen is not None and top is not None:
+                self._predicted.inc(chosen.mean)
+                self._predicted_top.inc(top.mean)
 
     def _generated(self, record: Generated) -> None:
         completion = record.completion

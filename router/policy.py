@@ -1,17 +1,30 @@
 """The decision rule: pure functions from predictions and wishes to a rung.
 
 1. Rungs outside floor and ceiling, or too slow for the deadline, are dropped.
-2. Relative target: the smallest rung whose predicted loss passes the certified threshold.
-   Absolute target: the smallest rung with P(correct) >= target.
+2. Relative target: the rung with the largest P(correct) - price * tokens, at the certified price: the Lagrangian
+   form of "fewest tokens at no more than this mean loss". Without a certificate: the top rung, and it is said.
+   Absolute target: the smallest rung with P(correct) >= the certified threshold; without one, >= the target.
 3. Where none passes, `on_unmet` decides.
-4. Without a certificate for a relative target: the top rung, and it is said.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.domain import BudgetLadder, Certificate, Choice, MaxLoss, MinQuality, OnUnmet, Options, Score
+from router.domain import (
+    BudgetLadder,
+    Certificate,
+    Choice,
+    MaxLoss,
+    MinQuality,
+    OnUnmet,
+    Options,
+    QualityTarget,
+    Score,
+)
 from router.errors import InvalidRequest, TargetUnmet
+
+ROUNDING = 1e-9
+"""1 - .9 is not .1 in binary."""
 
 NEAR_BEST = 0.05
 """`CHEAPEST_NEAR_BEST` accepts a rung whose quality is this close to the best one."""
@@ -32,11 +45,12 @@ class LatencyProfile:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The decision rule for one ladder and its certificates."""
+    """The decision rule for one ladder and its certificates, of relative and of absolute targets."""
 
     ladder: BudgetLadder
     certificates: Sequence[Certificate]
     latency: LatencyProfile
+    absolute: Sequence[Certificate] = ()
 
     def within_bounds(self, options: Options) -> list[int]:
         """Rungs within floor and ceiling, cheapest first; one without a number is within any floor and no ceiling.
@@ -68,7 +82,11 @@ class Policy:
         return self._absolute(score, options, options.target, in_time)
 
     def _in_time(self, score: Score, index: int, max_latency: float | None) -> bool:
-        return max_latency is None or self.latency.seconds(score.tokens[index].p99) <= max_latency
+        if max_latency is None:
+            return True
+        forecast, cap = score.tokens[index], self.ladder.rungs[index].tokens
+        most = cap if forecast is None else forecast.p99
+        return most is not None and self.latency.seconds(most) <= max_latency
 
     def _relative(self, score: Score, options: Options, target: MaxLoss, rungs: list[int]) -> Choice:
         top = len(self.ladder) - 1
@@ -78,26 +96,38 @@ class Policy:
             if rungs[-1] != top:
                 return self._unmet(score, options, rungs, why)
             return Choice(top, True, None, f"{why}: the top rung")
-        passing = [i for i in range(top + 1) if score.quality[top] - score.quality[i] <= certificate.threshold]
-        index = next((i for i in rungs if i in passing), None)
-        if index is None:
-            return self._unmet(score, options, rungs, f"every rung allowed loses more than {certificate.threshold:.3f}")
-        reason = f"smallest rung with a predicted loss of at most {certificate.threshold:.3f}"
-        if index == passing[0]:
-            return Choice(index, True, certificate, reason)
-        return Choice(index, True, None, f"{reason}, within bounds that the certificate does not cover")
+        wanted = self._worth_most(score, certificate.threshold)
+        gain = score.quality[top] - score.quality[wanted]
+        reason = f"thinking longer would gain {gain:.3f} P(correct), too little for its tokens"
+        if wanted in rungs:
+            return Choice(wanted, True, certificate, "the longest is worth its tokens" if wanted == top else reason)
+        dearer = next((i for i in rungs if i > wanted), None)
+        if dearer is None:
+            return self._unmet(score, options, rungs, f"the target asks for rung {self.ladder.rungs[wanted].name}")
+        return Choice(dearer, True, None, "smallest rung within bounds, which the certificate does not cover")
 
-    def certificate(self, target: MaxLoss) -> Certificate | None:
-        """The certificate with the largest alpha that is not above the target."""
-        usable = [c for c in self.certificates if c.alpha <= target.value]
+    def _worth_most(self, score: Score, price: float) -> int:
+        known = [forecast.mean for forecast in score.tokens if forecast is not None]
+        costs = known if len(known) == len(score.quality) else range(len(score.quality))
+        worth = [quality - price * cost for quality, cost in zip(score.quality, costs, strict=True)]
+        return worth.index(max(worth))
+
+    def certificate(self, target: QualityTarget) -> Certificate | None:
+        """The certificate with the largest alpha that is not above what the target leaves."""
+        relative = isinstance(target, MaxLoss)
+        room = target.value if relative else 1 - target.value + ROUNDING
+        usable = [c for c in (self.certificates if relative else self.absolute) if c.alpha <= room]
         return max(usable, key=lambda c: c.alpha, default=None)
 
     def _absolute(self, score: Score, options: Options, target: MinQuality, rungs: list[int]) -> Choice:
-        wanted = target.value
-        for index in rungs:
-            if score.quality[index] >= wanted:
-                return Choice(index, True, None, f"smallest rung with P(correct) of at least {wanted:.3f}")
-        return self._unmet(score, options, rungs, f"no rung allowed reaches P(correct) {wanted:.3f}")
+        certificate = self.certificate(target)
+        wanted = target.value if certificate is None else certificate.threshold
+        passing = [i for i, quality in enumerate(score.quality) if quality >= wanted]
+        index = next((i for i in rungs if i in passing), None)
+        if index is None:
+            return self._unmet(score, options, rungs, f"no rung allowed reaches P(correct) {wanted:.3f}")
+        proof = certificate if index == passing[0] else None
+        return Choice(index, True, proof, f"smallest rung with P(correct) of at least {wanted:.3f}")
 
     def _unmet(self, score: Score, options: Options, rungs: list[int], why: str) -> Choice:
         if options.on_unmet is OnUnmet.REJECT:

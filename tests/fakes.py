@@ -53,7 +53,7 @@ def ladder_of(*tokens: int) -> BudgetLadder:
 
 
 LADDER = ladder_of(0, 16, 32, 64, 128, 256)
-CERTIFICATE = Certificate(alpha=0.05, delta=0.1, threshold=0.08, prompts=1_000)
+CERTIFICATE = Certificate(alpha=0.05, delta=0.1, threshold=0.01, prompts=1_000)
 LATENCY = LatencyProfile(first_token=0.1, per_token=0.01, answer_tokens=10)
 
 
@@ -68,7 +68,7 @@ def score_of(*quality: float) -> Score:
 
 
 RISING = score_of(0.1, 0.3, 0.5, 0.7, 0.85, 0.9)
-"""On LADDER under CERTIFICATE the rung "128" is the smallest that passes."""
+"""On LADDER at CERTIFICATE's price the rung "128" is worth most."""
 
 
 def request_of(

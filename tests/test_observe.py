@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from router.domain import Broken, Decided, DecisionSource, Degraded, FinishReason, Generated, Record
 from router.observe import LogLines, Metrics, Observers, configure_logging
-from tests.fakes import LADDER, RISING, RecordingObserver, completion_of, decision_of, request_of
+from tests.fakes import LADDER, RISING, RecordingObserver, completion_of, decision_of, forecast, request_of
 
 SECRET = "the patient is called Rosencrantz"
 COMPLETION = completion_of(LADDER.rungs[4], thinking_tokens=100)
@@ -105,8 +105,8 @@ def test_decisions_that_promise_less_are_counted(metrics: Metrics, registry: Col
 
 def test_the_forecast_is_summed_beside_that_of_the_top_rung(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics(Decided(request_of(), decision_of(index=2), 0))
-    assert value(registry, "predicted_thinking_tokens_total") == RISING.tokens[2].mean
-    assert value(registry, "predicted_top_thinking_tokens_total") == RISING.tokens[-1].mean
+    assert value(registry, "predicted_thinking_tokens_total") == forecast(20.0).mean
+    assert value(registry, "predicted_top_thinking_tokens_total") == forecast(50.0).mean
 
 
 def test_a_fallback_does_not_look_like_a_saving(metrics: Metrics, registry: CollectorRegistry) -> None:

@@ -23,7 +23,10 @@ from router.policy import NEAR_BEST, LatencyProfile, Policy
 from tests.fakes import CERTIFICATE, LADDER, LATENCY, RISING, forecast, policy_of, score_of
 
 TOP = len(LADDER) - 1
-NESTED = tuple(Certificate(alpha, 0.1, threshold, 500) for alpha, threshold in ((0.01, 0.0), (0.05, 0.04), (0.1, 0.2)))
+NESTED = tuple(
+    Certificate(alpha, 0.1, threshold, 500) for alpha, threshold in ((0.01, 0.0), (0.05, 0.001), (0.1, 0.01))
+)
+ABSOLUTE = (Certificate(alpha=0.1, delta=0.1, threshold=0.88, prompts=500),)
 
 probability = st.floats(0, 1)
 targets = st.one_of(probability.map(MaxLoss), probability.map(MinQuality))
@@ -69,20 +72,25 @@ def test_the_rung_lies_within_floor_and_ceiling(score: Score, options: Options) 
 @given(scores(), wishes())
 def test_only_what_holds_the_deadline_meets_the_target(score: Score, options: Options) -> None:
     choice = choose(score, options)
+    expected = score.tokens[choice.index]
     if choice.meets_target and options.max_latency is not None:
-        assert LATENCY.seconds(score.tokens[choice.index].p99) <= options.max_latency
+        assert expected is not None and LATENCY.seconds(expected.p99) <= options.max_latency
 
 
 @given(scores(), probability)
-def test_a_relative_target_picks_the_smallest_rung_that_passes(score: Score, loss: float) -> None:
+def test_a_relative_target_picks_the_rung_that_is_worth_most_at_its_price(score: Score, loss: float) -> None:
     policy, options = policy_of(certificates=NESTED), Options(MaxLoss(loss))
     choice, certificate = policy.choose(score, options), policy.certificate(MaxLoss(loss))
     if certificate is None:
         assert choice.index == TOP
     else:
-        losses = [score.quality[TOP] - quality for quality in score.quality]
-        assert losses[choice.index] <= certificate.threshold
-        assert all(lost > certificate.threshold for lost in losses[: choice.index])
+        worth = [
+            quality - certificate.threshold * tokens.mean
+            for quality, tokens in zip(score.quality, score.tokens, strict=True)
+            if tokens is not None
+        ]
+        assert worth[choice.index] == max(worth)
+        assert all(less < max(worth) for less in worth[: choice.index])
 
 
 @given(scores(), probability)
@@ -141,10 +149,27 @@ def test_of_equally_good_rungs_the_cheapest_is_picked() -> None:
     assert policy_of().choose(flat, Options(MinQuality(0.5))).index == 0
 
 
-def test_a_loss_equal_to_the_threshold_passes() -> None:
-    certificate = replace(CERTIFICATE, threshold=0.25)
+def test_a_rung_must_buy_more_than_its_price() -> None:
     score = score_of(0.25, 0.5, 0.5, 0.5, 0.5, 0.75)
-    assert policy_of(certificates=[certificate]).choose(score, Options(MaxLoss(0.05))).index == 1
+    for price, index in ((0.0, 5), (0.006, 5), (0.0065, 1), (0.02, 1), (0.025, 0), (1.0, 0)):
+        certificate = replace(CERTIFICATE, threshold=price)
+        assert policy_of(certificates=[certificate]).choose(score, Options(MaxLoss(0.05))).index == index
+
+
+def test_where_tokens_are_unknown_the_position_of_a_rung_is_its_cost() -> None:
+    score = replace(RISING, tokens=(None,) * len(LADDER))
+    for price, index in ((0.01, 5), (0.1, 4), (0.16, 3), (0.3, 0)):
+        certificate = replace(CERTIFICATE, threshold=price)
+        assert policy_of(certificates=[certificate]).choose(score, Options(MaxLoss(0.05))).index == index
+
+
+def test_where_tokens_are_unknown_a_deadline_is_held_to_the_cap() -> None:
+    score = replace(RISING, tokens=(None,) * len(LADDER))
+    choice = policy_of().choose(score, Options(MinQuality(0.65), max_latency=LATENCY.seconds(64)))
+    assert (choice.index, choice.meets_target) == (3, True)
+    uncapped = policy_of(BudgetLadder((ReasoningBudget("low", None), ReasoningBudget("high", None))))
+    choice = uncapped.choose(Score((0.5, 0.9), (None, None)), Options(MinQuality(0.4), max_latency=100.0))
+    assert (choice.index, choice.meets_target) == (0, False)
 
 
 def test_a_relative_target_is_certified() -> None:
@@ -179,8 +204,19 @@ def test_a_ceiling_that_changes_nothing_leaves_the_certificate() -> None:
     assert policy_of().choose(RISING, Options(MaxLoss(0.05), ceiling=128)).certificate == CERTIFICATE
 
 
-def test_an_absolute_target_is_never_certified() -> None:
-    assert policy_of().choose(RISING, Options(MinQuality(0.1))).certificate is None
+def test_an_absolute_target_is_certified_at_its_own_threshold() -> None:
+    policy = replace(policy_of(), absolute=ABSOLUTE)
+    for wanted in (0.5, 0.9):
+        choice = policy.choose(RISING, Options(MinQuality(wanted)))
+        assert (choice.index, choice.meets_target, choice.certificate) == (5, True, ABSOLUTE[0])
+    assert policy.choose(RISING, Options(MinQuality(0.9), floor=200)).certificate == ABSOLUTE[0]
+
+
+def test_an_absolute_target_without_a_certificate_is_met_by_prediction_alone() -> None:
+    choice = policy_of().choose(RISING, Options(MinQuality(0.7)))
+    assert (choice.index, choice.meets_target, choice.certificate) == (3, True, None)
+    stricter = replace(policy_of(), absolute=ABSOLUTE).choose(RISING, Options(MinQuality(0.95)))
+    assert (stricter.meets_target, stricter.certificate) == (False, None)
 
 
 @pytest.mark.parametrize(("floor", "ceiling"), [(257, None), (17, 31), (129, 255)])
@@ -217,7 +253,7 @@ def test_a_hopeless_prompt_can_be_answered_cheaply() -> None:
 
 
 def test_a_deadline_drops_slow_rungs() -> None:
-    limit = LATENCY.seconds(RISING.tokens[3].p99)
+    limit = LATENCY.seconds(forecast(30.0).p99)
     choice = policy_of().choose(RISING, Options(MaxLoss(0.05), max_latency=limit))
     assert (choice.index, choice.meets_target, choice.certificate) == (3, False, None)
 

@@ -1,10 +1,19 @@
-"""Certificates by Learn-then-Test (Angelopoulos et al. 2021) with a fixed sequence of thresholds.
+"""Certificates by Learn-then-Test (Angelopoulos et al. 2021) with a fixed sequence of policies.
 
-The loss of a policy on a prompt is D = Y_top - Y_chosen, in -1..1, averaged over the prompts of a group, which are
-not independent. Starting from threshold 0 (nothing predicted worse than the top rung), ever more daring ones are
-tested for E[D] <= alpha until one fails; the last that passed is certified: with probability 1 - delta over the
-calibration data its true mean loss is at most alpha.
+Relative targets. The policy with price v takes, of every prompt, the rung with the largest predicted
+P(correct) - v * cost: the Lagrangian form of "fewest tokens at no more than this mean loss". Price 0 is nearly
+always-top; a higher one trades more quality for tokens. The loss on a prompt is D = Y_top - Y_chosen, in -1..1.
+
+Absolute targets. Of the prompts that are said to meet quality q, at most 1 - q may be wrong (selective risk). The
+policy takes the smallest rung with P(correct) >= threshold; a higher threshold is more careful.
+
+In both, policies are tested from the most careful one on until one fails; the last that passed is certified: with
+probability 1 - delta over the calibration data its true mean loss is at most alpha. Losses are averaged over the
+prompts of a group first, which are not independent.
 """
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,31 +22,46 @@ from router.domain import Certificate
 from training.dataset import Outcomes
 
 ALPHAS = (0.005, 0.01, 0.02, 0.05, 0.1)
+QUALITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 DELTA = 0.1
-THRESHOLDS = tuple(np.round(np.arange(0.0, 0.5, 0.005), 4).tolist())
-"""Fixed before any label is looked at, most careful first."""
+PRICES = tuple(float(f"{price:.4g}") for price in (0.0, *np.geomspace(1e-3, 3.0, 160)))
+"""P(correct) that the mean cost of the top rung must buy; fixed before any label is looked at, careful first."""
+
+MARGINS = tuple(np.round(np.arange(0.2, -0.0001, -0.01), 4).tolist())
+"""Added to an absolute target, most careful first."""
 
 Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
 
 
-def choose(quality: Matrix, threshold: float) -> NDArray[np.intp]:
-    """The serving rule: smallest rung whose predicted loss against the top rung is at most `threshold`."""
-    passing: NDArray[np.bool_] = quality[:, -1:] - quality <= threshold
-    first: NDArray[np.intp] = passing.argmax(axis=1)
-    return first
+@dataclass(frozen=True)
+class Proofs:
+    """What could be certified, and why the rest could not, by target."""
+
+    relative: tuple[Certificate, ...]
+    absolute: tuple[Certificate, ...]
+    refused: dict[str, str]
 
 
-def losses(correct: Matrix, quality: Matrix, threshold: float) -> NDArray[np.float64]:
+def choose(quality: Matrix, cost: Matrix, price: float) -> NDArray[np.intp]:
+    """The serving rule: the rung [prompts] with the largest quality - price * cost, the cheapest of equals."""
+    best: NDArray[np.intp] = (quality - price * cost).argmax(axis=1)
+    return best
+
+
+def losses(correct: Matrix, chosen: NDArray[np.intp]) -> Vector:
     """D of every prompt: correctness at the top rung less correctness at the chosen one."""
-    return correct[:, -1] - correct[np.arange(len(correct)), choose(quality, threshold)]
+    return correct[:, -1] - correct[np.arange(len(correct)), chosen]
 
 
-def betting_p_value(values: NDArray[np.float64], alpha: float, delta: float = DELTA) -> float:
+def betting_p_value(values: Vector, alpha: float, delta: float = DELTA) -> float:
     """p-value of "E[D] > alpha" by betting (Waudby-Smith & Ramdas 2024, section 4), for D in -1..1.
 
     Bets are placed on (D + 1) / 2 in 0..1 and depend on the past only, so the capital is a supermartingale under
     the hypothesis and 1 / its maximum is a p-value (Ville).
     """
+    if len(values) == 0:
+        return 1.0
     x, bound = (values + 1) / 2, (alpha + 1) / 2
     n = np.arange(1, len(x) + 1)
     mean = (0.5 + np.cumsum(x)) / (n + 1)
@@ -48,19 +72,78 @@ def betting_p_value(values: NDArray[np.float64], alpha: float, delta: float = DE
     return float(np.exp(-max(capital.max(), 0.0)))
 
 
-def certify(outcomes: Outcomes, quality: Matrix, seed: int = 0) -> tuple[Certificate, ...]:
-    """One certificate per alpha that can be proved on the certify split; `quality` [prompts, rungs] is predicted."""
-    _, group = np.unique(outcomes.groups, return_inverse=True)
-    sizes = np.bincount(group)
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    by_threshold = [(np.bincount(group, losses(outcomes.correct, quality, t)) / sizes)[order] for t in THRESHOLDS]
-    certificates = []
+def certify(outcomes: Outcomes, quality: Matrix, cost: Matrix, seed: int = 0) -> Proofs:
+    """Certificates from the certify split.
+
+    Args:
+        quality: predicted P(correct) [prompts, rungs].
+        cost: predicted cost [prompts, rungs], in any unit.
+    """
+    groups = Groups(outcomes.groups, seed)
+    prices = price_grid(cost)
+    by_price = [groups.means(losses(outcomes.correct, choose(quality, cost, price))) for price in prices]
+    refused, relative, absolute = {}, [], []
     for alpha in ALPHAS:
-        proved = None
-        for threshold, values in zip(THRESHOLDS, by_threshold, strict=True):
-            if betting_p_value(values, alpha) > DELTA:
-                break
-            proved = Certificate(alpha, DELTA, threshold, len(sizes))
-        if proved is not None:
-            certificates.append(proved)
-    return tuple(certificates)
+        last, why = walk((betting_p_value(values, alpha) for values in by_price), prices)
+        if last is None:
+            refused[f"loss of at most {alpha:g}"] = why
+        else:
+            relative.append(Certificate(alpha, DELTA, last, len(groups)))
+    for wanted in QUALITIES:
+        proof = _absolute(outcomes, quality, wanted, groups)
+        if isinstance(proof, str):
+            refused[f"quality of at least {wanted:g}"] = proof
+        else:
+            absolute.append(proof)
+    return Proofs(tuple(relative), tuple(absolute), refused)
+
+
+def price_grid(cost: Matrix) -> list[float]:
+    """PRICES per unit of cost; reads predictions only, no labels."""
+    top = float(cost[:, -1].mean())
+    return [price / top if top > 0 else 0.0 for price in PRICES]
+
+
+def walk(p_values: Iterator[float], policies: Sequence[float]) -> tuple[float | None, str]:
+    """The last policy before the first whose p-value exceeds DELTA, and why there is none."""
+    last = None
+    for p_value, policy in zip(p_values, policies, strict=False):
+        if p_value > DELTA:
+            return last, f"p = {p_value:.2f} for the most careful policy, {DELTA:g} is needed"
+        last = policy
+    return last, "no policy to test"
+
+
+class Groups:
+    """Averages over groups, in a random order that is the same for every policy."""
+
+    def __init__(self, groups: Sequence[str], seed: int) -> None:
+        _, self._of = np.unique(np.asarray(groups), return_inverse=True)
+        self._sizes = np.bincount(self._of)
+        self._order = np.random.default_rng(seed).permutation(len(self._sizes))
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def means(self, values: Vector, among: NDArray[np.bool_] | None = None) -> Vector:
+        """The mean of every group, of some of its prompts where `among` says which; groups without any are left out."""
+        of, values = (self._of, values) if among is None else (self._of[among], values[among])
+        counts = np.bincount(of, minlength=len(self))
+        sums = np.bincount(of, values, minlength=len(self))
+        order = self._order[counts[self._order] > 0]
+        return np.asarray(sums[order] / counts[order])
+
+
+def _absolute(outcomes: Outcomes, quality: Matrix, wanted: float, groups: Groups) -> Certificate | str:
+    enough = int(np.ceil(np.log(DELTA) / np.log(wanted))) * 3
+    tests = []
+    for threshold in (min(wanted + margin, 0.999) for margin in MARGINS):
+        meets = quality >= threshold
+        chosen, among = meets.argmax(axis=1), meets.any(axis=1)
+        if among.sum() < max(enough, 30):  # how many are selected depends on predictions alone, so it may be looked at
+            continue
+        wrong = 1 - outcomes.correct[np.arange(len(chosen)), chosen]
+        tests.append((threshold, groups.means(wrong, among)))
+    p_values = (betting_p_value(values, 1 - wanted) for _, values in tests)
+    last, why = walk(p_values, [threshold for threshold, _ in tests])
+    return why if last is None else Certificate(round(1 - wanted, 6), DELTA, last, len(groups))

@@ -1,30 +1,24 @@
 """The command `budget-train`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
-import numpy as np
-import onnxruntime
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from router import artifact
 from router.errors import RouterError
-from training import certify, dataset, evaluate
+from training import dataset
 from training.dataset import DatasetError, Outcomes
-from training.evaluate import Report
-from training.fit import fit as fit_models
-from training.fit import inputs
+from training.describe import describe
 
-SAMPLE = 1_000
-"""Prompts on which the exported graph must agree with scikit-learn."""
+_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable report.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def cli() -> None:
-    """Train the difficulty classifier on outcomes: collect -> fit -> evaluate."""
+    """Train the difficulty classifier on outcomes: collect -> validate -> fit -> evaluate."""
 
 
 @cli.command()
@@ -39,73 +33,61 @@ def collect(model: Path, per_level: int, seed: int, out: Path) -> None:
 
     items = stage.held_out_items(per_level, seed)
     table = stage.collect(PocketModel.load(model), items, stage.LADDER)
-    _write(table, out)
-    click.echo(f"{table.num_rows} outcomes of {len(items)} prompts: {out}")
+    dataset.write(table, out)
+    click.echo(f"{len(table)} outcomes of {len(items)} prompts: {out}")
+
+
+@cli.command()
+@click.argument("file", type=Path)
+@_json
+def validate(file: Path, as_json: bool) -> None:
+    """Say what is wrong with an outcome file, row and column named; exit code 2 if anything is."""
+    faults = dataset.validate(file)
+    seen = None if faults else asdict(dataset.overview(file))
+    if as_json:
+        click.echo(json.dumps({"faults": faults, "overview": seen}))
+    for fault in [] if as_json else faults:
+        click.echo(f"{file}: {fault.removeprefix(f'{file}: ')}", err=True)
+    for name, value in () if as_json or seen is None else seen.items():
+        click.echo(f"{name.replace('_', ' '):<16} {value}")
+    raise SystemExit(2 if faults else 0)
 
 
 @cli.command()
 @click.option("--outcomes", type=Path, required=True, help="Parquet file of the outcome schema.")
 @click.option("--out", type=Path, required=True, help="Directory of the bundle; replaced in one step.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable report.")
-def fit(outcomes: Path, out: Path, as_json: bool) -> None:
-    """Fit, certify, test and export a bundle."""
-    from training.export import export
+@click.option("--profile", type=click.Choice(["static", "encoder"]), default="static", show_default=True,
+              help="Token vectors and hand features, or a MiniLM encoder (for a GPU) beside them.")  # fmt: skip
+@click.option("--compare", is_flag=True, help="Also every baseline, and each task family left out (minutes).")
+@_json
+def fit(outcomes: Path, out: Path, profile: str, compare: bool, as_json: bool) -> None:
+    """Fit, calibrate, certify, evaluate and export a bundle with report.json and report.html."""
+    from training import pipeline
 
-    everything = dataset.read(outcomes)
-    parts = dataset.splits(everything)
-    fitted = fit_models(parts["fit"])
-    certificates = certify.certify(parts["certify"], fitted.predict_quality(parts["certify"].prompts))
-    report = evaluate.evaluate(parts["test"], fitted.predict_quality(parts["test"].prompts), certificates)
-    metrics = report.to_json() | {"form": fitted.chosen, "log_loss": fitted.candidates}
-    sample = [everything.prompts[i] for i in np.random.default_rng(0).permutation(len(everything))[:SAMPLE]]
-    about = {"backend_fingerprint": everything.model, "data_hash": artifact.digest(outcomes), "metrics": metrics}
-    export(fitted, everything.ladder, certificates, sample, out, **about)
-    click.echo(json.dumps(metrics) if as_json else describe(report))
+    report = pipeline.run(outcomes, out, profile, compare)
+    click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
 
 
 @cli.command(name="evaluate")
 @click.option("--artifact", "directory", type=Path, required=True, help="Directory of the bundle.")
 @click.option("--outcomes", type=Path, required=True, help="Parquet file; only its test split is used.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable report.")
+@_json
 def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
     """Judge a bundle on the test split of an outcome file."""
-    report = judge(directory, dataset.splits(dataset.read(outcomes))["test"])
-    click.echo(json.dumps(report.to_json()) if as_json else describe(report))
+    report = judged(directory, dataset.splits(dataset.read(outcomes))["test"])
+    click.echo(json.dumps(report) if as_json else describe(report))
 
 
-def judge(directory: Path, outcomes: Outcomes) -> Report:
+def judged(directory: Path, outcomes: Outcomes) -> dict[str, Any]:
     """The report of a bundle, its ONNX graph included, on outcomes it has not seen."""
+    from training import judge
+    from training.evaluate import evaluate
+
     bundle = artifact.load(directory)
     if bundle.manifest.ladder != outcomes.ladder:
         raise DatasetError("the outcomes are of another ladder than the bundle")
-    session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
-    (quality,) = session.run(["quality"], {"features": inputs(outcomes.prompts)})
-    return evaluate.evaluate(outcomes, quality.astype(float), bundle.manifest.certificates)
-
-
-def describe(report: Report) -> str:
-    """The report as text."""
-    lines = [f"{report.prompts} test prompts, {report.never_solved:.1%} never solved", ""]
-    lines.append(f"{'rung':>6} {'accuracy':>9} {'thinking':>9} {'ECE':>6} {'AUROC':>6}")
-    for r in report.rungs:
-        auroc = "-" if r.auroc is None else f"{r.auroc:.3f}"
-        lines.append(f"{r.rung:>6} {r.accuracy:>9.3f} {r.thinking_tokens:>9.1f} {r.calibration_error:>6.3f} {auroc:>6}")
-    lines += ["", f"{'target':>6} {'accuracy':>9} {'thinking':>9} {'loss':>7} {'saved vs top':>13} {'vs hull':>8}"]
-    for p in report.policies:
-        hull = "-" if p.saved_against_hull is None else f"{p.saved_against_hull:.1%}"
-        saved = f"{p.saved_against_top:>13.1%} {hull:>8}"
-        lines.append(f"{p.alpha:>6g} {p.accuracy:>9.3f} {p.thinking_tokens:>9.1f} {p.loss:>7.3f} {saved}")
-    if not report.policies:
-        lines.append("nothing could be certified: the router would always choose the top rung")
-    return "\n".join(lines)
-
-
-def _write(table: pa.Table, out: Path) -> None:
-    """Write beside the target, then move: nothing half-written is left."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_suffix(".tmp")
-    pq.write_table(table, aside, compression="zstd", compression_level=19)
-    aside.rename(out)
+    prediction = judge.predict(bundle, outcomes.prompts)
+    return evaluate(outcomes, prediction, bundle.manifest.certificates, bundle.manifest.absolute).to_json()
 
 
 def main() -> NoReturn:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -47,7 +47,7 @@ def held_out_items(per_level: int, seed: int) -> list[Item]:
     return list({item.question: item for item in chosen}.values())
 
 
-def collect(model: PocketModel, items: list[Item], ladder: BudgetLadder) -> pa.Table:
+def collect(model: PocketModel, items: list[Item], ladder: BudgetLadder) -> pl.DataFrame:
     """Run every item at every rung; one row each, in the outcome schema."""
     by_length = defaultdict(list)
     for item in items:
@@ -63,7 +63,7 @@ def collect(model: PocketModel, items: list[Item], ladder: BudgetLadder) -> pa.T
                 for (item, _), of_item in zip(group, answers, strict=True):
                     rows += _rows(item, of_item, ladder, model.fingerprint, now)
                 bar.update(len(group))
-    return pa.Table.from_pylist(rows, SCHEMA)
+    return pl.DataFrame(rows, SCHEMA)
 
 
 def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder) -> list[list[Answer]]:

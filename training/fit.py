@@ -1,29 +1,33 @@
-"""P(correct | prompt, rung) and the length of the thought, in scikit-learn.
+"""P(correct | prompt, rung) and a token forecast per rung.
 
 The form of the quality model is chosen by cross-validated log-loss on the fit split alone, from the fixed list
-CANDIDATES. One length model prices every rung: under a cap b a thought takes min(b, length) tokens, so the
-residuals of log length give the mean (Duan's smearing estimator, JASA 1983) and the quantiles at each rung.
+CANDIDATES. Tokens: one regression on log(1 + tokens) of every rung; its residuals give the mean (Duan's smearing
+estimator, JASA 1983) and, on the certify split, conformal quantiles; no forecast exceeds the rung's cap.
 """
 
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import VarianceThreshold
-from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
-from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from router import features
 from router.artifact import QUANTILES
-from router.domain import Prompt
+from router.domain import BudgetLadder, Prompt
+from training import calibrate
+from training.calibrate import BetaMap
 from training.dataset import Outcomes
+from training.embedding import Embedding, embed
+from training.forms import BATCH, STEPS, Cure, Form, Head, Network, PooledLogit, log_loss
 
 FOLDS = 4
 SEED = 0
@@ -33,21 +37,43 @@ RARE = 0.02
 RESIDUALS = 50
 """Points of the residual grid that the mean is taken over."""
 
+MANY = 4_000
+"""Prompts from which on a cure model can be told from one that is merely flat."""
+
 Matrix = NDArray[np.float64]
+Inputs = NDArray[np.float32]
+Extract = Callable[[list[str]], Inputs]
 
-
-def _quality(hidden: tuple[int, ...], penalty: float, passes: int) -> Pipeline:
-    """A network with one sigmoid per rung; without hidden layers it is a logistic regression per rung."""
-    network = MLPClassifier(hidden_layer_sizes=hidden, alpha=penalty, max_iter=passes, random_state=SEED)
-    return make_pipeline(VarianceThreshold(RARE), StandardScaler(), network)
-
-
-CANDIDATES: dict[str, Pipeline] = {
-    "logistic": _quality((), 1e-2, 100),
-    "network 32": _quality((32,), 1.0, 40),
-    "network 64": _quality((64,), 1.0, 40),
-    "network 64-32": _quality((64, 32), 3.0, 60),
+CANDIDATES: dict[str, Form] = {
+    "pooled logit": PooledLogit(1e-3),
+    "cure": Cure(1e-4),
+    "logistic": Network((), 10.0, 40),
+    "network 32, strong penalty": Network((32,), 30.0, 40, 3),
+    "network 32": Network((32,), 3.0, 40, 3),
+    "network 64-32": Network((64, 32), 3.0, 60, 3),
 }
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predictions for some prompts.
+
+    Attributes:
+        quality: P(correct) [prompts, rungs].
+        mean_tokens: thinking tokens [prompts, rungs]; NaN for rungs without recorded counts.
+        token_quantiles: the same at QUANTILES [prompts, rungs, quantiles].
+    """
+
+    quality: Matrix
+    mean_tokens: Matrix
+    token_quantiles: Matrix
+
+    @property
+    def cost(self) -> Matrix:
+        """What a policy weighs against quality: mean tokens, or the position where tokens are not known."""
+        if np.isfinite(self.mean_tokens).all():
+            return self.mean_tokens
+        return np.broadcast_to(np.arange(self.quality.shape[1], dtype=float), self.quality.shape)
 
 
 @dataclass(frozen=True)
@@ -55,66 +81,125 @@ class Fitted:
     """A trained model and how it was chosen.
 
     Attributes:
-        residual_grid: mid-quantiles of the out-of-fold residuals of log(1 + length), ascending.
-        residual_quantiles: the same at QUANTILES.
-        candidates: cross-validated log-loss by name of form.
+        scale: drops rare columns and standardises the rest.
+        bound: P(correct) stays this far from 0 and 1, further than the number of prompts can tell.
+        caps: most tokens of each rung; infinite where there is no cap, NaN where tokens are not recorded.
+        residual_grid: mid-quantiles of the out-of-fold residuals of log(1 + tokens), ascending [rungs, RESIDUALS].
+        residual_quantiles: the same at QUANTILES [rungs, quantiles].
+        log_losses: cross-validated, by name of form.
     """
 
-    quality: Pipeline
-    length: Pipeline
+    embedding: Embedding
+    scale: Pipeline
+    head: Head
+    beta: BetaMap | None
+    bound: float
+    tokens: MLPRegressor
+    caps: Matrix
     residual_grid: Matrix
     residual_quantiles: Matrix
     chosen: str
-    candidates: dict[str, float]
+    log_losses: dict[str, float]
 
-    def predict_quality(self, prompts: list[str]) -> Matrix:
-        """P(correct) [prompts, rungs]."""
-        return np.asarray(self.quality.predict_proba(inputs(prompts)))
+    def inputs(self, prompts: list[str]) -> Inputs:
+        """Hand features and the vector of the embedding [prompts, width]."""
+        return inputs(self.embedding, prompts)
+
+    def predict(self, prompts: list[str]) -> Prediction:
+        """What serving will say."""
+        return self.predict_from(self.inputs(prompts))
+
+    def predict_from(self, x: Inputs) -> Prediction:
+        """The same from inputs [prompts, width]."""
+        scaled = self.scale.transform(x)
+        quality = self.head.predict(scaled)
+        quality = np.clip(quality if self.beta is None else self.beta(quality), self.bound, 1 - self.bound)
+        logs = self.tokens.predict(scaled)[:, :, None]
+        draws, quantiles = (self._tokens(logs + r) for r in (self.residual_grid, self.residual_quantiles))
+        return Prediction(quality, draws.mean(axis=2), quantiles)
+
+    def _tokens(self, logs: Matrix) -> Matrix:
+        return np.asarray(np.minimum(np.maximum(np.expm1(logs), 0), self.caps[:, None]))
+
+    def with_conformal_tokens(self, outcomes: Outcomes) -> "Fitted":
+        """Quantiles replaced by split-conformal ones (Lei et al. 2018) from outcomes that were not fitted."""
+        known = outcomes.known_tokens
+        logs = self.tokens.predict(self.scale.transform(self.inputs(outcomes.prompts)))
+        residuals = np.sort(np.log1p(np.where(known, outcomes.thinking_tokens, 0)) - logs, axis=0)
+        n = len(outcomes)
+        ranks = np.minimum(np.ceil((n + 1) * np.array(QUANTILES)).astype(int), n) - 1
+        return replace(self, residual_quantiles=residuals[ranks].T)
 
 
-def inputs(prompts: list[str]) -> NDArray[np.float32]:
-    """The features that serving computes."""
-    return features.extract([Prompt.of(text) for text in prompts])
+def inputs(embedding: Embedding, prompts: list[str]) -> Inputs:
+    """Hand features and the vector of an embedding [prompts, width]."""
+    hand = features.extract([Prompt.of(text) for text in prompts])
+    return np.hstack([hand, embed(embedding, prompts)])
 
 
-def fit(outcomes: Outcomes) -> Fitted:
-    """Choose and train; the outcomes are the fit split."""
-    with warnings.catch_warnings():
+def fit(
+    outcomes: Outcomes, embedding: Embedding, x: Inputs | None = None, candidates: dict[str, Form] = CANDIDATES
+) -> Fitted:
+    """Choose and train; the outcomes are the fit split, `x` its inputs where they are known already."""
+    x = inputs(embedding, outcomes.prompts) if x is None else x
+    # Small matrices gain nothing from a second thread, and lose a factor of 25 where another process has the core.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of passes is chosen, not a limit hit
-        return _fit(outcomes)
+        return _fit(outcomes, embedding, x, candidates)
 
 
-def _fit(outcomes: Outcomes) -> Fitted:
-    x, labels = inputs(outcomes.prompts), (outcomes.correct >= 0.5).astype(int)
+def _fit(outcomes: Outcomes, embedding: Embedding, x: Inputs, candidates: dict[str, Form]) -> Fitted:
     folds = list(GroupKFold(FOLDS, shuffle=True, random_state=SEED).split(x, groups=outcomes.groups))
-    losses = {}
-    for name, candidate in CANDIDATES.items():
-        losses[name] = _log_loss(labels, _out_of_fold(candidate, x, labels, folds, "predict_proba"))
-    chosen = min(losses, key=lambda name: losses[name])
-    lengths = np.log1p(outcomes.thinking_tokens[:, -1])
-    regression = make_pipeline(
-        VarianceThreshold(RARE),
-        StandardScaler(),
-        MLPRegressor(hidden_layer_sizes=(32,), alpha=1e-1, early_stopping=True, max_iter=300, random_state=SEED),
-    )
-    residuals = lengths - _out_of_fold(regression, x, lengths, folds, "predict")
+    scales = [_scale().fit(x[train]) for train, _ in folds]
+    forms = {name: form for name, form in candidates.items() if name != "cure" or len(outcomes) >= MANY}
+    held_out = {
+        name: _out_of_fold(lambda a, b, f=form: f.fit(a, b).predict, x, outcomes.correct, folds, scales)  # type: ignore[misc]
+        for name, form in tqdm(forms.items(), desc="fit", unit="form", leave=False)
+    }
+    log_losses = {name: log_loss(outcomes.correct, predicted) for name, predicted in held_out.items()}
+    chosen = min(log_losses, key=lambda name: log_losses[name])
+    known = outcomes.known_tokens
+    logs = np.log1p(np.where(known, outcomes.thinking_tokens, 0))
+    residuals = logs - _out_of_fold(lambda a, b: _tokens(len(a)).fit(a, b).predict, x, logs, folds, scales)
+    scale = _scale().fit(x)
+    scaled = scale.transform(x)
     return Fitted(
-        clone(CANDIDATES[chosen]).fit(x, labels),
-        clone(regression).fit(x, lengths),
-        np.quantile(residuals, (np.arange(RESIDUALS) + 0.5) / RESIDUALS),
-        np.quantile(residuals, QUANTILES),
+        embedding,
+        scale,
+        forms[chosen].fit(scaled, outcomes.correct),
+        calibrate.if_it_helps(held_out[chosen], outcomes.correct, folds),
+        1 / (len(outcomes) + 2),
+        _tokens(len(x)).fit(scaled, logs),
+        np.where(known, caps(outcomes.ladder), np.nan),
+        np.quantile(residuals, (np.arange(RESIDUALS) + 0.5) / RESIDUALS, axis=0).T,
+        np.quantile(residuals, QUANTILES, axis=0).T,
         chosen,
-        losses,
+        log_losses,
     )
 
 
-def _out_of_fold(model: Pipeline, x: NDArray[np.float32], y: NDArray[Any], folds: Any, method: str) -> Matrix:
+def caps(ladder: BudgetLadder) -> Matrix:
+    """Most thinking tokens of each rung; infinite where there is no cap."""
+    return np.array([np.inf if rung.tokens is None else float(rung.tokens) for rung in ladder.rungs])
+
+
+def _scale() -> Pipeline:
+    return make_pipeline(VarianceThreshold(RARE), StandardScaler())
+
+
+def _tokens(prompts: int) -> MLPRegressor:
+    passes, batch = max(40, STEPS * BATCH // prompts), min(BATCH, prompts)
+    return MLPRegressor(hidden_layer_sizes=(32,), alpha=3.0, max_iter=passes, batch_size=batch, random_state=SEED)
+
+
+def _out_of_fold(
+    train: Callable[[Matrix, Matrix], Callable[[Matrix], Matrix]],
+    x: Inputs,
+    y: Matrix,
+    folds: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    scales: list[Pipeline],
+) -> Matrix:
     predicted = np.zeros(y.shape)
-    for train, held in folds:
-        predicted[held] = getattr(clone(model).fit(x[train], y[train]), method)(x[held])
+    for (rows, held), scale in zip(folds, scales, strict=True):
+        predicted[held] = train(scale.transform(x[rows]), y[rows])(scale.transform(x[held]))
     return predicted
-
-
-def _log_loss(labels: NDArray[np.int_], predicted: Matrix) -> float:
-    """Mean over rungs."""
-    return float(np.mean([log_loss(y, p, labels=[0, 1]) for y, p in zip(labels.T, predicted.T, strict=True)]))

@@ -157,7 +157,7 @@ class DecideBatchResponse(_message.Message):
     def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ...) -> None: ...
 
 class RungForecast(_message.Message):
-    __slots__ = ("rung", "budget_tokens", "quality", "mean_thinking_tokens", "p50_thinking_tokens", "p90_thinking_tokens", "p99_thinking_tokens")
+    __slots__ = ("rung", "budget_tokens", "quality", "mean_thinking_tokens", "p50_thinking_tokens", "p90_thinking_tokens", "p99_thinking_tokens", "thinking_tokens_unknown")
     RUNG_FIELD_NUMBER: _ClassVar[int]
     BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +165,7 @@ class RungForecast(_message.Message):
     P50_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
     P90_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
     P99_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    THINKING_TOKENS_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     rung: str
     budget_tokens: int
     quality: float
@@ -172,7 +173,8 @@ class RungForecast(_message.Message):
     p50_thinking_tokens: float
     p90_thinking_tokens: float
     p99_thinking_tokens: float
-    def __init__(self, rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., quality: _Optional[float] = ..., mean_thinking_tokens: _Optional[float] = ..., p50_thinking_tokens: _Optional[float] = ..., p90_thinking_tokens: _Optional[float] = ..., p99_thinking_tokens: _Optional[float] = ...) -> None: ...
+    thinking_tokens_unknown: bool
+    def __init__(self, rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., quality: _Optional[float] = ..., mean_thinking_tokens: _Optional[float] = ..., p50_thinking_tokens: _Optional[float] = ..., p90_thinking_tokens: _Optional[float] = ..., p99_thinking_tokens: _Optional[float] = ..., thinking_tokens_unknown: _Optional[bool] = ...) -> None: ...
 
 class Certificate(_message.Message):
     __slots__ = ("alpha", "delta", "threshold", "prompts")

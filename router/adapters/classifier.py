@@ -1,15 +1,16 @@
 """The difficulty classifier in ONNX Runtime."""
 
 from collections.abc import Sequence
+from math import isnan
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from router import features
-from router.artifact import MODEL, QUANTILES, Bundle
+from router.artifact import MODEL, QUANTILES, TOKENIZER, Bundle
 from router.domain import Prompt, Score, TokenForecast
 from router.errors import ArtifactError, ClassifierError
+from router.features import Featurizer
 
 PARITY_TOLERANCE = 1e-4
 """Largest difference in P(correct) between training's figures and this machine's."""
@@ -35,6 +36,10 @@ class OnnxClassifier:
             self._session = onnxruntime.InferenceSession(bundle.model, single_threaded(), providers=list(providers))
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise ArtifactError(f"{MODEL}: ONNX Runtime refuses it: {error}") from error
+        try:
+            self._featurize = Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
+        except ValueError as error:
+            raise ArtifactError(f"{TOKENIZER}: {error}") from error
         self._rungs = len(bundle.manifest.ladder)
         self._verify(bundle)
 
@@ -42,19 +47,22 @@ class OnnxClassifier:
         """One score per prompt, in order. Raises ClassifierError."""
         quality, means, quantiles = self._run(prompts)
         return [
-            Score(tuple(q), tuple(map(TokenForecast, m, *zip(*p, strict=True))))
+            Score(
+                tuple(q),
+                tuple(None if isnan(mean) else TokenForecast(mean, *at) for mean, at in zip(m, p, strict=True)),
+            )
             for q, m, p in zip(quality.tolist(), means.tolist(), quantiles.tolist(), strict=True)
         ]
 
     def _run(self, prompts: Sequence[Prompt]) -> list[NDArray[np.float32]]:
         """Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3]."""
         try:
-            outputs = self._session.run(
-                ["quality", "mean_tokens", "token_quantiles"], {"features": features.extract(prompts)}
-            )
+            outputs = self._session.run(["quality", "mean_tokens", "token_quantiles"], self._featurize(prompts))
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise ClassifierError(f"ONNX Runtime: {error}") from error
-        if not all(np.isfinite(output).all() for output in outputs):
+        quality, means, quantiles = outputs
+        finite = np.isfinite(quality).all() and not np.isinf(means).any() and not np.isinf(quantiles).any()
+        if not finite or (np.isnan(means)[..., None] != np.isnan(quantiles)).any():
             raise ClassifierError("the graph returned a number that is not finite")
         return list(outputs)
 

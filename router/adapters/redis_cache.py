@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from collections.abc import Awaitable, Mapping, Sequence
+from math import isnan, nan
 from typing import Any, TypeVar
 from zlib import crc32
 
@@ -21,10 +22,13 @@ CHECKSUM = 4
 PER_RUNG = 5
 """Numbers a rung takes in an entry: quality, then mean, p50, p90 and p99 thinking tokens."""
 
+UNKNOWN = (nan,) * (PER_RUNG - 1)
+
 
 def encode(score: Score) -> bytes:
-    """A score as little-endian doubles, rung by rung, and their checksum."""
-    numbers = [n for q, t in zip(score.quality, score.tokens, strict=True) for n in (q, t.mean, t.p50, t.p90, t.p99)]
+    """A score as little-endian doubles, rung by rung, and their checksum; NaN where no tokens are forecast."""
+    forecasts = [UNKNOWN if t is None else (t.mean, t.p50, t.p90, t.p99) for t in score.tokens]
+    numbers = [n for quality, forecast in zip(score.quality, forecasts, strict=True) for n in (quality, *forecast)]
     data = struct.pack(f"<{len(numbers)}d", *numbers)
     return data + crc32(data).to_bytes(CHECKSUM, "little")
 
@@ -35,7 +39,8 @@ def decode(entry: bytes) -> Score | None:
     if not data or len(data) % (8 * PER_RUNG) or checksum != crc32(data).to_bytes(CHECKSUM, "little"):
         return None
     rows = list(struct.iter_unpack(f"<{PER_RUNG}d", data))
-    return Score(tuple(row[0] for row in rows), tuple(TokenForecast(*row[1:]) for row in rows))
+    forecasts = (None if isnan(row[1]) else TokenForecast(*row[1:]) for row in rows)
+    return Score(tuple(row[0] for row in rows), tuple(forecasts))
 
 
 class RedisCache:

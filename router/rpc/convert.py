@@ -26,10 +26,12 @@ from router.domain import (
     Outcome,
     Prompt,
     QualityTarget,
+    ReasoningBudget,
     ReasoningDelta,
     Role,
     RouteRequest,
     Sampling,
+    TokenForecast,
 )
 from router.errors import FieldError, InvalidRequest
 
@@ -221,18 +223,22 @@ def decision(value: Decision) -> pb.Decision:
 def _forecasts(value: Decision) -> list[pb.RungForecast]:
     if value.score is None:
         return []
-    return [
-        pb.RungForecast(
-            rung=rung.name,
-            budget_tokens=rung.tokens,
-            quality=quality,
-            mean_thinking_tokens=tokens.mean,
-            p50_thinking_tokens=tokens.p50,
-            p90_thinking_tokens=tokens.p90,
-            p99_thinking_tokens=tokens.p99,
-        )
-        for rung, quality, tokens in zip(value.ladder.rungs, value.score.quality, value.score.tokens, strict=True)
-    ]
+    rungs = zip(value.ladder.rungs, value.score.quality, value.score.tokens, strict=True)
+    return [_forecast(rung, quality, tokens) for rung, quality, tokens in rungs]
+
+
+def _forecast(rung: ReasoningBudget, quality: float, tokens: TokenForecast | None) -> pb.RungForecast:
+    if tokens is None:
+        return pb.RungForecast(rung=rung.name, budget_tokens=rung.tokens, quality=quality, thinking_tokens_unknown=True)
+    return pb.RungForecast(
+        rung=rung.name,
+        budget_tokens=rung.tokens,
+        quality=quality,
+        mean_thinking_tokens=tokens.mean,
+        p50_thinking_tokens=tokens.p50,
+        p90_thinking_tokens=tokens.p90,
+        p99_thinking_tokens=tokens.p99,
+    )
 
 
 def certificate(value: Certificate) -> pb.Certificate:

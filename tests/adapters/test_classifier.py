@@ -32,7 +32,7 @@ def proper(score: Score, rungs: int) -> bool:
     return (
         len(score.quality) == len(score.tokens) == rungs
         and all(0 <= q <= 1 for q in score.quality)
-        and all(t.mean >= 0 and 0 <= t.p50 <= t.p90 <= t.p99 for t in score.tokens)
+        and all(t is not None and t.mean >= 0 and 0 <= t.p50 <= t.p90 <= t.p99 for t in score.tokens)
     )
 
 
@@ -44,6 +44,7 @@ async def test_a_score_has_probabilities_and_tokens_for_every_rung(classifier: O
 async def test_no_forecast_exceeds_the_cap(classifier: OnnxClassifier, bundle: Bundle) -> None:
     for score in await classifier.score([Prompt.of(text) for text in bundle.parity.prompts]):
         for forecast, rung in zip(score.tokens, bundle.manifest.ladder.rungs, strict=True):
+            assert forecast is not None
             assert rung.tokens is None or max(forecast.mean, forecast.p99) <= rung.tokens
 
 
@@ -124,12 +125,13 @@ def divider(rungs: int) -> bytes:
     graph = onnx.helper.make_graph(
         [
             node("MatMul", ["features", "weights"], ["mean_tokens"]),
+            node("Identity", ["tokens"], ["unused"]),
             node("Reciprocal", ["mean_tokens"], ["quality"]),
             node("Unsqueeze", ["mean_tokens", "axis"], ["column"]),
             node("Concat", ["column", "column", "column"], ["token_quantiles"], axis=2),
         ],
         "divider",
-        [info("features", float32, ["n", WIDTH])],
+        [info("features", float32, ["n", WIDTH]), info("tokens", onnx.TensorProto.INT64, ["n", "length"])],
         [info(name, float32, None) for name in ("quality", "mean_tokens", "token_quantiles")],
         [onnx.numpy_helper.from_array(weights, "weights"), onnx.numpy_helper.from_array(np.array([2]), "axis")],
     )

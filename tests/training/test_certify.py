@@ -6,31 +6,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from router.domain import BudgetLadder, Certificate, MaxLoss, Options, ReasoningBudget, Score, TokenForecast
+from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, Options, ReasoningBudget, Score, TokenForecast
 from router.policy import LatencyProfile, Policy
-from training.certify import ALPHAS, DELTA, THRESHOLDS, betting_p_value, certify, choose, losses
+from training.certify import (
+    ALPHAS,
+    DELTA,
+    MARGINS,
+    PRICES,
+    QUALITIES,
+    Groups,
+    betting_p_value,
+    certify,
+    choose,
+    losses,
+    price_grid,
+    walk,
+)  # fmt: skip
 from training.dataset import Outcomes
 
 SIMULATIONS = 300
 SLACK = 3 * (DELTA * (1 - DELTA) / SIMULATIONS) ** 0.5
 """Three standard errors of a share of DELTA."""
 
+RUNGS = 3
+
 Matrix = NDArray[np.float64]
-qualities = st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=1, max_size=20).map(np.array)
-thresholds = st.sampled_from(THRESHOLDS)
+tables = st.lists(st.lists(st.floats(0, 1), min_size=RUNGS, max_size=RUNGS), min_size=1, max_size=20).map(np.array)
+prices = st.floats(0, 1)
+COST = np.array([[0.0, 1.0, 4.0]])
 
 
-def outcomes_of(correct: Matrix) -> Outcomes:
+def outcomes_of(correct: Matrix, groups: list[str] | None = None) -> Outcomes:
     """Outcomes on a ladder as wide as they are."""
     names = [str(i) for i in range(len(correct))]
     ladder = BudgetLadder(tuple(ReasoningBudget(str(i), i) for i in range(correct.shape[1])))
-    return Outcomes("m", ladder, names, names, names, correct, np.zeros(correct.shape))
+    tokens = np.zeros(correct.shape)
+    halves = np.stack([correct, correct])
+    return Outcomes("m", ladder, names, names, groups or names, correct, tokens, np.ones(correct.shape, int), halves)
 
 
 def gains_and_losses(loss: float, prompts: int, random: np.random.Generator) -> Matrix:
     """Two rungs, the lower `loss` less right on average; it also wins where the upper one loses."""
     kind = random.choice(3, size=prompts, p=[loss + 0.1, 0.1, 0.8 - loss])
     return np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])[kind]
+
+
+def lower_always(prompts: int) -> tuple[Matrix, Matrix]:
+    """Predictions that make every price choose the lower of two rungs."""
+    return np.full((prompts, 2), 0.5), np.tile([0.0, 1.0], (prompts, 1))
 
 
 @pytest.mark.parametrize("alpha", [0.02, 0.1])
@@ -43,61 +66,100 @@ def test_a_loss_of_exactly_alpha_is_proved_harmless_in_at_most_delta_of_calibrat
 
 def test_a_policy_that_loses_exactly_alpha_is_certified_in_at_most_delta_of_calibrations() -> None:
     random = np.random.default_rng(2)
-    alpha, lower_always = ALPHAS[-1], np.full((1_000, 2), 0.5)
     certified = 0
     for seed in range(SIMULATIONS):
-        outcomes = outcomes_of(gains_and_losses(alpha, 1_000, random))
-        certified += bool(certify(outcomes, lower_always, seed))
+        outcomes = outcomes_of(gains_and_losses(ALPHAS[-1], 1_000, random))
+        certified += bool(certify(outcomes, *lower_always(1_000), seed).relative)
     assert certified / SIMULATIONS <= DELTA + SLACK
 
 
-def test_a_harmful_policy_is_never_certified() -> None:
+def test_a_false_absolute_promise_is_certified_in_at_most_delta_of_calibrations() -> None:
+    """Predictions say .99, the truth is exactly the quality wanted less nothing: .8 right."""
+    random, quality = np.random.default_rng(3), np.full((1_000, 2), 0.99)
+    certified = 0
+    for seed in range(SIMULATIONS):
+        correct = np.repeat((random.uniform(size=(1_000, 1)) < 0.8).astype(float), 2, axis=1)
+        proofs = certify(outcomes_of(correct), quality, np.tile([0.0, 1.0], (1_000, 1)), seed)
+        certified += any(c.alpha <= 0.2 + 1e-9 for c in proofs.absolute)
+    assert certified / SIMULATIONS <= DELTA + SLACK
+
+
+def test_a_harmful_policy_is_never_certified_and_it_is_said_why() -> None:
     outcomes = outcomes_of(gains_and_losses(0.3, 2_000, np.random.default_rng(3)))
-    assert certify(outcomes, np.full((2_000, 2), 0.5)) == ()
+    proofs = certify(outcomes, *lower_always(2_000))
+    assert proofs.relative == ()
+    assert all("p = 1.00" in proofs.refused[f"loss of at most {alpha:g}"] for alpha in ALPHAS)
 
 
 def test_a_harmless_policy_is_certified_for_every_alpha_that_data_can_show() -> None:
     outcomes = outcomes_of(np.ones((2_000, 2)))
-    certificates = certify(outcomes, np.full((2_000, 2), 0.5))
-    assert {0.02, 0.05, 0.1} <= {c.alpha for c in certificates} <= set(ALPHAS)
-    assert all(c == Certificate(c.alpha, DELTA, THRESHOLDS[-1], 2_000) for c in certificates)
+    quality, cost = lower_always(2_000)
+    proofs = certify(outcomes, quality, cost)
+    assert {0.02, 0.05, 0.1} <= {c.alpha for c in proofs.relative} <= set(ALPHAS)
+    assert all(c == Certificate(c.alpha, DELTA, price_grid(cost)[-1], 2_000) for c in proofs.relative)
 
 
 def test_a_handful_of_prompts_proves_little() -> None:
-    outcomes = outcomes_of(np.ones((5, 2)))
-    assert certify(outcomes, np.full((5, 2), 0.5)) == ()
+    proofs = certify(outcomes_of(np.ones((5, 2))), *lower_always(5))
+    assert proofs.relative == () and proofs.absolute == ()
+    assert len(proofs.refused) == len(ALPHAS) + len(QUALITIES)
 
 
-def honest(prompts: int, seed: int) -> tuple[Outcomes, Matrix]:
+def honest(prompts: int, seed: int) -> tuple[Outcomes, Matrix, Matrix]:
     """Prompts of all difficulties, and predictions that are right on average."""
     random = np.random.default_rng(seed)
-    quality = np.sort(random.uniform(size=(prompts, 3)), axis=1)
-    return outcomes_of((random.uniform(size=(prompts, 1)) < quality).astype(float)), quality
+    quality = np.sort(random.uniform(size=(prompts, RUNGS)), axis=1)
+    outcomes = outcomes_of((random.uniform(size=(prompts, 1)) < quality).astype(float))
+    return outcomes, quality, np.repeat(COST, prompts, axis=0)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_who_accepts_more_loss_gets_no_smaller_a_threshold(seed: int) -> None:
-    certificates = certify(*honest(2_000, seed))
+def test_who_accepts_more_loss_gets_no_smaller_a_price(seed: int) -> None:
+    certificates = certify(*honest(2_000, seed)).relative
     assert certificates
     assert [c.alpha for c in certificates] == sorted(c.alpha for c in certificates)
     assert [c.threshold for c in certificates] == sorted(c.threshold for c in certificates)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_certified_thresholds_hold_on_fresh_data(seed: int) -> None:
-    certificates = certify(*honest(2_000, seed))
-    fresh, quality = honest(20_000, seed + 100)
-    broken = [c for c in certificates if losses(fresh.correct, quality, c.threshold).mean() > c.alpha + 0.01]
-    assert broken == []
+def test_certificates_hold_on_fresh_data(seed: int) -> None:
+    proofs = certify(*honest(2_000, seed))
+    fresh, quality, cost = honest(20_000, seed + 100)
+    assert proofs.relative and proofs.absolute
+    for c in proofs.relative:
+        assert losses(fresh.correct, choose(quality, cost, c.threshold)).mean() <= c.alpha + 0.01
+    for c in proofs.absolute:
+        meets = quality >= c.threshold
+        right = fresh.correct[np.arange(len(meets)), meets.argmax(axis=1)][meets.any(axis=1)]
+        assert 1 - right.mean() <= c.alpha + 0.02
 
 
 def test_the_same_seed_gives_the_same_certificates() -> None:
     assert certify(*honest(500, 0), seed=3) == certify(*honest(500, 0), seed=3)
 
 
+def test_prompts_of_a_group_count_once() -> None:
+    """Twenty copies of each prompt prove no more than one."""
+    once = outcomes_of(np.ones((100, 2)))
+    copies = outcomes_of(np.ones((2_000, 2)), [str(i % 100) for i in range(2_000)])
+    one, many = certify(once, *lower_always(100)), certify(copies, *lower_always(2_000))
+    assert [(c.alpha, c.prompts) for c in one.relative] == [(c.alpha, c.prompts) for c in many.relative]
+
+
+def test_group_means_leave_out_groups_without_any() -> None:
+    groups = Groups(["a", "a", "b", "c"], seed=0)
+    values, among = np.array([0.0, 1.0, 4.0, 9.0]), np.array([False, True, True, False])
+    assert sorted(groups.means(values)) == [0.5, 4.0, 9.0]
+    assert sorted(groups.means(values, among)) == [1.0, 4.0]
+
+
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=300).map(np.array), st.sampled_from(ALPHAS))
 def test_a_p_value_lies_in_0_1(values: Matrix, alpha: float) -> None:
     assert 0 < betting_p_value(values, alpha) <= 1
+
+
+def test_no_data_proves_nothing() -> None:
+    assert betting_p_value(np.array([]), 0.1) == 1.0
 
 
 @given(st.integers(1, 300), st.sampled_from(ALPHAS))
@@ -115,32 +177,62 @@ def test_more_data_proves_more() -> None:
     assert values == sorted(values, reverse=True)
 
 
-@given(qualities, thresholds)
-def test_the_rule_is_the_one_that_serves(quality: Matrix, threshold: float) -> None:
-    ladder = BudgetLadder(tuple(ReasoningBudget(str(i), i) for i in range(3)))
-    policy = Policy(ladder, (Certificate(0.05, DELTA, threshold, 1),), LatencyProfile(0, 0, 0))
-    served = [
-        policy.choose(Score(tuple(one), (TokenForecast(0, 0, 0, 0),) * 3), Options(MaxLoss(0.05))).index
-        for one in quality.tolist()
-    ]
-    assert served == choose(quality, threshold).tolist()
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_the_walk_stops_at_the_first_failure(p_values: list[float]) -> None:
+    last, why = walk(iter(p_values), list(range(len(p_values))))
+    passed = 0 if last is None else int(last) + 1
+    assert all(p <= DELTA for p in p_values[:passed])
+    assert passed == len(p_values) or p_values[passed] > DELTA
+    assert why
 
 
-@given(qualities, thresholds)
-def test_the_top_rung_always_passes(quality: Matrix, threshold: float) -> None:
-    rows, chosen = np.arange(len(quality)), choose(quality, threshold)
-    assert (quality[:, -1] - quality[rows, chosen] <= threshold).all()
+@given(tables, prices)
+def test_the_rule_is_the_one_that_serves(quality: Matrix, price: float) -> None:
+    cost = np.repeat(COST, len(quality), axis=0)
+    ladder = BudgetLadder(tuple(ReasoningBudget(str(i), i) for i in range(RUNGS)))
+    policy = Policy(ladder, (Certificate(0.05, DELTA, price, 1),), LatencyProfile(0, 0, 0))
+    tokens = tuple(TokenForecast(mean, 0, 0, 0) for mean in COST[0].tolist())
+    served = [policy.choose(Score(tuple(q), tokens), Options(MaxLoss(0.05))).index for q in quality.tolist()]
+    assert served == choose(quality, cost, price).tolist()
 
 
-@given(qualities, thresholds, thresholds)
-def test_a_more_daring_threshold_never_chooses_a_higher_rung(quality: Matrix, one: float, other: float) -> None:
-    assert (choose(quality, max(one, other)) <= choose(quality, min(one, other))).all()
+@given(tables, st.sampled_from(QUALITIES))
+def test_the_absolute_rule_is_the_one_that_serves(quality: Matrix, wanted: float) -> None:
+    ladder = BudgetLadder(tuple(ReasoningBudget(str(i), i) for i in range(RUNGS)))
+    absolute = (Certificate(round(1 - wanted, 6), DELTA, wanted + 0.01, 1),)
+    policy = Policy(ladder, (), LatencyProfile(0, 0, 0), absolute)
+    for q in quality.tolist():
+        choice = policy.choose(Score(tuple(q), (None,) * RUNGS), Options(MinQuality(wanted)))
+        assert choice.meets_target == (max(q) >= wanted + 0.01)
+        assert (choice.certificate == absolute[0]) == choice.meets_target
+
+
+@given(tables)
+def test_for_free_the_best_rung_is_chosen(quality: Matrix) -> None:
+    chosen = choose(quality, np.repeat(COST, len(quality), axis=0), 0.0)
+    assert (quality[np.arange(len(quality)), chosen] == quality.max(axis=1)).all()
+
+
+@given(tables, prices, prices)
+def test_a_higher_price_never_chooses_a_dearer_rung(quality: Matrix, one: float, other: float) -> None:
+    cost = np.repeat(COST, len(quality), axis=0)
+    assert (choose(quality, cost, max(one, other)) <= choose(quality, cost, min(one, other))).all()
+
+
+def test_of_equals_the_cheapest_is_chosen() -> None:
+    assert choose(np.full((1, 3), 0.5), np.zeros((1, 3)), 1.0).tolist() == [0]
 
 
 def test_losses_are_against_the_top_rung() -> None:
     correct = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    assert losses(correct, np.full((3, 2), 0.5), 0.0).tolist() == [1, -1, 0]
+    assert losses(correct, np.zeros(3, dtype=np.intp)).tolist() == [1, -1, 0]
 
 
-def test_thresholds_go_from_careful_to_daring() -> None:
-    assert list(THRESHOLDS) == sorted(set(THRESHOLDS)) and THRESHOLDS[0] == 0
+def test_policies_go_from_careful_to_daring() -> None:
+    assert list(PRICES) == sorted(set(PRICES)) and PRICES[0] == 0
+    assert list(MARGINS) == sorted(set(MARGINS), reverse=True) and MARGINS[-1] == 0
+
+
+def test_prices_are_per_unit_of_cost() -> None:
+    assert price_grid(COST * 10) == [price / 40 for price in PRICES]
+    assert price_grid(np.zeros((3, 2))) == [0.0] * len(PRICES)

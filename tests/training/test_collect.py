@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 import pytest
 
 from router.adapters.backends.pocket import PocketBackend, PocketModel
@@ -21,7 +20,7 @@ from router.domain import (
     Sampling,
 )
 from training.collect import LADDER, LONGEST_ANSWER, Answer, collect, held_out_items, trace
-from training.dataset import SCHEMA, from_table, prompt_id, read
+from training.dataset import SCHEMA, from_frame, prompt_id, read, write
 from training.pocket.tasks import Item, verify
 
 SHORT = BudgetLadder(tuple(ReasoningBudget(str(n), n) for n in (0, 3, 16, 40)))
@@ -101,13 +100,13 @@ def test_after_a_thought_that_ended_all_higher_rungs_answer_alike(pocket_model: 
 
 
 @pytest.fixture(scope="module")
-def collected(pocket_model: PocketModel, some: list[Item]) -> pa.Table:
+def collected(pocket_model: PocketModel, some: list[Item]) -> pl.DataFrame:
     """The outcomes of the items."""
     return collect(pocket_model, some, SHORT)
 
 
-def test_every_rung_of_every_prompt_is_there(collected: pa.Table, some: list[Item]) -> None:
-    rows = collected.to_pylist()
+def test_every_rung_of_every_prompt_is_there(collected: pl.DataFrame, some: list[Item]) -> None:
+    rows = collected.to_dicts()
     assert len(rows) == len(some) * len(SHORT)
     assert {(row["prompt"], row["rung_order"]) for row in rows} == {
         (item.question, order) for item in some for order in range(len(SHORT))
@@ -115,11 +114,11 @@ def test_every_rung_of_every_prompt_is_there(collected: pa.Table, some: list[Ite
 
 
 def test_rows_fit_the_schema_and_are_told_truly(
-    collected: pa.Table, pocket_model: PocketModel, some: list[Item]
+    collected: pl.DataFrame, pocket_model: PocketModel, some: list[Item]
 ) -> None:
     assert collected.schema == SCHEMA
     levels = {item.question: f"{item.family}/{item.level}" for item in some}
-    for row in collected.to_pylist():
+    for row in collected.to_dicts():
         assert row["prompt_id"] == row["trace_id"] == row["group"] == prompt_id(row["prompt"])
         assert row["task"] == levels[row["prompt"]]
         assert row["model"] == pocket_model.fingerprint
@@ -129,21 +128,21 @@ def test_rows_fit_the_schema_and_are_told_truly(
         assert row["finish"] in ("natural", "forced", "truncated")
 
 
-def test_correctness_is_the_verifiers(collected: pa.Table, pocket_model: PocketModel, some: list[Item]) -> None:
-    given = {(row["prompt"], row["rung_order"]): row["correct"] for row in collected.to_pylist()}
+def test_correctness_is_the_verifiers(collected: pl.DataFrame, pocket_model: PocketModel, some: list[Item]) -> None:
+    given = {(row["prompt"], row["rung_order"]): row["correct"] for row in collected.to_dicts()}
     for item in some[:10]:
         (of_rungs,) = trace(pocket_model, np.array([pocket_model.prompt_ids(item.question)]), SHORT)
         for order, answer in enumerate(of_rungs):
             assert given[item.question, order] == verify(item, answer.text)
 
 
-def test_what_is_collected_can_be_read(collected: pa.Table, some: list[Item]) -> None:
-    outcomes = from_table(collected)
+def test_what_is_collected_can_be_read(collected: pl.DataFrame, some: list[Item]) -> None:
+    outcomes = from_frame(collected)
     assert outcomes.ladder == SHORT
     assert len(outcomes) == len(some)
 
 
-def test_what_is_written_can_be_read(collected: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_is_written_can_be_read(collected: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("collect") / "outcomes.parquet"
-    pq.write_table(collected, path)
-    assert np.array_equal(read(path).correct, from_table(collected).correct)
+    write(collected, path)
+    assert np.array_equal(read(path).correct, from_frame(collected).correct)

@@ -1,16 +1,30 @@
 """Outcome files: the splits, and what is refused by name."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.dataset import SCHEMA, SPLITS, DatasetError, from_table, prompt_id, read, split_of, splits
+from training.dataset import (
+    OPTIONAL,
+    SCHEMA,
+    SPLITS,
+    DatasetError,
+    from_frame,
+    joined,
+    overview,
+    prompt_id,
+    read,
+    split_of,
+    splits,
+    validate,
+    write,
+)  # fmt: skip
 from training.pocket.tasks import FAMILIES
 
 CAPS = (0, 16, 64)
@@ -42,15 +56,15 @@ def rows(prompts: int) -> list[dict[str, Any]]:
     return [row(f"prompt {i}", order) for i in range(prompts) for order in range(len(CAPS))]
 
 
-def table(given: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(given, SCHEMA)
+def table(given: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(given, SCHEMA)
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A good outcome file."""
     path = tmp_path / "outcomes.parquet"
-    pq.write_table(table(rows(60)), path)
+    write(table(rows(60)), path)
     return path
 
 
@@ -66,23 +80,23 @@ def test_a_file_is_read_by_prompt_and_rung(file: Path) -> None:
 
 def test_texts_stay_with_their_outcomes() -> None:
     given = [row(f"prompt {i}", order, correct=i / 10) for order in (2, 0, 1) for i in (3, 1, 2)]
-    outcomes = from_table(table(given))
+    outcomes = from_frame(table(given))
     for text, correct in zip(outcomes.prompts, outcomes.correct, strict=True):
         assert correct.tolist() == [int(text.split()[1]) / 10] * 3
 
 
 def test_repeats_are_averaged() -> None:
     given = [row("a", order, sample_id=n, correct=float(n == 0)) for n in range(4) for order in range(3)]
-    assert from_table(table(given)).correct.tolist() == [[0.25] * 3]
+    assert from_frame(table(given)).correct.tolist() == [[0.25] * 3]
 
 
 def test_a_rung_without_a_number_is_kept() -> None:
     given = [row("a", 0), row("a", 1, rung="high", budget_tokens=None)]
-    assert [rung.tokens for rung in from_table(table(given)).ladder.rungs] == [0, None]
+    assert [rung.tokens for rung in from_frame(table(given)).ladder.rungs] == [0, None]
 
 
 def test_splits_are_disjoint_and_lose_nothing() -> None:
-    outcomes = from_table(table(rows(300)))
+    outcomes = from_frame(table(rows(300)))
     parts = splits(outcomes)
     assert list(parts) == list(SPLITS)
     texts = [text for part in parts.values() for text in part.prompts]
@@ -96,7 +110,7 @@ def test_splits_have_about_their_shares() -> None:
 
 
 def test_a_prompts_split_does_not_change_when_data_is_added() -> None:
-    few, many = (splits(from_table(table(rows(n)))) for n in (100, 200))
+    few, many = (splits(from_frame(table(rows(n)))) for n in (100, 200))
     for name, part in few.items():
         assert set(part.prompts) <= set(many[name].prompts)
 
@@ -113,76 +127,137 @@ def test_every_group_has_one_split(group: str) -> None:
 
 def test_a_group_stays_on_one_side() -> None:
     given = [row(f"prompt {i}", order, group=f"group {i % 40}") for i in range(200) for order in range(3)]
-    sides = [set(part.groups) for part in splits(from_table(table(given))).values()]
+    sides = [set(part.groups) for part in splits(from_frame(table(given))).values()]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 40
 
 
 def test_take_keeps_rows_together() -> None:
-    outcomes = from_table(table([row(f"prompt {i}", order, correct=i / 10) for i in range(5) for order in range(3)]))
+    outcomes = from_frame(table([row(f"prompt {i}", order, correct=i / 10) for i in range(5) for order in range(3)]))
     taken = outcomes.take(np.array([4, 0]))
     assert taken.prompts == [outcomes.prompts[4], outcomes.prompts[0]]
     assert np.array_equal(taken.correct, outcomes.correct[[4, 0]])
 
 
-def test_too_few_prompts_are_refused() -> None:
-    with pytest.raises(DatasetError, match="too few"):
-        splits(from_table(table(rows(1))))
+@pytest.mark.parametrize("prompts", [1, 5, 30])
+def test_too_few_prompts_are_refused(prompts: int) -> None:
+    with pytest.raises(DatasetError, match=f"{prompts} prompts are too few"):
+        splits(from_frame(table(rows(prompts))))
+
+
+@pytest.mark.parametrize("correct", [0.0, 1.0])
+def test_a_single_class_is_refused(correct: float) -> None:
+    given = [one | {"correct": correct} for one in rows(200)]
+    with pytest.raises(DatasetError, match="single class"):
+        splits(from_frame(table(given)))
 
 
 def test_a_missing_rung_is_named() -> None:
     given = rows(3)
     del given[4]
-    with pytest.raises(DatasetError, match=f"{prompt_id('prompt 1')}.*rung 16 is missing"):
-        from_table(table(given))
+    with pytest.raises(DatasetError, match=f"{prompt_id('prompt 1')}: rung 16 is missing .1 of 3 prompts"):
+        from_frame(table(given))
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf")])
-def test_correctness_outside_its_range_names_the_row(value: float) -> None:
-    given = rows(3)
-    given[5]["correct"] = value
-    with pytest.raises(DatasetError, match=r"row 5: correct"):
-        from_table(table(given))
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "correct below 0": ({"correct": -0.1}, "column correct: -0.1: does not lie in 0..1"),
+    "correct above 1": ({"correct": 1.1}, "column correct: 1.1: does not lie in 0..1"),
+    "correct NaN": ({"correct": float("nan")}, "column correct: nan: does not lie in 0..1"),
+    "correct infinite": ({"correct": float("inf")}, "column correct: inf: does not lie in 0..1"),
+    "correct null": ({"correct": None}, "column correct: None: is missing"),
+    "prompt null": ({"prompt": None}, "column prompt: None: is missing"),
+    "prompt empty": ({"prompt": ""}, "column prompt: '': is empty"),
+    "tokens negative": ({"thinking_tokens": -1}, "column thinking_tokens: -1: is negative"),
+    "budget negative": ({"budget_tokens": -1}, "column budget_tokens: -1: is negative"),
+    "unknown finish": ({"finish": "tired"}, "column finish: 'tired': is none of natural"),
+    "unknown source": ({"label_source": "gut"}, "column label_source: 'gut': is none of verifier"),
+    "propensity 0": ({"propensity": 0.0}, "column propensity: 0.0: does not lie in 0..1"),
+    "unknown rung": ({"rung": "17"}, "column rung: the position had another rung"),
+    "another budget": ({"budget_tokens": 17}, "column rung: the position had another rung or budget"),
+    "another position": ({"rung": "0"}, "column rung: the position had another rung"),
+    "another model": ({"model": "m2"}, "column model: another model than before"),
+    "another group": ({"group": "g2"}, "column group: the prompt had another group before"),
+    "another text": ({"prompt": "else"}, "column prompt: the prompt had another text before"),
+}
 
 
-def test_a_missing_correctness_is_refused(tmp_path: Path) -> None:
-    loose = pa.schema([pa.field(f.name, f.type) for f in SCHEMA])
-    given = rows(3)
-    given[2]["correct"] = None
-    pq.write_table(pa.Table.from_pylist(given, loose), tmp_path / "o.parquet")
-    with pytest.raises(DatasetError, match="correct"):
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_is_named_with_its_column(name: str, tmp_path: Path) -> None:
+    change, message = BROKEN[name]
+    given = rows(30)
+    given[5] |= change
+    table(given).write_parquet(tmp_path / "o.parquet")
+    with pytest.raises(DatasetError, match="row 5, " + re.escape(message)):
         read(tmp_path / "o.parquet")
+    assert any(fault.startswith(f"row 5, {message}") for fault in validate(tmp_path / "o.parquet"))
 
 
-def test_a_missing_token_count_names_the_row() -> None:
-    given = rows(3)
-    given[4]["thinking_tokens"] = None
-    with pytest.raises(DatasetError, match=r"row 4: thinking_tokens"):
-        from_table(table(given))
+def test_validation_names_every_kind_of_fault(tmp_path: Path) -> None:
+    given = rows(30)
+    given[3]["correct"], given[8]["finish"], given[9]["correct"] = 2.0, "tired", 3.0
+    table(given).write_parquet(tmp_path / "o.parquet")
+    assert [fault.split(":")[0] for fault in validate(tmp_path / "o.parquet")] == [
+        "row 3, column correct",
+        "row 8, column finish",
+    ]
 
 
-def test_two_models_in_one_file_are_refused() -> None:
-    given = rows(3)
-    given[0]["model"] = "another"
-    with pytest.raises(DatasetError, match="2 models"):
-        from_table(table(given))
+def test_a_good_file_has_no_faults(tmp_path: Path) -> None:
+    write(table(rows(200)), tmp_path / "o.parquet")
+    assert validate(tmp_path / "o.parquet") == []
+
+
+def test_unknown_token_counts_are_kept_as_unknown() -> None:
+    given = rows(60)
+    for one in given[2::3]:
+        one["thinking_tokens"] = None
+    outcomes = from_frame(table(given))
+    assert outcomes.known_tokens.tolist() == [True, True, False]
+    assert np.isnan(outcomes.thinking_tokens[:, 2]).all()
+
+
+def test_rows_of_engine_errors_carry_no_label() -> None:
+    given = [*rows(3), row("prompt 1", 1, sample_id=1, correct=0.0, finish="error")]
+    assert from_frame(table(given)).correct.tolist() == [[0, 1, 1]] * 3
+
+
+def test_halves_are_the_even_and_the_odd_samples() -> None:
+    given = [row("a", order, sample_id=n, correct=float(n % 2)) for n in range(4) for order in range(3)]
+    outcomes = from_frame(table(given))
+    assert outcomes.halves.tolist() == [[[0.0] * 3], [[1.0] * 3]]
+    assert outcomes.samples.tolist() == [[4] * 3]
+
+
+def test_the_overview_counts_twins_and_leaks(tmp_path: Path) -> None:
+    given = rows(200) + [row(f"PROMPT  {i}", order) for i in range(50) for order in range(3)]
+    write(table(given), tmp_path / "o.parquet")
+    seen = overview(tmp_path / "o.parquet")
+    sides = [split_of(prompt_id(f"prompt {i}")) != split_of(prompt_id(f"PROMPT  {i}")) for i in range(50)]
+    assert (seen.rows, seen.prompts, seen.duplicates, seen.leaks) == (750, 250, 50, sum(sides))
+    assert seen.not_rising == [] and seen.unknown_tokens == []
+
+
+def test_a_rung_that_is_worse_than_a_cheaper_one_is_told(tmp_path: Path) -> None:
+    given = [row(f"prompt {i}", order, correct=float(order != 2)) for i in range(60) for order in range(3)]
+    write(table(given), tmp_path / "o.parquet")
+    assert overview(tmp_path / "o.parquet").not_rising == ["16 > 64"]
+
+
+def test_joining_keeps_every_prompt() -> None:
+    parts = splits(from_frame(table(rows(300))))
+    both = joined(parts["certify"], parts["test"])
+    assert both.prompts == parts["certify"].prompts + parts["test"].prompts
+    assert both.correct.shape == (len(both), 3) and both.halves.shape == (2, len(both), 3)
 
 
 def test_a_gap_in_the_ladder_is_refused() -> None:
     given = [one for one in rows(3) if one["rung_order"] != 1]
     with pytest.raises(DatasetError, match="rung_order"):
-        from_table(table(given))
-
-
-def test_a_rung_with_two_budgets_is_refused() -> None:
-    given = rows(3)
-    given[1]["budget_tokens"] = 17
-    with pytest.raises(DatasetError, match="rung_order"):
-        from_table(table(given))
+        from_frame(table(given))
 
 
 def test_an_empty_file_is_refused() -> None:
-    with pytest.raises(DatasetError):
-        from_table(table([]))
+    with pytest.raises(DatasetError, match="no rows"):
+        from_frame(table([]))
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -8])
@@ -197,28 +272,44 @@ def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
         read(tmp_path / "nowhere.parquet")
 
 
-@pytest.mark.parametrize("column", ["prompt", "correct", "rung_order", "thinking_tokens"])
+@pytest.mark.parametrize("column", sorted(set(SCHEMA) - OPTIONAL))
 def test_a_missing_column_is_named(tmp_path: Path, column: str) -> None:
     path = tmp_path / "o.parquet"
-    pq.write_table(table(rows(3)).drop_columns([column]), path)
-    with pytest.raises(DatasetError, match=column):
+    table(rows(30)).drop(column).write_parquet(path)
+    with pytest.raises(DatasetError, match=f"o.parquet: column {column}: is missing"):
         read(path)
 
 
-def test_a_column_of_another_type_is_refused(tmp_path: Path) -> None:
+def test_optional_columns_may_be_absent(tmp_path: Path) -> None:
     path = tmp_path / "o.parquet"
-    good = table(rows(3))
-    words = pa.array(["right"] * good.num_rows)
-    pq.write_table(good.set_column(good.schema.get_field_index("correct"), "correct", words), path)
-    with pytest.raises(DatasetError, match=r"o\.parquet"):
+    table(rows(30)).drop(*OPTIONAL).write_parquet(path)
+    outcomes = read(path)
+    assert not outcomes.known_tokens.any() and [rung.tokens for rung in outcomes.ladder.rungs] == [None] * 3
+
+
+def test_a_column_of_another_type_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "o.parquet"
+    table(rows(3)).with_columns(correct=pl.lit("right")).write_parquet(path)
+    with pytest.raises(DatasetError, match=r"o\.parquet: column correct: holds String, not Float64"):
         read(path)
+
+
+def test_narrower_types_are_widened(tmp_path: Path) -> None:
+    path = tmp_path / "o.parquet"
+    narrow = table(rows(30)).cast({"correct": pl.Boolean, "rung_order": pl.Int8, "task": pl.Categorical})
+    narrow.write_parquet(path)
+    assert read(path).correct.tolist() == [[0, 1, 1]] * 30
 
 
 def test_further_columns_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "o.parquet"
-    good = table(rows(3))
-    pq.write_table(good.append_column("later", pa.array([1] * good.num_rows)), path)
+    table(rows(3)).with_columns(later=1).write_parquet(path)
     assert len(read(path)) == 3
+
+
+def test_writing_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
+    write(table(rows(3)), tmp_path / "deep" / "o.parquet")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["o.parquet"]
 
 
 def test_prompt_ids_are_stable_and_distinct() -> None:

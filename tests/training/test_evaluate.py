@@ -1,111 +1,148 @@
-"""What a report says: laws of the hull and of calibration."""
+"""Savings and losses that can be worked out by hand, and the re-split experiment on a known truth."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, Certificate, ReasoningBudget
+from training.certify import DELTA
 from training.dataset import Outcomes
-from training.evaluate import calibration_error, evaluate, hull_tokens
+from training.evaluate import best_fixed, cheapest_cascade, compare, evaluate, family, gap_closed, judged, oracles
+from training.fit import Prediction
+from training.violation import resplit
 
-shares = st.floats(0, 1)
-rungs = st.lists(st.tuples(st.floats(0, 1_000), shares), min_size=1, max_size=8)
-
-
-def hull(points: list[tuple[float, float]], wanted: float) -> float | None:
-    tokens, accuracy = np.array(points).T
-    return hull_tokens(tokens, accuracy, wanted)
+Matrix = NDArray[np.float64]
+TOKENS = np.array([0.0, 10.0, 40.0])
 
 
-def outcomes_of(correct: list[list[float]], tokens: list[list[float]]) -> Outcomes:
-    """Outcomes on a ladder as wide as they are."""
-    names = [f"prompt {i}" for i in range(len(correct))]
-    ladder = BudgetLadder(tuple(ReasoningBudget(str(2**i), 2**i) for i in range(len(correct[0]))))
-    return Outcomes("m", ladder, names, [""] * len(names), names, np.array(correct, float), np.array(tokens, float))
+def world(prompts: int, seed: int = 0) -> tuple[Outcomes, Prediction]:
+    """Three rungs, honest predictions, twenty samples a prompt."""
+    random = np.random.default_rng(seed)
+    quality = np.sort(random.beta(0.6, 0.4, size=(prompts, 3)), axis=1)
+    halves = np.stack([random.binomial(10, quality) / 10 for _ in range(2)])
+    names = [f"prompt {seed} {i}" for i in range(prompts)]
+    tasks = [f"{'easy' if q > 0.5 else 'hard'}/{i % 2}" for i, q in enumerate(quality[:, 0])]
+    tokens = np.tile(TOKENS, (prompts, 1))
+    ladder = BudgetLadder(tuple(ReasoningBudget(f"{t:g}", int(t)) for t in TOKENS))
+    samples = np.full(quality.shape, 20)
+    outcomes = Outcomes("m", ladder, names, tasks, names, halves.mean(axis=0), tokens, samples, halves)
+    return outcomes, Prediction(quality, tokens, np.repeat(tokens[:, :, None], 3, axis=2))
 
 
-@given(rungs, shares)
-def test_the_hull_never_costs_more_than_a_fixed_rung_as_accurate(
-    points: list[tuple[float, float]], wanted: float
-) -> None:
-    least = hull(points, wanted)
-    good = [tokens for tokens, accuracy in points if accuracy >= wanted]
-    if good:
-        assert least is not None and least <= min(good)
-    else:
-        assert least is None
+def test_savings_of_a_known_choice() -> None:
+    outcomes, _ = world(200)
+    outcomes = replace(outcomes, correct=np.tile([0.0, 1.0, 1.0], (200, 1)))
+    report = judged(outcomes, np.ones(200, dtype=np.intp), "middle", 0.02, None)
+    assert (report.accuracy, report.loss, report.thinking_tokens) == (1.0, 0.0, 10.0)
+    assert report.saved_against_top == pytest.approx(0.75)
+    assert report.saved_against_hull == pytest.approx(0.0), "the middle rung lies on the hull"
+    assert report.rungs == [0.0, 1.0, 0.0]
 
 
-@given(rungs, shares)
-def test_the_hull_never_costs_less_than_the_cheapest_rung(points: list[tuple[float, float]], wanted: float) -> None:
-    least = hull(points, wanted)
-    assert least is None or least >= min(tokens for tokens, _ in points) - 1e-9
+def test_always_top_saves_nothing_and_loses_nothing() -> None:
+    outcomes, _ = world(300)
+    report = judged(outcomes, np.full(300, 2), "top", 0.02, None)
+    assert (report.loss, report.saved_against_top) == (0.0, 0.0)
+    assert report.loss_interval == (0.0, 0.0)
 
 
-@given(rungs, shares, shares)
-def test_more_accuracy_never_costs_less(points: list[tuple[float, float]], one: float, other: float) -> None:
-    low, high = hull(points, min(one, other)), hull(points, max(one, other))
-    assert high is None or (low is not None and low <= high + 1e-6)
+def test_an_interval_holds_its_estimate() -> None:
+    outcomes, prediction = world(500)
+    report = compare("router", (outcomes, prediction), world(500, seed=1), 0.1).policy
+    for value, bounds in (
+        (report.loss, report.loss_interval),
+        (report.saved_against_top, report.top_interval),
+        (report.saved_against_hull, report.hull_interval),
+    ):
+        assert value is not None and bounds is not None
+        assert bounds[0] <= value <= bounds[1]
 
 
-@given(rungs, shares)
-def test_the_order_of_the_rungs_does_not_matter(points: list[tuple[float, float]], wanted: float) -> None:
-    assert hull(points[::-1], wanted) == pytest.approx(hull(points, wanted))
+def test_honest_predictions_beat_the_hull_and_close_part_of_the_gap() -> None:
+    test, prediction = world(3_000, seed=1)
+    method = compare("router", world(2_000), (test, prediction), 0.1)
+    assert method.policy.thinking_tokens is not None
+    assert method.policy.hull_interval is not None and method.policy.hull_interval[0] > 0
+    assert method.area_gain is not None and method.area_gain > 0.01
+    closed = gap_closed(test, method.policy, oracles(test)[0])
+    assert closed is not None and closed > 0.1
 
 
-def test_a_mix_of_two_rungs_is_priced_between_them() -> None:
-    assert hull([(0, 0.2), (100, 0.8)], 0.5) == pytest.approx(50)
+def test_blind_predictions_do_not_beat_the_hull() -> None:
+    (certify, _), (test, _) = world(2_000), world(3_000, seed=1)
+
+    def blind(outcomes: Outcomes) -> Prediction:
+        _, known = world(len(outcomes))
+        mean = certify.correct.mean(axis=0)
+        return replace(known, quality=np.tile(mean, (len(outcomes), 1)))
+
+    policy = compare("blind", (certify, blind(certify)), (test, blind(test)), 0.1).policy
+    assert policy.saved_against_hull == pytest.approx(0, abs=0.02)
 
 
-def test_a_rung_above_the_line_between_others_lowers_the_price() -> None:
-    assert hull([(0, 0.2), (20, 0.7), (100, 0.8)], 0.5) == pytest.approx(12)
+def test_the_split_half_oracle_is_no_luckier_than_hindsight() -> None:
+    outcomes, _ = world(2_000)
+    oracle, hindsight = oracles(outcomes)
+    assert max(a for _, a in oracle) < max(a for _, a in hindsight)
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=200))
-def test_perfect_predictions_have_no_calibration_error(correct: list[bool]) -> None:
-    values = np.array(correct, float)
-    assert calibration_error(values, values) == 0
-
-
-@given(st.lists(st.tuples(st.booleans(), shares), min_size=1, max_size=200))
-def test_calibration_error_lies_in_0_1(pairs: list[tuple[bool, float]]) -> None:
-    correct, predicted = np.array(pairs, float).T
-    assert 0 <= calibration_error(correct, predicted) <= 1
-
-
-def test_calibrated_chance_has_little_error_and_overconfidence_much() -> None:
-    random = np.random.default_rng(0)
-    predicted = random.uniform(size=20_000)
-    correct = (random.uniform(size=20_000) < predicted).astype(float)
-    assert calibration_error(correct, predicted) < 0.02
-    assert calibration_error(correct, np.ones(20_000)) == pytest.approx(0.5, abs=0.02)
-
-
-def test_always_top_loses_and_saves_nothing() -> None:
-    outcomes = outcomes_of([[0, 1], [1, 1], [0, 0], [0, 1]], [[1, 2]] * 4)
-    quality = np.array([[0.0, 1.0]] * 4)
-    (policy,) = evaluate(outcomes, quality, (Certificate(0.05, 0.1, 0.0, 4),)).policies
-    assert (policy.loss, policy.saved_against_top) == (0, 0)
-    assert policy.accuracy == 0.75
-
-
-def test_an_oracle_saves_against_top_and_hull() -> None:
-    correct = [[1.0, 1.0]] * 5 + [[0.0, 1.0]] * 5
-    report = evaluate(outcomes_of(correct, [[0, 10]] * 10), np.array(correct), (Certificate(0.05, 0.1, 0.0, 10),))
+def test_unknown_tokens_leave_savings_unknown() -> None:
+    outcomes, prediction = world(300)
+    unknown = np.full(outcomes.thinking_tokens.shape, np.nan)
+    outcomes = replace(outcomes, thinking_tokens=unknown)
+    prediction = replace(prediction, mean_tokens=unknown)
+    report = evaluate(outcomes, prediction, (Certificate(0.02, DELTA, 0.01, 300),))
     (policy,) = report.policies
-    assert (policy.accuracy, policy.loss) == (1, 0)
-    assert policy.saved_against_top == policy.saved_against_hull == 0.5
+    assert policy.saved_against_top is None and policy.thinking_tokens is None
+    assert report.oracle == [] and report.gap_closed is None
+    assert all(rung.coverage is None and rung.thinking_tokens is None for rung in report.rungs)
 
 
-def test_rungs_are_reported_as_measured() -> None:
-    report = evaluate(outcomes_of([[0, 1], [1, 1], [0, 0], [0, 1]], [[1, 4]] * 4), np.full((4, 2), 0.5), ())
-    assert [(r.rung, r.accuracy, r.thinking_tokens) for r in report.rungs] == [("1", 0.25, 1.0), ("2", 0.75, 4.0)]
-    assert report.never_solved == 0.25
-    assert report.prompts == 4
-    assert report.policies == []
+def test_a_report_has_every_rung_target_and_family() -> None:
+    outcomes, prediction = world(500)
+    report = evaluate(outcomes, prediction, (Certificate(0.02, DELTA, 0.001, 9),), (Certificate(0.2, DELTA, 0.8, 9),))
+    assert [rung.rung for rung in report.rungs] == ["0", "10", "40"]
+    assert [row["task"] for row in report.tasks] == ["easy", "hard"]
+    assert all(rung.coverage == [1.0] * 3 and rung.calibration_error < 0.2 for rung in report.rungs)
+    (absolute,) = report.absolute
+    assert absolute.right is not None and absolute.right > 0.7 and 0 < absolute.selected < 1
 
 
-def test_ranking_of_a_rung_that_is_always_right_is_not_reported() -> None:
-    report = evaluate(outcomes_of([[0, 1], [1, 1]], [[1, 4]] * 2), np.array([[0.1, 0.9], [0.8, 0.9]]), ())
-    assert [r.auroc for r in report.rungs] == [1.0, None]
+def test_mistakes_are_the_surest_of_the_lost() -> None:
+    outcomes, prediction = world(500)
+    report = evaluate(outcomes, prediction, (Certificate(0.02, DELTA, 1.0, 500),))
+    lost = [row["top"] - row["correct"] for row in report.mistakes]
+    assert len(lost) == 10 and min(lost) > 0 and lost == sorted(lost, reverse=True)
+
+
+def test_the_best_fixed_rung_is_chosen_on_the_other_split() -> None:
+    certify, test = world(500)[0], world(500, seed=1)[0]
+    certify = replace(certify, correct=np.tile([0.2, 0.99, 1.0], (500, 1)))
+    assert best_fixed(certify, test).rungs == [0.0, 1.0, 0.0]
+
+
+def test_a_cascade_pays_for_its_first_attempt() -> None:
+    report = cheapest_cascade(world(2_000), world(2_000, seed=1), 0.1)
+    assert report.thinking_tokens is not None and 0 < report.thinking_tokens <= 50
+
+
+def test_a_family_is_what_stands_before_the_last_slash() -> None:
+    assert [family(task) for task in ("sums/3", "a/b/c", "plain", "")] == ["sums", "a/b", "plain", ""]
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1])
+def test_certificates_are_violated_no_more_often_than_promised(alpha: float) -> None:
+    pool, prediction = world(3_000)
+    found = resplit(pool, prediction, alpha, resplits=200)
+    assert found.violated <= DELTA + 3 * (DELTA * (1 - DELTA) / 200) ** 0.5
+    assert found.certify == 1_000 and found.uncertified < 1
+    assert found.utilisation is not None and 0 < found.utilisation <= 1.05
+
+
+def test_lying_predictions_are_never_certified() -> None:
+    pool, prediction = world(2_000)
+    lying = replace(prediction, quality=prediction.quality[:, ::-1].copy())
+    found = resplit(pool, lying, 0.02, resplits=50)
+    assert found.uncertified == 1.0 and found.violated == 0.0

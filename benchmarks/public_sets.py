@@ -1,0 +1,58 @@
+"""Public outcome sets in the project's own schema. Their prompt texts stay where they are: nothing is written here."""
+
+from pathlib import Path
+
+import polars as pl
+
+from training.dataset import SCHEMA, prompt_id
+
+FOLDER = Path("../shared/data")
+JHU = ("none", "concise_cot", "cot", "long_cot")
+EFFORTS = ("low", "medium", "high", "xhigh")
+
+
+def converted() -> dict[str, pl.DataFrame]:
+    """Outcome records by name of set: two old models on exam questions, one new one on factual questions."""
+    jhu = pl.read_parquet(FOLDER / "jhu_concise_cot.parquet").with_columns(
+        task=pl.col("dataset").str.split("/").list.last(), thinking=pl.col("total_tokens")
+    )
+    facts = pl.read_parquet(FOLDER / "epoch_hub_open.parquet").with_columns(
+        task=pl.lit("simpleqa"), thinking=pl.col("reasoning_tokens")
+    )
+    simple = facts.filter((pl.col("dataset") == "simpleqa_verified") & pl.col("model").str.contains("gpt-5.2-"))
+    return {
+        "JHU, GPT-4": outcomes(jhu.filter(pl.col("model") == "gpt-4"), JHU),
+        "JHU, GPT-3.5": outcomes(jhu.filter(pl.col("model") == "gpt-35-turbo"), JHU),
+        "SimpleQA, GPT-5.2": outcomes(simple, EFFORTS),
+    }
+
+
+def outcomes(rows: pl.DataFrame, efforts: tuple[str, ...]) -> pl.DataFrame:
+    """Outcome records of one model; prompts that lack an effort, and rows without a label, are left out."""
+    texts = {text: prompt_id(text) for text in rows["prompt"].unique()}
+    rows = rows.filter(pl.col("effort").is_in(efforts) & pl.col("correct").is_not_null()).with_columns(
+        prompt_id=pl.col("prompt").replace_strict(texts, return_dtype=pl.String)
+    )
+    complete = pl.col("effort").n_unique().over("prompt_id") == len(efforts)
+    order = pl.col("effort").replace_strict({name: i for i, name in enumerate(efforts)}, return_dtype=pl.Int32)
+    return rows.filter(complete).select(
+        "prompt",
+        "prompt_id",
+        pl.col("prompt_id").alias("group"),
+        "task",
+        pl.lit("recorded").alias("backend"),
+        "model",
+        pl.col("effort").alias("rung"),
+        order.alias("rung_order"),
+        pl.lit(None, pl.Int64).alias("budget_tokens"),
+        pl.lit(None, pl.String).alias("trace_id"),
+        pl.int_range(pl.len(), dtype=pl.Int32).over("prompt_id", "effort").alias("sample_id"),
+        pl.col("correct").cast(pl.Float64),
+        pl.lit("verifier").alias("label_source"),
+        pl.col("thinking").cast(pl.Float64).round().cast(pl.Int64).alias("thinking_tokens"),
+        pl.lit(None, pl.Int64).alias("total_tokens"),
+        pl.lit("natural").alias("finish"),
+        pl.lit(None, pl.Float64).alias("propensity"),
+        pl.lit(None, pl.String).alias("decision_id"),
+        pl.lit(None, SCHEMA["observed_at"]).alias("observed_at"),
+    )

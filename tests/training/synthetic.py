@@ -1,0 +1,48 @@
+"""A small world with a known truth: sums whose thought is as long as they have terms."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from training.dataset import SCHEMA, Outcomes, from_frame, prompt_id
+
+CAPS = (0, 16, 64, None)
+
+
+def sums(prompts: int, seed: int = 0, samples: int = 1) -> pl.DataFrame:
+    """Outcome records: the more terms, the longer the thought, and the more budget an answer needs."""
+    random = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for i in range(prompts):
+        terms = int(random.integers(2, 12))
+        prompt = f"Sum {seed}.{i}: " + " + ".join(map(str, random.integers(1, 99, terms)))
+        for sample in range(samples):
+            length = int(terms * random.uniform(4, 8))
+            rows += [_row(prompt, order, sample, length, terms, random) for order in range(len(CAPS))]
+    return pl.DataFrame(rows, SCHEMA)
+
+
+def outcomes_of(prompts: int, seed: int = 0, samples: int = 1) -> Outcomes:
+    """The same by prompt and rung."""
+    return from_frame(sums(prompts, seed, samples))
+
+
+def _row(prompt: str, order: int, sample: int, length: int, terms: int, random: np.random.Generator) -> dict[str, Any]:
+    cap, identity = CAPS[order], prompt_id(prompt)
+    return {
+        "prompt": prompt,
+        "prompt_id": identity,
+        "group": identity,
+        "task": f"sums/{'long' if terms > 6 else 'short'}",
+        "backend": "fake",
+        "model": "fake/1",
+        "rung": "high" if cap is None else str(cap),
+        "rung_order": order,
+        "budget_tokens": cap,
+        "sample_id": sample,
+        "correct": float((cap is None or cap >= length) and random.uniform() < 0.95),
+        "label_source": "verifier",
+        "thinking_tokens": length if cap is None else min(cap, length),
+        "finish": "natural",
+    }

@@ -1,0 +1,122 @@
+"""The router beside every baseline, and on families it has not seen."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from training.baselines import baselines, carrot
+from training.certify import choose, losses, price_grid
+from training.dataset import Outcomes
+from training.embedding import embed
+from training.evaluate import (
+    TARGET,
+    MethodReport,
+    best_fixed,
+    cheapest_cascade,
+    compare,
+    family,
+    judged,
+)  # fmt: skip
+from training.fit import CANDIDATES, Fitted, Prediction, fit
+
+FEWEST = 20
+"""Prompts of a family for its figures to mean anything."""
+
+Parts = dict[str, Outcomes]
+
+
+def methods(parts: Parts, fitted: Fitted) -> list[MethodReport]:
+    """The router, then all baselines, each with the threshold that the certify split proves for TARGET."""
+    with threadpool_limits(1):
+        return _methods(parts, fitted)
+
+
+def _methods(parts: Parts, fitted: Fitted) -> list[MethodReport]:
+    certify, test = parts["certify"], parts["test"]
+    own = fitted.predict(certify.prompts), fitted.predict(test.prompts)
+    found = [compare("router", (certify, own[0]), (test, own[1]))]
+    learned = baselines(parts["fit"], fitted.inputs, lambda prompts: embed(fitted.embedding, prompts))
+    for name, predict in tqdm(learned, desc="baselines", unit="method", leave=False):
+        theirs = [
+            Prediction(predict(part.prompts, part.tasks), prediction.mean_tokens, prediction.token_quantiles)
+            for part, prediction in ((certify, own[0]), (test, own[1]))
+        ]
+        found.append(compare(name, (certify, theirs[0]), (test, theirs[1])))
+    if not test.known_tokens.all():
+        return found
+    fixed = best_fixed(certify, test)
+    paid = cheapest_cascade((certify, own[0]), (test, own[1]))
+    plug_in = _carrot(certify, own[0], test, own[1])
+    return found + [_bare(policy.method, policy) for policy in (fixed, paid, plug_in)]
+
+
+def leave_one_family_out(parts: Parts, fitted: Fitted) -> list[dict[str, Any]]:
+    """The chosen form, fitted on all other families, on the held-out prompts of each."""
+    return list(tqdm(_left_out(parts, fitted), desc="leave one family out", unit="family", leave=False))
+
+
+def _left_out(parts: Parts, fitted: Fitted) -> Iterator[dict[str, Any]]:
+    labels = {name: np.array([family(task) for task in part.tasks]) for name, part in parts.items()}
+    names = [str(name) for name in np.unique(labels["test"])]
+    x = fitted.inputs(parts["fit"].prompts)
+    for name in names if len(names) > 1 else []:
+        mine = {split: np.flatnonzero(label == name) for split, label in labels.items()}
+        others = {split: np.flatnonzero(label != name) for split, label in labels.items()}
+        if len(mine["test"]) < FEWEST or len(others["fit"]) < FEWEST:
+            continue
+        part = parts["fit"].take(others["fit"])
+        other = fit(part, fitted.embedding, x[others["fit"]], {fitted.chosen: CANDIDATES[fitted.chosen]})
+        certify, test = parts["certify"].take(others["certify"]), parts["test"].take(mine["test"])
+        report = compare("router", (certify, other.predict(certify.prompts)), (test, other.predict(test.prompts)))
+        yield {
+            "task": name,
+            "prompts": len(test),
+            "auroc": report.auroc,
+            "log_loss": report.log_loss,
+            "loss": report.policy.loss,
+            "saved_against_top": report.policy.saved_against_top,
+            "saved_against_hull": report.policy.saved_against_hull,
+        }
+
+
+def label_efficiency(parts: Parts, fitted: Fitted, sizes: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Gain over the hull against labelled prompts: the first `sizes` of a random order, 3 in 4 to fit, 1 to certify."""
+    random = np.random.default_rng(0)
+    pools = {name: random.permutation(len(parts[name])) for name in ("fit", "certify")}
+    found = []
+    for size in sizes:
+        some = parts["fit"].take(pools["fit"][: size * 3 // 4])
+        certify, test = parts["certify"].take(pools["certify"][: size // 4]), parts["test"]
+        small = fit(some, fitted.embedding)
+        report = compare("router", (certify, small.predict(certify.prompts)), (test, small.predict(test.prompts)))
+        found.append(
+            {
+                "labelled": len(some) + len(certify),
+                "form": small.chosen,
+                "auroc": report.auroc,
+                "area_gain": report.area_gain,
+                "loss": report.policy.loss,
+                "saved_against_top": report.policy.saved_against_top,
+                "saved_against_hull": report.policy.saved_against_hull,
+                "hull_interval": report.policy.hull_interval,
+            }
+        )
+    return found
+
+
+def _carrot(certify: Outcomes, ours: Prediction, test: Outcomes, theirs: Prediction) -> Any:
+    """CARROT's plug-in rule tuned without a guarantee: the dearest weight that loses at most TARGET on certify."""
+    weights = price_grid(ours.cost)
+    allowed = [
+        w for w in weights if losses(certify.correct, carrot(ours.quality, ours.cost, w)).mean() <= TARGET
+    ]  # fmt: skip
+    weight = max(allowed, default=0.0)
+    return judged(test, choose(theirs.quality, theirs.cost, weight), "CARROT plug-in, not certified", TARGET, weight)
+
+
+def _bare(name: str, policy: Any) -> MethodReport:
+    point = [] if policy.thinking_tokens is None else [(policy.thinking_tokens, policy.accuracy)]
+    return MethodReport(name, None, None, None, policy, point)

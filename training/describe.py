@@ -1,0 +1,86 @@
+"""A report as text for the terminal."""
+
+from typing import Any
+
+
+def describe(report: dict[str, Any]) -> str:
+    """Rungs, targets and, where they were compared, methods."""
+    parts = [f"{report['prompts']} test prompts, {report['never_solved']:.1%} never solved", _rungs(report)]
+    parts.append(_policies(report) if report["policies"] else NOTHING)
+    if report["absolute"]:
+        parts.append(_absolute(report))
+    if report["methods"]:
+        parts.append(_methods(report))
+    if report.get("violations"):
+        parts.append(_violations(report))
+    return "\n\n".join(parts)
+
+
+NOTHING = "nothing could be certified: the router always takes the top rung, and saves nothing"
+
+
+def _rungs(report: dict[str, Any]) -> str:
+    head = f"{'rung':>12} {'accuracy':>9} {'thinking':>9} {'ECE':>6} {'debiased':>9} {'AUROC':>6} {'p99 covers':>11}"
+    return "\n".join(
+        [head]
+        + [
+            f"{r['rung']:>12} {r['accuracy']:>9.3f} {_number(r['thinking_tokens'], '9.1f')}"
+            f" {r['calibration_error']:>6.3f} {r['debiased']:>9.3f} {_number(r['auroc'], '6.3f')}"
+            f" {_number(r['coverage'] and r['coverage'][-1], '11.3f')}"
+            for r in report["rungs"]
+        ]
+    )
+
+
+def _policies(report: dict[str, Any]) -> str:
+    head = f"{'loss at most':>12} {'accuracy':>9} {'thinking':>9} {'loss':>7} {'saved vs top':>22} {'vs hull':>22}"
+    rows = [
+        f"{p['alpha']:>12g} {p['accuracy']:>9.3f} {_number(p['thinking_tokens'], '9.1f')} {p['loss']:>7.3f}"
+        f" {_saving(p, 'top'):>22} {_saving(p, 'hull'):>22}"
+        for p in report["policies"]
+    ]
+    gap = report["gap_closed"]
+    tail = [] if gap is None else [f"oracle gap closed at 0.02: {gap:.1%}"]
+    return "\n".join([head, *rows, *tail])
+
+
+def _absolute(report: dict[str, Any]) -> str:
+    head = f"{'right at least':>14} {'threshold':>10} {'share of prompts':>17} {'right':>7}"
+    rows = [
+        f"{a['quality']:>14.2f} {a['threshold']:>10.2f} {a['selected']:>17.1%} {_number(a['right'], '7.3f')}"
+        for a in report["absolute"]
+    ]
+    return "\n".join([head, *rows])
+
+
+def _methods(report: dict[str, Any]) -> str:
+    head = f"{'at loss .02':<30} {'log-loss':>8} {'AUROC':>6} {'AIQ gain':>8} {'loss':>7}"
+    head += f" {'saved vs top':>22} {'vs hull':>22}"
+    rows = [
+        f"{m['method']:<30} {_number(m['log_loss'], '8.3f')} {_number(m['auroc'], '6.3f')}"
+        f" {_number(m['area_gain'], '8.4f')} {m['policy']['loss']:>7.3f}"
+        f" {_saving(m['policy'], 'top'):>22} {_saving(m['policy'], 'hull'):>22}"
+        for m in report["methods"]
+    ]
+    return "\n".join([head, *rows])
+
+
+def _violations(report: dict[str, Any]) -> str:
+    head = f"{'loss at most':>12} {'re-splits':>10} {'certified on':>13} {'violated':>9} {'nothing proved':>15}"
+    head += f" {'utilisation':>12}"
+    rows = [
+        f"{v['alpha']:>12g} {v['resplits']:>10} {v['certify']:>13} {v['violated']:>9.1%} {v['uncertified']:>15.1%}"
+        f" {_number(v['utilisation'], '12.2f')}"
+        for v in report["violations"]
+    ]
+    return "\n".join([head, *rows])
+
+
+def _saving(policy: dict[str, Any], against: str) -> str:
+    value, bounds = policy[f"saved_against_{against}"], policy[f"{against}_interval"]
+    return "unknown" if value is None else f"{value:.1%} ({bounds[0]:.1%}, {bounds[1]:.1%})"
+
+
+def _number(value: float | None, form: str) -> str:
+    """A number, or a dash of the same width."""
+    return "-".rjust(int(form.split(".")[0])) if value is None else f"{value:>{form}}"

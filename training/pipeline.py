@@ -1,0 +1,124 @@
+"""From an outcome file to a bundle: the stages in their order, each ending in a check of itself."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from router import artifact
+from training import comparison, dataset, embedding, evaluate
+from training.certify import ALPHAS, Proofs, certify
+from training.dataset import DatasetError, Outcomes
+from training.embedding import Embedding
+from training.evaluate import Report
+from training.export import export
+from training.fit import Fitted, fit
+from training.forms import log_loss
+from training.violation import RESPLITS, resplit
+
+SAMPLE = 1_000
+"""Prompts on which the exported graph must agree with scikit-learn."""
+
+PROFILES: dict[str, Callable[[], Embedding]] = {"static": embedding.static, "encoder": embedding.encoder}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained router before it is exported."""
+
+    parts: dict[str, Outcomes]
+    fitted: Fitted
+    proofs: Proofs
+    report: Report
+
+
+def train(outcomes: Outcomes, profile: str = "static") -> Trained:
+    """dataset -> fit -> calibrate -> certify -> evaluate. Raises DatasetError."""
+    parts = dataset.splits(outcomes)
+    fitted = fit(parts["fit"], PROFILES[profile]())
+    fitted = fitted.with_conformal_tokens(parts["certify"])
+    _better_than_nothing(fitted, parts["fit"])
+    prediction = fitted.predict(parts["certify"].prompts)
+    proofs = certify(parts["certify"], prediction.quality, prediction.cost)
+    prediction = fitted.predict(parts["test"].prompts)
+    report = evaluate.evaluate(parts["test"], prediction, proofs.relative, proofs.absolute)
+    return Trained(parts, fitted, proofs, report)
+
+
+def compared(trained: Trained) -> Trained:
+    """The same with every baseline in its report."""
+    return replace(trained, report=replace(trained.report, methods=comparison.methods(trained.parts, trained.fitted)))
+
+
+def run(path: Path, out: Path, profile: str, compare: bool) -> dict[str, Any]:
+    """All stages: reads `path`, writes the bundle with its report to `out`, returns the report. Raises DatasetError."""
+    outcomes = dataset.read(path)
+    trained = train(outcomes, profile)
+    trained = compared(trained) if compare else trained
+    left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []
+    report = whole(trained, asdict(dataset.overview(path)), left_out)
+    sample = [outcomes.prompts[i] for i in np.random.default_rng(0).permutation(len(outcomes))[:SAMPLE]]
+    export(
+        trained.fitted,
+        outcomes.ladder,
+        trained.proofs,
+        sample,
+        out,
+        backend_fingerprint=outcomes.model,
+        data_hash=artifact.digest(path),
+        metrics=summary(trained),
+        report=report,
+    )
+    return report
+
+
+def whole(trained: Trained, overview: dict[str, Any], left_out: list[dict[str, Any]]) -> dict[str, Any]:
+    """Everything that is known of a trained router, in plain types."""
+    return {
+        "about": {
+            "model": trained.parts["fit"].model,
+            "profile": trained.fitted.embedding.profile,
+            "form": trained.fitted.chosen,
+            "log_loss_by_form": trained.fitted.log_losses,
+            "calibration": "beta" if trained.fitted.beta else "none: it did not lower held-out log-loss",
+            "data": overview,
+            "certificates": [asdict(c) for c in trained.proofs.relative],
+            "absolute": [asdict(c) for c in trained.proofs.absolute],
+            "not_certified": trained.proofs.refused,
+        },
+        **trained.report.to_json(),
+        "violations": [v.to_json() for v in violations(trained, ALPHAS)],
+        "leave_one_task_out": left_out,
+    }
+
+
+def violations(trained: Trained, alphas: tuple[float, ...], resplits: int = RESPLITS) -> list[Any]:
+    """The re-split experiment on all prompts that were not fitted on."""
+    pool = dataset.joined(trained.parts["certify"], trained.parts["test"])
+    prediction = trained.fitted.predict(pool.prompts)
+    return [resplit(pool, prediction, alpha, resplits) for alpha in alphas]
+
+
+def summary(trained: Trained) -> dict[str, Any]:
+    """The figures that a manifest carries, for people."""
+    report = trained.report
+    return {
+        "prompts": {name: len(part) for name, part in trained.parts.items()},
+        "form": trained.fitted.chosen,
+        "log_loss": trained.fitted.log_losses,
+        "calibration_error": {rung.rung: rung.calibration_error for rung in report.rungs},
+        "policies": [
+            {"alpha": p.alpha, "loss": p.loss, "top": p.saved_against_top, "hull": p.saved_against_hull}
+            for p in report.policies
+        ],
+    }
+
+
+def _better_than_nothing(fitted: Fitted, outcomes: Outcomes) -> None:
+    """A model that says less than the mean of each rung is a fault of the data, and says so."""
+    mean = np.clip(outcomes.correct.mean(axis=0), fitted.bound, 1 - fitted.bound)
+    constant = log_loss(outcomes.correct, np.broadcast_to(mean, outcomes.correct.shape))
+    if not np.isfinite(fitted.log_losses[fitted.chosen]):
+        raise DatasetError(f"the best form's log-loss is not finite (a constant has {constant:.3f})")
