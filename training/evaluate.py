@@ -17,7 +17,7 @@ from router.artifact import QUANTILES
 from router.domain import Certificate
 from training import metrics
 from training.baselines import cascade, oracle_curve
-from training.certify import betting_p_value, choose, losses, price_grid, walk
+from training.certify import Groups, betting_p_value, choose, losses, price_grid, walk
 from training.dataset import Outcomes
 from training.fit import Prediction
 from training.forms import log_loss
@@ -165,7 +165,9 @@ def compare(
 ) -> MethodReport:
     """A method's curve on the test split, and its policy with the threshold that the certify split proves."""
     prices = price_grid(certify[1].cost)
-    values = (losses(certify[0].correct, choose(certify[1].quality, certify[1].cost, price)) for price in prices)
+    groups = Groups(certify[0].groups, seed=0)
+    chosen = (choose(certify[1].quality, certify[1].cost, price) for price in prices)
+    values = (groups.means(losses(certify[0].correct, c)) for c in chosen)
     threshold, _ = walk((betting_p_value(v, alpha) for v in values), prices)
     outcomes, prediction = test
     curve = [_point(outcomes, choose(prediction.quality, prediction.cost, price)) for price in prices]

@@ -7,6 +7,7 @@ rungs that turned out best for each prompt; no router is more accurate.
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -292,6 +293,6 @@ def plan(
     if as_json:
         click.echo(json.dumps({"prompts": len(outcomes), "rungs": names, "rows": [asdict(r) for r in found]}))
         return
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 132)
     for part in (*tables("/".join(names), found), summary(found)):
         console.print(part, end="\n\n")
