@@ -4,7 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
-from training.dataset import SCHEMA, prompt_id
+from training.identity import prompt_id
+from training.records import SCHEMA
 
 FOLDER = Path("../shared/data")
 JHU = ("none", "concise_cot", "cot", "long_cot")

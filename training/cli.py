@@ -1,19 +1,37 @@
 """The command `budget-train`."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from router import artifact
 from router.errors import RouterError
 from training import dataset
-from training.dataset import DatasetError, Outcomes
+from training.dataset import Outcomes
 from training.describe import describe
+from training.overview import overview
+from training.records import DatasetError
 
+if TYPE_CHECKING:
+    from training.collect.questions import Question
+    from training.collect.run import Engine
+    from training.pipeline import Extraction
+
+Command = Callable[..., None]
+
+_COUNT = click.IntRange(min=1)
 _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable report.")
+
+
+def _ray(command: Command) -> Command:
+    where = click.option("--ray-address", default="auto", show_default=True, help="Of the Ray cluster.")
+    engine = click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+                          help="This process, or the workers of a Ray cluster that runs already.")  # fmt: skip
+    return engine(where(command))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -22,19 +40,48 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--model", type=Path, default=Path("router/models/pocket"), show_default=True, help="Embedded model.")
-@click.option("--per-level", default=180, show_default=True, help="Prompts of each family and level.")
-@click.option("--seed", default=11, show_default=True, help="Seed of the task generators.")
-@click.option("--out", type=Path, required=True, help="Parquet file to write.")
-def collect(model: Path, per_level: int, seed: int, out: Path) -> None:
-    """Run the pocket reasoner on held-out prompts at every rung and write the outcomes."""
-    from router.adapters.backends.pocket import PocketModel
-    from training import collect as stage
+@click.option("--out", type=Path, required=True, help="Parquet file to write; FILE.journal keeps the work till then.")
+@click.option("--prompts", type=Path, help="JSON Lines: prompt, answer; if wanted task, group, scorer, metadata.")
+@click.option("--scorer", type=click.Choice(["exact", "numeric", "math", "reasoning-gym"]), default="math",
+              show_default=True, help="For prompts that name none.")  # fmt: skip
+@click.option("--gym", multiple=True, metavar="NAME", help="A reasoning-gym data set instead; may be repeated.")
+@click.option("--count", type=_COUNT, default=200, show_default=True, help="Prompts of each --gym data set.")
+@click.option("--per-level", type=_COUNT, default=180, show_default=True,
+              help="Else: prompts of each family and level that the pocket reasoner has not seen.")  # fmt: skip
+@click.option("--url", help="Engine with an OpenAI chat API, without /v1; else the pocket reasoner answers.")
+@click.option("--model", help="Model that the engine serves, or directory of the pocket reasoner.")
+@click.option("--ladder", help="Thinking tokens of each rung: 0,512,2048,unlimited. Default: the pocket reasoner's.")
+@click.option("--samples", type=_COUNT, default=1, show_default=True, help="Answers per prompt and rung.")
+@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--max-answer-tokens", type=_COUNT, help="Longest answer: 1024 tokens of an engine, 64 of the reasoner.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True,
+              help="Seconds that an engine may take for one answer.")  # fmt: skip
+@click.option("--concurrency", type=_COUNT, default=8, show_default=True, help="Answers under way at once, by worker.")
+@click.option("--seed", default=11, show_default=True, help="Of the generators of prompts, and of sampling.")
+@_ray
+@_json
+def collect(out: Path, engine: str, ray_address: str, as_json: bool, **options: Any) -> None:
+    """Ask a backend every prompt at every rung, score the answers, write the outcomes.
 
-    items = stage.held_out_items(per_level, seed)
-    table = stage.collect(PocketModel.load(model), items, stage.LADDER)
-    dataset.write(table, out)
-    click.echo(f"{len(table)} outcomes of {len(items)} prompts: {out}")
+    The pocket reasoner thinks once a prompt, and its thought is cut at every rung; an engine is asked anew for each.
+    Stop it as you like: the same command goes on where it was.
+    """
+    from training.collect import recipes
+    from training.collect.run import collect as stage
+
+    questions = _questions(**options)
+    recipe = recipes.of(**{name: options[name] for name in recipes.OPTIONS})
+    try:
+        tally = stage(questions, recipe, out, _engine(engine, ray_address))
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on where it was", err=True)
+        raise click.Abort from None
+    if as_json:
+        click.echo(json.dumps({"file": str(out), "prompts": len(questions), "rungs": tally}))
+        return
+    for row in tally:
+        click.echo("  ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in row.items()))
+    click.echo(f"{len(questions)} prompts: {out}")
 
 
 @cli.command()
@@ -43,7 +90,7 @@ def collect(model: Path, per_level: int, seed: int, out: Path) -> None:
 def validate(file: Path, as_json: bool) -> None:
     """Say what is wrong with an outcome file, row and column named; exit code 2 if anything is."""
     faults = dataset.validate(file)
-    seen = None if faults else asdict(dataset.overview(file))
+    seen = None if faults else asdict(overview(file))
     if as_json:
         click.echo(json.dumps({"faults": faults, "overview": seen}))
     for fault in [] if as_json else faults:
@@ -59,12 +106,13 @@ def validate(file: Path, as_json: bool) -> None:
 @click.option("--profile", type=click.Choice(["static", "encoder"]), default="static", show_default=True,
               help="Token vectors and hand features, or a MiniLM encoder (for a GPU) beside them.")  # fmt: skip
 @click.option("--compare", is_flag=True, help="Also every baseline, and each task family left out (minutes).")
+@_ray
 @_json
-def fit(outcomes: Path, out: Path, profile: str, compare: bool, as_json: bool) -> None:
+def fit(outcomes: Path, out: Path, profile: str, compare: bool, engine: str, ray_address: str, as_json: bool) -> None:
     """Fit, calibrate, certify, evaluate and export a bundle with report.json and report.html."""
     from training import pipeline
 
-    report = pipeline.run(outcomes, out, profile, compare)
+    report = pipeline.run(outcomes, out, profile, compare, _extraction(engine, ray_address))
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
 
 
@@ -91,10 +139,48 @@ def judged(directory: Path, outcomes: Outcomes) -> dict[str, Any]:
 
 
 def main() -> NoReturn:
-    """Run the command; exit code 2 for data or bundles that are wrong."""
+    """Run the command; exit code 2 for data, bundles or backends that are wrong."""
     try:
         cli()
     except (RouterError, DatasetError) as error:
         click.echo(f"budget-train: {error}", err=True)
         raise SystemExit(2) from None
     raise SystemExit(0)
+
+
+def _questions(
+    prompts: Path | None, gym: tuple[str, ...], scorer: str, count: int, per_level: int, seed: int, **_: Any
+) -> "list[Question]":
+    from training.collect import questions
+
+    if prompts is not None and gym:
+        raise click.UsageError("--prompts and --gym exclude each other")
+    if prompts is not None:
+        return questions.from_file(prompts, scorer)
+    return questions.from_gym(gym, count, seed) if gym else questions.held_out_questions(per_level, seed)
+
+
+def _engine(engine: str, address: str) -> "Engine":
+    if engine == "local":
+        from training.collect.run import local
+
+        return local
+    from training import cluster
+
+    cluster.connect(address)
+    return cluster.collect
+
+
+def _extraction(engine: str, address: str) -> "Extraction":
+    if engine == "local":
+        from training.fit import inputs
+
+        return inputs
+    from training import cluster
+
+    cluster.connect(address)
+    return cluster.features
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -38,7 +38,7 @@ def _methods(parts: Parts, fitted: Fitted) -> list[MethodReport]:
     certify, test = parts["certify"], parts["test"]
     own = fitted.predict(certify.prompts), fitted.predict(test.prompts)
     found = [compare("router", (certify, own[0]), (test, own[1]))]
-    learned = baselines(parts["fit"], fitted.inputs, lambda prompts: embed(fitted.embedding, prompts))
+    learned = baselines(parts["fit"], fitted.extract, lambda prompts: embed(fitted.embedding, prompts))
     for name, predict in tqdm(learned, desc="baselines", unit="method", leave=False):
         theirs = [
             Prediction(predict(part.prompts, part.tasks), prediction.mean_tokens, prediction.token_quantiles)
@@ -61,14 +61,13 @@ def leave_one_family_out(parts: Parts, fitted: Fitted) -> list[dict[str, Any]]:
 def _left_out(parts: Parts, fitted: Fitted) -> Iterator[dict[str, Any]]:
     labels = {name: np.array([family(task) for task in part.tasks]) for name, part in parts.items()}
     names = [str(name) for name in np.unique(labels["test"])]
-    x = fitted.inputs(parts["fit"].prompts)
     for name in names if len(names) > 1 else []:
         mine = {split: np.flatnonzero(label == name) for split, label in labels.items()}
         others = {split: np.flatnonzero(label != name) for split, label in labels.items()}
         if len(mine["test"]) < FEWEST or len(others["fit"]) < FEWEST:
             continue
         part = parts["fit"].take(others["fit"])
-        other = fit(part, fitted.embedding, x[others["fit"]], {fitted.chosen: CANDIDATES[fitted.chosen]})
+        other = fit(part, fitted.embedding, fitted.extract, {fitted.chosen: CANDIDATES[fitted.chosen]})
         certify, test = parts["certify"].take(others["certify"]), parts["test"].take(mine["test"])
         report = compare("router", (certify, other.predict(certify.prompts)), (test, other.predict(test.prompts)))
         yield {
@@ -90,7 +89,7 @@ def label_efficiency(parts: Parts, fitted: Fitted, sizes: tuple[int, ...]) -> li
     for size in sizes:
         some = parts["fit"].take(pools["fit"][: size * 3 // 4])
         certify, test = parts["certify"].take(pools["certify"][: size // 4]), parts["test"]
-        small = fit(some, fitted.embedding)
+        small = fit(some, fitted.embedding, fitted.extract)
         report = compare("router", (certify, small.predict(certify.prompts)), (test, small.predict(test.prompts)))
         found.append(
             {

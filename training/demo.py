@@ -17,9 +17,8 @@ from rich.table import Table
 
 from router.errors import RemoteError
 from router.rpc.client import Client, Told, Wishes
-from training.collect import LADDER
-from training.dataset import prompt_id, split_of
-from training.pocket.tasks import FAMILIES, LEVELS, Item, held_out, items, verify
+from training.identity import prompt_id, split_of
+from training.pocket.tasks import FAMILIES, LADDER, LEVELS, Item, held_out, items, verify
 
 SEED = 2026
 DEFAULT_PORT = 50051

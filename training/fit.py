@@ -8,6 +8,7 @@ estimator, JASA 1983) and, on the certify split, conformal quantiles; no forecas
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,7 @@ class Fitted:
     """A trained model and how it was chosen.
 
     Attributes:
+        extract: hand features and the vector of the embedding [prompts, width].
         scale: drops rare columns and standardises the rest.
         bound: P(correct) stays this far from 0 and 1, further than the number of prompts can tell.
         caps: most tokens of each rung; infinite where there is no cap, NaN where tokens are not recorded.
@@ -90,6 +92,7 @@ class Fitted:
     """
 
     embedding: Embedding
+    extract: Extract
     scale: Pipeline
     head: Head
     beta: BetaMap | None
@@ -101,17 +104,9 @@ class Fitted:
     chosen: str
     log_losses: dict[str, float]
 
-    def inputs(self, prompts: list[str]) -> Inputs:
-        """Hand features and the vector of the embedding [prompts, width]."""
-        return inputs(self.embedding, prompts)
-
     def predict(self, prompts: list[str]) -> Prediction:
         """What serving will say."""
-        return self.predict_from(self.inputs(prompts))
-
-    def predict_from(self, x: Inputs) -> Prediction:
-        """The same from inputs [prompts, width]."""
-        scaled = self.scale.transform(x)
+        scaled = self.scale.transform(self.extract(prompts))
         quality = self.head.predict(scaled)
         quality = np.clip(quality if self.beta is None else self.beta(quality), self.bound, 1 - self.bound)
         logs = self.tokens.predict(scaled)[:, :, None]
@@ -124,7 +119,7 @@ class Fitted:
     def with_conformal_tokens(self, outcomes: Outcomes) -> "Fitted":
         """Quantiles replaced by split-conformal ones (Lei et al. 2018) from outcomes that were not fitted."""
         known = outcomes.known_tokens
-        logs = self.tokens.predict(self.scale.transform(self.inputs(outcomes.prompts)))
+        logs = self.tokens.predict(self.scale.transform(self.extract(outcomes.prompts)))
         residuals = np.sort(np.log1p(np.where(known, outcomes.thinking_tokens, 0)) - logs, axis=0)
         n = len(outcomes)
         ranks = np.minimum(np.ceil((n + 1) * np.array(QUANTILES)).astype(int), n) - 1
@@ -137,18 +132,29 @@ def inputs(embedding: Embedding, prompts: list[str]) -> Inputs:
     return np.hstack([hand, embed(embedding, prompts)])
 
 
+class Remembered:
+    """Inputs of prompts that are asked for again and again, extracted once."""
+
+    def __init__(self, extract: Extract, prompts: list[str]) -> None:
+        self._place = {text: i for i, text in enumerate(prompts)}
+        self._inputs = extract(prompts)
+
+    def __call__(self, prompts: list[str]) -> Inputs:
+        return self._inputs[[self._place[text] for text in prompts]]
+
+
 def fit(
-    outcomes: Outcomes, embedding: Embedding, x: Inputs | None = None, candidates: dict[str, Form] = CANDIDATES
+    outcomes: Outcomes, embedding: Embedding, extract: Extract | None = None, candidates: dict[str, Form] = CANDIDATES
 ) -> Fitted:
-    """Choose and train; the outcomes are the fit split, `x` its inputs where they are known already."""
-    x = inputs(embedding, outcomes.prompts) if x is None else x
+    """Choose and train; the outcomes are the fit split, `extract` gives `inputs` where they are known already."""
     # Small matrices gain nothing from a second thread, and lose a factor of 25 where another process has the core.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of passes is chosen, not a limit hit
-        return _fit(outcomes, embedding, x, candidates)
+        return _fit(outcomes, embedding, extract or partial(inputs, embedding), candidates)
 
 
-def _fit(outcomes: Outcomes, embedding: Embedding, x: Inputs, candidates: dict[str, Form]) -> Fitted:
+def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates: dict[str, Form]) -> Fitted:
+    x = extract(outcomes.prompts)
     folds = list(GroupKFold(FOLDS, shuffle=True, random_state=SEED).split(x, groups=outcomes.groups))
     scales = [_scale().fit(x[train]) for train, _ in folds]
     forms = {name: form for name, form in candidates.items() if name != "cure" or len(outcomes) >= MANY}
@@ -165,6 +171,7 @@ def _fit(outcomes: Outcomes, embedding: Embedding, x: Inputs, candidates: dict[s
     scaled = scale.transform(x)
     return Fitted(
         embedding,
+        extract,
         scale,
         forms[chosen].fit(scaled, outcomes.correct),
         calibrate.if_it_helps(held_out[chosen], outcomes.correct, folds),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,23 @@ import numpy as np
 from router import artifact
 from training import comparison, dataset, embedding, evaluate
 from training.certify import ALPHAS, Proofs, certify
-from training.dataset import DatasetError, Outcomes
+from training.dataset import Outcomes
 from training.embedding import Embedding
 from training.evaluate import Report
 from training.export import export
-from training.fit import Fitted, fit
+from training.fit import Fitted, Inputs, Remembered, fit, inputs
 from training.forms import log_loss
+from training.overview import overview
+from training.records import DatasetError
 from training.violation import RESPLITS, resplit
 
 SAMPLE = 1_000
 """Prompts on which the exported graph must agree with scikit-learn."""
 
 PROFILES: dict[str, Callable[[], Embedding]] = {"static": embedding.static, "encoder": embedding.encoder}
+
+Extraction = Callable[[Embedding, list[str]], Inputs]
+"""Extracts the inputs of prompts, on this machine or elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,11 @@ class Trained:
     report: Report
 
 
-def train(outcomes: Outcomes, profile: str = "static") -> Trained:
+def train(outcomes: Outcomes, profile: str = "static", extraction: Extraction = inputs) -> Trained:
     """dataset -> fit -> calibrate -> certify -> evaluate. Raises DatasetError."""
     parts = dataset.splits(outcomes)
-    fitted = fit(parts["fit"], PROFILES[profile]())
+    embedded = PROFILES[profile]()
+    fitted = fit(parts["fit"], embedded, Remembered(partial(extraction, embedded), outcomes.prompts))
     fitted = fitted.with_conformal_tokens(parts["certify"])
     _better_than_nothing(fitted, parts["fit"])
     prediction = fitted.predict(parts["certify"].prompts)
@@ -52,13 +59,13 @@ def compared(trained: Trained) -> Trained:
     return replace(trained, report=replace(trained.report, methods=comparison.methods(trained.parts, trained.fitted)))
 
 
-def run(path: Path, out: Path, profile: str, compare: bool) -> dict[str, Any]:
+def run(path: Path, out: Path, profile: str, compare: bool, extraction: Extraction = inputs) -> dict[str, Any]:
     """All stages: reads `path`, writes the bundle with its report to `out`, returns the report. Raises DatasetError."""
     outcomes = dataset.read(path)
-    trained = train(outcomes, profile)
+    trained = train(outcomes, profile, extraction)
     trained = compared(trained) if compare else trained
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []
-    report = whole(trained, asdict(dataset.overview(path)), left_out)
+    report = whole(trained, asdict(overview(path)), left_out)
     sample = [outcomes.prompts[i] for i in np.random.default_rng(0).permutation(len(outcomes))[:SAMPLE]]
     export(
         trained.fitted,

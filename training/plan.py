@@ -26,9 +26,10 @@ from router.domain import Certificate
 from router.policy import LatencyProfile
 from training import dataset
 from training.certify import choose, losses
-from training.dataset import DatasetError, Outcomes
+from training.dataset import Outcomes
 from training.fit import Prediction, caps
 from training.metrics import hull, hull_accuracy
+from training.records import DatasetError
 
 SPREAD = (0.25, 0.5, 0.75, 0.9, 0.99)
 """Quantiles of the top rung's latency that are the deadlines where none is asked for."""

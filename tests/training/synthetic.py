@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from training.dataset import SCHEMA, Outcomes, from_frame, prompt_id
+from training.dataset import Outcomes, from_frame
+from training.identity import prompt_id
+from training.records import SCHEMA
 
 CAPS = (0, 16, 64, None)
 

@@ -10,22 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.dataset import (
-    OPTIONAL,
-    SCHEMA,
-    SPLITS,
-    DatasetError,
-    from_frame,
-    joined,
-    overview,
-    prompt_id,
-    read,
-    split_of,
-    splits,
-    validate,
-    write,
-)  # fmt: skip
+from training.dataset import from_frame, joined, read, splits, validate
+from training.identity import SPLITS, prompt_id, split_of
+from training.overview import overview
 from training.pocket.tasks import FAMILIES
+from training.records import OPTIONAL, SCHEMA, DatasetError, write
 
 CAPS = (0, 16, 64)
 

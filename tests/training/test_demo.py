@@ -4,10 +4,9 @@ from collections import Counter
 
 import pytest
 
-from training.collect import LADDER
-from training.dataset import prompt_id, split_of
 from training.demo import PER_FAMILY, Run, prompts, summary, table
-from training.pocket.tasks import FAMILIES, held_out
+from training.identity import prompt_id, split_of
+from training.pocket.tasks import FAMILIES, LADDER, held_out
 
 TOP = LADDER.rungs[-1].name
 

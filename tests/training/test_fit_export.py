@@ -11,7 +11,6 @@ import onnxruntime
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from numpy.typing import NDArray
 
 from router import artifact, features
 from router.adapters.classifier import OnnxClassifier
@@ -20,10 +19,11 @@ from tests.training.synthetic import CAPS, outcomes_of, sums
 from training import calibrate, embedding, fit, judge
 from training.certify import Proofs, certify
 from training.cli import cli
-from training.dataset import Outcomes, read, splits, write
+from training.dataset import Outcomes, read, splits
 from training.export import TOLERANCE, ExportError, build_graph, check, export
 from training.fit import CANDIDATES, Fitted, Prediction
 from training.forms import Cure, Form, Network, PooledLogit, log_loss
+from training.records import write
 
 NOTHING = Proofs((), (), {})
 ABOUT: dict[str, Any] = {
@@ -94,7 +94,7 @@ def test_something_is_learnt(fitted: Fitted, outcomes: Outcomes) -> None:
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_the_graph_says_what_training_says(form: Form, calibrated: bool, fitted: Fitted, outcomes: Outcomes) -> None:
     part = splits(outcomes)["fit"]
-    scaled = fitted.scale.transform(fitted.inputs(part.prompts))
+    scaled = fitted.scale.transform(fitted.extract(part.prompts))
     head = form.fit(scaled, part.correct)
     beta = calibrate.fit(head.predict(scaled), part.correct) if calibrated else None
     other = replace(fitted, head=head, beta=beta)
@@ -185,8 +185,8 @@ def test_a_bundle_replaces_another_and_leaves_nothing_else(fitted: Fitted, outco
 class Liar(Fitted):
     """Predicts otherwise than its own models, by a little more than is tolerated."""
 
-    def predict_from(self, x: NDArray[np.float32]) -> Prediction:
-        told = super().predict_from(x)
+    def predict(self, prompts: list[str]) -> Prediction:
+        told = super().predict(prompts)
         return replace(told, quality=told.quality + 5 * TOLERANCE)
 
 

@@ -16,9 +16,11 @@ from router.artifact import QUANTILES
 from router.domain import BudgetLadder, Certificate, MaxLoss, Options, ReasoningBudget, Score, TokenForecast
 from router.policy import LatencyProfile, Policy
 from training import plan as module
-from training.dataset import DatasetError, Outcomes, prompt_id, write
+from training.dataset import Outcomes
 from training.fit import Prediction
+from training.identity import prompt_id
 from training.plan import PlanRow, Traffic, plan, rows, serve, summary
+from training.records import DatasetError, write
 
 Matrix = NDArray[np.float64]
 

@@ -5,7 +5,6 @@ from itertools import islice
 
 import pytest
 
-from training.collect import held_out_items
 from training.pocket.tasks import FAMILIES, HELD_OUT_SHARE, LEVELS, Family, Item, held_out, items, verify
 from training.pocket.tokenizer import END, END_THINK, SPECIAL, START, THINK, UNKNOWN, build
 
@@ -91,13 +90,6 @@ def test_about_the_stated_share_is_held_out() -> None:
 def test_every_level_has_held_out_questions(family: Family) -> None:
     for level in range(LEVELS):
         assert any(held_out(item.question) for item in islice(items(family, level, 3), 100))
-
-
-def test_held_out_items_are_distinct_and_held_out() -> None:
-    chosen = held_out_items(3, 5)
-    assert all(held_out(item.question) for item in chosen)
-    assert len({item.question for item in chosen}) == len(chosen)
-    assert {(item.family, item.level) for item in chosen} == {(f.name, k) for f in FAMILIES for k in range(LEVELS)}
 
 
 @every_family

@@ -7,24 +7,21 @@ verifier are that package's own. What is added here is the chain: how to reach t
 import hashlib
 import itertools
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
-for _absent in ("cellpylib", "pycosat", "zss"):
-    # reasoning-gym imports these for families that are not used here; they ship no wheels, so they are not installed
-    sys.modules.setdefault(_absent, ModuleType(_absent))
+from router.domain import BudgetLadder, ReasoningBudget
+from training import gym
 
-import reasoning_gym  # noqa: E402
-from reasoning_gym.arithmetic.leg_counting import ANIMALS as _ANIMALS  # noqa: E402
+# behind gym, which puts in place what reasoning-gym imports and is not installed
+from reasoning_gym.arithmetic.leg_counting import ANIMALS as _ANIMALS  # isort: skip
 
 HELD_OUT_SHARE = 0.4
 """Share of all questions, by hash, that the pocket reasoner never trains on."""
 
-RIGHT = 0.999
-"""Verifiers give partial credit; only this much counts as right."""
+LADDER = BudgetLadder(tuple(ReasoningBudget(str(n), n) for n in (0, 16, 32, 64, 128, 256)))
+"""The rungs that the pocket reasoner is served at."""
 
 LEVELS = 6
 """Difficulty levels of every family, 0 = easiest."""
@@ -59,8 +56,7 @@ def held_out(question: str) -> bool:
 
 def verify(item: Item, answer: str) -> bool:
     """The family's own verifier's word on an answer."""
-    score: float = reasoning_gym.get_score_answer_fn(item.family)(answer, item.entry)
-    return score >= RIGHT
+    return gym.is_right(item.family, answer, item.entry)
 
 
 def _chain_sum(entry: dict[str, Any]) -> str:
@@ -196,9 +192,7 @@ FAMILIES = (
 def items(family: Family, level: int, seed: int) -> Iterator[Item]:
     """Endless items of one family and level; questions repeat where their space is small."""
     offset = (list(FAMILIES).index(family) * LEVELS + level) * 10**8
-    dataset = reasoning_gym.create_dataset(
-        family.name, size=2**31 - 1, seed=seed * 10**10 + offset, **family.settings(level)
-    )
+    entries = gym.generate(family.name, 2**31 - 1, seed * 10**10 + offset, **family.settings(level))
     for index in itertools.count():
-        entry = dataset[index]
+        entry = dict(entries[index])
         yield Item(family.name, level, entry["question"], family.chain(entry), str(entry["answer"]), entry)

@@ -1,0 +1,90 @@
+"""Where questions come from, and what is refused by line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.collect.questions import Question, digest, from_file, from_gym, held_out_questions
+from training.collect.scorers import SCORERS
+from training.identity import prompt_id
+from training.pocket.tasks import FAMILIES, LEVELS, held_out
+from training.records import DatasetError
+
+
+def file_of(folder: Path, *lines: object) -> Path:
+    path = folder / "prompts.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return path
+
+
+def test_a_file_needs_prompt_and_answer_alone(tmp_path: Path) -> None:
+    path = file_of(tmp_path, {"prompt": "2 + 2 =", "answer": "4"}, "", {"prompt": "3 + 3 =", "answer": 6})
+    one, two = from_file(path, "numeric")
+    assert one == Question("2 + 2 =", "4", None, prompt_id("2 + 2 ="), "numeric", {})
+    assert two.reference == "6"
+
+
+def test_a_file_may_say_more(tmp_path: Path) -> None:
+    told: dict[str, Any] = {"prompt": "a", "answer": "b", "task": "t", "group": "g", "scorer": "exact"}
+    (question,) = from_file(file_of(tmp_path, told | {"metadata": {"tolerance": 0.1}}), "math")
+    assert question == Question("a", "b", "t", "g", "exact", {"tolerance": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: is not JSON"),
+        ("[1]", "line 2: is not a JSON object"),
+        ({"answer": "b"}, "line 2: prompt is missing"),
+        ({"prompt": "x"}, "line 2: answer is missing"),
+        ({"prompt": "", "answer": "b"}, "line 2: prompt is not a text"),
+        ({"prompt": 3, "answer": "b"}, "line 2: prompt is not a text"),
+        ({"prompt": "x", "answer": "b", "group": None}, "line 2: group is not a text"),
+        ({"prompt": "x", "answer": "b", "scorer": "gut"}, "line 2: unknown scorer 'gut'; known are exact"),
+        ({"prompt": "x", "answer": "b", "promt": "x"}, "line 2: unknown field 'promt'"),
+        ({"prompt": "x", "answer": "four"}, "line 2: numeric can not score it: the reference holds no number"),
+        ({"prompt": "x", "scorer": "reasoning-gym"}, "line 2: reasoning-gym can not score it: 'dataset'"),
+        ({"prompt": "x", "answer": "1", "metadata": []}, "line 2: metadata is not an object"),
+        ({"prompt": "first", "answer": "1"}, "line 2: the prompt stands there before"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, line: object, message: str) -> None:
+    path = file_of(tmp_path, {"prompt": "first", "answer": "1"}, line)
+    with pytest.raises(DatasetError, match=r"prompts\.jsonl") as caught:
+        from_file(path, "numeric")
+    assert message in str(caught.value)
+
+
+def test_an_empty_file_and_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no questions"):
+        from_file(file_of(tmp_path, ""), "math")
+    with pytest.raises(DatasetError, match="nowhere"):
+        from_file(tmp_path / "nowhere", "math")
+
+
+def test_reasoning_gym_questions_are_scored_by_their_own_verifier() -> None:
+    questions = from_gym(["chain_sum", "spell_backward"], 5, seed=1)
+    assert [q.task for q in questions] == ["chain_sum"] * 5 + ["spell_backward"] * 5
+    for question in questions:
+        assert SCORERS[question.scorer](question.reference, question.reference, question.metadata).correct == 1
+
+
+def test_an_unknown_data_set_is_refused_by_name() -> None:
+    with pytest.raises(DatasetError, match="no_such_set"):
+        from_gym(["no_such_set"], 5, seed=1)
+
+
+def test_held_out_questions_are_distinct_held_out_and_of_every_level() -> None:
+    chosen = held_out_questions(3, 5)
+    assert all(held_out(question.prompt) for question in chosen)
+    assert len({question.prompt for question in chosen}) == len(chosen)
+    assert {question.task for question in chosen} == {f"{f.name}/{k}" for f in FAMILIES for k in range(LEVELS)}
+
+
+def test_the_digest_tells_questions_references_and_order_apart() -> None:
+    one, two = (Question(text, "4", None, text, "exact", {}) for text in "ab")
+    other = Question("a", "5", None, "a", "exact", {})
+    assert len({digest(some) for some in ([one, two], [two, one], [one], [other, two])}) == 4
+    assert digest([one, two]) == digest([one, two])

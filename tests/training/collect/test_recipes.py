@@ -1,0 +1,59 @@
+"""From options to a recipe, and wishes that contradict each other."""
+
+from typing import Any
+
+import pytest
+
+from training.collect.recipes import of, parse
+from training.collect.units import Engine, Pocket
+from training.pocket.tasks import LADDER
+from training.records import DatasetError
+
+DEFAULTS: dict[str, Any] = {
+    "url": None, "model": None, "ladder": None, "samples": 1, "temperature": 0.0, "max_answer_tokens": None,
+    "timeout": 600.0, "concurrency": 8, "seed": 11,
+}  # fmt: skip
+
+
+def test_the_default_is_the_pocket_reasoner_nested() -> None:
+    recipe = of(**DEFAULTS)
+    assert isinstance(recipe.source, Pocket) and recipe.nested and recipe.backend == "pocket"
+    assert recipe.ladder == LADDER and recipe.fingerprint.startswith("pocket/")
+
+
+@pytest.mark.parametrize(
+    "change", [{"samples": 2, "temperature": 0.5}, {"temperature": 0.5}, {"ladder": "0,unlimited"}]
+)
+def test_samples_temperature_or_no_cap_mean_independent_answers(change: dict[str, Any]) -> None:
+    assert not of(**DEFAULTS | change).nested
+
+
+def test_an_engine_is_asked_anew_for_every_rung() -> None:
+    recipe = of(**DEFAULTS | {"url": "http://127.0.0.1:1", "model": "m", "ladder": "0,512,unlimited"})
+    assert recipe.source == Engine("http://127.0.0.1:1", "m", 600.0)
+    assert not recipe.nested and recipe.fingerprint == "m" and recipe.sampling.max_answer_tokens == 1024
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"url": "http://x", "ladder": "0,1"}, "--url needs --model"),
+        ({"url": "http://x", "model": "m"}, "--url needs --ladder"),
+        ({"samples": 2}, "needs a --temperature"),
+        ({"ladder": "0"}, "two rungs or more"),
+        ({"ladder": "16,0"}, "from cheap to dear"),
+        ({"ladder": "0,0"}, "from cheap to dear"),
+        ({"ladder": "unlimited,16"}, "from cheap to dear"),
+        ({"ladder": "0,high"}, "'high' is neither a number of tokens"),
+        ({"ladder": "0,-1"}, "'-1' is neither a number of tokens"),
+    ],
+)
+def test_wishes_that_contradict_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        of(**DEFAULTS | change)
+
+
+def test_a_ladder_is_parsed_in_order() -> None:
+    assert [(rung.name, rung.tokens) for rung in parse("0, 512,unlimited").rungs] == [
+        ("0", 0), ("512", 512), ("unlimited", None),
+    ]  # fmt: skip

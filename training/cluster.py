@@ -1,0 +1,118 @@
+"""Work on a Ray cluster that runs already, as Ray Data jobs: collection and feature extraction.
+
+The workers need this package installed. Scheduling, retries and placement are Ray's.
+"""
+
+import logging
+import pickle
+import socket
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+from numpy.typing import NDArray
+from ray.exceptions import RayError
+
+from router.errors import RouterError
+from training.collect.run import worker
+from training.collect.units import Finished, Recipe, Unit
+from training.embedding import Embedding
+from training.fit import Inputs, inputs
+
+PROMPTS = 256
+"""Prompts whose inputs are extracted together."""
+
+CONNECT_SECONDS = 5.0
+CPUS = 1
+"""Cores that a worker asks Ray for."""
+
+
+class ClusterError(RouterError):
+    """The Ray cluster can not be reached, or a job on it failed."""
+
+
+def connect(address: str) -> None:
+    """Join a running cluster; "auto" finds the one of this machine or of RAY_ADDRESS. Raises ClusterError."""
+    if ray.is_initialized():
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host:  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
+
+
+def collect(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[Finished]]:
+    """Run units by one worker per core of the cluster; batches come back as they are done.
+
+    Raises:
+        BackendUnavailable: the backend is gone.
+        ClusterError: a worker failed otherwise.
+    """
+    items = [{"unit": pickle.dumps(unit)} for unit in units]
+    batch = min(recipe.batch, -(-len(items) // _workers()))
+    jobs = _data(items).map_batches(
+        _Collector, fn_constructor_args=(recipe,), batch_size=batch, concurrency=_workers(), num_cpus=CPUS
+    )
+    for row in _rows(jobs):
+        finished = pickle.loads(row["finished"])
+        if isinstance(finished, RouterError):
+            raise finished
+        yield finished
+
+
+def features(embedding: Embedding, prompts: list[str]) -> NDArray[np.float32]:
+    """Inputs of the classifier [prompts, width], in the order of the prompts. Raises ClusterError."""
+    items = [{"place": i, "prompt": text} for i, text in enumerate(prompts)]
+    jobs = _data(items).map_batches(
+        _Extractor, fn_constructor_args=(embedding,), batch_size=PROMPTS, concurrency=_workers(), num_cpus=CPUS
+    )
+    found: dict[int, Any] = {row["place"]: row["inputs"] for row in _rows(jobs)}
+    return np.stack([found[i] for i in range(len(prompts))])
+
+
+class _Collector:
+    """A worker on the cluster."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._worker = worker(recipe)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        found: list[list[Finished] | RouterError] = []
+        try:
+            for finished in self._worker.run(pickle.loads(one) for one in batch["unit"]):
+                found.append(finished)  # noqa: PERF402  (what was done before an error is kept)
+        except RouterError as error:
+            found.append(error)
+        return {"finished": [pickle.dumps(one) for one in found]}
+
+
+class _Extractor:
+    """Feature extraction on the cluster."""
+
+    def __init__(self, embedding: Embedding) -> None:
+        self._embedding = embedding
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Inputs]:
+        return {"place": batch["place"], "inputs": inputs(self._embedding, list(batch["prompt"]))}
+
+
+def _workers() -> int:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return max(1, int(resources.get("CPU", 1)) // CPUS)
+
+
+def _data(items: list[dict[str, Any]]) -> Any:
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    return ray.data.from_items(items, override_num_blocks=min(len(items), 4 * _workers()))
+
+
+def _rows(jobs: Any) -> Iterator[dict[str, Any]]:
+    try:
+        yield from jobs.iter_rows()
+    except RayError as error:
+        raise ClusterError(f"Ray: {str(error).strip().splitlines()[-1]}") from error

@@ -1,0 +1,1 @@
+"""Outcomes from a backend: questions are asked at every rung of a ladder, and the answers scored."""

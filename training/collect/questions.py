@@ -1,0 +1,129 @@
+"""Prompts whose answers can be scored: from a file, from reasoning-gym, or the pocket reasoner's held-out ones."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from training import gym
+from training.collect.scorers import SCORERS
+from training.identity import prompt_id
+from training.pocket.tasks import FAMILIES, LEVELS, held_out, items
+from training.records import DatasetError
+
+FIELDS = frozenset(("prompt", "answer", "task", "group", "scorer", "metadata"))
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt whose answers can be scored.
+
+    Attributes:
+        group: what must stay on one side of a split.
+        scorer: a name in `SCORERS`.
+        metadata: what the scorer needs beside the reference.
+    """
+
+    prompt: str
+    reference: str
+    task: str | None
+    group: str
+    scorer: str
+    metadata: Mapping[str, Any]
+
+
+def from_file(path: Path, scorer: str) -> list[Question]:
+    """Questions of a JSON Lines file: `prompt`, `answer`, and if wanted `task`, `group`, `scorer`, `metadata`.
+
+    Raises:
+        DatasetError: naming file and line.
+    """
+    found: dict[str, Question] = {}
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if line.strip():
+                question = _parsed(line, scorer, f"{path}: line {number}")
+                if question.prompt in found:
+                    raise DatasetError(f"{path}: line {number}: the prompt stands there before")
+                found[question.prompt] = question
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: {error}") from error
+    if not found:
+        raise DatasetError(f"{path}: no questions")
+    return list(found.values())
+
+
+def from_gym(names: Sequence[str], count: int, seed: int) -> list[Question]:
+    """`count` questions of each reasoning-gym data set, with its own default settings. Raises DatasetError."""
+    found: dict[str, Question] = {}
+    for name in names:
+        try:
+            entries = gym.generate(name, count, seed)
+        except ValueError as error:
+            raise DatasetError(f"reasoning-gym: {error}") from None
+        found |= {entry["question"]: _of_gym(entry, name, name) for entry in (entries[i] for i in range(count))}
+    return list(found.values())
+
+
+def held_out_questions(per_level: int, seed: int) -> list[Question]:
+    """Distinct questions that the pocket reasoner was not trained on, `per_level` of each family and level."""
+    chosen: dict[str, Question] = {}
+    for family in FAMILIES:
+        for level in range(LEVELS):
+            candidates = islice(items(family, level, seed), 20 * per_level)
+            fresh = {i.question: i for i in candidates if held_out(i.question)}
+            for item in list(fresh.values())[:per_level]:
+                chosen[item.question] = _of_gym(item.entry, item.family, f"{item.family}/{item.level}")
+    return list(chosen.values())
+
+
+def digest(questions: Sequence[Question]) -> str:
+    """SHA-256 of what is asked and how it is scored, in order."""
+    told = hashlib.sha256()
+    for question in questions:
+        told.update(json.dumps(asdict(question), sort_keys=True, default=str).encode())
+    return told.hexdigest()
+
+
+def _of_gym(entry: Mapping[str, Any], dataset: str, task: str) -> Question:
+    metadata = {"dataset": dataset, "entry": entry}
+    text = entry["question"]
+    return Question(text, str(entry["answer"]), task, prompt_id(text), "reasoning-gym", metadata)
+
+
+def _parsed(line: str, scorer: str, where: str) -> Question:
+    try:
+        given = json.loads(line)
+    except ValueError:
+        raise DatasetError(f"{where}: is not JSON") from None
+    if not isinstance(given, dict):
+        raise DatasetError(f"{where}: is not a JSON object")
+    for fault in _faults(given):
+        raise DatasetError(f"{where}: {fault}")
+    named = given.get("scorer", scorer)
+    reference, metadata = str(given.get("answer", "")), given.get("metadata", {})
+    try:
+        SCORERS[named]("", reference, metadata)
+    except (KeyError, ValueError) as error:
+        raise DatasetError(f"{where}: {named} can not score it: {error}") from None
+    text = given["prompt"]
+    return Question(text, reference, given.get("task"), given.get("group", prompt_id(text)), named, metadata)
+
+
+def _faults(given: dict[str, Any]) -> Iterator[str]:
+    for name in sorted(set(given) - FIELDS):
+        yield f"unknown field {name!r}; known are {', '.join(sorted(FIELDS))}"
+    for name in ("prompt", "group", "task", "scorer"):
+        if name in given and (not isinstance(given[name], str) or not given[name]):
+            yield f"{name} is not a text"
+    if "prompt" not in given:
+        yield "prompt is missing"
+    if given.get("scorer", next(iter(SCORERS))) not in SCORERS:
+        yield f"unknown scorer {given['scorer']!r}; known are {', '.join(SCORERS)}"
+    if not isinstance(given.get("metadata", {}), dict):
+        yield "metadata is not an object"
+    if "answer" not in given and given.get("scorer") != "reasoning-gym":
+        yield "answer is missing"

@@ -1,0 +1,122 @@
+"""Independent answers through the Backend port, each rung and sample on its own, several at a time.
+
+The port gives a thought's text and no way to go on from the middle of it, so over HTTP a trace can not be cut at
+several rungs; only the pocket reasoner's can (`traces`).
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+from itertools import islice
+
+from router.domain import Completion, ContentDelta, GenerationRequest, Prompt
+from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
+from router.ports import Backend
+from training.collect.units import FAILED, Answer, Finished, Pocket, Recipe, Unit, finish
+
+RETRY_PAUSES = (1.0, 5.0)
+"""Seconds before each further attempt at an answer."""
+
+
+class Sampler:
+    """Answers one unit at a time and `concurrency` of them at once, on an event loop of its own."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._loop = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self._backend = self._loop.run(_open(recipe, self._stack))
+
+    def close(self) -> None:
+        """Close the backend and the loop."""
+        self._loop.run(self._stack.aclose())
+        self._loop.close()
+
+    def run(self, units: Iterable[Unit]) -> Iterator[list[Finished]]:
+        """Units as they are finished. Raises BackendUnavailable where the backend is gone."""
+        self._loop.run(self._check())
+        finished = self._finished(iter(units))
+        while some := self._loop.run(_next(finished)):
+            yield some
+
+    async def _check(self) -> None:
+        if not await self._backend.ready():
+            raise BackendUnavailable("backend: it does not answer, or does not serve the model; run again to go on")
+
+    async def _finished(self, units: Iterator[Unit]) -> AsyncGenerator[list[Finished]]:
+        under_way: set[asyncio.Task[Finished]] = set()
+        try:
+            while True:
+                free = self._recipe.concurrency - len(under_way)
+                under_way |= {asyncio.create_task(self._unit(unit)) for unit in islice(units, free)}
+                if not under_way:
+                    return
+                done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                yield [task.result() for task in done]
+                under_way -= done
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _unit(self, unit: Unit) -> Finished:
+        return finish(unit, [await self._answer(unit)], self._recipe)
+
+    async def _answer(self, unit: Unit) -> Answer:
+        """An answer, or `FAILED` where the engine gives none. Raises BackendUnavailable where it is gone."""
+        for pause in (*RETRY_PAUSES, 0.0):
+            try:
+                return await _attempt(self._backend, _request(unit, self._recipe))
+            except (BackendRefused, InvalidRequest):
+                return FAILED
+            except BackendError:
+                await asyncio.sleep(pause)
+        await self._check()
+        return FAILED
+
+
+async def _open(recipe: Recipe, stack: AsyncExitStack) -> Backend:
+    """The backend, closed with the stack. Raises ArtifactError."""
+    if isinstance(recipe.source, Pocket):
+        from router.adapters.backends.pocket import PocketBackend, PocketModel
+
+        pocket = PocketBackend(PocketModel.load(recipe.source.directory), os.cpu_count() or 1)
+        stack.callback(pocket.close)
+        return pocket
+    from router.adapters.backends.openai import OpenAIBackend
+
+    engine = OpenAIBackend(recipe.source.url, recipe.source.model, recipe.source.timeout, recipe.concurrency)
+    stack.push_async_callback(engine.close)
+    return engine
+
+
+def _request(unit: Unit, recipe: Recipe) -> GenerationRequest:
+    assert unit.rung is not None
+    sampling = recipe.sampling
+    if sampling.seed is not None:
+        sampling = replace(sampling, seed=_seed(sampling.seed, unit.key))
+    return GenerationRequest(Prompt.of(unit.question.prompt), recipe.ladder.rungs[unit.rung], sampling=sampling)
+
+
+def _seed(seed: int, key: str) -> int:
+    """A sample's own seed, 31 bits: repeats differ, and a resumed run draws what an unbroken one would."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:4], "big") >> 1
+
+
+async def _attempt(backend: Backend, request: GenerationRequest) -> Answer:
+    text = ""
+    async with aclosing(backend.stream(request)) as events:
+        async for event in events:
+            match event:
+                case ContentDelta(piece):
+                    text += piece
+                case Completion(finish=reason, thinking_tokens=thinking, answer_tokens=answered):
+                    return Answer(text, thinking, answered, reason.value)
+    raise BackendError("backend: the stream ended without a completion")
+
+
+async def _next(finished: AsyncGenerator[list[Finished]]) -> list[Finished]:
+    return await anext(finished, [])

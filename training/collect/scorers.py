@@ -1,0 +1,107 @@
+"""Who says whether an answer is right: one function per way of checking, by name.
+
+Packages that verify are imported where they are first needed; they cost seconds.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+MATH_SECONDS = 5
+"""Time that math-verify may take for one expression, and for one comparison."""
+
+NEARLY = 1e-6
+"""Relative error within which a number that is not whole counts as the same."""
+
+_DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+_NUMBER = re.compile(rf"(?<![\w.)])[-+]?{_DIGITS}(?:[eE][-+]?\d{{1,3}}\b)?(?:\s*/\s*{_DIGITS})?")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a scorer says of one answer.
+
+    Attributes:
+        correct: 0..1.
+        parsed: False where nothing in the answer could be compared.
+    """
+
+    correct: float
+    parsed: bool = True
+
+
+UNPARSED = Verdict(0.0, parsed=False)
+
+Scorer = Callable[[str, str, Mapping[str, Any]], Verdict]
+"""(answer, reference, metadata of the prompt) -> verdict."""
+
+
+def exact(answer: str, reference: str, _: Mapping[str, Any]) -> Verdict:
+    """The same text but for case and spacing; an empty answer is unparsed."""
+    given = _plain(answer)
+    return Verdict(float(given == _plain(reference))) if given else UNPARSED
+
+
+def numeric(answer: str, reference: str, metadata: Mapping[str, Any]) -> Verdict:
+    """The last number of the answer against the last of the reference.
+
+    Whole references must be met exactly, others to within `NEARLY`, or `metadata["tolerance"]` (relative) for both.
+    Raises ValueError where the reference holds no number.
+    """
+    given, wanted = _last_number(answer), _last_number(reference)
+    if wanted is None:
+        raise ValueError("the reference holds no number")
+    if given is None:
+        return UNPARSED
+    tolerance = metadata.get("tolerance", 0 if wanted.denominator == 1 else NEARLY)
+    return Verdict(float(abs(given - wanted) <= Fraction(tolerance) * abs(wanted)))
+
+
+def math(answer: str, reference: str, _: Mapping[str, Any]) -> Verdict:
+    """Equality of mathematical expressions (LaTeX or plain), as math-verify judges it.
+
+    Off the main thread it runs without a time limit: math-verify's needs signals.
+    """
+    from math_verify import parse, verify
+
+    seconds = MATH_SECONDS if threading.current_thread() is threading.main_thread() else None
+    given = parse(answer, parsing_timeout=seconds)
+    if not given:
+        return UNPARSED
+    wanted = parse(reference, parsing_timeout=seconds) or parse(f"${reference}$", parsing_timeout=seconds)
+    return Verdict(float(verify(wanted, given, timeout_seconds=seconds)))
+
+
+def gym(answer: str, _: str, metadata: Mapping[str, Any]) -> Verdict:
+    """The verifier of reasoning-gym's data set `metadata["dataset"]` on the item `metadata["entry"]`."""
+    from training.gym import is_right
+
+    name, entry = metadata["dataset"], metadata["entry"]
+    if not answer.strip():
+        return UNPARSED
+    try:
+        return Verdict(float(is_right(name, answer, entry)))
+    except Exception:  # some verifiers raise on answers they can not read
+        return UNPARSED
+
+
+SCORERS: Mapping[str, Scorer] = {"exact": exact, "numeric": numeric, "math": math, "reasoning-gym": gym}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _last_number(text: str) -> Fraction | None:
+    """The last number as written: 1,234.5 and -3/4 and 2e6 are one each."""
+    found = _NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))
+    if not found:
+        return None
+    above, _, below = found[-1].replace(",", "").partition("/")
+    try:
+        return Fraction(above) / Fraction(below or "1")
+    except (ValueError, ZeroDivisionError):  # thousands of digits, or a share of nothing
+        return None

@@ -1,0 +1,103 @@
+"""Nested answers of the pocket reasoner: one trace a prompt, cut at every rung.
+
+A trace is sampled once; at each rung it is cut, the thought closed, and the answer asked for. Prompts of equal
+length run in lockstep, so that no padding is needed and the graph is the one that serves.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.adapters.backends.pocket import END, END_THINK, WINDOW, PocketModel
+from router.domain import BudgetLadder
+from training.collect.units import FAILED, LOCKSTEP, Answer, Finished, Pocket, Recipe, Unit, finish
+
+
+class Tracer:
+    """Runs prompts in lockstep and cuts every trace at the recipe's rungs."""
+
+    def __init__(self, model: PocketModel, recipe: Recipe) -> None:
+        self._model = model
+        self._recipe = recipe
+        self._longest = recipe.sampling.max_answer_tokens
+        self._room = WINDOW - self._longest - max(rung.tokens or 0 for rung in recipe.ladder.rungs)
+
+    @classmethod
+    def load(cls, recipe: Recipe) -> "Tracer":
+        """With the recipe's embedded model. Raises ArtifactError."""
+        assert isinstance(recipe.source, Pocket)
+        return cls(PocketModel.load(recipe.source.directory), recipe)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def run(self, units: Iterable[Unit]) -> Iterator[list[Finished]]:
+        """Units of equal length together; a prompt that does not fit the window fails."""
+        by_length: dict[int, list[tuple[Unit, list[int]]]] = defaultdict(list)
+        for unit in units:
+            ids = self._model.prompt_ids(unit.question.prompt)
+            by_length[len(ids)].append((unit, ids))
+        for length, same in by_length.items():
+            for start in range(0, len(same), LOCKSTEP):
+                yield self._finished(same[start : start + LOCKSTEP], fits=length < self._room)
+
+    def _finished(self, same: Sequence[tuple[Unit, list[int]]], fits: bool) -> list[Finished]:
+        ladder = self._recipe.ladder
+        if fits:
+            answers = trace(self._model, np.array([ids for _, ids in same]), ladder, self._longest)
+        else:
+            answers = [[FAILED] * len(ladder)] * len(same)
+        return [finish(unit, of_rungs, self._recipe) for (unit, _), of_rungs in zip(same, answers, strict=True)]
+
+
+def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, longest: int) -> list[list[Answer]]:
+    """Answers [prompt][rung] of prompts of equal length; rungs need token caps, cheapest first.
+
+    An answer is cut after `longest` tokens. Prompt, thought and answer together must fit the model's window.
+    """
+    caps = [rung.tokens for rung in ladder.rungs]
+    end_think, end = model.token(END_THINK), model.token(END)
+    answers: list[list[Answer]] = [[] for _ in prompts]
+    alive = np.arange(len(prompts))
+    past = np.repeat(model.empty, len(prompts), axis=2)
+    logits, past = model.step(prompts, past)
+    for used in range(max(c for c in caps if c is not None) + 1):
+        if used in caps:
+            for row, (text, count, cut) in zip(alive, _answers(model, past, longest), strict=True):
+                answers[row].append(Answer(text, used, count, "truncated" if cut else "forced"))
+        logits[:, end] = -np.inf
+        tokens = logits.argmax(axis=1)
+        stopped = tokens == end_think
+        if stopped.any():
+            for row, (text, count, cut) in zip(
+                alive[stopped], _answers(model, past[:, :, stopped], longest), strict=True
+            ):
+                answer = Answer(text, used, count, "truncated" if cut else "natural")
+                answers[row] += [answer] * (len(caps) - len(answers[row]))
+            alive, tokens, past = alive[~stopped], tokens[~stopped], past[:, :, ~stopped]
+        if not alive.size:
+            break
+        logits, past = model.step(tokens[:, None], past)
+    return answers
+
+
+def _answers(model: PocketModel, past: NDArray[np.float32], longest: int) -> Iterator[tuple[str, int, bool]]:
+    """Close the thought and answer: (text, tokens, cut off) of every sequence."""
+    end_think, end = model.token(END_THINK), model.token(END)
+    ids: list[list[int]] = [[] for _ in range(past.shape[2])]
+    alive = np.arange(len(ids))
+    tokens = np.full(len(ids), end_think)
+    for _ in range(longest):
+        logits, past = model.step(tokens[:, None], past)
+        logits[:, end_think] = -np.inf
+        tokens = logits.argmax(axis=1)
+        going = tokens != end
+        alive, tokens, past = alive[going], tokens[going], past[:, :, going]
+        if not alive.size:
+            break
+        for row, token in zip(alive, tokens, strict=True):
+            ids[row].append(int(token))
+    cut = set(alive.tolist())
+    return ((model.tokenizer.decode(one), len(one), row in cut) for row, one in enumerate(ids))

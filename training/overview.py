@@ -1,0 +1,75 @@
+"""What an outcome file holds, and what could leak from one split into another."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from training.dataset import Outcomes, from_frame
+from training.identity import SPLITS, split_of, text_key
+from training.records import naming
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What a file holds, and what could leak from one split into another.
+
+    Attributes:
+        errors: rows left out because the engine failed.
+        lost: prompts left out because such an error took all answers at some rung.
+        duplicates: prompts whose text, but for case and spacing, also stands under another prompt_id.
+        leaks: those of them that lie in another split than their twin.
+        unknown_tokens: rungs without token counts for every prompt.
+        not_rising: neighbouring rungs of which the dearer one is significantly worse (McNemar, 5 %).
+    """
+
+    rows: int
+    prompts: int
+    groups: int
+    samples: float
+    errors: int
+    lost: int
+    duplicates: int
+    leaks: int
+    unknown_tokens: list[str]
+    splits: dict[str, int]
+    not_rising: list[str]
+
+
+def overview(path: Path) -> Overview:
+    """What a file holds. Raises DatasetError where it can not be trained on."""
+    with naming(path):
+        rows = pl.scan_parquet(path)
+        outcomes = from_frame(rows)
+        errors = pl.col("finish") == "error"
+        counts = rows.select(pl.len(), errors.sum().alias("errors"), pl.col("prompt_id").n_unique().alias("prompts"))
+        return _overview(outcomes, *counts.collect(engine="streaming").row(0))
+
+
+def _overview(outcomes: Outcomes, rows: int, errors: int, prompts: int) -> Overview:
+    sides = [split_of(group) for group in outcomes.groups]
+    first: dict[str, str] = {}
+    twins = [(first.setdefault(text_key(text), side), side) for text, side in zip(outcomes.prompts, sides, strict=True)]
+    names = [rung.name for rung in outcomes.ladder.rungs]
+    return Overview(
+        rows,
+        len(outcomes),
+        len(set(outcomes.groups)),
+        float(outcomes.samples.mean()),
+        errors,
+        prompts - len(outcomes),
+        len(outcomes) - len(first),
+        sum(one != other for one, other in twins),
+        [name for name, known in zip(names, outcomes.known_tokens, strict=True) if not known],
+        {name: sides.count(name) for name in SPLITS},
+        [f"{names[i]} > {names[i + 1]}" for i in range(len(names) - 1) if _declines(outcomes.correct[:, i : i + 2])],
+    )
+
+
+def _declines(pair: NDArray[np.float64]) -> bool:
+    """Exact one-sided McNemar test at 5 %: the dearer of two rungs loses more prompts than it wins."""
+    lost, won = int((pair[:, 1] < pair[:, 0]).sum()), int((pair[:, 1] > pair[:, 0]).sum())
+    return lost > won and float(binomtest(lost, lost + won, 0.5, "greater").pvalue) < 0.05
