@@ -11,16 +11,9 @@ from training.baselines import baselines, carrot
 from training.certify import choose, losses, price_grid
 from training.dataset import Outcomes
 from training.embedding import embed
-from training.evaluate import (
-    TARGET,
-    MethodReport,
-    best_fixed,
-    cheapest_cascade,
-    compare,
-    family,
-    judged,
-)  # fmt: skip
+from training.evaluate import family
 from training.fit import CANDIDATES, Fitted, Prediction, fit
+from training.policies import TARGET, MethodReport, best_fixed, cheapest_cascade, compare, judged
 
 FEWEST = 20
 """Prompts of a family for its figures to mean anything."""

@@ -1,35 +1,20 @@
-"""How good predictions and choices are on prompts they have not seen.
-
-The router and every baseline go through the same steps: predictions on the certify split, a certificate, and its
-choices on the test split, in thinking tokens really used. Savings are stated against always-top and against the
-hull, the cheapest random mix of fixed rungs of the same accuracy.
-"""
+"""How good predictions are on prompts they have not seen, and what the certified policies make of them."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from router.artifact import QUANTILES
 from router.domain import Certificate
 from training import metrics
-from training.baselines import cascade, oracle_curve
-from training.certify import Groups, betting_p_value, choose, losses, price_grid, walk
+from training.baselines import oracle_curve
+from training.certify import choose, losses
 from training.dataset import Outcomes
 from training.fit import Prediction
 from training.forms import log_loss
-
-TARGET = 0.02
-"""The maximum loss at which methods are compared."""
-
-Matrix = NDArray[np.float64]
-Vector = NDArray[np.float64]
-Interval = tuple[float, float]
-Points = list[tuple[float, float]]
-"""(mean thinking tokens, accuracy)"""
+from training.policies import TARGET, Matrix, MethodReport, Points, PolicyReport, Vector, auroc, columns, policy
 
 
 @dataclass(frozen=True)
@@ -54,31 +39,6 @@ class RungReport:
 
 
 @dataclass(frozen=True)
-class PolicyReport:
-    """A policy on the test split; savings are None where thinking tokens are not recorded.
-
-    Attributes:
-        threshold: what its certificate allows; None where none was proved, which means always-top.
-        loss: accuracy of always-top less the policy's.
-        saved_against_top: share of always-top's thinking tokens that were not spent, and its 95 % interval.
-        rungs: share of prompts sent to each rung.
-    """
-
-    method: str
-    alpha: float
-    threshold: float | None
-    accuracy: float
-    loss: float
-    loss_interval: Interval
-    thinking_tokens: float | None
-    saved_against_top: float | None
-    top_interval: Interval | None
-    saved_against_hull: float | None
-    hull_interval: Interval | None
-    rungs: list[float]
-
-
-@dataclass(frozen=True)
 class AbsoluteReport:
     """An absolute target on the test split: prompts said to meet it, and how many of those were right."""
 
@@ -86,22 +46,6 @@ class AbsoluteReport:
     threshold: float
     selected: float
     right: float | None
-
-
-@dataclass(frozen=True)
-class MethodReport:
-    """One method beside the others.
-
-    Attributes:
-        area_gain: area under its curve less that of the hull of fixed rungs, in accuracy (AIQ difference).
-    """
-
-    method: str
-    log_loss: float | None
-    auroc: float | None
-    area_gain: float | None
-    policy: PolicyReport
-    curve: Points
 
 
 @dataclass(frozen=True)
@@ -160,111 +104,6 @@ def evaluate(
     )
 
 
-def compare(
-    name: str, certify: tuple[Outcomes, Prediction], test: tuple[Outcomes, Prediction], alpha: float = TARGET
-) -> MethodReport:
-    """A method's curve on the test split, and its policy with the threshold that the certify split proves."""
-    prices = price_grid(certify[1].cost)
-    groups = Groups(certify[0].groups, seed=0)
-    chosen = (choose(certify[1].quality, certify[1].cost, price) for price in prices)
-    values = (groups.means(losses(certify[0].correct, c)) for c in chosen)
-    threshold, _ = walk((betting_p_value(v, alpha) for v in values), prices)
-    outcomes, prediction = test
-    curve = [_point(outcomes, choose(prediction.quality, prediction.cost, price)) for price in prices]
-    return MethodReport(
-        name,
-        log_loss(outcomes.correct, prediction.quality),
-        _auroc(outcomes.correct, prediction.quality),
-        _area_gain(outcomes, curve),
-        policy(outcomes, prediction, alpha, threshold, name),
-        curve,
-    )
-
-
-def policy(
-    outcomes: Outcomes, prediction: Prediction, alpha: float, price: float | None, name: str = "router"
-) -> PolicyReport:
-    """The policy with a price; without one it is always-top."""
-    top = np.full(len(outcomes), len(outcomes.ladder) - 1)
-    chosen = top if price is None else choose(prediction.quality, prediction.cost, price)
-    return judged(outcomes, chosen, name, alpha, price)
-
-
-def judged(
-    outcomes: Outcomes,
-    chosen: NDArray[np.intp],
-    name: str,
-    alpha: float,
-    threshold: float | None,
-    spent: Vector | None = None,
-) -> PolicyReport:
-    """Accuracy and savings of chosen rungs [prompts]; `spent` are the tokens where they are not those of the rung."""
-    rows, rungs = np.arange(len(outcomes)), len(outcomes.ladder)
-    correct = outcomes.correct[rows, chosen]
-    spent = outcomes.thinking_tokens[rows, chosen] if spent is None else spent
-    known = bool(outcomes.known_tokens.all())
-    values = np.column_stack([correct, spent, outcomes.correct, outcomes.thinking_tokens])
-
-    def against_top(m: Vector) -> float:
-        return 1 - m[1] / m[-1] if m[-1] > 0 else 0.0
-
-    def against_hull(m: Vector) -> float:
-        mix = metrics.hull_tokens(m[2 + rungs :], m[2 : 2 + rungs], m[0])
-        return 1 - m[1] / mix if mix > 0 else 0.0
-
-    def loss(m: Vector) -> float:
-        return float(m[1 + rungs] - m[0])
-
-    resampled = metrics.resampled(outcomes.groups, values)
-
-    def bounds(statistic: Any) -> Interval:
-        return metrics.interval(resampled, statistic)
-
-    means = values.mean(axis=0)
-    return PolicyReport(
-        name,
-        alpha,
-        threshold,
-        float(correct.mean()),
-        loss(means),
-        bounds(loss),
-        float(spent.mean()) if known else None,
-        against_top(means) if known else None,
-        bounds(against_top) if known else None,
-        against_hull(means) if known else None,
-        bounds(against_hull) if known else None,
-        (np.bincount(chosen, minlength=rungs) / len(chosen)).tolist(),
-    )
-
-
-def cheapest_cascade(
-    certify: tuple[Outcomes, Prediction], test: tuple[Outcomes, Prediction], alpha: float = TARGET
-) -> PolicyReport:
-    """Try a low rung, keep it where it is predicted right, else run the top rung too and pay for both.
-
-    Low rung and threshold are the cheapest whose loss on the certify split is at most `alpha`.
-    """
-    outcomes, prediction = certify
-    best = (float(outcomes.thinking_tokens[:, -1].mean()), 0, 2.0)
-    for low in range(len(outcomes.ladder) - 1):
-        for threshold in np.linspace(0, 1, 51):
-            chosen, spent = cascade(prediction.quality, low, threshold, outcomes.thinking_tokens)
-            if losses(outcomes.correct, chosen).mean() <= alpha:
-                best = min(best, (float(spent.mean()), low, float(threshold)))
-    outcomes, prediction = test
-    chosen, spent = cascade(prediction.quality, best[1], best[2], outcomes.thinking_tokens)
-    name = f"cascade from {outcomes.ladder.rungs[best[1]].name}"
-    return judged(outcomes, chosen, name, alpha, best[2], spent)
-
-
-def best_fixed(certify: Outcomes, test: Outcomes, alpha: float = TARGET) -> PolicyReport:
-    """The cheapest single rung whose loss on the certify split is at most `alpha`."""
-    accuracy = certify.correct.mean(axis=0)
-    index = int(np.argmax(accuracy >= accuracy[-1] - alpha))
-    chosen = np.full(len(test), index)
-    return judged(test, chosen, f"best fixed rung ({test.ladder.rungs[index].name})", alpha, None)
-
-
 def oracles(outcomes: Outcomes) -> tuple[Points, Points]:
     """Curves of the probability oracle (choose on one half of the samples, score on the other) and of hindsight."""
     if not outcomes.known_tokens.all():
@@ -284,7 +123,7 @@ def gap_closed(outcomes: Outcomes, target: PolicyReport, oracle: Points) -> floa
         return None
     tokens, accuracy = outcomes.thinking_tokens.mean(axis=0), outcomes.correct.mean(axis=0)
     floor = metrics.hull_accuracy(tokens, accuracy, target.thinking_tokens)
-    best = metrics.hull_accuracy(*_columns(oracle), target.thinking_tokens)
+    best = metrics.hull_accuracy(*columns(oracle), target.thinking_tokens)
     return float((target.accuracy - floor) / (best - floor)) if best > floor else None
 
 
@@ -319,7 +158,7 @@ def _rung(outcomes: Outcomes, prediction: Prediction, index: int) -> RungReport:
         float(tokens.mean()) if known else None,
         float(((correct - predicted) ** 2).mean()),
         log_loss(correct, predicted),
-        _auroc(correct[:, None], predicted[:, None]),
+        auroc(correct[:, None], predicted[:, None]),
         metrics.calibration_error(correct, predicted),
         metrics.debiased_calibration_error(correct, predicted),
         metrics.reliability(correct, predicted),
@@ -357,7 +196,7 @@ def _tasks(outcomes: Outcomes, prediction: Prediction, target: PolicyReport | No
             "accuracy": float(some.correct[:, -1].mean()),
             "loss": float(losses(some.correct, chosen).mean()),
             "saved_against_top": float(1 - tokens / some.thinking_tokens[:, -1].mean()) if known else None,
-            "auroc": _auroc(some.correct, own.quality),
+            "auroc": auroc(some.correct, own.quality),
         }
 
 
@@ -374,30 +213,3 @@ def _fixed(outcomes: Outcomes) -> Points:
 
 def _points(curve: tuple[Vector, Vector]) -> Points:
     return [(float(t), float(a)) for t, a in zip(*curve, strict=True)]
-
-
-def _columns(points: Points) -> tuple[Vector, Vector]:
-    tokens, accuracy = np.array(points).T
-    return tokens, accuracy
-
-
-def _point(outcomes: Outcomes, chosen: NDArray[np.intp]) -> tuple[float, float]:
-    rows = np.arange(len(outcomes))
-    return float(outcomes.thinking_tokens[rows, chosen].mean()), float(outcomes.correct[rows, chosen].mean())
-
-
-def _area_gain(outcomes: Outcomes, curve: Points) -> float | None:
-    if not outcomes.known_tokens.all():
-        return None
-    tokens, accuracy = outcomes.thinking_tokens.mean(axis=0), outcomes.correct.mean(axis=0)
-    low, high = float(tokens.min()), float(tokens.max())
-    own = metrics.area(*_columns(curve), low, high)
-    return own - metrics.area(tokens, accuracy, low, high)
-
-
-def _auroc(correct: Matrix, predicted: Matrix) -> float | None:
-    """Mean over the rungs that have both classes."""
-    both = [
-        roc_auc_score(y >= 0.5, p) for y, p in zip(correct.T, predicted.T, strict=True) if 0 < (y >= 0.5).mean() < 1
-    ]
-    return float(np.mean(both)) if both else None

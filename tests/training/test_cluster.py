@@ -19,7 +19,7 @@ from training.collect.questions import held_out_questions
 from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse
 from training.collect.units import Engine, Pocket, Recipe
 
-pytestmark = pytest.mark.filterwarnings("default")  # Ray warns of settings that it makes itself
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray warns of its own settings
 
 RECIPE = Recipe(Pocket(POCKET.resolve()), "pocket/x", parse("0,3,16"), 1, Sampling(0, POCKET_ANSWER_TOKENS), 4)
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from router.domain import BudgetLadder, Certificate, ReasoningBudget
 from training.certify import DELTA
 from training.dataset import Outcomes
-from training.evaluate import best_fixed, cheapest_cascade, compare, evaluate, family, gap_closed, judged, oracles
+from training.evaluate import evaluate, family, gap_closed, oracles
 from training.fit import Prediction
+from training.policies import best_fixed, cheapest_cascade, compare, judged
 from training.violation import resplit
 
 Matrix = NDArray[np.float64]

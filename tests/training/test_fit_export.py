@@ -1,6 +1,5 @@
 """From a small outcome table to a bundle that serves."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,22 +7,18 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import polars as pl
 import pytest
-from click.testing import CliRunner
 
 from router import artifact, features
 from router.adapters.classifier import OnnxClassifier
 from router.domain import Certificate, Prompt
-from tests.training.synthetic import CAPS, outcomes_of, sums
+from tests.training.synthetic import CAPS, outcomes_of
 from training import calibrate, embedding, fit, judge
 from training.certify import Proofs, certify
-from training.cli import cli
-from training.dataset import Outcomes, read, splits
+from training.dataset import Outcomes, splits
 from training.export import TOLERANCE, ExportError, build_graph, check, export
 from training.fit import CANDIDATES, Fitted, Prediction
 from training.forms import Cure, Form, Network, PooledLogit, log_loss
-from training.records import write
 
 NOTHING = Proofs((), (), {})
 ABOUT: dict[str, Any] = {
@@ -214,55 +209,3 @@ def test_a_broken_export_leaves_nothing(fitted: Fitted, outcomes: Outcomes, tmp_
     with pytest.raises(KeyError):
         export(fitted, outcomes.ladder, NOTHING, outcomes.prompts[:20], tmp_path / "bundle", data_hash="0", metrics={})
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
-    """`budget-train fit --json`: outcome file, bundle, report."""
-    directory = tmp_path_factory.mktemp("trained")
-    outcomes, out = directory / "outcomes.parquet", directory / "deep" / "bundle"
-    write(sums(400, samples=2), outcomes)
-    result = CliRunner().invoke(cli, ["fit", "--outcomes", str(outcomes), "--out", str(out), "--json"])
-    assert result.exit_code == 0, result.output
-    return outcomes, out, json.loads(result.stdout)
-
-
-def test_the_command_writes_a_bundle_and_a_report(trained: tuple[Path, Path, Any]) -> None:
-    outcomes, out, report = trained
-    bundle = artifact.load(out)
-    assert bundle.manifest.backend_fingerprint == "fake/1"
-    assert bundle.manifest.data_hash == artifact.digest(outcomes)
-    assert [rung["rung"] for rung in report["rungs"]] == ["0", "16", "64", "high"]
-    assert report["samples"] == 2 and len(report["violations"]) == 5
-    assert json.loads((out / "report.json").read_text())["prompts"] == report["prompts"]
-
-
-def test_evaluating_a_bundle_repeats_its_report(trained: tuple[Path, Path, Any]) -> None:
-    outcomes, out, report = trained
-    arguments = ["evaluate", "--artifact", str(out), "--outcomes", str(outcomes)]
-    result = CliRunner().invoke(cli, [*arguments, "--json"])
-    assert result.exit_code == 0, result.output
-    again = json.loads(result.stdout)
-    assert again["prompts"] == report["prompts"]
-    for one, other in zip(again["rungs"], report["rungs"], strict=True):
-        assert one["accuracy"] == other["accuracy"]
-        assert one["calibration_error"] == pytest.approx(other["calibration_error"], abs=1e-3)
-    people = CliRunner().invoke(cli, arguments)
-    assert f"{report['prompts']} test prompts" in people.stdout
-
-
-def test_validating_says_what_a_file_holds(trained: tuple[Path, Path, Any], tmp_path: Path) -> None:
-    good = CliRunner().invoke(cli, ["validate", str(trained[0])])
-    assert good.exit_code == 0 and "prompts          400" in good.stdout
-    broken = sums(20).with_columns(correct=pl.lit(2.0))
-    broken.write_parquet(tmp_path / "broken.parquet")
-    bad = CliRunner().invoke(cli, ["validate", str(tmp_path / "broken.parquet")])
-    assert bad.exit_code == 2 and "broken.parquet: row 0, column correct: 2.0" in bad.output
-
-
-def test_bad_data_leaves_nothing_behind(tmp_path: Path) -> None:
-    write(sums(5), tmp_path / "few.parquet")
-    result = CliRunner().invoke(cli, ["fit", "--outcomes", str(tmp_path / "few.parquet"), "--out", str(tmp_path / "b")])
-    assert "too few" in str(result.exception)
-    assert [p.name for p in tmp_path.iterdir()] == ["few.parquet"]
-    assert len(read(tmp_path / "few.parquet")) == 5

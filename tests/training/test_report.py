@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from training import report
+from training import figures, report
 
 FIGURES = {"frontier", "reliability", "rungs", "coverage", "violations"}
 VOID = {"meta", "br"}
@@ -172,7 +172,7 @@ def test_any_part_may_be_missing(part: str) -> None:
 
 
 def test_without_token_counts_there_are_no_figures_of_cost() -> None:
-    assert set(report.figures(without_tokens())) == FIGURES - {"frontier", "coverage"}
+    assert set(figures.figures(without_tokens())) == FIGURES - {"frontier", "coverage"}
     Reader(report.page(without_tokens()))
 
 
@@ -193,7 +193,7 @@ def test_the_page_loads_nothing() -> None:
 
 def test_figures_follow_the_page_into_the_dark() -> None:
     page = report.page(full())
-    assert all(css in page and color not in page for color, css in report.CSS_COLORS.items())
+    assert all(css in page and color not in page for color, css in figures.CSS_COLORS.items())
 
 
 def test_what_is_not_certified_is_listed_with_why() -> None:

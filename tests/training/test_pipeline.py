@@ -1,0 +1,194 @@
+"""All stages from a file to a bundle, and what the command says of bad files."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from router import artifact
+from tests.training.synthetic import sums
+from training import comparison, dataset, pipeline
+from training.cli import cli
+from training.embedding import Embedding, embed
+from training.fit import Inputs, inputs
+from training.identity import prompt_id
+from training.pipeline import Trained
+from training.records import DatasetError, write
+
+PROMPTS = 700
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small outcome file."""
+    path = tmp_path_factory.mktemp("pipeline") / "outcomes.parquet"
+    write(sums(PROMPTS), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(file: Path) -> Path:
+    """What `fit` makes of it."""
+    out = file.parent / "bundle"
+    result = CliRunner().invoke(cli, ["fit", "--outcomes", str(file), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "saved vs top" in result.output and "report.html" in result.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def extracted() -> list[int]:
+    """Prompts that inputs were extracted of, call by call."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def trained(file: Path, extracted: list[int]) -> Trained:
+    """The same without the export, its inputs extracted elsewhere."""
+
+    def extraction(embedding: Embedding, prompts: list[str]) -> Inputs:
+        extracted.append(len(prompts))
+        return inputs(embedding, prompts)
+
+    return pipeline.train(dataset.read(file), extraction=extraction)
+
+
+def test_a_bundle_serves_and_carries_its_proofs_and_its_report(bundle: Path, file: Path) -> None:
+    manifest = artifact.load(bundle).manifest
+    report = json.loads((bundle / "report.json").read_text())
+    assert manifest.data_hash == artifact.digest(file)
+    assert manifest.backend_fingerprint == "fake/1"
+    assert [c["alpha"] for c in report["about"]["certificates"]] == [c.alpha for c in manifest.certificates]
+    assert report["about"]["not_certified"] == manifest.not_certified
+    assert {v["alpha"] for v in report["violations"]} == {0.005, 0.01, 0.02, 0.05, 0.1}
+    assert "<svg" in (bundle / "report.html").read_text()
+
+
+def test_evaluating_the_bundle_gives_what_its_report_says(bundle: Path, file: Path) -> None:
+    arguments = ["evaluate", "--artifact", str(bundle), "--outcomes", str(file), "--json"]
+    told = json.loads(CliRunner().invoke(cli, arguments).stdout)
+    assert f"{told['prompts']} test prompts" in CliRunner().invoke(cli, arguments[:-1]).stdout
+    report = json.loads((bundle / "report.json").read_text())
+    assert [p["accuracy"] for p in told["policies"]] == [p["accuracy"] for p in report["policies"]]
+    assert [r["calibration_error"] for r in told["rungs"]] == pytest.approx(
+        [r["calibration_error"] for r in report["rungs"]], abs=1e-4
+    )
+
+
+def test_inputs_are_extracted_once_and_may_come_from_elsewhere(
+    trained: Trained, extracted: list[int], bundle: Path
+) -> None:
+    assert extracted == [PROMPTS]
+    told = json.loads((bundle / "report.json").read_text())
+    assert [policy.accuracy for policy in trained.report.policies] == [p["accuracy"] for p in told["policies"]]
+    assert [rung.log_loss for rung in trained.report.rungs] == [rung["log_loss"] for rung in told["rungs"]]
+
+
+def test_every_method_is_compared_at_one_target(trained: Trained) -> None:
+    methods = comparison.methods(trained.parts, trained.fitted)
+    names = [method.method for method in methods]
+    assert names[0] == "router" and len(set(names)) == len(names)
+    for wanted in ("kNN", "task label", "prompt length", "TF-IDF logit", "gradient boosting", "two-parameter IRT"):
+        assert wanted in names
+    assert any(name.startswith("best fixed rung") for name in names)
+    assert any(name.startswith("cascade") for name in names)
+    assert methods[0].auroc is not None and methods[0].auroc > 0.7
+    assert {method.policy.alpha for method in methods} == {0.02}
+
+
+def test_a_family_is_left_out_of_training_and_judged_alone(trained: Trained) -> None:
+    (row,) = comparison.leave_one_family_out(
+        {name: with_families(part) for name, part in trained.parts.items()}, trained.fitted
+    )[:1]
+    assert row["task"] == "even" and row["prompts"] > 20
+    assert row["log_loss"] > 0
+
+
+def with_families(part: dataset.Outcomes) -> dataset.Outcomes:
+    """The same prompts, said to be of two families."""
+    families = [["even", "odd"][int(prompt_id(text), 16) % 2] + "/x" for text in part.prompts]
+    return dataset.Outcomes(**{**vars(part), "tasks": families})
+
+
+def test_labels_of_both_splits_are_counted(trained: Trained) -> None:
+    (row,) = comparison.label_efficiency(trained.parts, trained.fitted, (100,))
+    assert row["labelled"] == 100
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def changed(**columns: pl.Expr) -> Callable[[Path], None]:
+    return lambda path: pl.read_parquet(path).with_columns(**columns).write_parquet(path)
+
+
+def in_row_seven(column: str, value: object) -> Callable[[Path], None]:
+    seventh = pl.int_range(pl.len()) == 7
+    return changed(**{column: pl.when(seventh).then(pl.lit(value)).otherwise(column)})
+
+
+BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated": (cut, "bad.parquet: "),
+    "missing column": (
+        lambda path: pl.read_parquet(path).drop("correct").write_parquet(path), "column correct: is missing",
+    ),
+    "wrong type": (changed(correct=pl.lit("yes")), "column correct: holds String"),
+    "NaN label": (in_row_seven("correct", float("nan")), "row 7, column correct: nan"),
+    "label above 1": (in_row_seven("correct", 1.5), "row 7, column correct: 1.5"),
+    "unknown rung": (in_row_seven("rung", "17"), "row 7, column rung"),
+    "a single class": (changed(correct=pl.lit(1.0)), "a single class"),
+    "5 prompts": (lambda path: pl.read_parquet(path).head(20).write_parquet(path), "5 prompts are too few"),
+    "a group on both sides": (in_row_seven("group", "g"), "row 7, column group"),
+}  # fmt: skip
+
+
+def tried(
+    arguments: list[str], capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, str]:
+    """Exit code and standard error of the whole command."""
+    from training import cli as module
+
+    monkeypatch.setattr("sys.argv", ["budget-train", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    return int(ended.value.code or 0), capture.readouterr().err
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_one_line_and_exit_code_2_and_leaves_the_bundle(
+    name: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil, message = BAD[name]
+    path, out = tmp_path / "bad.parquet", tmp_path / "bundle"
+    path.write_bytes(file.read_bytes())
+    spoil(path)
+    code, told = tried(["fit", "--outcomes", str(path), "--out", str(out)], capsys, monkeypatch)
+    assert (code, told.count("\n")) == (2, 1) and message in told
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.parquet"]
+    code, told = tried(["validate", str(path)], capsys, monkeypatch)
+    assert code == 2 and message in told
+
+
+def test_validate_says_what_is_in_a_good_file(file: Path) -> None:
+    result: Result = CliRunner().invoke(cli, ["validate", str(file), "--json"])
+    told = json.loads(result.stdout)
+    assert result.exit_code == 0 and told["faults"] == []
+    assert told["overview"]["prompts"] == PROMPTS and sum(told["overview"]["splits"].values()) == PROMPTS
+
+
+def test_a_form_that_is_not_finite_is_refused(trained: Trained) -> None:
+    broken = vars(trained.fitted) | {"log_losses": {trained.fitted.chosen: float("nan")}}
+    with pytest.raises(DatasetError, match="not finite"):
+        pipeline._better_than_nothing(type(trained.fitted)(**broken), trained.parts["fit"])
+
+
+def test_the_vector_stands_behind_the_hand_features(trained: Trained) -> None:
+    prompts = trained.parts["test"].prompts[:5]
+    x = trained.fitted.extract(prompts)
+    vectors = embed(trained.fitted.embedding, prompts)
+    assert np.array_equal(x[:, -vectors.shape[1] :], vectors)

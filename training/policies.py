@@ -1,0 +1,203 @@
+"""What a policy spends and loses on a test split, and the certificate that lets it.
+
+The router and every baseline go through the same steps: predictions on the certify split, a certificate, and its
+choices on the test split, in thinking tokens really used. Savings are stated against always-top and against the
+hull, the cheapest random mix of fixed rungs of the same accuracy.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from training import metrics
+from training.baselines import cascade
+from training.certify import Groups, betting_p_value, choose, losses, price_grid, walk
+from training.dataset import Outcomes
+from training.fit import Prediction
+from training.forms import log_loss
+
+TARGET = 0.02
+"""The maximum loss at which methods are compared."""
+
+Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
+Interval = tuple[float, float]
+Points = list[tuple[float, float]]
+"""(mean thinking tokens, accuracy)"""
+
+
+@dataclass(frozen=True)
+class PolicyReport:
+    """A policy on the test split; savings are None where thinking tokens are not recorded.
+
+    Attributes:
+        threshold: what its certificate allows; None where none was proved, which means always-top.
+        loss: accuracy of always-top less the policy's.
+        saved_against_top: share of always-top's thinking tokens that were not spent, and its 95 % interval.
+        rungs: share of prompts sent to each rung.
+    """
+
+    method: str
+    alpha: float
+    threshold: float | None
+    accuracy: float
+    loss: float
+    loss_interval: Interval
+    thinking_tokens: float | None
+    saved_against_top: float | None
+    top_interval: Interval | None
+    saved_against_hull: float | None
+    hull_interval: Interval | None
+    rungs: list[float]
+
+
+@dataclass(frozen=True)
+class MethodReport:
+    """One method beside the others.
+
+    Attributes:
+        area_gain: area under its curve less that of the hull of fixed rungs, in accuracy (AIQ difference).
+    """
+
+    method: str
+    log_loss: float | None
+    auroc: float | None
+    area_gain: float | None
+    policy: PolicyReport
+    curve: Points
+
+
+def compare(
+    name: str, certify: tuple[Outcomes, Prediction], test: tuple[Outcomes, Prediction], alpha: float = TARGET
+) -> MethodReport:
+    """A method's curve on the test split, and its policy with the threshold that the certify split proves."""
+    prices = price_grid(certify[1].cost)
+    groups = Groups(certify[0].groups, seed=0)
+    chosen = (choose(certify[1].quality, certify[1].cost, price) for price in prices)
+    values = (groups.means(losses(certify[0].correct, c)) for c in chosen)
+    threshold, _ = walk((betting_p_value(v, alpha) for v in values), prices)
+    outcomes, prediction = test
+    curve = [_point(outcomes, choose(prediction.quality, prediction.cost, price)) for price in prices]
+    return MethodReport(
+        name,
+        log_loss(outcomes.correct, prediction.quality),
+        auroc(outcomes.correct, prediction.quality),
+        _area_gain(outcomes, curve),
+        policy(outcomes, prediction, alpha, threshold, name),
+        curve,
+    )
+
+
+def policy(
+    outcomes: Outcomes, prediction: Prediction, alpha: float, price: float | None, name: str = "router"
+) -> PolicyReport:
+    """The policy with a price; without one it is always-top."""
+    top = np.full(len(outcomes), len(outcomes.ladder) - 1)
+    chosen = top if price is None else choose(prediction.quality, prediction.cost, price)
+    return judged(outcomes, chosen, name, alpha, price)
+
+
+def judged(
+    outcomes: Outcomes,
+    chosen: NDArray[np.intp],
+    name: str,
+    alpha: float,
+    threshold: float | None,
+    spent: Vector | None = None,
+) -> PolicyReport:
+    """Accuracy and savings of chosen rungs [prompts]; `spent` are the tokens where they are not those of the rung."""
+    rows, rungs = np.arange(len(outcomes)), len(outcomes.ladder)
+    correct = outcomes.correct[rows, chosen]
+    spent = outcomes.thinking_tokens[rows, chosen] if spent is None else spent
+    known = bool(outcomes.known_tokens.all())
+    values = np.column_stack([correct, spent, outcomes.correct, outcomes.thinking_tokens])
+
+    def against_top(m: Vector) -> float:
+        return 1 - m[1] / m[-1] if m[-1] > 0 else 0.0
+
+    def against_hull(m: Vector) -> float:
+        mix = metrics.hull_tokens(m[2 + rungs :], m[2 : 2 + rungs], m[0])
+        return 1 - m[1] / mix if mix > 0 else 0.0
+
+    def loss(m: Vector) -> float:
+        return float(m[1 + rungs] - m[0])
+
+    resampled = metrics.resampled(outcomes.groups, values)
+
+    def bounds(statistic: Any) -> Interval:
+        return metrics.interval(resampled, statistic)
+
+    means = values.mean(axis=0)
+    return PolicyReport(
+        name,
+        alpha,
+        threshold,
+        float(correct.mean()),
+        loss(means),
+        bounds(loss),
+        float(spent.mean()) if known else None,
+        against_top(means) if known else None,
+        bounds(against_top) if known else None,
+        against_hull(means) if known else None,
+        bounds(against_hull) if known else None,
+        (np.bincount(chosen, minlength=rungs) / len(chosen)).tolist(),
+    )
+
+
+def cheapest_cascade(
+    certify: tuple[Outcomes, Prediction], test: tuple[Outcomes, Prediction], alpha: float = TARGET
+) -> PolicyReport:
+    """Try a low rung, keep it where it is predicted right, else run the top rung too and pay for both.
+
+    Low rung and threshold are the cheapest whose loss on the certify split is at most `alpha`.
+    """
+    outcomes, prediction = certify
+    best = (float(outcomes.thinking_tokens[:, -1].mean()), 0, 2.0)
+    for low in range(len(outcomes.ladder) - 1):
+        for threshold in np.linspace(0, 1, 51):
+            chosen, spent = cascade(prediction.quality, low, threshold, outcomes.thinking_tokens)
+            if losses(outcomes.correct, chosen).mean() <= alpha:
+                best = min(best, (float(spent.mean()), low, float(threshold)))
+    outcomes, prediction = test
+    chosen, spent = cascade(prediction.quality, best[1], best[2], outcomes.thinking_tokens)
+    name = f"cascade from {outcomes.ladder.rungs[best[1]].name}"
+    return judged(outcomes, chosen, name, alpha, best[2], spent)
+
+
+def best_fixed(certify: Outcomes, test: Outcomes, alpha: float = TARGET) -> PolicyReport:
+    """The cheapest single rung whose loss on the certify split is at most `alpha`."""
+    accuracy = certify.correct.mean(axis=0)
+    index = int(np.argmax(accuracy >= accuracy[-1] - alpha))
+    chosen = np.full(len(test), index)
+    return judged(test, chosen, f"best fixed rung ({test.ladder.rungs[index].name})", alpha, None)
+
+
+def auroc(correct: Matrix, predicted: Matrix) -> float | None:
+    """Mean over the rungs that have both classes."""
+    both = [
+        roc_auc_score(y >= 0.5, p) for y, p in zip(correct.T, predicted.T, strict=True) if 0 < (y >= 0.5).mean() < 1
+    ]
+    return float(np.mean(both)) if both else None
+
+
+def columns(points: Points) -> tuple[Vector, Vector]:
+    """Tokens and accuracy [points]."""
+    tokens, accuracy = np.array(points).T
+    return tokens, accuracy
+
+
+def _point(outcomes: Outcomes, chosen: NDArray[np.intp]) -> tuple[float, float]:
+    rows = np.arange(len(outcomes))
+    return float(outcomes.thinking_tokens[rows, chosen].mean()), float(outcomes.correct[rows, chosen].mean())
+
+
+def _area_gain(outcomes: Outcomes, curve: Points) -> float | None:
+    if not outcomes.known_tokens.all():
+        return None
+    tokens, accuracy = outcomes.thinking_tokens.mean(axis=0), outcomes.correct.mean(axis=0)
+    low, high = float(tokens.min()), float(tokens.max())
+    own = metrics.area(*columns(curve), low, high)
+    return own - metrics.area(tokens, accuracy, low, high)
