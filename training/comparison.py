@@ -32,7 +32,7 @@ def _methods(parts: Parts, fitted: Fitted) -> list[MethodReport]:
     own = fitted.predict(certify.prompts), fitted.predict(test.prompts)
     found = [compare("router", (certify, own[0]), (test, own[1]))]
     learned = baselines(parts["fit"], fitted.extract, lambda prompts: embed(fitted.embedding, prompts))
-    for name, predict in tqdm(learned, desc="baselines", unit="method", leave=False):
+    for name, predict in tqdm(learned, desc="baselines", unit="method", leave=False, disable=None):
         theirs = [
             Prediction(predict(part.prompts, part.tasks), prediction.mean_tokens, prediction.token_quantiles)
             for part, prediction in ((certify, own[0]), (test, own[1]))
@@ -48,7 +48,7 @@ def _methods(parts: Parts, fitted: Fitted) -> list[MethodReport]:
 
 def leave_one_family_out(parts: Parts, fitted: Fitted) -> list[dict[str, Any]]:
     """The chosen form, fitted on all other families, on the held-out prompts of each."""
-    return list(tqdm(_left_out(parts, fitted), desc="leave one family out", unit="family", leave=False))
+    return list(tqdm(_left_out(parts, fitted), desc="leave one family out", unit="family", leave=False, disable=None))
 
 
 def _left_out(parts: Parts, fitted: Fitted) -> Iterator[dict[str, Any]]:

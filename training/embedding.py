@@ -172,7 +172,7 @@ def embed(embedding: Embedding, prompts: list[str]) -> NDArray[np.float32]:
     ids = featurize.tokens([Prompt.of(text) for text in prompts])
     order = np.argsort([len(row) for row in ids], kind="stable")
     vectors = np.zeros((len(prompts), session.get_outputs()[0].shape[1]), dtype=np.float32)
-    with tqdm(total=len(prompts), desc="embed", unit="prompt", leave=False, disable=len(prompts) < MANY) as bar:
+    with tqdm(total=len(prompts), desc="embed", unit="prompt", leave=False, disable=len(prompts) < MANY or None) as bar:
         start = 0
         while start < len(order):
             longest = max(1, len(ids[order[min(start + 255, len(order) - 1)]]))

@@ -160,7 +160,7 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
     forms = {name: form for name, form in candidates.items() if name != "cure" or len(outcomes) >= MANY}
     held_out = {
         name: _out_of_fold(lambda a, b, f=form: f.fit(a, b).predict, x, outcomes.correct, folds, scales)  # type: ignore[misc]
-        for name, form in tqdm(forms.items(), desc="fit", unit="form", leave=False)
+        for name, form in tqdm(forms.items(), desc="fit", unit="form", leave=False, disable=None)
     }
     log_losses = {name: log_loss(outcomes.correct, predicted) for name, predicted in held_out.items()}
     chosen = min(log_losses, key=lambda name: log_losses[name])

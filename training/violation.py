@@ -52,7 +52,7 @@ def resplit(pool: Outcomes, prediction: Prediction, alpha: float, resplits: int 
     size = min(CERTIFY, len(groups) // 2)
     random = np.random.default_rng(0)
     found = []
-    for _ in tqdm(range(resplits), desc=f"re-splits, loss {alpha:g}", leave=False):
+    for _ in tqdm(range(resplits), desc=f"re-splits, loss {alpha:g}", leave=False, disable=None):
         order = random.permutation(len(groups))
         mine, rest = order[:size], order[size:]
         price, _why = walk((betting_p_value(values[mine], alpha) for values in lost), prices)

@@ -32,7 +32,9 @@ def collect(questions: Sequence[Question], recipe: Recipe, out: Path, engine: En
     with Journal(out.with_name(f"{out.name}.journal"), settings(questions, recipe)) as journal:
         left = [unit for unit in todo if unit.key not in journal.done]
         done = len(todo) - len(left)
-        with tqdm(total=len(todo), initial=done, unit="trace" if recipe.nested else "answer", desc="collect") as bar:
+        with tqdm(
+            total=len(todo), initial=done, unit="trace" if recipe.nested else "answer", desc="collect", disable=None
+        ) as bar:
             for finished in engine(left, recipe) if left else ():
                 journal.append(finished)
                 bar.update(len(finished))
