@@ -5,8 +5,10 @@ The clients of Redis and HTTP are imported where they are chosen: the default st
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,8 +22,8 @@ from router.adapters.memory_cache import MemoryCache
 from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.cache_key import ScoreKeys
 from router.doctor import Finding
-from router.domain import Enforcement, MaxLoss
-from router.errors import CacheError, SettingsError
+from router.domain import MaxLoss
+from router.errors import BackendError, BackendUnavailable, CacheError, SettingsError
 from router.observe import LogLines, Metrics, Observers
 from router.policy import LatencyProfile, Policy
 from router.ports import Backend, Observer
@@ -33,10 +35,12 @@ from router.rpc.servicer import BudgetRouterServicer
 from router.settings import Settings
 
 if TYPE_CHECKING:
+    from router.adapters.backends.proven import Proven
     from router.adapters.redis_cache import RedisCache
     from router.adapters.tiered_cache import TieredCache
 
 PINNED_CONVERSATIONS, PINNED_SECONDS = 100_000, 3_600.0
+WAIT_SECONDS = 1.0
 
 
 async def serve(settings: Settings, announce: Callable[[int], None]) -> None:
@@ -45,6 +49,7 @@ async def serve(settings: Settings, announce: Callable[[int], None]) -> None:
     Raises:
         ArtifactError: the model bundle or the embedded model is unusable.
         SettingsError: an address can not be bound.
+        BackendError: the engine does not come up, or holds no budget.
         OutcomeLogError: the outcome log can not be opened.
     """
     stop = asyncio.Event()
@@ -64,17 +69,17 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
         registry = CollectorRegistry()
         observer = Observers([LogLines(), Metrics(registry)])
         bundle = artifact.load(settings.artifact)
-        profile = await _profile(settings, bundle, stack)
+        backend, fingerprint = await _backend(settings, stack)
+        profile = _profile(settings, bundle, backend, fingerprint)
         cache = _cache(settings, observer, stack)
         outcomes = SqliteOutcomes(settings.outcomes, observer)
         stack.push_async_callback(outcomes.close)
         pins: TTLCache[tuple[str, str], int] = TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS)
         router = BudgetRouter(profile, settings.tenants, cache, outcomes, observer, pins)
         limits = Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss))
-        enforcement = Enforcement.NATIVE if settings.backend == "pocket" else Enforcement.HINT
         token = settings.admin_token.get_secret_value()
-        admin = AdminServicer(token, profile.model, bundle, enforcement, cache.flush)
-        servicer, ready = BudgetRouterServicer(router, limits), profile.backend.ready
+        admin = AdminServicer(token, profile.model, bundle, backend.enforcement, cache.flush)
+        servicer, ready = BudgetRouterServicer(router, limits), backend.ready
         server = RouterServer(servicer, admin, settings.listen, ready, settings.max_streams)
         _serve_metrics(settings, registry, stack)
         await server.start()
@@ -91,8 +96,23 @@ async def examine(settings: Settings) -> list[Finding]:
         findings = [Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}")]
         if settings.redis_url:
             findings.append(await _examine_redis(settings, stack))
-        backend, _, _ = await _backend(settings, stack)
-        return findings + [finding async for finding in doctor.examine(backend)]
+        return findings + await _examine_backend(settings, stack)
+
+
+async def _examine_backend(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
+    """Every way to hold budgets on its own, then which one is served."""
+    if settings.backend == "pocket":
+        backend, _ = await _backend(settings, stack)
+        return [finding async for finding in doctor.examine(backend)]
+    proven, findings = _engine(settings, stack), []
+    for way in proven.ways:
+        name = way.enforcement.value
+        findings += [replace(f, check=f"{name}: {f.check}", needed=False) async for f in doctor.examine(way.alone)]
+    try:
+        findings.append(Finding("enforcement", True, await proven.prove()))
+    except BackendError as error:
+        findings.append(Finding("enforcement", False, str(error)))
+    return findings
 
 
 async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:
@@ -104,9 +124,9 @@ async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:
     return Finding("Redis", True, "answers")
 
 
-async def _profile(settings: Settings, bundle: artifact.Bundle, stack: AsyncExitStack) -> Profile:
+def _profile(settings: Settings, bundle: artifact.Bundle, backend: Backend, fingerprint: str) -> Profile:
     """The served model; certificates count only for the backend that they were proved on."""
-    backend, model, fingerprint = await _backend(settings, stack)
+    model = "pocket" if settings.backend == "pocket" else settings.backend_model
     manifest = bundle.manifest
     certificates, absolute = manifest.certificates, manifest.absolute
     if manifest.backend_fingerprint != fingerprint:
@@ -125,19 +145,45 @@ async def _profile(settings: Settings, bundle: artifact.Bundle, stack: AsyncExit
     )
 
 
-async def _backend(settings: Settings, stack: AsyncExitStack) -> tuple[Backend, str, str]:
-    """What answers, the name it is served under, and the fingerprint that a bundle must be about."""
+async def _backend(settings: Settings, stack: AsyncExitStack) -> "tuple[PocketBackend | Proven, str]":
+    """What answers, proved to hold budgets, and the fingerprint that a bundle must be about. Raises BackendError."""
     if settings.backend == "pocket":
         reasoner = PocketModel.load(settings.pocket_model)
         pocket = PocketBackend(reasoner, settings.pocket_threads)
         stack.callback(pocket.close)
-        return pocket, "pocket", reasoner.fingerprint
-    from router.adapters.backends.openai import OpenAIBackend
+        return pocket, reasoner.fingerprint
+    proven = _engine(settings, stack)
+    deadline = time.monotonic() + settings.backend_wait
+    while True:
+        try:
+            return proven, await proven.prove()
+        except BackendUnavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            structlog.get_logger().warning("waiting", backend=settings.backend_url, error=str(error))
+            await asyncio.sleep(WAIT_SECONDS)
 
-    model = settings.backend_model
-    engine = OpenAIBackend(settings.backend_url, model, settings.backend_timeout, settings.max_streams)
-    stack.push_async_callback(engine.close)
-    return engine, model, model
+
+def _engine(settings: Settings, stack: AsyncExitStack) -> "Proven":
+    from router.adapters.backends.connect import Connection, connect
+    from router.adapters.backends.engine import Timeouts
+    from router.adapters.backends.two_phase import Markers
+
+    timeouts = Timeouts(
+        first=settings.backend_first_timeout, idle=settings.backend_idle_timeout, total=settings.backend_timeout
+    )
+    connection = Connection(
+        settings.backend,
+        settings.backend_url,
+        settings.backend_model,
+        settings.backend_key.get_secret_value(),
+        settings.backend_enforcement,
+        settings.backend_unenforced == "warn",
+        Markers(settings.think_start, settings.think_end),
+        timeouts,
+        settings.max_streams,
+    )
+    return connect(connection, doctor.enforced, stack)
 
 
 def _cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "MemoryCache | TieredCache":

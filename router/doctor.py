@@ -1,56 +1,119 @@
-"""Does a backend hold its budgets? Short generations that prove it or not."""
+"""Does a backend hold its budgets? Short generations that prove it or not: the canary at start-up, and `doctor`.
+
+Engines answer a budget with HTTP 200 and ignore it. So nothing is believed before a small budget has cut a thought
+that a large one has let go on, budget 0 has left no thought at all, and somebody has counted.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from router.domain import Completion, CountSource, GenerationRequest, Prompt, ReasoningBudget, Sampling
+from router.domain import (
+    Completion,
+    CountSource,
+    GenerationRequest,
+    Prompt,
+    ReasoningBudget,
+    ReasoningDelta,
+    Sampling,
+)
 from router.errors import BackendError, InvalidRequest, RouterError
 from router.ports import Backend
 
 PROBE = Prompt.of("State the final answer to the following arithmetic problem: 57 + 87 - 70 + 15 - 8 + 93 - 21 =")
-BUDGETS = (0, 8, 64)
-FLOOR = 24
+SMALL, LARGE, LONGER = 8, 64, 8
+"""Budgets, and by how much a floor lies above the length that a thought has by itself; in tokens."""
+
+SLACK = 2
+"""Tokens that engines may differ by in what they count as thinking."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what was looked at, whether it is as it must be, and what was seen."""
+    """One check: what was looked at, whether it is as it must be, and what was seen.
+
+    Attributes:
+        needed: budgets are not enforced without it.
+    """
 
     check: str
     passed: bool
     seen: str
+    needed: bool = True
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A probe's thought: text, tokens by whose count, and how it ended; or why there was none."""
+
+    text: str
+    completion: Completion | None
+    problem: str = ""
+
+    @property
+    def tokens(self) -> int | None:
+        if self.completion is None or self.completion.count_source is CountSource.NONE:
+            return None
+        return self.completion.thinking_tokens
+
+    def told(self) -> str:
+        if self.completion is None:
+            return self.problem
+        if self.tokens is None:
+            return "thinking tokens are not reported: nothing can be verified"
+        source = self.completion.count_source.value
+        return f"{self.tokens} thinking tokens (counted by the {source}), {self.completion.finish.value}"
 
 
 async def examine(backend: Backend) -> AsyncIterator[Finding]:
-    """Probe readiness, each of BUDGETS, and a floor."""
+    """Probe readiness, budgets 0, SMALL and LARGE, and a floor."""
     ready = await backend.ready()
-    yield Finding("backend ready", ready, "yes" if ready else "it does not answer, or does not serve the model")
+    yield Finding("ready", ready, "yes" if ready else "it does not answer, or does not serve the model")
     if not ready:
         return
-    for budget in BUDGETS:
-        yield await _probe(backend, budget, floor=0)
-    yield await _probe(backend, 64, FLOOR)
+    nothing = await _probe(backend, 0)
+    silent = nothing.completion is not None and not nothing.text and not nothing.tokens
+    yield Finding("budget 0", silent, "no thought" if silent else nothing.told())
+    large = await _probe(backend, LARGE)
+    yield Finding(f"budget {LARGE}", large.tokens is not None and large.tokens <= LARGE + SLACK, large.told())
+    small = await _probe(backend, SMALL)
+    yield _bites(small, large)
+    floor = min((large.tokens or 0) + LONGER, LARGE)
+    floored = await _probe(backend, LARGE, floor)
+    held = floored.tokens is not None and floor - SLACK <= floored.tokens <= LARGE + SLACK
+    yield Finding(f"floor {floor}", held, floored.told(), needed=False)
 
 
-async def _probe(backend: Backend, budget: int, floor: int) -> Finding:
-    check = f"budget {budget}" + (f", floor {floor}" if floor else "")
+async def enforced(backend: Backend) -> bool:
+    """True where every needed check passes."""
+    return all([finding.passed async for finding in examine(backend) if finding.needed])
+
+
+def _bites(small: _Seen, large: _Seen) -> Finding:
+    check = f"budget {SMALL}"
+    if small.tokens is None or large.tokens is None:
+        return Finding(check, False, small.told())
+    if large.tokens <= SMALL + SLACK:
+        return Finding(check, False, f"not proved: the model thinks {large.tokens} tokens where {LARGE} are allowed")
+    return Finding(check, small.tokens <= SMALL + SLACK, small.told())
+
+
+async def _probe(backend: Backend, budget: int, floor: int = 0) -> _Seen:
     request = GenerationRequest(PROBE, ReasoningBudget(str(budget), budget), floor, Sampling(max_answer_tokens=64))
     try:
-        completion = await _run(backend, request)
+        return await _run(backend, request)
     except InvalidRequest as error:
-        return Finding(check, floor > 0, f"not offered: {error.problem}")
+        return _Seen("", None, f"not offered: {error.problem}")
     except RouterError as error:
-        return Finding(check, False, str(error))
-    if completion.count_source is CountSource.NONE or completion.thinking_tokens is None:
-        return Finding(check, False, "thinking tokens are not reported: nothing can be verified")
-    used = completion.thinking_tokens
-    return Finding(check, floor <= used <= budget, f"{used} thinking tokens, {completion.finish.value}")
+        return _Seen("", None, str(error))
 
 
-async def _run(backend: Backend, request: GenerationRequest) -> Completion:
+async def _run(backend: Backend, request: GenerationRequest) -> _Seen:
+    text = ""
     async with aclosing(backend.stream(request)) as events:
         async for event in events:
+            if isinstance(event, ReasoningDelta):
+                text += event.text
             if isinstance(event, Completion):
-                return event
+                return _Seen(text, event)
     raise BackendError("the stream ended without a completion")

@@ -259,7 +259,12 @@ class ContentDelta:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The end of a generation. Token counts are None where nobody reported them."""
+    """The end of a generation. Token counts are None where nobody reported them.
+
+    Attributes:
+        budget: the rung that gave the answer, above the chosen one where that gave none.
+        attempts: rungs tried.
+    """
 
     finish: FinishReason
     budget: ReasoningBudget
@@ -268,6 +273,7 @@ class Completion:
     prompt_tokens: int | None
     thinking_tokens: int | None
     answer_tokens: int | None
+    attempts: int = 1
 
     @property
     def budget_violated(self) -> bool:

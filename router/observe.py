@@ -84,6 +84,7 @@ def _of_completion(completion: Completion) -> dict[str, object]:
         "answer_tokens": completion.answer_tokens,
         "enforcement": completion.enforcement.value,
         "budget_violated": completion.budget_violated,
+        "attempts": completion.attempts,
     }
 
 
@@ -109,6 +110,7 @@ class Metrics:
         self._violations = counter("enforcement_violation", "Generations that thought beyond their budget")
         self._first_token = histogram("first_token_seconds", "Time to the first token", SECONDS)
         self._generate_seconds = histogram("generate_seconds", "Time to the last token", SECONDS)
+        self._recovered = counter("truncation_recovered", "Answers had at the next rung, as the chosen one gave none")
         self._broken = counter("broken_streams", "Generations that did not reach their end", "cause")
         self._degraded = counter("degraded", "Requests that went on without a dependency", "dependency")
 
@@ -138,6 +140,7 @@ class Metrics:
         completion = record.completion
         self._completions.labels(completion.finish.value, completion.enforcement.value).inc()
         self._violations.inc(completion.budget_violated)
+        self._recovered.inc(completion.attempts - 1)
         if completion.thinking_tokens is not None:
             self._thinking.observe(completion.thinking_tokens)
         self._answer.inc(completion.answer_tokens or 0)

@@ -4,7 +4,8 @@ Failure policy, all of it:
 - cache down: a miss, observed;
 - classifier down: the top rung allowed, marked as fallback, observed, never cached;
 - outcome log down: the log's own business, it buffers, counts and drops; requests go on;
-- backend down: a few tries before the first token, then a typed error; after the first token never again.
+- backend down: a few tries before the first token, then a typed error; after the first token never again;
+- no answer at the chosen rung (the thought took all there was): once more at the next rung, counted and told.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from router.cache_key import ScoreKeys
@@ -20,6 +21,7 @@ from router.domain import (
     Broken,
     Choice,
     Completion,
+    ContentDelta,
     Decided,
     Decision,
     DecisionSource,
@@ -139,10 +141,9 @@ class BudgetRouter:
         started = time.perf_counter()
         decision = await self.decide(request)
         yield decision
-        wanted = GenerationRequest(request.prompt, decision.rung, request.options.floor, sampling)
         first_token = event = None
         try:
-            async with aclosing(self._stream(wanted)) as events:
+            async with aclosing(self._answer(request, decision, sampling)) as events:
                 async for event in events:
                     first_token = first_token or time.perf_counter() - started
                     if isinstance(event, Completion):
@@ -235,6 +236,26 @@ class BudgetRouter:
         except CacheError as error:
             self._observer(Degraded("cache", str(error)))
         return scores
+
+    async def _answer(
+        self, request: RouteRequest, decision: Decision, sampling: Sampling
+    ) -> AsyncGenerator[GenerationEvent]:
+        """The chosen rung's stream; where it ends without an answer, once more at the next rung allowed."""
+        rungs = decision.ladder.rungs
+        allowed = [i for i in self.profile.policy.within_bounds(request.options) if i > decision.choice.index]
+        attempts = [decision.choice.index, *allowed[:1]]
+        for attempt, index in enumerate(attempts, 1):
+            wanted = GenerationRequest(request.prompt, rungs[index], request.options.floor, sampling)
+            answered = attempt == len(attempts)
+            async with aclosing(self._stream(wanted)) as events:
+                async for event in events:
+                    answered = answered or isinstance(event, ContentDelta)
+                    if not isinstance(event, Completion):
+                        yield event
+                    elif answered:
+                        yield replace(event, attempts=attempt)
+            if answered:
+                return
 
     async def _stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """The backend's stream, tried again with jittered waits as long as nothing has come of it."""

@@ -23,9 +23,21 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC server; port 0 = any free one")
     metrics_listen: str = Field("", description="HOST:PORT of the Prometheus endpoint; empty = none")
     artifact: Path = Field(_PACKAGE / "models" / "pocket-router", description="directory of the model bundle")
-    backend: Literal["pocket", "vllm"] = Field("pocket", description="what answers: the embedded model or an engine")
+    backend: Literal["pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
+        "pocket", description="what answers: the embedded model or a kind of engine"
+    )
     backend_url: str = Field("", description="base URL of the engine, without /v1")
     backend_model: str = Field("", description="model name that the engine serves")
+    backend_key: SecretStr = Field(SecretStr(""), description="bearer token that the engine wants")
+    backend_enforcement: Literal["auto", "native", "two_phase"] = Field(
+        "auto", description="who holds budgets: the engine, two requests, or the first of both that is seen to work"
+    )
+    backend_unenforced: Literal["refuse", "warn"] = Field(
+        "refuse", description="what to do with an engine that holds no budget"
+    )
+    backend_wait: float = Field(300, ge=0, description="seconds that an engine has to come up at start")
+    think_start: str = Field("<think>", description="text that opens a thought, for two-phase enforcement")
+    think_end: str = Field("</think>", description="text that ends a thought; one token of the model")
     pocket_model: Path = Field(_PACKAGE / "models" / "pocket", description="directory of the embedded model")
     pocket_threads: int = Field(1, ge=1, description="threads of the embedded model")
     redis_url: str = Field("", description="redis:// URL of the shared score cache; empty = in process only")
@@ -43,6 +55,8 @@ class Settings(BaseSettings):
     token_seconds: float = Field(0.001, ge=0, description="backend's time per token, for deadlines")
     answer_tokens: float = Field(8, ge=0, description="tokens of a usual answer, for deadlines")
     backend_timeout: float = Field(600, gt=0, description="seconds an engine may take for one answer")
+    backend_first_timeout: float = Field(120, gt=0, description="seconds an engine may take for its first token")
+    backend_idle_timeout: float = Field(30, gt=0, description="seconds an engine may be silent between tokens")
     drain_seconds: float = Field(20, ge=0, description="time that streams have to end after SIGTERM")
     admin_token: SecretStr = Field(SecretStr(""), description="bearer token of the admin service; empty = closed")
 
@@ -62,10 +76,10 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(f"{PREFIX}{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}") from error
-    if settings.backend == "vllm":
+    if settings.backend != "pocket":
         for name in ("backend_url", "backend_model"):
             if not getattr(settings, name):
-                raise SettingsError(f"{PREFIX}{name.upper()}: needed with {PREFIX}BACKEND=vllm")
+                raise SettingsError(f"{PREFIX}{name.upper()}: needed with {PREFIX}BACKEND={settings.backend}")
     if settings.redis_url and not settings.cache_secret.get_secret_value():
         raise SettingsError(f"{PREFIX}CACHE_SECRET: needed with {PREFIX}REDIS_URL, the same for all replicas")
     return settings

@@ -147,7 +147,7 @@ def test_doctor_fails_when_the_engine_is_not_there(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(f"BUDGET_ROUTER_{name}", value)
     result = CliRunner().invoke(cli, ["doctor"])
     assert result.exit_code == 1
-    assert "FAILS" in result.stdout and "backend ready" in result.stdout
+    assert "FAILS" in result.stdout and "native: ready" in result.stdout
 
 
 def test_doctor_sees_a_redis_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

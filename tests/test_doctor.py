@@ -1,10 +1,11 @@
 """The doctor finds what a backend gets wrong."""
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from router import doctor
 from router.adapters.backends.pocket import PocketBackend, PocketModel
-from router.doctor import BUDGETS, Finding
+from router.doctor import LARGE, SMALL, Finding
 from router.domain import GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendUnavailable
 from router.ports import Backend
@@ -27,6 +28,17 @@ class Spending(FakeBackend):
         yield completion_of(request.budget, thinking_tokens=self._used)
 
 
+class Floorless:
+    """Another backend without floors."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.ready = backend.ready
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        return self._backend.stream(replace(request, floor=0))
+
+
 async def test_a_backend_that_holds_its_budgets_passes(pocket_model: PocketModel) -> None:
     backend = PocketBackend(pocket_model)
     assert [f for f in await findings(backend) if not f.passed] == []
@@ -36,25 +48,39 @@ async def test_a_backend_that_holds_its_budgets_passes(pocket_model: PocketModel
 async def test_every_budget_and_a_floor_are_tried() -> None:
     backend = FakeBackend()
     found = await findings(backend)
-    assert [request.budget.tokens for request in backend.asked[: len(BUDGETS)]] == list(BUDGETS)
+    assert [request.budget.tokens for request in backend.asked] == [0, LARGE, SMALL, LARGE]
     assert backend.asked[-1].floor > 0
     assert len(found) == len(backend.asked) + 1
 
 
 async def test_a_budget_that_is_ignored_is_found() -> None:
     failed = [f.check for f in await findings(Spending(40)) if not f.passed]
-    assert failed == ["budget 0", "budget 8"]
+    assert failed == ["budget 0", "budget 8", "floor 48"]
+    assert not await doctor.enforced(Spending(40))
 
 
 async def test_a_floor_that_is_ignored_is_found() -> None:
     failed = [f.check for f in await findings(Spending(0)) if not f.passed]
-    assert failed == ["budget 64, floor 24"]
+    assert failed == ["budget 8", "floor 8"]
+
+
+async def test_a_model_that_hardly_thinks_proves_nothing() -> None:
+    found = {f.check: f for f in await findings(Spending(5))}
+    assert not found["budget 8"].passed and "not proved" in found["budget 8"].seen
+
+
+async def test_a_backend_without_floors_is_good_enough(pocket_model: PocketModel) -> None:
+    backend = PocketBackend(pocket_model)
+    floorless = Floorless(backend)
+    assert [f.check for f in await findings(floorless) if not f.passed] == ["floor 47"]
+    assert await doctor.enforced(floorless)
+    backend.close()
 
 
 async def test_thinking_that_nobody_counts_is_found() -> None:
     found = await findings(Spending(None))
-    assert [f.passed for f in found] == [True, False, False, False, False]
-    assert "not reported" in found[1].seen
+    assert [f.passed for f in found] == [True, True, False, False, False]
+    assert "not reported" in found[2].seen
 
 
 async def test_a_backend_that_is_not_ready_is_asked_nothing() -> None:

@@ -15,6 +15,7 @@ from router.domain import (
     Decision,
     DecisionSource,
     Degraded,
+    FinishReason,
     Generated,
     GenerationEvent,
     LabelSource,
@@ -51,6 +52,7 @@ from tests.fakes import (
     Hang,
     ListLog,
     RecordingObserver,
+    Script,
     completion_of,
     request_of,
     router_of,
@@ -330,11 +332,43 @@ async def test_a_generation_is_logged_and_observed_once_it_ends() -> None:
 
 @pytest.mark.parametrize("failures", range(1, TRIES))
 async def test_before_the_first_token_the_backend_is_tried_again(failures: int) -> None:
-    backend, observer = FakeBackend(*[[UNAVAILABLE]] * failures, [completion_of()]), RecordingObserver()
+    answer: Script = [ContentDelta("4"), completion_of()]
+    backend, observer = FakeBackend(*[[UNAVAILABLE]] * failures, answer), RecordingObserver()
     events = await events_of(router_of(backend=backend, observer=observer))
     assert isinstance(events[-1], Completion)
     assert len(backend.asked) == failures + 1
     assert [d.dependency for d in observer.of(Degraded)] == ["backend"] * failures
+
+
+async def test_no_answer_at_the_chosen_rung_is_tried_once_more_at_the_next() -> None:
+    nothing: Script = [ReasoningDelta("hm"), completion_of(LADDER.rungs[1], finish=FinishReason.TRUNCATED)]
+    answer: Script = [ReasoningDelta("hm"), ContentDelta("4"), completion_of(LADDER.rungs[2])]
+    backend, observer = FakeBackend(nothing, answer), RecordingObserver()
+    router = router_of(backend=backend, observer=observer)
+    decision, *rest, completion = await events_of(
+        router, request_of(options=Options(MaxLoss(0.02), rung=LADDER.rungs[1].name))
+    )
+    assert isinstance(decision, Decision) and decision.rung == LADDER.rungs[1]
+    assert [request.budget for request in backend.asked] == list(LADDER.rungs[1:3])
+    assert rest == [ReasoningDelta("hm"), ReasoningDelta("hm"), ContentDelta("4")]
+    assert isinstance(completion, Completion)
+    assert (completion.attempts, completion.budget) == (2, LADDER.rungs[2])
+    assert observer.of(Generated)[0].completion.attempts == 2
+
+
+async def test_the_next_rung_is_not_tried_above_the_ceiling_or_the_top() -> None:
+    for index, ceiling in ((1, LADDER.rungs[1].tokens), (len(LADDER) - 1, None)):
+        backend = FakeBackend([completion_of(LADDER.rungs[index], finish=FinishReason.TRUNCATED)])
+        request = request_of(options=Options(MaxLoss(0.02), rung=LADDER.rungs[index].name, ceiling=ceiling))
+        *_, completion = await events_of(router_of(backend=backend), request)
+        assert isinstance(completion, Completion)
+        assert completion.attempts == len(backend.asked) == 1
+
+
+async def test_an_answer_that_was_cut_off_is_not_said_twice() -> None:
+    backend = FakeBackend([ContentDelta("4"), completion_of(LADDER.rungs[1], finish=FinishReason.TRUNCATED)])
+    await events_of(router_of(backend=backend), request_of(options=Options(MaxLoss(0.02), rung=LADDER.rungs[1].name)))
+    assert len(backend.asked) == 1
 
 
 async def test_a_backend_that_stays_down_is_an_error_after_a_few_tries() -> None:

@@ -48,7 +48,12 @@ def cli() -> None:
 @click.option("--count", type=_COUNT, default=200, show_default=True, help="Prompts of each --gym data set.")
 @click.option("--per-level", type=_COUNT, default=180, show_default=True,
               help="Else: prompts of each family and level that the pocket reasoner has not seen.")  # fmt: skip
-@click.option("--url", help="Engine with an OpenAI chat API, without /v1; else the pocket reasoner answers.")
+@click.option("--url", help="Base URL of an engine, without /v1; else the pocket reasoner answers.")
+@click.option("--backend", type=click.Choice(["vllm", "sglang", "llama_cpp", "openai_effort"]), default="vllm",
+              show_default=True, help="Kind of engine at --url.")  # fmt: skip
+@click.option("--unenforced", is_flag=True, help="Also ask an engine that was seen to hold no budget.")
+@click.option("--think-start", default="<think>", show_default=True, help="Text that opens a thought.")
+@click.option("--think-end", default="</think>", show_default=True, help="Text that ends a thought.")
 @click.option("--model", help="Model that the engine serves, or directory of the pocket reasoner.")
 @click.option("--ladder", help="Thinking tokens of each rung: 0,512,2048,unlimited. Default: the pocket reasoner's.")
 @click.option("--samples", type=_COUNT, default=1, show_default=True, help="Answers per prompt and rung.")

@@ -270,4 +270,6 @@ def completion(value: Completion) -> pb.Completion:
         enforcement=ENFORCEMENTS[value.enforcement],
         budget_tokens=value.budget.tokens,
         budget_violated=value.budget_violated,
+        rung=value.budget.name,
+        attempts=value.attempts,
     )

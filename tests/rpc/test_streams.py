@@ -9,7 +9,7 @@ import pytest
 from router._gen import budget_router_pb2 as pb
 from router.adapters.backends.pocket import PocketModel
 from router.artifact import Bundle
-from router.domain import Degraded, ReasoningDelta
+from router.domain import ContentDelta, Degraded, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable
 from router.routing import TRIES
 from tests.fakes import THINKING, UNAVAILABLE, FakeBackend, Hang, ListLog, RecordingObserver, completion_of, router_of
@@ -123,7 +123,7 @@ async def test_an_unreachable_backend_is_tried_a_few_times(bundle: Bundle) -> No
 
 
 async def test_a_backend_that_comes_back_is_not_noticed(bundle: Bundle) -> None:
-    backend = FakeBackend([UNAVAILABLE], [ReasoningDelta("hm"), completion_of()])
+    backend = FakeBackend([UNAVAILABLE], [ContentDelta("4"), completion_of()])
     async with serving(router_of(backend=backend), bundle) as service:
         await complete(service, generate())
     assert len(backend.asked) == 2
@@ -140,11 +140,11 @@ async def test_after_the_first_token_nothing_is_tried_again(bundle: Bundle) -> N
 async def test_a_slow_reader_gets_everything(bundle: Bundle) -> None:
     pieces = [str(i) * 1_000 for i in range(300)]
     async with serving(
-        router_of(backend=FakeBackend([*map(ReasoningDelta, pieces), completion_of()])), bundle
+        router_of(backend=FakeBackend([*map(ContentDelta, pieces), completion_of()])), bundle
     ) as service:
         read = []
         async for event in service.routing.Generate(generate()):
-            read.append(event.reasoning)
+            read.append(event.content)
             if len(read) % 100 == 0:
                 await asyncio.sleep(0.05)
     assert read[1:-1] == pieces

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from router.adapters.backends.connect import Connection
 from router.domain import Sampling
 from router.errors import BackendUnavailable
 from tests.conftest import free_port
@@ -17,7 +18,7 @@ from training import embedding, fit
 from training.collect import run
 from training.collect.questions import held_out_questions
 from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse
-from training.collect.units import Engine, Pocket, Recipe
+from training.collect.units import Pocket, Recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray warns of its own settings
 
@@ -63,7 +64,7 @@ def test_an_engine_that_is_gone_is_told_as_on_this_machine(cluster: str, tmp_pat
     from training import cluster as remote
 
     remote.connect(cluster)
-    source = Engine(f"http://127.0.0.1:{free_port()}", "m", 5)
+    source = Connection("vllm", f"http://127.0.0.1:{free_port()}", "m")
     recipe = Recipe(source, "m", parse("0,16"), 1, Sampling(), 4)
     with pytest.raises(BackendUnavailable, match="does not answer"):
         run.collect(held_out_questions(1, 99)[:4], recipe, tmp_path / "o.parquet", remote.collect)

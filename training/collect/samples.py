@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from itertools import islice
 
+from router import doctor
+from router.adapters.backends.connect import connect
 from router.domain import Completion, ContentDelta, GenerationRequest, Prompt
 from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
 from router.ports import Backend
@@ -44,7 +46,7 @@ class Sampler:
 
     async def _check(self) -> None:
         if not await self._backend.ready():
-            raise BackendUnavailable("backend: it does not answer, or does not serve the model; run again to go on")
+            raise BackendUnavailable("backend: it does not answer, or holds no budget; run again to go on")
 
     async def _finished(self, units: Iterator[Unit]) -> AsyncGenerator[list[Finished]]:
         under_way: set[asyncio.Task[Finished]] = set()
@@ -86,11 +88,7 @@ async def _open(recipe: Recipe, stack: AsyncExitStack) -> Backend:
         pocket = PocketBackend(PocketModel.load(recipe.source.directory), os.cpu_count() or 1)
         stack.callback(pocket.close)
         return pocket
-    from router.adapters.backends.openai import OpenAIBackend
-
-    engine = OpenAIBackend(recipe.source.url, recipe.source.model, recipe.source.timeout, recipe.concurrency)
-    stack.push_async_callback(engine.close)
-    return engine
+    return connect(recipe.source, doctor.enforced, stack)
 
 
 def _request(unit: Unit, recipe: Recipe) -> GenerationRequest:

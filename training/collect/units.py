@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from router.adapters.backends.connect import Connection
 from router.domain import BudgetLadder, FinishReason, Sampling
 from training.collect.questions import Question
 from training.collect.scorers import SCORERS
@@ -40,15 +41,6 @@ class Pocket:
 
 
 @dataclass(frozen=True)
-class Engine:
-    """A server of the OpenAI chat API; an answer may take `timeout` seconds."""
-
-    url: str
-    model: str
-    timeout: float
-
-
-@dataclass(frozen=True)
 class Recipe:
     """How answers are made. It can be pickled, so that workers elsewhere are built from it.
 
@@ -59,7 +51,7 @@ class Recipe:
         concurrency: answers under way at once in one worker.
     """
 
-    source: Pocket | Engine
+    source: Pocket | Connection
     fingerprint: str
     ladder: BudgetLadder
     samples: int
@@ -74,7 +66,7 @@ class Recipe:
     @property
     def backend(self) -> str:
         """The backend's name in outcomes."""
-        return "pocket" if isinstance(self.source, Pocket) else "vllm"
+        return "pocket" if isinstance(self.source, Pocket) else self.source.kind
 
     @property
     def nested(self) -> bool:

@@ -92,6 +92,8 @@ class PocketModel:
 class PocketBackend:
     """Thinks within the cap to the token: at the cap the end marker is inserted, below the floor it is banned."""
 
+    enforcement = Enforcement.NATIVE
+
     def __init__(self, model: PocketModel, threads: int = 1) -> None:
         self._model = model
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pocket")

@@ -1,15 +1,19 @@
 """From options to a recipe, and wishes that contradict each other."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from router.errors import BackendUnavailable
+from tests.conftest import free_port
 from training.collect.recipes import of, parse
-from training.collect.units import Engine, Pocket
+from training.collect.units import Pocket
 from training.pocket.tasks import LADDER
 from training.records import DatasetError
 
 DEFAULTS: dict[str, Any] = {
+    "backend": "vllm", "think_start": "<think>", "think_end": "</think>", "unenforced": False,
     "url": None, "model": None, "ladder": None, "samples": 1, "temperature": 0.0, "max_answer_tokens": None,
     "timeout": 600.0, "concurrency": 8, "seed": 11,
 }  # fmt: skip
@@ -28,17 +32,21 @@ def test_samples_temperature_or_no_cap_mean_independent_answers(change: dict[str
     assert not of(**DEFAULTS | change).nested
 
 
-def test_an_engine_is_asked_anew_for_every_rung() -> None:
-    recipe = of(**DEFAULTS | {"url": "http://127.0.0.1:1", "model": "m", "ladder": "0,512,unlimited"})
-    assert recipe.source == Engine("http://127.0.0.1:1", "m", 600.0)
-    assert not recipe.nested and recipe.fingerprint == "m" and recipe.sampling.max_answer_tokens == 1024
+def test_an_engine_that_is_not_there_is_said(tmp_path: Path) -> None:
+    wishes = DEFAULTS | {"url": f"http://127.0.0.1:{free_port()}", "model": "m", "ladder": "0,512,unlimited"}
+    with pytest.raises(BackendUnavailable, match="does not answer"):
+        of(**wishes)
+
+
+def test_efforts_are_rungs_by_name_where_they_are_asked_for() -> None:
+    assert [rung.tokens for rung in parse("low,high", efforts=True).rungs] == [None, None]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"url": "http://x", "ladder": "0,1"}, "--url needs --model"),
-        ({"url": "http://x", "model": "m"}, "--url needs --ladder"),
+        ({"url": "http://x", "model": "m"}, "and --ladder"),
         ({"samples": 2}, "needs a --temperature"),
         ({"ladder": "0"}, "two rungs or more"),
         ({"ladder": "16,0"}, "from cheap to dear"),

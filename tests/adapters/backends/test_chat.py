@@ -1,16 +1,19 @@
-"""An engine over HTTP: one that behaves like vLLM, and every way in which it may not."""
+"""The chat API over HTTP, as vLLM speaks it, and every way in which an engine may not."""
 
 import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from router.adapters.backends.openai import LONGEST_LINE, OpenAIBackend, request_body
+from router.adapters.backends.chat import Chat, request_body
+from router.adapters.backends.dialects import DIALECTS
+from router.adapters.backends.engine import LONGEST_LINE, Timeouts
+from router.adapters.backends.engine import Engine as Client
 from router.domain import (
     Completion,
     ContentDelta,
@@ -49,6 +52,7 @@ from tests.fakes import request_of as route_request
 from tests.fakes import router_of
 
 TIMEOUT = 0.5
+VLLM = DIALECTS["vllm"]
 
 GOOD = (delta(reasoning="so"), delta(content="4"), delta("stop"), usage(1, 1), DONE)
 
@@ -81,36 +85,42 @@ async def engine() -> AsyncIterator[Engine]:
         yield engine
 
 
-@pytest.fixture
-async def backend(engine: Engine) -> AsyncIterator[OpenAIBackend]:
-    backend = OpenAIBackend(engine.url, MODEL, timeout=10, connections=50)
-    yield backend
-    await backend.close()
+@asynccontextmanager
+async def asking(url: str, model: str = MODEL, seconds: float = 10.0) -> AsyncIterator[Chat]:
+    """A backend in vLLM's dialect, without a second phase."""
+    client = Client(url, Timeouts(first=seconds, idle=seconds, total=seconds, question=2), connections=50)
+    yield Chat(client, model, VLLM, None)
+    await client.close()
 
 
 @pytest.fixture
-async def hasty(engine: Engine) -> AsyncIterator[OpenAIBackend]:
+async def backend(engine: Engine) -> AsyncIterator[Chat]:
+    async with asking(engine.url) as backend:
+        yield backend
+
+
+@pytest.fixture
+async def hasty(engine: Engine) -> AsyncIterator[Chat]:
     """Gives the engine TIMEOUT seconds."""
-    backend = OpenAIBackend(engine.url, MODEL, timeout=TIMEOUT, connections=50)
-    yield backend
-    await backend.close()
+    async with asking(engine.url, seconds=TIMEOUT) as backend:
+        yield backend
 
 
 def request_of(budget: int | None = 16, *, floor: int = 0, sampling: Sampling | None = None) -> GenerationRequest:
     return GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget(str(budget), budget), floor, sampling or Sampling())
 
 
-async def run(backend: OpenAIBackend, request: GenerationRequest | None = None) -> list[GenerationEvent]:
+async def run(backend: Chat, request: GenerationRequest | None = None) -> list[GenerationEvent]:
     return [event async for event in backend.stream(request or request_of())]
 
 
-async def end_of(backend: OpenAIBackend, request: GenerationRequest | None = None) -> Completion:
+async def end_of(backend: Chat, request: GenerationRequest | None = None) -> Completion:
     [*_, completion] = await run(backend, request)
     assert isinstance(completion, Completion)
     return completion
 
 
-async def test_thinking_then_the_answer_then_the_completion(backend: OpenAIBackend) -> None:
+async def test_thinking_then_the_answer_then_the_completion(backend: Chat) -> None:
     *events, _ = await run(backend)
     thinking = [event.text for event in events if isinstance(event, ReasoningDelta)]
     assert "".join(thinking) == "".join(THOUGHT[:16])
@@ -128,7 +138,7 @@ async def test_thinking_then_the_answer_then_the_completion(backend: OpenAIBacke
     ],
 )
 async def test_the_budget_reaches_the_engine_and_its_count_comes_back(
-    backend: OpenAIBackend, budget: int | None, used: int, finish: FinishReason
+    backend: Chat, budget: int | None, used: int, finish: FinishReason
 ) -> None:
     completion = await end_of(backend, request_of(budget))
     assert completion == Completion(
@@ -142,92 +152,92 @@ async def test_the_budget_reaches_the_engine_and_its_count_comes_back(
     )
 
 
-async def test_tokens_are_counted_by_the_engine_not_by_deltas(backend: OpenAIBackend) -> None:
+async def test_tokens_are_counted_by_the_engine_not_by_deltas(backend: Chat) -> None:
     *events, completion = await run(backend)
     assert isinstance(completion, Completion)
     assert sum(isinstance(event, ReasoningDelta) for event in events) < (completion.thinking_tokens or 0)
 
 
-async def test_an_engine_that_ignores_the_budget_is_seen(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_an_engine_that_ignores_the_budget_is_seen(engine: Engine, backend: Chat) -> None:
     engine.handler = sends(delta(reasoning="so"), delta("stop", content="4"), usage(40, 1), DONE)
     assert (await end_of(backend)).budget_violated
 
 
-async def test_an_answer_cut_short_is_reported_as_truncated(backend: OpenAIBackend) -> None:
+async def test_an_answer_cut_short_is_reported_as_truncated(backend: Chat) -> None:
     completion = await end_of(backend, request_of(sampling=Sampling(max_answer_tokens=2)))
     assert (completion.finish, completion.answer_tokens) == (FinishReason.TRUNCATED, 2)
 
 
 def test_there_is_room_for_the_answer_beyond_the_budget() -> None:
-    body = request_body(MODEL, request_of(64, sampling=Sampling(max_answer_tokens=100)))
+    body = request_body(MODEL, VLLM, request_of(64, sampling=Sampling(max_answer_tokens=100)))
     assert (body["thinking_token_budget"], body["max_tokens"]) == (64, 164)
 
 
 def test_without_a_budget_nothing_is_capped() -> None:
-    assert not {"thinking_token_budget", "max_tokens"} & request_body(MODEL, request_of(None)).keys()
+    assert not {"thinking_token_budget", "max_tokens"} & request_body(MODEL, VLLM, request_of(None)).keys()
 
 
 @pytest.mark.parametrize(("budget", "thinks"), [(0, False), (1, True), (None, True)])
 def test_budget_zero_asks_the_template_not_to_think(budget: int | None, thinks: bool) -> None:
-    body = request_body(MODEL, request_of(budget))
+    body = request_body(MODEL, VLLM, request_of(budget))
     assert body["chat_template_kwargs"] == {"enable_thinking": thinks}
     assert body.get("thinking_token_budget") != 0
 
 
 def test_every_message_is_sent_with_its_role() -> None:
     turns = tuple(Message(role, role.name) for role in Role)
-    body = request_body(MODEL, GenerationRequest(Prompt(turns), ReasoningBudget("0", 0)))
+    body = request_body(MODEL, VLLM, GenerationRequest(Prompt(turns), ReasoningBudget("0", 0)))
     assert body["messages"] == [{"role": role.value, "content": role.name} for role in Role]
 
 
 def test_the_sampling_is_sent() -> None:
-    body = request_body(MODEL, request_of(sampling=Sampling(temperature=0.7, seed=5)))
+    body = request_body(MODEL, VLLM, request_of(sampling=Sampling(temperature=0.7, seed=5)))
     assert (body["temperature"], body["seed"], body["model"]) == (0.7, 5, MODEL)
-    assert "seed" not in request_body(MODEL, request_of())
+    assert "seed" not in request_body(MODEL, VLLM, request_of())
 
 
-async def test_a_floor_is_refused_before_anything_is_sent(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_a_floor_is_refused_before_anything_is_sent(engine: Engine, backend: Chat) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await run(backend, request_of(floor=8))
     assert caught.value.field == "options.min_thinking_tokens"
     assert not engine.bodies
 
 
-async def test_the_older_name_of_thinking_is_understood(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_the_older_name_of_thinking_is_understood(engine: Engine, backend: Chat) -> None:
     engine.handler = sends(delta(reasoning_content="so"), *GOOD[1:])
     assert (await run(backend))[0] == ReasoningDelta("so")
 
 
-async def test_comments_and_other_lines_are_skipped(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_comments_and_other_lines_are_skipped(engine: Engine, backend: Chat) -> None:
     engine.handler = sends(b": keep-alive\n\n", b"event: message\r\nid: 1\r\n", *GOOD)
     assert (await run(backend))[:2] == [ReasoningDelta("so"), ContentDelta("4")]
 
 
-async def test_lines_that_end_otherwise_are_understood(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_lines_that_end_otherwise_are_understood(engine: Engine, backend: Chat) -> None:
     engine.handler = sends(b"data:" + json.dumps(delta(content="4")).encode() + b"\r\n\r\n", *GOOD[2:])
     assert (await run(backend))[0] == ContentDelta("4")
 
 
-async def test_an_event_may_arrive_in_pieces(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_an_event_may_arrive_in_pieces(engine: Engine, backend: Chat) -> None:
     data = b"data: " + json.dumps(delta(content="vier \u00fcber"), ensure_ascii=False).encode() + b"\n\n"
     engine.handler = sends(*[data[i : i + 1] for i in range(len(data))], *GOOD[2:])
     assert (await run(backend))[0] == ContentDelta("vier über")
 
 
 @pytest.mark.parametrize("empty", [{}, {"content": None}, {"content": "", "reasoning": ""}, {"role": "assistant"}])
-async def test_an_empty_delta_is_no_event(engine: Engine, backend: OpenAIBackend, empty: dict[str, Any]) -> None:
+async def test_an_empty_delta_is_no_event(engine: Engine, backend: Chat, empty: dict[str, Any]) -> None:
     engine.handler = sends(delta(**empty), *GOOD)
     assert len(await run(backend)) == 3
 
 
-async def test_without_usage_nothing_is_claimed(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_without_usage_nothing_is_claimed(engine: Engine, backend: Chat) -> None:
     engine.handler = sends(*GOOD[:3], DONE)
     completion = await end_of(backend)
     assert (completion.count_source, completion.thinking_tokens) == (CountSource.NONE, None)
     assert (completion.answer_tokens, completion.budget_violated) == (None, False)
 
 
-async def test_usage_without_details_claims_no_thinking(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_usage_without_details_claims_no_thinking(engine: Engine, backend: Chat) -> None:
     counts = {"prompt_tokens": 3, "completion_tokens": 5, "completion_tokens_details": None}
     engine.handler = sends(*GOOD[:3], {"choices": [], "usage": counts}, DONE)
     completion = await end_of(backend)
@@ -236,21 +246,21 @@ async def test_usage_without_details_claims_no_thinking(engine: Engine, backend:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
-async def test_a_busy_or_broken_engine_is_unavailable(engine: Engine, backend: OpenAIBackend, status: int) -> None:
+async def test_a_busy_or_broken_engine_is_unavailable(engine: Engine, backend: Chat, status: int) -> None:
     engine.handler = answers(status)
     with pytest.raises(BackendUnavailable, match=str(status)):
         await run(backend)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
-async def test_a_refusal_is_not_worth_another_try(engine: Engine, backend: OpenAIBackend, status: int) -> None:
+async def test_a_refusal_is_not_worth_another_try(engine: Engine, backend: Chat, status: int) -> None:
     engine.handler = answers(status)
     with pytest.raises(BackendError, match=str(status)) as caught:
         await run(backend)
     assert not isinstance(caught.value, BackendUnavailable)
 
 
-async def nonsense(backend: OpenAIBackend) -> list[GenerationEvent]:
+async def nonsense(backend: Chat) -> list[GenerationEvent]:
     """Running fails with a BackendError that another try would not mend; what came before it."""
     events: list[GenerationEvent] = []
     with pytest.raises(BackendError) as caught:
@@ -261,28 +271,26 @@ async def nonsense(backend: OpenAIBackend) -> list[GenerationEvent]:
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "application/json"])
-async def test_a_page_in_place_of_a_stream_is_an_error(
-    engine: Engine, backend: OpenAIBackend, content_type: str
-) -> None:
+async def test_a_page_in_place_of_a_stream_is_an_error(engine: Engine, backend: Chat, content_type: str) -> None:
     engine.handler = answers(200, "<html>Sign in</html>", content_type)
     assert await nonsense(backend) == []
 
 
 @pytest.mark.parametrize("end", [(), (DONE,), (usage(1, 1), DONE)])
 async def test_a_stream_without_a_finish_is_an_error(
-    engine: Engine, backend: OpenAIBackend, end: tuple[dict[str, Any] | bytes, ...]
+    engine: Engine, backend: Chat, end: tuple[dict[str, Any] | bytes, ...]
 ) -> None:
     engine.handler = sends(*GOOD[:2], *end)
     assert await nonsense(backend) == [ReasoningDelta("so"), ContentDelta("4")]
 
 
-async def test_a_stream_that_breaks_off_is_an_error(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_a_stream_that_breaks_off_is_an_error(engine: Engine, backend: Chat) -> None:
     engine.handler = breaks_off
     with pytest.raises(BackendError):
         await run(backend)
 
 
-async def test_an_error_within_the_stream_is_an_error(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_an_error_within_the_stream_is_an_error(engine: Engine, backend: Chat) -> None:
     engine.handler = sends(GOOD[0], {"error": {"message": "out of memory", "code": 500}}, DONE)
     assert await nonsense(backend) == [ReasoningDelta("so")]
 
@@ -305,17 +313,17 @@ async def test_an_error_within_the_stream_is_an_error(engine: Engine, backend: O
         b'{"usage": {"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": "1"}}}',
     ],
 )
-async def test_nonsense_of_any_shape_is_a_typed_error(engine: Engine, backend: OpenAIBackend, line: bytes) -> None:
+async def test_nonsense_of_any_shape_is_a_typed_error(engine: Engine, backend: Chat, line: bytes) -> None:
     engine.handler = sends(b"data: " + line + b"\n\n", delta("stop"), DONE)
     await nonsense(backend)
 
 
-async def test_a_line_without_end_is_an_error(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_a_line_without_end_is_an_error(engine: Engine, backend: Chat) -> None:
     engine.handler = sends(*[b"data: " + b"x" * LONGEST_LINE] * 4)
     await nonsense(backend)
 
 
-async def test_an_error_does_not_repeat_what_the_engine_said(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_an_error_does_not_repeat_what_the_engine_said(engine: Engine, backend: Chat) -> None:
     engine.handler = answers(500, "Traceback: secret of the engine", "text/plain")
     with pytest.raises(BackendError) as caught:
         await run(backend)
@@ -323,15 +331,14 @@ async def test_an_error_does_not_repeat_what_the_engine_said(engine: Engine, bac
 
 
 async def test_a_refused_connection_is_unavailable() -> None:
-    backend = OpenAIBackend(f"http://127.0.0.1:{free_port()}", MODEL, timeout=10, connections=5)
-    with pytest.raises(BackendUnavailable):
-        await run(backend)
-    assert not await backend.ready()
-    await backend.close()
+    async with asking(f"http://127.0.0.1:{free_port()}") as backend:
+        with pytest.raises(BackendUnavailable):
+            await run(backend)
+        assert not await backend.ready()
 
 
 @pytest.mark.parametrize("handler", [hangs, hangs_after_a_token])
-async def test_an_engine_that_hangs_is_an_error_in_time(engine: Engine, hasty: OpenAIBackend, handler: Handler) -> None:
+async def test_an_engine_that_hangs_is_an_error_in_time(engine: Engine, hasty: Chat, handler: Handler) -> None:
     engine.handler = handler
     started = time.perf_counter()
     with pytest.raises(BackendError):
@@ -340,7 +347,7 @@ async def test_an_engine_that_hangs_is_an_error_in_time(engine: Engine, hasty: O
     await asyncio.wait_for(engine.disconnected.wait(), 5)
 
 
-async def test_closing_the_stream_is_seen_by_the_engine(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_closing_the_stream_is_seen_by_the_engine(engine: Engine, backend: Chat) -> None:
     engine.handler = thinks_for_ever
     async with aclosing(backend.stream(request_of())) as events:
         await anext(events)
@@ -348,7 +355,7 @@ async def test_closing_the_stream_is_seen_by_the_engine(engine: Engine, backend:
     await asyncio.wait_for(engine.disconnected.wait(), 5)
 
 
-async def test_cancelling_the_stream_is_seen_by_the_engine(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_cancelling_the_stream_is_seen_by_the_engine(engine: Engine, backend: Chat) -> None:
     engine.handler = thinks_for_ever
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
@@ -356,7 +363,7 @@ async def test_cancelling_the_stream_is_seen_by_the_engine(engine: Engine, backe
     await asyncio.wait_for(engine.disconnected.wait(), 5)
 
 
-async def test_leaving_a_router_is_seen_by_the_engine(engine: Engine, backend: OpenAIBackend) -> None:
+async def test_leaving_a_router_is_seen_by_the_engine(engine: Engine, backend: Chat) -> None:
     engine.handler = thinks_for_ever
     router = router_of(backend=backend)
     async with aclosing(router.generate(route_request(), Sampling())) as events:
@@ -366,7 +373,7 @@ async def test_leaving_a_router_is_seen_by_the_engine(engine: Engine, backend: O
 
 
 @pytest.mark.parametrize("fault", [answers(429), answers(503)])
-async def test_a_router_tries_a_busy_engine_again(engine: Engine, backend: OpenAIBackend, fault: Handler) -> None:
+async def test_a_router_tries_a_busy_engine_again(engine: Engine, backend: Chat, fault: Handler) -> None:
     async def busy_once(request: web.Request, body: dict[str, Any]) -> Stream:
         return await (fault if len(engine.bodies) == 1 else well_behaved)(request, body)
 
@@ -376,19 +383,18 @@ async def test_a_router_tries_a_busy_engine_again(engine: Engine, backend: OpenA
     assert len(engine.bodies) == 2
 
 
-async def test_many_streams_at_once_keep_apart(backend: OpenAIBackend) -> None:
+async def test_many_streams_at_once_keep_apart(backend: Chat) -> None:
     completions = await asyncio.gather(*[end_of(backend, request_of(budget)) for budget in range(1, 40)])
     assert [completion.thinking_tokens for completion in completions] == list(range(1, 40))
 
 
-async def test_an_engine_that_serves_the_model_is_ready(backend: OpenAIBackend) -> None:
+async def test_an_engine_that_serves_the_model_is_ready(backend: Chat) -> None:
     assert await backend.ready()
 
 
 async def test_an_engine_that_serves_another_model_is_not_ready(engine: Engine) -> None:
-    backend = OpenAIBackend(engine.url + "/", "another", timeout=10, connections=5)
-    assert not await backend.ready()
-    await backend.close()
+    async with asking(engine.url + "/", "another") as backend:
+        assert not await backend.ready()
 
 
 @pytest.mark.parametrize("text", ["<html>", "[]", "3", "null", '{"data": 3}', '{"data": [3]}', '{"data": [{}]}'])
@@ -401,7 +407,6 @@ async def test_an_engine_that_lists_nonsense_is_not_ready(text: str) -> None:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    backend = OpenAIBackend("http://{}:{}".format(*runner.addresses[0][:2]), MODEL, timeout=10, connections=5)
-    assert not await backend.ready()
-    await backend.close()
+    async with asking("http://{}:{}".format(*runner.addresses[0][:2])) as backend:
+        assert not await backend.ready()
     await runner.cleanup()

@@ -1,0 +1,154 @@
+"""`make conformance-vllm`, `make conformance-llamacpp`: are budgets held by real engines, to the token?
+
+Every held-out question at every budget, by the engine's own enforcement and in two phases. vLLM serves the pocket
+reasoner's weights, so thinking tokens and accuracy are compared with the embedded run of the same weights.
+"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from benchmarks.__main__ import commit, machine
+from router import doctor
+from router.adapters.backends.connect import Connection, connect
+from router.adapters.backends.pocket import PocketBackend, PocketModel
+from router.adapters.backends.two_phase import Markers
+from router.domain import Completion, ContentDelta, GenerationRequest, Prompt, ReasoningBudget, Sampling
+from router.errors import BackendError
+from router.ports import Backend
+from training.collect.questions import Question, held_out_questions
+from training.collect.scorers import SCORERS
+
+BUDGETS = (0, 8, 16, 64, 256)
+FLOOR = 96
+PROMPTS, LONGEST, AT_ONCE = 60, 64, 4
+MODELS = Path("router/models")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one generation gave."""
+
+    right: bool
+    text: str
+    completion: Completion
+
+
+async def answer(backend: Backend, question: Question, budget: int, floor: int = 0) -> Answer:
+    """One greedy generation, scored."""
+    rung, text = ReasoningBudget(str(budget), budget), ""
+    request = GenerationRequest(Prompt.of(question.prompt), rung, floor, Sampling(max_answer_tokens=LONGEST))
+    async with aclosing(backend.stream(request)) as events:
+        async for event in events:
+            if isinstance(event, ContentDelta):
+                text += event.text
+            if isinstance(event, Completion):
+                verdict = SCORERS[question.scorer](text, question.reference, question.metadata)
+                return Answer(verdict.correct == 1, text, event)
+    raise BackendError("the stream ended without a completion")
+
+
+async def answers(backend: Backend, questions: list[Question], budget: int, floor: int = 0) -> list[Answer]:
+    """All questions, a few at once."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(question: Question) -> Answer:
+        async with gate:
+            return await answer(backend, question, budget, floor)
+
+    return await asyncio.gather(*map(one, questions))
+
+
+@asynccontextmanager
+async def way(connection: Connection) -> AsyncIterator[tuple[str, Backend]]:
+    """A proved backend and its fingerprint."""
+    async with AsyncExitStack() as stack:
+        backend = connect(connection, doctor.enforced, stack)
+        yield await backend.prove(), backend
+
+
+async def measured(connection: Connection, questions: list[Question], embedded: Backend | None) -> dict[str, Any]:
+    """Exactness by budget, floors, and where the same weights run embedded too, agreement with them."""
+    async with way(connection) as (fingerprint, backend):
+        rows = []
+        for budget in track(BUDGETS, f"{connection.kind}, {connection.enforcement}"):
+            found = await answers(backend, questions, budget)
+            known = [] if embedded is None else await answers(embedded, questions, budget)
+            rows.append(by_budget(budget, found, known))
+        floored = await answers(backend, questions, 256, FLOOR) if connection.enforcement != "native" else []
+        below = sum((one.completion.thinking_tokens or 0) < FLOOR for one in floored)
+    return {
+        "fingerprint": fingerprint,
+        "prompts": len(questions),
+        "budgets": rows,
+        "floor": FLOOR,
+        "floored": len(floored),
+        "below_floor": below,
+    }
+
+
+def by_budget(budget: int, found: list[Answer], known: list[Answer]) -> dict[str, Any]:
+    """One row of the table."""
+    used = [one.completion.thinking_tokens or 0 for one in found]
+    row: dict[str, Any] = {
+        "budget": budget,
+        "over": sum(tokens > budget for tokens in used),
+        "most": max(used),
+        "at_the_budget": sum(tokens == budget for tokens in used),
+        "answered": sum(bool(one.text) for one in found),
+        "right": sum(one.right for one in found) / len(found),
+    }
+    if known:
+        same = [a.completion.thinking_tokens == b.completion.thinking_tokens for a, b in zip(found, known, strict=True)]
+        row |= {
+            "right_embedded": sum(one.right for one in known) / len(known),
+            "same_thinking_tokens": sum(same),
+            "same_answer": sum(a.text.strip() == b.text.strip() for a, b in zip(found, known, strict=True)),
+        }
+    return row
+
+
+async def run(kind: str, url: str, model: str, markers: Markers) -> list[dict[str, Any]]:
+    """Both ways of one engine."""
+    questions = held_out_questions(2, 77)[:PROMPTS]
+    pocket = PocketBackend(PocketModel.load(MODELS / "pocket"), threads=2) if model == "pocket" else None
+    found = []
+    for enforcement in ("native", "two_phase"):
+        connection = Connection(kind, url, model, enforcement=enforcement, markers=markers)
+        try:
+            found.append(await measured(connection, questions, pocket))
+        except BackendError as error:
+            found.append({"enforcement": enforcement, "refused": str(error)})
+    if pocket is not None:
+        pocket.close()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=["vllm", "sglang", "llama_cpp"])
+    parser.add_argument("--url", required=True, help="base URL, without /v1")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--think-start", default="<think>")
+    parser.add_argument("--think-end", default="</think>")
+    given = parser.parse_args()
+    found = asyncio.run(run(given.kind, given.url, given.model, Markers(given.think_start, given.think_end)))
+    told = {"machine": machine(), "commit": commit(), "engine": given.kind, "ways": found}
+    Path(f"benchmarks/results/conformance_{given.kind}.json").write_text(json.dumps(told, indent=1) + "\n")
+    for one in found:
+        print(f"\n{one.get('fingerprint', one.get('enforcement'))}: {one.get('refused', '')}")
+        for row in one.get("budgets", []):
+            print("  ".join(f"{name.replace('_', ' ')} {round(value, 3)}" for name, value in row.items()))
+        if one.get("floored"):
+            print(f"floor {one['floor']}: {one['below_floor']} of {one['floored']} below")
+
+
+if __name__ == "__main__":
+    main()

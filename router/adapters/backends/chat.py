@@ -1,0 +1,164 @@
+"""The chat API, with the engine's own enforcement of the budget, watched.
+
+Thinking tokens are counted while they stream, as the engine reports them or by token ids, never by deltas. Past the
+budget and a little slack the request is cancelled, and the answer is had in a second phase.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from router.adapters.backends.dialects import Dialect, messages
+from router.adapters.backends.engine import NONSENSE, Engine, of_type, translated
+from router.adapters.backends.two_phase import Thought, TwoPhase
+from router.domain import (
+    Completion,
+    ContentDelta,
+    CountSource,
+    Enforcement,
+    FinishReason,
+    GenerationEvent,
+    GenerationRequest,
+    ReasoningDelta,
+)
+from router.errors import BackendError, InvalidRequest
+
+SLACK = 2
+"""Tokens that engines may differ by in what they count as thinking."""
+
+
+def request_body(model: str, dialect: Dialect, request: GenerationRequest) -> dict[str, Any]:
+    """The chat request; there is always room for the answer behind the budget."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages(request.prompt),
+        "temperature": request.sampling.temperature,
+        "stream": True,
+        **dialect.fields(request),
+    }
+    if request.sampling.seed is not None:
+        body["seed"] = request.sampling.seed
+    if request.budget.tokens is not None:
+        body["max_tokens"] = request.budget.tokens + request.sampling.max_answer_tokens
+    return body
+
+
+class Chat:
+    """Streams from `/v1/chat/completions`. `rescue` holds floors and finishes answers past their budget."""
+
+    def __init__(self, engine: Engine, model: str, dialect: Dialect, rescue: TwoPhase | None) -> None:
+        self._engine = engine
+        self._model = model
+        self._dialect = dialect
+        self._rescue = rescue
+
+    async def ready(self) -> bool:
+        """True when the engine lists the model."""
+        try:
+            listed = await self._engine.ask("/v1/models")
+            return any(entry["id"] == self._model for entry in listed["data"])
+        except (BackendError, *NONSENSE):
+            return False
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """Deltas as they come, then the completion. Raises InvalidRequest, BackendError."""
+        if request.floor > 0:
+            if self._rescue is None:
+                raise InvalidRequest("options.min_thinking_tokens", "this backend can not hold a floor")
+            async with aclosing(self._rescue.stream(request)) as held:
+                async for event in held:
+                    yield event
+            return
+        heard = Heard(self._dialect)
+        body = request_body(self._model, self._dialect, request)
+        async with aclosing(self._engine.events("/v1/chat/completions", body)) as chunks:
+            async for chunk in chunks:
+                with translated():
+                    taken = heard.take(chunk)
+                for event in taken:
+                    yield event
+                if self._rescue is not None and heard.over(request.budget.tokens):
+                    break
+            else:
+                with translated():
+                    completion = heard.completion(request)
+                yield completion
+                return
+        # The request above is cancelled. The answer goes on behind the thought as far as it was allowed.
+        thought = Thought(await self._rescue.opening(request), heard.ids[: request.budget.tokens], heard.thought or 0)
+        async with aclosing(self._rescue.answer(request, thought)) as answer:
+            async for event in answer:
+                yield event
+
+
+class Heard:
+    """What a stream has said so far.
+
+    Attributes:
+        thought: thinking tokens so far; None where nobody says.
+        ids: token ids drawn while thinking, where the engine tells them.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._usage: Mapping[str, Any] = {}
+        self._finish: str | None = None
+        self._counted = CountSource.NONE
+        self._thinking = True
+        self.thought: int | None = None
+        self.ids: list[int] = []
+
+    def take(self, chunk: Mapping[str, Any]) -> list[GenerationEvent]:
+        """The events in a chunk. Raises TypeError and its like where it is not of the API's shape."""
+        events: list[GenerationEvent] = []
+        self._usage = chunk.get("usage") or self._usage
+        for choice in chunk.get("choices") or ():
+            self._finish = choice.get("finish_reason") or self._finish
+            events += _deltas(choice.get("delta") or {})
+            if any(isinstance(event, ReasoningDelta) for event in events):
+                self.ids += of_type(list, choice.get("token_ids")) or []
+        self._count(chunk, any(isinstance(event, ReasoningDelta) for event in events))
+        return events
+
+    def over(self, budget: int | None) -> bool:
+        """More was thought than asked for, beyond what engines differ by."""
+        return budget is not None and self.thought is not None and self.thought > budget + SLACK
+
+    def completion(self, request: GenerationRequest) -> Completion:
+        """The end. Raises BackendError where the stream had none."""
+        if self._finish is None:
+            raise BackendError("backend: the stream ended early")
+        budget, thought = request.budget.tokens, self.thought
+        if thought is None and budget == 0:
+            thought = 0
+        total = of_type(int, self._usage.get("completion_tokens"))
+        forced = thought is not None and budget is not None and thought >= budget
+        reason = FinishReason.FORCED if forced else FinishReason.NATURAL
+        return Completion(
+            FinishReason.TRUNCATED if self._finish == "length" else reason,
+            request.budget,
+            Enforcement.HINT if thought is None else Enforcement.NATIVE,
+            self._counted,
+            prompt_tokens=of_type(int, self._usage.get("prompt_tokens")),
+            thinking_tokens=thought,
+            answer_tokens=None if thought is None or total is None else total - thought,
+        )
+
+    def _count(self, chunk: Mapping[str, Any], thinking: bool) -> None:
+        counted = self._dialect.thought(chunk)
+        if counted is not None:
+            self.thought, self._counted = counted, CountSource.ENGINE
+        elif self._counted is not CountSource.ENGINE and thinking:
+            drawn = self._dialect.generated(chunk)
+            found = len(self.ids) if drawn is None else drawn
+            if found:
+                self.thought, self._counted = found, CountSource.ROUTER
+
+
+def _deltas(delta: Mapping[str, Any]) -> list[GenerationEvent]:
+    events: list[GenerationEvent] = []
+    if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):
+        events.append(ReasoningDelta(of_type(str, reasoning)))
+    if content := delta.get("content"):
+        events.append(ContentDelta(of_type(str, content)))
+    return events

@@ -1,0 +1,68 @@
+"""From a kind of engine and its address to a backend whose enforcement is proved."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from router.adapters.backends.chat import Chat
+from router.adapters.backends.dialects import DIALECTS, Dialect
+from router.adapters.backends.engine import Engine, Timeouts, translated
+from router.adapters.backends.proven import Canary, Proven, Way, digest
+from router.adapters.backends.two_phase import Markers, TwoPhase
+from router.domain import Enforcement, Message, Prompt, Role
+
+HOSTED = "openai_effort"
+"""Takes the name of an effort; nothing can be proved of it."""
+
+WORDS = Prompt((Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "2 + 2 =")))
+"""The conversation whose rendering tells templates apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An engine to be used.
+
+    Attributes:
+        kind: a name in DIALECTS.
+        enforcement: "auto" (native, else two phases), or one of them alone.
+        unenforced: serve an engine that holds no budget, as a hint.
+    """
+
+    kind: str
+    url: str
+    model: str
+    api_key: str = ""
+    enforcement: str = "auto"
+    unenforced: bool = False
+    markers: Markers = field(default_factory=Markers)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    connections: int = 100
+
+
+def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Proven:
+    """The backend, not yet proved; its connections are closed with the stack."""
+    dialect = DIALECTS[connection.kind]
+    engine = Engine(connection.url, connection.timeouts, connection.connections, connection.api_key)
+    stack.push_async_callback(engine.close)
+    ways, model = [], connection.model
+    two_phase = None if dialect.completing is None else TwoPhase(engine, model, dialect.completing, connection.markers)
+    chat = Chat(engine, model, dialect, two_phase)
+    if connection.kind != HOSTED and connection.enforcement != "two_phase":
+        ways.append(Way(Enforcement.NATIVE, chat, Chat(engine, model, dialect, None)))
+    if two_phase is not None and connection.enforcement != "native":
+        ways.append(Way(Enforcement.TWO_PHASE, two_phase, two_phase))
+    last = chat if connection.unenforced or not ways else None
+    return Proven(ways, last, chat.ready, _identity(engine, model, dialect), canary)
+
+
+def _identity(engine: Engine, model: str, dialect: Dialect) -> Callable[[], Awaitable[str]]:
+    async def identity() -> str:
+        with translated():
+            version = await dialect.version(engine)
+            if dialect.completing is None:
+                return f"{version}/{model}"
+            both = [await dialect.completing.render(engine, model, WORDS, thinking) for thinking in (True, False)]
+            return f"{version}/{model}/{digest(*both)}"
+        raise AssertionError("unreachable")
+
+    return identity

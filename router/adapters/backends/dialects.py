@@ -1,0 +1,278 @@
+"""How each kind of engine is asked, as a table: what its APIs share stands in `chat` and `two_phase`.
+
+Requests and counts were read in the engines' sources or tried against running ones; an unknown field is answered with
+HTTP 200 and ignored by most, so nothing here is believed before a canary has seen it work.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from router.adapters.backends.engine import Engine, of_type
+from router.domain import GenerationRequest, Prompt, Sampling
+
+Body = dict[str, Any]
+Chunk = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a completion: text, token ids, and why it ended ("stop", "length", None = it goes on)."""
+
+    text: str
+    ids: list[int]
+    finish: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Completing:
+    """Completion of token ids, which two-phase enforcement needs.
+
+    Attributes:
+        render: a prompt as token ids, up to where the model goes on; thinking or not.
+        encode: a text as token ids, markers included, nothing added.
+        window: tokens that prompt and completion may have together; None where the engine sees to it.
+        body: (model, ids, most tokens or None, sampling, stop ids, banned ids) -> request; where ids are banned, the
+            text does not end by itself either.
+        piece: what an event holds.
+    """
+
+    path: str
+    render: Callable[[Engine, str, Prompt, bool], Awaitable[list[int]]]
+    encode: Callable[[Engine, str, str], Awaitable[list[int]]]
+    window: Callable[[Engine, str], Awaitable[int | None]]
+    body: Callable[[str, list[int], int | None, Sampling, list[int], list[int]], Body]
+    piece: Callable[[Chunk], Piece]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One kind of engine.
+
+    Attributes:
+        fields: what a chat request holds beside the usual.
+        generated: tokens drawn so far, where an event says so.
+        thought: thinking tokens among them, where an event says so.
+        completing: None where only the chat API is there.
+        version: what runs, for the fingerprint.
+    """
+
+    fields: Callable[[GenerationRequest], Body]
+    generated: Callable[[Chunk], int | None]
+    thought: Callable[[Chunk], int | None]
+    completing: Completing | None
+    version: Callable[[Engine], Awaitable[str]]
+
+
+def messages(prompt: Prompt) -> list[Body]:
+    """A conversation as the chat API takes it."""
+    return [{"role": message.role.value, "content": message.content} for message in prompt.messages]
+
+
+def _usage(chunk: Chunk) -> Chunk:
+    return chunk.get("usage") or {}
+
+
+def _completion_tokens(chunk: Chunk) -> int | None:
+    return _integer(_usage(chunk).get("completion_tokens"))
+
+
+def _integer(value: Any) -> int | None:
+    found: int | None = of_type(int, value)
+    return found
+
+
+def _details(chunk: Chunk) -> int | None:
+    return _integer((_usage(chunk).get("completion_tokens_details") or {}).get("reasoning_tokens"))
+
+
+def _vllm(request: GenerationRequest) -> Body:
+    """vLLM (0.32, ran): needs --reasoning-parser. Budget 0 is the no-think template's business."""
+    budget = request.budget.tokens
+    return {
+        "include_reasoning": True,
+        "return_token_ids": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        "chat_template_kwargs": {"enable_thinking": budget != 0},
+        **({"thinking_token_budget": budget} if budget else {}),
+    }
+
+
+def _sglang(request: GenerationRequest) -> Body:
+    """SGLang (0.5.23, source): needs --reasoning-parser and --enable-strict-thinking."""
+    budget = request.budget.tokens
+    return {
+        "separate_reasoning": True,
+        "stream_reasoning": True,
+        "return_token_ids": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        "chat_template_kwargs": {"enable_thinking": budget != 0},
+        **({"custom_params": {"thinking_budget": budget}} if budget else {}),
+    }
+
+
+def _sglang_thought(chunk: Chunk) -> int | None:
+    """SGLang counts the end marker too."""
+    counted = _integer(_usage(chunk).get("reasoning_tokens"))
+    return None if counted is None else max(0, counted - 1)
+
+
+def _llama_cpp(request: GenerationRequest) -> Body:
+    """llama.cpp's server (ran): needs --jinja. Budget 0 is not enforced after some templates: no-think instead."""
+    budget = request.budget.tokens
+    return {
+        "reasoning_format": "deepseek",
+        "timings_per_token": True,
+        "stream_options": {"include_usage": True},
+        "chat_template_kwargs": {"enable_thinking": budget != 0},
+        **({"thinking_budget_tokens": budget} if budget else {}),
+    }
+
+
+def _predicted(chunk: Chunk) -> int | None:
+    return _integer((chunk.get("timings") or {}).get("predicted_n"))
+
+
+def _effort(request: GenerationRequest) -> Body:
+    """Hosted models with named efforts: the rung's name is asked for, and nothing holds it."""
+    return {
+        "reasoning_effort": "none" if request.budget.tokens == 0 else request.budget.name,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def _nothing(_: Chunk) -> None:
+    return None
+
+
+def _completions_body(
+    model: str, ids: list[int], most: int | None, sampling: Sampling, stop: list[int], banned: list[int]
+) -> Body:
+    """`/v1/completions` of vLLM and SGLang."""
+    return {
+        "model": model,
+        "prompt": ids,
+        "max_tokens": most,
+        "temperature": sampling.temperature,
+        "stop_token_ids": stop,
+        "skip_special_tokens": False,
+        "return_token_ids": True,
+        "stream": True,
+        **({"seed": sampling.seed} if sampling.seed is not None else {}),
+        **({"logit_bias": {str(one): -100 for one in banned}, "ignore_eos": bool(stop)} if banned else {}),
+    }
+
+
+def _completions_piece(chunk: Chunk) -> Piece:
+    for choice in chunk.get("choices") or ():
+        return Piece(
+            of_type(str, choice.get("text")) or "",
+            of_type(list, choice.get("token_ids")) or [],
+            of_type(str, choice.get("finish_reason")),
+        )
+    return Piece("", [], None)
+
+
+async def _encode(engine: Engine, path: str, model: str, text: str) -> list[int]:
+    found = await engine.ask(path, {"model": model, "prompt": text, "add_special_tokens": False})
+    return _ids(found.get("tokens"))
+
+
+async def _vllm_encode(engine: Engine, model: str, text: str) -> list[int]:
+    return await _encode(engine, "/tokenize", model, text)
+
+
+async def _sglang_encode(engine: Engine, model: str, text: str) -> list[int]:
+    return await _encode(engine, "/v1/tokenize", model, text)
+
+
+async def _vllm_render(engine: Engine, model: str, prompt: Prompt, thinking: bool) -> list[int]:
+    template = {"enable_thinking": thinking}
+    body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": template}
+    return _ids((await engine.ask("/tokenize", body)).get("tokens"))
+
+
+async def _sglang_render(engine: Engine, model: str, prompt: Prompt, thinking: bool) -> list[int]:
+    """Its tokenizer API takes no messages: a chat request for one token says what it made of them."""
+    template = {"enable_thinking": thinking}
+    body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": template}
+    found = await engine.ask("/v1/chat/completions", body | {"max_tokens": 1, "return_token_ids": True})
+    return _ids(found["choices"][0].get("prompt_token_ids") or found.get("prompt_token_ids"))
+
+
+async def _llama_cpp_render(engine: Engine, model: str, prompt: Prompt, thinking: bool) -> list[int]:
+    template = {"enable_thinking": thinking}
+    found = await engine.ask("/apply-template", {"messages": messages(prompt), "chat_template_kwargs": template})
+    return await _llama_cpp_encode(engine, model, of_type(str, found["prompt"]))
+
+
+async def _llama_cpp_encode(engine: Engine, _: str, text: str) -> list[int]:
+    return _ids((await engine.ask("/tokenize", {"content": text, "parse_special": True})).get("tokens"))
+
+
+def _llama_cpp_body(
+    _: str, ids: list[int], most: int | None, sampling: Sampling, stop: list[int], banned: list[int]
+) -> Body:
+    """`/completion`. It has no stop ids; whoever reads the stream sees the marker's id and hangs up."""
+    return {
+        "prompt": ids,
+        "n_predict": -1 if most is None else most,
+        "temperature": sampling.temperature,
+        "return_tokens": True,
+        "cache_prompt": True,
+        "stream": True,
+        **({"seed": sampling.seed} if sampling.seed is not None else {}),
+        **({"logit_bias": [[one, False] for one in banned], "ignore_eos": bool(stop)} if banned else {}),
+    }
+
+
+def _llama_cpp_piece(chunk: Chunk) -> Piece:
+    finish = None
+    if chunk.get("stop"):
+        finish = "length" if chunk.get("stop_type") == "limit" else "stop"
+    return Piece(of_type(str, chunk.get("content")) or "", of_type(list, chunk.get("tokens")) or [], finish)
+
+
+def _ids(value: Any) -> list[int]:
+    if not isinstance(value, list) or not all(type(one) is int for one in value):
+        raise TypeError("token ids expected")
+    return value
+
+
+async def _vllm_version(engine: Engine) -> str:
+    return f"vllm-{(await engine.ask('/version')).get('version')}"
+
+
+async def _sglang_version(engine: Engine) -> str:
+    return f"sglang-{(await engine.ask('/get_server_info')).get('version')}"
+
+
+async def _llama_cpp_version(engine: Engine) -> str:
+    return f"llama.cpp-{(await engine.ask('/props')).get('build_info')}"
+
+
+async def _unknown_version(_: Engine) -> str:
+    return "hosted"
+
+
+async def _window(engine: Engine, model: str) -> int | None:
+    listed = (await engine.ask("/v1/models"))["data"]
+    return _integer(next((entry.get("max_model_len") for entry in listed if entry["id"] == model), None))
+
+
+async def _no_window(_: Engine, __: str) -> None:
+    return None
+
+
+_VLLM = Completing("/v1/completions", _vllm_render, _vllm_encode, _window, _completions_body, _completions_piece)
+_SGLANG = Completing("/v1/completions", _sglang_render, _sglang_encode, _window, _completions_body, _completions_piece)
+_LLAMA_CPP = Completing(
+    "/completion", _llama_cpp_render, _llama_cpp_encode, _no_window, _llama_cpp_body, _llama_cpp_piece
+)
+
+DIALECTS: Mapping[str, Dialect] = {
+    "vllm": Dialect(_vllm, _completion_tokens, _details, _VLLM, _vllm_version),
+    "sglang": Dialect(_sglang, _completion_tokens, _sglang_thought, _SGLANG, _sglang_version),
+    "llama_cpp": Dialect(_llama_cpp, _predicted, _nothing, _LLAMA_CPP, _llama_cpp_version),
+    "openai_effort": Dialect(_effort, _nothing, _details, None, _unknown_version),
+}

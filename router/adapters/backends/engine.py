@@ -1,0 +1,122 @@
+"""HTTP to an inference engine: JSON calls and server-sent events, with every failure as a typed error."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+
+from router.errors import BackendError, BackendRefused, BackendUnavailable
+
+T = TypeVar("T")
+
+LONGEST_LINE = 1 << 20
+"""Bytes of one event at most."""
+
+NONSENSE = (aiohttp.ClientError, HttpProcessingError, ValueError, AttributeError, TypeError, LookupError)
+"""What reading an answer raises that is not HTTP, not JSON, or not of the API's shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: to connect, to the first event, between events, for a whole answer, and for a short question."""
+
+    connect: float = 5.0
+    first: float = 120.0
+    idle: float = 30.0
+    total: float = 600.0
+    question: float = 5.0
+
+
+class Engine:
+    """One engine at `{base_url}`. Must be built inside a running event loop."""
+
+    def __init__(self, base_url: str, timeouts: Timeouts, connections: int, api_key: str = "") -> None:
+        self.url = base_url.rstrip("/")
+        self._timeouts = timeouts
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=timeouts.total, sock_connect=timeouts.connect),
+            connector=aiohttp.TCPConnector(limit=connections),
+            read_bufsize=LONGEST_LINE,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON object that a short question is answered with; POST where there is a body. Raises BackendError."""
+        with translated():
+            async with asyncio.timeout(self._timeouts.question), await self._sent(path, body) as response:
+                _check(response, "application/json")
+                found = await response.json()
+        if not isinstance(found, dict):
+            raise BackendError("backend: it answers no JSON object")
+        return found
+
+    async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        """The JSON of each server-sent event up to [DONE]; closing ends the request. Raises BackendError."""
+        with translated():
+            limit = self._timeouts.first
+            async with await _within(limit, self._sent(path, body)) as response:
+                _check(response, "text/event-stream")
+                while line := await _within(limit, response.content.readline()):
+                    data = line.removeprefix(b"data:").strip()
+                    if data == b"[DONE]":
+                        return
+                    if not line.startswith(b"data:"):
+                        continue
+                    chunk = json.loads(data)
+                    if not isinstance(chunk, dict) or "error" in chunk:
+                        raise BackendError("backend: it reports an error within the stream")
+                    yield chunk
+                    limit = self._timeouts.idle
+
+    async def _sent(self, path: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
+        """The response to a GET, or to a POST of a body; tried again where a kept connection had been closed."""
+        method = "GET" if body is None else "POST"
+        try:
+            return await self._session.request(method, self.url + path, json=body)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            return await self._session.request(method, self.url + path, json=body)
+
+
+async def _within(seconds: float, work: Awaitable[T]) -> T:
+    async with asyncio.timeout(seconds):
+        return await work
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Foreign errors as ours; what an engine says in an error is not repeated."""
+    try:
+        yield
+    except aiohttp.ClientConnectionError as error:
+        raise BackendUnavailable(f"backend: {type(error).__name__}") from error
+    except TimeoutError as error:
+        raise BackendError("backend: it took too long") from error
+    except NONSENSE as error:
+        raise BackendError(f"backend: {type(error).__name__}") from error
+
+
+def _check(response: aiohttp.ClientResponse, content_type: str) -> None:
+    if response.status == 429 or response.status >= 500:
+        raise BackendUnavailable(f"backend: HTTP {response.status}")
+    if response.status >= 400:
+        raise BackendRefused(f"backend: it refuses the request with HTTP {response.status}")
+    if response.content_type != content_type:
+        raise BackendError(f"backend: it answers {response.content_type}, not {content_type}")
+
+
+def of_type(kind: type, value: Any) -> Any:
+    """The value, where it is None or of the kind. Raises TypeError."""
+    if value is not None and type(value) is not kind:
+        raise TypeError(f"{kind.__name__} expected")
+    return value

@@ -1,0 +1,181 @@
+"""Budget forcing that works on any engine which completes token ids (s1, arXiv 2501.19393).
+
+Phase 1 thinks for at most the budget and stops at the end marker; then the marker is appended, whatever came before,
+and phase 2 answers. All is done on token ids, so that nothing is tokenised twice and counts are exact. The second
+request finds its prefix in the engine's cache. The end marker must be one token.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from router.adapters.backends.dialects import Completing
+from router.adapters.backends.engine import Engine, translated
+from router.domain import (
+    Completion,
+    ContentDelta,
+    CountSource,
+    Enforcement,
+    FinishReason,
+    GenerationEvent,
+    GenerationRequest,
+    ReasoningDelta,
+)
+from router.errors import BackendError
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """The texts around a thought."""
+
+    start: str = "<think>"
+    end: str = "</think>"
+
+
+@dataclass(slots=True)
+class Thought:
+    """A thought in the making.
+
+    Attributes:
+        prompt: token ids before it.
+        ids: its own.
+        used: tokens that were really drawn for it.
+        natural: it ended by itself.
+    """
+
+    prompt: list[int]
+    ids: list[int]
+    used: int = 0
+    natural: bool = False
+
+
+class TwoPhase:
+    """Thinks, then answers, in two requests."""
+
+    def __init__(self, engine: Engine, model: str, completing: Completing, markers: Markers) -> None:
+        self._engine = engine
+        self._model = model
+        self._completing = completing
+        self._markers = markers
+        self._start: list[int] = []
+        self._end: list[int] = []
+        self._window: int | None = None
+
+    async def ready(self) -> bool:
+        """True when the engine tokenises, and the end of a thought is one token."""
+        try:
+            await self._learn()
+        except BackendError:
+            return False
+        return True
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """Deltas, then the completion. Raises InvalidRequest, BackendError."""
+        await self._learn()
+        thought = Thought(await self.opening(request), [])
+        async with aclosing(self._think(request, thought)) as deltas:
+            async for text in deltas:
+                yield ReasoningDelta(text)
+        thought.used = len(thought.ids)
+        async with aclosing(self.answer(request, thought)) as events:
+            async for event in events:
+                yield event
+
+    async def opening(self, request: GenerationRequest) -> list[int]:
+        """The prompt's ids up to the thought, or behind an empty one where the budget is 0."""
+        await self._learn()
+        thinking = await self._render(request, thinking=True)
+        if request.budget.tokens == 0:
+            bare = await self._render(request, thinking=False)
+            if bare != thinking:
+                return bare
+            return [*self._opened(thinking), *self._end]
+        return self._opened(thinking)
+
+    async def answer(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[GenerationEvent]:
+        """Phase 2: the answer behind a thought that is over, then the completion."""
+        ids = thought.prompt if request.budget.tokens == 0 else [*thought.prompt, *thought.ids, *self._end]
+        banned = self._start if len(self._start) == 1 else []  # the thought is not opened again
+        finish, answered = None, 0
+        most = request.sampling.max_answer_tokens
+        async with aclosing(self._pieces(request, ids, most, [], banned)) as pieces:
+            async for text, drawn, ended in pieces:
+                finish, answered = ended or finish, answered + len(drawn)
+                if text:
+                    yield ContentDelta(text)
+        if finish is None:
+            raise BackendError("backend: the stream ended early")
+        reason = FinishReason.NATURAL if thought.natural else FinishReason.FORCED
+        yield Completion(
+            FinishReason.TRUNCATED if finish == "length" else reason,
+            request.budget,
+            Enforcement.TWO_PHASE,
+            CountSource.ROUTER,
+            prompt_tokens=len(thought.prompt),
+            thinking_tokens=thought.used,
+            answer_tokens=answered,
+        )
+
+    async def _think(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[str]:
+        """The thought's text; its ids and how it ended go into `thought`. Below the floor it can not end."""
+        for upto, banned in ((request.floor, self._end), (request.budget.tokens, [])):
+            most = self._room(request, thought) if upto is None else upto - len(thought.ids)
+            if most is not None and most <= 0:
+                continue
+            async with aclosing(self._segment(request, thought, most, banned)) as texts:
+                async for text in texts:
+                    yield text
+
+    def _room(self, request: GenerationRequest, thought: Thought) -> int | None:
+        """Tokens that a thought without a cap may have, so that the answer still fits."""
+        if self._window is None:
+            return None
+        return self._window - len(thought.prompt) - len(thought.ids) - request.sampling.max_answer_tokens - 1
+
+    async def _segment(
+        self, request: GenerationRequest, thought: Thought, most: int | None, banned: list[int]
+    ) -> AsyncGenerator[str]:
+        behind, end = [*thought.prompt, *thought.ids], self._end[0]
+        async with aclosing(self._pieces(request, behind, most, self._end, banned)) as pieces:
+            async for text, ids, finish in pieces:
+                over = end in ids
+                thought.ids += ids[: ids.index(end)] if over else ids
+                if shown := text.partition(self._markers.end)[0]:
+                    yield shown
+                if over or finish == "stop":
+                    thought.natural = not banned
+                    return
+
+    async def _pieces(
+        self, request: GenerationRequest, ids: list[int], most: int | None, stop: list[int], banned: list[int]
+    ) -> AsyncGenerator[tuple[str, list[int], str | None]]:
+        body = self._completing.body(self._model, ids, most, request.sampling, stop, banned)
+        async with aclosing(self._engine.events(self._completing.path, body)) as chunks:
+            async for chunk in chunks:
+                with translated():
+                    piece = self._completing.piece(chunk)
+                yield piece.text, piece.ids, piece.finish
+
+    async def _render(self, request: GenerationRequest, thinking: bool) -> list[int]:
+        with translated():
+            return await self._completing.render(self._engine, self._model, request.prompt, thinking)
+        raise AssertionError("unreachable")
+
+    def _opened(self, ids: list[int]) -> list[int]:
+        """Behind the start marker, which some templates already end with."""
+        tail = ids[-len(self._start) - 2 :]  # a template may add a line break
+        if any(tail[i : i + len(self._start)] == self._start for i in range(len(tail))):
+            return ids
+        return [*ids, *self._start]
+
+    async def _learn(self) -> None:
+        """The markers' ids, asked for once."""
+        if self._end:
+            return
+        with translated():
+            start = await self._completing.encode(self._engine, self._model, self._markers.start)
+            end = await self._completing.encode(self._engine, self._model, self._markers.end)
+            self._window = await self._completing.window(self._engine, self._model)
+        if len(end) != 1:
+            raise BackendError(f"backend: {self._markers.end} is {len(end)} tokens of this model, and must be one")
+        self._start, self._end = start, end

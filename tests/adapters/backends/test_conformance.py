@@ -1,0 +1,276 @@
+"""The same tests against every adapter and every way to hold a budget; the simulators' traps on and off."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from router import doctor
+from router.adapters.backends.connect import Connection, connect
+from router.adapters.backends.engine import Timeouts
+from router.adapters.backends.pocket import PocketBackend, PocketModel
+from router.adapters.backends.proven import Proven
+from router.domain import (
+    Completion,
+    ContentDelta,
+    CountSource,
+    Enforcement,
+    FinishReason,
+    GenerationRequest,
+    Message,
+    Prompt,
+    ReasoningBudget,
+    ReasoningDelta,
+    Role,
+    Sampling,
+)
+from router.errors import BackendError, BackendUnavailable, InvalidRequest
+from router.ports import Backend
+from tests.simulators import ANSWER, ENGINES, MODEL, THOUGHT, Simulator, simulated
+
+KINDS = tuple(ENGINES)
+WAYS = ("native", "two_phase")
+HASTY = Timeouts(first=1.0, idle=0.5, total=5.0, question=1.0)
+EVERY_WAY = [(kind, way) for kind in KINDS for way in WAYS]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a generation gave."""
+
+    thought: str
+    text: str
+    completion: Completion
+
+
+def request_of(budget: int | None, floor: int = 0, most: int = 64) -> GenerationRequest:
+    prompt = Prompt((Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "2 + 2 =")))
+    return GenerationRequest(prompt, ReasoningBudget(str(budget), budget), floor, Sampling(max_answer_tokens=most))
+
+
+async def run(backend: Backend, request: GenerationRequest) -> Answer:
+    thought = text = ""
+    async with aclosing(backend.stream(request)) as events:
+        async for event in events:
+            match event:
+                case ReasoningDelta(piece):
+                    thought += piece
+                case ContentDelta(piece):
+                    text += piece
+                case Completion():
+                    return Answer(thought, text, event)
+    raise AssertionError("the stream ended without a completion")
+
+
+@asynccontextmanager
+async def backend_of(simulator: Simulator, enforcement: str = "auto", **wishes: Any) -> AsyncIterator[Proven]:
+    """What the router would serve this engine with, not proved yet."""
+    async with AsyncExitStack() as stack:
+        connection = Connection(
+            simulator.kind, simulator.url, MODEL, enforcement=enforcement, timeouts=HASTY, connections=300, **wishes
+        )
+        yield connect(connection, doctor.enforced, stack)
+
+
+@asynccontextmanager
+async def proved(kind: str, enforcement: str = "auto", **faults: Any) -> AsyncIterator[tuple[Simulator, Proven]]:
+    """A running engine and its backend, proved."""
+    async with simulated(kind, **faults) as simulator, backend_of(simulator, enforcement) as backend:
+        await backend.prove()
+        simulator.bodies.clear()
+        yield simulator, backend
+
+
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+@pytest.mark.parametrize("budget", [0, 1, 8, 39, 40, 41, 100, None])
+async def test_budgets_are_held_to_the_token(kind: str, way: str, budget: int | None) -> None:
+    async with proved(kind, way) as (_, backend):
+        answer = await run(backend, request_of(budget))
+    used = THOUGHT if budget is None else min(budget, THOUGHT)
+    assert answer.thought == "".join(f"s{i} " for i in range(used))
+    assert answer.text == "".join(ANSWER)
+    assert answer.completion.thinking_tokens == used
+    assert answer.completion.enforcement is Enforcement(way)
+    assert answer.completion.finish is (
+        FinishReason.NATURAL if budget is None or budget > THOUGHT else answer.completion.finish
+    )
+    assert not answer.completion.budget_violated
+
+
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+@pytest.mark.parametrize("floor", [1, 39, 45, 60])
+async def test_floors_are_held(kind: str, way: str, floor: int) -> None:
+    async with proved(kind, way) as (_, backend):
+        answer = await run(backend, request_of(80, floor))
+    assert answer.completion.thinking_tokens == max(floor, THOUGHT)
+    assert answer.text == "".join(ANSWER)
+
+
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+async def test_several_tokens_a_delta_are_counted_as_such(kind: str, way: str) -> None:
+    async with proved(kind, way, several_tokens_a_delta=True) as (_, backend):
+        for budget in (0, 8, 13, 100):
+            answer = await run(backend, request_of(budget))
+            assert answer.completion.thinking_tokens == min(budget, THOUGHT)
+            assert answer.text == "".join(ANSWER)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("trap", ["ignores_budget", "ignores_zero", "uncounted"])
+async def test_an_engine_that_silently_does_nothing_is_found_and_forced(kind: str, trap: str) -> None:
+    """The canary sees through it, and two phases hold what the engine does not."""
+    async with simulated(kind, **{trap: True}) as simulator, backend_of(simulator) as backend:
+        fingerprint = await backend.prove()
+        assert fingerprint.endswith("/two_phase")
+        for budget in (0, 8, 100):
+            answer = await run(backend, request_of(budget))
+            assert answer.completion.thinking_tokens == min(budget, THOUGHT)
+            assert answer.text == "".join(ANSWER)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("trap", ["ignores_budget", "ignores_zero", "uncounted"])
+async def test_where_nothing_else_is_wanted_it_is_refused_or_told_as_a_hint(kind: str, trap: str) -> None:
+    async with simulated(kind, **{trap: True}) as simulator:
+        async with backend_of(simulator, "native") as backend:
+            with pytest.raises(BackendError, match="no way to hold budgets"):
+                await backend.prove()
+            assert not await backend.ready()
+            with pytest.raises(BackendUnavailable, match="not proved"):
+                await run(backend, request_of(8))
+        async with backend_of(simulator, "native", unenforced=True) as backend:
+            assert (await backend.prove()).endswith("/hint")
+            answer = await run(backend, request_of(8))
+            assert answer.completion.enforcement is Enforcement.HINT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("trap", ["ignores_budget", "reopens"])
+async def test_an_engine_that_stops_enforcing_is_caught_at_run_time(kind: str, trap: str) -> None:
+    """Past budget and slack the request is cancelled, and the answer is had behind the thought as it was allowed."""
+    async with proved(kind, "native") as (simulator, backend):
+        setattr(simulator.faults, trap, True)
+        simulator.pause = 0.002
+        answer = await run(backend, request_of(8))
+        await asyncio.sleep(0.05)
+        assert answer.text == "".join(ANSWER)
+        assert answer.completion.enforcement is Enforcement.TWO_PHASE
+        assert answer.completion.budget_violated
+        assert 8 < (answer.completion.thinking_tokens or 0) < THOUGHT
+        assert simulator.running == 0 and simulator.cancelled == 1
+
+
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+async def test_a_thought_that_is_opened_again_does_not_escape(kind: str, way: str) -> None:
+    async with simulated(kind, reopens=True) as simulator, backend_of(simulator, way, unenforced=True) as backend:
+        await backend.prove()
+        answer = await run(backend, request_of(8))
+        assert answer.text == "".join(ANSWER)
+        assert (answer.completion.thinking_tokens or 0) <= 8 + doctor.SLACK + 5
+
+
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_busy_engine_is_worth_another_try(kind: str, way: str, status: int) -> None:
+    async with proved(kind, way) as (simulator, backend):
+        simulator.faults.status = status
+        with pytest.raises(BackendUnavailable, match=str(status)):
+            await run(backend, request_of(8))
+
+
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+@pytest.mark.parametrize("trap", ["cut_short", "breaks", "hangs", "html"])
+async def test_a_stream_that_goes_wrong_is_a_typed_error(kind: str, way: str, trap: str) -> None:
+    async with proved(kind, way) as (simulator, backend):
+        setattr(simulator.faults, trap, True)
+        with pytest.raises(BackendError):
+            await asyncio.wait_for(run(backend, request_of(8)), 4)
+        await asyncio.sleep(0.05)
+        assert simulator.running == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_marker_of_several_tokens_rules_two_phases_out(kind: str) -> None:
+    async with simulated(kind, many_token_marker=True) as simulator:
+        async with backend_of(simulator, "two_phase") as backend:
+            with pytest.raises(BackendError, match="no way to hold budgets"):
+                await backend.prove()
+        async with backend_of(simulator) as backend:
+            assert (await backend.prove()).endswith("/native")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_engine_that_comes_back_as_another_is_not_served(kind: str) -> None:
+    async with proved(kind) as (simulator, backend):
+        simulator.served = False
+        assert not await backend.ready()
+        simulator.served = True
+        assert await backend.ready()
+        simulator.served = False
+        assert not await backend.ready()
+        simulator.served, simulator.version = True, "2.0"
+        assert not await backend.ready()
+        with pytest.raises(BackendError, match=r"1\.0.*is .*2\.0"):
+            await backend.prove()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_fingerprint_names_engine_version_model_template_and_enforcement(kind: str) -> None:
+    async with simulated(kind) as simulator, backend_of(simulator) as backend:
+        one = await backend.prove()
+        engine, model, template, way = one.split("/")
+        assert (engine.removeprefix("llama.cpp-").split("-")[-1], model, way) == ("1.0", MODEL, "native")
+    async with simulated(kind, ignores_zero=True) as simulator, backend_of(simulator) as backend:
+        assert (await backend.prove()).split("/")[2] != template
+
+
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+async def test_two_hundred_cancelled_streams_leave_nothing_behind(kind: str, way: str) -> None:
+    async with proved(kind, way) as (simulator, backend):
+        simulator.pause = 0.01
+        tasks = [asyncio.create_task(run(backend, request_of(None))) for _ in range(200)]
+        while simulator.running < 100:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        before = asyncio.all_tasks() - set(tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(200):
+            if simulator.running == 0:
+                break
+            await asyncio.sleep(0.01)
+        assert simulator.running == 0
+        left = {task for task in asyncio.all_tasks() - before if not task.done() and task is not asyncio.current_task()}
+        assert not {task for task in left if "router" in repr(task.get_coro())}
+
+
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+async def test_messages_reach_the_template_unchanged(kind: str, way: str) -> None:
+    async with proved(kind, way) as (simulator, backend):
+        await run(backend, request_of(8))
+        sent = [body["messages"] for _, body in simulator.bodies if "messages" in body]
+        assert sent and all(
+            m == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2 ="}] for m in sent
+        )
+
+
+async def test_named_efforts_are_hints() -> None:
+    async with simulated("vllm") as simulator, AsyncExitStack() as stack:
+        backend = connect(Connection("openai_effort", simulator.url, MODEL), doctor.enforced, stack)
+        assert (await backend.prove()) == f"hosted/{MODEL}/hint"
+        request = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("high", None))
+        answer = await run(backend, request)
+        assert simulator.bodies[-1][1]["reasoning_effort"] == "high"
+        assert answer.completion.enforcement is Enforcement.HINT
+        assert answer.completion.count_source is CountSource.ENGINE
+        with pytest.raises(InvalidRequest, match="floor"):
+            await run(backend, request_of(None, floor=3))
+
+
+async def test_the_pocket_reasoner_passes_the_canary(pocket_model: PocketModel) -> None:
+    backend = PocketBackend(pocket_model)
+    assert await doctor.enforced(backend)
+    backend.close()

@@ -1,0 +1,389 @@
+"""Simulators of inference engines, from what was read in their sources or seen of running ones; traps are switches.
+
+One tiny model answers behind all of them: it thinks THOUGHT tokens, ends its thought, answers in four, and stops.
+Every engine enforces a thinking budget in its own words, reports in its own words, and goes wrong in its own ways.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+MODEL = "tiny"
+THOUGHT = 40
+WINDOW = 2048
+EOS, START, END, USER, WAIT = 0, 1, 2, 3, 4
+STEP, WORD, LETTER = 100, 300, 1000
+ANSWER = ("The ", "answer ", "is ", "4.")
+MARKERS = {"<|end|>": EOS, "<think>": START, "</think>": END, "<|user|>": USER, "wait ": WAIT}
+TEXTS = {token: text for text, token in MARKERS.items()}
+
+
+@dataclass
+class Faults:
+    """What an engine gets wrong.
+
+    Attributes:
+        ignores_budget: HTTP 200, and the field has no effect.
+        ignores_zero: the template's switch has no effect.
+        several_tokens_a_delta: events hold five tokens each.
+        reopens: behind its thought the model thinks once more, with a fresh budget.
+        uncounted: neither usage, timings nor token ids are told.
+        cut_short: the stream ends in the middle.
+        status: answered to every generation.
+        breaks: an error within the stream, after a few events.
+        hangs: nothing comes after a few events.
+        html: a page in place of an answer.
+        many_token_marker: the end of a thought is several tokens.
+        empty_answers: generations that end before an answer, so many times.
+    """
+
+    ignores_budget: bool = False
+    ignores_zero: bool = False
+    several_tokens_a_delta: bool = False
+    reopens: bool = False
+    uncounted: bool = False
+    cut_short: bool = False
+    status: int = 0
+    breaks: bool = False
+    hangs: bool = False
+    html: bool = False
+    many_token_marker: bool = False
+    empty_answers: int = 0
+
+
+def encode(text: str) -> list[int]:
+    """Markers are tokens, every other character one of its own."""
+    ids: list[int] = []
+    while text:
+        marker = next((m for m in MARKERS if text.startswith(m)), None)
+        ids.append(LETTER + ord(text[0]) if marker is None else MARKERS[marker])
+        text = text[1 if marker is None else len(marker) :]
+    return ids
+
+
+def decode(token: int) -> str:
+    """The text of a token."""
+    if token in TEXTS:
+        return TEXTS[token]
+    if token >= LETTER:
+        return chr(token - LETTER)
+    return f"s{token - STEP} " if token < WORD else ANSWER[token - WORD]
+
+
+@dataclass
+class Asked:
+    """A generation in the terms of the model."""
+
+    ids: list[int]
+    most: int
+    budget: int | None = None
+    stop: Sequence[int] = ()
+    banned: Sequence[int] = ()
+    ignore_eos: bool = False
+
+
+@dataclass
+class Simulator:
+    """What the engines share; `kind` says in whose words it speaks.
+
+    Attributes:
+        bodies: every request by path, in order.
+        running: generations under way.
+        cancelled: generations whose caller went away.
+        fails: how often a chat request with this last message is answered HTTP 500.
+        leaves_after_a_fault: then the model is not served any more.
+    """
+
+    kind: str
+    faults: Faults = field(default_factory=Faults)
+    bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    version: str = "1.0"
+    running: int = 0
+    cancelled: int = 0
+    served: bool = True
+    pause: float = 0.0
+    fails: dict[str, int] = field(default_factory=dict)
+    leaves_after_a_fault: bool = False
+    url: str = ""
+
+    def render(self, body: dict[str, Any]) -> list[int]:
+        """The chat template."""
+        ids = [token for m in body["messages"] for token in [USER, *encode(f"{m['role']}:{m['content']}")]]
+        thinking = (body.get("chat_template_kwargs") or {}).get("enable_thinking", True)
+        return [*ids, START] if thinking or self.faults.ignores_zero else [*ids, START, END]
+
+    def draw(self, asked: Asked) -> Iterator[tuple[int, bool]]:
+        """Tokens one by one, and whether each is thought; as the engine enforces it."""
+        ids, thought = list(asked.ids), 0
+        for _ in range(asked.most):
+            token, thinking = self._next(ids, asked)
+            armed = asked.budget is not None and not self.faults.ignores_budget
+            if thinking and armed and asked.budget is not None and thought >= asked.budget and token != END:
+                token = END
+            ids.append(token)
+            thought = 0 if token in (START, END) else thought + 1
+            yield token, thinking
+            if token in asked.stop or (token == EOS and not asked.ignore_eos):
+                return
+
+    def _next(self, ids: list[int], asked: Asked) -> tuple[int, bool]:
+        start = len(ids) - 1 - ids[::-1].index(START) if START in ids else -1
+        if start >= 0 and END not in ids[start:]:
+            length = len(ids) - start - 1
+            if length < THOUGHT:
+                return STEP + length, True
+            return (WAIT if END in asked.banned else END), True
+        behind = len(ids) - 1 - ids[::-1].index(END)
+        answered = len(ids) - behind - 1
+        if answered == 0 and self.faults.reopens and ids.count(START) == 1 and START not in asked.banned:
+            return START, False
+        return (WORD + answered if answered < len(ANSWER) else EOS), False
+
+    async def generate(self, request: web.Request, asked: Asked, chunk: Any) -> web.StreamResponse:
+        """Stream a generation; `chunk` words an event: (tokens, thinking, drawn, thought, finish)."""
+        faults = self.faults
+        if faults.status:
+            return web.json_response({"error": "no"}, status=faults.status)
+        said = self.bodies[-1][1].get("messages", [{}])[-1].get("content")
+        if self.fails.get(said, 0) > 0:
+            self.fails[said] -= 1
+            self.served = not self.leaves_after_a_fault
+            return web.json_response({"error": "no"}, status=500)
+        if faults.html:
+            return web.Response(text="<html>Sign in</html>", content_type="text/html")
+        self.running += 1
+        try:
+            return await self._streamed(request, asked, chunk)
+        except (ConnectionError, asyncio.CancelledError):
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+    async def _streamed(self, request: web.Request, asked: Asked, chunk: Any) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        drawn = list(self.draw(asked))
+        if self.faults.empty_answers > 0 and asked.budget is not None:
+            self.faults.empty_answers -= 1
+            drawn = [(token, thinking) for token, thinking in drawn if thinking]
+        at_a_time, thought = 5 if self.faults.several_tokens_a_delta else 1, 0
+        groups = list(_groups(drawn, at_a_time))
+        for number, (tokens, thinking) in enumerate(groups):
+            if number == 3 and self.faults.hangs:
+                await asyncio.sleep(3_600)
+            if number == 3 and self.faults.cut_short:
+                return response
+            if number == 3 and self.faults.breaks:
+                await response.write(b'data: {"error": {"message": "out of memory"}}\n\n')
+                return response
+            thought += len(tokens) - tokens.count(END) if thinking else 0
+            last = number == len(groups) - 1
+            finish = ("stop" if drawn[-1][0] in (EOS, *asked.stop) else "length") if last else None
+            done = sum(len(some) for some, _ in groups[: number + 1])
+            event = json.dumps(chunk(tokens, thinking, done, thought, finish))
+            await response.write(b"data: " + event.encode() + b"\n\n")
+            await asyncio.sleep(self.pause)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    def counted(self, **counts: Any) -> dict[str, Any]:
+        """Counts, where the engine tells any."""
+        return {} if self.faults.uncounted else counts
+
+
+def _groups(drawn: list[tuple[int, bool]], size: int) -> Iterator[tuple[list[int], bool]]:
+    """Runs of tokens of one kind, at most `size` long; the marker goes with the thought that it ends."""
+    run: list[int] = []
+    kind = True
+    for token, thinking in drawn:
+        if run and (thinking != kind or len(run) == size):
+            yield run, kind
+            run = []
+        run.append(token)
+        kind = thinking
+    if run:
+        yield run, kind
+
+
+def _text(tokens: list[int]) -> str:
+    return "".join(decode(token) for token in tokens if token not in (EOS, START, END))
+
+
+def _delta(tokens: list[int], thinking: bool) -> dict[str, str]:
+    text = _text(tokens)
+    return {} if not text else {"reasoning" if thinking else "content": text}
+
+
+def vllm(simulator: Simulator) -> web.Application:
+    """vLLM 0.32: chat with `thinking_token_budget`, completions and tokenisation."""
+
+    def details(drawn: int, thought: int, prompt: int) -> dict[str, Any]:
+        inner = {"reasoning_tokens": thought}
+        counts = {"prompt_tokens": prompt, "completion_tokens": drawn, "completion_tokens_details": inner}
+        return simulator.counted(usage=counts)
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        body = await _body(simulator, request)
+        ids = simulator.render(body)
+        budget = body.get("thinking_token_budget")
+        asked = Asked(ids, body.get("max_tokens", WINDOW - len(ids)), budget)
+
+        def chunk(tokens: list[int], thinking: bool, drawn: int, thought: int, finish: str | None) -> dict[str, Any]:
+            choice = {"delta": _delta(tokens, thinking), "finish_reason": finish, **simulator.counted(token_ids=tokens)}
+            return {"choices": [choice], **details(drawn, thought, len(ids))}
+
+        return await simulator.generate(request, asked, chunk)
+
+    async def tokenize(request: web.Request) -> web.Response:
+        body = await _body(simulator, request)
+        ids = simulator.render(body) if "messages" in body else _marked(simulator, body["prompt"])
+        return web.json_response({"tokens": ids, "count": len(ids), "max_model_len": WINDOW})
+
+    async def version(_: web.Request) -> web.Response:
+        return web.json_response({"version": simulator.version})
+
+    app = _app(simulator, chat)
+    app.router.add_post("/v1/completions", partial(_completions, simulator))
+    app.router.add_post("/tokenize", tokenize)
+    app.router.add_get("/version", version)
+    return app
+
+
+def sglang(simulator: Simulator) -> web.Application:
+    """SGLang 0.5: chat with `custom_params.thinking_budget`; its count holds the end marker."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        body = await _body(simulator, request)
+        ids = simulator.render(body)
+        if not body.get("stream"):
+            return web.json_response({"choices": [{"message": {}, "prompt_token_ids": ids}]})
+        budget = (body.get("custom_params") or {}).get("thinking_budget")
+        asked = Asked(ids, body.get("max_tokens", WINDOW - len(ids)), budget)
+
+        def chunk(tokens: list[int], thinking: bool, drawn: int, thought: int, finish: str | None) -> dict[str, Any]:
+            delta = {name.replace("reasoning", "reasoning_content"): t for name, t in _delta(tokens, thinking).items()}
+            choice = {"delta": delta, "finish_reason": finish, **simulator.counted(token_ids=tokens)}
+            counts = {"prompt_tokens": len(ids), "completion_tokens": drawn, "reasoning_tokens": thought + 1}
+            return {"choices": [choice], **simulator.counted(usage=counts)}
+
+        return await simulator.generate(request, asked, chunk)
+
+    async def tokenize(request: web.Request) -> web.Response:
+        body = await _body(simulator, request)
+        return web.json_response({"tokens": _marked(simulator, body["prompt"])})
+
+    async def info(_: web.Request) -> web.Response:
+        return web.json_response({"version": simulator.version})
+
+    app = _app(simulator, chat)
+    app.router.add_post("/v1/completions", partial(_completions, simulator))
+    app.router.add_post("/v1/tokenize", tokenize)
+    app.router.add_get("/get_server_info", info)
+    return app
+
+
+def llama_cpp(simulator: Simulator) -> web.Application:
+    """llama.cpp's server: chat with `thinking_budget_tokens`, timings in place of usage, no stop ids."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        body = await _body(simulator, request)
+        ids = simulator.render(body)
+        budget = body.get("thinking_budget_tokens")
+        asked = Asked(ids, body.get("max_tokens", WINDOW - len(ids)), budget if isinstance(budget, int) else None)
+
+        def chunk(tokens: list[int], thinking: bool, drawn: int, _: int, finish: str | None) -> dict[str, Any]:
+            delta = {name.replace("reasoning", "reasoning_content"): t for name, t in _delta(tokens, thinking).items()}
+            usage = {"prompt_tokens": len(ids), "completion_tokens": drawn} if finish else None
+            return {
+                "choices": [{"delta": delta, "finish_reason": finish}],
+                **simulator.counted(timings={"predicted_n": drawn - tokens.count(END)}, usage=usage),
+            }
+
+        return await simulator.generate(request, asked, chunk)
+
+    async def completion(request: web.Request) -> web.StreamResponse:
+        body = await _body(simulator, request)
+        most = body["n_predict"] if body["n_predict"] >= 0 else WINDOW - len(body["prompt"])
+        banned = [token for token, _ in body.get("logit_bias", [])]
+        asked = Asked(body["prompt"], most, None, (), banned, body.get("ignore_eos", False))
+
+        def chunk(tokens: list[int], _: bool, __: int, ___: int, finish: str | None) -> dict[str, Any]:
+            kind = {"length": "limit", "stop": "eos"}.get(finish or "", "none")
+            return {"content": _text(tokens), "tokens": tokens, "stop": finish is not None, "stop_type": kind}
+
+        return await simulator.generate(request, asked, chunk)
+
+    async def template(request: web.Request) -> web.Response:
+        ids = simulator.render(await _body(simulator, request))
+        return web.json_response({"prompt": "".join(map(decode, ids))})
+
+    async def tokenize(request: web.Request) -> web.Response:
+        return web.json_response({"tokens": _marked(simulator, (await _body(simulator, request))["content"])})
+
+    async def props(_: web.Request) -> web.Response:
+        return web.json_response({"build_info": simulator.version})
+
+    app = _app(simulator, chat)
+    app.router.add_post("/completion", completion)
+    app.router.add_post("/apply-template", template)
+    app.router.add_post("/tokenize", tokenize)
+    app.router.add_get("/props", props)
+    return app
+
+
+ENGINES = {"vllm": vllm, "sglang": sglang, "llama_cpp": llama_cpp}
+
+
+@asynccontextmanager
+async def simulated(kind: str, **faults: Any) -> AsyncIterator[Simulator]:
+    """A running engine of a kind on a loopback port."""
+    simulator = Simulator(kind, replace(Faults(), **faults))
+    runner = web.AppRunner(ENGINES[kind](simulator), handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    simulator.url = "http://{}:{}".format(*runner.addresses[0][:2])
+    yield simulator
+    await runner.cleanup()
+
+
+def _app(simulator: Simulator, chat: Any) -> web.Application:
+    async def models(_: web.Request) -> web.Response:
+        listed = [{"id": MODEL, "max_model_len": WINDOW}] if simulator.served else []
+        return web.json_response({"object": "list", "data": listed})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    app.router.add_post("/v1/chat/completions", chat)
+    return app
+
+
+async def _body(simulator: Simulator, request: web.Request) -> dict[str, Any]:
+    body: dict[str, Any] = await request.json()
+    simulator.bodies.append((request.path, body))
+    return body
+
+
+def _marked(simulator: Simulator, text: str) -> list[int]:
+    """Markers are one token, unless this model has none for them."""
+    return [LETTER + ord(c) for c in text] if simulator.faults.many_token_marker else encode(text)
+
+
+async def _completions(simulator: Simulator, request: web.Request) -> web.StreamResponse:
+    """`/v1/completions` of vLLM and SGLang."""
+    body = await _body(simulator, request)
+    banned = [int(token) for token in body.get("logit_bias", {})]
+    asked = Asked(
+        body["prompt"], body["max_tokens"], None, body["stop_token_ids"], banned, body.get("ignore_eos", False)
+    )
+
+    def chunk(tokens: list[int], _: bool, __: int, ___: int, finish: str | None) -> dict[str, Any]:
+        return {"choices": [{"text": _text(tokens), "token_ids": tokens, "finish_reason": finish}]}
+
+    return await simulator.generate(request, asked, chunk)
