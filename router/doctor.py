@@ -20,7 +20,13 @@ from router.domain import (
 from router.errors import BackendError, InvalidRequest, RouterError
 from router.ports import Backend
 
-PROBE = Prompt.of("State the final answer to the following arithmetic problem: 57 + 87 - 70 + 15 - 8 + 93 - 21 =")
+PROBES = (
+    Prompt.of("State the final answer to the following arithmetic problem: 57 + 87 - 70 + 15 - 8 + 93 - 21 ="),
+    Prompt.of("Five people sit in a row, Ann at no end, Bob left of Cid, Dan next to Eve. How many ways are there?"),
+    Prompt.of("Write down all prime numbers below 100, one by one, and check each."),
+)
+"""Tried in turn until one makes the model think for longer than SMALL."""
+
 SMALL, LARGE, LONGER = 8, 64, 8
 """Budgets, and by how much a floor lies above the length that a thought has by itself; in tokens."""
 
@@ -71,15 +77,18 @@ async def examine(backend: Backend) -> AsyncIterator[Finding]:
     yield Finding("ready", ready, "yes" if ready else "it does not answer, or does not serve the model")
     if not ready:
         return
-    nothing = await _probe(backend, 0)
+    nothing = await _probe(backend, PROBES[0], 0)
     silent = nothing.completion is not None and not nothing.text and not nothing.tokens
     yield Finding("budget 0", silent, "no thought" if silent else nothing.told())
-    large = await _probe(backend, LARGE)
+    for probe in PROBES:
+        large = await _probe(backend, probe, LARGE)
+        if (large.tokens or 0) > SMALL + SLACK:
+            break
     yield Finding(f"budget {LARGE}", large.tokens is not None and large.tokens <= LARGE + SLACK, large.told())
-    small = await _probe(backend, SMALL)
+    small = await _probe(backend, probe, SMALL)
     yield _bites(small, large)
     floor = min((large.tokens or 0) + LONGER, LARGE)
-    floored = await _probe(backend, LARGE, floor)
+    floored = await _probe(backend, probe, LARGE, floor)
     held = floored.tokens is not None and floor - SLACK <= floored.tokens <= LARGE + SLACK
     yield Finding(f"floor {floor}", held, floored.told(), needed=False)
 
@@ -98,8 +107,8 @@ def _bites(small: _Seen, large: _Seen) -> Finding:
     return Finding(check, small.tokens <= SMALL + SLACK, small.told())
 
 
-async def _probe(backend: Backend, budget: int, floor: int = 0) -> _Seen:
-    request = GenerationRequest(PROBE, ReasoningBudget(str(budget), budget), floor, Sampling(max_answer_tokens=64))
+async def _probe(backend: Backend, prompt: Prompt, budget: int, floor: int = 0) -> _Seen:
+    request = GenerationRequest(prompt, ReasoningBudget(str(budget), budget), floor, Sampling(max_answer_tokens=64))
     try:
         return await _run(backend, request)
     except InvalidRequest as error:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from router import doctor
 from router.adapters.backends.pocket import PocketBackend, PocketModel
-from router.doctor import LARGE, SMALL, Finding
+from router.doctor import LARGE, PROBES, SMALL, Finding
 from router.domain import GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendUnavailable
 from router.ports import Backend
@@ -48,9 +48,9 @@ async def test_a_backend_that_holds_its_budgets_passes(pocket_model: PocketModel
 async def test_every_budget_and_a_floor_are_tried() -> None:
     backend = FakeBackend()
     found = await findings(backend)
-    assert [request.budget.tokens for request in backend.asked] == [0, LARGE, SMALL, LARGE]
+    assert [request.budget.tokens for request in backend.asked] == [0, *[LARGE] * len(PROBES), SMALL, LARGE]
     assert backend.asked[-1].floor > 0
-    assert len(found) == len(backend.asked) + 1
+    assert len(found) == 5
 
 
 async def test_a_budget_that_is_ignored_is_found() -> None:
@@ -91,9 +91,9 @@ async def test_a_backend_that_is_not_ready_is_asked_nothing() -> None:
 
 
 async def test_a_backend_that_fails_is_a_finding_not_a_crash() -> None:
-    found = await findings(FakeBackend([BackendUnavailable("gone")], [BackendError("nonsense")], [completion_of()]))
-    assert [f.seen for f in found[1:3]] == ["gone", "nonsense"]
-    assert not any(f.passed for f in found[1:3])
+    found = await findings(FakeBackend([BackendUnavailable("gone")], [BackendError("nonsense")]))
+    assert [f.seen for f in found[1:]] == ["gone", "nonsense", "nonsense", "nonsense"]
+    assert not any(f.passed for f in found[1:])
 
 
 async def test_a_stream_without_an_end_is_a_finding() -> None:

@@ -17,6 +17,9 @@ T = TypeVar("T")
 LONGEST_LINE = 1 << 20
 """Bytes of one event at most."""
 
+KEEP_SECONDS = 3.0
+"""Idle connections are dropped before vLLM's (uvicorn) and llama.cpp's servers do it, after 5."""
+
 NONSENSE = (aiohttp.ClientError, HttpProcessingError, ValueError, AttributeError, TypeError, LookupError)
 """What reading an answer raises that is not HTTP, not JSON, or not of the API's shape."""
 
@@ -38,16 +41,22 @@ class Engine:
     def __init__(self, base_url: str, timeouts: Timeouts, connections: int, api_key: str = "") -> None:
         self.url = base_url.rstrip("/")
         self._timeouts = timeouts
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=timeouts.total, sock_connect=timeouts.connect),
-            connector=aiohttp.TCPConnector(limit=connections),
-            read_bufsize=LONGEST_LINE,
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
-        )
+
+        def session(**how: Any) -> aiohttp.ClientSession:
+            return aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=timeouts.total, sock_connect=timeouts.connect),
+                connector=aiohttp.TCPConnector(limit=connections, **how),
+                read_bufsize=LONGEST_LINE,
+                headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
+            )
+
+        self._pooled = session(keepalive_timeout=KEEP_SECONDS)
+        self._fresh = session(force_close=True)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._session.close()
+        await self._pooled.close()
+        await self._fresh.close()
 
     async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object that a short question is answered with; POST where there is a body. Raises BackendError."""
@@ -78,14 +87,14 @@ class Engine:
                     limit = self._timeouts.idle
 
     async def _sent(self, path: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
-        """The response to a GET, or to a POST of a body; tried again where a kept connection had been closed."""
+        """The response to a GET, or to a POST of a body; on a fresh connection where a kept one had been closed."""
         method = "GET" if body is None else "POST"
         try:
-            return await self._session.request(method, self.url + path, json=body)
+            return await self._pooled.request(method, self.url + path, json=body)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await self._session.request(method, self.url + path, json=body)
+            return await self._fresh.request(method, self.url + path, json=body)
 
 
 async def _within(seconds: float, work: Awaitable[T]) -> T:
