@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check proto bench quality pocket lock clean
+.PHONY: help setup run test check proto bench quality conformance-vllm conformance-llamacpp pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -16,7 +16,7 @@ export UV_DEFAULT_INDEX := $(PIP_INDEX_URL)
 endif
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.dev ## install what training and testing need, without running anything
 
@@ -47,6 +47,12 @@ bench: $(VENV)/.dev ## calibration, savings and latency, as in benchmarks/README
 
 quality: $(VENV)/.dev ## baselines, certificates on re-splits, label efficiency, public sets: benchmarks/README.md
 	$(BIN)/python -m benchmarks.quality
+
+conformance-vllm: $(VENV)/.dev ## are budgets exact on a real vLLM? sets one up for the CPU in .conformance (3.4 GB)
+	$(BIN)/python -m benchmarks.conformance vllm
+
+conformance-llamacpp: $(VENV)/.dev ## the same on a real llama.cpp server, built in .conformance (10 minutes)
+	$(BIN)/python -m benchmarks.conformance llama_cpp
 
 pocket: $(VENV)/.pocket ## train the pocket reasoner from nothing and export it (hours on two cores)
 	$(BIN)/python -m training.pocket.train

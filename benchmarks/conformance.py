@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.progress import track
 
+from benchmarks import engines
 from benchmarks.__main__ import commit, machine
 from router import doctor
 from router.adapters.backends.connect import Connection, connect
@@ -29,7 +30,7 @@ from training.collect.scorers import SCORERS
 BUDGETS = (0, 8, 16, 64, 256)
 FLOOR = 96
 PROMPTS, LONGEST, AT_ONCE = 60, 64, 4
-MODELS = Path("router/models")
+MODELS, RESULTS = Path("router/models"), Path("benchmarks/results")
 
 
 @dataclass(frozen=True)
@@ -131,17 +132,34 @@ async def run(kind: str, url: str, model: str, markers: Markers) -> list[dict[st
     return found
 
 
+OURS = {
+    "vllm": ("pocket", engines.vllm, Markers()),
+    "llama_cpp": ("smol", engines.llama_cpp, Markers(end="<issue_closed>")),
+}
+"""Engines that are set up and started here: model, how, and the markers that their vocabulary has."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=["vllm", "sglang", "llama_cpp"])
-    parser.add_argument("--url", required=True, help="base URL, without /v1")
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--url", help="base URL without /v1; else vllm and llama_cpp are set up and started here")
+    parser.add_argument("--model", help="model that is served at --url")
     parser.add_argument("--think-start", default="<think>")
     parser.add_argument("--think-end", default="</think>")
     given = parser.parse_args()
-    found = asyncio.run(run(given.kind, given.url, given.model, Markers(given.think_start, given.think_end)))
-    told = {"machine": machine(), "commit": commit(), "engine": given.kind, "ways": found}
-    Path(f"benchmarks/results/conformance_{given.kind}.json").write_text(json.dumps(told, indent=1) + "\n")
+    if given.url:
+        markers = Markers(given.think_start, given.think_end)
+        show(given.kind, asyncio.run(run(given.kind, given.url, given.model, markers)))
+        return
+    model, start, markers = OURS[given.kind]
+    with start() as url:
+        show(given.kind, asyncio.run(run(given.kind, url, model, markers)))
+
+
+def show(kind: str, found: list[dict[str, Any]]) -> None:
+    """Print, and write `results/conformance_KIND.json`."""
+    told = {"machine": machine(), "commit": commit(), "engine": kind, "ways": found}
+    RESULTS.joinpath(f"conformance_{kind}.json").write_text(json.dumps(told, indent=1) + "\n")
     for one in found:
         print(f"\n{one.get('fingerprint', one.get('enforcement'))}: {one.get('refused', '')}")
         for row in one.get("budgets", []):

