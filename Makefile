@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check proto bench quality conformance-vllm conformance-llamacpp pocket lock clean
+.PHONY: help setup run test check proto bench quality forwarding conformance-vllm conformance-llamacpp pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -47,6 +47,9 @@ bench: $(VENV)/.dev ## calibration, savings and latency, as in benchmarks/README
 
 quality: $(VENV)/.dev ## baselines, certificates on re-splits, label efficiency, public sets: benchmarks/README.md
 	$(BIN)/python -m benchmarks.quality
+
+forwarding: $(VENV)/.dev ## CPU of a stream through the router, beside a bare pass-through
+	$(BIN)/python -m benchmarks.forwarding
 
 conformance-vllm: $(VENV)/.dev ## are budgets exact on a real vLLM? sets one up for the CPU in .conformance (3.4 GB)
 	$(BIN)/python -m benchmarks.conformance vllm

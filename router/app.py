@@ -35,7 +35,7 @@ from router.rpc.servicer import BudgetRouterServicer
 from router.settings import Settings
 
 if TYPE_CHECKING:
-    from router.adapters.backends.proven import Proven
+    from router.adapters.backends.replicas import Replica, Replicas
     from router.adapters.redis_cache import RedisCache
     from router.adapters.tiered_cache import TieredCache
 
@@ -104,14 +104,15 @@ async def _examine_backend(settings: Settings, stack: AsyncExitStack) -> list[Fi
     if settings.backend == "pocket":
         backend, _ = await _backend(settings, stack)
         return [finding async for finding in doctor.examine(backend)]
-    proven, findings = _engine(settings, stack), []
-    for way in proven.ways:
-        name = way.enforcement.value
-        findings += [replace(f, check=f"{name}: {f.check}", needed=False) async for f in doctor.examine(way.alone)]
-    try:
-        findings.append(Finding("enforcement", True, await proven.prove()))
-    except BackendError as error:
-        findings.append(Finding("enforcement", False, str(error)))
+    findings = []
+    for replica in _engines(settings, stack):
+        for way in replica.backend.ways:
+            name = way.enforcement.value
+            findings += [replace(f, check=f"{name}: {f.check}", needed=False) async for f in doctor.examine(way.alone)]
+        try:
+            findings.append(Finding(f"enforcement of {replica.name}", True, await replica.backend.prove()))
+        except BackendError as error:
+            findings.append(Finding(f"enforcement of {replica.name}", False, str(error)))
     return findings
 
 
@@ -145,18 +146,20 @@ def _profile(settings: Settings, bundle: artifact.Bundle, backend: Backend, fing
     )
 
 
-async def _backend(settings: Settings, stack: AsyncExitStack) -> "tuple[PocketBackend | Proven, str]":
+async def _backend(settings: Settings, stack: AsyncExitStack) -> "tuple[PocketBackend | Replicas, str]":
     """What answers, proved to hold budgets, and the fingerprint that a bundle must be about. Raises BackendError."""
     if settings.backend == "pocket":
         reasoner = PocketModel.load(settings.pocket_model)
         pocket = PocketBackend(reasoner, settings.pocket_threads)
         stack.callback(pocket.close)
         return pocket, reasoner.fingerprint
-    proven = _engine(settings, stack)
+    from router.adapters.backends.replicas import Replicas
+
+    replicas = Replicas(_engines(settings, stack))
     deadline = time.monotonic() + settings.backend_wait
     while True:
         try:
-            return proven, await proven.prove()
+            return replicas, await replicas.prove()
         except BackendUnavailable as error:
             if time.monotonic() > deadline:
                 raise
@@ -164,9 +167,11 @@ async def _backend(settings: Settings, stack: AsyncExitStack) -> "tuple[PocketBa
             await asyncio.sleep(WAIT_SECONDS)
 
 
-def _engine(settings: Settings, stack: AsyncExitStack) -> "Proven":
+def _engines(settings: Settings, stack: AsyncExitStack) -> "list[Replica]":
+    """Every replica, not proved yet."""
     from router.adapters.backends.connect import Connection, connect
     from router.adapters.backends.engine import Timeouts
+    from router.adapters.backends.replicas import Replica
     from router.adapters.backends.two_phase import Markers
 
     timeouts = Timeouts(
@@ -183,7 +188,8 @@ def _engine(settings: Settings, stack: AsyncExitStack) -> "Proven":
         timeouts,
         settings.max_streams,
     )
-    return connect(connection, doctor.enforced, stack)
+    urls = [url.strip() for url in settings.backend_url.split(",")]
+    return [Replica(url, connect(replace(connection, url=url), doctor.enforced, stack)) for url in urls]
 
 
 def _cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "MemoryCache | TieredCache":

@@ -211,12 +211,19 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What a backend runs: think within floor..budget tokens, then answer."""
+    """What a backend runs: think within floor..budget tokens, then answer.
+
+    Attributes:
+        expected_tokens: thinking tokens forecast, for whoever balances load.
+        session: equal for requests that share a prefix, such as those of a conversation.
+    """
 
     prompt: Prompt
     budget: ReasoningBudget
     floor: int = 0
     sampling: Sampling = field(default_factory=Sampling)
+    expected_tokens: float = 0.0
+    session: str | None = None
 
 
 class Enforcement(Enum):

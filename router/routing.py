@@ -245,7 +245,10 @@ class BudgetRouter:
         allowed = [i for i in self.profile.policy.within_bounds(request.options) if i > decision.choice.index]
         attempts = [decision.choice.index, *allowed[:1]]
         for attempt, index in enumerate(attempts, 1):
-            wanted = GenerationRequest(request.prompt, rungs[index], request.options.floor, sampling)
+            conversation, floor = request.options.conversation_id, request.options.floor
+            session = None if conversation is None else f"{request.tenant}/{conversation}"
+            tokens = _expected_tokens(decision, index)
+            wanted = GenerationRequest(request.prompt, rungs[index], floor, sampling, tokens, session)
             answered = attempt == len(attempts)
             async with aclosing(self._stream(wanted)) as events:
                 async for event in events:
@@ -272,6 +275,12 @@ class BudgetRouter:
                     raise
                 self._observer(Degraded("backend", str(error)))
                 await asyncio.sleep(random.uniform(0, 0.1 * 2**attempt))
+
+
+def _expected_tokens(decision: Decision, index: int) -> float:
+    """Thinking tokens forecast at a rung; its cap where there is no forecast."""
+    forecast = None if decision.score is None else decision.score.tokens[index]
+    return float(decision.ladder.rungs[index].tokens or 0) if forecast is None else forecast.mean
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     backend: Literal["pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
         "pocket", description="what answers: the embedded model or a kind of engine"
     )
-    backend_url: str = Field("", description="base URL of the engine, without /v1")
+    backend_url: str = Field("", description="base URL of the engine, without /v1; several replicas: commas between")
     backend_model: str = Field("", description="model name that the engine serves")
     backend_key: SecretStr = Field(SecretStr(""), description="bearer token that the engine wants")
     backend_enforcement: Literal["auto", "native", "two_phase"] = Field(

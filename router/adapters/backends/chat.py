@@ -4,8 +4,9 @@ Thinking tokens are counted while they stream, as the engine reports them or by 
 budget and a little slack the request is cancelled, and the answer is had in a second phase.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
+from itertools import groupby
 from typing import Any
 
 from router.adapters.backends.dialects import Dialect, messages
@@ -71,11 +72,15 @@ class Chat:
             return
         heard = Heard(self._dialect)
         body = request_body(self._model, self._dialect, request)
-        async with aclosing(self._engine.events("/v1/chat/completions", body)) as chunks:
-            async for chunk in chunks:
-                with translated():
-                    taken = heard.take(chunk)
-                for event in taken:
+        async with aclosing(self._engine.events("/v1/chat/completions", body)) as arriving:
+            async for chunks in arriving:
+                taken: list[GenerationEvent] = []
+                for chunk in chunks:
+                    with translated():
+                        taken += heard.take(chunk)
+                    if self._rescue is not None and heard.over(request.budget.tokens):
+                        break
+                for event in merged(taken):
                     yield event
                 if self._rescue is not None and heard.over(request.budget.tokens):
                     break
@@ -153,6 +158,12 @@ class Heard:
             found = len(self.ids) if drawn is None else drawn
             if found:
                 self.thought, self._counted = found, CountSource.ROUTER
+
+
+def merged(events: list[GenerationEvent]) -> Iterator[GenerationEvent]:
+    """Neighbouring deltas of one kind as one: what arrives together leaves together."""
+    for kind, run in groupby(events, type):
+        yield kind("".join(event.text for event in run if not isinstance(event, Completion)))
 
 
 def _deltas(delta: Mapping[str, Any]) -> list[GenerationEvent]:

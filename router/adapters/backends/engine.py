@@ -13,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from router.errors import BackendError, BackendRefused, BackendUnavailable
 
 T = TypeVar("T")
+Event = dict[str, Any]
 
 LONGEST_LINE = 1 << 20
 """Bytes of one event at most."""
@@ -68,22 +69,26 @@ class Engine:
             raise BackendError("backend: it answers no JSON object")
         return found
 
-    async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """The JSON of each server-sent event up to [DONE]; closing ends the request. Raises BackendError."""
+    async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[list[Event]]:
+        """The JSON of server-sent events up to [DONE], those that arrive together in one list.
+
+        Closing ends the request. Raises BackendError.
+        """
+        limit, rest = self._timeouts.first, b""
         with translated():
-            limit = self._timeouts.first
             async with await _within(limit, self._sent(path, body)) as response:
                 _check(response, "text/event-stream")
-                while line := await _within(limit, response.content.readline()):
-                    data = line.removeprefix(b"data:").strip()
-                    if data == b"[DONE]":
+                while data := await _within(limit, response.content.readany()):
+                    *lines, rest = (rest + data).split(b"\n")
+                    if len(rest) > LONGEST_LINE:
+                        raise BackendError("backend: an event has no end")
+                    events, ending = _parsed(lines)
+                    if events:
+                        yield events
+                    if isinstance(ending, BackendError):
+                        raise ending
+                    if ending:
                         return
-                    if not line.startswith(b"data:"):
-                        continue
-                    chunk = json.loads(data)
-                    if not isinstance(chunk, dict) or "error" in chunk:
-                        raise BackendError("backend: it reports an error within the stream")
-                    yield chunk
                     limit = self._timeouts.idle
 
     async def _sent(self, path: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
@@ -113,6 +118,25 @@ def translated() -> Iterator[None]:
         raise BackendError("backend: it took too long") from error
     except NONSENSE as error:
         raise BackendError(f"backend: {type(error).__name__}") from error
+
+
+def _parsed(lines: list[bytes]) -> tuple[list[Event], bool | BackendError]:
+    """Events in lines, and how they end: not yet, properly, or with an error behind them."""
+    events: list[Event] = []
+    for line in lines:
+        if not line.startswith(b"data:"):
+            continue
+        data = line.removeprefix(b"data:").strip()
+        if data == b"[DONE]":
+            return events, True
+        try:
+            event = json.loads(data)
+        except ValueError as error:
+            return events, BackendError(f"backend: {type(error).__name__}")
+        if not isinstance(event, dict) or "error" in event:
+            return events, BackendError("backend: it reports an error within the stream")
+        events.append(event)
+    return events, False
 
 
 def _check(response: aiohttp.ClientResponse, content_type: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from router.adapters.backends.dialects import Completing
+from router.adapters.backends.dialects import Completing, Piece
 from router.adapters.backends.engine import Engine, translated
 from router.domain import (
     Completion,
@@ -99,9 +99,10 @@ class TwoPhase:
         finish, answered = None, 0
         most = request.sampling.max_answer_tokens
         async with aclosing(self._pieces(request, ids, most, [], banned)) as pieces:
-            async for text, drawn, ended in pieces:
-                finish, answered = ended or finish, answered + len(drawn)
-                if text:
+            async for some in pieces:
+                finish = next((piece.finish for piece in some if piece.finish), finish)
+                answered += sum(len(piece.ids) for piece in some)
+                if text := "".join(piece.text for piece in some):
                     yield ContentDelta(text)
         if finish is None:
             raise BackendError("backend: the stream ended early")
@@ -137,24 +138,29 @@ class TwoPhase:
     ) -> AsyncGenerator[str]:
         behind, end = [*thought.prompt, *thought.ids], self._end[0]
         async with aclosing(self._pieces(request, behind, most, self._end, banned)) as pieces:
-            async for text, ids, finish in pieces:
-                over = end in ids
-                thought.ids += ids[: ids.index(end)] if over else ids
-                if shown := text.partition(self._markers.end)[0]:
+            async for some in pieces:
+                shown, over = "", False
+                for piece in some:
+                    marked = end in piece.ids
+                    thought.ids += piece.ids[: piece.ids.index(end)] if marked else piece.ids
+                    shown += piece.text.partition(self._markers.end)[0]
+                    if over := marked or piece.finish == "stop":
+                        break
+                if shown:
                     yield shown
-                if over or finish == "stop":
+                if over:
                     thought.natural = not banned
                     return
 
     async def _pieces(
         self, request: GenerationRequest, ids: list[int], most: int | None, stop: list[int], banned: list[int]
-    ) -> AsyncGenerator[tuple[str, list[int], str | None]]:
+    ) -> AsyncGenerator[list[Piece]]:
         body = self._completing.body(self._model, ids, most, request.sampling, stop, banned)
-        async with aclosing(self._engine.events(self._completing.path, body)) as chunks:
-            async for chunk in chunks:
+        async with aclosing(self._engine.events(self._completing.path, body)) as arriving:
+            async for chunks in arriving:
                 with translated():
-                    piece = self._completing.piece(chunk)
-                yield piece.text, piece.ids, piece.finish
+                    pieces = [self._completing.piece(chunk) for chunk in chunks]
+                yield pieces
 
     async def _render(self, request: GenerationRequest, thinking: bool) -> list[int]:
         with translated():

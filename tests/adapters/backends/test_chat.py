@@ -124,7 +124,9 @@ async def test_thinking_then_the_answer_then_the_completion(backend: Chat) -> No
     *events, _ = await run(backend)
     thinking = [event.text for event in events if isinstance(event, ReasoningDelta)]
     assert "".join(thinking) == "".join(THOUGHT[:16])
-    assert events[len(thinking) :] == [ContentDelta(text) for text in ANSWER]
+    content = [event.text for event in events if isinstance(event, ContentDelta)]
+    assert "".join(content) == "".join(ANSWER)
+    assert events == [*map(ReasoningDelta, thinking), *map(ContentDelta, content)]
 
 
 @pytest.mark.parametrize(
@@ -206,6 +208,12 @@ async def test_a_floor_is_refused_before_anything_is_sent(engine: Engine, backen
 async def test_the_older_name_of_thinking_is_understood(engine: Engine, backend: Chat) -> None:
     engine.handler = sends(delta(reasoning_content="so"), *GOOD[1:])
     assert (await run(backend))[0] == ReasoningDelta("so")
+
+
+async def test_what_arrives_together_leaves_together(engine: Engine, backend: Chat) -> None:
+    together = b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in (GOOD[0], *[GOOD[1]] * 5, *GOOD[2:4]))
+    engine.handler = sends(together, DONE)
+    assert (await run(backend))[:2] == [ReasoningDelta("so"), ContentDelta("44444")]
 
 
 async def test_comments_and_other_lines_are_skipped(engine: Engine, backend: Chat) -> None:

@@ -1,0 +1,179 @@
+"""`make forwarding`: what a stream costs in the router, beside a bare pass-through of the same stream in the same run.
+
+Three processes: a simulated engine, the router in front of it, and an aiohttp server that copies bytes. CPU is the
+process's own, from /proc; streams have 46 events, which come as fast as they are read.
+"""
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import grpc
+from aiohttp import web
+
+from benchmarks.__main__ import commit, machine
+from router._gen import budget_router_pb2 as pb
+from router._gen import budget_router_pb2_grpc as pb_grpc
+from tests.conftest import free_port
+from tests.simulators import ENGINES, MODEL, Simulator
+
+STREAMS, AT_ONCE, ROUNDS = 300, 8, 5
+TICKS = os.sysconf("SC_CLK_TCK")
+BODY = {"model": MODEL, "messages": [{"role": "user", "content": "2 + 2 ="}], "stream": True, "max_tokens": 1000}
+RESULTS = Path("benchmarks/results/forwarding.json")
+
+
+def engine(port: int) -> None:
+    """The simulated vLLM."""
+    web.run_app(ENGINES["vllm"](Simulator("vllm")), host="127.0.0.1", port=port, print=None)
+
+
+def bare(port: int, url: str) -> None:
+    """Copies bytes."""
+
+    session = web.AppKey("session", aiohttp.ClientSession)
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        body = await request.read()
+        headers = {"Content-Type": "application/json"}
+        async with request.app[session].post(url + request.path, data=body, headers=headers) as given:
+            await answer.prepare(request)
+            async for chunk in given.content.iter_any():
+                await answer.write(chunk)
+        return answer
+
+    async def start(app: web.Application) -> AsyncIterator[None]:
+        app[session] = aiohttp.ClientSession()
+        yield
+        await app[session].close()
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    app.cleanup_ctx.append(start)
+    web.run_app(app, host="127.0.0.1", port=port, print=None)
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+async def many(one: Callable[[], Awaitable[float]]) -> list[float]:
+    """STREAMS streams, AT_ONCE at once; seconds to the first event of each."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def gated() -> float:
+        async with gate:
+            return await one()
+
+    return await asyncio.gather(*(gated() for _ in range(STREAMS)))
+
+
+async def through_grpc(stub: pb_grpc.BudgetRouterServiceStub) -> float:
+    """One stream through the router: seconds to the first delta."""
+    started, first = time.perf_counter(), 0.0
+    request = pb.GenerateRequest(messages=[pb.Message(role=pb.ROLE_USER, content="2 + 2 =")])
+    request.options.rung = "256"
+    async for event in stub.Generate(request):
+        if not first and event.WhichOneof("event") in ("reasoning", "content"):
+            first = time.perf_counter() - started
+    return first
+
+
+async def through_bytes(session: aiohttp.ClientSession, url: str) -> float:
+    """One stream through the pass-through: seconds to the first event."""
+    started, first = time.perf_counter(), 0.0
+    async with session.post(f"{url}/v1/chat/completions", json=BODY) as response:
+        async for _ in response.content:
+            first = first or time.perf_counter() - started
+    return first
+
+
+@asynccontextmanager
+async def started(*command: str, **environment: str) -> AsyncIterator[int]:
+    """A child process's pid; stopped by it."""
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *command, env=os.environ | environment, stdout=quiet, stderr=quiet
+    )
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def until_up(url: str) -> None:
+    """Wait for a port to accept."""
+    for _ in range(200):
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
+            writer.close()
+            return
+        await asyncio.sleep(0.1)
+    raise SystemExit(f"{url} does not come up")
+
+
+async def measure() -> dict[str, float]:
+    """Milliseconds of CPU per stream in both, interleaved round by round, and of the first event."""
+    upstream, passing, routing = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
+    port = {url: url.rsplit(":", 1)[1] for url in (upstream, passing, routing)}
+    ours = {"BACKEND": "vllm", "BACKEND_URL": upstream, "BACKEND_MODEL": MODEL, "LISTEN": f"127.0.0.1:{port[routing]}"}
+    settings = {f"BUDGET_ROUTER_{name}": value for name, value in ours.items()}
+    async with (
+        started("benchmarks.forwarding", "engine", port[upstream]),
+        started("benchmarks.forwarding", "bare", port[passing], upstream) as bare_pid,
+    ):
+        await until_up(upstream)
+        async with (
+            started("router", "serve", **settings) as router_pid,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port[routing]}") as channel,
+            aiohttp.ClientSession() as session,
+        ):
+            await until_up(passing)
+            await until_up(routing)
+            stub = pb_grpc.BudgetRouterServiceStub(channel)
+            found: dict[str, list[float]] = {"router": [], "bare": [], "router_first": [], "bare_first": []}
+            for _ in range(ROUNDS + 1):
+                for name, pid, one in (
+                    ("router", router_pid, lambda: through_grpc(stub)),
+                    ("bare", bare_pid, lambda: through_bytes(session, passing)),
+                ):
+                    before = cpu(pid)
+                    firsts = await many(one)
+                    found[name].append(1000 * (cpu(pid) - before) / STREAMS)
+                    found[f"{name}_first"].append(1000 * statistics.median(firsts))
+    return {f"{name}_ms": round(statistics.median(values[1:]), 2) for name, values in found.items()}
+
+
+def main() -> None:
+    match sys.argv[1:]:
+        case ["engine", port]:
+            engine(int(port))
+        case ["bare", port, url]:
+            bare(int(port), url)
+        case _:
+            report()
+
+
+def report() -> None:
+    """Measure, print and write."""
+    figures = asyncio.run(measure())
+    figures["ratio"] = round(figures["router_ms"] / figures["bare_ms"], 2)
+    RESULTS.write_text(json.dumps({"machine": machine(), "commit": commit(), **figures}, indent=1) + "\n")
+    print(f"CPU per stream of 46 events: router {figures['router_ms']} ms, pass-through {figures['bare_ms']} ms,")
+    print(f"ratio {figures['ratio']}; first event {figures['router_first_ms']} against {figures['bare_first_ms']} ms")
+    print(f"({AT_ONCE} streams at once, {ROUNDS} rounds of {STREAMS}; {machine()}, commit {commit()})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Several engines that serve the same model, behind one port.
+
+Of two replicas drawn at random the one with fewer predicted tokens in flight is taken (power of two choices,
+Mitzenmacher 2001); a conversation stays with its replica, whose prefix cache knows it. A replica that fails a few times
+in a row is left out for a while, then tried with one request at a time.
+"""
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from router.adapters.backends.proven import Proven
+from router.domain import Enforcement, GenerationEvent, GenerationRequest
+from router.errors import BackendError, BackendRefused, BackendUnavailable
+
+FAILURES = 3
+"""In a row; after these a replica is left out."""
+
+AWAY_SECONDS, LONGEST_AWAY = 5.0, 300.0
+"""First time and longest time that it is left out; doubled each time it fails again."""
+
+
+@dataclass(eq=False)
+class Replica:
+    """One engine, and how it has done lately.
+
+    Attributes:
+        tokens: predicted tokens in flight.
+        streams: requests in flight.
+        failures: in a row.
+        until: time before which it is left out.
+    """
+
+    name: str
+    backend: Proven
+    tokens: float = 0.0
+    streams: int = 0
+    failures: int = 0
+    until: float = 0.0
+
+    def open(self, now: float) -> bool:
+        """May it be asked? After its time away, by one request at a time."""
+        return self.failures < FAILURES or (now >= self.until and self.streams == 0)
+
+    def failed(self, now: float) -> None:
+        """Count a failure."""
+        self.failures += 1
+        away = AWAY_SECONDS * 2.0 ** max(0, self.failures - FAILURES)
+        self.until = now + min(away, LONGEST_AWAY)
+
+
+class Replicas:
+    """Spreads requests over replicas of one model."""
+
+    def __init__(self, replicas: Sequence[Replica], clock: Callable[[], float] = time.monotonic) -> None:
+        self._replicas = list(replicas)
+        self._clock = clock
+        self._random = random.Random()
+
+    @property
+    def enforcement(self) -> Enforcement:
+        """How budgets are held, by all of them."""
+        return self._replicas[0].backend.enforcement
+
+    async def prove(self) -> str:
+        """Run every canary; returns the one fingerprint. Raises BackendUnavailable, BackendError."""
+        fingerprints = {replica.name: await replica.backend.prove() for replica in self._replicas}
+        if len(set(fingerprints.values())) > 1:
+            told = ", ".join(f"{name} is {fingerprint}" for name, fingerprint in fingerprints.items())
+            raise BackendError(f"backend: replicas differ: {told}")
+        return next(iter(fingerprints.values()))
+
+    async def ready(self) -> bool:
+        """True when one of them is; those that do not answer are left out until they do."""
+        ready = await asyncio.gather(*(replica.backend.ready() for replica in self._replicas))
+        for replica, is_ready in zip(self._replicas, ready, strict=True):
+            if not is_ready:
+                replica.failures = max(replica.failures, FAILURES)
+                replica.until = self._clock() + AWAY_SECONDS
+        return any(ready)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """As the chosen replica streams. Raises InvalidRequest, BackendError."""
+        replica = self._chosen(request)
+        replica.tokens += request.expected_tokens
+        replica.streams += 1
+        try:
+            async with aclosing(replica.backend.stream(request)) as events:
+                async for event in events:
+                    replica.failures = 0
+                    yield event
+        except BackendRefused:  # the request's fault
+            raise
+        except BackendError:
+            replica.failed(self._clock())
+            raise
+        finally:
+            replica.tokens -= request.expected_tokens
+            replica.streams -= 1
+
+    def _chosen(self, request: GenerationRequest) -> Replica:
+        now = self._clock()
+        able = [replica for replica in self._replicas if replica.open(now)]
+        if not able:
+            raise BackendUnavailable("backend: no replica is available")
+        if request.session is not None:
+            return max(able, key=lambda replica: _affinity(request.session, replica.name))
+        drawn = self._random.sample(able, min(2, len(able)))
+        return min(drawn, key=lambda replica: (replica.failures, replica.tokens, replica.streams))
+
+
+def _affinity(session: str | None, name: str) -> bytes:
+    """Rendezvous hashing (Thaler & Ravishankar 1998): when a replica goes, only its own sessions move."""
+    return hashlib.sha256(f"{session}\0{name}".encode()).digest()

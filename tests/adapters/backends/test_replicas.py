@@ -1,0 +1,187 @@
+"""Several replicas: spread, affinity, and what becomes of those that fail."""
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack, aclosing
+
+import pytest
+
+from router import doctor
+from router.adapters.backends.connect import Connection, connect
+from router.adapters.backends.engine import Timeouts
+from router.adapters.backends.proven import Proven, Way
+from router.adapters.backends.replicas import AWAY_SECONDS, FAILURES, Replica, Replicas
+from router.domain import Completion, Enforcement, GenerationRequest, Prompt, ReasoningBudget, Sampling
+from router.errors import BackendError, BackendRefused, BackendUnavailable
+from router.ports import Backend
+from tests.fakes import UNAVAILABLE, FakeBackend, router_of
+from tests.fakes import request_of as route_request
+from tests.simulators import MODEL, simulated
+
+
+class Clock:
+    """Time that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def proven(backend: FakeBackend, identity: str = "same") -> Proven:
+    async def alive() -> bool:
+        return backend.is_ready
+
+    async def who() -> str:
+        return identity
+
+    async def canary(_: Backend) -> bool:
+        return True
+
+    made = Proven([Way(Enforcement.NATIVE, backend, backend)], None, alive, who, canary)
+    await made.prove()
+    return made
+
+
+async def replicas_of(*backends: FakeBackend, clock: Clock | None = None) -> Replicas:
+    members = [Replica(f"r{i}", await proven(backend)) for i, backend in enumerate(backends)]
+    return Replicas(members, clock or Clock())
+
+
+def request_of(session: str | None = None, tokens: float = 10.0) -> GenerationRequest:
+    budget = ReasoningBudget("64", 64)
+    return GenerationRequest(Prompt.of("2 + 2 ="), budget, 0, Sampling(), expected_tokens=tokens, session=session)
+
+
+async def run(backend: Backend, request: GenerationRequest) -> None:
+    async with aclosing(backend.stream(request)) as events:
+        async for _ in events:
+            pass
+
+
+async def test_the_replica_with_fewer_predicted_tokens_is_taken() -> None:
+    busy, idle = FakeBackend(delay=0.01), FakeBackend()
+    replicas = await replicas_of(busy, idle)
+    replicas._replicas[0].tokens = 1_000
+    for _ in range(20):
+        await run(replicas, request_of())
+    assert (len(busy.asked), len(idle.asked)) == (0, 20)
+
+
+async def test_work_is_spread_about_evenly() -> None:
+    backends = [FakeBackend(delay=0.002) for _ in range(4)]
+    replicas = await replicas_of(*backends)
+    await asyncio.gather(*(run(replicas, request_of()) for _ in range(200)))
+    counts = [len(backend.asked) for backend in backends]
+    assert sum(counts) == 200 and min(counts) > 35, counts
+    assert all((r.tokens, r.streams) == (0, 0) for r in replicas._replicas)
+
+
+async def test_a_conversation_stays_and_only_those_of_a_lost_replica_move() -> None:
+    clock, backends = Clock(), [FakeBackend() for _ in range(3)]
+    replicas = await replicas_of(*backends, clock=clock)
+    first = {f"s{i}": replicas._chosen(request_of(f"s{i}")).name for i in range(60)}
+    assert all(replicas._chosen(request_of(session)).name == name for session, name in first.items())
+    assert min(Counter(first.values()).values()) > 8
+    for _ in range(FAILURES):
+        replicas._replicas[0].failed(clock.now)
+    moved = {session: replicas._chosen(request_of(session)).name for session in first}
+    assert {session for session in first if moved[session] != first[session]} == {
+        session for session, name in first.items() if name == "r0"
+    }
+
+
+async def test_a_replica_that_fails_is_left_out_then_tried_with_one_request() -> None:
+    clock, bad, good = Clock(), FakeBackend([UNAVAILABLE]), FakeBackend(delay=0.01)
+    replicas = await replicas_of(bad, good, clock=clock)
+    for _ in range(40):
+        try:
+            await run(replicas, request_of())
+        except BackendUnavailable:
+            continue
+    assert 1 <= len(bad.asked) <= FAILURES
+    replicas._replicas[0].failures, replicas._replicas[0].until = FAILURES, clock.now + AWAY_SECONDS
+    before = len(bad.asked)
+    clock.now += AWAY_SECONDS
+    assert replicas._replicas[0].open(clock.now)
+    with pytest.raises(BackendUnavailable):
+        await run(Replicas([replicas._replicas[0]], clock), request_of())
+    assert len(bad.asked) == before + 1
+    assert not replicas._replicas[0].open(clock.now + AWAY_SECONDS), "it stays away for longer"
+    assert replicas._replicas[0].open(clock.now + 2 * AWAY_SECONDS)
+
+
+async def test_a_replica_that_answers_again_is_whole_again() -> None:
+    clock, backend = Clock(), FakeBackend()
+    replicas = await replicas_of(backend, clock=clock)
+    replicas._replicas[0].failures = FAILURES
+    clock.now += AWAY_SECONDS
+    await run(replicas, request_of())
+    assert replicas._replicas[0].failures == 0
+
+
+async def test_while_it_is_tried_nobody_else_asks_it() -> None:
+    clock, backend = Clock(), FakeBackend()
+    replicas = await replicas_of(backend, clock=clock)
+    replicas._replicas[0].failures = FAILURES
+    async with aclosing(replicas.stream(request_of())) as events:
+        replicas._replicas[0].streams = 1
+        with pytest.raises(BackendUnavailable, match="no replica"):
+            await run(replicas, request_of())
+        replicas._replicas[0].streams = 0
+        await anext(events)
+
+
+async def test_a_router_goes_on_with_the_other_replica() -> None:
+    bad, good = FakeBackend([UNAVAILABLE]), FakeBackend()
+    replicas = await replicas_of(bad, good)
+    for _ in range(20):
+        events = [event async for event in router_of(backend=replicas).generate(route_request(), Sampling())]
+        assert isinstance(events[-1], Completion)
+
+
+async def test_one_ready_replica_is_enough_and_the_rest_are_left_out() -> None:
+    up, down = FakeBackend(), FakeBackend()
+    replicas = await replicas_of(up, down)
+    down.is_ready = False
+    assert await replicas.ready()
+    for _ in range(10):
+        await run(replicas, request_of())
+    assert (len(up.asked), len(down.asked)) == (10, 0)
+    up.is_ready = False
+    assert not await replicas.ready()
+
+
+async def test_a_request_that_is_refused_is_not_the_replicas_fault() -> None:
+    replicas = await replicas_of(FakeBackend([BackendRefused("no")]))
+    for _ in range(2 * FAILURES):
+        with pytest.raises(BackendRefused):
+            await run(replicas, request_of())
+    assert replicas._replicas[0].failures == 0
+
+
+async def test_replicas_that_differ_are_refused() -> None:
+    members = [Replica("a", await proven(FakeBackend(), "one")), Replica("b", await proven(FakeBackend(), "two"))]
+    with pytest.raises(BackendError, match="replicas differ: a is one/native, b is two/native"):
+        await Replicas(members).prove()
+
+
+async def test_a_killed_engine_is_survived() -> None:
+    """Two real servers, one goes away in the middle: every generation after it is answered."""
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(simulated("vllm"))
+        async with simulated("vllm") as doomed:
+            hasty = Timeouts(first=1, idle=1, total=5, question=1)
+            members = [
+                Replica(one.url, connect(Connection("vllm", one.url, MODEL, timeouts=hasty), doctor.enforced, stack))
+                for one in (doomed, other)
+            ]
+            replicas = Replicas(members)
+            await replicas.prove()
+            router = router_of(backend=replicas)
+            for _ in range(5):
+                assert [event async for event in router.generate(route_request(), Sampling())]
+        for _ in range(20):
+            events = [event async for event in router.generate(route_request(), Sampling())]
+            assert isinstance(events[-1], Completion)
