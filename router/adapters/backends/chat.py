@@ -63,10 +63,13 @@ class Chat:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas as they come, then the completion. Raises InvalidRequest, BackendError."""
+        rescue = self._rescue if self._rescue is not None and await self._rescue.ready() else None
+        if rescue is not None:
+            rescue.check(request)
         if request.floor > 0:
-            if self._rescue is None:
+            if rescue is None:
                 raise InvalidRequest("options.min_thinking_tokens", "this backend can not hold a floor")
-            async with aclosing(self._rescue.stream(request)) as held:
+            async with aclosing(rescue.stream(request)) as held:
                 async for event in held:
                     yield event
             return
@@ -78,11 +81,11 @@ class Chat:
                 for chunk in chunks:
                     with translated():
                         taken += heard.take(chunk)
-                    if self._rescue is not None and heard.over(request.budget.tokens):
+                    if rescue is not None and heard.over(request.budget.tokens):
                         break
                 for event in merged(taken):
                     yield event
-                if self._rescue is not None and heard.over(request.budget.tokens):
+                if rescue is not None and heard.over(request.budget.tokens):
                     break
             else:
                 with translated():
@@ -90,8 +93,10 @@ class Chat:
                 yield completion
                 return
         # The request above is cancelled. The answer goes on behind the thought as far as it was allowed.
-        thought = Thought(await self._rescue.opening(request), heard.ids[: request.budget.tokens], heard.thought or 0)
-        async with aclosing(self._rescue.answer(request, thought)) as answer:
+        assert rescue is not None
+        ids = heard.ids or await rescue.encode(heard.text)
+        thought = Thought(await rescue.opening(request), ids[: request.budget.tokens], heard.thought or 0)
+        async with aclosing(rescue.answer(request, thought)) as answer:
             async for event in answer:
                 yield event
 
@@ -102,6 +107,7 @@ class Heard:
     Attributes:
         thought: thinking tokens so far; None where nobody says.
         ids: token ids drawn while thinking, where the engine tells them.
+        text: the thought.
     """
 
     def __init__(self, dialect: Dialect) -> None:
@@ -112,6 +118,7 @@ class Heard:
         self._thinking = True
         self.thought: int | None = None
         self.ids: list[int] = []
+        self.text = ""
 
     def take(self, chunk: Mapping[str, Any]) -> list[GenerationEvent]:
         """The events in a chunk. Raises TypeError and its like where it is not of the API's shape."""
@@ -120,7 +127,8 @@ class Heard:
         for choice in chunk.get("choices") or ():
             self._finish = choice.get("finish_reason") or self._finish
             events += _deltas(choice.get("delta") or {})
-            if any(isinstance(event, ReasoningDelta) for event in events):
+            if text := "".join(event.text for event in events if isinstance(event, ReasoningDelta)):
+                self.text += text
                 self.ids += of_type(list, choice.get("token_ids")) or []
         self._count(chunk, any(isinstance(event, ReasoningDelta) for event in events))
         return events

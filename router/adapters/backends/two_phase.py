@@ -21,7 +21,7 @@ from router.domain import (
     GenerationRequest,
     ReasoningDelta,
 )
-from router.errors import BackendError
+from router.errors import BackendError, InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class TwoPhase:
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas, then the completion. Raises InvalidRequest, BackendError."""
         await self._learn()
+        self.check(request)
         thought = Thought(await self.opening(request), [])
         async with aclosing(self._think(request, thought)) as deltas:
             async for text in deltas:
@@ -80,6 +81,13 @@ class TwoPhase:
         async with aclosing(self.answer(request, thought)) as events:
             async for event in events:
                 yield event
+
+    def check(self, request: GenerationRequest) -> None:
+        """Raises InvalidRequest where budget and answer can not fit the model's window."""
+        wanted = (request.budget.tokens or 0) + request.sampling.max_answer_tokens
+        if self._window is not None and wanted >= self._window:
+            told = f"budget and answer, {wanted} tokens, exceed the model's window of {self._window}"
+            raise InvalidRequest("sampling.max_answer_tokens", told)
 
     async def opening(self, request: GenerationRequest) -> list[int]:
         """The prompt's ids up to the thought, or behind an empty one where the budget is 0."""
@@ -91,6 +99,12 @@ class TwoPhase:
                 return bare
             return [*self._opened(thinking), *self._end]
         return self._opened(thinking)
+
+    async def encode(self, text: str) -> list[int]:
+        """A text as token ids. Raises BackendError."""
+        with translated():
+            return await self._completing.encode(self._engine, self._model, text)
+        raise AssertionError("unreachable")
 
     async def answer(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[GenerationEvent]:
         """Phase 2: the answer behind a thought that is over, then the completion."""

@@ -29,7 +29,7 @@ from router.domain import (
 )
 from router.errors import BackendError, BackendUnavailable, InvalidRequest
 from router.ports import Backend
-from tests.simulators import ANSWER, ENGINES, MODEL, THOUGHT, Simulator, simulated
+from tests.simulators import ANSWER, ENGINES, MODEL, THOUGHT, WINDOW, Simulator, simulated
 
 KINDS = tuple(ENGINES)
 WAYS = ("native", "two_phase")
@@ -200,6 +200,18 @@ async def test_a_marker_of_several_tokens_rules_two_phases_out(kind: str) -> Non
                 await backend.prove()
         async with backend_of(simulator) as backend:
             assert (await backend.prove()).endswith("/native")
+            with pytest.raises(InvalidRequest, match="min_thinking_tokens"):
+                await run(backend, request_of(64, floor=8))
+            simulator.faults.ignores_budget = True
+            answer = await run(backend, request_of(8))
+            assert answer.completion.budget_violated, "nothing can cut it, but it is told"
+
+
+@pytest.mark.parametrize(("kind", "way"), [(kind, way) for kind, way in EVERY_WAY if kind != "llama_cpp"])
+async def test_a_budget_above_the_window_is_refused_by_name(kind: str, way: str) -> None:
+    async with proved(kind, way) as (_, backend):
+        with pytest.raises(InvalidRequest, match=f"max_answer_tokens.*window of {WINDOW}"):
+            await run(backend, request_of(WINDOW))
 
 
 @pytest.mark.parametrize("kind", KINDS)
