@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from router.domain import (
+    SLACK,
     Completion,
     CountSource,
     GenerationRequest,
@@ -29,9 +30,6 @@ PROBES = (
 
 SMALL, LARGE, LONGER = 8, 64, 8
 """Budgets, and by how much a floor lies above the length that a thought has by itself; in tokens."""
-
-SLACK = 2
-"""Tokens that engines may differ by in what they count as thinking."""
 
 
 @dataclass(frozen=True)

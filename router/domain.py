@@ -199,6 +199,9 @@ class Decision:
 
 DEFAULT_ANSWER_TOKENS = 1024
 
+SLACK = 2
+"""Tokens that engines may differ by in what they count as thinking."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

@@ -13,6 +13,7 @@ from router.adapters.backends.dialects import Dialect, messages
 from router.adapters.backends.engine import NONSENSE, Engine, of_type, translated
 from router.adapters.backends.two_phase import Thought, TwoPhase
 from router.domain import (
+    SLACK,
     Completion,
     ContentDelta,
     CountSource,
@@ -23,9 +24,6 @@ from router.domain import (
     ReasoningDelta,
 )
 from router.errors import BackendError, InvalidRequest
-
-SLACK = 2
-"""Tokens that engines may differ by in what they count as thinking."""
 
 
 def request_body(model: str, dialect: Dialect, request: GenerationRequest) -> dict[str, Any]:
@@ -78,14 +76,15 @@ class Chat:
         async with aclosing(self._engine.events("/v1/chat/completions", body)) as arriving:
             async for chunks in arriving:
                 taken: list[GenerationEvent] = []
+                over = False
                 for chunk in chunks:
                     with translated():
                         taken += heard.take(chunk)
-                    if rescue is not None and heard.over(request.budget.tokens):
+                    if over := rescue is not None and heard.over(request.budget.tokens):
                         break
                 for event in merged(taken):
                     yield event
-                if rescue is not None and heard.over(request.budget.tokens):
+                if over:
                     break
             else:
                 with translated():

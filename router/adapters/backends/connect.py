@@ -58,11 +58,10 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Pr
 def _identity(engine: Engine, model: str, dialect: Dialect) -> Callable[[], Awaitable[str]]:
     async def identity() -> str:
         with translated():
-            version = await dialect.version(engine)
-            if dialect.completing is None:
-                return f"{version}/{model}"
-            both = [await dialect.completing.render(engine, model, WORDS, thinking) for thinking in (True, False)]
-            return f"{version}/{model}/{digest(*both)}"
-        raise AssertionError("unreachable")
+            told = f"{await dialect.version(engine)}/{model}"
+            if dialect.completing is not None:
+                render = dialect.completing.render
+                told += f"/{digest(*[await render(engine, model, WORDS, thinking) for thinking in (True, False)])}"
+        return told
 
     return identity

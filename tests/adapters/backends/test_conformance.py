@@ -14,6 +14,7 @@ from router.adapters.backends.engine import Timeouts
 from router.adapters.backends.pocket import PocketBackend, PocketModel
 from router.adapters.backends.proven import Proven
 from router.domain import (
+    SLACK,
     Completion,
     ContentDelta,
     CountSource,
@@ -169,7 +170,7 @@ async def test_a_thought_that_is_opened_again_does_not_escape(kind: str, way: st
         await backend.prove()
         answer = await run(backend, request_of(8))
         assert answer.text == "".join(ANSWER)
-        assert (answer.completion.thinking_tokens or 0) <= 8 + doctor.SLACK + 5
+        assert (answer.completion.thinking_tokens or 0) <= 8 + SLACK + 5
 
 
 @pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
