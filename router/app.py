@@ -26,13 +26,14 @@ from router.domain import MaxLoss
 from router.errors import BackendError, BackendUnavailable, CacheError, SettingsError
 from router.observe import LogLines, Metrics, Observers
 from router.policy import LatencyProfile, Policy
-from router.ports import Backend, Observer
-from router.routing import BudgetRouter, Profile
+from router.ports import Observer, ScoreCache
+from router.routing import BudgetRouter, Conversation, Profile
 from router.rpc.admin import AdminServicer
-from router.rpc.convert import Limits
+from router.rpc.requests import Limits
 from router.rpc.server import RouterServer
 from router.rpc.servicer import BudgetRouterServicer
-from router.settings import Settings
+from router.scoring import Scorer
+from router.settings import Served, Settings
 
 if TYPE_CHECKING:
     from router.adapters.backends.replicas import Replica, Replicas
@@ -68,19 +69,17 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
     async with AsyncExitStack() as stack:
         registry = CollectorRegistry()
         observer = Observers([LogLines(), Metrics(registry)])
-        bundle = artifact.load(settings.artifact)
-        backend, fingerprint = await _backend(settings, stack)
-        profile = _profile(settings, bundle, backend, fingerprint)
         cache = _cache(settings, observer, stack)
+        profiles = [await _profile(settings, served, cache, observer, stack) for served in settings.served]
         outcomes = SqliteOutcomes(settings.outcomes, observer)
         stack.push_async_callback(outcomes.close)
-        pins: TTLCache[tuple[str, str], int] = TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS)
-        router = BudgetRouter(profile, settings.tenants, cache, outcomes, observer, pins)
+        pins: TTLCache[Conversation, int] = TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS)
+        router = BudgetRouter(profiles, settings.tenants, outcomes, observer, pins)
         limits = Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss))
         token = settings.admin_token.get_secret_value()
-        admin = AdminServicer(token, profile.model, bundle, backend.enforcement, cache.flush)
-        servicer, ready = BudgetRouterServicer(router, limits), backend.ready
-        server = RouterServer(servicer, admin, settings.listen, ready, settings.max_streams)
+        admin = AdminServicer(token, router, cache.flush)
+        servicer = BudgetRouterServicer(router, limits)
+        server = RouterServer(servicer, admin, settings.listen, router.ready, settings.max_streams)
         _serve_metrics(settings, registry, stack)
         await server.start()
         stack.push_async_callback(server.drain, settings.drain_seconds)
@@ -88,24 +87,27 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Check what the service would run with: bundle, cache and backend."""
+    """Check what the service would run with: bundles, cache and backends."""
+    findings = []
     async with AsyncExitStack() as stack:
-        bundle = artifact.load(settings.artifact)
-        OnnxClassifier(bundle)
-        rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
-        findings = [Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}")]
         if settings.redis_url:
             findings.append(await _examine_redis(settings, stack))
-        return findings + await _examine_backend(settings, stack)
+        for served in settings.served:
+            bundle = artifact.load(served.artifact)
+            OnnxClassifier(bundle)
+            rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
+            findings.append(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}"))
+            findings += await _examine_backend(settings, served, stack)
+    return findings
 
 
-async def _examine_backend(settings: Settings, stack: AsyncExitStack) -> list[Finding]:
+async def _examine_backend(settings: Settings, served: Served, stack: AsyncExitStack) -> list[Finding]:
     """Every way to hold budgets on its own, then which one is served."""
-    if settings.backend == "pocket":
-        backend, _ = await _backend(settings, stack)
+    if served.backend == "pocket":
+        backend, _ = await _backend(settings, served, stack)
         return [finding async for finding in doctor.examine(backend)]
     findings = []
-    for replica in _engines(settings, stack):
+    for replica in _engines(settings, served, stack):
         for way in replica.backend.ways:
             name = way.enforcement.value
             findings += [replace(f, check=f"{name}: {f.check}", needed=False) async for f in doctor.examine(way.alone)]
@@ -125,9 +127,12 @@ async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:
     return Finding("Redis", True, "answers")
 
 
-def _profile(settings: Settings, bundle: artifact.Bundle, backend: Backend, fingerprint: str) -> Profile:
-    """The served model; certificates count only for the backend that they were proved on."""
-    model = "pocket" if settings.backend == "pocket" else settings.backend_model
+async def _profile(
+    settings: Settings, served: Served, cache: ScoreCache, observer: Observer, stack: AsyncExitStack
+) -> Profile:
+    """A served model; certificates count only for the backend that they were proved on."""
+    bundle = artifact.load(served.artifact)
+    backend, fingerprint = await _backend(settings, served, stack)
     manifest = bundle.manifest
     certificates, absolute = manifest.certificates, manifest.absolute
     if manifest.backend_fingerprint != fingerprint:
@@ -136,26 +141,22 @@ def _profile(settings: Settings, bundle: artifact.Bundle, backend: Backend, fing
         )
         certificates, absolute = (), ()
     latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
-    return Profile(
-        model,
-        bundle.version,
-        Policy(manifest.ladder, certificates, latency, absolute),
-        OnnxClassifier(bundle),
-        ScoreKeys(settings.cache_secret.get_secret_value().encode(), bundle.version, manifest.ladder),
-        backend,
-    )
+    keys = ScoreKeys(settings.cache_secret.get_secret_value().encode(), bundle.version, manifest.ladder)
+    scorer = Scorer(OnnxClassifier(bundle), keys, cache, observer)
+    policy = Policy(manifest.ladder, certificates, latency, absolute)
+    return Profile(served.model, bundle, policy, scorer, backend, backend.enforcement)
 
 
-async def _backend(settings: Settings, stack: AsyncExitStack) -> "tuple[PocketBackend | Replicas, str]":
+async def _backend(settings: Settings, served: Served, stack: AsyncExitStack) -> "tuple[PocketBackend | Replicas, str]":
     """What answers, proved to hold budgets, and the fingerprint that a bundle must be about. Raises BackendError."""
-    if settings.backend == "pocket":
+    if served.backend == "pocket":
         reasoner = PocketModel.load(settings.pocket_model)
         pocket = PocketBackend(reasoner, settings.pocket_threads)
         stack.callback(pocket.close)
         return pocket, reasoner.fingerprint
     from router.adapters.backends.replicas import Replicas
 
-    replicas = Replicas(_engines(settings, stack))
+    replicas = Replicas(_engines(settings, served, stack), settings.backend_hedge or None)
     deadline = time.monotonic() + settings.backend_wait
     while True:
         try:
@@ -163,11 +164,11 @@ async def _backend(settings: Settings, stack: AsyncExitStack) -> "tuple[PocketBa
         except BackendUnavailable as error:
             if time.monotonic() > deadline:
                 raise
-            structlog.get_logger().warning("waiting", backend=settings.backend_url, error=str(error))
+            structlog.get_logger().warning("waiting", backend=served.url, error=str(error))
             await asyncio.sleep(WAIT_SECONDS)
 
 
-def _engines(settings: Settings, stack: AsyncExitStack) -> "list[Replica]":
+def _engines(settings: Settings, served: Served, stack: AsyncExitStack) -> "list[Replica]":
     """Every replica, not proved yet."""
     from router.adapters.backends.connect import Connection, connect
     from router.adapters.backends.engine import Timeouts
@@ -178,17 +179,18 @@ def _engines(settings: Settings, stack: AsyncExitStack) -> "list[Replica]":
         first=settings.backend_first_timeout, idle=settings.backend_idle_timeout, total=settings.backend_timeout
     )
     connection = Connection(
-        settings.backend,
-        settings.backend_url,
-        settings.backend_model,
-        settings.backend_key.get_secret_value(),
+        served.backend,
+        served.url,
+        served.model,
+        served.key.get_secret_value(),
         settings.backend_enforcement,
         settings.backend_unenforced == "warn",
+        settings.backend_images,
         Markers(settings.think_start, settings.think_end),
         timeouts,
         settings.max_streams,
     )
-    urls = [url.strip() for url in settings.backend_url.split(",")]
+    urls = [url.strip() for url in served.url.split(",")]
     return [Replica(url, connect(replace(connection, url=url), doctor.enforced, stack)) for url in urls]
 
 

@@ -27,6 +27,8 @@ class ScoreKeys:
         for message in prompt.messages:
             self._add(keyed, message.role.value)
             self._add(keyed, normalize("NFC", message.content))
+            if message.tool_calls or message.tool_call_id or message.images:
+                self._add(keyed, repr((message.tool_calls, message.tool_call_id, message.images)))
         return keyed.digest()
 
     @staticmethod

@@ -1,7 +1,9 @@
 """The words of the field as frozen types. No I/O, no dependencies."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 
 class Role(Enum):
@@ -14,11 +16,29 @@ class Role(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a function, or a piece of one; `arguments` is JSON as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        tool_calls: what an assistant called.
+        tool_call_id: the call that a tool's turn answers.
+        images: URLs.
+    """
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +46,11 @@ class Prompt:
     """A conversation that wants an answer."""
 
     messages: tuple[Message, ...]
+
+    @property
+    def images(self) -> str | None:
+        """The first field that holds images, None where there are none."""
+        return next((f"messages[{i}].image_urls" for i, message in enumerate(self.messages) if message.images), None)
 
     @property
     def text(self) -> str:
@@ -179,6 +204,7 @@ class Decision:
     """A choice for one request, as told to the caller and to the outcome log."""
 
     id: str
+    model: str
     ladder: BudgetLadder
     choice: Choice
     target: QualityTarget
@@ -213,6 +239,26 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model may call; `parameters` is a JSON schema."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+TOOL_CHOICES = ("auto", "none", "required")
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Functions on offer; `choice` is one of TOOL_CHOICES or the name of one."""
+
+    offered: tuple[Tool, ...] = ()
+    choice: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """What a backend runs: think within floor..budget tokens, then answer.
 
@@ -227,6 +273,7 @@ class GenerationRequest:
     sampling: Sampling = field(default_factory=Sampling)
     expected_tokens: float = 0.0
     session: str | None = None
+    tools: Tools = Tools()
 
 
 class Enforcement(Enum):
@@ -268,6 +315,14 @@ class ContentDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of the answer's tool call number `index`."""
+
+    index: int
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """The end of a generation. Token counts are None where nobody reported them.
 
@@ -293,7 +348,7 @@ class Completion:
         return self.thinking_tokens > self.budget.tokens
 
 
-GenerationEvent = ReasoningDelta | ContentDelta | Completion
+GenerationEvent = ReasoningDelta | ContentDelta | ToolCallDelta | Completion
 
 
 class LabelSource(Enum):

@@ -66,6 +66,7 @@ class LogLines:
 def _of_decision(decision: Decision) -> dict[str, object]:
     return {
         "decision_id": decision.id,
+        "model": decision.model,
         "rung": decision.rung.name,
         "source": decision.source.value,
         "predicted_quality": decision.predicted_quality,

@@ -52,6 +52,11 @@ class Policy:
     latency: LatencyProfile
     absolute: Sequence[Certificate] = ()
 
+    @property
+    def top(self) -> int:
+        """Position of the last rung."""
+        return len(self.ladder) - 1
+
     def within_bounds(self, options: Options) -> list[int]:
         """Rungs within floor and ceiling, cheapest first; one without a number is within any floor and no ceiling.
 
@@ -89,7 +94,7 @@ class Policy:
         return most is not None and self.latency.seconds(most) <= max_latency
 
     def _relative(self, score: Score, options: Options, target: MaxLoss, rungs: list[int]) -> Choice:
-        top = len(self.ladder) - 1
+        top = self.top
         certificate = self.certificate(target)
         if certificate is None:
             why = f"no certificate for a loss of {target.value:g}"

@@ -2,6 +2,8 @@
 
 import difflib
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +14,21 @@ from pydantic_settings import SettingsError as SourceError
 from router.errors import SettingsError
 
 PREFIX = "BUDGET_ROUTER_"
+POCKET = "pocket"
+"""Kind of the embedded backend, and the name of its model."""
+
 _PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model to serve: what answers, and the bundle that scores for it."""
+
+    artifact: Path
+    backend: str
+    url: str
+    model: str
+    key: SecretStr
 
 
 class Settings(BaseSettings):
@@ -35,9 +51,20 @@ class Settings(BaseSettings):
     backend_unenforced: Literal["refuse", "warn"] = Field(
         "refuse", description="what to do with an engine that holds no budget"
     )
+    backend_images: bool = Field(False, description="the model that the engine serves takes images")
+    backend_hedge: float = Field(
+        0, ge=0, description="seconds without a token after which a second replica is asked as well; 0 = never"
+    )
     backend_wait: float = Field(300, ge=0, description="seconds that an engine has to come up at start")
     think_start: str = Field("<think>", description="text that opens a thought, for two-phase enforcement")
     think_end: str = Field("</think>", description="text that ends a thought; one token of the model")
+    failover_backend: Literal["", "pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
+        "", description="what answers where the backend is down; empty = nothing does"
+    )
+    failover_url: str = Field("", description="as backend_url, of the failover backend")
+    failover_model: str = Field("", description="model name that the failover backend serves")
+    failover_key: SecretStr = Field(SecretStr(""), description="bearer token that the failover backend wants")
+    failover_artifact: Path | None = Field(None, description="directory of the failover model's own bundle")
     pocket_model: Path = Field(_PACKAGE / "models" / "pocket", description="directory of the embedded model")
     pocket_threads: int = Field(1, ge=1, description="threads of the embedded model")
     redis_url: str = Field("", description="redis:// URL of the shared score cache; empty = in process only")
@@ -60,6 +87,15 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(20, ge=0, description="time that streams have to end after SIGTERM")
     admin_token: SecretStr = Field(SecretStr(""), description="bearer token of the admin service; empty = closed")
 
+    @property
+    def served(self) -> list[Served]:
+        """The model served, then the one that takes over where it is down."""
+        first = Served(self.artifact, self.backend, self.backend_url, self.backend_model or POCKET, self.backend_key)
+        if not self.failover_backend or self.failover_artifact is None:
+            return [first]
+        second = self.failover_backend, self.failover_url, self.failover_model or POCKET, self.failover_key
+        return [first, Served(self.failover_artifact, *second)]
+
 
 def load(**overrides: Any) -> Settings:
     """Settings from the environment; `overrides` that are not None win.
@@ -76,13 +112,25 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(f"{PREFIX}{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}") from error
-    if settings.backend != "pocket":
-        for name in ("backend_url", "backend_model"):
-            if not getattr(settings, name):
-                raise SettingsError(f"{PREFIX}{name.upper()}: needed with {PREFIX}BACKEND={settings.backend}")
+    _require(settings, "backend", ("backend_url", "backend_model"))
+    _require(settings, "failover_backend", ("failover_url", "failover_model"))
+    if settings.failover_backend and settings.failover_artifact is None:
+        raise SettingsError(f"{PREFIX}FAILOVER_ARTIFACT: needed with {PREFIX}FAILOVER_BACKEND")
+    names = [served.model for served in settings.served]
+    if len(set(names)) < len(names):
+        raise SettingsError(f"{PREFIX}FAILOVER_MODEL: must differ from {PREFIX}BACKEND_MODEL: callers name models")
     if settings.redis_url and not settings.cache_secret.get_secret_value():
         raise SettingsError(f"{PREFIX}CACHE_SECRET: needed with {PREFIX}REDIS_URL, the same for all replicas")
     return settings
+
+
+def _require(settings: Settings, kind: str, needed: Sequence[str]) -> None:
+    """An engine needs an address and the name of a model. Raises SettingsError."""
+    if (engine := getattr(settings, kind)) in ("", POCKET):
+        return
+    for name in needed:
+        if not getattr(settings, name):
+            raise SettingsError(f"{PREFIX}{name.upper()}: needed with {PREFIX}{kind.upper()}={engine}")
 
 
 def _refuse_unknown_names() -> None:

@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
+import router
+from router import artifact
 from router.cache_key import ScoreKeys
 from router.domain import (
     BudgetLadder,
@@ -33,10 +36,13 @@ from router.errors import BackendUnavailable, CacheError, ClassifierError, Outco
 from router.policy import LatencyProfile, Policy
 from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
 from router.routing import BudgetRouter, Profile
+from router.scoring import Scorer
 
 R = TypeVar("R")
 
-TENANT, MODEL, VERSION = "default", "fake", "0" * 64
+TENANT, MODEL = "default", "fake"
+BUNDLE = artifact.load(Path(router.__file__).parent / "models" / "pocket-router")
+VERSION = BUNDLE.version
 THINKING, ANSWER = ("first ", "then "), ("the ", "answer")
 
 
@@ -89,7 +95,7 @@ def decision_of(
 ) -> Decision:
     """A decision on LADDER."""
     choice = Choice(index, meets_target, certificate, "because")
-    return Decision(id_, LADDER, choice, MaxLoss(0.05), source, VERSION, score)
+    return Decision(id_, MODEL, LADDER, choice, MaxLoss(0.05), source, VERSION, score)
 
 
 def completion_of(
@@ -252,9 +258,12 @@ def router_of(
     observer: Observer | None = None,
     policy: Policy | None = None,
     tenants: frozenset[str] = frozenset({TENANT}),
+    model: str = MODEL,
+    failover: Sequence[Profile] = (),
 ) -> BudgetRouter:
     """A router of fakes, but for what is given."""
     policy = policy or policy_of()
-    keys = ScoreKeys(b"secret", VERSION, policy.ladder)
-    profile = Profile(MODEL, VERSION, policy, classifier or FakeClassifier(), keys, backend or FakeBackend())
-    return BudgetRouter(profile, tenants, cache or DictCache(), log or ListLog(), observer or RecordingObserver(), {})
+    observer, cache = observer or RecordingObserver(), cache or DictCache()
+    scorer = Scorer(classifier or FakeClassifier(), ScoreKeys(b"secret", VERSION, policy.ladder), cache, observer)
+    first = Profile(model, BUNDLE, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE)
+    return BudgetRouter([first, *failover], tenants, log or ListLog(), observer, {})

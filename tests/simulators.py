@@ -41,6 +41,7 @@ class Faults:
         html: a page in place of an answer.
         many_token_marker: the end of a thought is several tokens.
         empty_answers: generations that end before an answer, so many times.
+        counts_everything: the answer is counted as thought, too.
     """
 
     ignores_budget: bool = False
@@ -55,6 +56,7 @@ class Faults:
     html: bool = False
     many_token_marker: bool = False
     empty_answers: int = 0
+    counts_everything: bool = False
 
 
 def encode(text: str) -> list[int]:
@@ -150,7 +152,7 @@ class Simulator:
         faults = self.faults
         if faults.status:
             return web.json_response({"error": "no"}, status=faults.status)
-        said = self.bodies[-1][1].get("messages", [{}])[-1].get("content")
+        said = str(self.bodies[-1][1].get("messages", [{}])[-1].get("content"))
         if self.fails.get(said, 0) > 0:
             self.fails[said] -= 1
             self.served = not self.leaves_after_a_fault
@@ -183,7 +185,7 @@ class Simulator:
             if number == 3 and self.faults.breaks:
                 await response.write(b'data: {"error": {"message": "out of memory"}}\n\n')
                 return response
-            thought += len(tokens) - tokens.count(END) if thinking else 0
+            thought += len(tokens) - tokens.count(END) if thinking or self.faults.counts_everything else 0
             last = number == len(groups) - 1
             finish = ("stop" if drawn[-1][0] in (EOS, *asked.stop) else "length") if last else None
             done = sum(len(some) for some, _ in groups[: number + 1])
@@ -216,9 +218,21 @@ def _text(tokens: list[int]) -> str:
     return "".join(decode(token) for token in tokens if token not in (EOS, START, END))
 
 
-def _delta(tokens: list[int], thinking: bool) -> dict[str, str]:
+def _delta(body: dict[str, Any], tokens: list[int], thinking: bool) -> dict[str, Any]:
+    """What was said: thought, answer, or where tools are offered a call whose arguments are the answer."""
     text = _text(tokens)
-    return {} if not text else {"reasoning" if thinking else "content": text}
+    if not text or thinking or not body.get("tools"):
+        return {} if not text else {"reasoning" if thinking else "content": text}
+    function: dict[str, Any] = {"arguments": text}
+    if tokens[0] != WORD:
+        return {"tool_calls": [{"index": 0, "function": function}]}
+    function["name"] = body["tools"][0]["function"]["name"]
+    return {"tool_calls": [{"index": 0, "id": "call-1", "type": "function", "function": function}]}
+
+
+def _renamed(delta: dict[str, Any]) -> dict[str, Any]:
+    """The thought's older name."""
+    return {name.replace("reasoning", "reasoning_content"): said for name, said in delta.items()}
 
 
 def vllm(simulator: Simulator) -> web.Application:
@@ -236,7 +250,11 @@ def vllm(simulator: Simulator) -> web.Application:
         asked = Asked(ids, body.get("max_tokens", WINDOW - len(ids)), budget)
 
         def chunk(tokens: list[int], thinking: bool, drawn: int, thought: int, finish: str | None) -> dict[str, Any]:
-            choice = {"delta": _delta(tokens, thinking), "finish_reason": finish, **simulator.counted(token_ids=tokens)}
+            choice = {
+                "delta": _delta(body, tokens, thinking),
+                "finish_reason": finish,
+                **simulator.counted(token_ids=tokens),
+            }
             return {"choices": [choice], **details(drawn, thought, len(ids))}
 
         return await simulator.generate(request, asked, chunk)
@@ -268,7 +286,9 @@ def sglang(simulator: Simulator) -> web.Application:
         asked = Asked(ids, body.get("max_tokens", WINDOW - len(ids)), budget)
 
         def chunk(tokens: list[int], thinking: bool, drawn: int, thought: int, finish: str | None) -> dict[str, Any]:
-            delta = {name.replace("reasoning", "reasoning_content"): t for name, t in _delta(tokens, thinking).items()}
+            delta = {
+                name.replace("reasoning", "reasoning_content"): t for name, t in _delta(body, tokens, thinking).items()
+            }
             choice = {"delta": delta, "finish_reason": finish, **simulator.counted(token_ids=tokens)}
             counts = {"prompt_tokens": len(ids), "completion_tokens": drawn, "reasoning_tokens": thought + 1}
             return {"choices": [choice], **simulator.counted(usage=counts)}
@@ -299,7 +319,9 @@ def llama_cpp(simulator: Simulator) -> web.Application:
         asked = Asked(ids, body.get("max_tokens", WINDOW - len(ids)), budget if isinstance(budget, int) else None)
 
         def chunk(tokens: list[int], thinking: bool, drawn: int, _: int, finish: str | None) -> dict[str, Any]:
-            delta = {name.replace("reasoning", "reasoning_content"): t for name, t in _delta(tokens, thinking).items()}
+            delta = {
+                name.replace("reasoning", "reasoning_content"): t for name, t in _delta(body, tokens, thinking).items()
+            }
             usage = {"prompt_tokens": len(ids), "completion_tokens": drawn} if finish else None
             return {
                 "choices": [{"delta": delta, "finish_reason": finish}],
@@ -328,7 +350,7 @@ def llama_cpp(simulator: Simulator) -> web.Application:
         return web.json_response({"tokens": _marked(simulator, (await _body(simulator, request))["content"])})
 
     async def props(_: web.Request) -> web.Response:
-        return web.json_response({"build_info": simulator.version})
+        return web.json_response({"build_info": simulator.version, "default_generation_settings": {"n_ctx": WINDOW}})
 
     app = _app(simulator, chat)
     app.router.add_post("/completion", completion)
@@ -349,8 +371,10 @@ async def simulated(kind: str, **faults: Any) -> AsyncIterator[Simulator]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     simulator.url = "http://{}:{}".format(*runner.addresses[0][:2])
-    yield simulator
-    await runner.cleanup()
+    try:
+        yield simulator
+    finally:
+        await runner.cleanup()
 
 
 def _app(simulator: Simulator, chat: Any) -> web.Application:

@@ -29,6 +29,10 @@ from router.domain import (
     RouteRequest,
     Sampling,
     Score,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Tools,
 )
 from router.errors import (
     BackendError,
@@ -38,7 +42,7 @@ from router.errors import (
     OutcomeLogError,
     TargetUnmet,
 )
-from router.routing import TRIES, BudgetRouter
+from router.routing import TRIES, BudgetRouter, Profile
 from tests.fakes import (
     ANSWER,
     LADDER,
@@ -54,6 +58,8 @@ from tests.fakes import (
     RecordingObserver,
     Script,
     completion_of,
+    ladder_of,
+    policy_of,
     request_of,
     router_of,
     score_of,
@@ -495,3 +501,82 @@ async def test_an_outcome_of_an_unknown_decision_is_refused() -> None:
 async def test_an_outcome_that_can_not_be_kept_is_an_error() -> None:
     with pytest.raises(OutcomeLogError):
         await router_of(log=ListLog(failing=True)).report(Outcome("any", 1.0, LabelSource.USER))
+
+
+OTHER = ladder_of(0, 10, 1_000)
+
+
+def other_profile(backend: FakeBackend) -> Profile:
+    """A second model with a ladder of its own."""
+    policy = policy_of(OTHER)
+    return router_of(
+        model="other", policy=policy, backend=backend, classifier=FakeClassifier(score_of(0.1, 0.8, 0.8))
+    ).profile("")
+
+
+async def test_where_the_backend_is_down_the_next_model_decides_by_its_own_bundle() -> None:
+    down, up, observer = FakeBackend([UNAVAILABLE]), FakeBackend(), RecordingObserver()
+    router = router_of(backend=down, failover=[other_profile(up)], observer=observer)
+    first, second, *rest = await events_of(router)
+    assert isinstance(first, Decision) and isinstance(second, Decision)
+    assert [(d.model, d.rung.name) for d in (first, second)] == [(MODEL, "128"), ("other", "10")]
+    assert isinstance(rest[-1], Completion)
+    assert (len(down.asked), len(up.asked)) == (TRIES, 1)
+    assert [broken.decision for broken in observer.of(Broken)] == [first]
+
+
+async def test_a_named_model_is_not_replaced_by_another() -> None:
+    router = router_of(backend=FakeBackend([UNAVAILABLE]), failover=[other_profile(FakeBackend())])
+    with pytest.raises(BackendUnavailable):
+        await events_of(router, request_of(model=MODEL))
+    assert (await router.decide(request_of(model="other"))).model == "other"
+    with pytest.raises(NotFound, match="served: fake, other"):
+        await router.decide(request_of(model="third"))
+
+
+async def test_after_the_first_token_nobody_takes_over() -> None:
+    up = FakeBackend()
+    router = router_of(backend=FakeBackend([ReasoningDelta("hm"), UNAVAILABLE]), failover=[other_profile(up)])
+    with pytest.raises(BackendUnavailable):
+        await events_of(router)
+    assert not up.asked
+
+
+async def test_what_does_not_fit_the_next_model_is_still_the_first_ones_failure() -> None:
+    router = router_of(backend=FakeBackend([UNAVAILABLE]), failover=[other_profile(FakeBackend())])
+    with pytest.raises(BackendUnavailable):
+        await events_of(router, asking(rung="16"))
+
+
+async def test_one_model_that_can_answer_is_enough_to_be_ready() -> None:
+    first, second = FakeBackend(is_ready=False), FakeBackend()
+    router = router_of(backend=first, failover=[other_profile(second)])
+    assert await router.ready()
+    second.is_ready = False
+    assert not await router.ready()
+
+
+async def test_a_batch_may_name_several_models() -> None:
+    router = router_of(failover=[other_profile(FakeBackend())])
+    decisions = await router.decide_batch([request_of(model=m) for m in ("other", "", MODEL)])
+    assert [d.model for d in decisions] == ["other", MODEL, MODEL]
+
+
+async def test_two_entries_of_a_batch_with_one_new_conversation_share_a_rung() -> None:
+    def by_text(prompt: Prompt) -> Score:
+        return RISING if prompt.text == "hard" else score_of(*[0.9] * len(LADDER))
+
+    router = router_of(classifier=FakeClassifier(by_text))
+    options = Options(MaxLoss(0.05), conversation_id="c")
+    one, two = await router.decide_batch([request_of(text, options=options) for text in ("hard", "easy")])
+    assert one.rung == two.rung
+    assert two.source is DecisionSource.PINNED
+
+
+async def test_a_tool_call_is_an_answer() -> None:
+    call = ToolCallDelta(0, ToolCall("1", "add", "{}"))
+    backend = FakeBackend([ReasoningDelta("hm"), call, completion_of()])
+    tools = Tools((Tool("add", "", {}),))
+    events = [event async for event in router_of(backend=backend).generate(request_of(), Sampling(), tools)]
+    assert call in events and isinstance(events[-1], Completion) and events[-1].attempts == 1
+    assert backend.asked[0].tools == tools

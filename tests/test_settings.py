@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -100,6 +101,30 @@ def test_an_engine_needs_its_model() -> None:
 
 def test_an_engine_with_both_is_accepted() -> None:
     assert settings.load(backend="vllm", backend_url="http://127.0.0.1:8000", backend_model="m").backend == "vllm"
+
+
+def test_one_model_is_served_by_default() -> None:
+    [served] = settings.load().served
+    assert (served.backend, served.model) == ("pocket", "pocket")
+
+
+def test_failover_is_served_second(tmp_path: Path) -> None:
+    vllm = {"backend": "vllm", "backend_url": "http://127.0.0.1:8000", "backend_model": "m"}
+    first, second = settings.load(**vllm, failover_backend="pocket", failover_artifact=tmp_path).served
+    assert (first.model, second.model, second.artifact) == ("m", "pocket", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("missing", "given"),
+    [
+        ("FAILOVER_ARTIFACT", {"failover_backend": "vllm", "failover_url": "http://x", "failover_model": "m"}),
+        ("FAILOVER_URL", {"failover_backend": "vllm", "failover_model": "m", "failover_artifact": Path()}),
+        ("FAILOVER_MODEL", {"failover_backend": "vllm", "failover_url": "http://x", "failover_artifact": Path()}),
+        ("FAILOVER_MODEL", {"failover_backend": "pocket", "failover_artifact": Path()}),
+    ],
+)
+def test_failover_needs_the_whole_of_it_and_a_name_of_its_own(missing: str, given: dict[str, Any]) -> None:
+    refused(PREFIX + missing, **given)
 
 
 def test_redis_needs_the_secret_of_its_keys() -> None:

@@ -99,12 +99,38 @@ LABEL_SOURCE_USER: LabelSource
 LABEL_SOURCE_AGREEMENT: LabelSource
 
 class Message(_message.Message):
-    __slots__ = ("role", "content")
+    __slots__ = ("role", "content", "tool_calls", "tool_call_id", "image_urls")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_URLS_FIELD_NUMBER: _ClassVar[int]
     role: Role
     content: str
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., content: _Optional[str] = ...) -> None: ...
+    tool_calls: _containers.RepeatedCompositeFieldContainer[ToolCall]
+    tool_call_id: str
+    image_urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., content: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., tool_call_id: _Optional[str] = ..., image_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ToolCall(_message.Message):
+    __slots__ = ("id", "name", "arguments")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    arguments: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., arguments: _Optional[str] = ...) -> None: ...
+
+class Tool(_message.Message):
+    __slots__ = ("name", "description", "parameters")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    parameters: str
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ...) -> None: ...
 
 class RoutingOptions(_message.Message):
     __slots__ = ("max_loss", "min_quality", "min_thinking_tokens", "max_thinking_tokens", "max_latency", "on_unmet", "rung", "conversation_id")
@@ -189,7 +215,7 @@ class Certificate(_message.Message):
     def __init__(self, alpha: _Optional[float] = ..., delta: _Optional[float] = ..., threshold: _Optional[float] = ..., prompts: _Optional[int] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate")
+    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
     BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -203,6 +229,7 @@ class Decision(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     FORECASTS_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     rung: str
     budget_tokens: int
@@ -216,7 +243,8 @@ class Decision(_message.Message):
     model_version: str
     forecasts: _containers.RepeatedCompositeFieldContainer[RungForecast]
     certificate: Certificate
-    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ...) -> None: ...
+    model: str
+    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class SamplingOptions(_message.Message):
     __slots__ = ("temperature", "max_answer_tokens", "seed")
@@ -229,18 +257,22 @@ class SamplingOptions(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., max_answer_tokens: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("messages", "options", "model", "tenant", "sampling")
+    __slots__ = ("messages", "options", "model", "tenant", "sampling", "tools", "tool_choice")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CHOICE_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     options: RoutingOptions
     model: str
     tenant: str
     sampling: SamplingOptions
-    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., options: _Optional[_Union[RoutingOptions, _Mapping]] = ..., model: _Optional[str] = ..., tenant: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ...) -> None: ...
+    tools: _containers.RepeatedCompositeFieldContainer[Tool]
+    tool_choice: str
+    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., options: _Optional[_Union[RoutingOptions, _Mapping]] = ..., model: _Optional[str] = ..., tenant: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[str] = ...) -> None: ...
 
 class Completion(_message.Message):
     __slots__ = ("finish_reason", "prompt_tokens", "thinking_tokens", "answer_tokens", "count_source", "enforcement", "budget_tokens", "budget_violated", "rung", "attempts")
@@ -266,17 +298,27 @@ class Completion(_message.Message):
     attempts: int
     def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., thinking_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ..., count_source: _Optional[_Union[CountSource, str]] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ..., budget_tokens: _Optional[int] = ..., budget_violated: _Optional[bool] = ..., rung: _Optional[str] = ..., attempts: _Optional[int] = ...) -> None: ...
 
+class ToolCallDelta(_message.Message):
+    __slots__ = ("index", "call")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    call: ToolCall
+    def __init__(self, index: _Optional[int] = ..., call: _Optional[_Union[ToolCall, _Mapping]] = ...) -> None: ...
+
 class GenerateResponse(_message.Message):
-    __slots__ = ("decision", "reasoning", "content", "completion")
+    __slots__ = ("decision", "reasoning", "content", "completion", "tool_call")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     REASONING_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
     decision: Decision
     reasoning: str
     content: str
     completion: Completion
-    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., reasoning: _Optional[str] = ..., content: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ...) -> None: ...
+    tool_call: ToolCallDelta
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., reasoning: _Optional[str] = ..., content: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ...) -> None: ...
 
 class ReportOutcomeRequest(_message.Message):
     __slots__ = ("decision_id", "correct", "label_source")
@@ -309,8 +351,10 @@ class ExplainResponse(_message.Message):
     def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., sentences: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetModelStatusRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelStatusResponse(_message.Message):
     __slots__ = ("model", "model_version", "created_at", "rungs", "certificates", "backend_fingerprint", "enforcement")

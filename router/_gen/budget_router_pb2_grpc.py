@@ -82,7 +82,8 @@ class BudgetRouterServiceServicer:
 
     def Generate(self, request, context):
         """Choose, forward to the inference backend with the budget enforced, stream the answer back.
-        The first event is the decision, the last one the completion.
+        The first event is the decision, the last one the completion. Where the backend is down before anything came of it
+        and another served model takes over, that model's decision follows in place of the first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

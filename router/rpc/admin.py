@@ -8,10 +8,9 @@ from grpc.aio import ServicerContext
 
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.artifact import Bundle
-from router.domain import Enforcement
 from router.errors import InvalidRequest, NotImplementedYet, PermissionDenied
-from router.rpc import convert
+from router.routing import BudgetRouter
+from router.rpc import responses
 
 Context = ServicerContext[object, object]
 
@@ -19,29 +18,26 @@ Context = ServicerContext[object, object]
 class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
     """Answers `BudgetRouterAdminService` to callers who know the token; an empty token closes it."""
 
-    def __init__(
-        self, token: str, model: str, bundle: Bundle, enforcement: Enforcement, flush: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, token: str, router: BudgetRouter, flush: Callable[[], Awaitable[None]]) -> None:
         self._token = token
-        self._model = model
-        self._bundle = bundle
-        self._enforcement = enforcement
+        self._router = router
         self._flush = flush
 
     async def GetModelStatus(self, request: pb.GetModelStatusRequest, context: Context) -> pb.GetModelStatusResponse:
-        """What is loaded."""
+        """What is loaded for a model."""
         self._authorize(context)
-        manifest = self._bundle.manifest
+        profile = self._router.profile(request.model)
+        manifest = profile.bundle.manifest
         created = Timestamp()
         created.FromDatetime(manifest.created_at)
         return pb.GetModelStatusResponse(
-            model=self._model,
-            model_version=self._bundle.version,
+            model=profile.model,
+            model_version=profile.bundle.version,
             created_at=created,
             rungs=[rung.name for rung in manifest.ladder.rungs],
-            certificates=map(convert.certificate, manifest.certificates),
+            certificates=map(responses.certificate, manifest.certificates),
             backend_fingerprint=manifest.backend_fingerprint,
-            enforcement=convert.ENFORCEMENTS[self._enforcement],
+            enforcement=responses.ENFORCEMENTS[profile.enforcement],
         )
 
     async def FlushCache(self, request: pb.FlushCacheRequest, context: Context) -> pb.FlushCacheResponse:

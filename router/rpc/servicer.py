@@ -9,8 +9,8 @@ from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.errors import NotImplementedYet
 from router.routing import BudgetRouter
-from router.rpc import convert
-from router.rpc.convert import Limits
+from router.rpc import requests, responses
+from router.rpc.requests import Limits
 
 Context = ServicerContext[object, object]
 
@@ -24,24 +24,25 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
 
     async def Decide(self, request: pb.DecideRequest, context: Context) -> pb.DecideResponse:
         """Choose a reasoning budget for one prompt."""
-        decided = await self._router.decide(convert.route_request(request, self._limits))
-        return pb.DecideResponse(decision=convert.decision(decided))
+        decided = await self._router.decide(requests.route_request(request, self._limits))
+        return pb.DecideResponse(decision=responses.decision(decided))
 
     async def DecideBatch(self, request: pb.DecideBatchRequest, context: Context) -> pb.DecideBatchResponse:
         """Choose for many prompts."""
-        decided = await self._router.decide_batch(convert.batch(request, self._limits))
-        return pb.DecideBatchResponse(decisions=map(convert.decision, decided))
+        decided = await self._router.decide_batch(requests.batch(request, self._limits))
+        return pb.DecideBatchResponse(decisions=map(responses.decision, decided))
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
         """Choose, forward, stream back."""
-        routed = convert.route_request(request, self._limits, context.time_remaining())
-        async with aclosing(self._router.generate(routed, convert.sampling(request.sampling))) as events:
+        routed = requests.route_request(request, self._limits, context.time_remaining())
+        sampling, tools = requests.sampling(request.sampling), requests.tools(request, self._limits)
+        async with aclosing(self._router.generate(routed, sampling, tools)) as events:
             async for event in events:
-                yield convert.event(event)
+                yield responses.event(event)
 
     async def ReportOutcome(self, request: pb.ReportOutcomeRequest, context: Context) -> pb.ReportOutcomeResponse:
         """Attach an outcome to an earlier decision."""
-        await self._router.report(convert.outcome(request))
+        await self._router.report(requests.outcome(request))
         return pb.ReportOutcomeResponse()
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:

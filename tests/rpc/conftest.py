@@ -23,9 +23,10 @@ from router.domain import BudgetLadder, Enforcement, MaxLoss
 from router.policy import LatencyProfile, Policy
 from router.routing import BudgetRouter, Profile
 from router.rpc.admin import AdminServicer
-from router.rpc.convert import Limits
+from router.rpc.requests import Limits
 from router.rpc.server import RouterServer
 from router.rpc.servicer import BudgetRouterServicer
+from router.scoring import Scorer
 from tests.fakes import DictCache, FakeBackend, ListLog, RecordingObserver, router_of
 
 LIMITS = Limits(max_messages=1_000, max_prompt_bytes=1 << 20, default_target=MaxLoss(0.05))
@@ -59,7 +60,7 @@ class Service:
 
     @property
     def ladder(self) -> BudgetLadder:
-        return self.router.profile.policy.ladder
+        return self.router.profile("").policy.ladder
 
     async def send(self, method: str, data: bytes) -> list[bytes]:
         """The replies to hand-made bytes."""
@@ -146,10 +147,9 @@ async def serving(
     router: BudgetRouter, bundle: Bundle, *, max_calls: int = 1_000, token: str = TOKEN
 ) -> AsyncIterator[Service]:
     """The router behind a server of its own."""
-    cache: Any = router._cache  # whatever it is, it can be flushed
-    admin = AdminServicer(token, router.profile.model, bundle, Enforcement.NATIVE, cache.flush)
-    ready = router.profile.backend.ready
-    server = RouterServer(BudgetRouterServicer(router, LIMITS), admin, "127.0.0.1:0", ready, max_calls)
+    cache: Any = router.profile("").scorer._cache  # whatever it is, it can be flushed
+    admin = AdminServicer(token, router, cache.flush)
+    server = RouterServer(BudgetRouterServicer(router, LIMITS), admin, "127.0.0.1:0", router.ready, max_calls)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -162,10 +162,10 @@ def embedded(bundle: Bundle, model: PocketModel) -> tuple[BudgetRouter, PocketBa
     """A router with the shipped bundle and the pocket reasoner."""
     backend, ladder = PocketBackend(model), bundle.manifest.ladder
     policy = Policy(ladder, bundle.manifest.certificates, LatencyProfile(0.01, 0.001, 8))
-    keys = ScoreKeys(b"secret", bundle.version, ladder)
-    profile = Profile("pocket", bundle.version, policy, OnnxClassifier(bundle), keys, backend)
-    tenants = frozenset({"default"})
-    return BudgetRouter(profile, tenants, MemoryCache(1_000), ListLog(), RecordingObserver(), {}), backend
+    keys, observer = ScoreKeys(b"secret", bundle.version, ladder), RecordingObserver()
+    scorer = Scorer(OnnxClassifier(bundle), keys, MemoryCache(1_000), observer)
+    profile = Profile("pocket", bundle, policy, scorer, backend, Enforcement.NATIVE)
+    return BudgetRouter([profile], frozenset({"default"}), ListLog(), observer, {}), backend
 
 
 @pytest.fixture

@@ -57,6 +57,11 @@ def sampling_case(name: str, field: str, **sampling: object) -> Case:
     return Case(name, "Generate", generate(sampling=asked).SerializeToString(), field)
 
 
+def tools_case(name: str, field: str, *tools: pb.Tool, choice: str = "") -> Case:
+    """Bad tools."""
+    return Case(name, "Generate", generate(tools=tools, tool_choice=choice).SerializeToString(), field)
+
+
 def outcome_case(name: str, field: str, code: grpc.StatusCode = INVALID, **fields: object) -> Case:
     """A bad outcome."""
     good = {"decision_id": "x", "correct": 1.0, "label_source": pb.LABEL_SOURCE_USER}
@@ -125,6 +130,30 @@ CASES: list[Case] = [
     decide_case("unspecified role", "messages[0].role", decide(messages=[pb.Message(content="hi")])),
     decide_case("unknown role", "messages[0].role", decide(messages=[pb.Message(role=99, content="hi")])),  # type: ignore[arg-type]
     decide_case("negative role", "messages[0].role", decide(messages=[pb.Message(role=-1, content="hi")])),  # type: ignore[arg-type]
+    # tools and images
+    *(
+        decide_case(f"{name}", f"messages[0].{field}", decide(messages=[pb.Message(role=role, **fields)]))
+        for name, role, field, fields in (
+            ("tool calls of a user", pb.ROLE_USER, "tool_calls", {"content": "x", "tool_calls": [pb.ToolCall()]}),
+            ("a user answers a call", pb.ROLE_USER, "tool_call_id", {"content": "x", "tool_call_id": "1"}),
+            ("images of a tool", pb.ROLE_TOOL, "image_urls", {"content": "x", "image_urls": ["https://x/y"]}),
+            ("image from a file", pb.ROLE_USER, "image_urls[0]", {"image_urls": ["file:///etc/passwd"]}),
+            ("image over http", pb.ROLE_USER, "image_urls[1]", {"image_urls": ["https://x/y", "http://10.0.0.1/"]}),
+            ("a tool says nothing", pb.ROLE_TOOL, "content", {"tool_call_id": "1"}),
+        )
+    ),
+    decide_case(
+        "tool calls of 2 MB",
+        "messages",
+        decide(messages=[pb.Message(role=pb.ROLE_ASSISTANT, tool_calls=[pb.ToolCall(arguments="x" * 2_000_000)])]),
+    ),
+    tools_case("129 tools", "tools", *[pb.Tool(name=f"t{i}") for i in range(129)]),
+    tools_case("tools of 2 MB", "tools", pb.Tool(name="t", description="x" * 2_000_000)),
+    tools_case("a tool without a name", "tools[1].name", pb.Tool(name="t"), pb.Tool(name=" ")),
+    tools_case("parameters that are not JSON", "tools[0].parameters", pb.Tool(name="t", parameters="{")),
+    tools_case("parameters that are a list", "tools[0].parameters", pb.Tool(name="t", parameters="[1]")),
+    tools_case("parameters nested too deep", "tools[0].parameters", pb.Tool(name="t", parameters="[" * 100_000)),
+    tools_case("a choice that is no tool", "tool_choice", pb.Tool(name="t"), choice="u"),
     # names
     decide_case("unknown model", "model", decide(model="gpt-17"), NOT_FOUND),
     decide_case("unknown tenant", "tenant", decide(tenant="nobody"), NOT_FOUND),

@@ -42,7 +42,7 @@ async def test_decide_returns_the_whole_curve(service: Service) -> None:
     assert all(0 <= f.quality <= 1 for f in decision.forecasts)
     assert decision.rung in [f.rung for f in decision.forecasts]
     assert decision.source == pb.DECISION_SOURCE_CLASSIFIER
-    assert decision.model_version == service.router.profile.version
+    assert decision.model_version == service.router.profile("").bundle.version
     assert decision.reason
 
 
@@ -320,7 +320,7 @@ async def test_a_stream_that_outstays_the_drain_is_cut_and_its_backend_stopped(b
 async def test_a_port_in_use_is_a_settings_error(service: Service, bundle: Bundle) -> None:
     async def flush() -> None: ...
 
-    admin = AdminServicer("", "fake", bundle, Enforcement.NATIVE, flush)
+    admin = AdminServicer("", service.router, flush)
     servicer = BudgetRouterServicer(service.router, LIMITS)
     with pytest.raises(SettingsError, match=service.address):
-        RouterServer(servicer, admin, service.address, service.router.profile.backend.ready, 1)
+        RouterServer(servicer, admin, service.address, service.router.ready, 1)

@@ -9,8 +9,9 @@ from contextlib import aclosing
 from itertools import groupby
 from typing import Any
 
-from router.adapters.backends.dialects import Dialect, messages
+from router.adapters.backends.dialects import Dialect
 from router.adapters.backends.engine import NONSENSE, Engine, of_type, translated
+from router.adapters.backends.messages import messages, tools
 from router.adapters.backends.two_phase import Thought, TwoPhase
 from router.domain import (
     SLACK,
@@ -22,6 +23,8 @@ from router.domain import (
     GenerationEvent,
     GenerationRequest,
     ReasoningDelta,
+    ToolCall,
+    ToolCallDelta,
 )
 from router.errors import BackendError, InvalidRequest
 
@@ -34,6 +37,7 @@ def request_body(model: str, dialect: Dialect, request: GenerationRequest) -> di
         "temperature": request.sampling.temperature,
         "stream": True,
         **dialect.fields(request),
+        **tools(request.tools),
     }
     if request.sampling.seed is not None:
         body["seed"] = request.sampling.seed
@@ -43,13 +47,22 @@ def request_body(model: str, dialect: Dialect, request: GenerationRequest) -> di
 
 
 class Chat:
-    """Streams from `/v1/chat/completions`. `rescue` holds floors and finishes answers past their budget."""
+    """Streams from `/v1/chat/completions`.
 
-    def __init__(self, engine: Engine, model: str, dialect: Dialect, rescue: TwoPhase | None) -> None:
+    Args:
+        rescue: holds floors and finishes answers past their budget; never where tools or images are involved, which
+            it can not carry.
+        images: the model takes them.
+    """
+
+    def __init__(
+        self, engine: Engine, model: str, dialect: Dialect, rescue: TwoPhase | None, images: bool = False
+    ) -> None:
         self._engine = engine
         self._model = model
         self._dialect = dialect
         self._rescue = rescue
+        self._images = images
 
     async def ready(self) -> bool:
         """True when the engine lists the model."""
@@ -61,12 +74,15 @@ class Chat:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas as they come, then the completion. Raises InvalidRequest, BackendError."""
-        rescue = self._rescue if self._rescue is not None and await self._rescue.ready() else None
+        if request.prompt.images is not None and not self._images:
+            raise InvalidRequest(request.prompt.images, "the served model takes no images")
+        rescue = await self._rescue_for(request)
         if rescue is not None:
             rescue.check(request)
         if request.floor > 0:
             if rescue is None:
-                raise InvalidRequest("options.min_thinking_tokens", "this backend can not hold a floor")
+                told = "this backend can not hold a floor" if self._rescue is None else "no floor with tools or images"
+                raise InvalidRequest("options.min_thinking_tokens", told)
             async with aclosing(rescue.stream(request)) as held:
                 async for event in held:
                     yield event
@@ -98,6 +114,11 @@ class Chat:
         async with aclosing(rescue.answer(request, thought)) as answer:
             async for event in answer:
                 yield event
+
+    async def _rescue_for(self, request: GenerationRequest) -> TwoPhase | None:
+        if self._rescue is None or request.tools.offered or request.prompt.images is not None:
+            return None
+        return self._rescue if await self._rescue.ready() else None
 
 
 class Heard:
@@ -170,7 +191,10 @@ class Heard:
 def merged(events: list[GenerationEvent]) -> Iterator[GenerationEvent]:
     """Neighbouring deltas of one kind as one: what arrives together leaves together."""
     for kind, run in groupby(events, type):
-        yield kind("".join(event.text for event in run if not isinstance(event, Completion)))
+        if kind in (ReasoningDelta, ContentDelta):
+            yield kind("".join(event.text for event in run if isinstance(event, ReasoningDelta | ContentDelta)))
+        else:
+            yield from run
 
 
 def _deltas(delta: Mapping[str, Any]) -> list[GenerationEvent]:
@@ -179,4 +203,10 @@ def _deltas(delta: Mapping[str, Any]) -> list[GenerationEvent]:
         events.append(ReasoningDelta(of_type(str, reasoning)))
     if content := delta.get("content"):
         events.append(ContentDelta(of_type(str, content)))
-    return events
+    return events + [_tool_call(piece) for piece in delta.get("tool_calls") or ()]
+
+
+def _tool_call(piece: Mapping[str, Any]) -> ToolCallDelta:
+    function = piece.get("function") or {}
+    words = [of_type(str, word) or "" for word in (piece.get("id"), function.get("name"), function.get("arguments"))]
+    return ToolCallDelta(of_type(int, piece.get("index")) or 0, ToolCall(*words))

@@ -26,6 +26,7 @@ class Connection:
         kind: a name in DIALECTS.
         enforcement: "auto" (native, else two phases), or one of them alone.
         unenforced: serve an engine that holds no budget, as a hint.
+        images: the model takes them.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Connection:
     api_key: str = ""
     enforcement: str = "auto"
     unenforced: bool = False
+    images: bool = False
     markers: Markers = field(default_factory=Markers)
     timeouts: Timeouts = field(default_factory=Timeouts)
     connections: int = 100
@@ -46,7 +48,7 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Pr
     stack.push_async_callback(engine.close)
     ways, model = [], connection.model
     two_phase = None if dialect.completing is None else TwoPhase(engine, model, dialect.completing, connection.markers)
-    chat = Chat(engine, model, dialect, two_phase)
+    chat = Chat(engine, model, dialect, two_phase, connection.images)
     if connection.kind != HOSTED and connection.enforcement != "two_phase":
         ways.append(Way(Enforcement.NATIVE, chat, Chat(engine, model, dialect, None)))
     if two_phase is not None and connection.enforcement != "native":

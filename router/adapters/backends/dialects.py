@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.adapters.backends.engine import Engine, of_type
+from router.adapters.backends.messages import messages
 from router.domain import GenerationRequest, Prompt, Sampling
 
 Body = dict[str, Any]
@@ -62,11 +63,6 @@ class Dialect:
     thought: Callable[[Chunk], int | None]
     completing: Completing | None
     version: Callable[[Engine], Awaitable[str]]
-
-
-def messages(prompt: Prompt) -> list[Body]:
-    """A conversation as the chat API takes it."""
-    return [{"role": message.role.value, "content": message.content} for message in prompt.messages]
 
 
 def _usage(chunk: Chunk) -> Chunk:
@@ -260,14 +256,14 @@ async def _window(engine: Engine, model: str) -> int | None:
     return _integer(next((entry.get("max_model_len") for entry in listed if entry["id"] == model), None))
 
 
-async def _no_window(_: Engine, __: str) -> None:
-    return None
+async def _llama_cpp_window(engine: Engine, _: str) -> int | None:
+    return _integer((await engine.ask("/props"))["default_generation_settings"].get("n_ctx"))
 
 
 _VLLM = Completing("/v1/completions", _vllm_render, _vllm_encode, _window, _completions_body, _completions_piece)
 _SGLANG = Completing("/v1/completions", _sglang_render, _sglang_encode, _window, _completions_body, _completions_piece)
 _LLAMA_CPP = Completing(
-    "/completion", _llama_cpp_render, _llama_cpp_encode, _no_window, _llama_cpp_body, _llama_cpp_piece
+    "/completion", _llama_cpp_render, _llama_cpp_encode, _llama_cpp_window, _llama_cpp_body, _llama_cpp_piece
 )
 
 DIALECTS: Mapping[str, Dialect] = {

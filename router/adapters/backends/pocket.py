@@ -109,6 +109,10 @@ class PocketBackend:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas token by token, then the completion. Raises InvalidRequest, BackendError."""
+        if request.tools.offered:
+            raise InvalidRequest("tools", "the embedded model calls no tools")
+        if request.prompt.images is not None:
+            raise InvalidRequest(request.prompt.images, "the embedded model takes no images")
         run = _Run(self._model, request.sampling)
         prompt = await self._in_thread(self._model.prompt_ids, request.prompt.text)
         cap = WINDOW // 2 if request.budget.tokens is None else request.budget.tokens

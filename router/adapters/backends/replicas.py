@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from router.adapters.backends.hedge import hedged
 from router.adapters.backends.proven import Proven
 from router.domain import Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendRefused, BackendUnavailable
@@ -54,10 +55,16 @@ class Replica:
 
 
 class Replicas:
-    """Spreads requests over replicas of one model."""
+    """Spreads requests over replicas of one model; after `hedge_after` silent seconds a second one is asked as well."""
 
-    def __init__(self, replicas: Sequence[Replica], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        hedge_after: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._replicas = list(replicas)
+        self._hedge_after = hedge_after
         self._clock = clock
         self._random = random.Random()
 
@@ -85,7 +92,21 @@ class Replicas:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """As the chosen replica streams. Raises InvalidRequest, BackendError."""
-        replica = self._chosen(request)
+        chosen = self._chosen(request, self._replicas)
+        if chosen is None:
+            raise BackendUnavailable("backend: no replica is available")
+        events = self._on(chosen, request)
+        if self._hedge_after is not None:
+            events = hedged(events, lambda: self._elsewhere(chosen, request), self._hedge_after)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    def _elsewhere(self, busy: Replica, request: GenerationRequest) -> AsyncGenerator[GenerationEvent] | None:
+        other = self._chosen(request, [replica for replica in self._replicas if replica is not busy])
+        return None if other is None else self._on(other, request)
+
+    async def _on(self, replica: Replica, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         replica.tokens += request.expected_tokens
         replica.streams += 1
         try:
@@ -102,11 +123,11 @@ class Replicas:
             replica.tokens -= request.expected_tokens
             replica.streams -= 1
 
-    def _chosen(self, request: GenerationRequest) -> Replica:
+    def _chosen(self, request: GenerationRequest, replicas: Sequence[Replica]) -> Replica | None:
         now = self._clock()
-        able = [replica for replica in self._replicas if replica.open(now)]
+        able = [replica for replica in replicas if replica.open(now)]
         if not able:
-            raise BackendUnavailable("backend: no replica is available")
+            return None
         if request.session is not None:
             return max(able, key=lambda replica: _affinity(request.session, replica.name))
         drawn = self._random.sample(able, min(2, len(able)))

@@ -71,9 +71,14 @@ class TwoPhase:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas, then the completion. Raises InvalidRequest, BackendError."""
+        if request.tools.offered:
+            raise InvalidRequest("tools", "budgets are held in two phases here, which can not parse tool calls")
+        if request.prompt.images is not None:
+            raise InvalidRequest(request.prompt.images, "budgets are held in two phases here, which take no images")
         await self._learn()
         self.check(request)
         thought = Thought(await self.opening(request), [])
+        self._fit(request, len(thought.prompt))
         async with aclosing(self._think(request, thought)) as deltas:
             async for text in deltas:
                 yield ReasoningDelta(text)
@@ -84,10 +89,17 @@ class TwoPhase:
 
     def check(self, request: GenerationRequest) -> None:
         """Raises InvalidRequest where budget and answer can not fit the model's window."""
-        wanted = (request.budget.tokens or 0) + request.sampling.max_answer_tokens
-        if self._window is not None and wanted >= self._window:
-            told = f"budget and answer, {wanted} tokens, exceed the model's window of {self._window}"
-            raise InvalidRequest("sampling.max_answer_tokens", told)
+        self._fit(request, 0)
+
+    def _fit(self, request: GenerationRequest, prompt: int) -> None:
+        """Names what is too long: the prompt, where it is known, the budget alone, or the answer behind it."""
+        budget = request.budget.tokens or 0
+        wanted = prompt + budget + request.sampling.max_answer_tokens
+        if self._window is None or wanted < self._window:
+            return
+        field = "options.max_thinking_tokens" if budget >= self._window else "sampling.max_answer_tokens"
+        told = f"prompt, budget and answer, {wanted} tokens, exceed the model's window of {self._window}"
+        raise InvalidRequest("messages" if prompt else field, told)
 
     async def opening(self, request: GenerationRequest) -> list[int]:
         """The prompt's ids up to the thought, or behind an empty one where the budget is 0."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -27,6 +27,10 @@ from router.domain import (
     ReasoningDelta,
     Role,
     Sampling,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Tools,
 )
 from router.errors import BackendError, BackendUnavailable, InvalidRequest
 from router.ports import Backend
@@ -45,6 +49,7 @@ class Answer:
     thought: str
     text: str
     completion: Completion
+    calls: list[ToolCall]
 
 
 def request_of(budget: int | None, floor: int = 0, most: int = 64) -> GenerationRequest:
@@ -54,6 +59,7 @@ def request_of(budget: int | None, floor: int = 0, most: int = 64) -> Generation
 
 async def run(backend: Backend, request: GenerationRequest) -> Answer:
     thought = text = ""
+    calls = []
     async with aclosing(backend.stream(request)) as events:
         async for event in events:
             match event:
@@ -61,8 +67,10 @@ async def run(backend: Backend, request: GenerationRequest) -> Answer:
                     thought += piece
                 case ContentDelta(piece):
                     text += piece
+                case ToolCallDelta(_, call):
+                    calls.append(call)
                 case Completion():
-                    return Answer(thought, text, event)
+                    return Answer(thought, text, event, calls)
     raise AssertionError("the stream ended without a completion")
 
 
@@ -208,11 +216,102 @@ async def test_a_marker_of_several_tokens_rules_two_phases_out(kind: str) -> Non
             assert answer.completion.budget_violated, "nothing can cut it, but it is told"
 
 
-@pytest.mark.parametrize(("kind", "way"), [(kind, way) for kind, way in EVERY_WAY if kind != "llama_cpp"])
-async def test_a_budget_above_the_window_is_refused_by_name(kind: str, way: str) -> None:
-    async with proved(kind, way) as (_, backend):
-        with pytest.raises(InvalidRequest, match=f"max_answer_tokens.*window of {WINDOW}"):
-            await run(backend, request_of(WINDOW))
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+async def test_what_exceeds_the_window_is_refused_by_name(kind: str, way: str) -> None:
+    async with proved(kind, way) as (simulator, backend):
+        for budget, most, field in ((WINDOW, 64, "options.max_thinking_tokens"), (8, WINDOW, "max_answer_tokens")):
+            with pytest.raises(InvalidRequest, match=f"{field}.*window of {WINDOW}"):
+                await run(backend, request_of(budget, most=most))
+        assert not [path for path, _ in simulator.bodies if "completion" in path and "tokenize" not in path]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_prompt_beyond_the_window_is_refused_by_name(kind: str) -> None:
+    async with proved(kind, "two_phase") as (_, backend):
+        with pytest.raises(InvalidRequest, match=f"messages: .*window of {WINDOW}"):
+            await run(backend, replace(request_of(8), prompt=Prompt.of("x" * WINDOW)))
+
+
+CALLED = Message(Role.ASSISTANT, "", (ToolCall("call-0", "add", '{"a": 2, "b"'),))
+TOOL_LOOP = Prompt((Message(Role.USER, "2 + 2 ="), CALLED, Message(Role.TOOL, "4", (), "call-0")))
+ADD = Tools((Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}}),))
+
+
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+async def test_tool_calls_of_a_conversation_reach_the_template_unchanged(kind: str, way: str) -> None:
+    async with proved(kind, way) as (simulator, backend):
+        await run(backend, replace(request_of(8), prompt=TOOL_LOOP))
+        sent = [body["messages"] for _, body in simulator.bodies if "messages" in body]
+    function = {"name": "add", "arguments": '{"a": 2, "b"'}
+    assert sent and all(
+        m[1:]
+        == [
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"id": "call-0", "type": "function", "function": function}],
+            },
+            {"role": "tool", "content": "4", "tool_call_id": "call-0"},
+        ]
+        for m in sent
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("choice", "sent"), [("auto", "auto"), ("add", {"type": "function", "function": {"name": "add"}})]
+)
+async def test_tool_calls_stream_through_and_budgets_hold(kind: str, choice: str, sent: object) -> None:
+    async with proved(kind, "native") as (simulator, backend):
+        answer = await run(backend, replace(request_of(8), tools=replace(ADD, choice=choice)))
+        [(_, body)] = [one for one in simulator.bodies if "tools" in one[1]]
+    assert body["tool_choice"] == sent
+    assert body["tools"][0]["function"]["parameters"] == ADD.offered[0].parameters
+    assert answer.calls[0] == ToolCall("call-1", "add", ANSWER[0])
+    assert [call.arguments for call in answer.calls] == list(ANSWER)
+    assert (answer.text, answer.completion.thinking_tokens) == ("", 8)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+async def test_nothing_is_cut_within_the_arguments_of_a_call(kind: str) -> None:
+    """An engine that counts them as thought is past its budget there: told, and let go on."""
+    async with proved(kind, "native") as (simulator, backend):
+        simulator.faults.counts_everything = True
+        answer = await run(backend, replace(request_of(8), tools=ADD))
+    assert [call.arguments for call in answer.calls] == list(ANSWER)
+    assert answer.completion.budget_violated and simulator.cancelled == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_two_phases_can_not_carry_is_refused_by_name(kind: str) -> None:
+    shown = Prompt((Message(Role.USER, "What is this?", images=("data:image/png;base64,AA",)),))
+    async with proved(kind, "two_phase") as (_, backend):
+        with pytest.raises(InvalidRequest, match=r"^tools: "):
+            await run(backend, replace(request_of(8), tools=ADD))
+        with pytest.raises(InvalidRequest, match=r"^messages\[0\].image_urls: "):
+            await run(backend, replace(request_of(8), prompt=shown))
+    async with proved(kind, "native") as (_, backend):
+        with pytest.raises(InvalidRequest, match="min_thinking_tokens: no floor with tools"):
+            await run(backend, replace(request_of(8, floor=4), tools=ADD))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_images_go_where_the_model_takes_them(kind: str) -> None:
+    url = "https://example.org/cat.png"
+    shown = Prompt((Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "What is this?", images=(url,))))
+    request = replace(request_of(8), prompt=shown)
+    async with simulated(kind) as simulator:
+        async with backend_of(simulator) as backend:
+            await backend.prove()
+            with pytest.raises(InvalidRequest, match=r"^messages\[1\].image_urls: .*takes no images"):
+                await run(backend, request)
+        async with backend_of(simulator, images=True) as backend:
+            await backend.prove()
+            simulator.bodies.clear()
+            assert (await run(backend, request)).completion.thinking_tokens == 8
+    [(_, body)] = simulator.bodies
+    parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
+    assert body["messages"][1]["content"] == parts
 
 
 @pytest.mark.parametrize("kind", KINDS)

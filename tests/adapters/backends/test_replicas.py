@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 
 import pytest
@@ -11,10 +12,10 @@ from router.adapters.backends.connect import Connection, connect
 from router.adapters.backends.engine import Timeouts
 from router.adapters.backends.proven import Proven, Way
 from router.adapters.backends.replicas import AWAY_SECONDS, FAILURES, Replica, Replicas
-from router.domain import Completion, Enforcement, GenerationRequest, Prompt, ReasoningBudget, Sampling
+from router.domain import Completion, Enforcement, GenerationEvent, GenerationRequest, Prompt, ReasoningBudget, Sampling
 from router.errors import BackendError, BackendRefused, BackendUnavailable
 from router.ports import Backend
-from tests.fakes import UNAVAILABLE, FakeBackend, router_of
+from tests.fakes import UNAVAILABLE, FakeBackend, router_of, until
 from tests.fakes import request_of as route_request
 from tests.simulators import MODEL, simulated
 
@@ -44,14 +45,20 @@ async def proven(backend: FakeBackend, identity: str = "same") -> Proven:
     return made
 
 
-async def replicas_of(*backends: FakeBackend, clock: Clock | None = None) -> Replicas:
+async def replicas_of(*backends: FakeBackend, clock: Clock | None = None, hedge_after: float | None = None) -> Replicas:
     members = [Replica(f"r{i}", await proven(backend)) for i, backend in enumerate(backends)]
-    return Replicas(members, clock or Clock())
+    return Replicas(members, hedge_after, clock or Clock())
 
 
 def request_of(session: str | None = None, tokens: float = 10.0) -> GenerationRequest:
     budget = ReasoningBudget("64", 64)
     return GenerationRequest(Prompt.of("2 + 2 ="), budget, 0, Sampling(), expected_tokens=tokens, session=session)
+
+
+def chosen(replicas: Replicas, session: str) -> str:
+    replica = replicas._chosen(request_of(session), replicas._replicas)
+    assert replica is not None
+    return replica.name
 
 
 async def run(backend: Backend, request: GenerationRequest) -> None:
@@ -81,12 +88,12 @@ async def test_work_is_spread_about_evenly() -> None:
 async def test_a_conversation_stays_and_only_those_of_a_lost_replica_move() -> None:
     clock, backends = Clock(), [FakeBackend() for _ in range(3)]
     replicas = await replicas_of(*backends, clock=clock)
-    first = {f"s{i}": replicas._chosen(request_of(f"s{i}")).name for i in range(60)}
-    assert all(replicas._chosen(request_of(session)).name == name for session, name in first.items())
+    first = {f"s{i}": chosen(replicas, f"s{i}") for i in range(60)}
+    assert all(chosen(replicas, session) == name for session, name in first.items())
     assert min(Counter(first.values()).values()) > 8
     for _ in range(FAILURES):
         replicas._replicas[0].failed(clock.now)
-    moved = {session: replicas._chosen(request_of(session)).name for session in first}
+    moved = {session: chosen(replicas, session) for session in first}
     assert {session for session in first if moved[session] != first[session]} == {
         session for session, name in first.items() if name == "r0"
     }
@@ -106,7 +113,7 @@ async def test_a_replica_that_fails_is_left_out_then_tried_with_one_request() ->
     clock.now += AWAY_SECONDS
     assert replicas._replicas[0].open(clock.now)
     with pytest.raises(BackendUnavailable):
-        await run(Replicas([replicas._replicas[0]], clock), request_of())
+        await run(Replicas([replicas._replicas[0]], clock=clock), request_of())
     assert len(bad.asked) == before + 1
     assert not replicas._replicas[0].open(clock.now + AWAY_SECONDS), "it stays away for longer"
     assert replicas._replicas[0].open(clock.now + 2 * AWAY_SECONDS)
@@ -185,3 +192,61 @@ async def test_a_killed_engine_is_survived() -> None:
         for _ in range(20):
             events = [event async for event in router.generate(route_request(), Sampling())]
             assert isinstance(events[-1], Completion)
+
+
+class Silent(FakeBackend):
+    """Says nothing for a while, then answers."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        self.open += 1
+        try:
+            await asyncio.sleep(self._seconds)
+            async for event in super().stream(request):
+                yield event
+        finally:
+            self.open -= 1
+
+
+async def test_a_silent_replica_is_overtaken_and_let_go() -> None:
+    silent, quick = Silent(60), FakeBackend()
+    replicas = await replicas_of(silent, quick, hedge_after=0.02)
+    replicas._replicas[1].tokens = 1_000  # so that the silent one is asked first
+    async with asyncio.timeout(5):
+        await run(replicas, request_of())
+    assert (quick.ended, silent.open) == (1, 0)
+    assert [(r.tokens, r.streams, r.failures) for r in replicas._replicas] == [(0, 0, 0), (1_000, 0, 0)]
+
+
+async def test_whoever_speaks_in_time_is_not_hedged() -> None:
+    first, second = FakeBackend(), FakeBackend()
+    replicas = await replicas_of(first, second, hedge_after=5.0)
+    await run(replicas, request_of())
+    assert len(first.asked) + len(second.asked) == 1
+
+
+async def test_a_lone_replica_is_waited_for() -> None:
+    slow = Silent(0.1)
+    await run(await replicas_of(slow, hedge_after=0.01), request_of())
+    assert slow.ended == 1
+
+
+async def test_where_the_second_fails_the_first_is_waited_for() -> None:
+    slow, bad = Silent(0.1), FakeBackend([UNAVAILABLE])
+    replicas = await replicas_of(slow, bad, hedge_after=0.01)
+    replicas._replicas[1].tokens = 1_000
+    await run(replicas, request_of())
+    assert (slow.ended, len(bad.asked)) == (1, 1)
+
+
+async def test_a_caller_who_leaves_stops_both() -> None:
+    one, other = Silent(60), Silent(60)
+    replicas = await replicas_of(one, other, hedge_after=0.01)
+    task = asyncio.create_task(run(replicas, request_of()))
+    await until(lambda: one.open + other.open == 2)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert one.open + other.open == 0

@@ -1,5 +1,6 @@
-"""Protocol messages <-> domain types. All checks on what comes in are here, made once."""
+"""Protocol messages -> domain types. All checks on what comes in are here, made once."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +9,7 @@ from typing import TypeVar
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
     DEFAULT_ANSWER_TOKENS,
-    Certificate,
-    Completion,
-    ContentDelta,
-    CountSource,
-    Decision,
-    DecisionSource,
-    Enforcement,
-    FinishReason,
-    GenerationEvent,
+    TOOL_CHOICES,
     LabelSource,
     MaxLoss,
     Message,
@@ -26,18 +19,20 @@ from router.domain import (
     Outcome,
     Prompt,
     QualityTarget,
-    ReasoningBudget,
-    ReasoningDelta,
     Role,
     RouteRequest,
     Sampling,
-    TokenForecast,
+    Tool,
+    ToolCall,
+    Tools,
 )
 from router.errors import FieldError, InvalidRequest
 
 MAX_BATCH = 1024
 MAX_ANSWER_TOKENS = 32_768
 MAX_CONVERSATION_ID = 128
+MAX_TOOLS = 128
+IMAGE_SCHEMES = ("https://", "data:image/")
 
 E = TypeVar("E")
 
@@ -59,10 +54,6 @@ LABEL_SOURCES: Mapping[int, LabelSource] = {
     pb.LABEL_SOURCE_USER: LabelSource.USER,
     pb.LABEL_SOURCE_AGREEMENT: LabelSource.AGREEMENT,
 }
-SOURCES = {source: f"DECISION_SOURCE_{source.name}" for source in DecisionSource}
-ENFORCEMENTS = {kind: f"ENFORCEMENT_{kind.name}" for kind in Enforcement}
-FINISHES = {reason: f"FINISH_REASON_{reason.name}" for reason in FinishReason}
-COUNT_SOURCES = {source: f"COUNT_SOURCE_{source.name}" for source in CountSource}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +100,31 @@ def sampling(message: pb.SamplingOptions) -> Sampling:
     return Sampling(message.temperature, longest, message.seed if message.HasField("seed") else None)
 
 
+def tools(message: pb.GenerateRequest, limits: Limits) -> Tools:
+    """Checked tools. Raises InvalidRequest."""
+    if len(message.tools) > MAX_TOOLS:
+        raise InvalidRequest("tools", f"at most {MAX_TOOLS}, has {len(message.tools)}")
+    if (size := sum(tool.ByteSize() for tool in message.tools)) > limits.max_prompt_bytes:
+        raise InvalidRequest("tools", f"at most {limits.max_prompt_bytes} bytes, has {size}")
+    offered = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(message.tools))
+    choice = message.tool_choice or "auto"
+    if choice not in (*TOOL_CHOICES, *(tool.name for tool in offered)):
+        raise InvalidRequest("tool_choice", f"must be one of {', '.join(TOOL_CHOICES)}, or the name of a tool")
+    return Tools(offered, choice)
+
+
+def _tool(message: pb.Tool, field: str) -> Tool:
+    if not message.name.strip():
+        raise InvalidRequest(f"{field}.name", "is required")
+    try:
+        parameters = json.loads(message.parameters or "{}")
+    except (ValueError, RecursionError):
+        parameters = None
+    if not isinstance(parameters, dict):
+        raise InvalidRequest(f"{field}.parameters", "must be a JSON object")
+    return Tool(message.name, message.description, parameters)
+
+
 def outcome(message: pb.ReportOutcomeRequest) -> Outcome:
     """A checked outcome. Raises InvalidRequest."""
     if not message.decision_id:
@@ -126,17 +142,33 @@ def _prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
         raise InvalidRequest("messages", "at least one is required")
     if len(messages) > limits.max_messages:
         raise InvalidRequest("messages", f"at most {limits.max_messages}, has {len(messages)}")
-    size = sum(len(m.content.encode()) for m in messages)
+    size = sum(len(m.content.encode()) + _more_bytes(m) for m in messages)
     if size > limits.max_prompt_bytes:
         raise InvalidRequest("messages", f"at most {limits.max_prompt_bytes} bytes of content, has {size}")
     return Prompt(tuple(_message(m, i) for i, m in enumerate(messages)))
 
 
+def _more_bytes(message: pb.Message) -> int:
+    return sum(map(len, message.image_urls)) + sum(call.ByteSize() for call in message.tool_calls)
+
+
 def _message(message: pb.Message, index: int) -> Message:
-    role = _member(ROLES, message.role, f"messages[{index}].role")
-    if not message.content.strip():
-        raise InvalidRequest(f"messages[{index}].content", "must not be blank")
-    return Message(role, message.content)
+    field = f"messages[{index}]"
+    role = _member(ROLES, message.role, f"{field}.role")
+    calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls)
+    images = tuple(message.image_urls)
+    if calls and role is not Role.ASSISTANT:
+        raise InvalidRequest(f"{field}.tool_calls", "only an assistant calls tools")
+    if message.tool_call_id and role is not Role.TOOL:
+        raise InvalidRequest(f"{field}.tool_call_id", "only a tool answers a call")
+    if images and role is not Role.USER:
+        raise InvalidRequest(f"{field}.image_urls", "only a user shows images")
+    for number, url in enumerate(images):
+        if not url.startswith(IMAGE_SCHEMES):
+            raise InvalidRequest(f"{field}.image_urls[{number}]", f"must start with {' or '.join(IMAGE_SCHEMES)}")
+    if not (message.content.strip() or calls or images):
+        raise InvalidRequest(f"{field}.content", "must not be blank")
+    return Message(role, message.content, calls, message.tool_call_id, images)
 
 
 def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None) -> Options:
@@ -195,81 +227,3 @@ def _member(members: Mapping[int, E], value: int, field: str) -> E:
         return members[value]
     except KeyError:
         raise InvalidRequest(field, "is required and must be one of the API's values") from None
-
-
-def decision(value: Decision) -> pb.Decision:
-    """A decision as told to the caller."""
-    message = pb.Decision(
-        decision_id=value.id,
-        rung=value.rung.name,
-        budget_tokens=value.rung.tokens,
-        predicted_quality=value.predicted_quality,
-        meets_target=value.choice.meets_target,
-        certified=value.choice.certificate is not None,
-        reason=value.choice.reason,
-        source=SOURCES[value.source],
-        model_version=value.model_version,
-        forecasts=_forecasts(value),
-    )
-    if isinstance(value.target, MaxLoss):
-        message.max_loss = value.target.value
-    else:
-        message.min_quality = value.target.value
-    if value.choice.certificate is not None:
-        message.certificate.CopyFrom(certificate(value.choice.certificate))
-    return message
-
-
-def _forecasts(value: Decision) -> list[pb.RungForecast]:
-    if value.score is None:
-        return []
-    rungs = zip(value.ladder.rungs, value.score.quality, value.score.tokens, strict=True)
-    return [_forecast(rung, quality, tokens) for rung, quality, tokens in rungs]
-
-
-def _forecast(rung: ReasoningBudget, quality: float, tokens: TokenForecast | None) -> pb.RungForecast:
-    if tokens is None:
-        return pb.RungForecast(rung=rung.name, budget_tokens=rung.tokens, quality=quality, thinking_tokens_unknown=True)
-    return pb.RungForecast(
-        rung=rung.name,
-        budget_tokens=rung.tokens,
-        quality=quality,
-        mean_thinking_tokens=tokens.mean,
-        p50_thinking_tokens=tokens.p50,
-        p90_thinking_tokens=tokens.p90,
-        p99_thinking_tokens=tokens.p99,
-    )
-
-
-def certificate(value: Certificate) -> pb.Certificate:
-    """A certificate as told to the caller."""
-    return pb.Certificate(alpha=value.alpha, delta=value.delta, threshold=value.threshold, prompts=value.prompts)
-
-
-def event(value: Decision | GenerationEvent) -> pb.GenerateResponse:
-    """One event of a stream."""
-    match value:
-        case Decision():
-            return pb.GenerateResponse(decision=decision(value))
-        case ReasoningDelta(text):
-            return pb.GenerateResponse(reasoning=text)
-        case ContentDelta(text):
-            return pb.GenerateResponse(content=text)
-        case Completion():
-            return pb.GenerateResponse(completion=completion(value))
-
-
-def completion(value: Completion) -> pb.Completion:
-    """The end of a stream."""
-    return pb.Completion(
-        finish_reason=FINISHES[value.finish],
-        prompt_tokens=value.prompt_tokens,
-        thinking_tokens=value.thinking_tokens,
-        answer_tokens=value.answer_tokens,
-        count_source=COUNT_SOURCES[value.count_source],
-        enforcement=ENFORCEMENTS[value.enforcement],
-        budget_tokens=value.budget.tokens,
-        budget_violated=value.budget_violated,
-        rung=value.budget.name,
-        attempts=value.attempts,
-    )

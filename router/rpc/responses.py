@@ -1,0 +1,106 @@
+"""Domain types -> protocol messages."""
+
+from router._gen import budget_router_pb2 as pb
+from router.domain import (
+    Certificate,
+    Completion,
+    ContentDelta,
+    CountSource,
+    Decision,
+    DecisionSource,
+    Enforcement,
+    FinishReason,
+    GenerationEvent,
+    MaxLoss,
+    ReasoningBudget,
+    ReasoningDelta,
+    TokenForecast,
+    ToolCallDelta,
+)
+
+SOURCES = {source: f"DECISION_SOURCE_{source.name}" for source in DecisionSource}
+ENFORCEMENTS = {kind: f"ENFORCEMENT_{kind.name}" for kind in Enforcement}
+FINISHES = {reason: f"FINISH_REASON_{reason.name}" for reason in FinishReason}
+COUNT_SOURCES = {source: f"COUNT_SOURCE_{source.name}" for source in CountSource}
+
+
+def decision(value: Decision) -> pb.Decision:
+    """A decision as told to the caller."""
+    message = pb.Decision(
+        decision_id=value.id,
+        rung=value.rung.name,
+        budget_tokens=value.rung.tokens,
+        predicted_quality=value.predicted_quality,
+        meets_target=value.choice.meets_target,
+        certified=value.choice.certificate is not None,
+        reason=value.choice.reason,
+        source=SOURCES[value.source],
+        model=value.model,
+        model_version=value.model_version,
+        forecasts=_forecasts(value),
+    )
+    if isinstance(value.target, MaxLoss):
+        message.max_loss = value.target.value
+    else:
+        message.min_quality = value.target.value
+    if value.choice.certificate is not None:
+        message.certificate.CopyFrom(certificate(value.choice.certificate))
+    return message
+
+
+def _forecasts(value: Decision) -> list[pb.RungForecast]:
+    if value.score is None:
+        return []
+    rungs = zip(value.ladder.rungs, value.score.quality, value.score.tokens, strict=True)
+    return [_forecast(rung, quality, tokens) for rung, quality, tokens in rungs]
+
+
+def _forecast(rung: ReasoningBudget, quality: float, tokens: TokenForecast | None) -> pb.RungForecast:
+    if tokens is None:
+        return pb.RungForecast(rung=rung.name, budget_tokens=rung.tokens, quality=quality, thinking_tokens_unknown=True)
+    return pb.RungForecast(
+        rung=rung.name,
+        budget_tokens=rung.tokens,
+        quality=quality,
+        mean_thinking_tokens=tokens.mean,
+        p50_thinking_tokens=tokens.p50,
+        p90_thinking_tokens=tokens.p90,
+        p99_thinking_tokens=tokens.p99,
+    )
+
+
+def certificate(value: Certificate) -> pb.Certificate:
+    """A certificate as told to the caller."""
+    return pb.Certificate(alpha=value.alpha, delta=value.delta, threshold=value.threshold, prompts=value.prompts)
+
+
+def event(value: Decision | GenerationEvent) -> pb.GenerateResponse:
+    """One event of a stream."""
+    match value:
+        case Decision():
+            return pb.GenerateResponse(decision=decision(value))
+        case ReasoningDelta(text):
+            return pb.GenerateResponse(reasoning=text)
+        case ContentDelta(text):
+            return pb.GenerateResponse(content=text)
+        case ToolCallDelta(index, call):
+            piece = pb.ToolCall(id=call.id, name=call.name, arguments=call.arguments)
+            return pb.GenerateResponse(tool_call=pb.ToolCallDelta(index=index, call=piece))
+        case Completion():
+            return pb.GenerateResponse(completion=completion(value))
+
+
+def completion(value: Completion) -> pb.Completion:
+    """The end of a stream."""
+    return pb.Completion(
+        finish_reason=FINISHES[value.finish],
+        prompt_tokens=value.prompt_tokens,
+        thinking_tokens=value.thinking_tokens,
+        answer_tokens=value.answer_tokens,
+        count_source=COUNT_SOURCES[value.count_source],
+        enforcement=ENFORCEMENTS[value.enforcement],
+        budget_tokens=value.budget.tokens,
+        budget_violated=value.budget_violated,
+        rung=value.budget.name,
+        attempts=value.attempts,
+    )
