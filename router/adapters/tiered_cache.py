@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
 from router.domain import Degraded, Score
 from router.errors import CacheError
 from router.ports import Observer
+
+EPOCH_SECONDS = 1.0
+"""How long a flush by another process may go unnoticed."""
 
 MAX_WRITES = 64
 """Writes to the shared level under way at a time; more are dropped, since a lost write is only a later miss."""
@@ -52,6 +56,17 @@ class TieredCache:
         await self._near.flush()
         await self.drain()
         await self._far.flush()
+
+    async def watch(self) -> None:
+        """Forget the near level whenever another process has flushed the far one; runs until cancelled."""
+        seen = None
+        while True:
+            with suppress(CacheError):
+                epoch = await self._far.epoch()
+                if seen not in (None, epoch):
+                    await self._near.flush()
+                seen = epoch
+            await asyncio.sleep(EPOCH_SECONDS)
 
     async def drain(self) -> None:
         """Wait until the writes under way have ended."""

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from router.adapters import redis_client
+from router.adapters.breaker import FAILURES
 from router.adapters.redis_cache import PREFIX, RedisCache, decode, encode
 from router.domain import DecisionSource
 from router.errors import CacheError, SettingsError
@@ -16,13 +18,15 @@ from tests.conftest import Valkey
 from tests.fakes import RISING, request_of, router_of, score_of
 
 TTL = 60
+ENTRIES = PREFIX + b"0:"
+"""Before the first flush."""
 TIMEOUT, SLACK = 0.25, 1.0
 """Seconds that a call may take, and what a busy machine may add."""
 
 
 @pytest.fixture
 async def cache(valkey: Valkey) -> AsyncIterator[RedisCache]:
-    cache = RedisCache.connect(valkey.url, TTL, TIMEOUT)
+    cache = RedisCache(redis_client.connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
     yield cache
     await cache.close()
 
@@ -46,7 +50,7 @@ async def fails_in_time(call: Awaitable[object]) -> None:
 async def test_scores_expire(cache: RedisCache, server: Redis) -> None:
     await cache.put_many({b"a": RISING, b"b": RISING})
     for key in (b"a", b"b"):
-        assert 0 < await server.ttl(PREFIX + key) <= TTL
+        assert 0 < await server.ttl(ENTRIES + key) <= TTL
 
 
 async def test_neither_keys_nor_values_hold_prompt_text(cache: RedisCache, server: Redis) -> None:
@@ -57,7 +61,7 @@ async def test_neither_keys_nor_values_hold_prompt_text(cache: RedisCache, serve
 
 
 async def test_two_replicas_share_their_scores(cache: RedisCache, valkey: Valkey) -> None:
-    other = RedisCache.connect(valkey.url, TTL, TIMEOUT)
+    other = RedisCache(redis_client.connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
     await router_of(cache=cache).decide(request_of())
     assert (await router_of(cache=other).decide(request_of())).source is DecisionSource.CACHE
     await other.close()
@@ -68,24 +72,24 @@ async def test_two_replicas_share_their_scores(cache: RedisCache, valkey: Valkey
     [b"", b"0", b"not a score", b'{"quality": [0.5]}', b"\xff" * 40, b"x" * 39, b"x" * 41, b"x" * 240],
 )
 async def test_a_foreign_entry_is_a_miss(cache: RedisCache, server: Redis, entry: bytes) -> None:
-    await server.set(PREFIX + b"a", entry)
+    await server.set(ENTRIES + b"a", entry)
     assert await cache.get_many([b"a"]) == [None]
 
 
 @pytest.mark.parametrize("cut", [1, 8, 40, 80])
 async def test_a_truncated_entry_is_a_miss(cache: RedisCache, server: Redis, cut: int) -> None:
-    await server.set(PREFIX + b"a", encode(RISING)[:-cut])
+    await server.set(ENTRIES + b"a", encode(RISING)[:-cut])
     assert await cache.get_many([b"a"]) == [None]
 
 
 async def test_an_entry_of_another_type_is_a_miss(cache: RedisCache, server: Redis) -> None:
-    await server.rpush(PREFIX + b"a", "1", "2")
+    await server.rpush(ENTRIES + b"a", "1", "2")
     await cache.put_many({b"b": RISING})
     assert await cache.get_many([b"a", b"b"]) == [None, RISING]
 
 
 async def test_a_foreign_entry_is_replaced_by_a_score(cache: RedisCache, server: Redis) -> None:
-    await server.set(PREFIX + b"a", b"not a score")
+    await server.set(ENTRIES + b"a", b"not a score")
     await cache.put_many({b"a": RISING})
     assert await cache.get_many([b"a"]) == [RISING]
 
@@ -95,12 +99,75 @@ def test_arbitrary_bytes_are_not_mistaken_for_a_score(data: bytes) -> None:
     assert decode(data) is None
 
 
-async def test_flush_touches_only_its_own_keys(cache: RedisCache, server: Redis) -> None:
+async def test_flush_forgets_every_score_and_touches_nothing_else(cache: RedisCache, server: Redis) -> None:
     others = {"session": b"1", "budget_router:other": b"2", "budget_router:score": b"3", "xbudget_router:score:": b"4"}
     await server.mset(others)
-    await cache.put_many({b"%d" % i: RISING for i in range(50)})
+    keys = [b"%d" % i for i in range(50)]
+    await cache.put_many(dict.fromkeys(keys, RISING))
     await cache.flush()
-    assert sorted(await server.keys("*")) == sorted(key.encode() for key in others)
+    assert await cache.get_many(keys) == [None] * 50
+    assert await server.mget(list(others)) == list(others.values())
+    await cache.put_many({b"0": RISING})
+    assert await cache.get_many([b"0"]) == [RISING]
+
+
+async def test_what_was_flushed_stays_forgotten_for_a_process_that_starts_later(
+    cache: RedisCache, valkey: Valkey
+) -> None:
+    await cache.put_many({b"a": RISING})
+    await cache.flush()
+    later = RedisCache(redis_client.connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
+    assert await later.get_many([b"a"]) == [None]
+    await later.close()
+
+
+async def test_lookups_of_one_turn_go_in_one_call(cache: RedisCache, server: Redis) -> None:
+    await cache.put_many({b"%d" % i: score_of(i / 100) for i in range(100)})
+    await server.config_resetstat()
+    found = await asyncio.gather(*(cache.get_many([b"%d" % (i % 100)]) for i in range(1_000)))
+    assert [one.quality for [one] in found if one] == [(i % 100 / 100,) for i in range(1_000)]
+    assert (await server.info("commandstats"))["cmdstat_mget"]["calls"] == 1
+
+
+async def test_a_caller_who_leaves_does_not_take_the_others_along(cache: RedisCache) -> None:
+    await cache.put_many({b"a": RISING})
+    first, second = (asyncio.create_task(cache.get_many([b"a"])) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == [RISING]
+
+
+async def test_a_server_that_fails_is_left_out_and_costs_nothing(cache: RedisCache, valkey: Valkey) -> None:
+    valkey.pause()
+    for _ in range(FAILURES):
+        await fails_in_time(cache.get_many([b"a"]))
+    started = time.perf_counter()
+    for _ in range(100):
+        with pytest.raises(CacheError, match="left out"):
+            await cache.get_many([b"a"])
+    assert time.perf_counter() - started < TIMEOUT
+
+
+async def test_a_server_that_is_full_still_answers(cache: RedisCache, server: Redis) -> None:
+    await cache.put_many({b"a": RISING})
+    await server.config_set("maxmemory-policy", "noeviction")
+    await server.config_set("maxmemory", "1")
+    with pytest.raises(CacheError, match="maxmemory"):
+        await cache.put_many({b"b": RISING})
+    assert await cache.get_many([b"a", b"b"]) == [RISING, None]
+
+
+async def test_a_user_with_few_rights_is_enough(server: Redis, valkey: Valkey) -> None:
+    rights = ["+get", "+mget", "+set", "-@dangerous"]
+    await server.acl_setuser(
+        "router", enabled=True, passwords=["+s3cret"], keys=["budget_router:*"], commands=rights, reset=True
+    )
+    cache = RedisCache(redis_client.connect(valkey.url.replace("//", "//router:s3cret@"), TIMEOUT), TTL, TIMEOUT)
+    await cache.put_many({b"a": RISING})
+    assert await cache.get_many([b"a"]) == [RISING]
+    await cache.flush()
+    assert await cache.get_many([b"a"]) == [None]
+    await cache.close()
 
 
 async def test_a_server_that_was_killed_is_an_error_in_time(cache: RedisCache, valkey: Valkey) -> None:
@@ -129,7 +196,7 @@ async def test_a_first_connection_that_hangs_is_an_error_in_time(cache: RedisCac
 
 @pytest.mark.parametrize("seconds", [0.005, 0.02, 0.05, TIMEOUT])
 async def test_many_calls_on_a_server_that_hangs_end_together(valkey: Valkey, seconds: float) -> None:
-    cache = RedisCache.connect(valkey.url, TTL, seconds)
+    cache = RedisCache(redis_client.connect(valkey.url, seconds), TTL, seconds)
     valkey.pause()
     gets = [fails_in_time(cache.get_many([b"a"])) for _ in range(35)]
     puts = [fails_in_time(cache.put_many({b"a": RISING})) for _ in range(35)]
@@ -153,6 +220,7 @@ async def test_a_restarted_server_is_used_again(cache: RedisCache, valkey: Valke
     valkey.kill()
     await fails_in_time(cache.get_many([b"a"]))
     valkey.start()
+    await asyncio.sleep(0)
     assert await cache.get_many([b"a"]) == [None]
     await cache.put_many({b"a": RISING})
     assert await cache.get_many([b"a"]) == [RISING]
@@ -168,7 +236,17 @@ async def test_a_server_that_woke_up_does_not_answer_the_question_before(cache: 
     assert await cache.get_many([b"a"]) == [one]
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://127.0.0.1", "redis://127.0.0.1:port"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "http://127.0.0.1",
+        "redis://127.0.0.1:port",
+        "redis+cluster://127.0.0.1:port",
+        "redis+sentinel://127.0.0.1:26379",
+        "redis+abacus://127.0.0.1",
+    ],
+)
 def test_a_wrong_url_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="Redis URL"):
-        RedisCache.connect(url, TTL, TIMEOUT)
+        RedisCache(redis_client.connect(url, TIMEOUT), TTL, TIMEOUT)

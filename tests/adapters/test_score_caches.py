@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from router.adapters import redis_client
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
 from router.adapters.tiered_cache import TieredCache
@@ -27,11 +28,11 @@ scores = st.lists(
 async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
     """Each kind of cache, empty."""
     if request.param == "memory":
-        yield MemoryCache(10_000)
+        yield MemoryCache(10_000, 1 << 20)
         return
     server: Valkey = request.getfixturevalue("valkey")
-    far = RedisCache.connect(server.url, ttl=60, timeout=PATIENT)
-    tiered = TieredCache(MemoryCache(10_000), far, RecordingObserver())
+    far = RedisCache(redis_client.connect(server.url, PATIENT), 60, PATIENT)
+    tiered = TieredCache(MemoryCache(10_000, 1 << 20), far, RecordingObserver())
     yield far if request.param == "redis" else tiered
     await tiered.drain()
     await far.close()

@@ -1,13 +1,17 @@
 """A fast level before a shared one: the shared one never delays or fails a request."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
+from router.adapters import redis_client
+from router.adapters.breaker import FAILURES
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
-from router.adapters.tiered_cache import MAX_WRITES, TieredCache
+from router.adapters.tiered_cache import EPOCH_SECONDS, MAX_WRITES, TieredCache
 from router.domain import DecisionSource, Degraded
 from router.errors import CacheError
 from tests.conftest import Valkey
@@ -23,14 +27,14 @@ def observer() -> RecordingObserver:
 
 @pytest.fixture
 async def far(valkey: Valkey) -> AsyncIterator[RedisCache]:
-    cache = RedisCache.connect(valkey.url, TTL, TIMEOUT)
+    cache = RedisCache(redis_client.connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
     yield cache
     await cache.close()
 
 
 @pytest.fixture
 async def tiered(far: RedisCache, observer: RecordingObserver) -> AsyncIterator[TieredCache]:
-    cache = TieredCache(MemoryCache(1_000), far, observer)
+    cache = TieredCache(MemoryCache(1_000, 1 << 20), far, observer)
     yield cache
     await cache.drain()
 
@@ -129,3 +133,81 @@ async def test_requests_go_on_while_the_server_is_killed_and_restarted(tiered: T
     assert (await router.decide(request_of("before"))).source is DecisionSource.CACHE
     valkey.start()
     assert (await router.decide(request_of("during"))).source is DecisionSource.CACHE
+
+
+async def test_a_flush_by_one_process_reaches_the_near_level_of_another(
+    tiered: TieredCache, valkey: Valkey, observer: RecordingObserver
+) -> None:
+    client = redis_client.connect(valkey.url, TIMEOUT)
+    other = TieredCache(MemoryCache(1_000, 1 << 20), RedisCache(client, TTL, TIMEOUT), observer)
+    watch = asyncio.create_task(other.watch())
+    await tiered.put_many({b"a": RISING})
+    await tiered.drain()
+    assert await other.get_many([b"a"]) == [RISING]
+    await asyncio.sleep(0.1)
+    await tiered.flush()
+    async with asyncio.timeout(2 * EPOCH_SECONDS + SLACK):
+        while await other.get_many([b"a"]) != [None]:  # noqa: ASYNC110 - nothing tells when it is seen
+            await asyncio.sleep(0.01)
+    watch.cancel()
+    await client.aclose()
+
+
+async def test_a_watch_survives_a_server_that_is_away(tiered: TieredCache, valkey: Valkey) -> None:
+    watch = asyncio.create_task(tiered.watch())
+    valkey.kill()
+    await asyncio.sleep(EPOCH_SECONDS + 0.2)
+    assert not watch.done()
+    watch.cancel()
+
+
+class SlowProxy:
+    """Passes bytes on to a server, each way after some seconds."""
+
+    def __init__(self, port: int, seconds: float) -> None:
+        self._port = port
+        self._seconds = seconds
+
+    async def __aenter__(self) -> str:
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += [writer, there]
+        await asyncio.gather(self._pass(reader, there), self._pass(there_reader, writer))
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                await asyncio.sleep(self._seconds)
+                writer.write(data)
+                await writer.drain()
+
+
+async def test_a_slow_server_costs_the_limit_at_most_and_fails_nothing(
+    valkey: Valkey, observer: RecordingObserver
+) -> None:
+    limit = 0.02
+    async with SlowProxy(valkey.port, 0.5) as url:
+        client = redis_client.connect(url, limit)
+        cache = TieredCache(MemoryCache(10, 1 << 20), RedisCache(client, TTL, limit), observer)
+        router = router_of(cache=cache, observer=observer)
+        took = []
+        for i in range(200):
+            started = time.perf_counter()
+            assert (await router.decide(request_of(f"prompt {i}"))).source is DecisionSource.CLASSIFIER
+            took.append(time.perf_counter() - started)
+        await cache.drain()
+        await client.aclose()
+    assert sorted(took)[-3] < limit + 0.03, "the breaker lets only a few of them wait"
+    assert sum(seconds > limit / 2 for seconds in took) <= 2 * FAILURES
+    assert observer.of(Degraded)

@@ -163,7 +163,7 @@ def embedded(bundle: Bundle, model: PocketModel) -> tuple[BudgetRouter, PocketBa
     backend, ladder = PocketBackend(model), bundle.manifest.ladder
     policy = Policy(ladder, bundle.manifest.certificates, LatencyProfile(0.01, 0.001, 8))
     keys, observer = ScoreKeys(b"secret", bundle.version, ladder), RecordingObserver()
-    scorer = Scorer(OnnxClassifier(bundle), keys, MemoryCache(1_000), observer)
+    scorer = Scorer(OnnxClassifier(bundle), keys, MemoryCache(1_000, 1 << 20), observer)
     profile = Profile("pocket", bundle, policy, scorer, backend, Enforcement.NATIVE)
     return BudgetRouter([profile], frozenset({"default"}), ListLog(), observer, {}), backend
 

@@ -8,21 +8,18 @@ in a row is left out for a while, then tried with one request at a time.
 import asyncio
 import hashlib
 import random
-import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from router.adapters.backends.hedge import hedged
 from router.adapters.backends.proven import Proven
+from router.adapters.breaker import Breaker
 from router.domain import Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendRefused, BackendUnavailable
 
-FAILURES = 3
-"""In a row; after these a replica is left out."""
-
 AWAY_SECONDS, LONGEST_AWAY = 5.0, 300.0
-"""First time and longest time that it is left out; doubled each time it fails again."""
+"""First time and longest time that a replica that failed is left out."""
 
 
 @dataclass(eq=False)
@@ -30,28 +27,16 @@ class Replica:
     """One engine, and how it has done lately.
 
     Attributes:
+        breaker: leaves it out after failures.
         tokens: predicted tokens in flight.
         streams: requests in flight.
-        failures: in a row.
-        until: time before which it is left out.
     """
 
     name: str
     backend: Proven
+    breaker: Breaker = field(default_factory=lambda: Breaker(AWAY_SECONDS, LONGEST_AWAY))
     tokens: float = 0.0
     streams: int = 0
-    failures: int = 0
-    until: float = 0.0
-
-    def open(self, now: float) -> bool:
-        """May it be asked? After its time away, by one request at a time."""
-        return self.failures < FAILURES or (now >= self.until and self.streams == 0)
-
-    def failed(self, now: float) -> None:
-        """Count a failure."""
-        self.failures += 1
-        away = AWAY_SECONDS * 2.0 ** max(0, self.failures - FAILURES)
-        self.until = now + min(away, LONGEST_AWAY)
 
 
 class Replicas:
@@ -61,11 +46,9 @@ class Replicas:
         self,
         replicas: Sequence[Replica],
         hedge_after: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._replicas = list(replicas)
         self._hedge_after = hedge_after
-        self._clock = clock
         self._random = random.Random()
 
     @property
@@ -86,8 +69,7 @@ class Replicas:
         ready = await asyncio.gather(*(replica.backend.ready() for replica in self._replicas))
         for replica, is_ready in zip(self._replicas, ready, strict=True):
             if not is_ready:
-                replica.failures = max(replica.failures, FAILURES)
-                replica.until = self._clock() + AWAY_SECONDS
+                replica.breaker.trip()
         return any(ready)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
@@ -107,31 +89,31 @@ class Replicas:
         return None if other is None else self._on(other, request)
 
     async def _on(self, replica: Replica, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        replica.breaker.started()
         replica.tokens += request.expected_tokens
         replica.streams += 1
         try:
             async with aclosing(replica.backend.stream(request)) as events:
                 async for event in events:
-                    replica.failures = 0
+                    replica.breaker.succeeded()
                     yield event
         except BackendRefused:  # the request's fault
             raise
         except BackendError:
-            replica.failed(self._clock())
+            replica.breaker.failed()
             raise
         finally:
             replica.tokens -= request.expected_tokens
             replica.streams -= 1
 
     def _chosen(self, request: GenerationRequest, replicas: Sequence[Replica]) -> Replica | None:
-        now = self._clock()
-        able = [replica for replica in replicas if replica.open(now)]
+        able = [replica for replica in replicas if replica.breaker.allows()]
         if not able:
             return None
         if request.session is not None:
             return max(able, key=lambda replica: _affinity(request.session, replica.name))
         drawn = self._random.sample(able, min(2, len(able)))
-        return min(drawn, key=lambda replica: (replica.failures, replica.tokens, replica.streams))
+        return min(drawn, key=lambda replica: (replica.breaker.failures, replica.tokens, replica.streams))
 
 
 def _affinity(session: str | None, name: str) -> bytes:

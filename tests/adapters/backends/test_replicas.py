@@ -11,11 +11,21 @@ from router import doctor
 from router.adapters.backends.connect import Connection, connect
 from router.adapters.backends.engine import Timeouts
 from router.adapters.backends.proven import Proven, Way
-from router.adapters.backends.replicas import AWAY_SECONDS, FAILURES, Replica, Replicas
-from router.domain import Completion, Enforcement, GenerationEvent, GenerationRequest, Prompt, ReasoningBudget, Sampling
+from router.adapters.backends.replicas import AWAY_SECONDS, LONGEST_AWAY, Replica, Replicas
+from router.adapters.breaker import FAILURES, Breaker
+from router.domain import (
+    Completion,
+    Enforcement,
+    GenerationEvent,
+    GenerationRequest,
+    Prompt,
+    ReasoningBudget,
+    ReasoningDelta,
+    Sampling,
+)
 from router.errors import BackendError, BackendRefused, BackendUnavailable
 from router.ports import Backend
-from tests.fakes import UNAVAILABLE, FakeBackend, router_of, until
+from tests.fakes import UNAVAILABLE, FakeBackend, Hang, router_of, until
 from tests.fakes import request_of as route_request
 from tests.simulators import MODEL, simulated
 
@@ -46,8 +56,12 @@ async def proven(backend: FakeBackend, identity: str = "same") -> Proven:
 
 
 async def replicas_of(*backends: FakeBackend, clock: Clock | None = None, hedge_after: float | None = None) -> Replicas:
-    members = [Replica(f"r{i}", await proven(backend)) for i, backend in enumerate(backends)]
-    return Replicas(members, hedge_after, clock or Clock())
+    clock = clock or Clock()
+    members = [
+        Replica(f"r{i}", await proven(backend), Breaker(AWAY_SECONDS, LONGEST_AWAY, clock))
+        for i, backend in enumerate(backends)
+    ]
+    return Replicas(members, hedge_after)
 
 
 def request_of(session: str | None = None, tokens: float = 10.0) -> GenerationRequest:
@@ -92,7 +106,7 @@ async def test_a_conversation_stays_and_only_those_of_a_lost_replica_move() -> N
     assert all(chosen(replicas, session) == name for session, name in first.items())
     assert min(Counter(first.values()).values()) > 8
     for _ in range(FAILURES):
-        replicas._replicas[0].failed(clock.now)
+        replicas._replicas[0].breaker.failed()
     moved = {session: chosen(replicas, session) for session in first}
     assert {session for session in first if moved[session] != first[session]} == {
         session for session, name in first.items() if name == "r0"
@@ -108,36 +122,37 @@ async def test_a_replica_that_fails_is_left_out_then_tried_with_one_request() ->
         except BackendUnavailable:
             continue
     assert 1 <= len(bad.asked) <= FAILURES
-    replicas._replicas[0].failures, replicas._replicas[0].until = FAILURES, clock.now + AWAY_SECONDS
+    while replicas._replicas[0].breaker.allows():
+        replicas._replicas[0].breaker.failed()
     before = len(bad.asked)
     clock.now += AWAY_SECONDS
-    assert replicas._replicas[0].open(clock.now)
     with pytest.raises(BackendUnavailable):
-        await run(Replicas([replicas._replicas[0]], clock=clock), request_of())
+        await run(Replicas([replicas._replicas[0]]), request_of())
     assert len(bad.asked) == before + 1
-    assert not replicas._replicas[0].open(clock.now + AWAY_SECONDS), "it stays away for longer"
-    assert replicas._replicas[0].open(clock.now + 2 * AWAY_SECONDS)
+    assert not replicas._replicas[0].breaker.allows(), "it stays away"
 
 
 async def test_a_replica_that_answers_again_is_whole_again() -> None:
     clock, backend = Clock(), FakeBackend()
     replicas = await replicas_of(backend, clock=clock)
-    replicas._replicas[0].failures = FAILURES
+    replicas._replicas[0].breaker.trip()
     clock.now += AWAY_SECONDS
     await run(replicas, request_of())
-    assert replicas._replicas[0].failures == 0
+    assert replicas._replicas[0].breaker.failures == 0
 
 
 async def test_while_it_is_tried_nobody_else_asks_it() -> None:
-    clock, backend = Clock(), FakeBackend()
-    replicas = await replicas_of(backend, clock=clock)
-    replicas._replicas[0].failures = FAILURES
-    async with aclosing(replicas.stream(request_of())) as events:
-        replicas._replicas[0].streams = 1
-        with pytest.raises(BackendUnavailable, match="no replica"):
-            await run(replicas, request_of())
-        replicas._replicas[0].streams = 0
-        await anext(events)
+    clock = Clock()
+    replicas = await replicas_of(FakeBackend([ReasoningDelta("hm"), Hang()]), clock=clock)
+    replicas._replicas[0].breaker.trip()
+    clock.now += AWAY_SECONDS
+    trial = asyncio.create_task(run(replicas, request_of()))
+    await until(lambda: replicas._replicas[0].streams == 1)
+    replicas._replicas[0].breaker.trip()  # as if it had said nothing yet
+    with pytest.raises(BackendUnavailable, match="no replica"):
+        await run(replicas, request_of())
+    trial.cancel()
+    await asyncio.gather(trial, return_exceptions=True)
 
 
 async def test_a_router_goes_on_with_the_other_replica() -> None:
@@ -165,7 +180,7 @@ async def test_a_request_that_is_refused_is_not_the_replicas_fault() -> None:
     for _ in range(2 * FAILURES):
         with pytest.raises(BackendRefused):
             await run(replicas, request_of())
-    assert replicas._replicas[0].failures == 0
+    assert replicas._replicas[0].breaker.failures == 0
 
 
 async def test_replicas_that_differ_are_refused() -> None:
@@ -218,7 +233,7 @@ async def test_a_silent_replica_is_overtaken_and_let_go() -> None:
     async with asyncio.timeout(5):
         await run(replicas, request_of())
     assert (quick.ended, silent.open) == (1, 0)
-    assert [(r.tokens, r.streams, r.failures) for r in replicas._replicas] == [(0, 0, 0), (1_000, 0, 0)]
+    assert [(r.tokens, r.streams, r.breaker.failures) for r in replicas._replicas] == [(0, 0, 0), (1_000, 0, 0)]
 
 
 async def test_whoever_speaks_in_time_is_not_hedged() -> None:

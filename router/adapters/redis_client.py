@@ -1,0 +1,58 @@
+"""A client for whatever Redis is: one server, a master that sentinels know, or a cluster."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis, Sentinel
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from router.errors import SettingsError
+
+AnyRedis = Redis | RedisCluster
+
+
+def connect(url: str, timeout: float) -> AnyRedis:
+    """A client that tries once, connected when first used.
+
+    Args:
+        url: `redis://` or `rediss://` (TLS) for one server, `redis+cluster://HOST:PORT,HOST:PORT` for a cluster,
+            `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE` for a master that sentinels know. User, password and
+            `?ssl_ca_certs=` and the like go where Redis URLs have them.
+        timeout: seconds to connect, and for an answer.
+
+    Raises:
+        SettingsError: the URL is not one.
+    """
+    patience: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    scheme, _, kind = url.partition("://")[0].partition("+")
+    try:
+        if not kind:
+            return Redis.from_url(url, **patience)
+        places, options = _servers(url, scheme)
+        options |= patience | {"ssl": scheme == "rediss"}
+        if kind == "cluster":
+            nodes = [ClusterNode(host, port) for host, port in places]
+            return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
+        service = urlsplit(url).path.strip("/")
+        if kind == "sentinel" and service:
+            found: Redis = Sentinel(places, sentinel_kwargs=patience, **options).master_for(service)  # type: ignore[no-untyped-call]
+            return found
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"Redis URL: {error}") from error
+    raise SettingsError("Redis URL: redis://, redis+cluster:// or redis+sentinel://HOST:PORT/SERVICE is expected")
+
+
+def _servers(url: str, scheme: str) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """Hosts and ports, and what is the same for all of them."""
+    parts = urlsplit(url)
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    parsed = [parse_url(f"{scheme}://{credentials}{at}{host}?{parts.query}") for host in hosts.split(",")]
+    options = {k: v for k, v in parsed[0].items() if k not in ("host", "port", "connection_class")}
+    return [(one.get("host", "localhost"), one.get("port", 6379)) for one in parsed], options
