@@ -6,7 +6,7 @@ The clients of Redis and HTTP are imported where they are chosen: the default st
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,15 +15,17 @@ import structlog
 from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, start_http_server
 
-from router import artifact, doctor
+from router import artifact, doctor, registry
 from router.adapters.backends.pocket import PocketBackend, PocketModel
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.sqlite_outcomes import SqliteOutcomes
+from router.artifact import Bundle
 from router.cache_key import ScoreKeys
 from router.doctor import Finding
 from router.domain import MaxLoss
 from router.errors import BackendError, BackendUnavailable, CacheError, SettingsError
+from router.hot_swap import HotSwap
 from router.observe import LogLines, Metrics, Observers
 from router.policy import LatencyProfile, Policy
 from router.ports import Observer, ScoreCache
@@ -70,14 +72,21 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
         registry = CollectorRegistry()
         observer = Observers([LogLines(), Metrics(registry)])
         cache = _cache(settings, observer, stack)
-        profiles = [await _profile(settings, served, cache, observer, stack) for served in settings.served]
-        outcomes = SqliteOutcomes(settings.outcomes, observer)
+        built = [await _profile(settings, served, cache, observer, stack) for served in settings.served]
+        secret = settings.cache_secret.get_secret_value().encode()
+        outcomes = SqliteOutcomes(settings.outcomes, observer, texts=settings.log_prompts, secret=secret)
         stack.push_async_callback(outcomes.close)
         pins: TTLCache[Conversation, int] = TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS)
-        router = BudgetRouter(profiles, settings.tenants, outcomes, observer, pins)
+        router = BudgetRouter(
+            [profile for profile, _ in built], settings.tenants, outcomes, observer, pins, settings.explore
+        )
+        swaps = {}
+        for served, (profile, of) in zip(settings.served, built, strict=True):
+            swaps[profile.model] = HotSwap(served.artifact, profile.model, of, router, observer)
+            _in_background(swaps[profile.model].follow(), stack)
         limits = Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss))
         token = settings.admin_token.get_secret_value()
-        admin = AdminServicer(token, router, cache.flush)
+        admin = AdminServicer(token, router, swaps, cache.flush)
         servicer = BudgetRouterServicer(router, limits)
         server = RouterServer(servicer, admin, settings.listen, router.ready, settings.max_streams)
         _serve_metrics(settings, registry, stack)
@@ -93,7 +102,7 @@ async def examine(settings: Settings) -> list[Finding]:
         if settings.redis_url:
             findings.append(await _examine_redis(settings, stack))
         for served in settings.served:
-            bundle = artifact.load(served.artifact)
+            bundle = artifact.load(registry.locate(served.artifact))
             OnnxClassifier(bundle)
             rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
             findings.append(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}"))
@@ -129,22 +138,28 @@ async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:
 
 async def _profile(
     settings: Settings, served: Served, cache: ScoreCache, observer: Observer, stack: AsyncExitStack
-) -> Profile:
-    """A served model; certificates count only for the backend that they were proved on."""
-    bundle = artifact.load(served.artifact)
+) -> tuple[Profile, Callable[[Bundle], Profile]]:
+    """A served model, and how to serve it with another bundle."""
+    bundle = artifact.load(registry.locate(served.artifact))
     backend, fingerprint = await _backend(settings, served, stack)
-    manifest = bundle.manifest
-    certificates, absolute = manifest.certificates, manifest.absolute
-    if manifest.backend_fingerprint != fingerprint:
-        structlog.get_logger().warning(
-            "uncertified", bundle_is_about=manifest.backend_fingerprint, backend=fingerprint, effect="top rung only"
-        )
-        certificates, absolute = (), ()
     latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
-    keys = ScoreKeys(settings.cache_secret.get_secret_value().encode(), bundle.version, manifest.ladder)
-    scorer = Scorer(OnnxClassifier(bundle), keys, cache, observer)
-    policy = Policy(manifest.ladder, certificates, latency, absolute)
-    return Profile(served.model, bundle, policy, scorer, backend, backend.enforcement)
+    secret = settings.cache_secret.get_secret_value().encode()
+
+    def of(bundle: Bundle) -> Profile:
+        """Certificates count only for the backend that they were proved on."""
+        manifest = bundle.manifest
+        certificates, absolute = manifest.certificates, manifest.absolute
+        if manifest.backend_fingerprint != fingerprint:
+            structlog.get_logger().warning(
+                "uncertified", bundle_is_about=manifest.backend_fingerprint, backend=fingerprint, effect="top rung only"
+            )
+            certificates, absolute = (), ()
+        keys = ScoreKeys(secret, bundle.version, manifest.ladder)
+        scorer = Scorer(OnnxClassifier(bundle), keys, cache, observer)
+        policy = Policy(manifest.ladder, certificates, latency, absolute)
+        return Profile(served.model, bundle, policy, scorer, backend, backend.enforcement, fingerprint)
+
+    return of(bundle), of
 
 
 async def _backend(settings: Settings, served: Served, stack: AsyncExitStack) -> "tuple[PocketBackend | Replicas, str]":
@@ -194,6 +209,11 @@ def _engines(settings: Settings, served: Served, stack: AsyncExitStack) -> "list
     return [Replica(url, connect(replace(connection, url=url), doctor.enforced, stack)) for url in urls]
 
 
+def _in_background(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:
+    """Run it until the stack is left."""
+    stack.callback(asyncio.create_task(work).cancel)
+
+
 def _cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "MemoryCache | TieredCache":
     near = MemoryCache(settings.cache_entries, settings.cache_bytes)
     if not settings.redis_url:
@@ -202,8 +222,7 @@ def _cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "Me
 
     tiered = TieredCache(near, _redis(settings, stack), observer)
     stack.push_async_callback(tiered.drain)
-    watch = asyncio.create_task(tiered.watch())
-    stack.callback(watch.cancel)
+    _in_background(tiered.watch(), stack)
     return tiered
 
 

@@ -201,16 +201,23 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A choice for one request, as told to the caller and to the outcome log."""
+    """A choice for one request, as told to the caller and to the outcome log.
+
+    Attributes:
+        backend: fingerprint of what answers.
+        propensities: probability with which each rung was to be chosen.
+    """
 
     id: str
     model: str
+    backend: str
     ladder: BudgetLadder
     choice: Choice
     target: QualityTarget
     source: DecisionSource
     model_version: str
     score: Score | None
+    propensities: tuple[float, ...]
 
     @property
     def rung(self) -> ReasoningBudget:
@@ -406,4 +413,13 @@ class Degraded:
     error: str
 
 
-Record = Decided | Generated | Broken | Degraded
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """Record: a model is served with another bundle from now on; versions are digests."""
+
+    model: str
+    before: str
+    after: str
+
+
+Record = Decided | Generated | Broken | Degraded | Swapped

@@ -6,7 +6,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from structlog.tracebacks import ExceptionDictTransformer
 
-from router.domain import Broken, Completion, Decided, Decision, Degraded, Generated, Record
+from router.domain import Broken, Completion, Decided, Decision, Degraded, Generated, Record, Swapped
 from router.ports import Observer
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -59,6 +59,8 @@ class LogLines:
                 )
             case Broken(request, decision, cause):
                 self._log.warning("broken", tenant=request.tenant, decision_id=decision.id, cause=cause)
+            case Swapped(model, before, after):
+                self._log.info("swapped", model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):
                 self._log.warning("degraded", dependency=dependency, error=error)
 
@@ -113,6 +115,7 @@ class Metrics:
         self._generate_seconds = histogram("generate_seconds", "Time to the last token", SECONDS)
         self._recovered = counter("truncation_recovered", "Answers had at the next rung, as the chosen one gave none")
         self._broken = counter("broken_streams", "Generations that did not reach their end", "cause")
+        self._swaps = counter("model_swaps", "Bundles swapped in", "model")
         self._degraded = counter("degraded", "Requests that went on without a dependency", "dependency")
 
     def __call__(self, record: Record) -> None:
@@ -123,6 +126,8 @@ class Metrics:
                 self._generated(record)
             case Broken(_, _, cause):
                 self._broken.labels(cause).inc()
+            case Swapped(model, _, _):
+                self._swaps.labels(model).inc()
             case Degraded(dependency, _):
                 self._degraded.labels(dependency).inc()
 

@@ -78,13 +78,17 @@ class Policy:
             InvalidRequest: floor and ceiling leave no rung.
             TargetUnmet: nothing meets the target and the caller asked to be refused.
         """
-        allowed = self.within_bounds(options)
-        in_time = [i for i in allowed if self._in_time(score, i, options.max_latency)]
+        in_time = self.affordable(score, options)
         if not in_time:
-            return self._unmet(score, options, allowed[:1], "every rung allowed breaks the deadline")
+            cheapest = self.within_bounds(options)[:1]
+            return self._unmet(score, options, cheapest, "every rung allowed breaks the deadline")
         if isinstance(options.target, MaxLoss):
             return self._relative(score, options, options.target, in_time)
         return self._absolute(score, options, options.target, in_time)
+
+    def affordable(self, score: Score, options: Options) -> list[int]:
+        """Rungs within bounds that do not break the deadline, cheapest first. Raises InvalidRequest."""
+        return [i for i in self.within_bounds(options) if self._in_time(score, i, options.max_latency)]
 
     def _in_time(self, score: Score, index: int, max_latency: float | None) -> bool:
         if max_latency is None:

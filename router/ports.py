@@ -3,7 +3,17 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
-from router.domain import Completion, Decision, GenerationEvent, GenerationRequest, Outcome, Prompt, Record, Score
+from router.domain import (
+    Completion,
+    Decision,
+    GenerationEvent,
+    GenerationRequest,
+    Outcome,
+    Prompt,
+    Record,
+    RouteRequest,
+    Score,
+)
 
 
 class Classifier(Protocol):
@@ -41,7 +51,7 @@ class Backend(Protocol):
 class OutcomeLog(Protocol):
     """Keeps what was decided and how it turned out."""
 
-    def record(self, tenant: str, decision: Decision, completion: Completion | None) -> None:
+    def record(self, request: RouteRequest, decision: Decision, completion: Completion | None) -> None:
         """Remember a decision, and how its generation ended, soon; never waits."""
         ...
 

@@ -45,6 +45,7 @@ from router.errors import (
     NotFound,
     TargetUnmet,
 )
+from router.exploration import certain, propensities
 from router.policy import Policy
 from router.ports import Backend, Observer, OutcomeLog
 from router.scoring import Scored, Scorer
@@ -67,6 +68,7 @@ class Profile:
     scorer: Scorer
     backend: Backend
     enforcement: Enforcement
+    fingerprint: str
 
 
 class BudgetRouter:
@@ -77,6 +79,7 @@ class BudgetRouter:
         tenants: names a request may come under.
         log: keeps decisions and outcomes.
         observer: told of everything that happens.
+        explored: share of requests that think longer than chosen, to learn from.
         pins: rung position by conversation, bounded by its owner.
     """
 
@@ -87,12 +90,15 @@ class BudgetRouter:
         log: OutcomeLog,
         observer: Observer,
         pins: MutableMapping[Conversation, int],
+        explored: float = 0.0,
     ) -> None:
         self.profiles = list(profiles)
         self._tenants = tenants
         self._log = log
         self._observer = observer
         self._pins = pins
+        self._explored = explored
+        self._random = random.Random()
 
     async def decide(self, request: RouteRequest) -> Decision:
         """Choose a budget for one prompt. Raises InvalidRequest, NotFound, TargetUnmet."""
@@ -152,6 +158,10 @@ class BudgetRouter:
         """The first profile of that name; "" = any. Raises NotFound."""
         return self._named(model)[0]
 
+    def swap(self, profile: Profile) -> None:
+        """Serve a model by another profile from the next request on; those under way keep theirs."""
+        self.profiles = [profile if old.model == profile.model else old for old in self.profiles]
+
     def _able(self, request: RouteRequest) -> Sequence[Profile]:
         """The profiles that may answer, best first: the one named, else all. Raises NotFound."""
         if request.tenant not in self._tenants:
@@ -182,11 +192,14 @@ class BudgetRouter:
         decisions = []
         for index, (profile, request) in enumerate(routed):
             with _placed(place(index)):
-                chosen = fixed.get(index) or self._chosen(profile, request, scored[index])
-                decisions.append(_decision(profile, request, *chosen))
+                if (known := fixed.get(index)) is not None:
+                    decisions.append(_decision(profile, request, *known))
+                else:
+                    decision = _decision(profile, request, *self._chosen(profile, request, scored[index]))
+                    decisions.append(self._exploring(profile, request, decision))
         seconds = time.perf_counter() - began
         for (_, request), decision in zip(routed, decisions, strict=True):
-            self._log.record(request.tenant, decision, None)
+            self._log.record(request, decision, None)
             self._observer(Decided(request, decision, seconds))
         return decisions
 
@@ -219,6 +232,18 @@ class BudgetRouter:
                 return _pinned(profile, kept)
         return choice, scored
 
+    def _exploring(self, profile: Profile, request: RouteRequest, decision: Decision) -> Decision:
+        """The decision, or for some requests one above it; never within a conversation, which keeps its rung."""
+        if not self._explored or decision.score is None or request.options.conversation_id:
+            return decision
+        allowed = profile.policy.affordable(decision.score, request.options)
+        chances = propensities(len(decision.ladder), decision.choice.index, allowed, self._explored)
+        drawn = self._random.choices(range(len(chances)), chances)[0]
+        if drawn == decision.choice.index:
+            return replace(decision, propensities=chances)
+        choice = Choice(drawn, decision.choice.meets_target, None, "explored: longer than the policy asks for")
+        return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
+
     async def _generate(
         self, profile: Profile, request: RouteRequest, sampling: Sampling, tools: Tools
     ) -> AsyncGenerator[Decision | GenerationEvent]:
@@ -231,7 +256,7 @@ class BudgetRouter:
                 async for event in events:
                     first_token = first_token or time.perf_counter() - began
                     if isinstance(event, Completion):
-                        self._log.record(request.tenant, decision, event)
+                        self._log.record(request, decision, event)
                         self._observer(Generated(request, decision, event, first_token, time.perf_counter() - began))
                     yield event
         except BackendError:
@@ -283,8 +308,18 @@ class BudgetRouter:
 
 
 def _decision(profile: Profile, request: RouteRequest, choice: Choice, by: Scored) -> Decision:
-    ladder, target = profile.policy.ladder, request.options.target
-    return Decision(uuid4().hex, profile.model, ladder, choice, target, by.source, profile.bundle.version, by.score)
+    return Decision(
+        uuid4().hex,
+        profile.model,
+        profile.fingerprint,
+        profile.policy.ladder,
+        choice,
+        request.options.target,
+        by.source,
+        profile.bundle.version,
+        by.score,
+        certain(len(profile.policy.ladder), choice.index),
+    )
 
 
 def _conversation(profile: Profile, request: RouteRequest) -> Conversation:

@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     cache_ttl: int = Field(86_400, ge=1, description="seconds that Redis remembers a score")
     cache_secret: SecretStr = Field(SecretStr(""), description="key of the cache's hash; needed with Redis")
     outcomes: Path = Field(Path("var/outcomes.sqlite"), description="file of the outcome log")
+    log_prompts: bool = Field(False, description="keep prompt texts in the outcome log; needed to retrain from it")
+    explore: float = Field(
+        0, ge=0, le=0.5, description="share of requests that think longer than chosen, to learn from"
+    )
     tenants: frozenset[str] = Field(frozenset({"default"}), description="tenants that may ask, as a JSON list")
     max_loss: float = Field(0.02, ge=0, le=1, description="quality target where a caller names none")
     max_messages: int = Field(1_000, ge=1, description="messages in one request")

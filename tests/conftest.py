@@ -1,5 +1,6 @@
 """Shared fixtures: a real Valkey server, and the models that ship."""
 
+import json
 import os
 import shutil
 import signal
@@ -111,6 +112,17 @@ def valkey(valkey_binary: str, tmp_path: Path) -> Iterator[Valkey]:
         yield server
     finally:
         server.kill()
+
+
+def another_bundle(directory: Path, about: str, **changes: object) -> Path:
+    """A good copy of the shipped bundle that differs in what it says of itself, and so in its digest."""
+    directory.mkdir(parents=True)
+    for file in (MODELS / "pocket-router").iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    manifest = json.loads((directory / artifact.MANIFEST).read_text())
+    manifest |= {"metrics": {"about": about}} | changes
+    (directory / artifact.MANIFEST).write_text(json.dumps(manifest))
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ from router.domain import (
     TokenForecast,
 )
 from router.errors import BackendUnavailable, CacheError, ClassifierError, OutcomeLogError
+from router.exploration import certain
 from router.policy import LatencyProfile, Policy
 from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
 from router.routing import BudgetRouter, Profile
@@ -43,6 +44,7 @@ R = TypeVar("R")
 TENANT, MODEL = "default", "fake"
 BUNDLE = artifact.load(Path(router.__file__).parent / "models" / "pocket-router")
 VERSION = BUNDLE.version
+FINGERPRINT = "fake/1/native"
 THINKING, ANSWER = ("first ", "then "), ("the ", "answer")
 
 
@@ -95,7 +97,8 @@ def decision_of(
 ) -> Decision:
     """A decision on LADDER."""
     choice = Choice(index, meets_target, certificate, "because")
-    return Decision(id_, MODEL, LADDER, choice, MaxLoss(0.05), source, VERSION, score)
+    chances = certain(len(LADDER), index)
+    return Decision(id_, MODEL, FINGERPRINT, LADDER, choice, MaxLoss(0.05), source, VERSION, score, chances)
 
 
 def completion_of(
@@ -215,11 +218,11 @@ class ListLog:
         self.completed: list[tuple[str, Decision, Completion]] = []
         self.outcomes: list[Outcome] = []
 
-    def record(self, tenant: str, decision: Decision, completion: Completion | None) -> None:
+    def record(self, request: RouteRequest, decision: Decision, completion: Completion | None) -> None:
         if completion is None:
-            self.decided.append((tenant, decision))
+            self.decided.append((request.tenant, decision))
         else:
-            self.completed.append((tenant, decision, completion))
+            self.completed.append((request.tenant, decision, completion))
 
     async def report(self, outcome: Outcome) -> bool:
         if self.failing:
@@ -260,10 +263,11 @@ def router_of(
     tenants: frozenset[str] = frozenset({TENANT}),
     model: str = MODEL,
     failover: Sequence[Profile] = (),
+    explored: float = 0.0,
 ) -> BudgetRouter:
     """A router of fakes, but for what is given."""
     policy = policy or policy_of()
     observer, cache = observer or RecordingObserver(), cache or DictCache()
     scorer = Scorer(classifier or FakeClassifier(), ScoreKeys(b"secret", VERSION, policy.ladder), cache, observer)
-    first = Profile(model, BUNDLE, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE)
-    return BudgetRouter([first, *failover], tenants, log or ListLog(), observer, {})
+    first = Profile(model, BUNDLE, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
+    return BudgetRouter([first, *failover], tenants, log or ListLog(), observer, {}, explored)

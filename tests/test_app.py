@@ -1,15 +1,16 @@
 """The whole service, built from settings, in this process."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from router import app, settings
+from router import app, registry, settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from tests.conftest import MODELS
-from tests.rpc.conftest import TOKEN, bearer, decide, generate
+from tests.conftest import MODELS, another_bundle
+from tests.rpc.conftest import TOKEN, bearer, decide, generate, refusal
 from tests.simulators import MODEL, simulated
 
 
@@ -41,3 +42,40 @@ async def test_where_the_engine_goes_down_the_second_model_answers(tmp_path: Pat
             assert decision.certified, "the second model's own bundle and fingerprint"
             status = await admin.GetModelStatus(pb.GetModelStatusRequest(model="pocket"), **bearer(TOKEN))
             assert status.model == "pocket"
+
+
+async def test_a_bundle_is_promoted_under_load_without_a_failed_request(tmp_path: Path) -> None:
+    registry.promote(tmp_path / "models", MODELS / "pocket-router")
+    loaded = settings.load(
+        listen="127.0.0.1:0",
+        outcomes=tmp_path / "outcomes.sqlite",
+        artifact=tmp_path / "models",
+        admin_token=TOKEN,
+    )
+    bundles = [str(another_bundle(tmp_path / name, name)) for name in "abc"]
+    async with app.running(loaded) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        routing: Any = pb_grpc.BudgetRouterServiceStub(channel)
+        admin: Any = pb_grpc.BudgetRouterAdminServiceStub(channel)
+        versions: list[str] = []
+        stop = asyncio.Event()
+
+        async def load(i: int) -> None:
+            while not stop.is_set():
+                events = [e async for e in routing.Generate(generate(f"{i} + {len(versions)} ="))]
+                assert events[-1].WhichOneof("event") == "completion"
+                versions.append(events[0].decision.model_version)
+
+        loading = [asyncio.create_task(load(i)) for i in range(4)]
+        for bundle in bundles:
+            await admin.PromoteModel(pb.PromoteModelRequest(path=bundle), **bearer(TOKEN))
+            await asyncio.sleep(0.2)
+        back = (await admin.RollbackModel(pb.RollbackModelRequest(), **bearer(TOKEN))).model_version
+        await asyncio.sleep(0.2)
+        stop.set()
+        await asyncio.gather(*loading)
+        assert len(set(versions)) == 4
+        assert versions[-1] == back
+        seen = await refusal(admin.PromoteModel(pb.PromoteModelRequest(path="/nowhere"), **bearer(TOKEN)))
+        assert (seen.code, seen.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ArtifactError")
+        seen = await refusal(admin.PromoteModel(pb.PromoteModelRequest(), **bearer(TOKEN)))
+        assert seen.fields == ["path"]

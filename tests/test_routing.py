@@ -1,6 +1,7 @@
 """The path of a request, and what happens on it when something fails."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -580,3 +581,35 @@ async def test_a_tool_call_is_an_answer() -> None:
     events = [event async for event in router_of(backend=backend).generate(request_of(), Sampling(), tools)]
     assert call in events and isinstance(events[-1], Completion) and events[-1].attempts == 1
     assert backend.asked[0].tools == tools
+
+
+async def test_some_requests_think_longer_than_chosen_and_the_log_knows_how_likely_that_was() -> None:
+    log = ListLog()
+    router = router_of(log=log, explored=0.2, classifier=FakeClassifier(score_of(0.9, 0.9, 0.9, 0.9, 0.9, 0.9)))
+    decisions = [await router.decide(asking(ceiling=64)) for _ in range(500)]
+    counts = Counter(d.rung.name for d in decisions)
+    assert set(counts) == {"0", "16", "32", "64"}, "never above the ceiling"
+    assert 0.1 < sum(counts[name] for name in ("16", "32", "64")) / 500 < 0.3
+    for decision in decisions:
+        explored = decision.choice.index > 0
+        assert (decision.source is DecisionSource.EXPLORE) == explored
+        assert decision.choice.certificate is None or not explored
+        assert decision.propensities == pytest.approx((0.8, 0.2 / 3, 0.2 / 3, 0.2 / 3, 0, 0))
+    assert [d for _, d in log.decided] == decisions
+
+
+async def test_exploration_never_breaks_the_deadline() -> None:
+    scored = FakeClassifier(score_of(*[0.9] * len(LADDER)))
+    router = router_of(explored=0.5, classifier=scored)
+    options = asking(max_latency=0.5).options
+    affordable = router.profile("").policy.affordable(score_of(*[0.9] * len(LADDER)), options)
+    assert 0 < len(affordable) < len(LADDER)
+    decisions = [await router.decide(asking(max_latency=0.5)) for _ in range(200)]
+    assert {d.choice.index for d in decisions} <= set(affordable)
+
+
+async def test_named_rungs_and_conversations_are_not_explored() -> None:
+    router = router_of(explored=0.5)
+    for _ in range(50):
+        assert (await router.decide(asking(rung="0"))).rung.name == "0"
+        assert (await router.decide(asking(conversation_id="c"))).rung.name == "128"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from router import artifact
+from router import registry as registries
 from router.errors import RouterError
 from training import dataset
 from training.dataset import Outcomes
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Command = Callable[..., None]
 
 _COUNT = click.IntRange(min=1)
+_registry = click.option("--registry", type=Path, required=True, envvar="BUDGET_ROUTER_ARTIFACT",
+                         help="Directory of promoted bundles, BUDGET_ROUTER_ARTIFACT of the services.")  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable report.")
 
 
@@ -129,6 +132,25 @@ def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
     """Judge a bundle on the test split of an outcome file."""
     report = judged(directory, dataset.splits(dataset.read(outcomes))["test"])
     click.echo(json.dumps(report) if as_json else describe(report))
+
+
+@cli.command()
+@click.argument("bundle", type=Path)
+@_registry
+@_json
+def promote(bundle: Path, registry: Path, as_json: bool) -> None:
+    """Have every service that follows the registry serve BUNDLE from now on (within a second, without a restart)."""
+    version = registries.promote(registry, bundle)
+    click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
+
+
+@cli.command()
+@_registry
+@_json
+def rollback(registry: Path, as_json: bool) -> None:
+    """Go back to the bundle that was promoted before the current one."""
+    version = registries.rollback(registry)
+    click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
 
 
 def judged(directory: Path, outcomes: Outcomes) -> dict[str, Any]:

@@ -39,8 +39,9 @@ OPTIONAL = frozenset(
 """Columns that may be absent or null."""
 
 LABEL_SOURCES = ("verifier", "judge", "user", "agreement")
-FINISHES = ("natural", "forced", "truncated", "unparsable", "error")
-"""How a generation ended. "error" is the engine's fault: such rows carry no label and are left out."""
+FINISHES = ("natural", "forced", "truncated", "unparsable", "error", "unknown")
+"""How a generation ended. "error" is the engine's fault: such rows carry no label and are left out. "unknown": only
+a decision was asked for."""
 
 
 class DatasetError(ValueError):

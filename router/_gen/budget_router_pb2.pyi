@@ -375,10 +375,12 @@ class GetModelStatusResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rungs: _Optional[_Iterable[str]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., backend_fingerprint: _Optional[str] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ...) -> None: ...
 
 class PromoteModelRequest(_message.Message):
-    __slots__ = ("path",)
+    __slots__ = ("path", "model")
     PATH_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     path: str
-    def __init__(self, path: _Optional[str] = ...) -> None: ...
+    model: str
+    def __init__(self, path: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class PromoteModelResponse(_message.Message):
     __slots__ = ("model_version",)
@@ -387,8 +389,10 @@ class PromoteModelResponse(_message.Message):
     def __init__(self, model_version: _Optional[str] = ...) -> None: ...
 
 class RollbackModelRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class RollbackModelResponse(_message.Message):
     __slots__ = ("model_version",)

@@ -1,31 +1,31 @@
 """The outcome log in an SQLite file: the embedded default."""
 
 import asyncio
-import json
+import secrets
 import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from datetime import UTC, datetime
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
-from router.domain import Completion, Decision, Degraded, Outcome
+from router.adapters import outcome_record
+from router.adapters.outcome_record import PromptNames, Row
+from router.domain import Completion, Decision, Degraded, Outcome, RouteRequest
 from router.errors import OutcomeLogError
 from router.ports import Observer
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS decisions (
-    decision_id TEXT PRIMARY KEY, decided_at TEXT NOT NULL, tenant TEXT NOT NULL, rung TEXT NOT NULL,
-    source TEXT NOT NULL, reason TEXT NOT NULL, model_version TEXT NOT NULL, propensity REAL NOT NULL, score TEXT,
-    finish TEXT, thinking_tokens INTEGER, answer_tokens INTEGER,
-    correct REAL, label_source TEXT, reported_at TEXT
-) WITHOUT ROWID
-"""
-DECIDED = """
-INSERT INTO decisions (decision_id, decided_at, tenant, rung, source, reason, model_version, propensity, score)
-VALUES (?, ?, ?, ?, ?, ?, ?, 1.0, ?) ON CONFLICT DO NOTHING
-"""
-COMPLETED = "UPDATE decisions SET finish = ?, thinking_tokens = ?, answer_tokens = ? WHERE decision_id = ?"
-REPORTED = "UPDATE decisions SET correct = ?, label_source = ?, reported_at = ? WHERE decision_id = ?"
+COLUMNS = {
+    "decided_at": "TEXT NOT NULL", "tenant": "TEXT NOT NULL", "prompt_id": "TEXT", "prompt": "TEXT", "messages": "TEXT",
+    "model": "TEXT", "backend": "TEXT", "model_version": "TEXT NOT NULL", "ladder": "TEXT", "rung": "TEXT NOT NULL",
+    "rung_order": "INTEGER", "budget_tokens": "INTEGER", "target": "TEXT", "source": "TEXT NOT NULL",
+    "reason": "TEXT NOT NULL", "meets_target": "INTEGER", "certificate": "TEXT", "propensity": "REAL NOT NULL",
+    "propensities": "TEXT", "score": "TEXT",
+    "completed_at": "TEXT", "finish": "TEXT", "enforcement": "TEXT", "served_rung": "TEXT", "attempts": "INTEGER",
+    "prompt_tokens": "INTEGER", "thinking_tokens": "INTEGER", "answer_tokens": "INTEGER",
+    "correct": "REAL", "label_source": "TEXT", "reported_at": "TEXT",
+}  # fmt: skip
+"""What a decision is remembered by; a file of an earlier version gets the columns that it lacks."""
 
 Statement = tuple[str, tuple[object, ...]]
 
@@ -33,11 +33,17 @@ Statement = tuple[str, tuple[object, ...]]
 class SqliteOutcomes:
     """Writes from a thread of its own, in batches; `buffer` statements may wait, more are dropped and observed.
 
+    Args:
+        texts: keep the prompts, not only their keyed hashes.
+        secret: key of these hashes; empty = a random one that the file keeps.
+
     Raises:
         OutcomeLogError: the file can not be opened.
     """
 
-    def __init__(self, path: Path, observer: Observer, buffer: int = 10_000) -> None:
+    def __init__(
+        self, path: Path, observer: Observer, *, texts: bool = False, secret: bytes = b"", buffer: int = 10_000
+    ) -> None:
         self._observer = observer
         self._waiting: list[Statement] = []
         self._buffer = buffer
@@ -47,26 +53,28 @@ class SqliteOutcomes:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, check_same_thread=False, timeout=5)
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute(SCHEMA)
+            _prepare(self._db)
+            self._names = PromptNames(secret or _secret(self._db), texts)
             self._db.commit()
         except (sqlite3.Error, OSError) as error:
             raise OutcomeLogError(f"{path}: {error}") from error
 
-    def record(self, tenant: str, decision: Decision, completion: Completion | None) -> None:
+    def record(self, request: RouteRequest, decision: Decision, completion: Completion | None) -> None:
         """Remember a decision, and how its generation ended, soon; never waits."""
         if len(self._waiting) >= self._buffer:
             self._observer(Degraded("outcomes", "the buffer is full: one record dropped"))
             return
-        self._waiting.append(_decided(tenant, decision) if completion is None else _completed(decision, completion))
+        if completion is None:
+            self._waiting.append(_insert(outcome_record.decided(request, decision, self._names)))
+        else:
+            self._waiting.append(_update(outcome_record.completed(completion), decision.id))
         if self._flush is None or self._flush.done():
             self._flush = asyncio.create_task(self._flush_soon())
 
     async def report(self, outcome: Outcome) -> bool:
         """Attach an outcome; durable on return. False when the decision is unknown. Raises OutcomeLogError."""
-        now = datetime.now(UTC).isoformat()
-        values = (outcome.correct, outcome.label_source.value, now, outcome.decision_id)
         await asyncio.shield(self._flush_once())  # the decision itself may still be waiting
-        return await self._write([(REPORTED, values)]) > 0
+        return await self._write([_update(outcome_record.reported(outcome), outcome.decision_id)]) > 0
 
     async def close(self) -> None:
         """Write what waits, then close the file."""
@@ -101,13 +109,39 @@ class SqliteOutcomes:
         return changed[-1] if changed else 0
 
 
-def _decided(tenant: str, decision: Decision) -> Statement:
-    score = None if decision.score is None else json.dumps(asdict(decision.score))
-    now = datetime.now(UTC).isoformat()
-    choice = (decision.rung.name, decision.source.value, decision.choice.reason)
-    return DECIDED, (decision.id, now, tenant, *choice, decision.model_version, score)
+def rows(path: Path) -> Iterator[Row]:
+    """Everything in a log, in the order of the decisions; the service may go on writing. Raises OutcomeLogError."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            found = db.execute("SELECT * FROM decisions ORDER BY decided_at")
+            names = [column[0] for column in found.description]
+            for values in found:
+                yield dict(zip(names, values, strict=True))
+    except sqlite3.Error as error:
+        raise OutcomeLogError(f"{path}: {error}") from error
 
 
-def _completed(decision: Decision, completion: Completion) -> Statement:
-    used = (completion.finish.value, completion.thinking_tokens, completion.answer_tokens)
-    return COMPLETED, (*used, decision.id)
+def _prepare(db: sqlite3.Connection) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+    db.execute(f"CREATE TABLE IF NOT EXISTS decisions (decision_id TEXT PRIMARY KEY, {columns}) WITHOUT ROWID")
+    present = {row[1] for row in db.execute("PRAGMA table_info(decisions)")}
+    for name, kind in COLUMNS.items():
+        if name not in present:
+            db.execute(f"ALTER TABLE decisions ADD COLUMN {name} {kind}")
+    db.execute("CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL)")
+
+
+def _secret(db: sqlite3.Connection) -> bytes:
+    db.execute("INSERT INTO secrets VALUES ('prompts', ?) ON CONFLICT DO NOTHING", (secrets.token_bytes(32),))
+    value: bytes = db.execute("SELECT value FROM secrets WHERE name = 'prompts'").fetchone()[0]
+    return value
+
+
+def _insert(row: Row) -> Statement:
+    marks = ", ".join("?" * len(row))
+    return f"INSERT INTO decisions ({', '.join(row)}) VALUES ({marks}) ON CONFLICT DO NOTHING", tuple(row.values())
+
+
+def _update(row: Row, decision_id: str) -> Statement:
+    sets = ", ".join(f"{name} = ?" for name in row)
+    return f"UPDATE decisions SET {sets} WHERE decision_id = ?", (*row.values(), decision_id)

@@ -1,14 +1,16 @@
-"""The admin service: what is loaded, and the cache."""
+"""The admin service: what is loaded, what is served instead, and the cache."""
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
 
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.errors import InvalidRequest, NotImplementedYet, PermissionDenied
+from router.errors import InvalidRequest, PermissionDenied
+from router.hot_swap import HotSwap
 from router.routing import BudgetRouter
 from router.rpc import responses
 
@@ -18,9 +20,16 @@ Context = ServicerContext[object, object]
 class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
     """Answers `BudgetRouterAdminService` to callers who know the token; an empty token closes it."""
 
-    def __init__(self, token: str, router: BudgetRouter, flush: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        token: str,
+        router: BudgetRouter,
+        swaps: Mapping[str, HotSwap],
+        flush: Callable[[], Awaitable[None]],
+    ) -> None:
         self._token = token
         self._router = router
+        self._swaps = swaps
         self._flush = flush
 
     async def GetModelStatus(self, request: pb.GetModelStatusRequest, context: Context) -> pb.GetModelStatusResponse:
@@ -49,14 +58,18 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
         return pb.FlushCacheResponse()
 
     async def PromoteModel(self, request: pb.PromoteModelRequest, context: Context) -> pb.PromoteModelResponse:
-        """Not of this version."""
+        """Serve another bundle from the next request on."""
         self._authorize(context)
-        raise NotImplementedYet("promotion comes with a later version; restart with another BUDGET_ROUTER_ARTIFACT")
+        if not request.path:
+            raise InvalidRequest("path", "is required")
+        swap = self._swaps[self._router.profile(request.model).model]
+        return pb.PromoteModelResponse(model_version=await swap.promote(Path(request.path)))
 
     async def RollbackModel(self, request: pb.RollbackModelRequest, context: Context) -> pb.RollbackModelResponse:
-        """Not of this version."""
+        """Serve the bundle before the current one."""
         self._authorize(context)
-        raise NotImplementedYet("rollback comes with a later version; restart with the earlier BUDGET_ROUTER_ARTIFACT")
+        swap = self._swaps[self._router.profile(request.model).model]
+        return pb.RollbackModelResponse(model_version=await swap.rollback())
 
     def _authorize(self, context: Context) -> None:
         if not self._token:

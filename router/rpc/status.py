@@ -26,6 +26,7 @@ CODES: Sequence[tuple[type[errors.RouterError], grpc.StatusCode]] = (
     (errors.NotImplementedYet, grpc.StatusCode.UNIMPLEMENTED),
     (errors.BackendRefused, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.DependencyError, grpc.StatusCode.UNAVAILABLE),
+    (errors.ArtifactError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.RouterError, grpc.StatusCode.UNKNOWN),
 )
 """The first class that fits counts."""

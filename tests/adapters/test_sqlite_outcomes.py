@@ -5,6 +5,7 @@ import json
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from router.adapters.sqlite_outcomes import SqliteOutcomes
-from router.domain import Degraded, FinishReason, LabelSource, Outcome
+from router.adapters.sqlite_outcomes import rows as read
+from router.domain import Degraded, FinishReason, LabelSource, Message, Outcome, Prompt, Role
 from router.errors import OutcomeLogError
-from tests.fakes import RISING, TENANT, RecordingObserver, completion_of, decision_of
+from tests.fakes import FINGERPRINT, RISING, TENANT, RecordingObserver, completion_of, decision_of, request_of
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def outcome(id_: str = "a-decision", correct: float = 1.0) -> Outcome:
 
 async def test_a_report_is_on_disk_when_it_returns(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
-    log.record(TENANT, decision_of(), None)
+    log.record(request_of(), decision_of(), None)
     assert await log.report(outcome(correct=0.5))
     row = rows(path)["a-decision"]
     assert (row["correct"], row["label_source"]) == (0.5, "verifier")
@@ -57,7 +59,7 @@ async def test_a_report_of_an_unknown_decision_is_told(path: Path, observer: Rec
 
 async def test_a_report_may_be_repeated(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
-    log.record(TENANT, decision_of(), None)
+    log.record(request_of(), decision_of(), None)
     assert await log.report(outcome())
     assert await log.report(outcome())
     assert len(rows(path)) == 1
@@ -66,7 +68,7 @@ async def test_a_report_may_be_repeated(path: Path, observer: RecordingObserver)
 
 async def test_the_last_report_counts(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
-    log.record(TENANT, decision_of(), None)
+    log.record(request_of(), decision_of(), None)
     for correct in (1.0, 0.0):
         await log.report(outcome(correct=correct))
     assert rows(path)["a-decision"]["correct"] == 0.0
@@ -75,7 +77,7 @@ async def test_the_last_report_counts(path: Path, observer: RecordingObserver) -
 
 async def test_a_report_reaches_a_decision_of_an_earlier_run(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
-    log.record(TENANT, decision_of(), None)
+    log.record(request_of(), decision_of(), None)
     await log.close()
     log = SqliteOutcomes(path, observer)
     assert await log.report(outcome())
@@ -85,7 +87,7 @@ async def test_a_report_reaches_a_decision_of_an_earlier_run(path: Path, observe
 async def test_a_report_touches_its_own_decision_only(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
     for id_ in ("a", "b"):
-        log.record(TENANT, decision_of(id_), None)
+        log.record(request_of(), decision_of(id_), None)
     await log.report(outcome("b"))
     assert [rows(path)[id_]["correct"] for id_ in ("a", "b")] == [None, 1.0]
     await log.close()
@@ -93,7 +95,7 @@ async def test_a_report_touches_its_own_decision_only(path: Path, observer: Reco
 
 async def test_a_decision_is_kept_with_its_propensity_and_score(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
-    log.record(TENANT, decision_of(), None)
+    log.record(request_of(), decision_of(), None)
     await log.close()
     row = rows(path)["a-decision"]
     assert (row["tenant"], row["rung"], row["source"], row["propensity"]) == (TENANT, "128", "classifier", 1.0)
@@ -102,15 +104,15 @@ async def test_a_decision_is_kept_with_its_propensity_and_score(path: Path, obse
 
 async def test_a_decision_without_a_score_is_kept(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
-    log.record(TENANT, decision_of(score=None), None)
+    log.record(request_of(), decision_of(score=None), None)
     await log.close()
     assert rows(path)["a-decision"]["score"] is None
 
 
 async def test_the_end_of_a_generation_joins_its_decision(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
-    log.record(TENANT, decision_of(), None)
-    log.record(TENANT, decision_of(), completion_of(thinking_tokens=100, finish=FinishReason.FORCED))
+    log.record(request_of(), decision_of(), None)
+    log.record(request_of(), decision_of(), completion_of(thinking_tokens=100, finish=FinishReason.FORCED))
     await log.close()
     row = rows(path)["a-decision"]
     assert (row["finish"], row["thinking_tokens"], row["answer_tokens"]) == ("forced", 100, 2)
@@ -118,8 +120,8 @@ async def test_the_end_of_a_generation_joins_its_decision(path: Path, observer: 
 
 async def test_tokens_that_nobody_counted_stay_unknown(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
-    log.record(TENANT, decision_of(), None)
-    log.record(TENANT, decision_of(), completion_of(thinking_tokens=None))
+    log.record(request_of(), decision_of(), None)
+    log.record(request_of(), decision_of(), completion_of(thinking_tokens=None))
     await log.close()
     assert rows(path)["a-decision"]["thinking_tokens"] is None
 
@@ -127,7 +129,7 @@ async def test_tokens_that_nobody_counted_stay_unknown(path: Path, observer: Rec
 async def test_closing_writes_what_waits(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
     for i in range(1_000):
-        log.record(TENANT, decision_of(str(i)), None)
+        log.record(request_of(), decision_of(str(i)), None)
     await log.close()
     assert len(rows(path)) == 1_000
     assert not observer.records
@@ -141,7 +143,7 @@ async def test_closing_an_unused_log_is_no_work(path: Path, observer: RecordingO
 async def test_a_full_buffer_drops_and_is_observed(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer, buffer=10)
     for i in range(13):
-        log.record(TENANT, decision_of(str(i)), None)
+        log.record(request_of(), decision_of(str(i)), None)
     assert [d.dependency for d in observer.of(Degraded)] == ["outcomes"] * 3
     await log.close()
     assert len(rows(path)) == 10
@@ -150,9 +152,9 @@ async def test_a_full_buffer_drops_and_is_observed(path: Path, observer: Recordi
 async def test_after_a_full_buffer_records_are_kept_again(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer, buffer=1)
     for id_ in ("a", "dropped"):
-        log.record(TENANT, decision_of(id_), None)
+        log.record(request_of(), decision_of(id_), None)
     await log.report(outcome("a"))
-    log.record(TENANT, decision_of("b"), None)
+    log.record(request_of(), decision_of("b"), None)
     await log.close()
     assert sorted(rows(path)) == ["a", "b"]
 
@@ -160,7 +162,7 @@ async def test_after_a_full_buffer_records_are_kept_again(path: Path, observer: 
 async def test_a_twin_decision_is_no_error(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
     for _ in range(2):
-        log.record(TENANT, decision_of(), None)
+        log.record(request_of(), decision_of(), None)
     await log.close()
     assert len(rows(path)) == 1
     assert not observer.records
@@ -172,7 +174,7 @@ async def test_recording_does_not_wait_for_a_locked_file(path: Path, observer: R
         other.execute("BEGIN IMMEDIATE")
         started = time.perf_counter()
         for id_ in ("a", "b"):
-            log.record(TENANT, decision_of(id_), None)
+            log.record(request_of(), decision_of(id_), None)
             await asyncio.sleep(0.05)
         assert time.perf_counter() - started < 2
         other.execute("ROLLBACK")
@@ -197,7 +199,7 @@ async def test_a_report_that_can_not_be_kept_is_an_error(path: Path, observer: R
 async def test_records_that_can_not_be_kept_are_observed(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
     break_(path)
-    log.record(TENANT, decision_of(), None)
+    log.record(request_of(), decision_of(), None)
     await log.close()
     [degraded] = observer.of(Degraded)
     assert degraded.dependency == "outcomes"
@@ -207,7 +209,7 @@ async def test_records_that_can_not_be_kept_are_observed(path: Path, observer: R
 async def test_records_lost_to_a_report_that_fails_are_observed(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
     break_(path)
-    log.record(TENANT, decision_of(), None)
+    log.record(request_of(), decision_of(), None)
     with pytest.raises(OutcomeLogError):
         await log.report(outcome())
     await log.close()
@@ -216,11 +218,11 @@ async def test_records_lost_to_a_report_that_fails_are_observed(path: Path, obse
 
 async def test_a_report_returns_under_steady_traffic(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
-    log.record(TENANT, decision_of(), None)
+    log.record(request_of(), decision_of(), None)
 
     async def traffic() -> None:
         for i in count():
-            log.record(TENANT, decision_of(str(i)), None)
+            log.record(request_of(), decision_of(str(i)), None)
             await asyncio.sleep(0)
 
     busy = asyncio.create_task(traffic())
@@ -250,3 +252,79 @@ def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path, observer
     with pytest.raises(OutcomeLogError, match=r"outcomes\.sqlite"):
         SqliteOutcomes(path, observer)
     assert path.read_text().startswith("a diary")
+
+
+async def test_prompts_are_named_by_a_keyed_hash_and_kept_only_where_wanted(
+    tmp_path: Path, observer: RecordingObserver
+) -> None:
+    secret = "the patient is called Rosencrantz"
+    logs = {texts: tmp_path / f"{texts}.sqlite" for texts in (False, True)}
+    for texts, path in logs.items():
+        log = SqliteOutcomes(path, observer, texts=texts, secret=b"key")
+        for id_, text in (("one", secret), ("same", secret), ("other", "2 + 2 =")):
+            log.record(request_of(text), decision_of(id_), None)
+        await log.close()
+    assert b"Rosencrantz" not in logs[False].read_bytes()
+    found = rows(logs[True])
+    assert found["one"]["prompt"] == secret
+    assert found["one"]["prompt_id"] == found["same"]["prompt_id"] != found["other"]["prompt_id"]
+    assert found["one"]["prompt_id"] == rows(logs[False])["one"]["prompt_id"]
+
+
+async def test_without_a_secret_the_file_has_one_of_its_own(tmp_path: Path, observer: RecordingObserver) -> None:
+    ids: list[str] = []
+    for name in ("a", "b", "a"):
+        log = SqliteOutcomes(tmp_path / name, observer)
+        log.record(request_of(), decision_of(f"{len(ids)}"), None)
+        await log.close()
+        ids.append(rows(tmp_path / name)[f"{len(ids)}"]["prompt_id"])
+    assert ids[0] == ids[2] != ids[1]
+
+
+async def test_a_conversation_is_kept_whole(path: Path, observer: RecordingObserver) -> None:
+    prompt = Prompt((Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "2 + 2 =")))
+    log = SqliteOutcomes(path, observer, texts=True)
+    log.record(replace(request_of(), prompt=prompt), decision_of(), None)
+    await log.close()
+    row = rows(path)["a-decision"]
+    assert row["prompt"] == "2 + 2 ="
+    assert json.loads(row["messages"]) == [["system", "Be brief."], ["user", "2 + 2 ="]]
+
+
+async def test_what_off_policy_estimation_needs_is_there(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(request_of(), decision_of(), None)
+    await log.close()
+    row = rows(path)["a-decision"]
+    assert json.loads(row["propensities"]) == [0, 0, 0, 0, 1, 0]
+    assert json.loads(row["ladder"])[4] == ["128", 128]
+    assert json.loads(row["certificate"])["alpha"] == 0.05
+    assert (row["backend"], row["target"], row["rung_order"]) == (FINGERPRINT, "max_loss=0.05", 4)
+
+
+async def test_a_file_of_an_earlier_version_is_written_on(path: Path, observer: RecordingObserver) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(
+            "CREATE TABLE decisions (decision_id TEXT PRIMARY KEY, decided_at TEXT NOT NULL, tenant TEXT NOT NULL,"
+            " rung TEXT NOT NULL, source TEXT NOT NULL, reason TEXT NOT NULL, model_version TEXT NOT NULL,"
+            " propensity REAL NOT NULL, score TEXT, finish TEXT, thinking_tokens INTEGER, answer_tokens INTEGER,"
+            " correct REAL, label_source TEXT, reported_at TEXT) WITHOUT ROWID"
+        )
+        db.execute("INSERT INTO decisions VALUES ('old', '2026', 't', '64', 's', 'r', 'v', 1, '', '', 1, 2, 1, '', '')")
+        db.commit()
+    log = SqliteOutcomes(path, observer)
+    log.record(request_of(), decision_of(), None)
+    assert await log.report(outcome("old", 0.0))
+    await log.close()
+    assert set(rows(path)) == {"old", "a-decision"}
+
+
+async def test_a_log_in_use_can_be_read(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(request_of(), decision_of(), None)
+    await log.report(outcome())
+    assert [row["correct"] for row in read(path)] == [1.0]
+    await log.close()
+    with pytest.raises(OutcomeLogError, match="nowhere"):
+        list(read(path.with_name("nowhere")))

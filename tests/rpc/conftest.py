@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -20,6 +20,7 @@ from router.adapters.memory_cache import MemoryCache
 from router.artifact import Bundle
 from router.cache_key import ScoreKeys
 from router.domain import BudgetLadder, Enforcement, MaxLoss
+from router.hot_swap import HotSwap
 from router.policy import LatencyProfile, Policy
 from router.routing import BudgetRouter, Profile
 from router.rpc.admin import AdminServicer
@@ -27,6 +28,7 @@ from router.rpc.requests import Limits
 from router.rpc.server import RouterServer
 from router.rpc.servicer import BudgetRouterServicer
 from router.scoring import Scorer
+from tests.conftest import MODELS
 from tests.fakes import DictCache, FakeBackend, ListLog, RecordingObserver, router_of
 
 LIMITS = Limits(max_messages=1_000, max_prompt_bytes=1 << 20, default_target=MaxLoss(0.05))
@@ -144,11 +146,22 @@ def bearer(token: str) -> Mapping[str, Any]:
 
 @asynccontextmanager
 async def serving(
-    router: BudgetRouter, bundle: Bundle, *, max_calls: int = 1_000, token: str = TOKEN
+    router: BudgetRouter,
+    bundle: Bundle,
+    *,
+    max_calls: int = 1_000,
+    token: str = TOKEN,
+    swaps: Mapping[str, HotSwap] | None = None,
 ) -> AsyncIterator[Service]:
     """The router behind a server of its own."""
     cache: Any = router.profile("").scorer._cache  # whatever it is, it can be flushed
-    admin = AdminServicer(token, router, cache.flush)
+    swaps = {
+        profile.model: HotSwap(
+            MODELS / "pocket-router", profile.model, _unchanged(profile), router, RecordingObserver()
+        )
+        for profile in router.profiles
+    }
+    admin = AdminServicer(token, router, swaps, cache.flush)
     server = RouterServer(BudgetRouterServicer(router, LIMITS), admin, "127.0.0.1:0", router.ready, max_calls)
     await server.start()
     try:
@@ -158,13 +171,17 @@ async def serving(
         await server.drain(0)
 
 
+def _unchanged(profile: Profile) -> Callable[[Bundle], Profile]:
+    return lambda bundle: replace(profile, bundle=bundle)
+
+
 def embedded(bundle: Bundle, model: PocketModel) -> tuple[BudgetRouter, PocketBackend]:
     """A router with the shipped bundle and the pocket reasoner."""
     backend, ladder = PocketBackend(model), bundle.manifest.ladder
     policy = Policy(ladder, bundle.manifest.certificates, LatencyProfile(0.01, 0.001, 8))
     keys, observer = ScoreKeys(b"secret", bundle.version, ladder), RecordingObserver()
     scorer = Scorer(OnnxClassifier(bundle), keys, MemoryCache(1_000, 1 << 20), observer)
-    profile = Profile("pocket", bundle, policy, scorer, backend, Enforcement.NATIVE)
+    profile = Profile("pocket", bundle, policy, scorer, backend, Enforcement.NATIVE, model.fingerprint)
     return BudgetRouter([profile], frozenset({"default"}), ListLog(), observer, {}), backend
 
 

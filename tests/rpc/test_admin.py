@@ -1,5 +1,6 @@
 """The admin service through a real server and a real stub."""
 
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -7,6 +8,7 @@ import pytest
 
 from router._gen import budget_router_pb2 as pb
 from router.artifact import Bundle
+from tests.conftest import MODELS
 from tests.fakes import DictCache, router_of
 from tests.rpc.conftest import TOKEN, Service, bearer, decide, refusal, serving
 
@@ -82,8 +84,15 @@ async def test_a_cache_that_can_not_be_flushed_is_unavailable(bundle: Bundle) ->
     assert seen.retry_seconds
 
 
-@pytest.mark.parametrize(("method", "request_"), CALLS[1:3], ids=["PromoteModel", "RollbackModel"])
-async def test_swapping_is_unimplemented_and_says_what_to_do(fake: Service, method: str, request_: Any) -> None:
-    seen = await refusal(getattr(fake.admin, method)(request_, **bearer(TOKEN)))
-    assert seen.code is grpc.StatusCode.UNIMPLEMENTED
-    assert "BUDGET_ROUTER_ARTIFACT" in seen.message
+async def test_what_can_not_be_promoted_is_told(service: Service, tmp_path: Path) -> None:
+    for request, why in (
+        (pb.PromoteModelRequest(path=str(tmp_path / "nowhere")), "nowhere"),
+        (pb.PromoteModelRequest(path=str(MODELS / "pocket-router")), ""),
+    ):
+        seen = await refusal(service.admin.PromoteModel(request, **bearer(TOKEN)))
+        assert (seen.code, seen.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ArtifactError")
+        assert why in seen.message
+    seen = await refusal(service.admin.RollbackModel(pb.RollbackModelRequest(), **bearer(TOKEN)))
+    assert (seen.code, seen.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ArtifactError")
+    unknown = pb.PromoteModelRequest(path="x", model="unknown")
+    assert (await refusal(service.admin.PromoteModel(unknown, **bearer(TOKEN)))).fields == ["model"]

@@ -320,7 +320,7 @@ async def test_a_stream_that_outstays_the_drain_is_cut_and_its_backend_stopped(b
 async def test_a_port_in_use_is_a_settings_error(service: Service, bundle: Bundle) -> None:
     async def flush() -> None: ...
 
-    admin = AdminServicer("", service.router, flush)
+    admin = AdminServicer("", service.router, {}, flush)
     servicer = BudgetRouterServicer(service.router, LIMITS)
     with pytest.raises(SettingsError, match=service.address):
         RouterServer(servicer, admin, service.address, service.router.ready, 1)

@@ -1,0 +1,29 @@
+"""Now and then think longer than asked for, to learn what it would have brought. Pure functions.
+
+Upward only: a caller may get a better answer than the policy promises, never a worse one. Every rung that may be
+explored has at least LEAST probability, so that estimates from the log have bounded weights.
+"""
+
+from collections.abc import Sequence
+
+LEAST = 0.01
+"""Smallest propensity of a rung that is explored at all."""
+
+Propensities = tuple[float, ...]
+
+
+def certain(rungs: int, index: int) -> Propensities:
+    """All probability on one rung."""
+    return tuple(float(i == index) for i in range(rungs))
+
+
+def propensities(rungs: int, chosen: int, allowed: Sequence[int], share: float) -> Propensities:
+    """Probability of every rung [rungs], where `share` of the requests explores above `chosen` among `allowed`.
+
+    Where `share` does not give each of them LEAST, each has LEAST.
+    """
+    above = [i for i in allowed if i > chosen]
+    if not above or share == 0:
+        return certain(rungs, chosen)
+    each = max(share / len(above), LEAST)
+    return tuple(each if i in above else 1 - each * len(above) if i == chosen else 0.0 for i in range(rungs))

@@ -1,0 +1,150 @@
+"""A running service takes another bundle between two requests, or keeps the one it has."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from router import artifact, hot_swap, registry
+from router.artifact import Bundle
+from router.cache_key import ScoreKeys
+from router.domain import DecisionSource, Degraded, Swapped
+from router.errors import ArtifactError
+from router.hot_swap import HotSwap
+from router.routing import BudgetRouter, Profile
+from router.scoring import Scorer
+from tests.conftest import MODELS, another_bundle
+from tests.fakes import MODEL, DictCache, FakeClassifier, RecordingObserver, policy_of, request_of, router_of, until
+
+SHIPPED = MODELS / "pocket-router"
+FINGERPRINT = artifact.load(SHIPPED).manifest.backend_fingerprint
+
+
+class Running:
+    """A router of fakes on a registry, and what it is swapped by."""
+
+    def __init__(self, path: Path) -> None:
+        self.observer, cache = RecordingObserver(), DictCache()
+        self.router: BudgetRouter = router_of(observer=self.observer, cache=cache)
+        bundle = artifact.load(registry.locate(path))
+        first = self.router.profile("")
+
+        def of(bundle: Bundle) -> Profile:
+            keys = ScoreKeys(b"secret", bundle.version, bundle.manifest.ladder)
+            scorer = Scorer(FakeClassifier(), keys, cache, self.observer)
+            policy = policy_of(bundle.manifest.ladder)
+            return replace(first, bundle=bundle, scorer=scorer, policy=policy, fingerprint=FINGERPRINT)
+
+        self.router.swap(of(bundle))
+        self.swap = HotSwap(path, MODEL, of, self.router, self.observer)
+
+    @property
+    def version(self) -> str:
+        return self.router.profile("").bundle.version
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A registry that serves the shipped bundle."""
+    registry.promote(tmp_path / "models", SHIPPED)
+    return tmp_path / "models"
+
+
+@asynccontextmanager
+async def following(running: Running, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    monkeypatch.setattr(hot_swap, "FOLLOW_SECONDS", 0.01)
+    task = asyncio.create_task(running.swap.follow())
+    yield
+    assert not task.done()
+    task.cancel()
+
+
+async def test_a_promotion_is_served_and_old_cache_entries_do_not_answer_for_it(models: Path, tmp_path: Path) -> None:
+    running = Running(models)
+    before = running.version
+    await running.router.decide(request_of())
+    assert (await running.router.decide(request_of())).source is DecisionSource.CACHE
+    version = await running.swap.promote(another_bundle(tmp_path / "b", "b"))
+    decision = await running.router.decide(request_of())
+    assert (decision.source, decision.model_version) == (DecisionSource.CLASSIFIER, version)
+    assert running.observer.of(Swapped) == [Swapped(MODEL, before, version)]
+    assert await running.swap.rollback() == before
+    assert (await running.router.decide(request_of())).source is DecisionSource.CACHE
+
+
+async def test_replicas_follow_what_another_process_promotes(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replicas = [Running(models) for _ in range(3)]
+    async with AsyncExitStack() as stack:
+        for replica in replicas:
+            await stack.enter_async_context(following(replica, monkeypatch))
+        version = registry.promote(models, another_bundle(tmp_path / "b", "b"))
+        await until(lambda: all(one.version == version for one in replicas))
+        registry.rollback(models)
+        await until(lambda: all(one.version != version for one in replicas))
+
+
+async def test_a_bundle_that_is_replaced_in_place_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Running(another_bundle(tmp_path / "bundle", "a"))
+    before = running.version
+    async with following(running, monkeypatch):
+        (tmp_path / "bundle").rename(tmp_path / "old")
+        await until(lambda: running.observer.of(Degraded))
+        assert running.version == before
+        another_bundle(tmp_path / "bundle", "b")
+        await until(lambda: running.version != before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"format_version": 1}, "bundle format 1"),
+        ({"feature_version": "static-1"}, "features static-1"),
+        ({"ladder": {"rungs": [{"name": "0", "tokens": 0}, {"name": "8", "tokens": 8}]}}, "its ladder"),
+        ({"backend_fingerprint": "vllm-1/other/x/native"}, "it is about vllm-1/other"),
+        ({"files": {}}, "SHA-256"),
+    ],
+    ids=["older format", "other features", "other ladder", "other backend", "tampered"],
+)
+async def test_what_does_not_fit_is_refused_and_the_old_one_stays(
+    models: Path, tmp_path: Path, changes: dict[str, object], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = Running(models)
+    before = running.version
+    bad = another_bundle(tmp_path / "bad", "bad", **changes)
+    with pytest.raises(ArtifactError, match=why):
+        await running.swap.promote(bad)
+    assert registry.history(models) == [before]
+    async with following(running, monkeypatch):
+        (models / registry.VERSIONS / "bad").mkdir()
+        for file in bad.iterdir():
+            (models / registry.VERSIONS / "bad" / file.name).write_bytes(file.read_bytes())
+        (models / registry.CURRENT).write_text(f'{{"promoted": ["{before}", "bad"]}}')
+        await until(lambda: running.observer.of(Degraded))
+    assert running.observer.of(Degraded)[0].dependency == "artifact"
+    assert running.version == before
+    assert (await running.router.decide(request_of())).choice
+
+
+async def test_requests_under_way_keep_what_they_began_with(models: Path, tmp_path: Path) -> None:
+    running = Running(models)
+    decisions: list[str] = []
+
+    async def load() -> None:
+        while True:
+            decisions.append((await running.router.decide(request_of(f"{len(decisions)}"))).model_version)
+            await asyncio.sleep(0)
+
+    loading = [asyncio.create_task(load()) for _ in range(10)]
+    before = running.version
+    after = await running.swap.promote(another_bundle(tmp_path / "b", "b"))
+    await asyncio.sleep(0.02)
+    for task in loading:
+        assert not task.done()
+        task.cancel()
+    assert set(decisions) == {before, after}
+    assert decisions[-1] == after

@@ -1,0 +1,57 @@
+"""The outcome log as a file that can be trained on."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from router.adapters.sqlite_outcomes import SqliteOutcomes, rows
+from router.domain import LabelSource, Outcome
+from tests.fakes import FINGERPRINT, RecordingObserver, completion_of, decision_of, request_of
+from training.logged import frame, outcomes
+from training.records import DatasetError, faults
+
+
+async def logged(path: Path, *, texts: bool = True, labelled: int = 3) -> Path:
+    """Four decisions, the first of them without a generation, some with an outcome."""
+    log = SqliteOutcomes(path, RecordingObserver(), texts=texts)
+    for i in range(4):
+        log.record(request_of(f"{i} + 1 ="), decision_of(f"d{i}"), None)
+        if i:
+            log.record(request_of(f"{i} + 1 ="), decision_of(f"d{i}"), completion_of(thinking_tokens=10 * i))
+        if i < labelled:
+            await log.report(Outcome(f"d{i}", i / 2, LabelSource.VERIFIER))
+    await log.close()
+    return path
+
+
+async def test_labelled_decisions_become_outcomes(tmp_path: Path) -> None:
+    found = frame(rows(await logged(tmp_path / "log")))
+    assert list(faults(found.lazy())) == []
+    assert found["decision_id"].to_list() == ["d0", "d1", "d2"]
+    assert found["correct"].to_list() == [0.0, 0.5, 1.0]
+    assert found["finish"].to_list() == ["unknown", "natural", "natural"]
+    assert found["thinking_tokens"].to_list() == [None, 10, 20]
+    assert found["total_tokens"].to_list() == [None, 19, 29]
+    assert set(found["model"]) == {FINGERPRINT} and set(found["propensity"]) == {1.0}
+    assert found["observed_at"].null_count() == 0
+
+
+async def test_a_log_without_outcomes_or_without_prompts_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no decision in the log has an outcome"):
+        frame(rows(await logged(tmp_path / "unlabelled", labelled=0)))
+    with pytest.raises(DatasetError, match=r"3 outcomes.*LOG_PROMPTS"):
+        frame(rows(await logged(tmp_path / "nameless", texts=False)))
+
+
+async def test_the_command_writes_parquet(tmp_path: Path) -> None:
+    log, out = await logged(tmp_path / "log"), tmp_path / "out.parquet"
+    done = CliRunner().invoke(outcomes, ["export", "--log", str(log), "--out", str(out), "--json"])
+    assert (done.exit_code, '"outcomes": 3' in done.output) == (0, True)
+    assert len(pl.read_parquet(out)) == 3
+
+
+def test_a_log_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
+    done = CliRunner().invoke(outcomes, ["export", "--log", str(tmp_path / "no"), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2 and "no" in done.output
