@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check proto bench quality forwarding conformance-vllm conformance-llamacpp pocket lock clean
+.PHONY: help setup run test check proto bench quality forwarding loop conformance-vllm conformance-llamacpp pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -56,6 +56,9 @@ conformance-vllm: $(VENV)/.dev ## are budgets exact on a real vLLM? sets one up 
 
 conformance-llamacpp: $(VENV)/.dev ## the same on a real llama.cpp server, built in .conformance (10 minutes)
 	$(BIN)/python -m benchmarks.conformance llama_cpp
+
+loop: $(VENV)/.dev ## serve, report outcomes, retrain, promote under load, spend less: the whole loop, with figures
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.loop
 
 pocket: $(VENV)/.pocket ## train the pocket reasoner from nothing and export it (hours on two cores)
 	$(BIN)/python -m training.pocket.train

@@ -21,6 +21,7 @@ from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.artifact import Bundle
+from router.audit import Agreement, Allowance, Auditor, Ledger
 from router.cache_key import ScoreKeys
 from router.doctor import Finding
 from router.domain import MaxLoss
@@ -28,8 +29,8 @@ from router.errors import BackendError, BackendUnavailable, CacheError, Settings
 from router.hot_swap import HotSwap
 from router.observe import LogLines, Metrics, Observers
 from router.policy import LatencyProfile, Policy
-from router.ports import Observer, ScoreCache
-from router.routing import BudgetRouter, Conversation, Profile
+from router.ports import Observer, ScoreCache, Verifier
+from router.routing import SUSPENDED, BudgetRouter, Conversation, Profile
 from router.rpc.admin import AdminServicer
 from router.rpc.requests import Limits
 from router.rpc.server import RouterServer
@@ -72,7 +73,8 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
         registry = CollectorRegistry()
         observer = Observers([LogLines(), Metrics(registry)])
         cache = _cache(settings, observer, stack)
-        built = [await _profile(settings, served, cache, observer, stack) for served in settings.served]
+        ledger = Ledger(settings.audit_file)
+        built = [await _profile(settings, served, cache, ledger, observer, stack) for served in settings.served]
         secret = settings.cache_secret.get_secret_value().encode()
         outcomes = SqliteOutcomes(settings.outcomes, observer, texts=settings.log_prompts, secret=secret)
         stack.push_async_callback(outcomes.close)
@@ -137,7 +139,12 @@ async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:
 
 
 async def _profile(
-    settings: Settings, served: Served, cache: ScoreCache, observer: Observer, stack: AsyncExitStack
+    settings: Settings,
+    served: Served,
+    cache: ScoreCache,
+    ledger: Ledger,
+    observer: Observer,
+    stack: AsyncExitStack,
 ) -> tuple[Profile, Callable[[Bundle], Profile]]:
     """A served model, and how to serve it with another bundle."""
     bundle = artifact.load(registry.locate(served.artifact))
@@ -156,7 +163,8 @@ async def _profile(
             certificates, absolute = (), ()
         keys = ScoreKeys(secret, bundle.version, manifest.ladder)
         scorer = Scorer(OnnxClassifier(bundle), keys, cache, observer)
-        policy = Policy(manifest.ladder, certificates, latency, absolute)
+        suspended = SUSPENDED if ledger.alarmed(bundle.version) else ""
+        policy = Policy(manifest.ladder, certificates, latency, absolute, suspended)
         return Profile(served.model, bundle, policy, scorer, backend, backend.enforcement, fingerprint)
 
     return of(bundle), of
@@ -207,6 +215,22 @@ def _engines(settings: Settings, served: Served, stack: AsyncExitStack) -> "list
     )
     urls = [url.strip() for url in served.url.split(",")]
     return [Replica(url, connect(replace(connection, url=url), doctor.enforced, stack)) for url in urls]
+
+
+def _auditor(
+    settings: Settings, ledger: Ledger, observer: Observer, suspend: Callable[[str, str], None], stack: AsyncExitStack
+) -> Auditor | None:
+    if not settings.audit:
+        return None
+    verifier: Verifier = Agreement()
+    if settings.verifier_url:
+        from router.adapters.http_verifier import HttpVerifier
+
+        verifier = http = HttpVerifier(settings.verifier_url, settings.backend_timeout)
+        stack.push_async_callback(http.close)
+    auditor = Auditor(settings.audit, Allowance(settings.audit_tokens), verifier, ledger, observer, suspend)
+    stack.push_async_callback(auditor.close)
+    return auditor
 
 
 def _in_background(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:

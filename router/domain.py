@@ -422,4 +422,21 @@ class Swapped:
     after: str
 
 
-Record = Decided | Generated | Broken | Degraded | Swapped
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Record: an answer was compared with the top rung's.
+
+    Attributes:
+        loss: correctness at the top rung less that of the answer given, -1..1.
+        wealth: evidence against the certificate for `alpha` so far; 1 = none.
+        alarmed: it is not believed any more.
+    """
+
+    model: str
+    alpha: float
+    loss: float
+    wealth: float
+    alarmed: bool
+
+
+Record = Decided | Generated | Broken | Degraded | Swapped | Audited

@@ -13,7 +13,8 @@ RouterError
 │   │   └── BackendRefused        it does not take this request; no use trying again
 │   ├── ClassifierError       the difficulty classifier failed
 │   ├── CacheError            the score cache failed
-│   └── OutcomeLogError       the outcome log failed
+│   ├── OutcomeLogError       the outcome log failed
+│   └── VerifierError         the verifier of answers failed
 ├── ArtifactError         a model bundle is missing, malformed or tampered with
 ├── SettingsError         the configuration is wrong
 └── RemoteError           seen by a client: the service answered with an error status
@@ -93,6 +94,10 @@ class CacheError(DependencyError):
 
 class OutcomeLogError(DependencyError):
     """The outcome log failed."""
+
+
+class VerifierError(DependencyError):
+    """The verifier of answers failed."""
 
 
 class ArtifactError(RouterError):

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.tracebacks import ExceptionDictTransformer
 
-from router.domain import Broken, Completion, Decided, Decision, Degraded, Generated, Record, Swapped
+from router.domain import Audited, Broken, Completion, Decided, Decision, Degraded, Generated, Record, Swapped
 from router.ports import Observer
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -59,6 +59,9 @@ class LogLines:
                 )
             case Broken(request, decision, cause):
                 self._log.warning("broken", tenant=request.tenant, decision_id=decision.id, cause=cause)
+            case Audited(model, alpha, loss, wealth, alarmed):
+                log = self._log.error if alarmed else self._log.info
+                log("audited", model=model, alpha=alpha, loss=loss, wealth=round(wealth, 3), alarmed=alarmed)
             case Swapped(model, before, after):
                 self._log.info("swapped", model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):
@@ -98,6 +101,9 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"budget_router_{name}", text, labels, registry=registry)
 
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"budget_router_{name}", text, labels, registry=registry)
+
         def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
             return Histogram(f"budget_router_{name}", text, buckets=buckets, registry=registry)
 
@@ -115,6 +121,10 @@ class Metrics:
         self._generate_seconds = histogram("generate_seconds", "Time to the last token", SECONDS)
         self._recovered = counter("truncation_recovered", "Answers had at the next rung, as the chosen one gave none")
         self._broken = counter("broken_streams", "Generations that did not reach their end", "cause")
+        self._audits = counter("audits", "Answers compared with the top rung's", "model", "alpha")
+        self._audit_loss = counter("audit_loss", "Answers that the top rung would have got right", "model", "alpha")
+        self._audit_wealth = gauge("audit_wealth", "Evidence against the certificate", "model", "alpha")
+        self._audit_alarm = gauge("audit_alarm", "1 = the certificate is not believed any more", "model", "alpha")
         self._swaps = counter("model_swaps", "Bundles swapped in", "model")
         self._degraded = counter("degraded", "Requests that went on without a dependency", "dependency")
 
@@ -126,6 +136,11 @@ class Metrics:
                 self._generated(record)
             case Broken(_, _, cause):
                 self._broken.labels(cause).inc()
+            case Audited(model, alpha, loss, wealth, alarmed):
+                self._audits.labels(model, f"{alpha:g}").inc()
+                self._audit_loss.labels(model, f"{alpha:g}").inc(max(loss, 0))
+                self._audit_wealth.labels(model, f"{alpha:g}").set(wealth)
+                self._audit_alarm.labels(model, f"{alpha:g}").set(alarmed)
             case Swapped(model, _, _):
                 self._swaps.labels(model).inc()
             case Degraded(dependency, _):

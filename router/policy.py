@@ -45,12 +45,17 @@ class LatencyProfile:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The decision rule for one ladder and its certificates, of relative and of absolute targets."""
+    """The decision rule for one ladder and its certificates, of relative and of absolute targets.
+
+    Attributes:
+        suspended: why nothing is certified any more; the longest rung that fits is taken then.
+    """
 
     ladder: BudgetLadder
     certificates: Sequence[Certificate]
     latency: LatencyProfile
     absolute: Sequence[Certificate] = ()
+    suspended: str = ""
 
     @property
     def top(self) -> int:
@@ -82,6 +87,9 @@ class Policy:
         if not in_time:
             cheapest = self.within_bounds(options)[:1]
             return self._unmet(score, options, cheapest, "every rung allowed breaks the deadline")
+        if self.suspended:
+            longest = in_time[-1]
+            return Choice(longest, longest == self.top, None, f"{self.suspended}: the longest that fits")
         if isinstance(options.target, MaxLoss):
             return self._relative(score, options, options.target, in_time)
         return self._absolute(score, options, options.target, in_time)

@@ -48,6 +48,14 @@ class Backend(Protocol):
         ...
 
 
+class Verifier(Protocol):
+    """Says how right answers are."""
+
+    async def correct(self, prompt: Prompt, answers: list[str]) -> list[float]:
+        """Correctness 0..1 of each answer to a prompt, in order. Raises VerifierError."""
+        ...
+
+
 class OutcomeLog(Protocol):
     """Keeps what was decided and how it turned out."""
 

@@ -50,10 +50,12 @@ from router.policy import Policy
 from router.ports import Backend, Observer, OutcomeLog
 from router.scoring import Scored, Scorer
 
+Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str], None]
 NO_TOOLS = Tools()
 Conversation = tuple[str, str, str]
 """Model, tenant and conversation id."""
 
+SUSPENDED = "the audit has found more loss than was certified"
 TRIES = 3
 """Attempts at the backend before the first token."""
 
@@ -80,6 +82,7 @@ class BudgetRouter:
         log: keeps decisions and outcomes.
         observer: told of everything that happens.
         explored: share of requests that think longer than chosen, to learn from.
+        audit: told of every answer, before its completion is passed on.
         pins: rung position by conversation, bounded by its owner.
     """
 
@@ -91,6 +94,7 @@ class BudgetRouter:
         observer: Observer,
         pins: MutableMapping[Conversation, int],
         explored: float = 0.0,
+        audit: Audit | None = None,
     ) -> None:
         self.profiles = list(profiles)
         self._tenants = tenants
@@ -98,6 +102,7 @@ class BudgetRouter:
         self._observer = observer
         self._pins = pins
         self._explored = explored
+        self._audit = audit
         self._random = random.Random()
 
     async def decide(self, request: RouteRequest) -> Decision:
@@ -161,6 +166,12 @@ class BudgetRouter:
     def swap(self, profile: Profile) -> None:
         """Serve a model by another profile from the next request on; those under way keep theirs."""
         self.profiles = [profile if old.model == profile.model else old for old in self.profiles]
+
+    def suspend(self, model: str, version: str) -> None:
+        """Believe no certificate of a bundle any more, while it serves: the top rung for everyone."""
+        for profile in self.profiles:
+            if (profile.model, profile.bundle.version) == (model, version):
+                self.swap(replace(profile, policy=replace(profile.policy, suspended=SUSPENDED)))
 
     def _able(self, request: RouteRequest) -> Sequence[Profile]:
         """The profiles that may answer, best first: the one named, else all. Raises NotFound."""
@@ -251,13 +262,18 @@ class BudgetRouter:
         [decision] = await self._decide([(profile, request)], lambda index: "")
         yield decision
         first_token = event = None
+        answer: list[str] = []
         try:
             async with aclosing(self._answer(profile, request, decision, sampling, tools)) as events:
                 async for event in events:
                     first_token = first_token or time.perf_counter() - began
+                    if isinstance(event, ContentDelta):
+                        answer.append(event.text)
                     if isinstance(event, Completion):
                         self._log.record(request, decision, event)
                         self._observer(Generated(request, decision, event, first_token, time.perf_counter() - began))
+                        if self._audit is not None and not tools.offered:
+                            self._audit(profile.backend, request, decision, sampling, "".join(answer))
                     yield event
         except BackendError:
             self._observer(Broken(request, decision, "backend"))

@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     explore: float = Field(
         0, ge=0, le=0.5, description="share of requests that think longer than chosen, to learn from"
     )
+    audit: float = Field(0, ge=0, le=1, description="share of requests that are run at the top rung, too, and compared")
+    audit_tokens: float = Field(1_000_000, gt=0, description="thinking tokens that audits may take in an hour")
+    audit_file: Path = Field(Path("var/audit.json"), description="what the audits have come to")
+    verifier_url: str = Field("", description="URL that says how right answers are; empty = by agreement")
     tenants: frozenset[str] = Field(frozenset({"default"}), description="tenants that may ask, as a JSON list")
     max_loss: float = Field(0.02, ge=0, le=1, description="quality target where a caller names none")
     max_messages: int = Field(1_000, ge=1, description="messages in one request")

@@ -36,7 +36,7 @@ from router.errors import BackendUnavailable, CacheError, ClassifierError, Outco
 from router.exploration import certain
 from router.policy import LatencyProfile, Policy
 from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
-from router.routing import BudgetRouter, Profile
+from router.routing import Audit, BudgetRouter, Profile
 from router.scoring import Scorer
 
 R = TypeVar("R")
@@ -264,10 +264,11 @@ def router_of(
     model: str = MODEL,
     failover: Sequence[Profile] = (),
     explored: float = 0.0,
+    audit: Audit | None = None,
 ) -> BudgetRouter:
     """A router of fakes, but for what is given."""
     policy = policy or policy_of()
     observer, cache = observer or RecordingObserver(), cache or DictCache()
     scorer = Scorer(classifier or FakeClassifier(), ScoreKeys(b"secret", VERSION, policy.ladder), cache, observer)
     first = Profile(model, BUNDLE, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
-    return BudgetRouter([first, *failover], tenants, log or ListLog(), observer, {}, explored)
+    return BudgetRouter([first, *failover], tenants, log or ListLog(), observer, {}, explored, audit)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from training.collect.questions import Question
     from training.collect.run import Engine
     from training.pipeline import Extraction
+    from training.retrain import Verdict
 
 Command = Callable[..., None]
 
@@ -135,6 +136,35 @@ def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--log", type=Path, default=Path("var/outcomes.sqlite"), show_default=True, help="Outcome log.")
+@click.option(
+    "--gold", type=Path, required=True, help="Parquet file with every rung of every prompt, kept for judging."
+)
+@click.option("--max-loss", type=click.FloatRange(0, 1), default=0.02, show_default=True, help="Target that is judged.")
+@click.option("--out", type=Path, default=Path("var/challenger"), show_default=True, help="The challenger's bundle.")
+@click.option("--dry-run", is_flag=True, help="Judge only; promote nothing.")
+@_registry
+@_json
+def retrain(log: Path, gold: Path, max_loss: float, out: Path, dry_run: bool, registry: Path, as_json: bool) -> None:
+    """Train a challenger on served traffic, and promote it only where it is proved to be better.
+
+    It must certify on the gold set, and gain utility over the serving bundle on logged traffic: the lower bound of the
+    doubly robust estimate must lie above zero. Exit code 1 where it is refused.
+    """
+    from training.retrain import retrain as stage
+
+    verdict = stage(log, gold, artifact.load(registries.locate(registry)), out, max_loss)
+    promoted = not verdict.refused and not dry_run
+    if promoted:
+        registries.promote(registry, out)
+    if as_json:
+        click.echo(json.dumps(verdict.to_json() | {"promoted": promoted, "bundle": str(out)}))
+    else:
+        click.echo(described(verdict, promoted))
+    raise SystemExit(1 if verdict.refused else 0)
+
+
+@cli.command()
 @click.argument("bundle", type=Path)
 @_registry
 @_json
@@ -163,6 +193,22 @@ def judged(directory: Path, outcomes: Outcomes) -> dict[str, Any]:
         raise DatasetError("the outcomes are of another ladder than the bundle")
     prediction = judge.predict(bundle, outcomes.prompts)
     return evaluate(outcomes, prediction, bundle.manifest.certificates, bundle.manifest.absolute).to_json()
+
+
+def described(verdict: "Verdict", promoted: bool) -> str:
+    """A verdict in words."""
+    lines = [f"{verdict.fitted} logged prompts fitted on, {verdict.judged} judged on; left out: {verdict.skipped}"]
+    if verdict.tokens is not None:
+        lines.append("thinking tokens forecast: {:.1f} as served, {:.1f} by the challenger".format(*verdict.tokens))
+    if verdict.gain is not None:
+        for name in ("ips", "snips", "dr", "switch"):
+            found = getattr(verdict.gain, name)
+            lines.append(f"utility gain, {name:<7} {found.value:+.4f}  [{found.low:+.4f}, {found.high:+.4f}]")
+        lines.append(
+            f"effective sample {verdict.gain.effective:.0f}; {verdict.gain.resting_on_model:.0%} rest on a model"
+        )
+    lines += [f"refused: {why}" for why in verdict.refused]
+    return "\n".join([*lines, "promoted" if promoted else "not promoted"])
 
 
 def main() -> NoReturn:

@@ -40,11 +40,15 @@ class Trained:
     report: Report
 
 
-def train(outcomes: Outcomes, profile: str = "static", extraction: Extraction = inputs) -> Trained:
-    """dataset -> fit -> calibrate -> certify -> evaluate. Raises DatasetError."""
+def train(
+    outcomes: Outcomes, profile: str = "static", extraction: Extraction = inputs, more: Outcomes | None = None
+) -> Trained:
+    """dataset -> fit -> calibrate -> certify -> evaluate; `more` is fitted on, too. Raises DatasetError."""
     parts = dataset.splits(outcomes)
     embedded = PROFILES[profile]()
-    fitted = fit(parts["fit"], embedded, Remembered(partial(extraction, embedded), outcomes.prompts))
+    known = outcomes if more is None else dataset.joined(outcomes, more)
+    basis = parts["fit"] if more is None else dataset.joined(parts["fit"], more)
+    fitted = fit(basis, embedded, Remembered(partial(extraction, embedded), known.prompts))
     fitted = fitted.with_conformal_tokens(parts["certify"])
     _better_than_nothing(fitted, parts["fit"])
     prediction = fitted.predict(parts["certify"].prompts)

@@ -1,0 +1,199 @@
+"""Watches a certificate while it serves: a share of the requests is also run at the top rung, and compared.
+
+The certificate says that the mean loss E[Y_top - Y_chosen] is at most alpha. Against that hypothesis capital is bet:
+W = mean over STAKES of prod(1 + nu (loss - alpha)). While it holds W is a supermartingale that starts at 1, so that it
+ever reaches 1 / DELTA with probability at most DELTA (Ville). Once it does, the bundle is not believed any more.
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from router.domain import (
+    Audited,
+    ContentDelta,
+    Decision,
+    Degraded,
+    GenerationRequest,
+    MaxLoss,
+    RouteRequest,
+    Sampling,
+)
+from router.errors import RouterError
+from router.ports import Backend, Observer, Verifier
+
+DELTA = 0.1
+"""Probability of an alarm although the certificate holds, at most."""
+
+STAKES = (0.5, 0.9)
+"""Shares of the largest bet that is possible; what wins soonest depends on what goes wrong."""
+
+UNDER_WAY = 8
+"""Audits at a time; more are passed over."""
+
+
+@dataclass
+class EProcess:
+    """The capital that was made of losses in -1..1 by betting that their mean exceeds alpha."""
+
+    alpha: float
+    labels: int = 0
+    capital: list[float] = field(default_factory=lambda: [1.0] * len(STAKES))
+
+    def bet(self, loss: float) -> None:
+        """Take one more label."""
+        self.labels += 1
+        largest = 1 / (1 + self.alpha)
+        self.capital = [c * (1 + s * largest * (loss - self.alpha)) for c, s in zip(self.capital, STAKES, strict=True)]
+
+    @property
+    def wealth(self) -> float:
+        """W; evidence against the certificate."""
+        return sum(self.capital) / len(self.capital)
+
+    @property
+    def alarmed(self) -> bool:
+        """The certificate is not believed any more."""
+        return self.wealth >= 1 / DELTA
+
+
+class Ledger:
+    """What the audits of every bundle and certificate have come to, kept in a file; an alarm outlives a restart."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept: dict[str, dict[str, EProcess]] = {}
+        if path.exists():
+            told = json.loads(path.read_text())
+            self._kept = {v: {alpha: EProcess(**one) for alpha, one in by.items()} for v, by in told.items()}
+
+    def processes(self, version: str) -> list[EProcess]:
+        """Those of a bundle."""
+        return list(self._kept.get(version, {}).values())
+
+    def alarmed(self, version: str) -> bool:
+        """Has an audit of this bundle ever alarmed?"""
+        return any(one.alarmed for one in self.processes(version))
+
+    def bet(self, version: str, alpha: float, loss: float) -> EProcess:
+        """Take one more label, unless the bundle has alarmed: an alarm stays."""
+        found = self._kept.setdefault(version, {}).setdefault(f"{alpha:g}", EProcess(alpha))
+        if not found.alarmed:
+            found.bet(loss)
+            self._write()
+        return found
+
+    def _write(self) -> None:
+        told = {v: {alpha: vars(one) for alpha, one in by.items()} for v, by in self._kept.items()}
+        aside = self._path.with_name(f".{self._path.name}.tmp")
+        aside.write_text(json.dumps(told))
+        aside.replace(self._path)
+
+
+class Allowance:
+    """Thinking tokens that audits may take: a bucket that `per_hour` refills, and that holds no more than that."""
+
+    def __init__(self, per_hour: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = self._left = per_hour
+        self._clock = clock
+        self._at = clock()
+
+    def take(self, tokens: float) -> bool:
+        """True where that many were left; they are gone then."""
+        now = self._clock()
+        self._left = min(self._most, self._left + (now - self._at) * self._most / 3600)
+        self._at = now
+        if tokens > self._left:
+            return False
+        self._left -= tokens
+        return True
+
+
+class Auditor:
+    """Runs audits in the background.
+
+    Args:
+        share: of the requests, 0..1.
+        allowance: thinking tokens that audits may take.
+        verifier: says how right an answer is.
+        suspend: told of the bundle (model, digest) that is not believed any more.
+    """
+
+    def __init__(
+        self,
+        share: float,
+        allowance: Allowance,
+        verifier: Verifier,
+        ledger: Ledger,
+        observer: Observer,
+        suspend: Callable[[str, str], None],
+    ) -> None:
+        self._share = share
+        self._allowance = allowance
+        self._verifier = verifier
+        self._ledger = ledger
+        self._observer = observer
+        self._suspend = suspend
+        self._random = random.Random()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(
+        self, backend: Backend, request: RouteRequest, decision: Decision, sampling: Sampling, answer: str
+    ) -> None:
+        """Consider an answered request; never waits. Only what a relative certificate vouches for is audited."""
+        certificate = decision.choice.certificate
+        if certificate is None or not isinstance(decision.target, MaxLoss) or self._random.random() >= self._share:
+            return
+        top = decision.ladder.rungs[-1]
+        if decision.rung == top:
+            self._bet(decision, certificate.alpha, 0.0)
+            return
+        forecast = None if decision.score is None else decision.score.tokens[-1]
+        tokens = float(top.tokens or 0) if forecast is None else forecast.mean
+        if len(self._tasks) < UNDER_WAY and self._allowance.take(tokens):
+            again = GenerationRequest(request.prompt, top, 0, sampling, tokens)
+            task = asyncio.create_task(self._compare(backend, again, decision, certificate.alpha, answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Stop what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _compare(
+        self, backend: Backend, again: GenerationRequest, decision: Decision, alpha: float, answer: str
+    ) -> None:
+        try:
+            async with aclosing(backend.stream(again)) as events:
+                at_top = "".join([event.text async for event in events if isinstance(event, ContentDelta)])
+            best, given = await self._verifier.correct(again.prompt, [at_top, answer])
+        except RouterError as error:
+            self._observer(Degraded("audit", str(error)))
+            return
+        self._bet(decision, alpha, best - given)
+
+    def _bet(self, decision: Decision, alpha: float, loss: float) -> None:
+        before = self._ledger.alarmed(decision.model_version)
+        found = self._ledger.bet(decision.model_version, alpha, loss)
+        self._observer(Audited(decision.model, alpha, loss, found.wealth, found.alarmed))
+        if found.alarmed and not before:
+            self._suspend(decision.model, decision.model_version)
+
+
+class Agreement:
+    """The verifier where there is none: an answer that is not that of the top rung counts as wrong.
+
+    An upper bound of the loss, so alarms come too soon rather than too late; of use where answers are short.
+    """
+
+    async def correct(self, prompt: object, answers: list[str]) -> list[float]:
+        """1 for the first, and for those that say the same."""
+        first = " ".join(answers[0].casefold().split())
+        return [float(" ".join(answer.casefold().split()) == first) for answer in answers]

@@ -1,0 +1,139 @@
+"""A challenger from the outcome log and the frozen gold set, promoted only where it is proved to be better.
+
+The log is split by prompt: some of it is fitted on beside the gold set's fit split, the larger part judges. The
+challenger must certify on the gold set's certify split, and the lower bound of its doubly robust utility gain over the
+bundle that serves must lie above zero. The model that the estimate leans on is calibrated on the gold set's test split,
+which nothing else has seen.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router import artifact
+from router.adapters import sqlite_outcomes
+from router.artifact import Bundle
+from router.domain import Certificate, MaxLoss
+from router.policy import LatencyProfile, Policy
+from training import calibrate, dataset, embedding, judge, pipeline, traffic
+from training.certify import choose
+from training.dataset import Outcomes
+from training.export import export
+from training.fit import Prediction, fit
+from training.forms import PooledLogit
+from training.identity import split_of
+from training.offpolicy import Gain, gain
+from training.pipeline import Trained
+from training.traffic import Traffic
+
+FEWEST = 500
+"""Smallest effective sample that an estimate is believed at."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a challenger.
+
+    Attributes:
+        refused: why it is not better enough; empty where it is to be promoted.
+        gain: None where it could not be estimated.
+        tokens: mean thinking tokens that the serving bundle and the challenger would choose on the judging half.
+    """
+
+    refused: list[str]
+    certificate: Certificate | None
+    gain: Gain | None
+    tokens: tuple[float, float] | None
+    fitted: int
+    judged: int
+    skipped: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return asdict(self) | {"promoted": not self.refused}
+
+
+def retrain(log: Path, gold: Path, champion: Bundle, out: Path, max_loss: float) -> Verdict:
+    """Fit a challenger, write it to `out`, and judge it. Raises DatasetError, ExportError, OutcomeLogError."""
+    outcomes = dataset.read(gold)
+    served = traffic.read(sqlite_outcomes.rows(log), outcomes.ladder, outcomes.model)
+    mine, judging = parted(served, outcomes)
+    challenger = pipeline.train(outcomes, more=_completed(mine, outcomes))
+    export(
+        challenger.fitted,
+        outcomes.ladder,
+        challenger.proofs,
+        outcomes.prompts[: pipeline.SAMPLE],
+        out,
+        backend_fingerprint=outcomes.model,
+        data_hash=artifact.digest(gold),
+        metrics=pipeline.summary(challenger),
+        report=pipeline.whole(challenger, {"traffic": len(mine)}, []),
+    )
+    return _judged(challenger, artifact.load(out), champion, judging, max_loss, len(mine))
+
+
+def parted(served: Traffic, gold: Outcomes) -> tuple[Traffic, Traffic]:
+    """What is fitted on, and what judges; prompts of the gold set's certify and test splits are in neither."""
+    held = {group for group in gold.groups if split_of(group) != "fit"}
+    sides = [None if group in held else split_of(f"traffic:{group}") for group in served.logged.groups]
+    fitted = np.array([side in ("certify", "test") for side in sides])
+    judging = np.array([side == "fit" for side in sides])
+    return served.take(np.flatnonzero(fitted)), served.take(np.flatnonzero(judging))
+
+
+def _completed(mine: Traffic, gold: Outcomes) -> Outcomes | None:
+    """The traffic's outcomes, unknown rungs filled by a quick fit on the gold set alone."""
+    if len(mine) == 0:
+        return None
+    quick = fit(dataset.splits(gold)["fit"], embedding.static(), candidates={"pooled logit": PooledLogit(1e-3)})
+    return mine.completed(gold, quick.predict(mine.prompts))
+
+
+def _judged(
+    challenger: Trained, bundle: Bundle, champion: Bundle, judging: Traffic, max_loss: float, fitted: int
+) -> Verdict:
+    certificate = _certificate(bundle, max_loss)
+    if certificate is None:
+        why = "; ".join(f"{target}: {reason}" for target, reason in bundle.manifest.not_certified.items())
+        refused = [f"nothing is certified for a loss of at most {max_loss:g} ({why})"]
+        return Verdict(refused, None, None, None, fitted, len(judging), judging.skipped)
+    predicted = judge.predict(bundle, judging.prompts)
+    new = choose(predicted.quality, predicted.cost, certificate.threshold)
+    old = chosen_by(champion, judging.prompts, max_loss)
+    model = _model(challenger, bundle, predicted, certificate.threshold)
+    found = gain(judging.logged, model, certificate.threshold, new, old)
+    refused = []
+    if found.effective < FEWEST:
+        refused.append(f"the effective sample is {found.effective:.0f}, {FEWEST} are needed")
+    if found.dr.low <= 0:
+        refused.append(f"the utility gain may be none: {found.dr.value:.4f}, at least {found.dr.low:.4f}")
+    rows = np.arange(len(judging))
+    tokens = tuple(
+        float(np.minimum(predicted.mean_tokens, judging.logged.caps)[rows, rung].mean()) for rung in (old, new)
+    )
+    return Verdict(refused, certificate, found, (tokens[0], tokens[1]), fitted, len(judging), judging.skipped)
+
+
+def chosen_by(bundle: Bundle, prompts: list[str], max_loss: float) -> NDArray[np.intp]:
+    """The rungs that a bundle's policy takes: always the top one where it has no certificate for the target."""
+    certificate = _certificate(bundle, max_loss)
+    if certificate is None:
+        return np.full(len(prompts), len(bundle.manifest.ladder) - 1)
+    predicted = judge.predict(bundle, prompts)
+    return choose(predicted.quality, predicted.cost, certificate.threshold)
+
+
+def _certificate(bundle: Bundle, max_loss: float) -> Certificate | None:
+    manifest = bundle.manifest
+    return Policy(manifest.ladder, manifest.certificates, LatencyProfile(0, 0, 0)).certificate(MaxLoss(max_loss))
+
+
+def _model(challenger: Trained, bundle: Bundle, predicted: Prediction, price: float) -> NDArray[np.float64]:
+    """Predicted utility [prompts, rungs], its P(correct) calibrated on prompts that nobody was fitted or chosen on."""
+    test = challenger.parts["test"]
+    calibrated = calibrate.fit(judge.predict(bundle, test.prompts).quality, test.correct)
+    return np.asarray(calibrated(predicted.quality) - price * predicted.cost)
