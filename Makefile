@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check proto bench quality forwarding loop conformance-vllm conformance-llamacpp pocket lock clean
+.PHONY: help setup run test check proto bench quality forwarding loop drift cache conformance-vllm conformance-llamacpp pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -56,6 +56,12 @@ conformance-vllm: $(VENV)/.dev ## are budgets exact on a real vLLM? sets one up 
 
 conformance-llamacpp: $(VENV)/.dev ## the same on a real llama.cpp server, built in .conformance (10 minutes)
 	$(BIN)/python -m benchmarks.conformance llama_cpp
+
+drift: $(VENV)/.dev ## how soon the audit finds a certificate that does not hold, and how often it cries wolf
+	$(BIN)/python -m benchmarks.drift
+
+cache: $(VENV)/.dev ## hit ratio of a Zipf replay; requests while Redis is slow, full, hung, killed, restarted
+	$(BIN)/python -m benchmarks.cache
 
 loop: $(VENV)/.dev ## serve, report outcomes, retrain, promote under load, spend less: the whole loop, with figures
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.loop

@@ -26,6 +26,7 @@ from router.cache_key import ScoreKeys
 from router.doctor import Finding
 from router.domain import MaxLoss
 from router.errors import BackendError, BackendUnavailable, CacheError, SettingsError
+from router.explain import Explainer
 from router.hot_swap import HotSwap
 from router.observe import LogLines, Metrics, Observers
 from router.policy import LatencyProfile, Policy
@@ -89,7 +90,7 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
         limits = Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss))
         token = settings.admin_token.get_secret_value()
         admin = AdminServicer(token, router, swaps, cache.flush)
-        servicer = BudgetRouterServicer(router, limits)
+        servicer = BudgetRouterServicer(router, Explainer(router, outcomes), limits)
         server = RouterServer(servicer, admin, settings.listen, router.ready, settings.max_streams)
         _serve_metrics(settings, registry, stack)
         await server.start()

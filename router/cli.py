@@ -123,6 +123,25 @@ def generate(text: str, server: str, temperature: float, as_json: bool, **wishes
 
 
 @cli.command()
+@click.argument("text", required=False)
+@click.option("--id", "decision_id", help="A decision made earlier, in place of TEXT.")
+@_server
+@_routing_options
+@_json
+def explain(text: str | None, decision_id: str | None, server: str, as_json: bool, **wishes: Any) -> None:
+    """Say why a budget is chosen for TEXT ("-" = standard input), or was chosen by the decision --id."""
+    if (text is None) == (decision_id is None):
+        raise click.UsageError("give TEXT or --id, one of them")
+    prompt = "" if text is None else _prompt(text)
+    told = Client(server).explain(prompt, decision_id or "", _wishes(**wishes))
+    if as_json:
+        click.echo(json.dumps(told))
+        return
+    console.print(_curve(told["decision"]))
+    console.print("\n".join(told["sentences"]), markup=False)
+
+
+@cli.command()
 @click.argument("decision_id")
 @click.option("--correct", type=float, required=True, help="How right the answer was, 0..1.")
 @click.option("--by", type=click.Choice(["verifier", "judge", "user", "agreement"]), default="user", show_default=True)

@@ -6,7 +6,6 @@ RouterError
 ├── TargetUnmet           no rung meets the target and the caller asked to be refused
 ├── Overloaded            too many calls under way
 ├── PermissionDenied      credentials are missing or wrong
-├── NotImplementedYet     part of the API, not of this version
 ├── DependencyError       something outside failed
 │   ├── BackendError          the inference backend failed or answered nonsense
 │   │   ├── BackendUnavailable    it could not be reached; worth another try
@@ -62,10 +61,6 @@ class Overloaded(RouterError):
 
 class PermissionDenied(RouterError):
     """Credentials are missing or wrong."""
-
-
-class NotImplementedYet(RouterError):
-    """Part of the API, not of this version."""
 
 
 class DependencyError(RouterError):

@@ -68,6 +68,14 @@ class OutcomeLog(Protocol):
         ...
 
 
+class DecisionArchive(Protocol):
+    """Finds earlier decisions."""
+
+    async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
+        """Tenant, decision, and the prompt where it was kept; None where it is unknown. Raises OutcomeLogError."""
+        ...
+
+
 class Observer(Protocol):
     """Watches what happens; must not raise or wait."""
 

@@ -22,7 +22,7 @@ class Scorer:
     """Scores with one bundle's classifier, and remembers. What fails is observed and done without."""
 
     def __init__(self, classifier: Classifier, keys: ScoreKeys, cache: ScoreCache, observer: Observer) -> None:
-        self._classifier = classifier
+        self.classifier = classifier
         self._keys = keys
         self._cache = cache
         self._observer = observer
@@ -72,7 +72,7 @@ class Scorer:
     async def _fresh(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Score]:
         """Scores by key, remembered for next time; empty when the classifier failed."""
         try:
-            scores = dict(zip(prompts, await self._classifier.score(list(prompts.values())), strict=True))
+            scores = dict(zip(prompts, await self.classifier.score(list(prompts.values())), strict=True))
         except ClassifierError as error:
             self._observer(Degraded("classifier", str(error)))
             return {}

@@ -224,6 +224,9 @@ class ListLog:
         else:
             self.completed.append((request.tenant, decision, completion))
 
+    async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
+        return next(((tenant, decision, None) for tenant, decision in self.decided if decision.id == decision_id), None)
+
     async def report(self, outcome: Outcome) -> bool:
         if self.failing:
             raise OutcomeLogError("the outcome log was told to fail")

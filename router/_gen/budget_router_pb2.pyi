@@ -335,12 +335,14 @@ class ReportOutcomeResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("decision_id", "request")
+    __slots__ = ("decision_id", "request", "tenant")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     request: DecideRequest
-    def __init__(self, decision_id: _Optional[str] = ..., request: _Optional[_Union[DecideRequest, _Mapping]] = ...) -> None: ...
+    tenant: str
+    def __init__(self, decision_id: _Optional[str] = ..., request: _Optional[_Union[DecideRequest, _Mapping]] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
     __slots__ = ("decision", "sentences")
@@ -357,7 +359,7 @@ class GetModelStatusRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelStatusResponse(_message.Message):
-    __slots__ = ("model", "model_version", "created_at", "rungs", "certificates", "backend_fingerprint", "enforcement")
+    __slots__ = ("model", "model_version", "created_at", "rungs", "certificates", "backend_fingerprint", "enforcement", "suspended")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -365,6 +367,7 @@ class GetModelStatusResponse(_message.Message):
     CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
+    SUSPENDED_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     created_at: _timestamp_pb2.Timestamp
@@ -372,7 +375,8 @@ class GetModelStatusResponse(_message.Message):
     certificates: _containers.RepeatedCompositeFieldContainer[Certificate]
     backend_fingerprint: str
     enforcement: Enforcement
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rungs: _Optional[_Iterable[str]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., backend_fingerprint: _Optional[str] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ...) -> None: ...
+    suspended: str
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rungs: _Optional[_Iterable[str]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., backend_fingerprint: _Optional[str] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ..., suspended: _Optional[str] = ...) -> None: ...
 
 class PromoteModelRequest(_message.Message):
     __slots__ = ("path", "model")

@@ -5,8 +5,26 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import Any
 
-from router.domain import Completion, Decision, MaxLoss, Outcome, Prompt, RouteRequest
+from router.domain import (
+    BudgetLadder,
+    Certificate,
+    Choice,
+    Completion,
+    Decision,
+    DecisionSource,
+    MaxLoss,
+    Message,
+    MinQuality,
+    Outcome,
+    Prompt,
+    ReasoningBudget,
+    Role,
+    RouteRequest,
+    Score,
+    TokenForecast,
+)
 
 Value = str | float | int | None
 Row = dict[str, Value]
@@ -59,6 +77,35 @@ def decided(request: RouteRequest, decision: Decision, names: PromptNames) -> Ro
         "propensities": json.dumps(decision.propensities),
         "score": score,
     }
+
+
+def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
+    """Tenant, decision and prompt (where kept) of a row. Raises ValueError where an earlier version wrote it."""
+    if row["ladder"] is None or row["propensities"] is None or row["rung_order"] is None:
+        raise ValueError("an earlier version wrote it, and kept too little")
+    target, _, value = str(row["target"]).partition("=")
+    certificate = None if row["certificate"] is None else Certificate(**json.loads(str(row["certificate"])))
+    decision = Decision(
+        str(row["decision_id"]),
+        str(row["model"]),
+        str(row["backend"]),
+        BudgetLadder(tuple(ReasoningBudget(name, tokens) for name, tokens in json.loads(str(row["ladder"])))),
+        Choice(int(row["rung_order"]), bool(row["meets_target"]), certificate, str(row["reason"])),
+        MaxLoss(float(value)) if target == "max_loss" else MinQuality(float(value)),
+        DecisionSource(row["source"]),
+        str(row["model_version"]),
+        None if row["score"] is None else _score(json.loads(str(row["score"]))),
+        tuple(json.loads(str(row["propensities"]))),
+    )
+    if row["messages"] is not None:
+        told = json.loads(str(row["messages"]))
+        return str(row["tenant"]), decision, Prompt(tuple(Message(Role(role), text) for role, text in told))
+    return str(row["tenant"]), decision, None if row["prompt"] is None else Prompt.of(str(row["prompt"]))
+
+
+def _score(told: dict[str, Any]) -> Score:
+    tokens = (None if one is None else TokenForecast(**one) for one in told["tokens"])
+    return Score(tuple(told["quality"]), tuple(tokens))
 
 
 def completed(completion: Completion) -> Row:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from router.adapters import outcome_record
 from router.adapters.outcome_record import PromptNames, Row
-from router.domain import Completion, Decision, Degraded, Outcome, RouteRequest
+from router.domain import Completion, Decision, Degraded, Outcome, Prompt, RouteRequest
 from router.errors import OutcomeLogError
 from router.ports import Observer
 
@@ -76,6 +76,15 @@ class SqliteOutcomes:
         await asyncio.shield(self._flush_once())  # the decision itself may still be waiting
         return await self._write([_update(outcome_record.reported(outcome), outcome.decision_id)]) > 0
 
+    async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
+        """Tenant, decision, and the prompt where it was kept; None where it is unknown. Raises OutcomeLogError."""
+        await asyncio.shield(self._flush_once())
+        try:
+            row = await asyncio.get_running_loop().run_in_executor(self._thread, self._row, decision_id)
+            return None if row is None else outcome_record.restored(row)
+        except (sqlite3.Error, ValueError) as error:
+            raise OutcomeLogError(f"SQLite: {error}") from error
+
     async def close(self) -> None:
         """Write what waits, then close the file."""
         if self._flush is not None:
@@ -102,6 +111,12 @@ class SqliteOutcomes:
             return await loop.run_in_executor(self._thread, self._transaction, statements)
         except sqlite3.Error as error:
             raise OutcomeLogError(f"SQLite: {error}") from error
+
+    def _row(self, decision_id: str) -> Row | None:
+        found = self._db.execute("SELECT * FROM decisions WHERE decision_id = ?", (decision_id,))
+        names = [column[0] for column in found.description]
+        values = found.fetchone()
+        return None if values is None else dict(zip(names, values, strict=True))
 
     def _transaction(self, statements: list[Statement]) -> int:
         with self._db:

@@ -46,6 +46,7 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
             rungs=[rung.name for rung in manifest.ladder.rungs],
             certificates=map(responses.certificate, manifest.certificates),
             backend_fingerprint=manifest.backend_fingerprint,
+            suspended=profile.policy.suspended,
             enforcement=responses.ENFORCEMENTS[profile.enforcement],
         )
 

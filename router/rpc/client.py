@@ -70,6 +70,14 @@ class Client:
         with _translated():
             yield from map(_told, self._routing.Generate(request, timeout=self._timeout))
 
+    def explain(self, text: str = "", decision_id: str = "", wishes: Wishes = ANYTHING) -> Told:
+        """Why a budget was, or would be, chosen: the decision and sentences."""
+        request = pb.ExplainRequest(decision_id=decision_id)
+        if not decision_id:
+            request = pb.ExplainRequest(request=pb.DecideRequest(messages=_user(text), options=wishes.to_options()))
+        with _translated():
+            return _told(self._routing.Explain(request, timeout=self._timeout))
+
     def report(self, decision_id: str, correct: float, label_source: str) -> None:
         """Say how right an answer was (0..1), and who says so ("verifier", "judge", "user", "agreement")."""
         source = f"LABEL_SOURCE_{label_source.upper()}"

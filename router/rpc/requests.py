@@ -137,6 +137,20 @@ def outcome(message: pb.ReportOutcomeRequest) -> Outcome:
     return Outcome(message.decision_id, message.correct, source)
 
 
+def explained(message: pb.ExplainRequest, limits: Limits) -> str | RouteRequest:
+    """The decision id or the request to explain. Raises InvalidRequest."""
+    match message.WhichOneof("subject"):
+        case "decision_id" if message.decision_id:
+            return message.decision_id
+        case "request":
+            try:
+                return route_request(message.request, limits)
+            except FieldError as error:
+                raise error.within("request.") from error
+        case _:
+            raise InvalidRequest("decision_id", "a decision id or a request is required")
+
+
 def _prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
     if not messages:
         raise InvalidRequest("messages", "at least one is required")

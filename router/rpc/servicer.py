@@ -7,7 +7,7 @@ from grpc.aio import ServicerContext
 
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.errors import NotImplementedYet
+from router.explain import Explainer
 from router.routing import BudgetRouter
 from router.rpc import requests, responses
 from router.rpc.requests import Limits
@@ -18,8 +18,9 @@ Context = ServicerContext[object, object]
 class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
     """Answers `BudgetRouterService`; errors become statuses at the boundary."""
 
-    def __init__(self, router: BudgetRouter, limits: Limits) -> None:
+    def __init__(self, router: BudgetRouter, explainer: Explainer, limits: Limits) -> None:
         self._router = router
+        self._explainer = explainer
         self._limits = limits
 
     async def Decide(self, request: pb.DecideRequest, context: Context) -> pb.DecideResponse:
@@ -46,5 +47,10 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
         return pb.ReportOutcomeResponse()
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
-        """Not of this version."""
-        raise NotImplementedYet("Explain comes with a later version; Decide returns the whole curve and the reason")
+        """Why a budget was chosen."""
+        subject = requests.explained(request, self._limits)
+        if isinstance(subject, str):
+            decided, sentences = await self._explainer.decided(subject, request.tenant or "default")
+        else:
+            decided, sentences = await self._explainer.request(subject)
+        return pb.ExplainResponse(decision=responses.decision(decided), sentences=sentences)

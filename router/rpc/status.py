@@ -23,7 +23,6 @@ CODES: Sequence[tuple[type[errors.RouterError], grpc.StatusCode]] = (
     (errors.TargetUnmet, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
-    (errors.NotImplementedYet, grpc.StatusCode.UNIMPLEMENTED),
     (errors.BackendRefused, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.DependencyError, grpc.StatusCode.UNAVAILABLE),
     (errors.ArtifactError, grpc.StatusCode.FAILED_PRECONDITION),

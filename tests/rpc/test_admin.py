@@ -59,6 +59,10 @@ async def test_status_tells_what_is_loaded(service: Service, bundle: Bundle) -> 
     assert list(status.rungs) == [rung.name for rung in bundle.manifest.ladder.rungs]
     assert [c.alpha for c in status.certificates] == [c.alpha for c in bundle.manifest.certificates]
     assert status.created_at.ToSeconds() == int(bundle.manifest.created_at.timestamp())
+    assert status.suspended == ""
+    service.router.suspend(status.model, bundle.version)
+    status = await service.admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
+    assert "more loss than was certified" in status.suspended
     assert status.backend_fingerprint == bundle.manifest.backend_fingerprint
     assert status.enforcement == pb.ENFORCEMENT_NATIVE
 

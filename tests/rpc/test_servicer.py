@@ -12,6 +12,7 @@ from router._gen import budget_router_pb2 as pb
 from router.artifact import Bundle
 from router.domain import Completion, CountSource, Enforcement, FinishReason, ReasoningBudget, ReasoningDelta
 from router.errors import SettingsError
+from router.explain import Explainer
 from router.rpc.admin import AdminServicer
 from router.rpc.server import SERVICES, RouterServer
 from router.rpc.servicer import BudgetRouterServicer
@@ -247,10 +248,33 @@ async def test_an_outcome_log_that_fails_is_unavailable_with_a_time_to_retry(bun
     assert refused.retry_seconds
 
 
-async def test_explain_is_unimplemented_and_says_what_to_do(service: Service) -> None:
-    refused = await refusal(service.routing.Explain(pb.ExplainRequest(decision_id="x")))
-    assert refused.code is grpc.StatusCode.UNIMPLEMENTED
-    assert len(refused.message.split()) > 5
+async def test_explain_tells_why_for_a_request_and_for_an_earlier_decision(service: Service) -> None:
+    asked = await service.routing.Explain(pb.ExplainRequest(request=decide("Calculate 12 + 34.")))
+    assert asked.sentences[0] == f"Rung {asked.decision.rung} was chosen: {asked.decision.reason}."
+    again = await service.routing.Explain(pb.ExplainRequest(decision_id=asked.decision.decision_id))
+    assert again.decision == asked.decision
+    assert list(again.sentences) == list(asked.sentences)[: len(again.sentences)]
+
+
+async def test_explain_tells_nothing_of_another_tenants_decisions(service: Service) -> None:
+    known = (await service.routing.Decide(decide())).decision.decision_id
+    for request in (
+        pb.ExplainRequest(decision_id=known, tenant="another"),
+        pb.ExplainRequest(decision_id="f" * 32),
+    ):
+        seen = await refusal(service.routing.Explain(request))
+        assert (seen.code, seen.fields) == (grpc.StatusCode.NOT_FOUND, ["decision_id"])
+
+
+async def test_explain_needs_a_subject_and_names_what_is_wrong_with_it(service: Service) -> None:
+    for request, field in (
+        (pb.ExplainRequest(), "decision_id"),
+        (pb.ExplainRequest(decision_id=""), "decision_id"),
+        (pb.ExplainRequest(request=pb.DecideRequest()), "request.messages"),
+        (pb.ExplainRequest(request=decide(" ")), "request.messages[0].content"),
+    ):
+        seen = await refusal(service.routing.Explain(request))
+        assert (seen.code, seen.fields) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
 
 
 async def test_health_is_told_for_each_service(service: Service) -> None:
@@ -321,6 +345,6 @@ async def test_a_port_in_use_is_a_settings_error(service: Service, bundle: Bundl
     async def flush() -> None: ...
 
     admin = AdminServicer("", service.router, {}, flush)
-    servicer = BudgetRouterServicer(service.router, LIMITS)
+    servicer = BudgetRouterServicer(service.router, Explainer(service.router, ListLog()), LIMITS)
     with pytest.raises(SettingsError, match=service.address):
         RouterServer(servicer, admin, service.address, service.router.ready, 1)

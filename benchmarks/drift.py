@@ -1,0 +1,99 @@
+"""How soon does the audit find a certificate that does not hold any more, and how often does it cry wolf?
+
+Traffic is drawn from prompts that the shipped bundle has not seen, whose outcome at every rung is recorded; the losses
+are those of its certified policy. Drift is another mix of the same families, and losses of the textbook beside it.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.__main__ import BUNDLE, OUTCOMES, commit, machine
+from router import artifact
+from router.audit import DELTA, EProcess
+from training import dataset, judge
+from training.certify import choose, losses
+
+RESULTS = Path("benchmarks/results/drift.json")
+ALPHA, TWICE = 0.02, 0.04
+QUIET_RUNS, QUIET_LABELS = 20, 1_000
+RUNS, MOST, SOON = 500, 5_000, 300
+HARDER = ("number_sorting", "letter_counting", "ab")
+
+Vector = NDArray[np.float64]
+Draw = Callable[[np.random.Generator, int], Vector]
+
+
+def main() -> None:
+    """All kinds of traffic, printed and kept."""
+    outcomes = dataset.splits(dataset.read(OUTCOMES))["test"]
+    bundle = artifact.load(BUNDLE)
+    certificate = next(c for c in bundle.manifest.certificates if c.alpha == ALPHA)
+    predicted = judge.predict(bundle, outcomes.prompts)
+    lost = losses(outcomes.correct, choose(predicted.quality, predicted.cost, certificate.threshold))
+    hard = lost[[task.partition("/")[0] in HARDER for task in outcomes.tasks]]
+    rows = [
+        quiet("no drift", drawn(lost), float(lost.mean())),
+        found(f"only {', '.join(HARDER)}", drawn(hard), float(hard.mean())),
+        found("a mix of both that loses 4 %", mixed(lost, hard, TWICE), TWICE),
+        found("wrong once in 25, never better", textbook(TWICE, 0.0), TWICE),
+        found("wrong once in 20, better once in 100", textbook(0.05, 0.01), TWICE),
+    ]
+    for row in rows:
+        print(
+            "  ".join(
+                f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
+            )
+        )
+    told: dict[str, Any] = {"machine": machine(), "commit": commit(), "alpha": ALPHA, "delta": DELTA, "traffic": rows}
+    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+
+
+def quiet(name: str, draw: Draw, true_loss: float) -> dict[str, Any]:
+    """Alarms where there is nothing to find."""
+    random = np.random.default_rng(0)
+    alarms = sum(first_alarm(draw(random, QUIET_LABELS)) is not None for _ in range(QUIET_RUNS))
+    return {"traffic": name, "true_loss": true_loss, "runs": QUIET_RUNS, "labels": QUIET_LABELS, "alarms": alarms}
+
+
+def found(name: str, draw: Draw, true_loss: float) -> dict[str, Any]:
+    """Labels until the alarm."""
+    random = np.random.default_rng(0)
+    firsts = np.array([first_alarm(draw(random, MOST)) or MOST + 1 for _ in range(RUNS)])
+    low, median, high = (float(np.quantile(firsts, q)) for q in (0.1, 0.5, 0.9))
+    return {
+        "traffic": name, "true_loss": true_loss, "runs": RUNS, "median_labels": median, "p10": low, "p90": high,
+        f"within_{SOON}": float((firsts <= SOON).mean()), "never": float((firsts > MOST).mean()),
+    }  # fmt: skip
+
+
+def first_alarm(values: Vector) -> int | None:
+    """Number of the label that raises the alarm."""
+    process = EProcess(ALPHA)
+    for number, loss in enumerate(values.tolist(), 1):
+        process.bet(loss)
+        if process.alarmed:
+            return number
+    return None
+
+
+def drawn(values: Vector) -> Draw:
+    return lambda random, n: random.choice(values, n)
+
+
+def mixed(one: Vector, other: Vector, wanted: float) -> Draw:
+    """Draws from both so that the mean is as wanted."""
+    share = (wanted - one.mean()) / (other.mean() - one.mean())
+    return lambda random, n: np.where(random.uniform(size=n) < share, random.choice(other, n), random.choice(one, n))
+
+
+def textbook(worse: float, better: float) -> Draw:
+    return lambda random, n: random.choice([1.0, -1.0, 0.0], n, p=[worse, better, 1 - worse - better])
+
+
+if __name__ == "__main__":
+    main()
