@@ -45,7 +45,8 @@ class Sizes:
 
     gold: int = 4_000
     novice: int = 250
-    traffic: int = 4_000
+    first: int = 2_000
+    second: int = 2_000
     max_loss: float = 0.02
 
 
@@ -101,15 +102,15 @@ def run(sizes: Sizes, home: Path) -> dict[str, object]:
     pipeline.run(_slice(gold, sizes.novice, home / "novice.parquet"), home / "novice", "static", compare=False)
     registry.promote(home / "models", home / "novice")
     questions = _questions(sizes, gold)
-    half = len(questions) // 2
+    first, second = questions[: sizes.first], questions[sizes.first :]
     with _serving(home, sizes.max_loss) as address:
         traffic = Traffic(address)
-        before = traffic.ask(questions[:half], "first half")
+        before = traffic.ask(first, "first half")
         started = time.perf_counter()
-        verdict, during = _retrain_under_load(home, gold, sizes, traffic, questions[:half])
+        verdict, during = _retrain_under_load(home, gold, sizes, traffic, first)
         seconds = time.perf_counter() - started
-        after = traffic.ask(questions[half:], "second half")
-        top = traffic.ask(questions[half:], "the same at the top rung", rung="256")
+        after = traffic.ask(second, "second half")
+        top = traffic.ask(second, "the same at the top rung", rung="256")
         failed = traffic.failed
     return {
         "sizes": asdict(sizes),
@@ -139,9 +140,10 @@ def _slice(file: Path, prompts: int, out: Path) -> Path:
 
 def _questions(sizes: Sizes, gold: Path) -> list[Question]:
     known = set(pl.read_parquet(gold, columns=["prompt"])["prompt"])
-    fresh = [q for q in held_out_questions(sizes.traffic // 40, SEED) if q.prompt not in known]
+    wanted = sizes.first + sizes.second
+    fresh = [q for q in held_out_questions(wanted // 40, SEED) if q.prompt not in known]
     random.Random(SEED).shuffle(fresh)
-    return fresh[: sizes.traffic]
+    return fresh[:wanted]
 
 
 def _retrain_under_load(
@@ -249,14 +251,13 @@ def told(found: dict[str, object]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--traffic", type=int, default=Sizes.traffic, help="prompts, both halves")
     parser.add_argument("--home", type=Path, help="keep everything there [default: a temporary directory]")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         home = args.home or Path(temporary)
         home.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
-        found = run(Sizes(traffic=args.traffic), home)
+        found = run(Sizes(), home)
     print(told(found))
     figures = {"machine": machine(), "commit": commit(), "seconds": time.perf_counter() - started, **found}
     RESULTS.write_text(json.dumps(figures, indent=1) + "\n")

@@ -19,6 +19,7 @@ from router import artifact, doctor, registry
 from router.adapters.backends.pocket import PocketBackend, PocketModel
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
+from router.adapters.outcome_record import PromptNames
 from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.artifact import Bundle
 from router.audit import Agreement, Allowance, Auditor, Ledger
@@ -42,10 +43,13 @@ from router.settings import Served, Settings
 if TYPE_CHECKING:
     from router.adapters.backends.replicas import Replica, Replicas
     from router.adapters.redis_cache import RedisCache
+    from router.adapters.redis_outcomes import RedisOutcomes
     from router.adapters.tiered_cache import TieredCache
 
 PINNED_CONVERSATIONS, PINNED_SECONDS = 100_000, 3_600.0
 WAIT_SECONDS = 1.0
+OUTCOMES_TIMEOUT = 2.0
+"""Seconds that a Redis may take to keep an outcome; callers of ReportOutcome wait for it."""
 
 
 async def serve(settings: Settings, announce: Callable[[int], None]) -> None:
@@ -76,8 +80,7 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
         cache = _cache(settings, observer, stack)
         ledger = Ledger(settings.audit_file)
         built = [await _profile(settings, served, cache, ledger, observer, stack) for served in settings.served]
-        secret = settings.cache_secret.get_secret_value().encode()
-        outcomes = SqliteOutcomes(settings.outcomes, observer, texts=settings.log_prompts, secret=secret)
+        outcomes = _outcomes(settings, observer)
         stack.push_async_callback(outcomes.close)
         pins: TTLCache[Conversation, int] = TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS)
         router = BudgetRouter(
@@ -85,7 +88,9 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
         )
         swaps = {}
         for served, (profile, of) in zip(settings.served, built, strict=True):
-            swaps[profile.model] = HotSwap(served.artifact, profile.model, of, router, observer)
+            swaps[profile.model] = HotSwap(
+                served.artifact, profile.model, of, router, observer, settings.shadow, MaxLoss(settings.max_loss)
+            )
             _in_background(swaps[profile.model].follow(), stack)
         limits = Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss))
         token = settings.admin_token.get_secret_value()
@@ -216,6 +221,18 @@ def _engines(settings: Settings, served: Served, stack: AsyncExitStack) -> "list
     )
     urls = [url.strip() for url in served.url.split(",")]
     return [Replica(url, connect(replace(connection, url=url), doctor.enforced, stack)) for url in urls]
+
+
+def _outcomes(settings: Settings, observer: Observer) -> "SqliteOutcomes | RedisOutcomes":
+    secret = settings.cache_secret.get_secret_value().encode()
+    if not settings.outcomes_url:
+        return SqliteOutcomes(settings.outcomes, observer, texts=settings.log_prompts, secret=secret)
+    from router.adapters import redis_client
+    from router.adapters.redis_outcomes import RedisOutcomes
+
+    redis = redis_client.connect(settings.outcomes_url, OUTCOMES_TIMEOUT)
+    names = PromptNames(secret, settings.log_prompts)
+    return RedisOutcomes(redis, observer, names, settings.outcomes_length, OUTCOMES_TIMEOUT)
 
 
 def _auditor(

@@ -423,6 +423,24 @@ class Swapped:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadowed:
+    """Record: a candidate bundle has scored beside the served one.
+
+    Attributes:
+        prompts: compared; `failed` ones come on top.
+        agreement: share of them on which both choose the same rung.
+        saved: share of the forecast thinking tokens that the candidate would not spend.
+    """
+
+    model: str
+    version: str
+    prompts: int
+    failed: int
+    agreement: float
+    saved: float
+
+
+@dataclass(frozen=True, slots=True)
 class Audited:
     """Record: an answer was compared with the top rung's.
 
@@ -439,4 +457,4 @@ class Audited:
     alarmed: bool
 
 
-Record = Decided | Generated | Broken | Degraded | Swapped | Audited
+Record = Decided | Generated | Broken | Degraded | Swapped | Shadowed | Audited

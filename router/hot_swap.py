@@ -2,14 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from router import artifact, registry
 from router.artifact import Bundle
-from router.domain import Degraded, Swapped
+from router.domain import Degraded, MaxLoss, QualityTarget, Swapped
 from router.errors import ArtifactError
 from router.ports import Observer
 from router.routing import BudgetRouter, Profile
+from router.shadow import Shadow
+
+DEFAULT_TARGET = MaxLoss(0.02)
+SHADOW_SECONDS = 600.0
+"""A shadow ends after that, however few prompts have come."""
 
 FOLLOW_SECONDS = 1.0
 """How often is looked whether another bundle is named."""
@@ -20,17 +26,27 @@ class HotSwap:
 
     Args:
         path: a bundle, or a registry of bundles.
+        shadow: prompts that are scored by both bundles before a swap; `target` is what rungs are chosen for meanwhile.
         profile_of: the same profile with another bundle; loads and verifies its graph, so it takes a moment.
     """
 
     def __init__(
-        self, path: Path, model: str, profile_of: Callable[[Bundle], Profile], router: BudgetRouter, observer: Observer
+        self,
+        path: Path,
+        model: str,
+        profile_of: Callable[[Bundle], Profile],
+        router: BudgetRouter,
+        observer: Observer,
+        shadow: int = 0,
+        target: QualityTarget = DEFAULT_TARGET,
     ) -> None:
         self._path = path
         self._model = model
         self._profile_of = profile_of
         self._router = router
         self._observer = observer
+        self._shadow = shadow
+        self._target = target
         self._seen = self._named()
         self._one = asyncio.Lock()
 
@@ -64,9 +80,28 @@ class HotSwap:
             bundle = await asyncio.to_thread(lambda: artifact.load(registry.locate(self._path)))
             if bundle.version != running.bundle.version:
                 self._acceptable(bundle)
-                self._router.swap(await asyncio.to_thread(self._profile_of, bundle))
+                candidate = await asyncio.to_thread(self._profile_of, bundle)
+                if self._shadow:
+                    await self._shadowed(running, candidate)
+                self._router.swap(candidate)
                 self._observer(Swapped(self._model, running.bundle.version, bundle.version))
             return bundle.version
+
+    async def _shadowed(self, running: Profile, candidate: Profile) -> None:
+        """Score with both for a while, serve the old one. Raises ArtifactError where the candidate fails."""
+        shadow = Shadow(running, candidate, self._shadow, self._target)
+        self._router.swap(replace(running, scorer=running.scorer.classified_by(shadow)))
+        try:
+            async with asyncio.timeout(SHADOW_SECONDS):
+                await shadow.done.wait()
+        except TimeoutError:
+            pass  # too little traffic to wait for
+        finally:
+            self._router.swap(running)
+        told = shadow.told()
+        self._observer(told)
+        if told.failed:
+            raise ArtifactError(f"it failed on {told.failed} of {told.prompts + told.failed} prompts in the shadow")
 
     def _acceptable(self, bundle: Bundle) -> None:
         """Raises ArtifactError where a bundle is not for what is served."""

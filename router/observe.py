@@ -6,7 +6,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.tracebacks import ExceptionDictTransformer
 
-from router.domain import Audited, Broken, Completion, Decided, Decision, Degraded, Generated, Record, Swapped
+from router.domain import Audited, Broken, Completion, Decided, Decision, Degraded, Generated, Record, Shadowed, Swapped
 from router.ports import Observer
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -62,6 +62,10 @@ class LogLines:
             case Audited(model, alpha, loss, wealth, alarmed):
                 log = self._log.error if alarmed else self._log.info
                 log("audited", model=model, alpha=alpha, loss=loss, wealth=round(wealth, 3), alarmed=alarmed)
+            case Shadowed(model, version, prompts, failed, agreement, saved):
+                counts = {"prompts": prompts, "failed": failed}
+                shares = {"agreement": round(agreement, 3), "saved": round(saved, 3)}
+                self._log.info("shadowed", model=model, candidate=version[:12], **counts, **shares)
             case Swapped(model, before, after):
                 self._log.info("swapped", model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):
@@ -125,6 +129,8 @@ class Metrics:
         self._audit_loss = counter("audit_loss", "Answers that the top rung would have got right", "model", "alpha")
         self._audit_wealth = gauge("audit_wealth", "Evidence against the certificate", "model", "alpha")
         self._audit_alarm = gauge("audit_alarm", "1 = the certificate is not believed any more", "model", "alpha")
+        self._shadow_agreement = gauge("shadow_agreement", "Same rungs as the last candidate bundle's", "model")
+        self._shadow_saved = gauge("shadow_saved", "Share of tokens that it would not have spent", "model")
         self._swaps = counter("model_swaps", "Bundles swapped in", "model")
         self._degraded = counter("degraded", "Requests that went on without a dependency", "dependency")
 
@@ -141,6 +147,9 @@ class Metrics:
                 self._audit_loss.labels(model, f"{alpha:g}").inc(max(loss, 0))
                 self._audit_wealth.labels(model, f"{alpha:g}").set(wealth)
                 self._audit_alarm.labels(model, f"{alpha:g}").set(alarmed)
+            case Shadowed(model, _, _, _, agreement, saved):
+                self._shadow_agreement.labels(model).set(agreement)
+                self._shadow_saved.labels(model).set(saved)
             case Swapped(model, _, _):
                 self._swaps.labels(model).inc()
             case Degraded(dependency, _):

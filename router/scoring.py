@@ -28,6 +28,10 @@ class Scorer:
         self._observer = observer
         self._under_way: dict[bytes, asyncio.Future[Scored | None]] = {}
 
+    def classified_by(self, classifier: Classifier) -> "Scorer":
+        """The same keys and cache with another classifier."""
+        return Scorer(classifier, self._keys, self._cache, self._observer)
+
     async def __call__(self, requests: Sequence[RouteRequest]) -> list[Scored]:
         """One entry per request, in order. What is being scored already is waited for."""
         keys = [self._keys.key(r.tenant, r.prompt) for r in requests]

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC server; port 0 = any free one")
     metrics_listen: str = Field("", description="HOST:PORT of the Prometheus endpoint; empty = none")
     artifact: Path = Field(_PACKAGE / "models" / "pocket-router", description="directory of the model bundle")
+    shadow: int = Field(0, ge=0, description="fresh prompts that another bundle scores, too, before it is swapped in")
     backend: Literal["pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
         "pocket", description="what answers: the embedded model or a kind of engine"
     )
@@ -74,6 +75,8 @@ class Settings(BaseSettings):
     cache_ttl: int = Field(86_400, ge=1, description="seconds that Redis remembers a score")
     cache_secret: SecretStr = Field(SecretStr(""), description="key of the cache's hash; needed with Redis")
     outcomes: Path = Field(Path("var/outcomes.sqlite"), description="file of the outcome log")
+    outcomes_url: str = Field("", description="URL of a Redis that keeps the outcome log of several replicas instead")
+    outcomes_length: int = Field(1_000_000, ge=1, description="rows that such a log holds, about")
     log_prompts: bool = Field(False, description="keep prompt texts in the outcome log; needed to retrain from it")
     explore: float = Field(
         0, ge=0, le=0.5, description="share of requests that think longer than chosen, to learn from"
@@ -128,6 +131,8 @@ def load(**overrides: Any) -> Settings:
     names = [served.model for served in settings.served]
     if len(set(names)) < len(names):
         raise SettingsError(f"{PREFIX}FAILOVER_MODEL: must differ from {PREFIX}BACKEND_MODEL: callers name models")
+    if settings.outcomes_url and not settings.cache_secret.get_secret_value():
+        raise SettingsError(f"{PREFIX}CACHE_SECRET: needed with {PREFIX}OUTCOMES_URL, the same for all replicas")
     if settings.redis_url and not settings.cache_secret.get_secret_value():
         raise SettingsError(f"{PREFIX}CACHE_SECRET: needed with {PREFIX}REDIS_URL, the same for all replicas")
     return settings

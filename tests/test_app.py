@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from aiohttp import web
 
 from router import app, registry, settings
 from router._gen import budget_router_pb2 as pb
@@ -12,6 +13,10 @@ from router._gen import budget_router_pb2_grpc as pb_grpc
 from tests.conftest import MODELS, another_bundle
 from tests.rpc.conftest import TOKEN, bearer, decide, generate, refusal
 from tests.simulators import MODEL, simulated
+
+
+CHEAP = "Spell this word backward (example: sun -> nus): prunt"
+"""The shipped bundle answers it without a thought."""
 
 
 async def test_where_the_engine_goes_down_the_second_model_answers(tmp_path: Path) -> None:
@@ -79,3 +84,39 @@ async def test_a_bundle_is_promoted_under_load_without_a_failed_request(tmp_path
         assert (seen.code, seen.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ArtifactError")
         seen = await refusal(admin.PromoteModel(pb.PromoteModelRequest(), **bearer(TOKEN)))
         assert seen.fields == ["path"]
+
+
+async def test_an_audit_that_alarms_sends_everyone_to_the_top_rung_also_after_a_restart(tmp_path: Path) -> None:
+    """The operator's verifier finds every cheaper answer wrong."""
+
+    async def verify(request: web.Request) -> web.Response:
+        assert len((await request.json())["answers"]) == 2
+        return web.json_response({"correct": [1.0, 0.0]})
+
+    application = web.Application()
+    application.router.add_post("/", verify)
+    verifier = web.AppRunner(application, shutdown_timeout=0.1)
+    await verifier.setup()
+    await web.TCPSite(verifier, "127.0.0.1", 0).start()
+    loaded = settings.load(
+        listen="127.0.0.1:0",
+        outcomes=tmp_path / "outcomes.sqlite",
+        admin_token=TOKEN,
+        audit=1.0,
+        audit_file=tmp_path / "audit.json",
+        verifier_url="http://{}:{}/".format(*verifier.addresses[0][:2]),
+    )
+    for started in ("first", "again"):
+        async with app.running(loaded) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            routing: Any = pb_grpc.BudgetRouterServiceStub(channel)
+            admin: Any = pb_grpc.BudgetRouterAdminServiceStub(channel)
+            decision = (await routing.Decide(decide(CHEAP))).decision
+            assert decision.certified == (started == "first")
+            async with asyncio.timeout(30):
+                while decision.certified:
+                    assert [event async for event in routing.Generate(generate(CHEAP))]
+                    decision = (await routing.Decide(decide(CHEAP))).decision
+            assert decision.rung == "256" and "more loss than was certified" in decision.reason
+            status = await admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
+            assert "more loss" in status.suspended
+    await verifier.cleanup()

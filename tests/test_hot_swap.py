@@ -11,13 +11,23 @@ import pytest
 from router import artifact, hot_swap, registry
 from router.artifact import Bundle
 from router.cache_key import ScoreKeys
-from router.domain import DecisionSource, Degraded, Swapped
+from router.domain import Decision, DecisionSource, Degraded, MaxLoss, Shadowed, Swapped
 from router.errors import ArtifactError
 from router.hot_swap import HotSwap
 from router.routing import BudgetRouter, Profile
 from router.scoring import Scorer
 from tests.conftest import MODELS, another_bundle
-from tests.fakes import MODEL, DictCache, FakeClassifier, RecordingObserver, policy_of, request_of, router_of, until
+from tests.fakes import (
+    MODEL,
+    DictCache,
+    FakeClassifier,
+    RecordingObserver,
+    policy_of,
+    request_of,
+    router_of,
+    score_of,
+    until,
+)
 
 SHIPPED = MODELS / "pocket-router"
 FINGERPRINT = artifact.load(SHIPPED).manifest.backend_fingerprint
@@ -26,20 +36,21 @@ FINGERPRINT = artifact.load(SHIPPED).manifest.backend_fingerprint
 class Running:
     """A router of fakes on a registry, and what it is swapped by."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shadow: int = 0) -> None:
         self.observer, cache = RecordingObserver(), DictCache()
         self.router: BudgetRouter = router_of(observer=self.observer, cache=cache)
+        self.classifiers: dict[str, FakeClassifier] = {}
         bundle = artifact.load(registry.locate(path))
         first = self.router.profile("")
 
         def of(bundle: Bundle) -> Profile:
             keys = ScoreKeys(b"secret", bundle.version, bundle.manifest.ladder)
-            scorer = Scorer(FakeClassifier(), keys, cache, self.observer)
+            scorer = Scorer(self.classifiers.get(bundle.version, FakeClassifier()), keys, cache, self.observer)
             policy = policy_of(bundle.manifest.ladder)
             return replace(first, bundle=bundle, scorer=scorer, policy=policy, fingerprint=FINGERPRINT)
 
         self.router.swap(of(bundle))
-        self.swap = HotSwap(path, MODEL, of, self.router, self.observer)
+        self.swap = HotSwap(path, MODEL, of, self.router, self.observer, shadow, MaxLoss(0.05))
 
     @property
     def version(self) -> str:
@@ -148,3 +159,48 @@ async def test_requests_under_way_keep_what_they_began_with(models: Path, tmp_pa
         task.cancel()
     assert set(decisions) == {before, after}
     assert decisions[-1] == after
+
+
+async def test_a_candidate_is_shadowed_before_it_serves(models: Path, tmp_path: Path) -> None:
+    running = Running(models, shadow=20)
+    before = running.version
+    candidate = another_bundle(tmp_path / "b", "b")
+    version = artifact.load(candidate).version
+    running.classifiers[version] = FakeClassifier(score_of(*[0.9] * 6))  # would always take the cheapest rung
+    promoting = asyncio.create_task(running.swap.promote(candidate))
+    decisions: list[Decision] = []
+    while not promoting.done():
+        decisions.append(await running.router.decide(request_of(f"prompt {len(decisions)}")))
+        await asyncio.sleep(0.005)
+    assert await promoting == running.version == version
+    assert {d.model_version for d in decisions[:-1]} == {before}
+    assert {d.rung.name for d in decisions[:-1]} == {"128"}, "the old one serves"
+    [seen] = running.observer.of(Shadowed)
+    assert (seen.version, seen.prompts, seen.failed, seen.agreement, seen.saved) == (version, 20, 0, 0.0, 1.0)
+
+
+async def test_a_candidate_that_fails_in_the_shadow_does_not_serve(models: Path, tmp_path: Path) -> None:
+    running = Running(models, shadow=5)
+    before = running.version
+    candidate = another_bundle(tmp_path / "b", "b")
+    running.classifiers[artifact.load(candidate).version] = FakeClassifier(failing=True)
+    promoting = asyncio.create_task(running.swap.promote(candidate))
+    number = 0
+    while not promoting.done():
+        number += 1
+        assert (await running.router.decide(request_of(f"prompt {number}"))).source is DecisionSource.CLASSIFIER
+        await asyncio.sleep(0.005)
+    with pytest.raises(ArtifactError, match="5 of 5 prompts"):
+        await promoting
+    assert running.version == before
+    assert running.router.profile("").scorer.classifier.__class__ is FakeClassifier
+
+
+async def test_without_traffic_a_shadow_ends_by_itself(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot_swap, "SHADOW_SECONDS", 0.05)
+    running = Running(models, shadow=5)
+    version = await running.swap.promote(another_bundle(tmp_path / "b", "b"))
+    assert running.version == version
+    assert running.observer.of(Shadowed)[0].prompts == 0

@@ -136,7 +136,7 @@ def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--log", type=Path, default=Path("var/outcomes.sqlite"), show_default=True, help="Outcome log.")
+@click.option("--log", default="var/outcomes.sqlite", show_default=True, help="File or Redis URL of the outcome log.")
 @click.option(
     "--gold", type=Path, required=True, help="Parquet file with every rung of every prompt, kept for judging."
 )
@@ -145,7 +145,7 @@ def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Judge only; promote nothing.")
 @_registry
 @_json
-def retrain(log: Path, gold: Path, max_loss: float, out: Path, dry_run: bool, registry: Path, as_json: bool) -> None:
+def retrain(log: str, gold: Path, max_loss: float, out: Path, dry_run: bool, registry: Path, as_json: bool) -> None:
     """Train a challenger on served traffic, and promote it only where it is proved to be better.
 
     It must certify on the gold set, and gain utility over the serving bundle on logged traffic: the lower bound of the

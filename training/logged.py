@@ -7,12 +7,17 @@ from pathlib import Path
 import click
 import polars as pl
 
+from router.adapters import redis_outcomes, sqlite_outcomes
 from router.adapters.outcome_record import Row
-from router.adapters.sqlite_outcomes import rows
-from router.errors import OutcomeLogError
+from router.errors import RouterError
 from training.records import SCHEMA, DatasetError, write
 
-DEFAULT = Path("var/outcomes.sqlite")
+DEFAULT = "var/outcomes.sqlite"
+
+
+def read(log: str) -> Iterable[Row]:
+    """Rows of an outcome log: a file, or the URL of a Redis. Raises OutcomeLogError, SettingsError."""
+    return redis_outcomes.rows(log) if "://" in log else sqlite_outcomes.rows(Path(log))
 
 
 def frame(logged: Iterable[Row]) -> pl.DataFrame:
@@ -51,15 +56,15 @@ def outcomes() -> None:
 
 
 @outcomes.command()
-@click.option("--log", type=Path, default=DEFAULT, show_default=True, help="File of the outcome log; may be in use.")
+@click.option("--log", default=DEFAULT, show_default=True, help="File or Redis URL of the outcome log; may be in use.")
 @click.option("--out", type=Path, required=True, help="Parquet file to write.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def export(log: Path, out: Path, as_json: bool) -> None:
+def export(log: str, out: Path, as_json: bool) -> None:
     """Write the decisions that have an outcome as Parquet, one row each, with their propensities."""
     try:
-        found = frame(rows(log))
+        found = frame(read(log))
         write(found, out)
-    except (DatasetError, OutcomeLogError, OSError) as error:
+    except (DatasetError, RouterError, OSError) as error:
         raise _BadInput(str(error)) from error
     told = {"file": str(out), "outcomes": len(found), "rungs": dict(found["rung"].value_counts().iter_rows())}
     click.echo(json.dumps(told) if as_json else f"{len(found)} outcomes: {out}")

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router import artifact
-from router.adapters import sqlite_outcomes
 from router.artifact import Bundle
 from router.domain import Certificate, MaxLoss
 from router.policy import LatencyProfile, Policy
-from training import calibrate, dataset, embedding, judge, pipeline, traffic
+from training import calibrate, dataset, embedding, judge, logged, pipeline, traffic
 from training.certify import choose
 from training.dataset import Outcomes
 from training.export import export
@@ -56,10 +55,10 @@ class Verdict:
         return asdict(self) | {"promoted": not self.refused}
 
 
-def retrain(log: Path, gold: Path, champion: Bundle, out: Path, max_loss: float) -> Verdict:
+def retrain(log: str, gold: Path, champion: Bundle, out: Path, max_loss: float) -> Verdict:
     """Fit a challenger, write it to `out`, and judge it. Raises DatasetError, ExportError, OutcomeLogError."""
     outcomes = dataset.read(gold)
-    served = traffic.read(sqlite_outcomes.rows(log), outcomes.ladder, outcomes.model)
+    served = traffic.read(logged.read(log), outcomes.ladder, outcomes.model)
     mine, judging = parted(served, outcomes)
     challenger = pipeline.train(outcomes, more=_completed(mine, outcomes))
     export(

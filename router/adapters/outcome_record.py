@@ -25,6 +25,16 @@ from router.domain import (
     Score,
     TokenForecast,
 )
+from router.errors import OutcomeLogError
+
+FIELDS = (
+    "decision_id", "decided_at", "tenant", "prompt_id", "prompt", "messages", "model", "backend",
+    "model_version", "ladder", "rung", "rung_order", "budget_tokens", "target", "source", "reason",
+    "meets_target", "certificate", "propensity", "propensities", "score", "completed_at", "finish",
+    "enforcement", "served_rung", "attempts", "prompt_tokens", "thinking_tokens", "answer_tokens", "correct",
+    "label_source", "reported_at",
+)  # fmt: skip
+"""What a row may hold."""
 
 Value = str | float | int | None
 Row = dict[str, Value]
@@ -51,14 +61,34 @@ class PromptNames:
         return {"prompt_id": identity, "prompt": text, "messages": several}
 
 
-def decided(request: RouteRequest, decision: Decision, names: PromptNames) -> Row:
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A decision, or the end of its generation, and when that was."""
+
+    at: datetime
+    request: RouteRequest
+    decision: Decision
+    completion: Completion | None
+
+    @classmethod
+    def now(cls, request: RouteRequest, decision: Decision, completion: Completion | None) -> "Event":
+        """What happens at this moment."""
+        return cls(datetime.now(UTC), request, decision, completion)
+
+    def row(self, names: PromptNames) -> Row:
+        """As a row; made by whoever writes, as it takes a while."""
+        if self.completion is None:
+            return _decided(self.request, self.decision, names) | {"decided_at": self.at.isoformat()}
+        return _completed(self.completion) | {"completed_at": self.at.isoformat()}
+
+
+def _decided(request: RouteRequest, decision: Decision, names: PromptNames) -> Row:
     """A decision: everything that off-policy estimation and training need of it."""
     certificate = decision.choice.certificate
     score = None if decision.score is None else json.dumps(asdict(decision.score))
     target = "max_loss" if isinstance(decision.target, MaxLoss) else "min_quality"
     return {
         "decision_id": decision.id,
-        "decided_at": _now(),
         "tenant": request.tenant,
         **names.row(request.tenant, request.prompt),
         "model": decision.model,
@@ -80,9 +110,9 @@ def decided(request: RouteRequest, decision: Decision, names: PromptNames) -> Ro
 
 
 def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
-    """Tenant, decision and prompt (where kept) of a row. Raises ValueError where an earlier version wrote it."""
+    """Tenant, decision and prompt (where kept) of a row. Raises OutcomeLogError where an earlier version wrote it."""
     if row["ladder"] is None or row["propensities"] is None or row["rung_order"] is None:
-        raise ValueError("an earlier version wrote it, and kept too little")
+        raise OutcomeLogError("an earlier version wrote this decision, and kept too little")
     target, _, value = str(row["target"]).partition("=")
     certificate = None if row["certificate"] is None else Certificate(**json.loads(str(row["certificate"])))
     decision = Decision(
@@ -108,10 +138,9 @@ def _score(told: dict[str, Any]) -> Score:
     return Score(tuple(told["quality"]), tuple(tokens))
 
 
-def completed(completion: Completion) -> Row:
+def _completed(completion: Completion) -> Row:
     """How a generation ended."""
     return {
-        "completed_at": _now(),
         "finish": completion.finish.value,
         "enforcement": completion.enforcement.value,
         "served_rung": completion.budget.name,
@@ -124,8 +153,5 @@ def completed(completion: Completion) -> Row:
 
 def reported(outcome: Outcome) -> Row:
     """How right an answer was."""
-    return {"reported_at": _now(), "correct": outcome.correct, "label_source": outcome.label_source.value}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
+    now = datetime.now(UTC).isoformat()
+    return {"reported_at": now, "correct": outcome.correct, "label_source": outcome.label_source.value}

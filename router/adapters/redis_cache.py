@@ -21,6 +21,7 @@ from router.errors import CacheError
 T = TypeVar("T")
 
 PREFIX, EPOCH = b"budget_router:score:", "budget_router:epoch"
+LEFT_OUT = "Redis failed a moment ago and is left out"
 JITTER = 0.1
 AWAY_SECONDS, LONGEST_AWAY = 1.0, 30.0
 CHECKSUM = 4
@@ -71,6 +72,8 @@ class RedisCache:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         """One entry per key, in order; None = miss. Raises CacheError."""
+        if not self._breaker.allows():
+            raise CacheError(LEFT_OUT)
         if self._lookup is None:
             self._lookup = _Lookup()
             self._lookup.task = asyncio.create_task(self._look_up(self._lookup))
@@ -121,7 +124,7 @@ class RedisCache:
         if not self._breaker.allows():
             if isinstance(call, Coroutine):
                 call.close()
-            raise CacheError("Redis failed a moment ago and is left out")
+            raise CacheError(LEFT_OUT)
         self._breaker.started()
         try:
             async with asyncio.timeout(self._timeout):

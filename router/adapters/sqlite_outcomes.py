@@ -3,30 +3,27 @@
 import asyncio
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from router.adapters import outcome_record
-from router.adapters.outcome_record import PromptNames, Row
-from router.domain import Completion, Decision, Degraded, Outcome, Prompt, RouteRequest
+from router.adapters.outcome_record import FIELDS, Event, PromptNames, Row
+from router.adapters.write_behind import WriteBehind
+from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
 from router.errors import OutcomeLogError
 from router.ports import Observer
 
-COLUMNS = {
-    "decided_at": "TEXT NOT NULL", "tenant": "TEXT NOT NULL", "prompt_id": "TEXT", "prompt": "TEXT", "messages": "TEXT",
-    "model": "TEXT", "backend": "TEXT", "model_version": "TEXT NOT NULL", "ladder": "TEXT", "rung": "TEXT NOT NULL",
-    "rung_order": "INTEGER", "budget_tokens": "INTEGER", "target": "TEXT", "source": "TEXT NOT NULL",
-    "reason": "TEXT NOT NULL", "meets_target": "INTEGER", "certificate": "TEXT", "propensity": "REAL NOT NULL",
-    "propensities": "TEXT", "score": "TEXT",
-    "completed_at": "TEXT", "finish": "TEXT", "enforcement": "TEXT", "served_rung": "TEXT", "attempts": "INTEGER",
-    "prompt_tokens": "INTEGER", "thinking_tokens": "INTEGER", "answer_tokens": "INTEGER",
-    "correct": "REAL", "label_source": "TEXT", "reported_at": "TEXT",
-}  # fmt: skip
-"""What a decision is remembered by; a file of an earlier version gets the columns that it lacks."""
+INTEGERS = (
+    "rung_order", "budget_tokens", "meets_target", "attempts", "prompt_tokens", "thinking_tokens", "answer_tokens",
+)  # fmt: skip
+REALS = ("propensity", "correct")
 
+A = TypeVar("A")
+T = TypeVar("T")
 Statement = tuple[str, tuple[object, ...]]
 
 
@@ -44,10 +41,7 @@ class SqliteOutcomes:
     def __init__(
         self, path: Path, observer: Observer, *, texts: bool = False, secret: bytes = b"", buffer: int = 10_000
     ) -> None:
-        self._observer = observer
-        self._waiting: list[Statement] = []
-        self._buffer = buffer
-        self._flush: asyncio.Task[None] | None = None
+        self._behind = WriteBehind(self._write_events, observer, buffer)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outcomes")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,56 +55,38 @@ class SqliteOutcomes:
 
     def record(self, request: RouteRequest, decision: Decision, completion: Completion | None) -> None:
         """Remember a decision, and how its generation ended, soon; never waits."""
-        if len(self._waiting) >= self._buffer:
-            self._observer(Degraded("outcomes", "the buffer is full: one record dropped"))
-            return
-        if completion is None:
-            self._waiting.append(_insert(outcome_record.decided(request, decision, self._names)))
-        else:
-            self._waiting.append(_update(outcome_record.completed(completion), decision.id))
-        if self._flush is None or self._flush.done():
-            self._flush = asyncio.create_task(self._flush_soon())
+        self._behind.add(Event.now(request, decision, completion))
 
     async def report(self, outcome: Outcome) -> bool:
         """Attach an outcome; durable on return. False when the decision is unknown. Raises OutcomeLogError."""
-        await asyncio.shield(self._flush_once())  # the decision itself may still be waiting
-        return await self._write([_update(outcome_record.reported(outcome), outcome.decision_id)]) > 0
+        await self._behind.flush()  # the decision itself may still be waiting
+        statement = _update(outcome_record.reported(outcome), outcome.decision_id)
+        return await self._in_thread(self._transaction, [statement]) > 0
 
     async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
         """Tenant, decision, and the prompt where it was kept; None where it is unknown. Raises OutcomeLogError."""
-        await asyncio.shield(self._flush_once())
-        try:
-            row = await asyncio.get_running_loop().run_in_executor(self._thread, self._row, decision_id)
-            return None if row is None else outcome_record.restored(row)
-        except (sqlite3.Error, ValueError) as error:
-            raise OutcomeLogError(f"SQLite: {error}") from error
+        await self._behind.flush()
+        row = await self._in_thread(self._row, decision_id)
+        return None if row is None else outcome_record.restored(row)
 
     async def close(self) -> None:
         """Write what waits, then close the file."""
-        if self._flush is not None:
-            await self._flush
-        await self._flush_once()
+        await self._behind.close()
         self._thread.shutdown()
         self._db.close()
 
-    async def _flush_soon(self) -> None:
-        while self._waiting:
-            await self._flush_once()
+    async def _write_events(self, events: list[Event]) -> None:
+        await self._in_thread(self._events, events)
 
-    async def _flush_once(self) -> None:
-        batch, self._waiting = self._waiting, []
+    async def _in_thread(self, work: Callable[[A], T], argument: A) -> T:
+        """After all that was asked of the thread before. Raises OutcomeLogError."""
         try:
-            await self._write(batch)
-        except OutcomeLogError as error:
-            self._observer(Degraded("outcomes", f"{len(batch)} records dropped: {error}"))
-
-    async def _write(self, statements: list[Statement]) -> int:
-        """Run statements in one transaction, after all written before; the number of rows the last one changed."""
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._thread, self._transaction, statements)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, argument)
         except sqlite3.Error as error:
             raise OutcomeLogError(f"SQLite: {error}") from error
+
+    def _events(self, events: list[Event]) -> None:
+        self._transaction([_statement(event, self._names) for event in events])
 
     def _row(self, decision_id: str) -> Row | None:
         found = self._db.execute("SELECT * FROM decisions WHERE decision_id = ?", (decision_id,))
@@ -136,13 +112,18 @@ def rows(path: Path) -> Iterator[Row]:
         raise OutcomeLogError(f"{path}: {error}") from error
 
 
+def _kind(name: str) -> str:
+    return "INTEGER" if name in INTEGERS else "REAL" if name in REALS else "TEXT"
+
+
 def _prepare(db: sqlite3.Connection) -> None:
-    columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+    """A file of an earlier version gets the columns that it lacks."""
+    columns = ", ".join(f"{name} {_kind(name)}" for name in FIELDS if name != "decision_id")
     db.execute(f"CREATE TABLE IF NOT EXISTS decisions (decision_id TEXT PRIMARY KEY, {columns}) WITHOUT ROWID")
     present = {row[1] for row in db.execute("PRAGMA table_info(decisions)")}
-    for name, kind in COLUMNS.items():
+    for name in FIELDS:
         if name not in present:
-            db.execute(f"ALTER TABLE decisions ADD COLUMN {name} {kind}")
+            db.execute(f"ALTER TABLE decisions ADD COLUMN {name} {_kind(name)}")
     db.execute("CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL)")
 
 
@@ -150,6 +131,11 @@ def _secret(db: sqlite3.Connection) -> bytes:
     db.execute("INSERT INTO secrets VALUES ('prompts', ?) ON CONFLICT DO NOTHING", (secrets.token_bytes(32),))
     value: bytes = db.execute("SELECT value FROM secrets WHERE name = 'prompts'").fetchone()[0]
     return value
+
+
+def _statement(event: Event, names: PromptNames) -> Statement:
+    row = event.row(names)
+    return _insert(row) if event.completion is None else _update(row, event.decision.id)
 
 
 def _insert(row: Row) -> Statement:

@@ -1,0 +1,104 @@
+"""The outcome log that several replicas share: a Redis stream of bounded length, and each decision by its id.
+
+The stream holds what was decided, how it ended and what was reported, each as a row of its own; whoever reads puts the
+rows of one decision together, the last one standing.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Iterator
+from typing import Any, TypeVar
+
+from redis.exceptions import RedisError
+
+from router.adapters import outcome_record, redis_client
+from router.adapters.outcome_record import Event, PromptNames, Row
+from router.adapters.redis_client import AnyRedis
+from router.adapters.write_behind import WriteBehind
+from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
+from router.errors import OutcomeLogError
+from router.ports import Observer
+
+STREAM, DECISION = "budget_router:outcomes", "budget_router:decision:"
+KEPT_SECONDS = 30 * 86_400
+"""How long an outcome may come after its decision."""
+
+PAGE = 10_000
+T = TypeVar("T")
+
+
+class RedisOutcomes:
+    """Appends to a stream of about `length` rows; calls are over within `timeout` seconds."""
+
+    def __init__(
+        self, redis: AnyRedis, observer: Observer, names: PromptNames, length: int, timeout: float, buffer: int = 10_000
+    ) -> None:
+        self._redis: Any = redis
+        self._names = names
+        self._length = length
+        self._timeout = timeout
+        self._behind = WriteBehind(self._write, observer, buffer)
+
+    def record(self, request: RouteRequest, decision: Decision, completion: Completion | None) -> None:
+        """Remember a decision, and how its generation ended, soon; never waits."""
+        self._behind.add(Event.now(request, decision, completion))
+
+    async def report(self, outcome: Outcome) -> bool:
+        """Attach an outcome; in the stream on return. False when the decision is unknown. Raises OutcomeLogError."""
+        await self._behind.flush()
+        if not await self._bounded(self._redis.exists(DECISION + outcome.decision_id)):
+            return False
+        await self._bounded(self._added(self._redis, outcome.decision_id, outcome_record.reported(outcome)))
+        return True
+
+    async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
+        """Tenant, decision, and the prompt where it was kept; None where it is unknown. Raises OutcomeLogError."""
+        await self._behind.flush()
+        told = await self._bounded(self._redis.get(DECISION + decision_id))
+        return None if told is None else outcome_record.restored(json.loads(told))
+
+    async def close(self) -> None:
+        """Write what waits, then close the connections."""
+        await self._behind.close()
+        await self._redis.aclose()
+
+    async def _write(self, batch: list[Event]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for event in batch:
+            row = event.row(self._names)
+            if event.completion is None:
+                pipeline.set(DECISION + event.decision.id, json.dumps(row), ex=KEPT_SECONDS)
+            self._added(pipeline, event.decision.id, row)
+        await self._bounded(pipeline.execute())
+
+    def _added(self, redis: Any, decision_id: str, row: Row) -> Any:
+        told = {"id": decision_id, "row": json.dumps(row)}
+        return redis.xadd(STREAM, told, maxlen=self._length, approximate=True)
+
+    async def _bounded(self, call: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await call
+        except (TimeoutError, RedisError, OSError) as error:
+            raise OutcomeLogError(f"Redis: {type(error).__name__}") from error
+
+
+def rows(url: str, timeout: float = 30.0) -> Iterator[Row]:
+    """Everything in a log, in the order of the decisions. Raises OutcomeLogError, SettingsError."""
+    yield from asyncio.run(_rows(redis_client.connect(url, timeout)))
+
+
+async def _rows(redis: Any) -> list[Row]:
+    found: dict[str, Row] = {}
+    last = "-"
+    try:
+        while page := await redis.xrange(STREAM, last, "+", PAGE):
+            for entry, told in page:
+                last = f"({entry.decode()}"
+                identity = told[b"id"].decode()
+                found.setdefault(identity, dict.fromkeys(outcome_record.FIELDS)).update(json.loads(told[b"row"]))
+    except (RedisError, OSError) as error:
+        raise OutcomeLogError(f"Redis: {type(error).__name__}") from error
+    finally:
+        await redis.aclose()
+    return [row for row in found.values() if row["decision_id"] is not None]

@@ -1,0 +1,58 @@
+"""A candidate bundle beside the one that serves: both score, the old one answers, and what would change is counted."""
+
+import asyncio
+from collections.abc import Sequence
+
+from router.domain import Options, Prompt, QualityTarget, Score, Shadowed
+from router.errors import ClassifierError
+from router.routing import Profile
+
+
+class Shadow:
+    """A classifier that answers with the served bundle's scores, and compares the first `prompts` of them.
+
+    Args:
+        target: what rungs are chosen for.
+    """
+
+    def __init__(self, served: Profile, candidate: Profile, prompts: int, target: QualityTarget) -> None:
+        self._served = served
+        self._candidate = candidate
+        self._left = prompts
+        self._options = Options(target)
+        self._seen = self._agreed = self._failed = 0
+        self._tokens = [0.0, 0.0]
+        self.done = asyncio.Event()
+
+    async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
+        """The served bundle's scores. Raises ClassifierError where it fails; never for the candidate."""
+        scores = await self._served.scorer.classifier.score(prompts)
+        if not self.done.is_set():
+            try:
+                others = await self._candidate.scorer.classifier.score(prompts)
+            except ClassifierError:
+                self._failed += len(prompts)
+            else:
+                for one, other in zip(scores, others, strict=True):
+                    self._compare(one, other)
+            self._left -= len(prompts)
+            if self._left <= 0:
+                self.done.set()
+        return scores
+
+    def told(self) -> Shadowed:
+        """What was seen."""
+        before, after = self._tokens
+        saved = 1 - after / before if before > 0 else 0.0
+        agreement = self._agreed / self._seen if self._seen else 0.0
+        version = self._candidate.bundle.version
+        return Shadowed(self._served.model, version, self._seen, self._failed, agreement, saved)
+
+    def _compare(self, one: Score, other: Score) -> None:
+        chosen = self._served.policy.choose(one, self._options).index
+        would = self._candidate.policy.choose(other, self._options).index
+        self._seen += 1
+        self._agreed += chosen == would
+        for i, rung in enumerate((chosen, would)):  # by the candidate's forecast, so that only the choice differs
+            forecast = other.tokens[rung]
+            self._tokens[i] += 0.0 if forecast is None else forecast.mean

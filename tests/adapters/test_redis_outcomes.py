@@ -1,0 +1,106 @@
+"""The outcome log of several replicas: a stream in a real server, and a server that goes away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from router.adapters import redis_client
+from router.adapters.outcome_record import PromptNames
+from router.adapters.redis_outcomes import STREAM, RedisOutcomes, rows
+from router.domain import Degraded, LabelSource, Outcome, Prompt
+from router.errors import OutcomeLogError
+from tests.conftest import Valkey
+from tests.fakes import RecordingObserver, completion_of, decision_of, request_of
+from training.logged import frame
+
+NAMES = PromptNames(b"shared", texts=True)
+TIMEOUT = 0.5
+
+
+def log_on(valkey: Valkey, observer: RecordingObserver | None = None, length: int = 10_000) -> RedisOutcomes:
+    redis = redis_client.connect(valkey.url, TIMEOUT)
+    return RedisOutcomes(redis, observer or RecordingObserver(), NAMES, length, TIMEOUT)
+
+
+@pytest.fixture
+async def log(valkey: Valkey) -> AsyncIterator[RedisOutcomes]:
+    log = log_on(valkey)
+    yield log
+    await log.close()
+
+
+async def told(valkey: Valkey) -> list[dict[str, object]]:
+    return [dict(row) for row in await asyncio.to_thread(lambda: list(rows(valkey.url)))]
+
+
+async def test_decisions_ends_and_outcomes_of_several_replicas_come_together(valkey: Valkey) -> None:
+    one, other = log_on(valkey), log_on(valkey)
+    one.record(request_of("2 + 2 ="), decision_of("a"), None)
+    one.record(request_of("2 + 2 ="), decision_of("a"), completion_of(thinking_tokens=40))
+    await one.close()
+    for correct in (0.0, 0.5):
+        assert await other.report(Outcome("a", correct, LabelSource.USER))
+    await other.close()
+    [row] = await told(valkey)
+    assert (row["prompt"], row["rung"], row["thinking_tokens"], row["correct"]) == ("2 + 2 =", "128", 40, 0.5)
+    found = frame(await asyncio.to_thread(lambda: list(rows(valkey.url))))
+    assert found["decision_id"].to_list() == ["a"]
+
+
+async def test_an_unknown_decision_is_told(log: RedisOutcomes) -> None:
+    assert not await log.report(Outcome("no-such", 1.0, LabelSource.USER))
+    assert await log.find("no-such") is None
+
+
+async def test_a_decision_is_found_as_it_was_made(log: RedisOutcomes) -> None:
+    decision = decision_of("a")
+    log.record(request_of("2 + 2 ="), decision, None)
+    assert await log.find("a") == ("default", decision, Prompt.of("2 + 2 ="))
+
+
+async def test_the_stream_stays_bounded(valkey: Valkey) -> None:
+    log = log_on(valkey, length=200)
+    for i in range(2_000):
+        log.record(request_of(), decision_of(f"d{i}"), None)
+        if i % 100 == 0:
+            await asyncio.sleep(0.01)
+    await log.close()
+    client: Redis = Redis.from_url(valkey.url)
+    assert 200 <= await client.xlen(STREAM) < 600
+    await client.aclose()
+
+
+async def test_pages_are_read_to_the_end(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.adapters.redis_outcomes.PAGE", 7)
+    log = log_on(valkey)
+    for i in range(50):
+        log.record(request_of(), decision_of(f"d{i}"), None)
+    await log.close()
+    assert [row["decision_id"] for row in await told(valkey)] == [f"d{i}" for i in range(50)]
+
+
+async def test_a_server_that_is_gone_drops_records_and_refuses_reports(valkey: Valkey) -> None:
+    observer = RecordingObserver()
+    log = log_on(valkey, observer)
+    log.record(request_of(), decision_of("a"), None)
+    await asyncio.sleep(0.1)
+    valkey.kill()
+    log.record(request_of(), decision_of("b"), None)
+    with pytest.raises(OutcomeLogError):
+        await log.report(Outcome("a", 1.0, LabelSource.USER))
+    await log.close()
+    assert observer.of(Degraded)[0].dependency == "outcomes"
+    with pytest.raises(OutcomeLogError):
+        await told(valkey)
+
+
+async def test_a_server_that_hangs_is_an_error_in_time(valkey: Valkey, log: RedisOutcomes) -> None:
+    log.record(request_of(), decision_of("a"), None)
+    await log.report(Outcome("a", 1.0, LabelSource.USER))
+    valkey.pause()
+    async with asyncio.timeout(3 * TIMEOUT):
+        with pytest.raises(OutcomeLogError, match="TimeoutError"):
+            await log.report(Outcome("a", 1.0, LabelSource.USER))
+    valkey.resume()
