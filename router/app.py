@@ -75,17 +75,17 @@ async def serve(settings: Settings, announce: Callable[[int], None]) -> None:
 async def running(settings: Settings) -> AsyncIterator[RouterServer]:
     """The whole service, started; drained and closed on the way out."""
     async with AsyncExitStack() as stack:
-        registry = CollectorRegistry()
-        observer = Observers([LogLines(), Metrics(registry)])
+        figures = CollectorRegistry()
+        observer = Observers([LogLines(), Metrics(figures)])
         cache = _cache(settings, observer, stack)
         ledger = Ledger(settings.audit_file)
         built = [await _profile(settings, served, cache, ledger, observer, stack) for served in settings.served]
         outcomes = _outcomes(settings, observer)
         stack.push_async_callback(outcomes.close)
         pins: TTLCache[Conversation, int] = TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS)
-        router = BudgetRouter(
-            [profile for profile, _ in built], settings.tenants, outcomes, observer, pins, settings.explore
-        )
+        audit = _auditor(settings, ledger, observer, lambda model, version: router.suspend(model, version), stack)
+        profiles = [profile for profile, _ in built]
+        router = BudgetRouter(profiles, settings.tenants, outcomes, observer, pins, settings.explore, audit)
         swaps = {}
         for served, (profile, of) in zip(settings.served, built, strict=True):
             swaps[profile.model] = HotSwap(
@@ -97,7 +97,7 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
         admin = AdminServicer(token, router, swaps, cache.flush)
         servicer = BudgetRouterServicer(router, Explainer(router, outcomes), limits)
         server = RouterServer(servicer, admin, settings.listen, router.ready, settings.max_streams)
-        _serve_metrics(settings, registry, stack)
+        _serve_metrics(settings, figures, stack)
         await server.start()
         stack.push_async_callback(server.drain, settings.drain_seconds)
         yield server

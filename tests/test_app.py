@@ -14,7 +14,6 @@ from tests.conftest import MODELS, another_bundle
 from tests.rpc.conftest import TOKEN, bearer, decide, generate, refusal
 from tests.simulators import MODEL, simulated
 
-
 CHEAP = "Spell this word backward (example: sun -> nus): prunt"
 """The shipped bundle answers it without a thought."""
 
