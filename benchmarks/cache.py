@@ -23,7 +23,14 @@ from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
 from router.adapters.tiered_cache import TieredCache
 from router.cache_key import ScoreKeys
-from router.domain import DecisionSource, MaxLoss, Options, Prompt, Record, RouteRequest
+from router.domain import (
+    DecisionSource,
+    MaxLoss,
+    Options,
+    Prompt,
+    RouteRequest,
+)
+from router.records import Record
 from router.scoring import Scorer
 from tests.conftest import Valkey, _valkey_binary
 from training import dataset

@@ -24,6 +24,7 @@ from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.artifact import Bundle
 from router.audit import Agreement, Allowance, Auditor, Ledger
 from router.cache_key import ScoreKeys
+from router.choosing import Chooser, Conversation
 from router.doctor import Finding
 from router.domain import MaxLoss
 from router.errors import BackendError, BackendUnavailable, CacheError, SettingsError
@@ -32,7 +33,8 @@ from router.hot_swap import HotSwap
 from router.observe import LogLines, Metrics, Observers
 from router.policy import LatencyProfile, Policy
 from router.ports import Observer, ScoreCache, Verifier
-from router.routing import SUSPENDED, BudgetRouter, Conversation, Profile
+from router.profile import Profile
+from router.routing import SUSPENDED, BudgetRouter
 from router.rpc.admin import AdminServicer
 from router.rpc.requests import Limits
 from router.rpc.server import RouterServer
@@ -85,7 +87,7 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
         pins: TTLCache[Conversation, int] = TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS)
         audit = _auditor(settings, ledger, observer, lambda model, version: router.suspend(model, version), stack)
         profiles = [profile for profile, _ in built]
-        router = BudgetRouter(profiles, settings.tenants, outcomes, observer, pins, settings.explore, audit)
+        router = BudgetRouter(profiles, settings.tenants, outcomes, observer, Chooser(pins, settings.explore), audit)
         swaps = {}
         for served, (profile, of) in zip(settings.served, built, strict=True):
             swaps[profile.model] = HotSwap(

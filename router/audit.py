@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from router.domain import (
-    Audited,
     ContentDelta,
     Decision,
-    Degraded,
     GenerationRequest,
     MaxLoss,
     RouteRequest,
@@ -26,6 +24,7 @@ from router.domain import (
 )
 from router.errors import RouterError
 from router.ports import Backend, Observer, Verifier
+from router.records import Audited, Degraded
 
 DELTA = 0.1
 """Probability of an alarm although the certificate holds, at most."""

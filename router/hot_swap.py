@@ -7,10 +7,12 @@ from pathlib import Path
 
 from router import artifact, registry
 from router.artifact import Bundle
-from router.domain import Degraded, MaxLoss, QualityTarget, Swapped
+from router.domain import MaxLoss, QualityTarget
 from router.errors import ArtifactError
 from router.ports import Observer
-from router.routing import BudgetRouter, Profile
+from router.profile import Profile
+from router.records import Degraded, Swapped
+from router.routing import BudgetRouter
 from router.shadow import Shadow
 
 DEFAULT_TARGET = MaxLoss(0.02)

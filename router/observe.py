@@ -6,8 +6,9 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.tracebacks import ExceptionDictTransformer
 
-from router.domain import Audited, Broken, Completion, Decided, Decision, Degraded, Generated, Record, Shadowed, Swapped
+from router.domain import Completion, Decision
 from router.ports import Observer
+from router.records import Audited, Broken, Decided, Degraded, Generated, Record, Shadowed, Swapped
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)

@@ -10,10 +10,10 @@ from router.domain import (
     GenerationRequest,
     Outcome,
     Prompt,
-    Record,
     RouteRequest,
     Score,
 )
+from router.records import Record
 
 
 class Classifier(Protocol):

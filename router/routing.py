@@ -12,23 +12,15 @@ Failure policy, all of it:
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
-from uuid import uuid4
+from dataclasses import replace
 
-from router.artifact import Bundle
+from router.choosing import Chooser
 from router.domain import (
-    Broken,
-    Choice,
     Completion,
     ContentDelta,
-    Decided,
     Decision,
-    DecisionSource,
-    Degraded,
-    Enforcement,
-    Generated,
     GenerationEvent,
     GenerationRequest,
     Outcome,
@@ -41,36 +33,19 @@ from router.errors import (
     BackendError,
     BackendUnavailable,
     FieldError,
-    InvalidRequest,
     NotFound,
     TargetUnmet,
 )
-from router.exploration import certain, propensities
-from router.policy import Policy
 from router.ports import Backend, Observer, OutcomeLog
-from router.scoring import Scored, Scorer
+from router.profile import Profile
+from router.records import Broken, Decided, Degraded, Generated
+from router.scoring import Scored
 
 Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str], None]
 NO_TOOLS = Tools()
-Conversation = tuple[str, str, str]
-"""Model, tenant and conversation id."""
-
 SUSPENDED = "the audit has found more loss than was certified"
 TRIES = 3
 """Attempts at the backend before the first token."""
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One served model: its name, the bundle that scores for it, and the rule that chooses."""
-
-    model: str
-    bundle: Bundle
-    policy: Policy
-    scorer: Scorer
-    backend: Backend
-    enforcement: Enforcement
-    fingerprint: str
 
 
 class BudgetRouter:
@@ -81,9 +56,8 @@ class BudgetRouter:
         tenants: names a request may come under.
         log: keeps decisions and outcomes.
         observer: told of everything that happens.
-        explored: share of requests that think longer than chosen, to learn from.
+        chooser: picks the rung.
         audit: told of every answer, before its completion is passed on.
-        pins: rung position by conversation, bounded by its owner.
     """
 
     def __init__(
@@ -92,18 +66,15 @@ class BudgetRouter:
         tenants: frozenset[str],
         log: OutcomeLog,
         observer: Observer,
-        pins: MutableMapping[Conversation, int],
-        explored: float = 0.0,
+        chooser: Chooser,
         audit: Audit | None = None,
     ) -> None:
         self.profiles = list(profiles)
         self._tenants = tenants
         self._log = log
         self._observer = observer
-        self._pins = pins
-        self._explored = explored
+        self._chooser = chooser
         self._audit = audit
-        self._random = random.Random()
 
     async def decide(self, request: RouteRequest) -> Decision:
         """Choose a budget for one prompt. Raises InvalidRequest, NotFound, TargetUnmet."""
@@ -191,69 +162,29 @@ class BudgetRouter:
     ) -> list[Decision]:
         """Look up and compute the scores of all requests together; `place` says where a request stands in the call."""
         began = time.perf_counter()
-        fixed = {}
+        decisions: dict[int, Decision] = {}
         for index, (profile, request) in enumerate(routed):
             with _placed(place(index)):
-                if (choice := self._fixed(profile, request)) is not None:
-                    fixed[index] = choice
+                if (fixed := self._chooser.fixed(profile, request)) is not None:
+                    decisions[index] = fixed
+        for index, scored in (await self._scores(routed, decisions)).items():
+            with _placed(place(index)):
+                decisions[index] = self._chooser.chosen(*routed[index], scored)
+        seconds = time.perf_counter() - began
+        for index, (_, request) in enumerate(routed):
+            self._log.record(request, decisions[index], None)
+            self._observer(Decided(request, decisions[index], seconds))
+        return [decisions[index] for index in range(len(routed))]
+
+    async def _scores(
+        self, routed: Sequence[tuple[Profile, RouteRequest]], decided: Container[int]
+    ) -> dict[int, Scored]:
+        """Scores by place of the requests that are not decided yet, those of a profile together."""
         scored: dict[int, Scored] = {}
         for profile in {profile.model: profile for profile, _ in routed}.values():
-            mine = [i for i, (its, _) in enumerate(routed) if its is profile and i not in fixed]
+            mine = [i for i, (its, _) in enumerate(routed) if its is profile and i not in decided]
             scored |= zip(mine, await profile.scorer([routed[i][1] for i in mine]), strict=True)
-        decisions = []
-        for index, (profile, request) in enumerate(routed):
-            with _placed(place(index)):
-                if (known := fixed.get(index)) is not None:
-                    decisions.append(_decision(profile, request, *known))
-                else:
-                    decision = _decision(profile, request, *self._chosen(profile, request, scored[index]))
-                    decisions.append(self._exploring(profile, request, decision))
-        seconds = time.perf_counter() - began
-        for (_, request), decision in zip(routed, decisions, strict=True):
-            self._log.record(request, decision, None)
-            self._observer(Decided(request, decision, seconds))
-        return decisions
-
-    def _fixed(self, profile: Profile, request: RouteRequest) -> tuple[Choice, Scored] | None:
-        """The choice where the caller named a rung or the conversation has one."""
-        policy, options = profile.policy, request.options
-        if options.rung is not None:
-            index = policy.ladder.index(options.rung)
-            if index is None:
-                raise NotFound("options.rung", f"not on the ladder: {', '.join(r.name for r in policy.ladder.rungs)}")
-            if index not in policy.within_bounds(options):
-                raise InvalidRequest("options.rung", "lies outside floor and ceiling")
-            choice = Choice(index, index == policy.top, None, "the caller named the rung")
-            return choice, Scored(None, DecisionSource.OVERRIDE)
-        pinned = self._pins.get(_conversation(profile, request))
-        if pinned is None or pinned not in policy.within_bounds(options):
-            return None
-        return _pinned(profile, pinned)
-
-    def _chosen(self, profile: Profile, request: RouteRequest, scored: Scored) -> tuple[Choice, Scored]:
-        """The policy's choice for a score; a conversation keeps its first."""
-        policy, options = profile.policy, request.options
-        if scored.score is None:
-            top = policy.within_bounds(options)[-1]
-            return Choice(top, top == policy.top, None, "the classifier failed: the top rung allowed"), scored
-        choice = policy.choose(scored.score, options)
-        if options.conversation_id:
-            kept = self._pins.setdefault(_conversation(profile, request), choice.index)
-            if kept != choice.index and kept in policy.within_bounds(options):
-                return _pinned(profile, kept)
-        return choice, scored
-
-    def _exploring(self, profile: Profile, request: RouteRequest, decision: Decision) -> Decision:
-        """The decision, or for some requests one above it; never within a conversation, which keeps its rung."""
-        if not self._explored or decision.score is None or request.options.conversation_id:
-            return decision
-        allowed = profile.policy.affordable(decision.score, request.options)
-        chances = propensities(len(decision.ladder), decision.choice.index, allowed, self._explored)
-        drawn = self._random.choices(range(len(chances)), chances)[0]
-        if drawn == decision.choice.index:
-            return replace(decision, propensities=chances)
-        choice = Choice(drawn, decision.choice.meets_target, None, "explored: longer than the policy asks for")
-        return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
+        return dict(sorted(scored.items()))
 
     async def _generate(
         self, profile: Profile, request: RouteRequest, sampling: Sampling, tools: Tools
@@ -321,30 +252,6 @@ class BudgetRouter:
                     raise
                 self._observer(Degraded("backend", str(error)))
                 await asyncio.sleep(random.uniform(0, 0.1 * 2**attempt))
-
-
-def _decision(profile: Profile, request: RouteRequest, choice: Choice, by: Scored) -> Decision:
-    return Decision(
-        uuid4().hex,
-        profile.model,
-        profile.fingerprint,
-        profile.policy.ladder,
-        choice,
-        request.options.target,
-        by.source,
-        profile.bundle.version,
-        by.score,
-        certain(len(profile.policy.ladder), choice.index),
-    )
-
-
-def _conversation(profile: Profile, request: RouteRequest) -> Conversation:
-    return profile.model, request.tenant, request.options.conversation_id or ""
-
-
-def _pinned(profile: Profile, index: int) -> tuple[Choice, Scored]:
-    choice = Choice(index, index == profile.policy.top, None, "the conversation keeps its rung")
-    return choice, Scored(None, DecisionSource.PINNED)
 
 
 def _expected_tokens(decision: Decision, index: int) -> float:

@@ -5,9 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from router.cache_key import ScoreKeys
-from router.domain import DecisionSource, Degraded, Prompt, RouteRequest, Score
+from router.domain import (
+    DecisionSource,
+    Prompt,
+    RouteRequest,
+    Score,
+)
 from router.errors import CacheError, ClassifierError
 from router.ports import Classifier, Observer, ScoreCache
+from router.records import Degraded
 
 
 @dataclass(frozen=True, slots=True)

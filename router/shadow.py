@@ -3,9 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 
-from router.domain import Options, Prompt, QualityTarget, Score, Shadowed
+from router.domain import (
+    Options,
+    Prompt,
+    QualityTarget,
+    Score,
+)
 from router.errors import ClassifierError
-from router.routing import Profile
+from router.profile import Profile
+from router.records import Shadowed
 
 
 class Shadow:

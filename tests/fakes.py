@@ -8,6 +8,7 @@ from typing import TypeVar
 import router
 from router import artifact
 from router.cache_key import ScoreKeys
+from router.choosing import Chooser
 from router.domain import (
     BudgetLadder,
     Certificate,
@@ -27,7 +28,6 @@ from router.domain import (
     Prompt,
     ReasoningBudget,
     ReasoningDelta,
-    Record,
     RouteRequest,
     Score,
     TokenForecast,
@@ -36,7 +36,9 @@ from router.errors import BackendUnavailable, CacheError, ClassifierError, Outco
 from router.exploration import certain
 from router.policy import LatencyProfile, Policy
 from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
-from router.routing import Audit, BudgetRouter, Profile
+from router.profile import Profile
+from router.records import Record
+from router.routing import Audit, BudgetRouter
 from router.scoring import Scorer
 
 R = TypeVar("R")
@@ -274,4 +276,4 @@ def router_of(
     observer, cache = observer or RecordingObserver(), cache or DictCache()
     scorer = Scorer(classifier or FakeClassifier(), ScoreKeys(b"secret", VERSION, policy.ladder), cache, observer)
     first = Profile(model, BUNDLE, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
-    return BudgetRouter([first, *failover], tenants, log or ListLog(), observer, {}, explored, audit)
+    return BudgetRouter([first, *failover], tenants, log or ListLog(), observer, Chooser({}, explored), audit)

@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 
 from router.audit import DELTA, Agreement, Allowance, Auditor, EProcess, Ledger
 from router.domain import (
-    Audited,
     ContentDelta,
     DecisionSource,
-    Degraded,
     MaxLoss,
     MinQuality,
     Options,
@@ -22,6 +20,7 @@ from router.domain import (
     Sampling,
 )
 from router.errors import VerifierError
+from router.records import Audited, Degraded
 from router.routing import SUSPENDED, BudgetRouter
 from tests.fakes import (
     BUNDLE,

@@ -11,10 +11,12 @@ import pytest
 from router import artifact, hot_swap, registry
 from router.artifact import Bundle
 from router.cache_key import ScoreKeys
-from router.domain import Decision, DecisionSource, Degraded, MaxLoss, Shadowed, Swapped
+from router.domain import Decision, DecisionSource, MaxLoss
 from router.errors import ArtifactError
 from router.hot_swap import HotSwap
-from router.routing import BudgetRouter, Profile
+from router.profile import Profile
+from router.records import Degraded, Shadowed, Swapped
+from router.routing import BudgetRouter
 from router.scoring import Scorer
 from tests.conftest import MODELS, another_bundle
 from tests.fakes import (

@@ -8,8 +8,9 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from router.domain import Broken, Decided, DecisionSource, Degraded, FinishReason, Generated, Record
+from router.domain import DecisionSource, FinishReason
 from router.observe import LogLines, Metrics, Observers, configure_logging
+from router.records import Broken, Decided, Degraded, Generated, Record
 from tests.fakes import LADDER, RISING, RecordingObserver, completion_of, decision_of, forecast, request_of
 
 SECRET = "the patient is called Rosencrantz"

@@ -9,15 +9,11 @@ from dataclasses import replace
 import pytest
 
 from router.domain import (
-    Broken,
     Completion,
     ContentDelta,
-    Decided,
     Decision,
     DecisionSource,
-    Degraded,
     FinishReason,
-    Generated,
     GenerationEvent,
     LabelSource,
     MaxLoss,
@@ -43,7 +39,9 @@ from router.errors import (
     OutcomeLogError,
     TargetUnmet,
 )
-from router.routing import TRIES, BudgetRouter, Profile
+from router.profile import Profile
+from router.records import Broken, Decided, Degraded, Generated
+from router.routing import TRIES, BudgetRouter
 from tests.fakes import (
     ANSWER,
     LADDER,

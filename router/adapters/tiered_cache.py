@@ -6,9 +6,10 @@ from contextlib import suppress
 
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
-from router.domain import Degraded, Score
+from router.domain import Score
 from router.errors import CacheError
 from router.ports import Observer
+from router.records import Degraded
 
 EPOCH_SECONDS = 1.0
 """How long a flush by another process may go unnoticed."""

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from router.domain import Degraded
 from router.errors import OutcomeLogError
 from router.ports import Observer
+from router.records import Degraded
 
 T = TypeVar("T")
 

@@ -9,8 +9,9 @@ from redis.asyncio import Redis
 from router.adapters import redis_client
 from router.adapters.outcome_record import PromptNames
 from router.adapters.redis_outcomes import STREAM, RedisOutcomes, rows
-from router.domain import Degraded, LabelSource, Outcome, Prompt
+from router.domain import LabelSource, Outcome, Prompt
 from router.errors import OutcomeLogError
+from router.records import Degraded
 from tests.conftest import Valkey
 from tests.fakes import RecordingObserver, completion_of, decision_of, request_of
 from training.logged import frame

@@ -14,8 +14,16 @@ import pytest
 
 from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.adapters.sqlite_outcomes import rows as read
-from router.domain import Degraded, FinishReason, LabelSource, Message, Outcome, Prompt, Role
+from router.domain import (
+    FinishReason,
+    LabelSource,
+    Message,
+    Outcome,
+    Prompt,
+    Role,
+)
 from router.errors import OutcomeLogError
+from router.records import Degraded
 from tests.fakes import FINGERPRINT, RISING, TENANT, RecordingObserver, completion_of, decision_of, request_of
 
 

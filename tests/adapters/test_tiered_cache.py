@@ -12,8 +12,9 @@ from router.adapters.breaker import FAILURES
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
 from router.adapters.tiered_cache import EPOCH_SECONDS, MAX_WRITES, TieredCache
-from router.domain import DecisionSource, Degraded
+from router.domain import DecisionSource
 from router.errors import CacheError
+from router.records import Degraded
 from tests.conftest import Valkey
 from tests.fakes import RISING, RecordingObserver, request_of, router_of
 

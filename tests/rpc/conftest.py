@@ -19,11 +19,13 @@ from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
 from router.artifact import Bundle
 from router.cache_key import ScoreKeys
+from router.choosing import Chooser
 from router.domain import BudgetLadder, Enforcement, MaxLoss
 from router.explain import Explainer
 from router.hot_swap import HotSwap
 from router.policy import LatencyProfile, Policy
-from router.routing import BudgetRouter, Profile
+from router.profile import Profile
+from router.routing import BudgetRouter
 from router.rpc.admin import AdminServicer
 from router.rpc.requests import Limits
 from router.rpc.server import RouterServer
@@ -185,7 +187,7 @@ def embedded(bundle: Bundle, model: PocketModel) -> tuple[BudgetRouter, PocketBa
     keys, observer = ScoreKeys(b"secret", bundle.version, ladder), RecordingObserver()
     scorer = Scorer(OnnxClassifier(bundle), keys, MemoryCache(1_000, 1 << 20), observer)
     profile = Profile("pocket", bundle, policy, scorer, backend, Enforcement.NATIVE, model.fingerprint)
-    return BudgetRouter([profile], frozenset({"default"}), ListLog(), observer, {}), backend
+    return BudgetRouter([profile], frozenset({"default"}), ListLog(), observer, Chooser({})), backend
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 from router._gen import budget_router_pb2 as pb
 from router.adapters.backends.pocket import PocketModel
 from router.artifact import Bundle
-from router.domain import ContentDelta, Degraded, ReasoningDelta
+from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable
+from router.records import Degraded
 from router.routing import TRIES
 from tests.fakes import THINKING, UNAVAILABLE, FakeBackend, Hang, ListLog, RecordingObserver, completion_of, router_of
 from tests.rpc.conftest import Service, decide, embedded, generate, refusal, serving, until

@@ -1,0 +1,96 @@
+"""Which rung a request gets: the one that its caller named, its conversation's, the policy's, or one to learn from."""
+
+import random
+from collections.abc import MutableMapping
+from dataclasses import replace
+from uuid import uuid4
+
+from router.domain import Choice, Decision, DecisionSource, RouteRequest
+from router.errors import InvalidRequest, NotFound
+from router.exploration import certain, propensities
+from router.profile import Profile
+from router.scoring import Scored
+
+Conversation = tuple[str, str, str]
+"""Model, tenant and conversation id."""
+
+
+class Chooser:
+    """Chooses by a profile's policy.
+
+    Args:
+        pins: rung position by conversation, bounded by its owner.
+        explored: share of requests that think longer than chosen, to learn from.
+    """
+
+    def __init__(self, pins: MutableMapping[Conversation, int], explored: float = 0.0) -> None:
+        self._pins = pins
+        self._explored = explored
+        self._random = random.Random()
+
+    def fixed(self, profile: Profile, request: RouteRequest) -> Decision | None:
+        """The decision where the caller named a rung or the conversation has one. Raises InvalidRequest, NotFound."""
+        policy, options = profile.policy, request.options
+        if options.rung is not None:
+            index = policy.ladder.index(options.rung)
+            if index is None:
+                raise NotFound("options.rung", f"not on the ladder: {', '.join(r.name for r in policy.ladder.rungs)}")
+            if index not in policy.within_bounds(options):
+                raise InvalidRequest("options.rung", "lies outside floor and ceiling")
+            choice = Choice(index, index == policy.top, None, "the caller named the rung")
+            return _decision(profile, request, choice, Scored(None, DecisionSource.OVERRIDE))
+        pinned = self._pins.get(_conversation(profile, request))
+        if pinned is None or pinned not in policy.within_bounds(options):
+            return None
+        return _kept(profile, request, pinned)
+
+    def chosen(self, profile: Profile, request: RouteRequest, scored: Scored) -> Decision:
+        """The decision for a score; a conversation keeps its first. Raises InvalidRequest, TargetUnmet."""
+        policy, options = profile.policy, request.options
+        if scored.score is None:
+            top = policy.within_bounds(options)[-1]
+            choice = Choice(top, top == policy.top, None, "the classifier failed: the top rung allowed")
+            return _decision(profile, request, choice, scored)
+        choice = policy.choose(scored.score, options)
+        decision = _decision(profile, request, choice, scored)
+        if not options.conversation_id:
+            return self._explored_from(decision, policy.affordable(scored.score, options))
+        kept = self._pins.setdefault(_conversation(profile, request), choice.index)
+        if kept != choice.index and kept in policy.within_bounds(options):
+            return _kept(profile, request, kept)
+        return decision
+
+    def _explored_from(self, decision: Decision, allowed: list[int]) -> Decision:
+        """The decision, or for some requests one above it."""
+        if not self._explored:
+            return decision
+        chances = propensities(len(decision.ladder), decision.choice.index, allowed, self._explored)
+        drawn = self._random.choices(range(len(chances)), chances)[0]
+        if drawn == decision.choice.index:
+            return replace(decision, propensities=chances)
+        choice = Choice(drawn, decision.choice.meets_target, None, "explored: longer than the policy asks for")
+        return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
+
+
+def _conversation(profile: Profile, request: RouteRequest) -> Conversation:
+    return profile.model, request.tenant, request.options.conversation_id or ""
+
+
+def _kept(profile: Profile, request: RouteRequest, index: int) -> Decision:
+    choice = Choice(index, index == profile.policy.top, None, "the conversation keeps its rung")
+    return _decision(profile, request, choice, Scored(None, DecisionSource.PINNED))
+
+
+def _decision(profile: Profile, request: RouteRequest, choice: Choice, by: Scored) -> Decision:
+    return Decision(
+        uuid4().hex,
+        profile.model,
+        profile.fingerprint,
+        profile.policy.ladder,
+        choice,
+        request.options.target,
+        by.source,
+        profile.bundle.version,
+        by.score,
+        certain(len(profile.policy.ladder), choice.index),
+    )

@@ -1,0 +1,22 @@
+"""A served model and everything that is served with it."""
+
+from dataclasses import dataclass
+
+from router.artifact import Bundle
+from router.domain import Enforcement
+from router.policy import Policy
+from router.ports import Backend
+from router.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One served model: its name, the bundle that scores for it, and the rule that chooses."""
+
+    model: str
+    bundle: Bundle
+    policy: Policy
+    scorer: Scorer
+    backend: Backend
+    enforcement: Enforcement
+    fingerprint: str
