@@ -22,7 +22,7 @@ from router.domain import (
     RouteRequest,
     Sampling,
 )
-from router.errors import RouterError
+from router.errors import RouterError, SettingsError
 from router.ports import Backend, Observer, Verifier
 from router.records import Audited, Degraded
 
@@ -62,14 +62,21 @@ class EProcess:
 
 
 class Ledger:
-    """What the audits of every bundle and certificate have come to, kept in a file; an alarm outlives a restart."""
+    """What the audits of every bundle and certificate have come to, kept in a file; an alarm outlives a restart.
+
+    Raises:
+        SettingsError: the file is not one of ours.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._kept: dict[str, dict[str, EProcess]] = {}
-        if path.exists():
-            told = json.loads(path.read_text())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            told = json.loads(path.read_text()) if path.exists() else {}
             self._kept = {v: {alpha: EProcess(**one) for alpha, one in by.items()} for v, by in told.items()}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise SettingsError(f"{path}: can not be used as the audit's file: {error}") from error
 
     def processes(self, version: str) -> list[EProcess]:
         """Those of a bundle."""
@@ -79,9 +86,13 @@ class Ledger:
         """Has an audit of this bundle ever alarmed?"""
         return any(one.alarmed for one in self.processes(version))
 
+    def process(self, version: str, alpha: float) -> EProcess:
+        """That of a certificate of a bundle."""
+        return self._kept.setdefault(version, {}).setdefault(f"{alpha:g}", EProcess(alpha))
+
     def bet(self, version: str, alpha: float, loss: float) -> EProcess:
-        """Take one more label, unless the bundle has alarmed: an alarm stays."""
-        found = self._kept.setdefault(version, {}).setdefault(f"{alpha:g}", EProcess(alpha))
+        """Take one more label, unless the bundle has alarmed: an alarm stays. Raises OSError, the label taken."""
+        found = self.process(version, alpha)
         if not found.alarmed:
             found.bet(loss)
             self._write()
@@ -180,7 +191,11 @@ class Auditor:
 
     def _bet(self, decision: Decision, alpha: float, loss: float) -> None:
         before = self._ledger.alarmed(decision.model_version)
-        found = self._ledger.bet(decision.model_version, alpha, loss)
+        try:
+            self._ledger.bet(decision.model_version, alpha, loss)
+        except OSError as error:
+            self._observer(Degraded("audit", f"its file can not be written: {error}"))
+        found = self._ledger.process(decision.model_version, alpha)
         self._observer(Audited(decision.model, alpha, loss, found.wealth, found.alarmed))
         if found.alarmed and not before:
             self._suspend(decision.model, decision.model_version)

@@ -19,7 +19,7 @@ from router.domain import (
     ReasoningDelta,
     Sampling,
 )
-from router.errors import VerifierError
+from router.errors import SettingsError, VerifierError
 from router.records import Audited, Degraded
 from router.routing import SUSPENDED, BudgetRouter
 from tests.fakes import (
@@ -218,3 +218,19 @@ async def test_audits_under_way_are_stopped_at_the_end(tmp_path: Path) -> None:
     await audit.auditor.close()
     assert audit.backend.open == 0 and not audit.audited
     assert BUNDLE.version == VERSION
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"v": {"0.02": {"beta": 1}}}', '{"v": 1}'])
+def test_a_file_that_is_not_a_ledger_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "audit.json").write_text(text)
+    with pytest.raises(SettingsError, match=r"audit\.json"):
+        Ledger(tmp_path / "audit.json")
+
+
+async def test_a_ledger_that_can_not_be_written_is_told_and_still_counts(tmp_path: Path) -> None:
+    audit = Audit(tmp_path / "gone", Fixed(1.0, 0.0))
+    (tmp_path / "gone").rmdir()
+    await audit.ask()
+    await until(lambda: audit.audited)
+    assert "can not be written" in audit.observer.of(Degraded)[0].error
+    assert audit.ledger.processes(VERSION)[0].labels == 1

@@ -153,6 +153,7 @@ def retrain(log: str, gold: Path, max_loss: float, out: Path, dry_run: bool, reg
     """
     from training.retrain import retrain as stage
 
+    registries.history(registry)  # it must be a registry: said before hours are spent
     verdict = stage(log, gold, artifact.load(registries.locate(registry)), out, max_loss)
     promoted = not verdict.refused and not dry_run
     if promoted:
