@@ -72,7 +72,7 @@ def retrain(log: str, gold: Path, champion: Bundle, out: Path, max_loss: float) 
         metrics=pipeline.summary(challenger),
         report=pipeline.whole(challenger, {"traffic": len(mine)}, []),
     )
-    return _judged(challenger, artifact.load(out), champion, judging, max_loss, len(mine))
+    return judged(challenger, artifact.load(out), champion, judging, max_loss, len(mine))
 
 
 def parted(served: Traffic, gold: Outcomes) -> tuple[Traffic, Traffic]:
@@ -92,9 +92,10 @@ def _completed(mine: Traffic, gold: Outcomes) -> Outcomes | None:
     return mine.completed(gold, quick.predict(mine.prompts))
 
 
-def _judged(
+def judged(
     challenger: Trained, bundle: Bundle, champion: Bundle, judging: Traffic, max_loss: float, fitted: int
 ) -> Verdict:
+    """Is the challenger certified, and worth more than the champion on traffic that it was not fitted on?"""
     certificate = _certificate(bundle, max_loss)
     if certificate is None:
         why = "; ".join(f"{target}: {reason}" for target, reason in bundle.manifest.not_certified.items())

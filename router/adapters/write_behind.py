@@ -20,6 +20,7 @@ class WriteBehind(Generic[T]):
         self._most = most
         self._waiting: list[T] = []
         self._writing: asyncio.Task[None] | None = None
+        self._one = asyncio.Lock()
 
     def add(self, record: T) -> None:
         """Write a record soon; never waits."""
@@ -45,10 +46,11 @@ class WriteBehind(Generic[T]):
             await self._write_once()
 
     async def _write_once(self) -> None:
-        batch, self._waiting = self._waiting, []
-        if not batch:
-            return
-        try:
-            await self._write(batch)
-        except OutcomeLogError as error:
-            self._observer(Degraded("outcomes", f"{len(batch)} records dropped: {error}"))
+        async with self._one:  # who flushes waits for the batch under way, too
+            batch, self._waiting = self._waiting, []
+            if not batch:
+                return
+            try:
+                await self._write(batch)
+            except OutcomeLogError as error:
+                self._observer(Degraded("outcomes", f"{len(batch)} records dropped: {error}"))
