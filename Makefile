@@ -72,7 +72,7 @@ pocket: $(VENV)/.pocket ## train the pocket reasoner from nothing and export it 
 
 lock: $(VENV)/.bootstrap ## renew the locked requirements after a change in pyproject.toml (UPGRADE=1: newest versions)
 	$(call compile,bootstrap,requirements/bootstrap.in)
-	$(call compile,dev,pyproject.toml --extra cpu --extra demo --extra train --extra ray --extra dev)
+	$(call compile,dev,pyproject.toml --extra cpu --extra demo --extra train --extra ray --extra otel --extra dev)
 	$(call compile,run,pyproject.toml --extra cpu --extra demo --constraint requirements/dev.txt)
 	$(call compile,serve,pyproject.toml --extra cpu --constraint requirements/dev.txt)
 

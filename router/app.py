@@ -8,14 +8,14 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, start_http_server
 
-from router import artifact, doctor, registry
+from router import artifact, doctor, registry, tenants
 from router.adapters.backends.pocket import PocketBackend, PocketModel
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
@@ -34,13 +34,18 @@ from router.observe import LogLines, Metrics, Observers
 from router.policy import LatencyProfile, Policy
 from router.ports import Observer, ScoreCache, Verifier
 from router.profile import Profile
+from router.records import Degraded
 from router.routing import SUSPENDED, BudgetRouter
 from router.rpc.admin import AdminServicer
+from router.rpc.boundary import Boundary
+from router.rpc.identity import OperatorGuard, TenantGuard
 from router.rpc.requests import Limits
-from router.rpc.server import RouterServer
+from router.rpc.server import RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
+from router.rpc.tls import TlsFiles, server_credentials
 from router.scoring import Scorer
 from router.settings import Served, Settings
+from router.tenants import Tenants
 
 if TYPE_CHECKING:
     from router.adapters.backends.replicas import Replica, Replicas
@@ -48,14 +53,25 @@ if TYPE_CHECKING:
     from router.adapters.redis_outcomes import RedisOutcomes
     from router.adapters.tiered_cache import TieredCache
 
+OPERATORS = 16
+"""Calls of the admin service under way at once."""
+
 PINNED_CONVERSATIONS, PINNED_SECONDS = 100_000, 3_600.0
 WAIT_SECONDS = 1.0
 OUTCOMES_TIMEOUT = 2.0
 """Seconds that a Redis may take to keep an outcome; callers of ReportOutcome wait for it."""
 
 
-async def serve(settings: Settings, announce: Callable[[int], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain; `announce` is told the port once calls are accepted.
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where calls are accepted; `admin` is None where that service is closed."""
+
+    port: int
+    admin: int | None
+
+
+async def serve(settings: Settings, announce: Callable[[Ports], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain; `announce` is told the ports once calls are accepted.
 
     Raises:
         ArtifactError: the model bundle or the embedded model is unusable.
@@ -67,14 +83,14 @@ async def serve(settings: Settings, announce: Callable[[int], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings) as server:
-        announce(server.port)
+    async with running(settings) as ports:
+        announce(ports)
         await stop.wait()
         structlog.get_logger().info("draining", seconds=settings.drain_seconds)
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[RouterServer]:
+async def running(settings: Settings) -> AsyncIterator[Ports]:
     """The whole service, started; drained and closed on the way out."""
     async with AsyncExitStack() as stack:
         figures = CollectorRegistry()
@@ -87,7 +103,8 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
         pins: TTLCache[Conversation, int] = TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS)
         audit = _auditor(settings, ledger, observer, lambda model, version: router.suspend(model, version), stack)
         profiles = [profile for profile, _ in built]
-        router = BudgetRouter(profiles, settings.tenants, outcomes, observer, Chooser(pins, settings.explore), audit)
+        tenants = _tenants(settings, observer, stack)
+        router = BudgetRouter(profiles, tenants, outcomes, observer, Chooser(pins, settings.explore), audit)
         swaps = {}
         for served, (profile, of) in zip(settings.served, built, strict=True):
             swaps[profile.model] = HotSwap(
@@ -95,14 +112,35 @@ async def running(settings: Settings) -> AsyncIterator[RouterServer]:
             )
             _in_background(swaps[profile.model].follow(), stack)
         limits = Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss))
-        token = settings.admin_token.get_secret_value()
-        admin = AdminServicer(token, router, swaps, cache.flush)
         servicer = BudgetRouterServicer(router, Explainer(router, outcomes), limits)
-        server = RouterServer(servicer, admin, settings.listen, router.ready, settings.max_streams)
+        admin = AdminServicer(router, swaps, cache.flush)
         _serve_metrics(settings, figures, stack)
+        yield await _listen(settings, Service.routing(servicer), Service.admin(admin), tenants, router, observer, stack)
+
+
+async def _listen(
+    settings: Settings,
+    routing: Service,
+    admin: Service,
+    tenants: Tenants,
+    router: BudgetRouter,
+    observer: Observer,
+    stack: AsyncExitStack,
+) -> Ports:
+    """Accept calls, until the stack is left and those under way have ended."""
+    tls = None
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        files = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+        tls = server_credentials(files, lambda error: observer(Degraded("tls", error)))
+    boundary = Boundary(TenantGuard(tenants), settings.max_streams, observer)
+    servers = [RouterServer(routing, boundary, settings.listen, tls, router.health)]
+    if token := settings.admin_token.get_secret_value():
+        boundary = Boundary(OperatorGuard(token), OPERATORS, observer)
+        servers.append(RouterServer(admin, boundary, settings.admin_listen, tls, router.health))
+    for server in servers:
         await server.start()
         stack.push_async_callback(server.drain, settings.drain_seconds)
-        yield server
+    return Ports(servers[0].port, servers[1].port if len(servers) > 1 else None)
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -235,6 +273,14 @@ def _outcomes(settings: Settings, observer: Observer) -> "SqliteOutcomes | Redis
     redis = redis_client.connect(settings.outcomes_url, OUTCOMES_TIMEOUT)
     names = PromptNames(secret, settings.log_prompts)
     return RedisOutcomes(redis, observer, names, settings.outcomes_length, OUTCOMES_TIMEOUT)
+
+
+def _tenants(settings: Settings, observer: Observer, stack: AsyncExitStack) -> Tenants:
+    if settings.tenants is None:
+        return Tenants(tenants.DEFAULT)
+    known = Tenants(tenants.load(settings.tenants))
+    _in_background(known.follow(settings.tenants, observer), stack)
+    return known
 
 
 def _auditor(

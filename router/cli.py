@@ -5,7 +5,10 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from functools import wraps
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -13,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from router.errors import RemoteError, RouterError
-from router.rpc.client import Client, Told, Wishes
+from router.rpc.client import Access, Client, Told, Wishes
 
 BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE")
 PLUGINS = "budget_router.commands"
@@ -27,10 +30,42 @@ TOKENS = click.IntRange(-(2**31), 2**31 - 1)
 
 console = Console(highlight=False)
 
-_server = click.option(
-    "--server", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="The running service."
-)
 _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _calls_service(timeout: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The command gets a `client` of the service that its options name."""
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def connected(
+            server: str, key_file: Path | None, ca: Path | None, cert: Path | None, cert_key: Path | None, **rest: Any
+        ) -> None:
+            key = "" if key_file is None else key_file.read_text().strip()
+            ca_pem, cert_pem, key_pem = (None if path is None else path.read_bytes() for path in (ca, cert, cert_key))
+            command(client=Client(server, timeout, Access(key, ca_pem, cert_pem, key_pem)), **rest)
+
+        for option in reversed(
+            (
+                click.option(
+                    "--server",
+                    default="127.0.0.1:50051",
+                    show_default=True,
+                    metavar="HOST:PORT",
+                    help="The running service.",
+                ),
+                click.option("--key-file", type=FILE, help="File with the tenant's key."),
+                click.option("--ca", type=FILE, help="PEM file of the authority that signed the server's certificate."),
+                click.option("--cert", type=FILE, help="PEM file of a client certificate."),
+                click.option("--cert-key", type=FILE, help="PEM file of its key."),
+            )
+        ):
+            connected = option(connected)
+        return connected
+
+    return decorated
 
 
 def _routing_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,18 +119,24 @@ def serve(listen: str | None, metrics_listen: str | None) -> None:
 
     observe.configure_logging()
     loaded = settings.load(listen=listen, metrics_listen=metrics_listen)
-    host = loaded.listen.rpartition(":")[0]
-    asyncio.run(app.serve(loaded, lambda port: print(f"budget-router: listening on {host}:{port}", file=sys.stderr)))
+
+    def announce(ports: app.Ports) -> None:
+        host, admin = loaded.listen.rpartition(":")[0], loaded.admin_listen.rpartition(":")[0]
+        if ports.admin is not None:
+            print(f"budget-router: admin service on {admin}:{ports.admin}", file=sys.stderr)
+        print(f"budget-router: listening on {host}:{ports.port}", file=sys.stderr)
+
+    asyncio.run(app.serve(loaded, announce))
 
 
 @cli.command()
 @click.argument("text")
-@_server
+@_calls_service(60)
 @_routing_options
 @_json
-def decide(text: str, server: str, as_json: bool, **wishes: Any) -> None:
+def decide(text: str, client: Client, as_json: bool, **wishes: Any) -> None:
     """Choose a budget for TEXT ("-" = standard input) and draw the quality curve."""
-    decision = Client(server).decide(_prompt(text), _wishes(**wishes))
+    decision = client.decide(_prompt(text), _wishes(**wishes))
     if as_json:
         click.echo(json.dumps(decision))
         return
@@ -105,14 +146,14 @@ def decide(text: str, server: str, as_json: bool, **wishes: Any) -> None:
 
 @cli.command()
 @click.argument("text")
-@_server
+@_calls_service(600)
 @_routing_options
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 = greedy.")
 @_json
-def generate(text: str, server: str, temperature: float, as_json: bool, **wishes: Any) -> None:
+def generate(text: str, client: Client, temperature: float, as_json: bool, **wishes: Any) -> None:
     """Have the backend answer TEXT ("-" = standard input) within the chosen budget, streaming."""
     before: Told = {}
-    for event in Client(server, timeout=600).generate(_prompt(text), _wishes(**wishes), temperature):
+    for event in client.generate(_prompt(text), _wishes(**wishes), temperature):
         if as_json:
             click.echo(json.dumps(event))
             continue
@@ -125,15 +166,15 @@ def generate(text: str, server: str, temperature: float, as_json: bool, **wishes
 @cli.command()
 @click.argument("text", required=False)
 @click.option("--id", "decision_id", help="A decision made earlier, in place of TEXT.")
-@_server
+@_calls_service(60)
 @_routing_options
 @_json
-def explain(text: str | None, decision_id: str | None, server: str, as_json: bool, **wishes: Any) -> None:
+def explain(text: str | None, decision_id: str | None, client: Client, as_json: bool, **wishes: Any) -> None:
     """Say why a budget is chosen for TEXT ("-" = standard input), or was chosen by the decision --id."""
     if (text is None) == (decision_id is None):
         raise click.UsageError("give TEXT or --id, one of them")
     prompt = "" if text is None else _prompt(text)
-    told = Client(server).explain(prompt, decision_id or "", _wishes(**wishes))
+    told = client.explain(prompt, decision_id or "", _wishes(**wishes))
     if as_json:
         click.echo(json.dumps(told))
         return
@@ -145,12 +186,31 @@ def explain(text: str | None, decision_id: str | None, server: str, as_json: boo
 @click.argument("decision_id")
 @click.option("--correct", type=float, required=True, help="How right the answer was, 0..1.")
 @click.option("--by", type=click.Choice(["verifier", "judge", "user", "agreement"]), default="user", show_default=True)
-@_server
+@_calls_service(60)
 @_json
-def report(decision_id: str, correct: float, by: str, server: str, as_json: bool) -> None:
+def report(decision_id: str, correct: float, by: str, client: Client, as_json: bool) -> None:
     """Say how right the answer to an earlier decision was."""
-    Client(server).report(decision_id, correct, by)
+    client.report(decision_id, correct, by)
     click.echo(json.dumps({"decision_id": decision_id, "reported": True}) if as_json else "reported")
+
+
+@cli.command("new-key")
+@click.argument("tenant", default="default")
+@click.option("--days", type=click.IntRange(1), default=365, show_default=True, help="How long it opens anything.")
+@_json
+def new_key(tenant: str, days: int, as_json: bool) -> None:
+    """Make a key for TENANT: the key once, for the tenant, and the lines of the tenants file that know it."""
+    from router import tenants
+
+    key, ends = tenants.new_key(), datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+    digest, expires = tenants.digest(key), ends.isoformat().replace("+00:00", "Z")
+    if as_json:
+        click.echo(json.dumps({"tenant": tenant, "key": key, "sha256": digest, "expires": expires}))
+        return
+    click.echo("The key, which is not shown again:", err=True)
+    click.echo(key)
+    click.echo(f"\nFor the file that BUDGET_ROUTER_TENANTS names:\n\n[{json.dumps(tenant)}]", err=True)
+    click.echo(f'keys = [{{ sha256 = "{digest}", expires = {expires} }}]', err=True)
 
 
 @cli.command()

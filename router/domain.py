@@ -369,8 +369,9 @@ class LabelSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How right (0..1) the answer to an earlier decision was."""
+    """How right (0..1) the answer to an earlier decision was; where a tenant is named, it must be that tenant's."""
 
     decision_id: str
     correct: float
     label_source: LabelSource
+    tenant: str | None = None

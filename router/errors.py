@@ -5,7 +5,9 @@ RouterError
 ├── NotFound              a model, tenant, rung or decision that does not exist; carries the field
 ├── TargetUnmet           no rung meets the target and the caller asked to be refused
 ├── Overloaded            too many calls under way
-├── PermissionDenied      credentials are missing or wrong
+├── Draining              this replica goes away; another one answers
+├── Unauthenticated       credentials are missing, wrong or over
+├── PermissionDenied      credentials do not open this
 ├── DependencyError       something outside failed
 │   ├── BackendError          the inference backend failed or answered nonsense
 │   │   ├── BackendUnavailable    it could not be reached; worth another try
@@ -59,8 +61,16 @@ class Overloaded(RouterError):
     """Too many calls under way."""
 
 
+class Draining(RouterError):
+    """This replica goes away; another one answers."""
+
+
+class Unauthenticated(RouterError):
+    """Credentials are missing, wrong or over."""
+
+
 class PermissionDenied(RouterError):
-    """Credentials are missing or wrong."""
+    """Credentials do not open this."""
 
 
 class DependencyError(RouterError):

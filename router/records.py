@@ -35,6 +35,14 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """Record: a call ended with a status, by its name in gRPC."""
+
+    method: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
 class Degraded:
     """Record: a dependency failed and the request went on without it."""
 
@@ -86,4 +94,4 @@ class Audited:
     alarmed: bool
 
 
-Record = Decided | Generated | Broken | Degraded | Swapped | Shadowed | Audited
+Record = Answered | Decided | Generated | Broken | Degraded | Swapped | Shadowed | Audited

@@ -40,6 +40,7 @@ from router.ports import Backend, Observer, OutcomeLog
 from router.profile import Profile
 from router.records import Broken, Decided, Degraded, Generated
 from router.scoring import Scored
+from router.tenants import Tenants
 
 Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str], None]
 NO_TOOLS = Tools()
@@ -53,7 +54,7 @@ class BudgetRouter:
 
     Args:
         profiles: the served models; the first answers, the others where it is down or they are named.
-        tenants: names a request may come under.
+        tenants: those that a request may come under.
         log: keeps decisions and outcomes.
         observer: told of everything that happens.
         chooser: picks the rung.
@@ -63,7 +64,7 @@ class BudgetRouter:
     def __init__(
         self,
         profiles: Sequence[Profile],
-        tenants: frozenset[str],
+        tenants: Tenants,
         log: OutcomeLog,
         observer: Observer,
         chooser: Chooser,
@@ -121,9 +122,10 @@ class BudgetRouter:
         if down is not None:
             raise down
 
-    async def ready(self) -> bool:
-        """True when some profile's backend can answer; all are asked."""
-        return any([await profile.backend.ready() for profile in self.profiles])
+    async def health(self) -> dict[str, bool]:
+        """Which backends can answer, by model; "" = some of them can."""
+        ready = {f"backend/{profile.model}": await profile.backend.ready() for profile in self.profiles}
+        return {"": any(ready.values()), **ready}
 
     async def report(self, outcome: Outcome) -> None:
         """Attach an outcome to an earlier decision. Raises NotFound, OutcomeLogError."""
@@ -146,7 +148,7 @@ class BudgetRouter:
 
     def _able(self, request: RouteRequest) -> Sequence[Profile]:
         """The profiles that may answer, best first: the one named, else all. Raises NotFound."""
-        if request.tenant not in self._tenants:
+        if self._tenants.get(request.tenant) is None:
             raise NotFound("tenant", "unknown")
         return self._named(request.model)
 

@@ -4,6 +4,7 @@ import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +12,16 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from router import tenants
 from router.errors import SettingsError
+from router.tenants import Tenants
 
 PREFIX = "BUDGET_ROUTER_"
 POCKET = "pocket"
 """Kind of the embedded backend, and the name of its model."""
+
+OPEN = {"plaintext": "TLS", "no-keys": "keys", "metrics": "any credentials"}
+"""What is missing where a word of `public` is needed."""
 
 _PACKAGE = Path(__file__).parent
 
@@ -85,7 +91,13 @@ class Settings(BaseSettings):
     audit_tokens: float = Field(1_000_000, gt=0, description="thinking tokens that audits may take in an hour")
     audit_file: Path = Field(Path("var/audit.json"), description="what the audits have come to")
     verifier_url: str = Field("", description="URL that says how right answers are; empty = by agreement")
-    tenants: frozenset[str] = Field(frozenset({"default"}), description="tenants that may ask, as a JSON list")
+    tenants: Path | None = Field(None, description="TOML file of tenants, their keys and limits; empty = anyone")
+    public: frozenset[Literal["plaintext", "no-keys", "metrics"]] = Field(
+        frozenset(), description="what may be open beyond this machine, in words, as a JSON list"
+    )
+    tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate chain; empty = no TLS")
+    tls_key: Path | None = Field(None, description="PEM file of its key")
+    tls_client_ca: Path | None = Field(None, description="PEM file of the authority that client certificates need")
     max_loss: float = Field(0.02, ge=0, le=1, description="quality target where a caller names none")
     max_messages: int = Field(1_000, ge=1, description="messages in one request")
     max_prompt_bytes: int = Field(1 << 20, ge=1, description="bytes of all messages of one request")
@@ -97,6 +109,7 @@ class Settings(BaseSettings):
     backend_first_timeout: float = Field(120, gt=0, description="seconds an engine may take for its first token")
     backend_idle_timeout: float = Field(30, gt=0, description="seconds an engine may be silent between tokens")
     drain_seconds: float = Field(20, ge=0, description="time that streams have to end after SIGTERM")
+    admin_listen: str = Field("127.0.0.1:50052", description="HOST:PORT of the admin service")
     admin_token: SecretStr = Field(SecretStr(""), description="bearer token of the admin service; empty = closed")
 
     @property
@@ -135,7 +148,46 @@ def load(**overrides: Any) -> Settings:
         raise SettingsError(f"{PREFIX}CACHE_SECRET: needed with {PREFIX}OUTCOMES_URL, the same for all replicas")
     if settings.redis_url and not settings.cache_secret.get_secret_value():
         raise SettingsError(f"{PREFIX}CACHE_SECRET: needed with {PREFIX}REDIS_URL, the same for all replicas")
+    _require_protection(settings)
     return settings
+
+
+def _require_protection(settings: Settings) -> None:
+    """What can be reached from other machines is encrypted and asks for keys, but for what the operator names.
+
+    Raises:
+        SettingsError: it would not be.
+    """
+    for name in ("tls_certificate", "tls_key"):
+        if (settings.tls_certificate is None) != (settings.tls_key is None) and getattr(settings, name) is None:
+            raise SettingsError(f"{PREFIX}{name.upper()}: certificate and key are needed together")
+    if settings.tls_client_ca is not None and settings.tls_certificate is None:
+        raise SettingsError(f"{PREFIX}TLS_CERTIFICATE: needed with {PREFIX}TLS_CLIENT_CA")
+    needed: dict[str, set[str]] = {"listen": {"plaintext", "no-keys"}, "metrics_listen": {"metrics"}}
+    if settings.admin_token.get_secret_value():
+        needed["admin_listen"] = {"plaintext"}
+    given = set(settings.public)
+    if settings.tls_certificate is not None:
+        given.add("plaintext")
+    if settings.tenants is not None and Tenants(tenants.load(settings.tenants)).closed:
+        given.add("no-keys")
+    for name, words in needed.items():
+        if not _local(getattr(settings, name)) and (lacking := words - given):
+            told = ", ".join(f'"{word}"' for word in sorted(lacking))
+            raise SettingsError(
+                f"{PREFIX}{name.upper()}: reached from other machines without {OPEN[min(lacking)]}; "
+                f"{PREFIX}PUBLIC must hold {told} if that is meant"
+            )
+
+
+def _local(listen: str) -> bool:
+    host = listen.rpartition(":")[0].strip("[]")
+    if host == "localhost" or not listen:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _require(settings: Settings, kind: str, needed: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Fakes that implement the ports, and short ways to build what tests ask for. No mocks."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +40,7 @@ from router.profile import Profile
 from router.records import Record
 from router.routing import Audit, BudgetRouter
 from router.scoring import Scorer
+from router.tenants import Tenant, Tenants
 
 R = TypeVar("R")
 
@@ -232,7 +233,8 @@ class ListLog:
     async def report(self, outcome: Outcome) -> bool:
         if self.failing:
             raise OutcomeLogError("the outcome log was told to fail")
-        known = any(decision.id == outcome.decision_id for _, decision in self.decided)
+        whose = {decision.id: tenant for tenant, decision in self.decided}.get(outcome.decision_id)
+        known = whose is not None and outcome.tenant in (None, whose)
         if known:
             self.outcomes.append(outcome)
         return known
@@ -265,7 +267,7 @@ def router_of(
     log: OutcomeLog | None = None,
     observer: Observer | None = None,
     policy: Policy | None = None,
-    tenants: frozenset[str] = frozenset({TENANT}),
+    tenants: Iterable[str] = (TENANT,),
     model: str = MODEL,
     failover: Sequence[Profile] = (),
     explored: float = 0.0,
@@ -276,4 +278,5 @@ def router_of(
     observer, cache = observer or RecordingObserver(), cache or DictCache()
     scorer = Scorer(classifier or FakeClassifier(), ScoreKeys(b"secret", VERSION, policy.ladder), cache, observer)
     first = Profile(model, BUNDLE, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
-    return BudgetRouter([first, *failover], tenants, log or ListLog(), observer, Chooser({}, explored), audit)
+    known = Tenants({name: Tenant() for name in tenants})
+    return BudgetRouter([first, *failover], known, log or ListLog(), observer, Chooser({}, explored), audit)

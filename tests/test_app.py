@@ -1,6 +1,8 @@
 """The whole service, built from settings, in this process."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from aiohttp import web
 from router import app, registry, settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.settings import Settings
 from tests.conftest import MODELS, another_bundle
 from tests.rpc.conftest import TOKEN, bearer, decide, generate, refusal
 from tests.simulators import MODEL, simulated
@@ -18,21 +21,29 @@ CHEAP = "Spell this word backward (example: sun -> nus): prunt"
 """The shipped bundle answers it without a thought."""
 
 
+@asynccontextmanager
+async def serving(loaded: Settings) -> AsyncIterator[tuple[Any, Any]]:
+    """Stubs of the two services."""
+    async with app.running(loaded) as ports:
+        addresses = [f"127.0.0.1:{port}" for port in (ports.port, ports.admin)]
+        async with grpc.aio.insecure_channel(addresses[0]) as first, grpc.aio.insecure_channel(addresses[1]) as second:
+            yield pb_grpc.BudgetRouterServiceStub(first), pb_grpc.BudgetRouterAdminServiceStub(second)
+
+
 async def test_where_the_engine_goes_down_the_second_model_answers(tmp_path: Path) -> None:
     async with simulated("vllm") as simulator:
         loaded = settings.load(
             listen="127.0.0.1:0",
             outcomes=tmp_path / "outcomes.sqlite",
             admin_token=TOKEN,
+            admin_listen="127.0.0.1:0",
             backend="vllm",
             backend_url=simulator.url,
             backend_model=MODEL,
             failover_backend="pocket",
             failover_artifact=MODELS / "pocket-router",
         )
-        async with app.running(loaded) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            routing: Any = pb_grpc.BudgetRouterServiceStub(channel)
-            admin: Any = pb_grpc.BudgetRouterAdminServiceStub(channel)
+        async with serving(loaded) as (routing, admin):
 
             async def models() -> list[str]:
                 events = [event async for event in routing.Generate(generate())]
@@ -55,11 +66,10 @@ async def test_a_bundle_is_promoted_under_load_without_a_failed_request(tmp_path
         outcomes=tmp_path / "outcomes.sqlite",
         artifact=tmp_path / "models",
         admin_token=TOKEN,
+        admin_listen="127.0.0.1:0",
     )
     bundles = [str(another_bundle(tmp_path / name, name)) for name in "abc"]
-    async with app.running(loaded) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        routing: Any = pb_grpc.BudgetRouterServiceStub(channel)
-        admin: Any = pb_grpc.BudgetRouterAdminServiceStub(channel)
+    async with serving(loaded) as (routing, admin):
         versions: list[str] = []
         stop = asyncio.Event()
 
@@ -101,14 +111,13 @@ async def test_an_audit_that_alarms_sends_everyone_to_the_top_rung_also_after_a_
         listen="127.0.0.1:0",
         outcomes=tmp_path / "outcomes.sqlite",
         admin_token=TOKEN,
+        admin_listen="127.0.0.1:0",
         audit=1.0,
         audit_file=tmp_path / "audit.json",
         verifier_url="http://{}:{}/".format(*verifier.addresses[0][:2]),
     )
     for started in ("first", "again"):
-        async with app.running(loaded) as server, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            routing: Any = pb_grpc.BudgetRouterServiceStub(channel)
-            admin: Any = pb_grpc.BudgetRouterAdminServiceStub(channel)
+        async with serving(loaded) as (routing, admin):
             decision = (await routing.Decide(decide(CHEAP))).decision
             assert decision.certified == (started == "first")
             async with asyncio.timeout(30):

@@ -258,3 +258,26 @@ def test_python_dash_m_is_the_command(tmp_path: Path) -> None:
     done = command("--help")
     assert done.returncode == 0
     assert b"budget-router serve" in done.stdout
+
+
+def test_a_new_key_opens_the_service_and_nothing_else_does(tmp_path: Path) -> None:
+    made = CliRunner().invoke(cli, ["new-key", "search", "--json"])
+    told = json.loads(made.stdout)
+    tenants = tmp_path / "tenants.toml"
+    tenants.write_text(f'[search]\nkeys = [{{ sha256 = "{told["sha256"]}", expires = {told["expires"]} }}]\n')
+    (tmp_path / "key").write_text(told["key"] + "\n")
+    with running(tmp_path, tenants=str(tenants)) as server:
+        refused = ask(server, "decide", PROMPT)
+        assert isinstance(refused.exception, RemoteError) and refused.exception.code == "UNAUTHENTICATED"
+        asked = ask(server, "decide", PROMPT, "--json", "--key-file", str(tmp_path / "key"))
+        assert json.loads(asked.stdout)["decision_id"]
+        assert server.stop() == 0
+        written = server.log.read_text()
+        assert told["key"] not in written and told["sha256"] not in written
+        assert {line["tenant"] for line in server.lines() if line["event"] == "decided"} == {"search"}
+
+
+def test_a_new_key_is_shown_once_and_apart_from_what_is_kept() -> None:
+    made = CliRunner().invoke(cli, ["new-key", "a team", "--days", "30"])
+    (key,) = made.stdout.splitlines()
+    assert '["a team"]' in made.stderr and "sha256" in made.stderr and key not in made.stderr

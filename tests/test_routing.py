@@ -550,9 +550,9 @@ async def test_what_does_not_fit_the_next_model_is_still_the_first_ones_failure(
 async def test_one_model_that_can_answer_is_enough_to_be_ready() -> None:
     first, second = FakeBackend(is_ready=False), FakeBackend()
     router = router_of(backend=first, failover=[other_profile(second)])
-    assert await router.ready()
+    assert (await router.health())[""]
     second.is_ready = False
-    assert not await router.ready()
+    assert not (await router.health())[""]
 
 
 async def test_a_batch_may_name_several_models() -> None:

@@ -36,10 +36,10 @@ def test_without_any_setting_the_defaults_serve_the_pocket_reasoner() -> None:
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX + "MAX_LOSS", "0.125")
-    monkeypatch.setenv(PREFIX + "TENANTS", '["a", "b"]')
+    monkeypatch.setenv(PREFIX + "PUBLIC", '["metrics", "plaintext"]')
     loaded = settings.load()
     assert loaded.max_loss == 0.125
-    assert loaded.tenants == {"a", "b"}
+    assert loaded.public == {"metrics", "plaintext"}
 
 
 def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +87,8 @@ def test_a_value_out_of_range_is_refused_by_name(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_value_that_is_not_json_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PREFIX + "TENANTS", "default")
-    refused(PREFIX + "TENANTS", "JSON")
+    monkeypatch.setenv(PREFIX + "PUBLIC", "metrics")
+    refused(PREFIX + "PUBLIC", "JSON")
 
 
 def test_an_engine_needs_its_url() -> None:
@@ -161,3 +161,39 @@ def test_an_unknown_override_is_refused(tmp_path: Path) -> None:
 
 def test_every_setting_says_what_it_means() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:1", "[::]:1", "192.168.1.5:1", "router.internal:1", ":1"])
+def test_what_others_can_reach_is_refused_without_protection(listen: str) -> None:
+    with pytest.raises(SettingsError, match=r'LISTEN.*"no-keys", "plaintext"'):
+        settings.load(listen=listen)
+    with pytest.raises(SettingsError, match=r'LISTEN.*"no-keys"'):
+        settings.load(listen=listen, public=["plaintext"])
+    with pytest.raises(SettingsError, match=r'METRICS_LISTEN.*"metrics"'):
+        settings.load(metrics_listen=listen)
+    with pytest.raises(SettingsError, match=r'ADMIN_LISTEN.*"plaintext"'):
+        settings.load(admin_listen=listen, admin_token="open sesame")
+    settings.load(listen=listen, metrics_listen=listen, public=["plaintext", "no-keys", "metrics"])
+    settings.load(admin_listen=listen)  # without a token it is not served
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:1", "localhost:1", "[::1]:1", "127.8.8.8:1"])
+def test_this_machine_needs_no_protection(listen: str) -> None:
+    settings.load(listen=listen, metrics_listen=listen, admin_listen=listen, admin_token="open sesame")
+
+
+def test_keys_and_tls_are_protection(tmp_path: Path) -> None:
+    tenants = tmp_path / "tenants.toml"
+    tenants.write_text(f'[one]\nkeys = [{{ sha256 = "{"0" * 64}" }}]\n')
+    tls = {"tls_certificate": tmp_path / "server.pem", "tls_key": tmp_path / "server.key"}
+    settings.load(listen="0.0.0.0:1", tenants=tenants, **tls)
+    with pytest.raises(SettingsError, match="without TLS"):
+        settings.load(listen="0.0.0.0:1", tenants=tenants)
+    tenants.write_text("[one]\n")
+    with pytest.raises(SettingsError, match="without keys"):
+        settings.load(listen="0.0.0.0:1", tenants=tenants, **tls)
+    for name, path in tls.items():
+        with pytest.raises(SettingsError, match="needed together"):
+            settings.load(**{name: path})
+    with pytest.raises(SettingsError, match="TLS_CERTIFICATE"):
+        settings.load(tls_client_ca=tmp_path / "ca.pem")

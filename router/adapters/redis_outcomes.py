@@ -46,7 +46,8 @@ class RedisOutcomes:
     async def report(self, outcome: Outcome) -> bool:
         """Attach an outcome; in the stream on return. False when the decision is unknown. Raises OutcomeLogError."""
         await self._behind.flush()
-        if not await self._bounded(self._redis.exists(DECISION + outcome.decision_id)):
+        told = await self._bounded(self._redis.get(DECISION + outcome.decision_id))
+        if told is None or outcome.tenant not in (None, json.loads(told)["tenant"]):
             return False
         await self._bounded(self._added(self._redis, outcome.decision_id, outcome_record.reported(outcome)))
         return True

@@ -60,7 +60,7 @@ class SqliteOutcomes:
     async def report(self, outcome: Outcome) -> bool:
         """Attach an outcome; durable on return. False when the decision is unknown. Raises OutcomeLogError."""
         await self._behind.flush()  # the decision itself may still be waiting
-        statement = _update(outcome_record.reported(outcome), outcome.decision_id)
+        statement = _update(outcome_record.reported(outcome), outcome.decision_id, outcome.tenant)
         return await self._in_thread(self._transaction, [statement]) > 0
 
     async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
@@ -143,6 +143,8 @@ def _insert(row: Row) -> Statement:
     return f"INSERT INTO decisions ({', '.join(row)}) VALUES ({marks}) ON CONFLICT DO NOTHING", tuple(row.values())
 
 
-def _update(row: Row, decision_id: str) -> Statement:
+def _update(row: Row, decision_id: str, tenant: str | None = None) -> Statement:
+    """Where a tenant is named, only if the decision is its own."""
     sets = ", ".join(f"{name} = ?" for name in row)
-    return f"UPDATE decisions SET {sets} WHERE decision_id = ?", (*row.values(), decision_id)
+    sql = f"UPDATE decisions SET {sets} WHERE decision_id = ? AND tenant = COALESCE(?, tenant)"
+    return sql, (*row.values(), decision_id, tenant)

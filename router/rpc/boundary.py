@@ -1,4 +1,4 @@
-"""Around every method of this API: requests that do not parse, errors, and overload become statuses."""
+"""Around every method of this API: who calls, requests that do not parse, overload and errors become statuses."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -8,7 +8,10 @@ import grpc
 from grpc.aio import ServerInterceptor
 
 from router._gen import budget_router_pb2 as pb
-from router.errors import InvalidRequest, Overloaded
+from router.errors import Draining, InvalidRequest, Overloaded
+from router.ports import Observer
+from router.records import Answered
+from router.rpc.identity import Guard
 from router.rpc.parsing import Malformed, tolerant
 from router.rpc.status import to_status
 
@@ -26,12 +29,17 @@ class Boundary(ServerInterceptor):
     """Wraps the handlers of this API, and leaves health and reflection alone.
 
     Args:
+        guard: says who calls; whoever may not, comes no further.
         max_calls: calls of this API under way at once; more are refused before any work starts.
+        observer: told how every call ended.
     """
 
-    def __init__(self, max_calls: int) -> None:
+    def __init__(self, guard: Guard, max_calls: int, observer: Observer) -> None:
+        self._guard = guard
         self._max_calls = max_calls
+        self._observer = observer
         self._under_way = 0
+        self.draining = False
 
     async def intercept_service(
         self,
@@ -45,34 +53,47 @@ class Boundary(ServerInterceptor):
             return handler
         parse = tolerant(handler.request_deserializer, method.input_type.full_name)
         if handler.response_streaming:
-            streaming = self._streaming(handler.unary_stream)
+            streaming = self._streaming(method.name, handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(streaming, parse, handler.response_serializer)
-        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary), parse, handler.response_serializer)
+        unary = self._unary(method.name, handler.unary_unary)
+        return grpc.unary_unary_rpc_method_handler(unary, parse, handler.response_serializer)
 
-    def _unary(self, behaviour: Any) -> Any:
+    def _unary(self, method: str, behaviour: Any) -> Any:
         async def guarded(request: Any, context: Context) -> Any:
             try:
+                call = self._guard(method, context)
                 with self._permit():
-                    return await behaviour(_parsed(request), context)
+                    response = await behaviour(_parsed(request), call)
             except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
-                await context.abort_with_status(to_status(error))
+                await self._abort(method, error, context)
+            self._observer(Answered(method, "OK"))
+            return response
 
         return guarded
 
-    def _streaming(self, behaviour: Any) -> Any:
+    def _streaming(self, method: str, behaviour: Any) -> Any:
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
             try:
+                call = self._guard(method, context)
                 with self._permit():
-                    async with aclosing(behaviour(_parsed(request), context)) as responses:
+                    async with aclosing(behaviour(_parsed(request), call)) as responses:
                         async for response in responses:
                             yield response
             except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
-                await context.abort_with_status(to_status(error))
+                await self._abort(method, error, context)
+            self._observer(Answered(method, "OK"))
 
         return guarded
 
+    async def _abort(self, method: str, error: Exception, context: Context) -> None:
+        status = to_status(error)
+        self._observer(Answered(method, status.code.name))
+        await context.abort_with_status(status)
+
     @contextmanager
     def _permit(self) -> Iterator[None]:
+        if self.draining:
+            raise Draining("this replica is going away; another one answers")
         if self._under_way >= self._max_calls:
             raise Overloaded(f"{self._max_calls} calls are under way")
         self._under_way += 1

@@ -1,5 +1,6 @@
-"""A small blocking client for the command line and for scripts."""
+"""A small blocking client for the command line and for scripts, with the channel options that clients should use."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,12 +46,61 @@ class Wishes:
 
 ANYTHING = Wishes()
 
+SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "budget_router.v1.BudgetRouterService"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+"""Calls are spread over all replicas that a name resolves to; one that is not answered yet goes to another replica."""
+
+CHANNEL_OPTIONS = (
+    ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a service asks of its callers: a key, TLS with an authority of its own, a client certificate; PEM bytes."""
+
+    key: str = ""
+    ca: bytes | None = None
+    certificate: bytes | None = None
+    certificate_key: bytes | None = None
+
+    def channel(self, server: str) -> grpc.Channel:
+        """A connection to `server` (HOST:PORT, or any gRPC name such as dns:///HOST:PORT)."""
+        if self.ca is None:
+            return grpc.insecure_channel(server, CHANNEL_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(self.ca, self.certificate_key, self.certificate)
+        return grpc.secure_channel(server, credentials, CHANNEL_OPTIONS)
+
+    @property
+    def metadata(self) -> list[tuple[str, str]]:
+        """What goes with every call."""
+        return [("authorization", f"Bearer {self.key}")] if self.key else []
+
+
+ANYONE = Access()
+
 
 class Client:
     """Calls the service at `server` (HOST:PORT); every call ends within `timeout` seconds. Raises RemoteError."""
 
-    def __init__(self, server: str, timeout: float = 60.0) -> None:
-        self._channel = grpc.insecure_channel(server)
+    def __init__(self, server: str, timeout: float = 60.0, access: Access = ANYONE) -> None:
+        self._channel = access.channel(server)
+        self._metadata = access.metadata
         self._timeout = timeout
         self._routing = pb_grpc.BudgetRouterServiceStub(self._channel)
         self._check = health_pb2_grpc.HealthStub(self._channel).Check  # type: ignore[attr-defined]
@@ -59,7 +109,7 @@ class Client:
         """The decision for one user message."""
         request = pb.DecideRequest(messages=_user(text), options=wishes.to_options())
         with _translated():
-            response = self._routing.Decide(request, timeout=self._timeout)
+            response = self._routing.Decide(request, timeout=self._timeout, metadata=self._metadata)
         decision: Told = _told(response)["decision"]
         return decision
 
@@ -68,7 +118,7 @@ class Client:
         sampling = pb.SamplingOptions(temperature=temperature)
         request = pb.GenerateRequest(messages=_user(text), options=wishes.to_options(), sampling=sampling)
         with _translated():
-            yield from map(_told, self._routing.Generate(request, timeout=self._timeout))
+            yield from map(_told, self._routing.Generate(request, timeout=self._timeout, metadata=self._metadata))
 
     def explain(self, text: str = "", decision_id: str = "", wishes: Wishes = ANYTHING) -> Told:
         """Why a budget was, or would be, chosen: the decision and sentences."""
@@ -76,7 +126,7 @@ class Client:
         if not decision_id:
             request = pb.ExplainRequest(request=pb.DecideRequest(messages=_user(text), options=wishes.to_options()))
         with _translated():
-            return _told(self._routing.Explain(request, timeout=self._timeout))
+            return _told(self._routing.Explain(request, timeout=self._timeout, metadata=self._metadata))
 
     def report(self, decision_id: str, correct: float, label_source: str) -> None:
         """Say how right an answer was (0..1), and who says so ("verifier", "judge", "user", "agreement")."""
@@ -85,6 +135,7 @@ class Client:
             self._routing.ReportOutcome(
                 pb.ReportOutcomeRequest(decision_id=decision_id, correct=correct, label_source=source),
                 timeout=self._timeout,
+                metadata=self._metadata,
             )
 
     def serving(self, timeout: float = 30.0) -> bool:

@@ -27,6 +27,7 @@ from router.domain import (
     Tools,
 )
 from router.errors import FieldError, InvalidRequest
+from router.rpc.identity import Call
 
 MAX_BATCH = 1024
 MAX_ANSWER_TOKENS = 32_768
@@ -66,25 +67,30 @@ class Limits:
 
 
 def route_request(
-    message: pb.DecideRequest | pb.GenerateRequest, limits: Limits, remaining: float | None = None
+    message: pb.DecideRequest | pb.GenerateRequest, limits: Limits, call: Call, remaining: float | None = None
 ) -> RouteRequest:
-    """A checked request; `remaining` seconds of the call's deadline bound the latency. Raises InvalidRequest."""
+    """A checked request; `remaining` seconds of the call's deadline bound the latency.
+
+    Raises:
+        InvalidRequest: a field is wrong.
+        PermissionDenied: it names somebody else as tenant.
+    """
     return RouteRequest(
         prompt=_prompt(message.messages, limits),
         options=_options(message.options, limits, remaining),
-        tenant=message.tenant or "default",
+        tenant=call.on_behalf_of(message.tenant),
         model=message.model,
     )
 
 
-def batch(message: pb.DecideBatchRequest, limits: Limits) -> list[RouteRequest]:
+def batch(message: pb.DecideBatchRequest, limits: Limits, call: Call) -> list[RouteRequest]:
     """The checked requests of a batch; fields at fault are named with their index. Raises InvalidRequest."""
     if not 1 <= len(message.requests) <= MAX_BATCH:
         raise InvalidRequest("requests", f"must have 1 to {MAX_BATCH} entries, has {len(message.requests)}")
     requests = []
     for index, one in enumerate(message.requests):
         try:
-            requests.append(route_request(one, limits))
+            requests.append(route_request(one, limits, call))
         except FieldError as error:
             raise error.within(f"requests[{index}].") from error
     return requests
@@ -125,8 +131,8 @@ def _tool(message: pb.Tool, field: str) -> Tool:
     return Tool(message.name, message.description, parameters)
 
 
-def outcome(message: pb.ReportOutcomeRequest) -> Outcome:
-    """A checked outcome. Raises InvalidRequest."""
+def outcome(message: pb.ReportOutcomeRequest, tenant: str | None) -> Outcome:
+    """A checked outcome of a tenant's decision. Raises InvalidRequest."""
     if not message.decision_id:
         raise InvalidRequest("decision_id", "is required")
     if not message.HasField("correct"):
@@ -134,17 +140,17 @@ def outcome(message: pb.ReportOutcomeRequest) -> Outcome:
     if not 0 <= message.correct <= 1:
         raise InvalidRequest("correct", "must lie in 0..1")
     source = _member(LABEL_SOURCES, message.label_source, "label_source")
-    return Outcome(message.decision_id, message.correct, source)
+    return Outcome(message.decision_id, message.correct, source, tenant)
 
 
-def explained(message: pb.ExplainRequest, limits: Limits) -> str | RouteRequest:
+def explained(message: pb.ExplainRequest, limits: Limits, call: Call) -> str | RouteRequest:
     """The decision id or the request to explain. Raises InvalidRequest."""
     match message.WhichOneof("subject"):
         case "decision_id" if message.decision_id:
             return message.decision_id
         case "request":
             try:
-                return route_request(message.request, limits)
+                return route_request(message.request, limits, call)
             except FieldError as error:
                 raise error.within("request.") from error
         case _:

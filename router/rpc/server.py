@@ -1,7 +1,9 @@
-"""The gRPC server: options, health, reflection, drain."""
+"""A gRPC server: options, credentials, health, reflection, drain."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import grpc
 from grpc.aio import Server
@@ -9,7 +11,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.errors import SettingsError
 from router.rpc.admin import AdminServicer
@@ -17,61 +18,94 @@ from router.rpc.boundary import Boundary
 from router.rpc.servicer import BudgetRouterServicer
 
 MAX_MESSAGE_BYTES = 16 << 20
-"""Above the limit on prompts, so that a prompt that is too long is refused by name and not by the transport."""
+"""After decompression. Above the limit on prompts, so that one too long is refused by name, not by the transport."""
 
+MAX_METADATA_BYTES = 16 << 10
 HIGHEST_PORT = 65_535
 HEALTH_SECONDS = 2.0
-SERVICES = [service.full_name for service in pb.DESCRIPTOR.services_by_name.values()]
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+Health = Callable[[], Awaitable[Mapping[str, bool]]]
+"""What works, by name: "" = the service itself, others what it depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service and how to add it to a server."""
+
+    name: str
+    add: Callable[[Server], None]
+
+    @classmethod
+    def routing(cls, servicer: BudgetRouterServicer) -> "Service":
+        """The one that upstream services call."""
+        return cls(
+            "budget_router.v1.BudgetRouterService",
+            partial(pb_grpc.add_BudgetRouterServiceServicer_to_server, servicer),
+        )
+
+    @classmethod
+    def admin(cls, servicer: AdminServicer) -> "Service":
+        """The one for operators."""
+        return cls(
+            "budget_router.v1.BudgetRouterAdminService",
+            partial(pb_grpc.add_BudgetRouterAdminServiceServicer_to_server, servicer),
+        )
 
 
 class RouterServer:
-    """Serves both services on one port.
+    """Serves one service on one port.
 
     Args:
+        boundary: around its methods.
         listen: HOST:PORT; port 0 takes a free one.
-        ready: asked every few seconds; health says SERVING while it is true.
-        max_calls: calls under way at once; more are answered RESOURCE_EXHAUSTED.
+        credentials: TLS; None = none.
+        health: asked every few seconds; the service is SERVING while "" is true.
     """
 
     def __init__(
         self,
-        servicer: BudgetRouterServicer,
-        admin: AdminServicer,
+        service: Service,
+        boundary: Boundary,
         listen: str,
-        ready: Callable[[], Awaitable[bool]],
-        max_calls: int,
+        credentials: grpc.ServerCredentials | None,
+        health: Health,
     ) -> None:
-        self._ready = ready
+        self._service = service
+        self._boundary = boundary
+        self._ask = health
         self._watch: asyncio.Task[None] | None = None
         self._health = health_aio.HealthServicer()
         self._server: Server = grpc.aio.server(
-            interceptors=[Boundary(max_calls)],
+            interceptors=[boundary],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.so_reuseport", 0),
             ],
         )
-        pb_grpc.add_BudgetRouterServiceServicer_to_server(servicer, self._server)
-        pb_grpc.add_BudgetRouterAdminServiceServicer_to_server(admin, self._server)
+        service.add(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection([*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server)
-        self.port = self._bind(listen)
+        reflection.enable_server_reflection(
+            [service.name, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server
+        )
+        self.port = self._bind(listen, credentials)
 
-    def _bind(self, listen: str) -> int:
+    def _bind(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
         port = listen.rpartition(":")[2]
         if not port.isdigit() or int(port) > HIGHEST_PORT:  # gRPC takes 99999 for 34463
             raise SettingsError(f"can not listen on {listen or 'nothing'}: HOST:PORT is wanted")
         try:
-            return self._server.add_insecure_port(listen)
+            if credentials is None:
+                return self._server.add_insecure_port(listen)
+            return self._server.add_secure_port(listen, credentials)
         except RuntimeError as error:
             raise SettingsError(
                 f"can not listen on {listen}: port in use, or not an address of this machine"
             ) from error
 
     async def start(self) -> None:
-        """Accept calls; health follows `ready`."""
-        await self._tell(await self._ready())
+        """Accept calls; health follows what is asked."""
+        await self._tell(await self._ask())
         await self._server.start()
         self._watch = asyncio.create_task(self._watch_health())
 
@@ -79,14 +113,15 @@ class RouterServer:
         """Say NOT_SERVING, refuse new calls, let those under way end within `grace` seconds."""
         if self._watch is not None:
             self._watch.cancel()
+        self._boundary.draining = True
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
 
     async def _watch_health(self) -> None:
         while True:
             await asyncio.sleep(HEALTH_SECONDS)
-            await self._tell(await self._ready())
+            await self._tell(await self._ask())
 
-    async def _tell(self, ready: bool) -> None:
-        for service in ("", *SERVICES):
-            await self._health.set(service, SERVING if ready else NOT_SERVING)
+    async def _tell(self, works: Mapping[str, bool]) -> None:
+        for name, good in {**works, self._service.name: works[""]}.items():
+            await self._health.set(name, SERVING if good else NOT_SERVING)

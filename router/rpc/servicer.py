@@ -3,16 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
-from grpc.aio import ServicerContext
-
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.explain import Explainer
 from router.routing import BudgetRouter
 from router.rpc import requests, responses
+from router.rpc.identity import Call
 from router.rpc.requests import Limits
-
-Context = ServicerContext[object, object]
 
 
 class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
@@ -23,34 +20,34 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
         self._explainer = explainer
         self._limits = limits
 
-    async def Decide(self, request: pb.DecideRequest, context: Context) -> pb.DecideResponse:
+    async def Decide(self, request: pb.DecideRequest, call: Call) -> pb.DecideResponse:
         """Choose a reasoning budget for one prompt."""
-        decided = await self._router.decide(requests.route_request(request, self._limits))
+        decided = await self._router.decide(requests.route_request(request, self._limits, call))
         return pb.DecideResponse(decision=responses.decision(decided))
 
-    async def DecideBatch(self, request: pb.DecideBatchRequest, context: Context) -> pb.DecideBatchResponse:
+    async def DecideBatch(self, request: pb.DecideBatchRequest, call: Call) -> pb.DecideBatchResponse:
         """Choose for many prompts."""
-        decided = await self._router.decide_batch(requests.batch(request, self._limits))
+        decided = await self._router.decide_batch(requests.batch(request, self._limits, call))
         return pb.DecideBatchResponse(decisions=map(responses.decision, decided))
 
-    async def Generate(self, request: pb.GenerateRequest, context: Context) -> AsyncIterator[pb.GenerateResponse]:
+    async def Generate(self, request: pb.GenerateRequest, call: Call) -> AsyncIterator[pb.GenerateResponse]:
         """Choose, forward, stream back."""
-        routed = requests.route_request(request, self._limits, context.time_remaining())
+        routed = requests.route_request(request, self._limits, call, call.remaining)
         sampling, tools = requests.sampling(request.sampling), requests.tools(request, self._limits)
         async with aclosing(self._router.generate(routed, sampling, tools)) as events:
             async for event in events:
                 yield responses.event(event)
 
-    async def ReportOutcome(self, request: pb.ReportOutcomeRequest, context: Context) -> pb.ReportOutcomeResponse:
+    async def ReportOutcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:
         """Attach an outcome to an earlier decision."""
-        await self._router.report(requests.outcome(request))
+        await self._router.report(requests.outcome(request, call.tenant))
         return pb.ReportOutcomeResponse()
 
-    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
+    async def Explain(self, request: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
         """Why a budget was chosen."""
-        subject = requests.explained(request, self._limits)
+        subject = requests.explained(request, self._limits, call)
         if isinstance(subject, str):
-            decided, sentences = await self._explainer.decided(subject, request.tenant or "default")
+            decided, sentences = await self._explainer.decided(subject, call.on_behalf_of(request.tenant))
         else:
             decided, sentences = await self._explainer.request(subject)
         return pb.ExplainResponse(decision=responses.decision(decided), sentences=sentences)

@@ -22,6 +22,8 @@ CODES: Sequence[tuple[type[errors.RouterError], grpc.StatusCode]] = (
     (errors.NotFound, grpc.StatusCode.NOT_FOUND),
     (errors.TargetUnmet, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.Draining, grpc.StatusCode.UNAVAILABLE),
+    (errors.Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (errors.PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
     (errors.BackendRefused, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.DependencyError, grpc.StatusCode.UNAVAILABLE),

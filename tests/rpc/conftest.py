@@ -27,10 +27,14 @@ from router.policy import LatencyProfile, Policy
 from router.profile import Profile
 from router.routing import BudgetRouter
 from router.rpc.admin import AdminServicer
+from router.rpc.boundary import Boundary
+from router.rpc.identity import OperatorGuard, TenantGuard
 from router.rpc.requests import Limits
 from router.rpc.server import RouterServer
+from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
 from router.scoring import Scorer
+from router.tenants import DEFAULT, Tenants
 from tests.conftest import MODELS
 from tests.fakes import DictCache, FakeBackend, ListLog, RecordingObserver, router_of
 
@@ -45,10 +49,11 @@ ADMIN = "/budget_router.v1.BudgetRouterAdminService"
 
 @dataclass(frozen=True)
 class Service:
-    """A running server, and a connection to it."""
+    """Running servers, and connections to them."""
 
     server: RouterServer
     channel: Any
+    admin_channel: Any
     router: BudgetRouter
 
     @property
@@ -61,7 +66,7 @@ class Service:
 
     @property
     def admin(self) -> Any:
-        return pb_grpc.BudgetRouterAdminServiceStub(self.channel)
+        return pb_grpc.BudgetRouterAdminServiceStub(self.admin_channel)
 
     @property
     def ladder(self) -> BudgetLadder:
@@ -71,7 +76,8 @@ class Service:
         """The replies to hand-made bytes."""
         if method.endswith("/Generate"):
             return [reply async for reply in self.channel.unary_stream(method)(data, timeout=PATIENCE)]
-        return [await self.channel.unary_unary(method)(data, timeout=PATIENCE)]
+        channel = self.admin_channel if method.startswith(ADMIN) else self.channel
+        return [await channel.unary_unary(method)(data, timeout=PATIENCE)]
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,7 @@ async def serving(
     *,
     max_calls: int = 1_000,
     token: str = TOKEN,
+    tenants: Tenants | None = None,
     swaps: Mapping[str, HotSwap] | None = None,
 ) -> AsyncIterator[Service]:
     """The router behind a server of its own."""
@@ -164,16 +171,27 @@ async def serving(
         )
         for profile in router.profiles
     }
-    admin = AdminServicer(token, router, swaps, cache.flush)
+    admin = Routed.admin(AdminServicer(router, swaps, cache.flush))
     archive: Any = router._log  # those of the tests find what they keep
-    servicer = BudgetRouterServicer(router, Explainer(router, archive), LIMITS)
-    server = RouterServer(servicer, admin, "127.0.0.1:0", router.ready, max_calls)
-    await server.start()
+    routing = Routed.routing(BudgetRouterServicer(router, Explainer(router, archive), LIMITS))
+    observer = RecordingObserver()
+    boundaries = [
+        Boundary(TenantGuard(tenants or Tenants({})), max_calls, observer),
+        Boundary(OperatorGuard(token), max_calls, observer),
+    ]
+    servers = [
+        RouterServer(service, boundary, "127.0.0.1:0", None, router.health)
+        for service, boundary in zip((routing, admin), boundaries, strict=True)
+    ]
+    for server in servers:
+        await server.start()
+    addresses = [f"127.0.0.1:{server.port}" for server in servers]
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            yield Service(server, channel, router)
+        async with grpc.aio.insecure_channel(addresses[0]) as first, grpc.aio.insecure_channel(addresses[1]) as second:
+            yield Service(servers[0], first, second, router)
     finally:
-        await server.drain(0)
+        for server in servers:
+            await server.drain(0)
 
 
 def _unchanged(profile: Profile) -> Callable[[Bundle], Profile]:
@@ -187,7 +205,7 @@ def embedded(bundle: Bundle, model: PocketModel) -> tuple[BudgetRouter, PocketBa
     keys, observer = ScoreKeys(b"secret", bundle.version, ladder), RecordingObserver()
     scorer = Scorer(OnnxClassifier(bundle), keys, MemoryCache(1_000, 1 << 20), observer)
     profile = Profile("pocket", bundle, policy, scorer, backend, Enforcement.NATIVE, model.fingerprint)
-    return BudgetRouter([profile], frozenset({"default"}), ListLog(), observer, Chooser({})), backend
+    return BudgetRouter([profile], Tenants(DEFAULT), ListLog(), observer, Chooser({})), backend
 
 
 @pytest.fixture

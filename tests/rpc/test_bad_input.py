@@ -279,7 +279,7 @@ async def test_admin_strings_that_are_not_utf8_are_named(
     fake: Service, request_: pb.PromoteModelRequest | pb.FlushCacheRequest, method: str, field: str
 ) -> None:
     data = corrupt(request_, b"@@@", b"\xff\xfe\xfd")
-    seen = await refusal(fake.channel.unary_unary(f"{ADMIN}/{method}")(data, **bearer(TOKEN)))
+    seen = await refusal(fake.admin_channel.unary_unary(f"{ADMIN}/{method}")(data, **bearer(TOKEN)))
     assert (seen.code, seen.fields) == (INVALID, [field])
 
 

@@ -13,8 +13,10 @@ from router.artifact import Bundle
 from router.domain import Completion, CountSource, Enforcement, FinishReason, ReasoningBudget, ReasoningDelta
 from router.errors import SettingsError
 from router.explain import Explainer
-from router.rpc.admin import AdminServicer
-from router.rpc.server import SERVICES, RouterServer
+from router.rpc.boundary import Boundary
+from router.rpc.identity import OperatorGuard
+from router.rpc.server import RouterServer
+from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
 from tests.fakes import (
     CERTIFICATE,
@@ -23,11 +25,13 @@ from tests.fakes import (
     FakeClassifier,
     Hang,
     ListLog,
+    RecordingObserver,
     completion_of,
     router_of,
 )
 from tests.rpc.conftest import LIMITS, Service, decide, generate, refusal, serving, until, user
 
+NAME = "budget_router.v1.BudgetRouterService"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -279,7 +283,7 @@ async def test_explain_needs_a_subject_and_names_what_is_wrong_with_it(service: 
 
 async def test_health_is_told_for_each_service(service: Service) -> None:
     health: Any = health_pb2_grpc.HealthStub(service.channel)
-    for name in ("", *SERVICES):
+    for name in ("", NAME, f"backend/{service.router.profile('').model}"):
         assert (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
     refused = await refusal(health.Check(health_pb2.HealthCheckRequest(service="nobody")))
     assert refused.code is grpc.StatusCode.NOT_FOUND
@@ -289,7 +293,7 @@ async def test_health_follows_the_backend(bundle: Bundle) -> None:
     backend = FakeBackend(is_ready=False)
     async with serving(router_of(backend=backend), bundle) as service:
         health: Any = health_pb2_grpc.HealthStub(service.channel)
-        changes = health.Watch(health_pb2.HealthCheckRequest(service=SERVICES[0]))
+        changes = health.Watch(health_pb2.HealthCheckRequest(service=NAME))
         assert (await changes.read()).status == NOT_SERVING
         backend.is_ready = True
         assert (await changes.read()).status == SERVING
@@ -301,7 +305,7 @@ async def test_reflection_lists_the_services(service: Service) -> None:
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     call = reflection.ServerReflectionInfo(iter([request]))
     listed = {found.name async for reply in call for found in reply.list_services_response.service}
-    assert listed >= {*SERVICES, "grpc.health.v1.Health"}
+    assert listed >= {NAME, "grpc.health.v1.Health"}
 
 
 async def test_an_unknown_method_is_unimplemented(service: Service) -> None:
@@ -342,9 +346,7 @@ async def test_a_stream_that_outstays_the_drain_is_cut_and_its_backend_stopped(b
 
 
 async def test_a_port_in_use_is_a_settings_error(service: Service, bundle: Bundle) -> None:
-    async def flush() -> None: ...
-
-    admin = AdminServicer("", service.router, {}, flush)
-    servicer = BudgetRouterServicer(service.router, Explainer(service.router, ListLog()), LIMITS)
+    routing = Routed.routing(BudgetRouterServicer(service.router, Explainer(service.router, ListLog()), LIMITS))
+    boundary = Boundary(OperatorGuard("token"), 1, RecordingObserver())
     with pytest.raises(SettingsError, match=service.address):
-        RouterServer(servicer, admin, service.address, service.router.ready, 1)
+        RouterServer(routing, boundary, service.address, None, service.router.health)

@@ -1,0 +1,83 @@
+"""Who calls, and may they? Credentials are bearer keys, or names in a client's certificate."""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from router.errors import PermissionDenied, Unauthenticated
+from router.tenants import Tenants
+
+Context: TypeAlias = Any  # grpc.aio.ServicerContext, whose published types lack auth_context
+SCHEME = "Bearer "
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a servicer knows of a call beside the message.
+
+    Attributes:
+        tenant: who calls; None where nobody has credentials, and everyone is who they say.
+        remaining: seconds until the caller stops waiting, None = for ever.
+    """
+
+    tenant: str | None = None
+    remaining: float | None = None
+
+    def on_behalf_of(self, claimed: str) -> str:
+        """The tenant to serve. Raises PermissionDenied where that is somebody else."""
+        if self.tenant is None:
+            return claimed or "default"
+        if claimed not in ("", self.tenant):
+            raise PermissionDenied("these credentials are another tenant's")
+        return self.tenant
+
+
+Guard = Callable[[str, Context], Call]
+"""From the name of a method and the call's context to who calls. Raises Unauthenticated, PermissionDenied."""
+
+
+class TenantGuard:
+    """Lets tenants in: everyone, until some tenant has credentials."""
+
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
+
+    def __call__(self, method: str, context: Context) -> Call:
+        """Who calls a method."""
+        return Call(self._tenant(method, context) if self._tenants.closed else None, context.time_remaining())
+
+    def _tenant(self, method: str, context: Context) -> str:
+        if given := _bearer(context):
+            found = self._tenants.of_key(given)
+            if found is None or found[1].expired:
+                raise Unauthenticated("the key is wrong or has expired")
+            name, key = found
+            if key.methods is not None and method not in key.methods:
+                raise PermissionDenied(f"the key does not open {method}")
+            return name
+        shown = context.auth_context()
+        names = [n.decode(errors="replace") for kind in ("x509_common_name", "peer_dns") for n in shown.get(kind, ())]
+        tenant = self._tenants.of_certificate(names)
+        if tenant is None:
+            raise Unauthenticated("metadata `authorization: Bearer <key>` is missing")
+        return tenant
+
+
+class OperatorGuard:
+    """Lets in who knows the operators' token."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    def __call__(self, method: str, context: Context) -> Call:
+        """Whoever it is, an operator."""
+        if not self._token or not hmac.compare_digest(_bearer(context).encode(), self._token):
+            raise Unauthenticated("metadata `authorization: Bearer <admin token>` is missing or wrong")
+        return Call()
+
+
+def _bearer(context: Context) -> str:
+    """The bearer token of a call, "" where there is none."""
+    given = dict(context.invocation_metadata() or ()).get("authorization", "")
+    return given.removeprefix(SCHEME) if isinstance(given, str) and given.startswith(SCHEME) else ""

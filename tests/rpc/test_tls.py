@@ -1,0 +1,114 @@
+"""TLS: who is let in by certificate, and that renewed files count without a restart."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import trustme
+
+from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.errors import SettingsError
+from router.explain import Explainer
+from router.rpc.boundary import Boundary
+from router.rpc.identity import TenantGuard
+from router.rpc.server import RouterServer
+from router.rpc.server import Service as Routed
+from router.rpc.servicer import BudgetRouterServicer
+from router.rpc.tls import TlsFiles, server_credentials
+from router.tenants import Tenant, Tenants
+from tests.fakes import ListLog, RecordingObserver, router_of
+from tests.rpc.conftest import LIMITS, decide
+
+TENANTS = Tenants({"one": Tenant(certificates=frozenset({"one.example.com"}))})
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Who signs."""
+    return trustme.CA()
+
+
+def issued(authority: trustme.CA, directory: Path, name: str = "localhost", **files: Path) -> TlsFiles:
+    """A certificate for a name, as files."""
+    made = authority.issue_cert(name)
+    made.cert_chain_pems[0].write_to_path(directory / "server.pem")
+    made.private_key_pem.write_to_path(directory / "server.key")
+    return TlsFiles(directory / "server.pem", directory / "server.key", **files)
+
+
+@asynccontextmanager
+async def secured(files: TlsFiles, tenants: Tenants, failures: list[str]) -> AsyncIterator[str]:
+    """A server with TLS; its address."""
+    router = router_of(tenants=("default", "one"))
+    servicer = BudgetRouterServicer(router, Explainer(router, ListLog()), LIMITS)
+    boundary = Boundary(TenantGuard(tenants), 10, RecordingObserver())
+    credentials = server_credentials(files, failures.append)
+    server = RouterServer(Routed.routing(servicer), boundary, "127.0.0.1:0", credentials, router.health)
+    await server.start()
+    try:
+        yield f"localhost:{server.port}"
+    finally:
+        await server.drain(0)
+
+
+async def asked(address: str, authority: trustme.CA, client: trustme.LeafCert | None = None) -> str:
+    """The rung that a new connection is told, or the status."""
+    key = None if client is None else client.private_key_pem.bytes()
+    chain = None if client is None else client.cert_chain_pems[0].bytes()
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes(), key, chain)
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.secure_channel(address, credentials, options) as channel:
+        stub: Any = pb_grpc.BudgetRouterServiceStub(channel)
+        try:
+            return str((await stub.Decide(decide(), timeout=10)).decision.rung)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+
+
+async def test_calls_are_encrypted_and_plain_ones_fail(authority: trustme.CA, tmp_path: Path) -> None:
+    async with secured(issued(authority, tmp_path), Tenants({}), []) as address:
+        assert (await asked(address, authority)).isdigit()
+        assert await asked(address, trustme.CA()) == "UNAVAILABLE"
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub: Any = pb_grpc.BudgetRouterServiceStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.Decide(decide(), timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_client_certificates_stand_for_tenants(authority: trustme.CA, tmp_path: Path) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    files = issued(authority, tmp_path, client_ca=tmp_path / "ca.pem")
+    async with secured(files, TENANTS, []) as address:
+        assert (await asked(address, authority, authority.issue_cert("one.example.com"))).isdigit()
+        assert await asked(address, authority, authority.issue_cert("other.example.com")) == "UNAUTHENTICATED"
+        assert await asked(address, authority, trustme.CA().issue_cert("one.example.com")) == "UNAVAILABLE"
+        assert await asked(address, authority) == "UNAVAILABLE"
+
+
+async def test_renewed_certificates_count_from_the_next_connection_on(authority: trustme.CA, tmp_path: Path) -> None:
+    failures: list[str] = []
+    other = trustme.CA()
+    async with secured(issued(authority, tmp_path), Tenants({}), failures) as address:
+        assert (await asked(address, authority)).isdigit()
+        issued(other, tmp_path)
+        assert (await asked(address, other)).isdigit()
+        assert await asked(address, authority) == "UNAVAILABLE"
+        assert not failures
+        (tmp_path / "server.key").write_text("half of a ke")
+        assert (await asked(address, other)).isdigit(), "the last good ones count"
+        assert failures and "half" not in failures[0]
+
+
+@pytest.mark.parametrize("spoilt", ["server.pem", "server.key"])
+def test_files_that_are_unusable_at_the_start_are_refused(authority: trustme.CA, tmp_path: Path, spoilt: str) -> None:
+    files = issued(authority, tmp_path)
+    (tmp_path / spoilt).write_text("nonsense")
+    with pytest.raises(SettingsError, match="TLS files"):
+        server_credentials(files, print)
+    (tmp_path / spoilt).unlink()
+    with pytest.raises(SettingsError, match="TLS files"):
+        server_credentials(files, print)

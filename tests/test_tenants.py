@@ -1,0 +1,121 @@
+"""The file of tenants: what it may say, and that it is read again."""
+
+import asyncio
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from router import tenants
+from router.errors import SettingsError
+from router.records import Degraded
+from router.tenants import Key, Tenant, Tenants
+from tests.fakes import RecordingObserver
+
+DIGEST = tenants.digest("a key")
+
+
+def written(directory: Path, text: str) -> Path:
+    """A file of tenants."""
+    path = directory / "tenants.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_says_who_may_ask_and_how_much(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        f"""
+        [search]
+        keys = [{{ sha256 = "{DIGEST}", expires = 2100-01-01T00:00:00Z, methods = ["Decide"] }}]
+        certificates = ["search.example.com"]
+        tokens_per_minute = 600
+        streams = 5
+        weight = 2
+        relax = 0.03
+
+        [other]
+        """,
+    )
+    known = Tenants(tenants.load(path))
+    assert known.closed
+    found = known.of_key("a key")
+    assert found is not None
+    name, key = found
+    assert (name, key.methods, key.expired) == ("search", frozenset({"Decide"}), False)
+    assert known.of_key("another key") is None and known.of_key(DIGEST) is None
+    assert known.of_certificate(["unknown", "search.example.com"]) == "search"
+    search, other = known.get("search"), known.get("other")
+    assert search is not None and (search.tokens_per_minute, search.streams, search.relax) == (600, 5, 0.03)
+    assert other is not None and (other.tokens_per_minute, other.weight, other.relax) == (math.inf, 1, 0)
+    assert known.get("nobody") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "names no tenant"),
+        ("[a", "tenants.toml"),
+        ("[a]\nkeyz = []", "a.keyz"),
+        ('[a]\nkeys = [{ sha256 = "short" }]', "a.keys.0.sha256"),
+        (f'[a]\nkeys = [{{ sha256 = "{DIGEST}", methods = ["FlushCache"] }}]', "a.keys.0.methods"),
+        (f'[a]\nkeys = [{{ sha256 = "{DIGEST}", expires = 2030-01-01 }}]', "a.keys.0.expires"),
+        ("[a]\nrelax = 2", "a.relax"),
+        ("[a]\nweight = 0", "a.weight"),
+        ("[a]\nstreams = 0", "a.streams"),
+        ("[a]\ntokens_per_minute = nan", "a.tokens_per_minute"),
+        (f'[a]\nkeys = [{{ sha256 = "{DIGEST}" }}]\n[b]\nkeys = [{{ sha256 = "{DIGEST}" }}]', "share a key"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        tenants.load(written(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml"):
+        tenants.load(tmp_path / "nowhere.toml")
+
+
+def test_keys_end() -> None:
+    now = datetime.now(UTC)
+    assert Key(sha256=DIGEST, expires=now - timedelta(seconds=1)).expired
+    assert not Key(sha256=DIGEST, expires=now + timedelta(minutes=1)).expired
+    assert not Key(sha256=DIGEST).expired
+
+
+def test_new_keys_are_long_and_never_the_same() -> None:
+    made = {tenants.new_key() for _ in range(100)}
+    assert len(made) == 100 and min(map(len, made)) >= 43
+
+
+async def test_a_file_is_read_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenants, "FOLLOW_SECONDS", 0.01)
+    path = written(tmp_path, "[first]")
+    known, observer = Tenants(tenants.load(path)), RecordingObserver()
+    following = asyncio.create_task(known.follow(path, observer))
+    await asyncio.sleep(0.05)
+
+    async def until_known(name: str) -> None:
+        async with asyncio.timeout(10):
+            while known.get(name) is None:  # noqa: ASYNC110  what is waited for is a file
+                await asyncio.sleep(0.005)
+
+    written(tmp_path, "[second]\n")
+    await until_known("second")
+    assert known.get("first") is None
+    written(tmp_path, "nonsense")
+    async with asyncio.timeout(10):
+        while not observer.of(Degraded):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert known.get("second") is not None, "the last good one counts"
+    written(tmp_path, "[third]\nweight = 2\n")
+    await until_known("third")
+    following.cancel()
+
+
+def test_without_credentials_nothing_is_closed() -> None:
+    assert not Tenants(tenants.DEFAULT).closed
+    assert not Tenants({"a": Tenant()}).closed
+    assert Tenants({"a": Tenant(certificates=frozenset({"a"}))}).closed
