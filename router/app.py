@@ -19,8 +19,10 @@ from router import artifact, doctor, registry, tenants
 from router.adapters.backends.pocket import PocketBackend, PocketModel
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
+from router.adapters.memory_quotas import MemoryQuotas
 from router.adapters.outcome_record import PromptNames
 from router.adapters.sqlite_outcomes import SqliteOutcomes
+from router.admission import Admission
 from router.artifact import Bundle
 from router.audit import Agreement, Allowance, Auditor, Ledger
 from router.cache_key import ScoreKeys
@@ -29,10 +31,11 @@ from router.doctor import Finding
 from router.domain import MaxLoss
 from router.errors import BackendError, BackendUnavailable, CacheError, SettingsError
 from router.explain import Explainer
+from router.fair_queue import FairQueue
 from router.hot_swap import HotSwap
 from router.observe import LogLines, Metrics, Observers
 from router.policy import LatencyProfile, Policy
-from router.ports import Observer, ScoreCache, Verifier
+from router.ports import Observer, Quotas, ScoreCache, Verifier
 from router.profile import Profile
 from router.records import Degraded
 from router.routing import SUSPENDED, BudgetRouter
@@ -104,7 +107,9 @@ async def running(settings: Settings) -> AsyncIterator[Ports]:
         audit = _auditor(settings, ledger, observer, lambda model, version: router.suspend(model, version), stack)
         profiles = [profile for profile, _ in built]
         tenants = _tenants(settings, observer, stack)
-        router = BudgetRouter(profiles, tenants, outcomes, observer, Chooser(pins, settings.explore), audit)
+        queue = FairQueue(settings.capacity, settings.queue_seconds)
+        admission = Admission(tenants, queue, _quotas(settings, observer, stack), observer)
+        router = BudgetRouter(profiles, tenants, outcomes, observer, Chooser(pins, settings.explore), admission, audit)
         swaps = {}
         for served, (profile, of) in zip(settings.served, built, strict=True):
             swaps[profile.model] = HotSwap(
@@ -281,6 +286,20 @@ def _tenants(settings: Settings, observer: Observer, stack: AsyncExitStack) -> T
     known = Tenants(tenants.load(settings.tenants))
     _in_background(known.follow(settings.tenants, observer), stack)
     return known
+
+
+def _quotas(settings: Settings, observer: Observer, stack: AsyncExitStack) -> Quotas:
+    near = MemoryQuotas()
+    if not settings.redis_url:
+        return near
+    from router.adapters import redis_client
+    from router.adapters.redis_quotas import RedisQuotas
+
+    redis = redis_client.connect(settings.redis_url, settings.redis_timeout)
+    shared = RedisQuotas(redis, settings.redis_timeout, near, observer)
+    stack.push_async_callback(shared.close)
+    _in_background(shared.renew(), stack)
+    return shared
 
 
 def _auditor(

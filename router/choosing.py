@@ -93,4 +93,5 @@ def _decision(profile: Profile, request: RouteRequest, choice: Choice, by: Score
         profile.bundle.version,
         by.score,
         certain(len(profile.policy.ladder), choice.index),
+        request.options.relaxed,
     )

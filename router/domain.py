@@ -1,5 +1,6 @@
 """The words of the field as frozen types. No I/O, no dependencies."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -168,7 +169,11 @@ class DecisionSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a caller asks of the choice. Tokens are thinking tokens, `max_latency` is in seconds."""
+    """What a caller asks of the choice. Tokens are thinking tokens, `max_latency` is in seconds.
+
+    Attributes:
+        relaxed: how much P(correct) the target has given way by, as the service is overloaded.
+    """
 
     target: QualityTarget
     floor: int = 0
@@ -177,6 +182,7 @@ class Options:
     on_unmet: OnUnmet = OnUnmet.TOP_RUNG
     rung: str | None = None
     conversation_id: str | None = None
+    relaxed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +212,7 @@ class Decision:
     Attributes:
         backend: fingerprint of what answers.
         propensities: probability with which each rung was to be chosen.
+        relaxed: how much P(correct) the target has given way by, as the service is overloaded.
     """
 
     id: str
@@ -218,6 +225,7 @@ class Decision:
     model_version: str
     score: Score | None
     propensities: tuple[float, ...]
+    relaxed: float = 0.0
 
     @property
     def rung(self) -> ReasoningBudget:
@@ -230,6 +238,15 @@ class Decision:
         return None if self.score is None else self.score.quality[self.choice.index]
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a tenant may have: tokens a minute (thinking and answers), generations under way."""
+
+    tokens_per_minute: float = math.inf
+    streams: float = math.inf
+
+
+UNLIMITED = Quota()
 DEFAULT_ANSWER_TOKENS = 1024
 
 SLACK = 2

@@ -4,7 +4,7 @@ RouterError
 ├── InvalidRequest        a field of a request is wrong; carries the field and why
 ├── NotFound              a model, tenant, rung or decision that does not exist; carries the field
 ├── TargetUnmet           no rung meets the target and the caller asked to be refused
-├── Overloaded            too many calls under way
+├── Overloaded            there is no room for this call; carries when to try again
 ├── Draining              this replica goes away; another one answers
 ├── Unauthenticated       credentials are missing, wrong or over
 ├── PermissionDenied      credentials do not open this
@@ -14,6 +14,7 @@ RouterError
 │   │   └── BackendRefused        it does not take this request; no use trying again
 │   ├── ClassifierError       the difficulty classifier failed
 │   ├── CacheError            the score cache failed
+│   ├── QuotaError            the shared quotas failed
 │   ├── OutcomeLogError       the outcome log failed
 │   └── VerifierError         the verifier of answers failed
 ├── ArtifactError         a model bundle is missing, malformed or tampered with
@@ -58,7 +59,17 @@ class TargetUnmet(RouterError):
 
 
 class Overloaded(RouterError):
-    """Too many calls under way."""
+    """There is no room for this call.
+
+    Attributes:
+        cause: "calls" (too many under way), "queue" (no capacity soon enough), "wait" (none came in time) or "quota".
+        retry_after: seconds after which there may be.
+    """
+
+    def __init__(self, cause: str, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.retry_after = retry_after
 
 
 class Draining(RouterError):
@@ -95,6 +106,10 @@ class ClassifierError(DependencyError):
 
 class CacheError(DependencyError):
     """The score cache failed."""
+
+
+class QuotaError(DependencyError):
+    """The shared quotas failed."""
 
 
 class OutcomeLogError(DependencyError):

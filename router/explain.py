@@ -64,6 +64,7 @@ def sentences(decision: Decision) -> list[str]:
         _certificate(decision),
         SOURCES[decision.source],
         *_drawn(decision),
+        *_gave_way(decision),
     ]
 
 
@@ -115,6 +116,12 @@ def _certificate(decision: Decision) -> str:
         f"Certified on {proof.prompts} prompts: {what} at most {proof.alpha:g}, with probability {1 - proof.delta:g};"
         f" threshold {proof.threshold:g}."
     )
+
+
+def _gave_way(decision: Decision) -> list[str]:
+    if not decision.relaxed:
+        return []
+    return [f"The service was overloaded: the target had given way by {decision.relaxed:g}."]
 
 
 def _drawn(decision: Decision) -> list[str]:

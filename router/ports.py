@@ -10,6 +10,7 @@ from router.domain import (
     GenerationRequest,
     Outcome,
     Prompt,
+    Quota,
     RouteRequest,
     Score,
 )
@@ -53,6 +54,18 @@ class Verifier(Protocol):
 
     async def correct(self, prompt: Prompt, answers: list[str]) -> list[float]:
         """Correctness 0..1 of each answer to a prompt, in order. Raises VerifierError."""
+        ...
+
+
+class Quotas(Protocol):
+    """Holds tenants within their quotas."""
+
+    async def take(self, tenant: str, quota: Quota, lease: str, tokens: float) -> float:
+        """Use up tokens and a stream, under the name of a lease; seconds to wait where there are none, else 0."""
+        ...
+
+    async def give_back(self, tenant: str, quota: Quota, lease: str, unused: float) -> None:
+        """End a lease; `unused` tokens (below 0 = more were used) are put right."""
         ...
 
 

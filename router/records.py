@@ -43,6 +43,14 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Shed:
+    """Record: a tenant's request was not let in; `cause` as in Overloaded."""
+
+    tenant: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class Degraded:
     """Record: a dependency failed and the request went on without it."""
 
@@ -94,4 +102,4 @@ class Audited:
     alarmed: bool
 
 
-Record = Answered | Decided | Generated | Broken | Degraded | Swapped | Shadowed | Audited
+Record = Answered | Decided | Generated | Broken | Degraded | Shed | Swapped | Shadowed | Audited

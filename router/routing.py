@@ -6,6 +6,7 @@ Failure policy, all of it:
 - outcome log down: the log's own business, it buffers, counts and drops; requests go on;
 - backend down: a few tries before the first token, then the next profile, which decides anew by its own bundle, then a
   typed error; after the first token never again;
+- quotas down: each replica holds tenants within them by itself;
 - no answer at the chosen rung (the thought took all there was): once more at the next rung, counted and told.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Container, Iterator, Seque
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
+from router.admission import Admission
 from router.choosing import Chooser
 from router.domain import (
     Completion,
@@ -58,6 +60,7 @@ class BudgetRouter:
         log: keeps decisions and outcomes.
         observer: told of everything that happens.
         chooser: picks the rung.
+        admission: lets generations in, in predicted tokens.
         audit: told of every answer, before its completion is passed on.
     """
 
@@ -68,6 +71,7 @@ class BudgetRouter:
         log: OutcomeLog,
         observer: Observer,
         chooser: Chooser,
+        admission: Admission,
         audit: Audit | None = None,
     ) -> None:
         self.profiles = list(profiles)
@@ -75,11 +79,12 @@ class BudgetRouter:
         self._log = log
         self._observer = observer
         self._chooser = chooser
+        self._admission = admission
         self._audit = audit
 
     async def decide(self, request: RouteRequest) -> Decision:
         """Choose a budget for one prompt. Raises InvalidRequest, NotFound, TargetUnmet."""
-        return (await self._decide([(self._able(request)[0], request)], lambda index: ""))[0]
+        return (await self._decide([(self._able(request)[0], self._admission.relaxed(request))], lambda index: ""))[0]
 
     async def decide_batch(self, requests: Sequence[RouteRequest]) -> list[Decision]:
         """Choose a budget for every prompt, in order; errors name the request's index as well as its field."""
@@ -90,7 +95,7 @@ class BudgetRouter:
         routed = []
         for index, request in enumerate(requests):
             with _placed(place(index)):
-                routed.append((self._able(request)[0], request))
+                routed.append((self._able(request)[0], self._admission.relaxed(request)))
         return await self._decide(routed, place)
 
     async def generate(
@@ -102,10 +107,13 @@ class BudgetRouter:
 
         Raises:
             InvalidRequest, NotFound, TargetUnmet: as `decide`.
+            Overloaded: there is no room for it; told before the first event.
             BackendError: the backend failed, and nobody could take over.
         """
-        started, down = False, None
-        for profile in self._able(request):
+        profiles, started, down = self._able(request), False, None
+        self._admission.refuse_in_vain(request.tenant)
+        request = self._admission.relaxed(request)
+        for profile in profiles:
             try:
                 async with aclosing(self._generate(profile, request, sampling, tools)) as events:
                     async for event in events:
@@ -193,7 +201,26 @@ class BudgetRouter:
     ) -> AsyncGenerator[Decision | GenerationEvent]:
         began = time.perf_counter()
         [decision] = await self._decide([(profile, request)], lambda index: "")
-        yield decision
+        thinking, latency = _expected_tokens(decision, decision.choice.index), profile.policy.latency
+        patience = _patience(request, latency.seconds(thinking) + time.perf_counter() - began)
+        async with self._admission.admitted(request, thinking + latency.answer_tokens, patience) as admitted:
+            yield decision
+            async with aclosing(self._answered(profile, request, decision, sampling, tools, began)) as events:
+                async for event in events:
+                    if isinstance(event, Completion) and event.thinking_tokens is not None:
+                        admitted.used = event.thinking_tokens + (event.answer_tokens or 0)
+                    yield event
+
+    async def _answered(
+        self,
+        profile: Profile,
+        request: RouteRequest,
+        decision: Decision,
+        sampling: Sampling,
+        tools: Tools,
+        began: float,
+    ) -> AsyncGenerator[GenerationEvent]:
+        """The answer, logged, observed, and perhaps audited."""
         first_token = event = None
         answer: list[str] = []
         try:
@@ -205,7 +232,7 @@ class BudgetRouter:
                     if isinstance(event, Completion):
                         self._log.record(request, decision, event)
                         self._observer(Generated(request, decision, event, first_token, time.perf_counter() - began))
-                        if self._audit is not None and not tools.offered:
+                        if self._audit is not None and not tools.offered and not self._admission.level:
                             self._audit(profile.backend, request, decision, sampling, "".join(answer))
                     yield event
         except BackendError:
@@ -260,6 +287,12 @@ def _expected_tokens(decision: Decision, index: int) -> float:
     """Thinking tokens forecast at a rung; its cap where there is no forecast."""
     forecast = None if decision.score is None else decision.score.tokens[index]
     return float(decision.ladder.rungs[index].tokens or 0) if forecast is None else forecast.mean
+
+
+def _patience(request: RouteRequest, needed: float) -> float | None:
+    """Seconds that a request may wait and still be answered in the time its caller has."""
+    longest = request.options.max_latency
+    return None if longest is None else max(longest - needed, 0.0)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from router.domain import Quota
 from router.errors import SettingsError
 from router.ports import Observer
 from router.records import Degraded
@@ -52,7 +53,7 @@ class Tenant(BaseModel):
 
     Attributes:
         certificates: names in client certificates that stand for it.
-        tokens_per_minute: predicted thinking tokens that it may ask for.
+        tokens_per_minute: thinking and answer tokens that it may use, as predicted, then as it turned out.
         streams: generations that it may have under way.
         weight: its share when tenants wait for capacity.
         relax: how much P(correct) its targets may give way by while the service is overloaded, 0..1.
@@ -66,6 +67,11 @@ class Tenant(BaseModel):
     streams: float = Field(default=math.inf, ge=1)
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     relax: float = Field(default=0.0, ge=0, le=1)
+
+    @property
+    def quota(self) -> Quota:
+        """What it may have."""
+        return Quota(self.tokens_per_minute, self.streams)
 
 
 DEFAULT = {"default": Tenant()}

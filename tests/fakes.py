@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import router
 from router import artifact
+from router.adapters.memory_quotas import MemoryQuotas
+from router.admission import Admission
 from router.cache_key import ScoreKeys
 from router.choosing import Chooser
 from router.domain import (
@@ -34,6 +36,7 @@ from router.domain import (
 )
 from router.errors import BackendUnavailable, CacheError, ClassifierError, OutcomeLogError
 from router.exploration import certain
+from router.fair_queue import FairQueue
 from router.policy import LatencyProfile, Policy
 from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
 from router.profile import Profile
@@ -272,6 +275,7 @@ def router_of(
     failover: Sequence[Profile] = (),
     explored: float = 0.0,
     audit: Audit | None = None,
+    admission: Admission | None = None,
 ) -> BudgetRouter:
     """A router of fakes, but for what is given."""
     policy = policy or policy_of()
@@ -279,4 +283,5 @@ def router_of(
     scorer = Scorer(classifier or FakeClassifier(), ScoreKeys(b"secret", VERSION, policy.ladder), cache, observer)
     first = Profile(model, BUNDLE, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
     known = Tenants({name: Tenant() for name in tenants})
-    return BudgetRouter([first, *failover], known, log or ListLog(), observer, Chooser({}, explored), audit)
+    admission = admission or Admission(known, FairQueue(1e9, 1.0), MemoryQuotas(), observer)
+    return BudgetRouter([first, *failover], known, log or ListLog(), observer, Chooser({}, explored), admission, audit)

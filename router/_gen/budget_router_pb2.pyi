@@ -215,7 +215,7 @@ class Certificate(_message.Message):
     def __init__(self, alpha: _Optional[float] = ..., delta: _Optional[float] = ..., threshold: _Optional[float] = ..., prompts: _Optional[int] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model")
+    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model", "relaxed")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
     BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +230,7 @@ class Decision(_message.Message):
     FORECASTS_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    RELAXED_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     rung: str
     budget_tokens: int
@@ -244,7 +245,8 @@ class Decision(_message.Message):
     forecasts: _containers.RepeatedCompositeFieldContainer[RungForecast]
     certificate: Certificate
     model: str
-    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
+    relaxed: float
+    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ..., relaxed: _Optional[float] = ...) -> None: ...
 
 class SamplingOptions(_message.Message):
     __slots__ = ("temperature", "max_answer_tokens", "seed")

@@ -32,7 +32,7 @@ FIELDS = (
     "model_version", "ladder", "rung", "rung_order", "budget_tokens", "target", "source", "reason",
     "meets_target", "certificate", "propensity", "propensities", "score", "completed_at", "finish",
     "enforcement", "served_rung", "attempts", "prompt_tokens", "thinking_tokens", "answer_tokens", "correct",
-    "label_source", "reported_at",
+    "label_source", "reported_at", "relaxed",
 )  # fmt: skip
 """What a row may hold."""
 
@@ -101,6 +101,7 @@ def _decided(request: RouteRequest, decision: Decision, names: PromptNames) -> R
         "target": f"{target}={decision.target.value:g}",
         "source": decision.source.value,
         "reason": decision.choice.reason,
+        "relaxed": decision.relaxed,
         "meets_target": int(decision.choice.meets_target),
         "certificate": None if certificate is None else json.dumps(asdict(certificate)),
         "propensity": decision.propensities[decision.choice.index],
@@ -126,6 +127,7 @@ def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
         str(row["model_version"]),
         None if row["score"] is None else _score(json.loads(str(row["score"]))),
         tuple(json.loads(str(row["propensities"]))),
+        float(row.get("relaxed") or 0),
     )
     if row["messages"] is not None:
         told = json.loads(str(row["messages"]))

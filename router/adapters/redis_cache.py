@@ -3,7 +3,7 @@
 import asyncio
 import random
 import struct
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
 from typing import Any, TypeVar
@@ -11,9 +11,8 @@ from uuid import uuid4
 from zlib import crc32
 
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import RedisError
 
-from router.adapters.breaker import Breaker
+from router.adapters.bounded import Bounded
 from router.adapters.redis_client import AnyRedis
 from router.domain import Score, TokenForecast
 from router.errors import CacheError
@@ -21,9 +20,7 @@ from router.errors import CacheError
 T = TypeVar("T")
 
 PREFIX, EPOCH = b"budget_router:score:", "budget_router:epoch"
-LEFT_OUT = "Redis failed a moment ago and is left out"
 JITTER = 0.1
-AWAY_SECONDS, LONGEST_AWAY = 1.0, 30.0
 CHECKSUM = 4
 PER_RUNG = 5
 """Numbers a rung takes in an entry: quality, then mean, p50, p90 and p99 thinking tokens."""
@@ -59,8 +56,8 @@ class RedisCache:
     def __init__(self, redis: AnyRedis, ttl: int, timeout: float) -> None:
         self._redis = redis
         self._ttl = ttl
-        self._timeout = timeout
-        self._breaker = Breaker(AWAY_SECONDS, LONGEST_AWAY)
+        self._bounded = Bounded(timeout, CacheError)
+        self.breaker = self._bounded.breaker
         self._epoch: bytes | None = None
         self._lookup: _Lookup | None = None
         self._mget: Callable[[list[bytes]], Awaitable[list[Any]]]
@@ -72,8 +69,7 @@ class RedisCache:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         """One entry per key, in order; None = miss. Raises CacheError."""
-        if not self._breaker.allows():
-            raise CacheError(LEFT_OUT)
+        self._bounded.check()
         if self._lookup is None:
             self._lookup = _Lookup()
             self._lookup.task = asyncio.create_task(self._look_up(self._lookup))
@@ -119,24 +115,6 @@ class RedisCache:
     async def _prefix(self) -> bytes:
         epoch = await self.epoch() if self._epoch is None else self._epoch
         return PREFIX + epoch + b":"
-
-    async def _bounded(self, call: Awaitable[T]) -> T:
-        if not self._breaker.allows():
-            if isinstance(call, Coroutine):
-                call.close()
-            raise CacheError(LEFT_OUT)
-        self._breaker.started()
-        try:
-            async with asyncio.timeout(self._timeout):
-                answer = await call
-        except TimeoutError as error:
-            self._breaker.failed()
-            raise CacheError(f"Redis took longer than {self._timeout * 1000:g} ms") from error
-        except (RedisError, OSError) as error:
-            self._breaker.failed()
-            raise CacheError(f"Redis: {error}") from error
-        self._breaker.succeeded()
-        return answer
 
 
 @dataclass

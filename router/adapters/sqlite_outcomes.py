@@ -20,7 +20,7 @@ from router.ports import Observer
 INTEGERS = (
     "rung_order", "budget_tokens", "meets_target", "attempts", "prompt_tokens", "thinking_tokens", "answer_tokens",
 )  # fmt: skip
-REALS = ("propensity", "correct")
+REALS = ("propensity", "correct", "relaxed")
 
 A = TypeVar("A")
 T = TypeVar("T")

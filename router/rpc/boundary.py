@@ -95,7 +95,7 @@ class Boundary(ServerInterceptor):
         if self.draining:
             raise Draining("this replica is going away; another one answers")
         if self._under_way >= self._max_calls:
-            raise Overloaded(f"{self._max_calls} calls are under way")
+            raise Overloaded("calls", f"{self._max_calls} calls are under way")
         self._under_way += 1
         try:
             yield

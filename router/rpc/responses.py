@@ -38,6 +38,7 @@ def decision(value: Decision) -> pb.Decision:
         model=value.model,
         model_version=value.model_version,
         forecasts=_forecasts(value),
+        relaxed=value.relaxed,
     )
     if isinstance(value.target, MaxLoss):
         message.max_loss = value.target.value

@@ -17,11 +17,14 @@ from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.adapters.backends.pocket import PocketBackend, PocketModel
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
+from router.adapters.memory_quotas import MemoryQuotas
+from router.admission import Admission
 from router.artifact import Bundle
 from router.cache_key import ScoreKeys
 from router.choosing import Chooser
 from router.domain import BudgetLadder, Enforcement, MaxLoss
 from router.explain import Explainer
+from router.fair_queue import FairQueue
 from router.hot_swap import HotSwap
 from router.policy import LatencyProfile, Policy
 from router.profile import Profile
@@ -205,7 +208,9 @@ def embedded(bundle: Bundle, model: PocketModel) -> tuple[BudgetRouter, PocketBa
     keys, observer = ScoreKeys(b"secret", bundle.version, ladder), RecordingObserver()
     scorer = Scorer(OnnxClassifier(bundle), keys, MemoryCache(1_000, 1 << 20), observer)
     profile = Profile("pocket", bundle, policy, scorer, backend, Enforcement.NATIVE, model.fingerprint)
-    return BudgetRouter([profile], Tenants(DEFAULT), ListLog(), observer, Chooser({})), backend
+    tenants = Tenants(DEFAULT)
+    admission = Admission(tenants, FairQueue(1e9, 1.0), MemoryQuotas(), observer)
+    return BudgetRouter([profile], tenants, ListLog(), observer, Chooser({}), admission), backend
 
 
 @pytest.fixture

@@ -1,0 +1,53 @@
+"""Calls of a Redis that end in time, whatever state the server is in."""
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+
+from router.adapters.breaker import Breaker
+from router.errors import DependencyError
+
+T = TypeVar("T")
+LEFT_OUT = "Redis failed a moment ago and is left out"
+AWAY_SECONDS, LONGEST_AWAY = 1.0, 30.0
+
+
+class Bounded:
+    """Awaits calls for at most `timeout` seconds; after a few failures in a row the server is left out for a while.
+
+    Args:
+        error: what every failure becomes.
+    """
+
+    def __init__(self, timeout: float, error: type[DependencyError]) -> None:
+        self._timeout = timeout
+        self._error = error
+        self.breaker = Breaker(AWAY_SECONDS, LONGEST_AWAY)
+
+    def check(self) -> None:
+        """Raises the error while the server is left out."""
+        if not self.breaker.allows():
+            raise self._error(LEFT_OUT)
+
+    async def __call__(self, call: Awaitable[T]) -> T:
+        """What the call answers. Raises the error."""
+        try:
+            self.check()
+        except self._error:
+            if isinstance(call, Coroutine):
+                call.close()
+            raise
+        self.breaker.started()
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await call
+        except TimeoutError as error:
+            self.breaker.failed()
+            raise self._error(f"Redis took longer than {self._timeout * 1000:g} ms") from error
+        except (RedisError, OSError) as error:
+            self.breaker.failed()
+            raise self._error(f"Redis: {error}") from error
+        self.breaker.succeeded()
+        return answer

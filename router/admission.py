@@ -1,0 +1,131 @@
+"""Who is let in, in predicted tokens of thoughts and answers: early refusals, quotas, a fair queue, and brownout.
+
+Brownout: under pressure the quality targets give way, step by step, as far as their tenant allows, so that quality
+goes before availability; every reply says how far.
+"""
+
+import time
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from router.domain import UNLIMITED, MaxLoss, MinQuality, QualityTarget, Quota, RouteRequest
+from router.errors import Overloaded
+from router.fair_queue import FairQueue
+from router.ports import Observer, Quotas
+from router.records import Shed
+from router.tenants import Tenant, Tenants
+
+STEPS = (0.85, 1.0, 1.15)
+"""Pressure from which targets give way by a third, two thirds, all that their tenant allows."""
+
+LEAST_QUALITY = 0.01
+QUOTA = "the tenant's quota is used up"
+REMEMBERED_SECONDS = 1.0
+"""How long a refused quota is answered without asking again."""
+
+
+@dataclass
+class Admitted:
+    """A request that was let in; `used` is corrected when it is known how many tokens it really took."""
+
+    used: float
+
+
+class Admission:
+    """Lets requests in.
+
+    Args:
+        tenants: their weights, quotas and allowances.
+        queue: holds what runs at once within capacity.
+        quotas: hold each tenant within its own limits, across replicas.
+        observer: told of everyone who is not let in.
+    """
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        queue: FairQueue,
+        quotas: Quotas,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tenants = tenants
+        self._queue = queue
+        self._quotas = quotas
+        self._observer = observer
+        self._clock = clock
+        self._refused: dict[str, float] = {}
+
+    @property
+    def level(self) -> int:
+        """How far the service is from calm, 0..3."""
+        return bisect_right(STEPS, self._queue.pressure)
+
+    def relaxed(self, request: RouteRequest) -> RouteRequest:
+        """The request with its target as far relaxed as pressure asks for and its tenant allows."""
+        room = self._tenant(request.tenant).relax
+        if not room or not (level := self.level):
+            return request
+        by = room * level / len(STEPS)
+        options = replace(request.options, target=_relaxed(request.options.target, by), relaxed=by)
+        return replace(request, options=options)
+
+    def refuse_in_vain(self, tenant: str) -> None:
+        """Before anything is scored. Raises Overloaded where the request could only be refused later."""
+        with self._observed(tenant):
+            if (wait := self._refused.get(tenant, 0.0) - self._clock()) > 0:
+                raise Overloaded("quota", QUOTA, wait)
+            self._queue.refuse_in_vain(tenant, self._tenant(tenant).weight)
+
+    @asynccontextmanager
+    async def admitted(
+        self, request: RouteRequest, tokens: float, patience: float | None = None
+    ) -> AsyncIterator[Admitted]:
+        """Held while a request runs that is predicted to take so many tokens; it waits at most `patience` seconds.
+
+        Raises:
+            Overloaded: it is not let in; nothing of its quota is used up then.
+        """
+        name, tenant, admitted = request.tenant, self._tenant(request.tenant), Admitted(0.0)
+        with self._observed(name):
+            async with (
+                self._within(name, tenant.quota, tokens, admitted),
+                self._queue.turn(name, tenant.weight, tokens, patience),
+            ):
+                admitted.used = tokens
+                yield admitted
+
+    @asynccontextmanager
+    async def _within(self, name: str, quota: Quota, tokens: float, admitted: Admitted) -> AsyncIterator[None]:
+        """Within a tenant's own limits; what is not used in the end is given back. Raises Overloaded."""
+        if quota == UNLIMITED:
+            yield
+            return
+        lease = uuid4().hex
+        if wait := await self._quotas.take(name, quota, lease, tokens):
+            self._refused[name] = self._clock() + min(wait, REMEMBERED_SECONDS)
+            raise Overloaded("quota", QUOTA, wait)
+        try:
+            yield
+        finally:
+            await self._quotas.give_back(name, quota, lease, tokens - admitted.used)
+
+    @contextmanager
+    def _observed(self, tenant: str) -> Iterator[None]:
+        try:
+            yield
+        except Overloaded as error:
+            self._observer(Shed(tenant, error.cause))
+            raise
+
+    def _tenant(self, name: str) -> Tenant:
+        return self._tenants.get(name) or Tenant()
+
+
+def _relaxed(target: QualityTarget, by: float) -> QualityTarget:
+    if isinstance(target, MaxLoss):
+        return MaxLoss(min(target.value + by, 1.0))
+    return MinQuality(max(target.value - by, LEAST_QUALITY))
