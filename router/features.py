@@ -7,6 +7,7 @@ what the graph turns into a vector, by a table of token vectors or by an encoder
 import re
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import normalize
 from zlib import crc32
 
 import numpy as np
@@ -45,12 +46,17 @@ NAMES = (
 WIDTH = len(NAMES)
 
 
+def scored_text(prompt: Prompt) -> str:
+    """The part of a prompt that is scored, in Unicode normal form C: the same text, however it was typed."""
+    return normalize("NFC", prompt.text[:MAX_CHARACTERS])
+
+
 def extract(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
     """Feature matrix [prompts, WIDTH]; counts as log(1 + n), words as present or absent."""
     matrix = np.zeros((len(prompts), WIDTH), dtype=np.float32)
     hand = WIDTH - WORD_BUCKETS
     for row, prompt in zip(matrix, prompts, strict=True):
-        text = prompt.text[:MAX_CHARACTERS]
+        text = scored_text(prompt)
         words = _WORD.findall(text)
         row[:hand] = _counts(text, words, len(prompt.messages))
         for word in set(words):
@@ -81,8 +87,7 @@ class Featurizer:
 
     def tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of each prompt."""
-        texts = [prompt.text[:MAX_CHARACTERS] for prompt in prompts]
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._special)
+        encodings = self._tokenizer.encode_batch_fast(list(map(scored_text, prompts)), add_special_tokens=self._special)
         return [encoding.ids for encoding in encodings]
 
     def padded(self, ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:

@@ -8,9 +8,12 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 from router.domain import Completion, Decision
 from router.ports import Observer
-from router.records import Audited, Broken, Decided, Degraded, Generated, Record, Shadowed, Swapped
+from router.records import Answered, Audited, Broken, Decided, Degraded, Generated, Record, Shadowed, Shed, Swapped
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+TOLD_CODES = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNKNOWN", "INTERNAL")
+"""Calls that end so are worth a line; what a flood is answered with is only counted."""
+
 TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
@@ -71,6 +74,8 @@ class LogLines:
                 self._log.info("swapped", model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):
                 self._log.warning("degraded", dependency=dependency, error=error)
+            case Answered(method, code) if code in TOLD_CODES:
+                self._log.warning("refused", method=method, code=code)
 
 
 def _of_decision(decision: Decision) -> dict[str, object]:
@@ -78,6 +83,7 @@ def _of_decision(decision: Decision) -> dict[str, object]:
         "decision_id": decision.id,
         "model": decision.model,
         "rung": decision.rung.name,
+        "relaxed": decision.relaxed,
         "source": decision.source.value,
         "predicted_quality": decision.predicted_quality,
         "meets_target": decision.choice.meets_target,
@@ -112,9 +118,12 @@ class Metrics:
         def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
             return Histogram(f"budget_router_{name}", text, buckets=buckets, registry=registry)
 
-        self._decisions = counter("decisions", "Decisions made", "rung", "source")
+        self._decisions = counter("decisions", "Decisions made", "model", "rung", "source")
         self._unmet = counter("target_unmet", "Decisions whose rung is not predicted to meet the target")
         self._uncertified = counter("uncertified", "Decisions without a certificate behind them")
+        self._relaxed = counter("relaxed", "Decisions whose target had given way under pressure", "tenant")
+        self._shed = counter("shed", "Generations that were not let in", "tenant", "cause")
+        self._calls = counter("calls", "Calls answered", "method", "code")
         self._decide_seconds = histogram("decide_seconds", "Time to decide", SECONDS)
         self._predicted = counter("predicted_thinking_tokens", "Mean thinking tokens forecast at the chosen rung")
         self._predicted_top = counter("predicted_top_thinking_tokens", "The same, had the top rung been chosen")
@@ -137,8 +146,10 @@ class Metrics:
 
     def __call__(self, record: Record) -> None:
         match record:
-            case Decided(_, decision, seconds):
+            case Decided(request, decision, seconds):
                 self._decided(decision, seconds)
+                if decision.relaxed:
+                    self._relaxed.labels(request.tenant).inc()
             case Generated():
                 self._generated(record)
             case Broken(_, _, cause):
@@ -153,11 +164,15 @@ class Metrics:
                 self._shadow_saved.labels(model).set(saved)
             case Swapped(model, _, _):
                 self._swaps.labels(model).inc()
+            case Shed(tenant, cause):
+                self._shed.labels(tenant, cause).inc()
+            case Answered(method, code):
+                self._calls.labels(method, code).inc()
             case Degraded(dependency, _):
                 self._degraded.labels(dependency).inc()
 
     def _decided(self, decision: Decision, seconds: float) -> None:
-        self._decisions.labels(decision.rung.name, decision.source.value).inc()
+        self._decisions.labels(decision.model, decision.rung.name, decision.source.value).inc()
         self._decide_seconds.observe(seconds)
         self._unmet.inc(not decision.choice.meets_target)
         self._uncertified.inc(decision.choice.certificate is None)

@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     backend_timeout: float = Field(600, gt=0, description="seconds an engine may take for one answer")
     backend_first_timeout: float = Field(120, gt=0, description="seconds an engine may take for its first token")
     backend_idle_timeout: float = Field(30, gt=0, description="seconds an engine may be silent between tokens")
+    otlp_url: str = Field("", description="URL of an OTLP collector (gRPC) that gets traces; empty = none")
     drain_seconds: float = Field(20, ge=0, description="time that streams have to end after SIGTERM")
     admin_listen: str = Field("127.0.0.1:50052", description="HOST:PORT of the admin service")
     admin_token: SecretStr = Field(SecretStr(""), description="bearer token of the admin service; empty = closed")

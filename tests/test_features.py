@@ -82,3 +82,9 @@ def test_words_are_seen_whatever_their_case() -> None:
 
 def test_names_are_distinct_and_cover_every_column() -> None:
     assert len(set(NAMES)) == len(NAMES) == extract([Prompt.of("x")]).shape[1]
+
+
+def test_the_same_text_typed_otherwise_is_the_same() -> None:
+    composed, decomposed = Prompt.of("Élève"), Prompt.of("E\u0301le\u0300ve")
+    assert composed != decomposed
+    assert (extract([composed]) == extract([decomposed])).all()

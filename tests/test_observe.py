@@ -1,17 +1,34 @@
 """Metrics count what happened; log lines say it without prompt text."""
 
+import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from router.adapters.memory_quotas import MemoryQuotas
+from router.admission import Admission
 from router.domain import DecisionSource, FinishReason
+from router.fair_queue import FairQueue
+from router.gauges import Gauges
 from router.observe import LogLines, Metrics, Observers, configure_logging
-from router.records import Broken, Decided, Degraded, Generated, Record
-from tests.fakes import LADDER, RISING, RecordingObserver, completion_of, decision_of, forecast, request_of
+from router.records import Answered, Broken, Decided, Degraded, Generated, Record, Shed
+from router.tenants import Tenant, Tenants
+from tests.fakes import (
+    LADDER,
+    MODEL,
+    RISING,
+    RecordingObserver,
+    completion_of,
+    decision_of,
+    forecast,
+    request_of,
+    router_of,
+)
 
 SECRET = "the patient is called Rosencrantz"
 COMPLETION = completion_of(LADDER.rungs[4], thinking_tokens=100)
@@ -90,8 +107,8 @@ def test_every_observer_is_told() -> None:
 def test_decisions_are_counted_by_rung_and_source(metrics: Metrics, registry: CollectorRegistry) -> None:
     for source in (DecisionSource.CLASSIFIER, DecisionSource.CACHE, DecisionSource.CACHE):
         metrics(Decided(request_of(), decision_of(source=source), 0.002))
-    assert value(registry, "decisions_total", rung="128", source="cache") == 2
-    assert value(registry, "decisions_total", rung="128", source="classifier") == 1
+    assert value(registry, "decisions_total", model=MODEL, rung="128", source="cache") == 2
+    assert value(registry, "decisions_total", model=MODEL, rung="128", source="classifier") == 1
     assert value(registry, "decide_seconds_count") == 3
     assert value(registry, "decide_seconds_sum") == pytest.approx(0.006)
 
@@ -114,7 +131,7 @@ def test_a_fallback_does_not_look_like_a_saving(metrics: Metrics, registry: Coll
     metrics(Decided(request_of(), decision_of(score=None, source=DecisionSource.FALLBACK, certificate=None), 0))
     assert value(registry, "predicted_thinking_tokens_total") == 0
     assert value(registry, "predicted_top_thinking_tokens_total") == 0
-    assert value(registry, "decisions_total", rung="128", source="fallback") == 1
+    assert value(registry, "decisions_total", model=MODEL, rung="128", source="fallback") == 1
 
 
 def test_generations_are_counted_by_their_end(metrics: Metrics, registry: CollectorRegistry) -> None:
@@ -161,3 +178,48 @@ def test_two_services_in_one_process_count_apart() -> None:
     Metrics(one)(RECORDS[2])
     Metrics(other)
     assert other.get_sample_value("budget_router_degraded_total", {"dependency": "cache"}) is None
+
+
+def test_what_is_not_let_in_and_what_gave_way_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics(Shed("a", "queue"))
+    metrics(Shed("a", "quota"))
+    metrics(Answered("Generate", "RESOURCE_EXHAUSTED"))
+    metrics(Decided(request_of(), replace(decision_of(), relaxed=0.01), 0))
+    metrics(Decided(request_of(), decision_of(), 0))
+    assert value(registry, "shed_total", tenant="a", cause="queue") == 1
+    assert value(registry, "calls_total", method="Generate", code="RESOURCE_EXHAUSTED") == 1
+    assert value(registry, "relaxed_total", tenant="default") == 1
+
+
+def test_refusals_for_want_of_credentials_are_told(log_lines: LogLines, capsys: pytest.CaptureFixture[str]) -> None:
+    for code in ("OK", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED"):
+        log_lines(Answered("Decide", code))
+    assert [line["code"] for line in lines(capsys)] == ["UNAUTHENTICATED"]
+
+
+async def test_gauges_tell_what_is_true_now(registry: CollectorRegistry) -> None:
+    queue = FairQueue(100, 60)
+    tenants = Tenants({"default": Tenant()})
+    admission = Admission(tenants, queue, MemoryQuotas(), RecordingObserver())
+    certificates = router_of().profile("").bundle.manifest.certificates
+    router = router_of(admission=admission, policy=policy_of(certificates=certificates))
+    away = False
+    registry.register(Gauges(router, queue, admission, {"cache": lambda: away}))
+    assert value(registry, "token_backlog") == 0
+    holders = [asyncio.create_task(_held(queue, 80)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    away = True
+    assert value(registry, "token_backlog") == 160
+    assert value(registry, "queued_tokens") == 80
+    assert value(registry, "left_out", dependency="cache") == 1
+    assert value(registry, "certified", model=MODEL, alpha=f"{certificates[0].alpha:g}") == 1
+    router.suspend(MODEL, router.profile("").bundle.version)
+    assert value(registry, "certified", model=MODEL, alpha=f"{certificates[0].alpha:g}") == 0
+    for holder in holders:
+        holder.cancel()
+    await asyncio.gather(*holders, return_exceptions=True)
+
+
+async def _held(queue: FairQueue, tokens: float) -> None:
+    async with queue.turn("a", 1, tokens):
+        await asyncio.Event().wait()

@@ -213,8 +213,8 @@ def test_the_prometheus_endpoint_counts_decisions(tmp_path: Path) -> None:
             rung = client.decide("2 + 2 =")["rung"]
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as response:
             text = response.read().decode()
-    assert f'budget_router_decisions_total{{rung="{rung}",source="classifier"}} 1.0' in text
-    assert f'budget_router_decisions_total{{rung="{rung}",source="cache"}} 2.0' in text
+    assert f'budget_router_decisions_total{{model="pocket",rung="{rung}",source="classifier"}} 1.0' in text
+    assert f'budget_router_decisions_total{{model="pocket",rung="{rung}",source="cache"}} 2.0' in text
 
 
 def test_a_metrics_port_in_use_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ class Breaker:
         """Failures in a row."""
         return self._failures
 
+    @property
+    def away(self) -> bool:
+        """It is left out now."""
+        return self._failures >= FAILURES and self._clock() < self._until
+
     def allows(self) -> bool:
         """May it be asked now? After its time away by one caller at a time."""
         return self._failures < FAILURES or self._clock() >= max(self._until, self._trial)

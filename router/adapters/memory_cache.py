@@ -17,6 +17,9 @@ class MemoryCache:
         self._entries = entries
         self._scores: LRUCache[bytes, Score] = LRUCache(size, getsizeof=_bytes)
 
+    breaker = None
+    """Nothing here can fail."""
+
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         """One entry per key, in order; None = miss."""
         return [self._scores.get(key) for key in keys]

@@ -23,6 +23,9 @@ class _Taken:
 class MemoryQuotas:
     """A bucket of one minute's tokens for each tenant, refilled all the time (GCRA, ATM Forum 1996)."""
 
+    breaker = None
+    """Nothing here can fail."""
+
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._taken: dict[str, _Taken] = {}

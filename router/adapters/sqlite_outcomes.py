@@ -57,6 +57,11 @@ class SqliteOutcomes:
         """Remember a decision, and how its generation ended, soon; never waits."""
         self._behind.add(Event.now(request, decision, completion))
 
+    @property
+    def failing(self) -> bool:
+        """Nothing can be written at the moment."""
+        return self._behind.failing
+
     async def report(self, outcome: Outcome) -> bool:
         """Attach an outcome; durable on return. False when the decision is unknown. Raises OutcomeLogError."""
         await self._behind.flush()  # the decision itself may still be waiting

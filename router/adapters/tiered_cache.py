@@ -25,6 +25,7 @@ class TieredCache:
         self._near = near
         self._far = far
         self._observer = observer
+        self.breaker = far.breaker
         self._writes: set[asyncio.Task[None]] = set()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:

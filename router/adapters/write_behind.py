@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from router.errors import OutcomeLogError
@@ -9,10 +10,16 @@ from router.ports import Observer
 from router.records import Degraded
 
 T = TypeVar("T")
+AGAIN_SECONDS = 1.0
+"""When a batch that could not be written is tried again."""
 
 
 class WriteBehind(Generic[T]):
-    """At most `most` records wait; more are dropped, and so is a batch that `write` refuses with OutcomeLogError."""
+    """At most `most` records wait, also while `write` fails with OutcomeLogError; more are dropped, and observed.
+
+    Attributes:
+        failing: the last batch could not be written; it is tried again.
+    """
 
     def __init__(self, write: Callable[[list[T]], Awaitable[None]], observer: Observer, most: int) -> None:
         self._write = write
@@ -21,6 +28,8 @@ class WriteBehind(Generic[T]):
         self._waiting: list[T] = []
         self._writing: asyncio.Task[None] | None = None
         self._one = asyncio.Lock()
+        self._closing = asyncio.Event()
+        self.failing = False
 
     def add(self, record: T) -> None:
         """Write a record soon; never waits."""
@@ -32,18 +41,28 @@ class WriteBehind(Generic[T]):
             self._writing = asyncio.create_task(self._write_soon())
 
     async def flush(self) -> None:
-        """Write what waits now; goes on where the caller leaves."""
+        """Write what waits now; goes on where the caller leaves. Raises OutcomeLogError where it can not be written."""
         await asyncio.shield(self._write_once())
+        if self.failing:
+            raise OutcomeLogError("the outcome log can not be written at the moment")
 
     async def close(self) -> None:
-        """Write everything."""
+        """Write everything; what can not be written now is lost, and observed."""
+        self._closing.set()
         if self._writing is not None:
             await self._writing
         await self._write_once()
+        if self._waiting:
+            self._observer(Degraded("outcomes", f"{len(self._waiting)} records lost at the end"))
 
     async def _write_soon(self) -> None:
         while self._waiting:
             await self._write_once()
+            if self.failing:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(AGAIN_SECONDS):
+                        await self._closing.wait()
+                        return
 
     async def _write_once(self) -> None:
         async with self._one:  # who flushes waits for the batch under way, too
@@ -52,5 +71,10 @@ class WriteBehind(Generic[T]):
                 return
             try:
                 await self._write(batch)
+                self.failing = False
             except OutcomeLogError as error:
-                self._observer(Degraded("outcomes", f"{len(batch)} records dropped: {error}"))
+                self.failing = True
+                self._waiting = batch + self._waiting
+                lost = max(len(self._waiting) - self._most, 0)
+                del self._waiting[:lost]
+                self._observer(Degraded("outcomes", f"{lost} records lost, {len(self._waiting)} wait: {error}"))

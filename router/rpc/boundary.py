@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc.aio import ServerInterceptor
 
+from router import tracing
 from router._gen import budget_router_pb2 as pb
 from router.errors import Draining, InvalidRequest, Overloaded
 from router.ports import Observer
@@ -14,6 +15,7 @@ from router.records import Answered
 from router.rpc.identity import Guard
 from router.rpc.parsing import Malformed, tolerant
 from router.rpc.status import to_status
+from router.tracing import Tracer, passed_on
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext; its published types lack abort_with_status
 Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which can not be subscripted when running
@@ -32,12 +34,14 @@ class Boundary(ServerInterceptor):
         guard: says who calls; whoever may not, comes no further.
         max_calls: calls of this API under way at once; more are refused before any work starts.
         observer: told how every call ended.
+        tracer: around every call.
     """
 
-    def __init__(self, guard: Guard, max_calls: int, observer: Observer) -> None:
+    def __init__(self, guard: Guard, max_calls: int, observer: Observer, tracer: Tracer = passed_on) -> None:
         self._guard = guard
         self._max_calls = max_calls
         self._observer = observer
+        self._tracer = tracer
         self._under_way = 0
         self.draining = False
 
@@ -60,28 +64,30 @@ class Boundary(ServerInterceptor):
 
     def _unary(self, method: str, behaviour: Any) -> Any:
         async def guarded(request: Any, context: Context) -> Any:
-            try:
-                call = self._guard(method, context)
-                with self._permit():
-                    response = await behaviour(_parsed(request), call)
-            except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
-                await self._abort(method, error, context)
-            self._observer(Answered(method, "OK"))
-            return response
+            with self._traced(method, context):
+                try:
+                    call = self._guard(method, context)
+                    with self._permit():
+                        response = await behaviour(_parsed(request), call)
+                except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
+                    await self._abort(method, error, context)
+                self._observer(Answered(method, "OK"))
+                return response
 
         return guarded
 
     def _streaming(self, method: str, behaviour: Any) -> Any:
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-            try:
-                call = self._guard(method, context)
-                with self._permit():
-                    async with aclosing(behaviour(_parsed(request), call)) as responses:
-                        async for response in responses:
-                            yield response
-            except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
-                await self._abort(method, error, context)
-            self._observer(Answered(method, "OK"))
+            with self._traced(method, context):
+                try:
+                    call = self._guard(method, context)
+                    with self._permit():
+                        async with aclosing(behaviour(_parsed(request), call)) as responses:
+                            async for response in responses:
+                                yield response
+                except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
+                    await self._abort(method, error, context)
+                self._observer(Answered(method, "OK"))
 
         return guarded
 
@@ -89,6 +95,13 @@ class Boundary(ServerInterceptor):
         status = to_status(error)
         self._observer(Answered(method, status.code.name))
         await context.abort_with_status(status)
+
+    @contextmanager
+    def _traced(self, method: str, context: Context) -> Iterator[None]:
+        metadata = dict(context.invocation_metadata() or ())
+        with self._tracer(method, {name: metadata[name] for name in tracing.HEADERS if name in metadata}) as onward:
+            tracing.carried.set(onward)
+            yield
 
     @contextmanager
     def _permit(self) -> Iterator[None]:

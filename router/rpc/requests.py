@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+from unicodedata import category
 
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
@@ -31,7 +32,9 @@ from router.rpc.identity import Call
 
 MAX_BATCH = 1024
 MAX_ANSWER_TOKENS = 32_768
-MAX_CONVERSATION_ID = 128
+MAX_NAME = 128
+"""Bytes of an id or a name."""
+
 MAX_TOOLS = 128
 IMAGE_SCHEMES = ("https://", "data:image/")
 
@@ -78,8 +81,8 @@ def route_request(
     return RouteRequest(
         prompt=_prompt(message.messages, limits),
         options=_options(message.options, limits, remaining),
-        tenant=call.on_behalf_of(message.tenant),
-        model=message.model,
+        tenant=call.on_behalf_of(_name(message.tenant, "tenant")),
+        model=_name(message.model, "model"),
     )
 
 
@@ -120,7 +123,7 @@ def tools(message: pb.GenerateRequest, limits: Limits) -> Tools:
 
 
 def _tool(message: pb.Tool, field: str) -> Tool:
-    if not message.name.strip():
+    if not _name(message.name, f"{field}.name").strip():
         raise InvalidRequest(f"{field}.name", "is required")
     try:
         parameters = json.loads(message.parameters or "{}")
@@ -133,7 +136,7 @@ def _tool(message: pb.Tool, field: str) -> Tool:
 
 def outcome(message: pb.ReportOutcomeRequest, tenant: str | None) -> Outcome:
     """A checked outcome of a tenant's decision. Raises InvalidRequest."""
-    if not message.decision_id:
+    if not _name(message.decision_id, "decision_id"):
         raise InvalidRequest("decision_id", "is required")
     if not message.HasField("correct"):
         raise InvalidRequest("correct", "is required")
@@ -147,7 +150,7 @@ def explained(message: pb.ExplainRequest, limits: Limits, call: Call) -> str | R
     """The decision id or the request to explain. Raises InvalidRequest."""
     match message.WhichOneof("subject"):
         case "decision_id" if message.decision_id:
-            return message.decision_id
+            return _name(message.decision_id, "decision_id")
         case "request":
             try:
                 return route_request(message.request, limits, call)
@@ -196,16 +199,14 @@ def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None
     ceiling = _tokens(message, "max_thinking_tokens")
     if ceiling is not None and floor > ceiling:
         raise InvalidRequest("options.min_thinking_tokens", f"the floor {floor} lies above the ceiling {ceiling}")
-    if len(message.conversation_id.encode()) > MAX_CONVERSATION_ID:
-        raise InvalidRequest("options.conversation_id", f"at most {MAX_CONVERSATION_ID} bytes")
     return Options(
         target=_target(message, limits.default_target),
         floor=floor,
         ceiling=ceiling,
         max_latency=_latency(message, remaining),
         on_unmet=_member(ON_UNMET, message.on_unmet, "options.on_unmet"),
-        rung=message.rung or None,
-        conversation_id=message.conversation_id or None,
+        rung=_name(message.rung, "options.rung") or None,
+        conversation_id=_name(message.conversation_id, "options.conversation_id") or None,
     )
 
 
@@ -239,6 +240,15 @@ def _latency(message: pb.RoutingOptions, remaining: float | None) -> float | Non
     if not seconds > 0:
         raise InvalidRequest("options.max_latency", "must be positive")
     return min(seconds, math.inf if remaining is None else remaining)
+
+
+def _name(value: str, field: str) -> str:
+    """An id or a name, which may be told in logs and headers. Raises InvalidRequest."""
+    if len(value.encode()) > MAX_NAME:
+        raise InvalidRequest(field, f"at most {MAX_NAME} bytes")
+    if any(category(character) == "Cc" for character in value):
+        raise InvalidRequest(field, "must not hold control characters")
+    return value
 
 
 def _member(members: Mapping[int, E], value: int, field: str) -> E:

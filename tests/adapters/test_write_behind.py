@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from router.adapters.write_behind import WriteBehind
 from router.errors import OutcomeLogError
 from router.records import Degraded
@@ -43,16 +45,46 @@ async def test_nothing_is_lost_at_the_end_and_order_is_kept() -> None:
     assert slow.written == list(range(100))
 
 
-async def test_a_batch_that_is_refused_is_dropped_and_told() -> None:
+async def test_what_can_not_be_written_waits_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.adapters.write_behind.AGAIN_SECONDS", 0.02)
     slow, observer = Slow(failing=True), RecordingObserver()
     behind = WriteBehind(slow, observer, 100)
     behind.add(1)
-    await behind.flush()
-    slow.failing = False
+    with pytest.raises(OutcomeLogError):
+        await behind.flush()
     behind.add(2)
+    await asyncio.sleep(0.1)
+    assert behind.failing and observer.of(Degraded)[0].error == "0 records lost, 1 wait: told to fail"
+    slow.failing = False
+    async with asyncio.timeout(10):
+        while slow.written != [1, 2]:  # noqa: ASYNC110  what is waited for is time
+            await asyncio.sleep(0.01)
+    assert not behind.failing
     await behind.close()
-    assert slow.written == [2]
-    assert [record.error for record in observer.of(Degraded)] == ["1 records dropped: told to fail"]
+
+
+async def test_what_is_too_much_to_wait_is_lost_oldest_first_and_told() -> None:
+    slow, observer = Slow(failing=True), RecordingObserver()
+    behind = WriteBehind(slow, observer, 3)
+    for number in range(3):
+        behind.add(number)
+    await asyncio.sleep(0.005)  # they are being written
+    for number in range(3, 5):
+        behind.add(number)
+    await asyncio.sleep(0.05)
+    assert "2 records lost, 3 wait" in observer.of(Degraded)[0].error
+    slow.failing = False
+    await behind.close()
+    assert slow.written == [2, 3, 4]
+
+
+async def test_what_can_not_be_written_to_the_end_is_lost_and_told() -> None:
+    slow, observer = Slow(failing=True), RecordingObserver()
+    behind = WriteBehind(slow, observer, 100)
+    behind.add(1)
+    await asyncio.sleep(0.05)
+    await behind.close()
+    assert observer.of(Degraded)[-1].error == "1 records lost at the end"
 
 
 async def test_a_flusher_who_leaves_does_not_stop_the_write() -> None:

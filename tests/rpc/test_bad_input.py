@@ -180,6 +180,9 @@ CASES: list[Case] = [
     *options_case("latency negative", "options.max_latency", max_latency=Duration(seconds=-1)),
     *options_case("latency negative nanoseconds", "options.max_latency", max_latency=Duration(nanos=-1)),
     *options_case("unknown on_unmet", "options.on_unmet", on_unmet=99),
+    *options_case("control character in a conversation id", "options.conversation_id", conversation_id="a\nb"),
+    *options_case("rung too long", "options.rung", rung="r" * 129),
+    *options_case("control character in a rung", "options.rung", rung="1\x1b[31m"),
     *options_case("conversation id too long", "options.conversation_id", conversation_id="c" * 129),
     *options_case("conversation id of too many bytes", "options.conversation_id", conversation_id="é" * 65),
     # sampling
@@ -193,7 +196,7 @@ CASES: list[Case] = [
     # outcomes
     outcome_case("no decision id", "decision_id", decision_id=""),
     outcome_case("unknown decision id", "decision_id", NOT_FOUND, decision_id="f" * 32),
-    outcome_case("decision id of 1 MB", "decision_id", NOT_FOUND, decision_id="f" * 1_000_000),
+    outcome_case("decision id of 1 MB", "decision_id", decision_id="f" * 1_000_000),
     outcome_case("correct missing", "correct", correct=None),
     outcome_case("correct NaN", "correct", correct=math.nan),
     outcome_case("correct 1.5", "correct", correct=1.5),

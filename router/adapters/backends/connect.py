@@ -1,6 +1,6 @@
 """From a kind of engine and its address to a backend whose enforcement is proved."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -27,6 +27,7 @@ class Connection:
         enforcement: "auto" (native, else two phases), or one of them alone.
         unenforced: serve an engine that holds no budget, as a hint.
         images: the model takes them.
+        headers: what else goes with a request, such as its trace.
     """
 
     kind: str
@@ -39,12 +40,13 @@ class Connection:
     markers: Markers = field(default_factory=Markers)
     timeouts: Timeouts = field(default_factory=Timeouts)
     connections: int = 100
+    headers: Callable[[], Mapping[str, str]] = dict
 
 
 def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Proven:
     """The backend, not yet proved; its connections are closed with the stack."""
     dialect = DIALECTS[connection.kind]
-    engine = Engine(connection.url, connection.timeouts, connection.connections, connection.api_key)
+    engine = Engine(connection.url, connection.timeouts, connection.connections, connection.api_key, connection.headers)
     stack.push_async_callback(engine.close)
     ways, model = [], connection.model
     two_phase = None if dialect.completing is None else TwoPhase(engine, model, dialect.completing, connection.markers)

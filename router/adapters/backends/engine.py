@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -37,11 +37,23 @@ class Timeouts:
 
 
 class Engine:
-    """One engine at `{base_url}`. Must be built inside a running event loop."""
+    """One engine at `{base_url}`. Must be built inside a running event loop.
 
-    def __init__(self, base_url: str, timeouts: Timeouts, connections: int, api_key: str = "") -> None:
+    Args:
+        headers: what else goes with a request at this moment.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        timeouts: Timeouts,
+        connections: int,
+        api_key: str = "",
+        headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.url = base_url.rstrip("/")
         self._timeouts = timeouts
+        self._headers = headers
 
         def session(**how: Any) -> aiohttp.ClientSession:
             return aiohttp.ClientSession(
@@ -93,13 +105,13 @@ class Engine:
 
     async def _sent(self, path: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
         """The response to a GET, or to a POST of a body; on a fresh connection where a kept one had been closed."""
-        method = "GET" if body is None else "POST"
+        method, headers = "GET" if body is None else "POST", self._headers()
         try:
-            return await self._pooled.request(method, self.url + path, json=body)
+            return await self._pooled.request(method, self.url + path, json=body, headers=headers)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await self._fresh.request(method, self.url + path, json=body)
+            return await self._fresh.request(method, self.url + path, json=body, headers=headers)
 
 
 async def _within(seconds: float, work: Awaitable[T]) -> T:

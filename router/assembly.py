@@ -1,0 +1,208 @@
+"""The parts of the service, each built from settings and closed with the stack that it is given.
+
+The clients of Redis and HTTP are imported where they are chosen: the default start need not pay their 0.4 s.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from router import artifact, doctor, registry, tenants, tracing
+from router.adapters.backends.pocket import PocketBackend, PocketModel
+from router.adapters.classifier import OnnxClassifier
+from router.adapters.memory_cache import MemoryCache
+from router.adapters.memory_quotas import MemoryQuotas
+from router.adapters.outcome_record import PromptNames
+from router.adapters.sqlite_outcomes import SqliteOutcomes
+from router.artifact import Bundle
+from router.audit import Agreement, Allowance, Auditor, Ledger
+from router.cache_key import ScoreKeys
+from router.errors import BackendUnavailable
+from router.policy import LatencyProfile, Policy
+from router.ports import Observer, ScoreCache, Verifier
+from router.profile import Profile
+from router.routing import SUSPENDED
+from router.scoring import Scorer
+from router.settings import Served, Settings
+from router.tenants import Tenants
+
+if TYPE_CHECKING:
+    from router.adapters.backends.replicas import Replica, Replicas
+    from router.adapters.redis_cache import RedisCache
+    from router.adapters.redis_outcomes import RedisOutcomes
+    from router.adapters.redis_quotas import RedisQuotas
+    from router.adapters.tiered_cache import TieredCache
+
+WAIT_SECONDS = 1.0
+OUTCOMES_TIMEOUT = 2.0
+"""Seconds that a Redis may take to keep an outcome; callers of ReportOutcome wait for it."""
+
+
+async def served_profile(
+    settings: Settings,
+    served: Served,
+    cache: ScoreCache,
+    ledger: Ledger,
+    observer: Observer,
+    stack: AsyncExitStack,
+) -> tuple[Profile, Callable[[Bundle], Profile]]:
+    """A served model, and how to serve it with another bundle."""
+    bundle = artifact.load(registry.locate(served.artifact))
+    backend, fingerprint = await served_backend(settings, served, stack)
+    latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
+    secret = settings.cache_secret.get_secret_value().encode()
+
+    def of(bundle: Bundle) -> Profile:
+        """Certificates count only for the backend that they were proved on."""
+        manifest = bundle.manifest
+        certificates, absolute = manifest.certificates, manifest.absolute
+        if manifest.backend_fingerprint != fingerprint:
+            structlog.get_logger().warning(
+                "uncertified", bundle_is_about=manifest.backend_fingerprint, backend=fingerprint, effect="top rung only"
+            )
+            certificates, absolute = (), ()
+        keys = ScoreKeys(secret, bundle.version, manifest.ladder)
+        scorer = Scorer(OnnxClassifier(bundle), keys, cache, observer)
+        suspended = SUSPENDED if ledger.alarmed(bundle.version) else ""
+        policy = Policy(manifest.ladder, certificates, latency, absolute, suspended)
+        return Profile(served.model, bundle, policy, scorer, backend, backend.enforcement, fingerprint)
+
+    return of(bundle), of
+
+
+async def served_backend(
+    settings: Settings, served: Served, stack: AsyncExitStack
+) -> "tuple[PocketBackend | Replicas, str]":
+    """What answers, proved to hold budgets, and the fingerprint that a bundle must be about. Raises BackendError."""
+    if served.backend == "pocket":
+        reasoner = PocketModel.load(settings.pocket_model)
+        pocket = PocketBackend(reasoner, settings.pocket_threads)
+        stack.callback(pocket.close)
+        return pocket, reasoner.fingerprint
+    from router.adapters.backends.replicas import Replicas
+
+    replicas = Replicas(engines(settings, served, stack), settings.backend_hedge or None)
+    deadline = time.monotonic() + settings.backend_wait
+    while True:
+        try:
+            return replicas, await replicas.prove()
+        except BackendUnavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            structlog.get_logger().warning("waiting", backend=served.url, error=str(error))
+            await asyncio.sleep(WAIT_SECONDS)
+
+
+def engines(settings: Settings, served: Served, stack: AsyncExitStack) -> "list[Replica]":
+    """Every replica, not proved yet."""
+    from router.adapters.backends.connect import Connection, connect
+    from router.adapters.backends.engine import Timeouts
+    from router.adapters.backends.replicas import Replica
+    from router.adapters.backends.two_phase import Markers
+
+    timeouts = Timeouts(
+        first=settings.backend_first_timeout, idle=settings.backend_idle_timeout, total=settings.backend_timeout
+    )
+    connection = Connection(
+        served.backend,
+        served.url,
+        served.model,
+        served.key.get_secret_value(),
+        settings.backend_enforcement,
+        settings.backend_unenforced == "warn",
+        settings.backend_images,
+        Markers(settings.think_start, settings.think_end),
+        timeouts,
+        settings.max_streams,
+        tracing.carried.get,
+    )
+    urls = [url.strip() for url in served.url.split(",")]
+    return [Replica(url, connect(replace(connection, url=url), doctor.enforced, stack)) for url in urls]
+
+
+def outcome_log(settings: Settings, observer: Observer) -> "SqliteOutcomes | RedisOutcomes":
+    """The outcome log. Raises OutcomeLogError, SettingsError."""
+    secret = settings.cache_secret.get_secret_value().encode()
+    if not settings.outcomes_url:
+        return SqliteOutcomes(settings.outcomes, observer, texts=settings.log_prompts, secret=secret)
+    from router.adapters import redis_client
+    from router.adapters.redis_outcomes import RedisOutcomes
+
+    redis = redis_client.connect(settings.outcomes_url, OUTCOMES_TIMEOUT)
+    names = PromptNames(secret, settings.log_prompts)
+    return RedisOutcomes(redis, observer, names, settings.outcomes_length, OUTCOMES_TIMEOUT)
+
+
+def auditor(
+    settings: Settings, ledger: Ledger, observer: Observer, suspend: Callable[[str, str], None], stack: AsyncExitStack
+) -> Auditor | None:
+    """What audits answers; None where that is off. `suspend` is told of the model and bundle that lose."""
+    if not settings.audit:
+        return None
+    verifier: Verifier = Agreement()
+    if settings.verifier_url:
+        from router.adapters.http_verifier import HttpVerifier
+
+        verifier = http = HttpVerifier(settings.verifier_url, settings.backend_timeout)
+        stack.push_async_callback(http.close)
+    auditor = Auditor(settings.audit, Allowance(settings.audit_tokens), verifier, ledger, observer, suspend)
+    stack.push_async_callback(auditor.close)
+    return auditor
+
+
+def quotas(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "MemoryQuotas | RedisQuotas":
+    """The tenants' quotas, shared where a Redis is configured."""
+    near = MemoryQuotas()
+    if not settings.redis_url:
+        return near
+    from router.adapters import redis_client
+    from router.adapters.redis_quotas import RedisQuotas
+
+    redis = redis_client.connect(settings.redis_url, settings.redis_timeout)
+    shared = RedisQuotas(redis, settings.redis_timeout, near, observer)
+    stack.push_async_callback(shared.close)
+    in_background(shared.renew(), stack)
+    return shared
+
+
+def known_tenants(settings: Settings, observer: Observer, stack: AsyncExitStack) -> Tenants:
+    """The tenants, followed. Raises SettingsError."""
+    if settings.tenants is None:
+        return Tenants(tenants.DEFAULT)
+    known = Tenants(tenants.load(settings.tenants))
+    in_background(known.follow(settings.tenants, observer), stack)
+    return known
+
+
+def score_cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "MemoryCache | TieredCache":
+    """The score cache, shared where a Redis is configured."""
+    near = MemoryCache(settings.cache_entries, settings.cache_bytes)
+    if not settings.redis_url:
+        return near
+    from router.adapters.tiered_cache import TieredCache
+
+    tiered = TieredCache(near, redis_cache(settings, stack), observer)
+    stack.push_async_callback(tiered.drain)
+    in_background(tiered.watch(), stack)
+    return tiered
+
+
+def redis_cache(settings: Settings, stack: AsyncExitStack) -> "RedisCache":
+    """The shared level alone."""
+    from router.adapters import redis_client
+    from router.adapters.redis_cache import RedisCache
+
+    redis = redis_client.connect(settings.redis_url, settings.redis_timeout)
+    cache = RedisCache(redis, settings.cache_ttl, settings.redis_timeout)
+    stack.push_async_callback(cache.close)
+    return cache
+
+
+def in_background(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:
+    """Run it until the stack is left."""
+    stack.callback(asyncio.create_task(work).cancel)
