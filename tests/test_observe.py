@@ -26,6 +26,7 @@ from tests.fakes import (
     completion_of,
     decision_of,
     forecast,
+    policy_of,
     request_of,
     router_of,
 )
