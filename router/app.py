@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from cachetools import TTLCache
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
 from router import artifact, assembly, doctor, registry, tracing
 from router.adapters.classifier import OnnxClassifier
@@ -84,6 +84,7 @@ async def running(settings: Settings) -> AsyncIterator[Ports]:
     """The whole service, started; drained and closed on the way out."""
     async with AsyncExitStack() as stack:
         figures = CollectorRegistry()
+        ProcessCollector(registry=figures)
         observers: list[Observer] = [LogLines(), Metrics(figures)]
         tracer = _tracer(settings, observers, stack)
         observer = Observers(observers)

@@ -1,6 +1,8 @@
 """What is true at this moment, for Prometheus: read when asked, so that it can not be stale."""
 
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -10,6 +12,8 @@ from router.fair_queue import FairQueue
 from router.routing import BudgetRouter
 
 Fails = Callable[[], bool]
+PATIENCE = 5.0
+"""Seconds that a scrape waits for the event loop; a loop that hangs must not look healthy."""
 
 
 class Gauges(Collector):
@@ -24,13 +28,23 @@ class Gauges(Collector):
         self._queue = queue
         self._admission = admission
         self._away = away
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """One family after another."""
+        """The families; whoever asks from another thread waits for the event loop, whose data they are."""
+        if threading.get_ident() == self._thread:
+            return list(self._families())
+        return asyncio.run_coroutine_threadsafe(self._read(), self._loop).result(PATIENCE)
+
+    async def _read(self) -> list[GaugeMetricFamily]:
+        return list(self._families())
+
+    def _families(self) -> Iterator[GaugeMetricFamily]:
         backlog = self._queue.under_way + self._queue.queued
         yield _gauge("token_backlog", "Predicted tokens under way and waiting", backlog)
         yield _gauge("queued_tokens", "Predicted tokens that wait for capacity", self._queue.queued)
         yield _gauge("pressure", "Backlog as a share of the capacity, mean of the last seconds", self._queue.pressure)
+        yield _gauge("tasks", "Tasks of the event loop", len(asyncio.all_tasks(self._loop)))
         yield _gauge("brownout_level", "How far quality targets have given way, 0..3", self._admission.level)
         yield self._certified()
         away = GaugeMetricFamily("budget_router_left_out", "1 = left out after failures", labels=["dependency"])

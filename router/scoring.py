@@ -15,6 +15,9 @@ from router.errors import CacheError, ClassifierError
 from router.ports import Classifier, Observer, ScoreCache
 from router.records import Degraded
 
+SCORE_SECONDS = 1.0
+"""What a classifier may take before the top rung is safer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -82,9 +85,10 @@ class Scorer:
     async def _fresh(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Score]:
         """Scores by key, remembered for next time; empty when the classifier failed."""
         try:
-            scores = dict(zip(prompts, await self.classifier.score(list(prompts.values())), strict=True))
-        except ClassifierError as error:
-            self._observer(Degraded("classifier", str(error)))
+            async with asyncio.timeout(SCORE_SECONDS):
+                scores = dict(zip(prompts, await self.classifier.score(list(prompts.values())), strict=True))
+        except (ClassifierError, TimeoutError) as error:
+            self._observer(Degraded("classifier", str(error) or f"it took longer than {SCORE_SECONDS:g} s"))
             return {}
         try:
             await self._cache.put_many(scores)

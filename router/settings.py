@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     max_messages: int = Field(1_000, ge=1, description="messages in one request")
     max_prompt_bytes: int = Field(1 << 20, ge=1, description="bytes of all messages of one request")
     capacity: float = Field(1_000_000, gt=0, description="predicted tokens under way at once; more wait")
-    queue_seconds: float = Field(1.0, ge=0, description="seconds that a request may wait for capacity")
+    queue_seconds: float = Field(1.0, ge=0, description="seconds that a request may be expected to wait for capacity")
     max_streams: int = Field(1_000, ge=1, description="calls under way at once; more are refused")
     first_token_seconds: float = Field(0.01, ge=0, description="backend's time to first token, for deadlines")
     token_seconds: float = Field(0.001, ge=0, description="backend's time per token, for deadlines")
