@@ -117,7 +117,7 @@ def serve(listen: str | None, metrics_listen: str | None) -> None:
     """Run the service until SIGTERM or Ctrl-C."""
     from router import app, observe, settings
 
-    observe.configure_logging()
+    log = observe.configure_logging()
     loaded = settings.load(listen=listen, metrics_listen=metrics_listen)
 
     def announce(ports: app.Ports) -> None:
@@ -126,7 +126,10 @@ def serve(listen: str | None, metrics_listen: str | None) -> None:
             print(f"budget-router: admin service on {admin}:{ports.admin}", file=sys.stderr)
         print(f"budget-router: listening on {host}:{ports.port}", file=sys.stderr)
 
-    asyncio.run(app.serve(loaded, announce))
+    try:
+        asyncio.run(app.serve(loaded, announce))
+    finally:
+        log.close()
 
 
 @cli.command()

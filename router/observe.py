@@ -1,12 +1,15 @@
 """What an operator sees: one JSON log line a decision, and Prometheus metrics. Prompt text never appears."""
 
+import sys
 from collections.abc import Sequence
+from typing import TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.tracebacks import ExceptionDictTransformer
 
 from router.domain import Completion, Decision
+from router.log_writer import LogWriter
 from router.ports import Observer
 from router.records import Answered, Audited, Broken, Decided, Degraded, Generated, Record, Shadowed, Shed, Swapped
 
@@ -17,9 +20,11 @@ TOLD_CODES = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNKNOWN", "INTERNAL")
 TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
-def configure_logging() -> None:
-    """Structlog as JSON lines on standard output."""
+def configure_logging() -> LogWriter:
+    """Structlog as JSON lines on standard output; close what is returned at the end."""
+    writer = LogWriter(sys.stdout)
     structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, writer)),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
@@ -28,6 +33,7 @@ def configure_logging() -> None:
         ],
         cache_logger_on_first_use=True,
     )
+    return writer
 
 
 class Observers:

@@ -33,6 +33,7 @@ from router.domain import (
 )
 from router.errors import (
     BackendError,
+    BackendRefused,
     BackendUnavailable,
     FieldError,
     NotFound,
@@ -120,7 +121,9 @@ class BudgetRouter:
                         started = started or not isinstance(event, Decision)
                         yield event
                 return
-            except BackendUnavailable as error:
+            except BackendRefused:
+                raise
+            except BackendError as error:
                 down = error
                 if started:
                     break

@@ -65,8 +65,9 @@ def lines(captured: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def log_lines(capsys: pytest.CaptureFixture[str]) -> Iterator[LogLines]:
-    """As in production, onto the captured standard output."""
-    configure_logging()
+    """As in production, onto the captured standard output; written at once, so that nothing need be waited for."""
+    configure_logging().close()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory())
     yield LogLines()
     structlog.reset_defaults()
 
