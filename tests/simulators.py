@@ -100,6 +100,7 @@ class Simulator:
         cancelled: generations whose caller went away.
         fails: how often a chat request with this last message is answered HTTP 500.
         leaves_after_a_fault: then the model is not served any more.
+        failing_every: every so many-th generation is answered HTTP 503; 0 = none.
     """
 
     kind: str
@@ -112,6 +113,7 @@ class Simulator:
     pause: float = 0.0
     fails: dict[str, int] = field(default_factory=dict)
     leaves_after_a_fault: bool = False
+    failing_every: int = 0
     url: str = ""
 
     def render(self, body: dict[str, Any]) -> list[int]:
@@ -150,6 +152,8 @@ class Simulator:
     async def generate(self, request: web.Request, asked: Asked, chunk: Any) -> web.StreamResponse:
         """Stream a generation; `chunk` words an event: (tokens, thinking, drawn, thought, finish)."""
         faults = self.faults
+        if self.failing_every and len(self.bodies) % self.failing_every == 0:
+            return web.json_response({"error": "no"}, status=503)
         if faults.status:
             return web.json_response({"error": "no"}, status=faults.status)
         said = str(self.bodies[-1][1].get("messages", [{}])[-1].get("content"))

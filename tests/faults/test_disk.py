@@ -1,0 +1,166 @@
+"""Disks, files and standard output: what is on them is kept as long as it is good; nobody waits for them."""
+
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from router import hot_swap, registry
+from router import tenants as tenants_
+from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.adapters.sqlite_outcomes import rows
+from tests.conftest import MODELS, free_port
+from tests.faults.conftest import Cell, Scene, scene
+from tests.rpc.conftest import generate
+from tests.test_app import CHEAP
+from tests.test_serve import command, environment
+
+DEGRADED = "budget_router_degraded_total"
+
+
+@asynccontextmanager
+async def process(directory: Path, read_log: bool = True) -> AsyncIterator[tuple[Scene, "subprocess.Popen[str]"]]:
+    """The service as a process of its own, whose standard output is a file, or a pipe that nobody reads."""
+    metrics = f"127.0.0.1:{free_port()}"
+    out = (directory / "log").open("w") if read_log else subprocess.PIPE
+    started = subprocess.Popen(  # noqa: ASYNC220  its start may take a moment
+        command("--listen", "127.0.0.1:0", "--metrics-listen", metrics),
+        stdout=out,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=directory,
+        env=environment(),
+    )
+    try:
+        assert started.stderr is not None
+        address = (await asyncio.to_thread(started.stderr.readline)).split()[-1]
+        async with grpc.aio.insecure_channel(address) as channel:
+            yield Scene(address, metrics, pb_grpc.BudgetRouterServiceStub(channel)), started
+    finally:
+        started.kill()
+        started.communicate()
+        if not isinstance(out, int):
+            out.close()
+
+
+async def test_full(tmp_path: Path) -> None:
+    """No file of the process may grow: neither the log of outcomes nor that of lines."""
+    async with process(tmp_path) as (running, server):
+        await running.generated()
+        largest = _largest(tmp_path)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
+        counter = f'{DEGRADED}{{dependency="outcomes"}}'
+        before = await running.scraped(counter)
+        cell = await running.under(Cell("disk", "full"), counter, requests=400)
+        cell.moved = await running.scraped(counter) - before
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        await running.recovered(cell)
+        server.terminate()
+        assert await asyncio.to_thread(server.wait, 30) == 0
+    kept = list(rows(tmp_path / "var/outcomes.sqlite"))
+    assert len(kept) >= cell.answered, "what waited was written once there was room"
+
+
+async def test_hang(tmp_path: Path) -> None:
+    """Nobody reads the log: a pipe holds 64 KB, then whoever writes to it hangs."""
+    async with process(tmp_path, read_log=False) as (running, server):
+        counter = "budget_router_decide_seconds_count"
+        cell = await running.under(Cell("disk", "hang"), counter, requests=600)
+        assert server.stdout is not None
+        os.set_blocking(server.stdout.fileno(), False)
+        await running.recovered(cell)
+
+
+async def test_garbage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry names nonsense: the bundle that serves goes on."""
+    monkeypatch.setattr(hot_swap, "FOLLOW_SECONDS", 0.02)
+    models = tmp_path / "models"
+    registry.promote(models, MODELS / "pocket-router")
+    async with scene(tmp_path, artifact=models) as running:
+        counter = f'{DEGRADED}{{dependency="artifact"}}'
+        before = await running.scraped(counter)
+        good = (models / "current.json").read_text()
+        (models / "current.json").write_text("nonsense")
+        await asyncio.sleep(0.3)
+        cell = await running.under(Cell("disk", "garbage"), counter)
+        cell.moved = await running.scraped(counter) - before
+        (models / "current.json").write_text(good)
+        await running.recovered(cell)
+
+
+async def test_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundle's directory is gone."""
+    monkeypatch.setattr(hot_swap, "FOLLOW_SECONDS", 0.02)
+    models = tmp_path / "models"
+    registry.promote(models, MODELS / "pocket-router")
+    async with scene(tmp_path, artifact=models) as running:
+        counter = f'{DEGRADED}{{dependency="artifact"}}'
+        before = await running.scraped(counter)
+        models.rename(tmp_path / "away")
+        await asyncio.sleep(0.3)
+        cell = await running.under(Cell("disk", "down"), counter)
+        cell.moved = await running.scraped(counter) - before
+        (tmp_path / "away").rename(models)
+        await running.recovered(cell)
+
+
+async def test_flapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tenants' file is good, then nonsense, then good again."""
+    monkeypatch.setattr(tenants_, "FOLLOW_SECONDS", 0.02)
+    path = tmp_path / "tenants.toml"
+    path.write_text("[default]\n")
+
+    async def flap() -> None:
+        for number in range(1_000):
+            path.write_text("nonsense" if number % 2 else f"[default]\nweight = {number + 1}\n")
+            await asyncio.sleep(0.05)
+
+    async with scene(tmp_path, tenants=path) as running:
+        flapping = asyncio.create_task(flap())
+        await asyncio.sleep(0.3)
+        counter = f'{DEGRADED}{{dependency="tenants"}}'
+        cell = await running.under(Cell("disk", "flapping"), counter, requests=200)
+        cell.moved = await running.scraped(counter)
+        flapping.cancel()
+        path.write_text("[default]\n")
+        await running.recovered(cell)
+
+
+async def test_unwritable(tmp_path: Path) -> None:
+    """The audit's file can not be written: the verdicts stay in memory."""
+    audit = tmp_path / "audit.json"
+    async with scene(tmp_path, audit=1.0, audit_file=audit) as running:
+        audit.unlink(missing_ok=True)
+        audit.mkdir()
+        counter = f'{DEGRADED}{{dependency="audit"}}'
+        before = await running.scraped(counter)
+        cell = await running.under(Cell("disk", "unwritable"), counter)
+        async with asyncio.timeout(20):
+            while not (moved := await running.scraped(counter) - before):
+                _ = [event async for event in running.routing.Generate(generate(CHEAP))]
+        cell.moved = moved
+        audit.rmdir()
+        await running.recovered(cell)
+
+
+def _largest(directory: Path) -> int:
+    return max(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+
+def test_the_table_can_be_read_back(tmp_path: Path) -> None:
+    """One JSON line a cell."""
+    code = "from tests.faults.conftest import Cell; Cell('a', 'b', moved=1).verdict()"
+    table = tmp_path / "table"
+    root = str(Path(__file__).parents[2])
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=root, env=environment() | {"FAULTS_TABLE": str(table)}, timeout=60
+    )
+    assert json.loads(table.read_text())["dependency"] == "a"
