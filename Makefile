@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check proto bench quality forwarding loop drift cache conformance-vllm conformance-llamacpp pocket lock clean
+.PHONY: help setup run test check audit proto bench quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -26,7 +26,7 @@ run: $(VENV)/.run ## watch prompts go through the real service (ONCE=1 ends afte
 test: $(VENV)/.dev ## run the tests with coverage (ARGS="tests/test_policy.py -x -n 0" for pytest)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
 
-check: $(VENV)/.dev ## lint, types, import contracts, API compatibility with BASE=main, generated code, compose file
+check: $(VENV)/.dev audit ## lint, types, import contracts, API compatibility with BASE=main, deploy files, dependencies
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -38,6 +38,18 @@ check: $(VENV)/.dev ## lint, types, import contracts, API compatibility with BAS
 	diff -r --exclude=__init__.py --exclude=__pycache__ "$$fresh/router/_gen" router/_gen \
 	|| { echo "router/_gen is stale: run 'make proto'" >&2; exit 1; }
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@if command -v promtool >/dev/null; then cd deploy/prometheus && \
+	promtool check config prometheus.yml && promtool test rules alerts_test.yml; \
+	else echo "promtool is not installed: the alert rules were not checked by it"; fi
+
+audit: $(VENV)/.dev ## known vulnerabilities of what is served, and its bill of materials in build/sbom.json
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py requirements requirements/serve.txt --pyproject pyproject.toml --output-reproducible \
+	--of JSON -o build/sbom.json 2>/dev/null
+	@$(BIN)/pip-audit --requirement requirements/serve.txt --no-deps --disable-pip --progress-spinner off \
+	--format json --output build/audit.json 2>/dev/null \
+	|| { $(BIN)/pip-audit --requirement requirements/serve.txt --no-deps --disable-pip --progress-spinner off; exit 1; }
+	@$(BIN)/python -m benchmarks.audited build/sbom.json build/audit.json
 
 proto: $(VENV)/.dev ## regenerate router/_gen from proto/
 	$(call protoc,.)
@@ -63,6 +75,18 @@ drift: $(VENV)/.dev ## how soon the audit finds a certificate that does not hold
 cache: $(VENV)/.dev ## hit ratio of a Zipf replay; requests while Redis is slow, full, hung, killed, restarted
 	$(BIN)/python -m benchmarks.cache
 
+reliability: $(VENV)/.dev ## overload, SIGTERM, SIGKILL, half an hour of soak (ARGS="overload --size 20" for one of them)
+	$(BIN)/python -m benchmarks.reliability $(ARGS)
+
+faults: $(VENV)/.dev ## the matrix of dependencies and faults, as a table
+	rm -f build/faults.jsonl; mkdir -p build
+	FAULTS_TABLE=$(CURDIR)/build/faults.jsonl $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults
+	$(BIN)/python -m benchmarks.fault_table build/faults.jsonl
+
+fuzz: $(VENV)/.fuzz ## RUNS=1000000 mutated requests, and as many streams of engines
+	$(BIN)/python -m benchmarks.fuzz requests -runs=$(or $(RUNS),1000000) -max_len=4096 tests/fuzz/corpus/requests
+	$(BIN)/python -m benchmarks.fuzz streams -runs=$(or $(RUNS),1000000) -max_len=4096 tests/fuzz/corpus/streams
+
 loop: $(VENV)/.dev ## serve, report outcomes, retrain, promote under load, spend less: the whole loop, with figures
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.loop
 
@@ -75,6 +99,8 @@ lock: $(VENV)/.bootstrap ## renew the locked requirements after a change in pypr
 	$(call compile,dev,pyproject.toml --extra cpu --extra demo --extra train --extra ray --extra otel --extra dev)
 	$(call compile,run,pyproject.toml --extra cpu --extra demo --constraint requirements/dev.txt)
 	$(call compile,serve,pyproject.toml --extra cpu --constraint requirements/dev.txt)
+	$(call compile,fuzz,pyproject.toml --extra fuzz --constraint requirements/dev.txt)
+	$(call compile,serve-gpu,pyproject.toml --extra gpu --constraint requirements/dev.txt)
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
@@ -114,6 +140,11 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.bootstrap
 	@echo "Installing what training and testing need"
 	@$(install) $<
 	@$(install_project)
+	@touch $@
+
+$(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
+	@echo "Installing atheris"
+	@$(install) $<
 	@touch $@
 
 $(VENV)/.pocket: requirements/pocket.txt $(VENV)/.dev

@@ -197,6 +197,15 @@ def report(decision_id: str, correct: float, by: str, client: Client, as_json: b
     click.echo(json.dumps({"decision_id": decision_id, "reported": True}) if as_json else "reported")
 
 
+@cli.command()
+@_calls_service(5)
+def health(client: Client) -> None:
+    """Is the service SERVING? Exit code 1 if not; for container health checks."""
+    serving = client.serving(timeout=3)
+    click.echo("SERVING" if serving else "NOT_SERVING")
+    sys.exit(0 if serving else 1)
+
+
 @cli.command("new-key")
 @click.argument("tenant", default="default")
 @click.option("--days", type=click.IntRange(1), default=365, show_default=True, help="How long it opens anything.")

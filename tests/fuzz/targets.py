@@ -1,0 +1,92 @@
+"""What is fuzzed: bytes as a request to every method, and bytes as what an engine streams. Neither may crash anything.
+
+Used by `benchmarks.fuzz`, which looks for new inputs, and by the test that replays those that were kept.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from router._gen import budget_router_pb2 as pb
+from router.adapters.backends.chat import Heard, merged
+from router.adapters.backends.dialects import DIALECTS
+from router.adapters.backends.engine import _parsed, translated
+from router.domain import GenerationRequest, Prompt, ReasoningBudget
+from router.errors import BackendError, RouterError
+from router.explain import Explainer
+from router.rpc.boundary import _parsed as parsed
+from router.rpc.identity import Call
+from router.rpc.parsing import tolerant
+from router.rpc.servicer import BudgetRouterServicer
+from router.rpc.status import to_status
+from tests.fakes import ListLog, router_of
+from tests.rpc.conftest import LIMITS
+
+METHODS = tuple(pb.DESCRIPTOR.services_by_name["BudgetRouterService"].methods)
+BUG = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+FORGET = 1_000
+"""Requests after which the fakes are made anew, which keep everything."""
+
+_loop = asyncio.new_event_loop()
+_state: dict[str, Any] = {"left": 0}
+
+
+def request(data: bytes) -> str:
+    """A request whose method its first byte picks; the status that it is answered with."""
+    method = METHODS[data[0] % len(METHODS)] if data else METHODS[0]
+    message_class: Any = getattr(pb, method.input_type.name)
+    message = tolerant(message_class.FromString, method.input_type.full_name)(data[1:])
+    try:
+        _loop.run_until_complete(_answered(getattr(_servicer(), method.name), message, method.server_streaming))
+    except RouterError as error:
+        status = to_status(error)
+        assert status.code not in BUG, (method.name, data, error)
+        return str(status.code.name)
+    return "OK"
+
+
+def stream(data: bytes) -> str:
+    """Server-sent events in the words of the engine that the first byte picks; how they are taken."""
+    kinds = sorted(DIALECTS)
+    dialect = DIALECTS[kinds[data[0] % len(kinds)] if data else kinds[0]]
+    heard = Heard(dialect)
+    try:
+        events, ending = _parsed(data[1:].split(b"\n"))
+        taken = []
+        with translated():
+            for event in events:
+                taken += heard.take(event)
+                heard.over(64)
+                if dialect.completing is not None:
+                    dialect.completing.piece(event)
+            list(merged(taken))
+            heard.completion(GenerationRequest(Prompt.of("x"), ReasoningBudget("64", 64)))
+        if isinstance(ending, BackendError):
+            raise ending
+    except BackendError as error:
+        return str(error)
+    return "OK"
+
+
+TARGETS: dict[str, Callable[[bytes], str]] = {"requests": request, "streams": stream}
+
+
+def _servicer() -> BudgetRouterServicer:
+    if not _state["left"]:
+        log = ListLog()
+        router = router_of(log=log)
+        _state.update(left=FORGET, servicer=BudgetRouterServicer(router, Explainer(router, log), LIMITS))
+    _state["left"] -= 1
+    servicer: BudgetRouterServicer = _state["servicer"]
+    return servicer
+
+
+async def _answered(method: Any, message: Any, streams: bool) -> None:
+    answered = method(parsed(message), Call())
+    if streams:
+        async for reply in answered:
+            reply.SerializeToString()
+    else:
+        (await answered).SerializeToString()
