@@ -3,12 +3,9 @@
 import asyncio
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from functools import wraps
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -16,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from router.errors import RemoteError, RouterError
-from router.rpc.client import Access, Client, Told, Wishes
+from router.options import calls_service, routing_options
+from router.rpc.client import Client, Told, Wishes
 
 BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE")
 PLUGINS = "budget_router.commands"
@@ -25,60 +23,9 @@ PLUGINS = "budget_router.commands"
 BAR = 30
 """Characters of a full bar."""
 
-TOKENS = click.IntRange(-(2**31), 2**31 - 1)
-"""What the API's integers hold; the service says which of them make sense."""
-
 console = Console(highlight=False)
 
 _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def _calls_service(timeout: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The command gets a `client` of the service that its options name."""
-
-    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(command)
-        def connected(
-            server: str, key_file: Path | None, ca: Path | None, cert: Path | None, cert_key: Path | None, **rest: Any
-        ) -> None:
-            key = "" if key_file is None else key_file.read_text().strip()
-            ca_pem, cert_pem, key_pem = (None if path is None else path.read_bytes() for path in (ca, cert, cert_key))
-            command(client=Client(server, timeout, Access(key, ca_pem, cert_pem, key_pem)), **rest)
-
-        for option in reversed(
-            (
-                click.option(
-                    "--server",
-                    default="127.0.0.1:50051",
-                    show_default=True,
-                    metavar="HOST:PORT",
-                    help="The running service.",
-                ),
-                click.option("--key-file", type=FILE, help="File with the tenant's key."),
-                click.option("--ca", type=FILE, help="PEM file of the authority that signed the server's certificate."),
-                click.option("--cert", type=FILE, help="PEM file of a client certificate."),
-                click.option("--cert-key", type=FILE, help="PEM file of its key."),
-            )
-        ):
-            connected = option(connected)
-        return connected
-
-    return decorated
-
-
-def _routing_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--max-loss", type=float, help="Accept this much P(correct) below the top rung (0..1)."),
-        click.option("--min-quality", type=float, help="Ask for at least this P(correct) (0..1)."),
-        click.option("--floor", type=TOKENS, help="Think at least this many tokens."),
-        click.option("--ceiling", type=TOKENS, help="Think at most this many tokens."),
-        click.option("--rung", help="Use this rung whatever is predicted."),
-        click.option("--fail-fast", is_flag=True, help="Where nothing meets the target, think little, not much."),
-    ):
-        command = option(command)
-    return command
 
 
 class _Commands(click.Group):
@@ -134,8 +81,8 @@ def serve(listen: str | None, metrics_listen: str | None) -> None:
 
 @cli.command()
 @click.argument("text")
-@_calls_service(60)
-@_routing_options
+@calls_service(60)
+@routing_options
 @_json
 def decide(text: str, client: Client, as_json: bool, **wishes: Any) -> None:
     """Choose a budget for TEXT ("-" = standard input) and draw the quality curve."""
@@ -149,8 +96,8 @@ def decide(text: str, client: Client, as_json: bool, **wishes: Any) -> None:
 
 @cli.command()
 @click.argument("text")
-@_calls_service(600)
-@_routing_options
+@calls_service(600)
+@routing_options
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="0 = greedy.")
 @_json
 def generate(text: str, client: Client, temperature: float, as_json: bool, **wishes: Any) -> None:
@@ -169,8 +116,8 @@ def generate(text: str, client: Client, temperature: float, as_json: bool, **wis
 @cli.command()
 @click.argument("text", required=False)
 @click.option("--id", "decision_id", help="A decision made earlier, in place of TEXT.")
-@_calls_service(60)
-@_routing_options
+@calls_service(60)
+@routing_options
 @_json
 def explain(text: str | None, decision_id: str | None, client: Client, as_json: bool, **wishes: Any) -> None:
     """Say why a budget is chosen for TEXT ("-" = standard input), or was chosen by the decision --id."""
@@ -189,7 +136,7 @@ def explain(text: str | None, decision_id: str | None, client: Client, as_json: 
 @click.argument("decision_id")
 @click.option("--correct", type=float, required=True, help="How right the answer was, 0..1.")
 @click.option("--by", type=click.Choice(["verifier", "judge", "user", "agreement"]), default="user", show_default=True)
-@_calls_service(60)
+@calls_service(60)
 @_json
 def report(decision_id: str, correct: float, by: str, client: Client, as_json: bool) -> None:
     """Say how right the answer to an earlier decision was."""
@@ -198,7 +145,7 @@ def report(decision_id: str, correct: float, by: str, client: Client, as_json: b
 
 
 @cli.command()
-@_calls_service(5)
+@calls_service(5)
 def health(client: Client) -> None:
     """Is the service SERVING? Exit code 1 if not; for container health checks."""
     serving = client.serving(timeout=3)
