@@ -8,7 +8,7 @@ from math import inf
 from router.domain import Quota
 
 MINUTE = 60.0
-STREAM_SECONDS = 0.5
+STREAM_SECONDS = 0.1
 """When to try again where too many streams are under way; nobody knows when one ends."""
 
 

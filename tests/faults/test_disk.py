@@ -6,7 +6,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -79,36 +79,36 @@ async def test_hang(tmp_path: Path) -> None:
         await running.recovered(cell)
 
 
-async def test_garbage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry names nonsense: the bundle that serves goes on."""
+def nonsense(models: Path) -> Callable[[], object]:
+    """The registry names nonsense."""
+    current = models / "current.json"
+    good = current.read_text()
+    current.write_text("nonsense")
+    return lambda: current.write_text(good)
+
+
+def gone(models: Path) -> Callable[[], object]:
+    """The registry is not there any more."""
+    away = models.rename(models.with_name("away"))
+    return lambda: away.rename(models)
+
+
+@pytest.mark.parametrize(("name", "spoil"), [("garbage", nonsense), ("down", gone)])
+async def test_the_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[[Path], Callable[[], object]]
+) -> None:
+    """The bundle that serves goes on."""
     monkeypatch.setattr(hot_swap, "FOLLOW_SECONDS", 0.02)
     models = tmp_path / "models"
     registry.promote(models, MODELS / "pocket-router")
     async with scene(tmp_path, artifact=models) as running:
         counter = f'{DEGRADED}{{dependency="artifact"}}'
         before = await running.scraped(counter)
-        good = (models / "current.json").read_text()
-        (models / "current.json").write_text("nonsense")
+        mend = spoil(models)
         await asyncio.sleep(0.3)
-        cell = await running.under(Cell("disk", "garbage"), counter)
+        cell = await running.under(Cell("disk", name), counter)
         cell.moved = await running.scraped(counter) - before
-        (models / "current.json").write_text(good)
-        await running.recovered(cell)
-
-
-async def test_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundle's directory is gone."""
-    monkeypatch.setattr(hot_swap, "FOLLOW_SECONDS", 0.02)
-    models = tmp_path / "models"
-    registry.promote(models, MODELS / "pocket-router")
-    async with scene(tmp_path, artifact=models) as running:
-        counter = f'{DEGRADED}{{dependency="artifact"}}'
-        before = await running.scraped(counter)
-        models.rename(tmp_path / "away")
-        await asyncio.sleep(0.3)
-        cell = await running.under(Cell("disk", "down"), counter)
-        cell.moved = await running.scraped(counter) - before
-        (tmp_path / "away").rename(models)
+        mend()
         await running.recovered(cell)
 
 
