@@ -15,8 +15,8 @@ from router.errors import CacheError, ClassifierError
 from router.ports import Classifier, Observer, ScoreCache
 from router.records import Degraded
 
-SCORE_SECONDS = 1.0
-"""What a classifier may take before the top rung is safer."""
+SCORE_SECONDS, PROMPTS = 1.0, 100
+"""What a classifier may take before the top rung is safer, and once more for every so many prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,12 @@ class Scorer:
 
     async def _fresh(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Score]:
         """Scores by key, remembered for next time; empty when the classifier failed."""
+        patience = SCORE_SECONDS * (1 + len(prompts) / PROMPTS)
         try:
-            async with asyncio.timeout(SCORE_SECONDS):
+            async with asyncio.timeout(patience):
                 scores = dict(zip(prompts, await self.classifier.score(list(prompts.values())), strict=True))
         except (ClassifierError, TimeoutError) as error:
-            self._observer(Degraded("classifier", str(error) or f"it took longer than {SCORE_SECONDS:g} s"))
+            self._observer(Degraded("classifier", str(error) or f"it took longer than {patience:g} s"))
             return {}
         try:
             await self._cache.put_many(scores)

@@ -1,6 +1,7 @@
 """The difficulty classifier in ONNX Runtime."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from math import isnan
 
 import numpy as np
@@ -10,10 +11,13 @@ from numpy.typing import NDArray
 from router.artifact import MODEL, QUANTILES, TOKENIZER, Bundle
 from router.domain import Prompt, Score, TokenForecast
 from router.errors import ArtifactError, ClassifierError
-from router.features import Featurizer
+from router.features import MAX_CHARACTERS, Featurizer
 
 PARITY_TOLERANCE = 1e-4
 """Largest difference in P(correct) between training's figures and this machine's."""
+
+PART_PROMPTS, PART_CHARACTERS = 128, 32_768
+"""What is scored in one go: milliseconds of the event loop."""
 
 
 def single_threaded() -> onnxruntime.SessionOptions:
@@ -44,7 +48,15 @@ class OnnxClassifier:
         self._verify(bundle)
 
     async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
-        """One score per prompt, in order. Raises ClassifierError."""
+        """One score per prompt, in order; parts of a large batch take turns with others. Raises ClassifierError."""
+        scores: list[Score] = []
+        for part in _parts(prompts):
+            scores += self._scored(part)
+            if len(scores) < len(prompts):
+                await asyncio.sleep(0)
+        return scores
+
+    def _scored(self, prompts: Sequence[Prompt]) -> list[Score]:
         quality, means, quantiles = self._run(prompts)
         return [
             Score(
@@ -80,3 +92,15 @@ class OnnxClassifier:
             )
         if not np.allclose(quality, bundle.parity.quality, rtol=0, atol=PARITY_TOLERANCE):
             raise ArtifactError(f"{MODEL}: it does not reproduce the parity sample")
+
+
+def _parts(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
+    """Runs of prompts, none of them too much for one go."""
+    start, characters = 0, 0
+    for end, prompt in enumerate(prompts):
+        length = min(len(prompt.text), MAX_CHARACTERS)
+        if end > start and (characters + length > PART_CHARACTERS or end - start >= PART_PROMPTS):
+            yield prompts[start:end]
+            start, characters = end, 0
+        characters += length
+    yield prompts[start:]

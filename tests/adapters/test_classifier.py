@@ -1,5 +1,6 @@
 """A graph that is not what its bundle says is refused before it scores anything."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -146,3 +147,23 @@ async def test_a_number_that_is_not_finite_is_an_error_not_a_score(bundle: Bundl
     assert await classifier.score([Prompt.of("12")])
     with pytest.raises(ClassifierError, match="finite"):
         await classifier.score([Prompt.of("12"), Prompt.of("no digits")])
+
+
+async def test_a_large_batch_takes_turns_with_others(bundle: Bundle) -> None:
+    classifier = OnnxClassifier(bundle)
+    prompts = [Prompt.of(f"{i} " + "word " * 3_000) for i in range(20)] + [Prompt.of(f"{i}") for i in range(300)]
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    scores = await classifier.score(prompts)
+    task.cancel()
+    assert turns > 10
+    [alone] = await classifier.score(prompts[-1:])
+    assert len(scores) == 320 and scores[-1].quality == pytest.approx(alone.quality, abs=1e-6)
+    assert await classifier.score([]) == []
