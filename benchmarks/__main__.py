@@ -16,6 +16,7 @@ import numpy as np
 
 from router.artifact import load
 from router.rpc.client import Client
+from tests.conftest import free_port
 from training import dataset
 from training.cli import judged
 from training.describe import describe
@@ -38,8 +39,8 @@ def main() -> None:
         figures["serving_seconds"] = round(seconds, 2)
         figures["rss_megabytes"] = rss(process)
         figures["decide_milliseconds"] = latencies(server, outcomes.prompts)
-    with service(BUDGET_ROUTER_BACKEND="vllm", BUDGET_ROUTER_BACKEND_URL="http://127.0.0.1:9",
-                 BUDGET_ROUTER_BACKEND_MODEL="none", wait=False) as (process, _, _):  # fmt: skip
+    with engine() as url, service(BUDGET_ROUTER_BACKEND="vllm", BUDGET_ROUTER_BACKEND_URL=url,
+                                  BUDGET_ROUTER_BACKEND_MODEL="tiny") as (process, _, _):  # fmt: skip
         figures["rss_megabytes_without_pocket"] = rss(process)
     print(f"start to SERVING {figures['serving_seconds']} s; memory {figures['rss_megabytes']} MB, "
           f"{figures['rss_megabytes_without_pocket']} MB without the embedded model")  # fmt: skip
@@ -52,7 +53,19 @@ def main() -> None:
 
 
 @contextmanager
-def service(wait: bool = True, **environment: str) -> Iterator[tuple["subprocess.Popen[str]", str, float]]:
+def engine() -> Iterator[str]:
+    """A simulated vLLM as its own process: its URL."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.reliability", "engine", str(port)])
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def service(**environment: str) -> Iterator[tuple["subprocess.Popen[str]", str, float]]:
     """The service as its own process: (process, address, seconds from start to SERVING)."""
     command = [sys.executable, "-m", "router", "serve", "--listen", "127.0.0.1:0"]
     own = {"BUDGET_ROUTER_OUTCOMES": f"var/bench-{os.getpid()}.sqlite"}
@@ -63,8 +76,7 @@ def service(wait: bool = True, **environment: str) -> Iterator[tuple["subprocess
     try:
         assert process.stderr is not None
         server = process.stderr.readline().split()[-1]
-        if wait:
-            assert Client(server).serving()
+        assert Client(server).serving()
         yield process, server, time.perf_counter() - started
     finally:
         process.terminate()

@@ -36,7 +36,7 @@ from router.rpc.identity import OperatorGuard, TenantGuard
 from router.rpc.requests import Limits
 from router.rpc.server import Health, RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
-from router.rpc.tls import TlsFiles, server_credentials
+from router.rpc.tls import Credentials, TlsFiles, server_credentials
 from router.settings import Served, Settings
 from router.tenants import Tenants
 from router.tracing import Tracer
@@ -140,15 +140,19 @@ async def _listen(
     stack: AsyncExitStack,
 ) -> Ports:
     """Accept calls, until the stack is left and those under way have ended."""
-    tls = None
-    if settings.tls_certificate is not None and settings.tls_key is not None:
+
+    def tls() -> Credentials | None:
+        """For one server: gRPC hands the first certificate of credentials to one alone."""
+        if settings.tls_certificate is None or settings.tls_key is None:
+            return None
         files = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-        tls = server_credentials(files, lambda error: observer(Degraded("tls", error)))
+        return server_credentials(files, lambda error: observer(Degraded("tls", error)))
+
     boundary = Boundary(TenantGuard(tenants), settings.max_streams, observer, tracer)
-    servers = [RouterServer(routing, boundary, settings.listen, tls, health)]
+    servers = [RouterServer(routing, boundary, settings.listen, tls(), health)]
     if token := settings.admin_token.get_secret_value():
         boundary = Boundary(OperatorGuard(token), OPERATORS, observer, tracer)
-        servers.append(RouterServer(admin, boundary, settings.admin_listen, tls, health))
+        servers.append(RouterServer(admin, boundary, settings.admin_listen, tls(), health))
     for server in servers:
         await server.start()
         stack.push_async_callback(server.drain, settings.drain_seconds)

@@ -2,17 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
+import trustme
 from aiohttp import web
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from router import app, registry, settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.settings import Settings
+from router.tenants import digest
 from tests.conftest import MODELS, another_bundle
 from tests.rpc.conftest import TOKEN, bearer, decide, generate, refusal
 from tests.simulators import MODEL, simulated
@@ -22,10 +27,11 @@ CHEAP = "Spell this word backward (example: sun -> nus): prunt"
 
 
 @asynccontextmanager
-async def serving(loaded: Settings) -> AsyncIterator[tuple[Any, Any]]:
+async def serving(loaded: Settings, admin: bool = True) -> AsyncIterator[tuple[Any, Any]]:
     """Stubs of the two services."""
     async with app.running(loaded) as ports:
-        addresses = [f"127.0.0.1:{port}" for port in (ports.port, ports.admin)]
+        assert (ports.admin is not None) == admin
+        addresses = [f"127.0.0.1:{port}" for port in (ports.port, ports.admin or ports.port)]
         async with grpc.aio.insecure_channel(addresses[0]) as first, grpc.aio.insecure_channel(addresses[1]) as second:
             yield pb_grpc.BudgetRouterServiceStub(first), pb_grpc.BudgetRouterAdminServiceStub(second)
 
@@ -128,3 +134,59 @@ async def test_an_audit_that_alarms_sends_everyone_to_the_top_rung_also_after_a_
             status = await admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
             assert "more loss" in status.suspended
     await verifier.cleanup()
+
+
+async def test_with_tls_and_keys_everything_is_encrypted_and_asked_for_them(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    made = authority.issue_cert("localhost")
+    made.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    made.private_key_pem.write_to_path(tmp_path / "server.key")
+    tenants = tmp_path / "tenants.toml"
+    tenants.write_text(f'[one]\nkeys = [{{ sha256 = "{digest("a key")}" }}]\n')
+    loaded = settings.load(
+        listen="0.0.0.0:0",
+        admin_listen="127.0.0.1:0",
+        admin_token=TOKEN,
+        outcomes=tmp_path / "outcomes.sqlite",
+        tenants=tenants,
+        tls_certificate=tmp_path / "server.pem",
+        tls_key=tmp_path / "server.key",
+    )
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    async with app.running(loaded) as ports:
+        async with grpc.aio.secure_channel(f"localhost:{ports.port}", credentials) as channel:
+            routing: Any = pb_grpc.BudgetRouterServiceStub(channel)
+            assert (await refusal(routing.Decide(decide()))).code is grpc.StatusCode.UNAUTHENTICATED
+            assert (await routing.Decide(decide(), **bearer("a key"))).decision.rung
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            for name in ("", "budget_router.v1.BudgetRouterService", "backend/pocket", "outcomes"):
+                told = await health.Check(health_pb2.HealthCheckRequest(service=name))
+                assert told.status == health_pb2.HealthCheckResponse.SERVING
+        async with grpc.aio.secure_channel(f"localhost:{ports.admin}", credentials) as channel:
+            admin: Any = pb_grpc.BudgetRouterAdminServiceStub(channel)
+            assert (await admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))).model == "pocket"
+            seen = await refusal(admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer("a key")))
+            assert seen.code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_traces_go_to_a_collector(tmp_path: Path) -> None:
+    spans: list[str] = []
+
+    class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+        def Export(self, request: Any, context: Any) -> Any:
+            scopes = [scope for resource in request.resource_spans for scope in resource.scope_spans]
+            spans.extend(span.name for scope in scopes for span in scope.spans)
+            return trace_service_pb2.ExportTraceServiceResponse()
+
+    collector = grpc.server(ThreadPoolExecutor(1))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Collector(), collector)  # type: ignore[no-untyped-call]
+    port = collector.add_insecure_port("127.0.0.1:0")
+    collector.start()
+    loaded = settings.load(
+        listen="127.0.0.1:0", outcomes=tmp_path / "outcomes.sqlite", otlp_url=f"http://127.0.0.1:{port}"
+    )
+    async with serving(loaded, admin=False) as (routing, _):
+        await routing.Decide(decide())
+        assert [event async for event in routing.Generate(generate(CHEAP))]
+    collector.stop(1)
+    assert sorted(spans) == ["Decide", "Generate"]

@@ -4,10 +4,13 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 
 from router.errors import SettingsError
+
+Credentials: TypeAlias = grpc.ServerCredentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,8 @@ class TlsFiles:
         return self.certificate.read_bytes(), self.key.read_bytes(), ca
 
 
-def server_credentials(files: TlsFiles, failed: Callable[[str], None]) -> grpc.ServerCredentials:
-    """Credentials that follow the files; `failed` is told why new ones can not be used, and the old ones stay.
+def server_credentials(files: TlsFiles, failed: Callable[[str], None]) -> Credentials:
+    """Credentials of one server that follow the files; `failed` is told why new ones are not used, and the old ones stay.
 
     Raises:
         SettingsError: they can not be used now.
