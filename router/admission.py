@@ -29,7 +29,7 @@ REMEMBERED_SECONDS = 1.0
 
 @dataclass
 class Admitted:
-    """A request that was let in; `used` is corrected when it is known how many tokens it really took."""
+    """A request that was let in; whoever runs it says how many tokens were `used`."""
 
     used: float
 
@@ -95,7 +95,6 @@ class Admission:
                 self._within(name, tenant.quota, tokens, admitted),
                 self._queue.turn(name, tenant.weight, tokens, patience),
             ):
-                admitted.used = tokens
                 yield admitted
 
     @asynccontextmanager

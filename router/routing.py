@@ -206,10 +206,12 @@ class BudgetRouter:
         [decision] = await self._decide([(profile, request)], lambda index: "")
         thinking, latency = _expected_tokens(decision, decision.choice.index), profile.policy.latency
         patience = _patience(request, latency.seconds(thinking) + time.perf_counter() - began)
-        async with self._admission.admitted(request, thinking + latency.answer_tokens, patience) as admitted:
+        tokens = thinking + latency.answer_tokens
+        async with self._admission.admitted(request, tokens, patience) as admitted:
             yield decision
             async with aclosing(self._answered(profile, request, decision, sampling, tools, began)) as events:
                 async for event in events:
+                    admitted.used = tokens  # as long as nobody has counted
                     if isinstance(event, Completion) and event.thinking_tokens is not None:
                         admitted.used = event.thinking_tokens + (event.answer_tokens or 0)
                     yield event

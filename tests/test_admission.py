@@ -35,8 +35,7 @@ class Gate:
     async def run(self, tokens: float, used: float | None = None, tenant: str = "a") -> None:
         """A request from beginning to end."""
         async with self.admission.admitted(asked(tenant), tokens) as admitted:
-            if used is not None:
-                admitted.used = used
+            admitted.used = tokens if used is None else used
 
     @property
     def shed(self) -> list[Shed]:
@@ -70,11 +69,11 @@ async def test_predictions_are_put_right_by_what_was_used() -> None:
     assert caught.value.retry_after == pytest.approx(66.0)
 
 
-async def test_a_backend_that_is_down_uses_up_what_was_predicted_and_ends_the_stream() -> None:
-    gate = Gate(a=Tenant(streams=1))
+async def test_what_fails_before_anything_was_used_takes_nothing() -> None:
+    gate = Gate(a=Tenant(streams=1, tokens_per_minute=100))
     for _ in range(3):
         with pytest.raises(BackendUnavailable):
-            async with gate.admission.admitted(asked(), 10):
+            async with gate.admission.admitted(asked(), 100):
                 raise BackendUnavailable("down")
     assert not gate.shed
 

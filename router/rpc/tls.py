@@ -29,7 +29,7 @@ class TlsFiles:
 
 
 def server_credentials(files: TlsFiles, failed: Callable[[str], None]) -> Credentials:
-    """Credentials of one server that follow the files; `failed` is told why new ones are not used, and the old ones stay.
+    """Credentials of one server that follow the files; `failed` is told why new ones are not used.
 
     Raises:
         SettingsError: they can not be used now.
