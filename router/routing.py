@@ -3,7 +3,7 @@
 Failure policy, all of it:
 - cache down: a miss, observed;
 - classifier down: the top rung allowed, marked as fallback, observed, never cached;
-- outcome log down: the log's own business, it buffers, counts and drops; requests go on;
+- outcome log down: the log's own business, it keeps what waits, within bounds, and counts what is lost; requests go on;
 - backend down: a few tries before the first token, then the next profile, which decides anew by its own bundle, then a
   typed error; after the first token never again;
 - quotas down: each replica holds tenants within them by itself;

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class BudgetRouterServiceStub:
-    """Routing for upstream services.
+    """Routing for upstream services. Where tenants have keys: metadata `authorization: Bearer <key>`.
     """
 
     def __init__(self, channel):
@@ -63,7 +63,7 @@ class BudgetRouterServiceStub:
 
 
 class BudgetRouterServiceServicer:
-    """Routing for upstream services.
+    """Routing for upstream services. Where tenants have keys: metadata `authorization: Bearer <key>`.
     """
 
     def Decide(self, request, context):
@@ -140,7 +140,7 @@ def add_BudgetRouterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BudgetRouterService:
-    """Routing for upstream services.
+    """Routing for upstream services. Where tenants have keys: metadata `authorization: Bearer <key>`.
     """
 
     @staticmethod
@@ -280,7 +280,7 @@ class BudgetRouterService:
 
 
 class BudgetRouterAdminServiceStub:
-    """For operators. Needs the metadata entry `authorization: Bearer <admin token>`.
+    """For operators, on a port of its own. Needs the metadata entry `authorization: Bearer <admin token>`.
     """
 
     def __init__(self, channel):
@@ -312,7 +312,7 @@ class BudgetRouterAdminServiceStub:
 
 
 class BudgetRouterAdminServiceServicer:
-    """For operators. Needs the metadata entry `authorization: Bearer <admin token>`.
+    """For operators, on a port of its own. Needs the metadata entry `authorization: Bearer <admin token>`.
     """
 
     def GetModelStatus(self, request, context):
@@ -375,7 +375,7 @@ def add_BudgetRouterAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BudgetRouterAdminService:
-    """For operators. Needs the metadata entry `authorization: Bearer <admin token>`.
+    """For operators, on a port of its own. Needs the metadata entry `authorization: Bearer <admin token>`.
     """
 
     @staticmethod
