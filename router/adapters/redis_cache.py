@@ -6,7 +6,7 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, nan
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 from zlib import crc32
 
@@ -16,8 +16,6 @@ from router.adapters.bounded import Bounded
 from router.adapters.redis_client import AnyRedis
 from router.domain import Score, TokenForecast
 from router.errors import CacheError
-
-T = TypeVar("T")
 
 PREFIX, EPOCH = b"budget_router:score:", "budget_router:epoch"
 JITTER = 0.1

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
+from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.errors import SettingsError
 from router.rpc.admin import AdminServicer
@@ -39,7 +40,7 @@ class Service:
     def routing(cls, servicer: BudgetRouterServicer) -> "Service":
         """The one that upstream services call."""
         return cls(
-            "budget_router.v1.BudgetRouterService",
+            pb.DESCRIPTOR.services_by_name["BudgetRouterService"].full_name,
             partial(pb_grpc.add_BudgetRouterServiceServicer_to_server, servicer),
         )
 
@@ -47,7 +48,7 @@ class Service:
     def admin(cls, servicer: AdminServicer) -> "Service":
         """The one for operators."""
         return cls(
-            "budget_router.v1.BudgetRouterAdminService",
+            pb.DESCRIPTOR.services_by_name["BudgetRouterAdminService"].full_name,
             partial(pb_grpc.add_BudgetRouterAdminServiceServicer_to_server, servicer),
         )
 

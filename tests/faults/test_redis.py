@@ -1,7 +1,7 @@
 """Redis: what goes wrong with it costs misses and counts by each replica, never a request."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,16 @@ async def shared(directory: Path, port: int) -> AsyncIterator[Scene]:
         yield running
 
 
-async def test_down(tmp_path: Path, valkey: Valkey) -> None:
+@pytest.mark.parametrize(
+    ("fault", "spoil", "mend"), [("down", Valkey.kill, Valkey.start), ("hang", Valkey.pause, Valkey.resume)]
+)
+async def test_the_server(
+    tmp_path: Path, valkey: Valkey, fault: str, spoil: Callable[[Valkey], None], mend: Callable[[Valkey], None]
+) -> None:
     async with shared(tmp_path, valkey.port) as running:
-        valkey.kill()
-        cell = await running.under(Cell("Redis", "down"), CACHE)
-        valkey.start()
-        await running.recovered(cell, lambda: _no_more(running))
-
-
-async def test_hang(tmp_path: Path, valkey: Valkey) -> None:
-    async with shared(tmp_path, valkey.port) as running:
-        valkey.pause()
-        cell = await running.under(Cell("Redis", "hang"), CACHE)
-        valkey.resume()
+        spoil(valkey)
+        cell = await running.under(Cell("Redis", fault), CACHE)
+        mend(valkey)
         await running.recovered(cell, lambda: _no_more(running))
 
 

@@ -56,11 +56,6 @@ class Replicas:
         """How budgets are held, by all of them."""
         return self._replicas[0].backend.enforcement
 
-    @property
-    def breakers(self) -> dict[str, Breaker]:
-        """By replica."""
-        return {replica.name: replica.breaker for replica in self._replicas}
-
     async def prove(self) -> str:
         """Run every canary; returns the one fingerprint. Raises BackendUnavailable, BackendError."""
         fingerprints = {replica.name: await replica.backend.prove() for replica in self._replicas}
