@@ -18,6 +18,7 @@ from router.adapters.memory_quotas import MemoryQuotas
 from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.admission import Admission
 from router.audit import Ledger
+from router.background import Background
 from router.choosing import Chooser, Conversation
 from router.doctor import Finding
 from router.domain import MaxLoss
@@ -85,7 +86,9 @@ async def running(settings: Settings) -> AsyncIterator[Ports]:
     async with AsyncExitStack() as stack:
         figures = CollectorRegistry()
         ProcessCollector(registry=figures)
-        observers: list[Observer] = [LogLines(), Metrics(figures)]
+        log = Background(LogLines())
+        stack.callback(log.close)
+        observers: list[Observer] = [log, Metrics(figures)]
         tracer = _tracer(settings, observers, stack)
         observer = Observers(observers)
         cache = assembly.score_cache(settings, observer, stack)

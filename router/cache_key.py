@@ -1,38 +1,34 @@
 """Names of scores in the cache. Prompt text never leaves the process: a key is a keyed hash."""
 
-import hmac
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from unicodedata import normalize
 
 from router.domain import BudgetLadder, Prompt
 
 
 class ScoreKeys:
-    """Keys for one model bundle: HMAC(tenant, bundle digest, ladder, canonical messages).
+    """Keys for one model bundle: keyed BLAKE2b of bundle digest, ladder, tenant, canonical messages.
 
     Every part is prefixed by its length, so that no two different requests share a key; text is compared in
     Unicode normal form C.
     """
 
     def __init__(self, secret: bytes, model_version: str, ladder: BudgetLadder) -> None:
-        self._keyed = hmac.new(secret, digestmod=sha256)
-        self._add(self._keyed, model_version)
-        for rung in ladder.rungs:
-            self._add(self._keyed, f"{rung.name}={rung.tokens}")
+        parts = [model_version, *(f"{rung.name}={rung.tokens}" for rung in ladder.rungs)]
+        self._keyed = blake2b(_joined(parts), key=sha256(secret).digest(), digest_size=32)
 
     def key(self, tenant: str, prompt: Prompt) -> bytes:
         """The 32-byte key of a prompt's score."""
         keyed = self._keyed.copy()
-        self._add(keyed, tenant)
+        parts = [tenant]
         for message in prompt.messages:
-            self._add(keyed, message.role.value)
-            self._add(keyed, normalize("NFC", message.content))
+            parts += message.role.value, normalize("NFC", message.content)
             if message.tool_calls or message.tool_call_id or message.images:
-                self._add(keyed, repr((message.tool_calls, message.tool_call_id, message.images)))
+                parts.append(repr((message.tool_calls, message.tool_call_id, message.images)))
+        keyed.update(_joined(parts))
         return keyed.digest()
 
-    @staticmethod
-    def _add(keyed: hmac.HMAC, part: str) -> None:
-        data = part.encode()
-        keyed.update(len(data).to_bytes(8, "big"))
-        keyed.update(data)
+
+def _joined(parts: list[str]) -> bytes:
+    encoded = [part.encode() for part in parts]
+    return b"".join([piece for data in encoded for piece in (len(data).to_bytes(8, "big"), data)])

@@ -3,7 +3,6 @@
 import random
 from collections.abc import MutableMapping
 from dataclasses import replace
-from uuid import uuid4
 
 from router.domain import Choice, Decision, DecisionSource, RouteRequest
 from router.errors import InvalidRequest, NotFound
@@ -13,6 +12,8 @@ from router.scoring import Scored
 
 Conversation = tuple[str, str, str]
 """Model, tenant and conversation id."""
+
+_IDS = random.Random()  # unguessable ids would cost a system call each; who may ask after one is the tenant's matter
 
 
 class Chooser:
@@ -39,6 +40,8 @@ class Chooser:
                 raise InvalidRequest("options.rung", "lies outside floor and ceiling")
             choice = Choice(index, index == policy.top, None, "the caller named the rung")
             return _decision(profile, request, choice, Scored(None, DecisionSource.OVERRIDE))
+        if not options.conversation_id:
+            return None
         pinned = self._pins.get(_conversation(profile, request))
         if pinned is None or pinned not in policy.within_bounds(options):
             return None
@@ -83,7 +86,7 @@ def _kept(profile: Profile, request: RouteRequest, index: int) -> Decision:
 
 def _decision(profile: Profile, request: RouteRequest, choice: Choice, by: Scored) -> Decision:
     return Decision(
-        uuid4().hex,
+        f"{_IDS.getrandbits(128):032x}",
         profile.model,
         profile.fingerprint,
         profile.policy.ladder,

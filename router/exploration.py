@@ -5,6 +5,7 @@ explored has at least LEAST probability, so that estimates from the log have bou
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 LEAST = 0.01
 """Smallest propensity of a rung that is explored at all."""
@@ -12,6 +13,7 @@ LEAST = 0.01
 Propensities = tuple[float, ...]
 
 
+@lru_cache(1024)
 def certain(rungs: int, index: int) -> Propensities:
     """All probability on one rung."""
     return tuple(float(i == index) for i in range(rungs))

@@ -1,12 +1,20 @@
-"""Standard output that neither fails nor blocks whoever logs; a full disk or a reader that hangs costs lines."""
+"""A logger that neither fails nor blocks whoever logs; a full disk or a reader that hangs costs lines."""
 
-import queue
+import json
 import threading
-from typing import TextIO
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import orjson
+
+Event = Mapping[str, Any]
+GATHER_SECONDS = 0.05
+"""How long the first event of a batch waits for others: waking a thread costs more than a line."""
 
 
 class LogWriter:
-    """A file for lines, written by a thread; `most` of them may wait, more are lost.
+    """Events as JSON lines, rendered and written by a thread; `most` of them may wait, more are lost.
 
     Attributes:
         lost: lines that could not be written.
@@ -14,37 +22,48 @@ class LogWriter:
 
     def __init__(self, out: TextIO, most: int = 10_000) -> None:
         self._out = out
-        self._lines: queue.Queue[str | None] = queue.Queue(most)
+        self._most = most
+        self._events: deque[Event] = deque()
+        self._some = threading.Event()
+        self._closing = threading.Event()
         self.lost = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def write(self, text: str) -> int:
+    def msg(self, event: Event) -> None:
         """Write soon; never waits."""
-        try:
-            self._lines.put_nowait(text)
-        except queue.Full:
+        if len(self._events) >= self._most:
             self.lost += 1
-        return len(text)
+            return
+        self._events.append(event)
+        if not self._some.is_set():
+            self._some.set()
 
-    def flush(self) -> None:
-        """Nothing to do: the thread does it."""
+    debug = info = warning = error = critical = msg
 
     def close(self, seconds: float = 1.0) -> None:
         """Write what waits; a reader that hangs is given up on after so many seconds."""
-        try:
-            self._lines.put(None, timeout=seconds)
-        except queue.Full:
-            return
+        self._closing.set()
+        self._some.set()
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        text: str | None = ""
-        while text is not None:
-            text = self._lines.get()
-            try:
-                self._out.write(text or "")
-                if self._lines.empty():
-                    self._out.flush()
-            except (OSError, ValueError):  # ValueError: closed
-                self.lost += 1
+        while not self._closing.is_set():
+            self._some.wait()
+            self._closing.wait(GATHER_SECONDS)
+            self._some.clear()
+            self._write([self._events.popleft() for _ in range(len(self._events))])
+
+    def _write(self, events: list[Event]) -> None:
+        try:
+            self._out.write("".join(map(_line, events)))
+            self._out.flush()
+        except (OSError, ValueError):  # ValueError: closed
+            self.lost += len(events)
+
+
+def _line(event: Event) -> str:
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_APPEND_NEWLINE).decode()
+    except orjson.JSONEncodeError:  # half a surrogate pair, which is no Unicode
+        return json.dumps(event, default=repr) + "\n"

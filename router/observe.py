@@ -1,8 +1,11 @@
 """What an operator sees: one JSON log line a decision, and Prometheus metrics. Prompt text never appears."""
 
 import sys
-from collections.abc import Sequence
-from typing import TextIO, cast
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -24,16 +27,28 @@ def configure_logging() -> LogWriter:
     """Structlog as JSON lines on standard output; close what is returned at the end."""
     writer = LogWriter(sys.stdout)
     structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, writer)),
+        logger_factory=lambda *_: writer,
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
+            _stamped,
             structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
-            structlog.processors.JSONRenderer(),
+            _as_it_is,
         ],
         cache_logger_on_first_use=True,
     )
     return writer
+
+
+def _stamped(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """`at` is when it happened, where that is not now."""
+    at = datetime.fromtimestamp(event.pop("at", None) or time.time(), UTC)
+    event["timestamp"] = at.isoformat().replace("+00:00", "Z")
+    return event
+
+
+def _as_it_is(logger: Any, method: str, event: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any]], dict[str, Any]]:
+    """The writer's thread renders it."""
+    return (event,), {}
 
 
 class Observers:
@@ -53,14 +68,16 @@ class LogLines:
     def __init__(self) -> None:
         self._log = structlog.get_logger()
 
-    def __call__(self, record: Record) -> None:
+    def __call__(self, record: Record, at: float | None = None) -> None:
+        """`at` is the time of the record, in seconds since 1970, where that is not now."""
         match record:
             case Decided(request, decision, seconds):
-                told = _of_decision(decision)
-                self._log.info("decided", tenant=request.tenant, **told, milliseconds=round(seconds * 1000, 3))
+                told, milliseconds = _of_decision(decision), round(seconds * 1000, 3)
+                self._log.info("decided", at=at, tenant=request.tenant, **told, milliseconds=milliseconds)
             case Generated(request, decision, completion, first_token, seconds):
                 self._log.info(
                     "generated",
+                    at=at,
                     tenant=request.tenant,
                     decision_id=decision.id,
                     **_of_completion(completion),
@@ -112,76 +129,81 @@ def _of_completion(completion: Completion) -> dict[str, object]:
 
 
 class Metrics:
-    """Prometheus metrics; label values come from closed sets (rungs, sources, dependencies)."""
+    """Prometheus metrics; label values come from closed sets (rungs, sources, dependencies), so they can be cached."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"budget_router_{name}", text, labels, registry=registry)
+        def counter(name: str, text: str) -> Counter:
+            return Counter(f"budget_router_{name}", text, registry=registry)
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"budget_router_{name}", text, labels, registry=registry)
+        def counters(name: str, text: str, *labels: str) -> Callable[..., Counter]:
+            return cache(Counter(f"budget_router_{name}", text, labels, registry=registry).labels)
+
+        def gauges(name: str, text: str, *labels: str) -> Callable[..., Gauge]:
+            return cache(Gauge(f"budget_router_{name}", text, labels, registry=registry).labels)
 
         def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
             return Histogram(f"budget_router_{name}", text, buckets=buckets, registry=registry)
 
-        self._decisions = counter("decisions", "Decisions made", "model", "rung", "source")
+        self._decisions = counters("decisions", "Decisions made", "model", "rung", "source")
         self._unmet = counter("target_unmet", "Decisions whose rung is not predicted to meet the target")
         self._uncertified = counter("uncertified", "Decisions without a certificate behind them")
-        self._relaxed = counter("relaxed", "Decisions whose target had given way under pressure", "tenant")
-        self._shed = counter("shed", "Generations that were not let in", "tenant", "cause")
-        self._calls = counter("calls", "Calls answered", "method", "code")
+        self._relaxed = counters("relaxed", "Decisions whose target had given way under pressure", "tenant")
+        self._shed = counters("shed", "Generations that were not let in", "tenant", "cause")
+        self._calls = counters("calls", "Calls answered", "method", "code")
         self._decide_seconds = histogram("decide_seconds", "Time to decide", SECONDS)
         self._predicted = counter("predicted_thinking_tokens", "Mean thinking tokens forecast at the chosen rung")
         self._predicted_top = counter("predicted_top_thinking_tokens", "The same, had the top rung been chosen")
-        self._completions = counter("completions", "Generations ended", "finish", "enforcement")
+        self._completions = counters("completions", "Generations ended", "finish", "enforcement")
         self._thinking = histogram("thinking_tokens", "Thinking tokens used", TOKENS)
         self._answer = counter("answer_tokens", "Answer tokens")
         self._violations = counter("enforcement_violation", "Generations that thought beyond their budget")
         self._first_token = histogram("first_token_seconds", "Time to the first token", SECONDS)
         self._generate_seconds = histogram("generate_seconds", "Time to the last token", SECONDS)
         self._recovered = counter("truncation_recovered", "Answers had at the next rung, as the chosen one gave none")
-        self._broken = counter("broken_streams", "Generations that did not reach their end", "cause")
-        self._audits = counter("audits", "Answers compared with the top rung's", "model", "alpha")
-        self._audit_loss = counter("audit_loss", "Answers that the top rung would have got right", "model", "alpha")
-        self._audit_wealth = gauge("audit_wealth", "Evidence against the certificate", "model", "alpha")
-        self._audit_alarm = gauge("audit_alarm", "1 = the certificate is not believed any more", "model", "alpha")
-        self._shadow_agreement = gauge("shadow_agreement", "Same rungs as the last candidate bundle's", "model")
-        self._shadow_saved = gauge("shadow_saved", "Share of tokens that it would not have spent", "model")
-        self._swaps = counter("model_swaps", "Bundles swapped in", "model")
-        self._degraded = counter("degraded", "Requests that went on without a dependency", "dependency")
+        self._broken = counters("broken_streams", "Generations that did not reach their end", "cause")
+        self._audits = counters("audits", "Answers compared with the top rung's", "model", "alpha")
+        self._audit_loss = counters("audit_loss", "Answers that the top rung would have got right", "model", "alpha")
+        self._audit_wealth = gauges("audit_wealth", "Evidence against the certificate", "model", "alpha")
+        self._audit_alarm = gauges("audit_alarm", "1 = the certificate is not believed any more", "model", "alpha")
+        self._shadow_agreement = gauges("shadow_agreement", "Same rungs as the last candidate bundle's", "model")
+        self._shadow_saved = gauges("shadow_saved", "Share of tokens that it would not have spent", "model")
+        self._swaps = counters("model_swaps", "Bundles swapped in", "model")
+        self._degraded = counters("degraded", "Requests that went on without a dependency", "dependency")
 
     def __call__(self, record: Record) -> None:
         match record:
             case Decided(request, decision, seconds):
                 self._decided(decision, seconds)
                 if decision.relaxed:
-                    self._relaxed.labels(request.tenant).inc()
+                    self._relaxed(request.tenant).inc()
             case Generated():
                 self._generated(record)
             case Broken(_, _, cause):
-                self._broken.labels(cause).inc()
+                self._broken(cause).inc()
             case Audited(model, alpha, loss, wealth, alarmed):
-                self._audits.labels(model, f"{alpha:g}").inc()
-                self._audit_loss.labels(model, f"{alpha:g}").inc(max(loss, 0))
-                self._audit_wealth.labels(model, f"{alpha:g}").set(wealth)
-                self._audit_alarm.labels(model, f"{alpha:g}").set(alarmed)
+                self._audits(model, f"{alpha:g}").inc()
+                self._audit_loss(model, f"{alpha:g}").inc(max(loss, 0))
+                self._audit_wealth(model, f"{alpha:g}").set(wealth)
+                self._audit_alarm(model, f"{alpha:g}").set(alarmed)
             case Shadowed(model, _, _, _, agreement, saved):
-                self._shadow_agreement.labels(model).set(agreement)
-                self._shadow_saved.labels(model).set(saved)
+                self._shadow_agreement(model).set(agreement)
+                self._shadow_saved(model).set(saved)
             case Swapped(model, _, _):
-                self._swaps.labels(model).inc()
+                self._swaps(model).inc()
             case Shed(tenant, cause):
-                self._shed.labels(tenant, cause).inc()
+                self._shed(tenant, cause).inc()
             case Answered(method, code):
-                self._calls.labels(method, code).inc()
+                self._calls(method, code).inc()
             case Degraded(dependency, _):
-                self._degraded.labels(dependency).inc()
+                self._degraded(dependency).inc()
 
     def _decided(self, decision: Decision, seconds: float) -> None:
-        self._decisions.labels(decision.model, decision.rung.name, decision.source.value).inc()
+        self._decisions(decision.model, decision.rung.name, decision.source.value).inc()
         self._decide_seconds.observe(seconds)
-        self._unmet.inc(not decision.choice.meets_target)
-        self._uncertified.inc(decision.choice.certificate is None)
+        if not decision.choice.meets_target:
+            self._unmet.inc()
+        if decision.choice.certificate is None:
+            self._uncertified.inc()
         if decision.score is not None:
             chosen, top = decision.score.tokens[decision.choice.index], decision.score.tokens[-1]
             if chosen is not None and top is not None:
@@ -190,7 +212,7 @@ class Metrics:
 
     def _generated(self, record: Generated) -> None:
         completion = record.completion
-        self._completions.labels(completion.finish.value, completion.enforcement.value).inc()
+        self._completions(completion.finish.value, completion.enforcement.value).inc()
         self._violations.inc(completion.budget_violated)
         self._recovered.inc(completion.attempts - 1)
         if completion.thinking_tokens is not None:

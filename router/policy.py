@@ -68,6 +68,8 @@ class Policy:
         Raises:
             InvalidRequest: no rung is left.
         """
+        if not options.floor and options.ceiling is None:
+            return list(range(len(self.ladder)))
         rungs = [i for i, rung in enumerate(self.ladder.rungs) if _within(rung.tokens, options)]
         if not rungs:
             named = ", ".join(rung.name for rung in self.ladder.rungs)
@@ -96,11 +98,10 @@ class Policy:
 
     def affordable(self, score: Score, options: Options) -> list[int]:
         """Rungs within bounds that do not break the deadline, cheapest first. Raises InvalidRequest."""
-        return [i for i in self.within_bounds(options) if self._in_time(score, i, options.max_latency)]
+        within, max_latency = self.within_bounds(options), options.max_latency
+        return within if max_latency is None else [i for i in within if self._in_time(score, i, max_latency)]
 
-    def _in_time(self, score: Score, index: int, max_latency: float | None) -> bool:
-        if max_latency is None:
-            return True
+    def _in_time(self, score: Score, index: int, max_latency: float) -> bool:
         forecast, cap = score.tokens[index], self.ladder.rungs[index].tokens
         most = cap if forecast is None else forecast.p99
         return most is not None and self.latency.seconds(most) <= max_latency

@@ -13,8 +13,8 @@ Failure policy, all of it:
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Container, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Container, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from router.admission import Admission
@@ -93,10 +93,12 @@ class BudgetRouter:
         def place(index: int) -> str:
             return f"requests[{index}]."
 
-        routed = []
-        for index, request in enumerate(requests):
-            with _placed(place(index)):
-                routed.append((self._able(request)[0], self._admission.relaxed(request)))
+        routed: list[tuple[Profile, RouteRequest]] = []
+        try:
+            for request in requests:
+                routed.append((self._able(request)[0], self._admission.relaxed(request)))  # noqa: PERF401
+        except FieldError as error:
+            raise error.within(place(len(routed))) from error
         return await self._decide(routed, place)
 
     async def generate(
@@ -176,13 +178,15 @@ class BudgetRouter:
         """Look up and compute the scores of all requests together; `place` says where a request stands in the call."""
         began = time.perf_counter()
         decisions: dict[int, Decision] = {}
-        for index, (profile, request) in enumerate(routed):
-            with _placed(place(index)):
+        index = 0
+        try:
+            for index, (profile, request) in enumerate(routed):
                 if (fixed := self._chooser.fixed(profile, request)) is not None:
                     decisions[index] = fixed
-        for index, scored in (await self._scores(routed, decisions)).items():
-            with _placed(place(index)):
+            for index, scored in (await self._scores(routed, decisions)).items():
                 decisions[index] = self._chooser.chosen(*routed[index], scored)
+        except FieldError as error:
+            raise error.within(place(index)) from error
         seconds = time.perf_counter() - began
         for index, (_, request) in enumerate(routed):
             self._log.record(request, decisions[index], None)
@@ -298,12 +302,3 @@ def _patience(request: RouteRequest, needed: float) -> float | None:
     """Seconds that a request may wait and still be answered in the time its caller has."""
     longest = request.options.max_latency
     return None if longest is None else max(longest - needed, 0.0)
-
-
-@contextmanager
-def _placed(place: str) -> Iterator[None]:
-    """Errors about a field say where in the call it stands."""
-    try:
-        yield
-    except FieldError as error:
-        raise error.within(place) from error

@@ -42,16 +42,31 @@ class Scorer:
         return Scorer(classifier, self._keys, self._cache, self._observer)
 
     async def __call__(self, requests: Sequence[RouteRequest]) -> list[Scored]:
-        """One entry per request, in order. What is being scored already is waited for."""
+        """One entry per request, in order."""
         keys = [self._keys.key(r.tenant, r.prompt) for r in requests]
-        theirs = {key: self._under_way[key] for key in keys if key in self._under_way}
-        mine = {key: r.prompt for key, r in zip(keys, requests, strict=True) if key not in theirs}
-        scored = await self._lead(mine) if mine else {}
-        for key, request in zip(keys, requests, strict=True):
-            if key not in scored:
-                awaited = await asyncio.shield(theirs[key])
-                scored[key] = awaited if awaited is not None else (await self([request]))[0]
+        scored = await self._remembered(keys)
+        missing = {key: r.prompt for key, r in zip(keys, requests, strict=True) if key not in scored}
+        if missing:
+            scored |= await self._classified(missing)
         return [scored[key] for key in keys]
+
+    async def _remembered(self, keys: list[bytes]) -> dict[bytes, Scored]:
+        try:
+            found = await self._cache.get_many(keys)
+        except CacheError as error:
+            self._observer(Degraded("cache", str(error)))
+            return {}
+        return {k: Scored(s, DecisionSource.CACHE) for k, s in zip(keys, found, strict=True) if s is not None}
+
+    async def _classified(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Scored]:
+        """What is being scored already is waited for; what its caller has left is scored here."""
+        theirs = {key: self._under_way[key] for key in prompts if key in self._under_way}
+        mine = {key: prompt for key, prompt in prompts.items() if key not in theirs}
+        scored = await self._lead(mine) if mine else {}
+        for key, under_way in theirs.items():
+            awaited = await asyncio.shield(under_way)
+            scored |= {key: awaited} if awaited is not None else await self._classified({key: prompts[key]})
+        return scored
 
     async def _lead(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Scored]:
         """Score prompts, and tell those who wait for the same; None tells them that this caller has left."""
@@ -59,28 +74,13 @@ class Scorer:
         self._under_way.update(promised)
         scored: dict[bytes, Scored] = {}
         try:
-            scored = await self._scored(prompts)
+            fresh = await self._fresh(prompts)
+            scored = {key: _fresh_or_fallback(fresh.get(key)) for key in prompts}
             return scored
         finally:
             for key, future in promised.items():
                 del self._under_way[key]
                 future.set_result(scored.get(key))
-
-    async def _scored(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Scored]:
-        remembered = dict(zip(prompts, await self._remembered(list(prompts)), strict=True))
-        missing = {key: prompt for key, prompt in prompts.items() if remembered[key] is None}
-        fresh = await self._fresh(missing) if missing else {}
-        return {
-            key: _fresh_or_fallback(fresh.get(key)) if score is None else Scored(score, DecisionSource.CACHE)
-            for key, score in remembered.items()
-        }
-
-    async def _remembered(self, keys: list[bytes]) -> Sequence[Score | None]:
-        try:
-            return await self._cache.get_many(keys)
-        except CacheError as error:
-            self._observer(Degraded("cache", str(error)))
-            return [None] * len(keys)
 
     async def _fresh(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Score]:
         """Scores by key, remembered for next time; empty when the classifier failed."""

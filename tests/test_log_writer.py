@@ -1,6 +1,7 @@
 """Whoever logs is never held up, and never fails."""
 
 import io
+import json
 import os
 import threading
 import time
@@ -12,15 +13,16 @@ def test_lines_arrive_in_order() -> None:
     out = io.StringIO()
     writer = LogWriter(out)
     for number in range(1_000):
-        writer.write(f"{number}\n")
+        writer.msg({"number": number})
     writer.close()
-    assert out.getvalue().split() == [str(number) for number in range(1_000)] and writer.lost == 0
+    assert [json.loads(line)["number"] for line in out.getvalue().splitlines()] == list(range(1_000))
+    assert writer.lost == 0
 
 
 def test_a_full_disk_costs_lines_and_nothing_else() -> None:
     with open("/dev/full", "w") as out:  # noqa: PTH123  a device
         writer = LogWriter(out)
-        writer.write("line\n")
+        writer.msg({"event": "line"})
         writer.close()
         assert writer.lost >= 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # so that closing it can succeed
@@ -32,7 +34,7 @@ def test_a_reader_that_hangs_holds_nobody_up() -> None:
         writer = LogWriter(out, most=100)
         began = time.monotonic()
         for _ in range(1_000):
-            writer.write("x" * 1_000 + "\n")
+            writer.msg({"event": "x" * 1_000})
         assert time.monotonic() - began < 5
         assert writer.lost > 0
         drained = threading.Thread(target=_drain, args=(read,))
@@ -45,3 +47,13 @@ def _drain(read: int) -> None:
     with os.fdopen(read, "rb") as pipe:
         while pipe.read(1 << 16):
             pass
+
+
+def test_what_is_no_unicode_and_what_is_no_json_still_makes_a_line() -> None:
+    out = io.StringIO()
+    writer = LogWriter(out)
+    writer.msg({"error": "half a pair: \ud83d"})
+    writer.msg({"error": ValueError("an object")})
+    writer.close()
+    first, second = map(json.loads, out.getvalue().splitlines())
+    assert first == {"error": "half a pair: \ud83d"} and second == {"error": "ValueError('an object')"}

@@ -67,7 +67,9 @@ def lines(captured: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 def log_lines(capsys: pytest.CaptureFixture[str]) -> Iterator[LogLines]:
     """As in production, onto the captured standard output; written at once, so that nothing need be waited for."""
     configure_logging().close()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory())
+    *processors, _ = structlog.get_config()["processors"]
+    processors.append(structlog.processors.JSONRenderer())
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(), processors=processors)
     yield LogLines()
     structlog.reset_defaults()
 

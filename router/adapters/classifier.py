@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from math import isnan
+from math import isfinite, isnan
 
 import numpy as np
 import onnxruntime
@@ -45,7 +45,7 @@ class OnnxClassifier:
         except ValueError as error:
             raise ArtifactError(f"{TOKENIZER}: {error}") from error
         self._rungs = len(bundle.manifest.ladder)
-        self._verify(bundle)
+        self._counted = self._verified(bundle)
 
     async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
         """One score per prompt, in order; parts of a large batch take turns with others. Raises ClassifierError."""
@@ -67,20 +67,23 @@ class OnnxClassifier:
         ]
 
     def _run(self, prompts: Sequence[Prompt]) -> list[NDArray[np.float32]]:
-        """Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3]."""
+        """Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3]. Raises ClassifierError."""
+        quality, means, quantiles = outputs = self._outputs(prompts)
+        total = quality.sum() + means[:, self._counted].sum() + quantiles[:, self._counted].sum()
+        if not isfinite(total):  # one sum is cheaper than a look at each
+            raise ClassifierError("the graph returned a number that is not finite")
+        return outputs
+
+    def _outputs(self, prompts: Sequence[Prompt]) -> list[NDArray[np.float32]]:
         try:
-            outputs = self._session.run(["quality", "mean_tokens", "token_quantiles"], self._featurize(prompts))
+            return list(self._session.run(["quality", "mean_tokens", "token_quantiles"], self._featurize(prompts)))
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise ClassifierError(f"ONNX Runtime: {error}") from error
-        quality, means, quantiles = outputs
-        finite = np.isfinite(quality).all() and not np.isinf(means).any() and not np.isinf(quantiles).any()
-        if not finite or (np.isnan(means)[..., None] != np.isnan(quantiles)).any():
-            raise ClassifierError("the graph returned a number that is not finite")
-        return list(outputs)
 
-    def _verify(self, bundle: Bundle) -> None:
+    def _verified(self, bundle: Bundle) -> "NDArray[np.bool_] | slice":
+        """Which rungs [rungs] have token forecasts, of a graph that gives what training gave."""
         try:
-            quality, means, quantiles = self._run([Prompt.of(text) for text in bundle.parity.prompts])
+            quality, means, quantiles = self._outputs([Prompt.of(text) for text in bundle.parity.prompts])
         except ClassifierError as error:
             raise ArtifactError(f"{MODEL}: {error}") from error
         expected = (len(bundle.parity.prompts), self._rungs)
@@ -92,6 +95,10 @@ class OnnxClassifier:
             )
         if not np.allclose(quality, bundle.parity.quality, rtol=0, atol=PARITY_TOLERANCE):
             raise ArtifactError(f"{MODEL}: it does not reproduce the parity sample")
+        counted = ~np.isnan(means[0])
+        if (np.isnan(means) == counted).any() or (np.isnan(quantiles) == counted[:, None]).any():
+            raise ArtifactError(f"{MODEL}: a rung has token forecasts for some prompts only")
+        return slice(None) if counted.all() else counted
 
 
 def _parts(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:

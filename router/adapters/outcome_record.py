@@ -2,10 +2,12 @@
 
 import hmac
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from router.domain import (
     BudgetLadder,
@@ -55,7 +57,7 @@ class PromptNames:
     def row(self, tenant: str, prompt: Prompt) -> Row:
         """prompt_id, and the prompt where the operator says so; JSON of all messages where there are several."""
         messages = json.dumps([[m.role.value, m.content] for m in prompt.messages], ensure_ascii=False)
-        identity = hmac.new(self.secret, f"{tenant}\0{messages}".encode(), sha256).hexdigest()[:32]
+        identity = hmac.digest(self.secret, f"{tenant}\0{messages}".encode(), "sha256").hex()[:32]
         text = prompt.text if self.texts else None
         several = messages if self.texts and len(prompt.messages) > 1 else None
         return {"prompt_id": identity, "prompt": text, "messages": several}
@@ -85,7 +87,6 @@ class Event:
 def _decided(request: RouteRequest, decision: Decision, names: PromptNames) -> Row:
     """A decision: everything that off-policy estimation and training need of it."""
     certificate = decision.choice.certificate
-    score = None if decision.score is None else json.dumps(asdict(decision.score))
     target = "max_loss" if isinstance(decision.target, MaxLoss) else "min_quality"
     return {
         "decision_id": decision.id,
@@ -94,7 +95,7 @@ def _decided(request: RouteRequest, decision: Decision, names: PromptNames) -> R
         "model": decision.model,
         "backend": decision.backend,
         "model_version": decision.model_version,
-        "ladder": json.dumps([[rung.name, rung.tokens] for rung in decision.ladder.rungs]),
+        "ladder": _ladder(decision.ladder),
         "rung": decision.rung.name,
         "rung_order": decision.choice.index,
         "budget_tokens": decision.rung.tokens,
@@ -103,11 +104,20 @@ def _decided(request: RouteRequest, decision: Decision, names: PromptNames) -> R
         "reason": decision.choice.reason,
         "relaxed": decision.relaxed,
         "meets_target": int(decision.choice.meets_target),
-        "certificate": None if certificate is None else json.dumps(asdict(certificate)),
+        "certificate": None if certificate is None else _json(certificate),
         "propensity": decision.propensities[decision.choice.index],
-        "propensities": json.dumps(decision.propensities),
-        "score": score,
+        "propensities": _json(decision.propensities),
+        "score": None if decision.score is None else _json(decision.score),
     }
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+@lru_cache(16)
+def _ladder(ladder: BudgetLadder) -> str:
+    return _json([[rung.name, rung.tokens] for rung in ladder.rungs])
 
 
 def restored(row: Row) -> tuple[str, Decision, Prompt | None]:

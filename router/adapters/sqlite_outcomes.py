@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -101,7 +103,8 @@ class SqliteOutcomes:
 
     def _transaction(self, statements: list[Statement]) -> int:
         with self._db:
-            changed = [self._db.execute(sql, values).rowcount for sql, values in statements]
+            alike = groupby(statements, itemgetter(0))
+            changed = [self._db.executemany(sql, map(itemgetter(1), group)).rowcount for sql, group in alike]
         return changed[-1] if changed else 0
 
 

@@ -10,6 +10,9 @@ from router.ports import Observer
 from router.records import Degraded
 
 T = TypeVar("T")
+GATHER_SECONDS = 0.05
+"""How long the first record of a batch waits for others: a batch costs little more than a record."""
+
 AGAIN_SECONDS = 1.0
 """When a batch that could not be written is tried again."""
 
@@ -56,13 +59,14 @@ class WriteBehind(Generic[T]):
             self._observer(Degraded("outcomes", f"{len(self._waiting)} records lost at the end"))
 
     async def _write_soon(self) -> None:
-        while self._waiting:
+        while self._waiting and not await self._closes_within(AGAIN_SECONDS if self.failing else GATHER_SECONDS):
             await self._write_once()
-            if self.failing:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(AGAIN_SECONDS):
-                        await self._closing.wait()
-                        return
+
+    async def _closes_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._closing.wait()
+        return False
 
     async def _write_once(self) -> None:
         async with self._one:  # who flushes waits for the batch under way, too

@@ -1,14 +1,14 @@
 """Around every method of this API: who calls, requests that do not parse, overload and errors become statuses."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeAlias
 
 import grpc
-from grpc.aio import ServerInterceptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
 
 from router import tracing
-from router._gen import budget_router_pb2 as pb
 from router.errors import Draining, InvalidRequest, Overloaded
 from router.ports import Observer
 from router.records import Answered
@@ -20,15 +20,9 @@ from router.tracing import Tracer, passed_on
 Context: TypeAlias = Any  # grpc.aio.ServicerContext; its published types lack abort_with_status
 Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which can not be subscripted when running
 
-METHODS = {
-    f"/{service.full_name}/{method.name}": method
-    for service in pb.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-}
 
-
-class Boundary(ServerInterceptor):
-    """Wraps the handlers of this API, and leaves health and reflection alone.
+class Boundary:
+    """Wraps the methods of a service once, when it is added to a server: an interceptor would do so for every call.
 
     Args:
         guard: says who calls; whoever may not, comes no further.
@@ -39,49 +33,50 @@ class Boundary(ServerInterceptor):
 
     def __init__(self, guard: Guard, max_calls: int, observer: Observer, tracer: Tracer = passed_on) -> None:
         self._guard = guard
-        self._max_calls = max_calls
+        self._permit = Permit(max_calls)
         self._observer = observer
         self._tracer = tracer
-        self._under_way = 0
-        self.draining = False
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        """The handler of a call, wrapped."""
-        handler = await continuation(handler_call_details)
-        method = METHODS.get(str(handler_call_details.method))
-        if handler is None or method is None:
-            return handler
-        parse = tolerant(handler.request_deserializer, method.input_type.full_name)
-        if handler.response_streaming:
-            streaming = self._streaming(method.name, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(streaming, parse, handler.response_serializer)
-        unary = self._unary(method.name, handler.unary_unary)
-        return grpc.unary_unary_rpc_method_handler(unary, parse, handler.response_serializer)
+    def drain(self) -> None:
+        """Refuse new calls."""
+        self._permit.draining = True
+
+    def around(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
+        """The service's methods, as the servicer has them, wrapped."""
+        methods = {method.name: self._handler(method, getattr(servicer, method.name)) for method in service.methods}
+        return grpc.method_handlers_generic_handler(service.full_name, methods)
+
+    def _handler(self, method: MethodDescriptor, behaviour: Any) -> Handler:
+        parse = tolerant(GetMessageClass(method.input_type).FromString, method.input_type.full_name)
+        serialize = GetMessageClass(method.output_type).SerializeToString
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._streaming(method.name, behaviour), parse, serialize)
+        return grpc.unary_unary_rpc_method_handler(self._unary(method.name, behaviour), parse, serialize)
 
     def _unary(self, method: str, behaviour: Any) -> Any:
+        answered = Answered(method, "OK")
+
         async def guarded(request: Any, context: Context) -> Any:
-            with self._traced(method, context):
+            with self._traced(method, context) as onward:
+                tracing.carried.set(onward)
                 try:
                     call = self._guard(method, context)
-                    with self._permit():
+                    with self._permit:
                         response = await behaviour(_parsed(request), call)
                 except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
                     await self._abort(method, error, context)
-                self._observer(Answered(method, "OK"))
+                self._observer(answered)
                 return response
 
         return guarded
 
     def _streaming(self, method: str, behaviour: Any) -> Any:
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._traced(method, context):
+            with self._traced(method, context) as onward:
+                tracing.carried.set(onward)
                 try:
                     call = self._guard(method, context)
-                    with self._permit():
+                    with self._permit:
                         async with aclosing(behaviour(_parsed(request), call)) as responses:
                             async for response in responses:
                                 yield response
@@ -96,24 +91,28 @@ class Boundary(ServerInterceptor):
         self._observer(Answered(method, status.code.name))
         await context.abort_with_status(status)
 
-    @contextmanager
-    def _traced(self, method: str, context: Context) -> Iterator[None]:
-        metadata = dict(context.invocation_metadata() or ())
-        with self._tracer(method, {name: metadata[name] for name in tracing.HEADERS if name in metadata}) as onward:
-            tracing.carried.set(onward)
-            yield
+    def _traced(self, method: str, context: Context) -> AbstractContextManager[Mapping[str, str]]:
+        metadata = context.invocation_metadata() or ()
+        return self._tracer(method, {name: value for name, value in metadata if name in tracing.HEADERS})
 
-    @contextmanager
-    def _permit(self) -> Iterator[None]:
+
+class Permit:
+    """Entered by every call under way; refuses more than `most`, and every new one while draining."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way = 0
+        self.draining = False
+
+    def __enter__(self) -> None:
         if self.draining:
             raise Draining("this replica is going away; another one answers")
-        if self._under_way >= self._max_calls:
-            raise Overloaded("calls", f"{self._max_calls} calls are under way")
+        if self._under_way >= self._most:
+            raise Overloaded("calls", f"{self._most} calls are under way")
         self._under_way += 1
-        try:
-            yield
-        finally:
-            self._under_way -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self._under_way -= 1
 
 
 def _parsed(request: Any) -> Any:

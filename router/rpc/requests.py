@@ -36,6 +36,7 @@ MAX_NAME = 128
 """Bytes of an id or a name."""
 
 MAX_TOOLS = 128
+NO_OPTIONS = pb.RoutingOptions()
 IMAGE_SCHEMES = ("https://", "data:image/")
 
 E = TypeVar("E")
@@ -165,19 +166,23 @@ def _prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
         raise InvalidRequest("messages", "at least one is required")
     if len(messages) > limits.max_messages:
         raise InvalidRequest("messages", f"at most {limits.max_messages}, has {len(messages)}")
-    size = sum(len(m.content.encode()) + _more_bytes(m) for m in messages)
+    size = sum([len(m.content.encode()) + _more_bytes(m) for m in messages])
     if size > limits.max_prompt_bytes:
         raise InvalidRequest("messages", f"at most {limits.max_prompt_bytes} bytes of content, has {size}")
     return Prompt(tuple(_message(m, i) for i, m in enumerate(messages)))
 
 
 def _more_bytes(message: pb.Message) -> int:
+    if not (message.image_urls or message.tool_calls):
+        return 0
     return sum(map(len, message.image_urls)) + sum(call.ByteSize() for call in message.tool_calls)
 
 
 def _message(message: pb.Message, index: int) -> Message:
     field = f"messages[{index}]"
     role = _member(ROLES, message.role, f"{field}.role")
+    if message.content and not (message.tool_calls or message.tool_call_id or message.image_urls):
+        return _plain(role, message.content, field)
     calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls)
     images = tuple(message.image_urls)
     if calls and role is not Role.ASSISTANT:
@@ -194,7 +199,16 @@ def _message(message: pb.Message, index: int) -> Message:
     return Message(role, message.content, calls, message.tool_call_id, images)
 
 
+def _plain(role: Role, content: str, field: str) -> Message:
+    """Text alone, as nearly all are."""
+    if content.isspace():
+        raise InvalidRequest(f"{field}.content", "must not be blank")
+    return Message(role, content)
+
+
 def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None) -> Options:
+    if message == NO_OPTIONS:
+        return Options(limits.default_target, max_latency=remaining)
     floor = _tokens(message, "min_thinking_tokens") or 0
     ceiling = _tokens(message, "max_thinking_tokens")
     if ceiling is not None and floor > ceiling:
@@ -244,6 +258,8 @@ def _latency(message: pb.RoutingOptions, remaining: float | None) -> float | Non
 
 def _name(value: str, field: str) -> str:
     """An id or a name, which may be told in logs and headers. Raises InvalidRequest."""
+    if not value:
+        return value
     if len(value.encode()) > MAX_NAME:
         raise InvalidRequest(field, f"at most {MAX_NAME} bytes")
     if any(category(character) == "Cc" for character in value):

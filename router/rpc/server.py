@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc.aio import Server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from router._gen import budget_router_pb2 as pb
-from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.errors import SettingsError
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary
@@ -31,26 +30,20 @@ Health = Callable[[], Awaitable[Mapping[str, bool]]]
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service and how to add it to a server."""
+    """A service of the API, and what answers its methods."""
 
-    name: str
-    add: Callable[[Server], None]
+    api: ServiceDescriptor
+    servicer: object
 
     @classmethod
     def routing(cls, servicer: BudgetRouterServicer) -> "Service":
         """The one that upstream services call."""
-        return cls(
-            pb.DESCRIPTOR.services_by_name["BudgetRouterService"].full_name,
-            partial(pb_grpc.add_BudgetRouterServiceServicer_to_server, servicer),
-        )
+        return cls(pb.DESCRIPTOR.services_by_name["BudgetRouterService"], servicer)
 
     @classmethod
     def admin(cls, servicer: AdminServicer) -> "Service":
         """The one for operators."""
-        return cls(
-            pb.DESCRIPTOR.services_by_name["BudgetRouterAdminService"].full_name,
-            partial(pb_grpc.add_BudgetRouterAdminServiceServicer_to_server, servicer),
-        )
+        return cls(pb.DESCRIPTOR.services_by_name["BudgetRouterAdminService"], servicer)
 
 
 class RouterServer:
@@ -71,13 +64,12 @@ class RouterServer:
         credentials: grpc.ServerCredentials | None,
         health: Health,
     ) -> None:
-        self._service = service
+        self._name = service.api.full_name
         self._boundary = boundary
         self._ask = health
         self._watch: asyncio.Task[None] | None = None
         self._health = health_aio.HealthServicer()
         self._server: Server = grpc.aio.server(
-            interceptors=[boundary],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
@@ -87,10 +79,10 @@ class RouterServer:
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
-        service.add(self._server)
+        self._server.add_generic_rpc_handlers([boundary.around(service.api, service.servicer)])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            [service.name, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server
+            [self._name, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server
         )
         self.port = self._bind(listen, credentials)
 
@@ -117,7 +109,7 @@ class RouterServer:
         """Say NOT_SERVING, refuse new calls, let those under way end within `grace` seconds."""
         if self._watch is not None:
             self._watch.cancel()
-        self._boundary.draining = True
+        self._boundary.drain()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
 
@@ -127,5 +119,5 @@ class RouterServer:
             await self._tell(await self._ask())
 
     async def _tell(self, works: Mapping[str, bool]) -> None:
-        for name, good in {**works, self._service.name: works[""]}.items():
+        for name, good in {**works, self._name: works[""]}.items():
             await self._health.set(name, SERVING if good else NOT_SERVING)

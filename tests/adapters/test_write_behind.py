@@ -10,6 +10,12 @@ from router.records import Degraded
 from tests.fakes import RecordingObserver
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record is not kept waiting for others."""
+    monkeypatch.setattr("router.adapters.write_behind.GATHER_SECONDS", 0)
+
+
 class Slow:
     """Writes after a while, or refuses."""
 

@@ -1,0 +1,111 @@
+"""What the benchmarks share: child processes on a core of their own, their CPU and memory, medians, and results."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import free_port
+
+RESULTS = Path("benchmarks/results")
+SERVER_CORE, LOAD_CORE = 0, 1
+PACKAGES = ("grpcio", "protobuf", "onnxruntime", "numpy", "tokenizers")
+
+
+@contextmanager
+def child(*command: str, core: int = SERVER_CORE, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    """A Python process pinned to a core; it prints a line once it is ready, and is stopped at the end."""
+    process = subprocess.Popen(
+        ["taskset", "-c", str(core), sys.executable, *command],
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def address(process: "subprocess.Popen[str]") -> str:
+    """What a server says where it listens, once it does."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "listening on" in line:
+            return line.split()[-1]
+    raise SystemExit("the server did not come up")
+
+
+@contextmanager
+def service(core: int = SERVER_CORE, **settings: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The router as its own process, with metrics and logs on: (process, address)."""
+    given = {"METRICS_LISTEN": f"127.0.0.1:{free_port()}", "OUTCOMES": f"var/bench-{os.getpid()}.sqlite"} | settings
+    environment = {f"BUDGET_ROUTER_{name}": value for name, value in given.items()}
+    with child("-m", "router", "serve", "--listen", "127.0.0.1:0", core=core, **environment) as process:
+        yield process, address(process)
+
+
+@contextmanager
+def echo(reply_bytes: int, core: int = SERVER_CORE) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A bare grpc.aio server that answers every call with so many bytes: (process, address)."""
+    with child("-m", "benchmarks.echo", str(reply_bytes), core=core) as process:
+        yield process, address(process)
+
+
+def load(*arguments: str, core: int = LOAD_CORE) -> Any:
+    """What one run of the load generator found."""
+    command = ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.load", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU that a process has used, all its threads."""
+    total = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        total += int((thread / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def rss(pid: int) -> int:
+    """Resident memory in MB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) // 1024
+
+
+def spread(values: Sequence[float], digits: int = 1) -> dict[str, float]:
+    """Median, least and most."""
+    return {
+        "median": round(statistics.median(values), digits),
+        "least": round(min(values), digits),
+        "most": round(max(values), digits),
+    }
+
+
+def machine() -> str:
+    """Processor, cores, Python."""
+    model = next((s for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")), ": ?")
+    return f"{model.split(': ')[1]}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def commit() -> str:
+    """The commit measured."""
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+
+def written(name: str, figures: dict[str, Any]) -> Path:
+    """Keep figures with what they were measured on."""
+    path = RESULTS / f"{name}.json"
+    versions = {package: version(package) for package in PACKAGES}
+    told = {"machine": machine(), "commit": commit(), "versions": versions} | figures
+    path.write_text(json.dumps(told, indent=1) + "\n")
+    return path
