@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit proto bench quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp pocket lock clean
+.PHONY: help setup run test check audit proto bench hot-path quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -59,6 +59,9 @@ bench: $(VENV)/.dev ## calibration, savings and latency, as in benchmarks/README
 
 quality: $(VENV)/.dev ## baselines, certificates on re-splits, label efficiency, public sets: benchmarks/README.md
 	$(BIN)/python -m benchmarks.quality
+
+hot-path: $(VENV)/.dev ## CPU and latency of a decision beside a bare gRPC echo, batches, curves
+	$(BIN)/python -m benchmarks.hot_path
 
 forwarding: $(VENV)/.dev ## CPU of a stream through the router, beside a bare pass-through
 	$(BIN)/python -m benchmarks.forwarding

@@ -170,9 +170,9 @@ async def examine(settings: Settings) -> list[Finding]:
             findings.append(await _examine_redis(settings, stack))
         for served in settings.served:
             bundle = artifact.load(registry.locate(served.artifact))
-            OnnxClassifier(bundle)
+            runs_on = OnnxClassifier(bundle, settings.classifier_device).provider
             rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
-            findings.append(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}"))
+            findings.append(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}, {runs_on}"))
             findings += await _examine_backend(settings, served, stack)
     return findings
 

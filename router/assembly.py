@@ -14,7 +14,8 @@ import structlog
 
 from router import artifact, doctor, registry, tenants, tracing
 from router.adapters.backends.pocket import PocketBackend, PocketModel
-from router.adapters.classifier import OnnxClassifier
+from router.adapters.batching import Batching
+from router.adapters.classifier import Device, OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.memory_quotas import MemoryQuotas
 from router.adapters.outcome_record import PromptNames
@@ -24,7 +25,7 @@ from router.audit import Agreement, Allowance, Auditor, Ledger
 from router.cache_key import ScoreKeys
 from router.errors import BackendUnavailable
 from router.policy import LatencyProfile, Policy
-from router.ports import Observer, ScoreCache, Verifier
+from router.ports import Classifier, Observer, ScoreCache, Verifier
 from router.profile import Profile
 from router.routing import SUSPENDED
 from router.scoring import Scorer
@@ -67,12 +68,19 @@ async def served_profile(
             )
             certificates, absolute = (), ()
         keys = ScoreKeys(secret, bundle.version, manifest.ladder)
-        scorer = Scorer(OnnxClassifier(bundle), keys, cache, observer)
+        scorer = Scorer(classifier(bundle, settings.classifier_device), keys, cache, observer)
         suspended = SUSPENDED if ledger.alarmed(bundle.version) else ""
         policy = Policy(manifest.ladder, certificates, latency, absolute, suspended)
         return Profile(served.model, bundle, policy, scorer, backend, backend.enforcement, fingerprint)
 
     return of(bundle), of
+
+
+def classifier(bundle: Bundle, device: Device) -> Classifier:
+    """Static vectors are scored where they are asked for, as a thread would cost more; encoders in batches beside."""
+    onnx = OnnxClassifier(bundle, device)
+    structlog.get_logger().info("classifier", profile=bundle.manifest.profile, runs_on=onnx.provider)
+    return Batching(onnx.scored) if bundle.manifest.profile == "encoder" else onnx
 
 
 async def served_backend(

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC server; port 0 = any free one")
     metrics_listen: str = Field("", description="HOST:PORT of the Prometheus endpoint; empty = none")
     artifact: Path = Field(_PACKAGE / "models" / "pocket-router", description="directory of the model bundle")
+    classifier_device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto",
+        description="what scores prompts; auto = a GPU for encoders where there is one, else the CPU",
+    )
     shadow: int = Field(0, ge=0, description="fresh prompts that another bundle scores, too, before it is swapped in")
     backend: Literal["pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
         "pocket", description="what answers: the embedded model or a kind of engine"

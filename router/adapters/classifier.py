@@ -1,8 +1,9 @@
 """The difficulty classifier in ONNX Runtime."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite, isnan
+from typing import Literal
 
 import numpy as np
 import onnxruntime
@@ -10,8 +11,13 @@ from numpy.typing import NDArray
 
 from router.artifact import MODEL, QUANTILES, TOKENIZER, Bundle
 from router.domain import Prompt, Score, TokenForecast
-from router.errors import ArtifactError, ClassifierError
+from router.errors import ArtifactError, ClassifierError, SettingsError
 from router.features import MAX_CHARACTERS, Featurizer
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+PROVIDERS: Mapping[str, Sequence[str]] = {"cpu": (CPU,), "cuda": (CUDA, CPU), "tensorrt": (TENSORRT, CUDA, CPU)}
+"""What runs a graph on a device, and what those of its nodes that can not run there."""
 
 PARITY_TOLERANCE = 1e-4
 """Largest difference in P(correct) between training's figures and this machine's."""
@@ -31,15 +37,17 @@ def single_threaded() -> onnxruntime.SessionOptions:
 class OnnxClassifier:
     """Scores prompts with a bundle's graph, on the event loop: a run takes microseconds.
 
+    Attributes:
+        provider: of ONNX Runtime, which the graph really runs on.
+
     Raises:
         ArtifactError: the graph does not load, or does not reproduce the bundle's parity sample.
+        SettingsError: it does not run on the device.
     """
 
-    def __init__(self, bundle: Bundle, providers: Sequence[str] = ("CPUExecutionProvider",)) -> None:
-        try:
-            self._session = onnxruntime.InferenceSession(bundle.model, single_threaded(), providers=list(providers))
-        except Exception as error:  # onnxruntime raises a dozen unrelated classes
-            raise ArtifactError(f"{MODEL}: ONNX Runtime refuses it: {error}") from error
+    def __init__(self, bundle: Bundle, device: Device = "cpu") -> None:
+        self._session = _session(bundle, device)
+        self.provider: str = self._session.get_providers()[0]
         try:
             self._featurize = Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
         except ValueError as error:
@@ -51,12 +59,13 @@ class OnnxClassifier:
         """One score per prompt, in order; parts of a large batch take turns with others. Raises ClassifierError."""
         scores: list[Score] = []
         for part in _parts(prompts):
-            scores += self._scored(part)
+            scores += self.scored(part)
             if len(scores) < len(prompts):
                 await asyncio.sleep(0)
         return scores
 
-    def _scored(self, prompts: Sequence[Prompt]) -> list[Score]:
+    def scored(self, prompts: Sequence[Prompt]) -> list[Score]:
+        """One score per prompt, in order, all in one go. Raises ClassifierError."""
         quality, means, quantiles = self._run(prompts)
         return [
             Score(
@@ -99,6 +108,30 @@ class OnnxClassifier:
         if (np.isnan(means) == counted).any() or (np.isnan(quantiles) == counted[:, None]).any():
             raise ArtifactError(f"{MODEL}: a rung has token forecasts for some prompts only")
         return slice(None) if counted.all() else counted
+
+
+def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
+    """A session that is seen to run on the device: where CUDA's libraries are missing, ONNX Runtime just falls back."""
+    wanted = _providers(device, bundle.manifest.profile)
+    if wanted[0] not in onnxruntime.get_available_providers():
+        raise SettingsError(f"the classifier can not run on {device}: this ONNX Runtime is built without {wanted[0]}")
+    try:
+        session = onnxruntime.InferenceSession(bundle.model, single_threaded(), providers=list(wanted))
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        raise ArtifactError(f"{MODEL}: ONNX Runtime refuses it: {error}") from error
+    if device != "auto" and session.get_providers()[0] != wanted[0]:
+        raise SettingsError(
+            f"the classifier can not run on {device}: ONNX Runtime fell back to {session.get_providers()[0]}; "
+            "its messages say which library is missing"
+        )
+    return session
+
+
+def _providers(device: Device, profile: str) -> Sequence[str]:
+    """What to ask for; "auto" is a GPU for encoders where ONNX Runtime has one: static vectors gain nothing by it."""
+    if device == "auto":
+        device = "cuda" if profile == "encoder" and CUDA in onnxruntime.get_available_providers() else "cpu"
+    return PROVIDERS[device]
 
 
 def _parts(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:

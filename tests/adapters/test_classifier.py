@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.adapters.classifier import PARITY_TOLERANCE, OnnxClassifier
+from router.adapters.classifier import CPU, CUDA, PARITY_TOLERANCE, PROVIDERS, Device, OnnxClassifier
 from router.artifact import Bundle, ParitySample
 from router.domain import BudgetLadder, Prompt, Score
-from router.errors import ArtifactError, ClassifierError
+from router.errors import ArtifactError, ClassifierError, SettingsError
 from router.features import NAMES, WIDTH
 from tests.conftest import MODELS
 
@@ -167,3 +168,30 @@ async def test_a_large_batch_takes_turns_with_others(bundle: Bundle) -> None:
     [alone] = await classifier.score(prompts[-1:])
     assert len(scores) == 320 and scores[-1].quality == pytest.approx(alone.quality, abs=1e-6)
     assert await classifier.score([]) == []
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_device_that_is_not_there_is_an_error_not_a_slow_service(bundle: Bundle, device: Device) -> None:
+    if device_works(device):
+        pytest.skip(f"{device} is here")
+    with pytest.raises(SettingsError, match=device):
+        OnnxClassifier(bundle, device)
+
+
+def test_a_session_that_fell_back_is_told_apart(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime-gpu without CUDA's libraries lists the provider, makes a session without it, and says nothing."""
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda model, options, providers: real(model, options, [CPU]))
+    with pytest.raises(SettingsError, match="fell back"):
+        OnnxClassifier(bundle, "cuda")
+    encoder = replace(bundle, manifest=replace(bundle.manifest, profile="encoder"))
+    assert OnnxClassifier(encoder, "auto").provider == CPU
+
+
+def test_static_vectors_stay_on_the_cpu_unless_told(bundle: Bundle) -> None:
+    assert OnnxClassifier(bundle, "auto").provider == CPU
+
+
+def device_works(device: str) -> bool:
+    return PROVIDERS[device][0] in onnxruntime.get_available_providers()

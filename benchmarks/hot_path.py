@@ -1,0 +1,145 @@
+"""What a decision costs: `make hot-path`. CPU of the whole server process, beside a bare echo in the same run.
+
+Server and load generator are processes pinned to a core each; rounds of echo, cache hit and miss are interleaved, and
+every reply is checked. The echo answers as many bytes as a decision has. Logging, metrics and the outcome log are on.
+"""
+
+import itertools
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import harness
+
+ROUNDS, CALLS = 5, 1000
+AT_ONCE = (1, 8, 64)
+BATCHES = ((1, 40), (4, 40), (16, 40), (64, 40), (256, 40), (1024, 40), (64, 10), (64, 200), (64, 1000))
+"""Prompts a call, and tokens of each."""
+
+LENGTHS = (10, 40, 100, 200, 400, 1000, 2000, 4000)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+CONNECTIONS = (1, 4, 16, 64)
+RATE = 200
+"""Calls a second of the schedule that latency is measured on."""
+
+TARGETS = {"hit": 1.25, "miss": 1.6}
+
+
+class Server:
+    """A server under load, and what a call costs it."""
+
+    def __init__(self, pid: int, address: str) -> None:
+        self.pid = pid
+        self.address = address
+        self._fresh = itertools.count(1_000_000, 500_000)
+
+    def cost(self, *options: str, calls: int = CALLS) -> float:
+        """CPU microseconds per call."""
+        before = harness.cpu(self.pid)
+        harness.load(self.address, "--count", str(calls), "--start", str(next(self._fresh)), *options)
+        return (harness.cpu(self.pid) - before) / calls * 1e6
+
+    def latency(self, *options: str) -> dict[str, float]:
+        """Milliseconds from the time that the schedule says, by percentile."""
+        found = harness.load(
+            self.address, "--count", str(CALLS), "--start", str(next(self._fresh)), "--rate", str(RATE), *options
+        )
+        return {name: value for name, value in found.items() if name.startswith("p")}
+
+
+KINDS = {"echo": ("--echo",), "hit": ("--cached", "1", "--source", "CACHE"), "miss": ("--source", "CLASSIFIER")}
+
+
+def main() -> None:
+    """Everything, printed and kept."""
+    with harness.service() as (process, address), harness.echo(reply_bytes(address)) as (bare, bare_address):
+        router = Server(process.pid, address)
+        servers = {"echo": Server(bare.pid, bare_address), "hit": router, "miss": router}
+        figures: dict[str, Any] = {"ratios": ratios(servers), "latency_ms": latencies(servers)}
+        figures["batches"] = list(batches(router))
+        figures["curves"] = curves(router)
+        figures["rss_megabytes"] = harness.rss(process.pid)
+    print(f"{harness.written('hot_path', figures)}: {harness.machine()}")
+
+
+def reply_bytes(address: str) -> int:
+    """Of a decision; warms both paths up."""
+    harness.load(address, "--count", "300", "--start", "900000000")
+    found: int = harness.load(address, "--count", "300", "--cached", "1")["reply_bytes"]
+    return found
+
+
+def ratios(servers: dict[str, Server]) -> list[dict[str, Any]]:
+    """CPU of hit and miss beside the echo's, by callers at once."""
+    rows = []
+    for at_once in AT_ONCE:
+        costs: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        for _ in tqdm(range(ROUNDS), f"{at_once} at once", leave=False):
+            for kind, options in KINDS.items():
+                costs[kind].append(servers[kind].cost("--at-once", str(at_once), *options))
+        row: dict[str, Any] = {"at_once": at_once}
+        for kind in KINDS:
+            row[f"{kind}_us"] = harness.spread(costs[kind])
+        for kind, target in TARGETS.items():
+            each = [one / echo for one, echo in zip(costs[kind], costs["echo"], strict=True)]
+            row[f"{kind}_ratio"] = harness.spread(each, 2) | {"target": target}
+        rows.append(row)
+        print(
+            f"{at_once:3d} at once: echo {row['echo_us']['median']} us, "
+            + ", ".join(
+                f"{kind} {row[f'{kind}_us']['median']} us = {row[f'{kind}_ratio']['median']} x "
+                f"({row[f'{kind}_ratio']['least']} to {row[f'{kind}_ratio']['most']}, target {target})"
+                for kind, target in TARGETS.items()
+            )
+        )
+    return rows
+
+
+def latencies(servers: dict[str, Server]) -> dict[str, dict[str, float]]:
+    """Medians over the rounds, one call at a time on a schedule, from the time it was due."""
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    for _ in tqdm(range(ROUNDS), "latency", leave=False):
+        for kind, options in KINDS.items():
+            found[kind].append(servers[kind].latency(*options))
+    told = {
+        kind: {level: round(statistics.median(r[level] for r in rounds), 3) for level in rounds[0]}
+        for kind, rounds in found.items()
+    }
+    for kind, row in told.items():
+        print(f"latency, {kind}, {RATE} calls a second: " + ", ".join(f"{level} {ms} ms" for level, ms in row.items()))
+    return told
+
+
+def batches(router: Server) -> Iterator[dict[str, Any]]:
+    """Decisions a second and core in DecideBatch."""
+    for size, tokens in BATCHES:
+        calls = max(2, min(200, 40_000 // (size * tokens)))
+        options = ("--batch", str(size), "--tokens", str(tokens), "--at-once", "2")
+        costs = [router.cost(*options, calls=calls) / size for _ in range(ROUNDS)]
+        row = {"prompts": size, "tokens": tokens, "us_per_decision": harness.spread(costs)}
+        row["decisions_per_second_and_core"] = round(1e6 / statistics.median(costs))
+        print(f"DecideBatch of {size} x {tokens} tokens: {row['decisions_per_second_and_core']} decisions/s a core")
+        yield row
+
+
+def curves(router: Server) -> dict[str, list[dict[str, Any]]]:
+    """CPU of a Decide by prompt length, cached share and connections; microseconds."""
+    swept: dict[str, list[tuple[float, tuple[str, ...]]]] = {
+        "tokens": [(n, ("--tokens", str(n))) for n in LENGTHS],
+        "cached_share": [(share, ("--cached", str(share))) for share in SHARES],
+        "connections": [(n, ("--connections", str(n), "--at-once", str(max(n, 8)))) for n in CONNECTIONS],
+    }
+    told: dict[str, list[dict[str, Any]]] = {}
+    for name, points in swept.items():
+        told[name] = []
+        for value, options in tqdm(points, name, leave=False):
+            costs = harness.spread([router.cost(*options, calls=300) for _ in range(ROUNDS)])
+            told[name].append({name: value, "us": costs})
+        print(f"{name}: " + ", ".join(f"{row[name]}: {row['us']['median']} us" for row in told[name]))
+    return told
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Batches: at once when idle, together when busy, like with like, and nobody is forgotten."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router import artifact
+from router.adapters import batching
+from router.adapters.batching import Batching
+from router.adapters.classifier import OnnxClassifier
+from router.domain import Prompt, Score
+from router.errors import ClassifierError
+from tests.conftest import MODELS
+
+
+class Gated:
+    """Scores a prompt by its length, one batch whenever the gate lets it."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Semaphore(0)
+        self.batches: list[list[str]] = []
+        self.failing = False
+
+    def __call__(self, prompts: Sequence[Prompt]) -> list[Score]:
+        self.batches.append([prompt.text for prompt in prompts])
+        assert self.gate.acquire(timeout=10)
+        if self.failing:
+            raise ClassifierError("told to fail")
+        return [Score((float(len(prompt.text)),), (None,)) for prompt in prompts]
+
+
+def asked(batching: Batching, *texts: str) -> "asyncio.Task[list[Score]]":
+    return asyncio.create_task(batching.score([Prompt.of(text) for text in texts]))
+
+
+async def started(gated: Gated, batches: int) -> None:
+    async with asyncio.timeout(10):
+        while len(gated.batches) < batches:  # noqa: ASYNC110  a thread fills it
+            await asyncio.sleep(0.001)
+
+
+async def test_one_alone_is_scored_at_once_and_those_who_come_meanwhile_go_together() -> None:
+    gated = Gated()
+    classifier = Batching(gated)
+    first = asked(classifier, "a")
+    await started(gated, 1)
+    rest = [asked(classifier, "b" * n) for n in (2, 3, 4)]
+    await asyncio.sleep(0.01)
+    gated.gate.release(2)
+    assert [await task for task in (first, *rest)] == [[Score((float(n),), (None,))] for n in (1, 2, 3, 4)]
+    assert gated.batches == [["a"], ["bb", "bbb", "bbbb"]]
+
+
+async def test_the_oldest_goes_first_with_those_of_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "BATCH_CHARACTERS", 300)
+    gated = Gated()
+    classifier = Batching(gated)
+    first = asked(classifier, "x")
+    await started(gated, 1)
+    long, short = "l" * 100, "s"
+    rest = [asked(classifier, text) for text in (long, short, long + "l", short + "s")]
+    await asyncio.sleep(0.01)
+    gated.gate.release(3)
+    await asyncio.gather(first, *rest)
+    assert gated.batches[1:] == [[long, long + "l"], [short, short + "s"]]
+
+
+async def test_a_failure_is_told_to_all_in_the_batch_and_to_nobody_else() -> None:
+    gated = Gated()
+    gated.failing = True
+    classifier = Batching(gated)
+    first = asked(classifier, "a")
+    await started(gated, 1)
+    second = asked(classifier, "b", "c")
+    gated.gate.release(1)
+    with pytest.raises(ClassifierError):
+        await first
+    await started(gated, 2)
+    gated.failing = False
+    gated.gate.release(1)
+    assert len(await second) == 2
+
+
+async def test_whoever_has_left_is_not_scored() -> None:
+    gated = Gated()
+    classifier = Batching(gated)
+    first = asked(classifier, "a")
+    await started(gated, 1)
+    gone, stays = asked(classifier, "gone"), asked(classifier, "stays")
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    gated.gate.release(2)
+    await asyncio.gather(first, stays)
+    assert gated.batches == [["a"], ["stays"]]
+
+
+@given(st.lists(st.integers(0, 3 * batching.BATCH_CHARACTERS), max_size=200))
+def test_every_prompt_is_in_one_batch_and_batches_keep_within_bounds(lengths: list[int]) -> None:
+    async def drained() -> None:
+        classifier = Batching(lambda prompts: [])
+        loop = asyncio.get_running_loop()
+        prompt = Prompt.of("any")
+        waiting = [batching._Waiting(prompt, length, loop.create_future()) for length in lengths]
+        classifier._waiting = list(waiting)
+        seen: list[int] = []
+        while batch := classifier._next():
+            oldest = min(waiting.index(one) for one in batch)
+            assert all(index in seen for index in range(oldest)), "the oldest goes first"
+            assert len(batch) <= batching.BATCH_PROMPTS
+            padded = max(one.length for one in batch) * len(batch)
+            assert len(batch) == 1 or padded <= batching.BATCH_CHARACTERS
+            seen += [waiting.index(one) for one in batch]
+        assert sorted(seen) == list(range(len(lengths)))
+
+    asyncio.run(drained())
+
+
+async def test_a_real_graph_says_the_same_in_batches() -> None:
+    classifier = OnnxClassifier(artifact.load(MODELS / "pocket-router"))
+    prompts = [Prompt.of(f"{n} + {n} =" * (n + 1)) for n in range(20)]
+    alone = [score for prompt in prompts for score in classifier.scored([prompt])]
+    together = await asyncio.gather(*(Batching(classifier.scored).score([prompt]) for prompt in prompts))
+    for one, [other] in zip(alone, together, strict=True):
+        assert one.quality == pytest.approx(other.quality, abs=1e-5)
