@@ -139,6 +139,10 @@ def test_log_lines_are_json_and_hold_no_prompt(server: Server, client: Client) -
     with pytest.raises(RemoteError):
         client.decide(SECRET, Wishes(rung=SECRET))
     lines = server.lines()
+    until = time.monotonic() + 10
+    while not any(line["event"] == "generated" for line in lines) and time.monotonic() < until:
+        time.sleep(0.02)  # lines are written a moment later
+        lines = server.lines()
     decided = [line for line in lines if line.get("decision_id") == decision["decision_id"]]
     assert [line["event"] for line in decided] == ["decided"]
     assert decided[0]["rung"] == decision["rung"]
