@@ -26,7 +26,9 @@ MAX_CHARACTERS = 16_384
 """Longer prompts are scored by their first part, so that one prompt can not hold up the others."""
 
 WORD_BUCKETS = 128
-REMEMBERED_WORDS = 16_384
+REMEMBERED_WORDS, LONG_WORD = 16_384, 24
+"""Words that are remembered, and the characters of one that is too long for it: callers must not fill the memory."""
+
 SPACES = {
     "type": "Sequence",
     "normalizers": [
@@ -72,7 +74,8 @@ def extract(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
         text = scored_text(prompt)
         words = _WORD.findall(text)
         row[:hand] = _counts(text, words, len(prompt.messages))
-        row[[hand + _bucket(word) for word in set(words)]] = 1.0
+        bucket = _remembered_bucket if max(map(len, words), default=0) <= LONG_WORD else _bucket
+        row[[hand + bucket(word) for word in set(words)]] = 1.0
     np.log1p(matrix[:, :hand], out=matrix[:, :hand])
     return matrix
 
@@ -146,8 +149,8 @@ class Words:
         return cls(tokenizer, before, max_tokens)
 
     def apart(self, text: str) -> bool:
-        """Its words stand one space apart, and nothing in it means something to the tokenizer."""
-        if "  " in text or "▁" in text or text.startswith(" ") or text.endswith(" ") or not text:
+        """Its words stand one space apart, none is too long, and nothing in it means something to the tokenizer."""
+        if "▁" in text or not min(lengths := list(map(len, text.split(" ")))) > 0 or max(lengths) > LONG_WORD:
             return False
         return not any(special in text for special in self._special)
 
@@ -159,9 +162,11 @@ class Words:
         return ids[: self._max_tokens]
 
 
-@lru_cache(50_000)
 def _bucket(word: str) -> int:
     return crc32(word.lower().encode()) % WORD_BUCKETS
+
+
+_remembered_bucket = lru_cache(REMEMBERED_WORDS)(_bucket)
 
 
 def _capitals(text: str) -> int:

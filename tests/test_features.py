@@ -116,3 +116,13 @@ def whole(featurizer: Featurizer, text: str) -> list[int]:
     said = features.scored_text(Prompt.of(text))
     ids: list[int] = featurizer._tokenizer.encode(said, add_special_tokens=featurizer._special).ids
     return ids
+
+
+def test_callers_can_not_fill_the_memory_with_words(featurizer: Featurizer) -> None:
+    words = featurizer._words
+    assert words is not None
+    memories = words._word, features._remembered_bucket
+    before = [memory.cache_info().currsize for memory in memories]
+    featurizer([Prompt.of(" ".join(f"{letter * 5_000}" for letter in "abc"))])
+    assert [memory.cache_info().currsize for memory in memories] == before
+    assert all(memory.cache_info().maxsize == features.REMEMBERED_WORDS for memory in memories)

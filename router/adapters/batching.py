@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from router.domain import Prompt, Score
 from router.errors import ClassifierError
+from router.features import MAX_CHARACTERS
 
 BATCH_PROMPTS, BATCH_CHARACTERS = 64, 65_536
 """The most that runs at once; characters as padded."""
@@ -36,7 +37,8 @@ class Batching:
     async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
         """One score per prompt, in order; whoever leaves is not scored for. Raises ClassifierError."""
         loop = asyncio.get_running_loop()
-        mine = [_Waiting(prompt, max(len(prompt.text), 1), loop.create_future()) for prompt in prompts]
+        lengths = [min(max(len(prompt.text), 1), MAX_CHARACTERS) for prompt in prompts]
+        mine = [_Waiting(prompt, n, loop.create_future()) for prompt, n in zip(prompts, lengths, strict=True)]
         self._waiting += mine
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._drain())
