@@ -61,6 +61,15 @@ class Server:
         assert self.process.stderr is not None
         self.process.stderr.close()
 
+    def told_of(self, decision_id: str, lines: int) -> list[Told]:
+        """The log lines about a decision, which are written a moment later."""
+        until = time.monotonic() + 10
+        while True:
+            told = [line for line in self.lines() if line.get("decision_id") == decision_id]
+            if len(told) >= lines or time.monotonic() > until:
+                return told
+            time.sleep(0.02)
+
     def lines(self) -> list[Told]:
         """What it logged; every line is JSON."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
@@ -138,17 +147,10 @@ def test_log_lines_are_json_and_hold_no_prompt(server: Server, client: Client) -
     events = list(client.generate(SECRET, Wishes(rung=decision["rung"])))
     with pytest.raises(RemoteError):
         client.decide(SECRET, Wishes(rung=SECRET))
-    lines = server.lines()
-    until = time.monotonic() + 10
-    while not any(line["event"] == "generated" for line in lines) and time.monotonic() < until:
-        time.sleep(0.02)  # lines are written a moment later
-        lines = server.lines()
-    decided = [line for line in lines if line.get("decision_id") == decision["decision_id"]]
-    assert [line["event"] for line in decided] == ["decided"]
-    assert decided[0]["rung"] == decision["rung"]
-    assert any(
-        line["event"] == "generated" and line["decision_id"] == events[0]["decision"]["decision_id"] for line in lines
-    )
+    [decided] = server.told_of(decision["decision_id"], 1)
+    assert (decided["event"], decided["rung"]) == ("decided", decision["rung"])
+    about_the_stream = server.told_of(events[0]["decision"]["decision_id"], 2)
+    assert [line["event"] for line in about_the_stream] == ["decided", "generated"]
     written = server.log.read_text()
     assert "987654321" not in written and "multiplication" not in written
     thought = "".join(event.get("reasoning", "") + event.get("content", "") for event in events)
