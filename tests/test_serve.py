@@ -71,8 +71,8 @@ class Server:
             time.sleep(0.02)
 
     def lines(self) -> list[Told]:
-        """What it logged; every line is JSON."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """What it logged; every line is JSON. The last may be half written yet."""
+        return [json.loads(line) for line in self.log.read_text().rpartition("\n")[0].splitlines()]
 
 
 def command(*arguments: str) -> list[str]:
