@@ -3,12 +3,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit proto bench hot-path quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp pocket lock clean
+.PHONY: help setup run test check audit proto bench hot-path quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .peers
 
 # Behind a mirror, uv uses the one that pip is told of.
 ifdef PIP_INDEX_URL
@@ -72,6 +73,9 @@ conformance-vllm: $(VENV)/.dev ## are budgets exact on a real vLLM? sets one up 
 conformance-llamacpp: $(VENV)/.dev ## the same on a real llama.cpp server, built in .conformance (10 minutes)
 	$(BIN)/python -m benchmarks.conformance llama_cpp
 
+peers: $(VENV)/.dev $(PEERS)/models/.ready ## what a decision costs beside the encoders that other routers run; sets up .peers (8 GB)
+	$(BIN)/python -m benchmarks.peers
+
 drift: $(VENV)/.dev ## how soon the audit finds a certificate that does not hold, and how often it cries wolf
 	$(BIN)/python -m benchmarks.drift
 
@@ -104,14 +108,15 @@ lock: $(VENV)/.bootstrap ## renew the locked requirements after a change in pypr
 	$(call compile,serve,pyproject.toml --extra cpu --constraint requirements/dev.txt)
 	$(call compile,fuzz,pyproject.toml --extra fuzz --constraint requirements/dev.txt)
 	$(call compile,serve-gpu,pyproject.toml --extra gpu --constraint requirements/dev.txt)
+	$(call compile,peers,requirements/peers.in --constraint requirements/dev.txt --excludes requirements/peers-excludes.txt)
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # protoc(folder): generated code for proto/, importable as router._gen.
-protoc = $(BIN)/python -m grpc_tools.protoc -Irouter/_gen=proto/budget_router/v1 \
-	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) router/_gen/budget_router.proto
+protoc = $(BIN)/python -m grpc_tools.protoc -Irouter/_gen=proto/budget_router/v1 -Irouter/_gen=proto/inference \
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) router/_gen/budget_router.proto router/_gen/kserve.proto
 
 # compile(name, sources): requirements/name.txt, hashes from the public registry alone.
 compile = env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL $(BIN)/uv pip compile --quiet \
@@ -153,4 +158,16 @@ $(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
 $(VENV)/.pocket: requirements/pocket.txt $(VENV)/.dev
 	@echo "Installing PyTorch"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(PEERS)/.installed: requirements/peers.txt requirements/pocket.txt $(VENV)/.bootstrap
+	@echo "Installing RouteLLM, transformers and PyTorch in $(PEERS)"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --no-deps --require-hashes --only-binary :all: --requirement $<
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements/pocket.txt
+	@touch $@
+
+$(PEERS)/models/.ready: benchmarks/peer_models.py $(PEERS)/.installed
+	@echo "Exporting the peers' models"
+	@$(PEERS)/bin/python -m benchmarks.peer_models
 	@touch $@

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 from cachetools import TTLCache
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector
 
-from router import artifact, assembly, doctor, registry, tracing
-from router.adapters.classifier import OnnxClassifier
+from router import artifact, assembly, doctor, gauges, metrics_server, registry, tracing
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.memory_quotas import MemoryQuotas
 from router.adapters.sqlite_outcomes import SqliteOutcomes
@@ -27,7 +26,7 @@ from router.explain import Explainer
 from router.fair_queue import FairQueue
 from router.gauges import Gauges
 from router.hot_swap import HotSwap
-from router.observe import LogLines, Metrics, Observers
+from router.observe import LogLines, Metrics, Observers, told
 from router.ports import Observer
 from router.records import Degraded
 from router.routing import BudgetRouter
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
 OPERATORS = 16
 """Calls of the admin service under way at once."""
 
+HEED_SECONDS = 2.0
 PINNED_CONVERSATIONS, PINNED_SECONDS = 100_000, 3_600.0
 
 
@@ -86,7 +86,7 @@ async def running(settings: Settings) -> AsyncIterator[Ports]:
     async with AsyncExitStack() as stack:
         figures = CollectorRegistry()
         ProcessCollector(registry=figures)
-        log = Background(LogLines())
+        log = Background(LogLines(), told)
         stack.callback(log.close)
         observers: list[Observer] = [log, Metrics(figures)]
         tracer = _tracer(settings, observers, stack)
@@ -125,11 +125,29 @@ async def running(settings: Settings) -> AsyncIterator[Ports]:
             return {**await router.health(), **away}
 
         failures = _failures(cache, quotas, outcomes)
-        figures.register(Gauges(router, queue, admission, failures))
-        _serve_metrics(settings, figures, stack)
+        now = Gauges(router, queue, admission, failures)
+        figures.register(now)
+        stack.callback(metrics_server.serve(settings.metrics_listen, figures))
+        if settings.workers > 1:
+            assembly.in_background(gauges.mirrored(now), stack)
+            if not settings.audit:
+                assembly.in_background(_heed(ledger, router, observer), stack)
         yield await _listen(
             settings, Service.routing(servicer), Service.admin(admin), tenants, health, observer, tracer, stack
         )
+
+
+async def _heed(ledger: Ledger, router: BudgetRouter, observer: Observer) -> None:
+    """Of several workers one audits; what alarms there counts for all."""
+    while True:
+        await asyncio.sleep(HEED_SECONDS)
+        try:
+            ledger.read()
+        except SettingsError as error:
+            observer(Degraded("audit", str(error)))
+        for profile in router.profiles:
+            if ledger.alarmed(profile.bundle.version) and not profile.policy.suspended:
+                router.suspend(profile.model, profile.bundle.version)
 
 
 async def _listen(
@@ -152,10 +170,11 @@ async def _listen(
         return server_credentials(files, lambda error: observer(Degraded("tls", error)))
 
     boundary = Boundary(TenantGuard(tenants), settings.max_streams, observer, tracer)
-    servers = [RouterServer(routing, boundary, settings.listen, tls(), health)]
+    shared = settings.workers > 1
+    servers = [RouterServer(routing, boundary, settings.listen, tls(), health, shared, settings.connection_seconds)]
     if token := settings.admin_token.get_secret_value():
         boundary = Boundary(OperatorGuard(token), OPERATORS, observer, tracer)
-        servers.append(RouterServer(admin, boundary, settings.admin_listen, tls(), health))
+        servers.append(RouterServer(admin, boundary, settings.admin_listen, tls(), health, shared))
     for server in servers:
         await server.start()
         stack.push_async_callback(server.drain, settings.drain_seconds)
@@ -170,7 +189,8 @@ async def examine(settings: Settings) -> list[Finding]:
             findings.append(await _examine_redis(settings, stack))
         for served in settings.served:
             bundle = artifact.load(registry.locate(served.artifact))
-            runs_on = OnnxClassifier(bundle, settings.classifier_device).provider
+            server = assembly.triton(settings, served, stack)
+            runs_on = assembly.graph(bundle, settings.classifier_device, server).provider
             rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
             findings.append(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}, {runs_on}"))
             findings += await _examine_backend(settings, served, stack)
@@ -227,15 +247,3 @@ def _tracer(settings: Settings, observers: list[Observer], stack: AsyncExitStack
     stack.callback(traces.close)
     observers.append(traces)
     return traces.span
-
-
-def _serve_metrics(settings: Settings, registry: CollectorRegistry, stack: AsyncExitStack) -> None:
-    if not settings.metrics_listen:
-        return
-    host, _, port = settings.metrics_listen.rpartition(":")
-    try:
-        server, _ = start_http_server(int(port), host or "127.0.0.1", registry)
-    except (OSError, ValueError, OverflowError) as error:
-        raise SettingsError(f"BUDGET_ROUTER_METRICS_LISTEN: can not listen there: {error}") from error
-    stack.callback(server.server_close)
-    stack.callback(server.shutdown)

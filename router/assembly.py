@@ -1,6 +1,6 @@
 """The parts of the service, each built from settings and closed with the stack that it is given.
 
-The clients of Redis and HTTP are imported where they are chosen: the default start need not pay their 0.4 s.
+The clients of Redis, HTTP and Triton are imported where they are chosen: the default start need not pay their 0.4 s.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.artifact import Bundle
 from router.audit import Agreement, Allowance, Auditor, Ledger
 from router.cache_key import ScoreKeys
-from router.errors import BackendUnavailable
+from router.errors import BackendUnavailable, ClassifierError
 from router.policy import LatencyProfile, Policy
 from router.ports import Classifier, Observer, ScoreCache, Verifier
 from router.profile import Profile
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from router.adapters.redis_outcomes import RedisOutcomes
     from router.adapters.redis_quotas import RedisQuotas
     from router.adapters.tiered_cache import TieredCache
+    from router.adapters.triton import Triton
+    from router.adapters.triton_classifier import TritonClassifier
 
 WAIT_SECONDS = 1.0
 OUTCOMES_TIMEOUT = 2.0
@@ -54,6 +56,7 @@ async def served_profile(
 ) -> tuple[Profile, Callable[[Bundle], Profile]]:
     """A served model, and how to serve it with another bundle."""
     bundle = artifact.load(registry.locate(served.artifact))
+    server = await ready(triton(settings, served, stack), settings.backend_wait)
     backend, fingerprint = await served_backend(settings, served, stack)
     latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
     secret = settings.cache_secret.get_secret_value().encode()
@@ -68,7 +71,7 @@ async def served_profile(
             )
             certificates, absolute = (), ()
         keys = ScoreKeys(secret, bundle.version, manifest.ladder)
-        scorer = Scorer(classifier(bundle, settings.classifier_device), keys, cache, observer)
+        scorer = Scorer(classifier(bundle, settings.classifier_device, server), keys, cache, observer)
         suspended = SUSPENDED if ledger.alarmed(bundle.version) else ""
         policy = Policy(manifest.ladder, certificates, latency, absolute, suspended)
         return Profile(served.model, bundle, policy, scorer, backend, backend.enforcement, fingerprint)
@@ -76,11 +79,48 @@ async def served_profile(
     return of(bundle), of
 
 
-def classifier(bundle: Bundle, device: Device) -> Classifier:
-    """Static vectors are scored where they are asked for, as a thread would cost more; encoders in batches beside."""
-    onnx = OnnxClassifier(bundle, device)
-    structlog.get_logger().info("classifier", profile=bundle.manifest.profile, runs_on=onnx.provider)
-    return Batching(onnx.scored) if bundle.manifest.profile == "encoder" else onnx
+def classifier(bundle: Bundle, device: Device, server: "Triton | None") -> Classifier:
+    """Static vectors are scored where they are asked for, as a thread would cost more; all else in batches beside."""
+    scoring = graph(bundle, device, server)
+    structlog.get_logger().info("classifier", profile=bundle.manifest.profile, runs_on=scoring.provider)
+    if isinstance(scoring, OnnxClassifier) and bundle.manifest.profile != "encoder":
+        return scoring
+    return Batching(scoring.scored)
+
+
+def graph(bundle: Bundle, device: Device, server: "Triton | None") -> "OnnxClassifier | TritonClassifier":
+    """What runs a bundle's graph, verified. Raises ArtifactError, SettingsError."""
+    if server is None:
+        return OnnxClassifier(bundle, device)
+    from router.adapters.triton_classifier import TritonClassifier
+
+    return TritonClassifier(bundle, server)
+
+
+def triton(settings: Settings, served: Served, stack: AsyncExitStack) -> "Triton | None":
+    """The server that runs the first model's graph, not asked yet; None where graphs run here."""
+    if not settings.triton_url or served.artifact != settings.artifact:
+        return None
+    from router.adapters.triton import Triton
+
+    server = Triton(settings.triton_url, settings.triton_model)
+    stack.callback(server.close)
+    return server
+
+
+async def ready(server: "Triton | None", patience: float) -> "Triton | None":
+    """The same, once its model can be asked; after `patience` seconds raises ClassifierError."""
+    deadline = time.monotonic() + patience
+    while server is not None:
+        try:
+            await asyncio.to_thread(server.versions)
+            break
+        except ClassifierError as error:
+            if time.monotonic() > deadline:
+                raise
+            structlog.get_logger().warning("waiting", classifier=server.name, error=str(error))
+            await asyncio.sleep(WAIT_SECONDS)
+    return server
 
 
 async def served_backend(

@@ -71,12 +71,16 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._kept: dict[str, dict[str, EProcess]] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Take over what the file says, which another process may have written. Raises SettingsError."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            told = json.loads(path.read_text()) if path.exists() else {}
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            told = json.loads(self._path.read_text()) if self._path.exists() else {}
             self._kept = {v: {alpha: EProcess(**one) for alpha, one in by.items()} for v, by in told.items()}
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise SettingsError(f"{path}: can not be used as the audit's file: {error}") from error
+            raise SettingsError(f"{self._path}: can not be used as the audit's file: {error}") from error
 
     def processes(self, version: str) -> list[EProcess]:
         """Those of a bundle."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from router.records import Record
 
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.02
 """How long the first record of a batch waits for others: waking a thread costs more than most records."""
 
 MOST = 10_000
@@ -19,10 +19,14 @@ class Background:
 
     Args:
         observer: told of each record, and of its time in seconds since 1970.
+        heeds: which records it is told of.
     """
 
-    def __init__(self, observer: Callable[[Record, float], None]) -> None:
+    def __init__(
+        self, observer: Callable[[Record, float], None], heeds: Callable[[Record], bool] = lambda record: True
+    ) -> None:
         self._observer = observer
+        self._heeds = heeds
         self._records: deque[tuple[Record, float]] = deque(maxlen=MOST)
         self._some = threading.Event()
         self._closing = threading.Event()
@@ -30,6 +34,8 @@ class Background:
         self._thread.start()
 
     def __call__(self, record: Record) -> None:
+        if not self._heeds(record):
+            return
         self._records.append((record, time.time()))
         if not self._some.is_set():
             self._some.set()

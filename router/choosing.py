@@ -1,6 +1,7 @@
 """Which rung a request gets: the one that its caller named, its conversation's, the policy's, or one to learn from."""
 
 import random
+import time
 from collections.abc import MutableMapping
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ Conversation = tuple[str, str, str]
 """Model, tenant and conversation id."""
 
 _IDS = random.Random()  # unguessable ids would cost a system call each; who may ask after one is the tenant's matter
+_RANDOM_BITS = 80
 
 
 class Chooser:
@@ -84,9 +86,14 @@ def _kept(profile: Profile, request: RouteRequest, index: int) -> Decision:
     return _decision(profile, request, choice, Scored(None, DecisionSource.PINNED))
 
 
+def _identity() -> str:
+    """Milliseconds, then random bits, as in a ULID: ids that grow are appended to a log's index, not put all over it."""
+    return f"{time.time_ns() // 1_000_000 << _RANDOM_BITS | _IDS.getrandbits(_RANDOM_BITS):032x}"
+
+
 def _decision(profile: Profile, request: RouteRequest, choice: Choice, by: Scored) -> Decision:
     return Decision(
-        f"{_IDS.getrandbits(128):032x}",
+        _identity(),
         profile.model,
         profile.fingerprint,
         profile.policy.ladder,

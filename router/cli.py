@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import socket
 import sys
+from collections.abc import Coroutine
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.console import Console
@@ -15,6 +18,9 @@ from rich.table import Table
 from router.errors import RemoteError, RouterError
 from router.options import calls_service, routing_options
 from router.rpc.client import Client, Told, Wishes
+
+if TYPE_CHECKING:
+    from router.settings import Settings
 
 BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE")
 PLUGINS = "budget_router.commands"
@@ -60,23 +66,60 @@ def cli() -> None:
 @cli.command()
 @click.option("--listen", metavar="HOST:PORT", help="Address of the gRPC server [default: 127.0.0.1:50051].")
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Address of the Prometheus endpoint [default: none].")
-def serve(listen: str | None, metrics_listen: str | None) -> None:
-    """Run the service until SIGTERM or Ctrl-C."""
-    from router import app, observe, settings
+@click.option("--workers", type=int, metavar="N", help="Processes that answer [default: 1].")
+def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -> None:
+    """Run the service until SIGTERM or Ctrl-C.
 
-    log = observe.configure_logging()
-    loaded = settings.load(listen=listen, metrics_listen=metrics_listen)
+    With several workers they share the port, whoever ends is replaced, and SIGHUP replaces all without a failed call;
+    docs/operations.md says what they share and what they divide.
+    """
+    from router import observe, settings
+
+    loaded = settings.load(listen=listen, metrics_listen=metrics_listen, workers=workers)
+    with closing(observe.configure_logging()):
+        asyncio.run(_supervised(loaded) if loaded.workers > 1 else _served(loaded))
+
+
+def _served(loaded: "Settings") -> Coroutine[None, None, None]:
+    from router import app
 
     def announce(ports: app.Ports) -> None:
         host, admin = loaded.listen.rpartition(":")[0], loaded.admin_listen.rpartition(":")[0]
-        if ports.admin is not None:
-            print(f"budget-router: admin service on {admin}:{ports.admin}", file=sys.stderr)
-        print(f"budget-router: listening on {host}:{ports.port}", file=sys.stderr)
+        _listening(f"{host}:{ports.port}", "" if ports.admin is None else f"{admin}:{ports.admin}")
 
-    try:
-        asyncio.run(app.serve(loaded, announce))
-    finally:
-        log.close()
+    return app.serve(loaded, announce)
+
+
+def _supervised(loaded: "Settings") -> Coroutine[None, None, None]:
+    from router import supervisor
+
+    return supervisor.supervise(loaded, _listening)
+
+
+def _listening(address: str, admin: str) -> None:
+    if admin:
+        print(f"budget-router: admin service on {admin}", file=sys.stderr)
+    print(f"budget-router: listening on {address}", file=sys.stderr)
+
+
+@cli.command(hidden=True)
+@click.argument("place", type=int)
+@click.option("--listen", required=True)
+@click.option("--admin-listen")
+@click.option("--workers", type=int, required=True)
+@click.option("--control", type=int, required=True)
+def work(place: int, control: int, **told: Any) -> None:
+    """Be one of the processes that `serve --workers` starts."""
+    from router import app, observe, settings, worker
+
+    mine = settings.load(**told).of_worker(place)
+
+    async def served() -> None:
+        ready = worker.follow(socket.socket(fileno=control))
+        await app.serve(mine, lambda _: ready())
+
+    with closing(observe.configure_logging()):
+        asyncio.run(served())
 
 
 @cli.command()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Role(Enum):
@@ -89,8 +89,7 @@ class BudgetLadder:
         return next((i for i, rung in enumerate(self.rungs) if rung.name == name), None)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenForecast:
+class TokenForecast(NamedTuple):
     """Thinking tokens one rung will really use."""
 
     mean: float

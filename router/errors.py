@@ -128,6 +128,10 @@ class SettingsError(RouterError):
     """The configuration is wrong."""
 
 
+class WorkerError(RouterError):
+    """One of several processes that serve together does not come up."""
+
+
 class RemoteError(RouterError):
     """Seen by a client: the service answered with an error status.
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import orjson
 
 Event = Mapping[str, Any]
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.02
 """How long the first event of a batch waits for others: waking a thread costs more than a line."""
 
 

@@ -62,6 +62,11 @@ class Observers:
             observer(record)
 
 
+def told(record: Record) -> bool:
+    """Whether a record makes a line: calls that are answered do not."""
+    return not isinstance(record, Answered) or record.code in TOLD_CODES
+
+
 class LogLines:
     """Writes one line per record."""
 
@@ -72,8 +77,10 @@ class LogLines:
         """`at` is the time of the record, in seconds since 1970, where that is not now."""
         match record:
             case Decided(request, decision, seconds):
-                told, milliseconds = _of_decision(decision), round(seconds * 1000, 3)
-                self._log.info("decided", at=at, tenant=request.tenant, **told, milliseconds=milliseconds)
+                milliseconds = round(seconds * 1000, 3)
+                self._log.info(
+                    "decided", at=at, tenant=request.tenant, **_of_decision(decision), milliseconds=milliseconds
+                )
             case Generated(request, decision, completion, first_token, seconds):
                 self._log.info(
                     "generated",
@@ -97,7 +104,7 @@ class LogLines:
                 self._log.info("swapped", model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):
                 self._log.warning("degraded", dependency=dependency, error=error)
-            case Answered(method, code) if code in TOLD_CODES:
+            case Answered(method, code):
                 self._log.warning("refused", method=method, code=code)
 
 
@@ -139,7 +146,11 @@ class Metrics:
             return cache(Counter(f"budget_router_{name}", text, labels, registry=registry).labels)
 
         def gauges(name: str, text: str, *labels: str) -> Callable[..., Gauge]:
-            return cache(Gauge(f"budget_router_{name}", text, labels, registry=registry).labels)
+            return cache(
+                Gauge(
+                    f"budget_router_{name}", text, labels, registry=registry, multiprocess_mode="livemostrecent"
+                ).labels
+            )
 
         def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
             return Histogram(f"budget_router_{name}", text, buckets=buckets, registry=registry)

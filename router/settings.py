@@ -43,12 +43,20 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC server; port 0 = any free one")
+    workers: int = Field(1, ge=1, description="processes that answer on that port together")
+    connection_seconds: float = Field(
+        0, ge=0, le=86_400, description="age at which clients are told to connect anew, to find new replicas; 0 = never"
+    )
     metrics_listen: str = Field("", description="HOST:PORT of the Prometheus endpoint; empty = none")
     artifact: Path = Field(_PACKAGE / "models" / "pocket-router", description="directory of the model bundle")
     classifier_device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
         "auto",
         description="what scores prompts; auto = a GPU for encoders where there is one, else the CPU",
     )
+    triton_url: str = Field(
+        "", description="HOST:PORT (gRPC) of a Triton server that runs the bundle's graph; empty = it runs here"
+    )
+    triton_model: str = Field("budget-router", description="name of the graph's model on that server")
     shadow: int = Field(0, ge=0, description="fresh prompts that another bundle scores, too, before it is swapped in")
     backend: Literal["pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
         "pocket", description="what answers: the embedded model or a kind of engine"
@@ -128,6 +136,14 @@ class Settings(BaseSettings):
         second = self.failover_backend, self.failover_url, self.failover_model or POCKET, self.failover_key
         return [first, Served(self.failover_artifact, *second)]
 
+    def of_worker(self, place: int) -> "Settings":
+        """Those of one of the processes: its share of what is limited; the first alone audits and takes orders."""
+        share = {"capacity": self.capacity / self.workers, "max_streams": -(-self.max_streams // self.workers)}
+        alone: dict[str, Any] = {"audit": 0.0, "admin_token": SecretStr("")}
+        if place == 0:  # it sees a part of the requests, of which it audits more
+            alone = {"audit": min(1.0, self.audit * self.workers)}
+        return self.model_copy(update={"metrics_listen": "", **share, **alone})
+
 
 def load(**overrides: Any) -> Settings:
     """Settings from the environment; `overrides` that are not None win.
@@ -151,10 +167,18 @@ def load(**overrides: Any) -> Settings:
     names = [served.model for served in settings.served]
     if len(set(names)) < len(names):
         raise SettingsError(f"{PREFIX}FAILOVER_MODEL: must differ from {PREFIX}BACKEND_MODEL: callers name models")
+    if settings.triton_url and settings.classifier_device != "auto":
+        raise SettingsError(f"{PREFIX}CLASSIFIER_DEVICE: must be auto with {PREFIX}TRITON_URL: the server chooses")
     if settings.outcomes_url and not settings.cache_secret.get_secret_value():
         raise SettingsError(f"{PREFIX}CACHE_SECRET: needed with {PREFIX}OUTCOMES_URL, the same for all replicas")
     if settings.redis_url and not settings.cache_secret.get_secret_value():
         raise SettingsError(f"{PREFIX}CACHE_SECRET: needed with {PREFIX}REDIS_URL, the same for all replicas")
+    if (
+        settings.workers > 1
+        and not settings.redis_url
+        and (settings.tenants or settings.admin_token.get_secret_value())
+    ):
+        raise SettingsError(f"{PREFIX}REDIS_URL: needed for several workers with tenants or an admin service")
     _require_protection(settings)
     return settings
 

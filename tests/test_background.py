@@ -34,3 +34,12 @@ def test_one_who_is_slow_holds_nobody_up() -> None:
     gate.set()
     background.close()
     assert len(told) == 100
+
+
+def test_what_is_not_heeded_is_not_told() -> None:
+    told: list[Record] = []
+    background = Background(lambda record, at: told.append(record), lambda record: record == Degraded("cache", "2"))
+    for number in range(4):
+        background(Degraded("cache", str(number)))
+    background.close()
+    assert told == [Degraded("cache", "2")]

@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import artifact, features
+from router import features
 from router.domain import Message, Prompt, Role
-from router.features import MAX_CHARACTERS, NAMES, WIDTH, Featurizer, extract
-from tests.conftest import MODELS
+from router.features import MAX_CHARACTERS, NAMES, WIDTH, extract
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -89,40 +88,3 @@ def test_the_same_text_typed_otherwise_is_the_same() -> None:
     composed, decomposed = Prompt.of("Élève"), Prompt.of("E\u0301le\u0300ve")
     assert composed != decomposed
     assert (extract([composed]) == extract([decomposed])).all()
-
-
-@pytest.fixture(scope="module")
-def featurizer() -> Featurizer:
-    bundle = artifact.load(MODELS / "pocket-router")
-    return Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
-
-
-pieces = st.sampled_from(["a", "seven", " ", "  ", "\n", "\t", "▁", "é", "漢", "🎉", "<s>", "'", "12", "don't"])
-
-
-@given(text | st.lists(pieces).map("".join) | st.lists(pieces).map(" ".join))
-def test_words_give_the_same_tokens_as_the_whole_text(featurizer: Featurizer, given: str) -> None:
-    assert featurizer.tokens([Prompt.of(given)]) == [whole(featurizer, given)]
-
-
-def test_a_long_text_is_cut_where_the_tokenizer_would(featurizer: Featurizer) -> None:
-    long = "how many ways are there " * 300
-    assert featurizer.tokens([Prompt.of(long.strip())]) == [whole(featurizer, long.strip())]
-    assert len(whole(featurizer, long.strip())) == 512
-
-
-def whole(featurizer: Featurizer, text: str) -> list[int]:
-    """What the tokenizer makes of a text in one go."""
-    said = features.scored_text(Prompt.of(text))
-    ids: list[int] = featurizer._tokenizer.encode(said, add_special_tokens=featurizer._special).ids
-    return ids
-
-
-def test_callers_can_not_fill_the_memory_with_words(featurizer: Featurizer) -> None:
-    words = featurizer._words
-    assert words is not None
-    memories = words._word, features._remembered_bucket
-    before = [memory.cache_info().currsize for memory in memories]
-    featurizer([Prompt.of(" ".join(f"{letter * 5_000}" for letter in "abc"))])
-    assert [memory.cache_info().currsize for memory in memories] == before
-    assert all(memory.cache_info().maxsize == features.REMEMBERED_WORDS for memory in memories)

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from router.domain import Prompt
-from router.features import Featurizer
+from router.featurizer import Featurizer
 
 OPSET = 20
 IR_VERSION = 10
@@ -54,10 +54,12 @@ def static(dimensions: int = DIMENSIONS) -> Embedding:
     folder = _installed("wordllama", "training needs the wheel of wordllama: install the extra `train`")
     (table,) = load_file(folder / "weights" / "l2_supercat_256.safetensors").values()
     graph = Graph()
-    mask = graph.mask()
-    ids = graph.add("Max", ["tokens", graph.constant(0, np.int64)])
-    vectors = graph.add("Gather", [graph.constant(table[:, :dimensions], np.float16), ids])
-    graph.pool(graph.add("Cast", [vectors], to=TensorProto.FLOAT), mask, dimensions)
+    rows = np.vstack([table[:, :dimensions], np.zeros((1, dimensions))])  # -1 is the last row: padding adds nothing
+    vectors = graph.add("Gather", [graph.constant(rows, np.float16), "tokens"])
+    total = graph.add(
+        "ReduceSum", [graph.add("Cast", [vectors], to=TensorProto.FLOAT), graph.constant([1], np.int64)], keepdims=0
+    )
+    graph.unit(total, dimensions)
     tokenizer = (folder / "tokenizers" / "l2_supercat_tokenizer_config.json").read_bytes()
     return Embedding("static", tokenizer, graph.model(dimensions), 512)
 
@@ -152,6 +154,10 @@ class Graph:
         """The output: the sum over tokens [n, length, d], as a vector of length sqrt(d); 0 where there is no token."""
         row = self.add("Unsqueeze", [mask, self.constant([1], np.int64)])
         total = self.add("Squeeze", [self.add("MatMul", [row, x]), self.constant([1], np.int64)])
+        self.unit(total, dimensions)
+
+    def unit(self, total: str, dimensions: int) -> None:
+        """The output: vectors [n, d] made sqrt(d) long; 0 stays 0."""
         length = self.add("ReduceL2", [total, self.constant([1], np.int64)], keepdims=1)
         unit = self.add("Div", [total, self.add("Max", [length, self.constant(1e-9)])])
         self.add("Mul", [unit, self.constant(dimensions**0.5)], VECTOR)
@@ -161,8 +167,7 @@ class Graph:
         tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["n", "length"])
         vector = helper.make_tensor_value_info(VECTOR, TensorProto.FLOAT, ["n", dimensions])
         graph = helper.make_graph(self._nodes, "embedding", [tokens], [vector], self._constants)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
 def embed(embedding: Embedding, prompts: list[str]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import ArrayLike
-from onnx import TensorProto, compose, helper, numpy_helper
-from skl2onnx import to_onnx
+from onnx import TensorProto, helper, numpy_helper
+from scipy.linalg import block_diag
 
 from router import features
 from router.artifact import (
@@ -70,17 +71,10 @@ def export(
 
 def build_graph(fitted: Fitted, ladder: BudgetLadder) -> onnx.ModelProto:
     """features [n, width], tokens [n, length] -> quality, mean_tokens [n, rungs], token_quantiles [n, rungs, 3]."""
-    width = fitted.scale[0].n_features_in_
-    example = np.zeros((1, width), dtype=np.float32)
-    scale = to_onnx(fitted.scale, example, target_opset={"": OPSET, "ai.onnx.ml": 3})
-    scale = compose.add_prefix(scale, "scale/")
     nodes = _Nodes()
-    nodes.add("Identity", ["features"], scale.graph.input[0].name)
-    nodes.nodes += scale.graph.node
-    nodes.weights += scale.graph.initializer
-    scaled = scale.graph.output[0].name
-    _quality(nodes, fitted, scaled)
-    _tokens(nodes, fitted, scaled)
+    width = fitted.scale[0].n_features_in_
+    _quality(nodes, fitted)
+    _tokens(nodes, fitted)
     rungs = len(ladder)
     outputs: dict[str, list[str | int | None]] = {
         "quality": ["n", rungs],
@@ -94,9 +88,7 @@ def build_graph(fitted: Fitted, ladder: BudgetLadder) -> onnx.ModelProto:
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
         nodes.weights,
     )
-    head = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
-    )
+    head = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
     model = stack(fitted.embedding, head)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -147,17 +139,17 @@ class _Nodes:
         return value
 
 
-def _quality(nodes: _Nodes, fitted: Fitted, scaled: str) -> None:
+def _quality(nodes: _Nodes, fitted: Fitted) -> None:
     """Members, their mean, calibration, bounds."""
-    members = []
-    for i, layers in enumerate(fitted.head.members):
-        p = nodes.add("Sigmoid", [nodes.layers(layers, scaled, f"member{i}")], f"member{i}/p")
-        if fitted.head.cured:
-            rungs = nodes.weight(f"member{i}/sizes", [1, layers[-1][1].size - 1], np.int64)
-            nodes.nodes.append(helper.make_node("Split", [p, rungs], [f"member{i}/pi", f"member{i}/rate"], axis=1))
-            p = nodes.add("Mul", [f"member{i}/pi", f"member{i}/rate"], f"member{i}/product")
-        members.append(p)
-    p = nodes.add("Mean", members, "raw")
+    members, cured = fitted.head.members, fitted.head.cured
+    p = nodes.add("Sigmoid", [nodes.layers(_reading(fitted, _side_by_side(members)), "features", "members")], "p")
+    outputs = members[0][-1][1].size
+    p = nodes.add("Reshape", [p, nodes.weight("each", [0, len(members), outputs], np.int64)], "by_member")
+    if cured:
+        rungs = nodes.weight("sizes", [1, outputs - 1], np.int64)
+        nodes.nodes.append(helper.make_node("Split", [p, rungs], ["pi", "rate"], axis=2))
+        p = nodes.add("Mul", ["pi", "rate"], "product")
+    p = nodes.add("ReduceMean", [p, nodes.weight("members", [1], np.int64)], "raw", keepdims=0)
     if fitted.beta is not None:
         p = nodes.add("Clip", [p, nodes.weight("least", LEAST), nodes.weight("most", 1 - LEAST)], "inside")
         q = nodes.add("Sub", [nodes.weight("unit", 1.0), p], "complement")
@@ -170,19 +162,39 @@ def _quality(nodes: _Nodes, fitted: Fitted, scaled: str) -> None:
     nodes.add("Clip", [p, nodes.weight("low", fitted.bound), nodes.weight("high", 1 - fitted.bound)], "quality")
 
 
-def _tokens(nodes: _Nodes, fitted: Fitted, scaled: str) -> None:
+def _tokens(nodes: _Nodes, fitted: Fitted) -> None:
     """min(cap, max(0, exp(prediction + residual) - 1)) per rung; NaN for rungs without recorded counts."""
-    layers = list(zip(fitted.tokens.coefs_, fitted.tokens.intercepts_, strict=True))
-    logs = nodes.add("Unsqueeze", [nodes.layers(layers, scaled, "tokens"), nodes.weight("last", [2], np.int64)], "logs")
-    unknown = np.where(np.isnan(fitted.caps), np.nan, 0.0)[None, :, None]
-    caps = nodes.weight("caps", np.minimum(np.nan_to_num(fitted.caps, nan=UNCAPPED), UNCAPPED)[None, :, None])
-    one, absent = nodes.weight("one", 1.0), nodes.weight("absent", unknown)
-    for name, residuals in (("draws", fitted.residual_grid), ("token_quantiles", fitted.residual_quantiles)):
-        shifted = nodes.add("Add", [logs, nodes.weight(f"{name}/residuals", residuals[None])], f"{name}/log")
-        raw = nodes.add("Sub", [nodes.add("Exp", [shifted], f"{name}/exp"), one], f"{name}/raw")
-        capped = nodes.add("Min", [nodes.add("Relu", [raw], f"{name}/positive"), caps], f"{name}/capped")
-        nodes.add("Add", [capped, absent], name)
+    layers = _reading(fitted, list(zip(fitted.tokens.coefs_, fitted.tokens.intercepts_, strict=True)))
+    logs = nodes.layers(layers, "features", "logs")
+    logs = nodes.add("Unsqueeze", [logs, nodes.weight("last", [2], np.int64)], "logs_of_rungs")
+    residuals = np.concatenate([fitted.residual_grid, fitted.residual_quantiles], axis=1)[None]
+    shifted = nodes.add("Add", [logs, nodes.weight("residuals", residuals)], "shifted")
+    raw = nodes.add("Sub", [nodes.add("Exp", [shifted], "exp"), nodes.weight("one", 1.0)], "with_residuals")
+    caps = np.minimum(np.nan_to_num(fitted.caps, nan=UNCAPPED), UNCAPPED)[None, :, None]
+    tokens = nodes.add("Min", [nodes.add("Relu", [raw], "positive"), nodes.weight("caps", caps)], "capped")
+    if np.isnan(fitted.caps).any():
+        unknown = np.where(np.isnan(fitted.caps), np.nan, 0.0)[None, :, None]
+        tokens = nodes.add("Add", [tokens, nodes.weight("absent", unknown)], "known")
+    sizes = nodes.weight("draws_and_quantiles", [fitted.residual_grid.shape[1], len(QUANTILES)], np.int64)
+    nodes.nodes.append(helper.make_node("Split", [tokens, sizes], ["draws", "token_quantiles"], axis=2))
     nodes.add("ReduceMean", ["draws", "last"], "mean_tokens", keepdims=0)
+
+
+def _side_by_side(members: Sequence[Layers]) -> Layers:
+    """One network that gives the outputs of all, which are alike: every node costs as much as the work in it."""
+    (first, *others), *_ = [list(zip(*members, strict=True))]
+    joined = [(np.hstack([w for w, _ in first]), np.concatenate([b for _, b in first]))]
+    return joined + [(block_diag(*(w for w, _ in one)), np.concatenate([b for _, b in one])) for one in others]
+
+
+def _reading(fitted: Fitted, layers: Layers) -> Layers:
+    """The same of inputs that are not scaled, with rare columns among them."""
+    (weights, biases), *others = layers
+    select, standardise = fitted.scale
+    slopes = weights / standardise.scale_[:, None]
+    whole = np.zeros((select.n_features_in_, weights.shape[1]))
+    whole[select.get_support()] = slopes
+    return [(whole, biases - standardise.mean_ @ slopes), *others]
 
 
 def _write(

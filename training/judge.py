@@ -5,7 +5,7 @@ import onnxruntime
 
 from router.artifact import Bundle
 from router.domain import Prompt
-from router.features import Featurizer
+from router.featurizer import Featurizer
 from training.fit import Prediction
 
 BATCH = 256

@@ -2,25 +2,24 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite, isnan
 from typing import Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from router.artifact import MODEL, QUANTILES, TOKENIZER, Bundle
-from router.domain import Prompt, Score, TokenForecast
+from router.adapters import graph_outputs
+from router.adapters.graph_outputs import Outputs
+from router.artifact import MODEL, TOKENIZER, Bundle
+from router.domain import Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError
-from router.features import MAX_CHARACTERS, Featurizer
+from router.features import MAX_CHARACTERS
+from router.featurizer import Featurizer
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: Mapping[str, Sequence[str]] = {"cpu": (CPU,), "cuda": (CUDA, CPU), "tensorrt": (TENSORRT, CUDA, CPU)}
 """What runs a graph on a device, and what those of its nodes that can not run there."""
-
-PARITY_TOLERANCE = 1e-4
-"""Largest difference in P(correct) between training's figures and this machine's."""
 
 PART_PROMPTS, PART_CHARACTERS = 128, 32_768
 """What is scored in one go: milliseconds of the event loop."""
@@ -52,8 +51,7 @@ class OnnxClassifier:
             self._featurize = Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
         except ValueError as error:
             raise ArtifactError(f"{TOKENIZER}: {error}") from error
-        self._rungs = len(bundle.manifest.ladder)
-        self._counted = self._verified(bundle)
+        self._known = self._verified(bundle)
 
     async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
         """One score per prompt, in order; parts of a large batch take turns with others. Raises ClassifierError."""
@@ -66,48 +64,21 @@ class OnnxClassifier:
 
     def scored(self, prompts: Sequence[Prompt]) -> list[Score]:
         """One score per prompt, in order, all in one go. Raises ClassifierError."""
-        quality, means, quantiles = self._run(prompts)
-        return [
-            Score(
-                tuple(q),
-                tuple(None if isnan(mean) else TokenForecast(mean, *at) for mean, at in zip(m, p, strict=True)),
-            )
-            for q, m, p in zip(quality.tolist(), means.tolist(), quantiles.tolist(), strict=True)
-        ]
+        return graph_outputs.scores(self._outputs(prompts), self._known)
 
-    def _run(self, prompts: Sequence[Prompt]) -> list[NDArray[np.float32]]:
-        """Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3]. Raises ClassifierError."""
-        quality, means, quantiles = outputs = self._outputs(prompts)
-        total = quality.sum() + means[:, self._counted].sum() + quantiles[:, self._counted].sum()
-        if not isfinite(total):  # one sum is cheaper than a look at each
-            raise ClassifierError("the graph returned a number that is not finite")
-        return outputs
-
-    def _outputs(self, prompts: Sequence[Prompt]) -> list[NDArray[np.float32]]:
+    def _outputs(self, prompts: Sequence[Prompt]) -> Outputs:
         try:
-            return list(self._session.run(["quality", "mean_tokens", "token_quantiles"], self._featurize(prompts)))
+            return list(self._session.run(graph_outputs.NAMES, self._featurize(prompts)))
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise ClassifierError(f"ONNX Runtime: {error}") from error
 
-    def _verified(self, bundle: Bundle) -> "NDArray[np.bool_] | slice":
+    def _verified(self, bundle: Bundle) -> "NDArray[np.bool_]":
         """Which rungs [rungs] have token forecasts, of a graph that gives what training gave."""
         try:
-            quality, means, quantiles = self._outputs([Prompt.of(text) for text in bundle.parity.prompts])
+            outputs = self._outputs([Prompt.of(text) for text in bundle.parity.prompts])
         except ClassifierError as error:
             raise ArtifactError(f"{MODEL}: {error}") from error
-        expected = (len(bundle.parity.prompts), self._rungs)
-        if quality.shape != expected or means.shape != expected or quantiles.shape != (*expected, len(QUANTILES)):
-            raise ArtifactError(f"{MODEL}: its outputs do not fit a ladder of {self._rungs} rungs")
-        if not expected[0] or [len(row) for row in bundle.parity.quality] != [self._rungs] * expected[0]:
-            raise ArtifactError(
-                f"{MODEL}: its parity sample needs prompts, and for each the quality of {self._rungs} rungs"
-            )
-        if not np.allclose(quality, bundle.parity.quality, rtol=0, atol=PARITY_TOLERANCE):
-            raise ArtifactError(f"{MODEL}: it does not reproduce the parity sample")
-        counted = ~np.isnan(means[0])
-        if (np.isnan(means) == counted).any() or (np.isnan(quantiles) == counted[:, None]).any():
-            raise ArtifactError(f"{MODEL}: a rung has token forecasts for some prompts only")
-        return slice(None) if counted.all() else counted
+        return graph_outputs.counted(outputs, bundle)
 
 
 def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:

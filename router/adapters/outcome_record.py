@@ -38,6 +38,7 @@ FIELDS = (
 )  # fmt: skip
 """What a row may hold."""
 
+_TEXT = json.JSONEncoder(ensure_ascii=False)
 Value = str | float | int | None
 Row = dict[str, Value]
 
@@ -56,7 +57,7 @@ class PromptNames:
 
     def row(self, tenant: str, prompt: Prompt) -> Row:
         """prompt_id, and the prompt where the operator says so; JSON of all messages where there are several."""
-        messages = json.dumps([[m.role.value, m.content] for m in prompt.messages], ensure_ascii=False)
+        messages = _TEXT.encode([[m.role.value, m.content] for m in prompt.messages])
         identity = hmac.digest(self.secret, f"{tenant}\0{messages}".encode(), "sha256").hex()[:32]
         text = prompt.text if self.texts else None
         several = messages if self.texts and len(prompt.messages) > 1 else None
@@ -104,15 +105,21 @@ def _decided(request: RouteRequest, decision: Decision, names: PromptNames) -> R
         "reason": decision.choice.reason,
         "relaxed": decision.relaxed,
         "meets_target": int(decision.choice.meets_target),
-        "certificate": None if certificate is None else _json(certificate),
+        "certificate": None if certificate is None else _often(certificate),
         "propensity": decision.propensities[decision.choice.index],
-        "propensities": _json(decision.propensities),
+        "propensities": _often(decision.propensities),
         "score": None if decision.score is None else _json(decision.score),
     }
 
 
 def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
+    return orjson.dumps(value, default=tuple).decode()
+
+
+@lru_cache(1024)
+def _often(value: Certificate | tuple[float, ...]) -> str:
+    """Of one that many decisions share."""
+    return _json(value)
 
 
 @lru_cache(16)
@@ -146,8 +153,13 @@ def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
 
 
 def _score(told: dict[str, Any]) -> Score:
-    tokens = (None if one is None else TokenForecast(**one) for one in told["tokens"])
+    tokens = (None if one is None else _forecast(one) for one in told["tokens"])
     return Score(tuple(told["quality"]), tuple(tokens))
+
+
+def _forecast(told: list[float] | dict[str, float]) -> TokenForecast:
+    """Logs before 0.2 name the numbers."""
+    return TokenForecast(**told) if isinstance(told, dict) else TokenForecast(*told)
 
 
 def _completed(completion: Completion) -> Row:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -49,6 +50,7 @@ class SqliteOutcomes:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, check_same_thread=False, timeout=5)
             self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
             _prepare(self._db)
             self._names = PromptNames(secret or _secret(self._db), texts)
             self._db.commit()
@@ -68,7 +70,7 @@ class SqliteOutcomes:
         """Attach an outcome; durable on return. False when the decision is unknown. Raises OutcomeLogError."""
         await self._behind.flush()  # the decision itself may still be waiting
         statement = _update(outcome_record.reported(outcome), outcome.decision_id, outcome.tenant)
-        return await self._in_thread(self._transaction, [statement]) > 0
+        return await self._in_thread(self._durable, [statement]) > 0
 
     async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
         """Tenant, decision, and the prompt where it was kept; None where it is unknown. Raises OutcomeLogError."""
@@ -101,6 +103,14 @@ class SqliteOutcomes:
         values = found.fetchone()
         return None if values is None else dict(zip(names, values, strict=True))
 
+    def _durable(self, statements: list[Statement]) -> int:
+        """As `_transaction`, and with all before it on the disk: what is acknowledged outlives the machine's power."""
+        self._db.execute("PRAGMA synchronous = FULL")
+        try:
+            return self._transaction(statements)
+        finally:
+            self._db.execute("PRAGMA synchronous = NORMAL")
+
     def _transaction(self, statements: list[Statement]) -> int:
         with self._db:
             alike = groupby(statements, itemgetter(0))
@@ -127,7 +137,7 @@ def _kind(name: str) -> str:
 def _prepare(db: sqlite3.Connection) -> None:
     """A file of an earlier version gets the columns that it lacks."""
     columns = ", ".join(f"{name} {_kind(name)}" for name in FIELDS if name != "decision_id")
-    db.execute(f"CREATE TABLE IF NOT EXISTS decisions (decision_id TEXT PRIMARY KEY, {columns}) WITHOUT ROWID")
+    db.execute(f"CREATE TABLE IF NOT EXISTS decisions (decision_id TEXT PRIMARY KEY, {columns})")
     present = {row[1] for row in db.execute("PRAGMA table_info(decisions)")}
     for name in FIELDS:
         if name not in present:
@@ -147,8 +157,13 @@ def _statement(event: Event, names: PromptNames) -> Statement:
 
 
 def _insert(row: Row) -> Statement:
-    marks = ", ".join("?" * len(row))
-    return f"INSERT INTO decisions ({', '.join(row)}) VALUES ({marks}) ON CONFLICT DO NOTHING", tuple(row.values())
+    return _insertion(tuple(row)), tuple(row.values())
+
+
+@lru_cache(16)
+def _insertion(columns: tuple[str, ...]) -> str:
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO decisions ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
 
 
 def _update(row: Row, decision_id: str, tenant: str | None = None) -> Statement:

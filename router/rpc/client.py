@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from google.protobuf.json_format import MessageToDict
@@ -56,12 +56,16 @@ SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],
 }
-"""Calls are spread over all replicas that a name resolves to; one that is not answered yet goes to another replica."""
+"""Calls are spread over all replicas that a name resolves to; one that is not answered yet goes to another replica.
+
+CANCELLED is what gRPC's server says to calls that reach it while it stops (github.com/grpc/grpc/issues/41785). What the
+caller cancels is not tried again, nor is a stream after its first event. A report twice is the same report.
+"""
 
 CHANNEL_OPTIONS = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
@@ -70,6 +74,7 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),  # less than the retries of a call take together
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 
@@ -151,6 +156,12 @@ class Client:
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _user(text: str) -> list[pb.Message]:

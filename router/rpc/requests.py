@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 from unicodedata import category
 
@@ -61,13 +62,18 @@ LABEL_SOURCES: Mapping[int, LabelSource] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """Bounds on what comes in, and the target of a caller who names none."""
 
     max_messages: int
     max_prompt_bytes: int
     default_target: QualityTarget
+
+    @cached_property
+    def default_options(self) -> Options:
+        """Of a caller who asks for nothing."""
+        return Options(self.default_target)
 
 
 def route_request(
@@ -207,8 +213,8 @@ def _plain(role: Role, content: str, field: str) -> Message:
 
 
 def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None) -> Options:
-    if message == NO_OPTIONS:
-        return Options(limits.default_target, max_latency=remaining)
+    if remaining is None and message == NO_OPTIONS:
+        return limits.default_options
     floor = _tokens(message, "min_thinking_tokens") or 0
     ceiling = _tokens(message, "max_thinking_tokens")
     if ceiling is not None and floor > ceiling:

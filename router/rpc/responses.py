@@ -1,7 +1,11 @@
 """Domain types -> protocol messages."""
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
+    BudgetLadder,
     Certificate,
     Completion,
     ContentDelta,
@@ -14,6 +18,7 @@ from router.domain import (
     MaxLoss,
     ReasoningBudget,
     ReasoningDelta,
+    Score,
     TokenForecast,
     ToolCallDelta,
 )
@@ -49,24 +54,28 @@ def decision(value: Decision) -> pb.Decision:
     return message
 
 
-def _forecasts(value: Decision) -> list[pb.RungForecast]:
-    if value.score is None:
-        return []
-    rungs = zip(value.ladder.rungs, value.score.quality, value.score.tokens, strict=True)
-    return [_forecast(rung, quality, tokens) for rung, quality, tokens in rungs]
+def _forecasts(value: Decision) -> Sequence[pb.RungForecast]:
+    return () if value.score is None else _of_score(value.ladder, value.score)
+
+
+@lru_cache(1024)
+def _of_score(ladder: BudgetLadder, score: Score) -> Sequence[pb.RungForecast]:
+    """Remembered, as those who ask most often ask the same."""
+    return [_forecast(*rung) for rung in zip(ladder.rungs, score.quality, score.tokens, strict=True)]
 
 
 def _forecast(rung: ReasoningBudget, quality: float, tokens: TokenForecast | None) -> pb.RungForecast:
     if tokens is None:
         return pb.RungForecast(rung=rung.name, budget_tokens=rung.tokens, quality=quality, thinking_tokens_unknown=True)
+    mean, p50, p90, p99 = tokens
     return pb.RungForecast(
         rung=rung.name,
         budget_tokens=rung.tokens,
         quality=quality,
-        mean_thinking_tokens=tokens.mean,
-        p50_thinking_tokens=tokens.p50,
-        p90_thinking_tokens=tokens.p90,
-        p99_thinking_tokens=tokens.p99,
+        mean_thinking_tokens=mean,
+        p50_thinking_tokens=p50,
+        p90_thinking_tokens=p90,
+        p99_thinking_tokens=p99,
     )
 
 

@@ -21,6 +21,7 @@ MAX_MESSAGE_BYTES = 16 << 20
 """After decompression. Above the limit on prompts, so that one too long is refused by name, not by the transport."""
 
 MAX_METADATA_BYTES = 16 << 10
+FOREVER = 2**31 - 1
 HIGHEST_PORT = 65_535
 HEALTH_SECONDS = 2.0
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -54,6 +55,8 @@ class RouterServer:
         listen: HOST:PORT; port 0 takes a free one.
         credentials: TLS; None = none.
         health: asked every few seconds; the service is SERVING while "" is true.
+        shared: other processes may listen on the same port.
+        connection_seconds: after so long clients connect anew, and so find new replicas; 0 = never.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class RouterServer:
         listen: str,
         credentials: grpc.ServerCredentials | None,
         health: Health,
+        shared: bool = False,
+        connection_seconds: float = 0,
     ) -> None:
         self._name = service.api.full_name
         self._boundary = boundary
@@ -73,7 +78,8 @@ class RouterServer:
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(shared)),
+                ("grpc.max_connection_age_ms", round(connection_seconds * 1000) or FOREVER),
                 # Clients ping while an engine thinks in silence; by default that is answered by hanging up.
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
                 ("grpc.keepalive_permit_without_calls", 1),

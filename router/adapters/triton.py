@@ -1,0 +1,99 @@
+"""A model on a Triton Inference Server, asked in version 2 of KServe's inference protocol.
+
+NVIDIA's client can not be installed beside this project's protobuf (docs/dependencies.md), and we need three calls.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from router._gen import kserve_pb2 as pb
+from router._gen import kserve_pb2_grpc as pb_grpc
+from router.adapters.graph_outputs import NAMES, Outputs
+from router.errors import ClassifierError
+
+CALL_SECONDS = 0.8
+"""What a call may take: less than `Scorer` waits, so that what failed is told by its name."""
+
+DATATYPES = {"float32": "FP32", "int64": "INT64"}
+"""NumPy's names, and the protocol's; both little-endian wherever this runs."""
+
+Inputs = Mapping[str, NDArray[Any]]
+"""The graph's inputs by name."""
+
+OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+
+class Triton:
+    """One model of the server at `url` (HOST:PORT). Calls block, end within seconds, and raise ClassifierError."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self.name = f"Triton at {url}, model {model}"
+        self._model = model
+        self._channel = grpc.insecure_channel(url, OPTIONS)
+        self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
+
+    def versions(self) -> list[str]:
+        """Of a model that is ready, the newest first."""
+        ready = self._call(self._stub.ModelReady, pb.ModelReadyRequest(name=self._model)).ready
+        if not ready:
+            raise ClassifierError(f"{self.name}: it is not ready")
+        told = self._call(self._stub.ModelMetadata, pb.ModelMetadataRequest(name=self._model))
+        return sorted(told.versions, key=lambda version: (len(version), version), reverse=True)
+
+    def infer(self, version: str, inputs: Inputs, shapes: Sequence[tuple[int, ...]], seconds: float) -> Outputs:
+        """The graph's outputs, which must have these shapes."""
+        response = self._call(self._stub.ModelInfer, request(self._model, version, inputs), seconds)
+        return decoded(response, version, shapes)
+
+    def _call(self, method: Callable[..., Any], message: Any, seconds: float = CALL_SECONDS) -> Any:
+        try:
+            return method(message, timeout=seconds)
+        except grpc.RpcError as error:
+            told = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
+            raise ClassifierError(f"{self.name}: {told}") from error
+        except ValueError as error:  # the channel is closed
+            raise ClassifierError(f"{self.name}: {error}") from error
+
+
+def request(model: str, version: str, inputs: Inputs) -> pb.ModelInferRequest:
+    """The graph's inputs as a message."""
+    message = pb.ModelInferRequest(model_name=model, model_version=version)
+    message.outputs.extend(pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in NAMES)
+    for name, array in inputs.items():
+        message.inputs.add(name=name, datatype=DATATYPES[array.dtype.name], shape=array.shape)
+        message.raw_input_contents.append(array.tobytes())
+    return message
+
+
+def decoded(response: pb.ModelInferResponse, version: str, shapes: Sequence[tuple[int, ...]]) -> Outputs:
+    """The graph's outputs, of these shapes. Raises ClassifierError where the answer is anything else."""
+    if response.model_version != version:
+        raise ClassifierError(f"asked was version {version} of the model, answered has {response.model_version!r}")
+    pairs = zip(response.outputs, response.raw_output_contents, strict=False)
+    raw = {tensor.name: (tensor, data) for tensor, data in pairs}
+    return [_array(name, raw, shape) for name, shape in zip(NAMES, shapes, strict=True)]
+
+
+def _array(name: str, raw: Mapping[str, tuple[Any, bytes]], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if name not in raw:
+        raise ClassifierError(f"the answer has no {name}")
+    tensor, data = raw[name]
+    if tensor.datatype != "FP32" or tuple(tensor.shape) != shape:
+        raise ClassifierError(f"{name} is {tensor.datatype} {list(tensor.shape)}, not FP32 {list(shape)}")
+    if len(data) != 4 * prod(shape):
+        raise ClassifierError(f"{name} has {len(data)} bytes, not {4 * prod(shape)}")
+    return np.frombuffer(data, np.float32).reshape(shape)

@@ -1,0 +1,97 @@
+"""The difficulty classifier on a Triton server: prompts become tokens here, the graph runs there.
+
+It blocks: `Batching` runs it in a thread, as it runs an encoder here. One call at a time then carries all prompts that
+came during the last one. A call per prompt would leave that to Triton's batcher, but this joins only requests of one
+shape, and prompts differ in length.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.adapters.breaker import Breaker
+from router.adapters.graph_outputs import Outputs, counted, scores, shapes
+from router.adapters.triton import CALL_SECONDS, Inputs, Triton
+from router.artifact import TOKENIZER, Bundle
+from router.domain import Prompt, Score
+from router.errors import ArtifactError, ClassifierError
+from router.featurizer import Featurizer
+
+LENGTHS = 16
+"""Tokens are padded to a multiple of that, so that Triton can join the batches of several routers."""
+
+START_SECONDS = 10.0
+"""What the first run of a graph may take: a GPU makes itself ready by it."""
+
+AWAY_SECONDS, LONGEST_AWAY = 1.0, 5.0
+
+
+class TritonClassifier:
+    """Scores prompts with a bundle's graph on a server, of which it takes the version that is the bundle's own.
+
+    The version is found by the parity sample and asked for by its number from then on: what is loaded there later
+    changes no score.
+
+    Attributes:
+        provider: the server, the model and its version.
+
+    Raises:
+        ArtifactError: the server does not answer, or no version reproduces the bundle's parity sample.
+    """
+
+    def __init__(self, bundle: Bundle, server: Triton) -> None:
+        try:
+            self._featurize = Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
+        except ValueError as error:
+            raise ArtifactError(f"{TOKENIZER}: {error}") from error
+        self._server = server
+        self._breaker = Breaker(AWAY_SECONDS, LONGEST_AWAY)
+        self._max_tokens = bundle.manifest.max_tokens
+        self._rungs = len(bundle.manifest.ladder)
+        self._version, self._known = self._found(bundle)
+        self.provider = f"{server.name}, version {self._version}"
+
+    def scored(self, prompts: Sequence[Prompt]) -> list[Score]:
+        """One score per prompt, in order; blocks. Raises ClassifierError, at once while the server is left out."""
+        if not self._breaker.allows():
+            raise ClassifierError(f"{self._server.name}: it failed a moment ago and is left out")
+        inputs = self._inputs(prompts)
+        self._breaker.started()
+        try:
+            outputs = self._infer(self._version, inputs, CALL_SECONDS)
+        except ClassifierError:
+            self._breaker.failed()
+            raise
+        self._breaker.succeeded()
+        return scores(outputs, self._known)
+
+    def _inputs(self, prompts: Sequence[Prompt]) -> Inputs:
+        """Features [n, WIDTH], tokens [n, length]. Raises ClassifierError."""
+        try:
+            inputs = self._featurize(prompts)
+        except Exception as error:  # tokenizers raises a bare Exception
+            raise ClassifierError(f"tokenizer: {error}") from error
+        tokens = inputs["tokens"]
+        length = min(-(-tokens.shape[1] // LENGTHS) * LENGTHS, self._max_tokens)
+        more = length - tokens.shape[1]
+        return {**inputs, "tokens": np.pad(tokens, ((0, 0), (0, more)), constant_values=-1)}
+
+    def _infer(self, version: str, inputs: Inputs, seconds: float) -> Outputs:
+        return self._server.infer(version, inputs, shapes(len(inputs["features"]), self._rungs), seconds)
+
+    def _found(self, bundle: Bundle) -> tuple[str, NDArray[np.bool_]]:
+        """The newest version that is the bundle's, and which of its rungs [rungs] have token forecasts."""
+        refused = []
+        try:
+            sample = self._inputs([Prompt.of(text) for text in bundle.parity.prompts])
+            for version in self._server.versions():
+                try:
+                    return version, counted(self._infer(version, sample, START_SECONDS), bundle)
+                except (ArtifactError, ClassifierError) as error:
+                    refused.append(f"{version} ({error})")
+        except ClassifierError as error:
+            raise ArtifactError(str(error)) from error
+        raise ArtifactError(
+            f"{self._server.name}: no version is this bundle's: {', '.join(refused) or 'there is none'}"
+        )

@@ -1,0 +1,71 @@
+"""Prompts -> what a bundle's graph reads, the same in training and in serving: hand features, and token ids, which the
+graph turns into a vector by a table of token vectors or by an encoder."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from router.domain import Prompt
+from router.features import HAND, MESSAGES, WIDTH, count, scored_text, words
+from router.pieces import Pieces
+
+
+class Featurizer:
+    """Both inputs of a bundle's graph: "features" [n, WIDTH] and "tokens" [n, length], padded with -1.
+
+    Raises:
+        ValueError: the tokenizer is not one that `tokenizers` can read.
+    """
+
+    def __init__(self, tokenizer: bytes, max_tokens: int) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_buffer(tokenizer)
+        except Exception as error:  # tokenizers raises a bare Exception
+            raise ValueError(str(error)) from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens)
+        self._max_tokens = max_tokens
+        self._special = self._tokenizer.num_special_tokens_to_add(False) > 0
+        self._pieces = Pieces.of(self._tokenizer)
+
+    def __call__(self, prompts: Sequence[Prompt]) -> dict[str, NDArray[Any]]:
+        """The graph's inputs for some prompts."""
+        matrix = np.zeros((len(prompts), WIDTH), dtype=np.float32)
+        pieces = self._remembered()
+        tokens = []
+        for row, prompt in zip(matrix, prompts, strict=True):
+            tokens.append(self._read(scored_text(prompt), row, pieces))
+            row[MESSAGES] = len(prompt.messages)
+        np.log1p(matrix[:, :HAND], out=matrix[:, :HAND])
+        return {"features": matrix, "tokens": self.padded(tokens)}
+
+    def tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of each prompt."""
+        texts = list(map(scored_text, prompts))
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._special)]
+
+    def padded(self, ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """Ids as a matrix [n, length], length at least 1."""
+        matrix = np.full((len(ids), max(1, *map(len, ids), 1)), -1, dtype=np.int64)
+        for row, one in zip(matrix, ids, strict=True):
+            row[: len(one)] = one
+        return matrix
+
+    def _read(self, text: str, row: NDArray[np.float32], pieces: Pieces | None) -> list[int]:
+        """Put counts into a row [WIDTH] of zeros; the token ids."""
+        places = None if pieces is None else pieces.places(text)
+        if pieces is not None and places is not None:
+            pieces.count(text, places, row)
+            return pieces.tokens(places)[: self._max_tokens]
+        count(text, words(text), row)
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=self._special).ids
+        return ids
+
+    def _remembered(self) -> Pieces | None:
+        """Begun anew where they are full; who is at work in another thread keeps the old ones."""
+        if self._pieces is not None and self._pieces.full:
+            self._pieces = Pieces(self._tokenizer)
+        return self._pieces

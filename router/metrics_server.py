@@ -1,0 +1,25 @@
+"""The endpoint that Prometheus scrapes."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from router.errors import SettingsError
+
+
+def serve(listen: str, registry: CollectorRegistry) -> Callable[[], None]:
+    """Answer from a thread, on HOST:PORT, nowhere where that is empty; returns what stops it. Raises SettingsError."""
+    if not listen:
+        return lambda: None
+    host, _, port = listen.rpartition(":")
+    try:
+        server, thread = start_http_server(int(port), host or "127.0.0.1", registry)
+    except (OSError, ValueError, OverflowError) as error:
+        raise SettingsError(f"BUDGET_ROUTER_METRICS_LISTEN: can not listen there: {error}") from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop

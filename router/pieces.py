@@ -1,0 +1,117 @@
+"""What the pieces of a text between spaces come to, remembered: most of a text has been seen before.
+
+Counts and token ids of a text are those of its pieces, put together. True of counts, as no word and no number reaches
+over a space; true of tokenizers in the manner of SentencePiece's BPE, where spaces become "▁": if no token of the
+vocabulary holds one behind another character, no merge crosses the beginning of a piece.
+"""
+
+import json
+import re
+import threading
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from router import features
+from router.features import CHARACTERS, DISTINCT, HAND, LONGEST_NUMBER, LONGEST_WORD, MAX_CHARACTERS, WIDTH
+
+REMEMBERED, LONGEST = 8_192, 32
+"""Pieces that are remembered, and the characters of one that is too long for it: callers must not fill the memory."""
+
+SPACES = {
+    "type": "Sequence",
+    "normalizers": [
+        {"type": "Prepend", "prepend": "▁"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+    ],
+}
+"""How SentencePiece's tokenizers mark words."""
+
+_ONES = np.ones(MAX_CHARACTERS + 1, dtype=np.float32)
+Places = list[int]
+"""Where the pieces of a text are remembered, in the order of the text."""
+
+
+class Pieces:
+    """Counts and token ids by piece."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._special = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+        self._before = tokenizer.encode("").ids
+        self._counts = np.zeros((REMEMBERED, WIDTH), dtype=np.float32)
+        self._words: list[frozenset[str]] = []
+        self._longest_word: list[int] = []
+        self._longest_number: list[int] = []
+        self._ids: list[tuple[int, ...]] = []
+        self._places: dict[str, int] = {}
+        self._one = threading.Lock()
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Pieces | None":
+        """None where the tokens of a text are not those of its pieces."""
+        told = json.loads(tokenizer.to_str())
+        if told["pre_tokenizer"] is not None or told["model"]["type"] != "BPE" or told["normalizer"] != SPACES:
+            return None
+        around = (
+            tokenizer.encode("a").ids != tokenizer.encode("").ids + tokenizer.encode("a", add_special_tokens=False).ids
+        )
+        crossing = re.compile("[^▁]▁")
+        if around or any(map(crossing.search, tokenizer.get_vocab(with_added_tokens=False))):
+            return None
+        return cls(tokenizer)
+
+    @property
+    def remembered(self) -> int:
+        """How many pieces are."""
+        return len(self._ids)
+
+    @property
+    def full(self) -> bool:
+        """No more are; whoever owns this begins anew."""
+        return self.remembered >= REMEMBERED
+
+    def places(self, text: str) -> Places | None:
+        """Its pieces, each remembered from now on; None where one can not be."""
+        pieces = text.split(" ")
+        places = list(map(self._places.get, pieces))
+        if None in places:
+            places = list(map(self._place, pieces))
+        return None if None in places else places  # type: ignore[return-value]
+
+    def count(self, text: str, places: Places, row: NDArray[np.float32]) -> None:
+        """As `features.count`, of the text with these pieces."""
+        np.dot(_ONES[: len(places)], self._counts.take(places, axis=0), out=row)
+        row[CHARACTERS] = len(text)
+        row[DISTINCT] = len(frozenset().union(*map(self._words.__getitem__, places)))
+        row[LONGEST_WORD] = max(map(self._longest_word.__getitem__, places))
+        row[LONGEST_NUMBER] = max(map(self._longest_number.__getitem__, places))
+        np.minimum(row[HAND:], 1, out=row[HAND:])
+
+    def tokens(self, places: Places) -> list[int]:
+        """Token ids of the text with these pieces."""
+        return list(chain(self._before, *map(self._ids.__getitem__, places)))
+
+    def _place(self, piece: str) -> int | None:
+        with self._one:
+            place = self._places.get(piece)
+            if place is None and self._fits(piece):
+                place = self._places[piece] = self._remember(piece)
+            return place
+
+    def _fits(self, piece: str) -> bool:
+        """It stands one space apart, is not too long, and nothing in it means something to the tokenizer."""
+        told_apart = 0 < len(piece) <= LONGEST and "▁" not in piece
+        return told_apart and not self.full and not any(special in piece for special in self._special)
+
+    def _remember(self, piece: str) -> int:
+        place, words = len(self._ids), features.words(piece)
+        row = self._counts[place]
+        features.count(piece, words, row)
+        self._words.append(frozenset(words))
+        self._longest_word.append(int(row[LONGEST_WORD]))
+        self._longest_number.append(int(row[LONGEST_NUMBER]))
+        self._ids.append(tuple(self._tokenizer.encode(piece, add_special_tokens=False).ids))
+        return place

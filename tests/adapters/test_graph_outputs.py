@@ -1,0 +1,61 @@
+"""What a graph answers: rungs without token counts stay unknown, and nothing else may be no number."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from router.adapters.graph_outputs import Outputs, counted, scores
+from router.artifact import Bundle
+from router.errors import ArtifactError, ClassifierError
+
+
+def outputs(bundle: Bundle) -> Outputs:
+    """Those for the parity sample, with token counts that do not matter."""
+    quality = np.array(bundle.parity.quality, np.float32)
+    return quality, np.ones_like(quality), np.ones((*quality.shape, 3), np.float32)
+
+
+def test_a_rung_without_counts_has_no_forecast(bundle: Bundle) -> None:
+    answer = outputs(bundle)
+    answer[1][:, 2] = answer[2][:, 2] = np.nan
+    known = counted(answer, bundle)
+    assert known.tolist() == [True, True, False, True, True, True]
+    for score in scores(answer, known):
+        assert [forecast is not None for forecast in score.tokens] == known.tolist()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_an_error(bundle: Bundle, place: int, number: float) -> None:
+    answer = outputs(bundle)
+    known = counted(answer, bundle)
+    answer[place][0, 0] = number
+    with pytest.raises(ClassifierError, match="finite"):
+        scores(answer, known)
+
+
+def test_counts_for_some_prompts_only_are_refused(bundle: Bundle) -> None:
+    for place in (1, 2):
+        answer = outputs(bundle)
+        answer[place][1, 0] = np.nan
+        with pytest.raises(ArtifactError, match="some prompts only"):
+            counted(answer, bundle)
+
+
+def test_what_training_did_not_give_is_refused(bundle: Bundle) -> None:
+    answer = outputs(bundle)
+    answer[0][3, 1] += 0.001
+    with pytest.raises(ArtifactError, match="reproduce"):
+        counted(answer, bundle)
+    answer[0][3, 1] = np.nan
+    with pytest.raises(ArtifactError, match="reproduce"):
+        counted(answer, bundle)
+
+
+def test_outputs_for_another_ladder_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(ArtifactError, match="ladder"):
+        counted([output[:, 1:] for output in outputs(bundle)], bundle)
+    short = replace(bundle, parity=replace(bundle.parity, quality=bundle.parity.quality[:-1]))
+    with pytest.raises(ArtifactError, match="parity sample needs"):
+        counted(outputs(bundle), short)

@@ -1,0 +1,77 @@
+"""What the graph reads is the same, whether a text is read in one go or put together of pieces seen before."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router import artifact, pieces
+from router.domain import Message, Prompt, Role
+from router.features import extract, scored_text
+from router.featurizer import Featurizer
+from router.pieces import Pieces
+from tests.conftest import MODELS
+
+text = st.text(st.characters(exclude_categories=["Cs"]))
+piece = st.sampled_from(
+    ["a", "seven", "Seven,", " ", "  ", "\n", "\t", "▁", "é", "漢", "🎉", "<s>", "'", "12", "don't", "2+2=4?", "x" * 40]
+)
+texts = text | st.lists(piece).map("".join) | st.lists(piece).map(" ".join)
+
+
+@pytest.fixture(scope="module")
+def featurizer() -> Featurizer:
+    bundle = artifact.load(MODELS / "pocket-router")
+    return Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
+
+
+@given(st.lists(texts, min_size=1, max_size=4))
+def test_pieces_give_the_same_tokens_as_the_whole_text(featurizer: Featurizer, given: list[str]) -> None:
+    prompts = [Prompt.of(one) for one in given]
+    expected = featurizer.padded(featurizer.tokens(prompts))
+    np.testing.assert_array_equal(featurizer(prompts)["tokens"], expected)
+
+
+@given(st.lists(texts, min_size=1, max_size=4), st.integers(1, 3))
+def test_pieces_give_the_same_features_as_the_whole_text(featurizer: Featurizer, given: list[str], turns: int) -> None:
+    prompts = [Prompt((Message(Role.USER, one),) * turns) for one in given]
+    np.testing.assert_array_equal(featurizer(prompts)["features"], extract(prompts))
+
+
+def test_a_text_of_short_words_is_put_together_of_pieces(featurizer: Featurizer) -> None:
+    assert featurizer._pieces is not None
+    assert featurizer._pieces.places("how many ways, 12 of 7?") == featurizer._pieces.places("how many ways, 12 of 7?")
+
+
+def test_a_long_text_is_cut_where_the_tokenizer_would(featurizer: Featurizer) -> None:
+    prompt = Prompt.of(("how many ways are there " * 300).strip())
+    assert featurizer([prompt])["tokens"].tolist() == featurizer.tokens([prompt])
+    assert len(featurizer.tokens([prompt])[0]) == 512
+
+
+def test_callers_can_not_fill_the_memory(featurizer: Featurizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "REMEMBERED", 10)
+    featurizer._pieces = Pieces(featurizer._tokenizer)
+    assert featurizer._pieces.places("x" * 5_000) is None
+    for number in range(100):
+        prompts = [Prompt.of(f"is {number} more than {number + 1} ?")]
+        np.testing.assert_array_equal(featurizer(prompts)["features"], extract(prompts))
+        assert featurizer([*prompts])["tokens"].tolist() == featurizer.tokens(prompts)
+        assert featurizer._pieces.remembered <= 10
+
+
+def test_threads_that_learn_the_same_pieces_agree(featurizer: Featurizer) -> None:
+    known = Pieces(featurizer._tokenizer)
+    said = [f"{number} ways and {number * 7} more" for number in range(500)]
+    found: list[list[list[int] | None]] = [[] for _ in range(4)]
+    threads = [threading.Thread(target=lambda out=out: out.extend(map(known.places, said))) for out in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] == found[1] == found[2] == found[3]
+    for one, places in zip(said, found[0], strict=True):
+        assert places is not None
+        assert known.tokens(places) == featurizer.tokens([Prompt.of(scored_text(Prompt.of(one)))])[0]
