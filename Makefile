@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit proto bench hot-path quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp peers pocket lock clean
+.PHONY: help setup run test check audit proto bench hot-path curves quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -55,8 +55,11 @@ audit: $(VENV)/.dev ## known vulnerabilities of what is served, and its bill of 
 proto: $(VENV)/.dev ## regenerate router/_gen from proto/
 	$(call protoc,.)
 
-bench: $(VENV)/.dev ## calibration, savings and latency, as in benchmarks/README.md
+bench: $(VENV)/.dev ## quality, CPU, latency, memory, curves, streams, peers; asked beside found (12 minutes)
 	$(BIN)/python -m benchmarks
+
+curves: $(VENV)/.dev ## CPU of a decision by tokens, cached share, connections, tenants, rungs, entries, workers
+	$(BIN)/python -m benchmarks.curves
 
 quality: $(VENV)/.dev ## baselines, certificates on re-splits, label efficiency, public sets: benchmarks/README.md
 	$(BIN)/python -m benchmarks.quality
@@ -73,7 +76,7 @@ conformance-vllm: $(VENV)/.dev ## are budgets exact on a real vLLM? sets one up 
 conformance-llamacpp: $(VENV)/.dev ## the same on a real llama.cpp server, built in .conformance (10 minutes)
 	$(BIN)/python -m benchmarks.conformance llama_cpp
 
-peers: $(VENV)/.dev $(PEERS)/models/.ready ## what a decision costs beside the encoders that other routers run; sets up .peers (8 GB)
+peers: $(VENV)/.dev $(PEERS)/models/.ready ## what a decision costs beside the encoders that other routers run; sets up .peers (5 GB)
 	$(BIN)/python -m benchmarks.peers
 
 drift: $(VENV)/.dev ## how soon the audit finds a certificate that does not hold, and how often it cries wolf

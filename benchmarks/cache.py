@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.__main__ import BUNDLE, OUTCOMES, commit, machine
+from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
 from router import artifact
 from router.adapters import redis_client
 from router.adapters.classifier import OnnxClassifier

@@ -16,7 +16,7 @@ from typing import Any
 from rich.progress import track
 
 from benchmarks import engines
-from benchmarks.__main__ import commit, machine
+from benchmarks.harness import commit, machine
 from router import doctor
 from router.adapters.backends.connect import Connection, connect
 from router.adapters.backends.pocket import PocketBackend, PocketModel

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.__main__ import BUNDLE, OUTCOMES, commit, machine
+from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
 from router import artifact
 from router.audit import DELTA, EProcess
 from training import dataset, judge

@@ -6,30 +6,27 @@ apart, as tokens do.
 """
 
 import asyncio
-import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import grpc
 from aiohttp import web
 
-from benchmarks.__main__ import commit, machine
+from benchmarks import harness
+from benchmarks.harness import Target
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from tests.conftest import free_port
 from tests.simulators import ENGINES, MODEL, Simulator
 
 STREAMS, AT_ONCE, ROUNDS = 300, 8, 5
-TICKS = os.sysconf("SC_CLK_TCK")
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "2 + 2 ="}], "stream": True, "max_tokens": 1000}
-RESULTS = Path("benchmarks/results/forwarding.json")
 PAUSES = {"in a burst": 0.0, "5 ms apart": 0.005}
 """Seconds between events, by name."""
 
@@ -63,12 +60,6 @@ def bare(port: int, url: str) -> None:
     app.router.add_post("/v1/chat/completions", chat)
     app.cleanup_ctx.append(start)
     web.run_app(app, host="127.0.0.1", port=port, print=None)
-
-
-def cpu(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 async def many(one: Callable[[], Awaitable[float]]) -> list[float]:
@@ -152,27 +143,29 @@ async def measure(pause: float) -> dict[str, float]:
                     ("router", router_pid, lambda: through_grpc(stub)),
                     ("bare", bare_pid, lambda: through_bytes(session, passing)),
                 ):
-                    before = cpu(pid)
+                    before = harness.cpu(pid)
                     firsts = await many(one)
-                    found[name].append(1000 * (cpu(pid) - before) / STREAMS)
+                    found[name].append(1000 * (harness.cpu(pid) - before) / STREAMS)
                     found[f"{name}_first"].append(1000 * statistics.median(firsts))
     return {f"{name}_ms": round(statistics.median(values[1:]), 2) for name, values in found.items()}
 
 
-def main() -> None:
+def main() -> list[Target]:
+    """Measure, print and keep; or be one of the servers."""
     match sys.argv[1:]:
         case ["engine", port, pause]:
             engine(int(port), float(pause))
         case ["bare", port, url]:
             bare(int(port), url)
         case _:
-            report()
+            return report()
+    return []
 
 
-def report() -> None:
-    """Measure, print and write."""
-    told: dict[str, Any] = {"machine": machine(), "commit": commit()}
-    print(f"CPU per stream of 46 events, {AT_ONCE} streams at once, {ROUNDS} rounds of {STREAMS}; {told}")
+def report() -> list[Target]:
+    """Both paces of the engine."""
+    told: dict[str, Any] = {}
+    print(f"CPU per stream of 46 events, {AT_ONCE} streams at once, {ROUNDS} rounds of {STREAMS}")
     for name, pause in PAUSES.items():
         found = asyncio.run(measure(pause))
         found["ratio"] = round(found["router_ms"] / found["bare_ms"], 2)
@@ -181,7 +174,8 @@ def report() -> None:
             f"{name}: router {found['router_ms']} ms, pass-through {found['bare_ms']} ms, ratio {found['ratio']}; "
             f"first event {found['router_first_ms']} against {found['bare_first_ms']} ms"
         )
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+    harness.written("forwarding", told)
+    return [Target(f"stream, events {name}, x pass-through", 2.5, found["ratio"]) for name, found in told.items()]
 
 
 if __name__ == "__main__":

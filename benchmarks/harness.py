@@ -8,22 +8,40 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import free_port
 
+OUTCOMES = Path("benchmarks/data/pocket_outcomes.parquet")
+BUNDLE = Path("router/models/pocket-router")
 RESULTS = Path("benchmarks/results")
 SERVER_CORE, LOAD_CORE = 0, 1
 PACKAGES = ("grpcio", "protobuf", "onnxruntime", "numpy", "tokenizers")
 
 
+@dataclass(frozen=True)
+class Target:
+    """A figure that was asked for, and what was measured; less is better, unless `least`."""
+
+    what: str
+    asked: float
+    measured: float
+    least: bool = False
+
+    @property
+    def held(self) -> bool:
+        """It is as good as was asked."""
+        return self.measured >= self.asked if self.least else self.measured <= self.asked
+
+
 @contextmanager
-def child(*command: str, core: int = SERVER_CORE, **environment: str) -> Iterator["subprocess.Popen[str]"]:
-    """A Python process pinned to a core; it prints a line once it is ready, and is stopped at the end."""
+def child(*command: str, core: int | None = SERVER_CORE, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    """A Python process pinned to a core (None = any); it prints a line once it is ready, and is stopped at the end."""
     process = subprocess.Popen(
-        ["taskset", "-c", str(core), sys.executable, *command],
+        [*_pinned(core), sys.executable, *command],
         env=os.environ | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -46,8 +64,8 @@ def address(process: "subprocess.Popen[str]") -> str:
 
 
 @contextmanager
-def service(core: int = SERVER_CORE, **settings: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """The router as its own process, with metrics and logs on: (process, address)."""
+def service(core: int | None = SERVER_CORE, **settings: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The router as its own process, with metrics, logs and outcome log on: (process, address)."""
     given = {"METRICS_LISTEN": f"127.0.0.1:{free_port()}", "OUTCOMES": f"var/bench-{os.getpid()}.sqlite"} | settings
     environment = {f"BUDGET_ROUTER_{name}": value for name, value in given.items()}
     with child("-m", "router", "serve", "--listen", "127.0.0.1:0", core=core, **environment) as process:
@@ -61,19 +79,24 @@ def echo(reply_bytes: int, core: int = SERVER_CORE) -> Iterator[tuple["subproces
         yield process, address(process)
 
 
-def load(*arguments: str, core: int = LOAD_CORE) -> Any:
+def load(*arguments: str, core: int | None = LOAD_CORE) -> Any:
     """What one run of the load generator found."""
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "benchmarks.load", *arguments]
+    command = [*_pinned(core), sys.executable, "-m", "benchmarks.load", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
+def _pinned(core: int | None) -> list[str]:
+    return [] if core is None else ["taskset", "-c", str(core)]
+
+
 def cpu(pid: int) -> float:
-    """Seconds of CPU that a process has used, all its threads."""
-    total = 0
+    """Seconds of CPU that a process and its children have used, all their threads."""
+    total = 0.0
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        total += int((thread / "schedstat").read_text().split()[0])
-    return total / 1e9
+        total += int((thread / "schedstat").read_text().split()[0]) / 1e9
+        total += sum(map(cpu, map(int, (thread / "children").read_text().split())))
+    return total
 
 
 def rss(pid: int) -> int:

@@ -12,19 +12,19 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks import harness
+from benchmarks.harness import Target
 
 ROUNDS, CALLS = 5, 1000
 AT_ONCE = (1, 8, 64)
 BATCHES = ((1, 40), (4, 40), (16, 40), (64, 40), (256, 40), (1024, 40), (64, 10), (64, 200), (64, 1000))
 """Prompts a call, and tokens of each."""
 
-LENGTHS = (10, 40, 100, 200, 400, 1000, 2000, 4000)
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-CONNECTIONS = (1, 4, 16, 64)
 RATE = 200
 """Calls a second of the schedule that latency is measured on."""
 
 TARGETS = {"hit": 1.25, "miss": 1.6}
+ADDED = {"p50": 0.5, "p99": 2.0}
+BATCH = {(64, 40): 20_000, (64, 200): 6_000}
 
 
 class Server:
@@ -52,16 +52,34 @@ class Server:
 KINDS = {"echo": ("--echo",), "hit": ("--cached", "1", "--source", "CACHE"), "miss": ("--source", "CLASSIFIER")}
 
 
-def main() -> None:
+def main() -> list[Target]:
     """Everything, printed and kept."""
     with harness.service() as (process, address), harness.echo(reply_bytes(address)) as (bare, bare_address):
         router = Server(process.pid, address)
         servers = {"echo": Server(bare.pid, bare_address), "hit": router, "miss": router}
         figures: dict[str, Any] = {"ratios": ratios(servers), "latency_ms": latencies(servers)}
         figures["batches"] = list(batches(router))
-        figures["curves"] = curves(router)
-        figures["rss_megabytes"] = harness.rss(process.pid)
-    print(f"{harness.written('hot_path', figures)}: {harness.machine()}")
+    harness.written("hot_path", figures)
+    return targets(figures)
+
+
+def targets(figures: dict[str, Any]) -> list[Target]:
+    """What was asked of a decision."""
+    told = []
+    for row in figures["ratios"]:
+        for kind, asked in TARGETS.items():
+            told.append(Target(f"{kind}, {row['at_once']} at once, x echo", asked, row[f"{kind}_ratio"]["median"]))
+    latency = figures["latency_ms"]
+    for level, most in ADDED.items():
+        for kind in TARGETS:
+            added = round(latency[kind][level] - latency["echo"][level], 2)
+            told.append(Target(f"{kind}, added at {level}, ms", most, added))
+    speed = {(row["prompts"], row["tokens"]): row["decisions_per_second_and_core"] for row in figures["batches"]}
+    told += [
+        Target(f"DecideBatch {n} x {t}, decisions/s a core", least, speed[n, t], True)
+        for (n, t), least in BATCH.items()
+    ]
+    return told
 
 
 def reply_bytes(address: str) -> int:
@@ -122,23 +140,6 @@ def batches(router: Server) -> Iterator[dict[str, Any]]:
         row["decisions_per_second_and_core"] = round(1e6 / statistics.median(costs))
         print(f"DecideBatch of {size} x {tokens} tokens: {row['decisions_per_second_and_core']} decisions/s a core")
         yield row
-
-
-def curves(router: Server) -> dict[str, list[dict[str, Any]]]:
-    """CPU of a Decide by prompt length, cached share and connections; microseconds."""
-    swept: dict[str, list[tuple[float, tuple[str, ...]]]] = {
-        "tokens": [(n, ("--tokens", str(n))) for n in LENGTHS],
-        "cached_share": [(share, ("--cached", str(share))) for share in SHARES],
-        "connections": [(n, ("--connections", str(n), "--at-once", str(max(n, 8)))) for n in CONNECTIONS],
-    }
-    told: dict[str, list[dict[str, Any]]] = {}
-    for name, points in swept.items():
-        told[name] = []
-        for value, options in tqdm(points, name, leave=False):
-            costs = harness.spread([router.cost(*options, calls=300) for _ in range(ROUNDS)])
-            told[name].append({name: value, "us": costs})
-        print(f"{name}: " + ", ".join(f"{row[name]}: {row['us']['median']} us" for row in told[name]))
-    return told
 
 
 if __name__ == "__main__":

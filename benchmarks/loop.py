@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from benchmarks.__main__ import OUTCOMES, commit, machine
+from benchmarks.harness import OUTCOMES, commit, machine
 from router import registry
 from router.errors import RemoteError
 from router.rpc.client import Client, Wishes

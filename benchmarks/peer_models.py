@@ -1,4 +1,4 @@
-"""What other routers run, made and served in `.peers`, which has PyTorch, transformers and RouteLLM; see benchmarks.peers.
+"""What other routers run, made in `.peers`, which has PyTorch, transformers and RouteLLM; benchmarks.peers measures it.
 
 Without arguments it writes the models, once, to `.peers/models`. No hub is reached, so their weights are random: the
 shapes are those of the published models, and what a run costs does not depend on the weights. With "routellm" it
@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from base64 import b64encode
+from contextlib import redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -67,7 +68,7 @@ def transformer_graphs() -> None:
 
 
 def export(model: Any, name: str) -> None:
-    """"tokens" [n, length] -> "logits", by the exporter that traces; checked at a length it was not traced at."""
+    """From "tokens" [n, length] to "logits", by the exporter that traces; checked at a length it was not traced at."""
     import onnxruntime
     import torch
 
@@ -115,7 +116,8 @@ def routellm() -> None:
     from routellm.routers.routers import BERTRouter, MatrixFactorizationRouter
 
     torch.set_num_threads(1)
-    routers = {"bert": BERTRouter(str(MODELS / "bert")), "mf": MatrixFactorizationRouter(str(MODELS / "mf"))}
+    with redirect_stdout(sys.stderr):  # it tells there what it loads
+        routers = {"bert": BERTRouter(str(MODELS / "bert")), "mf": MatrixFactorizationRouter(str(MODELS / "mf"))}
     print(json.dumps({name: version(name) for name in PACKAGES}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)

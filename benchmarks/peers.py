@@ -1,17 +1,18 @@
 """`make peers`: CPU of a decision, beside the classifiers that other routers run, in the same run on the same prompts.
 
-One thread, one prompt at a time, tokenisation included; systems are interleaved, on one core. Peers have the shapes of the
-published models and random weights (benchmarks/peer_models.py), and read the ids of our tokenizer, one id for each of ours;
-MiniLM has its own weights and tokenizer. RouteLLM's own package runs in a process beside, from its own environment.
+One thread, one prompt at a time, tokenisation included; systems take turns on one core. Peers have the shapes of the
+published models and random weights (benchmarks/peer_models.py) and read the ids of our tokenizer, as many as we do;
+MiniLM has its own weights and tokenizer. RouteLLM's own package runs in a process of its own environment. Through gRPC
+our Decide is measured, and a peer's is its classifier added to a bare echo: less than any service of its kind can cost.
 """
 
+import itertools
 import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from benchmarks import harness
+from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from benchmarks.hot_path import Server, reply_bytes
 from router import artifact
 from router.adapters.classifier import OnnxClassifier, single_threaded
@@ -29,47 +31,175 @@ from training import dataset
 
 PEERS = Path(".peers")
 MODELS = PEERS / "models"
-BUNDLE = Path("router/models/pocket-router")
-OUTCOMES = Path("benchmarks/data/pocket_outcomes.parquet")
 LENGTHS = (40, 200)
 """Tokens of a prompt."""
 
-ROUNDS, CALLS = 7, 500
-SHORT = 40
-"""Tokens of the prompts of Decide, about."""
-
-OURS, STATIC, ENCODERS = "static profile", 100.0, 20.0
-SYSTEMS = {
-    OURS: 200,
-    "MiniLM-L6 fp32": 6,
-    "MiniLM-L6 int8": 6,
-    "XLM-R-base shape fp32": 2,
-    "XLM-R-base shape int8": 2,
-    "ModernBERT-base shape fp32": 2,
-    "ModernBERT-base shape int8": 2,
-    "RouteLLM bert, its own code": 2,
-    "RouteLLM mf, embedding API faked": 20,
-}
-"""Decisions a round."""
-
-BIG = tuple(name for name in SYSTEMS if "shape" in name or "bert" in name)
-"""What a target is set for: that many times our cost, of the classifier alone and of a Decide through gRPC."""
+ROUNDS, CALLS = 5, 500
+OURS, MISS = "static profile", "Decide, a miss"
+GRAPHS = {"MiniLM-L6": "minilm", "XLM-R-base shape": "xlm_r", "ModernBERT-base shape": "modernbert"}
+ROUTELLM = {"RouteLLM bert, own code": ("bert", 2), "RouteLLM mf, own code, API faked": ("mf", 10)}
+"""Router and decisions a round."""
 
 TARGET, END_TO_END_TARGET = 100, 20
+"""How many times ours the shapes of XLM-R and ModernBERT shall cost: the classifiers alone, and through gRPC."""
 
 Cost = Callable[[Sequence[str]], float]
-"""CPU microseconds per decision on some prompts."""
+"""CPU microseconds per decision on some prompts, all of them or the first few."""
 
 
-def main() -> None:
+def main() -> list[Target]:
     """Everything, printed and kept."""
     if not (MODELS / ".ready").exists():
         print("peers: not set up; make peers does that")
-        return
+        return []
     with pinned(), routellm() as (asked, versions):
-        costs = measured(systems(asked), prompts())
-    figures = {"peers": versions, "vector_instructions": vector_instructions(), **costs}
-    print(f"{harness.written('peers', figures)}: {harness.machine()}")
+        found = rounds(systems() | asked)
+    rows = [row for tokens in LENGTHS for row in table(f"{tokens} tokens", found[str(tokens)], OURS, TARGET)]
+    rows += table("through gRPC, 40 tokens", end_to_end(found), MISS, END_TO_END_TARGET)
+    figures = {"peers": versions, "vector_instructions": vector_instructions(), "cpu": rows}
+    print(f"{harness.written('peers', figures)}: {harness.machine()}, {' '.join(vector_instructions())}")
+    return [
+        Target(f"{row['system']}, {row['of']}, x ours", row["target"], row["times_ours"]["median"], True)
+        for row in rows
+        if "target" in row
+    ]
+
+
+@contextmanager
+def pinned() -> Iterator[None]:
+    """This process on the core where servers are measured."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {harness.SERVER_CORE})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def routellm() -> Iterator[tuple[dict[str, Cost], dict[str, str]]]:
+    """RouteLLM's routers in their own environment, and the versions of its packages."""
+    quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(
+        [PEERS / "bin/python", "-m", "benchmarks.peer_models", "routellm"], env=os.environ | quiet, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    told, answers = process.stdin, process.stdout
+    assert told is not None and answers is not None
+
+    def asked(router: str, count: int) -> Cost:
+        def cost(prompts: Sequence[str]) -> float:
+            print(json.dumps({"router": router, "prompts": prompts[:count]}), file=told, flush=True)
+            return float(answers.readline())
+
+        return cost
+
+    try:
+        versions = json.loads(answers.readline())
+        yield {name: asked(*which) for name, which in ROUTELLM.items()}, versions
+    finally:
+        told.close()
+        process.wait(30)
+
+
+def systems() -> dict[str, Cost]:
+    """What runs in this process: our classifier, and peers in ONNX Runtime."""
+    classifier = OnnxClassifier(artifact.load(BUNDLE))
+    found = {OURS: timed(lambda text: classifier.scored([Prompt.of(text)]), 200)}
+    for name, file in GRAPHS.items():
+        tokenizer = MODELS / "minilm_tokenizer.json" if file == "minilm" else BUNDLE / artifact.TOKENIZER
+        for kind in ("fp32", "int8"):
+            found[f"{name} {kind}"] = timed(graph(MODELS / f"{file}_{kind}.onnx", tokenizer), 2)
+    return found
+
+
+def graph(model: Path, tokenizer: Path) -> Callable[[str], object]:
+    """An encoder that reads one text, with the session options that our classifier has."""
+    session = onnxruntime.InferenceSession(model, single_threaded(), providers=["CPUExecutionProvider"])
+    encode = Tokenizer.from_file(str(tokenizer))
+    encode.no_padding()
+    encode.enable_truncation(max(LENGTHS))
+
+    def run(text: str) -> object:
+        (encoding,) = encode.encode_batch_fast([text])
+        return session.run(None, {"tokens": np.array([encoding.ids], dtype=np.int64)})
+
+    return run
+
+
+def timed(decide: Callable[[str], object], count: int) -> Cost:
+    """The CPU of this process, all its threads, while it decides."""
+
+    def cost(prompts: Sequence[str]) -> float:
+        before = time.process_time()
+        for prompt in prompts[:count]:
+            decide(prompt)
+        return (time.process_time() - before) / len(prompts[:count]) * 1e6
+
+    return cost
+
+
+def prompts(tokens: int) -> Iterator[str]:
+    """Texts of exactly so many tokens of our tokenizer: words of real prompts, in order, without those too long."""
+    tokenizer = Tokenizer.from_file(str(BUNDLE / artifact.TOKENIZER))
+    kept: list[str] = []
+    left = room = tokens - len(tokenizer.encode("").ids)
+    for word in " ".join(dataset.read(OUTCOMES).prompts).split(" "):
+        length = len(tokenizer.encode(word, add_special_tokens=False).ids)
+        if length <= left:
+            kept.append(word)
+            left -= length
+        if not left:
+            yield " ".join(kept)
+            kept, left = [], room
+
+
+def rounds(costs: dict[str, Cost]) -> dict[str, dict[str, list[float]]]:
+    """CPU microseconds by length, "echo" and "miss", and by system, of every round; new prompts in each."""
+    found: dict[str, dict[str, list[float]]] = {}
+    fresh = {tokens: prompts(tokens) for tokens in LENGTHS}
+    with harness.service() as (process, address), harness.echo(reply_bytes(address)) as (bare, bare_address):
+        served = {MISS: Server(process.pid, address), "bare echo": Server(bare.pid, bare_address)}
+        options = {MISS: ("--source", "CLASSIFIER"), "bare echo": ("--echo",)}
+        for _ in tqdm(range(ROUNDS + 1), "rounds", leave=False):  # the first one warms up
+            for tokens in LENGTHS:
+                texts = list(itertools.islice(fresh[tokens], 200))
+                for name, cost in costs.items():
+                    found.setdefault(str(tokens), {}).setdefault(name, []).append(cost(texts))
+            for name, server in served.items():
+                found.setdefault("served", {}).setdefault(name, []).append(server.cost(*options[name], calls=CALLS))
+    return {group: {name: each[1:] for name, each in rows.items()} for group, rows in found.items()}
+
+
+def end_to_end(found: dict[str, dict[str, list[float]]]) -> dict[str, list[float]]:
+    """Our Decide and the echo as measured; of a peer the sum of its classifier and the echo, round by round."""
+    peers = {name: each for name, each in found[str(LENGTHS[0])].items() if name != OURS}
+    echoes = found["served"]["bare echo"]
+    sums = {f"echo + {name}": [a + b for a, b in zip(each, echoes, strict=True)] for name, each in peers.items()}
+    return found["served"] | sums
+
+
+def table(title: str, costs: dict[str, list[float]], ours: str, target: int) -> list[dict[str, Any]]:
+    """Printed rows: CPU per decision, and how many times ours in the same round."""
+    print(f"\n{title:42} {'CPU us per decision':>30}   times ours")
+    rows = []
+    for name, each in costs.items():
+        times = harness.spread([a / b for a, b in zip(each, costs[ours], strict=True)])
+        row: dict[str, Any] = {"of": title, "system": name, "us": harness.spread(each), "times_ours": times}
+        aimed = "shape" in name
+        if aimed:
+            row |= {"target": target, "met": times["least"] >= target}
+        rows.append(row)
+        us, verdict = row["us"], f"   at least {target}: {'met' if row['met'] else 'MISSED'}" if aimed else ""
+        print(f"{name:42} {us['median']:10,.0f} ({us['least']:,.0f}..{us['most']:,.0f})"
+              f"   {times['median']:8,.1f} ({times['least']:,.1f}..{times['most']:,.1f}){verdict}")  # fmt: skip
+    return rows
+
+
+def vector_instructions() -> list[str]:
+    """What this processor offers encoders: int8 gains most where there is VNNI."""
+    flags = next(s for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("flags")).split()
+    return sorted({"avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"} & set(flags))
 
 
 if __name__ == "__main__":

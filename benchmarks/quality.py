@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks import public_sets
-from benchmarks.__main__ import OUTCOMES, commit, machine
+from benchmarks.harness import OUTCOMES, commit, machine
 from training import comparison, dataset, pipeline
 from training.describe import describe
 from training.embedding import static

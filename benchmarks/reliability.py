@@ -29,7 +29,7 @@ from aiohttp import web
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
-from benchmarks.__main__ import commit, machine
+from benchmarks.harness import commit, machine
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.rpc.client import CHANNEL_OPTIONS

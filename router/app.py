@@ -1,6 +1,7 @@
 """The composition root: what `assembly` builds is put together here, and closed in reverse."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -75,6 +76,8 @@ async def serve(settings: Settings, announce: Callable[[Ports], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(settings) as ports:
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not look through it again and again
         announce(ports)
         await stop.wait()
         structlog.get_logger().info("draining", seconds=settings.drain_seconds)

@@ -8,7 +8,7 @@ parity.json     prompts with the quality that training computed for them
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -79,6 +79,11 @@ class Bundle:
     model: bytes
     tokenizer: bytes
     parity: ParitySample
+
+    @property
+    def loaded(self) -> "Bundle":
+        """The same without its files, which need not stay in memory once the graph runs."""
+        return replace(self, model=b"", tokenizer=b"")
 
 
 T = TypeVar("T")

@@ -74,7 +74,7 @@ async def served_profile(
         scorer = Scorer(classifier(bundle, settings.classifier_device, server), keys, cache, observer)
         suspended = SUSPENDED if ledger.alarmed(bundle.version) else ""
         policy = Policy(manifest.ladder, certificates, latency, absolute, suspended)
-        return Profile(served.model, bundle, policy, scorer, backend, backend.enforcement, fingerprint)
+        return Profile(served.model, bundle.loaded, policy, scorer, backend, backend.enforcement, fingerprint)
 
     return of(bundle), of
 

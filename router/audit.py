@@ -167,8 +167,8 @@ class Auditor:
         if decision.rung == top:
             self._bet(decision, certificate.alpha, 0.0)
             return
-        forecast = None if decision.score is None else decision.score.tokens[-1]
-        tokens = float(top.tokens or 0) if forecast is None else forecast.mean
+        mean = None if decision.score is None else decision.score.mean[-1]
+        tokens = float(top.tokens or 0) if mean is None else mean
         if len(self._tasks) < UNDER_WAY and self._allowance.take(tokens):
             again = GenerationRequest(request.prompt, top, 0, sampling, tokens)
             task = asyncio.create_task(self._compare(backend, again, decision, certificate.alpha, answer))

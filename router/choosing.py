@@ -87,7 +87,7 @@ def _kept(profile: Profile, request: RouteRequest, index: int) -> Decision:
 
 
 def _identity() -> str:
-    """Milliseconds, then random bits, as in a ULID: ids that grow are appended to a log's index, not put all over it."""
+    """Milliseconds, then random bits, as in a ULID: an index appends ids that grow, in place of spreading them."""
     return f"{time.time_ns() // 1_000_000 << _RANDOM_BITS | _IDS.getrandbits(_RANDOM_BITS):032x}"
 
 

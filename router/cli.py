@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -77,7 +78,10 @@ def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -
 
     loaded = settings.load(listen=listen, metrics_listen=metrics_listen, workers=workers)
     with closing(observe.configure_logging()):
-        asyncio.run(_supervised(loaded) if loaded.workers > 1 else _served(loaded))
+        if loaded.workers > 1:
+            asyncio.run(_supervised(loaded))
+        else:
+            uvloop.run(_served(loaded))
 
 
 def _served(loaded: "Settings") -> Coroutine[None, None, None]:
@@ -119,7 +123,7 @@ def work(place: int, control: int, **told: Any) -> None:
         await app.serve(mine, lambda _: ready())
 
     with closing(observe.configure_logging()):
-        asyncio.run(served())
+        uvloop.run(served())
 
 
 @cli.command()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 
 class Role(Enum):
@@ -89,13 +89,8 @@ class BudgetLadder:
         return next((i for i, rung in enumerate(self.rungs) if rung.name == name), None)
 
 
-class TokenForecast(NamedTuple):
-    """Thinking tokens one rung will really use."""
-
-    mean: float
-    p50: float
-    p90: float
-    p99: float
+Forecast = tuple[float | None, ...]
+"""Thinking tokens by rung; None for rungs whose token counts were not recorded in the training data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +99,14 @@ class Score:
 
     Attributes:
         quality: P(correct).
-        tokens: None for rungs whose token counts were not recorded in the training data.
+        mean: thinking tokens that a rung will really use, on average; p50, p90, p99 their quantiles.
     """
 
     quality: tuple[float, ...]
-    tokens: tuple[TokenForecast | None, ...]
+    mean: Forecast
+    p50: Forecast
+    p90: Forecast
+    p99: Forecast
 
 
 @dataclass(frozen=True, slots=True)

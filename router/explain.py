@@ -93,8 +93,8 @@ def _without(prompt: Prompt, word: str) -> Prompt:
 def _curve(decision: Decision) -> list[str]:
     if decision.score is None:
         return []
-    rungs = zip(decision.ladder.rungs, decision.score.quality, decision.score.tokens, strict=True)
-    points = [f"{r.name}: {q:.2f}" + ("" if t is None else f" ({t.mean:.0f} tokens)") for r, q, t in rungs]
+    rungs = zip(decision.ladder.rungs, decision.score.quality, decision.score.mean, strict=True)
+    points = [f"{r.name}: {q:.2f}" + ("" if mean is None else f" ({mean:.0f} tokens)") for r, q, mean in rungs]
     return [f"P(correct) by rung: {', '.join(points)}."]
 
 

@@ -49,6 +49,8 @@ class Featurizer:
 
     def padded(self, ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Ids as a matrix [n, length], length at least 1."""
+        if len(ids) == 1 and ids[0]:
+            return np.array(ids, dtype=np.int64)
         matrix = np.full((len(ids), max(1, *map(len, ids), 1)), -1, dtype=np.int64)
         for row, one in zip(matrix, ids, strict=True):
             row[: len(one)] = one

@@ -216,10 +216,10 @@ class Metrics:
         if decision.choice.certificate is None:
             self._uncertified.inc()
         if decision.score is not None:
-            chosen, top = decision.score.tokens[decision.choice.index], decision.score.tokens[-1]
+            chosen, top = decision.score.mean[decision.choice.index], decision.score.mean[-1]
             if chosen is not None and top is not None:
-                self._predicted.inc(chosen.mean)
-                self._predicted_top.inc(top.mean)
+                self._predicted.inc(chosen)
+                self._predicted_top.inc(top)
 
     def _generated(self, record: Generated) -> None:
         completion = record.completion

@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from router import features
 from router.features import CHARACTERS, DISTINCT, HAND, LONGEST_NUMBER, LONGEST_WORD, MAX_CHARACTERS, WIDTH
@@ -52,16 +53,14 @@ class Pieces:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Pieces | None":
         """None where the tokens of a text are not those of its pieces."""
-        told = json.loads(tokenizer.to_str())
-        if told["pre_tokenizer"] is not None or told["model"]["type"] != "BPE" or told["normalizer"] != SPACES:
+        if tokenizer.pre_tokenizer is not None or not isinstance(tokenizer.model, BPE) or tokenizer.normalizer is None:
             return None
-        around = (
-            tokenizer.encode("a").ids != tokenizer.encode("").ids + tokenizer.encode("a", add_special_tokens=False).ids
-        )
+        spaces = json.loads(tokenizer.normalizer.__getstate__()) == SPACES
+        alone = tokenizer.encode("").ids + tokenizer.encode("a", add_special_tokens=False).ids
+        if not spaces or tokenizer.encode("a").ids != alone:
+            return None
         crossing = re.compile("[^▁]▁")
-        if around or any(map(crossing.search, tokenizer.get_vocab(with_added_tokens=False))):
-            return None
-        return cls(tokenizer)
+        return None if any(map(crossing.search, tokenizer.get_vocab(with_added_tokens=False))) else cls(tokenizer)
 
     @property
     def remembered(self) -> int:

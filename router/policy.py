@@ -102,8 +102,8 @@ class Policy:
         return within if max_latency is None else [i for i in within if self._in_time(score, i, max_latency)]
 
     def _in_time(self, score: Score, index: int, max_latency: float) -> bool:
-        forecast, cap = score.tokens[index], self.ladder.rungs[index].tokens
-        most = cap if forecast is None else forecast.p99
+        p99, cap = score.p99[index], self.ladder.rungs[index].tokens
+        most = cap if p99 is None else p99
         return most is not None and self.latency.seconds(most) <= max_latency
 
     def _relative(self, score: Score, options: Options, target: MaxLoss, rungs: list[int]) -> Choice:
@@ -125,7 +125,7 @@ class Policy:
         return Choice(dearer, True, None, "smallest rung within bounds, which the certificate does not cover")
 
     def _worth_most(self, score: Score, price: float) -> int:
-        known = [forecast.mean for forecast in score.tokens if forecast is not None]
+        known = [mean for mean in score.mean if mean is not None]
         costs = known if len(known) == len(score.quality) else range(len(score.quality))
         worth = [quality - price * cost for quality, cost in zip(score.quality, costs, strict=True)]
         return worth.index(max(worth))

@@ -294,8 +294,8 @@ class BudgetRouter:
 
 def _expected_tokens(decision: Decision, index: int) -> float:
     """Thinking tokens forecast at a rung; its cap where there is no forecast."""
-    forecast = None if decision.score is None else decision.score.tokens[index]
-    return float(decision.ladder.rungs[index].tokens or 0) if forecast is None else forecast.mean
+    mean = None if decision.score is None else decision.score.mean[index]
+    return float(decision.ladder.rungs[index].tokens or 0) if mean is None else mean
 
 
 def _patience(request: RouteRequest, needed: float) -> float | None:

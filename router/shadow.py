@@ -60,5 +60,4 @@ class Shadow:
         self._seen += 1
         self._agreed += chosen == would
         for i, rung in enumerate((chosen, would)):  # by the candidate's forecast, so that only the choice differs
-            forecast = other.tokens[rung]
-            self._tokens[i] += 0.0 if forecast is None else forecast.mean
+            self._tokens[i] += other.mean[rung] or 0.0

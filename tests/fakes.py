@@ -32,7 +32,6 @@ from router.domain import (
     ReasoningDelta,
     RouteRequest,
     Score,
-    TokenForecast,
 )
 from router.errors import BackendUnavailable, CacheError, ClassifierError, OutcomeLogError
 from router.exploration import certain
@@ -71,14 +70,20 @@ CERTIFICATE = Certificate(alpha=0.05, delta=0.1, threshold=0.01, prompts=1_000)
 LATENCY = LatencyProfile(first_token=0.1, per_token=0.01, answer_tokens=10)
 
 
-def forecast(mean: float) -> TokenForecast:
-    """A forecast whose p99 is twice its mean."""
-    return TokenForecast(mean=mean, p50=mean * 0.9, p90=mean * 1.5, p99=mean * 2)
+def score_with(quality: Sequence[float], means: Sequence[float]) -> Score:
+    """A score with these P(correct) and mean tokens; their p99 is twice as much."""
+    quantiles = (tuple(mean * times for mean in means) for times in (0.9, 1.5, 2))
+    return Score(tuple(quality), tuple(means), *quantiles)
 
 
 def score_of(*quality: float) -> Score:
     """A score with these P(correct), and tokens that grow from rung to rung."""
-    return Score(quality, tuple(forecast(10.0 * i) for i in range(len(quality))))
+    return score_with(quality, [10.0 * i for i in range(len(quality))])
+
+
+def unforeseen(*quality: float) -> Score:
+    """A score with these P(correct), and no forecasts of tokens."""
+    return Score(quality, *[(None,) * len(quality)] * 4)
 
 
 RISING = score_of(0.1, 0.3, 0.5, 0.7, 0.85, 0.9)

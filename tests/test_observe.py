@@ -25,7 +25,6 @@ from tests.fakes import (
     RecordingObserver,
     completion_of,
     decision_of,
-    forecast,
     policy_of,
     request_of,
     router_of,
@@ -127,8 +126,8 @@ def test_decisions_that_promise_less_are_counted(metrics: Metrics, registry: Col
 
 def test_the_forecast_is_summed_beside_that_of_the_top_rung(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics(Decided(request_of(), decision_of(index=2), 0))
-    assert value(registry, "predicted_thinking_tokens_total") == forecast(20.0).mean
-    assert value(registry, "predicted_top_thinking_tokens_total") == forecast(50.0).mean
+    assert value(registry, "predicted_thinking_tokens_total") == 20.0
+    assert value(registry, "predicted_top_thinking_tokens_total") == 50.0
 
 
 def test_a_fallback_does_not_look_like_a_saving(metrics: Metrics, registry: CollectorRegistry) -> None:

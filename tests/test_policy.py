@@ -20,7 +20,7 @@ from router.domain import (
 )
 from router.errors import InvalidRequest, TargetUnmet
 from router.policy import NEAR_BEST, LatencyProfile, Policy
-from tests.fakes import CERTIFICATE, LADDER, LATENCY, RISING, forecast, policy_of, score_of
+from tests.fakes import CERTIFICATE, LADDER, LATENCY, RISING, policy_of, score_of, score_with, unforeseen
 
 TOP = len(LADDER) - 1
 NESTED = tuple(
@@ -37,7 +37,7 @@ seconds = st.none() | st.floats(0, 5)
 def scores(draw: st.DrawFn) -> Score:
     quality = draw(st.lists(probability, min_size=len(LADDER), max_size=len(LADDER)))
     means = sorted(draw(st.lists(st.floats(0, 250), min_size=len(LADDER), max_size=len(LADDER))))
-    return Score(tuple(quality), tuple(map(forecast, means)))
+    return score_with(quality, means)
 
 
 @st.composite
@@ -72,9 +72,9 @@ def test_the_rung_lies_within_floor_and_ceiling(score: Score, options: Options) 
 @given(scores(), wishes())
 def test_only_what_holds_the_deadline_meets_the_target(score: Score, options: Options) -> None:
     choice = choose(score, options)
-    expected = score.tokens[choice.index]
+    expected = score.p99[choice.index]
     if choice.meets_target and options.max_latency is not None:
-        assert expected is not None and LATENCY.seconds(expected.p99) <= options.max_latency
+        assert expected is not None and LATENCY.seconds(expected) <= options.max_latency
 
 
 @given(scores(), probability)
@@ -85,9 +85,9 @@ def test_a_relative_target_picks_the_rung_that_is_worth_most_at_its_price(score:
         assert choice.index == TOP
     else:
         worth = [
-            quality - certificate.threshold * tokens.mean
-            for quality, tokens in zip(score.quality, score.tokens, strict=True)
-            if tokens is not None
+            quality - certificate.threshold * mean
+            for quality, mean in zip(score.quality, score.mean, strict=True)
+            if mean is not None
         ]
         assert worth[choice.index] == max(worth)
         assert all(less < max(worth) for less in worth[: choice.index])
@@ -157,18 +157,18 @@ def test_a_rung_must_buy_more_than_its_price() -> None:
 
 
 def test_where_tokens_are_unknown_the_position_of_a_rung_is_its_cost() -> None:
-    score = replace(RISING, tokens=(None,) * len(LADDER))
+    score = unforeseen(*RISING.quality)
     for price, index in ((0.01, 5), (0.1, 4), (0.16, 3), (0.3, 0)):
         certificate = replace(CERTIFICATE, threshold=price)
         assert policy_of(certificates=[certificate]).choose(score, Options(MaxLoss(0.05))).index == index
 
 
 def test_where_tokens_are_unknown_a_deadline_is_held_to_the_cap() -> None:
-    score = replace(RISING, tokens=(None,) * len(LADDER))
+    score = unforeseen(*RISING.quality)
     choice = policy_of().choose(score, Options(MinQuality(0.65), max_latency=LATENCY.seconds(64)))
     assert (choice.index, choice.meets_target) == (3, True)
     uncapped = policy_of(BudgetLadder((ReasoningBudget("low", None), ReasoningBudget("high", None))))
-    choice = uncapped.choose(Score((0.5, 0.9), (None, None)), Options(MinQuality(0.4), max_latency=100.0))
+    choice = uncapped.choose(unforeseen(0.5, 0.9), Options(MinQuality(0.4), max_latency=100.0))
     assert (choice.index, choice.meets_target) == (0, False)
 
 
@@ -253,7 +253,7 @@ def test_a_hopeless_prompt_can_be_answered_cheaply() -> None:
 
 
 def test_a_deadline_drops_slow_rungs() -> None:
-    limit = LATENCY.seconds(forecast(30.0).p99)
+    limit = LATENCY.seconds(60.0)
     choice = policy_of().choose(RISING, Options(MaxLoss(0.05), max_latency=limit))
     assert (choice.index, choice.meets_target, choice.certificate) == (3, False, None)
 

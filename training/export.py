@@ -129,13 +129,18 @@ class _Nodes:
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype=dtype), name))
         return name
 
+    def gemm(self, value: str, weights: ArrayLike, biases: ArrayLike, output: str) -> str:
+        """value [n, inputs] @ weights [inputs, outputs] + biases [outputs]."""
+        return self.add(
+            "Gemm", [value, self.weight(f"{output}/w", weights), self.weight(f"{output}/b", biases)], output
+        )
+
     def layers(self, layers: Layers, value: str, prefix: str) -> str:
         """Fully connected layers with ReLU between them; the name of the last one's output."""
         for i, (weights, biases) in enumerate(layers):
             if i:
                 value = self.add("Relu", [value], f"{prefix}/relu{i}")
-            names = self.weight(f"{prefix}/w{i}", weights), self.weight(f"{prefix}/b{i}", biases)
-            value = self.add("Gemm", [value, *names], f"{prefix}/out{i}")
+            value = self.gemm(value, weights, biases, f"{prefix}/{i}")
         return value
 
 
@@ -143,21 +148,22 @@ def _quality(nodes: _Nodes, fitted: Fitted) -> None:
     """Members, their mean, calibration, bounds."""
     members, cured = fitted.head.members, fitted.head.cured
     p = nodes.add("Sigmoid", [nodes.layers(_reading(fitted, _side_by_side(members)), "features", "members")], "p")
-    outputs = members[0][-1][1].size
-    p = nodes.add("Reshape", [p, nodes.weight("each", [0, len(members), outputs], np.int64)], "by_member")
+    rungs = members[0][-1][1].size - cured
     if cured:
-        rungs = nodes.weight("sizes", [1, outputs - 1], np.int64)
-        nodes.nodes.append(helper.make_node("Split", [p, rungs], ["pi", "rate"], axis=2))
-        p = nodes.add("Mul", ["pi", "rate"], "product")
-    p = nodes.add("ReduceMean", [p, nodes.weight("members", [1], np.int64)], "raw", keepdims=0)
-    if fitted.beta is not None:
-        p = nodes.add("Clip", [p, nodes.weight("least", LEAST), nodes.weight("most", 1 - LEAST)], "inside")
-        q = nodes.add("Sub", [nodes.weight("unit", 1.0), p], "complement")
-        left = nodes.add("Mul", [nodes.add("Log", [p], "ln_p"), nodes.weight("up", fitted.beta.up)], "left")
-        right = nodes.add("Mul", [nodes.add("Log", [q], "ln_q"), nodes.weight("down", fitted.beta.down)], "right")
-        logit = nodes.add(
-            "Sub", [nodes.add("Add", [left, nodes.weight("offsets", fitted.beta.offsets)], "sum"), right], "logit"
+        p = nodes.add("Reshape", [p, nodes.weight("each", [0, len(members), 1 + rungs], np.int64)], "by_member")
+        nodes.nodes.append(
+            helper.make_node("Split", [p, nodes.weight("sizes", [1, rungs], np.int64)], ["pi", "rate"], axis=2)
         )
+        p = nodes.add("Flatten", [nodes.add("Mul", ["pi", "rate"], "product")], "products")
+    each = np.eye(rungs)
+    mean = np.tile(each, (len(members), 1)) / len(members)
+    if fitted.beta is None:
+        p = nodes.add("MatMul", [p, nodes.weight("mean", mean)], "raw")
+    else:  # p and 1 - p beside each other, then their logarithms
+        both = nodes.gemm(p, np.hstack([mean, -mean]), [*[0.0] * rungs, *[1.0] * rungs], "both")
+        inside = nodes.add("Clip", [both, nodes.weight("least", LEAST), nodes.weight("most", 1 - LEAST)], "inside")
+        slopes = np.vstack([fitted.beta.up * each, -fitted.beta.down * each])
+        logit = nodes.gemm(nodes.add("Log", [inside], "logs_of_both"), slopes, fitted.beta.offsets, "logit")
         p = nodes.add("Sigmoid", [logit], "calibrated")
     nodes.add("Clip", [p, nodes.weight("low", fitted.bound), nodes.weight("high", 1 - fitted.bound)], "quality")
 

@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from router.adapters import graph_outputs
 from router.adapters.graph_outputs import Outputs
@@ -72,7 +70,7 @@ class OnnxClassifier:
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise ClassifierError(f"ONNX Runtime: {error}") from error
 
-    def _verified(self, bundle: Bundle) -> "NDArray[np.bool_]":
+    def _verified(self, bundle: Bundle) -> list[bool]:
         """Which rungs [rungs] have token forecasts, of a graph that gives what training gave."""
         try:
             outputs = self._outputs([Prompt.of(text) for text in bundle.parity.prompts])
@@ -86,8 +84,10 @@ def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
     wanted = _providers(device, bundle.manifest.profile)
     if wanted[0] not in onnxruntime.get_available_providers():
         raise SettingsError(f"the classifier can not run on {device}: this ONNX Runtime is built without {wanted[0]}")
+    options = single_threaded()
+    options.enable_cpu_mem_arena = bundle.manifest.profile == "encoder"  # kilobytes at a time need no pool
     try:
-        session = onnxruntime.InferenceSession(bundle.model, single_threaded(), providers=list(wanted))
+        session = onnxruntime.InferenceSession(bundle.model, options, providers=list(wanted))
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise ArtifactError(f"{MODEL}: ONNX Runtime refuses it: {error}") from error
     if device != "auto" and session.get_providers()[0] != wanted[0]:

@@ -1,13 +1,13 @@
 """What a bundle's graph answers, wherever it runs: held against the bundle, and turned into scores."""
 
 from collections.abc import Sequence
-from math import isfinite, isnan
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.artifact import MODEL, QUANTILES, Bundle
-from router.domain import Score, TokenForecast
+from router.domain import Score
 from router.errors import ArtifactError, ClassifierError
 
 NAMES = ("quality", "mean_tokens", "token_quantiles")
@@ -15,6 +15,7 @@ NAMES = ("quality", "mean_tokens", "token_quantiles")
 PARITY_TOLERANCE = 1e-4
 """Largest difference in P(correct) between training's figures and those of what serves."""
 
+NOT_FINITE = "the graph returned a number that is not finite"
 Outputs = Sequence[NDArray[np.float32]]
 """Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3]: those that NAMES names."""
 
@@ -24,7 +25,7 @@ def shapes(prompts: int, rungs: int) -> list[tuple[int, ...]]:
     return [(prompts, rungs), (prompts, rungs), (prompts, rungs, len(QUANTILES))]
 
 
-def counted(outputs: Outputs, bundle: Bundle) -> NDArray[np.bool_]:
+def counted(outputs: Outputs, bundle: Bundle) -> list[bool]:
     """Which rungs [rungs] have token forecasts, by the outputs for the bundle's parity sample.
 
     Raises:
@@ -38,20 +39,26 @@ def counted(outputs: Outputs, bundle: Bundle) -> NDArray[np.bool_]:
         raise ArtifactError(f"{MODEL}: its parity sample needs prompts, and for each the quality of {rungs} rungs")
     if not np.allclose(quality, bundle.parity.quality, rtol=0, atol=PARITY_TOLERANCE):
         raise ArtifactError(f"{MODEL}: it does not reproduce the parity sample")
-    known: NDArray[np.bool_] = ~np.isnan(means[0])
+    known = ~np.isnan(means[0])
     if (np.isnan(means) == known).any() or (np.isnan(quantiles) == known[:, None]).any():
         raise ArtifactError(f"{MODEL}: a rung has token forecasts for some prompts only")
-    return known
+    return list(known.tolist())
 
 
-def scores(outputs: Outputs, known: NDArray[np.bool_]) -> list[Score]:
+def scores(outputs: Outputs, known: list[bool]) -> list[Score]:
     """One score per row. Raises ClassifierError where a number that must be `known` is not finite."""
     quality, means, quantiles = outputs
-    forecasts = np.concatenate([means[:, :, None], quantiles], axis=2)
-    expected = forecasts if known.all() else forecasts[:, known]
-    if not isfinite(quality.sum() + expected.sum()):  # one sum is cheaper than a look at each
-        raise ClassifierError("the graph returned a number that is not finite")
-    rows = zip(quality.tolist(), forecasts.tolist(), strict=True)
-    if known.all():
-        return [Score(tuple(q), tuple(map(TokenForecast._make, t))) for q, t in rows]
-    return [Score(tuple(q), tuple(None if isnan(one[0]) else TokenForecast(*one) for one in t)) for q, t in rows]
+    rows = np.concatenate([quality[:, None], means[:, None], quantiles.swapaxes(1, 2)], axis=1).tolist()
+    if not all(known):
+        return [_partly_known(row, known) for row in rows]
+    if not isfinite(sum([sum(map(sum, row)) for row in rows])):  # one sum is cheaper than a look at each
+        raise ClassifierError(NOT_FINITE)
+    return [Score(*map(tuple, row)) for row in rows]
+
+
+def _partly_known(row: list[list[float]], known: list[bool]) -> Score:
+    quality, *tokens = row
+    columns = [tuple(n if told else None for n, told in zip(column, known, strict=True)) for column in tokens]
+    if not all(n is None or isfinite(n) for column in (quality, *columns) for n in column):
+        raise ClassifierError(NOT_FINITE)
+    return Score(tuple(quality), *columns)

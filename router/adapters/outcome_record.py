@@ -25,7 +25,6 @@ from router.domain import (
     Role,
     RouteRequest,
     Score,
-    TokenForecast,
 )
 from router.errors import OutcomeLogError
 
@@ -37,6 +36,9 @@ FIELDS = (
     "label_source", "reported_at", "relaxed",
 )  # fmt: skip
 """What a row may hold."""
+
+COLUMNS = ("quality", "mean", "p50", "p90", "p99")
+"""Of a score."""
 
 _TEXT = json.JSONEncoder(ensure_ascii=False)
 Value = str | float | int | None
@@ -81,16 +83,17 @@ class Event:
     def row(self, names: PromptNames) -> Row:
         """As a row; made by whoever writes, as it takes a while."""
         if self.completion is None:
-            return _decided(self.request, self.decision, names) | {"decided_at": self.at.isoformat()}
+            return _decided(self.at, self.request, self.decision, names)
         return _completed(self.completion) | {"completed_at": self.at.isoformat()}
 
 
-def _decided(request: RouteRequest, decision: Decision, names: PromptNames) -> Row:
+def _decided(at: datetime, request: RouteRequest, decision: Decision, names: PromptNames) -> Row:
     """A decision: everything that off-policy estimation and training need of it."""
     certificate = decision.choice.certificate
     target = "max_loss" if isinstance(decision.target, MaxLoss) else "min_quality"
     return {
         "decision_id": decision.id,
+        "decided_at": at.isoformat(),
         "tenant": request.tenant,
         **names.row(request.tenant, request.prompt),
         "model": decision.model,
@@ -113,7 +116,7 @@ def _decided(request: RouteRequest, decision: Decision, names: PromptNames) -> R
 
 
 def _json(value: object) -> str:
-    return orjson.dumps(value, default=tuple).decode()
+    return orjson.dumps(value).decode()
 
 
 @lru_cache(1024)
@@ -153,13 +156,10 @@ def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
 
 
 def _score(told: dict[str, Any]) -> Score:
-    tokens = (None if one is None else _forecast(one) for one in told["tokens"])
-    return Score(tuple(told["quality"]), tuple(tokens))
-
-
-def _forecast(told: list[float] | dict[str, float]) -> TokenForecast:
-    """Logs before 0.2 name the numbers."""
-    return TokenForecast(**told) if isinstance(told, dict) else TokenForecast(*told)
+    if "tokens" not in told:
+        return Score(*(tuple(told[name]) for name in COLUMNS))
+    rungs = [one or dict.fromkeys(COLUMNS) for one in told["tokens"]]  # as earlier versions wrote it
+    return Score(tuple(told["quality"]), *(tuple(rung[name] for rung in rungs) for name in COLUMNS[1:]))
 
 
 def _completed(completion: Completion) -> Row:

@@ -14,7 +14,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from router.adapters.bounded import Bounded
 from router.adapters.redis_client import AnyRedis
-from router.domain import Score, TokenForecast
+from router.domain import Score
 from router.errors import CacheError
 
 PREFIX, EPOCH = b"budget_router:score:", "budget_router:epoch"
@@ -23,13 +23,11 @@ CHECKSUM = 4
 PER_RUNG = 5
 """Numbers a rung takes in an entry: quality, then mean, p50, p90 and p99 thinking tokens."""
 
-UNKNOWN = (nan,) * (PER_RUNG - 1)
-
 
 def encode(score: Score) -> bytes:
     """A score as little-endian doubles, rung by rung, and their checksum; NaN where no tokens are forecast."""
-    forecasts = [UNKNOWN if t is None else (t.mean, t.p50, t.p90, t.p99) for t in score.tokens]
-    numbers = [n for quality, forecast in zip(score.quality, forecasts, strict=True) for n in (quality, *forecast)]
+    rungs = zip(score.quality, score.mean, score.p50, score.p90, score.p99, strict=True)
+    numbers = [nan if number is None else number for rung in rungs for number in rung]
     data = struct.pack(f"<{len(numbers)}d", *numbers)
     return data + crc32(data).to_bytes(CHECKSUM, "little")
 
@@ -39,9 +37,8 @@ def decode(entry: bytes) -> Score | None:
     data, checksum = entry[:-CHECKSUM], entry[-CHECKSUM:]
     if not data or len(data) % (8 * PER_RUNG) or checksum != crc32(data).to_bytes(CHECKSUM, "little"):
         return None
-    rows = list(struct.iter_unpack(f"<{PER_RUNG}d", data))
-    forecasts = (None if isnan(row[1]) else TokenForecast(*row[1:]) for row in rows)
-    return Score(tuple(row[0] for row in rows), tuple(forecasts))
+    quality, *tokens = zip(*struct.iter_unpack(f"<{PER_RUNG}d", data), strict=True)
+    return Score(quality, *(tuple(None if isnan(n) else n for n in column) for column in tokens))
 
 
 class RedisCache:

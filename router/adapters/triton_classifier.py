@@ -8,7 +8,6 @@ shape, and prompts differ in length.
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.adapters.breaker import Breaker
 from router.adapters.graph_outputs import Outputs, counted, scores, shapes
@@ -80,7 +79,7 @@ class TritonClassifier:
     def _infer(self, version: str, inputs: Inputs, seconds: float) -> Outputs:
         return self._server.infer(version, inputs, shapes(len(inputs["features"]), self._rungs), seconds)
 
-    def _found(self, bundle: Bundle) -> tuple[str, NDArray[np.bool_]]:
+    def _found(self, bundle: Bundle) -> tuple[str, list[bool]]:
         """The newest version that is the bundle's, and which of its rungs [rungs] have token forecasts."""
         refused = []
         try:

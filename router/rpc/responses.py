@@ -1,11 +1,7 @@
 """Domain types -> protocol messages."""
 
-from collections.abc import Sequence
-from functools import lru_cache
-
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
-    BudgetLadder,
     Certificate,
     Completion,
     ContentDelta,
@@ -18,8 +14,6 @@ from router.domain import (
     MaxLoss,
     ReasoningBudget,
     ReasoningDelta,
-    Score,
-    TokenForecast,
     ToolCallDelta,
 )
 
@@ -54,20 +48,18 @@ def decision(value: Decision) -> pb.Decision:
     return message
 
 
-def _forecasts(value: Decision) -> Sequence[pb.RungForecast]:
-    return () if value.score is None else _of_score(value.ladder, value.score)
+def _forecasts(value: Decision) -> list[pb.RungForecast]:
+    if (score := value.score) is None:
+        return []
+    columns = score.quality, score.mean, score.p50, score.p90, score.p99
+    return [_forecast(*rung) for rung in zip(value.ladder.rungs, *columns, strict=True)]
 
 
-@lru_cache(1024)
-def _of_score(ladder: BudgetLadder, score: Score) -> Sequence[pb.RungForecast]:
-    """Remembered, as those who ask most often ask the same."""
-    return [_forecast(*rung) for rung in zip(ladder.rungs, score.quality, score.tokens, strict=True)]
-
-
-def _forecast(rung: ReasoningBudget, quality: float, tokens: TokenForecast | None) -> pb.RungForecast:
-    if tokens is None:
+def _forecast(
+    rung: ReasoningBudget, quality: float, mean: float | None, p50: float | None, p90: float | None, p99: float | None
+) -> pb.RungForecast:
+    if mean is None:
         return pb.RungForecast(rung=rung.name, budget_tokens=rung.tokens, quality=quality, thinking_tokens_unknown=True)
-    mean, p50, p90, p99 = tokens
     return pb.RungForecast(
         rung=rung.name,
         budget_tokens=rung.tokens,

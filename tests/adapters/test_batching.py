@@ -15,6 +15,7 @@ from router.adapters.classifier import OnnxClassifier
 from router.domain import Prompt, Score
 from router.errors import ClassifierError
 from tests.conftest import MODELS
+from tests.fakes import unforeseen
 
 
 class Gated:
@@ -30,7 +31,7 @@ class Gated:
         assert self.gate.acquire(timeout=10)
         if self.failing:
             raise ClassifierError("told to fail")
-        return [Score((float(len(prompt.text)),), (None,)) for prompt in prompts]
+        return [unforeseen(float(len(prompt.text))) for prompt in prompts]
 
 
 def asked(batching: Batching, *texts: str) -> "asyncio.Task[list[Score]]":
@@ -51,7 +52,7 @@ async def test_one_alone_is_scored_at_once_and_those_who_come_meanwhile_go_toget
     rest = [asked(classifier, "b" * n) for n in (2, 3, 4)]
     await asyncio.sleep(0.01)
     gated.gate.release(2)
-    assert [await task for task in (first, *rest)] == [[Score((float(n),), (None,))] for n in (1, 2, 3, 4)]
+    assert [await task for task in (first, *rest)] == [[unforeseen(float(n))] for n in (1, 2, 3, 4)]
     assert gated.batches == [["a"], ["bb", "bbb", "bbbb"]]
 
 

@@ -33,9 +33,10 @@ def refused(bundle: Bundle, said: str) -> None:
 def proper(score: Score, rungs: int) -> bool:
     """Probabilities and token counts, one per rung, quantiles in order."""
     return (
-        len(score.quality) == len(score.tokens) == rungs
+        {len(score.quality), len(score.mean), len(score.p50), len(score.p90), len(score.p99)} == {rungs}
         and all(0 <= q <= 1 for q in score.quality)
-        and all(t is not None and t.mean >= 0 and 0 <= t.p50 <= t.p90 <= t.p99 for t in score.tokens)
+        and all(mean >= 0 for mean in score.mean if mean is not None)
+        and all(sorted(rung) == list(rung) for rung in zip(score.p50, score.p90, score.p99, strict=True))  # type: ignore[type-var]
     )
 
 
@@ -46,9 +47,9 @@ async def test_a_score_has_probabilities_and_tokens_for_every_rung(classifier: O
 
 async def test_no_forecast_exceeds_the_cap(classifier: OnnxClassifier, bundle: Bundle) -> None:
     for score in await classifier.score([Prompt.of(text) for text in bundle.parity.prompts]):
-        for forecast, rung in zip(score.tokens, bundle.manifest.ladder.rungs, strict=True):
-            assert forecast is not None
-            assert rung.tokens is None or max(forecast.mean, forecast.p99) <= rung.tokens
+        for mean, p99, rung in zip(score.mean, score.p99, bundle.manifest.ladder.rungs, strict=True):
+            assert mean is not None and p99 is not None
+            assert rung.tokens is None or max(mean, p99) <= rung.tokens
 
 
 async def test_scores_come_in_the_order_of_the_prompts(classifier: OnnxClassifier, bundle: Bundle) -> None:

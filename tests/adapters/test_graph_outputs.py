@@ -20,9 +20,9 @@ def test_a_rung_without_counts_has_no_forecast(bundle: Bundle) -> None:
     answer = outputs(bundle)
     answer[1][:, 2] = answer[2][:, 2] = np.nan
     known = counted(answer, bundle)
-    assert known.tolist() == [True, True, False, True, True, True]
+    assert known == [True, True, False, True, True, True]
     for score in scores(answer, known):
-        assert [forecast is not None for forecast in score.tokens] == known.tolist()
+        assert [mean is not None for mean in score.mean] == known
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

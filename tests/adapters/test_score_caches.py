@@ -11,7 +11,7 @@ from router.adapters import redis_client
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
 from router.adapters.tiered_cache import TieredCache
-from router.domain import Score, TokenForecast
+from router.domain import Score
 from tests.conftest import Valkey
 from tests.fakes import RISING, RecordingObserver, score_of
 
@@ -20,8 +20,8 @@ PATIENT = 10.0
 
 number = st.floats(allow_nan=False, allow_infinity=False, min_value=0, max_value=1e9)
 scores = st.lists(
-    st.tuples(st.floats(0, 1), st.builds(TokenForecast, number, number, number, number)), min_size=1, max_size=8
-).map(lambda rows: Score(tuple(q for q, _ in rows), tuple(t for _, t in rows)))
+    st.tuples(st.floats(0, 1), *[number] * 4) | st.tuples(st.floats(0, 1), *[st.none()] * 4), min_size=1, max_size=8
+).map(lambda rows: Score(*zip(*rows, strict=True)))
 
 
 @pytest.fixture(params=["memory", "redis", "tiered"])

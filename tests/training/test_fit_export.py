@@ -132,7 +132,7 @@ async def test_rungs_without_token_counts_have_no_forecast(outcomes: Outcomes, t
     blind = fit.fit(splits(partial)["fit"], embedding.static(), candidates={"pooled logit": PooledLogit(1e-3)})
     export(blind, partial.ladder, NOTHING, partial.prompts[:50], tmp_path / "bundle", **ABOUT)
     (score,) = await OnnxClassifier(artifact.load(tmp_path / "bundle")).score([Prompt.of("1 + 2")])
-    assert [forecast is None for forecast in score.tokens] == [False, False, True, False]
+    assert [mean is None for mean in score.mean] == [False, False, True, False]
     prediction = blind.predict(partial.prompts[:5])
     assert (prediction.cost == np.arange(4)).all(), "the position is the cost"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from router.artifact import QUANTILES
-from router.domain import BudgetLadder, Certificate, MaxLoss, Options, ReasoningBudget, Score, TokenForecast
+from router.domain import BudgetLadder, Certificate, MaxLoss, Options, ReasoningBudget, Score
 from router.policy import LatencyProfile, Policy
 from training import plan as module
 from training.dataset import Outcomes
@@ -170,10 +170,7 @@ def test_prompts_are_served_as_the_policy_serves_them(cells: Matrix, price: floa
     quality, tokens = cells[:, :, 0], cells[:, :, 1]
     policy = Policy(LADDER, (Certificate(0.02, 0.1, price, 1),), PROFILE)
     wish = Options(MaxLoss(0.02), max_latency=deadline)
-    scores = [
-        Score(tuple(q.tolist()), tuple(TokenForecast(n, n, n, n) for n in t.tolist()))
-        for q, t in zip(quality, tokens, strict=True)
-    ]
+    scores = [Score(tuple(q.tolist()), *[tuple(t.tolist())] * 4) for q, t in zip(quality, tokens, strict=True)]
     served = serve(prediction_of(quality, tokens), price, in_time(tokens, deadline))
     assert served.tolist() == [policy.choose(score, wish).index for score in scores]
 

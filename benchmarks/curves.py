@@ -1,0 +1,179 @@
+"""How what a decision costs grows: `make curves`. CPU microseconds of the whole server, medians over the rounds.
+
+By tokens of the prompt, cached share, connections, tenants, rungs of the ladder, entries of the cache, and workers.
+"""
+
+import itertools
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import helper
+from tqdm import tqdm
+
+from benchmarks import harness
+from benchmarks.harness import BUNDLE, Target
+from benchmarks.hot_path import Server
+from router import artifact
+from router.adapters.memory_cache import MemoryCache
+from router.domain import Score
+
+ROUNDS, CALLS = 5, 200
+LENGTHS = (10, 40, 100, 200, 400, 1000, 2000, 4000)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+CONNECTIONS = (1, 4, 16, 64)
+TENANTS = (1, 100, 10_000)
+REPEATS = (1, 2, 4)
+ENTRIES = (1_000, 10_000, 100_000, 1_000_000)
+WORKERS = (1, 2)
+Row = dict[str, Any]
+
+
+def main() -> list[Target]:
+    """All of them, printed and kept."""
+    with harness.service() as (process, address):
+        router = Server(process.pid, address)
+        router.cost()
+        told: dict[str, list[Row]] = {
+            "tokens": list(swept(router, "tokens", [(n, ("--tokens", str(n))) for n in LENGTHS])),
+            "cached_share": list(swept(router, "cached_share", [(s, ("--cached", str(s))) for s in SHARES])),
+            "connections": list(
+                swept(
+                    router,
+                    "connections",
+                    [(n, ("--connections", str(n), "--at-once", str(max(n, 8)))) for n in CONNECTIONS],
+                )
+            ),
+        }
+    told |= {"tenants": list(by_tenants()), "rungs": list(by_rungs()), "entries": list(by_entries())}
+    told["workers"] = list(by_workers())
+    for name, rows in told.items():
+        print(f"{name}: " + ", ".join(f"{row[name]}: {row['us']['median']} us" for row in rows))
+    harness.written("curves", told)
+    return targets(told)
+
+
+def targets(told: dict[str, list[Row]]) -> list[Target]:
+    """Growth from the first point to the last, per unit where it may be linear."""
+
+    def growth(name: str) -> float:
+        first, last = told[name][0], told[name][-1]
+        return float(last["us"]["median"] / first["us"]["median"])
+
+    tokens = growth("tokens") / (LENGTHS[-1] / LENGTHS[0])
+    return [
+        Target("cost by tokens, 10 to 4,000, of linear", 1.0, round(tokens, 3)),
+        Target("cost by tenants, 1 to 10,000, x", 1.15, round(growth("tenants"), 2)),
+        Target("cost by rungs, 6 to 24, x", 1.15, round(growth("rungs"), 2)),
+        Target("cost by cached entries, 1k to 1M, x", 1.15, round(growth("entries"), 2)),
+    ]
+
+
+def swept(router: Server, name: str, points: Sequence[tuple[float, tuple[str, ...]]]) -> Iterator[Row]:
+    """A Decide under each point's options."""
+    costs: dict[float, list[float]] = {value: [] for value, _ in points}
+    for _ in tqdm(range(ROUNDS), name, leave=False):
+        for value, options in points:
+            costs[value].append(router.cost(*options, calls=CALLS))
+    for value, found in costs.items():
+        yield {name: value, "us": harness.spread(found)}
+
+
+def by_tenants() -> Iterator[Row]:
+    """Misses of so many known tenants in turn."""
+    for tenants in TENANTS:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "tenants.toml"
+            file.write_text("".join(f"[tenant-{n}]\nweight = 1\n" for n in range(tenants)))
+            with harness.service(TENANTS=str(file)) as (process, address):
+                router = Server(process.pid, address)
+                router.cost("--tenants", str(tenants))
+                yield from swept(router, "tenants", [(tenants, ("--tenants", str(tenants)))])
+
+
+def by_rungs() -> Iterator[Row]:
+    """Misses with the shipped ladder repeated: every reply tells a forecast for each rung."""
+    for times in REPEATS:
+        with tempfile.TemporaryDirectory() as folder:
+            rungs = repeated(times, Path(folder) / "bundle")
+            with harness.service(ARTIFACT=f"{folder}/bundle") as (process, address):
+                router = Server(process.pid, address)
+                router.cost()
+                yield from swept(router, "rungs", [(rungs, ())])
+
+
+def repeated(times: int, folder: Path) -> int:
+    """A bundle with each rung so many times, under other names; how many rungs it has."""
+    shutil.copytree(BUNDLE, folder)
+    graph = onnx.load(folder / artifact.MODEL)
+    for output in graph.graph.output:
+        for node in graph.graph.node:
+            node.output[:] = [f"{name}/once" if name == output.name else name for name in node.output]
+        graph.graph.node.append(helper.make_node("Concat", [f"{output.name}/once"] * times, [output.name], axis=1))
+        output.type.tensor_type.shape.dim[1].dim_value *= times
+    onnx.save(graph, folder / artifact.MODEL)
+    parity = json.loads((folder / artifact.PARITY).read_text())
+    parity["quality"] = [row * times for row in parity["quality"]]
+    (folder / artifact.PARITY).write_text(json.dumps(parity))
+    manifest = json.loads((folder / artifact.MANIFEST).read_text())
+    rungs = manifest["ladder"]["rungs"]
+    manifest["ladder"]["rungs"] = [
+        rung | {"name": f"{rung['name']}/{n}" if n else rung["name"]} for n in range(times) for rung in rungs
+    ]
+    manifest["files"] |= {name: artifact.digest(folder / name) for name in (artifact.MODEL, artifact.PARITY)}
+    (folder / artifact.MANIFEST).write_text(json.dumps(manifest))
+    return len(rungs) * times
+
+
+def by_entries() -> Iterator[Row]:
+    """A lookup and a write in a cache that holds so many scores, by itself."""
+    score = Score(*[(0.5,) * 6] * 5)
+    for entries in ENTRIES:
+        cache = MemoryCache(entries, 1 << 40)
+        keys = [os.urandom(32) for _ in range(entries)]
+        drive(cache.put_many(dict.fromkeys(keys, score)))
+        fresh = itertools.cycle(keys)
+        rounds = []
+        for _ in range(ROUNDS):
+            began = time.process_time()
+            for _ in range(10_000):
+                drive(cache.get_many([next(fresh)]))
+                drive(cache.put_many({os.urandom(32): score}))
+            rounds.append((time.process_time() - began) / 10_000 * 1e6)
+        yield {"entries": entries, "us": harness.spread(rounds, 2)}
+
+
+def drive(call: Any) -> None:
+    """Run what never waits, without an event loop."""
+    try:
+        call.send(None)
+    except StopIteration:
+        return
+    raise AssertionError("it waited")
+
+
+def by_workers() -> Iterator[Row]:
+    """Misses over 16 connections; client and workers share all cores."""
+    for workers in WORKERS:
+        with harness.service(core=None, WORKERS=str(workers)) as (process, address):
+            costs, speeds = [], []
+            for number in range(ROUNDS + 1):
+                before = harness.cpu(process.pid)
+                options = ("--connections", "16", "--at-once", "32", "--start", str(number * 500_000 + 1))
+                seconds = harness.load(address, "--count", "3000", *options, core=None)["seconds"]
+                costs.append((harness.cpu(process.pid) - before) / 3000 * 1e6)
+                speeds.append(3000 / seconds)
+            told = {"decisions_per_second": round(statistics.median(speeds[1:]))}
+            print(f"{workers} workers: {told['decisions_per_second']} decisions/s, the client on the same cores")
+            yield {"workers": workers, "us": harness.spread(costs[1:])} | told
+
+
+if __name__ == "__main__":
+    main()
