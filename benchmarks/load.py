@@ -8,7 +8,10 @@ slow reply before asking again hides it from the figures (coordinated omission).
 import asyncio
 import itertools
 import json
+import random
 import time
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,14 +21,19 @@ from hdrh.histogram import HdrHistogram
 from router._gen import budget_router_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["BudgetRouterService"].full_name
-SAID = "how many ways can seven people sit around the table when two of them must not meet "
 LONGEST_MICROSECONDS = 60_000_000
 
 
 def prompt(tokens: int, number: int) -> str:
-    """A prompt of about so many tokens; another number, another prompt."""
-    said = itertools.islice(itertools.cycle(SAID.split()), max(tokens - 4, 1))
-    return f"{number % 1000} {' '.join(said)} {number // 1000}?"
+    """A prompt of about so many tokens, of words of this project's documentation; another number, another prompt."""
+    drawn = random.Random(number).choices(words(), k=max(tokens // 2, 1))
+    return f"{' '.join(drawn)} {number}?"
+
+
+@cache
+def words() -> list[str]:
+    """As often as they come in the documents."""
+    return " ".join(path.read_text() for path in sorted(Path("docs").glob("*.md"))).split()
 
 
 def requests(count: int, tokens: int, batch: int, cached: float, start: int, tenants: int) -> list[bytes]:

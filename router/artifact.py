@@ -39,6 +39,7 @@ class Manifest:
         data_hash: SHA-256 of the outcome file it was trained on.
         metrics: figures on the test split, for people.
         files: SHA-256 by file name.
+        precision: of an encoder, "fp32", "fp16" or "int8".
     """
 
     format_version: int
@@ -54,6 +55,7 @@ class Manifest:
     not_certified: dict[str, str]
     metrics: dict[str, Any]
     files: dict[str, str]
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

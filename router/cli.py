@@ -12,7 +12,6 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -81,7 +80,13 @@ def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -
         if loaded.workers > 1:
             asyncio.run(_supervised(loaded))
         else:
-            uvloop.run(_served(loaded))
+            _run(_served(loaded))
+
+
+def _run(service: Coroutine[None, None, None]) -> None:
+    import uvloop  # needed by who serves alone
+
+    uvloop.run(service)
 
 
 def _served(loaded: "Settings") -> Coroutine[None, None, None]:
@@ -123,7 +128,7 @@ def work(place: int, control: int, **told: Any) -> None:
         await app.serve(mine, lambda _: ready())
 
     with closing(observe.configure_logging()):
-        uvloop.run(served())
+        _run(served())
 
 
 @cli.command()

@@ -3,7 +3,8 @@
 import json
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from select import PIPE_BUF
 from typing import Any, TextIO
 
 import orjson
@@ -56,10 +57,25 @@ class LogWriter:
 
     def _write(self, events: list[Event]) -> None:
         try:
-            self._out.write("".join(map(_line, events)))
-            self._out.flush()
+            for lines in _together(map(_line, events)):
+                self._out.write(lines)
+                self._out.flush()
         except (OSError, ValueError):  # ValueError: closed
             self.lost += len(events)
+
+
+def _together(lines: Iterable[str]) -> Iterator[str]:
+    """As many lines at a time as a pipe takes whole: several workers may write into one."""
+    some: list[str] = []
+    size = 0
+    for line in lines:
+        length = len(line.encode())
+        if some and size + length > PIPE_BUF:
+            yield "".join(some)
+            some, size = [], 0
+        some.append(line)
+        size += length
+    yield "".join(some)
 
 
 def _line(event: Event) -> str:

@@ -8,7 +8,7 @@ vocabulary holds one behind another character, no merge crosses the beginning of
 import json
 import re
 import threading
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from router.features import CHARACTERS, DISTINCT, HAND, LONGEST_NUMBER, LONGEST_
 
 REMEMBERED, LONGEST = 8_192, 32
 """Pieces that are remembered, and the characters of one that is too long for it: callers must not fill the memory."""
+
+LEARNED = 4
+"""Pieces of one text that are: to learn one costs as much as to read three or four."""
 
 SPACES = {
     "type": "Sequence",
@@ -59,7 +62,10 @@ class Pieces:
         alone = tokenizer.encode("").ids + tokenizer.encode("a", add_special_tokens=False).ids
         if not spaces or tokenizer.encode("a").ids != alone:
             return None
+        added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
         crossing = re.compile("[^▁]▁")
+        if any(" " in token for token in added) or tokenizer.model.dropout or tokenizer.model.end_of_word_suffix:
+            return None
         return None if any(map(crossing.search, tokenizer.get_vocab(with_added_tokens=False))) else cls(tokenizer)
 
     @property
@@ -73,11 +79,17 @@ class Pieces:
         return self.remembered >= REMEMBERED
 
     def places(self, text: str) -> Places | None:
-        """Its pieces, each remembered from now on; None where one can not be."""
+        """Its pieces, where all are remembered by now; a few new ones a text are."""
         pieces = text.split(" ")
         places = list(map(self._places.get, pieces))
-        if None in places:
-            places = list(map(self._place, pieces))
+        if None not in places:
+            return places  # type: ignore[return-value]
+        if not self._fits(text, pieces):
+            return None
+        unknown = dict.fromkeys(piece for piece, place in zip(pieces, places, strict=True) if place is None)
+        for piece in islice(unknown, LEARNED):
+            self._remember(piece)
+        places = list(map(self._places.get, pieces))
         return None if None in places else places  # type: ignore[return-value]
 
     def count(self, text: str, places: Places, row: NDArray[np.float32]) -> None:
@@ -93,24 +105,23 @@ class Pieces:
         """Token ids of the text with these pieces."""
         return list(chain(self._before, *map(self._ids.__getitem__, places)))
 
-    def _place(self, piece: str) -> int | None:
-        with self._one:
-            place = self._places.get(piece)
-            if place is None and self._fits(piece):
-                place = self._places[piece] = self._remember(piece)
-            return place
+    def _fits(self, text: str, pieces: list[str]) -> bool:
+        """Pieces stand one space apart, none is too long, and nothing means something to the tokenizer."""
+        apart = all(pieces) and max(map(len, pieces)) <= LONGEST and "▁" not in text
+        return apart and not any(special in text for special in self._special)
 
-    def _fits(self, piece: str) -> bool:
-        """It stands one space apart, is not too long, and nothing in it means something to the tokenizer."""
-        told_apart = 0 < len(piece) <= LONGEST and "▁" not in piece
-        return told_apart and not self.full and not any(special in piece for special in self._special)
-
-    def _remember(self, piece: str) -> int:
-        place, words = len(self._ids), features.words(piece)
-        row = self._counts[place]
+    def _remember(self, piece: str) -> None:
+        """All of it or nothing, whatever the tokenizer says."""
+        words, row = features.words(piece), np.zeros(WIDTH, dtype=np.float32)
         features.count(piece, words, row)
-        self._words.append(frozenset(words))
-        self._longest_word.append(int(row[LONGEST_WORD]))
-        self._longest_number.append(int(row[LONGEST_NUMBER]))
-        self._ids.append(tuple(self._tokenizer.encode(piece, add_special_tokens=False).ids))
-        return place
+        ids = tuple(self._tokenizer.encode(piece, add_special_tokens=False).ids)
+        with self._one:
+            if self.full or piece in self._places:
+                return
+            place = len(self._ids)
+            self._counts[place] = row
+            self._words.append(frozenset(words))
+            self._longest_word.append(int(row[LONGEST_WORD]))
+            self._longest_number.append(int(row[LONGEST_NUMBER]))
+            self._ids.append(ids)
+            self._places[piece] = place  # last: who finds it finds the rest

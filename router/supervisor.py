@@ -49,7 +49,7 @@ class Workers:
     @property
     def working(self) -> dict[int, int]:
         """Process of each place that answers."""
-        return {place: worker.process.pid for place, worker in self._working.items()}
+        return {place: worker.process.pid for place, worker in list(self._working.items())}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

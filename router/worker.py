@@ -30,7 +30,7 @@ class Worker:
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "router", *command, "--control", str(theirs.fileno())),
+                    *(sys.executable, "-P", "-m", "router", *command, "--control", str(theirs.fileno())),
                     env=os.environ | environment,
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,  # Ctrl-C is the supervisor's

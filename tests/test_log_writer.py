@@ -57,3 +57,26 @@ def test_what_is_no_unicode_and_what_is_no_json_still_makes_a_line() -> None:
     writer.close()
     first, second = map(json.loads, out.getvalue().splitlines())
     assert first == {"error": "half a pair: \ud83d"} and second == {"error": "ValueError('an object')"}
+
+
+def test_lines_of_several_writers_into_one_pipe_stay_whole() -> None:
+    read, write = os.pipe()
+    writers = [LogWriter(os.fdopen(os.dup(write), "w")) for _ in range(2)]
+    found: list[bytes] = []
+
+    def collect() -> None:
+        with os.fdopen(read, "rb") as pipe:
+            found.extend(pipe)
+
+    reader = threading.Thread(target=collect)
+    for number in range(2_000):
+        for writer in writers:
+            writer.msg({"number": number, "text": "x" * 300})
+    time.sleep(0.1)  # the pipe is full by now, and takes what is written in parts
+    reader.start()
+    for writer in writers:
+        writer.close(10)
+        writer._out.close()
+    os.close(write)
+    reader.join()
+    assert sorted(json.loads(line)["number"] for line in found) == sorted([*range(2_000)] * 2)

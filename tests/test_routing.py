@@ -94,6 +94,15 @@ async def test_a_known_prompt_comes_from_the_cache() -> None:
     assert len(classifier.asked) == 1
 
 
+async def test_ids_are_distinct_and_grow_with_time() -> None:
+    router = router_of()
+    early = {(await router.decide(request_of())).id for _ in range(100)}
+    await asyncio.sleep(0.002)
+    late = (await router.decide(request_of())).id
+    assert len(early) == 100 and {len(id_) for id_ in early} == {32}
+    assert max(early) < late
+
+
 async def test_one_cached_score_serves_every_target() -> None:
     classifier = FakeClassifier()
     router = router_of(classifier=classifier)

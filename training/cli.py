@@ -113,15 +113,21 @@ def validate(file: Path, as_json: bool) -> None:
 @click.option("--outcomes", type=Path, required=True, help="Parquet file of the outcome schema.")
 @click.option("--out", type=Path, required=True, help="Directory of the bundle; replaced in one step.")
 @click.option("--profile", type=click.Choice(["static", "encoder"]), default="static", show_default=True,
-              help="Token vectors and hand features, or a MiniLM encoder (for a GPU) beside them.")  # fmt: skip
+              help="Token vectors and hand features, or a MiniLM encoder beside them (for a GPU).")  # fmt: skip
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True,
+              help="Of the encoder: fp16 for a GPU, int8 for a CPU.")  # fmt: skip
 @click.option("--compare", is_flag=True, help="Also every baseline, and each task family left out (minutes).")
 @_ray
 @_json
-def fit(outcomes: Path, out: Path, profile: str, compare: bool, engine: str, ray_address: str, as_json: bool) -> None:
+def fit(
+    outcomes: Path, out: Path, profile: str, precision: str, compare: bool, engine: str, ray_address: str, as_json: bool
+) -> None:
     """Fit, calibrate, certify, evaluate and export a bundle with report.json and report.html."""
     from training import pipeline
 
-    report = pipeline.run(outcomes, out, profile, compare, _extraction(engine, ray_address))
+    if (profile, precision) not in pipeline.PROFILES:
+        raise click.UsageError(f"--precision {precision} needs --profile encoder: {profile} vectors have one precision")
+    report = pipeline.run(outcomes, out, profile, compare, _extraction(engine, ray_address), precision)
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
 
 

@@ -31,9 +31,10 @@ from router.domain import BudgetLadder
 from training import judge, report
 from training.calibrate import LEAST
 from training.certify import Proofs, choose
-from training.embedding import OPSET, stack
+from training.embedding import stack
 from training.fit import Fitted, Prediction
 from training.forms import Layers
+from training.graph import OPSET
 
 TOLERANCE = 1e-5
 PARITY_PROMPTS = 16
@@ -188,7 +189,7 @@ def _tokens(nodes: _Nodes, fitted: Fitted) -> None:
 
 def _side_by_side(members: Sequence[Layers]) -> Layers:
     """One network that gives the outputs of all, which are alike: every node costs as much as the work in it."""
-    (first, *others), *_ = [list(zip(*members, strict=True))]
+    first, *others = zip(*members, strict=True)
     joined = [(np.hstack([w for w, _ in first]), np.concatenate([b for _, b in first]))]
     return joined + [(block_diag(*(w for w, _ in one)), np.concatenate([b for _, b in one])) for one in others]
 
@@ -231,6 +232,7 @@ def _write(
         not_certified=proofs.refused,
         metrics=about["metrics"],
         files={name: digest(aside / name) for name in (MODEL, TOKENIZER, PARITY)},
+        precision=fitted.embedding.precision,
     )
     write_manifest(aside, manifest)
     report.write(aside, about["report"])

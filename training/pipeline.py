@@ -24,7 +24,11 @@ from training.violation import RESPLITS, resplit
 SAMPLE = 1_000
 """Prompts on which the exported graph must agree with scikit-learn."""
 
-PROFILES: dict[str, Callable[[], Embedding]] = {"static": embedding.static, "encoder": embedding.encoder}
+PROFILES: dict[tuple[str, str], Callable[[], Embedding]] = {
+    ("static", "fp32"): embedding.static,
+    **{("encoder", precision): partial(embedding.encoder, precision=precision) for precision in embedding.GRAPHS},
+}
+"""By name and precision."""
 
 Extraction = Callable[[Embedding, list[str]], Inputs]
 """Extracts the inputs of prompts, on this machine or elsewhere."""
@@ -41,11 +45,15 @@ class Trained:
 
 
 def train(
-    outcomes: Outcomes, profile: str = "static", extraction: Extraction = inputs, more: Outcomes | None = None
+    outcomes: Outcomes,
+    profile: str = "static",
+    extraction: Extraction = inputs,
+    more: Outcomes | None = None,
+    precision: str = "fp32",
 ) -> Trained:
     """dataset -> fit -> calibrate -> certify -> evaluate; `more` is fitted on, too. Raises DatasetError."""
     parts = dataset.splits(outcomes)
-    embedded = PROFILES[profile]()
+    embedded = PROFILES[profile, precision]()
     known = outcomes if more is None else dataset.joined(outcomes, more)
     basis = parts["fit"] if more is None else dataset.joined(parts["fit"], more)
     fitted = fit(basis, embedded, Remembered(partial(extraction, embedded), known.prompts))
@@ -63,10 +71,12 @@ def compared(trained: Trained) -> Trained:
     return replace(trained, report=replace(trained.report, methods=comparison.methods(trained.parts, trained.fitted)))
 
 
-def run(path: Path, out: Path, profile: str, compare: bool, extraction: Extraction = inputs) -> dict[str, Any]:
+def run(
+    path: Path, out: Path, profile: str, compare: bool, extraction: Extraction = inputs, precision: str = "fp32"
+) -> dict[str, Any]:
     """All stages: reads `path`, writes the bundle with its report to `out`, returns the report. Raises DatasetError."""
     outcomes = dataset.read(path)
-    trained = train(outcomes, profile, extraction)
+    trained = train(outcomes, profile, extraction, precision=precision)
     trained = compared(trained) if compare else trained
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []
     report = whole(trained, asdict(overview(path)), left_out)
@@ -91,6 +101,7 @@ def whole(trained: Trained, overview: dict[str, Any], left_out: list[dict[str, A
         "about": {
             "model": trained.parts["fit"].model,
             "profile": trained.fitted.embedding.profile,
+            "precision": trained.fitted.embedding.precision,
             "form": trained.fitted.chosen,
             "log_loss_by_form": trained.fitted.log_losses,
             "calibration": "beta" if trained.fitted.beta else "none: it did not lower held-out log-loss",

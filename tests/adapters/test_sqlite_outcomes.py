@@ -24,7 +24,16 @@ from router.domain import (
 )
 from router.errors import OutcomeLogError
 from router.records import Degraded
-from tests.fakes import FINGERPRINT, RISING, TENANT, RecordingObserver, completion_of, decision_of, request_of
+from tests.fakes import (
+    FINGERPRINT,
+    RISING,
+    TENANT,
+    RecordingObserver,
+    completion_of,
+    decision_of,
+    request_of,
+    unforeseen,
+)
 
 
 @pytest.fixture
@@ -108,6 +117,37 @@ async def test_a_decision_is_kept_with_its_propensity_and_score(path: Path, obse
     row = rows(path)["a-decision"]
     assert (row["tenant"], row["rung"], row["source"], row["propensity"]) == (TENANT, "128", "classifier", 1.0)
     assert tuple(json.loads(row["score"])["quality"]) == RISING.quality
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_score_is_found_as_it_was(path: Path, observer: RecordingObserver, known: bool) -> None:
+    score = RISING if known else unforeseen(*RISING.quality)
+    log = SqliteOutcomes(path, observer)
+    log.record(request_of(), decision_of(score=score), None)
+    found = await log.find("a-decision")
+    assert found is not None and found[1].score == score
+    await log.close()
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_score_that_an_earlier_version_kept_is_found(
+    path: Path, observer: RecordingObserver, known: bool
+) -> None:
+    score = RISING if known else unforeseen(*RISING.quality)
+    log = SqliteOutcomes(path, observer)
+    log.record(request_of(), decision_of(), None)
+    assert await log.report(outcome())
+    names = ("mean", "p50", "p90", "p99")
+    rungs = [
+        dict(zip(names, rung, strict=True)) if known else None
+        for rung in zip(*(getattr(score, n) for n in names), strict=True)
+    ]
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE decisions SET score = ?", (json.dumps({"quality": score.quality, "tokens": rungs}),))
+        db.commit()
+    found = await log.find("a-decision")
+    assert found is not None and found[1].score == score
+    await log.close()
 
 
 async def test_a_decision_without_a_score_is_kept(path: Path, observer: RecordingObserver) -> None:

@@ -104,6 +104,17 @@ def test_the_encoder_is_bert(checkpoint: tuple[Weights, Embedding]) -> None:
         assert np.abs(vector - wanted).max() < 1e-5, text
 
 
+def test_in_half_precision_the_encoder_says_nearly_the_same(
+    checkpoint: tuple[Weights, Embedding], tmp_path: Path
+) -> None:
+    tiny_bert(tmp_path)
+    half = embedding.encoder(tmp_path, np.float16)
+    assert np.abs(embed(half, PROMPTS) - embed(checkpoint[1], PROMPTS)).max() < 0.02
+    assert len(half.graph.SerializeToString()) < 0.7 * len(checkpoint[1].graph.SerializeToString())
+    alone = np.concatenate([embed(half, [text]) for text in PROMPTS])
+    assert np.abs(embed(half, PROMPTS) - alone).max() < 0.02
+
+
 @pytest.fixture(scope="module")
 def static() -> Embedding:
     """The profile that ships."""

@@ -1,0 +1,62 @@
+"""Eight-bit matrix products for an encoder on a CPU, one prompt at a time.
+
+The activations of a product share one scale, the range of what is multiplied (ONNX's DynamicQuantizeLinear). Over a batch
+that range is everyone's, so a prompt's vector would depend on who is scored with it, and a certificate is about prompts
+that have one score each. So the graph itself goes through its batch prompt by prompt, without padding, whoever runs it:
+vectors are the same, bit by bit, alone and in company. A CPU loses nothing by it.
+"""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, compose, helper
+
+from training.graph import TOKENS, VECTOR, Graph, Weights
+
+LARGEST = 63
+"""Of weights: CPUs without VNNI add two products up in 16 bits, which 255 * 127 twice would overflow."""
+
+ROW, ALONE = "row", "alone"
+"""Token ids of one prompt [length], and its vector [d]."""
+
+
+class Quantised(Graph):
+    """A graph for one prompt at a time, whose linear layers multiply integers; each column of weights has its scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, one = self.constant([0], np.int64), self.constant([1], np.int64)
+        real = self.add("Cast", [self.add("GreaterOrEqual", [ROW, first])], to=TensorProto.INT64)
+        end = self.add("Max", [self.add("ReduceSum", [real], keepdims=1), one])  # an empty product has no range
+        self.add("Unsqueeze", [self.add("Slice", [ROW, first, end]), first], TOKENS)
+
+    def dense(self, x: str, weights: Weights, name: str) -> str:
+        """A linear layer of a checkpoint."""
+        table = weights[f"{name}.weight"].T
+        scale = np.maximum(np.abs(table).max(axis=0), np.finfo(np.float32).tiny * LARGEST) / LARGEST
+        rounded, by, zero = self._rounded(x)
+        whole = self.add("MatMulInteger", [rounded, self.constant(np.rint(table / scale), np.int8), zero])
+        scales = self.add("Mul", [by, self.constant(scale)])
+        product = self.add("Mul", [self.add("Cast", [whole], to=TensorProto.FLOAT), scales])
+        return self.add("Add", [product, self.constant(weights[f"{name}.bias"])])
+
+    def model(self, dimensions: int) -> onnx.ModelProto:
+        """The finished graph: the nodes so far for each prompt of a batch in turn."""
+        self.add("Squeeze", [VECTOR, self.constant([0], np.int64)], ALONE)
+        whole = super().model(dimensions)
+        body = helper.make_graph(
+            whole.graph.node,
+            "prompt",
+            [helper.make_tensor_value_info(ROW, TensorProto.INT64, ["length"])],
+            [helper.make_tensor_value_info(ALONE, TensorProto.FLOAT, [dimensions])],
+            whole.graph.initializer,
+        )
+        inner = compose.add_prefix_graph(body, "prompt/")
+        del whole.graph.node[:], whole.graph.initializer[:]
+        whole.graph.node.append(helper.make_node("Scan", [TOKENS], [VECTOR], body=inner, num_scan_inputs=1))
+        return whole
+
+    def _rounded(self, x: str) -> list[str]:
+        """A value in 8 bits, its scale and its zero."""
+        names = [f"{part}{len(self._nodes)}" for part in ("rounded", "scale", "zero")]
+        self._nodes.append(helper.make_node("DynamicQuantizeLinear", [x], names))
+        return names
