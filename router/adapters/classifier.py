@@ -8,7 +8,7 @@ import onnxruntime
 
 from router.adapters import graph_outputs
 from router.adapters.graph_outputs import Outputs
-from router.artifact import MODEL, TOKENIZER, Bundle
+from router.artifact import MODEL, TOKENIZER, Bundle, Manifest
 from router.domain import Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError
 from router.features import MAX_CHARACTERS
@@ -81,7 +81,7 @@ class OnnxClassifier:
 
 def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
     """A session that is seen to run on the device: where CUDA's libraries are missing, ONNX Runtime just falls back."""
-    wanted = _providers(device, bundle.manifest.profile)
+    wanted = _providers(device, bundle.manifest)
     if wanted[0] not in onnxruntime.get_available_providers():
         raise SettingsError(f"the classifier can not run on {device}: this ONNX Runtime is built without {wanted[0]}")
     options = single_threaded()
@@ -98,10 +98,11 @@ def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
     return session
 
 
-def _providers(device: Device, profile: str) -> Sequence[str]:
-    """What to ask for; "auto" is a GPU for encoders where ONNX Runtime has one: static vectors gain nothing by it."""
+def _providers(device: Device, manifest: Manifest) -> Sequence[str]:
+    """What to ask for; "auto" is a GPU for encoders if there is one: static vectors and 8 bits gain nothing by it."""
     if device == "auto":
-        device = "cuda" if profile == "encoder" and CUDA in onnxruntime.get_available_providers() else "cpu"
+        gains = manifest.profile == "encoder" and manifest.precision != "int8"
+        device = "cuda" if gains and CUDA in onnxruntime.get_available_providers() else "cpu"
     return PROVIDERS[device]
 
 

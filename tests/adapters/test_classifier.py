@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -193,6 +194,23 @@ def test_a_session_that_fell_back_is_told_apart(bundle: Bundle, monkeypatch: pyt
 
 def test_static_vectors_stay_on_the_cpu_unless_told(bundle: Bundle) -> None:
     assert OnnxClassifier(bundle, "auto").provider == CPU
+
+
+@pytest.mark.parametrize(("precision", "asked"), [("fp32", CUDA), ("fp16", CUDA), ("int8", CPU)])
+def test_eight_bits_stay_on_the_cpu_unless_told(
+    precision: str, asked: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = onnxruntime.InferenceSession, []
+
+    def session(model: bytes, options: onnxruntime.SessionOptions, providers: list[str]) -> Any:
+        seen.append(providers[0])
+        return real(model, options, [CPU])
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    encoder = replace(bundle.manifest, profile="encoder", precision=precision)
+    OnnxClassifier(replace(bundle, manifest=encoder), "auto")
+    assert seen == [asked]
 
 
 def device_works(device: str) -> bool:

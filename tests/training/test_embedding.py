@@ -1,6 +1,5 @@
 """Embeddings as graphs: against NumPy, against the definition of BERT, and whatever a batch brings along."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,55 +7,16 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.special import erf, softmax
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer
 
+from tests.training.tiny_bert import CONFIG, WORDS, tiny_bert
 from training import embedding
 from training.embedding import Embedding, embed
+from training.graph import Weights
 
-WORDS = ["[PAD]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz"]
-CONFIG: dict[str, Any] = {
-    "hidden_size": 12, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 20,
-    "layer_norm_eps": 1e-12,
-}  # fmt: skip
 PROMPTS = ["a", "a b c", "z y x w v u", "b a", "q " * 20]
-
-Weights = dict[str, NDArray[np.float32]]
-
-
-def tiny_bert(folder: Path) -> Weights:
-    """A checkpoint of random weights as transformers would save it."""
-    random, size = np.random.default_rng(0), CONFIG["hidden_size"]
-
-    def normal(*shape: int) -> NDArray[np.float32]:
-        return random.normal(scale=0.5, size=shape).astype(np.float32)
-
-    def linear(name: str, out: int, into: int) -> Weights:
-        return {f"{name}.weight": normal(out, into), f"{name}.bias": normal(out)}
-
-    def norm(name: str) -> Weights:
-        return {f"{name}.weight": 1 + normal(size), f"{name}.bias": normal(size)}
-
-    weights = {
-        "embeddings.word_embeddings.weight": normal(len(WORDS), size),
-        "embeddings.position_embeddings.weight": normal(32, size),
-        "embeddings.token_type_embeddings.weight": normal(2, size),
-        **norm("embeddings.LayerNorm"),
-    }
-    for i in range(CONFIG["num_hidden_layers"]):
-        at, wide = f"encoder.layer.{i}", CONFIG["intermediate_size"]
-        for name in ("query", "key", "value"):
-            weights |= linear(f"{at}.attention.self.{name}", size, size)
-        weights |= linear(f"{at}.attention.output.dense", size, size) | norm(f"{at}.attention.output.LayerNorm")
-        weights |= linear(f"{at}.intermediate.dense", wide, size) | linear(f"{at}.output.dense", size, wide)
-        weights |= norm(f"{at}.output.LayerNorm")
-    save_file(weights, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, "[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return weights
 
 
 def reference(weights: Weights, ids: list[int]) -> NDArray[np.float64]:
@@ -102,17 +62,6 @@ def test_the_encoder_is_bert(checkpoint: tuple[Weights, Embedding]) -> None:
     for text, vector in zip(PROMPTS, vectors, strict=True):
         wanted = reference(weights, [WORDS.index(word) for word in text.split()])
         assert np.abs(vector - wanted).max() < 1e-5, text
-
-
-def test_in_half_precision_the_encoder_says_nearly_the_same(
-    checkpoint: tuple[Weights, Embedding], tmp_path: Path
-) -> None:
-    tiny_bert(tmp_path)
-    half = embedding.encoder(tmp_path, np.float16)
-    assert np.abs(embed(half, PROMPTS) - embed(checkpoint[1], PROMPTS)).max() < 0.02
-    assert len(half.graph.SerializeToString()) < 0.7 * len(checkpoint[1].graph.SerializeToString())
-    alone = np.concatenate([embed(half, [text]) for text in PROMPTS])
-    assert np.abs(embed(half, PROMPTS) - alone).max() < 0.02
 
 
 @pytest.fixture(scope="module")
