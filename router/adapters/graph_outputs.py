@@ -15,6 +15,9 @@ NAMES = ("quality", "mean_tokens", "token_quantiles")
 PARITY_TOLERANCE = 1e-4
 """Largest difference in P(correct) between training's figures and those of what serves."""
 
+HALF_TOLERANCE = 1e-2
+"""The same in half precision: training computes in single on a CPU, a GPU rounds after every step."""
+
 NOT_FINITE = "the graph returned a number that is not finite"
 Outputs = Sequence[NDArray[np.float32]]
 """Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3]: those that NAMES names."""
@@ -37,7 +40,8 @@ def counted(outputs: Outputs, bundle: Bundle) -> list[bool]:
         raise ArtifactError(f"{MODEL}: its outputs do not fit a ladder of {rungs} rungs")
     if not prompts or [len(row) for row in bundle.parity.quality] != [rungs] * prompts:
         raise ArtifactError(f"{MODEL}: its parity sample needs prompts, and for each the quality of {rungs} rungs")
-    if not np.allclose(quality, bundle.parity.quality, rtol=0, atol=PARITY_TOLERANCE):
+    tolerance = HALF_TOLERANCE if bundle.manifest.precision == "fp16" else PARITY_TOLERANCE
+    if not np.allclose(quality, bundle.parity.quality, rtol=0, atol=tolerance):
         raise ArtifactError(f"{MODEL}: it does not reproduce the parity sample")
     known = ~np.isnan(means[0])
     if (np.isnan(means) == known).any() or (np.isnan(quantiles) == known[:, None]).any():

@@ -53,6 +53,16 @@ def test_what_training_did_not_give_is_refused(bundle: Bundle) -> None:
         counted(answer, bundle)
 
 
+def test_half_precision_may_be_rounded_as_a_gpu_does(bundle: Bundle) -> None:
+    half = replace(bundle, manifest=replace(bundle.manifest, precision="fp16"))
+    answer = outputs(half)
+    answer[0][3, 1] += 0.005
+    assert all(counted(answer, half))
+    answer[0][3, 1] += 0.01
+    with pytest.raises(ArtifactError, match="reproduce"):
+        counted(answer, half)
+
+
 def test_outputs_for_another_ladder_are_refused(bundle: Bundle) -> None:
     with pytest.raises(ArtifactError, match="ladder"):
         counted([output[:, 1:] for output in outputs(bundle)], bundle)
