@@ -1,7 +1,7 @@
 """The words of the field as frozen types. No I/O, no dependencies."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -107,6 +107,11 @@ class Score:
     p50: Forecast
     p90: Forecast
     p99: Forecast
+
+    @property
+    def rungs(self) -> "Iterator[tuple[float, float | None, float | None, float | None, float | None]]":
+        """The same rung by rung: quality, mean, p50, p90, p99."""
+        return zip(self.quality, self.mean, self.p50, self.p90, self.p99, strict=True)
 
 
 @dataclass(frozen=True, slots=True)

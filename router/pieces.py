@@ -43,7 +43,7 @@ class Pieces:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._special = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+        self._special = _added(tokenizer)
         self._before = tokenizer.encode("").ids
         self._counts = np.zeros((REMEMBERED, WIDTH), dtype=np.float32)
         self._words: list[frozenset[str]] = []
@@ -62,9 +62,12 @@ class Pieces:
         alone = tokenizer.encode("").ids + tokenizer.encode("a", add_special_tokens=False).ids
         if not spaces or tokenizer.encode("a").ids != alone:
             return None
-        added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
         crossing = re.compile("[^▁]▁")
-        if any(" " in token for token in added) or tokenizer.model.dropout or tokenizer.model.end_of_word_suffix:
+        if (
+            any(" " in token for token in _added(tokenizer))
+            or tokenizer.model.dropout
+            or tokenizer.model.end_of_word_suffix
+        ):
             return None
         return None if any(map(crossing.search, tokenizer.get_vocab(with_added_tokens=False))) else cls(tokenizer)
 
@@ -125,3 +128,8 @@ class Pieces:
             self._longest_number.append(int(row[LONGEST_NUMBER]))
             self._ids.append(ids)
             self._places[piece] = place  # last: who finds it finds the rest
+
+
+def _added(tokenizer: Tokenizer) -> list[str]:
+    """Texts that mean something to it as they are."""
+    return [token.content for token in tokenizer.get_added_tokens_decoder().values()]

@@ -26,8 +26,7 @@ PER_RUNG = 5
 
 def encode(score: Score) -> bytes:
     """A score as little-endian doubles, rung by rung, and their checksum; NaN where no tokens are forecast."""
-    rungs = zip(score.quality, score.mean, score.p50, score.p90, score.p99, strict=True)
-    numbers = [nan if number is None else number for rung in rungs for number in rung]
+    numbers = [nan if number is None else number for rung in score.rungs for number in rung]
     data = struct.pack(f"<{len(numbers)}d", *numbers)
     return data + crc32(data).to_bytes(CHECKSUM, "little")
 

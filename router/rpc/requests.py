@@ -213,8 +213,8 @@ def _plain(role: Role, content: str, field: str) -> Message:
 
 
 def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None) -> Options:
-    if remaining is None and message == NO_OPTIONS:
-        return limits.default_options
+    if message == NO_OPTIONS:
+        return limits.default_options if remaining is None else Options(limits.default_target, max_latency=remaining)
     floor = _tokens(message, "min_thinking_tokens") or 0
     ceiling = _tokens(message, "max_thinking_tokens")
     if ceiling is not None and floor > ceiling:

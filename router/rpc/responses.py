@@ -49,10 +49,9 @@ def decision(value: Decision) -> pb.Decision:
 
 
 def _forecasts(value: Decision) -> list[pb.RungForecast]:
-    if (score := value.score) is None:
+    if value.score is None:
         return []
-    columns = score.quality, score.mean, score.p50, score.p90, score.p99
-    return [_forecast(*rung) for rung in zip(value.ladder.rungs, *columns, strict=True)]
+    return [_forecast(rung, *told) for rung, told in zip(value.ladder.rungs, value.score.rungs, strict=True)]
 
 
 def _forecast(
