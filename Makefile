@@ -11,6 +11,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .peers
 
+# Where the environment forbids bytecode, every process would compile what it imports, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Behind a mirror, uv uses the one that pip is told of.
 ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX := $(PIP_INDEX_URL)

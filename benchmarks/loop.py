@@ -32,6 +32,7 @@ from router.rpc.client import Client, Wishes
 from training import metrics, pipeline
 from training.collect.questions import Question, held_out_questions
 from training.collect.scorers import SCORERS
+from training.fit import named
 from training.records import write
 
 RESULTS = Path("benchmarks/results/loop.json")
@@ -48,6 +49,7 @@ class Sizes:
     first: int = 2_000
     second: int = 2_000
     max_loss: float = 0.02
+    forms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Traffic:
 def run(sizes: Sizes, home: Path) -> dict[str, object]:
     """The whole loop in a directory of its own; returns the figures."""
     gold = _gold(sizes, home)
-    pipeline.run(_slice(gold, sizes.novice, home / "novice.parquet"), home / "novice", "static", compare=False)
+    few = _slice(gold, sizes.novice, home / "novice.parquet")
+    pipeline.run(few, home / "novice", "static", compare=False, candidates=named(sizes.forms))
     registry.promote(home / "models", home / "novice")
     questions = _questions(sizes, gold)
     first, second = questions[: sizes.first], questions[sizes.first :]
@@ -162,6 +165,7 @@ def _retrain_under_load(
     before = traffic.version()
     command = ["retrain", "--log", home / "outcomes.sqlite", "--gold", gold, "--registry", home / "models"]
     command += ["--out", home / "challenger", "--max-loss", sizes.max_loss, "--json"]
+    command += [word for form in sizes.forms for word in ("--form", form)]
     done = subprocess.run(
         [sys.executable, "-m", "training", *map(str, command)], capture_output=True, text=True, check=False
     )

@@ -7,6 +7,7 @@ ever reaches 1 / DELTA with probability at most DELTA (Ville). Once it does, the
 
 import asyncio
 import json
+import os
 import random
 import time
 from collections.abc import Callable
@@ -104,7 +105,7 @@ class Ledger:
 
     def _write(self) -> None:
         told = {v: {alpha: vars(one) for alpha, one in by.items()} for v, by in self._kept.items()}
-        aside = self._path.with_name(f".{self._path.name}.tmp")
+        aside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")  # a successor may write meanwhile
         aside.write_text(json.dumps(told))
         aside.replace(self._path)
 

@@ -54,7 +54,9 @@ class HotSwap:
 
     async def promote(self, directory: Path) -> str:
         """Make a bundle the registry's current one and serve it; returns its digest. Raises ArtifactError."""
-        await asyncio.to_thread(self._acceptable, artifact.load(directory))
+        bundle = await asyncio.to_thread(artifact.load, directory)
+        self._acceptable(bundle)
+        await asyncio.to_thread(self._profile_of, bundle)  # what can not be served is not named
         await asyncio.to_thread(registry.promote, self._path, directory)
         return await self.swap()
 

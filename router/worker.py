@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from router.errors import WorkerError
 
+START_SECONDS = 120.0
+"""How long a worker may take until it answers calls; its classifier may be large, its backends far away."""
+
 
 @dataclass(frozen=True, slots=True)
 class Worker:
@@ -40,10 +43,13 @@ class Worker:
                 raise WorkerError(f"a worker can not be started: {error}") from error
         worker = cls(process, writer)
         try:
-            ready = await reader.readline()
-        except asyncio.CancelledError:
+            async with asyncio.timeout(START_SECONDS):
+                ready = await reader.readline()
+        except (asyncio.CancelledError, TimeoutError) as error:
             process.kill()
             await worker.ended()
+            if isinstance(error, TimeoutError):
+                raise WorkerError(f"a worker did not come up within {START_SECONDS:g} s") from error
             raise
         if not ready:
             raise WorkerError(f"a worker did not come up: exit code {await worker.ended()}")

@@ -52,7 +52,7 @@ class Pool:
                 stdout=out,
                 stderr=errors,
                 cwd=directory,
-                env=environment(**settings) | compiled(directory) | {"TMPDIR": str(directory)},
+                env=environment(**settings) | {"TMPDIR": str(directory)},
                 start_new_session=True,
             )
         until(lambda: "listening on" in self.errors or self.process.poll() is not None)
@@ -119,11 +119,6 @@ def running(directory: Path, **settings: str) -> Iterator[Pool]:
         yield pool
     finally:
         pool.close()
-
-
-def compiled(directory: Path) -> dict[str, str]:
-    """Environment of processes that compile a module once for all tests, whatever this one's environment says."""
-    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(directory.parent / "compiled")}
 
 
 def until(true: Callable[[], bool], seconds: float = 60) -> None:
@@ -224,7 +219,7 @@ def test_that_a_connection_that_is_reset_before_it_is_accepted_finds_another_wor
 
 def test_that_a_port_of_others_is_not_shared(pool: Pool, tmp_path: Path) -> None:
     arguments = command("--workers", "2", "--listen", pool.address)
-    env = environment() | compiled(tmp_path)
+    env = environment()
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, env=env, timeout=60)
     assert done.returncode == 2
     assert "Address already in use" in done.stderr
@@ -309,7 +304,7 @@ def test_that_what_can_not_start_says_why(tmp_path: Path, settings: dict[str, st
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env=environment(**{"LISTEN": "127.0.0.1:0"} | settings) | compiled(tmp_path),
+        env=environment(**{"LISTEN": "127.0.0.1:0"} | settings),
         timeout=60,
     )
     assert (done.returncode, told in done.stderr) == (2, True), done.stderr

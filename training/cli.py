@@ -20,6 +20,7 @@ from training.records import DatasetError
 if TYPE_CHECKING:
     from training.collect.questions import Question
     from training.collect.run import Engine
+    from training.forms import Form
     from training.pipeline import Extraction
     from training.retrain import Verdict
 
@@ -29,6 +30,10 @@ _COUNT = click.IntRange(min=1)
 _registry = click.option("--registry", type=Path, required=True, envvar="BUDGET_ROUTER_ARTIFACT",
                          help="Directory of promoted bundles, BUDGET_ROUTER_ARTIFACT of the services.")  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Machine-readable report.")
+
+
+_form = click.option("--form", "forms", multiple=True, metavar="NAME", help="Fit this model form alone, of those that "
+                     "report.json names; may be repeated. Else all are tried by cross-validation.")  # fmt: skip
 
 
 def _ray(command: Command) -> Command:
@@ -116,18 +121,28 @@ def validate(file: Path, as_json: bool) -> None:
               help="Token vectors and hand features, or a MiniLM encoder beside them (for a GPU).")  # fmt: skip
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True,
               help="Of the encoder: fp16 for a GPU, int8 for a CPU.")  # fmt: skip
+@_form
 @click.option("--compare", is_flag=True, help="Also every baseline, and each task family left out (minutes).")
 @_ray
 @_json
 def fit(
-    outcomes: Path, out: Path, profile: str, precision: str, compare: bool, engine: str, ray_address: str, as_json: bool
+    outcomes: Path,
+    out: Path,
+    profile: str,
+    precision: str,
+    forms: tuple[str, ...],
+    compare: bool,
+    engine: str,
+    ray_address: str,
+    as_json: bool,
 ) -> None:
     """Fit, calibrate, certify, evaluate and export a bundle with report.json and report.html."""
     from training import pipeline
 
     if (profile, precision) not in pipeline.PROFILES:
         raise click.UsageError(f"--precision {precision} needs --profile encoder: {profile} vectors have one precision")
-    report = pipeline.run(outcomes, out, profile, compare, _extraction(engine, ray_address), precision)
+    extraction = _extraction(engine, ray_address)
+    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, _candidates(forms))
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
 
 
@@ -148,10 +163,20 @@ def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
 )
 @click.option("--max-loss", type=click.FloatRange(0, 1), default=0.02, show_default=True, help="Target that is judged.")
 @click.option("--out", type=Path, default=Path("var/challenger"), show_default=True, help="The challenger's bundle.")
+@_form
 @click.option("--dry-run", is_flag=True, help="Judge only; promote nothing.")
 @_registry
 @_json
-def retrain(log: str, gold: Path, max_loss: float, out: Path, dry_run: bool, registry: Path, as_json: bool) -> None:
+def retrain(
+    log: str,
+    gold: Path,
+    max_loss: float,
+    out: Path,
+    forms: tuple[str, ...],
+    dry_run: bool,
+    registry: Path,
+    as_json: bool,
+) -> None:
     """Train a challenger on served traffic, and promote it only where it is proved to be better.
 
     It must certify on the gold set, and gain utility over the serving bundle on logged traffic: the lower bound of the
@@ -160,7 +185,8 @@ def retrain(log: str, gold: Path, max_loss: float, out: Path, dry_run: bool, reg
     from training.retrain import retrain as stage
 
     registries.history(registry)  # it must be a registry: said before hours are spent
-    verdict = stage(log, gold, artifact.load(registries.locate(registry)), out, max_loss)
+    champion = artifact.load(registries.locate(registry))
+    verdict = stage(log, gold, champion, out, max_loss, _candidates(forms))
     promoted = not verdict.refused and not dry_run
     if promoted:
         registries.promote(registry, out)
@@ -260,6 +286,15 @@ def _extraction(engine: str, address: str) -> "Extraction":
 
     cluster.connect(address)
     return cluster.features
+
+
+def _candidates(forms: tuple[str, ...]) -> dict[str, "Form"]:
+    from training.fit import CANDIDATES, named
+
+    try:
+        return named(forms)
+    except KeyError as error:
+        raise click.UsageError(f"no form {error}; there are: {', '.join(map(repr, CANDIDATES))}") from error
 
 
 def _shown(value: Any) -> str:

@@ -12,7 +12,7 @@ from training.certify import choose, losses, price_grid
 from training.dataset import Outcomes
 from training.embedding import embed
 from training.evaluate import family
-from training.fit import CANDIDATES, Fitted, Prediction, fit
+from training.fit import Fitted, Prediction, fit, named
 from training.policies import TARGET, MethodReport, best_fixed, cheapest_cascade, compare, judged
 
 FEWEST = 20
@@ -60,7 +60,7 @@ def _left_out(parts: Parts, fitted: Fitted) -> Iterator[dict[str, Any]]:
         if len(mine["test"]) < FEWEST or len(others["fit"]) < FEWEST:
             continue
         part = parts["fit"].take(others["fit"])
-        other = fit(part, fitted.embedding, fitted.extract, {fitted.chosen: CANDIDATES[fitted.chosen]})
+        other = fit(part, fitted.embedding, fitted.extract, named([fitted.chosen]))
         certify, test = parts["certify"].take(others["certify"]), parts["test"].take(mine["test"])
         report = compare("router", (certify, other.predict(certify.prompts)), (test, other.predict(test.prompts)))
         yield {
@@ -82,7 +82,7 @@ def label_efficiency(parts: Parts, fitted: Fitted, sizes: tuple[int, ...]) -> li
     for size in sizes:
         some = parts["fit"].take(pools["fit"][: size * 3 // 4])
         certify, test = parts["certify"].take(pools["certify"][: size // 4]), parts["test"]
-        small = fit(some, fitted.embedding, fitted.extract)
+        small = fit(some, fitted.embedding, fitted.extract, named(list(fitted.log_losses)))
         report = compare("router", (certify, small.predict(certify.prompts)), (test, small.predict(test.prompts)))
         found.append(
             {

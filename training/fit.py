@@ -6,7 +6,7 @@ estimator, JASA 1983) and, on the certify split, conformal quantiles; no forecas
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -183,6 +183,11 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
         chosen,
         log_losses,
     )
+
+
+def named(forms: Sequence[str]) -> dict[str, Form]:
+    """The candidates of these names; of none, all. Raises KeyError with what is not one."""
+    return {name: CANDIDATES[name] for name in forms} or CANDIDATES
 
 
 def caps(ladder: BudgetLadder) -> Matrix:

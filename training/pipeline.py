@@ -15,8 +15,8 @@ from training.dataset import Outcomes
 from training.embedding import Embedding
 from training.evaluate import Report
 from training.export import export
-from training.fit import Fitted, Inputs, Remembered, fit, inputs
-from training.forms import log_loss
+from training.fit import CANDIDATES, Fitted, Inputs, Remembered, fit, inputs
+from training.forms import Form, log_loss
 from training.overview import overview
 from training.records import DatasetError
 from training.violation import RESPLITS, resplit
@@ -50,13 +50,14 @@ def train(
     extraction: Extraction = inputs,
     more: Outcomes | None = None,
     precision: str = "fp32",
+    candidates: dict[str, Form] = CANDIDATES,
 ) -> Trained:
     """dataset -> fit -> calibrate -> certify -> evaluate; `more` is fitted on, too. Raises DatasetError."""
     parts = dataset.splits(outcomes)
     embedded = PROFILES[profile, precision]()
     known = outcomes if more is None else dataset.joined(outcomes, more)
     basis = parts["fit"] if more is None else dataset.joined(parts["fit"], more)
-    fitted = fit(basis, embedded, Remembered(partial(extraction, embedded), known.prompts))
+    fitted = fit(basis, embedded, Remembered(partial(extraction, embedded), known.prompts), candidates)
     fitted = fitted.with_conformal_tokens(parts["certify"])
     _better_than_nothing(fitted, parts["fit"])
     prediction = fitted.predict(parts["certify"].prompts)
@@ -72,11 +73,17 @@ def compared(trained: Trained) -> Trained:
 
 
 def run(
-    path: Path, out: Path, profile: str, compare: bool, extraction: Extraction = inputs, precision: str = "fp32"
+    path: Path,
+    out: Path,
+    profile: str,
+    compare: bool,
+    extraction: Extraction = inputs,
+    precision: str = "fp32",
+    candidates: dict[str, Form] = CANDIDATES,
 ) -> dict[str, Any]:
     """All stages: reads `path`, writes the bundle with its report to `out`, returns the report. Raises DatasetError."""
     outcomes = dataset.read(path)
-    trained = train(outcomes, profile, extraction, precision=precision)
+    trained = train(outcomes, profile, extraction, precision=precision, candidates=candidates)
     trained = compared(trained) if compare else trained
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []
     report = whole(trained, asdict(overview(path)), left_out)

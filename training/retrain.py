@@ -21,8 +21,8 @@ from training import calibrate, dataset, embedding, judge, logged, pipeline, tra
 from training.certify import choose
 from training.dataset import Outcomes
 from training.export import export
-from training.fit import Prediction, fit
-from training.forms import PooledLogit
+from training.fit import CANDIDATES, Prediction, fit
+from training.forms import Form, PooledLogit
 from training.identity import split_of
 from training.offpolicy import Gain, gain
 from training.pipeline import Trained
@@ -55,12 +55,14 @@ class Verdict:
         return asdict(self) | {"promoted": not self.refused}
 
 
-def retrain(log: str, gold: Path, champion: Bundle, out: Path, max_loss: float) -> Verdict:
+def retrain(
+    log: str, gold: Path, champion: Bundle, out: Path, max_loss: float, candidates: dict[str, Form] = CANDIDATES
+) -> Verdict:
     """Fit a challenger, write it to `out`, and judge it. Raises DatasetError, ExportError, OutcomeLogError."""
     outcomes = dataset.read(gold)
     served = traffic.read(logged.read(log), outcomes.ladder, outcomes.model)
     mine, judging = parted(served, outcomes)
-    challenger = pipeline.train(outcomes, more=_completed(mine, outcomes))
+    challenger = pipeline.train(outcomes, more=_completed(mine, outcomes), candidates=candidates)
     export(
         challenger.fitted,
         outcomes.ladder,

@@ -58,12 +58,12 @@ class TritonClassifier:
         inputs = self._inputs(prompts)
         self._breaker.started()
         try:
-            outputs = self._infer(self._version, inputs, CALL_SECONDS)
+            found = scores(self._infer(self._version, inputs, CALL_SECONDS), self._known)
         except ClassifierError:
             self._breaker.failed()
             raise
         self._breaker.succeeded()
-        return scores(outputs, self._known)
+        return found
 
     def _inputs(self, prompts: Sequence[Prompt]) -> Inputs:
         """Features [n, WIDTH], tokens [n, length]. Raises ClassifierError."""

@@ -19,7 +19,8 @@ from tests.conftest import Valkey, free_port
 from tests.fakes import RecordingObserver, request_of, router_of, score_of
 
 SLOTS = 16_384
-TIMEOUT = 0.25
+TIMEOUT = 1.0
+"""Seconds; connecting to three servers takes a while where the machine is busy."""
 
 
 async def formed(servers: list[Valkey]) -> None:

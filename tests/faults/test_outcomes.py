@@ -68,23 +68,20 @@ async def test_locked(tmp_path: Path, fault: str, seconds: float) -> None:
 
 async def test_flapping(tmp_path: Path) -> None:
     async with logged(tmp_path) as (running, path):
+        stop = asyncio.Event()
 
         async def flap() -> None:
-            names = ["decisions", "elsewhere"]
-            try:
-                while True:
-                    await asyncio.to_thread(rename, path, *names)
-                    names.reverse()
-                    await asyncio.sleep(0.03)
-            finally:
-                if names[0] == "elsewhere":
-                    rename(path, *names)
+            while not stop.is_set():  # not cancelled: a rename in its thread would go on
+                await asyncio.to_thread(rename, path, "decisions", "elsewhere")
+                await asyncio.sleep(0.03)
+                await asyncio.to_thread(rename, path, "elsewhere", "decisions")
+                await asyncio.sleep(0.03)
 
         flapping = asyncio.create_task(flap())
         await asyncio.sleep(0.02)
         cell = await running.under(Cell("outcome log", "flapping"), DEGRADED, requests=200)
-        flapping.cancel()
-        await asyncio.gather(flapping, return_exceptions=True)
+        stop.set()
+        await flapping
         await running.recovered(cell, lambda: reported(running))
     assert len(list(rows(path))) >= cell.answered
 

@@ -14,7 +14,7 @@ from tests.training.synthetic import sums
 from training import comparison, dataset, pipeline
 from training.cli import cli
 from training.embedding import Embedding, embed
-from training.fit import Inputs, inputs
+from training.fit import Inputs, inputs, named
 from training.identity import prompt_id
 from training.pipeline import Trained
 from training.records import DatasetError, write
@@ -34,7 +34,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(file: Path) -> Path:
     """What `fit` makes of it."""
     out = file.parent / "bundle"
-    result = CliRunner().invoke(cli, ["fit", "--outcomes", str(file), "--out", str(out)])
+    result = CliRunner().invoke(cli, ["fit", "--outcomes", str(file), "--out", str(out), "--form", "pooled logit"])
     assert result.exit_code == 0, result.output
     assert "saved vs top" in result.output and "report.html" in result.output
     return out
@@ -54,7 +54,7 @@ def trained(file: Path, extracted: list[int]) -> Trained:
         extracted.append(len(prompts))
         return inputs(embedding, prompts)
 
-    return pipeline.train(dataset.read(file), extraction=extraction)
+    return pipeline.train(dataset.read(file), extraction=extraction, candidates=named(["pooled logit"]))
 
 
 def test_a_bundle_serves_and_carries_its_proofs_and_its_report(bundle: Path, file: Path) -> None:
@@ -172,6 +172,13 @@ def test_a_bad_file_is_one_line_and_exit_code_2_and_leaves_the_bundle(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.parquet"]
     code, told = tried(["validate", str(path)], capsys, monkeypatch)
     assert code == 2 and message in told
+
+
+def test_a_form_that_does_not_exist_is_refused_by_name(file: Path, tmp_path: Path) -> None:
+    arguments = ["fit", "--outcomes", str(file), "--out", str(tmp_path / "bundle"), "--form", "pooled logit"]
+    result = CliRunner().invoke(cli, [*arguments, "--form", "square"])
+    assert result.exit_code == 2
+    assert "no form 'square'; there are: 'pooled logit', 'cure'" in result.stderr
 
 
 def test_validate_says_what_is_in_a_good_file(file: Path) -> None:

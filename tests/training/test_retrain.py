@@ -16,6 +16,7 @@ from tests.training.test_traffic import BACKEND, row
 from training import pipeline
 from training.cli import cli
 from training.export import export
+from training.fit import named
 from training.pipeline import Trained
 from training.retrain import judged
 from training.traffic import Traffic, read
@@ -36,7 +37,7 @@ class Challenge:
 def challenge(tmp_path_factory: pytest.TempPathFactory) -> Challenge:
     """Trained on 400 sums; 1,500 others were served at the top rung."""
     gold, directory = outcomes_of(400), tmp_path_factory.mktemp("retrain") / "bundle"
-    trained = pipeline.train(gold)
+    trained = pipeline.train(gold, candidates=named(["pooled logit"]))
     export(
         trained.fitted, gold.ladder, trained.proofs, gold.prompts[:50], directory,
         backend_fingerprint=BACKEND, data_hash="0" * 64, metrics={}, report=pipeline.whole(trained, {}, []),
