@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from router import pooled_metrics, settings, supervisor
+from router import pooled_metrics, settings, supervisor, worker
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.adapters.sqlite_outcomes import rows as outcomes
@@ -246,6 +246,12 @@ def test_that_ctrl_c_drains_them_all(tmp_path: Path) -> None:
         assert pool.process.wait(30) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
         assert pool.errors.count("\n") == 1, pool.errors
+
+
+async def test_that_a_worker_that_never_comes_up_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(worker, "START_SECONDS", 0.05)  # too little to import anything
+    with pytest.raises(WorkerError, match=r"did not come up within 0\.05 s"):
+        await Worker.started("work", "0", "--listen", "127.0.0.1:0", environment={pooled_metrics.FOLDER: str(tmp_path)})
 
 
 def test_that_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
