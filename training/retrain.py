@@ -21,8 +21,8 @@ from training import calibrate, dataset, embedding, judge, logged, pipeline, tra
 from training.certify import choose
 from training.dataset import Outcomes
 from training.export import export
-from training.fit import CANDIDATES, Prediction, fit
-from training.forms import Form, PooledLogit
+from training.fit import CANDIDATES, Prediction, fit, named
+from training.forms import Form
 from training.identity import split_of
 from training.offpolicy import Gain, gain
 from training.pipeline import Trained
@@ -90,7 +90,7 @@ def _completed(mine: Traffic, gold: Outcomes) -> Outcomes | None:
     """The traffic's outcomes, unknown rungs filled by a quick fit on the gold set alone."""
     if len(mine) == 0:
         return None
-    quick = fit(dataset.splits(gold)["fit"], embedding.static(), candidates={"pooled logit": PooledLogit(1e-3)})
+    quick = fit(dataset.splits(gold)["fit"], embedding.static(), candidates=named(["pooled logit"]))
     return mine.completed(gold, quick.predict(mine.prompts))
 
 
