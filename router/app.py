@@ -18,7 +18,6 @@ from router.adapters.memory_quotas import MemoryQuotas
 from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.admission import Admission
 from router.audit import Ledger
-from router.background import Background
 from router.choosing import Chooser, Conversation
 from router.doctor import Finding
 from router.domain import MaxLoss
@@ -27,7 +26,7 @@ from router.explain import Explainer
 from router.fair_queue import FairQueue
 from router.gauges import Gauges
 from router.hot_swap import HotSwap
-from router.observe import LogLines, Metrics, Observers, told
+from router.observe import LogLines, Metrics, Observers, Soon, at_once
 from router.ports import Observer
 from router.records import Degraded
 from router.routing import BudgetRouter
@@ -50,6 +49,9 @@ if TYPE_CHECKING:
 OPERATORS = 16
 """Calls of the admin service under way at once."""
 
+COLLECTED = 20_000
+"""New objects from which the collector looks for what is unreachable; Python's 700 are there after a few requests."""
+
 HEED_SECONDS = 2.0
 PINNED_CONVERSATIONS, PINNED_SECONDS = 100_000, 3_600.0
 
@@ -62,8 +64,10 @@ class Ports:
     admin: int | None
 
 
-async def serve(settings: Settings, announce: Callable[[Ports], None]) -> None:
+async def serve(settings: Settings, announce: Callable[[Ports], None], soon: Soon = at_once) -> None:
     """Run until SIGTERM or SIGINT, then drain; `announce` is told the ports once calls are accepted.
+
+    Log lines are put together by `soon`.
 
     Raises:
         ArtifactError: the model bundle or the embedded model is unusable.
@@ -75,23 +79,22 @@ async def serve(settings: Settings, announce: Callable[[Ports], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings) as ports:
+    async with running(settings, soon) as ports:
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look through it again and again
+        gc.set_threshold(COLLECTED)
         announce(ports)
         await stop.wait()
         structlog.get_logger().info("draining", seconds=settings.drain_seconds)
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Ports]:
+async def running(settings: Settings, soon: Soon = at_once) -> AsyncIterator[Ports]:
     """The whole service, started; drained and closed on the way out."""
     async with AsyncExitStack() as stack:
         figures = CollectorRegistry()
         ProcessCollector(registry=figures)
-        log = Background(LogLines(), told)
-        stack.callback(log.close)
-        observers: list[Observer] = [log, Metrics(figures)]
+        observers: list[Observer] = [LogLines(soon), Metrics(figures)]
         tracer = _tracer(settings, observers, stack)
         observer = Observers(observers)
         cache = assembly.score_cache(settings, observer, stack)

@@ -20,6 +20,7 @@ from router.options import calls_service, routing_options
 from router.rpc.client import Client, Told, Wishes
 
 if TYPE_CHECKING:
+    from router.observe import Soon
     from router.settings import Settings
 
 BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE")
@@ -76,11 +77,11 @@ def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -
     from router import observe, settings
 
     loaded = settings.load(listen=listen, metrics_listen=metrics_listen, workers=workers)
-    with closing(observe.configure_logging()):
+    with closing(observe.configure_logging()) as log:
         if loaded.workers > 1:
             asyncio.run(_supervised(loaded))
         else:
-            _run(_served(loaded))
+            _run(_served(loaded, log.soon))
 
 
 def _run(service: Coroutine[None, None, None]) -> None:
@@ -89,14 +90,14 @@ def _run(service: Coroutine[None, None, None]) -> None:
     uvloop.run(service)
 
 
-def _served(loaded: "Settings") -> Coroutine[None, None, None]:
+def _served(loaded: "Settings", soon: "Soon") -> Coroutine[None, None, None]:
     from router import app
 
     def announce(ports: app.Ports) -> None:
         host, admin = loaded.listen.rpartition(":")[0], loaded.admin_listen.rpartition(":")[0]
         _listening(f"{host}:{ports.port}", "" if ports.admin is None else f"{admin}:{ports.admin}")
 
-    return app.serve(loaded, announce)
+    return app.serve(loaded, announce, soon)
 
 
 def _supervised(loaded: "Settings") -> Coroutine[None, None, None]:
@@ -125,9 +126,9 @@ def work(place: int, control: int, **told: Any) -> None:
 
     async def served() -> None:
         ready = worker.follow(socket.socket(fileno=control))
-        await app.serve(mine, lambda _: ready())
+        await app.serve(mine, lambda _: ready(), log.soon)
 
-    with closing(observe.configure_logging()):
+    with closing(observe.configure_logging()) as log:
         _run(served())
 
 

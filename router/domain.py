@@ -84,6 +84,9 @@ class BudgetLadder:
     def __len__(self) -> int:
         return len(self.rungs)
 
+    def __hash__(self) -> int:
+        return hash((len(self.rungs), self.rungs[-1].name))  # what is looked up with every decision must be cheap
+
     def index(self, name: str) -> int | None:
         """Position of the rung called `name`, None where there is none."""
         return next((i for i, rung in enumerate(self.rungs) if rung.name == name), None)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from router.domain import Prompt
-from router.features import HAND, MESSAGES, WIDTH, count, scored_text, words
+from router.features import of_texts, scored_text
 from router.pieces import Pieces
 
 
@@ -33,14 +33,9 @@ class Featurizer:
 
     def __call__(self, prompts: Sequence[Prompt]) -> dict[str, NDArray[Any]]:
         """The graph's inputs for some prompts."""
-        matrix = np.zeros((len(prompts), WIDTH), dtype=np.float32)
-        pieces = self._remembered()
-        tokens = []
-        for row, prompt in zip(matrix, prompts, strict=True):
-            tokens.append(self._read(scored_text(prompt), row, pieces))
-            row[MESSAGES] = len(prompt.messages)
-        np.log1p(matrix[:, :HAND], out=matrix[:, :HAND])
-        return {"features": matrix, "tokens": self.padded(tokens)}
+        texts = list(map(scored_text, prompts))
+        hand = of_texts(texts, [len(prompt.messages) for prompt in prompts])
+        return {"features": hand, "tokens": self.padded(list(map(self._ids, texts)))}
 
     def tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of each prompt."""
@@ -56,18 +51,9 @@ class Featurizer:
             row[: len(one)] = one
         return matrix
 
-    def _read(self, text: str, row: NDArray[np.float32], pieces: Pieces | None) -> list[int]:
-        """Put counts into a row [WIDTH] of zeros; the token ids."""
-        places = None if pieces is None else pieces.places(text)
-        if pieces is not None and places is not None:
-            pieces.count(text, places, row)
-            return pieces.tokens(places)[: self._max_tokens]
-        count(text, words(text), row)
+    def _ids(self, text: str) -> list[int]:
+        known = None if self._pieces is None else self._pieces.tokens(text)
+        if known is not None:
+            return known[: self._max_tokens]
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=self._special).ids
         return ids
-
-    def _remembered(self) -> Pieces | None:
-        """Begun anew where they are full; who is at work in another thread keeps the old ones."""
-        if self._pieces is not None and self._pieces.full:
-            self._pieces = Pieces(self._tokenizer)
-        return self._pieces

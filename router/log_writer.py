@@ -3,14 +3,18 @@
 import json
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from select import PIPE_BUF
 from typing import Any, TextIO
 
 import orjson
 
 Event = Mapping[str, Any]
-GATHER_SECONDS = 0.02
+Telling = Callable[[], None]
+"""Logs something that takes a while to put into words."""
+
+GATHER_SECONDS = 0.1
 """How long the first event of a batch waits for others: waking a thread costs more than a line."""
 
 
@@ -24,23 +28,23 @@ class LogWriter:
     def __init__(self, out: TextIO, most: int = 10_000) -> None:
         self._out = out
         self._most = most
-        self._events: deque[Event] = deque()
+        self._waiting: deque[Event | Telling] = deque()
         self._some = threading.Event()
         self._closing = threading.Event()
         self.lost = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def msg(self, event: Event) -> None:
-        """Write soon; never waits."""
-        if len(self._events) >= self._most:
+    def msg(self, event: Event | Telling) -> None:
+        """Write soon, or have the writer's thread tell soon; never waits."""
+        if len(self._waiting) >= self._most:
             self.lost += 1
             return
-        self._events.append(event)
+        self._waiting.append(event)
         if not self._some.is_set():
             self._some.set()
 
-    debug = info = warning = error = critical = msg
+    soon = debug = info = warning = error = critical = msg
 
     def close(self, seconds: float = 1.0) -> None:
         """Write what waits; a reader that hangs is given up on after so many seconds."""
@@ -53,7 +57,17 @@ class LogWriter:
             self._some.wait()
             self._closing.wait(GATHER_SECONDS)
             self._some.clear()
-            self._write([self._events.popleft() for _ in range(len(self._events))])
+            while self._waiting:
+                self._write(list(self._events()))
+
+    def _events(self) -> Iterator[Event]:
+        """What waits; what is told only now comes to stand behind it."""
+        for _ in range(len(self._waiting)):
+            waiting = self._waiting.popleft()
+            if callable(waiting):
+                waiting()
+            else:
+                yield waiting
 
     def _write(self, events: list[Event]) -> None:
         try:
@@ -80,6 +94,10 @@ def _together(lines: Iterable[str]) -> Iterator[str]:
 
 def _line(event: Event) -> str:
     try:
-        return orjson.dumps(event, default=repr, option=orjson.OPT_APPEND_NEWLINE).decode()
+        return orjson.dumps(event, default=repr, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z).decode()
     except orjson.JSONEncodeError:  # half a surrogate pair, which is no Unicode
-        return json.dumps(event, default=repr) + "\n"
+        return json.dumps(event, default=_plain) + "\n"
+
+
+def _plain(value: object) -> str:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else repr(value)

@@ -1,10 +1,9 @@
 """What an operator sees: one JSON log line a decision, and Prometheus metrics. Prompt text never appears."""
 
 import sys
-import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import structlog
@@ -12,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.tracebacks import ExceptionDictTransformer
 
 from router.domain import Completion, Decision
-from router.log_writer import LogWriter
+from router.log_writer import LogWriter, Telling
 from router.ports import Observer
 from router.records import Answered, Audited, Broken, Decided, Degraded, Generated, Record, Shadowed, Shed, Swapped
 
@@ -41,8 +40,7 @@ def configure_logging() -> LogWriter:
 
 def _stamped(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """`at` is when it happened, where that is not now."""
-    at = datetime.fromtimestamp(event.pop("at", None) or time.time(), UTC)
-    event["timestamp"] = at.isoformat().replace("+00:00", "Z")
+    event["timestamp"] = event.pop("at", None) or datetime.now(UTC)
     return event
 
 
@@ -67,14 +65,31 @@ def told(record: Record) -> bool:
     return not isinstance(record, Answered) or record.code in TOLD_CODES
 
 
-class LogLines:
-    """Writes one line per record."""
+Soon = Callable[[Telling], None]
+"""Runs what it is given, now or a moment later."""
 
-    def __init__(self) -> None:
+
+def at_once(telling: Telling) -> None:
+    """Nobody is held up by it."""
+    telling()
+
+
+class LogLines:
+    """Writes one line per record.
+
+    Args:
+        soon: runs what it is given, such as `LogWriter.soon` does: a line takes longer to build than a decision has time.
+    """
+
+    def __init__(self, soon: Soon = at_once) -> None:
+        self._soon = soon
         self._log = structlog.get_logger()
 
-    def __call__(self, record: Record, at: float | None = None) -> None:
-        """`at` is the time of the record, in seconds since 1970, where that is not now."""
+    def __call__(self, record: Record) -> None:
+        if told(record):
+            self._soon(partial(self._tell, record, datetime.now(UTC)))
+
+    def _tell(self, record: Record, at: datetime) -> None:
         match record:
             case Decided(request, decision, seconds):
                 milliseconds = round(seconds * 1000, 3)
@@ -92,20 +107,20 @@ class LogLines:
                     milliseconds=round(seconds * 1000, 3),
                 )
             case Broken(request, decision, cause):
-                self._log.warning("broken", tenant=request.tenant, decision_id=decision.id, cause=cause)
+                self._log.warning("broken", at=at, tenant=request.tenant, decision_id=decision.id, cause=cause)
             case Audited(model, alpha, loss, wealth, alarmed):
                 log = self._log.error if alarmed else self._log.info
-                log("audited", model=model, alpha=alpha, loss=loss, wealth=round(wealth, 3), alarmed=alarmed)
+                log("audited", at=at, model=model, alpha=alpha, loss=loss, wealth=round(wealth, 3), alarmed=alarmed)
             case Shadowed(model, version, prompts, failed, agreement, saved):
                 counts = {"prompts": prompts, "failed": failed}
                 shares = {"agreement": round(agreement, 3), "saved": round(saved, 3)}
-                self._log.info("shadowed", model=model, candidate=version[:12], **counts, **shares)
+                self._log.info("shadowed", at=at, model=model, candidate=version[:12], **counts, **shares)
             case Swapped(model, before, after):
-                self._log.info("swapped", model=model, before=before[:12], after=after[:12])
+                self._log.info("swapped", at=at, model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):
-                self._log.warning("degraded", dependency=dependency, error=error)
+                self._log.warning("degraded", at=at, dependency=dependency, error=error)
             case Answered(method, code):
-                self._log.warning("refused", method=method, code=code)
+                self._log.warning("refused", at=at, method=method, code=code)
 
 
 def _of_decision(decision: Decision) -> dict[str, object]:

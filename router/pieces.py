@@ -1,28 +1,23 @@
-"""What the pieces of a text between spaces come to, remembered: most of a text has been seen before.
+"""Token ids of the pieces of a text between spaces, remembered: most of a text has been seen before.
 
-Counts and token ids of a text are those of its pieces, put together. True of counts, as no word and no number reaches
-over a space; true of tokenizers in the manner of SentencePiece's BPE, where spaces become "▁": if no token of the
-vocabulary holds one behind another character, no merge crosses the beginning of a piece.
+The ids of a text are those of its pieces, put together: true of tokenizers in the manner of SentencePiece's BPE, where
+spaces become "▁". If no token of the vocabulary holds one behind another character, no merge crosses the beginning of a
+piece.
 """
 
 import json
 import re
-import threading
-from itertools import chain, islice
+from collections import OrderedDict
+from itertools import chain
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
-
-from router import features
-from router.features import CHARACTERS, DISTINCT, HAND, LONGEST_NUMBER, LONGEST_WORD, MAX_CHARACTERS, WIDTH
 
 REMEMBERED, LONGEST = 8_192, 32
 """Pieces that are remembered, and the characters of one that is too long for it: callers must not fill the memory."""
 
-LEARNED = 4
-"""Pieces of one text that are: to learn one costs as much as to read three or four."""
+NEW = 4
+"""Pieces of one text that may be: to read one by itself costs as much as three or four within the text."""
 
 SPACES = {
     "type": "Sequence",
@@ -33,25 +28,17 @@ SPACES = {
 }
 """How SentencePiece's tokenizers mark words."""
 
-_ONES = np.ones(MAX_CHARACTERS + 1, dtype=np.float32)
-Places = list[int]
-"""Where the pieces of a text are remembered, in the order of the text."""
+Ids = tuple[int, ...]
 
 
 class Pieces:
-    """Counts and token ids by piece."""
+    """Token ids by piece; those learned first are forgotten first."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._special = _added(tokenizer)
-        self._before = tokenizer.encode("").ids
-        self._counts = np.zeros((REMEMBERED, WIDTH), dtype=np.float32)
-        self._words: list[frozenset[str]] = []
-        self._longest_word: list[int] = []
-        self._longest_number: list[int] = []
-        self._ids: list[tuple[int, ...]] = []
-        self._places: dict[str, int] = {}
-        self._one = threading.Lock()
+        self._before: list[int] = tokenizer.encode("").ids
+        self._ids: OrderedDict[str, Ids] = OrderedDict()
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Pieces | None":
@@ -76,58 +63,30 @@ class Pieces:
         """How many pieces are."""
         return len(self._ids)
 
-    @property
-    def full(self) -> bool:
-        """No more are; whoever owns this begins anew."""
-        return self.remembered >= REMEMBERED
-
-    def places(self, text: str) -> Places | None:
-        """Its pieces, where all are remembered by now; a few new ones a text are."""
+    def tokens(self, text: str) -> list[int] | None:
+        """Token ids of a text; None where too much of it is new, and it is better read in one go."""
         pieces = text.split(" ")
-        places = list(map(self._places.get, pieces))
-        if None not in places:
-            return places  # type: ignore[return-value]
-        if not self._fits(text, pieces):
-            return None
-        unknown = dict.fromkeys(piece for piece, place in zip(pieces, places, strict=True) if place is None)
-        for piece in islice(unknown, LEARNED):
-            self._remember(piece)
-        places = list(map(self._places.get, pieces))
-        return None if None in places else places  # type: ignore[return-value]
-
-    def count(self, text: str, places: Places, row: NDArray[np.float32]) -> None:
-        """As `features.count`, of the text with these pieces."""
-        np.dot(_ONES[: len(places)], self._counts.take(places, axis=0), out=row)
-        row[CHARACTERS] = len(text)
-        row[DISTINCT] = len(frozenset().union(*map(self._words.__getitem__, places)))
-        row[LONGEST_WORD] = max(map(self._longest_word.__getitem__, places))
-        row[LONGEST_NUMBER] = max(map(self._longest_number.__getitem__, places))
-        np.minimum(row[HAND:], 1, out=row[HAND:])
-
-    def tokens(self, places: Places) -> list[int]:
-        """Token ids of the text with these pieces."""
-        return list(chain(self._before, *map(self._ids.__getitem__, places)))
+        ids = list(map(self._ids.get, pieces))
+        if None in ids:
+            if not self._fits(text, pieces):
+                return None
+            unknown = dict.fromkeys(piece for piece, known in zip(pieces, ids, strict=True) if known is None)
+            read = {piece: self._read(piece) for piece in list(unknown)[:NEW]}
+            ids = [read.get(piece) if known is None else known for piece, known in zip(pieces, ids, strict=True)]
+        return None if None in ids else [*self._before, *chain.from_iterable(ids)]  # type: ignore[arg-type]
 
     def _fits(self, text: str, pieces: list[str]) -> bool:
-        """Pieces stand one space apart, none is too long, and nothing means something to the tokenizer."""
-        apart = all(pieces) and max(map(len, pieces)) <= LONGEST and "▁" not in text
-        return apart and not any(special in text for special in self._special)
+        """Pieces stand one space apart, and nothing means something to the tokenizer."""
+        return all(pieces) and "▁" not in text and not any(special in text for special in self._special)
 
-    def _remember(self, piece: str) -> None:
-        """All of it or nothing, whatever the tokenizer says."""
-        words, row = features.words(piece), np.zeros(WIDTH, dtype=np.float32)
-        features.count(piece, words, row)
-        ids = tuple(self._tokenizer.encode(piece, add_special_tokens=False).ids)
-        with self._one:
-            if self.full or piece in self._places:
-                return
-            place = len(self._ids)
-            self._counts[place] = row
-            self._words.append(frozenset(words))
-            self._longest_word.append(int(row[LONGEST_WORD]))
-            self._longest_number.append(int(row[LONGEST_NUMBER]))
-            self._ids.append(ids)
-            self._places[piece] = place  # last: who finds it finds the rest
+    def _read(self, piece: str) -> Ids:
+        """Its ids, remembered from now on."""
+        ids: Ids = tuple(self._tokenizer.encode(piece, add_special_tokens=False).ids)
+        if len(piece) <= LONGEST:
+            self._ids[piece] = ids
+            if len(self._ids) > REMEMBERED:
+                self._ids.popitem(last=False)
+        return ids
 
 
 def _added(tokenizer: Tokenizer) -> list[str]:

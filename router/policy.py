@@ -115,18 +115,19 @@ class Policy:
                 return self._unmet(score, options, rungs, why)
             return Choice(top, True, None, f"{why}: the top rung")
         wanted = self._worth_most(score, certificate.threshold)
-        gain = score.quality[top] - score.quality[wanted]
-        reason = f"thinking longer would gain {gain:.3f} P(correct), too little for its tokens"
+        if wanted == top and top in rungs:
+            return Choice(top, True, certificate, "the longest is worth its tokens")
         if wanted in rungs:
-            return Choice(wanted, True, certificate, "the longest is worth its tokens" if wanted == top else reason)
+            gain = score.quality[top] - score.quality[wanted]
+            reason = f"thinking longer would gain {gain:.3f} P(correct), too little for its tokens"
+            return Choice(wanted, True, certificate, reason)
         dearer = next((i for i in rungs if i > wanted), None)
         if dearer is None:
             return self._unmet(score, options, rungs, f"the target asks for rung {self.ladder.rungs[wanted].name}")
         return Choice(dearer, True, None, "smallest rung within bounds, which the certificate does not cover")
 
     def _worth_most(self, score: Score, price: float) -> int:
-        known = [mean for mean in score.mean if mean is not None]
-        costs = known if len(known) == len(score.quality) else range(len(score.quality))
+        costs = range(len(score.quality)) if None in score.mean else score.mean
         worth = [quality - price * cost for quality, cost in zip(score.quality, costs, strict=True)]
         return worth.index(max(worth))
 
@@ -134,8 +135,11 @@ class Policy:
         """The certificate with the largest alpha that is not above what the target leaves."""
         relative = isinstance(target, MaxLoss)
         room = target.value if relative else 1 - target.value + ROUNDING
-        usable = [c for c in (self.certificates if relative else self.absolute) if c.alpha <= room]
-        return max(usable, key=lambda c: c.alpha, default=None)
+        best = None
+        for certificate in self.certificates if relative else self.absolute:
+            if certificate.alpha <= room and (best is None or certificate.alpha > best.alpha):
+                best = certificate
+        return best
 
     def _absolute(self, score: Score, options: Options, target: MinQuality, rungs: list[int]) -> Choice:
         certificate = self.certificate(target)

@@ -20,10 +20,9 @@ from router._gen import budget_router_pb2 as pb
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.sqlite_outcomes import SqliteOutcomes
-from router.background import Background
 from router.domain import MaxLoss
 from router.explain import Explainer
-from router.observe import Metrics, Observers
+from router.observe import LogLines, Metrics, Observers
 from router.policy import LatencyProfile, Policy
 from router.rpc.identity import Call
 from router.rpc.requests import Limits
@@ -43,8 +42,7 @@ KEPT_BYTES = 4_000
 async def servicer(tmp_path: Path) -> AsyncIterator[BudgetRouterServicer]:
     """As it is served: real graph, cache, outcome log, metrics, and lines that are made elsewhere."""
     bundle = artifact.load(MODELS / "pocket-router")
-    background = Background(lambda record, at: None)
-    observer = Observers([background, Metrics(CollectorRegistry())])
+    observer = Observers([LogLines(lambda telling: None), Metrics(CollectorRegistry())])
     log = SqliteOutcomes(tmp_path / "outcomes.sqlite", observer)
     manifest = bundle.manifest
     router = router_of(
@@ -56,7 +54,6 @@ async def servicer(tmp_path: Path) -> AsyncIterator[BudgetRouterServicer]:
     )
     yield BudgetRouterServicer(router, Explainer(router, log), Limits(100, 1 << 20, MaxLoss(0.02)))
     await log.close()
-    background.close()
 
 
 def request(number: int, word: str = "seven") -> pb.DecideRequest:

@@ -52,7 +52,8 @@ def counted(outputs: Outputs, bundle: Bundle) -> list[bool]:
 def scores(outputs: Outputs, known: list[bool]) -> list[Score]:
     """One score per row. Raises ClassifierError where a number that must be `known` is not finite."""
     quality, means, quantiles = outputs
-    rows = np.concatenate([quality[:, None], means[:, None], quantiles.swapaxes(1, 2)], axis=1).tolist()
+    columns = zip(quality.tolist(), means.tolist(), quantiles.swapaxes(1, 2).tolist(), strict=True)
+    rows = [[of_quality, of_means, *of_quantiles] for of_quality, of_means, of_quantiles in columns]
     if not all(known):
         return [_partly_known(row, known) for row in rows]
     if not isfinite(sum([sum(map(sum, row)) for row in rows])):  # one sum is cheaper than a look at each

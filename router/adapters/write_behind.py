@@ -10,7 +10,7 @@ from router.ports import Observer
 from router.records import Degraded
 
 T = TypeVar("T")
-GATHER_SECONDS = 0.02
+GATHER_SECONDS = 0.1
 """How long the first record of a batch waits for others: a batch costs little more than a record."""
 
 AGAIN_SECONDS = 1.0

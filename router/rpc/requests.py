@@ -37,7 +37,6 @@ MAX_NAME = 128
 """Bytes of an id or a name."""
 
 MAX_TOOLS = 128
-NO_OPTIONS = pb.RoutingOptions()
 IMAGE_SCHEMES = ("https://", "data:image/")
 
 E = TypeVar("E")
@@ -85,9 +84,10 @@ def route_request(
         InvalidRequest: a field is wrong.
         PermissionDenied: it names somebody else as tenant.
     """
+    asks = remaining is not None or message.HasField("options")
     return RouteRequest(
         prompt=_prompt(message.messages, limits),
-        options=_options(message.options, limits, remaining),
+        options=_options(message.options, limits, remaining) if asks else limits.default_options,
         tenant=call.on_behalf_of(_name(message.tenant, "tenant")),
         model=_name(message.model, "model"),
     )
@@ -172,23 +172,25 @@ def _prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
         raise InvalidRequest("messages", "at least one is required")
     if len(messages) > limits.max_messages:
         raise InvalidRequest("messages", f"at most {limits.max_messages}, has {len(messages)}")
-    size = sum([len(m.content.encode()) + _more_bytes(m) for m in messages])
+    size = sum([message.ByteSize() for message in messages])
     if size > limits.max_prompt_bytes:
-        raise InvalidRequest("messages", f"at most {limits.max_prompt_bytes} bytes of content, has {size}")
-    return Prompt(tuple(_message(m, i) for i, m in enumerate(messages)))
+        raise InvalidRequest("messages", f"at most {limits.max_prompt_bytes} bytes, has {size}")
+    return Prompt(tuple([_plain(m) or _message(m, i) for i, m in enumerate(messages)]))
 
 
-def _more_bytes(message: pb.Message) -> int:
-    if not (message.image_urls or message.tool_calls):
-        return 0
-    return sum(map(len, message.image_urls)) + sum(call.ByteSize() for call in message.tool_calls)
+def _plain(message: pb.Message) -> Message | None:
+    """A turn of text alone, as nearly all are; None where it is anything else."""
+    role, content = ROLES.get(message.role), message.content
+    if role is None or not content or content.isspace():
+        return None
+    if message.tool_calls or message.tool_call_id or message.image_urls:
+        return None
+    return Message(role, content)
 
 
 def _message(message: pb.Message, index: int) -> Message:
     field = f"messages[{index}]"
     role = _member(ROLES, message.role, f"{field}.role")
-    if message.content and not (message.tool_calls or message.tool_call_id or message.image_urls):
-        return _plain(role, message.content, field)
     calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls)
     images = tuple(message.image_urls)
     if calls and role is not Role.ASSISTANT:
@@ -205,16 +207,7 @@ def _message(message: pb.Message, index: int) -> Message:
     return Message(role, message.content, calls, message.tool_call_id, images)
 
 
-def _plain(role: Role, content: str, field: str) -> Message:
-    """Text alone, as nearly all are."""
-    if content.isspace():
-        raise InvalidRequest(f"{field}.content", "must not be blank")
-    return Message(role, content)
-
-
 def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None) -> Options:
-    if message == NO_OPTIONS:
-        return limits.default_options if remaining is None else Options(limits.default_target, max_latency=remaining)
     floor = _tokens(message, "min_thinking_tokens") or 0
     ceiling = _tokens(message, "max_thinking_tokens")
     if ceiling is not None and floor > ceiling:

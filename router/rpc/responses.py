@@ -1,5 +1,7 @@
 """Domain types -> protocol messages."""
 
+from collections.abc import Sequence
+
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
     Certificate,
@@ -14,6 +16,7 @@ from router.domain import (
     MaxLoss,
     ReasoningBudget,
     ReasoningDelta,
+    Score,
     ToolCallDelta,
 )
 
@@ -36,9 +39,10 @@ def decision(value: Decision) -> pb.Decision:
         source=SOURCES[value.source],
         model=value.model,
         model_version=value.model_version,
-        forecasts=_forecasts(value),
         relaxed=value.relaxed,
     )
+    if value.score is not None:
+        _forecast(message, value.ladder.rungs, value.score)
     if isinstance(value.target, MaxLoss):
         message.max_loss = value.target.value
     else:
@@ -48,26 +52,19 @@ def decision(value: Decision) -> pb.Decision:
     return message
 
 
-def _forecasts(value: Decision) -> list[pb.RungForecast]:
-    if value.score is None:
-        return []
-    return [_forecast(rung, *told) for rung, told in zip(value.ladder.rungs, value.score.rungs, strict=True)]
-
-
-def _forecast(
-    rung: ReasoningBudget, quality: float, mean: float | None, p50: float | None, p90: float | None, p99: float | None
-) -> pb.RungForecast:
-    if mean is None:
-        return pb.RungForecast(rung=rung.name, budget_tokens=rung.tokens, quality=quality, thinking_tokens_unknown=True)
-    return pb.RungForecast(
-        rung=rung.name,
-        budget_tokens=rung.tokens,
-        quality=quality,
-        mean_thinking_tokens=mean,
-        p50_thinking_tokens=p50,
-        p90_thinking_tokens=p90,
-        p99_thinking_tokens=p99,
-    )
+def _forecast(message: pb.Decision, rungs: Sequence[ReasoningBudget], score: Score) -> None:
+    """Add what is expected of every rung; field by field takes half the time of all fields in one call."""
+    add = message.forecasts.add
+    for rung, (quality, mean, p50, p90, p99) in zip(rungs, score.rungs, strict=True):
+        told = add()
+        told.rung, told.quality = rung.name, quality
+        if rung.tokens is not None:
+            told.budget_tokens = rung.tokens
+        if mean is None or p50 is None or p90 is None or p99 is None:
+            told.thinking_tokens_unknown = True
+            continue
+        told.mean_thinking_tokens, told.p50_thinking_tokens = mean, p50
+        told.p90_thinking_tokens, told.p99_thinking_tokens = p90, p99
 
 
 def certificate(value: Certificate) -> pb.Certificate:
