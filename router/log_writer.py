@@ -64,10 +64,13 @@ class LogWriter:
         """What waits; what is told only now comes to stand behind it."""
         for _ in range(len(self._waiting)):
             waiting = self._waiting.popleft()
-            if callable(waiting):
-                waiting()
-            else:
+            if not callable(waiting):
                 yield waiting
+                continue
+            try:
+                waiting()
+            except Exception as error:  # a line that can not be built costs no other
+                yield {"event": "line lost", "error": repr(error)}
 
     def _write(self, events: list[Event]) -> None:
         try:

@@ -78,7 +78,7 @@ class LogLines:
     """Writes one line per record.
 
     Args:
-        soon: runs what it is given, such as `LogWriter.soon` does: a line takes longer to build than a decision has time.
+        soon: runs what it is given; `LogWriter.soon` does so off the request's path.
     """
 
     def __init__(self, soon: Soon = at_once) -> None:
@@ -202,6 +202,8 @@ class Metrics:
                 self._decided(decision, seconds)
                 if decision.relaxed:
                     self._relaxed(request.tenant).inc()
+            case Answered(method, code):
+                self._calls(method, code).inc()
             case Generated():
                 self._generated(record)
             case Broken(_, _, cause):
@@ -218,8 +220,6 @@ class Metrics:
                 self._swaps(model).inc()
             case Shed(tenant, cause):
                 self._shed(tenant, cause).inc()
-            case Answered(method, code):
-                self._calls(method, code).inc()
             case Degraded(dependency, _):
                 self._degraded(dependency).inc()
 

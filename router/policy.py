@@ -127,7 +127,8 @@ class Policy:
         return Choice(dearer, True, None, "smallest rung within bounds, which the certificate does not cover")
 
     def _worth_most(self, score: Score, price: float) -> int:
-        costs = range(len(score.quality)) if None in score.mean else score.mean
+        known = [mean for mean in score.mean if mean is not None]
+        costs = known if len(known) == len(score.quality) else range(len(score.quality))
         worth = [quality - price * cost for quality, cost in zip(score.quality, costs, strict=True)]
         return worth.index(max(worth))
 

@@ -1,5 +1,9 @@
 """Model inputs are finite, fixed in width, and depend on the prompt alone."""
 
+import re
+from unicodedata import normalize
+from zlib import crc32
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,6 +34,19 @@ def test_every_text_gives_finite_numbers_of_one_width(texts: list[str]) -> None:
 def test_a_prompt_is_seen_alike_alone_and_in_a_batch(texts: list[str]) -> None:
     prompts = [Prompt.of(t) for t in texts]
     np.testing.assert_array_equal(extract(prompts), np.vstack([extract([prompt]) for prompt in prompts]))
+
+
+@given(text | st.text(st.characters(max_codepoint=127)))
+def test_words_and_numbers_are_those_of_unicode(said: str) -> None:
+    said = normalize("NFC", said)
+    words, numbers = re.findall(r"[^\W\d_]+", said), re.findall(r"\d+", said)
+    expected = [len(words), len(set(words)), len(numbers), sum(map(len, numbers)), sum(map(str.isupper, said))]
+    names = ("words", "distinct words", "numbers", "digits", "capital letters")
+    assert [round(column(Prompt.of(said), name)) for name in names] == expected
+    assert round(column(Prompt.of(said), "longest word")) == max(map(len, words), default=0)
+    assert round(column(Prompt.of(said), "longest number")) == max(map(len, numbers), default=0)
+    buckets = {crc32(word.lower().encode()) % features.WORD_BUCKETS for word in words}
+    assert set(np.flatnonzero(extract([Prompt.of(said)])[0, features.HAND :])) == buckets
 
 
 @given(text)

@@ -40,25 +40,25 @@ def test_pieces_give_the_same_features_as_the_whole_text(featurizer: Featurizer,
     np.testing.assert_array_equal(featurizer(prompts)["features"], extract(prompts))
 
 
-def test_a_text_of_short_words_is_put_together_of_pieces(featurizer: Featurizer) -> None:
+def test_pieces_are_remembered_as_they_are_read(featurizer: Featurizer) -> None:
     known = Pieces.of(featurizer._tokenizer)
     assert known is not None
-    while (places := known.places("how many ways, 12 of 7?")) is None:
-        assert known.remembered < 6
-    assert len(places) == known.remembered == 6
-    assert known.places("7? of ways, how") == [places[5], places[4], places[2], places[0]]
+    before = known._before
+    first = known.tokens("how many ways, 12 of 7?")
+    assert known.remembered == 6
+    assert known.tokens("how many how many") == [*before, *(first or [])[len(before) :][:2] * 2]
+    assert known.remembered == 6
 
 
-def test_of_a_text_of_new_words_few_are_learned(featurizer: Featurizer) -> None:
+def test_what_is_not_its_pieces_is_read_in_one_go(featurizer: Featurizer) -> None:
     known = Pieces(featurizer._tokenizer)
-    assert known.places(" ".join(f"word{n}" for n in range(1_000))) is None
-    assert known.remembered == pieces.LEARNED
-    assert known.places("two  spaces") is known.places("<s> special") is known.places("long" * 9) is None
-    assert known.remembered == pieces.LEARNED
+    for text in ("two  spaces", "<s> special", "", " ", "a▁b"):
+        assert known.tokens(text) is None
+    assert known.remembered == 0
 
 
 def test_half_a_surrogate_pair_leaves_the_memory_as_it_was(featurizer: Featurizer) -> None:
-    with pytest.raises(TypeError, match="must be str"):
+    with pytest.raises(UnicodeEncodeError):
         featurizer([Prompt.of("bad\ud800word here")])
     prompts = [Prompt.of("extraordinarily quick foxes")] * 2
     np.testing.assert_array_equal(featurizer(prompts)["features"], extract(prompts))
@@ -75,25 +75,23 @@ def test_callers_can_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     bundle = artifact.load(MODELS / "pocket-router")
     featurizer = Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
     assert featurizer._pieces is not None
-    assert featurizer._pieces.places("x" * 5_000) is None
-    for number in range(100):
-        prompts = [Prompt.of(f"is {number} more than {number + 1} ?")]
-        np.testing.assert_array_equal(featurizer(prompts)["features"], extract(prompts))
-        assert featurizer([*prompts])["tokens"].tolist() == featurizer.tokens(prompts)
+    for text in ["x" * 5_000, *(f"is {number} more than {number + 1} ?" for number in range(100))]:
+        prompts = [Prompt.of(text)]
+        assert featurizer(prompts)["tokens"].tolist() == featurizer.tokens(prompts)
         assert featurizer._pieces.remembered <= 10
+    assert "x" * 5_000 not in featurizer._pieces._ids
 
 
-def test_threads_that_learn_the_same_pieces_agree(featurizer: Featurizer) -> None:
+def test_threads_that_read_the_same_pieces_agree(featurizer: Featurizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "REMEMBERED", 100)
     known = Pieces(featurizer._tokenizer)
     said = [f"{number} ways and {number * 7} more" for number in range(500)]
     found: list[list[list[int] | None]] = [[] for _ in range(4)]
-    threads = [threading.Thread(target=lambda out=out: out.extend(map(known.places, said))) for out in found]
+    threads = [threading.Thread(target=lambda out=out: out.extend(map(known.tokens, said))) for out in found]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for one, *all_places in zip(said, *found, strict=True):
-        expected = featurizer.tokens([Prompt.of(one)])[0]
-        assert [known.tokens(places) for places in all_places if places is not None] == [expected] * (
-            4 - all_places.count(None)
-        )
+    expected = [featurizer.tokens([Prompt.of(one)])[0] for one in said]
+    assert found == [expected] * 4
+    assert known.remembered <= 100

@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from datetime import UTC, datetime
 
 from router.log_writer import LogWriter
 
@@ -17,6 +18,29 @@ def test_lines_arrive_in_order() -> None:
     writer.close()
     assert [json.loads(line)["number"] for line in out.getvalue().splitlines()] == list(range(1_000))
     assert writer.lost == 0
+
+
+def test_what_is_told_later_stands_behind_what_waits() -> None:
+    out = io.StringIO()
+    writer = LogWriter(out)
+    writer.soon(lambda: writer.msg({"number": 3}))
+    writer.soon(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    writer.msg({"number": 2})
+    writer.close()
+    first, *rest = map(json.loads, out.getvalue().splitlines())
+    assert first["error"].startswith("ZeroDivisionError")
+    assert [event["number"] for event in rest] == [2, 3]
+
+
+def test_the_time_of_an_event_is_written_as_utc() -> None:
+    out = io.StringIO()
+    writer = LogWriter(out)
+    at = datetime(2026, 11, 27, 1, 2, 3, 4, UTC)
+    writer.msg({"timestamp": at})
+    writer.msg({"timestamp": at, "half a pair": "\ud83d"})
+    writer.close()
+    written = [json.loads(line)["timestamp"] for line in out.getvalue().splitlines()]
+    assert written == ["2026-11-27T01:02:03.000004Z"] * 2
 
 
 def test_a_full_disk_costs_lines_and_nothing_else() -> None:

@@ -172,10 +172,16 @@ def _prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
         raise InvalidRequest("messages", "at least one is required")
     if len(messages) > limits.max_messages:
         raise InvalidRequest("messages", f"at most {limits.max_messages}, has {len(messages)}")
-    size = sum([message.ByteSize() for message in messages])
-    if size > limits.max_prompt_bytes:
-        raise InvalidRequest("messages", f"at most {limits.max_prompt_bytes} bytes, has {size}")
+    most = limits.max_prompt_bytes
+    if sum([m.ByteSize() for m in messages]) > most and (size := sum(map(_bytes, messages))) > most:
+        raise InvalidRequest("messages", f"at most {most} bytes of content, has {size}")
     return Prompt(tuple([_plain(m) or _message(m, i) for i, m in enumerate(messages)]))
+
+
+def _bytes(message: pb.Message) -> int:
+    """Of what is said and shown; less than of the whole message."""
+    calls = sum(call.ByteSize() for call in message.tool_calls)
+    return len(message.content.encode()) + sum(map(len, message.image_urls)) + calls
 
 
 def _plain(message: pb.Message) -> Message | None:
