@@ -45,11 +45,11 @@ class Worker:
         try:
             async with asyncio.timeout(START_SECONDS):
                 ready = await reader.readline()
-        except (asyncio.CancelledError, TimeoutError) as error:
-            process.kill()
-            await worker.ended()
-            if isinstance(error, TimeoutError):
-                raise WorkerError(f"a worker did not come up within {START_SECONDS:g} s") from error
+        except TimeoutError as error:
+            await worker.stop(0)
+            raise WorkerError(f"a worker did not come up within {START_SECONDS:g} s") from error
+        except asyncio.CancelledError:
+            await worker.stop(0)
             raise
         if not ready:
             raise WorkerError(f"a worker did not come up: exit code {await worker.ended()}")

@@ -141,8 +141,8 @@ def fit(
 
     if (profile, precision) not in pipeline.PROFILES:
         raise click.UsageError(f"--precision {precision} needs --profile encoder: {profile} vectors have one precision")
-    extraction = _extraction(engine, ray_address)
-    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, _candidates(forms))
+    candidates, extraction = _candidates(forms), _extraction(engine, ray_address)
+    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates)
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
 
 
@@ -185,8 +185,9 @@ def retrain(
     from training.retrain import retrain as stage
 
     registries.history(registry)  # it must be a registry: said before hours are spent
+    candidates = _candidates(forms)
     champion = artifact.load(registries.locate(registry))
-    verdict = stage(log, gold, champion, out, max_loss, _candidates(forms))
+    verdict = stage(log, gold, champion, out, max_loss, candidates)
     promoted = not verdict.refused and not dry_run
     if promoted:
         registries.promote(registry, out)

@@ -57,6 +57,19 @@ def outcome(id_: str = "a-decision", correct: float = 1.0) -> Outcome:
     return Outcome(id_, correct, LabelSource.VERIFIER)
 
 
+async def test_only_what_is_acknowledged_waits_for_the_disk(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    said: list[str] = []
+    log._db.set_trace_callback(said.append)
+    log.record(request_of(), decision_of(), None)
+    assert await log.report(outcome())
+    await log.close()
+    told = [
+        next((word for word in ("FULL", "NORMAL", "INSERT", "UPDATE", "COMMIT") if word in line), "") for line in said
+    ]
+    assert [word for word in told if word] == ["INSERT", "COMMIT", "FULL", "UPDATE", "COMMIT", "NORMAL"]
+
+
 async def test_a_report_is_on_disk_when_it_returns(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
     log.record(request_of(), decision_of(), None)

@@ -129,7 +129,7 @@ def without_tokens(outcomes: Outcomes, rung: int) -> Outcomes:
 
 async def test_rungs_without_token_counts_have_no_forecast(outcomes: Outcomes, tmp_path: Path) -> None:
     partial = without_tokens(outcomes, 2)
-    blind = fit.fit(splits(partial)["fit"], embedding.static(), candidates={"pooled logit": PooledLogit(1e-3)})
+    blind = fit.fit(splits(partial)["fit"], embedding.static(), candidates=fit.named(["pooled logit"]))
     export(blind, partial.ladder, NOTHING, partial.prompts[:50], tmp_path / "bundle", **ABOUT)
     (score,) = await OnnxClassifier(artifact.load(tmp_path / "bundle")).score([Prompt.of("1 + 2")])
     assert [mean is None for mean in score.mean] == [False, False, True, False]

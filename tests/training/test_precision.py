@@ -24,7 +24,6 @@ from training.dataset import Outcomes, splits
 from training.embedding import GRAPHS, Embedding, embed
 from training.export import TOLERANCE, export
 from training.fit import Fitted
-from training.forms import PooledLogit
 
 PROMPTS = ["a", "a b c", "z y x w v u", "b a", "q " * 20, "a b c d e f g h i j k l m n o p q r s t u v w x y z"]
 ABOUT: dict[str, Any] = {
@@ -54,7 +53,7 @@ def outcomes() -> Outcomes:
 
 
 def fitted(encoder: Embedding, outcomes: Outcomes) -> Fitted:
-    return fit.fit(splits(outcomes)["fit"], encoder, candidates={"pooled logit": PooledLogit(1e-3)})
+    return fit.fit(splits(outcomes)["fit"], encoder, candidates=fit.named(["pooled logit"]))
 
 
 def test_half_precision_says_nearly_the_same(encoders: dict[str, Embedding]) -> None:
