@@ -1,25 +1,30 @@
 """`make forwarding`: what a stream costs in the router, beside a bare pass-through of the same stream in the same run.
 
-Three processes: a simulated engine, the router in front of it, and an aiohttp server that copies bytes. CPU is the
-process's own, from /proc; streams have 46 events, which come in a burst as fast as they are read, or a few milliseconds
-apart, as tokens do.
+A simulated engine, and in front of it in turn: the router, an aiohttp server that copies bytes, and a bare gRPC server
+that sends on what it reads, which is what gRPC itself makes of a stream. All three run on uvloop. CPU is the process's
+own, from /proc; streams have 46 events, which come in a burst as fast as they are read, or a few milliseconds apart, as
+tokens do.
 """
 
 import asyncio
+import json
 import os
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 import grpc
+import uvloop
 from aiohttp import web
 
 from benchmarks import harness
 from benchmarks.harness import Target
+from benchmarks.load import SERVICE
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from tests.conftest import free_port
@@ -59,7 +64,26 @@ def bare(port: int, url: str) -> None:
     app = web.Application()
     app.router.add_post("/v1/chat/completions", chat)
     app.cleanup_ctx.append(start)
-    web.run_app(app, host="127.0.0.1", port=port, print=None)
+    web.run_app(app, host="127.0.0.1", port=port, print=None, loop=uvloop.new_event_loop())
+
+
+async def bare_grpc(port: int, url: str) -> None:
+    """Sends on what it reads, unread, as messages."""
+    headers = {"Content-Type": "application/json"}
+    body = json.dumps(BODY).encode()
+    async with aiohttp.ClientSession() as session:
+
+        async def generate(request: bytes, context: Any) -> AsyncIterator[bytes]:
+            async with session.post(f"{url}/v1/chat/completions", data=body, headers=headers) as given:
+                async for chunk in given.content.iter_any():
+                    yield pb.GenerateResponse(content=chunk.decode()).SerializeToString()
+
+        server = grpc.aio.server()
+        method: Any = grpc.unary_stream_rpc_method_handler(generate)
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {"Generate": method})])
+        server.add_insecure_port(f"127.0.0.1:{port}")
+        await server.start()
+        await server.wait_for_termination()
 
 
 async def many(one: Callable[[], Awaitable[float]]) -> list[float]:
@@ -73,8 +97,9 @@ async def many(one: Callable[[], Awaitable[float]]) -> list[float]:
     return await asyncio.gather(*(gated() for _ in range(STREAMS)))
 
 
-async def through_grpc(stub: pb_grpc.BudgetRouterServiceStub) -> float:
-    """One stream through the router: seconds to the first delta."""
+async def through_grpc(channel: grpc.aio.Channel) -> float:
+    """One stream through the router or the bare gRPC server: seconds to the first delta."""
+    stub = pb_grpc.BudgetRouterServiceStub(channel)
     started, first = time.perf_counter(), 0.0
     request = pb.GenerateRequest(messages=[pb.Message(role=pb.ROLE_USER, content="2 + 2 =")])
     request.options.rung = "256"
@@ -120,8 +145,8 @@ async def until_up(url: str) -> None:
 
 async def measure(pause: float) -> dict[str, float]:
     """Milliseconds of CPU per stream in both, interleaved round by round, and of the first event."""
-    upstream, passing, routing = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
-    port = {url: url.rsplit(":", 1)[1] for url in (upstream, passing, routing)}
+    upstream, passing, routing, copying = (f"http://127.0.0.1:{free_port()}" for _ in range(4))
+    port = {url: url.rsplit(":", 1)[1] for url in (upstream, passing, routing, copying)}
     ours = {"BACKEND": "vllm", "BACKEND_URL": upstream, "BACKEND_MODEL": MODEL, "LISTEN": f"127.0.0.1:{port[routing]}"}
     settings = {f"BUDGET_ROUTER_{name}": value for name, value in ours.items()}
     async with (
@@ -131,17 +156,19 @@ async def measure(pause: float) -> dict[str, float]:
         await until_up(upstream)
         async with (
             started("router", "serve", **settings) as router_pid,
-            grpc.aio.insecure_channel(f"127.0.0.1:{port[routing]}") as channel,
+            started("benchmarks.forwarding", "grpc", port[copying], upstream) as grpc_pid,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port[routing]}") as routed,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port[copying]}") as copied,
             aiohttp.ClientSession() as session,
         ):
-            await until_up(passing)
-            await until_up(routing)
-            stub = pb_grpc.BudgetRouterServiceStub(channel)
-            found: dict[str, list[float]] = {"router": [], "bare": [], "router_first": [], "bare_first": []}
+            for url in (passing, routing, copying):
+                await until_up(url)
+            found: dict[str, list[float]] = defaultdict(list)
             for _ in range(ROUNDS + 1):
                 for name, pid, one in (
-                    ("router", router_pid, lambda: through_grpc(stub)),
+                    ("router", router_pid, lambda: through_grpc(routed)),
                     ("bare", bare_pid, lambda: through_bytes(session, passing)),
+                    ("bare_grpc", grpc_pid, lambda: through_grpc(copied)),
                 ):
                     before = harness.cpu(pid)
                     firsts = await many(one)
@@ -157,6 +184,8 @@ def main() -> list[Target]:
             engine(int(port), float(pause))
         case ["bare", port, url]:
             bare(int(port), url)
+        case ["grpc", port, url]:
+            uvloop.run(bare_grpc(int(port), url))
         case _:
             return report()
     return []
@@ -169,10 +198,12 @@ def report() -> list[Target]:
     for name, pause in PAUSES.items():
         found = asyncio.run(measure(pause))
         found["ratio"] = round(found["router_ms"] / found["bare_ms"], 2)
+        found["grpc_ratio"] = round(found["bare_grpc_ms"] / found["bare_ms"], 2)
         told[name] = found
         print(
-            f"{name}: router {found['router_ms']} ms, pass-through {found['bare_ms']} ms, ratio {found['ratio']}; "
-            f"first event {found['router_first_ms']} against {found['bare_first_ms']} ms"
+            f"{name}: router {found['router_ms']} ms, pass-through {found['bare_ms']} ms, ratio {found['ratio']} "
+            f"(bare gRPC {found['grpc_ratio']}); first event {found['router_first_ms']} against "
+            f"{found['bare_first_ms']} ms"
         )
     harness.written("forwarding", told)
     return [Target(f"stream, events {name}, x pass-through", 2.5, found["ratio"]) for name, found in told.items()]
