@@ -28,7 +28,7 @@ run: $(VENV)/.run ## watch prompts go through the real service (ONCE=1 ends afte
 	@$(BIN)/python -m training.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev ## run the tests with coverage (ARGS="tests/test_policy.py -x -n 0" for pytest)
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
 
 check: $(VENV)/.dev audit ## lint, types, import contracts, API compatibility with BASE=main, deploy files, dependencies
 	$(BIN)/ruff check

@@ -21,9 +21,16 @@ from router.artifact import Bundle
 MODELS = Path(__file__).parents[1] / "router" / "models"
 START_SECONDS = 10.0
 
+LONG = ("test_loop.py", "test_cluster.py", "test_run.py")
+"""Files that take minutes: begun first, so that no worker stands idle at the end."""
+
 # Time is no law of these tests: the machine may be busy.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 class Valkey:

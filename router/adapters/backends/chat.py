@@ -93,11 +93,11 @@ class Chat:
             async for chunks in arriving:
                 taken: list[GenerationEvent] = []
                 over = False
-                for chunk in chunks:
-                    with translated():
+                with translated():
+                    for chunk in chunks:
                         taken += heard.take(chunk)
-                    if over := rescue is not None and heard.over(request.budget.tokens):
-                        break
+                        if over := rescue is not None and heard.over(request.budget.tokens):
+                            break
                 for event in merged(taken):
                     yield event
                 if over:

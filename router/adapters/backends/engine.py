@@ -1,13 +1,13 @@
 """HTTP to an inference engine: JSON calls and server-sent events, with every failure as a typed error."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import aiohttp
+import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
 from router.errors import BackendError, BackendRefused, BackendUnavailable
@@ -142,7 +142,7 @@ def _parsed(lines: list[bytes]) -> tuple[list[Event], bool | BackendError]:
         if data == b"[DONE]":
             return events, True
         try:
-            event = json.loads(data)
+            event = orjson.loads(data)
         except ValueError as error:
             return events, BackendError(f"backend: {type(error).__name__}")
         if not isinstance(event, dict) or "error" in event:
