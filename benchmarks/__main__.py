@@ -16,14 +16,15 @@ def main() -> None:
     for part in PARTS:
         print(f"\n{(part.__doc__ or '').splitlines()[0]}\n")
         targets += part.main()
-    print(f"\n{'':52s}{'asked':>12s}{'found':>12s}")
+    print(f"\n{'':52s}{'asked':>12s}{'found':>14s}")
     for target in targets:
         most = "at least" if target.least else "at most"
-        print(
-            f"{target.what:42s}{most:>10s}{target.asked:12,g}{target.measured:12,g}{'' if target.held else '  missed'}"
-        )
-    harness.written("targets", {"targets": [vars(target) | {"held": target.held} for target in targets]})
+        found = "not measured" if target.measured is None else f"{target.measured:,g}"
+        verdict = "" if target.held or target.measured is None else "  missed"
+        print(f"{target.what:42s}{most:>10s}{target.asked:12,g}{found:>14s}{verdict}")
     minutes = (time.monotonic() - began) / 60
+    judged = [vars(target) | {"held": target.held} for target in targets]
+    harness.written("targets", {"minutes": round(minutes, 1), "targets": judged})
     print(f"\n{harness.machine()}, commit {harness.commit()}, {minutes:.1f} minutes: {harness.RESULTS}")
 
 

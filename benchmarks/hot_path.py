@@ -72,7 +72,7 @@ def targets(figures: dict[str, Any]) -> list[Target]:
     latency = figures["latency_ms"]
     for level, most in ADDED.items():
         for kind in TARGETS:
-            added = round(latency[kind][level] - latency["echo"][level], 2)
+            added = round(latency[kind][level]["median"] - latency["echo"][level]["median"], 2)
             told.append(Target(f"{kind}, added at {level}, ms", most, added))
     speed = {(row["prompts"], row["tokens"]): row["decisions_per_second_and_core"] for row in figures["batches"]}
     told += [
@@ -115,28 +115,34 @@ def ratios(servers: dict[str, Server]) -> list[dict[str, Any]]:
     return rows
 
 
-def latencies(servers: dict[str, Server]) -> dict[str, dict[str, float]]:
-    """Medians over the rounds, one call at a time on a schedule, from the time it was due."""
+def latencies(servers: dict[str, Server]) -> dict[str, dict[str, dict[str, float]]]:
+    """Over the rounds, one call at a time on a schedule, from the time it was due."""
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for _ in tqdm(range(ROUNDS), "latency", leave=False):
         for kind, options in KINDS.items():
             found[kind].append(servers[kind].latency(*options))
     told = {
-        kind: {level: round(statistics.median(r[level] for r in rounds), 3) for level in rounds[0]}
+        kind: {level: harness.spread([r[level] for r in rounds], 3) for level in rounds[0]}
         for kind, rounds in found.items()
     }
     for kind, row in told.items():
-        print(f"latency, {kind}, {RATE} calls a second: " + ", ".join(f"{level} {ms} ms" for level, ms in row.items()))
+        print(
+            f"latency, {kind}, {RATE} calls a second: "
+            + ", ".join(f"{level} {ms['median']} ms" for level, ms in row.items())
+        )
     return told
 
 
 def batches(router: Server) -> Iterator[dict[str, Any]]:
     """Decisions a second and core in DecideBatch."""
-    for size, tokens in BATCHES:
-        calls = max(2, min(200, 40_000 // (size * tokens)))
-        options = ("--batch", str(size), "--tokens", str(tokens), "--at-once", "2")
-        costs = [router.cost(*options, calls=calls) / size for _ in range(ROUNDS)]
-        row = {"prompts": size, "tokens": tokens, "us_per_decision": harness.spread(costs)}
+    found: dict[tuple[int, int], list[float]] = {batch: [] for batch in BATCHES}
+    for _ in tqdm(range(ROUNDS), "batches", leave=False):
+        for (size, tokens), costs in found.items():
+            calls = max(2, min(200, 40_000 // (size * tokens)))
+            options = ("--batch", str(size), "--tokens", str(tokens), "--at-once", "2")
+            costs.append(router.cost(*options, calls=calls) / size)
+    for (size, tokens), costs in found.items():
+        row: dict[str, Any] = {"prompts": size, "tokens": tokens, "us_per_decision": harness.spread(costs)}
         row["decisions_per_second_and_core"] = round(1e6 / statistics.median(costs))
         print(f"DecideBatch of {size} x {tokens} tokens: {row['decisions_per_second_and_core']} decisions/s a core")
         yield row

@@ -51,8 +51,8 @@ def main() -> list[Target]:
     """Everything, printed and kept."""
     if not (MODELS / ".ready").exists():
         print("peers: not set up; make peers does that")
-        return []
-    with pinned(), routellm() as (asked, versions):
+        return [Target("peers, x ours", TARGET, None, True)]
+    with harness.pinned(harness.SERVER_CORE), routellm() as (asked, versions):
         found = rounds(systems() | asked)
     rows = [row for tokens in LENGTHS for row in table(f"{tokens} tokens", found[str(tokens)], OURS, TARGET)]
     rows += table("through gRPC, 40 tokens", end_to_end(found), MISS, END_TO_END_TARGET)
@@ -63,17 +63,6 @@ def main() -> list[Target]:
         for row in rows
         if "target" in row
     ]
-
-
-@contextmanager
-def pinned() -> Iterator[None]:
-    """This process on the core where servers are measured."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {harness.SERVER_CORE})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @contextmanager

@@ -58,14 +58,16 @@ ROWS = (VECTORS, SHIPPED, INT8, FP16)
 
 def main() -> list[Target]:
     """The table; nothing was asked of it."""
-    told = known()
+    told = kept("quality")
     speed = {row.name: costs(row) for row in ROWS if row.bundle.exists()}
-    print(f"{'':34s}{'saved against the hull':>24s}{'AUROC':>8s}{'log-loss':>10s}{'us a decision':>28s}")
+    print(f"{'':34s}{'saved against the hull':>24s}{'AUROC':>8s}{'log-loss':>10s}", end="")
+    print(f"{'CPU us a decision':>28s}{'p50':>8s}{'p99 ms':>8s}")
     for row in ROWS:
         print(f"{row.name:34s}{worth(told.get(row.name)):42s}{cost(row, speed):>28s}")
     if absent := [row.name for row in ROWS if not row.bundle.exists()]:
         print(f"not there: {'; '.join(absent)}. `make profiles` trains them (half an hour)")
-    harness.written("profiles", {"quality": told, "us": {name: us for name, us in speed.items() if us}})
+    measured = {name: found or "not measured: no GPU" for name, found in speed.items()}
+    harness.written("profiles", {"quality": told, "speed": kept("speed") | measured})
     return []
 
 
@@ -75,7 +77,7 @@ def fit(*names: str) -> None:
         if not names or row.bundle.name in names:
             found = judged(report(row))
             print(f"{row.name:34s}{worth(found)}", flush=True)
-            harness.written("profiles", {"quality": known() | {row.name: found}})
+            harness.written("profiles", {"quality": kept("quality") | {row.name: found}, "speed": kept("speed")})
 
 
 def report(row: Row) -> dict[str, Any]:
@@ -87,10 +89,10 @@ def report(row: Row) -> dict[str, Any]:
     return pipeline.run(OUTCOMES, row.bundle, "encoder", False, precision=row.precision)
 
 
-def known() -> dict[str, Any]:
-    """What is known of each profile's worth, by name."""
+def kept(figures: str) -> dict[str, Any]:
+    """What is known of each profile, by name: its "quality", or its "speed"."""
     path = harness.RESULTS / "profiles.json"
-    found: dict[str, Any] = json.loads(path.read_text())["quality"] if path.exists() else {}
+    found: dict[str, Any] = json.loads(path.read_text()).get(figures, {}) if path.exists() else {}
     return found
 
 
@@ -109,23 +111,29 @@ def vectors_alone(embedding: Embedding, prompts: list[str]) -> Inputs:
     return given
 
 
-def costs(row: Row) -> dict[str, float] | None:
-    """CPU microseconds per decision over the rounds; None where it needs a GPU and ONNX Runtime runs on none."""
+def costs(row: Row) -> dict[str, Any] | None:
+    """CPU microseconds and latency of a decision over the rounds; None where it needs a GPU and there is none."""
     classifier = OnnxClassifier(artifact.load(row.bundle), "auto" if row.gpu else "cpu")
     if row.gpu and classifier.provider != CUDA:
         return None
     timed(classifier, range(WARM_UP))
     starts = range(WARM_UP, WARM_UP + ROUNDS * CALLS, CALLS)
-    return harness.spread([timed(classifier, range(at, at + CALLS)) for at in tqdm(starts, row.name, leave=False)])
+    rounds = [timed(classifier, range(at, at + CALLS)) for at in tqdm(starts, row.name, leave=False)]
+    latencies = sorted(ms for _, each in rounds for ms in each)
+    p50, p99 = (round(latencies[int(share * len(latencies))], 3) for share in (0.5, 0.99))
+    return {"us": harness.spread([us for us, _ in rounds]), "p50_ms": p50, "p99_ms": p99}
 
 
-def timed(classifier: OnnxClassifier, numbers: Sequence[int]) -> float:
-    """CPU microseconds per prompt, one at a time; another number, another prompt."""
+def timed(classifier: OnnxClassifier, numbers: Sequence[int]) -> tuple[float, list[float]]:
+    """CPU microseconds per prompt, one at a time, and the milliseconds of each; another number, another prompt."""
     prompts = [Prompt.of(prompt(TOKENS, number)) for number in numbers]
+    latencies = []
     began = time.process_time()
     for one in prompts:
+        asked = time.perf_counter()
         classifier.scored([one])
-    return (time.process_time() - began) / len(prompts) * 1e6
+        latencies.append((time.perf_counter() - asked) * 1000)
+    return (time.process_time() - began) / len(prompts) * 1e6, latencies
 
 
 def worth(found: dict[str, Any] | None) -> str:
@@ -136,12 +144,14 @@ def worth(found: dict[str, Any] | None) -> str:
     return f"{saved:>24s}{found['auroc']:8.3f}{found['log_loss']:10.3f}"
 
 
-def cost(row: Row, speed: dict[str, dict[str, float] | None]) -> str:
-    """The column of speed."""
+def cost(row: Row, speed: dict[str, dict[str, Any] | None]) -> str:
+    """The columns of speed."""
     if row.name not in speed:
         return "not there"
-    us = speed[row.name]
-    return "not measured: no GPU" if us is None else "{median:,.0f} ({least:,.0f} to {most:,.0f})".format(**us)
+    if (found := speed[row.name]) is None:
+        return "not measured: no GPU"
+    us = "{median:,.0f} ({least:,.0f} to {most:,.0f})".format(**found["us"])
+    return f"{us:>28s}{found['p50_ms']:8.2f}{found['p99_ms']:8.2f}"
 
 
 if __name__ == "__main__":

@@ -55,5 +55,6 @@ class Featurizer:
         known = None if self._pieces is None else self._pieces.tokens(text)
         if known is not None:
             return known[: self._max_tokens]
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=self._special).ids
+        [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=self._special)  # without the GIL
+        ids: list[int] = encoding.ids
         return ids

@@ -2,10 +2,12 @@
 
 Whoever comes while nothing runs is scored at once. What comes meanwhile waits for the run to end, then goes together:
 the oldest, and those most like it in length, as all are padded to the longest. So nobody waits for others that may
-never come, and batches grow with the load by themselves.
+never come, and batches grow with the load by themselves, as far as they stay short: whoever comes next waits for all of
+it. Lengths are in characters, which stand in for tokens before a text is read.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +17,9 @@ from router.features import MAX_CHARACTERS
 
 BATCH_PROMPTS, BATCH_CHARACTERS = 64, 65_536
 """The most that runs at once; characters as padded."""
+
+BATCH_SECONDS = 0.25
+"""What a batch may take, by the pace of those before it."""
 
 Run = Callable[[Sequence[Prompt]], list[Score]]
 
@@ -33,6 +38,8 @@ class Batching:
         self._run = run
         self._waiting: list[_Waiting] = []
         self._running: asyncio.Task[None] | None = None
+        self._seconds, self._characters = 0.0, 0.0
+        """What batches took of late, and how many characters they had as padded."""
 
     async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
         """One score per prompt, in order; whoever leaves is not scored for. Raises ClassifierError."""
@@ -46,6 +53,7 @@ class Batching:
 
     async def _drain(self) -> None:
         while batch := self._next():
+            began = time.monotonic()
             try:
                 scores = await asyncio.to_thread(self._run, [one.prompt for one in batch])
             except ClassifierError as error:
@@ -53,6 +61,8 @@ class Batching:
                     if not one.score.done():
                         one.score.set_exception(ClassifierError(str(error)))
                 continue
+            self._seconds = self._seconds / 2 + time.monotonic() - began
+            self._characters = self._characters / 2 + len(batch) * max(one.length for one in batch)
             for one, score in zip(batch, scores, strict=True):
                 if not one.score.done():
                     one.score.set_result(score)
@@ -64,12 +74,18 @@ class Batching:
             return []
         oldest = self._waiting[0]
         batch: list[_Waiting] = []
-        longest = oldest.length
+        longest, most = oldest.length, self._most()
         for one in sorted(self._waiting, key=lambda one: abs(one.length - oldest.length)):
             longest = max(longest, one.length)
-            if batch and (len(batch) == BATCH_PROMPTS or longest * (len(batch) + 1) > BATCH_CHARACTERS):
+            if batch and (len(batch) == BATCH_PROMPTS or longest * (len(batch) + 1) > most):
                 break
             batch.append(one)
         taken = set(map(id, batch))
         self._waiting = [one for one in self._waiting if id(one) not in taken]
         return batch
+
+    def _most(self) -> float:
+        """Characters as padded that a batch may have."""
+        if not self._seconds:
+            return BATCH_CHARACTERS
+        return min(BATCH_CHARACTERS, BATCH_SECONDS * self._characters / self._seconds)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -58,6 +59,7 @@ async def test_one_alone_is_scored_at_once_and_those_who_come_meanwhile_go_toget
 
 async def test_the_oldest_goes_first_with_those_of_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "BATCH_CHARACTERS", 300)
+    monkeypatch.setattr(batching, "BATCH_SECONDS", 1e6)
     gated = Gated()
     classifier = Batching(gated)
     first = asked(classifier, "x")
@@ -68,6 +70,21 @@ async def test_the_oldest_goes_first_with_those_of_its_length(monkeypatch: pytes
     gated.gate.release(3)
     await asyncio.gather(first, *rest)
     assert gated.batches[1:] == [[long, long + "l"], [short, short + "s"]]
+
+
+async def test_batches_stay_as_short_as_those_who_wait_for_them_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "BATCH_SECONDS", 0.05)
+    batches: list[int] = []
+
+    def slow(prompts: Sequence[Prompt]) -> list[Score]:
+        batches.append(len(prompts))
+        time.sleep(0.01 * len(prompts))
+        return [unforeseen(1.0)] * len(prompts)
+
+    classifier = Batching(slow)
+    await classifier.score([Prompt.of("first")])
+    assert len(await classifier.score([Prompt.of("other")] * 40)) == 40
+    assert max(batches) <= 5 and sum(batches) == 41
 
 
 async def test_a_failure_is_told_to_all_in_the_batch_and_to_nobody_else() -> None:
