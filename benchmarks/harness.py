@@ -105,11 +105,11 @@ def _pinned(core: int | None) -> list[str]:
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU that a process and its children have used, all their threads, also those that have ended."""
+    """Seconds of CPU that a process and its living children have used, all threads, also those that have ended."""
     clock = ~pid << 3 | 2  # as clock_getcpuclockid(3) has it, which Python lacks
     total = time.clock_gettime(clock)
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(FileNotFoundError):  # the thread has ended
+        with suppress(OSError):  # the thread, or the child, has ended
             total += sum(map(cpu, map(int, children.read_text().split())))
     return total
 

@@ -26,7 +26,8 @@ from router.explain import Explainer
 from router.fair_queue import FairQueue
 from router.gauges import Gauges
 from router.hot_swap import HotSwap
-from router.observe import LogLines, Metrics, Observers, Soon, at_once
+from router.log_writer import Telling
+from router.observe import LogLines, Metrics, Observers
 from router.ports import Observer
 from router.records import Degraded
 from router.routing import BudgetRouter
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 OPERATORS = 16
 """Calls of the admin service under way at once."""
 
-COLLECTED = 20_000
+COLLECT_AFTER = 20_000
 """New objects from which the collector looks for what is unreachable; Python's 700 are there after a few requests."""
 
 HEED_SECONDS = 2.0
@@ -64,10 +65,12 @@ class Ports:
     admin: int | None
 
 
-async def serve(settings: Settings, announce: Callable[[Ports], None], soon: Soon = at_once) -> None:
-    """Run until SIGTERM or SIGINT, then drain; `announce` is told the ports once calls are accepted.
+async def serve(settings: Settings, announce: Callable[[Ports], None], soon: Callable[[Telling], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain.
 
-    Log lines are put together by `soon`.
+    Args:
+        announce: told the ports once calls are accepted.
+        soon: builds log lines a moment later, as `LogWriter.soon` does.
 
     Raises:
         ArtifactError: the model bundle or the embedded model is unusable.
@@ -82,14 +85,14 @@ async def serve(settings: Settings, announce: Callable[[Ports], None], soon: Soo
     async with running(settings, soon) as ports:
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look through it again and again
-        gc.set_threshold(COLLECTED)
+        gc.set_threshold(COLLECT_AFTER)
         announce(ports)
         await stop.wait()
         structlog.get_logger().info("draining", seconds=settings.drain_seconds)
 
 
 @asynccontextmanager
-async def running(settings: Settings, soon: Soon = at_once) -> AsyncIterator[Ports]:
+async def running(settings: Settings, soon: Callable[[Telling], None]) -> AsyncIterator[Ports]:
     """The whole service, started; drained and closed on the way out."""
     async with AsyncExitStack() as stack:
         figures = CollectorRegistry()

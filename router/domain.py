@@ -85,7 +85,7 @@ class BudgetLadder:
         return len(self.rungs)
 
     def __hash__(self) -> int:
-        return hash((len(self.rungs), self.rungs[-1].name))  # what is looked up with every decision must be cheap
+        return hash((len(self.rungs), self.rungs[-1:]))  # what is looked up with every decision must be cheap
 
     def index(self, name: str) -> int | None:
         """Position of the rung called `name`, None where there is none."""

@@ -24,7 +24,6 @@ _WORD, _NUMBER = re.compile(r"[^\W\d_]+"), re.compile(r"\d+")
 _LETTERS, _DIGITS = (bytes(c if chr(c) in kept else ord(" ") for c in range(256)) for kept in (ascii_letters, digits))
 """Tables for `bytes.translate`: everything else becomes a space."""
 
-
 NAMES = (
     "characters",
     "words",

@@ -4,7 +4,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from select import PIPE_BUF
 from typing import Any, TextIO
 
@@ -35,16 +35,23 @@ class LogWriter:
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def msg(self, event: Event | Telling) -> None:
-        """Write soon, or have the writer's thread tell soon; never waits."""
+    def msg(self, event: Event) -> None:
+        """Write an event soon; never waits."""
+        self._put(event)
+
+    debug = info = warning = error = critical = msg
+
+    def soon(self, telling: Telling) -> None:
+        """Have the writer's thread tell soon; never waits."""
+        self._put(telling)
+
+    def _put(self, waiting: Event | Telling) -> None:
         if len(self._waiting) >= self._most:
             self.lost += 1
             return
-        self._waiting.append(event)
+        self._waiting.append(waiting)
         if not self._some.is_set():
             self._some.set()
-
-    soon = debug = info = warning = error = critical = msg
 
     def close(self, seconds: float = 1.0) -> None:
         """Write what waits; a reader that hangs is given up on after so many seconds."""
@@ -53,32 +60,35 @@ class LogWriter:
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        while not self._closing.is_set():
+        closing = False
+        while not closing:
             self._some.wait()
-            self._closing.wait(GATHER_SECONDS)
+            closing = self._closing.wait(GATHER_SECONDS)
             self._some.clear()
             while self._waiting:
-                self._write(list(self._events()))
+                self._write(list(self._lines()))
 
-    def _events(self) -> Iterator[Event]:
-        """What waits; what is told only now comes to stand behind it."""
+    def _lines(self) -> Iterator[str]:
+        """Of what waits; what is told only now comes to stand behind it."""
         for _ in range(len(self._waiting)):
             waiting = self._waiting.popleft()
-            if not callable(waiting):
-                yield waiting
-                continue
             try:
-                waiting()
+                if callable(waiting):
+                    waiting()
+                else:
+                    yield _line(waiting)
             except Exception as error:  # a line that can not be built costs no other
-                yield {"event": "line lost", "error": repr(error)}
+                self.lost += 1
+                lost = {"event": "line lost", "level": "error", "timestamp": datetime.now(UTC)}
+                yield _line(lost | {"error": type(error).__name__})
 
-    def _write(self, events: list[Event]) -> None:
+    def _write(self, lines: list[str]) -> None:
         try:
-            for lines in _together(map(_line, events)):
-                self._out.write(lines)
+            for some in _together(lines):
+                self._out.write(some)
                 self._out.flush()
         except (OSError, ValueError):  # ValueError: closed
-            self.lost += len(events)
+            self.lost += len(lines)
 
 
 def _together(lines: Iterable[str]) -> Iterator[str]:

@@ -60,54 +60,54 @@ class Observers:
             observer(record)
 
 
-def told(record: Record) -> bool:
-    """Whether a record makes a line: calls that are answered do not."""
-    return not isinstance(record, Answered) or record.code in TOLD_CODES
-
-
-Soon = Callable[[Telling], None]
-"""Runs what it is given, now or a moment later."""
-
-
-def at_once(telling: Telling) -> None:
-    """Nobody is held up by it."""
-    telling()
-
-
 class LogLines:
-    """Writes one line per record.
+    """Writes one line per record, off the request's path.
 
     Args:
-        soon: runs what it is given; `LogWriter.soon` does so off the request's path.
+        soon: runs what it is given a moment later, as `LogWriter.soon` does. What waits there holds no prompt.
     """
 
-    def __init__(self, soon: Soon = at_once) -> None:
+    def __init__(self, soon: Callable[[Telling], None]) -> None:
         self._soon = soon
         self._log = structlog.get_logger()
 
     def __call__(self, record: Record) -> None:
-        if told(record):
-            self._soon(partial(self._tell, record, datetime.now(UTC)))
-
-    def _tell(self, record: Record, at: datetime) -> None:
+        at = datetime.now(UTC)
         match record:
+            case Answered(method, code) if code in TOLD_CODES:
+                self._soon(partial(self._log.warning, "refused", at=at, method=method, code=code))
+            case Answered() | Shed():
+                pass  # a flood must not become one of lines
             case Decided(request, decision, seconds):
-                milliseconds = round(seconds * 1000, 3)
-                self._log.info(
-                    "decided", at=at, tenant=request.tenant, **_of_decision(decision), milliseconds=milliseconds
-                )
+                self._soon(partial(self._decided, at, request.tenant, decision, seconds))
             case Generated(request, decision, completion, first_token, seconds):
-                self._log.info(
-                    "generated",
-                    at=at,
-                    tenant=request.tenant,
-                    decision_id=decision.id,
-                    **_of_completion(completion),
-                    first_token_milliseconds=round(first_token * 1000, 3),
-                    milliseconds=round(seconds * 1000, 3),
-                )
+                told = (request.tenant, decision.id, completion, first_token, seconds)
+                self._soon(partial(self._generated, at, *told))
             case Broken(request, decision, cause):
-                self._log.warning("broken", at=at, tenant=request.tenant, decision_id=decision.id, cause=cause)
+                fields = {"tenant": request.tenant, "decision_id": decision.id, "cause": cause}
+                self._soon(partial(self._log.warning, "broken", at=at, **fields))
+            case _:
+                self._soon(partial(self._rare, at, record))
+
+    def _decided(self, at: datetime, tenant: str, decision: Decision, seconds: float) -> None:
+        milliseconds = round(seconds * 1000, 3)
+        self._log.info("decided", at=at, tenant=tenant, **_of_decision(decision), milliseconds=milliseconds)
+
+    def _generated(
+        self, at: datetime, tenant: str, decision_id: str, completion: Completion, first_token: float, seconds: float
+    ) -> None:
+        self._log.info(
+            "generated",
+            at=at,
+            tenant=tenant,
+            decision_id=decision_id,
+            **_of_completion(completion),
+            first_token_milliseconds=round(first_token * 1000, 3),
+            milliseconds=round(seconds * 1000, 3),
+        )
+
+    def _rare(self, at: datetime, record: Record) -> None:
+        match record:
             case Audited(model, alpha, loss, wealth, alarmed):
                 log = self._log.error if alarmed else self._log.info
                 log("audited", at=at, model=model, alpha=alpha, loss=loss, wealth=round(wealth, 3), alarmed=alarmed)
@@ -119,8 +119,6 @@ class LogLines:
                 self._log.info("swapped", at=at, model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):
                 self._log.warning("degraded", at=at, dependency=dependency, error=error)
-            case Answered(method, code):
-                self._log.warning("refused", at=at, method=method, code=code)
 
 
 def _of_decision(decision: Decision) -> dict[str, object]:

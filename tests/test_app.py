@@ -19,6 +19,7 @@ from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.settings import Settings
 from router.tenants import digest
 from tests.conftest import MODELS, another_bundle
+from tests.fakes import at_once
 from tests.rpc.conftest import TOKEN, bearer, decide, generate, refusal
 from tests.simulators import MODEL, simulated
 
@@ -29,7 +30,7 @@ CHEAP = "Spell this word backward (example: sun -> nus): prunt"
 @asynccontextmanager
 async def serving(loaded: Settings, admin: bool = True) -> AsyncIterator[tuple[Any, Any]]:
     """Stubs of the two services."""
-    async with app.running(loaded) as ports:
+    async with app.running(loaded, at_once) as ports:
         assert (ports.admin is not None) == admin
         addresses = [f"127.0.0.1:{port}" for port in (ports.port, ports.admin or ports.port)]
         async with grpc.aio.insecure_channel(addresses[0]) as first, grpc.aio.insecure_channel(addresses[1]) as second:
@@ -153,7 +154,7 @@ async def test_with_tls_and_keys_everything_is_encrypted_and_asked_for_them(tmp_
         tls_key=tmp_path / "server.key",
     )
     credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
-    async with app.running(loaded) as ports:
+    async with app.running(loaded, at_once) as ports:
         async with grpc.aio.secure_channel(f"localhost:{ports.port}", credentials) as channel:
             routing: Any = pb_grpc.BudgetRouterServiceStub(channel)
             assert (await refusal(routing.Decide(decide()))).code is grpc.StatusCode.UNAUTHENTICATED

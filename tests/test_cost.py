@@ -35,7 +35,7 @@ CALLS = {"hit": 182, "miss": 330, "miss with a word never seen": 345, "in a batc
 takes 13 calls to read, once."""
 
 KEPT_BYTES = 4_000
-"""Seen: 3,150 for each prompt that is remembered, and logged."""
+"""Seen: 3,150 for each prompt that is remembered."""
 
 
 @pytest.fixture

@@ -28,8 +28,23 @@ def test_what_is_told_later_stands_behind_what_waits() -> None:
     writer.msg({"number": 2})
     writer.close()
     first, *rest = map(json.loads, out.getvalue().splitlines())
-    assert first["error"].startswith("ZeroDivisionError")
+    assert (first["event"], first["level"], first["error"]) == ("line lost", "error", "ZeroDivisionError")
+    assert writer.lost == 1
     assert [event["number"] for event in rest] == [2, 3]
+
+
+def test_an_object_that_can_not_be_shown_costs_its_line_alone() -> None:
+    class Unshown:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    out = io.StringIO()
+    writer = LogWriter(out)
+    writer.msg({"error": Unshown()})
+    writer.msg({"number": 1})
+    writer.close()
+    first, second = map(json.loads, out.getvalue().splitlines())
+    assert first["event"] == "line lost" and second == {"number": 1} and writer.lost == 1
 
 
 def test_the_time_of_an_event_is_written_as_utc() -> None:

@@ -2,20 +2,23 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from router import log_writer
 from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
 from router.domain import DecisionSource, FinishReason
 from router.fair_queue import FairQueue
 from router.gauges import Gauges
-from router.observe import LogLines, Metrics, Observers, configure_logging, told
+from router.observe import LogLines, Metrics, Observers, configure_logging
 from router.records import Answered, Broken, Decided, Degraded, Generated, Record, Shed
 from router.tenants import Tenant, Tenants
 from tests.fakes import (
@@ -23,6 +26,7 @@ from tests.fakes import (
     MODEL,
     RISING,
     RecordingObserver,
+    at_once,
     completion_of,
     decision_of,
     policy_of,
@@ -67,9 +71,9 @@ def log_lines(capsys: pytest.CaptureFixture[str]) -> Iterator[LogLines]:
     """As in production, onto the captured standard output; written at once, so that nothing need be waited for."""
     configure_logging().close()
     *processors, _ = structlog.get_config()["processors"]
-    processors.append(structlog.processors.JSONRenderer())
+    processors.append(structlog.processors.JSONRenderer(lambda event, **_: log_writer._line(event).strip()))
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(), processors=processors)
-    yield LogLines()
+    yield LogLines(at_once)
     structlog.reset_defaults()
 
 
@@ -97,6 +101,30 @@ def test_a_generation_line_says_what_was_used(log_lines: LogLines, capsys: pytes
     [line] = lines(capsys)
     assert (line["thinking_tokens"], line["budget"], line["finish"]) == (100, "128", "natural")
     assert line["budget_violated"] is False
+
+
+def test_a_line_waits_without_the_prompt_and_tells_when_it_happened(
+    log_lines: LogLines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waiting: list[Callable[[], None]] = []
+    later = LogLines(waiting.append)
+    before = datetime.now(UTC)
+    for record in RECORDS:
+        later(record)
+    after = datetime.now(UTC)
+    assert "Rosencrantz" in repr(RECORDS) and "Rosencrantz" not in repr(waiting)
+    time.sleep(0.02)
+    for telling in waiting:
+        telling()
+    written = lines(capsys)
+    assert len(written) == len(RECORDS)
+    assert all(before <= datetime.fromisoformat(line["timestamp"]) <= after for line in written)
+
+
+def test_what_was_not_let_in_makes_no_line() -> None:
+    waiting: list[Callable[[], None]] = []
+    LogLines(waiting.append)(Shed("a", "queue"))
+    assert not waiting
 
 
 def test_every_observer_is_told() -> None:
@@ -196,8 +224,7 @@ def test_what_is_not_let_in_and_what_gave_way_is_counted(metrics: Metrics, regis
 
 def test_refusals_for_want_of_credentials_are_told(log_lines: LogLines, capsys: pytest.CaptureFixture[str]) -> None:
     for record in [Answered("Decide", code) for code in ("OK", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED")]:
-        if told(record):
-            log_lines(record)
+        log_lines(record)
     assert [line["code"] for line in lines(capsys)] == ["UNAUTHENTICATED"]
 
 

@@ -36,7 +36,12 @@ from training.fit import Fitted, Prediction
 from training.forms import Layers
 from training.graph import OPSET
 
-TOLERANCE = 1e-5
+TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2
+"""Largest difference in P(correct); the latter in half precision, which rounds otherwise in every batch."""
+
+HALF_DECISIONS = 0.01
+"""Share of decisions that may differ in half precision: those between rungs of nearly equal worth."""
+
 PARITY_PROMPTS = 16
 UNCAPPED = 1e9
 
@@ -55,7 +60,8 @@ def export(
         about: the manifest's backend_fingerprint, data_hash and metrics, and the report.
 
     Raises:
-        ExportError: quality differs by more than TOLERANCE, or any decision differs.
+        ExportError: quality differs by more than the tolerance, or any decision differs, in half precision more than
+            HALF_DECISIONS of them.
     """
     model = build_graph(fitted, ladder)
     expected = fitted.predict(sample)
@@ -100,17 +106,20 @@ def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: P
     options = onnxruntime.SessionOptions()
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     served = judge.run(session, fitted.embedding.tokenizer, fitted.embedding.max_tokens, sample)
+    half = fitted.embedding.precision == "fp16"
     worst = float(np.abs(served.quality - expected.quality).max())
-    if not worst <= TOLERANCE:
+    if not worst <= (HALF_TOLERANCE if half else TOLERANCE):
         raise ExportError(f"ONNX differs from scikit-learn by {worst:.1e} in P(correct)")
+    differing = []
     for certificate in proofs.relative:
         ours, theirs = (choose(p.quality, p.cost, certificate.threshold) for p in (served, expected))
-        if (ours != theirs).any():
-            raise ExportError(f"{(ours != theirs).sum()} decisions differ between ONNX and scikit-learn")
+        differing.append(ours != theirs)
     for certificate in proofs.absolute:
-        differ = ((served.quality >= certificate.threshold) != (expected.quality >= certificate.threshold)).any(axis=1)
-        if differ.any():
-            raise ExportError(f"{differ.sum()} decisions differ between ONNX and scikit-learn")
+        passing, expected_to = (p.quality >= certificate.threshold for p in (served, expected))
+        differing.append((passing != expected_to).any(axis=1))
+    for differ in differing:
+        if differ.mean() > (HALF_DECISIONS if half else 0):
+            raise ExportError(f"{differ.sum()} of {len(differ)} decisions differ between ONNX and scikit-learn")
 
 
 class _Nodes:

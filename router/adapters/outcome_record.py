@@ -41,7 +41,7 @@ COLUMNS = ("quality", "mean", "p50", "p90", "p99")
 """Of a score."""
 
 _TEXT = json.JSONEncoder(ensure_ascii=False)
-"""Several times as fast for a text by itself as for what holds one."""
+"""Encodes one text at a time: several times as fast as a list of them."""
 
 Value = str | float | int | None
 Row = dict[str, Value]

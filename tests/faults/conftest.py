@@ -19,6 +19,7 @@ from router import app, settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from tests.conftest import free_port
+from tests.fakes import at_once
 from tests.rpc.conftest import decide, generate
 
 PATIENCE = 30.0
@@ -145,7 +146,7 @@ async def scene(directory: Path, **given: Any) -> AsyncIterator[Scene]:
         "audit_file": directory / "audit.json",
         "drain_seconds": 1,
     }
-    async with app.running(settings.load(**defaults | given)) as ports:
+    async with app.running(settings.load(**defaults | given), at_once) as ports:
         address = f"127.0.0.1:{ports.port}"
         async with grpc.aio.insecure_channel(address) as channel:
             running = Scene(address, metrics, pb_grpc.BudgetRouterServiceStub(channel))

@@ -201,8 +201,28 @@ def test_a_decision_that_differs_is_refused(fitted: Fitted, outcomes: Outcomes) 
     edge = Certificate(0.1, 0.1, float(expected.quality[0, -1]) - TOLERANCE / 4, 1)
     nudged = replace(expected, quality=expected.quality.copy())
     nudged.quality[0, -1] -= TOLERANCE / 2
-    with pytest.raises(ExportError, match="1 decisions differ"):
+    with pytest.raises(ExportError, match="1 of 50 decisions differ"):
         check(fitted, model, sample, nudged, Proofs((), (edge,), {}))
+
+
+def test_half_precision_may_change_one_decision_in_a_hundred(fitted: Fitted, outcomes: Outcomes) -> None:
+    half = replace(fitted, embedding=replace(fitted.embedding, precision="fp16"))
+    model, sample = build_graph(fitted, outcomes.ladder), outcomes.prompts[:100]
+    expected = fitted.predict(sample)
+    best = np.argsort(expected.quality[:, -1])[::-1]
+
+    def judged(moved: int, who: Fitted) -> None:
+        """Predictions of so many prompts lie on the other side of a threshold."""
+        edge = float(expected.quality[best[:moved], -1].min()) - TOLERANCE / 2
+        nudged = replace(expected, quality=expected.quality.copy())
+        nudged.quality[best[:moved], -1] = edge - 2 * TOLERANCE
+        check(who, model, sample, nudged, Proofs((), (Certificate(0.1, 0.1, edge, 1),), {}))
+
+    judged(1, half)
+    with pytest.raises(ExportError, match="2 of 100 decisions differ"):
+        judged(2, half)
+    with pytest.raises(ExportError, match="differs from scikit-learn"):
+        judged(1, fitted)
 
 
 def test_a_broken_export_leaves_nothing(fitted: Fitted, outcomes: Outcomes, tmp_path: Path) -> None:
