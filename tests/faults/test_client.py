@@ -16,6 +16,8 @@ from tests.rpc.conftest import ROUTING, generate
 
 LONG = pb.RoutingOptions(rung="256", min_thinking_tokens=200)
 CALLS = "budget_router_calls_total"
+OWN = (("grpc.use_local_subchannel_pool", 1),)
+"""A connection of its own, as another process has: channels of one process to one address share theirs."""
 
 
 async def leaves(running: Scene) -> None:
@@ -38,7 +40,7 @@ async def reads_slowly(running: Scene) -> None:
 
 
 async def sends_garbage(running: Scene) -> None:
-    async with grpc.aio.insecure_channel(running.address) as channel:
+    async with grpc.aio.insecure_channel(running.address, OWN) as channel:
         for method in ("Decide", "Generate", "Explain", "Nothing"):
             data = random.randbytes(random.randrange(1, 2_000))
             path, untyped = f"{ROUTING}/{method}", cast(Any, channel)
@@ -59,7 +61,7 @@ async def speaks_no_grpc(running: Scene) -> None:
 
 async def comes_and_goes(running: Scene) -> None:
     for _ in range(10):
-        async with grpc.aio.insecure_channel(running.address) as channel:
+        async with grpc.aio.insecure_channel(running.address, OWN) as channel:
             call = cast(Any, pb_grpc.BudgetRouterServiceStub(channel)).Generate(generate(options=LONG))
             await asyncio.sleep(0.005)
             call.cancel()
