@@ -20,7 +20,11 @@ from training.collect.questions import held_out_questions
 from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse
 from training.collect.units import Pocket, Recipe
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray warns of its own settings
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",  # Ray warns of its own settings, and leaves files of its log open
+    "ignore:unclosed file:ResourceWarning",
+    "ignore:.*ray-data:pytest.PytestUnraisableExceptionWarning",
+)
 
 RECIPE = Recipe(Pocket(POCKET.resolve()), "pocket/x", parse("0,3,16"), 1, Sampling(0, POCKET_ANSWER_TOKENS), 4)
 
