@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -23,7 +23,7 @@ import uvloop
 from aiohttp import web
 
 from benchmarks import harness
-from benchmarks.harness import Target
+from benchmarks.harness import LOAD_CORE, SERVER_CORE, Target
 from benchmarks.load import SERVICE
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
@@ -123,17 +123,13 @@ async def through_bytes(session: aiohttp.ClientSession, url: str) -> float:
 
 
 @asynccontextmanager
-async def started(
-    *command: str, core: int = harness.SERVER_CORE, environment: Mapping[str, str] | None = None
-) -> AsyncIterator[int]:
+async def started(core: int, *command: str, **environment: str) -> AsyncIterator[int]:
     """The pid of a child process on a core; stopped by it."""
     quiet = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(
-        *("taskset", "-c", str(core), sys.executable, "-m", *command),
-        env=os.environ | dict(environment or {}),
-        stdout=quiet,
-        stderr=quiet,
-    )
+    with harness.pinned(core):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", *command, env=os.environ | environment, stdout=quiet, stderr=quiet
+        )
     try:
         yield process.pid
     finally:
@@ -159,13 +155,13 @@ async def measure(pause: float) -> dict[str, Any]:
     ours = {"BACKEND": "vllm", "BACKEND_URL": upstream, "BACKEND_MODEL": MODEL, "LISTEN": f"127.0.0.1:{port[routing]}"}
     settings = {f"BUDGET_ROUTER_{name}": value for name, value in ours.items()}
     async with (
-        started("benchmarks.forwarding", "engine", port[upstream], str(pause), core=harness.LOAD_CORE),
-        started("benchmarks.forwarding", "bare", port[passing], upstream) as bare_pid,
+        started(LOAD_CORE, "benchmarks.forwarding", "engine", port[upstream], str(pause)),
+        started(SERVER_CORE, "benchmarks.forwarding", "bare", port[passing], upstream) as bare_pid,
     ):
         await until_up(upstream)
         async with (
-            started("router", "serve", environment=settings) as router_pid,
-            started("benchmarks.forwarding", "grpc", port[copying], upstream) as grpc_pid,
+            started(SERVER_CORE, "router", "serve", **settings) as router_pid,
+            started(SERVER_CORE, "benchmarks.forwarding", "grpc", port[copying], upstream) as grpc_pid,
             grpc.aio.insecure_channel(f"127.0.0.1:{port[routing]}") as routed,
             grpc.aio.insecure_channel(f"127.0.0.1:{port[copying]}") as copied,
             aiohttp.ClientSession() as session,
@@ -208,7 +204,7 @@ def report() -> list[Target]:
     told: dict[str, Any] = {}
     print(f"CPU per stream of 46 events, {AT_ONCE} streams at once, {ROUNDS} rounds of {STREAMS}")
     for name, pause in PAUSES.items():
-        with harness.pinned(harness.LOAD_CORE):
+        with harness.pinned(LOAD_CORE):
             told[name] = found = asyncio.run(measure(pause))
         middle = {figure: each["median"] for figure, each in found.items()}
         ratio = found["ratio"]

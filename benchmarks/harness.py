@@ -43,13 +43,14 @@ class Target:
 @contextmanager
 def child(*command: str, core: int | None = SERVER_CORE, **environment: str) -> Iterator["subprocess.Popen[str]"]:
     """A Python process pinned to a core (None = any); it prints a line once it is ready, and is stopped at the end."""
-    process = subprocess.Popen(
-        [*_pinned(core), sys.executable, *command],
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with pinned(core):
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            env=os.environ | environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     try:
         yield process
     finally:
@@ -84,24 +85,21 @@ def echo(reply_bytes: int, core: int = SERVER_CORE) -> Iterator[tuple["subproces
 
 def load(*arguments: str, core: int | None = LOAD_CORE) -> Any:
     """What one run of the load generator found."""
-    command = [*_pinned(core), sys.executable, "-m", "benchmarks.load", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, "-m", "benchmarks.load", *arguments]
+    with pinned(core):
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
 @contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """This process on a core, and what it starts meanwhile."""
+def pinned(core: int | None) -> Iterator[None]:
+    """This process on a core (None = as it is), and what it starts meanwhile."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, before if core is None else {core})
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def _pinned(core: int | None) -> list[str]:
-    return [] if core is None else ["taskset", "-c", str(core)]
 
 
 def cpu(pid: int) -> float:

@@ -26,7 +26,7 @@ from router.explain import Explainer
 from router.fair_queue import FairQueue
 from router.gauges import Gauges
 from router.hot_swap import HotSwap
-from router.log_writer import Telling
+from router.log_writer import Soon
 from router.observe import LogLines, Metrics, Observers
 from router.ports import Observer
 from router.records import Degraded
@@ -65,7 +65,7 @@ class Ports:
     admin: int | None
 
 
-async def serve(settings: Settings, announce: Callable[[Ports], None], soon: Callable[[Telling], None]) -> None:
+async def serve(settings: Settings, announce: Callable[[Ports], None], soon: Soon) -> None:
     """Run until SIGTERM or SIGINT, then drain.
 
     Args:
@@ -92,7 +92,7 @@ async def serve(settings: Settings, announce: Callable[[Ports], None], soon: Cal
 
 
 @asynccontextmanager
-async def running(settings: Settings, soon: Callable[[Telling], None]) -> AsyncIterator[Ports]:
+async def running(settings: Settings, soon: Soon) -> AsyncIterator[Ports]:
     """The whole service, started; drained and closed on the way out."""
     async with AsyncExitStack() as stack:
         figures = CollectorRegistry()

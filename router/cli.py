@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from router.options import calls_service, routing_options
 from router.rpc.client import Client, Told, Wishes
 
 if TYPE_CHECKING:
-    from router.log_writer import Telling
+    from router.log_writer import Soon
     from router.settings import Settings
 
 BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE")
@@ -90,7 +90,7 @@ def _run(service: Coroutine[None, None, None]) -> None:
     uvloop.run(service)
 
 
-def _served(loaded: "Settings", soon: "Callable[[Telling], None]") -> Coroutine[None, None, None]:
+def _served(loaded: "Settings", soon: "Soon") -> Coroutine[None, None, None]:
     from router import app
 
     def announce(ports: app.Ports) -> None:

@@ -24,6 +24,8 @@ _WORD, _NUMBER = re.compile(r"[^\W\d_]+"), re.compile(r"\d+")
 _LETTERS, _DIGITS = (bytes(c if chr(c) in kept else ord(" ") for c in range(256)) for kept in (ascii_letters, digits))
 """Tables for `bytes.translate`: everything else becomes a space."""
 
+_CAPITALS = ascii_uppercase.encode()
+
 NAMES = (
     "characters",
     "words",
@@ -87,7 +89,7 @@ def _read(text: str) -> _Read:
         return _Read(text, words, lowered, _NUMBER.findall(text), sum(map(str.isupper, text)))
     data = text.encode()
     letters = data.translate(_LETTERS)
-    capitals = len(data) - len(data.translate(None, ascii_uppercase.encode()))
+    capitals = len(data) - len(data.translate(None, _CAPITALS))
     return _Read(text, letters.split(), letters.lower().split(), data.translate(_DIGITS).split(), capitals)
 
 

@@ -39,8 +39,7 @@ class Featurizer:
 
     def tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of each prompt."""
-        texts = list(map(scored_text, prompts))
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._special)]
+        return self._encoded(list(map(scored_text, prompts)))
 
     def padded(self, ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Ids as a matrix [n, length], length at least 1."""
@@ -53,8 +52,8 @@ class Featurizer:
 
     def _ids(self, text: str) -> list[int]:
         known = None if self._pieces is None else self._pieces.tokens(text)
-        if known is not None:
-            return known[: self._max_tokens]
-        [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=self._special)  # without the GIL
-        ids: list[int] = encoding.ids
-        return ids
+        return self._encoded([text])[0] if known is None else known[: self._max_tokens]
+
+    def _encoded(self, texts: list[str]) -> list[list[int]]:
+        """Each read in one go; other threads go on meanwhile, which `encode` would hold up."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._special)]

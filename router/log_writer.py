@@ -14,6 +14,9 @@ Event = Mapping[str, Any]
 Telling = Callable[[], None]
 """Logs something that takes a while to put into words."""
 
+Soon = Callable[[Telling], None]
+"""Runs what it is given a moment later."""
+
 GATHER_SECONDS = 0.1
 """How long the first event of a batch waits for others: waking a thread costs more than a line."""
 

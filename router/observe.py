@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.tracebacks import ExceptionDictTransformer
 
 from router.domain import Completion, Decision
-from router.log_writer import LogWriter, Telling
+from router.log_writer import LogWriter, Soon
 from router.ports import Observer
 from router.records import Answered, Audited, Broken, Decided, Degraded, Generated, Record, Shadowed, Shed, Swapped
 
@@ -67,34 +67,46 @@ class LogLines:
         soon: runs what it is given a moment later, as `LogWriter.soon` does. What waits there holds no prompt.
     """
 
-    def __init__(self, soon: Callable[[Telling], None]) -> None:
+    def __init__(self, soon: Soon) -> None:
         self._soon = soon
         self._log = structlog.get_logger()
 
     def __call__(self, record: Record) -> None:
-        at = datetime.now(UTC)
         match record:
             case Answered(method, code) if code in TOLD_CODES:
-                self._soon(partial(self._log.warning, "refused", at=at, method=method, code=code))
+                self._later(self._log.warning, "refused", method=method, code=code)
             case Answered() | Shed():
                 pass  # a flood must not become one of lines
             case Decided(request, decision, seconds):
-                self._soon(partial(self._decided, at, request.tenant, decision, seconds))
+                self._later(self._decided, request.tenant, decision, seconds)
             case Generated(request, decision, completion, first_token, seconds):
-                told = (request.tenant, decision.id, completion, first_token, seconds)
-                self._soon(partial(self._generated, at, *told))
+                self._later(self._generated, request.tenant, decision.id, completion, first_token, seconds)
             case Broken(request, decision, cause):
-                fields = {"tenant": request.tenant, "decision_id": decision.id, "cause": cause}
-                self._soon(partial(self._log.warning, "broken", at=at, **fields))
-            case _:
-                self._soon(partial(self._rare, at, record))
+                self._later(self._log.warning, "broken", tenant=request.tenant, decision_id=decision.id, cause=cause)
+            case Audited(model, alpha, loss, wealth, alarmed):
+                log = self._log.error if alarmed else self._log.info
+                self._later(
+                    log, "audited", model=model, alpha=alpha, loss=loss, wealth=round(wealth, 3), alarmed=alarmed
+                )
+            case Shadowed(model, version, prompts, failed, agreement, saved):
+                counts = {"prompts": prompts, "failed": failed}
+                shares = {"agreement": round(agreement, 3), "saved": round(saved, 3)}
+                self._later(self._log.info, "shadowed", model=model, candidate=version[:12], **counts, **shares)
+            case Swapped(model, before, after):
+                self._later(self._log.info, "swapped", model=model, before=before[:12], after=after[:12])
+            case Degraded(dependency, error):
+                self._later(self._log.warning, "degraded", dependency=dependency, error=error)
 
-    def _decided(self, at: datetime, tenant: str, decision: Decision, seconds: float) -> None:
+    def _later(self, log: Callable[..., None], *told: object, **fields: object) -> None:
+        """Log it soon, as of now."""
+        self._soon(partial(log, *told, at=datetime.now(UTC), **fields))
+
+    def _decided(self, tenant: str, decision: Decision, seconds: float, at: datetime) -> None:
         milliseconds = round(seconds * 1000, 3)
         self._log.info("decided", at=at, tenant=tenant, **_of_decision(decision), milliseconds=milliseconds)
 
     def _generated(
-        self, at: datetime, tenant: str, decision_id: str, completion: Completion, first_token: float, seconds: float
+        self, tenant: str, decision_id: str, completion: Completion, first_token: float, seconds: float, at: datetime
     ) -> None:
         self._log.info(
             "generated",
@@ -105,20 +117,6 @@ class LogLines:
             first_token_milliseconds=round(first_token * 1000, 3),
             milliseconds=round(seconds * 1000, 3),
         )
-
-    def _rare(self, at: datetime, record: Record) -> None:
-        match record:
-            case Audited(model, alpha, loss, wealth, alarmed):
-                log = self._log.error if alarmed else self._log.info
-                log("audited", at=at, model=model, alpha=alpha, loss=loss, wealth=round(wealth, 3), alarmed=alarmed)
-            case Shadowed(model, version, prompts, failed, agreement, saved):
-                counts = {"prompts": prompts, "failed": failed}
-                shares = {"agreement": round(agreement, 3), "saved": round(saved, 3)}
-                self._log.info("shadowed", at=at, model=model, candidate=version[:12], **counts, **shares)
-            case Swapped(model, before, after):
-                self._log.info("swapped", at=at, model=model, before=before[:12], after=after[:12])
-            case Degraded(dependency, error):
-                self._log.warning("degraded", at=at, dependency=dependency, error=error)
 
 
 def _of_decision(decision: Decision) -> dict[str, object]:

@@ -55,11 +55,6 @@ class Pieces:
             return None
         return None if any(map(crossing.search, tokenizer.get_vocab(with_added_tokens=False))) else cls(tokenizer)
 
-    @property
-    def remembered(self) -> int:
-        """How many pieces are."""
-        return len(self._ids)
-
     def tokens(self, text: str) -> list[int] | None:
         """Token ids of a text; None where they are not those of its pieces."""
         pieces = text.split(" ")

@@ -9,6 +9,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from router.domain import (
     BudgetLadder,
@@ -115,11 +116,11 @@ class Policy:
                 return self._unmet(score, options, rungs, why)
             return Choice(top, True, None, f"{why}: the top rung")
         wanted = self._worth_most(score, certificate.threshold)
-        if wanted == top and top in rungs:
-            return Choice(top, True, certificate, "the longest is worth its tokens")
         if wanted in rungs:
-            gain = score.quality[top] - score.quality[wanted]
-            reason = f"thinking longer would gain {gain:.3f} P(correct), too little for its tokens"
+            reason = "the longest is worth its tokens"
+            if wanted != top:
+                gain = score.quality[top] - score.quality[wanted]
+                reason = f"thinking longer would gain {gain:.3f} P(correct), too little for its tokens"
             return Choice(wanted, True, certificate, reason)
         dearer = next((i for i in rungs if i > wanted), None)
         if dearer is None:
@@ -136,11 +137,8 @@ class Policy:
         """The certificate with the largest alpha that is not above what the target leaves."""
         relative = isinstance(target, MaxLoss)
         room = target.value if relative else 1 - target.value + ROUNDING
-        best = None
-        for certificate in self.certificates if relative else self.absolute:
-            if certificate.alpha <= room and (best is None or certificate.alpha > best.alpha):
-                best = certificate
-        return best
+        usable = [c for c in (self.certificates if relative else self.absolute) if c.alpha <= room]
+        return max(usable, key=attrgetter("alpha"), default=None)
 
     def _absolute(self, score: Score, options: Options, target: MinQuality, rungs: list[int]) -> Choice:
         certificate = self.certificate(target)

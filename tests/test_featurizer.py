@@ -38,25 +38,25 @@ def test_pieces_are_remembered_as_they_are_read(featurizer: Featurizer) -> None:
     assert known is not None
     before = known._before
     first = known.tokens("how many ways, 12 of 7?")
-    assert known.remembered == 6
+    assert len(known._ids) == 6
     assert known.tokens("how many how many") == [*before, *(first or [])[len(before) :][:2] * 2]
-    assert known.remembered == 6
+    assert len(known._ids) == 6
 
 
 def test_what_is_not_its_pieces_is_read_in_one_go(featurizer: Featurizer) -> None:
     known = Pieces(featurizer._tokenizer)
     for text in ("two  spaces", "<s> special", "", " ", "a▁b"):
         assert known.tokens(text) is None
-    assert known.remembered == 0
+    assert len(known._ids) == 0
 
 
 def test_half_a_surrogate_pair_leaves_the_memory_as_it_was(featurizer: Featurizer) -> None:
     assert featurizer._pieces is not None
     prompts = [Prompt.of("extraordinarily quick foxes")]
-    expected, remembered = featurizer(prompts)["tokens"].tolist(), featurizer._pieces.remembered
+    expected, remembered = featurizer(prompts)["tokens"].tolist(), len(featurizer._pieces._ids)
     with pytest.raises(UnicodeEncodeError):
         featurizer([Prompt.of("\ud800word")])
-    assert featurizer._pieces.remembered == remembered
+    assert len(featurizer._pieces._ids) == remembered
     assert featurizer(prompts)["tokens"].tolist() == expected == featurizer.tokens(prompts)
 
 
@@ -74,7 +74,7 @@ def test_callers_can_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     for text in ["x" * 5_000, *(f"is {number} more than {number + 1} ?" for number in range(100))]:
         prompts = [Prompt.of(text)]
         assert featurizer(prompts)["tokens"].tolist() == featurizer.tokens(prompts)
-        assert featurizer._pieces.remembered <= 10
+        assert len(featurizer._pieces._ids) <= 10
     assert "x" * 5_000 not in featurizer._pieces._ids
 
 
@@ -90,4 +90,4 @@ def test_threads_that_read_the_same_pieces_agree(featurizer: Featurizer, monkeyp
         thread.join()
     expected = [featurizer.tokens([Prompt.of(one)])[0] for one in said]
     assert found == [expected] * 4
-    assert known.remembered <= 100
+    assert len(known._ids) <= 100

@@ -42,7 +42,7 @@ def decision(value: Decision) -> pb.Decision:
         relaxed=value.relaxed,
     )
     if value.score is not None:
-        _forecast(message, value.ladder.rungs, value.score)
+        _add_forecasts(message, value.ladder.rungs, value.score)
     if isinstance(value.target, MaxLoss):
         message.max_loss = value.target.value
     else:
@@ -52,7 +52,7 @@ def decision(value: Decision) -> pb.Decision:
     return message
 
 
-def _forecast(message: pb.Decision, rungs: Sequence[ReasoningBudget], score: Score) -> None:
+def _add_forecasts(message: pb.Decision, rungs: Sequence[ReasoningBudget], score: Score) -> None:
     """Add what is expected of every rung; field by field takes half the time of all fields in one call."""
     add = message.forecasts.add
     for rung, (quality, mean, p50, p90, p99) in zip(rungs, score.rungs, strict=True):
