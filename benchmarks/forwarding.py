@@ -28,7 +28,7 @@ from benchmarks.load import SERVICE
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from tests.conftest import free_port
-from tests.simulators import ANSWER, ENGINES, MODEL, Simulator
+from tests.support.simulators import ANSWER, ENGINES, MODEL, Simulator
 
 STREAMS, AT_ONCE, ROUNDS = 300, 8, 5
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": "2 + 2 ="}], "stream": True, "max_tokens": 1000}

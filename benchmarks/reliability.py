@@ -34,7 +34,7 @@ from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.rpc.client import CHANNEL_OPTIONS
 from tests.conftest import free_port
-from tests.simulators import ENGINES, MODEL, Faults, Simulator
+from tests.support.simulators import ENGINES, MODEL, Faults, Simulator
 
 RESULTS = Path("benchmarks/results/reliability.json")
 SLOTS, PAUSE, PREFILL = 8, 0.03, 0.3

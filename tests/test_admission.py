@@ -12,7 +12,7 @@ from router.errors import BackendUnavailable, Overloaded
 from router.fair_queue import FairQueue
 from router.records import Shed
 from router.tenants import Tenant, Tenants
-from tests.fakes import RecordingObserver
+from tests.support.fakes import RecordingObserver
 from tests.test_fair_queue import Clock, settled
 
 TWO_PERCENT = MaxLoss(0.02)

@@ -19,9 +19,9 @@ from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.settings import Settings
 from router.tenants import digest
 from tests.conftest import MODELS, another_bundle
-from tests.fakes import at_once
 from tests.rpc.conftest import TOKEN, bearer, decide, generate, refusal
-from tests.simulators import MODEL, simulated
+from tests.support.fakes import at_once
+from tests.support.simulators import MODEL, simulated
 
 CHEAP = "Spell this word backward (example: sun -> nus): prunt"
 """The shipped bundle answers it without a thought."""

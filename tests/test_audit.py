@@ -22,7 +22,7 @@ from router.domain import (
 from router.errors import SettingsError, VerifierError
 from router.records import Audited, Degraded
 from router.routing import SUSPENDED, BudgetRouter
-from tests.fakes import (
+from tests.support.fakes import (
     BUNDLE,
     LADDER,
     MODEL,

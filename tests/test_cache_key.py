@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from router.cache_key import ScoreKeys
 from router.domain import BudgetLadder, Message, Prompt, ReasoningBudget, Role
-from tests.fakes import LADDER
+from tests.support.fakes import LADDER
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 name = st.text("ab=1", max_size=3)

@@ -28,7 +28,7 @@ from router.rpc.identity import Call
 from router.rpc.requests import Limits
 from router.rpc.servicer import BudgetRouterServicer
 from tests.conftest import MODELS
-from tests.fakes import router_of
+from tests.support.fakes import router_of
 
 CALLS = {"hit": 182, "miss": 330, "miss with a word never seen": 345, "in a batch of 64": 222}
 """Seen: 179, 321, 334 and 217; a little more is allowed for other versions of the libraries. A word never seen before

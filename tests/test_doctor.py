@@ -9,7 +9,7 @@ from router.doctor import LARGE, PROBES, SMALL, Finding
 from router.domain import GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendUnavailable
 from router.ports import Backend
-from tests.fakes import FakeBackend, completion_of
+from tests.support.fakes import FakeBackend, completion_of
 
 
 async def findings(backend: Backend) -> list[Finding]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.domain import DecisionSource, Message, MinQuality, Prompt, Role, Score
 from router.explain import Explainer, influences, sentences
-from tests.fakes import (
+from tests.support.fakes import (
     LADDER,
     RISING,
     FakeClassifier,

@@ -19,7 +19,7 @@ from router.records import Degraded, Shadowed, Swapped
 from router.routing import BudgetRouter
 from router.scoring import Scorer
 from tests.conftest import MODELS, another_bundle
-from tests.fakes import (
+from tests.support.fakes import (
     MODEL,
     DictCache,
     FakeClassifier,

@@ -21,7 +21,7 @@ from router.gauges import Gauges
 from router.observe import LogLines, Metrics, Observers, configure_logging
 from router.records import Answered, Broken, Decided, Degraded, Generated, Record, Shed
 from router.tenants import Tenant, Tenants
-from tests.fakes import (
+from tests.support.fakes import (
     LADDER,
     MODEL,
     RISING,

@@ -20,7 +20,7 @@ from router.domain import (
 )
 from router.errors import InvalidRequest, TargetUnmet
 from router.policy import NEAR_BEST, LatencyProfile, Policy
-from tests.fakes import CERTIFICATE, LADDER, LATENCY, RISING, policy_of, score_of, score_with, unforeseen
+from tests.support.fakes import CERTIFICATE, LADDER, LATENCY, RISING, policy_of, score_of, score_with, unforeseen
 
 TOP = len(LADDER) - 1
 NESTED = tuple(

@@ -42,7 +42,7 @@ from router.errors import (
 from router.profile import Profile
 from router.records import Broken, Decided, Degraded, Generated
 from router.routing import TRIES, BudgetRouter
-from tests.fakes import (
+from tests.support.fakes import (
     ANSWER,
     LADDER,
     MODEL,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from router.cache_key import ScoreKeys
 from router.domain import DecisionSource, Prompt, Score
 from router.scoring import Scorer
-from tests.fakes import LADDER, RISING, DictCache, FakeClassifier, RecordingObserver, request_of
+from tests.support.fakes import LADDER, RISING, DictCache, FakeClassifier, RecordingObserver, request_of
 
 
 class SlowCache(DictCache):

@@ -11,7 +11,7 @@ from router import tenants
 from router.errors import SettingsError
 from router.records import Degraded
 from router.tenants import Key, Tenant, Tenants
-from tests.fakes import RecordingObserver
+from tests.support.fakes import RecordingObserver
 
 DIGEST = tenants.digest("a key")
 

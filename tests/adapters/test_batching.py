@@ -16,7 +16,7 @@ from router.adapters.classifier import OnnxClassifier
 from router.domain import Prompt, Score
 from router.errors import ClassifierError
 from tests.conftest import MODELS
-from tests.fakes import unforeseen
+from tests.support.fakes import unforeseen
 
 
 class Gated:

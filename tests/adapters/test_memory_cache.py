@@ -1,7 +1,7 @@
 """The cache in process keeps what is used, within its size."""
 
 from router.adapters.memory_cache import MemoryCache
-from tests.fakes import RISING
+from tests.support.fakes import RISING
 
 
 async def test_it_never_holds_more_than_its_size() -> None:

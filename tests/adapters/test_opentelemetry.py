@@ -5,7 +5,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from router.adapters.opentelemetry import Traces
 from router.records import Answered, Broken, Decided, Degraded, Generated, Shed
-from tests.fakes import completion_of, decision_of, request_of
+from tests.support.fakes import completion_of, decision_of, request_of
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SECRET = "the patient is called Rosencrantz"

@@ -12,7 +12,7 @@ from router.domain import Quota
 from router.ports import Quotas
 from router.records import Degraded
 from tests.conftest import Valkey
-from tests.fakes import RecordingObserver
+from tests.support.fakes import RecordingObserver
 
 PATIENT = 5.0
 

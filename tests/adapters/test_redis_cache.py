@@ -15,7 +15,7 @@ from router.adapters.redis_cache import PREFIX, RedisCache, decode, encode
 from router.domain import DecisionSource
 from router.errors import CacheError, SettingsError
 from tests.conftest import Valkey
-from tests.fakes import RISING, request_of, router_of, score_of
+from tests.support.fakes import RISING, request_of, router_of, score_of
 
 TTL = 60
 ENTRIES = PREFIX + b"0:"

@@ -16,7 +16,7 @@ from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
 from router.adapters.tiered_cache import TieredCache
 from tests.conftest import Valkey, free_port
-from tests.fakes import RecordingObserver, request_of, router_of, score_of
+from tests.support.fakes import RecordingObserver, request_of, router_of, score_of
 
 SLOTS = 16_384
 TIMEOUT = 1.0

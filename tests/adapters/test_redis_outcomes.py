@@ -13,7 +13,7 @@ from router.domain import LabelSource, Outcome, Prompt
 from router.errors import OutcomeLogError
 from router.records import Degraded
 from tests.conftest import Valkey
-from tests.fakes import RecordingObserver, completion_of, decision_of, request_of
+from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
 from training.logged import frame
 
 NAMES = PromptNames(b"shared", texts=True)

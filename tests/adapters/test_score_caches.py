@@ -13,7 +13,7 @@ from router.adapters.redis_cache import RedisCache
 from router.adapters.tiered_cache import TieredCache
 from router.domain import Score
 from tests.conftest import Valkey
-from tests.fakes import RISING, RecordingObserver, score_of
+from tests.support.fakes import RISING, RecordingObserver, score_of
 
 Cache = MemoryCache | RedisCache | TieredCache
 PATIENT = 10.0

@@ -24,7 +24,7 @@ from router.domain import (
 )
 from router.errors import OutcomeLogError
 from router.records import Degraded
-from tests.fakes import (
+from tests.support.fakes import (
     FINGERPRINT,
     RISING,
     TENANT,

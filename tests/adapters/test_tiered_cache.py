@@ -16,7 +16,7 @@ from router.domain import DecisionSource
 from router.errors import CacheError
 from router.records import Degraded
 from tests.conftest import Valkey
-from tests.fakes import RISING, RecordingObserver, request_of, router_of
+from tests.support.fakes import RISING, RecordingObserver, request_of, router_of
 
 TTL, TIMEOUT, SLACK = 60, 0.25, 1.0
 

@@ -31,8 +31,8 @@ from router.settings import Settings
 from tests.conftest import MODELS, another_bundle
 from tests.faults.conftest import Scene, scene
 from tests.rpc.conftest import TOKEN, bearer, decide, refusal
+from tests.support.triton_simulator import MODEL, TritonSimulator, less_sure
 from tests.test_app import serving
-from tests.triton_simulator import MODEL, TritonSimulator, less_sure
 
 Spoil = Callable[[kserve_pb2.ModelInferResponse], None]
 

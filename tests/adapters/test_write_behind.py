@@ -7,7 +7,7 @@ import pytest
 from router.adapters.write_behind import WriteBehind
 from router.errors import OutcomeLogError
 from router.records import Degraded
-from tests.fakes import RecordingObserver
+from tests.support.fakes import RecordingObserver
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from router.gauges import Gauges
 from router.observe import Metrics
 from router.settings import PREFIX, Settings
 from router.tenants import DEFAULT, Tenants
-from tests.fakes import RecordingObserver, router_of
+from tests.support.fakes import RecordingObserver, router_of
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

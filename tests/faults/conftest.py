@@ -19,8 +19,8 @@ from router import app, settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from tests.conftest import free_port
-from tests.fakes import at_once
 from tests.rpc.conftest import decide, generate
+from tests.support.fakes import at_once
 
 PATIENCE = 30.0
 TOLD_SECONDS = 5.0

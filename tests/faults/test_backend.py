@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import MODELS
 from tests.faults.conftest import Cell, Scene, scene
-from tests.simulators import MODEL, Simulator, simulated
+from tests.support.simulators import MODEL, Simulator, simulated
 
 DEGRADED = 'budget_router_degraded_total{dependency="backend"}'
 BROKEN = 'budget_router_broken_streams_total{cause="backend"}'

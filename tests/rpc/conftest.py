@@ -39,7 +39,7 @@ from router.rpc.servicer import BudgetRouterServicer
 from router.scoring import Scorer
 from router.tenants import DEFAULT, Tenants
 from tests.conftest import MODELS
-from tests.fakes import DictCache, FakeBackend, ListLog, RecordingObserver, router_of
+from tests.support.fakes import DictCache, FakeBackend, ListLog, RecordingObserver, router_of
 
 LIMITS = Limits(max_messages=1_000, max_prompt_bytes=1 << 20, default_target=MaxLoss(0.05))
 TOKEN = "token of the tests"

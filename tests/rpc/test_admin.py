@@ -9,8 +9,8 @@ import pytest
 from router._gen import budget_router_pb2 as pb
 from router.artifact import Bundle
 from tests.conftest import MODELS
-from tests.fakes import DictCache, router_of
 from tests.rpc.conftest import TOKEN, Service, bearer, decide, refusal, serving
+from tests.support.fakes import DictCache, router_of
 
 CALLS: list[tuple[str, Any]] = [
     ("GetModelStatus", pb.GetModelStatusRequest()),

@@ -17,8 +17,8 @@ from router.domain import ReasoningDelta
 from router.fair_queue import FairQueue
 from router.records import Shed
 from router.tenants import Tenant, Tenants
-from tests.fakes import FakeBackend, FakeClassifier, Hang, ListLog, RecordingObserver, router_of
 from tests.rpc.conftest import Service, decide, generate, refusal, serving, until
+from tests.support.fakes import FakeBackend, FakeClassifier, Hang, ListLog, RecordingObserver, router_of
 
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 

@@ -12,7 +12,6 @@ from google.protobuf.duration_pb2 import Duration
 
 from router._gen import budget_router_pb2 as pb
 from router.artifact import Bundle
-from tests.fakes import FakeBackend, Hang, router_of
 from tests.rpc.conftest import (
     ADMIN,
     ROUTING,
@@ -27,6 +26,7 @@ from tests.rpc.conftest import (
     serving,
     user,
 )
+from tests.support.fakes import FakeBackend, Hang, router_of
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 

@@ -11,8 +11,8 @@ from router.domain import ReasoningDelta
 from router.errors import RemoteError
 from router.rpc.client import Client, Wishes
 from tests.conftest import free_port
-from tests.fakes import FakeBackend, Hang, ListLog, router_of
 from tests.rpc.conftest import Service, serving, until
+from tests.support.fakes import FakeBackend, Hang, ListLog, router_of
 
 
 @pytest.fixture

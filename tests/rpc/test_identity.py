@@ -10,8 +10,8 @@ import pytest
 from router._gen import budget_router_pb2 as pb
 from router.artifact import Bundle
 from router.tenants import Key, Tenant, Tenants, digest
-from tests.fakes import DictCache, ListLog, router_of
 from tests.rpc.conftest import TOKEN, Service, bearer, decide, generate, refusal, serving
+from tests.support.fakes import DictCache, ListLog, router_of
 
 ONE, OTHER, EXPIRED, NARROW = "one's key", "other's key", "one's old key", "one's key for Decide alone"
 YESTERDAY, TOMORROW = (datetime.now(UTC) + timedelta(days=days) for days in (-1, 1))

@@ -18,7 +18,8 @@ from router.rpc.identity import OperatorGuard
 from router.rpc.server import RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
-from tests.fakes import (
+from tests.rpc.conftest import LIMITS, Service, decide, generate, refusal, serving, until, user
+from tests.support.fakes import (
     CERTIFICATE,
     DictCache,
     FakeBackend,
@@ -29,7 +30,6 @@ from tests.fakes import (
     completion_of,
     router_of,
 )
-from tests.rpc.conftest import LIMITS, Service, decide, generate, refusal, serving, until, user
 
 NAME = "budget_router.v1.BudgetRouterService"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

@@ -13,8 +13,17 @@ from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable
 from router.records import Degraded
 from router.routing import TRIES
-from tests.fakes import THINKING, UNAVAILABLE, FakeBackend, Hang, ListLog, RecordingObserver, completion_of, router_of
 from tests.rpc.conftest import Service, decide, embedded, generate, refusal, serving, until
+from tests.support.fakes import (
+    THINKING,
+    UNAVAILABLE,
+    FakeBackend,
+    Hang,
+    ListLog,
+    RecordingObserver,
+    completion_of,
+    router_of,
+)
 
 SECRET = "secret of the prompt"
 MANY = 200

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from scipy.special import erf, softmax
 from tokenizers import Tokenizer
 
-from tests.training.tiny_bert import CONFIG, WORDS, tiny_bert
+from tests.support.tiny_bert import CONFIG, WORDS, tiny_bert
 from training import embedding
 from training.embedding import Embedding, embed
 from training.graph import Weights

@@ -12,7 +12,7 @@ import pytest
 from router import artifact, features
 from router.adapters.classifier import OnnxClassifier
 from router.domain import Certificate, Prompt
-from tests.training.synthetic import CAPS, outcomes_of
+from tests.support.synthetic import CAPS, outcomes_of
 from training import calibrate, embedding, fit, judge
 from training.certify import Proofs, certify
 from training.dataset import Outcomes, splits

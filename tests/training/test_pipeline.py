@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from router import artifact
-from tests.training.synthetic import sums
+from tests.support.synthetic import sums
 from training import comparison, dataset, pipeline
 from training.cli import cli
 from training.embedding import Embedding, embed

@@ -15,8 +15,8 @@ from router import artifact
 from router.adapters.classifier import OnnxClassifier
 from router.artifact import Bundle
 from router.domain import Prompt
-from tests.training.synthetic import outcomes_of
-from tests.training.tiny_bert import tiny_bert
+from tests.support.synthetic import outcomes_of
+from tests.support.tiny_bert import tiny_bert
 from training import embedding, fit, pipeline
 from training.certify import Proofs
 from training.cli import cli

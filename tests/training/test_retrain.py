@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from router import artifact, registry
 from router.artifact import Bundle
 from tests.conftest import MODELS
-from tests.training.synthetic import CAPS, outcomes_of
+from tests.support.synthetic import CAPS, outcomes_of
 from tests.training.test_traffic import BACKEND, row
 from training import pipeline
 from training.cli import cli

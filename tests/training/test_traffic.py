@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training.synthetic import outcomes_of
+from tests.support.synthetic import outcomes_of
 from training.dataset import Outcomes
 from training.fit import Prediction
 from training.identity import prompt_id, split_of

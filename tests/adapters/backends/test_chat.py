@@ -31,7 +31,7 @@ from router.domain import (
 )
 from router.errors import BackendError, BackendUnavailable, InvalidRequest
 from tests.conftest import free_port
-from tests.engine import (
+from tests.support.engine import (
     ANSWER,
     DONE,
     MODEL,
@@ -48,8 +48,8 @@ from tests.engine import (
     usage,
     well_behaved,
 )
-from tests.fakes import request_of as route_request
-from tests.fakes import router_of
+from tests.support.fakes import request_of as route_request
+from tests.support.fakes import router_of
 
 TIMEOUT = 0.5
 VLLM = DIALECTS["vllm"]

@@ -34,7 +34,7 @@ from router.domain import (
 )
 from router.errors import BackendError, BackendUnavailable, InvalidRequest
 from router.ports import Backend
-from tests.simulators import ANSWER, ENGINES, MODEL, THOUGHT, WINDOW, Simulator, simulated
+from tests.support.simulators import ANSWER, ENGINES, MODEL, THOUGHT, WINDOW, Simulator, simulated
 
 KINDS = tuple(ENGINES)
 WAYS = ("native", "two_phase")

@@ -25,9 +25,9 @@ from router.domain import (
 )
 from router.errors import BackendError, BackendRefused, BackendUnavailable
 from router.ports import Backend
-from tests.fakes import UNAVAILABLE, FakeBackend, Hang, router_of, until
-from tests.fakes import request_of as route_request
-from tests.simulators import MODEL, simulated
+from tests.support.fakes import UNAVAILABLE, FakeBackend, Hang, router_of, until
+from tests.support.fakes import request_of as route_request
+from tests.support.simulators import MODEL, simulated
 
 
 class Clock:

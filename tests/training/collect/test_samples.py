@@ -14,7 +14,7 @@ from router.adapters.backends.engine import Timeouts
 from router.domain import Sampling
 from router.errors import BackendUnavailable
 from tests.conftest import free_port
-from tests.simulators import ANSWER, MODEL, THOUGHT, Simulator, simulated
+from tests.support.simulators import ANSWER, MODEL, THOUGHT, Simulator, simulated
 from training.collect import samples
 from training.collect.questions import Question
 from training.collect.recipes import parse
