@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
-from router import artifact
 from router.adapters import redis_client
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
 from router.adapters.tiered_cache import TieredCache
+from router.bundle import manifest
 from router.cache_key import ScoreKeys
 from router.domain import (
     DecisionSource,
@@ -154,7 +154,7 @@ async def measured(name: str, url: str | None) -> dict[str, Any]:
 
 
 def scorer_on(cache: MemoryCache | TieredCache) -> Scorer:
-    bundle = artifact.load(BUNDLE)
+    bundle = manifest.load(BUNDLE)
     return Scorer(
         OnnxClassifier(bundle), ScoreKeys(b"x", bundle.version, bundle.manifest.ladder), cache, lambda _: None
     )

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
-from router import artifact
 from router.audit import DELTA, EProcess
+from router.bundle import manifest
 from training import dataset, judge
 from training.certify import choose, losses
 
@@ -31,7 +31,7 @@ Draw = Callable[[np.random.Generator, int], Vector]
 def main() -> None:
     """All kinds of traffic, printed and kept."""
     outcomes = dataset.splits(dataset.read(OUTCOMES))["test"]
-    bundle = artifact.load(BUNDLE)
+    bundle = manifest.load(BUNDLE)
     certificate = next(c for c in bundle.manifest.certificates if c.alpha == ALPHA)
     predicted = judge.predict(bundle, outcomes.prompts)
     lost = losses(outcomes.correct, choose(predicted.quality, predicted.cost, certificate.threshold))

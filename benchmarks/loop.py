@@ -26,7 +26,7 @@ import polars as pl
 from tqdm import tqdm
 
 from benchmarks.harness import OUTCOMES, commit, machine
-from router import registry
+from router.bundle import registry
 from router.errors import RemoteError
 from router.rpc.client import Client, Wishes
 from training import metrics, pipeline

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from benchmarks import harness
 from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from benchmarks.hot_path import Server, reply_bytes
-from router import artifact
 from router.adapters.classifier import OnnxClassifier, single_threaded
+from router.bundle import manifest
 from router.domain import Prompt
 from training import dataset
 
@@ -93,10 +93,10 @@ def routellm() -> Iterator[tuple[dict[str, Cost], dict[str, str]]]:
 
 def systems() -> dict[str, Cost]:
     """What runs in this process: our classifier, and peers in ONNX Runtime."""
-    classifier = OnnxClassifier(artifact.load(BUNDLE))
+    classifier = OnnxClassifier(manifest.load(BUNDLE))
     found = {OURS: timed(lambda text: classifier.scored([Prompt.of(text)]), 200)}
     for name, file in GRAPHS.items():
-        tokenizer = MODELS / "minilm_tokenizer.json" if file == "minilm" else BUNDLE / artifact.TOKENIZER
+        tokenizer = MODELS / "minilm_tokenizer.json" if file == "minilm" else BUNDLE / manifest.TOKENIZER
         for kind in ("fp32", "int8"):
             found[f"{name} {kind}"] = timed(graph(MODELS / f"{file}_{kind}.onnx", tokenizer), 2)
     return found
@@ -130,7 +130,7 @@ def timed(decide: Callable[[str], object], count: int) -> Cost:
 
 def prompts(tokens: int) -> Iterator[str]:
     """Texts of exactly so many tokens of our tokenizer: words of real prompts, in order, without those too long."""
-    tokenizer = Tokenizer.from_file(str(BUNDLE / artifact.TOKENIZER))
+    tokenizer = Tokenizer.from_file(str(BUNDLE / manifest.TOKENIZER))
     kept: list[str] = []
     left = room = tokens - len(tokenizer.encode("").ids)
     for word in " ".join(dataset.read(OUTCOMES).prompts).split(" "):

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from benchmarks import harness
 from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from benchmarks.load import prompt
-from router import artifact, features
 from router.adapters.classifier import CUDA, OnnxClassifier
+from router.bundle import features, manifest
 from router.domain import Prompt
 from training import cli, dataset, pipeline
 from training.embedding import Embedding
@@ -113,7 +113,7 @@ def vectors_alone(embedding: Embedding, prompts: list[str]) -> Inputs:
 
 def costs(row: Row) -> dict[str, Any] | None:
     """CPU microseconds and latency of a decision over the rounds; None where it needs a GPU and there is none."""
-    classifier = OnnxClassifier(artifact.load(row.bundle), "auto" if row.gpu else "cpu")
+    classifier = OnnxClassifier(manifest.load(row.bundle), "auto" if row.gpu else "cpu")
     if row.gpu and classifier.provider != CUDA:
         return None
     timed(classifier, range(WARM_UP))

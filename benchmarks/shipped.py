@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.harness import BUNDLE, OUTCOMES, Target
-from router.artifact import load
+from router.bundle.manifest import load
 from router.rpc.client import Client
 from tests.conftest import free_port
 from training import dataset

@@ -12,12 +12,13 @@ import structlog
 from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from router import artifact, assembly, doctor, gauges, metrics_server, registry, tracing
+from router import assembly, doctor, gauges, metrics_server, tracing
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.memory_quotas import MemoryQuotas
 from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.admission import Admission
 from router.audit import Ledger
+from router.bundle import manifest, registry
 from router.choosing import Chooser, Conversation
 from router.doctor import Finding
 from router.domain import MaxLoss
@@ -197,7 +198,7 @@ async def examine(settings: Settings) -> list[Finding]:
         if settings.redis_url:
             findings.append(await _examine_redis(settings, stack))
         for served in settings.served:
-            bundle = artifact.load(registry.locate(served.artifact))
+            bundle = manifest.load(registry.locate(served.artifact))
             server = assembly.triton(settings, served, stack)
             runs_on = assembly.graph(bundle, settings.classifier_device, server).provider
             rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)

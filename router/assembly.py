@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from router import artifact, doctor, registry, tenants, tracing
+from router import doctor, tenants, tracing
 from router.adapters.backends.pocket import PocketBackend, PocketModel
 from router.adapters.batching import Batching
 from router.adapters.classifier import Device, OnnxClassifier
@@ -20,8 +20,9 @@ from router.adapters.memory_cache import MemoryCache
 from router.adapters.memory_quotas import MemoryQuotas
 from router.adapters.outcome_record import PromptNames
 from router.adapters.sqlite_outcomes import SqliteOutcomes
-from router.artifact import Bundle
 from router.audit import Agreement, Allowance, Auditor, Ledger
+from router.bundle import manifest, registry
+from router.bundle.manifest import Bundle
 from router.cache_key import ScoreKeys
 from router.errors import BackendUnavailable, ClassifierError
 from router.policy import LatencyProfile, Policy
@@ -55,7 +56,7 @@ async def served_profile(
     stack: AsyncExitStack,
 ) -> tuple[Profile, Callable[[Bundle], Profile]]:
     """A served model, and how to serve it with another bundle."""
-    bundle = artifact.load(registry.locate(served.artifact))
+    bundle = manifest.load(registry.locate(served.artifact))
     server = await ready(triton(settings, served, stack), settings.backend_wait)
     backend, fingerprint = await served_backend(settings, served, stack)
     latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)

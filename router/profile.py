@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from router.artifact import Bundle
+from router.bundle.manifest import Bundle
 from router.domain import Enforcement
 from router.policy import Policy
 from router.ports import Backend

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from router import artifact
 from router.adapters.backends.pocket import PocketModel
-from router.artifact import Bundle
+from router.bundle import manifest
+from router.bundle.manifest import Bundle
 
 MODELS = Path(__file__).parents[1] / "router" / "models"
 START_SECONDS = 10.0
@@ -126,16 +126,16 @@ def another_bundle(directory: Path, about: str, **changes: object) -> Path:
     directory.mkdir(parents=True)
     for file in (MODELS / "pocket-router").iterdir():
         (directory / file.name).write_bytes(file.read_bytes())
-    manifest = json.loads((directory / artifact.MANIFEST).read_text())
+    manifest = json.loads((directory / manifest.MANIFEST).read_text())
     manifest |= {"metrics": {"about": about}} | changes
-    (directory / artifact.MANIFEST).write_text(json.dumps(manifest))
+    (directory / manifest.MANIFEST).write_text(json.dumps(manifest))
     return directory
 
 
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
     """The model bundle that ships."""
-    return artifact.load(MODELS / "pocket-router")
+    return manifest.load(MODELS / "pocket-router")
 
 
 @pytest.fixture(scope="session")

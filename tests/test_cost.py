@@ -15,11 +15,11 @@ from types import FrameType
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router import artifact
 from router._gen import budget_router_pb2 as pb
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.sqlite_outcomes import SqliteOutcomes
+from router.bundle import manifest
 from router.domain import MaxLoss
 from router.explain import Explainer
 from router.observe import LogLines, Metrics, Observers
@@ -41,7 +41,7 @@ KEPT_BYTES = 4_000
 @pytest.fixture
 async def servicer(tmp_path: Path) -> AsyncIterator[BudgetRouterServicer]:
     """As it is served: real graph, cache, outcome log, metrics, and lines that are made elsewhere."""
-    bundle = artifact.load(MODELS / "pocket-router")
+    bundle = manifest.load(MODELS / "pocket-router")
     observer = Observers([LogLines(lambda telling: None), Metrics(CollectorRegistry())])
     log = SqliteOutcomes(tmp_path / "outcomes.sqlite", observer)
     manifest = bundle.manifest

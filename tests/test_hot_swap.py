@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from router import artifact, hot_swap, registry
-from router.artifact import Bundle
+from router import hot_swap
+from router.bundle import manifest, registry
+from router.bundle.manifest import Bundle
 from router.cache_key import ScoreKeys
 from router.domain import Decision, DecisionSource, MaxLoss
 from router.errors import ArtifactError
@@ -32,7 +33,7 @@ from tests.support.fakes import (
 )
 
 SHIPPED = MODELS / "pocket-router"
-FINGERPRINT = artifact.load(SHIPPED).manifest.backend_fingerprint
+FINGERPRINT = manifest.load(SHIPPED).manifest.backend_fingerprint
 
 
 class Running:
@@ -42,7 +43,7 @@ class Running:
         self.observer, cache = RecordingObserver(), DictCache()
         self.router: BudgetRouter = router_of(observer=self.observer, cache=cache)
         self.classifiers: dict[str, FakeClassifier] = {}
-        bundle = artifact.load(registry.locate(path))
+        bundle = manifest.load(registry.locate(path))
         first = self.router.profile("")
 
         def of(bundle: Bundle) -> Profile:
@@ -167,7 +168,7 @@ async def test_a_candidate_is_shadowed_before_it_serves(models: Path, tmp_path: 
     running = Running(models, shadow=20)
     before = running.version
     candidate = another_bundle(tmp_path / "b", "b")
-    version = artifact.load(candidate).version
+    version = manifest.load(candidate).version
     running.classifiers[version] = FakeClassifier(score_of(*[0.9] * 6))  # would always take the cheapest rung
     promoting = asyncio.create_task(running.swap.promote(candidate))
     decisions: list[Decision] = []
@@ -185,7 +186,7 @@ async def test_a_candidate_that_fails_in_the_shadow_does_not_serve(models: Path,
     running = Running(models, shadow=5)
     before = running.version
     candidate = another_bundle(tmp_path / "b", "b")
-    running.classifiers[artifact.load(candidate).version] = FakeClassifier(failing=True)
+    running.classifiers[manifest.load(candidate).version] = FakeClassifier(failing=True)
     promoting = asyncio.create_task(running.swap.promote(candidate))
     number = 0
     while not promoting.done():

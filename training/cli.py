@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from router import artifact
-from router import registry as registries
+from router.bundle import manifest
+from router.bundle import registry as registries
 from router.errors import RouterError
 from training import dataset
 from training.dataset import Outcomes
@@ -186,7 +186,7 @@ def retrain(
 
     registries.history(registry)  # it must be a registry: said before hours are spent
     candidates = _candidates(forms)
-    champion = artifact.load(registries.locate(registry))
+    champion = manifest.load(registries.locate(registry))
     verdict = stage(log, gold, champion, out, max_loss, candidates)
     promoted = not verdict.refused and not dry_run
     if promoted:
@@ -222,7 +222,7 @@ def judged(directory: Path, outcomes: Outcomes) -> dict[str, Any]:
     from training import judge
     from training.evaluate import evaluate
 
-    bundle = artifact.load(directory)
+    bundle = manifest.load(directory)
     if bundle.manifest.ladder != outcomes.ladder:
         raise DatasetError("the outcomes are of another ladder than the bundle")
     prediction = judge.predict(bundle, outcomes.prompts)

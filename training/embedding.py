@@ -19,8 +19,8 @@ from onnx import TensorProto, compose, helper
 from safetensors.numpy import load_file
 from tqdm import tqdm
 
+from router.bundle.featurizer import Featurizer
 from router.domain import Prompt
-from router.featurizer import Featurizer
 from training.graph import IR_VERSION, TOKENS, VECTOR, Graph, Weights
 from training.quantised import Quantised
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from router.artifact import QUANTILES
+from router.bundle.manifest import QUANTILES
 from router.domain import Certificate
 from training import metrics
 from training.baselines import oracle_curve

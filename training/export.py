@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 from scipy.linalg import block_diag
 
-from router import features
 from router.adapters.graph_outputs import HALF_TOLERANCE
-from router.artifact import (
+from router.bundle import features
+from router.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     MODEL,

@@ -21,8 +21,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from router import features
-from router.artifact import QUANTILES
+from router.bundle import features
+from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder, Prompt
 from training import calibrate
 from training.calibrate import BetaMap

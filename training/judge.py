@@ -3,9 +3,9 @@
 import numpy as np
 import onnxruntime
 
-from router.artifact import Bundle
+from router.bundle.featurizer import Featurizer
+from router.bundle.manifest import Bundle
 from router.domain import Prompt
-from router.featurizer import Featurizer
 from training.fit import Prediction
 
 BATCH = 256

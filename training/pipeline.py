@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from router import artifact
+from router.bundle import manifest
 from training import comparison, dataset, embedding, evaluate
 from training.certify import ALPHAS, Proofs, certify
 from training.dataset import Outcomes
@@ -95,7 +95,7 @@ def run(
         sample,
         out,
         backend_fingerprint=outcomes.model,
-        data_hash=artifact.digest(path),
+        data_hash=manifest.digest(path),
         metrics=summary(trained),
         report=report,
     )

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from router import artifact
-from router.artifact import QUANTILES
+from router.bundle import manifest
+from router.bundle.manifest import QUANTILES
 from router.domain import Certificate
 from router.policy import LatencyProfile
 from training import dataset
@@ -155,7 +155,7 @@ def predicted(directory: Path, outcomes: Outcomes) -> tuple[Prediction, tuple[Ce
     """What a bundle forecasts for the prompts of outcomes, and its relative certificates."""
     from training import judge
 
-    bundle = artifact.load(directory)
+    bundle = manifest.load(directory)
     if bundle.manifest.ladder != outcomes.ladder:
         raise DatasetError("the outcomes are of another ladder than the bundle")
     return judge.predict(bundle, outcomes.prompts), bundle.manifest.certificates

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router import artifact
-from router.artifact import Bundle
+from router.bundle import manifest
+from router.bundle.manifest import Bundle
 from router.domain import Certificate, MaxLoss
 from router.policy import LatencyProfile, Policy
 from training import calibrate, dataset, embedding, judge, logged, pipeline, traffic
@@ -70,11 +70,11 @@ def retrain(
         outcomes.prompts[: pipeline.SAMPLE],
         out,
         backend_fingerprint=outcomes.model,
-        data_hash=artifact.digest(gold),
+        data_hash=manifest.digest(gold),
         metrics=pipeline.summary(challenger),
         report=pipeline.whole(challenger, {"traffic": len(mine)}, []),
     )
-    return judged(challenger, artifact.load(out), champion, judging, max_loss, len(mine))
+    return judged(challenger, manifest.load(out), champion, judging, max_loss, len(mine))
 
 
 def parted(served: Traffic, gold: Outcomes) -> tuple[Traffic, Traffic]:

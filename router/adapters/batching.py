@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from router.bundle.features import MAX_CHARACTERS
 from router.domain import Prompt, Score
 from router.errors import ClassifierError
-from router.features import MAX_CHARACTERS
 
 BATCH_PROMPTS, BATCH_CHARACTERS = 64, 65_536
 """The most that runs at once; characters as padded."""

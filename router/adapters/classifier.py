@@ -8,11 +8,11 @@ import onnxruntime
 
 from router.adapters import graph_outputs
 from router.adapters.graph_outputs import Outputs
-from router.artifact import MODEL, TOKENIZER, Bundle, Manifest
+from router.bundle.features import MAX_CHARACTERS
+from router.bundle.featurizer import Featurizer
+from router.bundle.manifest import MODEL, TOKENIZER, Bundle, Manifest
 from router.domain import Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError
-from router.features import MAX_CHARACTERS
-from router.featurizer import Featurizer
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]

@@ -6,7 +6,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import MODEL, QUANTILES, Bundle
+from router.bundle.manifest import MODEL, QUANTILES, Bundle
 from router.domain import Score
 from router.errors import ArtifactError, ClassifierError
 

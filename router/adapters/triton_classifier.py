@@ -12,10 +12,10 @@ import numpy as np
 from router.adapters.breaker import Breaker
 from router.adapters.graph_outputs import Outputs, counted, scores, shapes
 from router.adapters.triton import CALL_SECONDS, Inputs, Triton
-from router.artifact import TOKENIZER, Bundle
+from router.bundle.featurizer import Featurizer
+from router.bundle.manifest import TOKENIZER, Bundle
 from router.domain import Prompt, Score
 from router.errors import ArtifactError, ClassifierError
-from router.featurizer import Featurizer
 
 LENGTHS = 16
 """Tokens are padded to a multiple of that, so that Triton can join the batches of several routers."""

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import artifact
 from router.adapters import batching
 from router.adapters.batching import Batching
 from router.adapters.classifier import OnnxClassifier
+from router.bundle import manifest
 from router.domain import Prompt, Score
 from router.errors import ClassifierError
 from tests.conftest import MODELS
@@ -139,7 +139,7 @@ def test_every_prompt_is_in_one_batch_and_batches_keep_within_bounds(lengths: li
 
 
 async def test_a_real_graph_says_the_same_in_batches() -> None:
-    classifier = OnnxClassifier(artifact.load(MODELS / "pocket-router"))
+    classifier = OnnxClassifier(manifest.load(MODELS / "pocket-router"))
     prompts = [Prompt.of(f"{n} + {n} =" * (n + 1)) for n in range(20)]
     alone = [score for prompt in prompts for score in classifier.scored([prompt])]
     together = await asyncio.gather(*(Batching(classifier.scored).score([prompt]) for prompt in prompts))

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from router.adapters.classifier import CPU, CUDA, PROVIDERS, Device, OnnxClassifier
 from router.adapters.graph_outputs import PARITY_TOLERANCE
-from router.artifact import Bundle, ParitySample
+from router.bundle.features import NAMES, WIDTH
+from router.bundle.manifest import Bundle, ParitySample
 from router.domain import BudgetLadder, Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError
-from router.features import NAMES, WIDTH
 from tests.conftest import MODELS
 
 

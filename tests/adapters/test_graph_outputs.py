@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from router.adapters.graph_outputs import Outputs, counted, scores
-from router.artifact import Bundle
+from router.bundle.manifest import Bundle
 from router.errors import ArtifactError, ClassifierError
 
 

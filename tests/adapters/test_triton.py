@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from router import app, registry, settings
+from router import app, settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import kserve_pb2
 from router.adapters import breaker, triton, triton_classifier
@@ -23,8 +23,9 @@ from router.adapters.breaker import FAILURES
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.triton import Triton
 from router.adapters.triton_classifier import LENGTHS, TritonClassifier
-from router.artifact import MODEL as MODEL_FILE
-from router.artifact import PARITY, Bundle, ParitySample
+from router.bundle import registry
+from router.bundle.manifest import MODEL as MODEL_FILE
+from router.bundle.manifest import PARITY, Bundle, ParitySample
 from router.domain import Prompt
 from router.errors import ArtifactError, ClassifierError, SettingsError
 from router.settings import Settings

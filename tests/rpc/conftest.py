@@ -19,7 +19,7 @@ from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
-from router.artifact import Bundle
+from router.bundle.manifest import Bundle
 from router.cache_key import ScoreKeys
 from router.choosing import Chooser
 from router.domain import BudgetLadder, Enforcement, MaxLoss

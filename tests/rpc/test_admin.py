@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from router._gen import budget_router_pb2 as pb
-from router.artifact import Bundle
+from router.bundle.manifest import Bundle
 from tests.conftest import MODELS
 from tests.rpc.conftest import TOKEN, Service, bearer, decide, refusal, serving
 from tests.support.fakes import DictCache, router_of

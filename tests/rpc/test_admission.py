@@ -12,7 +12,7 @@ from router import tracing
 from router._gen import budget_router_pb2 as pb
 from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
-from router.artifact import Bundle
+from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
 from router.fair_queue import FairQueue
 from router.records import Shed

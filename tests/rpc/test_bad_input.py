@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from router._gen import budget_router_pb2 as pb
-from router.artifact import Bundle
+from router.bundle.manifest import Bundle
 from tests.rpc.conftest import (
     ADMIN,
     ROUTING,

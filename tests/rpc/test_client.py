@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import grpc
 import pytest
 
-from router.artifact import Bundle
+from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
 from router.errors import RemoteError
 from router.rpc.client import Client, Wishes

@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from router._gen import budget_router_pb2 as pb
-from router.artifact import Bundle
+from router.bundle.manifest import Bundle
 from router.domain import Completion, CountSource, Enforcement, FinishReason, ReasoningBudget, ReasoningDelta
 from router.errors import SettingsError
 from router.explain import Explainer

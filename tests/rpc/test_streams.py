@@ -8,7 +8,7 @@ import pytest
 
 from router._gen import budget_router_pb2 as pb
 from router.adapters.backends.pocket import PocketModel
-from router.artifact import Bundle
+from router.bundle.manifest import Bundle
 from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable
 from router.records import Degraded

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import router
-from router import artifact
 from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
+from router.bundle import manifest
 from router.cache_key import ScoreKeys
 from router.choosing import Chooser
 from router.domain import (
@@ -47,7 +47,7 @@ from router.tenants import Tenant, Tenants
 R = TypeVar("R")
 
 TENANT, MODEL = "default", "fake"
-BUNDLE = artifact.load(Path(router.__file__).parent / "models" / "pocket-router")
+BUNDLE = manifest.load(Path(router.__file__).parent / "models" / "pocket-router")
 VERSION = BUNDLE.version
 FINGERPRINT = "fake/1/native"
 THINKING, ANSWER = ("first ", "then "), ("the ", "answer")

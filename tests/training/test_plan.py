@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from router.artifact import QUANTILES
+from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder, Certificate, MaxLoss, Options, ReasoningBudget, Score
 from router.policy import LatencyProfile, Policy
 from training import plan as module

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
-from router import artifact
 from router.adapters.classifier import OnnxClassifier
-from router.artifact import Bundle
+from router.bundle import manifest
+from router.bundle.manifest import Bundle
 from router.domain import Prompt
 from tests.support.synthetic import outcomes_of
 from tests.support.tiny_bert import tiny_bert
@@ -96,7 +96,7 @@ def test_a_bundle_serves_and_a_prompt_has_one_score(
 ) -> None:
     trained = fitted(encoders[precision], outcomes)
     export(trained, outcomes.ladder, Proofs((), (), {}), outcomes.prompts[:100], tmp_path / "bundle", **ABOUT)
-    bundle = artifact.load(tmp_path / "bundle")
+    bundle = manifest.load(tmp_path / "bundle")
     assert (bundle.manifest.profile, bundle.manifest.precision) == ("encoder", precision)
     onnx.checker.check_model(onnx.load_from_string(bundle.model), full_check=True)
     classifier = OnnxClassifier(bundle)

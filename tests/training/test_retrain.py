@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from router import artifact, registry
-from router.artifact import Bundle
+from router.bundle import manifest, registry
+from router.bundle.manifest import Bundle
 from tests.conftest import MODELS
 from tests.support.synthetic import CAPS, outcomes_of
 from tests.training.test_traffic import BACKEND, row
@@ -47,7 +47,7 @@ def challenge(tmp_path_factory: pytest.TempPathFactory) -> Challenge:
         row(prompt, TOP, correct=float(others.correct[i, TOP]), thinking_tokens=int(others.thinking_tokens[i, TOP]))
         for i, prompt in enumerate(others.prompts)
     ]
-    return Challenge(trained, artifact.load(directory), read(rows, gold.ladder, BACKEND))
+    return Challenge(trained, manifest.load(directory), read(rows, gold.ladder, BACKEND))
 
 
 def test_what_does_not_certify_is_refused_with_the_reason(challenge: Challenge) -> None:

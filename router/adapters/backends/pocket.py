@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from router.adapters.classifier import single_threaded
-from router.artifact import digest
+from router.bundle.manifest import digest
 from router.domain import (
     Completion,
     ContentDelta,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from router.adapters.backends.pocket import END, END_THINK, START, THINK, WINDOW, PocketBackend, PocketModel
-from router.artifact import Bundle
+from router.bundle.manifest import Bundle
 from router.domain import (
     Completion,
     ContentDelta,

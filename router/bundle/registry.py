@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from router import artifact
+from router.bundle import manifest
 from router.errors import ArtifactError
 
 CURRENT, VERSIONS = "current.json", "versions"
@@ -39,8 +39,8 @@ def history(registry: Path) -> list[str]:
 
 def promote(registry: Path, directory: Path) -> str:
     """Verify the bundle in `directory`, keep a copy, make it current; returns its digest. Raises ArtifactError."""
-    version = artifact.load(directory).version
-    if (registry / artifact.MANIFEST).exists():
+    version = manifest.load(directory).version
+    if (registry / manifest.MANIFEST).exists():
         raise ArtifactError(f"{registry}: a bundle, not a registry of bundles")
     with _locked(registry):
         kept = registry / VERSIONS / version
@@ -49,7 +49,7 @@ def promote(registry: Path, directory: Path) -> str:
             shutil.copytree(directory, aside, dirs_exist_ok=True)
             aside.chmod(0o755)
             aside.rename(kept)
-        if artifact.load(kept).version != version:
+        if manifest.load(kept).version != version:
             raise ArtifactError(f"{directory}: it changed while it was copied")
         before = history(registry) if (registry / CURRENT).exists() else []
         _write(registry, [*before, version])

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from router import features
+from router.bundle import features
 from router.domain import BudgetLadder, Certificate
 from router.errors import ArtifactError
 

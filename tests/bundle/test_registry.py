@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router import artifact, registry
+from router.bundle import manifest, registry
 from router.errors import ArtifactError
 from tests.conftest import MODELS, another_bundle
 
@@ -20,7 +20,7 @@ def test_a_bundle_names_itself(tmp_path: Path) -> None:
 
 def test_what_is_promoted_is_current_and_complete(tmp_path: Path) -> None:
     version = registry.promote(tmp_path / "models", SHIPPED)
-    assert artifact.load(registry.locate(tmp_path / "models")).version == version
+    assert manifest.load(registry.locate(tmp_path / "models")).version == version
 
 
 def test_rollback_goes_back_one_by_one(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_rollback_goes_back_one_by_one(tmp_path: Path) -> None:
     versions = [registry.promote(models, another_bundle(tmp_path / name, name)) for name in "abc"]
     assert len(set(versions)) == 3
     assert registry.rollback(models) == versions[1]
-    assert artifact.load(registry.locate(models)).version == versions[1]
+    assert manifest.load(registry.locate(models)).version == versions[1]
     assert registry.rollback(models) == versions[0]
     with pytest.raises(ArtifactError, match="nothing was promoted before"):
         registry.rollback(models)
@@ -76,6 +76,6 @@ def test_promotions_at_once_are_all_kept_and_readers_always_find_a_bundle(tmp_pa
     for thread in promoting:
         thread.start()
     while any(thread.is_alive() for thread in promoting):
-        artifact.load(registry.locate(models))
+        manifest.load(registry.locate(models))
     assert len(registry.history(models)) == 9
     assert json.loads((models / registry.CURRENT).read_text())["promoted"] == registry.history(models)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from router.bundle.features import of_texts, scored_text
+from router.bundle.token_cache import Pieces
 from router.domain import Prompt
-from router.features import of_texts, scored_text
-from router.pieces import Pieces
 
 
 class Featurizer:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import features
+from router.bundle import features
+from router.bundle.features import MAX_CHARACTERS, NAMES, WIDTH, extract
 from router.domain import Message, Prompt, Role
-from router.features import MAX_CHARACTERS, NAMES, WIDTH, extract
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 

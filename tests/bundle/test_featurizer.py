@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import artifact, pieces
+from router.bundle import manifest, token_cache
+from router.bundle.featurizer import Featurizer
+from router.bundle.token_cache import Pieces
 from router.domain import Prompt
-from router.featurizer import Featurizer
-from router.pieces import Pieces
 from tests.conftest import MODELS
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -22,7 +22,7 @@ texts = text | st.lists(piece).map("".join) | st.lists(piece).map(" ".join)
 
 @pytest.fixture(scope="module")
 def featurizer() -> Featurizer:
-    bundle = artifact.load(MODELS / "pocket-router")
+    bundle = manifest.load(MODELS / "pocket-router")
     return Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
 
 
@@ -67,8 +67,8 @@ def test_a_long_text_is_cut_where_the_tokenizer_would(featurizer: Featurizer) ->
 
 
 def test_callers_can_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "REMEMBERED", 10)
-    bundle = artifact.load(MODELS / "pocket-router")
+    monkeypatch.setattr(token_cache, "REMEMBERED", 10)
+    bundle = manifest.load(MODELS / "pocket-router")
     featurizer = Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
     assert featurizer._pieces is not None
     for text in ["x" * 5_000, *(f"is {number} more than {number + 1} ?" for number in range(100))]:
@@ -79,7 +79,7 @@ def test_callers_can_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_threads_that_read_the_same_pieces_agree(featurizer: Featurizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "REMEMBERED", 100)
+    monkeypatch.setattr(token_cache, "REMEMBERED", 100)
     known = Pieces(featurizer._tokenizer)
     said = [f"{number} ways and {number * 7} more" for number in range(500)]
     found: list[list[list[int] | None]] = [[] for _ in range(4)]
