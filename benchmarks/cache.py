@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
-from router.adapters import redis_client
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
@@ -30,7 +29,8 @@ from router.domain import (
     Prompt,
     RouteRequest,
 )
-from router.records import Record
+from router.events import Record
+from router.redis import client
 from router.scoring import Scorer
 from tests.conftest import Valkey, _valkey_binary
 from training import dataset
@@ -90,7 +90,7 @@ async def states(home: Path) -> list[dict[str, Any]]:
         rows.append(await measured("healthy", server.url))
         async with slow(server.port) as url:
             rows.append(await measured(f"slow ({2 * SLOW * 1000:.0f} ms)", url))
-        full = redis_client.connect(server.url, 1.0)
+        full = client.connect(server.url, 1.0)
         await full.config_set("maxmemory", "1")
         rows.append(await measured("full", server.url))
         await full.config_set("maxmemory", "0")
@@ -119,7 +119,7 @@ async def measured(name: str, url: str | None) -> dict[str, Any]:
     cache: MemoryCache | TieredCache = near
     redis = None
     if url is not None:
-        redis = redis_client.connect(url, LIMIT)
+        redis = client.connect(url, LIMIT)
         cache = TieredCache(near, RedisCache(redis, 60, LIMIT), observe)
     scorer = scorer_on(cache)
     took: list[float] = []

@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from router.domain import UNLIMITED, MaxLoss, MinQuality, QualityTarget, Quota, RouteRequest
 from router.errors import Overloaded
+from router.events import Shed
 from router.fair_queue import FairQueue
 from router.ports import Observer, Quotas
-from router.records import Shed
 from router.tenants import Tenant, Tenants
 
 STEPS = (0.85, 1.0, 1.15)

@@ -23,6 +23,7 @@ from router.choosing import Chooser, Conversation
 from router.doctor import Finding
 from router.domain import MaxLoss
 from router.errors import BackendError, CacheError, SettingsError
+from router.events import Degraded
 from router.explain import Explainer
 from router.fair_queue import FairQueue
 from router.gauges import Gauges
@@ -30,7 +31,6 @@ from router.hot_swap import HotSwap
 from router.log_writer import Soon
 from router.observe import LogLines, Metrics, Observers
 from router.ports import Observer
-from router.records import Degraded
 from router.routing import BudgetRouter
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary

@@ -179,10 +179,10 @@ def outcome_log(settings: Settings, observer: Observer) -> "SqliteOutcomes | Red
     secret = settings.cache_secret.get_secret_value().encode()
     if not settings.outcomes_url:
         return SqliteOutcomes(settings.outcomes, observer, texts=settings.log_prompts, secret=secret)
-    from router.adapters import redis_client
     from router.adapters.redis_outcomes import RedisOutcomes
+    from router.redis import client
 
-    redis = redis_client.connect(settings.outcomes_url, OUTCOMES_TIMEOUT)
+    redis = client.connect(settings.outcomes_url, OUTCOMES_TIMEOUT)
     names = PromptNames(secret, settings.log_prompts)
     return RedisOutcomes(redis, observer, names, settings.outcomes_length, OUTCOMES_TIMEOUT)
 
@@ -209,10 +209,10 @@ def quotas(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "Me
     near = MemoryQuotas()
     if not settings.redis_url:
         return near
-    from router.adapters import redis_client
     from router.adapters.redis_quotas import RedisQuotas
+    from router.redis import client
 
-    redis = redis_client.connect(settings.redis_url, settings.redis_timeout)
+    redis = client.connect(settings.redis_url, settings.redis_timeout)
     shared = RedisQuotas(redis, settings.redis_timeout, near, observer)
     stack.push_async_callback(shared.close)
     in_background(shared.renew(), stack)
@@ -243,10 +243,10 @@ def score_cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -
 
 def redis_cache(settings: Settings, stack: AsyncExitStack) -> "RedisCache":
     """The shared level alone."""
-    from router.adapters import redis_client
     from router.adapters.redis_cache import RedisCache
+    from router.redis import client
 
-    redis = redis_client.connect(settings.redis_url, settings.redis_timeout)
+    redis = client.connect(settings.redis_url, settings.redis_timeout)
     cache = RedisCache(redis, settings.cache_ttl, settings.redis_timeout)
     stack.push_async_callback(cache.close)
     return cache

@@ -24,8 +24,8 @@ from router.domain import (
     Sampling,
 )
 from router.errors import RouterError, SettingsError
+from router.events import Audited, Degraded
 from router.ports import Backend, Observer, Verifier
-from router.records import Audited, Degraded
 
 DELTA = 0.1
 """Probability of an alarm although the certificate holds, at most."""

@@ -9,9 +9,9 @@ from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
 from router.domain import MaxLoss, QualityTarget
 from router.errors import ArtifactError
+from router.events import Degraded, Swapped
 from router.ports import Observer
 from router.profile import Profile
-from router.records import Degraded, Swapped
 from router.routing import BudgetRouter
 from router.shadow import Shadow
 

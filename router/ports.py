@@ -14,7 +14,7 @@ from router.domain import (
     RouteRequest,
     Score,
 )
-from router.records import Record
+from router.events import Record
 
 
 class Classifier(Protocol):

@@ -39,9 +39,9 @@ from router.errors import (
     NotFound,
     TargetUnmet,
 )
+from router.events import Broken, Decided, Degraded, Generated
 from router.ports import Backend, Observer, OutcomeLog
 from router.profile import Profile
-from router.records import Broken, Decided, Degraded, Generated
 from router.scoring import Scored
 from router.tenants import Tenants
 

@@ -12,8 +12,8 @@ from router.domain import (
     Score,
 )
 from router.errors import CacheError, ClassifierError
+from router.events import Degraded
 from router.ports import Classifier, Observer, ScoreCache
-from router.records import Degraded
 
 SCORE_SECONDS, PROMPTS = 1.0, 100
 """What a classifier may take before the top rung is safer, and once more for every so many prompts."""

@@ -10,8 +10,8 @@ from router.domain import (
     Score,
 )
 from router.errors import ClassifierError
+from router.events import Shadowed
 from router.profile import Profile
-from router.records import Shadowed
 
 
 class Shadow:

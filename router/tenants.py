@@ -25,8 +25,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from router.domain import Quota
 from router.errors import SettingsError
+from router.events import Degraded
 from router.ports import Observer
-from router.records import Degraded
 
 Method = Literal["Decide", "DecideBatch", "Generate", "ReportOutcome", "Explain"]
 FOLLOW_SECONDS = 1.0

@@ -9,8 +9,8 @@ from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
 from router.domain import MaxLoss, MinQuality, Options, Prompt, QualityTarget, RouteRequest
 from router.errors import BackendUnavailable, Overloaded
+from router.events import Shed
 from router.fair_queue import FairQueue
-from router.records import Shed
 from router.tenants import Tenant, Tenants
 from tests.support.fakes import RecordingObserver
 from tests.test_fair_queue import Clock, settled

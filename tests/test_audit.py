@@ -20,7 +20,7 @@ from router.domain import (
     Sampling,
 )
 from router.errors import SettingsError, VerifierError
-from router.records import Audited, Degraded
+from router.events import Audited, Degraded
 from router.routing import SUSPENDED, BudgetRouter
 from tests.support.fakes import (
     BUNDLE,

@@ -14,9 +14,9 @@ from router.bundle.manifest import Bundle
 from router.cache_key import ScoreKeys
 from router.domain import Decision, DecisionSource, MaxLoss
 from router.errors import ArtifactError
+from router.events import Degraded, Shadowed, Swapped
 from router.hot_swap import HotSwap
 from router.profile import Profile
-from router.records import Degraded, Shadowed, Swapped
 from router.routing import BudgetRouter
 from router.scoring import Scorer
 from tests.conftest import MODELS, another_bundle

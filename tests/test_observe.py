@@ -16,10 +16,10 @@ from router import log_writer
 from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
 from router.domain import DecisionSource, FinishReason
+from router.events import Answered, Broken, Decided, Degraded, Generated, Record, Shed
 from router.fair_queue import FairQueue
 from router.gauges import Gauges
 from router.observe import LogLines, Metrics, Observers, configure_logging
-from router.records import Answered, Broken, Decided, Degraded, Generated, Record, Shed
 from router.tenants import Tenant, Tenants
 from tests.support.fakes import (
     LADDER,

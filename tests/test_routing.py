@@ -39,8 +39,8 @@ from router.errors import (
     OutcomeLogError,
     TargetUnmet,
 )
+from router.events import Broken, Decided, Degraded, Generated
 from router.profile import Profile
-from router.records import Broken, Decided, Degraded, Generated
 from router.routing import TRIES, BudgetRouter
 from tests.support.fakes import (
     ANSWER,

@@ -9,7 +9,7 @@ import pytest
 
 from router import tenants
 from router.errors import SettingsError
-from router.records import Degraded
+from router.events import Degraded
 from router.tenants import Key, Tenant, Tenants
 from tests.support.fakes import RecordingObserver
 

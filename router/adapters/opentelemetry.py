@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from router.records import Answered, Broken, Decided, Degraded, Generated, Record, Shed
+from router.events import Answered, Broken, Decided, Degraded, Generated, Record, Shed
 
 FINE = ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNAUTHENTICATED", "PERMISSION_DENIED")
 """Statuses that are no failure of this service (OpenTelemetry's conventions for RPC)."""

@@ -12,10 +12,10 @@ from zlib import crc32
 
 from redis.asyncio.cluster import RedisCluster
 
-from router.adapters.bounded import Bounded
-from router.adapters.redis_client import AnyRedis
 from router.domain import Score
 from router.errors import CacheError
+from router.redis.calls import Bounded
+from router.redis.client import AnyRedis
 
 PREFIX, EPOCH = b"budget_router:score:", "budget_router:epoch"
 JITTER = 0.1

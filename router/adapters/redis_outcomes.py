@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
-from router.adapters import outcome_record, redis_client
+from router.adapters import outcome_record
 from router.adapters.outcome_record import Event, PromptNames, Row
-from router.adapters.redis_client import AnyRedis
 from router.adapters.write_behind import WriteBehind
 from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
 from router.errors import OutcomeLogError
 from router.ports import Observer
+from router.redis import client
+from router.redis.client import AnyRedis
 
 STREAM, DECISION = "budget_router:outcomes", "budget_router:decision:"
 KEPT_SECONDS = 30 * 86_400
@@ -91,7 +92,7 @@ class RedisOutcomes:
 
 def rows(url: str, timeout: float = 30.0) -> Iterator[Row]:
     """Everything in a log, in the order of the decisions. Raises OutcomeLogError, SettingsError."""
-    yield from asyncio.run(_rows(redis_client.connect(url, timeout)))
+    yield from asyncio.run(_rows(client.connect(url, timeout)))
 
 
 async def _rows(redis: Any) -> list[Row]:

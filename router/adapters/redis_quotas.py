@@ -4,13 +4,13 @@ import asyncio
 from math import isinf
 from typing import Any
 
-from router.adapters.bounded import Bounded
 from router.adapters.memory_quotas import MINUTE, STREAM_SECONDS, MemoryQuotas, seconds
-from router.adapters.redis_client import AnyRedis
 from router.domain import Quota
 from router.errors import QuotaError
+from router.events import Degraded
 from router.ports import Observer
-from router.records import Degraded
+from router.redis.calls import Bounded
+from router.redis.client import AnyRedis
 
 LEASE_SECONDS = 30
 """A replica that dies holds its streams for that long."""

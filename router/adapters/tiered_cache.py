@@ -8,8 +8,8 @@ from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
 from router.domain import Score
 from router.errors import CacheError
+from router.events import Degraded
 from router.ports import Observer
-from router.records import Degraded
 
 EPOCH_SECONDS = 1.0
 """How long a flush by another process may go unnoticed."""

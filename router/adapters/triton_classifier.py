@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from router.adapters.breaker import Breaker
 from router.adapters.graph_outputs import Outputs, counted, scores, shapes
 from router.adapters.triton import CALL_SECONDS, Inputs, Triton
 from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import TOKENIZER, Bundle
+from router.circuit_breaker import Breaker
 from router.domain import Prompt, Score
 from router.errors import ArtifactError, ClassifierError
 

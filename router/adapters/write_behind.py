@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 from router.errors import OutcomeLogError
+from router.events import Degraded
 from router.ports import Observer
-from router.records import Degraded
 
 T = TypeVar("T")
 GATHER_SECONDS = 0.1

@@ -10,8 +10,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from router import tracing
 from router.errors import Draining, InvalidRequest, Overloaded
+from router.events import Answered
 from router.ports import Observer
-from router.records import Answered
 from router.rpc.identity import Guard
 from router.rpc.parsing import Malformed, tolerant
 from router.rpc.status import to_status

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from router.adapters import redis_client
 from router.adapters.memory_quotas import MemoryQuotas
 from router.adapters.redis_quotas import RedisQuotas
 from router.domain import Quota
+from router.events import Degraded
 from router.ports import Quotas
-from router.records import Degraded
+from router.redis import client
 from tests.conftest import Valkey
 from tests.support.fakes import RecordingObserver
 
@@ -19,7 +19,7 @@ PATIENT = 5.0
 
 def shared(valkey: Valkey, observer: RecordingObserver, timeout: float = PATIENT) -> RedisQuotas:
     """The quotas of one replica."""
-    return RedisQuotas(redis_client.connect(valkey.url, timeout), timeout, MemoryQuotas(), observer)
+    return RedisQuotas(client.connect(valkey.url, timeout), timeout, MemoryQuotas(), observer)
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from router.adapters import redis_client
 from router.adapters.outcome_record import PromptNames
 from router.adapters.redis_outcomes import STREAM, RedisOutcomes, rows
 from router.domain import LabelSource, Outcome, Prompt
 from router.errors import OutcomeLogError
-from router.records import Degraded
+from router.events import Degraded
+from router.redis import client
 from tests.conftest import Valkey
 from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
 from training.logged import frame
@@ -21,7 +21,7 @@ TIMEOUT = 0.5
 
 
 def log_on(valkey: Valkey, observer: RecordingObserver | None = None, length: int = 10_000) -> RedisOutcomes:
-    redis = redis_client.connect(valkey.url, TIMEOUT)
+    redis = client.connect(valkey.url, TIMEOUT)
     return RedisOutcomes(redis, observer or RecordingObserver(), NAMES, length, TIMEOUT)
 
 

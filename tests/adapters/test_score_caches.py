@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from router.adapters import redis_client
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.redis_cache import RedisCache
 from router.adapters.tiered_cache import TieredCache
 from router.domain import Score
+from router.redis import client
 from tests.conftest import Valkey
 from tests.support.fakes import RISING, RecordingObserver, score_of
 
@@ -31,7 +31,7 @@ async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
         yield MemoryCache(10_000, 1 << 20)
         return
     server: Valkey = request.getfixturevalue("valkey")
-    far = RedisCache(redis_client.connect(server.url, PATIENT), 60, PATIENT)
+    far = RedisCache(client.connect(server.url, PATIENT), 60, PATIENT)
     tiered = TieredCache(MemoryCache(10_000, 1 << 20), far, RecordingObserver())
     yield far if request.param == "redis" else tiered
     await tiered.drain()

@@ -23,7 +23,7 @@ from router.domain import (
     Role,
 )
 from router.errors import OutcomeLogError
-from router.records import Degraded
+from router.events import Degraded
 from tests.support.fakes import (
     FINGERPRINT,
     RISING,

@@ -14,18 +14,18 @@ import numpy as np
 import onnx
 import pytest
 
-from router import app, settings
+from router import app, circuit_breaker, settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import kserve_pb2
-from router.adapters import breaker, triton, triton_classifier
+from router.adapters import triton, triton_classifier
 from router.adapters.batching import BATCH_PROMPTS, Batching
-from router.adapters.breaker import FAILURES
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.triton import Triton
 from router.adapters.triton_classifier import LENGTHS, TritonClassifier
 from router.bundle import registry
 from router.bundle.manifest import MODEL as MODEL_FILE
 from router.bundle.manifest import PARITY, Bundle, ParitySample
+from router.circuit_breaker import FAILURES
 from router.domain import Prompt
 from router.errors import ArtifactError, ClassifierError, SettingsError
 from router.settings import Settings
@@ -158,7 +158,7 @@ def faulty(
     lasting: tuple[TritonSimulator, TritonClassifier], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[TritonSimulator, TritonClassifier]]:
     """The same, never left out, and put right afterwards."""
-    monkeypatch.setattr(breaker, "FAILURES", 1_000_000)
+    monkeypatch.setattr(circuit_breaker, "FAILURES", 1_000_000)
     server, classifier = lasting
     yield lasting
     server.spoil, server.status = lambda response: None, None

@@ -6,7 +6,7 @@ import pytest
 
 from router.adapters.write_behind import WriteBehind
 from router.errors import OutcomeLogError
-from router.records import Degraded
+from router.events import Degraded
 from tests.support.fakes import RecordingObserver
 
 

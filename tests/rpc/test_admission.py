@@ -14,8 +14,8 @@ from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
 from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
+from router.events import Shed
 from router.fair_queue import FairQueue
-from router.records import Shed
 from router.tenants import Tenant, Tenants
 from tests.rpc.conftest import Service, decide, generate, refusal, serving, until
 from tests.support.fakes import FakeBackend, FakeClassifier, Hang, ListLog, RecordingObserver, router_of

@@ -11,7 +11,7 @@ from router.adapters.backends.pocket import PocketModel
 from router.bundle.manifest import Bundle
 from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable
-from router.records import Degraded
+from router.events import Degraded
 from router.routing import TRIES
 from tests.rpc.conftest import Service, decide, embedded, generate, refusal, serving, until
 from tests.support.fakes import (

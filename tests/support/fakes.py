@@ -34,12 +34,12 @@ from router.domain import (
     Score,
 )
 from router.errors import BackendUnavailable, CacheError, ClassifierError, OutcomeLogError
+from router.events import Record
 from router.exploration import certain
 from router.fair_queue import FairQueue
 from router.policy import LatencyProfile, Policy
 from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
 from router.profile import Profile
-from router.records import Record
 from router.routing import Audit, BudgetRouter
 from router.scoring import Scorer
 from router.tenants import Tenant, Tenants

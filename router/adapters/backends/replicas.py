@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from router.adapters.backends.hedge import hedged
 from router.adapters.backends.proven import Proven
-from router.adapters.breaker import Breaker
+from router.circuit_breaker import Breaker
 from router.domain import Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendRefused, BackendUnavailable
 

@@ -12,7 +12,7 @@ from router.adapters.backends.connect import Connection, connect
 from router.adapters.backends.engine import Timeouts
 from router.adapters.backends.proven import Proven, Way
 from router.adapters.backends.replicas import AWAY_SECONDS, LONGEST_AWAY, Replica, Replicas
-from router.adapters.breaker import FAILURES, Breaker
+from router.circuit_breaker import FAILURES, Breaker
 from router.domain import (
     Completion,
     Enforcement,

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from router.adapters.breaker import Breaker
+from router.circuit_breaker import Breaker
 from router.errors import DependencyError
 
 T = TypeVar("T")

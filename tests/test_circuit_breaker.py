@@ -1,6 +1,6 @@
 """What failed is left out, for longer each time, then tried by one caller."""
 
-from router.adapters.breaker import FAILURES, Breaker
+from router.circuit_breaker import FAILURES, Breaker
 
 
 class Clock:
