@@ -12,7 +12,7 @@ import structlog
 from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from router import assembly, doctor, gauges, metrics_server, tracing
+from router import assembly, doctor, gauges
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.memory_quotas import MemoryQuotas
 from router.adapters.sqlite_outcomes import SqliteOutcomes
@@ -28,8 +28,6 @@ from router.explain import Explainer
 from router.fair_queue import FairQueue
 from router.gauges import Gauges
 from router.hot_swap import HotSwap
-from router.log_writer import Soon
-from router.observe import LogLines, Metrics, Observers
 from router.ports import Observer
 from router.routing import BudgetRouter
 from router.rpc.admin import AdminServicer
@@ -40,8 +38,11 @@ from router.rpc.server import Health, RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.tls import Credentials, TlsFiles, server_credentials
 from router.settings import Served, Settings
+from router.telemetry import metrics_server, tracing
+from router.telemetry.log_writer import Soon
+from router.telemetry.observe import LogLines, Metrics, Observers
+from router.telemetry.tracing import Tracer
 from router.tenants import Tenants
-from router.tracing import Tracer
 
 if TYPE_CHECKING:
     from router.adapters.redis_outcomes import RedisOutcomes
@@ -250,7 +251,7 @@ def _tracer(settings: Settings, observers: list[Observer], stack: AsyncExitStack
     if not settings.otlp_url:
         return tracing.passed_on
     try:
-        from router.adapters import opentelemetry
+        from router.telemetry import opentelemetry
     except ImportError as error:
         raise SettingsError(f"BUDGET_ROUTER_OTLP_URL: needs 'budget-router[otel]': {error.name} is missing") from error
     traces = opentelemetry.Traces(opentelemetry.exporter(settings.otlp_url))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from router import doctor, tenants, tracing
+from router import doctor, tenants
 from router.adapters.backends.pocket import PocketBackend, PocketModel
 from router.adapters.batching import Batching
 from router.adapters.classifier import Device, OnnxClassifier
@@ -31,6 +31,7 @@ from router.profile import Profile
 from router.routing import SUSPENDED
 from router.scoring import Scorer
 from router.settings import Served, Settings
+from router.telemetry import tracing
 from router.tenants import Tenants
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from router.options import calls_service, routing_options
 from router.rpc.client import Client, Told, Wishes
 
 if TYPE_CHECKING:
-    from router.log_writer import Soon
     from router.settings import Settings
+    from router.telemetry.log_writer import Soon
 
 BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE")
 PLUGINS = "budget_router.commands"
@@ -74,7 +74,8 @@ def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -
     With several workers they share the port, whoever ends is replaced, and SIGHUP replaces all without a failed call;
     docs/operations.md says what they share and what they divide.
     """
-    from router import observe, settings
+    from router import settings
+    from router.telemetry import observe
 
     loaded = settings.load(listen=listen, metrics_listen=metrics_listen, workers=workers)
     with closing(observe.configure_logging()) as log:
@@ -120,7 +121,8 @@ def _listening(address: str, admin: str) -> None:
 @click.option("--control", type=int, required=True)
 def work(place: int, control: int, **told: Any) -> None:
     """Be one of the processes that `serve --workers` starts."""
-    from router import app, observe, settings, worker
+    from router import app, settings, worker
+    from router.telemetry import observe
 
     mine = settings.load(**told).of_worker(place)
 

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 import structlog
 
-from router import metrics_server, pooled_metrics
 from router.errors import SettingsError, WorkerError
 from router.settings import Settings
+from router.telemetry import metrics_server, multiprocess
 from router.worker import Worker
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -151,10 +151,10 @@ async def supervise(settings: Settings, announce: Callable[[str, str], None]) ->
         folder = stack.enter_context(TemporaryDirectory(prefix="budget-router-"))
 
         async def start(place: int) -> Worker:
-            return await Worker.started("work", str(place), *told, environment={pooled_metrics.FOLDER: folder})
+            return await Worker.started("work", str(place), *told, environment={multiprocess.FOLDER: folder})
 
         workers = Workers(settings.workers, start, settings.drain_seconds)
-        figures = pooled_metrics.registry(Path(folder), lambda: workers.working, lambda: workers.replaced)
+        figures = multiprocess.registry(Path(folder), lambda: workers.working, lambda: workers.replaced)
         close = metrics_server.serve(settings.metrics_listen, figures)
         loop.add_signal_handler(signal.SIGHUP, workers.renew)
         try:

@@ -22,11 +22,11 @@ from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.bundle import manifest
 from router.domain import MaxLoss
 from router.explain import Explainer
-from router.observe import LogLines, Metrics, Observers
 from router.policy import LatencyProfile, Policy
 from router.rpc.identity import Call
 from router.rpc.requests import Limits
 from router.rpc.servicer import BudgetRouterServicer
+from router.telemetry.observe import LogLines, Metrics, Observers
 from tests.conftest import MODELS
 from tests.support.fakes import router_of
 

@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from router import pooled_metrics, settings, supervisor, worker
+from router import settings, supervisor, worker
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.adapters.sqlite_outcomes import rows as outcomes
@@ -32,6 +32,7 @@ from router.audit import DELTA, Ledger
 from router.errors import RemoteError, WorkerError
 from router.rpc.client import ANYONE, Access, Client, Told, Wishes
 from router.supervisor import Workers
+from router.telemetry import multiprocess
 from router.worker import Worker
 from tests.conftest import Valkey, free_port
 from tests.test_serve import command, environment
@@ -251,7 +252,7 @@ def test_that_ctrl_c_drains_them_all(tmp_path: Path) -> None:
 async def test_that_a_worker_that_never_comes_up_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(worker, "START_SECONDS", 0.05)  # too little to import anything
     with pytest.raises(WorkerError, match=r"did not come up within 0\.05 s"):
-        await Worker.started("work", "0", "--listen", "127.0.0.1:0", environment={pooled_metrics.FOLDER: str(tmp_path)})
+        await Worker.started("work", "0", "--listen", "127.0.0.1:0", environment={multiprocess.FOLDER: str(tmp_path)})
 
 
 def test_that_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
@@ -400,9 +401,9 @@ Gauge("backlog", "Backlog", multiprocess_mode="livesum").set(7)
 
 def test_that_the_files_of_workers_that_are_gone_do_not_pile_up(tmp_path: Path) -> None:
     for _ in range(3):
-        told = {pooled_metrics.FOLDER: str(tmp_path)}
+        told = {multiprocess.FOLDER: str(tmp_path)}
         subprocess.run([sys.executable, "-c", COUNTS], check=True, env=os.environ | told, timeout=30)
-        pooled_metrics.fold(tmp_path)
+        multiprocess.fold(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["counter_gone.db", "histogram_gone.db"]
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(tmp_path))

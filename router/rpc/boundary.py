@@ -8,14 +8,14 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from router import tracing
 from router.errors import Draining, InvalidRequest, Overloaded
 from router.events import Answered
 from router.ports import Observer
 from router.rpc.identity import Guard
 from router.rpc.parsing import Malformed, tolerant
 from router.rpc.status import to_status
-from router.tracing import Tracer, passed_on
+from router.telemetry import tracing
+from router.telemetry.tracing import Tracer, passed_on
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext; its published types lack abort_with_status
 Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which can not be subscripted when running

@@ -15,8 +15,8 @@ from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
 from router.fair_queue import FairQueue
 from router.gauges import Gauges
-from router.observe import Metrics
 from router.settings import PREFIX, Settings
+from router.telemetry.observe import Metrics
 from router.tenants import DEFAULT, Tenants
 from tests.support.fakes import RecordingObserver, router_of
 

@@ -8,7 +8,6 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from router import tracing
 from router._gen import budget_router_pb2 as pb
 from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
@@ -16,6 +15,7 @@ from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
 from router.events import Shed
 from router.fair_queue import FairQueue
+from router.telemetry import tracing
 from router.tenants import Tenant, Tenants
 from tests.rpc.conftest import Service, decide, generate, refusal, serving, until
 from tests.support.fakes import FakeBackend, FakeClassifier, Hang, ListLog, RecordingObserver, router_of

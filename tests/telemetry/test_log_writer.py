@@ -7,7 +7,7 @@ import threading
 import time
 from datetime import UTC, datetime
 
-from router.log_writer import LogWriter
+from router.telemetry.log_writer import LogWriter
 
 
 def test_lines_arrive_in_order() -> None:

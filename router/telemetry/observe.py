@@ -12,8 +12,8 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 from router.domain import Completion, Decision
 from router.events import Answered, Audited, Broken, Decided, Degraded, Generated, Record, Shadowed, Shed, Swapped
-from router.log_writer import LogWriter, Soon
 from router.ports import Observer
+from router.telemetry.log_writer import LogWriter, Soon
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TOLD_CODES = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNKNOWN", "INTERNAL")

@@ -3,8 +3,8 @@
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from router.adapters.opentelemetry import Traces
 from router.events import Answered, Broken, Decided, Degraded, Generated, Shed
+from router.telemetry.opentelemetry import Traces
 from tests.support.fakes import completion_of, decision_of, request_of
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
