@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
-from router.audit import DELTA, EProcess
 from router.bundle import manifest
+from router.outcomes.audit import DELTA, EProcess
 from training import dataset, judge
 from training.certify import choose, losses
 

@@ -15,9 +15,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from router import assembly, doctor, gauges
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.memory_quotas import MemoryQuotas
-from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.admission import Admission
-from router.audit import Ledger
 from router.bundle import manifest, registry
 from router.choosing import Chooser, Conversation
 from router.doctor import Finding
@@ -28,6 +26,8 @@ from router.explain import Explainer
 from router.fair_queue import FairQueue
 from router.gauges import Gauges
 from router.hot_swap import HotSwap
+from router.outcomes.audit import Ledger
+from router.outcomes.sqlite import SqliteOutcomes
 from router.ports import Observer
 from router.routing import BudgetRouter
 from router.rpc.admin import AdminServicer
@@ -45,9 +45,9 @@ from router.telemetry.tracing import Tracer
 from router.tenants import Tenants
 
 if TYPE_CHECKING:
-    from router.adapters.redis_outcomes import RedisOutcomes
     from router.adapters.redis_quotas import RedisQuotas
     from router.adapters.tiered_cache import TieredCache
+    from router.outcomes.redis import RedisOutcomes
 
 OPERATORS = 16
 """Calls of the admin service under way at once."""

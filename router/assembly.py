@@ -18,13 +18,13 @@ from router.adapters.batching import Batching
 from router.adapters.classifier import Device, OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
 from router.adapters.memory_quotas import MemoryQuotas
-from router.adapters.outcome_record import PromptNames
-from router.adapters.sqlite_outcomes import SqliteOutcomes
-from router.audit import Agreement, Allowance, Auditor, Ledger
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
 from router.cache_key import ScoreKeys
 from router.errors import BackendUnavailable, ClassifierError
+from router.outcomes.audit import Agreement, Allowance, Auditor, Ledger
+from router.outcomes.rows import PromptNames
+from router.outcomes.sqlite import SqliteOutcomes
 from router.policy import LatencyProfile, Policy
 from router.ports import Classifier, Observer, ScoreCache, Verifier
 from router.profile import Profile
@@ -37,11 +37,11 @@ from router.tenants import Tenants
 if TYPE_CHECKING:
     from router.adapters.backends.replicas import Replica, Replicas
     from router.adapters.redis_cache import RedisCache
-    from router.adapters.redis_outcomes import RedisOutcomes
     from router.adapters.redis_quotas import RedisQuotas
     from router.adapters.tiered_cache import TieredCache
     from router.adapters.triton import Triton
     from router.adapters.triton_classifier import TritonClassifier
+    from router.outcomes.redis import RedisOutcomes
 
 WAIT_SECONDS = 1.0
 OUTCOMES_TIMEOUT = 2.0
@@ -180,7 +180,7 @@ def outcome_log(settings: Settings, observer: Observer) -> "SqliteOutcomes | Red
     secret = settings.cache_secret.get_secret_value().encode()
     if not settings.outcomes_url:
         return SqliteOutcomes(settings.outcomes, observer, texts=settings.log_prompts, secret=secret)
-    from router.adapters.redis_outcomes import RedisOutcomes
+    from router.outcomes.redis import RedisOutcomes
     from router.redis import client
 
     redis = client.connect(settings.outcomes_url, OUTCOMES_TIMEOUT)
@@ -196,7 +196,7 @@ def auditor(
         return None
     verifier: Verifier = Agreement()
     if settings.verifier_url:
-        from router.adapters.http_verifier import HttpVerifier
+        from router.outcomes.verifiers import HttpVerifier
 
         verifier = http = HttpVerifier(settings.verifier_url, settings.backend_timeout)
         stack.push_async_callback(http.close)

@@ -18,10 +18,10 @@ from prometheus_client import CollectorRegistry
 from router._gen import budget_router_pb2 as pb
 from router.adapters.classifier import OnnxClassifier
 from router.adapters.memory_cache import MemoryCache
-from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.bundle import manifest
 from router.domain import MaxLoss
 from router.explain import Explainer
+from router.outcomes.sqlite import SqliteOutcomes
 from router.policy import LatencyProfile, Policy
 from router.rpc.identity import Call
 from router.rpc.requests import Limits

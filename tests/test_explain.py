@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from router.adapters.sqlite_outcomes import SqliteOutcomes
 from router.domain import DecisionSource, Message, MinQuality, Prompt, Role, Score
 from router.explain import Explainer, influences, sentences
+from router.outcomes.sqlite import SqliteOutcomes
 from tests.support.fakes import (
     LADDER,
     RISING,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from router.adapters.sqlite_outcomes import rows as outcomes
 from router.errors import RemoteError
+from router.outcomes.sqlite import rows as outcomes
 from router.rpc.client import Client, Told, Wishes
 from tests.conftest import MODELS, Valkey, free_port
 

@@ -27,9 +27,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from router import settings, supervisor, worker
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.adapters.sqlite_outcomes import rows as outcomes
-from router.audit import DELTA, Ledger
 from router.errors import RemoteError, WorkerError
+from router.outcomes.audit import DELTA, Ledger
+from router.outcomes.sqlite import rows as outcomes
 from router.rpc.client import ANYONE, Access, Client, Told, Wishes
 from router.supervisor import Workers
 from router.telemetry import multiprocess

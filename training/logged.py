@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 import polars as pl
 
-from router.adapters import redis_outcomes, sqlite_outcomes
-from router.adapters.outcome_record import Row
 from router.errors import RouterError
+from router.outcomes import redis, sqlite
+from router.outcomes.rows import Row
 from training.records import SCHEMA, DatasetError, write
 
 DEFAULT = "var/outcomes.sqlite"
@@ -17,7 +17,7 @@ DEFAULT = "var/outcomes.sqlite"
 
 def read(log: str) -> Iterable[Row]:
     """Rows of an outcome log: a file, or the URL of a Redis. Raises OutcomeLogError, SettingsError."""
-    return redis_outcomes.rows(log) if "://" in log else sqlite_outcomes.rows(Path(log))
+    return redis.rows(log) if "://" in log else sqlite.rows(Path(log))
 
 
 def frame(logged: Iterable[Row]) -> pl.DataFrame:

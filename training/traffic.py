@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router.adapters.outcome_record import Row
 from router.domain import BudgetLadder, DecisionSource
+from router.outcomes.rows import Row
 from training.dataset import Outcomes
 from training.fit import Prediction, caps
 from training.identity import prompt_id

@@ -16,8 +16,8 @@ import pytest
 from router import hot_swap
 from router import tenants as tenants_
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.adapters.sqlite_outcomes import rows
 from router.bundle import registry
+from router.outcomes.sqlite import rows
 from tests.conftest import MODELS, free_port
 from tests.faults.conftest import Cell, Scene, scene
 from tests.rpc.conftest import generate

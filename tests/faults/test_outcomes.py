@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from router._gen import budget_router_pb2 as pb
-from router.adapters.sqlite_outcomes import rows
+from router.outcomes.sqlite import rows
 from tests.faults.conftest import Cell, Scene, scene
 from tests.rpc.conftest import decide
 

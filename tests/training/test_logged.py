@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from router.adapters.sqlite_outcomes import SqliteOutcomes, rows
 from router.domain import LabelSource, Outcome
+from router.outcomes.sqlite import SqliteOutcomes, rows
 from tests.support.fakes import FINGERPRINT, RecordingObserver, completion_of, decision_of, request_of
 from training.logged import frame, outcomes
 from training.records import DatasetError, faults

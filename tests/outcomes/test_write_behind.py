@@ -4,16 +4,16 @@ import asyncio
 
 import pytest
 
-from router.adapters.write_behind import WriteBehind
 from router.errors import OutcomeLogError
 from router.events import Degraded
+from router.outcomes.write_behind import WriteBehind
 from tests.support.fakes import RecordingObserver
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A record is not kept waiting for others."""
-    monkeypatch.setattr("router.adapters.write_behind.GATHER_SECONDS", 0)
+    monkeypatch.setattr("router.outcomes.write_behind.GATHER_SECONDS", 0)
 
 
 class Slow:
@@ -52,7 +52,7 @@ async def test_nothing_is_lost_at_the_end_and_order_is_kept() -> None:
 
 
 async def test_what_can_not_be_written_waits_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.adapters.write_behind.AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr("router.outcomes.write_behind.AGAIN_SECONDS", 0.02)
     slow, observer = Slow(failing=True), RecordingObserver()
     behind = WriteBehind(slow, observer, 100)
     behind.add(1)

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from router.adapters.sqlite_outcomes import SqliteOutcomes
-from router.adapters.sqlite_outcomes import rows as read
 from router.domain import (
     FinishReason,
     LabelSource,
@@ -24,6 +22,8 @@ from router.domain import (
 )
 from router.errors import OutcomeLogError
 from router.events import Degraded
+from router.outcomes.sqlite import SqliteOutcomes
+from router.outcomes.sqlite import rows as read
 from tests.support.fakes import (
     FINGERPRINT,
     RISING,

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from router.audit import DELTA, Agreement, Allowance, Auditor, EProcess, Ledger
 from router.domain import (
     ContentDelta,
     DecisionSource,
@@ -21,6 +20,7 @@ from router.domain import (
 )
 from router.errors import SettingsError, VerifierError
 from router.events import Audited, Degraded
+from router.outcomes.audit import DELTA, Agreement, Allowance, Auditor, EProcess, Ledger
 from router.routing import SUSPENDED, BudgetRouter
 from tests.support.fakes import (
     BUNDLE,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from router.adapters.http_verifier import HttpVerifier
 from router.domain import Prompt
 from router.errors import VerifierError
+from router.outcomes.verifiers import HttpVerifier
 
 Answer = dict[str, Any] | str | int
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from router.adapters import outcome_record
-from router.adapters.outcome_record import FIELDS, Event, PromptNames, Row
-from router.adapters.write_behind import WriteBehind
 from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
 from router.errors import OutcomeLogError
+from router.outcomes import rows
+from router.outcomes.rows import FIELDS, Event, PromptNames, Row
+from router.outcomes.write_behind import WriteBehind
 from router.ports import Observer
 
 INTEGERS = (
@@ -69,14 +69,14 @@ class SqliteOutcomes:
     async def report(self, outcome: Outcome) -> bool:
         """Attach an outcome; durable on return. False when the decision is unknown. Raises OutcomeLogError."""
         await self._behind.flush()  # the decision itself may still be waiting
-        statement = _update(outcome_record.reported(outcome), outcome.decision_id, outcome.tenant)
+        statement = _update(rows.reported(outcome), outcome.decision_id, outcome.tenant)
         return await self._in_thread(self._durable, [statement]) > 0
 
     async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
         """Tenant, decision, and the prompt where it was kept; None where it is unknown. Raises OutcomeLogError."""
         await self._behind.flush()
         row = await self._in_thread(self._row, decision_id)
-        return None if row is None else outcome_record.restored(row)
+        return None if row is None else rows.restored(row)
 
     async def close(self) -> None:
         """Write what waits, then close the file."""

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
-from router.adapters import outcome_record
-from router.adapters.outcome_record import Event, PromptNames, Row
-from router.adapters.write_behind import WriteBehind
 from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
 from router.errors import OutcomeLogError
+from router.outcomes import rows
+from router.outcomes.rows import Event, PromptNames, Row
+from router.outcomes.write_behind import WriteBehind
 from router.ports import Observer
 from router.redis import client
 from router.redis.client import AnyRedis
@@ -55,14 +55,14 @@ class RedisOutcomes:
         told = await self._bounded(self._redis.get(DECISION + outcome.decision_id))
         if told is None or outcome.tenant not in (None, json.loads(told)["tenant"]):
             return False
-        await self._bounded(self._added(self._redis, outcome.decision_id, outcome_record.reported(outcome)))
+        await self._bounded(self._added(self._redis, outcome.decision_id, rows.reported(outcome)))
         return True
 
     async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
         """Tenant, decision, and the prompt where it was kept; None where it is unknown. Raises OutcomeLogError."""
         await self._behind.flush()
         told = await self._bounded(self._redis.get(DECISION + decision_id))
-        return None if told is None else outcome_record.restored(json.loads(told))
+        return None if told is None else rows.restored(json.loads(told))
 
     async def close(self) -> None:
         """Write what waits, then close the connections."""
@@ -103,7 +103,7 @@ async def _rows(redis: Any) -> list[Row]:
             for entry, told in page:
                 last = f"({entry.decode()}"
                 identity = told[b"id"].decode()
-                found.setdefault(identity, dict.fromkeys(outcome_record.FIELDS)).update(json.loads(told[b"row"]))
+                found.setdefault(identity, dict.fromkeys(rows.FIELDS)).update(json.loads(told[b"row"]))
     except (RedisError, OSError) as error:
         raise OutcomeLogError(f"Redis: {type(error).__name__}") from error
     finally:

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from router.adapters.outcome_record import PromptNames
-from router.adapters.redis_outcomes import STREAM, RedisOutcomes, rows
 from router.domain import LabelSource, Outcome, Prompt
 from router.errors import OutcomeLogError
 from router.events import Degraded
+from router.outcomes.redis import STREAM, RedisOutcomes, rows
+from router.outcomes.rows import PromptNames
 from router.redis import client
 from tests.conftest import Valkey
 from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
@@ -74,7 +74,7 @@ async def test_the_stream_stays_bounded(valkey: Valkey) -> None:
 
 
 async def test_pages_are_read_to_the_end(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.adapters.redis_outcomes.PAGE", 7)
+    monkeypatch.setattr("router.outcomes.redis.PAGE", 7)
     log = log_on(valkey)
     for i in range(50):
         log.record(request_of(), decision_of(f"d{i}"), None)
