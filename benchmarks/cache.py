@@ -16,12 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
-from router.adapters.classifier import OnnxClassifier
-from router.adapters.memory_cache import MemoryCache
-from router.adapters.redis_cache import RedisCache
-from router.adapters.tiered_cache import TieredCache
 from router.bundle import manifest
-from router.cache_key import ScoreKeys
 from router.domain import (
     DecisionSource,
     MaxLoss,
@@ -31,7 +26,12 @@ from router.domain import (
 )
 from router.events import Record
 from router.redis import client
-from router.scoring import Scorer
+from router.scoring.cache_key import ScoreKeys
+from router.scoring.memory_cache import MemoryCache
+from router.scoring.onnx import OnnxClassifier
+from router.scoring.redis_cache import RedisCache
+from router.scoring.scorer import Scorer
+from router.scoring.tiered_cache import TieredCache
 from tests.conftest import Valkey, _valkey_binary
 from training import dataset
 

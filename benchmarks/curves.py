@@ -21,9 +21,9 @@ from tqdm import tqdm
 from benchmarks import harness
 from benchmarks.harness import BUNDLE, Target
 from benchmarks.hot_path import Server
-from router.adapters.memory_cache import MemoryCache
 from router.bundle import manifest
 from router.domain import Score
+from router.scoring.memory_cache import MemoryCache
 
 ROUNDS, CALLS = 5, 200
 LENGTHS = (10, 40, 100, 200, 400, 1000, 2000, 4000)

@@ -24,9 +24,9 @@ from tqdm import tqdm
 from benchmarks import harness
 from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from benchmarks.hot_path import Server, reply_bytes
-from router.adapters.classifier import OnnxClassifier, single_threaded
 from router.bundle import manifest
 from router.domain import Prompt
+from router.scoring.onnx import OnnxClassifier, single_threaded
 from training import dataset
 
 PEERS = Path(".peers")

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from benchmarks import harness
 from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from benchmarks.load import prompt
-from router.adapters.classifier import CUDA, OnnxClassifier
 from router.bundle import features, manifest
 from router.domain import Prompt
+from router.scoring.onnx import CUDA, OnnxClassifier
 from training import cli, dataset, pipeline
 from training.embedding import Embedding
 from training.fit import Inputs, inputs

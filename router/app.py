@@ -13,7 +13,6 @@ from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from router import assembly, doctor, gauges
-from router.adapters.memory_cache import MemoryCache
 from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
 from router.bundle import manifest, registry
@@ -37,6 +36,7 @@ from router.rpc.requests import Limits
 from router.rpc.server import Health, RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.tls import Credentials, TlsFiles, server_credentials
+from router.scoring.memory_cache import MemoryCache
 from router.settings import Served, Settings
 from router.telemetry import metrics_server, tracing
 from router.telemetry.log_writer import Soon
@@ -46,8 +46,8 @@ from router.tenants import Tenants
 
 if TYPE_CHECKING:
     from router.adapters.redis_quotas import RedisQuotas
-    from router.adapters.tiered_cache import TieredCache
     from router.outcomes.redis import RedisOutcomes
+    from router.scoring.tiered_cache import TieredCache
 
 OPERATORS = 16
 """Calls of the admin service under way at once."""

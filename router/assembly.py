@@ -14,13 +14,9 @@ import structlog
 
 from router import doctor, tenants
 from router.adapters.backends.pocket import PocketBackend, PocketModel
-from router.adapters.batching import Batching
-from router.adapters.classifier import Device, OnnxClassifier
-from router.adapters.memory_cache import MemoryCache
 from router.adapters.memory_quotas import MemoryQuotas
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
-from router.cache_key import ScoreKeys
 from router.errors import BackendUnavailable, ClassifierError
 from router.outcomes.audit import Agreement, Allowance, Auditor, Ledger
 from router.outcomes.rows import PromptNames
@@ -29,19 +25,23 @@ from router.policy import LatencyProfile, Policy
 from router.ports import Classifier, Observer, ScoreCache, Verifier
 from router.profile import Profile
 from router.routing import SUSPENDED
-from router.scoring import Scorer
+from router.scoring.batching import Batching
+from router.scoring.cache_key import ScoreKeys
+from router.scoring.memory_cache import MemoryCache
+from router.scoring.onnx import Device, OnnxClassifier
+from router.scoring.scorer import Scorer
 from router.settings import Served, Settings
 from router.telemetry import tracing
 from router.tenants import Tenants
 
 if TYPE_CHECKING:
     from router.adapters.backends.replicas import Replica, Replicas
-    from router.adapters.redis_cache import RedisCache
     from router.adapters.redis_quotas import RedisQuotas
-    from router.adapters.tiered_cache import TieredCache
-    from router.adapters.triton import Triton
-    from router.adapters.triton_classifier import TritonClassifier
     from router.outcomes.redis import RedisOutcomes
+    from router.scoring.kserve import Triton
+    from router.scoring.redis_cache import RedisCache
+    from router.scoring.tiered_cache import TieredCache
+    from router.scoring.triton import TritonClassifier
 
 WAIT_SECONDS = 1.0
 OUTCOMES_TIMEOUT = 2.0
@@ -94,7 +94,7 @@ def graph(bundle: Bundle, device: Device, server: "Triton | None") -> "OnnxClass
     """What runs a bundle's graph, verified. Raises ArtifactError, SettingsError."""
     if server is None:
         return OnnxClassifier(bundle, device)
-    from router.adapters.triton_classifier import TritonClassifier
+    from router.scoring.triton import TritonClassifier
 
     return TritonClassifier(bundle, server)
 
@@ -103,7 +103,7 @@ def triton(settings: Settings, served: Served, stack: AsyncExitStack) -> "Triton
     """The server that runs the first model's graph, not asked yet; None where graphs run here."""
     if not settings.triton_url or served.artifact != settings.artifact:
         return None
-    from router.adapters.triton import Triton
+    from router.scoring.kserve import Triton
 
     server = Triton(settings.triton_url, settings.triton_model)
     stack.callback(server.close)
@@ -234,7 +234,7 @@ def score_cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -
     near = MemoryCache(settings.cache_entries, settings.cache_bytes)
     if not settings.redis_url:
         return near
-    from router.adapters.tiered_cache import TieredCache
+    from router.scoring.tiered_cache import TieredCache
 
     tiered = TieredCache(near, redis_cache(settings, stack), observer)
     stack.push_async_callback(tiered.drain)
@@ -244,8 +244,8 @@ def score_cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -
 
 def redis_cache(settings: Settings, stack: AsyncExitStack) -> "RedisCache":
     """The shared level alone."""
-    from router.adapters.redis_cache import RedisCache
     from router.redis import client
+    from router.scoring.redis_cache import RedisCache
 
     redis = client.connect(settings.redis_url, settings.redis_timeout)
     cache = RedisCache(redis, settings.cache_ttl, settings.redis_timeout)

@@ -9,7 +9,7 @@ from router.domain import Choice, Decision, DecisionSource, RouteRequest
 from router.errors import InvalidRequest, NotFound
 from router.exploration import certain, propensities
 from router.profile import Profile
-from router.scoring import Scored
+from router.scoring.scorer import Scored
 
 Conversation = tuple[str, str, str]
 """Model, tenant and conversation id."""

@@ -6,7 +6,7 @@ from router.bundle.manifest import Bundle
 from router.domain import Enforcement
 from router.policy import Policy
 from router.ports import Backend
-from router.scoring import Scorer
+from router.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True)

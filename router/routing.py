@@ -42,7 +42,7 @@ from router.errors import (
 from router.events import Broken, Decided, Degraded, Generated
 from router.ports import Backend, Observer, OutcomeLog
 from router.profile import Profile
-from router.scoring import Scored
+from router.scoring.scorer import Scored
 from router.tenants import Tenants
 
 Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str], None]

@@ -16,8 +16,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router._gen import budget_router_pb2 as pb
-from router.adapters.classifier import OnnxClassifier
-from router.adapters.memory_cache import MemoryCache
 from router.bundle import manifest
 from router.domain import MaxLoss
 from router.explain import Explainer
@@ -26,6 +24,8 @@ from router.policy import LatencyProfile, Policy
 from router.rpc.identity import Call
 from router.rpc.requests import Limits
 from router.rpc.servicer import BudgetRouterServicer
+from router.scoring.memory_cache import MemoryCache
+from router.scoring.onnx import OnnxClassifier
 from router.telemetry.observe import LogLines, Metrics, Observers
 from tests.conftest import MODELS
 from tests.support.fakes import router_of

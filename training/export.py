@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 from scipy.linalg import block_diag
 
-from router.adapters.graph_outputs import HALF_TOLERANCE
 from router.bundle import features
 from router.bundle.manifest import (
     FORMAT_VERSION,
@@ -29,6 +28,7 @@ from router.bundle.manifest import (
     write_manifest,
 )  # fmt: skip
 from router.domain import BudgetLadder
+from router.scoring.outputs import HALF_TOLERANCE
 from training import judge, report
 from training.calibrate import LEAST
 from training.certify import Proofs, choose

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router import scoring
 from router._gen import budget_router_pb2 as pb
-from router.adapters.classifier import OnnxClassifier
 from router.errors import ClassifierError
+from router.scoring import scorer
+from router.scoring.onnx import OnnxClassifier
 from tests.faults.conftest import Cell, scene
 from tests.rpc.conftest import decide
 
@@ -64,7 +64,7 @@ def flapping(score: Score) -> Score:
     ],
 )
 async def test_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any, counter: str) -> None:
-    monkeypatch.setattr(scoring, "SCORE_SECONDS", 0.2)
+    monkeypatch.setattr(scorer, "SCORE_SECONDS", 0.2)
     async with scene(tmp_path) as running:
         with monkeypatch.context() as patched:
             patched.setattr(OnnxClassifier, "score", fault(OnnxClassifier.score))

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from router.adapters.memory_cache import MemoryCache
-from router.adapters.redis_cache import RedisCache
-from router.adapters.tiered_cache import TieredCache
 from router.redis import client
+from router.scoring.memory_cache import MemoryCache
+from router.scoring.redis_cache import RedisCache
+from router.scoring.tiered_cache import TieredCache
 from tests.conftest import Valkey, free_port
 from tests.support.fakes import RecordingObserver, request_of, router_of, score_of
 

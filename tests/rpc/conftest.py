@@ -15,12 +15,9 @@ from google.rpc.status_pb2 import Status
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.adapters.backends.pocket import PocketBackend, PocketModel
-from router.adapters.classifier import OnnxClassifier
-from router.adapters.memory_cache import MemoryCache
 from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
 from router.bundle.manifest import Bundle
-from router.cache_key import ScoreKeys
 from router.choosing import Chooser
 from router.domain import BudgetLadder, Enforcement, MaxLoss
 from router.explain import Explainer
@@ -36,7 +33,10 @@ from router.rpc.requests import Limits
 from router.rpc.server import RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
-from router.scoring import Scorer
+from router.scoring.cache_key import ScoreKeys
+from router.scoring.memory_cache import MemoryCache
+from router.scoring.onnx import OnnxClassifier
+from router.scoring.scorer import Scorer
 from router.tenants import DEFAULT, Tenants
 from tests.conftest import MODELS
 from tests.support.fakes import DictCache, FakeBackend, ListLog, RecordingObserver, router_of

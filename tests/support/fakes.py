@@ -9,7 +9,6 @@ import router
 from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
 from router.bundle import manifest
-from router.cache_key import ScoreKeys
 from router.choosing import Chooser
 from router.domain import (
     BudgetLadder,
@@ -41,7 +40,8 @@ from router.policy import LatencyProfile, Policy
 from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
 from router.profile import Profile
 from router.routing import Audit, BudgetRouter
-from router.scoring import Scorer
+from router.scoring.cache_key import ScoreKeys
+from router.scoring.scorer import Scorer
 from router.tenants import Tenant, Tenants
 
 R = TypeVar("R")

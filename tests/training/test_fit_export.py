@@ -9,9 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from router.adapters.classifier import OnnxClassifier
 from router.bundle import features, manifest
 from router.domain import Certificate, Prompt
+from router.scoring.onnx import OnnxClassifier
 from tests.support.synthetic import CAPS, outcomes_of
 from training import calibrate, embedding, fit, judge
 from training.certify import Proofs, certify

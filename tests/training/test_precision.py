@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
-from router.adapters.classifier import OnnxClassifier
 from router.bundle import manifest
 from router.bundle.manifest import Bundle
 from router.domain import Prompt
+from router.scoring.onnx import OnnxClassifier
 from tests.support.synthetic import outcomes_of
 from tests.support.tiny_bert import tiny_bert
 from training import embedding, fit, pipeline

@@ -15,7 +15,6 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from router.adapters.classifier import single_threaded
 from router.bundle.manifest import digest
 from router.domain import (
     Completion,
@@ -29,6 +28,7 @@ from router.domain import (
     Sampling,
 )
 from router.errors import ArtifactError, BackendError, InvalidRequest
+from router.scoring.onnx import single_threaded
 
 START, END, THINK, END_THINK = "<|im_start|>", "<|im_end|>", "<think>", "</think>"
 WINDOW = 1024

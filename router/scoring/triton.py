@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from router.adapters.graph_outputs import Outputs, counted, scores, shapes
-from router.adapters.triton import CALL_SECONDS, Inputs, Triton
 from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import TOKENIZER, Bundle
 from router.circuit_breaker import Breaker
 from router.domain import Prompt, Score
 from router.errors import ArtifactError, ClassifierError
+from router.scoring.kserve import CALL_SECONDS, Inputs, Triton
+from router.scoring.outputs import Outputs, counted, scores, shapes
 
 LENGTHS = 16
 """Tokens are padded to a multiple of that, so that Triton can join the batches of several routers."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from router._gen import kserve_pb2 as pb
 from router._gen import kserve_pb2_grpc as pb_grpc
-from router.adapters.graph_outputs import NAMES, Outputs
 from router.errors import ClassifierError
+from router.scoring.outputs import NAMES, Outputs
 
 CALL_SECONDS = 0.8
 """What a call may take: less than `Scorer` waits, so that what failed is told by its name."""

@@ -7,14 +7,14 @@ from contextlib import suppress
 
 import pytest
 
-from router.adapters.memory_cache import MemoryCache
-from router.adapters.redis_cache import RedisCache
-from router.adapters.tiered_cache import EPOCH_SECONDS, MAX_WRITES, TieredCache
 from router.circuit_breaker import FAILURES
 from router.domain import DecisionSource
 from router.errors import CacheError
 from router.events import Degraded
 from router.redis import client
+from router.scoring.memory_cache import MemoryCache
+from router.scoring.redis_cache import RedisCache
+from router.scoring.tiered_cache import EPOCH_SECONDS, MAX_WRITES, TieredCache
 from tests.conftest import Valkey
 from tests.support.fakes import RISING, RecordingObserver, request_of, router_of
 

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from router.cache_key import ScoreKeys
 from router.domain import (
     DecisionSource,
     Prompt,
@@ -14,6 +13,7 @@ from router.domain import (
 from router.errors import CacheError, ClassifierError
 from router.events import Degraded
 from router.ports import Classifier, Observer, ScoreCache
+from router.scoring.cache_key import ScoreKeys
 
 SCORE_SECONDS, PROMPTS = 1.0, 100
 """What a classifier may take before the top rung is safer, and once more for every so many prompts."""

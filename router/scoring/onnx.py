@@ -6,13 +6,13 @@ from typing import Literal
 
 import onnxruntime
 
-from router.adapters import graph_outputs
-from router.adapters.graph_outputs import Outputs
 from router.bundle.features import MAX_CHARACTERS
 from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import MODEL, TOKENIZER, Bundle, Manifest
 from router.domain import Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError
+from router.scoring import outputs
+from router.scoring.outputs import Outputs
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -62,11 +62,11 @@ class OnnxClassifier:
 
     def scored(self, prompts: Sequence[Prompt]) -> list[Score]:
         """One score per prompt, in order, all in one go. Raises ClassifierError."""
-        return graph_outputs.scores(self._outputs(prompts), self._known)
+        return outputs.scores(self._outputs(prompts), self._known)
 
     def _outputs(self, prompts: Sequence[Prompt]) -> Outputs:
         try:
-            return list(self._session.run(graph_outputs.NAMES, self._featurize(prompts)))
+            return list(self._session.run(outputs.NAMES, self._featurize(prompts)))
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise ClassifierError(f"ONNX Runtime: {error}") from error
 
@@ -76,7 +76,7 @@ class OnnxClassifier:
             outputs = self._outputs([Prompt.of(text) for text in bundle.parity.prompts])
         except ClassifierError as error:
             raise ArtifactError(f"{MODEL}: {error}") from error
-        return graph_outputs.counted(outputs, bundle)
+        return outputs.counted(outputs, bundle)
 
 
 def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:

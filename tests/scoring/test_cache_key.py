@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from router.cache_key import ScoreKeys
 from router.domain import BudgetLadder, Message, Prompt, ReasoningBudget, Role
+from router.scoring.cache_key import ScoreKeys
 from tests.support.fakes import LADDER
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

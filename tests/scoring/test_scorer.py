@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from router.cache_key import ScoreKeys
 from router.domain import DecisionSource, Prompt, Score
-from router.scoring import Scorer
+from router.scoring.cache_key import ScoreKeys
+from router.scoring.scorer import Scorer
 from tests.support.fakes import LADDER, RISING, DictCache, FakeClassifier, RecordingObserver, request_of
 
 

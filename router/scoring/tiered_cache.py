@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from router.adapters.memory_cache import MemoryCache
-from router.adapters.redis_cache import RedisCache
 from router.domain import Score
 from router.errors import CacheError
 from router.events import Degraded
 from router.ports import Observer
+from router.scoring.memory_cache import MemoryCache
+from router.scoring.redis_cache import RedisCache
 
 EPOCH_SECONDS = 1.0
 """How long a flush by another process may go unnoticed."""

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.adapters.classifier import CPU, CUDA, PROVIDERS, Device, OnnxClassifier
-from router.adapters.graph_outputs import PARITY_TOLERANCE
 from router.bundle.features import NAMES, WIDTH
 from router.bundle.manifest import Bundle, ParitySample
 from router.domain import BudgetLadder, Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError
+from router.scoring.onnx import CPU, CUDA, PROVIDERS, Device, OnnxClassifier
+from router.scoring.outputs import PARITY_TOLERANCE
 from tests.conftest import MODELS
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.adapters import batching
-from router.adapters.batching import Batching
-from router.adapters.classifier import OnnxClassifier
 from router.bundle import manifest
 from router.domain import Prompt, Score
 from router.errors import ClassifierError
+from router.scoring import batching
+from router.scoring.batching import Batching
+from router.scoring.onnx import OnnxClassifier
 from tests.conftest import MODELS
 from tests.support.fakes import unforeseen
 

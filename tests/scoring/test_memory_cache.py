@@ -1,6 +1,6 @@
 """The cache in process keeps what is used, within its size."""
 
-from router.adapters.memory_cache import MemoryCache
+from router.scoring.memory_cache import MemoryCache
 from tests.support.fakes import RISING
 
 

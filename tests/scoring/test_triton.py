@@ -17,17 +17,17 @@ import pytest
 from router import app, circuit_breaker, settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import kserve_pb2
-from router.adapters import triton, triton_classifier
-from router.adapters.batching import BATCH_PROMPTS, Batching
-from router.adapters.classifier import OnnxClassifier
-from router.adapters.triton import Triton
-from router.adapters.triton_classifier import LENGTHS, TritonClassifier
 from router.bundle import registry
 from router.bundle.manifest import MODEL as MODEL_FILE
 from router.bundle.manifest import PARITY, Bundle, ParitySample
 from router.circuit_breaker import FAILURES
 from router.domain import Prompt
 from router.errors import ArtifactError, ClassifierError, SettingsError
+from router.scoring import kserve, triton
+from router.scoring.batching import BATCH_PROMPTS, Batching
+from router.scoring.kserve import Triton
+from router.scoring.onnx import OnnxClassifier
+from router.scoring.triton import LENGTHS, TritonClassifier
 from router.settings import Settings
 from tests.conftest import MODELS, another_bundle
 from tests.faults.conftest import Scene, scene
@@ -188,7 +188,7 @@ def test_every_status_is_an_error_with_its_name(
 def test_a_server_that_hangs_is_left_in_time_then_left_out_and_tried_again(
     classifier: TritonClassifier, server: TritonSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triton_classifier, "CALL_SECONDS", 0.1)
+    monkeypatch.setattr(triton, "CALL_SECONDS", 0.1)
     server.hanging.clear()
     started = time.monotonic()
     for _ in range(FAILURES):
@@ -196,7 +196,7 @@ def test_a_server_that_hangs_is_left_in_time_then_left_out_and_tried_again(
             classifier.scored(PROMPTS[:1])
     with pytest.raises(ClassifierError, match="left out"):
         classifier.scored(PROMPTS[:1])
-    assert time.monotonic() - started < triton.CALL_SECONDS, "being left out costs no time"
+    assert time.monotonic() - started < kserve.CALL_SECONDS, "being left out costs no time"
     server.hanging.set()
     scored_again(classifier)
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.adapters.graph_outputs import Outputs, counted, scores
 from router.bundle.manifest import Bundle
 from router.errors import ArtifactError, ClassifierError
+from router.scoring.outputs import Outputs, counted, scores
 
 
 def outputs(bundle: Bundle) -> Outputs:

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from router.adapters.redis_cache import PREFIX, RedisCache, decode, encode
 from router.circuit_breaker import FAILURES
 from router.domain import DecisionSource
 from router.errors import CacheError, SettingsError
 from router.redis import client
+from router.scoring.redis_cache import PREFIX, RedisCache, decode, encode
 from tests.conftest import Valkey
 from tests.support.fakes import RISING, request_of, router_of, score_of
 

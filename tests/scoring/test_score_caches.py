@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from router.adapters.memory_cache import MemoryCache
-from router.adapters.redis_cache import RedisCache
-from router.adapters.tiered_cache import TieredCache
 from router.domain import Score
 from router.redis import client
+from router.scoring.memory_cache import MemoryCache
+from router.scoring.redis_cache import RedisCache
+from router.scoring.tiered_cache import TieredCache
 from tests.conftest import Valkey
 from tests.support.fakes import RISING, RecordingObserver, score_of
 
