@@ -17,10 +17,10 @@ from rich.progress import track
 
 from benchmarks import engines
 from benchmarks.harness import commit, machine
-from router import doctor
-from router.adapters.backends.connect import Connection, connect
-from router.adapters.backends.pocket import PocketBackend, PocketModel
-from router.adapters.backends.two_phase import Markers
+from router.backends import canary
+from router.backends.connect import Connection, connect
+from router.backends.pocket import PocketBackend, PocketModel
+from router.backends.two_phase import Markers
 from router.domain import Completion, ContentDelta, GenerationRequest, Prompt, ReasoningBudget, Sampling
 from router.errors import BackendError
 from router.ports import Backend
@@ -71,7 +71,7 @@ async def answers(backend: Backend, questions: list[Question], budget: int, floo
 async def way(connection: Connection) -> AsyncIterator[tuple[str, Backend]]:
     """A proved backend and its fingerprint."""
     async with AsyncExitStack() as stack:
-        backend = connect(connection, doctor.enforced, stack)
+        backend = connect(connection, canary.enforced, stack)
         yield await backend.prove(), backend
 
 

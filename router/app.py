@@ -12,12 +12,13 @@ import structlog
 from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from router import assembly, doctor, gauges
+from router import assembly, gauges
 from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
+from router.backends import canary
+from router.backends.canary import Finding
 from router.bundle import manifest, registry
 from router.choosing import Chooser, Conversation
-from router.doctor import Finding
 from router.domain import MaxLoss
 from router.errors import BackendError, CacheError, SettingsError
 from router.events import Degraded
@@ -212,12 +213,12 @@ async def _examine_backend(settings: Settings, served: Served, stack: AsyncExitS
     """Every way to hold budgets on its own, then which one is served."""
     if served.backend == "pocket":
         backend, _ = await assembly.served_backend(settings, served, stack)
-        return [finding async for finding in doctor.examine(backend)]
+        return [finding async for finding in canary.examine(backend)]
     findings = []
     for replica in assembly.engines(settings, served, stack):
         for way in replica.backend.ways:
             name = way.enforcement.value
-            findings += [replace(f, check=f"{name}: {f.check}", needed=False) async for f in doctor.examine(way.alone)]
+            findings += [replace(f, check=f"{name}: {f.check}", needed=False) async for f in canary.examine(way.alone)]
         try:
             findings.append(Finding(f"enforcement of {replica.name}", True, await replica.backend.prove()))
         except BackendError as error:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from router import doctor, tenants
-from router.adapters.backends.pocket import PocketBackend, PocketModel
+from router import tenants
 from router.adapters.memory_quotas import MemoryQuotas
+from router.backends import canary
+from router.backends.pocket import PocketBackend, PocketModel
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
 from router.errors import BackendUnavailable, ClassifierError
@@ -35,8 +36,8 @@ from router.telemetry import tracing
 from router.tenants import Tenants
 
 if TYPE_CHECKING:
-    from router.adapters.backends.replicas import Replica, Replicas
     from router.adapters.redis_quotas import RedisQuotas
+    from router.backends.replicas import Replica, Replicas
     from router.outcomes.redis import RedisOutcomes
     from router.scoring.kserve import Triton
     from router.scoring.redis_cache import RedisCache
@@ -134,7 +135,7 @@ async def served_backend(
         pocket = PocketBackend(reasoner, settings.pocket_threads)
         stack.callback(pocket.close)
         return pocket, reasoner.fingerprint
-    from router.adapters.backends.replicas import Replicas
+    from router.backends.replicas import Replicas
 
     replicas = Replicas(engines(settings, served, stack), settings.backend_hedge or None)
     deadline = time.monotonic() + settings.backend_wait
@@ -150,10 +151,10 @@ async def served_backend(
 
 def engines(settings: Settings, served: Served, stack: AsyncExitStack) -> "list[Replica]":
     """Every replica, not proved yet."""
-    from router.adapters.backends.connect import Connection, connect
-    from router.adapters.backends.engine import Timeouts
-    from router.adapters.backends.replicas import Replica
-    from router.adapters.backends.two_phase import Markers
+    from router.backends.connect import Connection, connect
+    from router.backends.http import Timeouts
+    from router.backends.replicas import Replica
+    from router.backends.two_phase import Markers
 
     timeouts = Timeouts(
         first=settings.backend_first_timeout, idle=settings.backend_idle_timeout, total=settings.backend_timeout
@@ -172,7 +173,7 @@ def engines(settings: Settings, served: Served, stack: AsyncExitStack) -> "list[
         tracing.carried.get,
     )
     urls = [url.strip() for url in served.url.split(",")]
-    return [Replica(url, connect(replace(connection, url=url), doctor.enforced, stack)) for url in urls]
+    return [Replica(url, connect(replace(connection, url=url), canary.enforced, stack)) for url in urls]
 
 
 def outcome_log(settings: Settings, observer: Observer) -> "SqliteOutcomes | RedisOutcomes":

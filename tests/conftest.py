@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from router.adapters.backends.pocket import PocketModel
+from router.backends.pocket import PocketModel
 from router.bundle import manifest
 from router.bundle.manifest import Bundle
 

@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 
 from router._gen import budget_router_pb2 as pb
-from router.adapters.backends.chat import Heard, merged
-from router.adapters.backends.dialects import DIALECTS
-from router.adapters.backends.engine import _parsed, translated
+from router.backends.chat import Heard, merged
+from router.backends.dialects import DIALECTS
+from router.backends.http import _parsed, translated
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
 from router.errors import BackendError, RouterError
 from router.explain import Explainer

@@ -14,9 +14,9 @@ from google.rpc.status_pb2 import Status
 
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.adapters.backends.pocket import PocketBackend, PocketModel
 from router.adapters.memory_quotas import MemoryQuotas
 from router.admission import Admission
+from router.backends.pocket import PocketBackend, PocketModel
 from router.bundle.manifest import Bundle
 from router.choosing import Chooser
 from router.domain import BudgetLadder, Enforcement, MaxLoss

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from router._gen import budget_router_pb2 as pb
-from router.adapters.backends.pocket import PocketModel
+from router.backends.pocket import PocketModel
 from router.bundle.manifest import Bundle
 from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from router.adapters.backends.connect import Connection
+from router.backends.connect import Connection
 from router.domain import Sampling
 from router.errors import BackendUnavailable
 from tests.conftest import free_port

@@ -5,10 +5,10 @@ from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
 
-from router import doctor
-from router.adapters.backends.connect import Connection, connect
-from router.adapters.backends.engine import Timeouts
-from router.adapters.backends.two_phase import Markers
+from router.backends import canary
+from router.backends.connect import Connection, connect
+from router.backends.http import Timeouts
+from router.backends.two_phase import Markers
 from router.domain import DEFAULT_ANSWER_TOKENS, BudgetLadder, ReasoningBudget, Sampling
 from training.collect.units import Pocket, Recipe
 from training.pocket.tasks import LADDER
@@ -67,7 +67,7 @@ def of(
 
 
 def _pocket(directory: Path, ladder: str | None, samples: int, sampling: Sampling, concurrency: int) -> Recipe:
-    from router.adapters.backends.pocket import PocketModel
+    from router.backends.pocket import PocketModel
 
     rungs = LADDER if ladder is None else parse(ladder)
     return Recipe(Pocket(directory), PocketModel.load(directory).fingerprint, rungs, samples, sampling, concurrency)
@@ -76,7 +76,7 @@ def _pocket(directory: Path, ladder: str | None, samples: int, sampling: Samplin
 async def _fingerprint(connection: Connection) -> str:
     """What the router calls this engine when it serves it: certificates count for that alone."""
     async with AsyncExitStack() as stack:
-        return await connect(connection, doctor.enforced, stack).prove()
+        return await connect(connection, canary.enforced, stack).prove()
 
 
 def parse(ladder: str, efforts: bool = False) -> BudgetLadder:

@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from itertools import islice
 
-from router import doctor
-from router.adapters.backends.connect import connect
+from router.backends import canary
+from router.backends.connect import connect
 from router.domain import Completion, ContentDelta, GenerationRequest, Prompt
 from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
 from router.ports import Backend
@@ -83,12 +83,12 @@ class Sampler:
 async def _open(recipe: Recipe, stack: AsyncExitStack) -> Backend:
     """The backend, closed with the stack. Raises ArtifactError."""
     if isinstance(recipe.source, Pocket):
-        from router.adapters.backends.pocket import PocketBackend, PocketModel
+        from router.backends.pocket import PocketBackend, PocketModel
 
         pocket = PocketBackend(PocketModel.load(recipe.source.directory), os.cpu_count() or 1)
         stack.callback(pocket.close)
         return pocket
-    return connect(recipe.source, doctor.enforced, stack)
+    return connect(recipe.source, canary.enforced, stack)
 
 
 def _request(unit: Unit, recipe: Recipe) -> GenerationRequest:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from router.adapters.backends.pocket import END, END_THINK, WINDOW, PocketModel
+from router.backends.pocket import END, END_THINK, WINDOW, PocketModel
 from router.domain import BudgetLadder
 from training.collect.units import FAILED, LOCKSTEP, Answer, Finished, Pocket, Recipe, Unit, finish
 

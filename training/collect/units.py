@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from router.adapters.backends.connect import Connection
+from router.backends.connect import Connection
 from router.domain import BudgetLadder, FinishReason, Sampling
 from training.collect.questions import Question
 from training.collect.scorers import SCORERS

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from router.adapters.backends.connect import Connection
-from router.adapters.backends.engine import Timeouts
+from router.backends.connect import Connection
+from router.backends.http import Timeouts
 from router.domain import Sampling
 from router.errors import BackendUnavailable
 from tests.conftest import free_port

@@ -7,7 +7,7 @@ from contextlib import aclosing
 import numpy as np
 import pytest
 
-from router.adapters.backends.pocket import PocketBackend, PocketModel
+from router.backends.pocket import PocketBackend, PocketModel
 from router.domain import (
     BudgetLadder,
     Completion,

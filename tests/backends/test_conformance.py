@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from router import doctor
-from router.adapters.backends.connect import Connection, connect
-from router.adapters.backends.engine import Timeouts
-from router.adapters.backends.pocket import PocketBackend, PocketModel
-from router.adapters.backends.proven import Proven
+from router.backends import canary
+from router.backends.connect import Connection, connect
+from router.backends.http import Timeouts
+from router.backends.pocket import PocketBackend, PocketModel
+from router.backends.verified import Proven
 from router.domain import (
     SLACK,
     Completion,
@@ -81,7 +81,7 @@ async def backend_of(simulator: Simulator, enforcement: str = "auto", **wishes: 
         connection = Connection(
             simulator.kind, simulator.url, MODEL, enforcement=enforcement, timeouts=HASTY, connections=300, **wishes
         )
-        yield connect(connection, doctor.enforced, stack)
+        yield connect(connection, canary.enforced, stack)
 
 
 @asynccontextmanager
@@ -371,7 +371,7 @@ async def test_messages_reach_the_template_unchanged(kind: str, way: str) -> Non
 
 async def test_named_efforts_are_hints() -> None:
     async with simulated("vllm") as simulator, AsyncExitStack() as stack:
-        backend = connect(Connection("openai_effort", simulator.url, MODEL), doctor.enforced, stack)
+        backend = connect(Connection("openai_effort", simulator.url, MODEL), canary.enforced, stack)
         assert (await backend.prove()) == f"hosted/{MODEL}/hint"
         request = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("high", None))
         answer = await run(backend, request)
@@ -384,5 +384,5 @@ async def test_named_efforts_are_hints() -> None:
 
 async def test_the_pocket_reasoner_passes_the_canary(pocket_model: PocketModel) -> None:
     backend = PocketBackend(pocket_model)
-    assert await doctor.enforced(backend)
+    assert await canary.enforced(backend)
     backend.close()

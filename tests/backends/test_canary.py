@@ -3,9 +3,9 @@
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 
-from router import doctor
-from router.adapters.backends.pocket import PocketBackend, PocketModel
-from router.doctor import LARGE, PROBES, SMALL, Finding
+from router.backends import canary
+from router.backends.canary import LARGE, PROBES, SMALL, Finding
+from router.backends.pocket import PocketBackend, PocketModel
 from router.domain import GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendUnavailable
 from router.ports import Backend
@@ -13,7 +13,7 @@ from tests.support.fakes import FakeBackend, completion_of
 
 
 async def findings(backend: Backend) -> list[Finding]:
-    return [finding async for finding in doctor.examine(backend)]
+    return [finding async for finding in canary.examine(backend)]
 
 
 class Spending(FakeBackend):
@@ -56,7 +56,7 @@ async def test_every_budget_and_a_floor_are_tried() -> None:
 async def test_a_budget_that_is_ignored_is_found() -> None:
     failed = [f.check for f in await findings(Spending(40)) if not f.passed]
     assert failed == ["budget 0", "budget 8", "floor 48"]
-    assert not await doctor.enforced(Spending(40))
+    assert not await canary.enforced(Spending(40))
 
 
 async def test_a_floor_that_is_ignored_is_found() -> None:
@@ -73,7 +73,7 @@ async def test_a_backend_without_floors_is_good_enough(pocket_model: PocketModel
     backend = PocketBackend(pocket_model)
     floorless = Floorless(backend)
     assert [f.check for f in await findings(floorless) if not f.passed] == ["floor 47"]
-    assert await doctor.enforced(floorless)
+    assert await canary.enforced(floorless)
     backend.close()
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from router.adapters.backends.chat import Chat, request_body
-from router.adapters.backends.dialects import DIALECTS
-from router.adapters.backends.engine import LONGEST_LINE, Timeouts
-from router.adapters.backends.engine import Engine as Client
+from router.backends.chat import Chat, request_body
+from router.backends.dialects import DIALECTS
+from router.backends.http import LONGEST_LINE, Timeouts
+from router.backends.http import Engine as Client
 from router.domain import (
     Completion,
     ContentDelta,

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.adapters.backends.engine import Engine, of_type
-from router.adapters.backends.messages import messages
+from router.backends.http import Engine, of_type
+from router.backends.messages import messages
 from router.domain import GenerationRequest, Prompt, Sampling
 
 Body = dict[str, Any]

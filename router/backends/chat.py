@@ -9,10 +9,10 @@ from contextlib import aclosing
 from itertools import groupby
 from typing import Any
 
-from router.adapters.backends.dialects import Dialect
-from router.adapters.backends.engine import NONSENSE, Engine, of_type, translated
-from router.adapters.backends.messages import messages, tools
-from router.adapters.backends.two_phase import Thought, TwoPhase
+from router.backends.dialects import Dialect
+from router.backends.http import NONSENSE, Engine, of_type, translated
+from router.backends.messages import messages, tools
+from router.backends.two_phase import Thought, TwoPhase
 from router.domain import (
     SLACK,
     Completion,

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from router.adapters.backends.dialects import Completing, Piece
-from router.adapters.backends.engine import Engine, translated
+from router.backends.dialects import Completing, Piece
+from router.backends.http import Engine, translated
 from router.domain import (
     Completion,
     ContentDelta,

@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from router.adapters.backends.hedge import hedged
-from router.adapters.backends.proven import Proven
+from router.backends.hedging import hedged
+from router.backends.verified import Proven
 from router.circuit_breaker import Breaker
 from router.domain import Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendRefused, BackendUnavailable

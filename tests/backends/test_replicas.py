@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
-from router import doctor
-from router.adapters.backends.connect import Connection, connect
-from router.adapters.backends.engine import Timeouts
-from router.adapters.backends.proven import Proven, Way
-from router.adapters.backends.replicas import AWAY_SECONDS, LONGEST_AWAY, Replica, Replicas
+from router.backends import canary
+from router.backends.connect import Connection, connect
+from router.backends.http import Timeouts
+from router.backends.replicas import AWAY_SECONDS, LONGEST_AWAY, Replica, Replicas
+from router.backends.verified import Proven, Way
 from router.circuit_breaker import FAILURES, Breaker
 from router.domain import (
     Completion,
@@ -196,7 +196,7 @@ async def test_a_killed_engine_is_survived() -> None:
         async with simulated("vllm") as doomed:
             hasty = Timeouts(first=1, idle=1, total=5, question=1)
             members = [
-                Replica(one.url, connect(Connection("vllm", one.url, MODEL, timeouts=hasty), doctor.enforced, stack))
+                Replica(one.url, connect(Connection("vllm", one.url, MODEL, timeouts=hasty), canary.enforced, stack))
                 for one in (doomed, other)
             ]
             replicas = Replicas(members)

@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from router.adapters.backends.chat import Chat
-from router.adapters.backends.dialects import DIALECTS, Dialect
-from router.adapters.backends.engine import Engine, Timeouts, translated
-from router.adapters.backends.proven import Canary, Proven, Way, digest
-from router.adapters.backends.two_phase import Markers, TwoPhase
+from router.backends.chat import Chat
+from router.backends.dialects import DIALECTS, Dialect
+from router.backends.http import Engine, Timeouts, translated
+from router.backends.two_phase import Markers, TwoPhase
+from router.backends.verified import Canary, Proven, Way, digest
 from router.domain import Enforcement, Message, Prompt, Role
 
 HOSTED = "openai_effort"

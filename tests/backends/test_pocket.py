@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from router.adapters.backends.pocket import END, END_THINK, START, THINK, WINDOW, PocketBackend, PocketModel
+from router.backends.pocket import END, END_THINK, START, THINK, WINDOW, PocketBackend, PocketModel
 from router.bundle.manifest import Bundle
 from router.domain import (
     Completion,
