@@ -13,8 +13,10 @@ from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from router import assembly, gauges
-from router.adapters.memory_quotas import MemoryQuotas
-from router.admission import Admission
+from router.admission.controller import Admission
+from router.admission.fair_queue import FairQueue
+from router.admission.memory_quotas import MemoryQuotas
+from router.admission.tenants import Tenants
 from router.backends import canary
 from router.backends.canary import Finding
 from router.bundle import manifest, registry
@@ -23,7 +25,6 @@ from router.domain import MaxLoss
 from router.errors import BackendError, CacheError, SettingsError
 from router.events import Degraded
 from router.explain import Explainer
-from router.fair_queue import FairQueue
 from router.gauges import Gauges
 from router.hot_swap import HotSwap
 from router.outcomes.audit import Ledger
@@ -43,10 +44,9 @@ from router.telemetry import metrics_server, tracing
 from router.telemetry.log_writer import Soon
 from router.telemetry.observe import LogLines, Metrics, Observers
 from router.telemetry.tracing import Tracer
-from router.tenants import Tenants
 
 if TYPE_CHECKING:
-    from router.adapters.redis_quotas import RedisQuotas
+    from router.admission.redis_quotas import RedisQuotas
     from router.outcomes.redis import RedisOutcomes
     from router.scoring.tiered_cache import TieredCache
 

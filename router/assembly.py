@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from router import tenants
-from router.adapters.memory_quotas import MemoryQuotas
+from router.admission import tenants
+from router.admission.memory_quotas import MemoryQuotas
+from router.admission.tenants import Tenants
 from router.backends import canary
 from router.backends.pocket import PocketBackend, PocketModel
 from router.bundle import manifest, registry
@@ -33,10 +34,9 @@ from router.scoring.onnx import Device, OnnxClassifier
 from router.scoring.scorer import Scorer
 from router.settings import Served, Settings
 from router.telemetry import tracing
-from router.tenants import Tenants
 
 if TYPE_CHECKING:
-    from router.adapters.redis_quotas import RedisQuotas
+    from router.admission.redis_quotas import RedisQuotas
     from router.backends.replicas import Replica, Replicas
     from router.outcomes.redis import RedisOutcomes
     from router.scoring.kserve import Triton
@@ -211,7 +211,7 @@ def quotas(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "Me
     near = MemoryQuotas()
     if not settings.redis_url:
         return near
-    from router.adapters.redis_quotas import RedisQuotas
+    from router.admission.redis_quotas import RedisQuotas
     from router.redis import client
 
     redis = client.connect(settings.redis_url, settings.redis_timeout)

@@ -215,7 +215,7 @@ def health(client: Client) -> None:
 @_json
 def new_key(tenant: str, days: int, as_json: bool) -> None:
     """Make a key for TENANT: the key once, for the tenant, and the lines of the tenants file that know it."""
-    from router import tenants
+    from router.admission import tenants
 
     key, ends = tenants.new_key(), datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
     digest, expires = tenants.digest(key), ends.isoformat().replace("+00:00", "Z")

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from router.admission import Admission
-from router.fair_queue import FairQueue
+from router.admission.controller import Admission
+from router.admission.fair_queue import FairQueue
 from router.routing import BudgetRouter
 
 Mode = Literal["livesum", "livemin", "livemax"]

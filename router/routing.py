@@ -17,7 +17,8 @@ from collections.abc import AsyncGenerator, Callable, Container, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from router.admission import Admission
+from router.admission.controller import Admission
+from router.admission.tenants import Tenants
 from router.choosing import Chooser
 from router.domain import (
     Completion,
@@ -43,7 +44,6 @@ from router.events import Broken, Decided, Degraded, Generated
 from router.ports import Backend, Observer, OutcomeLog
 from router.profile import Profile
 from router.scoring.scorer import Scored
-from router.tenants import Tenants
 
 Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str], None]
 NO_TOOLS = Tools()

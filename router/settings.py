@@ -12,9 +12,9 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
-from router import tenants
+from router.admission import tenants
+from router.admission.tenants import Tenants
 from router.errors import SettingsError
-from router.tenants import Tenants
 
 PREFIX = "BUDGET_ROUTER_"
 POCKET = "pocket"

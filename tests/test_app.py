@@ -16,9 +16,9 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from router import app, settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.admission.tenants import digest
 from router.bundle import registry
 from router.settings import Settings
-from router.tenants import digest
 from tests.conftest import MODELS, another_bundle
 from tests.rpc.conftest import TOKEN, bearer, decide, generate, refusal
 from tests.support.fakes import at_once

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from router.admission.tenants import Tenants
 from router.errors import PermissionDenied, Unauthenticated
-from router.tenants import Tenants
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext, whose published types lack auth_context
 SCHEME = "Bearer "

@@ -11,13 +11,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from router.adapters.memory_quotas import MemoryQuotas
-from router.admission import Admission
-from router.fair_queue import FairQueue
+from router.admission.controller import Admission
+from router.admission.fair_queue import FairQueue
+from router.admission.memory_quotas import MemoryQuotas
+from router.admission.tenants import DEFAULT, Tenants
 from router.gauges import Gauges
 from router.settings import PREFIX, Settings
 from router.telemetry.observe import Metrics
-from router.tenants import DEFAULT, Tenants
 from tests.support.fakes import RecordingObserver, router_of
 
 ROOT = Path(__file__).parents[2]

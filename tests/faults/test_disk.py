@@ -14,8 +14,8 @@ import grpc
 import pytest
 
 from router import hot_swap
-from router import tenants as tenants_
 from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.admission import tenants as tenants_
 from router.bundle import registry
 from router.outcomes.sqlite import rows
 from tests.conftest import MODELS, free_port

@@ -14,14 +14,15 @@ from google.rpc.status_pb2 import Status
 
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.adapters.memory_quotas import MemoryQuotas
-from router.admission import Admission
+from router.admission.controller import Admission
+from router.admission.fair_queue import FairQueue
+from router.admission.memory_quotas import MemoryQuotas
+from router.admission.tenants import DEFAULT, Tenants
 from router.backends.pocket import PocketBackend, PocketModel
 from router.bundle.manifest import Bundle
 from router.choosing import Chooser
 from router.domain import BudgetLadder, Enforcement, MaxLoss
 from router.explain import Explainer
-from router.fair_queue import FairQueue
 from router.hot_swap import HotSwap
 from router.policy import LatencyProfile, Policy
 from router.profile import Profile
@@ -37,7 +38,6 @@ from router.scoring.cache_key import ScoreKeys
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.onnx import OnnxClassifier
 from router.scoring.scorer import Scorer
-from router.tenants import DEFAULT, Tenants
 from tests.conftest import MODELS
 from tests.support.fakes import DictCache, FakeBackend, ListLog, RecordingObserver, router_of
 

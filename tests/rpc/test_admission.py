@@ -9,14 +9,14 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from router._gen import budget_router_pb2 as pb
-from router.adapters.memory_quotas import MemoryQuotas
-from router.admission import Admission
+from router.admission.controller import Admission
+from router.admission.fair_queue import FairQueue
+from router.admission.memory_quotas import MemoryQuotas
+from router.admission.tenants import Tenant, Tenants
 from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
 from router.events import Shed
-from router.fair_queue import FairQueue
 from router.telemetry import tracing
-from router.tenants import Tenant, Tenants
 from tests.rpc.conftest import Service, decide, generate, refusal, serving, until
 from tests.support.fakes import FakeBackend, FakeClassifier, Hang, ListLog, RecordingObserver, router_of
 

@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from router._gen import budget_router_pb2 as pb
+from router.admission.tenants import Key, Tenant, Tenants, digest
 from router.bundle.manifest import Bundle
-from router.tenants import Key, Tenant, Tenants, digest
 from tests.rpc.conftest import TOKEN, Service, bearer, decide, generate, refusal, serving
 from tests.support.fakes import DictCache, ListLog, router_of
 

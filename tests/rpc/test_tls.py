@@ -10,6 +10,7 @@ import pytest
 import trustme
 
 from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.admission.tenants import Tenant, Tenants
 from router.errors import SettingsError
 from router.explain import Explainer
 from router.rpc.boundary import Boundary
@@ -18,7 +19,6 @@ from router.rpc.server import RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.tls import TlsFiles, server_credentials
-from router.tenants import Tenant, Tenants
 from tests.rpc.conftest import LIMITS, decide
 from tests.support.fakes import ListLog, RecordingObserver, router_of
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import router
-from router.adapters.memory_quotas import MemoryQuotas
-from router.admission import Admission
+from router.admission.controller import Admission
+from router.admission.fair_queue import FairQueue
+from router.admission.memory_quotas import MemoryQuotas
+from router.admission.tenants import Tenant, Tenants
 from router.bundle import manifest
 from router.choosing import Chooser
 from router.domain import (
@@ -35,14 +37,12 @@ from router.domain import (
 from router.errors import BackendUnavailable, CacheError, ClassifierError, OutcomeLogError
 from router.events import Record
 from router.exploration import certain
-from router.fair_queue import FairQueue
 from router.policy import LatencyProfile, Policy
 from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
 from router.profile import Profile
 from router.routing import Audit, BudgetRouter
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.scorer import Scorer
-from router.tenants import Tenant, Tenants
 
 R = TypeVar("R")
 

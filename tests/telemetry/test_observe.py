@@ -12,15 +12,15 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from router.adapters.memory_quotas import MemoryQuotas
-from router.admission import Admission
+from router.admission.controller import Admission
+from router.admission.fair_queue import FairQueue
+from router.admission.memory_quotas import MemoryQuotas
+from router.admission.tenants import Tenant, Tenants
 from router.domain import DecisionSource, FinishReason
 from router.events import Answered, Broken, Decided, Degraded, Generated, Record, Shed
-from router.fair_queue import FairQueue
 from router.gauges import Gauges
 from router.telemetry import log_writer
 from router.telemetry.observe import LogLines, Metrics, Observers, configure_logging
-from router.tenants import Tenant, Tenants
 from tests.support.fakes import (
     LADDER,
     MODEL,

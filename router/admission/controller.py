@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+from router.admission.fair_queue import FairQueue
+from router.admission.tenants import Tenant, Tenants
 from router.domain import UNLIMITED, MaxLoss, MinQuality, QualityTarget, Quota, RouteRequest
 from router.errors import Overloaded
 from router.events import Shed
-from router.fair_queue import FairQueue
 from router.ports import Observer, Quotas
-from router.tenants import Tenant, Tenants
 
 STEPS = (0.85, 1.0, 1.15)
 """Pressure from which targets give way by a third, two thirds, all that their tenant allows."""

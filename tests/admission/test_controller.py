@@ -5,15 +5,15 @@ from collections.abc import Callable
 
 import pytest
 
-from router.adapters.memory_quotas import MemoryQuotas
-from router.admission import Admission
+from router.admission.controller import Admission
+from router.admission.fair_queue import FairQueue
+from router.admission.memory_quotas import MemoryQuotas
+from router.admission.tenants import Tenant, Tenants
 from router.domain import MaxLoss, MinQuality, Options, Prompt, QualityTarget, RouteRequest
 from router.errors import BackendUnavailable, Overloaded
 from router.events import Shed
-from router.fair_queue import FairQueue
-from router.tenants import Tenant, Tenants
+from tests.admission.test_fair_queue import Clock, settled
 from tests.support.fakes import RecordingObserver
-from tests.test_fair_queue import Clock, settled
 
 TWO_PERCENT = MaxLoss(0.02)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from router import tenants
+from router.admission import tenants
+from router.admission.tenants import Key, Tenant, Tenants
 from router.errors import SettingsError
 from router.events import Degraded
-from router.tenants import Key, Tenant, Tenants
 from tests.support.fakes import RecordingObserver
 
 DIGEST = tenants.digest("a key")

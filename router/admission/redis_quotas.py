@@ -4,7 +4,7 @@ import asyncio
 from math import isinf
 from typing import Any
 
-from router.adapters.memory_quotas import MINUTE, STREAM_SECONDS, MemoryQuotas, seconds
+from router.admission.memory_quotas import MINUTE, STREAM_SECONDS, MemoryQuotas, seconds
 from router.domain import Quota
 from router.errors import QuotaError
 from router.events import Degraded

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from router.adapters.memory_quotas import MemoryQuotas
-from router.adapters.redis_quotas import RedisQuotas
+from router.admission.memory_quotas import MemoryQuotas
+from router.admission.redis_quotas import RedisQuotas
 from router.domain import Quota
 from router.events import Degraded
 from router.ports import Quotas
@@ -103,7 +103,7 @@ async def test_where_redis_is_away_each_replica_counts_by_itself(valkey: Valkey)
 
 
 async def test_leases_end_unless_they_are_renewed(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.adapters.redis_quotas.LEASE_SECONDS", 3)
+    monkeypatch.setattr("router.admission.redis_quotas.LEASE_SECONDS", 3)
     observer, quota = RecordingObserver(), Quota(streams=1)
     dead, alive = shared(valkey, observer), shared(valkey, observer)
     assert await dead.take("dead", quota, "1", 1) == 0

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.admission.fair_queue import FairQueue
 from router.errors import Overloaded
-from router.fair_queue import FairQueue
 
 
 class Clock:
