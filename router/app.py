@@ -20,17 +20,17 @@ from router.admission.tenants import Tenants
 from router.backends import canary
 from router.backends.canary import Finding
 from router.bundle import manifest, registry
-from router.choosing import Chooser, Conversation
 from router.domain import MaxLoss
 from router.errors import BackendError, CacheError, SettingsError
 from router.events import Degraded
-from router.explain import Explainer
 from router.gauges import Gauges
-from router.hot_swap import HotSwap
 from router.outcomes.audit import Ledger
 from router.outcomes.sqlite import SqliteOutcomes
 from router.ports import Observer
-from router.routing import BudgetRouter
+from router.routing.chooser import Chooser, Conversation
+from router.routing.explain import Explainer
+from router.routing.hot_swap import HotSwap
+from router.routing.router import BudgetRouter
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import OperatorGuard, TenantGuard

@@ -23,10 +23,10 @@ from router.errors import BackendUnavailable, ClassifierError
 from router.outcomes.audit import Agreement, Allowance, Auditor, Ledger
 from router.outcomes.rows import PromptNames
 from router.outcomes.sqlite import SqliteOutcomes
-from router.policy import LatencyProfile, Policy
 from router.ports import Classifier, Observer, ScoreCache, Verifier
-from router.profile import Profile
-from router.routing import SUSPENDED
+from router.routing.policy import LatencyProfile, Policy
+from router.routing.router import SUSPENDED
+from router.routing.served_model import Profile
 from router.scoring.batching import Batching
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.memory_cache import MemoryCache

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
-from router.routing import BudgetRouter
+from router.routing.router import BudgetRouter
 
 Mode = Literal["livesum", "livemin", "livemax"]
 Fails = Callable[[], bool]

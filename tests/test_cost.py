@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry
 from router._gen import budget_router_pb2 as pb
 from router.bundle import manifest
 from router.domain import MaxLoss
-from router.explain import Explainer
 from router.outcomes.sqlite import SqliteOutcomes
-from router.policy import LatencyProfile, Policy
+from router.routing.explain import Explainer
+from router.routing.policy import LatencyProfile, Policy
 from router.rpc.identity import Call
 from router.rpc.requests import Limits
 from router.rpc.servicer import BudgetRouterServicer

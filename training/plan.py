@@ -23,7 +23,7 @@ from rich.table import Table
 from router.bundle import manifest
 from router.bundle.manifest import QUANTILES
 from router.domain import Certificate
-from router.policy import LatencyProfile
+from router.routing.policy import LatencyProfile
 from training import dataset
 from training.certify import choose, losses
 from training.dataset import Outcomes

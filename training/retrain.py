@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from router.bundle import manifest
 from router.bundle.manifest import Bundle
 from router.domain import Certificate, MaxLoss
-from router.policy import LatencyProfile, Policy
+from router.routing.policy import LatencyProfile, Policy
 from training import calibrate, dataset, embedding, judge, logged, pipeline, traffic
 from training.certify import choose
 from training.dataset import Outcomes

@@ -5,8 +5,8 @@ from contextlib import aclosing
 
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.explain import Explainer
-from router.routing import BudgetRouter
+from router.routing.explain import Explainer
+from router.routing.router import BudgetRouter
 from router.rpc import requests, responses
 from router.rpc.identity import Call
 from router.rpc.requests import Limits

@@ -13,11 +13,11 @@ from pathlib import Path
 import grpc
 import pytest
 
-from router import hot_swap
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission import tenants as tenants_
 from router.bundle import registry
 from router.outcomes.sqlite import rows
+from router.routing import hot_swap
 from tests.conftest import MODELS, free_port
 from tests.faults.conftest import Cell, Scene, scene
 from tests.rpc.conftest import generate

@@ -15,7 +15,7 @@ from router.backends.dialects import DIALECTS
 from router.backends.http import _parsed, translated
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
 from router.errors import BackendError, RouterError
-from router.explain import Explainer
+from router.routing.explain import Explainer
 from router.rpc.boundary import _parsed as parsed
 from router.rpc.identity import Call
 from router.rpc.parsing import tolerant

@@ -21,7 +21,7 @@ from router.domain import (
 from router.errors import SettingsError, VerifierError
 from router.events import Audited, Degraded
 from router.outcomes.audit import DELTA, Agreement, Allowance, Auditor, EProcess, Ledger
-from router.routing import SUSPENDED, BudgetRouter
+from router.routing.router import SUSPENDED, BudgetRouter
 from tests.support.fakes import (
     BUNDLE,
     LADDER,

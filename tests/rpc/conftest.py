@@ -20,13 +20,13 @@ from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import DEFAULT, Tenants
 from router.backends.pocket import PocketBackend, PocketModel
 from router.bundle.manifest import Bundle
-from router.choosing import Chooser
 from router.domain import BudgetLadder, Enforcement, MaxLoss
-from router.explain import Explainer
-from router.hot_swap import HotSwap
-from router.policy import LatencyProfile, Policy
-from router.profile import Profile
-from router.routing import BudgetRouter
+from router.routing.chooser import Chooser
+from router.routing.explain import Explainer
+from router.routing.hot_swap import HotSwap
+from router.routing.policy import LatencyProfile, Policy
+from router.routing.router import BudgetRouter
+from router.routing.served_model import Profile
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import OperatorGuard, TenantGuard

@@ -12,7 +12,7 @@ from router._gen import budget_router_pb2 as pb
 from router.bundle.manifest import Bundle
 from router.domain import Completion, CountSource, Enforcement, FinishReason, ReasoningBudget, ReasoningDelta
 from router.errors import SettingsError
-from router.explain import Explainer
+from router.routing.explain import Explainer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import OperatorGuard
 from router.rpc.server import RouterServer

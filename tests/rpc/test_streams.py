@@ -12,7 +12,7 @@ from router.bundle.manifest import Bundle
 from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable
 from router.events import Degraded
-from router.routing import TRIES
+from router.routing.router import TRIES
 from tests.rpc.conftest import Service, decide, embedded, generate, refusal, serving, until
 from tests.support.fakes import (
     THINKING,

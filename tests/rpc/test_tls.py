@@ -12,7 +12,7 @@ import trustme
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission.tenants import Tenant, Tenants
 from router.errors import SettingsError
-from router.explain import Explainer
+from router.routing.explain import Explainer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import TenantGuard
 from router.rpc.server import RouterServer

@@ -11,7 +11,6 @@ from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
 from router.bundle import manifest
-from router.choosing import Chooser
 from router.domain import (
     BudgetLadder,
     Certificate,
@@ -36,11 +35,12 @@ from router.domain import (
 )
 from router.errors import BackendUnavailable, CacheError, ClassifierError, OutcomeLogError
 from router.events import Record
-from router.exploration import certain
-from router.policy import LatencyProfile, Policy
 from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
-from router.profile import Profile
-from router.routing import Audit, BudgetRouter
+from router.routing.chooser import Chooser
+from router.routing.exploration import certain
+from router.routing.policy import LatencyProfile, Policy
+from router.routing.router import Audit, BudgetRouter
+from router.routing.served_model import Profile
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.scorer import Scorer
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, Options, ReasoningBudget, Score
-from router.policy import LatencyProfile, Policy
+from router.routing.policy import LatencyProfile, Policy
 from training.certify import (
     ALPHAS,
     DELTA,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder, Certificate, MaxLoss, Options, ReasoningBudget, Score
-from router.policy import LatencyProfile, Policy
+from router.routing.policy import LatencyProfile, Policy
 from training import plan as module
 from training.dataset import Outcomes
 from training.fit import Prediction

@@ -6,7 +6,7 @@ from dataclasses import replace
 from router.domain import Decision, DecisionSource, MaxLoss, Prompt, RouteRequest
 from router.errors import ClassifierError, NotFound
 from router.ports import Classifier, DecisionArchive
-from router.routing import BudgetRouter
+from router.routing.router import BudgetRouter
 
 WORDS = 48
 """Distinct words, the first ones, that are left out in turn to see what they weigh."""

@@ -40,8 +40,8 @@ from router.errors import (
     TargetUnmet,
 )
 from router.events import Broken, Decided, Degraded, Generated
-from router.profile import Profile
-from router.routing import TRIES, BudgetRouter
+from router.routing.router import TRIES, BudgetRouter
+from router.routing.served_model import Profile
 from tests.support.fakes import (
     ANSWER,
     LADDER,

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from router.bundle.manifest import Bundle
 from router.domain import Enforcement
-from router.policy import Policy
 from router.ports import Backend
+from router.routing.policy import Policy
 from router.scoring.scorer import Scorer
 
 

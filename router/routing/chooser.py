@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from router.domain import Choice, Decision, DecisionSource, RouteRequest
 from router.errors import InvalidRequest, NotFound
-from router.exploration import certain, propensities
-from router.profile import Profile
+from router.routing.exploration import certain, propensities
+from router.routing.served_model import Profile
 from router.scoring.scorer import Scored
 
 Conversation = tuple[str, str, str]

@@ -11,9 +11,9 @@ from router.domain import MaxLoss, QualityTarget
 from router.errors import ArtifactError
 from router.events import Degraded, Swapped
 from router.ports import Observer
-from router.profile import Profile
-from router.routing import BudgetRouter
-from router.shadow import Shadow
+from router.routing.router import BudgetRouter
+from router.routing.served_model import Profile
+from router.routing.shadow import Shadow
 
 DEFAULT_TARGET = MaxLoss(0.02)
 SHADOW_SECONDS = 600.0

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from router import hot_swap
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
 from router.domain import Decision, DecisionSource, MaxLoss
 from router.errors import ArtifactError
 from router.events import Degraded, Shadowed, Swapped
-from router.hot_swap import HotSwap
-from router.profile import Profile
-from router.routing import BudgetRouter
+from router.routing import hot_swap
+from router.routing.hot_swap import HotSwap
+from router.routing.router import BudgetRouter
+from router.routing.served_model import Profile
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.scorer import Scorer
 from tests.conftest import MODELS, another_bundle

@@ -19,7 +19,6 @@ from dataclasses import replace
 
 from router.admission.controller import Admission
 from router.admission.tenants import Tenants
-from router.choosing import Chooser
 from router.domain import (
     Completion,
     ContentDelta,
@@ -42,7 +41,8 @@ from router.errors import (
 )
 from router.events import Broken, Decided, Degraded, Generated
 from router.ports import Backend, Observer, OutcomeLog
-from router.profile import Profile
+from router.routing.chooser import Chooser
+from router.routing.served_model import Profile
 from router.scoring.scorer import Scored
 
 Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str], None]

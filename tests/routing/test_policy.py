@@ -19,7 +19,7 @@ from router.domain import (
     Score,
 )
 from router.errors import InvalidRequest, TargetUnmet
-from router.policy import NEAR_BEST, LatencyProfile, Policy
+from router.routing.policy import NEAR_BEST, LatencyProfile, Policy
 from tests.support.fakes import CERTIFICATE, LADDER, LATENCY, RISING, policy_of, score_of, score_with, unforeseen
 
 TOP = len(LADDER) - 1

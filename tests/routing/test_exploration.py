@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.exploration import LEAST, certain, propensities
+from router.routing.exploration import LEAST, certain, propensities
 
 
 @st.composite

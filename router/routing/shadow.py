@@ -11,7 +11,7 @@ from router.domain import (
 )
 from router.errors import ClassifierError
 from router.events import Shadowed
-from router.profile import Profile
+from router.routing.served_model import Profile
 
 
 class Shadow:

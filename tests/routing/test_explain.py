@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from router.domain import DecisionSource, Message, MinQuality, Prompt, Role, Score
-from router.explain import Explainer, influences, sentences
 from router.outcomes.sqlite import SqliteOutcomes
+from router.routing.explain import Explainer, influences, sentences
 from tests.support.fakes import (
     LADDER,
     RISING,
