@@ -92,7 +92,7 @@ def _run(service: Coroutine[None, None, None]) -> None:
 
 
 def _served(loaded: "Settings", soon: "Soon") -> Coroutine[None, None, None]:
-    from router import app
+    from router.serving import app
 
     def announce(ports: app.Ports) -> None:
         host, admin = loaded.listen.rpartition(":")[0], loaded.admin_listen.rpartition(":")[0]
@@ -102,7 +102,7 @@ def _served(loaded: "Settings", soon: "Soon") -> Coroutine[None, None, None]:
 
 
 def _supervised(loaded: "Settings") -> Coroutine[None, None, None]:
-    from router import supervisor
+    from router.serving import supervisor
 
     return supervisor.supervise(loaded, _listening)
 
@@ -121,7 +121,8 @@ def _listening(address: str, admin: str) -> None:
 @click.option("--control", type=int, required=True)
 def work(place: int, control: int, **told: Any) -> None:
     """Be one of the processes that `serve --workers` starts."""
-    from router import app, settings, worker
+    from router import settings
+    from router.serving import app, worker
     from router.telemetry import observe
 
     mine = settings.load(**told).of_worker(place)
@@ -238,7 +239,8 @@ def doctor(backend: str | None, url: str | None, model: str | None, as_json: boo
 
     Of an engine each way to hold budgets is tried on its own; the last line says which one would be served.
     """
-    from router import app, settings
+    from router import settings
+    from router.serving import app
 
     findings = asyncio.run(app.examine(settings.load(backend=backend, backend_url=url, backend_model=model)))
     if as_json:

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from router.cli import cli, main
 from router.errors import RemoteError
 from tests.conftest import free_port
-from tests.test_serve import Server, environment, running
+from tests.serving.test_serve import Server, environment, running
 
 PROMPT = "2 + 2 ="
 

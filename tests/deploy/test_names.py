@@ -15,7 +15,7 @@ from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import DEFAULT, Tenants
-from router.gauges import Gauges
+from router.serving.gauges import Gauges
 from router.settings import PREFIX, Settings
 from router.telemetry.observe import Metrics
 from tests.support.fakes import RecordingObserver, router_of

@@ -19,8 +19,8 @@ from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.rpc.client import CHANNEL_OPTIONS
 from tests.conftest import Valkey, free_port
 from tests.rpc.conftest import decide, generate
+from tests.serving.test_serve import command, environment
 from tests.support.simulators import MODEL, simulated
-from tests.test_serve import command, environment
 
 
 @contextmanager

@@ -15,9 +15,10 @@ from typing import Any
 
 import grpc
 
-from router import app, settings
+from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.serving import app
 from tests.conftest import free_port
 from tests.rpc.conftest import decide, generate
 from tests.support.fakes import at_once

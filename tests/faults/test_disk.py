@@ -21,8 +21,8 @@ from router.routing import hot_swap
 from tests.conftest import MODELS, free_port
 from tests.faults.conftest import Cell, Scene, scene
 from tests.rpc.conftest import generate
-from tests.test_app import CHEAP
-from tests.test_serve import command, environment
+from tests.serving.test_app import CHEAP
+from tests.serving.test_serve import command, environment
 
 DEGRADED = "budget_router_degraded_total"
 

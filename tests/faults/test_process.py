@@ -19,7 +19,7 @@ from tests.conftest import MODELS
 from tests.faults.conftest import Cell, Scene
 from tests.faults.test_disk import process
 from tests.rpc.conftest import decide, generate
-from tests.test_serve import refused
+from tests.serving.test_serve import refused
 
 CALLS = "budget_router_calls_total"
 

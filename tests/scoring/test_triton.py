@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from router import app, circuit_breaker, settings
+from router import circuit_breaker, settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import kserve_pb2
 from router.bundle import registry
@@ -28,12 +28,13 @@ from router.scoring.batching import BATCH_PROMPTS, Batching
 from router.scoring.kserve import Triton
 from router.scoring.onnx import OnnxClassifier
 from router.scoring.triton import LENGTHS, TritonClassifier
+from router.serving import app
 from router.settings import Settings
 from tests.conftest import MODELS, another_bundle
 from tests.faults.conftest import Scene, scene
 from tests.rpc.conftest import TOKEN, bearer, decide, refusal
+from tests.serving.test_app import serving
 from tests.support.triton_simulator import MODEL, TritonSimulator, less_sure
-from tests.test_app import serving
 
 Spoil = Callable[[kserve_pb2.ModelInferResponse], None]
 

@@ -18,7 +18,7 @@ from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
 from router.domain import DecisionSource, FinishReason
 from router.events import Answered, Broken, Decided, Degraded, Generated, Record, Shed
-from router.gauges import Gauges
+from router.serving.gauges import Gauges
 from router.telemetry import log_writer
 from router.telemetry.observe import LogLines, Metrics, Observers, configure_logging
 from tests.support.fakes import (

@@ -12,7 +12,6 @@ import structlog
 from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from router import assembly, gauges
 from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
@@ -23,7 +22,6 @@ from router.bundle import manifest, registry
 from router.domain import MaxLoss
 from router.errors import BackendError, CacheError, SettingsError
 from router.events import Degraded
-from router.gauges import Gauges
 from router.outcomes.audit import Ledger
 from router.outcomes.sqlite import SqliteOutcomes
 from router.ports import Observer
@@ -39,6 +37,8 @@ from router.rpc.server import Health, RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.tls import Credentials, TlsFiles, server_credentials
 from router.scoring.memory_cache import MemoryCache
+from router.serving import assembly, gauges
+from router.serving.gauges import Gauges
 from router.settings import Served, Settings
 from router.telemetry import metrics_server, tracing
 from router.telemetry.log_writer import Soon

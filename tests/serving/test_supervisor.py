@@ -24,18 +24,19 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from router import settings, supervisor, worker
+from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.errors import RemoteError, WorkerError
 from router.outcomes.audit import DELTA, Ledger
 from router.outcomes.sqlite import rows as outcomes
 from router.rpc.client import ANYONE, Access, Client, Told, Wishes
-from router.supervisor import Workers
+from router.serving import supervisor, worker
+from router.serving.supervisor import Workers
+from router.serving.worker import Worker
 from router.telemetry import multiprocess
-from router.worker import Worker
 from tests.conftest import Valkey, free_port
-from tests.test_serve import command, environment
+from tests.serving.test_serve import command, environment
 
 Figures = dict[str, float]
 

@@ -13,11 +13,12 @@ from aiohttp import web
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
-from router import app, settings
+from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission.tenants import digest
 from router.bundle import registry
+from router.serving import app
 from router.settings import Settings
 from tests.conftest import MODELS, another_bundle
 from tests.rpc.conftest import TOKEN, bearer, decide, generate, refusal

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 import structlog
 
 from router.errors import SettingsError, WorkerError
+from router.serving.worker import Worker
 from router.settings import Settings
 from router.telemetry import metrics_server, multiprocess
-from router.worker import Worker
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a worker that ended by itself is replaced; doubled until one has worked for the longer time."""
