@@ -25,7 +25,7 @@ from router.domain import (
     RouteRequest,
 )
 from router.events import Record
-from router.redis import client
+from router.redis.client import connect
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.onnx import OnnxClassifier
@@ -90,7 +90,7 @@ async def states(home: Path) -> list[dict[str, Any]]:
         rows.append(await measured("healthy", server.url))
         async with slow(server.port) as url:
             rows.append(await measured(f"slow ({2 * SLOW * 1000:.0f} ms)", url))
-        full = client.connect(server.url, 1.0)
+        full = connect(server.url, 1.0)
         await full.config_set("maxmemory", "1")
         rows.append(await measured("full", server.url))
         await full.config_set("maxmemory", "0")
@@ -119,7 +119,7 @@ async def measured(name: str, url: str | None) -> dict[str, Any]:
     cache: MemoryCache | TieredCache = near
     redis = None
     if url is not None:
-        redis = client.connect(url, LIMIT)
+        redis = connect(url, LIMIT)
         cache = TieredCache(near, RedisCache(redis, 60, LIMIT), observe)
     scorer = scorer_on(cache)
     took: list[float] = []

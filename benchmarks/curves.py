@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks import harness
 from benchmarks.harness import BUNDLE, Target
 from benchmarks.hot_path import Server
-from router.bundle import manifest
+from router.bundle.manifest import MANIFEST, MODEL, PARITY, digest
 from router.domain import Score
 from router.scoring.memory_cache import MemoryCache
 
@@ -112,23 +112,23 @@ def by_rungs() -> Iterator[Row]:
 def repeated(times: int, folder: Path) -> int:
     """A bundle with each rung so many times, under other names; how many rungs it has."""
     shutil.copytree(BUNDLE, folder)
-    graph = onnx.load(folder / manifest.MODEL)
+    graph = onnx.load(folder / MODEL)
     for output in graph.graph.output:
         for node in graph.graph.node:
             node.output[:] = [f"{name}/once" if name == output.name else name for name in node.output]
         graph.graph.node.append(helper.make_node("Concat", [f"{output.name}/once"] * times, [output.name], axis=1))
         output.type.tensor_type.shape.dim[1].dim_value *= times
-    onnx.save(graph, folder / manifest.MODEL)
-    parity = json.loads((folder / manifest.PARITY).read_text())
+    onnx.save(graph, folder / MODEL)
+    parity = json.loads((folder / PARITY).read_text())
     parity["quality"] = [row * times for row in parity["quality"]]
-    (folder / manifest.PARITY).write_text(json.dumps(parity))
-    manifest = json.loads((folder / manifest.MANIFEST).read_text())
+    (folder / PARITY).write_text(json.dumps(parity))
+    manifest = json.loads((folder / MANIFEST).read_text())
     rungs = manifest["ladder"]["rungs"]
     manifest["ladder"]["rungs"] = [
         rung | {"name": f"{rung['name']}/{n}" if n else rung["name"]} for n in range(times) for rung in rungs
     ]
-    manifest["files"] |= {name: manifest.digest(folder / name) for name in (manifest.MODEL, manifest.PARITY)}
-    (folder / manifest.MANIFEST).write_text(json.dumps(manifest))
+    manifest["files"] |= {name: digest(folder / name) for name in (MODEL, PARITY)}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
     return len(rungs) * times
 
 

@@ -15,8 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from router.backends.pocket import PocketModel
-from router.bundle import manifest
-from router.bundle.manifest import Bundle
+from router.bundle.manifest import MANIFEST, Bundle, load
 
 MODELS = Path(__file__).parents[1] / "router" / "models"
 START_SECONDS = 10.0
@@ -126,16 +125,16 @@ def another_bundle(directory: Path, about: str, **changes: object) -> Path:
     directory.mkdir(parents=True)
     for file in (MODELS / "pocket-router").iterdir():
         (directory / file.name).write_bytes(file.read_bytes())
-    manifest = json.loads((directory / manifest.MANIFEST).read_text())
+    manifest = json.loads((directory / MANIFEST).read_text())
     manifest |= {"metrics": {"about": about}} | changes
-    (directory / manifest.MANIFEST).write_text(json.dumps(manifest))
+    (directory / MANIFEST).write_text(json.dumps(manifest))
     return directory
 
 
 @pytest.fixture(scope="session")
 def bundle() -> Bundle:
     """The model bundle that ships."""
-    return manifest.load(MODELS / "pocket-router")
+    return load(MODELS / "pocket-router")
 
 
 @pytest.fixture(scope="session")

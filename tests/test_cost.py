@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router._gen import budget_router_pb2 as pb
-from router.bundle import manifest
+from router.bundle.manifest import load
 from router.domain import MaxLoss
 from router.outcomes.sqlite import SqliteOutcomes
 from router.routing.explain import Explainer
@@ -41,7 +41,7 @@ KEPT_BYTES = 4_000
 @pytest.fixture
 async def servicer(tmp_path: Path) -> AsyncIterator[BudgetRouterServicer]:
     """As it is served: real graph, cache, outcome log, metrics, and lines that are made elsewhere."""
-    bundle = manifest.load(MODELS / "pocket-router")
+    bundle = load(MODELS / "pocket-router")
     observer = Observers([LogLines(lambda telling: None), Metrics(CollectorRegistry())])
     log = SqliteOutcomes(tmp_path / "outcomes.sqlite", observer)
     manifest = bundle.manifest

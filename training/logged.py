@@ -17,7 +17,7 @@ DEFAULT = "var/outcomes.sqlite"
 
 def read(log: str) -> Iterable[Row]:
     """Rows of an outcome log: a file, or the URL of a Redis. Raises OutcomeLogError, SettingsError."""
-    return redis.rows(log) if "://" in log else sqlite.rows(Path(log))
+    return redis.read_rows(log) if "://" in log else sqlite.read_rows(Path(log))
 
 
 def frame(logged: Iterable[Row]) -> pl.DataFrame:

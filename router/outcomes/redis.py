@@ -17,8 +17,7 @@ from router.outcomes import rows
 from router.outcomes.rows import Event, PromptNames, Row
 from router.outcomes.write_behind import WriteBehind
 from router.ports import Observer
-from router.redis import client
-from router.redis.client import AnyRedis
+from router.redis.client import AnyRedis, connect
 
 STREAM, DECISION = "budget_router:outcomes", "budget_router:decision:"
 KEPT_SECONDS = 30 * 86_400
@@ -90,12 +89,12 @@ class RedisOutcomes:
             raise OutcomeLogError(f"Redis: {type(error).__name__}") from error
 
 
-def rows(url: str, timeout: float = 30.0) -> Iterator[Row]:
+def read_rows(url: str, timeout: float = 30.0) -> Iterator[Row]:
     """Everything in a log, in the order of the decisions. Raises OutcomeLogError, SettingsError."""
-    yield from asyncio.run(_rows(client.connect(url, timeout)))
+    yield from asyncio.run(_read_rows(connect(url, timeout)))
 
 
-async def _rows(redis: Any) -> list[Row]:
+async def _read_rows(redis: Any) -> list[Row]:
     found: dict[str, Row] = {}
     last = "-"
     try:

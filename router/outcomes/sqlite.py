@@ -118,7 +118,7 @@ class SqliteOutcomes:
         return changed[-1] if changed else 0
 
 
-def rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[Row]:
     """Everything in a log, in the order of the decisions; the service may go on writing. Raises OutcomeLogError."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from router.bundle import manifest, registry
-from router.bundle.manifest import Bundle
+from router.bundle import registry
+from router.bundle.manifest import MANIFEST, Bundle, load
 from router.domain import MaxLoss, QualityTarget
 from router.errors import ArtifactError
 from router.events import Degraded, Swapped
@@ -54,7 +54,7 @@ class HotSwap:
 
     async def promote(self, directory: Path) -> str:
         """Make a bundle the registry's current one and serve it; returns its digest. Raises ArtifactError."""
-        bundle = await asyncio.to_thread(manifest.load, directory)
+        bundle = await asyncio.to_thread(load, directory)
         self._acceptable(bundle)
         await asyncio.to_thread(self._profile_of, bundle)  # what can not be served is not named
         await asyncio.to_thread(registry.promote, self._path, directory)
@@ -81,7 +81,7 @@ class HotSwap:
         """Serve what the path names now; returns its digest. The old one goes on where this raises ArtifactError."""
         async with self._one:
             running = self._router.profile(self._model)
-            bundle = await asyncio.to_thread(lambda: manifest.load(registry.locate(self._path)))
+            bundle = await asyncio.to_thread(lambda: load(registry.locate(self._path)))
             if bundle.version != running.bundle.version:
                 self._acceptable(bundle)
                 candidate = await asyncio.to_thread(self._profile_of, bundle)
@@ -120,7 +120,7 @@ class HotSwap:
     def _named(self) -> tuple[str, int]:
         """Changes when another bundle is named, or the one that is named is replaced."""
         try:
-            manifest = registry.locate(self._path) / manifest.MANIFEST
+            manifest = registry.locate(self._path) / MANIFEST
             return str(manifest), manifest.stat().st_mtime_ns
         except (ArtifactError, OSError) as error:
             return str(error), 0

@@ -73,10 +73,10 @@ class OnnxClassifier:
     def _verified(self, bundle: Bundle) -> list[bool]:
         """Which rungs [rungs] have token forecasts, of a graph that gives what training gave."""
         try:
-            outputs = self._outputs([Prompt.of(text) for text in bundle.parity.prompts])
+            answers = self._outputs([Prompt.of(text) for text in bundle.parity.prompts])
         except ClassifierError as error:
             raise ArtifactError(f"{MODEL}: {error}") from error
-        return outputs.counted(outputs, bundle)
+        return outputs.counted(answers, bundle)
 
 
 def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:

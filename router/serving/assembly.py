@@ -182,9 +182,9 @@ def outcome_log(settings: Settings, observer: Observer) -> "SqliteOutcomes | Red
     if not settings.outcomes_url:
         return SqliteOutcomes(settings.outcomes, observer, texts=settings.log_prompts, secret=secret)
     from router.outcomes.redis import RedisOutcomes
-    from router.redis import client
+    from router.redis.client import connect
 
-    redis = client.connect(settings.outcomes_url, OUTCOMES_TIMEOUT)
+    redis = connect(settings.outcomes_url, OUTCOMES_TIMEOUT)
     names = PromptNames(secret, settings.log_prompts)
     return RedisOutcomes(redis, observer, names, settings.outcomes_length, OUTCOMES_TIMEOUT)
 
@@ -212,9 +212,9 @@ def quotas(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "Me
     if not settings.redis_url:
         return near
     from router.admission.redis_quotas import RedisQuotas
-    from router.redis import client
+    from router.redis.client import connect
 
-    redis = client.connect(settings.redis_url, settings.redis_timeout)
+    redis = connect(settings.redis_url, settings.redis_timeout)
     shared = RedisQuotas(redis, settings.redis_timeout, near, observer)
     stack.push_async_callback(shared.close)
     in_background(shared.renew(), stack)
@@ -245,10 +245,10 @@ def score_cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -
 
 def redis_cache(settings: Settings, stack: AsyncExitStack) -> "RedisCache":
     """The shared level alone."""
-    from router.redis import client
+    from router.redis.client import connect
     from router.scoring.redis_cache import RedisCache
 
-    redis = client.connect(settings.redis_url, settings.redis_timeout)
+    redis = connect(settings.redis_url, settings.redis_timeout)
     cache = RedisCache(redis, settings.cache_ttl, settings.redis_timeout)
     stack.push_async_callback(cache.close)
     return cache

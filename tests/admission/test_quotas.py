@@ -10,7 +10,7 @@ from router.admission.redis_quotas import RedisQuotas
 from router.domain import Quota
 from router.events import Degraded
 from router.ports import Quotas
-from router.redis import client
+from router.redis.client import connect
 from tests.conftest import Valkey
 from tests.support.fakes import RecordingObserver
 
@@ -19,7 +19,7 @@ PATIENT = 5.0
 
 def shared(valkey: Valkey, observer: RecordingObserver, timeout: float = PATIENT) -> RedisQuotas:
     """The quotas of one replica."""
-    return RedisQuotas(client.connect(valkey.url, timeout), timeout, MemoryQuotas(), observer)
+    return RedisQuotas(connect(valkey.url, timeout), timeout, MemoryQuotas(), observer)
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from router.bundle import features, manifest
-from router.bundle.manifest import MANIFEST, MODEL, PARITY, Bundle
+from router.bundle import features
+from router.bundle.manifest import FORMAT_VERSION, MANIFEST, MODEL, PARITY, Bundle, digest, load
 from router.errors import ArtifactError
 from tests.conftest import MODELS
 
@@ -31,7 +31,7 @@ def edit(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def refused(directory: Path, *said: str) -> None:
     """Loading fails, and the message says all of `said`."""
     with pytest.raises(ArtifactError) as caught:
-        manifest.load(directory)
+        load(directory)
     for words in said:
         assert words in str(caught.value)
 
@@ -43,17 +43,17 @@ def test_the_bundle_that_ships_is_whole(bundle: Bundle) -> None:
 
 
 def test_the_same_bundle_has_the_same_version(bundle: Bundle, copy: Path) -> None:
-    assert manifest.load(copy) == bundle
+    assert load(copy) == bundle
 
 
 def test_a_changed_manifest_is_another_version(bundle: Bundle, copy: Path) -> None:
     edit(copy, lambda manifest: manifest.update(backend_fingerprint="another"))
-    assert manifest.load(copy).version != bundle.version
+    assert load(copy).version != bundle.version
 
 
 def test_a_written_manifest_reads_back(bundle: Bundle, copy: Path) -> None:
-    manifest.write_manifest(copy, bundle.manifest)
-    assert manifest.load(copy).manifest == bundle.manifest
+    write_manifest(copy, bundle.manifest)
+    assert load(copy).manifest == bundle.manifest
 
 
 def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_malformed_manifest_is_refused(copy: Path, text: bytes) -> None:
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"prompts": 3}', b'{"prompts": ["a"], "quality": [["x"]]}'])
 def test_a_malformed_parity_sample_is_refused(copy: Path, text: bytes) -> None:
     (copy / PARITY).write_bytes(text)
-    edit(copy, lambda manifest: manifest["files"].update({PARITY: manifest.digest(copy / PARITY)}))
+    edit(copy, lambda manifest: manifest["files"].update({PARITY: digest(copy / PARITY)}))
     refused(copy, PARITY)
 
 
@@ -124,8 +124,8 @@ def test_a_missing_field_is_named(copy: Path, field: str) -> None:
 
 
 def test_another_format_is_refused(copy: Path) -> None:
-    edit(copy, lambda manifest: manifest.update(format_version=manifest.FORMAT_VERSION + 1))
-    refused(copy, str(copy), f"format {manifest.FORMAT_VERSION + 1}")
+    edit(copy, lambda manifest: manifest.update(format_version=FORMAT_VERSION + 1))
+    refused(copy, str(copy), f"format {FORMAT_VERSION + 1}")
 
 
 def test_features_of_another_version_are_refused(copy: Path) -> None:

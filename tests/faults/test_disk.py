@@ -16,7 +16,7 @@ import pytest
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission import tenants as tenants_
 from router.bundle import registry
-from router.outcomes.sqlite import rows
+from router.outcomes.sqlite import read_rows
 from router.routing import hot_swap
 from tests.conftest import MODELS, free_port
 from tests.faults.conftest import Cell, Scene, scene
@@ -66,7 +66,7 @@ async def test_full(tmp_path: Path) -> None:
         await running.recovered(cell)
         server.terminate()
         assert await asyncio.to_thread(server.wait, 30) == 0
-    kept = list(rows(tmp_path / "var/outcomes.sqlite"))
+    kept = list(read_rows(tmp_path / "var/outcomes.sqlite"))
     assert len(kept) >= cell.answered, "what waited was written once there was room"
 
 

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from router._gen import budget_router_pb2 as pb
-from router.outcomes.sqlite import rows
+from router.outcomes.sqlite import read_rows
 from tests.faults.conftest import Cell, Scene, scene
 from tests.rpc.conftest import decide
 
@@ -47,7 +47,7 @@ async def test_down(tmp_path: Path) -> None:
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE, "whoever reports is told that it was not kept"
         rename(path, "elsewhere", "decisions")
         await running.recovered(cell, lambda: reported(running))
-    assert len(list(rows(path))) >= cell.answered, "what was decided meanwhile is in the log"
+    assert len(list(read_rows(path))) >= cell.answered, "what was decided meanwhile is in the log"
 
 
 @pytest.mark.parametrize(("fault", "seconds"), [("slow", 0.5), ("hang", 7.0)])
@@ -63,7 +63,7 @@ async def test_locked(tmp_path: Path, fault: str, seconds: float) -> None:
             other.execute("COMMIT")
         cell.moved = await running.scraped(counter) - before
         await running.recovered(cell, lambda: reported(running))
-    assert len(list(rows(path))) >= cell.answered
+    assert len(list(read_rows(path))) >= cell.answered
 
 
 async def test_flapping(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ async def test_flapping(tmp_path: Path) -> None:
         stop.set()
         await flapping
         await running.recovered(cell, lambda: reported(running))
-    assert len(list(rows(path))) >= cell.answered
+    assert len(list(read_rows(path))) >= cell.answered
 
 
 async def test_garbage(tmp_path: Path) -> None:
@@ -99,4 +99,4 @@ async def test_garbage(tmp_path: Path) -> None:
             db.commit()
         rename(path, "elsewhere", "decisions")
         await running.recovered(cell, lambda: reported(running))
-    assert len(list(rows(path))) >= cell.answered
+    assert len(list(read_rows(path))) >= cell.answered

@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 from router.domain import LabelSource, Outcome, Prompt
 from router.errors import OutcomeLogError
 from router.events import Degraded
-from router.outcomes.redis import STREAM, RedisOutcomes, rows
+from router.outcomes.redis import STREAM, RedisOutcomes, read_rows
 from router.outcomes.rows import PromptNames
-from router.redis import client
+from router.redis.client import connect
 from tests.conftest import Valkey
 from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
 from training.logged import frame
@@ -21,7 +21,7 @@ TIMEOUT = 0.5
 
 
 def log_on(valkey: Valkey, observer: RecordingObserver | None = None, length: int = 10_000) -> RedisOutcomes:
-    redis = client.connect(valkey.url, TIMEOUT)
+    redis = connect(valkey.url, TIMEOUT)
     return RedisOutcomes(redis, observer or RecordingObserver(), NAMES, length, TIMEOUT)
 
 
@@ -33,7 +33,7 @@ async def log(valkey: Valkey) -> AsyncIterator[RedisOutcomes]:
 
 
 async def told(valkey: Valkey) -> list[dict[str, object]]:
-    return [dict(row) for row in await asyncio.to_thread(lambda: list(rows(valkey.url)))]
+    return [dict(row) for row in await asyncio.to_thread(lambda: list(read_rows(valkey.url)))]
 
 
 async def test_decisions_ends_and_outcomes_of_several_replicas_come_together(valkey: Valkey) -> None:
@@ -46,7 +46,7 @@ async def test_decisions_ends_and_outcomes_of_several_replicas_come_together(val
     await other.close()
     [row] = await told(valkey)
     assert (row["prompt"], row["rung"], row["thinking_tokens"], row["correct"]) == ("2 + 2 =", "128", 40, 0.5)
-    found = frame(await asyncio.to_thread(lambda: list(rows(valkey.url))))
+    found = frame(await asyncio.to_thread(lambda: list(read_rows(valkey.url))))
     assert found["decision_id"].to_list() == ["a"]
 
 

@@ -22,8 +22,7 @@ from router.domain import (
 )
 from router.errors import OutcomeLogError
 from router.events import Degraded
-from router.outcomes.sqlite import SqliteOutcomes
-from router.outcomes.sqlite import rows as read
+from router.outcomes.sqlite import SqliteOutcomes, read_rows
 from tests.support.fakes import (
     FINGERPRINT,
     RISING,
@@ -384,7 +383,7 @@ async def test_a_log_in_use_can_be_read(path: Path, observer: RecordingObserver)
     log = SqliteOutcomes(path, observer)
     log.record(request_of(), decision_of(), None)
     await log.report(outcome())
-    assert [row["correct"] for row in read(path)] == [1.0]
+    assert [row["correct"] for row in read_rows(path)] == [1.0]
     await log.close()
     with pytest.raises(OutcomeLogError, match="nowhere"):
-        list(read(path.with_name("nowhere")))
+        list(read_rows(path.with_name("nowhere")))

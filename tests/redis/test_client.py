@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from router.redis import client
+from router.redis.client import connect
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
 from router.scoring.tiered_cache import TieredCache
@@ -61,7 +61,7 @@ async def clustered(masters: list[Valkey]) -> AsyncIterator[RedisCache]:
     """A cache on all of them."""
     await formed(masters)
     hosts = ",".join(f"127.0.0.1:{server.port}" for server in masters)
-    cache = RedisCache(client.connect(f"redis+cluster://{hosts}", TIMEOUT), 60, TIMEOUT)
+    cache = RedisCache(connect(f"redis+cluster://{hosts}", TIMEOUT), 60, TIMEOUT)
     yield cache
     await cache.close()
 
@@ -104,7 +104,7 @@ async def test_sentinels_say_where_the_master_is(valkey: Valkey, valkey_binary: 
     sentinel.start()
     try:
         url = f"redis+sentinel://127.0.0.1:{sentinel.port}/scores"
-        cache = RedisCache(client.connect(url, TIMEOUT), 60, TIMEOUT)
+        cache = RedisCache(connect(url, TIMEOUT), 60, TIMEOUT)
         await cache.put_many({b"a": score_of(0.5)})
         assert await cache.get_many([b"a"]) == [score_of(0.5)]
         await cache.close()
@@ -114,6 +114,6 @@ async def test_sentinels_say_where_the_master_is(valkey: Valkey, valkey_binary: 
 
 def test_tls_and_its_certificates_are_taken_from_the_url() -> None:
     for url in ("rediss://h?ssl_ca_certs=/ca.pem", "rediss+cluster://h:1,g:2?ssl_ca_certs=/ca.pem"):
-        client = client.connect(url, TIMEOUT)
+        client = connect(url, TIMEOUT)
         options = client.connection_pool.connection_kwargs if isinstance(client, Redis) else client.connection_kwargs
         assert options["ssl_ca_certs"] == "/ca.pem"

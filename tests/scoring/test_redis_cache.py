@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from router.circuit_breaker import FAILURES
 from router.domain import DecisionSource
 from router.errors import CacheError, SettingsError
-from router.redis import client
+from router.redis.client import connect
 from router.scoring.redis_cache import PREFIX, RedisCache, decode, encode
 from tests.conftest import Valkey
 from tests.support.fakes import RISING, request_of, router_of, score_of
@@ -26,7 +26,7 @@ TIMEOUT, SLACK = 0.25, 1.0
 
 @pytest.fixture
 async def cache(valkey: Valkey) -> AsyncIterator[RedisCache]:
-    cache = RedisCache(client.connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
+    cache = RedisCache(connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
     yield cache
     await cache.close()
 
@@ -61,7 +61,7 @@ async def test_neither_keys_nor_values_hold_prompt_text(cache: RedisCache, serve
 
 
 async def test_two_replicas_share_their_scores(cache: RedisCache, valkey: Valkey) -> None:
-    other = RedisCache(client.connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
+    other = RedisCache(connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
     await router_of(cache=cache).decide(request_of())
     assert (await router_of(cache=other).decide(request_of())).source is DecisionSource.CACHE
     await other.close()
@@ -116,7 +116,7 @@ async def test_what_was_flushed_stays_forgotten_for_a_process_that_starts_later(
 ) -> None:
     await cache.put_many({b"a": RISING})
     await cache.flush()
-    later = RedisCache(client.connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
+    later = RedisCache(connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
     assert await later.get_many([b"a"]) == [None]
     await later.close()
 
@@ -162,7 +162,7 @@ async def test_a_user_with_few_rights_is_enough(server: Redis, valkey: Valkey) -
     await server.acl_setuser(
         "router", enabled=True, passwords=["+s3cret"], keys=["budget_router:*"], commands=rights, reset=True
     )
-    cache = RedisCache(client.connect(valkey.url.replace("//", "//router:s3cret@"), TIMEOUT), TTL, TIMEOUT)
+    cache = RedisCache(connect(valkey.url.replace("//", "//router:s3cret@"), TIMEOUT), TTL, TIMEOUT)
     await cache.put_many({b"a": RISING})
     assert await cache.get_many([b"a"]) == [RISING]
     await cache.flush()
@@ -196,7 +196,7 @@ async def test_a_first_connection_that_hangs_is_an_error_in_time(cache: RedisCac
 
 @pytest.mark.parametrize("seconds", [0.005, 0.02, 0.05, TIMEOUT])
 async def test_many_calls_on_a_server_that_hangs_end_together(valkey: Valkey, seconds: float) -> None:
-    cache = RedisCache(client.connect(valkey.url, seconds), TTL, seconds)
+    cache = RedisCache(connect(valkey.url, seconds), TTL, seconds)
     valkey.pause()
     gets = [fails_in_time(cache.get_many([b"a"])) for _ in range(35)]
     puts = [fails_in_time(cache.put_many({b"a": RISING})) for _ in range(35)]
@@ -249,4 +249,4 @@ async def test_a_server_that_woke_up_does_not_answer_the_question_before(cache: 
 )
 def test_a_wrong_url_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="Redis URL"):
-        RedisCache(client.connect(url, TIMEOUT), TTL, TIMEOUT)
+        RedisCache(connect(url, TIMEOUT), TTL, TIMEOUT)

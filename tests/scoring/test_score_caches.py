@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from router.domain import Score
-from router.redis import client
+from router.redis.client import connect
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
 from router.scoring.tiered_cache import TieredCache
@@ -31,7 +31,7 @@ async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
         yield MemoryCache(10_000, 1 << 20)
         return
     server: Valkey = request.getfixturevalue("valkey")
-    far = RedisCache(client.connect(server.url, PATIENT), 60, PATIENT)
+    far = RedisCache(connect(server.url, PATIENT), 60, PATIENT)
     tiered = TieredCache(MemoryCache(10_000, 1 << 20), far, RecordingObserver())
     yield far if request.param == "redis" else tiered
     await tiered.drain()

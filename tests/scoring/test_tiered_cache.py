@@ -11,7 +11,7 @@ from router.circuit_breaker import FAILURES
 from router.domain import DecisionSource
 from router.errors import CacheError
 from router.events import Degraded
-from router.redis import client
+from router.redis.client import connect
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
 from router.scoring.tiered_cache import EPOCH_SECONDS, MAX_WRITES, TieredCache
@@ -28,7 +28,7 @@ def observer() -> RecordingObserver:
 
 @pytest.fixture
 async def far(valkey: Valkey) -> AsyncIterator[RedisCache]:
-    cache = RedisCache(client.connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
+    cache = RedisCache(connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
     yield cache
     await cache.close()
 
@@ -139,7 +139,7 @@ async def test_requests_go_on_while_the_server_is_killed_and_restarted(tiered: T
 async def test_a_flush_by_one_process_reaches_the_near_level_of_another(
     tiered: TieredCache, valkey: Valkey, observer: RecordingObserver
 ) -> None:
-    client = client.connect(valkey.url, TIMEOUT)
+    client = connect(valkey.url, TIMEOUT)
     other = TieredCache(MemoryCache(1_000, 1 << 20), RedisCache(client, TTL, TIMEOUT), observer)
     watch = asyncio.create_task(other.watch())
     await tiered.put_many({b"a": RISING})
@@ -199,7 +199,7 @@ async def test_a_slow_server_costs_the_limit_at_most_and_fails_nothing(
 ) -> None:
     limit = 0.02
     async with SlowProxy(valkey.port, 0.5) as url:
-        client = client.connect(url, limit)
+        client = connect(url, limit)
         cache = TieredCache(MemoryCache(10, 1 << 20), RedisCache(client, TTL, limit), observer)
         router = router_of(cache=cache, observer=observer)
         took = []

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from router.errors import RemoteError
-from router.outcomes.sqlite import rows as outcomes
+from router.outcomes.sqlite import read_rows as outcomes
 from router.rpc.client import Client, Told, Wishes
 from tests.conftest import MODELS, Valkey, free_port
 

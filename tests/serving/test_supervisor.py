@@ -29,7 +29,7 @@ from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.errors import RemoteError, WorkerError
 from router.outcomes.audit import DELTA, Ledger
-from router.outcomes.sqlite import rows as outcomes
+from router.outcomes.sqlite import read_rows as outcomes
 from router.rpc.client import ANYONE, Access, Client, Told, Wishes
 from router.serving import supervisor, worker
 from router.serving.supervisor import Workers

@@ -9,7 +9,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from router.bundle import features, manifest
+from router.bundle import features
+from router.bundle.manifest import load
 from router.domain import Certificate, Prompt
 from router.scoring.onnx import OnnxClassifier
 from tests.support.synthetic import CAPS, outcomes_of
@@ -131,7 +132,7 @@ async def test_rungs_without_token_counts_have_no_forecast(outcomes: Outcomes, t
     partial = without_tokens(outcomes, 2)
     blind = fit.fit(splits(partial)["fit"], embedding.static(), candidates=fit.named(["pooled logit"]))
     export(blind, partial.ladder, NOTHING, partial.prompts[:50], tmp_path / "bundle", **ABOUT)
-    (score,) = await OnnxClassifier(manifest.load(tmp_path / "bundle")).score([Prompt.of("1 + 2")])
+    (score,) = await OnnxClassifier(load(tmp_path / "bundle")).score([Prompt.of("1 + 2")])
     assert [mean is None for mean in score.mean] == [False, False, True, False]
     prediction = blind.predict(partial.prompts[:5])
     assert (prediction.cost == np.arange(4)).all(), "the position is the cost"
@@ -153,7 +154,7 @@ async def test_a_bundle_loads_and_serves_what_training_predicted(
     fitted: Fitted, outcomes: Outcomes, proofs: Proofs, tmp_path: Path
 ) -> None:
     exported(fitted, outcomes, tmp_path / "bundle", proofs)
-    bundle = manifest.load(tmp_path / "bundle")
+    bundle = load(tmp_path / "bundle")
     manifest = bundle.manifest
     assert manifest.ladder == outcomes.ladder
     assert (manifest.certificates, manifest.absolute) == (proofs.relative, proofs.absolute)

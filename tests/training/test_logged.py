@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from router.domain import LabelSource, Outcome
-from router.outcomes.sqlite import SqliteOutcomes, rows
+from router.outcomes.sqlite import SqliteOutcomes, read_rows
 from tests.support.fakes import FINGERPRINT, RecordingObserver, completion_of, decision_of, request_of
 from training.logged import frame, outcomes
 from training.records import DatasetError, faults
@@ -27,7 +27,7 @@ async def logged(path: Path, *, texts: bool = True, labelled: int = 3) -> Path:
 
 
 async def test_labelled_decisions_become_outcomes(tmp_path: Path) -> None:
-    found = frame(rows(await logged(tmp_path / "log")))
+    found = frame(read_rows(await logged(tmp_path / "log")))
     assert list(faults(found.lazy())) == []
     assert found["decision_id"].to_list() == ["d0", "d1", "d2"]
     assert found["correct"].to_list() == [0.0, 0.5, 1.0]
@@ -40,9 +40,9 @@ async def test_labelled_decisions_become_outcomes(tmp_path: Path) -> None:
 
 async def test_a_log_without_outcomes_or_without_prompts_says_so(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no decision in the log has an outcome"):
-        frame(rows(await logged(tmp_path / "unlabelled", labelled=0)))
+        frame(read_rows(await logged(tmp_path / "unlabelled", labelled=0)))
     with pytest.raises(DatasetError, match=r"3 outcomes.*LOG_PROMPTS"):
-        frame(rows(await logged(tmp_path / "nameless", texts=False)))
+        frame(read_rows(await logged(tmp_path / "nameless", texts=False)))
 
 
 async def test_the_command_writes_parquet(tmp_path: Path) -> None:

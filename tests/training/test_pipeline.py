@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from router.bundle import manifest
+from router.bundle.manifest import digest, load
 from tests.support.synthetic import sums
 from training import comparison, dataset, pipeline
 from training.cli import cli
@@ -58,9 +58,9 @@ def trained(file: Path, extracted: list[int]) -> Trained:
 
 
 def test_a_bundle_serves_and_carries_its_proofs_and_its_report(bundle: Path, file: Path) -> None:
-    manifest = manifest.load(bundle).manifest
+    manifest = load(bundle).manifest
     report = json.loads((bundle / "report.json").read_text())
-    assert manifest.data_hash == manifest.digest(file)
+    assert manifest.data_hash == digest(file)
     assert manifest.backend_fingerprint == "fake/1"
     assert [c["alpha"] for c in report["about"]["certificates"]] == [c.alpha for c in manifest.certificates]
     assert report["about"]["not_certified"] == manifest.not_certified

@@ -1,1 +1,0 @@
-"""Inference backends: whatever runs a reasoning model within a budget."""
