@@ -33,7 +33,7 @@ from router.scoring.redis_cache import RedisCache
 from router.scoring.scorer import Scorer
 from router.scoring.tiered_cache import TieredCache
 from tests.conftest import Valkey, _valkey_binary
-from training import dataset
+from training.data import dataset
 
 RESULTS = Path("benchmarks/results/cache.json")
 REQUESTS, EXPONENT = 100_000, 1.1

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
 from router.bundle import manifest
 from router.outcomes.audit import DELTA, EProcess
-from training import dataset, judge
+from training import judge
 from training.certify import choose, losses
+from training.data import dataset
 
 RESULTS = Path("benchmarks/results/drift.json")
 ALPHA, TWICE = 0.02, 0.04

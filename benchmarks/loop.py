@@ -32,8 +32,8 @@ from router.rpc.client import Client, Wishes
 from training import metrics, pipeline
 from training.collect.questions import Question, held_out_questions
 from training.collect.scorers import SCORERS
+from training.data.schema import write
 from training.fit import named
-from training.records import write
 
 RESULTS = Path("benchmarks/results/loop.json")
 CALLERS = 4

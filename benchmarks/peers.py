@@ -27,7 +27,7 @@ from benchmarks.hot_path import Server, reply_bytes
 from router.bundle import manifest
 from router.domain import Prompt
 from router.scoring.onnx import OnnxClassifier, single_threaded
-from training import dataset
+from training.data import dataset
 
 PEERS = Path(".peers")
 MODELS = PEERS / "models"

@@ -22,7 +22,8 @@ from benchmarks.load import prompt
 from router.bundle import features, manifest
 from router.domain import Prompt
 from router.scoring.onnx import CUDA, OnnxClassifier
-from training import cli, dataset, pipeline
+from training import cli, pipeline
+from training.data import dataset
 from training.embedding import Embedding
 from training.fit import Inputs, inputs
 

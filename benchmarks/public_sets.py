@@ -4,8 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
-from training.identity import prompt_id
-from training.records import SCHEMA
+from training.data.schema import SCHEMA
+from training.data.splits import prompt_id
 
 FOLDER = Path("../shared/data")
 JHU = ("none", "concise_cot", "cot", "long_cot")

@@ -18,7 +18,8 @@ import polars as pl
 
 from benchmarks import public_sets
 from benchmarks.harness import OUTCOMES, commit, machine
-from training import comparison, dataset, pipeline
+from training import comparison, pipeline
+from training.data import dataset
 from training.describe import describe
 from training.embedding import static
 from training.fit import fit

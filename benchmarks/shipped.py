@@ -13,8 +13,8 @@ from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from router.bundle.manifest import load
 from router.rpc.client import Client
 from tests.conftest import free_port
-from training import dataset
 from training.cli import judged
+from training.data import dataset
 from training.describe import describe
 
 KEPT = ("prompts", "rungs", "policies", "absolute", "gap_closed")

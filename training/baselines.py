@@ -22,7 +22,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
 from training.certify import choose
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
 from training.forms import log_loss
 
 FOLDS = 4

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.domain import Certificate
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
 
 ALPHAS = (0.005, 0.01, 0.02, 0.05, 0.1)
 QUALITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

@@ -11,11 +11,11 @@ import click
 from router.bundle import manifest
 from router.bundle import registry as registries
 from router.errors import RouterError
-from training import dataset
-from training.dataset import Outcomes
+from training.data import dataset
+from training.data.dataset import Outcomes
+from training.data.overview import overview
+from training.data.schema import DatasetError
 from training.describe import describe
-from training.overview import overview
-from training.records import DatasetError
 
 if TYPE_CHECKING:
     from training.collect.questions import Question

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from training.baselines import baselines, carrot
 from training.certify import choose, losses, price_grid
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
 from training.embedding import embed
 from training.evaluate import family
 from training.fit import Fitted, Prediction, fit, named

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from router.errors import RemoteError
 from router.rpc.client import Client, Told, Wishes
-from training.identity import prompt_id, split_of
+from training.data.splits import prompt_id, split_of
 from training.pocket.tasks import FAMILIES, LADDER, LEVELS, Item, held_out, items, verify
 
 SEED = 2026

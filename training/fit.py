@@ -26,7 +26,7 @@ from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder, Prompt
 from training import calibrate
 from training.calibrate import BetaMap
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
 from training.embedding import Embedding, embed
 from training.forms import BATCH, STEPS, Cure, Form, Head, Network, PooledLogit, log_loss
 

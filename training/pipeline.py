@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from router.bundle import manifest
-from training import comparison, dataset, embedding, evaluate
+from training import comparison, embedding, evaluate
 from training.certify import ALPHAS, Proofs, certify
-from training.dataset import Outcomes
+from training.data import dataset
+from training.data.dataset import Outcomes
+from training.data.overview import overview
+from training.data.schema import DatasetError
 from training.embedding import Embedding
 from training.evaluate import Report
 from training.export import export
 from training.fit import CANDIDATES, Fitted, Inputs, Remembered, fit, inputs
 from training.forms import Form, log_loss
-from training.overview import overview
-from training.records import DatasetError
 from training.violation import RESPLITS, resplit
 
 SAMPLE = 1_000

@@ -24,12 +24,12 @@ from router.bundle import manifest
 from router.bundle.manifest import QUANTILES
 from router.domain import Certificate
 from router.routing.policy import LatencyProfile
-from training import dataset
 from training.certify import choose, losses
-from training.dataset import Outcomes
+from training.data import dataset
+from training.data.dataset import Outcomes
+from training.data.schema import DatasetError
 from training.fit import Prediction, caps
 from training.metrics import hull, hull_accuracy
-from training.records import DatasetError
 
 SPREAD = (0.25, 0.5, 0.75, 0.9, 0.99)
 """Quantiles of the top rung's latency that are the deadlines where none is asked for."""

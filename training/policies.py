@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from training import metrics
 from training.baselines import cascade
 from training.certify import Groups, betting_p_value, choose, losses, price_grid, walk
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
 from training.fit import Prediction
 from training.forms import log_loss
 

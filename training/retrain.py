@@ -17,13 +17,14 @@ from router.bundle import manifest
 from router.bundle.manifest import Bundle
 from router.domain import Certificate, MaxLoss
 from router.routing.policy import LatencyProfile, Policy
-from training import calibrate, dataset, embedding, judge, logged, pipeline, traffic
+from training import calibrate, embedding, judge, pipeline, traffic
 from training.certify import choose
-from training.dataset import Outcomes
+from training.data import dataset, export_log
+from training.data.dataset import Outcomes
+from training.data.splits import split_of
 from training.export import export
 from training.fit import CANDIDATES, Prediction, fit, named
 from training.forms import Form
-from training.identity import split_of
 from training.offpolicy import Gain, gain
 from training.pipeline import Trained
 from training.traffic import Traffic
@@ -60,7 +61,7 @@ def retrain(
 ) -> Verdict:
     """Fit a challenger, write it to `out`, and judge it. Raises DatasetError, ExportError, OutcomeLogError."""
     outcomes = dataset.read(gold)
-    served = traffic.read(logged.read(log), outcomes.ladder, outcomes.model)
+    served = traffic.read(export_log.read(log), outcomes.ladder, outcomes.model)
     mine, judging = parted(served, outcomes)
     challenger = pipeline.train(outcomes, more=_completed(mine, outcomes), candidates=candidates)
     export(

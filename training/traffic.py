@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, DecisionSource
 from router.outcomes.rows import Row
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
+from training.data.schema import DatasetError
+from training.data.splits import prompt_id
 from training.fit import Prediction, caps
-from training.identity import prompt_id
 from training.offpolicy import Logged
-from training.records import DatasetError
 
 CHOSEN = (DecisionSource.CLASSIFIER.value, DecisionSource.CACHE.value, DecisionSource.EXPLORE.value)
 """Sources of decisions that the policy made; callers' own, and conversations' later ones, say nothing of it."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from training.certify import DELTA, betting_p_value, choose, losses, price_grid, walk
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
 from training.fit import Prediction
 
 RESPLITS = 500

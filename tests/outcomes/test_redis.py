@@ -14,7 +14,7 @@ from router.outcomes.rows import PromptNames
 from router.redis.client import connect
 from tests.conftest import Valkey
 from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
-from training.logged import frame
+from training.data.export_log import frame
 
 NAMES = PromptNames(b"shared", texts=True)
 TIMEOUT = 0.5

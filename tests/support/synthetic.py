@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from training.dataset import Outcomes, from_frame
-from training.identity import prompt_id
-from training.records import SCHEMA
+from training.data.dataset import Outcomes, from_frame
+from training.data.schema import SCHEMA
+from training.data.splits import prompt_id
 
 CAPS = (0, 16, 64, None)
 

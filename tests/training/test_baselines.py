@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from router.domain import BudgetLadder, ReasoningBudget
 from training.baselines import Predictor, baselines, carrot, cascade, hindsight, oracle_curve
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
 from training.forms import log_loss
 
 Matrix = NDArray[np.float64]

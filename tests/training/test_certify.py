@@ -22,7 +22,7 @@ from training.certify import (
     price_grid,
     walk,
 )  # fmt: skip
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
 
 SIMULATIONS = 300
 SLACK = 3 * (DELTA * (1 - DELTA) / SIMULATIONS) ** 0.5

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
+from training.data.splits import prompt_id, split_of
 from training.demo import PER_FAMILY, Run, prompts, summary, table
-from training.identity import prompt_id, split_of
 from training.pocket.tasks import FAMILIES, LADDER, held_out
 
 TOP = LADDER.rungs[-1].name

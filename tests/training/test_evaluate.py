@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, Certificate, ReasoningBudget
 from training.certify import DELTA
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
 from training.evaluate import evaluate, family, gap_closed, oracles
 from training.fit import Prediction
 from training.policies import best_fixed, cheapest_cascade, compare, judged

@@ -16,7 +16,7 @@ from router.scoring.onnx import OnnxClassifier
 from tests.support.synthetic import CAPS, outcomes_of
 from training import calibrate, embedding, fit, judge
 from training.certify import Proofs, certify
-from training.dataset import Outcomes, splits
+from training.data.dataset import Outcomes, splits
 from training.export import TOLERANCE, ExportError, build_graph, check, export
 from training.fit import CANDIDATES, Fitted, Prediction
 from training.forms import Cure, Form, Network, PooledLogit, log_loss

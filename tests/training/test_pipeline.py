@@ -11,13 +11,14 @@ from click.testing import CliRunner, Result
 
 from router.bundle.manifest import digest, load
 from tests.support.synthetic import sums
-from training import comparison, dataset, pipeline
+from training import comparison, pipeline
 from training.cli import cli
+from training.data import dataset
+from training.data.schema import DatasetError, write
+from training.data.splits import prompt_id
 from training.embedding import Embedding, embed
 from training.fit import Inputs, inputs, named
-from training.identity import prompt_id
 from training.pipeline import Trained
-from training.records import DatasetError, write
 
 PROMPTS = 700
 

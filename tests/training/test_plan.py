@@ -16,11 +16,11 @@ from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder, Certificate, MaxLoss, Options, ReasoningBudget, Score
 from router.routing.policy import LatencyProfile, Policy
 from training import plan as module
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
+from training.data.schema import DatasetError, write
+from training.data.splits import prompt_id
 from training.fit import Prediction
-from training.identity import prompt_id
 from training.plan import PlanRow, Traffic, plan, rows, serve, summary
-from training.records import DatasetError, write
 
 Matrix = NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from tests.support.tiny_bert import tiny_bert
 from training import embedding, fit, pipeline
 from training.certify import Proofs
 from training.cli import cli
-from training.dataset import Outcomes, splits
+from training.data.dataset import Outcomes, splits
 from training.embedding import GRAPHS, Embedding, embed
 from training.export import TOLERANCE, export
 from training.fit import Fitted

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.support.synthetic import outcomes_of
-from training.dataset import Outcomes
+from training.data.dataset import Outcomes
+from training.data.schema import DatasetError
+from training.data.splits import prompt_id, split_of
 from training.fit import Prediction
-from training.identity import prompt_id, split_of
-from training.records import DatasetError
 from training.retrain import parted
 from training.traffic import Traffic, read
 

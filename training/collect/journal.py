@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Self
 import polars as pl
 
 from training.collect.units import Finished
-from training.records import SCHEMA, DatasetError
+from training.data.schema import SCHEMA, DatasetError
 
 ROW = pl.Struct({name: pl.String() if isinstance(dtype, pl.Datetime) else dtype for name, dtype in SCHEMA.items()})
 

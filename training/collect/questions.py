@@ -10,9 +10,9 @@ from typing import Any
 
 from training import gym
 from training.collect.scorers import SCORERS
-from training.identity import prompt_id
+from training.data.schema import DatasetError
+from training.data.splits import prompt_id
 from training.pocket.tasks import FAMILIES, LEVELS, held_out, items
-from training.records import DatasetError
 
 FIELDS = frozenset(("prompt", "answer", "task", "group", "scorer", "metadata"))
 

@@ -11,8 +11,8 @@ from router.backends.http import Timeouts
 from router.backends.two_phase import Markers
 from router.domain import DEFAULT_ANSWER_TOKENS, BudgetLadder, ReasoningBudget, Sampling
 from training.collect.units import Pocket, Recipe
+from training.data.schema import DatasetError
 from training.pocket.tasks import LADDER
-from training.records import DatasetError
 
 POCKET = Path("router/models/pocket")
 POCKET_ANSWER_TOKENS = 64

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from training.collect.journal import Journal
 from training.collect.questions import Question, digest
 from training.collect.units import Finished, Recipe, Unit, Worker
-from training.records import DatasetError, faults, write
+from training.data.schema import DatasetError, faults, write
 
 Engine = Callable[[Iterable[Unit], Recipe], Iterator[list[Finished]]]
 """Runs units by a recipe, on this machine or elsewhere."""

@@ -10,7 +10,7 @@ from router.backends.connect import Connection
 from router.domain import BudgetLadder, FinishReason, Sampling
 from training.collect.questions import Question
 from training.collect.scorers import SCORERS
-from training.identity import prompt_id
+from training.data.splits import prompt_id
 
 Row = dict[str, Any]
 """One outcome, JSON types only; `observed_at` is ISO 8601."""

@@ -8,9 +8,9 @@ import pytest
 
 from training.collect.questions import Question, digest, from_file, from_gym, held_out_questions
 from training.collect.scorers import SCORERS
-from training.identity import prompt_id
+from training.data.schema import DatasetError
+from training.data.splits import prompt_id
 from training.pocket.tasks import FAMILIES, LEVELS, held_out
-from training.records import DatasetError
 
 
 def file_of(folder: Path, *lines: object) -> Path:

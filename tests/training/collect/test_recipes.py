@@ -9,8 +9,8 @@ from router.errors import BackendUnavailable
 from tests.conftest import free_port
 from training.collect.recipes import of, parse
 from training.collect.units import Pocket
+from training.data.schema import DatasetError
 from training.pocket.tasks import LADDER
-from training.records import DatasetError
 
 DEFAULTS: dict[str, Any] = {
     "backend": "vllm", "think_start": "<think>", "think_end": "</think>", "unenforced": False,

@@ -20,8 +20,8 @@ from training.collect.questions import Question, held_out_questions
 from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse
 from training.collect.run import collect, local, tally
 from training.collect.units import FAILED, Answer, Finished, Pocket, Recipe, Unit, finish
-from training.dataset import from_frame, read, validate
-from training.records import SCHEMA, DatasetError
+from training.data.dataset import from_frame, read, validate
+from training.data.schema import SCHEMA, DatasetError
 
 RECIPE = Recipe(Pocket(POCKET), "pocket/x", parse("0,3,16"), 1, Sampling(0, POCKET_ANSWER_TOKENS), 4)
 SLOW = Recipe(Pocket(POCKET), "pocket/x", parse("0,3,16"), 1, Sampling(0.5, POCKET_ANSWER_TOKENS, 7), 4)

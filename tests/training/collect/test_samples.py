@@ -20,8 +20,8 @@ from training.collect.questions import Question
 from training.collect.recipes import parse
 from training.collect.run import collect, local
 from training.collect.units import Recipe
-from training.dataset import read
-from training.overview import overview
+from training.data.dataset import read
+from training.data.overview import overview
 
 QUESTIONS = [Question(f"{i} + {4 - i} =", "4", "sums", f"g{i}", "numeric", {}) for i in range(4)]
 

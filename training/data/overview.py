@@ -8,9 +8,9 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from training.dataset import Outcomes, from_frame
-from training.identity import SPLITS, split_of, text_key
-from training.records import naming
+from training.data.dataset import Outcomes, from_frame
+from training.data.schema import naming
+from training.data.splits import SPLITS, split_of, text_key
 
 
 @dataclass(frozen=True)

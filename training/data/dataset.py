@@ -11,8 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, ReasoningBudget
-from training.identity import SPLITS, split_of
-from training.records import DatasetError, faults, naming, typed
+from training.data.schema import DatasetError, faults, naming, typed
+from training.data.splits import SPLITS, split_of
 
 FEWEST = 10
 """Prompts that a split must have for anything to be said of it."""

@@ -10,7 +10,7 @@ import polars as pl
 from router.errors import RouterError
 from router.outcomes import redis, sqlite
 from router.outcomes.rows import Row
-from training.records import SCHEMA, DatasetError, write
+from training.data.schema import SCHEMA, DatasetError, write
 
 DEFAULT = "var/outcomes.sqlite"
 

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from router.domain import LabelSource, Outcome
 from router.outcomes.sqlite import SqliteOutcomes, read_rows
 from tests.support.fakes import FINGERPRINT, RecordingObserver, completion_of, decision_of, request_of
-from training.logged import frame, outcomes
-from training.records import DatasetError, faults
+from training.data.export_log import frame, outcomes
+from training.data.schema import DatasetError, faults
 
 
 async def logged(path: Path, *, texts: bool = True, labelled: int = 3) -> Path:

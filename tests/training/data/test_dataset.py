@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.dataset import from_frame, joined, read, splits, validate
-from training.identity import SPLITS, prompt_id, split_of
-from training.overview import overview
+from training.data.dataset import from_frame, joined, read, splits, validate
+from training.data.overview import overview
+from training.data.schema import OPTIONAL, SCHEMA, DatasetError, write
+from training.data.splits import SPLITS, prompt_id, split_of
 from training.pocket.tasks import FAMILIES
-from training.records import OPTIONAL, SCHEMA, DatasetError, write
 
 CAPS = (0, 16, 64)
 
