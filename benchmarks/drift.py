@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
 from router.bundle import manifest
 from router.outcomes.audit import DELTA, EProcess
-from training import judge
 from training.certify import choose, losses
 from training.data import dataset
+from training.model import inference
 
 RESULTS = Path("benchmarks/results/drift.json")
 ALPHA, TWICE = 0.02, 0.04
@@ -34,7 +34,7 @@ def main() -> None:
     outcomes = dataset.splits(dataset.read(OUTCOMES))["test"]
     bundle = manifest.load(BUNDLE)
     certificate = next(c for c in bundle.manifest.certificates if c.alpha == ALPHA)
-    predicted = judge.predict(bundle, outcomes.prompts)
+    predicted = inference.predict(bundle, outcomes.prompts)
     lost = losses(outcomes.correct, choose(predicted.quality, predicted.cost, certificate.threshold))
     hard = lost[[task.partition("/")[0] in HARDER for task in outcomes.tasks]]
     rows = [

@@ -33,7 +33,7 @@ from training import metrics, pipeline
 from training.collect.questions import Question, held_out_questions
 from training.collect.scorers import SCORERS
 from training.data.schema import write
-from training.fit import named
+from training.model.fit import named
 
 RESULTS = Path("benchmarks/results/loop.json")
 CALLERS = 4

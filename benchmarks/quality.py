@@ -21,8 +21,8 @@ from benchmarks.harness import OUTCOMES, commit, machine
 from training import comparison, pipeline
 from training.data import dataset
 from training.describe import describe
-from training.embedding import static
-from training.fit import fit
+from training.model.embedding import static
+from training.model.fit import fit
 
 RESULTS = Path("benchmarks/results/quality.json")
 SIZES = (250, 500, 1_000, 2_000, 4_000)

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from training.certify import choose
 from training.data.dataset import Outcomes
-from training.forms import log_loss
+from training.model.forms import log_loss
 
 FOLDS = 4
 SEED = 0

@@ -20,7 +20,7 @@ from training.describe import describe
 if TYPE_CHECKING:
     from training.collect.questions import Question
     from training.collect.run import Engine
-    from training.forms import Form
+    from training.model.forms import Form
     from training.pipeline import Extraction
     from training.retrain import Verdict
 
@@ -219,13 +219,13 @@ def rollback(registry: Path, as_json: bool) -> None:
 
 def judged(directory: Path, outcomes: Outcomes) -> dict[str, Any]:
     """The report of a bundle, its ONNX graph included, on outcomes it has not seen."""
-    from training import judge
     from training.evaluate import evaluate
+    from training.model import inference
 
     bundle = manifest.load(directory)
     if bundle.manifest.ladder != outcomes.ladder:
         raise DatasetError("the outcomes are of another ladder than the bundle")
-    prediction = judge.predict(bundle, outcomes.prompts)
+    prediction = inference.predict(bundle, outcomes.prompts)
     return evaluate(outcomes, prediction, bundle.manifest.certificates, bundle.manifest.absolute).to_json()
 
 
@@ -280,7 +280,7 @@ def _engine(engine: str, address: str) -> "Engine":
 
 def _extraction(engine: str, address: str) -> "Extraction":
     if engine == "local":
-        from training.fit import inputs
+        from training.model.fit import inputs
 
         return inputs
     from training import cluster
@@ -290,7 +290,7 @@ def _extraction(engine: str, address: str) -> "Extraction":
 
 
 def _candidates(forms: tuple[str, ...]) -> dict[str, "Form"]:
-    from training.fit import CANDIDATES, named
+    from training.model.fit import CANDIDATES, named
 
     try:
         return named(forms)

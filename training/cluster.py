@@ -18,8 +18,8 @@ from ray.exceptions import RayError
 from router.errors import RouterError
 from training.collect.run import worker
 from training.collect.units import Finished, Recipe, Unit
-from training.embedding import Embedding
-from training.fit import Inputs, inputs
+from training.model.embedding import Embedding
+from training.model.fit import Inputs, inputs
 
 PROMPTS = 256
 """Prompts whose inputs are extracted together."""

@@ -10,9 +10,9 @@ from tqdm import tqdm
 from training.baselines import baselines, carrot
 from training.certify import choose, losses, price_grid
 from training.data.dataset import Outcomes
-from training.embedding import embed
 from training.evaluate import family
-from training.fit import Fitted, Prediction, fit, named
+from training.model.embedding import embed
+from training.model.fit import Fitted, Prediction, fit, named
 from training.policies import TARGET, MethodReport, best_fixed, cheapest_cascade, compare, judged
 
 FEWEST = 20

@@ -12,8 +12,8 @@ from training import metrics
 from training.baselines import oracle_curve
 from training.certify import choose, losses
 from training.data.dataset import Outcomes
-from training.fit import Prediction
-from training.forms import log_loss
+from training.model.fit import Prediction
+from training.model.forms import log_loss
 from training.policies import TARGET, Matrix, MethodReport, Points, PolicyReport, Vector, auroc, columns, policy
 
 

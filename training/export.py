@@ -29,13 +29,14 @@ from router.bundle.manifest import (
 )  # fmt: skip
 from router.domain import BudgetLadder
 from router.scoring.outputs import HALF_TOLERANCE
-from training import judge, report
-from training.calibrate import LEAST
+from training import report
 from training.certify import Proofs, choose
-from training.embedding import stack
-from training.fit import Fitted, Prediction
-from training.forms import Layers
-from training.graph import OPSET
+from training.model import inference
+from training.model.calibration import LEAST
+from training.model.embedding import stack
+from training.model.fit import Fitted, Prediction
+from training.model.forms import Layers
+from training.model.onnx_graph import OPSET
 
 TOLERANCE = 1e-5
 """Largest difference in P(correct); half precision, which rounds otherwise in every batch, may differ as in serving."""
@@ -106,7 +107,7 @@ def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: P
     """Raise ExportError unless ONNX Runtime and scikit-learn agree on the sample."""
     options = onnxruntime.SessionOptions()
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    served = judge.run(session, fitted.embedding.tokenizer, fitted.embedding.max_tokens, sample)
+    served = inference.run(session, fitted.embedding.tokenizer, fitted.embedding.max_tokens, sample)
     half = fitted.embedding.precision == "fp16"
     tolerance, share = (HALF_TOLERANCE, HALF_DECISIONS) if half else (TOLERANCE, 0.0)
     worst = float(np.abs(served.quality - expected.quality).max())

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 
 from router.bundle import manifest
-from training import comparison, embedding, evaluate
+from training import comparison, evaluate
 from training.certify import ALPHAS, Proofs, certify
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.overview import overview
 from training.data.schema import DatasetError
-from training.embedding import Embedding
 from training.evaluate import Report
 from training.export import export
-from training.fit import CANDIDATES, Fitted, Inputs, Remembered, fit, inputs
-from training.forms import Form, log_loss
+from training.model import embedding
+from training.model.embedding import Embedding
+from training.model.fit import CANDIDATES, Fitted, Inputs, Remembered, fit, inputs
+from training.model.forms import Form, log_loss
 from training.violation import RESPLITS, resplit
 
 SAMPLE = 1_000

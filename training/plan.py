@@ -28,8 +28,8 @@ from training.certify import choose, losses
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
-from training.fit import Prediction, caps
 from training.metrics import hull, hull_accuracy
+from training.model.fit import Prediction, caps
 
 SPREAD = (0.25, 0.5, 0.75, 0.9, 0.99)
 """Quantiles of the top rung's latency that are the deadlines where none is asked for."""
@@ -153,12 +153,12 @@ def serve(prediction: Prediction, price: float, in_time: InTime) -> Chosen:
 
 def predicted(directory: Path, outcomes: Outcomes) -> tuple[Prediction, tuple[Certificate, ...]]:
     """What a bundle forecasts for the prompts of outcomes, and its relative certificates."""
-    from training import judge
+    from training.model import inference
 
     bundle = manifest.load(directory)
     if bundle.manifest.ladder != outcomes.ladder:
         raise DatasetError("the outcomes are of another ladder than the bundle")
-    return judge.predict(bundle, outcomes.prompts), bundle.manifest.certificates
+    return inference.predict(bundle, outcomes.prompts), bundle.manifest.certificates
 
 
 def _fixed(traffic: Traffic) -> Iterator[PlanRow]:

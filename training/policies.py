@@ -16,8 +16,8 @@ from training import metrics
 from training.baselines import cascade
 from training.certify import Groups, betting_p_value, choose, losses, price_grid, walk
 from training.data.dataset import Outcomes
-from training.fit import Prediction
-from training.forms import log_loss
+from training.model.fit import Prediction
+from training.model.forms import log_loss
 
 TARGET = 0.02
 """The maximum loss at which methods are compared."""

@@ -17,14 +17,15 @@ from router.bundle import manifest
 from router.bundle.manifest import Bundle
 from router.domain import Certificate, MaxLoss
 from router.routing.policy import LatencyProfile, Policy
-from training import calibrate, embedding, judge, pipeline, traffic
+from training import pipeline, traffic
 from training.certify import choose
 from training.data import dataset, export_log
 from training.data.dataset import Outcomes
 from training.data.splits import split_of
 from training.export import export
-from training.fit import CANDIDATES, Prediction, fit, named
-from training.forms import Form
+from training.model import calibration, embedding, inference
+from training.model.fit import CANDIDATES, Prediction, fit, named
+from training.model.forms import Form
 from training.offpolicy import Gain, gain
 from training.pipeline import Trained
 from training.traffic import Traffic
@@ -104,7 +105,7 @@ def judged(
         why = "; ".join(f"{target}: {reason}" for target, reason in bundle.manifest.not_certified.items())
         refused = [f"nothing is certified for a loss of at most {max_loss:g} ({why})"]
         return Verdict(refused, None, None, None, fitted, len(judging), judging.skipped)
-    predicted = judge.predict(bundle, judging.prompts)
+    predicted = inference.predict(bundle, judging.prompts)
     new = choose(predicted.quality, predicted.cost, certificate.threshold)
     old = chosen_by(champion, judging.prompts, max_loss)
     model = _model(challenger, bundle, predicted, certificate.threshold)
@@ -126,7 +127,7 @@ def chosen_by(bundle: Bundle, prompts: list[str], max_loss: float) -> NDArray[np
     certificate = _certificate(bundle, max_loss)
     if certificate is None:
         return np.full(len(prompts), len(bundle.manifest.ladder) - 1)
-    predicted = judge.predict(bundle, prompts)
+    predicted = inference.predict(bundle, prompts)
     return choose(predicted.quality, predicted.cost, certificate.threshold)
 
 
@@ -138,5 +139,5 @@ def _certificate(bundle: Bundle, max_loss: float) -> Certificate | None:
 def _model(challenger: Trained, bundle: Bundle, predicted: Prediction, price: float) -> NDArray[np.float64]:
     """Predicted utility [prompts, rungs], its P(correct) calibrated on prompts that nobody was fitted or chosen on."""
     test = challenger.parts["test"]
-    calibrated = calibrate.fit(judge.predict(bundle, test.prompts).quality, test.correct)
+    calibrated = calibration.fit(inference.predict(bundle, test.prompts).quality, test.correct)
     return np.asarray(calibrated(predicted.quality) - price * predicted.cost)

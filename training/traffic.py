@@ -12,7 +12,7 @@ from router.outcomes.rows import Row
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
-from training.fit import Prediction, caps
+from training.model.fit import Prediction, caps
 from training.offpolicy import Logged
 
 CHOSEN = (DecisionSource.CLASSIFIER.value, DecisionSource.CACHE.value, DecisionSource.EXPLORE.value)

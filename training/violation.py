@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from training.certify import DELTA, betting_p_value, choose, losses, price_grid, walk
 from training.data.dataset import Outcomes
-from training.fit import Prediction
+from training.model.fit import Prediction
 
 RESPLITS = 500
 CERTIFY = 1_000

@@ -14,11 +14,11 @@ from router.backends.connect import Connection
 from router.domain import Sampling
 from router.errors import BackendUnavailable
 from tests.conftest import free_port
-from training import embedding, fit
 from training.collect import run
 from training.collect.questions import held_out_questions
 from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse
 from training.collect.units import Pocket, Recipe
+from training.model import embedding, fit
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning",  # Ray warns of its own settings, and leaves files of its log open

@@ -10,7 +10,7 @@ from router.domain import BudgetLadder, Certificate, ReasoningBudget
 from training.certify import DELTA
 from training.data.dataset import Outcomes
 from training.evaluate import evaluate, family, gap_closed, oracles
-from training.fit import Prediction
+from training.model.fit import Prediction
 from training.policies import best_fixed, cheapest_cascade, compare, judged
 from training.violation import resplit
 

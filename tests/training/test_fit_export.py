@@ -14,12 +14,12 @@ from router.bundle.manifest import load
 from router.domain import Certificate, Prompt
 from router.scoring.onnx import OnnxClassifier
 from tests.support.synthetic import CAPS, outcomes_of
-from training import calibrate, embedding, fit, judge
 from training.certify import Proofs, certify
 from training.data.dataset import Outcomes, splits
 from training.export import TOLERANCE, ExportError, build_graph, check, export
-from training.fit import CANDIDATES, Fitted, Prediction
-from training.forms import Cure, Form, Network, PooledLogit, log_loss
+from training.model import calibration, embedding, fit, inference
+from training.model.fit import CANDIDATES, Fitted, Prediction
+from training.model.forms import Cure, Form, Network, PooledLogit, log_loss
 
 NOTHING = Proofs((), (), {})
 ABOUT: dict[str, Any] = {
@@ -59,7 +59,7 @@ def session_of(fitted: Fitted, outcomes: Outcomes) -> onnxruntime.InferenceSessi
 def served(fitted: Fitted, outcomes: Outcomes, prompts: Sequence[str]) -> Prediction:
     """What the exported graph says."""
     embedded = fitted.embedding
-    return judge.run(session_of(fitted, outcomes), embedded.tokenizer, embedded.max_tokens, list(prompts))
+    return inference.run(session_of(fitted, outcomes), embedded.tokenizer, embedded.max_tokens, list(prompts))
 
 
 ODD = ["x", "2 + 2", "word " * 3_000, "9" * 16_000, "漢字 🙂", "\n" * 100, "+".join("1" * 2_000)]
@@ -92,7 +92,7 @@ def test_the_graph_says_what_training_says(form: Form, calibrated: bool, fitted:
     part = splits(outcomes)["fit"]
     scaled = fitted.scale.transform(fitted.extract(part.prompts))
     head = form.fit(scaled, part.correct)
-    beta = calibrate.fit(head.predict(scaled), part.correct) if calibrated else None
+    beta = calibration.fit(head.predict(scaled), part.correct) if calibrated else None
     other = replace(fitted, head=head, beta=beta)
     ours, theirs = served(other, outcomes, outcomes.prompts), other.predict(outcomes.prompts)
     assert np.abs(ours.quality - theirs.quality).max() <= TOLERANCE

@@ -16,8 +16,8 @@ from training.cli import cli
 from training.data import dataset
 from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
-from training.embedding import Embedding, embed
-from training.fit import Inputs, inputs, named
+from training.model.embedding import Embedding, embed
+from training.model.fit import Inputs, inputs, named
 from training.pipeline import Trained
 
 PROMPTS = 700

@@ -19,7 +19,7 @@ from training import plan as module
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
-from training.fit import Prediction
+from training.model.fit import Prediction
 from training.plan import PlanRow, Traffic, plan, rows, serve, summary
 
 Matrix = NDArray[np.float64]

@@ -16,7 +16,7 @@ from tests.training.test_traffic import BACKEND, row
 from training import pipeline
 from training.cli import cli
 from training.export import export
-from training.fit import named
+from training.model.fit import named
 from training.pipeline import Trained
 from training.retrain import judged
 from training.traffic import Traffic, read

@@ -10,7 +10,7 @@ from tests.support.synthetic import outcomes_of
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id, split_of
-from training.fit import Prediction
+from training.model.fit import Prediction
 from training.retrain import parted
 from training.traffic import Traffic, read
 

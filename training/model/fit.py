@@ -24,11 +24,11 @@ from tqdm import tqdm
 from router.bundle import features
 from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder, Prompt
-from training import calibrate
-from training.calibrate import BetaMap
 from training.data.dataset import Outcomes
-from training.embedding import Embedding, embed
-from training.forms import BATCH, STEPS, Cure, Form, Head, Network, PooledLogit, log_loss
+from training.model import calibration
+from training.model.calibration import BetaMap
+from training.model.embedding import Embedding, embed
+from training.model.forms import BATCH, STEPS, Cure, Form, Head, Network, PooledLogit, log_loss
 
 FOLDS = 4
 SEED = 0
@@ -174,7 +174,7 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
         extract,
         scale,
         forms[chosen].fit(scaled, outcomes.correct),
-        calibrate.if_it_helps(held_out[chosen], outcomes.correct, folds),
+        calibration.if_it_helps(held_out[chosen], outcomes.correct, folds),
         1 / (len(outcomes) + 2),
         _tokens(len(x)).fit(scaled, logs),
         np.where(known, caps(outcomes.ladder), np.nan),

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from router.bundle.featurizer import Featurizer
 from router.domain import Prompt
-from training.graph import IR_VERSION, TOKENS, VECTOR, Graph, Weights
-from training.quantised import Quantised
+from training.model.onnx_graph import IR_VERSION, TOKENS, VECTOR, Graph, Weights
+from training.model.quantization import Quantised
 
 DIMENSIONS = 64
 """Of 256: more did not lower cross-validated log-loss on any data set at hand."""

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
-from training import calibrate
-from training.forms import Cure, Form, Network, PooledLogit, log_loss
+from training.model import calibration
+from training.model.forms import Cure, Form, Network, PooledLogit, log_loss
 
 Matrix = NDArray[np.float64]
 FORMS: dict[str, Form] = {
@@ -95,20 +95,20 @@ def test_calibration_repairs_what_is_too_sure() -> None:
     _, p = truth(4_000)
     y = drawn(p)
     sure = expit(3 * np.log(p / (1 - p)) + 0.5)
-    mapped = calibrate.if_it_helps(sure, y, folds(len(p)))
+    mapped = calibration.if_it_helps(sure, y, folds(len(p)))
     assert mapped is not None
     assert log_loss(y, mapped(sure)) < log_loss(y, p) + 0.002
 
 
 def test_calibration_is_left_out_where_it_does_not_help() -> None:
     _, p = truth(300)
-    helped = [calibrate.if_it_helps(p, drawn(p, seed), folds(len(p))) is not None for seed in range(20)]
+    helped = [calibration.if_it_helps(p, drawn(p, seed), folds(len(p))) is not None for seed in range(20)]
     assert sum(helped) < 10
 
 
 def test_calibration_never_turns_the_order_round() -> None:
     _, p = truth(500)
-    mapped = calibrate.fit(p, 1 - drawn(p))
+    mapped = calibration.fit(p, 1 - drawn(p))
     assert mapped.up >= 0 and mapped.down >= 0
     grid = np.tile(np.linspace(0, 1, 50)[:, None], (1, p.shape[1]))
     assert (np.diff(mapped(grid), axis=0) >= 0).all()

@@ -12,9 +12,9 @@ from scipy.special import erf, softmax
 from tokenizers import Tokenizer
 
 from tests.support.tiny_bert import CONFIG, WORDS, tiny_bert
-from training import embedding
-from training.embedding import Embedding, embed
-from training.graph import Weights
+from training.model import embedding
+from training.model.embedding import Embedding, embed
+from training.model.onnx_graph import Weights
 
 PROMPTS = ["a", "a b c", "z y x w v u", "b a", "q " * 20]
 

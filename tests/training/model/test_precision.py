@@ -17,13 +17,14 @@ from router.domain import Prompt
 from router.scoring.onnx import OnnxClassifier
 from tests.support.synthetic import outcomes_of
 from tests.support.tiny_bert import tiny_bert
-from training import embedding, fit, pipeline
+from training import pipeline
 from training.certify import Proofs
 from training.cli import cli
 from training.data.dataset import Outcomes, splits
-from training.embedding import GRAPHS, Embedding, embed
 from training.export import TOLERANCE, export
-from training.fit import Fitted
+from training.model import embedding, fit
+from training.model.embedding import GRAPHS, Embedding, embed
+from training.model.fit import Fitted
 
 PROMPTS = ["a", "a b c", "z y x w v u", "b a", "q " * 20, "a b c d e f g h i j k l m n o p q r s t u v w x y z"]
 ABOUT: dict[str, Any] = {

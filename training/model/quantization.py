@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper
 
-from training.graph import TOKENS, VECTOR, Graph, Weights
+from training.model.onnx_graph import TOKENS, VECTOR, Graph, Weights
 
 LARGEST = 63
 """Of weights: CPUs without VNNI add two products up in 16 bits, which 255 * 127 twice would overflow."""
