@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
 from router.bundle import manifest
 from router.outcomes.audit import DELTA, EProcess
-from training.certify import choose, losses
 from training.data import dataset
+from training.evaluation.certify import choose, losses
 from training.model import inference
 
 RESULTS = Path("benchmarks/results/drift.json")

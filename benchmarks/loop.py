@@ -29,10 +29,11 @@ from benchmarks.harness import OUTCOMES, commit, machine
 from router.bundle import registry
 from router.errors import RemoteError
 from router.rpc.client import Client, Wishes
-from training import metrics, pipeline
+from training import pipeline
 from training.collect.questions import Question, held_out_questions
 from training.collect.scorers import SCORERS
 from training.data.schema import write
+from training.evaluation import metrics
 from training.model.fit import named
 
 RESULTS = Path("benchmarks/results/loop.json")

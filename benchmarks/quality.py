@@ -18,9 +18,10 @@ import polars as pl
 
 from benchmarks import public_sets
 from benchmarks.harness import OUTCOMES, commit, machine
-from training import comparison, pipeline
+from training import pipeline
 from training.data import dataset
 from training.describe import describe
+from training.evaluation import comparison
 from training.model.embedding import static
 from training.model.fit import fit
 

@@ -219,7 +219,7 @@ def rollback(registry: Path, as_json: bool) -> None:
 
 def judged(directory: Path, outcomes: Outcomes) -> dict[str, Any]:
     """The report of a bundle, its ONNX graph included, on outcomes it has not seen."""
-    from training.evaluate import evaluate
+    from training.evaluation.evaluate import evaluate
     from training.model import inference
 
     bundle = manifest.load(directory)

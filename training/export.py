@@ -30,7 +30,7 @@ from router.bundle.manifest import (
 from router.domain import BudgetLadder
 from router.scoring.outputs import HALF_TOLERANCE
 from training import report
-from training.certify import Proofs, choose
+from training.evaluation.certify import Proofs, choose
 from training.model import inference
 from training.model.calibration import LEAST
 from training.model.embedding import stack

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from training.metrics import hull
+from training.evaluation.metrics import hull
 
 Part = dict[str, Any]
 

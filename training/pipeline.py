@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from router.bundle import manifest
-from training import comparison, evaluate
-from training.certify import ALPHAS, Proofs, certify
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.overview import overview
 from training.data.schema import DatasetError
-from training.evaluate import Report
+from training.evaluation import comparison, evaluate
+from training.evaluation.certify import ALPHAS, Proofs, certify
+from training.evaluation.evaluate import Report
+from training.evaluation.violation import RESPLITS, resplit
 from training.export import export
 from training.model import embedding
 from training.model.embedding import Embedding
 from training.model.fit import CANDIDATES, Fitted, Inputs, Remembered, fit, inputs
 from training.model.forms import Form, log_loss
-from training.violation import RESPLITS, resplit
 
 SAMPLE = 1_000
 """Prompts on which the exported graph must agree with scikit-learn."""

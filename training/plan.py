@@ -24,11 +24,11 @@ from router.bundle import manifest
 from router.bundle.manifest import QUANTILES
 from router.domain import Certificate
 from router.routing.policy import LatencyProfile
-from training.certify import choose, losses
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
-from training.metrics import hull, hull_accuracy
+from training.evaluation.certify import choose, losses
+from training.evaluation.metrics import hull, hull_accuracy
 from training.model.fit import Prediction, caps
 
 SPREAD = (0.25, 0.5, 0.75, 0.9, 0.99)

@@ -17,18 +17,19 @@ from router.bundle import manifest
 from router.bundle.manifest import Bundle
 from router.domain import Certificate, MaxLoss
 from router.routing.policy import LatencyProfile, Policy
-from training import pipeline, traffic
-from training.certify import choose
+from training import pipeline
 from training.data import dataset, export_log
 from training.data.dataset import Outcomes
 from training.data.splits import split_of
+from training.evaluation import logged_traffic
+from training.evaluation.certify import choose
+from training.evaluation.logged_traffic import Traffic
+from training.evaluation.off_policy import Gain, gain
 from training.export import export
 from training.model import calibration, embedding, inference
 from training.model.fit import CANDIDATES, Prediction, fit, named
 from training.model.forms import Form
-from training.offpolicy import Gain, gain
 from training.pipeline import Trained
-from training.traffic import Traffic
 
 FEWEST = 500
 """Smallest effective sample that an estimate is believed at."""
@@ -62,7 +63,7 @@ def retrain(
 ) -> Verdict:
     """Fit a challenger, write it to `out`, and judge it. Raises DatasetError, ExportError, OutcomeLogError."""
     outcomes = dataset.read(gold)
-    served = traffic.read(export_log.read(log), outcomes.ladder, outcomes.model)
+    served = logged_traffic.read(export_log.read(log), outcomes.ladder, outcomes.model)
     mine, judging = parted(served, outcomes)
     challenger = pipeline.train(outcomes, more=_completed(mine, outcomes), candidates=candidates)
     export(

@@ -14,8 +14,8 @@ from router.bundle.manifest import load
 from router.domain import Certificate, Prompt
 from router.scoring.onnx import OnnxClassifier
 from tests.support.synthetic import CAPS, outcomes_of
-from training.certify import Proofs, certify
 from training.data.dataset import Outcomes, splits
+from training.evaluation.certify import Proofs, certify
 from training.export import TOLERANCE, ExportError, build_graph, check, export
 from training.model import calibration, embedding, fit, inference
 from training.model.fit import CANDIDATES, Fitted, Prediction

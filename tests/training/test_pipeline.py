@@ -11,11 +11,12 @@ from click.testing import CliRunner, Result
 
 from router.bundle.manifest import digest, load
 from tests.support.synthetic import sums
-from training import comparison, pipeline
+from training import pipeline
 from training.cli import cli
 from training.data import dataset
 from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
+from training.evaluation import comparison
 from training.model.embedding import Embedding, embed
 from training.model.fit import Inputs, inputs, named
 from training.pipeline import Trained

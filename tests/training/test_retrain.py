@@ -12,14 +12,14 @@ from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
 from tests.conftest import MODELS
 from tests.support.synthetic import CAPS, outcomes_of
-from tests.training.test_traffic import BACKEND, row
+from tests.training.evaluation.test_logged_traffic import BACKEND, row
 from training import pipeline
 from training.cli import cli
+from training.evaluation.logged_traffic import Traffic, read
 from training.export import export
 from training.model.fit import named
 from training.pipeline import Trained
 from training.retrain import judged
-from training.traffic import Traffic, read
 
 TOP = len(CAPS) - 1
 

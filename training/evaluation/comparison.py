@@ -7,13 +7,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from training.baselines import baselines, carrot
-from training.certify import choose, losses, price_grid
 from training.data.dataset import Outcomes
-from training.evaluate import family
+from training.evaluation.baselines import baselines, carrot
+from training.evaluation.certify import choose, losses, price_grid
+from training.evaluation.evaluate import family
+from training.evaluation.policies import TARGET, MethodReport, best_fixed, cheapest_cascade, compare, judged
 from training.model.embedding import embed
 from training.model.fit import Fitted, Prediction, fit, named
-from training.policies import TARGET, MethodReport, best_fixed, cheapest_cascade, compare, judged
 
 FEWEST = 20
 """Prompts of a family for its figures to mean anything."""

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, Options, ReasoningBudget, Score
 from router.routing.policy import LatencyProfile, Policy
-from training.certify import (
+from training.data.dataset import Outcomes
+from training.evaluation.certify import (
     ALPHAS,
     DELTA,
     MARGINS,
@@ -22,7 +23,6 @@ from training.certify import (
     price_grid,
     walk,
 )  # fmt: skip
-from training.data.dataset import Outcomes
 
 SIMULATIONS = 300
 SLACK = 3 * (DELTA * (1 - DELTA) / SIMULATIONS) ** 0.5

@@ -10,9 +10,9 @@ from tests.support.synthetic import outcomes_of
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id, split_of
+from training.evaluation.logged_traffic import Traffic, read
 from training.model.fit import Prediction
 from training.retrain import parted
-from training.traffic import Traffic, read
 
 GOLD = outcomes_of(60)
 BACKEND = GOLD.model

@@ -21,8 +21,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
-from training.certify import choose
 from training.data.dataset import Outcomes
+from training.evaluation.certify import choose
 from training.model.forms import log_loss
 
 FOLDS = 4

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from training import metrics
-from training.baselines import cascade
-from training.certify import Groups, betting_p_value, choose, losses, price_grid, walk
 from training.data.dataset import Outcomes
+from training.evaluation import metrics
+from training.evaluation.baselines import cascade
+from training.evaluation.certify import Groups, betting_p_value, choose, losses, price_grid, walk
 from training.model.fit import Prediction
 from training.model.forms import log_loss
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training.certify import DELTA, betting_p_value, choose, losses, price_grid, walk
 from training.data.dataset import Outcomes
+from training.evaluation.certify import DELTA, betting_p_value, choose, losses, price_grid, walk
 from training.model.fit import Prediction
 
 RESPLITS = 500

@@ -8,13 +8,23 @@ import numpy as np
 
 from router.bundle.manifest import QUANTILES
 from router.domain import Certificate
-from training import metrics
-from training.baselines import oracle_curve
-from training.certify import choose, losses
 from training.data.dataset import Outcomes
+from training.evaluation import metrics
+from training.evaluation.baselines import oracle_curve
+from training.evaluation.certify import choose, losses
+from training.evaluation.policies import (
+    TARGET,
+    Matrix,
+    MethodReport,
+    Points,
+    PolicyReport,
+    Vector,
+    auroc,
+    columns,
+    policy,
+)
 from training.model.fit import Prediction
 from training.model.forms import log_loss
-from training.policies import TARGET, Matrix, MethodReport, Points, PolicyReport, Vector, auroc, columns, policy
 
 
 @dataclass(frozen=True)

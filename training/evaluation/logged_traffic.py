@@ -12,8 +12,8 @@ from router.outcomes.rows import Row
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
+from training.evaluation.off_policy import Logged
 from training.model.fit import Prediction, caps
-from training.offpolicy import Logged
 
 CHOSEN = (DecisionSource.CLASSIFIER.value, DecisionSource.CACHE.value, DecisionSource.EXPLORE.value)
 """Sources of decisions that the policy made; callers' own, and conversations' later ones, say nothing of it."""

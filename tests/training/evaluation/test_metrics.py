@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.metrics import (
+from training.evaluation.metrics import (
     BINS,
     area,
     calibration_error,

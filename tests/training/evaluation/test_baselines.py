@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from router.domain import BudgetLadder, ReasoningBudget
-from training.baselines import Predictor, baselines, carrot, cascade, hindsight, oracle_curve
 from training.data.dataset import Outcomes
+from training.evaluation.baselines import Predictor, baselines, carrot, cascade, hindsight, oracle_curve
 from training.model.forms import log_loss
 
 Matrix = NDArray[np.float64]

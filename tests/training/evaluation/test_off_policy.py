@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.offpolicy import Gain, Logged, gain
+from training.evaluation.off_policy import Gain, Logged, gain
 from training.retrain import FEWEST
 
 CAPS = np.array([0.0, 16.0, 64.0, np.inf])
