@@ -20,10 +20,10 @@ from benchmarks import public_sets
 from benchmarks.harness import OUTCOMES, commit, machine
 from training import pipeline
 from training.data import dataset
-from training.describe import describe
 from training.evaluation import comparison
 from training.model.embedding import static
 from training.model.fit import fit
+from training.report.text import describe
 
 RESULTS = Path("benchmarks/results/quality.json")
 SIZES = (250, 500, 1_000, 2_000, 4_000)

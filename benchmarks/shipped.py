@@ -15,7 +15,7 @@ from router.rpc.client import Client
 from tests.conftest import free_port
 from training.cli import judged
 from training.data import dataset
-from training.describe import describe
+from training.report.text import describe
 
 KEPT = ("prompts", "rungs", "policies", "absolute", "gap_closed")
 CALLS = 2_000

@@ -15,7 +15,7 @@ from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.overview import overview
 from training.data.schema import DatasetError
-from training.describe import describe
+from training.report.text import describe
 
 if TYPE_CHECKING:
     from training.collect.questions import Question
@@ -272,10 +272,10 @@ def _engine(engine: str, address: str) -> "Engine":
         from training.collect.run import local
 
         return local
-    from training import cluster
+    from training.collect import ray
 
-    cluster.connect(address)
-    return cluster.collect
+    ray.connect(address)
+    return ray.collect
 
 
 def _extraction(engine: str, address: str) -> "Extraction":
@@ -283,10 +283,10 @@ def _extraction(engine: str, address: str) -> "Extraction":
         from training.model.fit import inputs
 
         return inputs
-    from training import cluster
+    from training.collect import ray
 
-    cluster.connect(address)
-    return cluster.features
+    ray.connect(address)
+    return ray.features
 
 
 def _candidates(forms: tuple[str, ...]) -> dict[str, "Form"]:

@@ -29,7 +29,6 @@ from router.bundle.manifest import (
 )  # fmt: skip
 from router.domain import BudgetLadder
 from router.scoring.outputs import HALF_TOLERANCE
-from training import report
 from training.evaluation.certify import Proofs, choose
 from training.model import inference
 from training.model.calibration import LEAST
@@ -37,6 +36,7 @@ from training.model.embedding import stack
 from training.model.fit import Fitted, Prediction
 from training.model.forms import Layers
 from training.model.onnx_graph import OPSET
+from training.report import html
 
 TOLERANCE = 1e-5
 """Largest difference in P(correct); half precision, which rounds otherwise in every batch, may differ as in serving."""
@@ -247,7 +247,7 @@ def _write(
         precision=fitted.embedding.precision,
     )
     write_manifest(aside, manifest)
-    report.write(aside, about["report"])
+    html.write(aside, about["report"])
 
 
 def _move(aside: Path, directory: Path) -> None:

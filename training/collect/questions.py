@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from training import gym
 from training.collect.scorers import SCORERS
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
+from training.pocket import gym
 from training.pocket.tasks import FAMILIES, LEVELS, held_out, items
 
 FIELDS = frozenset(("prompt", "answer", "task", "group", "scorer", "metadata"))

@@ -77,7 +77,7 @@ def math(answer: str, reference: str, _: Mapping[str, Any]) -> Verdict:
 
 def gym(answer: str, _: str, metadata: Mapping[str, Any]) -> Verdict:
     """The verifier of reasoning-gym's data set `metadata["dataset"]` on the item `metadata["entry"]`."""
-    from training.gym import is_right
+    from training.pocket.gym import is_right
 
     name, entry = metadata["dataset"], metadata["entry"]
     if not answer.strip():

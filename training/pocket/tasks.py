@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.domain import BudgetLadder, ReasoningBudget
-from training import gym
+from training.pocket import gym
 
 # behind gym, which puts in place what reasoning-gym imports and is not installed
 from reasoning_gym.arithmetic.leg_counting import ANIMALS as _ANIMALS  # isort: skip

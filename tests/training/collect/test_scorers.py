@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training import gym
 from training.collect.scorers import SCORERS, UNPARSED, Verdict
+from training.pocket import gym
 
 RIGHT, WRONG = Verdict(1.0), Verdict(0.0)
 

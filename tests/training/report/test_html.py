@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from training import figures, report
+from training.report import figures, html
 
 FIGURES = {"frontier", "reliability", "rungs", "coverage", "violations"}
 VOID = {"meta", "br"}
@@ -105,7 +105,7 @@ def full(rungs: int = 4, **changes: Any) -> dict[str, Any]:
 
 def empty() -> dict[str, Any]:
     """A report with nothing in it."""
-    parts = ("about", *report.PARTS, "gap_closed")
+    parts = ("about", *html.PARTS, "gap_closed")
     return {**dict.fromkeys(parts), "prompts": 0, "samples": 0.0, "never_solved": 0.0}
 
 
@@ -152,7 +152,7 @@ class Reader(HTMLParser):
 
 @pytest.mark.parametrize("rungs", [2, 4, 10])
 def test_a_full_report_has_every_figure_with_a_text_for_those_who_do_not_see_it(rungs: int) -> None:
-    page = report.page(full(rungs))
+    page = html.page(full(rungs))
     reader = Reader(page)
     assert page.count("ECE 0.021") == rungs
     assert reader.tags.count("svg") == len(FIGURES)
@@ -161,30 +161,30 @@ def test_a_full_report_has_every_figure_with_a_text_for_those_who_do_not_see_it(
 
 
 def test_a_report_without_anything_is_a_page_without_figures() -> None:
-    page = report.page(empty())
+    page = html.page(empty())
     assert "svg" not in Reader(page).tags
     assert "Nothing could be certified" in page
 
 
-@pytest.mark.parametrize("part", ["about", *report.PARTS])
+@pytest.mark.parametrize("part", ["about", *html.PARTS])
 def test_any_part_may_be_missing(part: str) -> None:
-    Reader(report.page(full(2) | {part: None}))
+    Reader(html.page(full(2) | {part: None}))
 
 
 def test_without_token_counts_there_are_no_figures_of_cost() -> None:
     assert set(figures.figures(without_tokens())) == FIGURES - {"frontier", "coverage"}
-    Reader(report.page(without_tokens()))
+    Reader(html.page(without_tokens()))
 
 
 def test_prompts_and_names_are_text_never_markup() -> None:
     rungs = [rung(i, 4) | {"rung": f"<script>{i} & $x$"} for i in range(4)]
-    page = report.page(full(rungs=4) | {"rungs": rungs})
+    page = html.page(full(rungs=4) | {"rungs": rungs})
     assert "script" not in Reader(page).tags
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; so on" in page
 
 
 def test_the_page_loads_nothing() -> None:
-    page = report.page(full(10))
+    page = html.page(full(10))
     reader = Reader(page)
     assert {link for link in reader.links if link} <= {f"#{name}" for name in reader.ids}
     assert "@import" not in page and "url(http" not in page
@@ -192,30 +192,30 @@ def test_the_page_loads_nothing() -> None:
 
 
 def test_figures_follow_the_page_into_the_dark() -> None:
-    page = report.page(full())
+    page = html.page(full())
     assert all(css in page and color not in page for color, css in figures.CSS_COLORS.items())
 
 
 def test_what_is_not_certified_is_listed_with_why() -> None:
-    page = report.page(full())
+    page = html.page(full())
     assert "loss of at most 0.005" in page and "p = 0.40 for the most careful policy" in page
 
 
 def test_equal_reports_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-        report.write(tmp_path / name, full())
+        html.write(tmp_path / name, full())
     for file in ("report.html", "report.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
 
 
 def test_the_json_is_the_report(tmp_path: Path) -> None:
-    report.write(tmp_path, full())
+    html.write(tmp_path, full())
     assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(full()))
 
 
 def test_the_verdict_states_both_savings_with_their_intervals() -> None:
-    first, second, _ = report.verdict(full())
+    first, second, _ = html.verdict(full())
     assert first == (
         "At no more than 2 points below always thinking longest, the router spends 31 % fewer thinking tokens than "
         "always-longest (95 % interval 28 % to 34 %) and 27 % fewer than the best mix of fixed budgets "
@@ -229,34 +229,34 @@ def test_the_verdict_states_both_savings_with_their_intervals() -> None:
 @pytest.mark.parametrize("interval", [(-0.1, 0.05), (-0.2, -0.1)])
 def test_the_verdict_says_when_the_best_mix_is_not_beaten(interval: tuple[float, float]) -> None:
     target = policy(0.02, 4, saved_against_hull=sum(interval) / 2, hull_interval=interval)
-    first = report.verdict(full(policies=[target]))[0]
+    first = html.verdict(full(policies=[target]))[0]
     assert first.startswith("The router does not beat the best mix of fixed budgets beyond chance: at no more than 2")
     assert " % more than the best mix" in first
 
 
 def test_the_verdict_says_when_a_policy_loses_more_than_promised() -> None:
-    assert "3 points lower, which is more than" in report.verdict(full(policies=[policy(0.02, 4, loss=0.03)]))[1]
-    assert "0.5 points higher (" in report.verdict(full(policies=[policy(0.02, 4, loss=-0.005)]))[1]
+    assert "3 points lower, which is more than" in html.verdict(full(policies=[policy(0.02, 4, loss=0.03)]))[1]
+    assert "0.5 points higher (" in html.verdict(full(policies=[policy(0.02, 4, loss=-0.005)]))[1]
 
 
 @pytest.mark.parametrize(("saved", "said"), [(0.26, "kNN does as well: it"), (0.1, "(kNN) does worse: it spends 10 %")])
 def test_the_verdict_compares_with_nearest_neighbours(saved: float, said: str) -> None:
     methods = [method("router", 0.1, 4), method("kNN", 0.1, 4, saved_against_hull=saved)]
-    assert said in report.verdict(full(methods=methods))[-1]
+    assert said in html.verdict(full(methods=methods))[-1]
 
 
 def test_the_verdict_without_token_counts_promises_no_saving() -> None:
-    first, *rest = report.verdict(without_tokens())
+    first, *rest = html.verdict(without_tokens())
     assert "thinking tokens are not recorded" in first
     assert len(rest) == 1
 
 
 @pytest.mark.parametrize("policies", [[], [policy(0.02, 4, threshold=None)]])
 def test_the_verdict_says_when_nothing_was_certified(policies: list[Any]) -> None:
-    said = report.verdict(full(policies=policies))
+    said = html.verdict(full(policies=policies))
     assert said == ["Nothing could be certified: the router always takes the top rung, and saves nothing."]
 
 
 def test_the_verdict_is_about_the_loss_that_methods_are_compared_at_or_else_the_strictest() -> None:
-    assert "2 points" in report.verdict(full())[0]
-    assert "1 point below" in report.verdict(full(methods=[]))[0]
+    assert "2 points" in html.verdict(full())[0]
+    assert "1 point below" in html.verdict(full(methods=[]))[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from training.figures import Part, figures, in_points
+from training.report.figures import Part, figures, in_points
 
 RESULTS = ("rungs", "policies", "absolute", "methods", "fixed", "oracle", "hindsight", "tasks", "mistakes")
 PARTS = (*RESULTS, "violations", "leave_one_task_out")

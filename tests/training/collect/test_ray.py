@@ -45,7 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_collecting_on_a_cluster_gives_what_this_machine_gives(cluster: str, tmp_path: Path) -> None:
-    from training import cluster as remote
+    from training.collect import ray as remote
 
     remote.connect(cluster)
     questions = held_out_questions(1, 99)[::3]
@@ -56,7 +56,7 @@ def test_collecting_on_a_cluster_gives_what_this_machine_gives(cluster: str, tmp
 
 
 def test_features_are_those_of_this_machine_in_order(cluster: str) -> None:
-    from training import cluster as remote
+    from training.collect import ray as remote
 
     remote.connect(cluster)
     prompts = [question.prompt for question in held_out_questions(10, 5)]
@@ -65,7 +65,7 @@ def test_features_are_those_of_this_machine_in_order(cluster: str) -> None:
 
 
 def test_an_engine_that_is_gone_is_told_as_on_this_machine(cluster: str, tmp_path: Path) -> None:
-    from training import cluster as remote
+    from training.collect import ray as remote
 
     remote.connect(cluster)
     source = Connection("vllm", f"http://127.0.0.1:{free_port()}", "m")
