@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
 from router.bundle import manifest
-from router.outcomes.audit import DELTA, EProcess
+from router.outcomes.e_process import DELTA, EProcess
 from training.data import dataset
 from training.evaluation.certify import choose, losses
 from training.model import inference

@@ -26,7 +26,8 @@ from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from benchmarks.hot_path import Server, reply_bytes
 from router.bundle import manifest
 from router.domain import Prompt
-from router.scoring.onnx import OnnxClassifier, single_threaded
+from router.onnx_session import single_threaded
+from router.scoring.onnx import OnnxClassifier
 from training.data import dataset
 
 PEERS = Path(".peers")

@@ -75,10 +75,10 @@ def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -
     docs/operations.md says what they share and what they divide.
     """
     from router import settings
-    from router.telemetry import observe
+    from router.telemetry import logs
 
     loaded = settings.load(listen=listen, metrics_listen=metrics_listen, workers=workers)
-    with closing(observe.configure_logging()) as log:
+    with closing(logs.configure_logging()) as log:
         if loaded.workers > 1:
             asyncio.run(_supervised(loaded))
         else:
@@ -123,11 +123,11 @@ def work(place: int, control: int, **told: Any) -> None:
     """Be one of the processes that `serve --workers` starts."""
     from router import settings
     from router.serving import app, worker
-    from router.telemetry import observe
+    from router.telemetry import logs
 
     mine = settings.load(**told).of_worker(place)
 
-    with closing(observe.configure_logging()) as log:
+    with closing(logs.configure_logging()) as log:
 
         async def served() -> None:
             ready = worker.follow(socket.socket(fileno=control))
@@ -240,9 +240,9 @@ def doctor(backend: str | None, url: str | None, model: str | None, as_json: boo
     Of an engine each way to hold budgets is tried on its own; the last line says which one would be served.
     """
     from router import settings
-    from router.serving import app
+    from router.serving import doctor as checks
 
-    findings = asyncio.run(app.examine(settings.load(backend=backend, backend_url=url, backend_model=model)))
+    findings = asyncio.run(checks.examine(settings.load(backend=backend, backend_url=url, backend_model=model)))
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings]))
     else:

@@ -26,7 +26,8 @@ from router.rpc.requests import Limits
 from router.rpc.servicer import BudgetRouterServicer
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.onnx import OnnxClassifier
-from router.telemetry.observe import LogLines, Metrics, Observers
+from router.telemetry.logs import LogLines, Observers
+from router.telemetry.metrics import Metrics
 from tests.conftest import MODELS
 from tests.support.fakes import router_of
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import ArrayLike
-from onnx import TensorProto, helper, numpy_helper
-from scipy.linalg import block_diag
 
 from router.bundle import features
 from router.bundle.manifest import (
@@ -21,7 +17,6 @@ from router.bundle.manifest import (
     MANIFEST,
     MODEL,
     PARITY,
-    QUANTILES,
     TOKENIZER,
     Manifest,
     digest,
@@ -31,11 +26,9 @@ from router.domain import BudgetLadder
 from router.scoring.outputs import HALF_TOLERANCE
 from training.evaluation.certify import Proofs, choose
 from training.model import inference
-from training.model.calibration import LEAST
-from training.model.embedding import stack
-from training.model.fit import Fitted, Prediction
-from training.model.forms import Layers
-from training.model.onnx_graph import OPSET
+from training.model.fit import Fitted
+from training.model.head_graph import build_graph
+from training.prediction import Prediction
 from training.report import html
 
 TOLERANCE = 1e-5
@@ -45,7 +38,6 @@ HALF_DECISIONS = 0.01
 """Share of decisions that may differ in half precision: those between rungs of nearly equal worth."""
 
 PARITY_PROMPTS = 16
-UNCAPPED = 1e9
 
 
 class ExportError(RuntimeError):
@@ -78,31 +70,6 @@ def export(
         raise
 
 
-def build_graph(fitted: Fitted, ladder: BudgetLadder) -> onnx.ModelProto:
-    """features [n, width], tokens [n, length] -> quality, mean_tokens [n, rungs], token_quantiles [n, rungs, 3]."""
-    nodes = _Nodes()
-    width = fitted.scale[0].n_features_in_
-    _quality(nodes, fitted)
-    _tokens(nodes, fitted)
-    rungs = len(ladder)
-    outputs: dict[str, list[str | int | None]] = {
-        "quality": ["n", rungs],
-        "mean_tokens": ["n", rungs],
-        "token_quantiles": ["n", rungs, len(QUANTILES)],
-    }
-    graph = helper.make_graph(
-        nodes.nodes,
-        "head",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", width])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-        nodes.weights,
-    )
-    head = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    model = stack(fitted.embedding, head)
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
 def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: Prediction, proofs: Proofs) -> None:
     """Raise ExportError unless ONNX Runtime and scikit-learn agree on the sample."""
     options = onnxruntime.SessionOptions()
@@ -123,97 +90,6 @@ def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: P
     for differ in differing:
         if differ.mean() > share:
             raise ExportError(f"{differ.sum()} of {len(differ)} decisions differ between ONNX and scikit-learn")
-
-
-class _Nodes:
-    """Nodes and weights of a graph under construction."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """A node with one output, whose name is returned."""
-        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
-
-    def weight(self, name: str, value: ArrayLike, dtype: type = np.float32) -> str:
-        """A constant, whose name is returned."""
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype=dtype), name))
-        return name
-
-    def gemm(self, value: str, weights: ArrayLike, biases: ArrayLike, output: str) -> str:
-        """value [n, inputs] @ weights [inputs, outputs] + biases [outputs]."""
-        return self.add(
-            "Gemm", [value, self.weight(f"{output}/w", weights), self.weight(f"{output}/b", biases)], output
-        )
-
-    def layers(self, layers: Layers, value: str, prefix: str) -> str:
-        """Fully connected layers with ReLU between them; the name of the last one's output."""
-        for i, (weights, biases) in enumerate(layers):
-            if i:
-                value = self.add("Relu", [value], f"{prefix}/relu{i}")
-            value = self.gemm(value, weights, biases, f"{prefix}/{i}")
-        return value
-
-
-def _quality(nodes: _Nodes, fitted: Fitted) -> None:
-    """Members, their mean, calibration, bounds."""
-    members, cured = fitted.head.members, fitted.head.cured
-    p = nodes.add("Sigmoid", [nodes.layers(_reading(fitted, _side_by_side(members)), "features", "members")], "p")
-    rungs = members[0][-1][1].size - cured
-    if cured:
-        p = nodes.add("Reshape", [p, nodes.weight("each", [0, len(members), 1 + rungs], np.int64)], "by_member")
-        nodes.nodes.append(
-            helper.make_node("Split", [p, nodes.weight("sizes", [1, rungs], np.int64)], ["pi", "rate"], axis=2)
-        )
-        p = nodes.add("Flatten", [nodes.add("Mul", ["pi", "rate"], "product")], "products")
-    each = np.eye(rungs)
-    mean = np.tile(each, (len(members), 1)) / len(members)
-    if fitted.beta is None:
-        p = nodes.add("MatMul", [p, nodes.weight("mean", mean)], "raw")
-    else:  # p and 1 - p beside each other, then their logarithms
-        both = nodes.gemm(p, np.hstack([mean, -mean]), [*[0.0] * rungs, *[1.0] * rungs], "both")
-        inside = nodes.add("Clip", [both, nodes.weight("least", LEAST), nodes.weight("most", 1 - LEAST)], "inside")
-        slopes = np.vstack([fitted.beta.up * each, -fitted.beta.down * each])
-        logit = nodes.gemm(nodes.add("Log", [inside], "logs_of_both"), slopes, fitted.beta.offsets, "logit")
-        p = nodes.add("Sigmoid", [logit], "calibrated")
-    nodes.add("Clip", [p, nodes.weight("low", fitted.bound), nodes.weight("high", 1 - fitted.bound)], "quality")
-
-
-def _tokens(nodes: _Nodes, fitted: Fitted) -> None:
-    """min(cap, max(0, exp(prediction + residual) - 1)) per rung; NaN for rungs without recorded counts."""
-    layers = _reading(fitted, list(zip(fitted.tokens.coefs_, fitted.tokens.intercepts_, strict=True)))
-    logs = nodes.layers(layers, "features", "logs")
-    logs = nodes.add("Unsqueeze", [logs, nodes.weight("last", [2], np.int64)], "logs_of_rungs")
-    residuals = np.concatenate([fitted.residual_grid, fitted.residual_quantiles], axis=1)[None]
-    shifted = nodes.add("Add", [logs, nodes.weight("residuals", residuals)], "shifted")
-    raw = nodes.add("Sub", [nodes.add("Exp", [shifted], "exp"), nodes.weight("one", 1.0)], "with_residuals")
-    caps = np.minimum(np.nan_to_num(fitted.caps, nan=UNCAPPED), UNCAPPED)[None, :, None]
-    tokens = nodes.add("Min", [nodes.add("Relu", [raw], "positive"), nodes.weight("caps", caps)], "capped")
-    if np.isnan(fitted.caps).any():
-        unknown = np.where(np.isnan(fitted.caps), np.nan, 0.0)[None, :, None]
-        tokens = nodes.add("Add", [tokens, nodes.weight("absent", unknown)], "known")
-    sizes = nodes.weight("draws_and_quantiles", [fitted.residual_grid.shape[1], len(QUANTILES)], np.int64)
-    nodes.nodes.append(helper.make_node("Split", [tokens, sizes], ["draws", "token_quantiles"], axis=2))
-    nodes.add("ReduceMean", ["draws", "last"], "mean_tokens", keepdims=0)
-
-
-def _side_by_side(members: Sequence[Layers]) -> Layers:
-    """One network that gives the outputs of all, which are alike: every node costs as much as the work in it."""
-    first, *others = zip(*members, strict=True)
-    joined = [(np.hstack([w for w, _ in first]), np.concatenate([b for _, b in first]))]
-    return joined + [(block_diag(*(w for w, _ in one)), np.concatenate([b for _, b in one])) for one in others]
-
-
-def _reading(fitted: Fitted, layers: Layers) -> Layers:
-    """The same of inputs that are not scaled, with rare columns among them."""
-    (weights, biases), *others = layers
-    select, standardise = fitted.scale
-    slopes = weights / standardise.scale_[:, None]
-    whole = np.zeros((select.n_features_in_, weights.shape[1]))
-    whole[select.get_support()] = slopes
-    return [(whole, biases - standardise.mean_ @ slopes), *others]
 
 
 def _write(

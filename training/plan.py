@@ -29,7 +29,8 @@ from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.evaluation.certify import choose, losses
 from training.evaluation.metrics import hull, hull_accuracy
-from training.model.fit import Prediction, caps
+from training.model.fit import caps
+from training.prediction import Prediction
 
 SPREAD = (0.25, 0.5, 0.75, 0.9, 0.99)
 """Quantiles of the top rung's latency that are the deadlines where none is asked for."""

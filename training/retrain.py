@@ -27,9 +27,10 @@ from training.evaluation.logged_traffic import Traffic
 from training.evaluation.off_policy import Gain, gain
 from training.export import export
 from training.model import calibration, embedding, inference
-from training.model.fit import CANDIDATES, Prediction, fit, named
+from training.model.fit import CANDIDATES, fit, named
 from training.model.forms import Form
 from training.pipeline import Trained
+from training.prediction import Prediction
 
 FEWEST = 500
 """Smallest effective sample that an estimate is believed at."""

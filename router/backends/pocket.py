@@ -28,7 +28,7 @@ from router.domain import (
     Sampling,
 )
 from router.errors import ArtifactError, BackendError, InvalidRequest
-from router.scoring.onnx import single_threaded
+from router.onnx_session import single_threaded
 
 START, END, THINK, END_THINK = "<|im_start|>", "<|im_end|>", "<think>", "</think>"
 WINDOW = 1024

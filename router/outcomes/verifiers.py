@@ -5,7 +5,9 @@ It is sent `{"messages": [{"role", "content"}], "answers": ["..."]}` and answers
 
 import aiohttp
 
-from router.domain import Prompt
+from router.domain import (
+    Prompt,
+)
 from router.errors import VerifierError
 
 
@@ -32,3 +34,15 @@ class HttpVerifier:
         if len(told) != len(answers) or not all(0 <= one <= 1 for one in told):
             raise VerifierError("verifier: it does not say 0..1 for each answer")
         return told
+
+
+class Agreement:
+    """The verifier where there is none: an answer that is not that of the top rung counts as wrong.
+
+    An upper bound of the loss, so alarms come too soon rather than too late; of use where answers are short.
+    """
+
+    async def correct(self, prompt: object, answers: list[str]) -> list[float]:
+        """1 for the first, and for those that say the same."""
+        first = " ".join(answers[0].casefold().split())
+        return [float(" ".join(answer.casefold().split()) == first) for answer in answers]

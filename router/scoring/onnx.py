@@ -11,6 +11,7 @@ from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import MODEL, TOKENIZER, Bundle, Manifest
 from router.domain import Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError
+from router.onnx_session import single_threaded
 from router.scoring import outputs
 from router.scoring.outputs import Outputs
 
@@ -21,14 +22,6 @@ PROVIDERS: Mapping[str, Sequence[str]] = {"cpu": (CPU,), "cuda": (CUDA, CPU), "t
 
 PART_PROMPTS, PART_CHARACTERS = 128, 32_768
 """What is scored in one go: milliseconds of the event loop."""
-
-
-def single_threaded() -> onnxruntime.SessionOptions:
-    """One thread that does not spin: small graphs gain nothing from more, and the cores have other work."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
 
 
 class OnnxClassifier:

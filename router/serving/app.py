@@ -5,7 +5,7 @@ import gc
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,13 +16,10 @@ from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenants
-from router.backends import canary
-from router.backends.canary import Finding
-from router.bundle import manifest, registry
 from router.domain import MaxLoss
-from router.errors import BackendError, CacheError, SettingsError
+from router.errors import SettingsError
 from router.events import Degraded
-from router.outcomes.audit import Ledger
+from router.outcomes.e_process import Ledger
 from router.outcomes.sqlite import SqliteOutcomes
 from router.ports import Observer
 from router.routing.chooser import Chooser, Conversation
@@ -39,10 +36,11 @@ from router.rpc.tls import Credentials, TlsFiles, server_credentials
 from router.scoring.memory_cache import MemoryCache
 from router.serving import assembly, gauges
 from router.serving.gauges import Gauges
-from router.settings import Served, Settings
+from router.settings import Settings
 from router.telemetry import metrics_server, tracing
 from router.telemetry.log_writer import Soon
-from router.telemetry.observe import LogLines, Metrics, Observers
+from router.telemetry.logs import LogLines, Observers
+from router.telemetry.metrics import Metrics
 from router.telemetry.tracing import Tracer
 
 if TYPE_CHECKING:
@@ -191,48 +189,6 @@ async def _listen(
         await server.start()
         stack.push_async_callback(server.drain, settings.drain_seconds)
     return Ports(servers[0].port, servers[1].port if len(servers) > 1 else None)
-
-
-async def examine(settings: Settings) -> list[Finding]:
-    """Check what the service would run with: bundles, cache and backends."""
-    findings = []
-    async with AsyncExitStack() as stack:
-        if settings.redis_url:
-            findings.append(await _examine_redis(settings, stack))
-        for served in settings.served:
-            bundle = manifest.load(registry.locate(served.artifact))
-            server = assembly.triton(settings, served, stack)
-            runs_on = assembly.graph(bundle, settings.classifier_device, server).provider
-            rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
-            findings.append(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}, {runs_on}"))
-            findings += await _examine_backend(settings, served, stack)
-    return findings
-
-
-async def _examine_backend(settings: Settings, served: Served, stack: AsyncExitStack) -> list[Finding]:
-    """Every way to hold budgets on its own, then which one is served."""
-    if served.backend == "pocket":
-        backend, _ = await assembly.served_backend(settings, served, stack)
-        return [finding async for finding in canary.examine(backend)]
-    findings = []
-    for replica in assembly.engines(settings, served, stack):
-        for way in replica.backend.ways:
-            name = way.enforcement.value
-            findings += [replace(f, check=f"{name}: {f.check}", needed=False) async for f in canary.examine(way.alone)]
-        try:
-            findings.append(Finding(f"enforcement of {replica.name}", True, await replica.backend.prove()))
-        except BackendError as error:
-            findings.append(Finding(f"enforcement of {replica.name}", False, str(error)))
-    return findings
-
-
-async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:
-    cache = assembly.redis_cache(settings, stack)
-    try:
-        await cache.get_many([b"doctor"])
-    except CacheError as error:
-        return Finding("Redis", False, str(error))
-    return Finding("Redis", True, "answers")
 
 
 def _failures(

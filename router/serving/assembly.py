@@ -20,9 +20,11 @@ from router.backends.pocket import PocketBackend, PocketModel
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
 from router.errors import BackendUnavailable, ClassifierError
-from router.outcomes.audit import Agreement, Allowance, Auditor, Ledger
+from router.outcomes.audit import Allowance, Auditor
+from router.outcomes.e_process import Ledger
 from router.outcomes.rows import PromptNames
 from router.outcomes.sqlite import SqliteOutcomes
+from router.outcomes.verifiers import Agreement
 from router.ports import Classifier, Observer, ScoreCache, Verifier
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import SUSPENDED

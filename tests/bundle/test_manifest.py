@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from router.bundle import features
-from router.bundle.manifest import FORMAT_VERSION, MANIFEST, MODEL, PARITY, Bundle, digest, load
+from router.bundle.manifest import FORMAT_VERSION, MANIFEST, MODEL, PARITY, Bundle, digest, load, write_manifest
 from router.errors import ArtifactError
 from tests.conftest import MODELS
 

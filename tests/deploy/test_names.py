@@ -17,7 +17,7 @@ from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import DEFAULT, Tenants
 from router.serving.gauges import Gauges
 from router.settings import PREFIX, Settings
-from router.telemetry.observe import Metrics
+from router.telemetry.metrics import Metrics
 from tests.support.fakes import RecordingObserver, router_of
 
 ROOT = Path(__file__).parents[2]

@@ -28,7 +28,7 @@ from router.scoring.batching import BATCH_PROMPTS, Batching
 from router.scoring.kserve import Triton
 from router.scoring.onnx import OnnxClassifier
 from router.scoring.triton import LENGTHS, TritonClassifier
-from router.serving import app
+from router.serving import doctor
 from router.settings import Settings
 from tests.conftest import MODELS, another_bundle
 from tests.faults.conftest import Scene, scene
@@ -385,7 +385,7 @@ async def test_a_bundle_is_promoted_once_triton_has_its_graph(
 
 
 async def test_the_doctor_names_the_server_and_the_version(server: TritonSimulator) -> None:
-    findings = await app.examine(settings.load(triton_url=server.url))
+    findings = await doctor.examine(settings.load(triton_url=server.url))
     (seen,) = (finding.seen for finding in findings if finding.check == "model bundle")
     assert seen.endswith(f"Triton at {server.url}, model {MODEL}, version 1")
 

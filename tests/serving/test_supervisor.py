@@ -28,7 +28,7 @@ from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.errors import RemoteError, WorkerError
-from router.outcomes.audit import DELTA, Ledger
+from router.outcomes.e_process import DELTA, Ledger
 from router.outcomes.sqlite import read_rows as outcomes
 from router.rpc.client import ANYONE, Access, Client, Told, Wishes
 from router.serving import supervisor, worker

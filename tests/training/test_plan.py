@@ -19,8 +19,8 @@ from training import plan as module
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
-from training.model.fit import Prediction
 from training.plan import PlanRow, Traffic, plan, rows, serve, summary
+from training.prediction import Prediction
 
 Matrix = NDArray[np.float64]
 

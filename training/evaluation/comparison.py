@@ -13,7 +13,8 @@ from training.evaluation.certify import choose, losses, price_grid
 from training.evaluation.evaluate import family
 from training.evaluation.policies import TARGET, MethodReport, best_fixed, cheapest_cascade, compare, judged
 from training.model.embedding import embed
-from training.model.fit import Fitted, Prediction, fit, named
+from training.model.fit import Fitted, fit, named
+from training.prediction import Prediction
 
 FEWEST = 20
 """Prompts of a family for its figures to mean anything."""

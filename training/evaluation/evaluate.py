@@ -23,8 +23,8 @@ from training.evaluation.policies import (
     columns,
     policy,
 )
-from training.model.fit import Prediction
 from training.model.forms import log_loss
+from training.prediction import Prediction
 
 
 @dataclass(frozen=True)

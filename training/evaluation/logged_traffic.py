@@ -13,7 +13,8 @@ from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
 from training.evaluation.off_policy import Logged
-from training.model.fit import Prediction, caps
+from training.model.fit import caps
+from training.prediction import Prediction
 
 CHOSEN = (DecisionSource.CLASSIFIER.value, DecisionSource.CACHE.value, DecisionSource.EXPLORE.value)
 """Sources of decisions that the policy made; callers' own, and conversations' later ones, say nothing of it."""

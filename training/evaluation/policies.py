@@ -16,8 +16,8 @@ from training.data.dataset import Outcomes
 from training.evaluation import metrics
 from training.evaluation.baselines import cascade
 from training.evaluation.certify import Groups, betting_p_value, choose, losses, price_grid, walk
-from training.model.fit import Prediction
 from training.model.forms import log_loss
+from training.prediction import Prediction
 
 TARGET = 0.02
 """The maximum loss at which methods are compared."""

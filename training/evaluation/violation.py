@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from training.data.dataset import Outcomes
 from training.evaluation.certify import DELTA, betting_p_value, choose, losses, price_grid, walk
-from training.model.fit import Prediction
+from training.prediction import Prediction
 
 RESPLITS = 500
 CERTIFY = 1_000

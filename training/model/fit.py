@@ -29,6 +29,7 @@ from training.model import calibration
 from training.model.calibration import BetaMap
 from training.model.embedding import Embedding, embed
 from training.model.forms import BATCH, STEPS, Cure, Form, Head, Network, PooledLogit, log_loss
+from training.prediction import Prediction
 
 FOLDS = 4
 SEED = 0
@@ -53,28 +54,6 @@ CANDIDATES: dict[str, Form] = {
     "network 32": Network((32,), 3.0, 40, 3),
     "network 64-32": Network((64, 32), 3.0, 60, 3),
 }
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Predictions for some prompts.
-
-    Attributes:
-        quality: P(correct) [prompts, rungs].
-        mean_tokens: thinking tokens [prompts, rungs]; NaN for rungs without recorded counts.
-        token_quantiles: the same at QUANTILES [prompts, rungs, quantiles].
-    """
-
-    quality: Matrix
-    mean_tokens: Matrix
-    token_quantiles: Matrix
-
-    @property
-    def cost(self) -> Matrix:
-        """What a policy weighs against quality: mean tokens, or the position where tokens are not known."""
-        if np.isfinite(self.mean_tokens).all():
-            return self.mean_tokens
-        return np.broadcast_to(np.arange(self.quality.shape[1], dtype=float), self.quality.shape)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import onnxruntime
 from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import Bundle
 from router.domain import Prompt
-from training.model.fit import Prediction
+from training.prediction import Prediction
 
 BATCH = 256
 

@@ -29,7 +29,7 @@ def page(report: Part) -> str:
     whole["about"] = dict(report.get("about") or {})
     refused = whole["about"].pop("not_certified", None) or {}
     told = {"refused": refused, "verdict": verdict(whole), "target": _target(whole), "figures": figures(whole)}
-    return _environment().get_template("report.html.jinja").render(whole | told) + "\n"
+    return _environment().get_template("page.html.jinja").render(whole | told) + "\n"
 
 
 def _environment() -> Environment:

@@ -12,7 +12,7 @@ from training.evaluation.certify import DELTA
 from training.evaluation.evaluate import evaluate, family, gap_closed, oracles
 from training.evaluation.policies import best_fixed, cheapest_cascade, compare, judged
 from training.evaluation.violation import resplit
-from training.model.fit import Prediction
+from training.prediction import Prediction
 
 Matrix = NDArray[np.float64]
 TOKENS = np.array([0.0, 10.0, 40.0])

@@ -11,7 +11,7 @@ from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id, split_of
 from training.evaluation.logged_traffic import Traffic, read
-from training.model.fit import Prediction
+from training.prediction import Prediction
 from training.retrain import parted
 
 GOLD = outcomes_of(60)

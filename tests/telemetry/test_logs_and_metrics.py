@@ -20,7 +20,8 @@ from router.domain import DecisionSource, FinishReason
 from router.events import Answered, Broken, Decided, Degraded, Generated, Record, Shed
 from router.serving.gauges import Gauges
 from router.telemetry import log_writer
-from router.telemetry.observe import LogLines, Metrics, Observers, configure_logging
+from router.telemetry.logs import LogLines, Observers, configure_logging
+from router.telemetry.metrics import Metrics
 from tests.support.fakes import (
     LADDER,
     MODEL,

@@ -16,10 +16,12 @@ from router.scoring.onnx import OnnxClassifier
 from tests.support.synthetic import CAPS, outcomes_of
 from training.data.dataset import Outcomes, splits
 from training.evaluation.certify import Proofs, certify
-from training.export import TOLERANCE, ExportError, build_graph, check, export
+from training.export import TOLERANCE, ExportError, check, export
 from training.model import calibration, embedding, fit, inference
-from training.model.fit import CANDIDATES, Fitted, Prediction
+from training.model.fit import CANDIDATES, Fitted
 from training.model.forms import Cure, Form, Network, PooledLogit, log_loss
+from training.model.head_graph import build_graph
+from training.prediction import Prediction
 
 NOTHING = Proofs((), (), {})
 ABOUT: dict[str, Any] = {

@@ -1,149 +1,17 @@
-"""What an operator sees: one JSON log line a decision, and Prometheus metrics. Prompt text never appears."""
+"""Prometheus metrics: everything that is worth an alarm or a graph. Prompt text never appears."""
 
-import sys
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from datetime import UTC, datetime
-from functools import cache, partial
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from structlog.tracebacks import ExceptionDictTransformer
 
-from router.domain import Completion, Decision
+from router.domain import Decision
 from router.events import Answered, Audited, Broken, Decided, Degraded, Generated, Record, Shadowed, Shed, Swapped
-from router.ports import Observer
-from router.telemetry.log_writer import LogWriter, Soon
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-TOLD_CODES = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNKNOWN", "INTERNAL")
-"""Calls that end so are worth a line; what a flood is answered with is only counted."""
+
 
 TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
-
-
-def configure_logging() -> LogWriter:
-    """Structlog as JSON lines on standard output; close what is returned at the end."""
-    writer = LogWriter(sys.stdout)
-    structlog.configure(
-        logger_factory=lambda *_: writer,
-        processors=[
-            structlog.processors.add_log_level,
-            _stamped,
-            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
-            _as_it_is,
-        ],
-        cache_logger_on_first_use=True,
-    )
-    return writer
-
-
-def _stamped(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """`at` is when it happened, where that is not now."""
-    event["timestamp"] = event.pop("at", None) or datetime.now(UTC)
-    return event
-
-
-def _as_it_is(logger: Any, method: str, event: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any]], dict[str, Any]]:
-    """The writer's thread renders it."""
-    return (event,), {}
-
-
-class Observers:
-    """Tells several observers of every record."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
-
-    def __call__(self, record: Record) -> None:
-        for observer in self._observers:
-            observer(record)
-
-
-class LogLines:
-    """Writes one line per record, off the request's path.
-
-    Args:
-        soon: runs what it is given a moment later, as `LogWriter.soon` does. What waits there holds no prompt.
-    """
-
-    def __init__(self, soon: Soon) -> None:
-        self._soon = soon
-        self._log = structlog.get_logger()
-
-    def __call__(self, record: Record) -> None:
-        match record:
-            case Answered(method, code) if code in TOLD_CODES:
-                self._later(self._log.warning, "refused", method=method, code=code)
-            case Answered() | Shed():
-                pass  # a flood must not become one of lines
-            case Decided(request, decision, seconds):
-                self._later(self._decided, request.tenant, decision, seconds)
-            case Generated(request, decision, completion, first_token, seconds):
-                self._later(self._generated, request.tenant, decision.id, completion, first_token, seconds)
-            case Broken(request, decision, cause):
-                self._later(self._log.warning, "broken", tenant=request.tenant, decision_id=decision.id, cause=cause)
-            case Audited(model, alpha, loss, wealth, alarmed):
-                log = self._log.error if alarmed else self._log.info
-                self._later(
-                    log, "audited", model=model, alpha=alpha, loss=loss, wealth=round(wealth, 3), alarmed=alarmed
-                )
-            case Shadowed(model, version, prompts, failed, agreement, saved):
-                counts = {"prompts": prompts, "failed": failed}
-                shares = {"agreement": round(agreement, 3), "saved": round(saved, 3)}
-                self._later(self._log.info, "shadowed", model=model, candidate=version[:12], **counts, **shares)
-            case Swapped(model, before, after):
-                self._later(self._log.info, "swapped", model=model, before=before[:12], after=after[:12])
-            case Degraded(dependency, error):
-                self._later(self._log.warning, "degraded", dependency=dependency, error=error)
-
-    def _later(self, log: Callable[..., None], *told: object, **fields: object) -> None:
-        """Log it soon, as of now."""
-        self._soon(partial(log, *told, at=datetime.now(UTC), **fields))
-
-    def _decided(self, tenant: str, decision: Decision, seconds: float, at: datetime) -> None:
-        milliseconds = round(seconds * 1000, 3)
-        self._log.info("decided", at=at, tenant=tenant, **_of_decision(decision), milliseconds=milliseconds)
-
-    def _generated(
-        self, tenant: str, decision_id: str, completion: Completion, first_token: float, seconds: float, at: datetime
-    ) -> None:
-        self._log.info(
-            "generated",
-            at=at,
-            tenant=tenant,
-            decision_id=decision_id,
-            **_of_completion(completion),
-            first_token_milliseconds=round(first_token * 1000, 3),
-            milliseconds=round(seconds * 1000, 3),
-        )
-
-
-def _of_decision(decision: Decision) -> dict[str, object]:
-    return {
-        "decision_id": decision.id,
-        "model": decision.model,
-        "rung": decision.rung.name,
-        "relaxed": decision.relaxed,
-        "source": decision.source.value,
-        "predicted_quality": decision.predicted_quality,
-        "meets_target": decision.choice.meets_target,
-        "certified": decision.choice.certificate is not None,
-        "reason": decision.choice.reason,
-        "model_version": decision.model_version[:12],
-    }
-
-
-def _of_completion(completion: Completion) -> dict[str, object]:
-    return {
-        "finish": completion.finish.value,
-        "budget": completion.budget.name,
-        "thinking_tokens": completion.thinking_tokens,
-        "answer_tokens": completion.answer_tokens,
-        "enforcement": completion.enforcement.value,
-        "budget_violated": completion.budget_violated,
-        "attempts": completion.attempts,
-    }
 
 
 class Metrics:

@@ -1,0 +1,57 @@
+"""`budget-router doctor`: checks of everything that the service would run with."""
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from router.backends import canary
+from router.backends.canary import Finding
+from router.bundle import manifest, registry
+from router.errors import BackendError, CacheError
+from router.serving import assembly
+from router.settings import Served, Settings
+
+if TYPE_CHECKING:
+    pass
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Check what the service would run with: bundles, cache and backends."""
+    findings = []
+    async with AsyncExitStack() as stack:
+        if settings.redis_url:
+            findings.append(await _examine_redis(settings, stack))
+        for served in settings.served:
+            bundle = manifest.load(registry.locate(served.artifact))
+            server = assembly.triton(settings, served, stack)
+            runs_on = assembly.graph(bundle, settings.classifier_device, server).provider
+            rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
+            findings.append(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}, {runs_on}"))
+            findings += await _examine_backend(settings, served, stack)
+    return findings
+
+
+async def _examine_backend(settings: Settings, served: Served, stack: AsyncExitStack) -> list[Finding]:
+    """Every way to hold budgets on its own, then which one is served."""
+    if served.backend == "pocket":
+        backend, _ = await assembly.served_backend(settings, served, stack)
+        return [finding async for finding in canary.examine(backend)]
+    findings = []
+    for replica in assembly.engines(settings, served, stack):
+        for way in replica.backend.ways:
+            name = way.enforcement.value
+            findings += [replace(f, check=f"{name}: {f.check}", needed=False) async for f in canary.examine(way.alone)]
+        try:
+            findings.append(Finding(f"enforcement of {replica.name}", True, await replica.backend.prove()))
+        except BackendError as error:
+            findings.append(Finding(f"enforcement of {replica.name}", False, str(error)))
+    return findings
+
+
+async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:
+    cache = assembly.redis_cache(settings, stack)
+    try:
+        await cache.get_many([b"doctor"])
+    except CacheError as error:
+        return Finding("Redis", False, str(error))
+    return Finding("Redis", True, "answers")
