@@ -27,7 +27,7 @@ setup: $(VENV)/.dev ## install what training and testing need, without running a
 run: $(VENV)/.run ## watch prompts go through the real service (ONCE=1 ends after the summary, PORT=n)
 	@$(BIN)/python -m training.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
-test: $(VENV)/.dev ## run the tests with coverage (ARGS="tests/test_policy.py -x -n 0" for pytest)
+test: $(VENV)/.dev ## run the tests with coverage (ARGS="tests/routing/test_policy.py -x -n 0" for pytest)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
 
 check: $(VENV)/.dev audit ## lint, types, import contracts, API compatibility with BASE=main, deploy files, dependencies

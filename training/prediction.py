@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from training.model.fit import Matrix
+Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -27,3 +28,6 @@ class Prediction:
         if np.isfinite(self.mean_tokens).all():
             return self.mean_tokens
         return np.broadcast_to(np.arange(self.quality.shape[1], dtype=float), self.quality.shape)
+
+
+Matrix = NDArray[np.float64]

