@@ -28,6 +28,3 @@ class Prediction:
         if np.isfinite(self.mean_tokens).all():
             return self.mean_tokens
         return np.broadcast_to(np.arange(self.quality.shape[1], dtype=float), self.quality.shape)
-
-
-Matrix = NDArray[np.float64]
