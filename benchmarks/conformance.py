@@ -71,7 +71,7 @@ async def answers(backend: Backend, questions: list[Question], budget: int, floo
 async def way(connection: Connection) -> AsyncIterator[tuple[str, Backend]]:
     """A proved backend and its fingerprint."""
     async with AsyncExitStack() as stack:
-        backend = connect(connection, canary.enforced, stack)
+        backend = connect(connection, canary.holds_budgets, stack)
         yield await backend.prove(), backend
 
 

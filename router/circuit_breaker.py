@@ -29,7 +29,7 @@ class Breaker:
         return self._failures
 
     @property
-    def away(self) -> bool:
+    def is_open(self) -> bool:
         """It is left out now."""
         return self._failures >= FAILURES and self._clock() < self._until
 

@@ -21,7 +21,7 @@ from router.rpc.client import Client, Told, Wishes
 
 if TYPE_CHECKING:
     from router.settings import Settings
-    from router.telemetry.log_writer import Soon
+    from router.telemetry.log_writer import Defer
 
 BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE")
 PLUGINS = "budget_router.commands"
@@ -91,7 +91,7 @@ def _run(service: Coroutine[None, None, None]) -> None:
     uvloop.run(service)
 
 
-def _served(loaded: "Settings", soon: "Soon") -> Coroutine[None, None, None]:
+def _served(loaded: "Settings", soon: "Defer") -> Coroutine[None, None, None]:
     from router.serving import app
 
     def announce(ports: app.Ports) -> None:
@@ -130,7 +130,7 @@ def work(place: int, control: int, **told: Any) -> None:
     with closing(logs.configure_logging()) as log:
 
         async def served() -> None:
-            ready = worker.follow(socket.socket(fileno=control))
+            ready = worker.exit_with_supervisor(socket.socket(fileno=control))
             await app.serve(mine, lambda _: ready(), log.soon)
 
         _run(served())

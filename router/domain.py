@@ -177,7 +177,7 @@ class Options:
     """What a caller asks of the choice. Tokens are thinking tokens, `max_latency` is in seconds.
 
     Attributes:
-        relaxed: how much P(correct) the target has given way by, as the service is overloaded.
+        target_relaxation: how much P(correct) the target has given way by, as the service is overloaded.
     """
 
     target: QualityTarget
@@ -187,7 +187,7 @@ class Options:
     on_unmet: OnUnmet = OnUnmet.TOP_RUNG
     rung: str | None = None
     conversation_id: str | None = None
-    relaxed: float = 0.0
+    target_relaxation: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class Decision:
     Attributes:
         backend: fingerprint of what answers.
         propensities: probability with which each rung was to be chosen.
-        relaxed: how much P(correct) the target has given way by, as the service is overloaded.
+        target_relaxation: how much P(correct) the target has given way by, as the service is overloaded.
     """
 
     id: str
@@ -230,7 +230,7 @@ class Decision:
     model_version: str
     score: Score | None
     propensities: tuple[float, ...]
-    relaxed: float = 0.0
+    target_relaxation: float = 0.0
 
     @property
     def rung(self) -> ReasoningBudget:

@@ -26,7 +26,7 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class StreamAborted:
     """Record: a stream did not reach its end; `cause` is "backend" or "caller" (who left)."""
 
     request: RouteRequest
@@ -35,7 +35,7 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class CallCompleted:
     """Record: a call ended with a status, by its name in gRPC."""
 
     method: str
@@ -43,7 +43,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Shed:
+class RequestShed:
     """Record: a tenant's request was not let in; `cause` as in Overloaded."""
 
     tenant: str
@@ -102,4 +102,4 @@ class Audited:
     alarmed: bool
 
 
-Record = Answered | Decided | Generated | Broken | Degraded | Shed | Swapped | Shadowed | Audited
+Record = CallCompleted | Decided | Generated | StreamAborted | Degraded | RequestShed | Swapped | Shadowed | Audited

@@ -200,7 +200,7 @@ def _require_protection(settings: Settings) -> None:
     given = set(settings.public)
     if settings.tls_certificate is not None:
         given.add("plaintext")
-    if settings.tenants is not None and Tenants(tenants.load(settings.tenants)).closed:
+    if settings.tenants is not None and Tenants(tenants.load(settings.tenants)).requires_credentials:
         given.add("no-keys")
     for name, words in needed.items():
         if not _local(getattr(settings, name)) and (lacking := words - given):

@@ -15,7 +15,7 @@ from router.admission.fair_queue import FairQueue
 from router.admission.tenants import Tenant, Tenants
 from router.domain import UNLIMITED, MaxLoss, MinQuality, QualityTarget, Quota, RouteRequest
 from router.errors import Overloaded
-from router.events import Shed
+from router.events import RequestShed
 from router.ports import Observer, Quotas
 
 STEPS = (0.85, 1.0, 1.15)
@@ -70,15 +70,15 @@ class Admission:
         if not room or not (level := self.level):
             return request
         by = room * level / len(STEPS)
-        options = replace(request.options, target=_relaxed(request.options.target, by), relaxed=by)
+        options = replace(request.options, target=_relaxed(request.options.target, by), target_relaxation=by)
         return replace(request, options=options)
 
-    def refuse_in_vain(self, tenant: str) -> None:
+    def reject_early(self, tenant: str) -> None:
         """Before anything is scored. Raises Overloaded where the request could only be refused later."""
         with self._observed(tenant):
             if (wait := self._refused.get(tenant, 0.0) - self._clock()) > 0:
                 raise Overloaded("quota", QUOTA, wait)
-            self._queue.refuse_in_vain(tenant, self._tenant(tenant).weight)
+            self._queue.reject_early(tenant, self._tenant(tenant).weight)
 
     @asynccontextmanager
     async def admitted(
@@ -117,7 +117,7 @@ class Admission:
         try:
             yield
         except Overloaded as error:
-            self._observer(Shed(tenant, error.cause))
+            self._observer(RequestShed(tenant, error.cause))
             raise
 
     def _tenant(self, name: str) -> Tenant:

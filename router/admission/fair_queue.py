@@ -17,10 +17,10 @@ from math import exp, inf
 
 from router.errors import Overloaded
 
-MEMORY = 0.05
+EWMA_ALPHA = 0.05
 """Weight of the newest request in the mean time that one takes."""
 
-FADING_SECONDS = 10.0
+DECAY_SECONDS = 10.0
 """Time constant with which the tokens that a user has had are forgotten."""
 
 SMOOTHED_SECONDS = 2.0
@@ -51,7 +51,7 @@ class _User:
         return sum(one.tokens for one in self.queue)
 
     def faded(self, now: float) -> float:
-        return self.had * exp((self.at - now) / FADING_SECONDS)
+        return self.had * exp((self.at - now) / DECAY_SECONDS)
 
 
 class FairQueue:
@@ -79,7 +79,7 @@ class FairQueue:
         self._settle()
         return self._pressure
 
-    def refuse_in_vain(self, user: str, weight: float, tokens: float = 0.0, patience: float | None = None) -> None:
+    def reject_early(self, user: str, weight: float, tokens: float = 0.0, patience: float | None = None) -> None:
         """Raises Overloaded where a request would wait longer than it may."""
         wait = self.wait(user, weight, tokens)
         if wait > min(self._patience, inf if patience is None else patience):
@@ -107,7 +107,7 @@ class FairQueue:
         tokens = min(max(tokens, 1.0), self._capacity)
         waits = self.queued > 0 or not self._fits(tokens)
         if waits:
-            self.refuse_in_vain(user, weight, tokens, patience)
+            self.reject_early(user, weight, tokens, patience)
         mine = self._users.setdefault(user, _User(weight, self._clock()))
         mine.weight = weight
         if waits:
@@ -119,7 +119,7 @@ class FairQueue:
             yield
         finally:
             took = self._clock() - began
-            self._seconds += (took - self._seconds) * (MEMORY if self._seconds else 1.0)
+            self._seconds += (took - self._seconds) * (EWMA_ALPHA if self._seconds else 1.0)
             self._leave(tokens)
 
     async def _wait(self, mine: _User, tokens: float, patience: float | None) -> None:
@@ -132,7 +132,7 @@ class FairQueue:
                 await one.turn
         except BaseException as error:
             if one.turn.cancelled():
-                self._gone(mine, one)
+                self._dequeue(mine, one)
                 self._next()
             else:  # it was let in as it gave up
                 self._leave(tokens)
@@ -148,7 +148,7 @@ class FairQueue:
             head = user.queue[0]
             if not self._fits(head.tokens) and not head.turn.done():
                 return
-            self._gone(user, head)
+            self._dequeue(user, head)
             if head.turn.done():  # it has given up, and will say so
                 continue
             self._enter(user, head.tokens)
@@ -157,7 +157,7 @@ class FairQueue:
     def _fits(self, tokens: float) -> bool:
         return self.under_way + tokens <= self._capacity or not self._running
 
-    def _gone(self, user: _User, one: _Waiting) -> None:
+    def _dequeue(self, user: _User, one: _Waiting) -> None:
         """It waits no more."""
         self._settle()
         if one not in user.queue:

@@ -9,7 +9,7 @@ from router.domain import Quota
 from router.errors import QuotaError
 from router.events import Degraded
 from router.ports import Observer
-from router.redis.calls import Bounded
+from router.redis.calls import RedisCalls
 from router.redis.client import AnyRedis
 
 LEASE_SECONDS = 30
@@ -49,7 +49,7 @@ class RedisQuotas:
 
     def __init__(self, redis: AnyRedis, timeout: float, near: MemoryQuotas, observer: Observer) -> None:
         self._redis: Any = redis
-        self._bounded = Bounded(timeout, QuotaError)
+        self._bounded = RedisCalls(timeout, QuotaError)
         self._near = near
         self._observer = observer
         self._leases: dict[str, set[str]] = {}

@@ -93,7 +93,7 @@ class Tenants:
         self._by_certificate = {cn: name for name, tenant in known.items() for cn in tenant.certificates}
 
     @property
-    def closed(self) -> bool:
+    def requires_credentials(self) -> bool:
         """Some tenant has credentials, so that everyone needs them."""
         return bool(self._by_key or self._by_certificate)
 

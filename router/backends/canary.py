@@ -91,7 +91,7 @@ async def examine(backend: Backend) -> AsyncIterator[Finding]:
     yield Finding(f"floor {floor}", held, floored.told(), needed=False)
 
 
-async def enforced(backend: Backend) -> bool:
+async def holds_budgets(backend: Backend) -> bool:
     """True where every needed check passes."""
     return all([finding.passed async for finding in examine(backend) if finding.needed])
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from router.backends.dialects import Dialect
-from router.backends.http import NONSENSE, Engine, of_type, translated
+from router.backends.http import MALFORMED_RESPONSE, Engine, expect_type, mapped_errors
 from router.backends.messages import messages, tools
 from router.backends.two_phase import Thought, TwoPhase
 from router.domain import (
@@ -50,18 +50,18 @@ class Chat:
     """Streams from `/v1/chat/completions`.
 
     Args:
-        rescue: holds floors and finishes answers past their budget; never where tools or images are involved, which
+        fallback: holds floors and finishes answers past their budget; never where tools or images are involved, which
             it can not carry.
         images: the model takes them.
     """
 
     def __init__(
-        self, engine: Engine, model: str, dialect: Dialect, rescue: TwoPhase | None, images: bool = False
+        self, engine: Engine, model: str, dialect: Dialect, fallback: TwoPhase | None, images: bool = False
     ) -> None:
         self._engine = engine
         self._model = model
         self._dialect = dialect
-        self._rescue = rescue
+        self._fallback = fallback
         self._images = images
 
     async def ready(self) -> bool:
@@ -69,59 +69,61 @@ class Chat:
         try:
             listed = await self._engine.ask("/v1/models")
             return any(entry["id"] == self._model for entry in listed["data"])
-        except (BackendError, *NONSENSE):
+        except (BackendError, *MALFORMED_RESPONSE):
             return False
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas as they come, then the completion. Raises InvalidRequest, BackendError."""
         if request.prompt.images is not None and not self._images:
             raise InvalidRequest(request.prompt.images, "the served model takes no images")
-        rescue = await self._rescue_for(request)
-        if rescue is not None:
-            rescue.check(request)
+        fallback = await self._fallback_for(request)
+        if fallback is not None:
+            fallback.check(request)
         if request.floor > 0:
-            if rescue is None:
-                told = "this backend can not hold a floor" if self._rescue is None else "no floor with tools or images"
+            if fallback is None:
+                told = (
+                    "this backend can not hold a floor" if self._fallback is None else "no floor with tools or images"
+                )
                 raise InvalidRequest("options.min_thinking_tokens", told)
-            async with aclosing(rescue.stream(request)) as held:
+            async with aclosing(fallback.stream(request)) as held:
                 async for event in held:
                     yield event
             return
-        heard = Heard(self._dialect)
+        state = StreamState(self._dialect)
         body = request_body(self._model, self._dialect, request)
         async with aclosing(self._engine.events("/v1/chat/completions", body)) as arriving:
             async for chunks in arriving:
                 taken: list[GenerationEvent] = []
                 over = False
-                with translated():
+                with mapped_errors():
                     for chunk in chunks:
-                        taken += heard.take(chunk)
-                        if over := rescue is not None and heard.over(request.budget.tokens):
+                        taken += state.take(chunk)
+                        if over := fallback is not None and state.over(request.budget.tokens):
                             break
                 for event in merged(taken):
                     yield event
                 if over:
                     break
             else:
-                with translated():
-                    completion = heard.completion(request)
+                with mapped_errors():
+                    completion = state.completion(request)
                 yield completion
                 return
         # The request above is cancelled. The answer goes on behind the thought as far as it was allowed.
-        assert rescue is not None
-        ids = heard.ids or await rescue.encode(heard.text)
-        thought = Thought(await rescue.opening(request), ids[: request.budget.tokens], heard.thought or 0)
-        async with aclosing(rescue.answer(request, thought)) as answer:
+        assert fallback is not None
+        ids = state.ids or await fallback.encode(state.text)
+        thought = Thought(await fallback.opening(request), ids[: request.budget.tokens], state.thought or 0)
+        async with aclosing(fallback.answer(request, thought)) as answer:
             async for event in answer:
                 yield event
 
-    async def _rescue_for(self, request: GenerationRequest) -> TwoPhase | None:
-        if self._rescue is None or request.tools.offered or request.prompt.images is not None:
+    async def _fallback_for(self, request: GenerationRequest) -> TwoPhase | None:
+        if self._fallback is None or request.tools.offered or request.prompt.images is not None:
             return None
-        return self._rescue if await self._rescue.ready() else None
+        return self._fallback if await self._fallback.ready() else None
 
 
-class Heard:
+class StreamState:
     """What a stream has said so far.
 
     Attributes:
@@ -149,7 +151,7 @@ class Heard:
             events += _deltas(choice.get("delta") or {})
             if text := "".join(event.text for event in events if isinstance(event, ReasoningDelta)):
                 self.text += text
-                self.ids += of_type(list, choice.get("token_ids")) or []
+                self.ids += expect_type(list, choice.get("token_ids")) or []
         self._count(chunk, any(isinstance(event, ReasoningDelta) for event in events))
         return events
 
@@ -164,7 +166,7 @@ class Heard:
         budget, thought = request.budget.tokens, self.thought
         if thought is None and budget == 0:
             thought = 0
-        total = of_type(int, self._usage.get("completion_tokens"))
+        total = expect_type(int, self._usage.get("completion_tokens"))
         forced = thought is not None and budget is not None and thought >= budget
         reason = FinishReason.FORCED if forced else FinishReason.NATURAL
         return Completion(
@@ -172,7 +174,7 @@ class Heard:
             request.budget,
             Enforcement.HINT if thought is None else Enforcement.NATIVE,
             self._counted,
-            prompt_tokens=of_type(int, self._usage.get("prompt_tokens")),
+            prompt_tokens=expect_type(int, self._usage.get("prompt_tokens")),
             thinking_tokens=thought,
             answer_tokens=None if thought is None or total is None else total - thought,
         )
@@ -200,13 +202,15 @@ def merged(events: list[GenerationEvent]) -> Iterator[GenerationEvent]:
 def _deltas(delta: Mapping[str, Any]) -> list[GenerationEvent]:
     events: list[GenerationEvent] = []
     if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):
-        events.append(ReasoningDelta(of_type(str, reasoning)))
+        events.append(ReasoningDelta(expect_type(str, reasoning)))
     if content := delta.get("content"):
-        events.append(ContentDelta(of_type(str, content)))
+        events.append(ContentDelta(expect_type(str, content)))
     return events + [_tool_call(piece) for piece in delta.get("tool_calls") or ()]
 
 
 def _tool_call(piece: Mapping[str, Any]) -> ToolCallDelta:
     function = piece.get("function") or {}
-    words = [of_type(str, word) or "" for word in (piece.get("id"), function.get("name"), function.get("arguments"))]
-    return ToolCallDelta(of_type(int, piece.get("index")) or 0, ToolCall(*words))
+    words = [
+        expect_type(str, word) or "" for word in (piece.get("id"), function.get("name"), function.get("arguments"))
+    ]
+    return ToolCallDelta(expect_type(int, piece.get("index")) or 0, ToolCall(*words))

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from router.backends.chat import Chat
 from router.backends.dialects import DIALECTS, Dialect
-from router.backends.http import Engine, Timeouts, translated
+from router.backends.http import Engine, Timeouts, mapped_errors
 from router.backends.two_phase import Markers, TwoPhase
-from router.backends.verified import Canary, Proven, Way, digest
+from router.backends.verified import Canary, EnforcementStrategy, VerifiedBackend, digest
 from router.domain import Enforcement, Message, Prompt, Role
 
 HOSTED = "openai_effort"
@@ -43,28 +43,30 @@ class Connection:
     headers: Callable[[], Mapping[str, str]] = dict
 
 
-def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Proven:
+def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> VerifiedBackend:
     """The backend, not yet proved; its connections are closed with the stack."""
     dialect = DIALECTS[connection.kind]
     engine = Engine(connection.url, connection.timeouts, connection.connections, connection.api_key, connection.headers)
     stack.push_async_callback(engine.close)
     ways, model = [], connection.model
-    two_phase = None if dialect.completing is None else TwoPhase(engine, model, dialect.completing, connection.markers)
+    two_phase = (
+        None if dialect.completions is None else TwoPhase(engine, model, dialect.completions, connection.markers)
+    )
     chat = Chat(engine, model, dialect, two_phase, connection.images)
     if connection.kind != HOSTED and connection.enforcement != "two_phase":
-        ways.append(Way(Enforcement.NATIVE, chat, Chat(engine, model, dialect, None)))
+        ways.append(EnforcementStrategy(Enforcement.NATIVE, chat, Chat(engine, model, dialect, None)))
     if two_phase is not None and connection.enforcement != "native":
-        ways.append(Way(Enforcement.TWO_PHASE, two_phase, two_phase))
+        ways.append(EnforcementStrategy(Enforcement.TWO_PHASE, two_phase, two_phase))
     last = chat if connection.unenforced or not ways else None
-    return Proven(ways, last, chat.ready, _identity(engine, model, dialect), canary)
+    return VerifiedBackend(ways, last, chat.ready, _identity(engine, model, dialect), canary)
 
 
 def _identity(engine: Engine, model: str, dialect: Dialect) -> Callable[[], Awaitable[str]]:
     async def identity() -> str:
-        with translated():
+        with mapped_errors():
             told = f"{await dialect.version(engine)}/{model}"
-            if dialect.completing is not None:
-                render = dialect.completing.render
+            if dialect.completions is not None:
+                render = dialect.completions.render
                 told += f"/{digest(*[await render(engine, model, WORDS, thinking) for thinking in (True, False)])}"
         return told
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.backends.http import Engine, of_type
+from router.backends.http import Engine, expect_type
 from router.backends.messages import messages
 from router.domain import GenerationRequest, Prompt, Sampling
 
@@ -26,7 +26,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Completing:
+class TokenCompletionAPI:
     """Completion of token ids, which two-phase enforcement needs.
 
     Attributes:
@@ -54,14 +54,14 @@ class Dialect:
         fields: what a chat request holds beside the usual.
         generated: tokens drawn so far, where an event says so.
         thought: thinking tokens among them, where an event says so.
-        completing: None where only the chat API is there.
+        completions: None where only the chat API is there.
         version: what runs, for the fingerprint.
     """
 
     fields: Callable[[GenerationRequest], Body]
     generated: Callable[[Chunk], int | None]
     thought: Callable[[Chunk], int | None]
-    completing: Completing | None
+    completions: TokenCompletionAPI | None
     version: Callable[[Engine], Awaitable[str]]
 
 
@@ -74,7 +74,7 @@ def _completion_tokens(chunk: Chunk) -> int | None:
 
 
 def _integer(value: Any) -> int | None:
-    found: int | None = of_type(int, value)
+    found: int | None = expect_type(int, value)
     return found
 
 
@@ -162,9 +162,9 @@ def _completions_body(
 def _completions_piece(chunk: Chunk) -> Piece:
     for choice in chunk.get("choices") or ():
         return Piece(
-            of_type(str, choice.get("text")) or "",
-            of_type(list, choice.get("token_ids")) or [],
-            of_type(str, choice.get("finish_reason")),
+            expect_type(str, choice.get("text")) or "",
+            expect_type(list, choice.get("token_ids")) or [],
+            expect_type(str, choice.get("finish_reason")),
         )
     return Piece("", [], None)
 
@@ -199,7 +199,7 @@ async def _sglang_render(engine: Engine, model: str, prompt: Prompt, thinking: b
 async def _llama_cpp_render(engine: Engine, model: str, prompt: Prompt, thinking: bool) -> list[int]:
     template = {"enable_thinking": thinking}
     found = await engine.ask("/apply-template", {"messages": messages(prompt), "chat_template_kwargs": template})
-    return await _llama_cpp_encode(engine, model, of_type(str, found["prompt"]))
+    return await _llama_cpp_encode(engine, model, expect_type(str, found["prompt"]))
 
 
 async def _llama_cpp_encode(engine: Engine, _: str, text: str) -> list[int]:
@@ -226,7 +226,7 @@ def _llama_cpp_piece(chunk: Chunk) -> Piece:
     finish = None
     if chunk.get("stop"):
         finish = "length" if chunk.get("stop_type") == "limit" else "stop"
-    return Piece(of_type(str, chunk.get("content")) or "", of_type(list, chunk.get("tokens")) or [], finish)
+    return Piece(expect_type(str, chunk.get("content")) or "", expect_type(list, chunk.get("tokens")) or [], finish)
 
 
 def _ids(value: Any) -> list[int]:
@@ -260,9 +260,13 @@ async def _llama_cpp_window(engine: Engine, _: str) -> int | None:
     return _integer((await engine.ask("/props"))["default_generation_settings"].get("n_ctx"))
 
 
-_VLLM = Completing("/v1/completions", _vllm_render, _vllm_encode, _window, _completions_body, _completions_piece)
-_SGLANG = Completing("/v1/completions", _sglang_render, _sglang_encode, _window, _completions_body, _completions_piece)
-_LLAMA_CPP = Completing(
+_VLLM = TokenCompletionAPI(
+    "/v1/completions", _vllm_render, _vllm_encode, _window, _completions_body, _completions_piece
+)
+_SGLANG = TokenCompletionAPI(
+    "/v1/completions", _sglang_render, _sglang_encode, _window, _completions_body, _completions_piece
+)
+_LLAMA_CPP = TokenCompletionAPI(
     "/completion", _llama_cpp_render, _llama_cpp_encode, _llama_cpp_window, _llama_cpp_body, _llama_cpp_piece
 )
 

@@ -21,7 +21,7 @@ LONGEST_LINE = 1 << 20
 KEEP_SECONDS = 3.0
 """Idle connections are dropped before vLLM's (uvicorn) and llama.cpp's servers do it, after 5."""
 
-NONSENSE = (aiohttp.ClientError, HttpProcessingError, ValueError, AttributeError, TypeError, LookupError)
+MALFORMED_RESPONSE = (aiohttp.ClientError, HttpProcessingError, ValueError, AttributeError, TypeError, LookupError)
 """What reading an answer raises that is not HTTP, not JSON, or not of the API's shape."""
 
 
@@ -73,7 +73,7 @@ class Engine:
 
     async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object that a short question is answered with; POST where there is a body. Raises BackendError."""
-        with translated():
+        with mapped_errors():
             async with asyncio.timeout(self._timeouts.question), await self._sent(path, body) as response:
                 _check(response, "application/json")
                 found = await response.json()
@@ -87,7 +87,7 @@ class Engine:
         Closing ends the request. Raises BackendError.
         """
         limit, rest = self._timeouts.first, b""
-        with translated():
+        with mapped_errors():
             async with await _within(limit, self._sent(path, body)) as response:
                 _check(response, "text/event-stream")
                 while data := await _within(limit, response.content.readany()):
@@ -120,7 +120,7 @@ async def _within(seconds: float, work: Awaitable[T]) -> T:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def mapped_errors() -> Iterator[None]:
     """Foreign errors as ours; what an engine says in an error is not repeated."""
     try:
         yield
@@ -128,7 +128,7 @@ def translated() -> Iterator[None]:
         raise BackendUnavailable(f"backend: {type(error).__name__}") from error
     except TimeoutError as error:
         raise BackendError("backend: it took too long") from error
-    except NONSENSE as error:
+    except MALFORMED_RESPONSE as error:
         raise BackendError(f"backend: {type(error).__name__}") from error
 
 
@@ -160,7 +160,7 @@ def _check(response: aiohttp.ClientResponse, content_type: str) -> None:
         raise BackendError(f"backend: it answers {response.content_type}, not {content_type}")
 
 
-def of_type(kind: type, value: Any) -> Any:
+def expect_type(kind: type, value: Any) -> Any:
     """The value, where it is None or of the kind. Raises TypeError."""
     if value is not None and type(value) is not kind:
         raise TypeError(f"{kind.__name__} expected")

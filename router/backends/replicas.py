@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from router.backends.hedging import hedged
-from router.backends.verified import Proven
+from router.backends.verified import VerifiedBackend
 from router.circuit_breaker import Breaker
 from router.domain import Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendRefused, BackendUnavailable
@@ -33,7 +33,7 @@ class Replica:
     """
 
     name: str
-    backend: Proven
+    backend: VerifiedBackend
     breaker: Breaker = field(default_factory=lambda: Breaker(AWAY_SECONDS, LONGEST_AWAY))
     tokens: float = 0.0
     streams: int = 0

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from router.backends.dialects import Completing, Piece
-from router.backends.http import Engine, translated
+from router.backends.dialects import Piece, TokenCompletionAPI
+from router.backends.http import Engine, mapped_errors
 from router.domain import (
     Completion,
     ContentDelta,
@@ -52,10 +52,10 @@ class Thought:
 class TwoPhase:
     """Thinks, then answers, in two requests."""
 
-    def __init__(self, engine: Engine, model: str, completing: Completing, markers: Markers) -> None:
+    def __init__(self, engine: Engine, model: str, completions: TokenCompletionAPI, markers: Markers) -> None:
         self._engine = engine
         self._model = model
-        self._completing = completing
+        self._completions = completions
         self._markers = markers
         self._start: list[int] = []
         self._end: list[int] = []
@@ -114,8 +114,8 @@ class TwoPhase:
 
     async def encode(self, text: str) -> list[int]:
         """A text as token ids. Raises BackendError."""
-        with translated():
-            return await self._completing.encode(self._engine, self._model, text)
+        with mapped_errors():
+            return await self._completions.encode(self._engine, self._model, text)
         raise AssertionError("unreachable")
 
     async def answer(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[GenerationEvent]:
@@ -181,16 +181,16 @@ class TwoPhase:
     async def _pieces(
         self, request: GenerationRequest, ids: list[int], most: int | None, stop: list[int], banned: list[int]
     ) -> AsyncGenerator[list[Piece]]:
-        body = self._completing.body(self._model, ids, most, request.sampling, stop, banned)
-        async with aclosing(self._engine.events(self._completing.path, body)) as arriving:
+        body = self._completions.body(self._model, ids, most, request.sampling, stop, banned)
+        async with aclosing(self._engine.events(self._completions.path, body)) as arriving:
             async for chunks in arriving:
-                with translated():
-                    pieces = [self._completing.piece(chunk) for chunk in chunks]
+                with mapped_errors():
+                    pieces = [self._completions.piece(chunk) for chunk in chunks]
                 yield pieces
 
     async def _render(self, request: GenerationRequest, thinking: bool) -> list[int]:
-        with translated():
-            return await self._completing.render(self._engine, self._model, request.prompt, thinking)
+        with mapped_errors():
+            return await self._completions.render(self._engine, self._model, request.prompt, thinking)
         raise AssertionError("unreachable")
 
     def _opened(self, ids: list[int]) -> list[int]:
@@ -204,10 +204,10 @@ class TwoPhase:
         """The markers' ids, asked for once."""
         if self._end:
             return
-        with translated():
-            start = await self._completing.encode(self._engine, self._model, self._markers.start)
-            end = await self._completing.encode(self._engine, self._model, self._markers.end)
-            self._window = await self._completing.window(self._engine, self._model)
+        with mapped_errors():
+            start = await self._completions.encode(self._engine, self._model, self._markers.start)
+            end = await self._completions.encode(self._engine, self._model, self._markers.end)
+            self._window = await self._completions.window(self._engine, self._model)
         if len(end) != 1:
             raise BackendError(f"backend: {self._markers.end} is {len(end)} tokens of this model, and must be one")
         self._start, self._end = start, end

@@ -18,7 +18,7 @@ Canary = Callable[[Backend], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class EnforcementStrategy:
     """One way to enforce budgets.
 
     Attributes:
@@ -30,7 +30,7 @@ class Way:
     alone: Backend
 
 
-class Proven:
+class VerifiedBackend:
     """The first of several ways that a canary finds working.
 
     Args:
@@ -42,7 +42,7 @@ class Proven:
 
     def __init__(
         self,
-        ways: list[Way],
+        ways: list[EnforcementStrategy],
         last: Backend | None,
         alive: Callable[[], Awaitable[bool]],
         identity: Callable[[], Awaitable[str]],
@@ -54,7 +54,7 @@ class Proven:
         self._identity = identity
         self._canary = canary
         self._first: str | None = None
-        self._chosen: Way | None = None
+        self._chosen: EnforcementStrategy | None = None
 
     @property
     def enforcement(self) -> Enforcement:
@@ -97,13 +97,13 @@ class Proven:
                 else:
                     yield event
 
-    async def _choose(self) -> Way:
+    async def _choose(self) -> EnforcementStrategy:
         for way in self.ways:
             if await self._canary(way.alone):
                 return way
         if self._last is None:
             raise BackendError("backend: no way to hold budgets works here; `budget-router doctor` says why")
-        return Way(Enforcement.HINT, self._last, self._last)
+        return EnforcementStrategy(Enforcement.HINT, self._last, self._last)
 
 
 def digest(*renderings: list[int]) -> str:

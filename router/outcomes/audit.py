@@ -28,7 +28,7 @@ UNDER_WAY = 8
 """Audits at a time; more are passed over."""
 
 
-class Allowance:
+class TokenBucket:
     """Thinking tokens that audits may take: a bucket that `per_hour` refills, and that holds no more than that."""
 
     def __init__(self, per_hour: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -52,7 +52,7 @@ class Auditor:
 
     Args:
         share: of the requests, 0..1.
-        allowance: thinking tokens that audits may take.
+        bucket: thinking tokens that audits may take.
         verifier: says how right an answer is.
         suspend: told of the bundle (model, digest) that is not believed any more.
     """
@@ -60,14 +60,14 @@ class Auditor:
     def __init__(
         self,
         share: float,
-        allowance: Allowance,
+        bucket: TokenBucket,
         verifier: Verifier,
         ledger: Ledger,
         observer: Observer,
         suspend: Callable[[str, str], None],
     ) -> None:
         self._share = share
-        self._allowance = allowance
+        self._bucket = bucket
         self._verifier = verifier
         self._ledger = ledger
         self._observer = observer
@@ -88,7 +88,7 @@ class Auditor:
             return
         mean = None if decision.score is None else decision.score.mean[-1]
         tokens = float(top.tokens or 0) if mean is None else mean
-        if len(self._tasks) < UNDER_WAY and self._allowance.take(tokens):
+        if len(self._tasks) < UNDER_WAY and self._bucket.take(tokens):
             again = GenerationRequest(request.prompt, top, 0, sampling, tokens)
             task = asyncio.create_task(self._compare(backend, again, decision, certificate.alpha, answer))
             self._tasks.add(task)

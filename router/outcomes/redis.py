@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
 from router.errors import OutcomeLogError
 from router.outcomes import rows
-from router.outcomes.rows import Event, PromptNames, Row
+from router.outcomes.rows import Event, PromptHasher, Row
 from router.outcomes.write_behind import WriteBehind
 from router.ports import Observer
 from router.redis.client import AnyRedis, connect
@@ -31,7 +31,13 @@ class RedisOutcomes:
     """Appends to a stream of about `length` rows; calls are over within `timeout` seconds."""
 
     def __init__(
-        self, redis: AnyRedis, observer: Observer, names: PromptNames, length: int, timeout: float, buffer: int = 10_000
+        self,
+        redis: AnyRedis,
+        observer: Observer,
+        names: PromptHasher,
+        length: int,
+        timeout: float,
+        buffer: int = 10_000,
     ) -> None:
         self._redis: Any = redis
         self._names = names

@@ -48,7 +48,7 @@ Row = dict[str, Value]
 
 
 @dataclass(frozen=True)
-class PromptNames:
+class PromptHasher:
     """How prompts are named in the log.
 
     Attributes:
@@ -83,14 +83,14 @@ class Event:
         """What happens at this moment."""
         return cls(datetime.now(UTC), request, decision, completion)
 
-    def row(self, names: PromptNames) -> Row:
+    def row(self, names: PromptHasher) -> Row:
         """As a row; made by whoever writes, as it takes a while."""
         if self.completion is None:
             return _decided(self.at, self.request, self.decision, names)
         return _completed(self.completion) | {"completed_at": self.at.isoformat()}
 
 
-def _decided(at: datetime, request: RouteRequest, decision: Decision, names: PromptNames) -> Row:
+def _decided(at: datetime, request: RouteRequest, decision: Decision, names: PromptHasher) -> Row:
     """A decision: everything that off-policy estimation and training need of it."""
     certificate = decision.choice.certificate
     target = "max_loss" if isinstance(decision.target, MaxLoss) else "min_quality"
@@ -109,7 +109,7 @@ def _decided(at: datetime, request: RouteRequest, decision: Decision, names: Pro
         "target": f"{target}={decision.target.value:g}",
         "source": decision.source.value,
         "reason": decision.choice.reason,
-        "relaxed": decision.relaxed,
+        "relaxed": decision.target_relaxation,
         "meets_target": int(decision.choice.meets_target),
         "certificate": None if certificate is None else _often(certificate),
         "propensity": decision.propensities[decision.choice.index],

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
 from router.errors import OutcomeLogError
 from router.outcomes import rows
-from router.outcomes.rows import FIELDS, Event, PromptNames, Row
+from router.outcomes.rows import FIELDS, Event, PromptHasher, Row
 from router.outcomes.write_behind import WriteBehind
 from router.ports import Observer
 
@@ -52,7 +52,7 @@ class SqliteOutcomes:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             _prepare(self._db)
-            self._names = PromptNames(secret or _secret(self._db), texts)
+            self._names = PromptHasher(secret or _secret(self._db), texts)
             self._db.commit()
         except (sqlite3.Error, OSError) as error:
             raise OutcomeLogError(f"{path}: {error}") from error
@@ -151,7 +151,7 @@ def _secret(db: sqlite3.Connection) -> bytes:
     return value
 
 
-def _statement(event: Event, names: PromptNames) -> Statement:
+def _statement(event: Event, names: PromptHasher) -> Statement:
     row = event.row(names)
     return _insert(row) if event.completion is None else _update(row, event.decision.id)
 

@@ -14,7 +14,7 @@ LEFT_OUT = "Redis failed a moment ago and is left out"
 AWAY_SECONDS, LONGEST_AWAY = 1.0, 30.0
 
 
-class Bounded:
+class RedisCalls:
     """Awaits calls for at most `timeout` seconds; after a few failures in a row the server is left out for a while.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from router.domain import Choice, Decision, DecisionSource, RouteRequest
 from router.errors import InvalidRequest, NotFound
 from router.routing.exploration import certain, propensities
-from router.routing.served_model import Profile
+from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
 
 Conversation = tuple[str, str, str]
@@ -19,7 +19,7 @@ _RANDOM_BITS = 80
 
 
 class Chooser:
-    """Chooses by a profile's policy.
+    """Chooses by a served's policy.
 
     Args:
         pins: rung position by conversation, bounded by its owner.
@@ -31,9 +31,9 @@ class Chooser:
         self._explored = explored
         self._random = random.Random()
 
-    def fixed(self, profile: Profile, request: RouteRequest) -> Decision | None:
+    def fixed(self, served: ServedModel, request: RouteRequest) -> Decision | None:
         """The decision where the caller named a rung or the conversation has one. Raises InvalidRequest, NotFound."""
-        policy, options = profile.policy, request.options
+        policy, options = served.policy, request.options
         if options.rung is not None:
             index = policy.ladder.index(options.rung)
             if index is None:
@@ -41,28 +41,28 @@ class Chooser:
             if index not in policy.within_bounds(options):
                 raise InvalidRequest("options.rung", "lies outside floor and ceiling")
             choice = Choice(index, index == policy.top, None, "the caller named the rung")
-            return _decision(profile, request, choice, Scored(None, DecisionSource.OVERRIDE))
+            return _decision(served, request, choice, Scored(None, DecisionSource.OVERRIDE))
         if not options.conversation_id:
             return None
-        pinned = self._pins.get(_conversation(profile, request))
+        pinned = self._pins.get(_conversation(served, request))
         if pinned is None or pinned not in policy.within_bounds(options):
             return None
-        return _kept(profile, request, pinned)
+        return _kept(served, request, pinned)
 
-    def chosen(self, profile: Profile, request: RouteRequest, scored: Scored) -> Decision:
+    def chosen(self, served: ServedModel, request: RouteRequest, scored: Scored) -> Decision:
         """The decision for a score; a conversation keeps its first. Raises InvalidRequest, TargetUnmet."""
-        policy, options = profile.policy, request.options
+        policy, options = served.policy, request.options
         if scored.score is None:
             top = policy.within_bounds(options)[-1]
             choice = Choice(top, top == policy.top, None, "the classifier failed: the top rung allowed")
-            return _decision(profile, request, choice, scored)
+            return _decision(served, request, choice, scored)
         choice = policy.choose(scored.score, options)
-        decision = _decision(profile, request, choice, scored)
+        decision = _decision(served, request, choice, scored)
         if not options.conversation_id:
             return self._explored_from(decision, policy.affordable(scored.score, options))
-        kept = self._pins.setdefault(_conversation(profile, request), choice.index)
+        kept = self._pins.setdefault(_conversation(served, request), choice.index)
         if kept != choice.index and kept in policy.within_bounds(options):
-            return _kept(profile, request, kept)
+            return _kept(served, request, kept)
         return decision
 
     def _explored_from(self, decision: Decision, allowed: list[int]) -> Decision:
@@ -77,13 +77,13 @@ class Chooser:
         return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
 
 
-def _conversation(profile: Profile, request: RouteRequest) -> Conversation:
-    return profile.model, request.tenant, request.options.conversation_id or ""
+def _conversation(served: ServedModel, request: RouteRequest) -> Conversation:
+    return served.model, request.tenant, request.options.conversation_id or ""
 
 
-def _kept(profile: Profile, request: RouteRequest, index: int) -> Decision:
-    choice = Choice(index, index == profile.policy.top, None, "the conversation keeps its rung")
-    return _decision(profile, request, choice, Scored(None, DecisionSource.PINNED))
+def _kept(served: ServedModel, request: RouteRequest, index: int) -> Decision:
+    choice = Choice(index, index == served.policy.top, None, "the conversation keeps its rung")
+    return _decision(served, request, choice, Scored(None, DecisionSource.PINNED))
 
 
 def _identity() -> str:
@@ -91,17 +91,17 @@ def _identity() -> str:
     return f"{time.time_ns() // 1_000_000 << _RANDOM_BITS | _IDS.getrandbits(_RANDOM_BITS):032x}"
 
 
-def _decision(profile: Profile, request: RouteRequest, choice: Choice, by: Scored) -> Decision:
+def _decision(served: ServedModel, request: RouteRequest, choice: Choice, by: Scored) -> Decision:
     return Decision(
         _identity(),
-        profile.model,
-        profile.fingerprint,
-        profile.policy.ladder,
+        served.model,
+        served.fingerprint,
+        served.policy.ladder,
         choice,
         request.options.target,
         by.source,
-        profile.bundle.version,
+        served.bundle.version,
         by.score,
-        certain(len(profile.policy.ladder), choice.index),
-        request.options.relaxed,
+        certain(len(served.policy.ladder), choice.index),
+        request.options.target_relaxation,
     )

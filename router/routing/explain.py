@@ -46,11 +46,11 @@ class Explainer:
 
     async def _sentences(self, decision: Decision, prompt: Prompt | None) -> list[str]:
         told = sentences(decision)
-        profile = next((p for p in self._router.profiles if p.bundle.version == decision.model_version), None)
-        if prompt is None or profile is None or decision.score is None:
+        served = next((p for p in self._router.served_models if p.bundle.version == decision.model_version), None)
+        if prompt is None or served is None or decision.score is None:
             return told
         try:
-            return told + await influences(profile.scorer.classifier, prompt, decision)
+            return told + await influences(served.scorer.classifier, prompt, decision)
         except ClassifierError:
             return told
 
@@ -119,9 +119,9 @@ def _certificate(decision: Decision) -> str:
 
 
 def _gave_way(decision: Decision) -> list[str]:
-    if not decision.relaxed:
+    if not decision.target_relaxation:
         return []
-    return [f"The service was overloaded: the target had given way by {decision.relaxed:g}."]
+    return [f"The service was overloaded: the target had given way by {decision.target_relaxation:g}."]
 
 
 def _drawn(decision: Decision) -> list[str]:

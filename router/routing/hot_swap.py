@@ -12,7 +12,7 @@ from router.errors import ArtifactError
 from router.events import Degraded, Swapped
 from router.ports import Observer
 from router.routing.router import BudgetRouter
-from router.routing.served_model import Profile
+from router.routing.served_model import ServedModel
 from router.routing.shadow import Shadow
 
 DEFAULT_TARGET = MaxLoss(0.02)
@@ -36,7 +36,7 @@ class HotSwap:
         self,
         path: Path,
         model: str,
-        profile_of: Callable[[Bundle], Profile],
+        profile_of: Callable[[Bundle], ServedModel],
         router: BudgetRouter,
         observer: Observer,
         shadow: int = 0,
@@ -80,7 +80,7 @@ class HotSwap:
     async def swap(self) -> str:
         """Serve what the path names now; returns its digest. The old one goes on where this raises ArtifactError."""
         async with self._one:
-            running = self._router.profile(self._model)
+            running = self._router.served_model(self._model)
             bundle = await asyncio.to_thread(lambda: load(registry.locate(self._path)))
             if bundle.version != running.bundle.version:
                 self._acceptable(bundle)
@@ -91,7 +91,7 @@ class HotSwap:
                 self._observer(Swapped(self._model, running.bundle.version, bundle.version))
             return bundle.version
 
-    async def _shadowed(self, running: Profile, candidate: Profile) -> None:
+    async def _shadowed(self, running: ServedModel, candidate: ServedModel) -> None:
         """Score with both for a while, serve the old one. Raises ArtifactError where the candidate fails."""
         shadow = Shadow(running, candidate, self._shadow, self._target)
         self._router.swap(replace(running, scorer=running.scorer.classified_by(shadow)))
@@ -109,7 +109,7 @@ class HotSwap:
 
     def _acceptable(self, bundle: Bundle) -> None:
         """Raises ArtifactError where a bundle is not for what is served."""
-        running = self._router.profile(self._model)
+        running = self._router.served_model(self._model)
         if bundle.manifest.ladder != running.policy.ladder:
             rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
             raise ArtifactError(f"its ladder ({rungs}) is not the one that is served; restart to change it")

@@ -39,10 +39,10 @@ from router.errors import (
     NotFound,
     TargetUnmet,
 )
-from router.events import Broken, Decided, Degraded, Generated
+from router.events import Decided, Degraded, Generated, StreamAborted
 from router.ports import Backend, Observer, OutcomeLog
 from router.routing.chooser import Chooser
-from router.routing.served_model import Profile
+from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
 
 Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str], None]
@@ -67,7 +67,7 @@ class BudgetRouter:
 
     def __init__(
         self,
-        profiles: Sequence[Profile],
+        profiles: Sequence[ServedModel],
         tenants: Tenants,
         log: OutcomeLog,
         observer: Observer,
@@ -75,7 +75,7 @@ class BudgetRouter:
         admission: Admission,
         audit: Audit | None = None,
     ) -> None:
-        self.profiles = list(profiles)
+        self.served_models = list(profiles)
         self._tenants = tenants
         self._log = log
         self._observer = observer
@@ -93,7 +93,7 @@ class BudgetRouter:
         def place(index: int) -> str:
             return f"requests[{index}]."
 
-        routed: list[tuple[Profile, RouteRequest]] = []
+        routed: list[tuple[ServedModel, RouteRequest]] = []
         try:
             for request in requests:
                 routed.append((self._able(request)[0], self._admission.relaxed(request)))  # noqa: PERF401
@@ -114,7 +114,7 @@ class BudgetRouter:
             BackendError: the backend failed, and nobody could take over.
         """
         profiles, started, down = self._able(request), False, None
-        self._admission.refuse_in_vain(request.tenant)
+        self._admission.reject_early(request.tenant)
         request = self._admission.relaxed(request)
         for profile in profiles:
             try:
@@ -137,7 +137,7 @@ class BudgetRouter:
 
     async def health(self) -> dict[str, bool]:
         """Which backends can answer, by model; "" = some of them can."""
-        ready = {f"backend/{profile.model}": await profile.backend.ready() for profile in self.profiles}
+        ready = {f"backend/{profile.model}": await profile.backend.ready() for profile in self.served_models}
         return {"": any(ready.values()), **ready}
 
     async def report(self, outcome: Outcome) -> None:
@@ -145,35 +145,35 @@ class BudgetRouter:
         if not await self._log.report(outcome):
             raise NotFound("decision_id", "no such decision")
 
-    def profile(self, model: str) -> Profile:
+    def served_model(self, model: str) -> ServedModel:
         """The first profile of that name; "" = any. Raises NotFound."""
         return self._named(model)[0]
 
-    def swap(self, profile: Profile) -> None:
+    def swap(self, profile: ServedModel) -> None:
         """Serve a model by another profile from the next request on; those under way keep theirs."""
-        self.profiles = [profile if old.model == profile.model else old for old in self.profiles]
+        self.served_models = [profile if old.model == profile.model else old for old in self.served_models]
 
     def suspend(self, model: str, version: str) -> None:
         """Believe no certificate of a bundle any more, while it serves: the top rung for everyone."""
-        for profile in self.profiles:
+        for profile in self.served_models:
             if (profile.model, profile.bundle.version) == (model, version):
                 self.swap(replace(profile, policy=replace(profile.policy, suspended=SUSPENDED)))
 
-    def _able(self, request: RouteRequest) -> Sequence[Profile]:
+    def _able(self, request: RouteRequest) -> Sequence[ServedModel]:
         """The profiles that may answer, best first: the one named, else all. Raises NotFound."""
         if self._tenants.get(request.tenant) is None:
             raise NotFound("tenant", "unknown")
         return self._named(request.model)
 
-    def _named(self, model: str) -> Sequence[Profile]:
-        named = [profile for profile in self.profiles if model in ("", profile.model)]
+    def _named(self, model: str) -> Sequence[ServedModel]:
+        named = [profile for profile in self.served_models if model in ("", profile.model)]
         if not named:
-            served = ", ".join(profile.model for profile in self.profiles)
+            served = ", ".join(profile.model for profile in self.served_models)
             raise NotFound("model", f"not served here; served: {served}")
         return named
 
     async def _decide(
-        self, routed: Sequence[tuple[Profile, RouteRequest]], place: Callable[[int], str]
+        self, routed: Sequence[tuple[ServedModel, RouteRequest]], place: Callable[[int], str]
     ) -> list[Decision]:
         """Look up and compute the scores of all requests together; `place` says where a request stands in the call."""
         began = time.perf_counter()
@@ -194,7 +194,7 @@ class BudgetRouter:
         return [decisions[index] for index in range(len(routed))]
 
     async def _scores(
-        self, routed: Sequence[tuple[Profile, RouteRequest]], decided: Container[int]
+        self, routed: Sequence[tuple[ServedModel, RouteRequest]], decided: Container[int]
     ) -> dict[int, Scored]:
         """Scores by place of the requests that are not decided yet, those of a profile together."""
         scored: dict[int, Scored] = {}
@@ -204,7 +204,7 @@ class BudgetRouter:
         return dict(sorted(scored.items()))
 
     async def _generate(
-        self, profile: Profile, request: RouteRequest, sampling: Sampling, tools: Tools
+        self, profile: ServedModel, request: RouteRequest, sampling: Sampling, tools: Tools
     ) -> AsyncGenerator[Decision | GenerationEvent]:
         began = time.perf_counter()
         [decision] = await self._decide([(profile, request)], lambda index: "")
@@ -222,7 +222,7 @@ class BudgetRouter:
 
     async def _answered(
         self,
-        profile: Profile,
+        profile: ServedModel,
         request: RouteRequest,
         decision: Decision,
         sampling: Sampling,
@@ -245,15 +245,15 @@ class BudgetRouter:
                             self._audit(profile.backend, request, decision, sampling, "".join(answer))
                     yield event
         except BackendError:
-            self._observer(Broken(request, decision, "backend"))
+            self._observer(StreamAborted(request, decision, "backend"))
             raise
         except (GeneratorExit, asyncio.CancelledError):
             if not isinstance(event, Completion):
-                self._observer(Broken(request, decision, "caller"))
+                self._observer(StreamAborted(request, decision, "caller"))
             raise
 
     async def _answer(
-        self, profile: Profile, request: RouteRequest, decision: Decision, sampling: Sampling, tools: Tools
+        self, profile: ServedModel, request: RouteRequest, decision: Decision, sampling: Sampling, tools: Tools
     ) -> AsyncGenerator[GenerationEvent]:
         """The chosen rung's stream; where it ends without an answer, once more at the next rung allowed."""
         rungs = decision.ladder.rungs

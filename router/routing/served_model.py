@@ -10,7 +10,7 @@ from router.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True)
-class Profile:
+class ServedModel:
     """One served model: its name, the bundle that scores for it, and the rule that chooses."""
 
     model: str

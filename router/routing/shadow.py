@@ -11,7 +11,7 @@ from router.domain import (
 )
 from router.errors import ClassifierError
 from router.events import Shadowed
-from router.routing.served_model import Profile
+from router.routing.served_model import ServedModel
 
 
 class Shadow:
@@ -21,7 +21,7 @@ class Shadow:
         target: what rungs are chosen for.
     """
 
-    def __init__(self, served: Profile, candidate: Profile, prompts: int, target: QualityTarget) -> None:
+    def __init__(self, served: ServedModel, candidate: ServedModel, prompts: int, target: QualityTarget) -> None:
         self._served = served
         self._candidate = candidate
         self._left = prompts

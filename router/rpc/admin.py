@@ -29,19 +29,19 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
 
     async def GetModelStatus(self, request: pb.GetModelStatusRequest, call: Call) -> pb.GetModelStatusResponse:
         """What is loaded for a model."""
-        profile = self._router.profile(request.model)
-        manifest = profile.bundle.manifest
+        served = self._router.served_model(request.model)
+        manifest = served.bundle.manifest
         created = Timestamp()
         created.FromDatetime(manifest.created_at)
         return pb.GetModelStatusResponse(
-            model=profile.model,
-            model_version=profile.bundle.version,
+            model=served.model,
+            model_version=served.bundle.version,
             created_at=created,
             rungs=[rung.name for rung in manifest.ladder.rungs],
             certificates=map(responses.certificate, manifest.certificates),
             backend_fingerprint=manifest.backend_fingerprint,
-            suspended=profile.policy.suspended,
-            enforcement=responses.ENFORCEMENTS[profile.enforcement],
+            suspended=served.policy.suspended,
+            enforcement=responses.ENFORCEMENTS[served.enforcement],
         )
 
     async def FlushCache(self, request: pb.FlushCacheRequest, call: Call) -> pb.FlushCacheResponse:
@@ -55,10 +55,10 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
         """Serve another bundle from the next request on."""
         if not request.path:
             raise InvalidRequest("path", "is required")
-        swap = self._swaps[self._router.profile(request.model).model]
+        swap = self._swaps[self._router.served_model(request.model).model]
         return pb.PromoteModelResponse(model_version=await swap.promote(Path(request.path)))
 
     async def RollbackModel(self, request: pb.RollbackModelRequest, call: Call) -> pb.RollbackModelResponse:
         """Serve the bundle before the current one."""
-        swap = self._swaps[self._router.profile(request.model).model]
+        swap = self._swaps[self._router.served_model(request.model).model]
         return pb.RollbackModelResponse(model_version=await swap.rollback())

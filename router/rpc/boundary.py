@@ -9,7 +9,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from router.errors import Draining, InvalidRequest, Overloaded
-from router.events import Answered
+from router.events import CallCompleted
 from router.ports import Observer
 from router.rpc.identity import Guard
 from router.rpc.parsing import Malformed, tolerant
@@ -54,7 +54,7 @@ class Boundary:
         return grpc.unary_unary_rpc_method_handler(self._unary(method.name, behaviour), parse, serialize)
 
     def _unary(self, method: str, behaviour: Any) -> Any:
-        answered = Answered(method, "OK")
+        answered = CallCompleted(method, "OK")
 
         async def guarded(request: Any, context: Context) -> Any:
             with self._traced(method, context) as onward:
@@ -82,13 +82,13 @@ class Boundary:
                                 yield response
                 except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
                     await self._abort(method, error, context)
-                self._observer(Answered(method, "OK"))
+                self._observer(CallCompleted(method, "OK"))
 
         return guarded
 
     async def _abort(self, method: str, error: Exception, context: Context) -> None:
         status = to_status(error)
-        self._observer(Answered(method, status.code.name))
+        self._observer(CallCompleted(method, status.code.name))
         await context.abort_with_status(status)
 
     def _traced(self, method: str, context: Context) -> AbstractContextManager[Mapping[str, str]]:

@@ -45,7 +45,9 @@ class TenantGuard:
 
     def __call__(self, method: str, context: Context) -> Call:
         """Who calls a method."""
-        return Call(self._tenant(method, context) if self._tenants.closed else None, context.time_remaining())
+        return Call(
+            self._tenant(method, context) if self._tenants.requires_credentials else None, context.time_remaining()
+        )
 
     def _tenant(self, method: str, context: Context) -> str:
         if given := _bearer(context):

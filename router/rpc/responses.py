@@ -39,7 +39,7 @@ def decision(value: Decision) -> pb.Decision:
         source=SOURCES[value.source],
         model=value.model,
         model_version=value.model_version,
-        relaxed=value.relaxed,
+        relaxed=value.target_relaxation,
     )
     if value.score is not None:
         _add_forecasts(message, value.ladder.rungs, value.score)

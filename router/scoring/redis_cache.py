@@ -14,7 +14,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from router.domain import Score
 from router.errors import CacheError
-from router.redis.calls import Bounded
+from router.redis.calls import RedisCalls
 from router.redis.client import AnyRedis
 
 PREFIX, EPOCH = b"budget_router:score:", "budget_router:epoch"
@@ -50,7 +50,7 @@ class RedisCache:
     def __init__(self, redis: AnyRedis, ttl: int, timeout: float) -> None:
         self._redis = redis
         self._ttl = ttl
-        self._bounded = Bounded(timeout, CacheError)
+        self._bounded = RedisCalls(timeout, CacheError)
         self.breaker = self._bounded.breaker
         self._epoch: bytes | None = None
         self._lookup: _Lookup | None = None

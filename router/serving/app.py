@@ -38,7 +38,7 @@ from router.serving import assembly, gauges
 from router.serving.gauges import Gauges
 from router.settings import Settings
 from router.telemetry import metrics_server, tracing
-from router.telemetry.log_writer import Soon
+from router.telemetry.log_writer import Defer
 from router.telemetry.logs import LogLines, Observers
 from router.telemetry.metrics import Metrics
 from router.telemetry.tracing import Tracer
@@ -54,7 +54,7 @@ OPERATORS = 16
 COLLECT_AFTER = 20_000
 """New objects from which the collector looks for what is unreachable; Python's 700 are there after a few requests."""
 
-HEED_SECONDS = 2.0
+FOLLOW_SECONDS = 2.0
 PINNED_CONVERSATIONS, PINNED_SECONDS = 100_000, 3_600.0
 
 
@@ -66,7 +66,7 @@ class Ports:
     admin: int | None
 
 
-async def serve(settings: Settings, announce: Callable[[Ports], None], soon: Soon) -> None:
+async def serve(settings: Settings, announce: Callable[[Ports], None], soon: Defer) -> None:
     """Run until SIGTERM or SIGINT, then drain.
 
     Args:
@@ -93,7 +93,7 @@ async def serve(settings: Settings, announce: Callable[[Ports], None], soon: Soo
 
 
 @asynccontextmanager
-async def running(settings: Settings, soon: Soon) -> AsyncIterator[Ports]:
+async def running(settings: Settings, soon: Defer) -> AsyncIterator[Ports]:
     """The whole service, started; drained and closed on the way out."""
     async with AsyncExitStack() as stack:
         figures = CollectorRegistry()
@@ -141,21 +141,21 @@ async def running(settings: Settings, soon: Soon) -> AsyncIterator[Ports]:
         if settings.workers > 1:
             assembly.in_background(gauges.mirrored(now), stack)
             if not settings.audit:
-                assembly.in_background(_heed(ledger, router, observer), stack)
+                assembly.in_background(_follow_audit_ledger(ledger, router, observer), stack)
         yield await _listen(
             settings, Service.routing(servicer), Service.admin(admin), tenants, health, observer, tracer, stack
         )
 
 
-async def _heed(ledger: Ledger, router: BudgetRouter, observer: Observer) -> None:
+async def _follow_audit_ledger(ledger: Ledger, router: BudgetRouter, observer: Observer) -> None:
     """Of several workers one audits; what alarms there counts for all."""
     while True:
-        await asyncio.sleep(HEED_SECONDS)
+        await asyncio.sleep(FOLLOW_SECONDS)
         try:
             ledger.read()
         except SettingsError as error:
             observer(Degraded("audit", str(error)))
-        for profile in router.profiles:
+        for profile in router.served_models:
             if ledger.alarmed(profile.bundle.version) and not profile.policy.suspended:
                 router.suspend(profile.model, profile.bundle.version)
 
@@ -199,7 +199,7 @@ def _failures(
     failures: dict[str, Callable[[], bool]] = {"outcomes": lambda: outcomes.failing}
     for name, breaker in shared.items():
         if breaker is not None:
-            failures[name] = lambda breaker=breaker: breaker.away  # type: ignore[misc]
+            failures[name] = lambda breaker=breaker: breaker.is_open  # type: ignore[misc]
     return failures
 
 

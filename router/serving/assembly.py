@@ -20,15 +20,15 @@ from router.backends.pocket import PocketBackend, PocketModel
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
 from router.errors import BackendUnavailable, ClassifierError
-from router.outcomes.audit import Allowance, Auditor
+from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import Ledger
-from router.outcomes.rows import PromptNames
+from router.outcomes.rows import PromptHasher
 from router.outcomes.sqlite import SqliteOutcomes
 from router.outcomes.verifiers import Agreement
 from router.ports import Classifier, Observer, ScoreCache, Verifier
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import SUSPENDED
-from router.routing.served_model import Profile
+from router.routing.served_model import ServedModel
 from router.scoring.batching import Batching
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.memory_cache import MemoryCache
@@ -58,7 +58,7 @@ async def served_profile(
     ledger: Ledger,
     observer: Observer,
     stack: AsyncExitStack,
-) -> tuple[Profile, Callable[[Bundle], Profile]]:
+) -> tuple[ServedModel, Callable[[Bundle], ServedModel]]:
     """A served model, and how to serve it with another bundle."""
     bundle = manifest.load(registry.locate(served.artifact))
     server = await ready(triton(settings, served, stack), settings.backend_wait)
@@ -66,7 +66,7 @@ async def served_profile(
     latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
     secret = settings.cache_secret.get_secret_value().encode()
 
-    def of(bundle: Bundle) -> Profile:
+    def of(bundle: Bundle) -> ServedModel:
         """Certificates count only for the backend that they were proved on."""
         manifest = bundle.manifest
         certificates, absolute = manifest.certificates, manifest.absolute
@@ -79,7 +79,7 @@ async def served_profile(
         scorer = Scorer(classifier(bundle, settings.classifier_device, server), keys, cache, observer)
         suspended = SUSPENDED if ledger.alarmed(bundle.version) else ""
         policy = Policy(manifest.ladder, certificates, latency, absolute, suspended)
-        return Profile(served.model, bundle.loaded, policy, scorer, backend, backend.enforcement, fingerprint)
+        return ServedModel(served.model, bundle.loaded, policy, scorer, backend, backend.enforcement, fingerprint)
 
     return of(bundle), of
 
@@ -175,7 +175,7 @@ def engines(settings: Settings, served: Served, stack: AsyncExitStack) -> "list[
         tracing.carried.get,
     )
     urls = [url.strip() for url in served.url.split(",")]
-    return [Replica(url, connect(replace(connection, url=url), canary.enforced, stack)) for url in urls]
+    return [Replica(url, connect(replace(connection, url=url), canary.holds_budgets, stack)) for url in urls]
 
 
 def outcome_log(settings: Settings, observer: Observer) -> "SqliteOutcomes | RedisOutcomes":
@@ -187,7 +187,7 @@ def outcome_log(settings: Settings, observer: Observer) -> "SqliteOutcomes | Red
     from router.redis.client import connect
 
     redis = connect(settings.outcomes_url, OUTCOMES_TIMEOUT)
-    names = PromptNames(secret, settings.log_prompts)
+    names = PromptHasher(secret, settings.log_prompts)
     return RedisOutcomes(redis, observer, names, settings.outcomes_length, OUTCOMES_TIMEOUT)
 
 
@@ -203,7 +203,7 @@ def auditor(
 
         verifier = http = HttpVerifier(settings.verifier_url, settings.backend_timeout)
         stack.push_async_callback(http.close)
-    auditor = Auditor(settings.audit, Allowance(settings.audit_tokens), verifier, ledger, observer, suspend)
+    auditor = Auditor(settings.audit, TokenBucket(settings.audit_tokens), verifier, ledger, observer, suspend)
     stack.push_async_callback(auditor.close)
     return auditor
 

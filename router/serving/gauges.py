@@ -65,10 +65,10 @@ class Gauges(Collector):
         certified = GaugeMetricFamily(
             "budget_router_certified", "1 = certificates for this loss are believed", labels=["model", "alpha"]
         )
-        for profile in self._router.profiles:
-            for certificate in profile.bundle.manifest.certificates:
-                believed = certificate in profile.policy.certificates and not profile.policy.suspended
-                certified.add_metric([profile.model, f"{certificate.alpha:g}"], float(believed))
+        for served in self._router.served_models:
+            for certificate in served.bundle.manifest.certificates:
+                believed = certificate in served.policy.certificates and not served.policy.suspended
+                certified.add_metric([served.model, f"{certificate.alpha:g}"], float(believed))
         return certified
 
 

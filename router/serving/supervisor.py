@@ -42,7 +42,7 @@ class Workers:
         self._leaving: set[Worker] = set()
         self._pauses = dict.fromkeys(self._places, FIRST_PAUSE)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._renewing = False
+        self._restarting = False
         self._one = asyncio.Lock()
         self.replaced = 0
 
@@ -65,13 +65,13 @@ class Workers:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.gather(*map(self._let_go, [*self._working.values(), *self._leaving]))
 
-    def renew(self) -> None:
-        """Soon, replace them all, one by one, unless that goes on: successors answer before predecessors drain."""
-        if not self._renewing:
-            self._renewing = True
-            self._do(self._renew())
+    def rolling_restart(self) -> None:
+        """Defer, replace them all, one by one, unless that goes on: successors answer before predecessors drain."""
+        if not self._restarting:
+            self._restarting = True
+            self._do(self._rolling_restart())
 
-    async def _renew(self) -> None:
+    async def _rolling_restart(self) -> None:
         try:
             for place in self._places:
                 async with self._one:
@@ -83,7 +83,7 @@ class Workers:
         except WorkerError as error:
             structlog.get_logger().error("not renewed", worker=place, error=str(error))
         finally:
-            self._renewing = False
+            self._restarting = False
 
     async def _let_go(self, worker: Worker) -> None:
         """Drain it. Whoever is cancelled meanwhile leaves it to `running`."""
@@ -156,7 +156,7 @@ async def supervise(settings: Settings, announce: Callable[[str, str], None]) ->
         workers = Workers(settings.workers, start, settings.drain_seconds)
         figures = multiprocess.registry(Path(folder), lambda: workers.working, lambda: workers.replaced)
         close = metrics_server.serve(settings.metrics_listen, figures)
-        loop.add_signal_handler(signal.SIGHUP, workers.renew)
+        loop.add_signal_handler(signal.SIGHUP, workers.rolling_restart)
         try:
             async with workers.running():
                 announce(listen, admin)

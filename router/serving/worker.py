@@ -73,7 +73,7 @@ class Worker:
             await self.ended()
 
 
-def follow(control: socket.socket) -> Callable[[], None]:
+def exit_with_supervisor(control: socket.socket) -> Callable[[], None]:
     """In the worker, in its event loop: end with the supervisor. Call what is returned once calls are answered.
 
     A worker that answers calls drains; one that does not yet ends at once.

@@ -11,10 +11,10 @@ from typing import Any, TextIO
 import orjson
 
 Event = Mapping[str, Any]
-Telling = Callable[[], None]
+DeferredLog = Callable[[], None]
 """Logs something that takes a while to put into words."""
 
-Soon = Callable[[Telling], None]
+Defer = Callable[[DeferredLog], None]
 """Runs what it is given a moment later."""
 
 GATHER_SECONDS = 0.1
@@ -31,7 +31,7 @@ class LogWriter:
     def __init__(self, out: TextIO, most: int = 10_000) -> None:
         self._out = out
         self._most = most
-        self._waiting: deque[Event | Telling] = deque()
+        self._waiting: deque[Event | DeferredLog] = deque()
         self._some = threading.Event()
         self._closing = threading.Event()
         self.lost = 0
@@ -44,11 +44,11 @@ class LogWriter:
 
     debug = info = warning = error = critical = msg
 
-    def soon(self, telling: Telling) -> None:
+    def soon(self, telling: DeferredLog) -> None:
         """Have the writer's thread tell soon; never waits."""
         self._put(telling)
 
-    def _put(self, waiting: Event | Telling) -> None:
+    def _put(self, waiting: Event | DeferredLog) -> None:
         if len(self._waiting) >= self._most:
             self.lost += 1
             return

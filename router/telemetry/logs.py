@@ -10,9 +10,20 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
 from router.domain import Completion, Decision
-from router.events import Answered, Audited, Broken, Decided, Degraded, Generated, Record, Shadowed, Shed, Swapped
+from router.events import (
+    Audited,
+    CallCompleted,
+    Decided,
+    Degraded,
+    Generated,
+    Record,
+    RequestShed,
+    Shadowed,
+    StreamAborted,
+    Swapped,
+)
 from router.ports import Observer
-from router.telemetry.log_writer import LogWriter, Soon
+from router.telemetry.log_writer import Defer, LogWriter
 
 TOLD_CODES = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNKNOWN", "INTERNAL")
 """Calls that end so are worth a line; what a flood is answered with is only counted."""
@@ -63,21 +74,21 @@ class LogLines:
         soon: runs what it is given a moment later, as `LogWriter.soon` does. What waits there holds no prompt.
     """
 
-    def __init__(self, soon: Soon) -> None:
+    def __init__(self, soon: Defer) -> None:
         self._soon = soon
         self._log = structlog.get_logger()
 
     def __call__(self, record: Record) -> None:
         match record:
-            case Answered(method, code) if code in TOLD_CODES:
+            case CallCompleted(method, code) if code in TOLD_CODES:
                 self._later(self._log.warning, "refused", method=method, code=code)
-            case Answered() | Shed():
+            case CallCompleted() | RequestShed():
                 pass  # a flood must not become one of lines
             case Decided(request, decision, seconds):
                 self._later(self._decided, request.tenant, decision, seconds)
             case Generated(request, decision, completion, first_token, seconds):
                 self._later(self._generated, request.tenant, decision.id, completion, first_token, seconds)
-            case Broken(request, decision, cause):
+            case StreamAborted(request, decision, cause):
                 self._later(self._log.warning, "broken", tenant=request.tenant, decision_id=decision.id, cause=cause)
             case Audited(model, alpha, loss, wealth, alarmed):
                 log = self._log.error if alarmed else self._log.info
@@ -120,7 +131,7 @@ def _of_decision(decision: Decision) -> dict[str, object]:
         "decision_id": decision.id,
         "model": decision.model,
         "rung": decision.rung.name,
-        "relaxed": decision.relaxed,
+        "relaxed": decision.target_relaxation,
         "source": decision.source.value,
         "predicted_quality": decision.predicted_quality,
         "meets_target": decision.choice.meets_target,

@@ -6,7 +6,18 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from router.domain import Decision
-from router.events import Answered, Audited, Broken, Decided, Degraded, Generated, Record, Shadowed, Shed, Swapped
+from router.events import (
+    Audited,
+    CallCompleted,
+    Decided,
+    Degraded,
+    Generated,
+    Record,
+    RequestShed,
+    Shadowed,
+    StreamAborted,
+    Swapped,
+)
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -64,13 +75,13 @@ class Metrics:
         match record:
             case Decided(request, decision, seconds):
                 self._decided(decision, seconds)
-                if decision.relaxed:
+                if decision.target_relaxation:
                     self._relaxed(request.tenant).inc()
-            case Answered(method, code):
+            case CallCompleted(method, code):
                 self._calls(method, code).inc()
             case Generated():
                 self._generated(record)
-            case Broken(_, _, cause):
+            case StreamAborted(_, _, cause):
                 self._broken(cause).inc()
             case Audited(model, alpha, loss, wealth, alarmed):
                 self._audits(model, f"{alpha:g}").inc()
@@ -82,7 +93,7 @@ class Metrics:
                 self._shadow_saved(model).set(saved)
             case Swapped(model, _, _):
                 self._swaps(model).inc()
-            case Shed(tenant, cause):
+            case RequestShed(tenant, cause):
                 self._shed(tenant, cause).inc()
             case Degraded(dependency, _):
                 self._degraded(dependency).inc()

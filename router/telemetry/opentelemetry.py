@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from router.events import Answered, Broken, Decided, Degraded, Generated, Record, Shed
+from router.events import CallCompleted, Decided, Degraded, Generated, Record, RequestShed, StreamAborted
 
 FINE = ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNAUTHENTICATED", "PERMISSION_DENIED")
 """Statuses that are no failure of this service (OpenTelemetry's conventions for RPC)."""
@@ -54,11 +54,11 @@ class Traces:
             case Generated(_, _, completion, first_token, _):
                 span.set_attribute("budget_router.thinking_tokens", completion.thinking_tokens or 0)
                 span.set_attribute("budget_router.first_token_seconds", first_token)
-            case Broken(_, _, cause) | Shed(_, cause):
+            case StreamAborted(_, _, cause) | RequestShed(_, cause):
                 span.add_event(type(record).__name__.lower(), {"cause": cause})
             case Degraded(dependency, _):
                 span.add_event("degraded", {"dependency": dependency})
-            case Answered(_, code):
+            case CallCompleted(_, code):
                 span.set_attribute("rpc.grpc.status", code)
                 span.set_status(StatusCode.UNSET if code in FINE else StatusCode.ERROR)
 

@@ -11,7 +11,7 @@ from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
 from router.domain import MaxLoss, MinQuality, Options, Prompt, QualityTarget, RouteRequest
 from router.errors import BackendUnavailable, Overloaded
-from router.events import Shed
+from router.events import RequestShed
 from tests.admission.test_fair_queue import Clock, settled
 from tests.support.fakes import RecordingObserver
 
@@ -38,8 +38,8 @@ class Gate:
             admitted.used = tokens if used is None else used
 
     @property
-    def shed(self) -> list[Shed]:
-        return self.observer.of(Shed)
+    def shed(self) -> list[RequestShed]:
+        return self.observer.of(RequestShed)
 
 
 async def test_a_tenant_stays_within_its_tokens_a_minute() -> None:
@@ -50,7 +50,7 @@ async def test_a_tenant_stays_within_its_tokens_a_minute() -> None:
         await gate.run(30)
     assert caught.value.cause == "quota"
     assert caught.value.retry_after == pytest.approx(18.0)
-    assert gate.shed == [Shed("a", "quota")]
+    assert gate.shed == [RequestShed("a", "quota")]
     await gate.run(1_000_000, tenant="b")
     gate.clock.now += 18.0
     await gate.run(30)
@@ -91,15 +91,15 @@ async def test_a_tenant_stays_within_its_streams() -> None:
 async def test_after_a_refusal_nothing_is_scored_until_it_is_worth_trying() -> None:
     gate = Gate(a=Tenant(tokens_per_minute=100))
     await gate.run(100)
-    gate.admission.refuse_in_vain("a")
+    gate.admission.reject_early("a")
     with pytest.raises(Overloaded):
         await gate.run(1)
     with pytest.raises(Overloaded) as caught:
-        gate.admission.refuse_in_vain("a")
+        gate.admission.reject_early("a")
     assert 0 < caught.value.retry_after <= 1
-    gate.admission.refuse_in_vain("b")
+    gate.admission.reject_early("b")
     gate.clock.now += 1.0
-    gate.admission.refuse_in_vain("a")
+    gate.admission.reject_early("a")
 
 
 async def test_what_is_refused_for_want_of_capacity_uses_no_quota() -> None:
@@ -134,14 +134,14 @@ async def test_targets_give_way_step_by_step_within_what_the_tenant_allows(
         gate.clock.now += 100.0
         assert gate.admission.relaxed(asked("strict", target)) == asked("strict", target)
         found = gate.admission.relaxed(asked(target=target)).options
-        assert found.target == relaxed(found.relaxed)
-        steps.append(round(found.relaxed, 9))
+        assert found.target == relaxed(found.target_relaxation)
+        steps.append(round(found.target_relaxation, 9))
     assert steps == [0, 0.01, 0.02, 0.03]
     for task in held:
         task.cancel()
     await asyncio.gather(*held, return_exceptions=True)
     gate.clock.now += 100.0
-    assert gate.admission.relaxed(asked(target=target)).options.relaxed == 0
+    assert gate.admission.relaxed(asked(target=target)).options.target_relaxation == 0
 
 
 async def test_targets_stay_targets() -> None:

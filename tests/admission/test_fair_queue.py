@@ -140,7 +140,7 @@ async def test_who_would_wait_in_vain_is_refused_at_once() -> None:
     waiting.append(Job(queue, tokens=10))
     await settled()
     with pytest.raises(Overloaded) as caught:
-        queue.refuse_in_vain("a", 1, 10)
+        queue.reject_early("a", 1, 10)
     assert caught.value.cause == "queue"
     assert caught.value.retry_after == pytest.approx(1.0)
     assert queue.wait("b", 1, 10) == pytest.approx(1.0), "it has had nothing yet, so it is next"

@@ -39,7 +39,7 @@ def test_a_file_says_who_may_ask_and_how_much(tmp_path: Path) -> None:
         """,
     )
     known = Tenants(tenants.load(path))
-    assert known.closed
+    assert known.requires_credentials
     found = known.of_key("a key")
     assert found is not None
     name, key = found
@@ -116,6 +116,6 @@ async def test_a_file_is_read_again_when_it_changes(tmp_path: Path, monkeypatch:
 
 
 def test_without_credentials_nothing_is_closed() -> None:
-    assert not Tenants(tenants.DEFAULT).closed
-    assert not Tenants({"a": Tenant()}).closed
-    assert Tenants({"a": Tenant(certificates=frozenset({"a"}))}).closed
+    assert not Tenants(tenants.DEFAULT).requires_credentials
+    assert not Tenants({"a": Tenant()}).requires_credentials
+    assert Tenants({"a": Tenant(certificates=frozenset({"a"}))}).requires_credentials

@@ -56,7 +56,7 @@ async def test_every_budget_and_a_floor_are_tried() -> None:
 async def test_a_budget_that_is_ignored_is_found() -> None:
     failed = [f.check for f in await findings(Spending(40)) if not f.passed]
     assert failed == ["budget 0", "budget 8", "floor 48"]
-    assert not await canary.enforced(Spending(40))
+    assert not await canary.holds_budgets(Spending(40))
 
 
 async def test_a_floor_that_is_ignored_is_found() -> None:
@@ -73,7 +73,7 @@ async def test_a_backend_without_floors_is_good_enough(pocket_model: PocketModel
     backend = PocketBackend(pocket_model)
     floorless = Floorless(backend)
     assert [f.check for f in await findings(floorless) if not f.passed] == ["floor 47"]
-    assert await canary.enforced(floorless)
+    assert await canary.holds_budgets(floorless)
     backend.close()
 
 

@@ -12,7 +12,7 @@ from router.backends import canary
 from router.backends.connect import Connection, connect
 from router.backends.http import Timeouts
 from router.backends.pocket import PocketBackend, PocketModel
-from router.backends.verified import Proven
+from router.backends.verified import VerifiedBackend
 from router.domain import (
     SLACK,
     Completion,
@@ -75,17 +75,19 @@ async def run(backend: Backend, request: GenerationRequest) -> Answer:
 
 
 @asynccontextmanager
-async def backend_of(simulator: Simulator, enforcement: str = "auto", **wishes: Any) -> AsyncIterator[Proven]:
+async def backend_of(simulator: Simulator, enforcement: str = "auto", **wishes: Any) -> AsyncIterator[VerifiedBackend]:
     """What the router would serve this engine with, not proved yet."""
     async with AsyncExitStack() as stack:
         connection = Connection(
             simulator.kind, simulator.url, MODEL, enforcement=enforcement, timeouts=HASTY, connections=300, **wishes
         )
-        yield connect(connection, canary.enforced, stack)
+        yield connect(connection, canary.holds_budgets, stack)
 
 
 @asynccontextmanager
-async def proved(kind: str, enforcement: str = "auto", **faults: Any) -> AsyncIterator[tuple[Simulator, Proven]]:
+async def proved(
+    kind: str, enforcement: str = "auto", **faults: Any
+) -> AsyncIterator[tuple[Simulator, VerifiedBackend]]:
     """A running engine and its backend, proved."""
     async with simulated(kind, **faults) as simulator, backend_of(simulator, enforcement) as backend:
         await backend.prove()
@@ -371,7 +373,7 @@ async def test_messages_reach_the_template_unchanged(kind: str, way: str) -> Non
 
 async def test_named_efforts_are_hints() -> None:
     async with simulated("vllm") as simulator, AsyncExitStack() as stack:
-        backend = connect(Connection("openai_effort", simulator.url, MODEL), canary.enforced, stack)
+        backend = connect(Connection("openai_effort", simulator.url, MODEL), canary.holds_budgets, stack)
         assert (await backend.prove()) == f"hosted/{MODEL}/hint"
         request = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("high", None))
         answer = await run(backend, request)
@@ -384,5 +386,5 @@ async def test_named_efforts_are_hints() -> None:
 
 async def test_the_pocket_reasoner_passes_the_canary(pocket_model: PocketModel) -> None:
     backend = PocketBackend(pocket_model)
-    assert await canary.enforced(backend)
+    assert await canary.holds_budgets(backend)
     backend.close()

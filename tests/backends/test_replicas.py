@@ -11,7 +11,7 @@ from router.backends import canary
 from router.backends.connect import Connection, connect
 from router.backends.http import Timeouts
 from router.backends.replicas import AWAY_SECONDS, LONGEST_AWAY, Replica, Replicas
-from router.backends.verified import Proven, Way
+from router.backends.verified import EnforcementStrategy, VerifiedBackend
 from router.circuit_breaker import FAILURES, Breaker
 from router.domain import (
     Completion,
@@ -40,7 +40,7 @@ class Clock:
         return self.now
 
 
-async def proven(backend: FakeBackend, identity: str = "same") -> Proven:
+async def verified(backend: FakeBackend, identity: str = "same") -> VerifiedBackend:
     async def alive() -> bool:
         return backend.is_ready
 
@@ -50,7 +50,7 @@ async def proven(backend: FakeBackend, identity: str = "same") -> Proven:
     async def canary(_: Backend) -> bool:
         return True
 
-    made = Proven([Way(Enforcement.NATIVE, backend, backend)], None, alive, who, canary)
+    made = VerifiedBackend([EnforcementStrategy(Enforcement.NATIVE, backend, backend)], None, alive, who, canary)
     await made.prove()
     return made
 
@@ -58,7 +58,7 @@ async def proven(backend: FakeBackend, identity: str = "same") -> Proven:
 async def replicas_of(*backends: FakeBackend, clock: Clock | None = None, hedge_after: float | None = None) -> Replicas:
     clock = clock or Clock()
     members = [
-        Replica(f"r{i}", await proven(backend), Breaker(AWAY_SECONDS, LONGEST_AWAY, clock))
+        Replica(f"r{i}", await verified(backend), Breaker(AWAY_SECONDS, LONGEST_AWAY, clock))
         for i, backend in enumerate(backends)
     ]
     return Replicas(members, hedge_after)
@@ -184,7 +184,7 @@ async def test_a_request_that_is_refused_is_not_the_replicas_fault() -> None:
 
 
 async def test_replicas_that_differ_are_refused() -> None:
-    members = [Replica("a", await proven(FakeBackend(), "one")), Replica("b", await proven(FakeBackend(), "two"))]
+    members = [Replica("a", await verified(FakeBackend(), "one")), Replica("b", await verified(FakeBackend(), "two"))]
     with pytest.raises(BackendError, match="replicas differ: a is one/native, b is two/native"):
         await Replicas(members).prove()
 
@@ -196,7 +196,9 @@ async def test_a_killed_engine_is_survived() -> None:
         async with simulated("vllm") as doomed:
             hasty = Timeouts(first=1, idle=1, total=5, question=1)
             members = [
-                Replica(one.url, connect(Connection("vllm", one.url, MODEL, timeouts=hasty), canary.enforced, stack))
+                Replica(
+                    one.url, connect(Connection("vllm", one.url, MODEL, timeouts=hasty), canary.holds_budgets, stack)
+                )
                 for one in (doomed, other)
             ]
             replicas = Replicas(members)

@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 
 from router._gen import budget_router_pb2 as pb
-from router.backends.chat import Heard, merged
+from router.backends.chat import StreamState, merged
 from router.backends.dialects import DIALECTS
-from router.backends.http import _parsed, translated
+from router.backends.http import _parsed, mapped_errors
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
 from router.errors import BackendError, RouterError
 from router.routing.explain import Explainer
@@ -51,18 +51,18 @@ def stream(data: bytes) -> str:
     """Server-sent events in the words of the engine that the first byte picks; how they are taken."""
     kinds = sorted(DIALECTS)
     dialect = DIALECTS[kinds[data[0] % len(kinds)] if data else kinds[0]]
-    heard = Heard(dialect)
+    state = StreamState(dialect)
     try:
         events, ending = _parsed(data[1:].split(b"\n"))
         taken = []
-        with translated():
+        with mapped_errors():
             for event in events:
-                taken += heard.take(event)
-                heard.over(64)
-                if dialect.completing is not None:
-                    dialect.completing.piece(event)
+                taken += state.take(event)
+                state.over(64)
+                if dialect.completions is not None:
+                    dialect.completions.piece(event)
             list(merged(taken))
-            heard.completion(GenerationRequest(Prompt.of("x"), ReasoningBudget("64", 64)))
+            state.completion(GenerationRequest(Prompt.of("x"), ReasoningBudget("64", 64)))
         if isinstance(ending, BackendError):
             raise ending
     except BackendError as error:

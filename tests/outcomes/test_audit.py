@@ -20,7 +20,7 @@ from router.domain import (
 )
 from router.errors import SettingsError, VerifierError
 from router.events import Audited, Degraded
-from router.outcomes.audit import Allowance, Auditor
+from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import DELTA, EProcess, Ledger
 from router.outcomes.verifiers import Agreement
 from router.routing.router import SUSPENDED, BudgetRouter
@@ -99,12 +99,12 @@ def test_the_ledger_outlives_a_restart_and_an_alarm_stays(tmp_path: Path) -> Non
 
 def test_an_allowance_is_used_up_and_refilled() -> None:
     now = [0.0]
-    allowance = Allowance(3600, lambda: now[0])
-    assert allowance.take(3600) and not allowance.take(1)
+    bucket = TokenBucket(3600, lambda: now[0])
+    assert bucket.take(3600) and not bucket.take(1)
     now[0] += 10
-    assert not allowance.take(11) and allowance.take(10)
+    assert not bucket.take(11) and bucket.take(10)
     now[0] += 1e6
-    assert not allowance.take(3601) and allowance.take(3600)
+    assert not bucket.take(3601) and bucket.take(3600)
 
 
 async def test_agreement_overlooks_case_and_spaces() -> None:
@@ -131,8 +131,8 @@ class Audit:
     def __init__(self, home: Path, verifier: Fixed, backend: FakeBackend | None = None, share: float = 1.0) -> None:
         self.observer, self.verifier, self.backend = RecordingObserver(), verifier, backend or FakeBackend()
         self.ledger = Ledger(home / "audit.json")
-        allowance = Allowance(1e9)
-        self.auditor = Auditor(share, allowance, verifier, self.ledger, self.observer, self.suspend)
+        bucket = TokenBucket(1e9)
+        self.auditor = Auditor(share, bucket, verifier, self.ledger, self.observer, self.suspend)
         self.router: BudgetRouter = router_of(backend=self.backend, observer=self.observer, audit=self.auditor)
 
     def suspend(self, model: str, version: str) -> None:

@@ -10,13 +10,13 @@ from router.domain import LabelSource, Outcome, Prompt
 from router.errors import OutcomeLogError
 from router.events import Degraded
 from router.outcomes.redis import STREAM, RedisOutcomes, read_rows
-from router.outcomes.rows import PromptNames
+from router.outcomes.rows import PromptHasher
 from router.redis.client import connect
 from tests.conftest import Valkey
 from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
 from training.data.export_log import frame
 
-NAMES = PromptNames(b"shared", texts=True)
+NAMES = PromptHasher(b"shared", texts=True)
 TIMEOUT = 0.5
 
 

@@ -16,7 +16,7 @@ from router.events import Degraded, Shadowed, Swapped
 from router.routing import hot_swap
 from router.routing.hot_swap import HotSwap
 from router.routing.router import BudgetRouter
-from router.routing.served_model import Profile
+from router.routing.served_model import ServedModel
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.scorer import Scorer
 from tests.conftest import MODELS, another_bundle
@@ -44,9 +44,9 @@ class Running:
         self.router: BudgetRouter = router_of(observer=self.observer, cache=cache)
         self.classifiers: dict[str, FakeClassifier] = {}
         bundle = manifest.load(registry.locate(path))
-        first = self.router.profile("")
+        first = self.router.served_model("")
 
-        def of(bundle: Bundle) -> Profile:
+        def of(bundle: Bundle) -> ServedModel:
             keys = ScoreKeys(b"secret", bundle.version, bundle.manifest.ladder)
             scorer = Scorer(self.classifiers.get(bundle.version, FakeClassifier()), keys, cache, self.observer)
             policy = policy_of(bundle.manifest.ladder)
@@ -57,7 +57,7 @@ class Running:
 
     @property
     def version(self) -> str:
-        return self.router.profile("").bundle.version
+        return self.router.served_model("").bundle.version
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ async def test_a_candidate_that_fails_in_the_shadow_does_not_serve(models: Path,
     with pytest.raises(ArtifactError, match="5 of 5 prompts"):
         await promoting
     assert running.version == before
-    assert running.router.profile("").scorer.classifier.__class__ is FakeClassifier
+    assert running.router.served_model("").scorer.classifier.__class__ is FakeClassifier
 
 
 async def test_without_traffic_a_shadow_ends_by_itself(

@@ -39,9 +39,9 @@ from router.errors import (
     OutcomeLogError,
     TargetUnmet,
 )
-from router.events import Broken, Decided, Degraded, Generated
+from router.events import Decided, Degraded, Generated, StreamAborted
 from router.routing.router import TRIES, BudgetRouter
-from router.routing.served_model import Profile
+from router.routing.served_model import ServedModel
 from tests.support.fakes import (
     ANSWER,
     LADDER,
@@ -459,7 +459,7 @@ async def test_a_generation_that_fails_is_observed_as_broken_by_the_backend() ->
     observer = RecordingObserver()
     with pytest.raises(BackendUnavailable):
         await events_of(router_of(backend=FakeBackend([ReasoningDelta("so"), UNAVAILABLE]), observer=observer))
-    assert [broken.cause for broken in observer.of(Broken)] == ["backend"]
+    assert [broken.cause for broken in observer.of(StreamAborted)] == ["backend"]
     assert not observer.of(Generated)
 
 
@@ -467,7 +467,7 @@ async def test_a_generation_that_its_caller_leaves_is_observed_as_broken() -> No
     observer = RecordingObserver()
     async with aclosing(router_of(observer=observer).generate(request_of(), Sampling())) as stream:
         await reach_the_first_token(stream)
-    assert [broken.cause for broken in observer.of(Broken)] == ["caller"]
+    assert [broken.cause for broken in observer.of(StreamAborted)] == ["caller"]
 
 
 async def test_a_caller_who_leaves_after_the_completion_breaks_nothing() -> None:
@@ -477,7 +477,7 @@ async def test_a_caller_who_leaves_after_the_completion_breaks_nothing() -> None
             if isinstance(event, Completion):
                 break
     assert len(observer.of(Generated)) == 1
-    assert not observer.of(Broken)
+    assert not observer.of(StreamAborted)
 
 
 async def test_an_error_in_a_batch_says_which_request_it_means() -> None:
@@ -514,12 +514,12 @@ async def test_an_outcome_that_can_not_be_kept_is_an_error() -> None:
 OTHER = ladder_of(0, 10, 1_000)
 
 
-def other_profile(backend: FakeBackend) -> Profile:
+def other_profile(backend: FakeBackend) -> ServedModel:
     """A second model with a ladder of its own."""
     policy = policy_of(OTHER)
     return router_of(
         model="other", policy=policy, backend=backend, classifier=FakeClassifier(score_of(0.1, 0.8, 0.8))
-    ).profile("")
+    ).served_model("")
 
 
 async def test_where_the_backend_is_down_the_next_model_decides_by_its_own_bundle() -> None:
@@ -530,7 +530,7 @@ async def test_where_the_backend_is_down_the_next_model_decides_by_its_own_bundl
     assert [(d.model, d.rung.name) for d in (first, second)] == [(MODEL, "128"), ("other", "10")]
     assert isinstance(rest[-1], Completion)
     assert (len(down.asked), len(up.asked)) == (TRIES, 1)
-    assert [broken.decision for broken in observer.of(Broken)] == [first]
+    assert [broken.decision for broken in observer.of(StreamAborted)] == [first]
 
 
 async def test_a_named_model_is_not_replaced_by_another() -> None:
@@ -609,7 +609,7 @@ async def test_exploration_never_breaks_the_deadline() -> None:
     scored = FakeClassifier(score_of(*[0.9] * len(LADDER)))
     router = router_of(explored=0.5, classifier=scored)
     options = asking(max_latency=0.5).options
-    affordable = router.profile("").policy.affordable(score_of(*[0.9] * len(LADDER)), options)
+    affordable = router.served_model("").policy.affordable(score_of(*[0.9] * len(LADDER)), options)
     assert 0 < len(affordable) < len(LADDER)
     decisions = [await router.decide(asking(max_latency=0.5)) for _ in range(200)]
     assert {d.choice.index for d in decisions} <= set(affordable)

@@ -26,7 +26,7 @@ from router.routing.explain import Explainer
 from router.routing.hot_swap import HotSwap
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import BudgetRouter
-from router.routing.served_model import Profile
+from router.routing.served_model import ServedModel
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import OperatorGuard, TenantGuard
@@ -73,7 +73,7 @@ class Service:
 
     @property
     def ladder(self) -> BudgetLadder:
-        return self.router.profile("").policy.ladder
+        return self.router.served_model("").policy.ladder
 
     async def send(self, method: str, data: bytes) -> list[bytes]:
         """The replies to hand-made bytes."""
@@ -167,12 +167,10 @@ async def serving(
     swaps: Mapping[str, HotSwap] | None = None,
 ) -> AsyncIterator[Service]:
     """The router behind a server of its own."""
-    cache: Any = router.profile("").scorer._cache  # whatever it is, it can be flushed
+    cache: Any = router.served_model("").scorer._cache  # whatever it is, it can be flushed
     swaps = {
-        profile.model: HotSwap(
-            MODELS / "pocket-router", profile.model, _unchanged(profile), router, RecordingObserver()
-        )
-        for profile in router.profiles
+        served.model: HotSwap(MODELS / "pocket-router", served.model, _unchanged(served), router, RecordingObserver())
+        for served in router.served_models
     }
     admin = Routed.admin(AdminServicer(router, swaps, cache.flush))
     archive: Any = router._log  # those of the tests find what they keep
@@ -197,8 +195,8 @@ async def serving(
             await server.drain(0)
 
 
-def _unchanged(profile: Profile) -> Callable[[Bundle], Profile]:
-    return lambda bundle: replace(profile, bundle=bundle)
+def _unchanged(served: ServedModel) -> Callable[[Bundle], ServedModel]:
+    return lambda bundle: replace(served, bundle=bundle)
 
 
 def embedded(bundle: Bundle, model: PocketModel) -> tuple[BudgetRouter, PocketBackend]:
@@ -207,10 +205,10 @@ def embedded(bundle: Bundle, model: PocketModel) -> tuple[BudgetRouter, PocketBa
     policy = Policy(ladder, bundle.manifest.certificates, LatencyProfile(0.01, 0.001, 8))
     keys, observer = ScoreKeys(b"secret", bundle.version, ladder), RecordingObserver()
     scorer = Scorer(OnnxClassifier(bundle), keys, MemoryCache(1_000, 1 << 20), observer)
-    profile = Profile("pocket", bundle, policy, scorer, backend, Enforcement.NATIVE, model.fingerprint)
+    served = ServedModel("pocket", bundle, policy, scorer, backend, Enforcement.NATIVE, model.fingerprint)
     tenants = Tenants(DEFAULT)
     admission = Admission(tenants, FairQueue(1e9, 1.0), MemoryQuotas(), observer)
-    return BudgetRouter([profile], tenants, ListLog(), observer, Chooser({}), admission), backend
+    return BudgetRouter([served], tenants, ListLog(), observer, Chooser({}), admission), backend
 
 
 @pytest.fixture

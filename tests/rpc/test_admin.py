@@ -53,7 +53,7 @@ async def test_other_schemes_are_denied(fake: Service, scheme: str) -> None:
 
 async def test_status_tells_what_is_loaded(service: Service, bundle: Bundle) -> None:
     status = await service.admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
-    assert status.model == service.router.profile("").model
+    assert status.model == service.router.served_model("").model
     assert status.model_version == bundle.version
     assert list(status.rungs) == [rung.name for rung in bundle.manifest.ladder.rungs]
     assert [c.alpha for c in status.certificates] == [c.alpha for c in bundle.manifest.certificates]

@@ -15,7 +15,7 @@ from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
 from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
-from router.events import Shed
+from router.events import RequestShed
 from router.telemetry import tracing
 from tests.rpc.conftest import Service, decide, generate, refusal, serving, until
 from tests.support.fakes import FakeBackend, FakeClassifier, Hang, ListLog, RecordingObserver, router_of
@@ -54,7 +54,7 @@ async def test_whoever_finds_no_room_is_told_when_to_try_again(bundle: Bundle) -
         seen = await refusal(service.routing.Generate(generate("second")))
         assert (seen.code, seen.reason) == (EXHAUSTED, "Overloaded")
         assert seen.retry_seconds is not None
-        assert overload.observer.of(Shed) == [Shed("default", "wait")]
+        assert overload.observer.of(RequestShed) == [RequestShed("default", "wait")]
         assert (await service.routing.Decide(decide("third"))).decision.rung, "deciding takes no tokens"
 
 
@@ -65,7 +65,7 @@ async def test_a_quota_that_is_used_up_refuses_before_any_work(bundle: Bundle) -
         for _ in range(5):
             assert (await refusal(service.routing.Generate(generate("second")))).code is EXHAUSTED
         assert len(overload.classifier.asked) <= asked + 1, "only the first one was scored"
-        assert {shed.cause for shed in overload.observer.of(Shed)} == {"quota"}
+        assert {shed.cause for shed in overload.observer.of(RequestShed)} == {"quota"}
 
 
 async def test_nothing_runs_for_a_caller_whose_time_is_up(bundle: Bundle) -> None:

@@ -47,7 +47,7 @@ async def test_decide_returns_the_whole_curve(service: Service) -> None:
     assert all(0 <= f.quality <= 1 for f in decision.forecasts)
     assert decision.rung in [f.rung for f in decision.forecasts]
     assert decision.source == pb.DECISION_SOURCE_CLASSIFIER
-    assert decision.model_version == service.router.profile("").bundle.version
+    assert decision.model_version == service.router.served_model("").bundle.version
     assert decision.reason
 
 
@@ -283,7 +283,7 @@ async def test_explain_needs_a_subject_and_names_what_is_wrong_with_it(service: 
 
 async def test_health_is_told_for_each_service(service: Service) -> None:
     health: Any = health_pb2_grpc.HealthStub(service.channel)
-    for name in ("", NAME, f"backend/{service.router.profile('').model}"):
+    for name in ("", NAME, f"backend/{service.router.served_model('').model}"):
         assert (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
     refused = await refusal(health.Check(health_pb2.HealthCheckRequest(service="nobody")))
     assert refused.code is grpc.StatusCode.NOT_FOUND

@@ -187,7 +187,7 @@ async def test_many_streams_cancelled_at_once_leave_nothing_behind(bundle: Bundl
 
 async def test_many_streams_of_the_pocket_reasoner_all_complete(bundle: Bundle, pocket_model: PocketModel) -> None:
     router, backend = embedded(bundle, pocket_model)
-    rungs = router.profile("").policy.ladder.rungs[:2]
+    rungs = router.served_model("").policy.ladder.rungs[:2]
     sampling = pb.SamplingOptions(max_answer_tokens=3)
     requests = [
         generate(f"{i} + {i} =", options=pb.RoutingOptions(rung=rungs[i % 2].name), sampling=sampling)

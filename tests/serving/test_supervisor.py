@@ -383,8 +383,8 @@ async def test_that_a_renewal_that_fails_leaves_who_works() -> None:
 
     workers = Workers(2, start, 0)
     async with asyncio.timeout(30), workers.running():
-        workers.renew()
-        workers.renew()
+        workers.rolling_restart()
+        workers.rolling_restart()
         await asyncio.sleep(0.1)
         working = [worker for worker in started if not worker.process._ended.is_set()]  # type: ignore[attr-defined]
         assert working == started[1:], "the first was renewed, the second goes on"

@@ -40,7 +40,7 @@ from router.routing.chooser import Chooser
 from router.routing.exploration import certain
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import Audit, BudgetRouter
-from router.routing.served_model import Profile
+from router.routing.served_model import ServedModel
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.scorer import Scorer
 
@@ -282,7 +282,7 @@ def router_of(
     policy: Policy | None = None,
     tenants: Iterable[str] = (TENANT,),
     model: str = MODEL,
-    failover: Sequence[Profile] = (),
+    failover: Sequence[ServedModel] = (),
     explored: float = 0.0,
     audit: Audit | None = None,
     admission: Admission | None = None,
@@ -291,7 +291,7 @@ def router_of(
     policy = policy or policy_of()
     observer, cache = observer or RecordingObserver(), cache or DictCache()
     scorer = Scorer(classifier or FakeClassifier(), ScoreKeys(b"secret", VERSION, policy.ladder), cache, observer)
-    first = Profile(model, BUNDLE, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
+    first = ServedModel(model, BUNDLE, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
     known = Tenants({name: Tenant() for name in tenants})
     admission = admission or Admission(known, FairQueue(1e9, 1.0), MemoryQuotas(), observer)
     return BudgetRouter([first, *failover], known, log or ListLog(), observer, Chooser({}, explored), admission, audit)

@@ -17,7 +17,7 @@ from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
 from router.domain import DecisionSource, FinishReason
-from router.events import Answered, Broken, Decided, Degraded, Generated, Record, Shed
+from router.events import CallCompleted, Decided, Degraded, Generated, Record, RequestShed, StreamAborted
 from router.serving.gauges import Gauges
 from router.telemetry import log_writer
 from router.telemetry.logs import LogLines, Observers, configure_logging
@@ -41,7 +41,7 @@ RECORDS: list[Record] = [
     Decided(request_of(SECRET), decision_of(), 0.001),
     Generated(request_of(SECRET), decision_of(), COMPLETION, 0.02, 0.5),
     Degraded("cache", "Redis took longer than 5 ms"),
-    Broken(request_of(SECRET), decision_of(), "caller"),
+    StreamAborted(request_of(SECRET), decision_of(), "caller"),
 ]
 
 
@@ -124,7 +124,7 @@ def test_a_line_waits_without_the_prompt_and_tells_when_it_happened(
 
 def test_what_was_not_let_in_makes_no_line() -> None:
     waiting: list[Callable[[], None]] = []
-    LogLines(waiting.append)(Shed("a", "queue"))
+    LogLines(waiting.append)(RequestShed("a", "queue"))
     assert not waiting
 
 
@@ -200,7 +200,7 @@ def test_every_fallback_has_a_counter(metrics: Metrics, registry: CollectorRegis
 
 def test_streams_that_break_are_counted_by_their_cause(metrics: Metrics, registry: CollectorRegistry) -> None:
     for cause in ("caller", "backend", "caller"):
-        metrics(Broken(request_of(), decision_of(), cause))
+        metrics(StreamAborted(request_of(), decision_of(), cause))
     assert value(registry, "broken_streams_total", cause="caller") == 2
     assert value(registry, "broken_streams_total", cause="backend") == 1
 
@@ -213,10 +213,10 @@ def test_two_services_in_one_process_count_apart() -> None:
 
 
 def test_what_is_not_let_in_and_what_gave_way_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
-    metrics(Shed("a", "queue"))
-    metrics(Shed("a", "quota"))
-    metrics(Answered("Generate", "RESOURCE_EXHAUSTED"))
-    metrics(Decided(request_of(), replace(decision_of(), relaxed=0.01), 0))
+    metrics(RequestShed("a", "queue"))
+    metrics(RequestShed("a", "quota"))
+    metrics(CallCompleted("Generate", "RESOURCE_EXHAUSTED"))
+    metrics(Decided(request_of(), replace(decision_of(), target_relaxation=0.01), 0))
     metrics(Decided(request_of(), decision_of(), 0))
     assert value(registry, "shed_total", tenant="a", cause="queue") == 1
     assert value(registry, "calls_total", method="Generate", code="RESOURCE_EXHAUSTED") == 1
@@ -224,7 +224,7 @@ def test_what_is_not_let_in_and_what_gave_way_is_counted(metrics: Metrics, regis
 
 
 def test_refusals_for_want_of_credentials_are_told(log_lines: LogLines, capsys: pytest.CaptureFixture[str]) -> None:
-    for record in [Answered("Decide", code) for code in ("OK", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED")]:
+    for record in [CallCompleted("Decide", code) for code in ("OK", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED")]:
         log_lines(record)
     assert [line["code"] for line in lines(capsys)] == ["UNAUTHENTICATED"]
 
@@ -233,7 +233,7 @@ async def test_gauges_tell_what_is_true_now(registry: CollectorRegistry) -> None
     queue = FairQueue(100, 60)
     tenants = Tenants({"default": Tenant()})
     admission = Admission(tenants, queue, MemoryQuotas(), RecordingObserver())
-    certificates = router_of().profile("").bundle.manifest.certificates
+    certificates = router_of().served_model("").bundle.manifest.certificates
     router = router_of(admission=admission, policy=policy_of(certificates=certificates))
     away = False
     registry.register(Gauges(router, queue, admission, {"cache": lambda: away}))
@@ -245,7 +245,7 @@ async def test_gauges_tell_what_is_true_now(registry: CollectorRegistry) -> None
     assert value(registry, "queued_tokens") == 80
     assert value(registry, "left_out", dependency="cache") == 1
     assert value(registry, "certified", model=MODEL, alpha=f"{certificates[0].alpha:g}") == 1
-    router.suspend(MODEL, router.profile("").bundle.version)
+    router.suspend(MODEL, router.served_model("").bundle.version)
     assert value(registry, "certified", model=MODEL, alpha=f"{certificates[0].alpha:g}") == 0
     for holder in holders:
         holder.cancel()

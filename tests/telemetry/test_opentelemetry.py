@@ -3,7 +3,7 @@
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from router.events import Answered, Broken, Decided, Degraded, Generated, Shed
+from router.events import CallCompleted, Decided, Degraded, Generated, RequestShed, StreamAborted
 from router.telemetry.opentelemetry import Traces
 from tests.support.fakes import completion_of, decision_of, request_of
 
@@ -18,11 +18,11 @@ def test_a_call_is_a_span_of_its_callers_trace() -> None:
         traces(Decided(request_of(SECRET), decision_of(), 0.001))
         traces(Degraded("cache", "down"))
         traces(Generated(request_of(SECRET), decision_of(), completion_of(thinking_tokens=9), 0.02, 0.5))
-        traces(Answered("Generate", "OK"))
+        traces(CallCompleted("Generate", "OK"))
     with traces.span("Decide", {}) as alone:
-        traces(Shed("a", "queue"))
-        traces(Broken(request_of(SECRET), decision_of(), "backend"))
-        traces(Answered("Decide", "UNAVAILABLE"))
+        traces(RequestShed("a", "queue"))
+        traces(StreamAborted(request_of(SECRET), decision_of(), "backend"))
+        traces(CallCompleted("Decide", "UNAVAILABLE"))
     traces.close()
     first, second = kept.get_finished_spans()
     assert (first.name, first.kind, second.name) == ("Generate", SpanKind.SERVER, "Decide")

@@ -76,7 +76,7 @@ def _pocket(directory: Path, ladder: str | None, samples: int, sampling: Samplin
 async def _fingerprint(connection: Connection) -> str:
     """What the router calls this engine when it serves it: certificates count for that alone."""
     async with AsyncExitStack() as stack:
-        return await connect(connection, canary.enforced, stack).prove()
+        return await connect(connection, canary.holds_budgets, stack).prove()
 
 
 def parse(ladder: str, efforts: bool = False) -> BudgetLadder:

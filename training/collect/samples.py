@@ -88,7 +88,7 @@ async def _open(recipe: Recipe, stack: AsyncExitStack) -> Backend:
         pocket = PocketBackend(PocketModel.load(recipe.source.directory), os.cpu_count() or 1)
         stack.callback(pocket.close)
         return pocket
-    return connect(recipe.source, canary.enforced, stack)
+    return connect(recipe.source, canary.holds_budgets, stack)
 
 
 def _request(unit: Unit, recipe: Recipe) -> GenerationRequest:

@@ -84,7 +84,7 @@ def certify(outcomes: Outcomes, quality: Matrix, cost: Matrix, seed: int = 0) ->
     by_price = [groups.means(losses(outcomes.correct, choose(quality, cost, price))) for price in prices]
     refused, relative, absolute = {}, [], []
     for alpha in ALPHAS:
-        last, why = walk((betting_p_value(values, alpha) for values in by_price), prices)
+        last, why = fixed_sequence_test((betting_p_value(values, alpha) for values in by_price), prices)
         if last is None:
             refused[f"loss of at most {alpha:g}"] = why
         else:
@@ -104,7 +104,7 @@ def price_grid(cost: Matrix) -> list[float]:
     return [price / top if top > 0 else 0.0 for price in PRICES]
 
 
-def walk(p_values: Iterator[float], policies: Sequence[float]) -> tuple[float | None, str]:
+def fixed_sequence_test(p_values: Iterator[float], policies: Sequence[float]) -> tuple[float | None, str]:
     """The last policy before the first whose p-value exceeds DELTA, and why there is none."""
     last = None
     for p_value, policy in zip(p_values, policies, strict=False):
@@ -145,5 +145,5 @@ def _absolute(outcomes: Outcomes, quality: Matrix, wanted: float, groups: Groups
         wrong = 1 - outcomes.correct[np.arange(len(chosen)), chosen]
         tests.append((threshold, groups.means(wrong, among)))
     p_values = (betting_p_value(values, 1 - wanted) for _, values in tests)
-    last, why = walk(p_values, [threshold for threshold, _ in tests])
+    last, why = fixed_sequence_test(p_values, [threshold for threshold, _ in tests])
     return why if last is None else Certificate(round(1 - wanted, 6), DELTA, last, len(groups))

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
 from training.evaluation.baselines import cascade
-from training.evaluation.certify import Groups, betting_p_value, choose, losses, price_grid, walk
+from training.evaluation.certify import Groups, betting_p_value, choose, fixed_sequence_test, losses, price_grid
 from training.model.forms import log_loss
 from training.prediction import Prediction
 
@@ -78,7 +78,7 @@ def compare(
     groups = Groups(certify[0].groups, seed=0)
     chosen = (choose(certify[1].quality, certify[1].cost, price) for price in prices)
     values = (groups.means(losses(certify[0].correct, c)) for c in chosen)
-    threshold, _ = walk((betting_p_value(v, alpha) for v in values), prices)
+    threshold, _ = fixed_sequence_test((betting_p_value(v, alpha) for v in values), prices)
     outcomes, prediction = test
     curve = [_point(outcomes, choose(prediction.quality, prediction.cost, price)) for price in prices]
     return MethodReport(

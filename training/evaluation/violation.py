@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from training.data.dataset import Outcomes
-from training.evaluation.certify import DELTA, betting_p_value, choose, losses, price_grid, walk
+from training.evaluation.certify import DELTA, betting_p_value, choose, fixed_sequence_test, losses, price_grid
 from training.prediction import Prediction
 
 RESPLITS = 500
@@ -55,7 +55,7 @@ def resplit(pool: Outcomes, prediction: Prediction, alpha: float, resplits: int 
     for _ in tqdm(range(resplits), desc=f"re-splits, loss {alpha:g}", leave=False, disable=None):
         order = random.permutation(len(groups))
         mine, rest = order[:size], order[size:]
-        price, _why = walk((betting_p_value(values[mine], alpha) for values in lost), prices)
+        price, _why = fixed_sequence_test((betting_p_value(values[mine], alpha) for values in lost), prices)
         found.append((-1 if price is None else prices.index(price), rest))
     proved = [(i, rest) for i, rest in found if i >= 0]
     return Violation(

@@ -19,9 +19,9 @@ from training.evaluation.certify import (
     betting_p_value,
     certify,
     choose,
+    fixed_sequence_test,
     losses,
     price_grid,
-    walk,
 )  # fmt: skip
 
 SIMULATIONS = 300
@@ -179,7 +179,7 @@ def test_more_data_proves_more() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_the_walk_stops_at_the_first_failure(p_values: list[float]) -> None:
-    last, why = walk(iter(p_values), list(range(len(p_values))))
+    last, why = fixed_sequence_test(iter(p_values), list(range(len(p_values))))
     passed = 0 if last is None else int(last) + 1
     assert all(p <= DELTA for p in p_values[:passed])
     assert passed == len(p_values) or p_values[passed] > DELTA
