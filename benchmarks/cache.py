@@ -68,7 +68,7 @@ async def zipf(prompts: list[str]) -> dict[str, Any]:
     for rank in ranks.tolist():
         request = request_of(prompts[rank - 1])
         began = time.process_time()
-        [scored] = await scorer([request])
+        scored = await scorer.score(request)
         tally = spent[scored.source]
         tally[0] += time.process_time() - began
         tally[1] += 1
@@ -130,7 +130,7 @@ async def measured(name: str, url: str | None) -> dict[str, Any]:
         nonlocal failed
         for number in numbers:
             began = time.perf_counter()
-            [scored] = await scorer([request_of(f"{name}: {number} + {number} =")])
+            scored = await scorer.score(request_of(f"{name}: {number} + {number} ="))
             took.append((time.perf_counter() - began) * 1000)
             failed += scored.score is None
             await asyncio.sleep(0.002)

@@ -1,7 +1,7 @@
-"""Does a backend hold its budgets? Short generations that prove it or not: the canary at start-up, and `doctor`.
+"""Does a backend hold its budgets? A few short generations find out, at start-up (the canary) and in `doctor`.
 
-Engines answer a budget with HTTP 200 and ignore it. So nothing is believed before a small budget has cut a thought
-that a large one has let go on, budget 0 has left no thought at all, and somebody has counted.
+Engines answer a budget with HTTP 200 and ignore it. A backend passes only when a small budget cut a thought that a
+large budget let go on, budget 0 left no thought at all, and the tokens were counted.
 """
 
 from collections.abc import AsyncIterator
@@ -26,18 +26,18 @@ PROBES = (
     Prompt.of("Five people sit in a row, Ann at no end, Bob left of Cid, Dan next to Eve. How many ways are there?"),
     Prompt.of("Write down all prime numbers below 100, one by one, and check each."),
 )
-"""Tried in turn until one makes the model think for longer than SMALL."""
+"""Tried in turn until one makes the model think for more than SMALL tokens."""
 
 SMALL, LARGE, LONGER = 8, 64, 8
-"""Budgets, and by how much a floor lies above the length that a thought has by itself; in tokens."""
+"""Two budgets, and how far a floor lies above the natural length of a thought; all in tokens."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what was looked at, whether it is as it must be, and what was seen.
+    """The result of one check: its name, whether it passed, and what was seen.
 
     Attributes:
-        needed: budgets are not enforced without it.
+        needed: budgets are not enforced unless this check passes.
     """
 
     check: str
@@ -48,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A probe's thought: text, tokens by whose count, and how it ended; or why there was none."""
+    """The thought of one probe, or the problem that prevented it."""
 
     text: str
     completion: Completion | None
@@ -60,7 +60,7 @@ class _Seen:
             return None
         return self.completion.thinking_tokens
 
-    def told(self) -> str:
+    def describe(self) -> str:
         if self.completion is None:
             return self.problem
         if self.tokens is None:
@@ -70,39 +70,39 @@ class _Seen:
 
 
 async def examine(backend: Backend) -> AsyncIterator[Finding]:
-    """Probe readiness, budgets 0, SMALL and LARGE, and a floor."""
+    """Check readiness, the budgets 0, SMALL and LARGE, and a floor; one finding each."""
     ready = await backend.ready()
     yield Finding("ready", ready, "yes" if ready else "it does not answer, or does not serve the model")
     if not ready:
         return
     nothing = await _probe(backend, PROBES[0], 0)
     silent = nothing.completion is not None and not nothing.text and not nothing.tokens
-    yield Finding("budget 0", silent, "no thought" if silent else nothing.told())
+    yield Finding("budget 0", silent, "no thought" if silent else nothing.describe())
     for probe in PROBES:
         large = await _probe(backend, probe, LARGE)
         if (large.tokens or 0) > SMALL + SLACK:
             break
-    yield Finding(f"budget {LARGE}", large.tokens is not None and large.tokens <= LARGE + SLACK, large.told())
+    yield Finding(f"budget {LARGE}", large.tokens is not None and large.tokens <= LARGE + SLACK, large.describe())
     small = await _probe(backend, probe, SMALL)
     yield _bites(small, large)
     floor = min((large.tokens or 0) + LONGER, LARGE)
     floored = await _probe(backend, probe, LARGE, floor)
     held = floored.tokens is not None and floor - SLACK <= floored.tokens <= LARGE + SLACK
-    yield Finding(f"floor {floor}", held, floored.told(), needed=False)
+    yield Finding(f"floor {floor}", held, floored.describe(), needed=False)
 
 
 async def holds_budgets(backend: Backend) -> bool:
-    """True where every needed check passes."""
+    """True if every needed check passes."""
     return all([finding.passed async for finding in examine(backend) if finding.needed])
 
 
 def _bites(small: _Seen, large: _Seen) -> Finding:
     check = f"budget {SMALL}"
     if small.tokens is None or large.tokens is None:
-        return Finding(check, False, small.told())
+        return Finding(check, False, small.describe())
     if large.tokens <= SMALL + SLACK:
         return Finding(check, False, f"not proved: the model thinks {large.tokens} tokens where {LARGE} are allowed")
-    return Finding(check, small.tokens <= SMALL + SLACK, small.told())
+    return Finding(check, small.tokens <= SMALL + SLACK, small.describe())
 
 
 async def _probe(backend: Backend, prompt: Prompt, budget: int, floor: int = 0) -> _Seen:

@@ -1,16 +1,16 @@
-"""The chat API, with the engine's own enforcement of the budget, watched.
+"""The chat API with the engine's own enforcement of the budget, watched.
 
-Thinking tokens are counted while they stream, as the engine reports them or by token ids, never by deltas. Past the
-budget and a little slack the request is cancelled, and the answer is had in a second phase.
+Thinking tokens are counted while they stream, as the engine reports them or by token ids, never by deltas: one delta
+may hold several tokens. Past the budget and a little slack the request is cancelled, and a second phase answers.
 """
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from itertools import groupby
 from typing import Any
 
 from router.backends.dialects import Dialect
-from router.backends.http import MALFORMED_RESPONSE, Engine, expect_type, mapped_errors
+from router.backends.http import MALFORMED_RESPONSE, Chunk, EngineClient, expect_type, mapped_errors
 from router.backends.messages import messages, tools
 from router.backends.two_phase import Thought, TwoPhase
 from router.domain import (
@@ -30,7 +30,7 @@ from router.errors import BackendError, InvalidRequest
 
 
 def request_body(model: str, dialect: Dialect, request: GenerationRequest) -> dict[str, Any]:
-    """The chat request; there is always room for the answer behind the budget."""
+    """The chat request. `max_tokens` always leaves room for the answer behind the budget."""
     body: dict[str, Any] = {
         "model": model,
         "messages": messages(request.prompt),
@@ -50,13 +50,13 @@ class Chat:
     """Streams from `/v1/chat/completions`.
 
     Args:
-        fallback: holds floors and finishes answers past their budget; never where tools or images are involved, which
-            it can not carry.
-        images: the model takes them.
+        fallback: holds floors and finishes answers whose thought went past its budget. It carries neither tools nor
+            images, so it is not used where a request has them.
+        images: the model takes images.
     """
 
     def __init__(
-        self, engine: Engine, model: str, dialect: Dialect, fallback: TwoPhase | None, images: bool = False
+        self, engine: EngineClient, model: str, dialect: Dialect, fallback: TwoPhase | None, images: bool = False
     ) -> None:
         self._engine = engine
         self._model = model
@@ -77,73 +77,105 @@ class Chat:
         if request.prompt.images is not None and not self._images:
             raise InvalidRequest(request.prompt.images, "the served model takes no images")
         fallback = await self._fallback_for(request)
-        if fallback is not None:
-            fallback.check(request)
         if request.floor > 0:
-            if fallback is None:
-                told = (
-                    "this backend can not hold a floor" if self._fallback is None else "no floor with tools or images"
-                )
-                raise InvalidRequest("options.min_thinking_tokens", told)
-            async with aclosing(fallback.stream(request)) as held:
-                async for event in held:
+            async with aclosing(self._with_floor(request, fallback)) as events:
+                async for event in events:
                     yield event
             return
-        state = StreamState(self._dialect)
+        state, over = StreamState(self._dialect), False
         body = request_body(self._model, self._dialect, request)
-        async with aclosing(self._engine.events("/v1/chat/completions", body)) as arriving:
+        async with aclosing(self._engine.chunks("/v1/chat/completions", body)) as arriving:
             async for chunks in arriving:
-                taken: list[GenerationEvent] = []
-                over = False
-                with mapped_errors():
-                    for chunk in chunks:
-                        taken += state.take(chunk)
-                        if over := fallback is not None and state.over(request.budget.tokens):
-                            break
-                for event in merged(taken):
-                    yield event
+                deltas, over = state.read(chunks, request.budget.tokens if fallback is not None else None)
+                for delta in deltas:
+                    yield delta
                 if over:
                     break
-            else:
-                with mapped_errors():
-                    completion = state.completion(request)
-                yield completion
-                return
-        # The request above is cancelled. The answer goes on behind the thought as far as it was allowed.
-        assert fallback is not None
-        ids = state.ids or await fallback.encode(state.text)
-        thought = Thought(await fallback.opening(request), ids[: request.budget.tokens], state.thought or 0)
-        async with aclosing(fallback.answer(request, thought)) as answer:
-            async for event in answer:
+        if fallback is None or not over:
+            yield state.completion(request)
+            return
+        # Leaving the block above cancelled the request. The answer continues behind the thought, cut at its budget.
+        async with aclosing(fallback.answer(request, await _cut(state, request, fallback))) as events:
+            async for event in events:
                 yield event
 
+    def _with_floor(self, request: GenerationRequest, fallback: TwoPhase | None) -> AsyncGenerator[GenerationEvent]:
+        """The chat API cannot hold a floor, two phases can. Raises InvalidRequest where they are not available."""
+        if fallback is not None:
+            return fallback.stream(request)
+        problem = "this backend cannot hold a floor" if self._fallback is None else "no floor with tools or images"
+        raise InvalidRequest("options.min_thinking_tokens", problem)
+
     async def _fallback_for(self, request: GenerationRequest) -> TwoPhase | None:
+        """Two-phase enforcement, if it can carry the request. Raises InvalidRequest where its window is too small."""
         if self._fallback is None or request.tools.offered or request.prompt.images is not None:
             return None
-        return self._fallback if await self._fallback.ready() else None
+        if not await self._fallback.ready():
+            return None
+        self._fallback.check(request)
+        return self._fallback
+
+
+async def _cut(state: "StreamState", request: GenerationRequest, fallback: TwoPhase) -> Thought:
+    """The thought so far, cut at its budget."""
+    ids = state.ids or await fallback.encode(state.text)
+    return Thought(await fallback.opening(request), ids[: request.budget.tokens], state.thinking_tokens or 0)
 
 
 class StreamState:
-    """What a stream has said so far.
+    """What a chat stream has brought so far.
 
     Attributes:
-        thought: thinking tokens so far; None where nobody says.
-        ids: token ids drawn while thinking, where the engine tells them.
-        text: the thought.
+        thinking_tokens: thinking tokens so far; None where neither the engine nor token ids say.
+        ids: token ids drawn while thinking, where the engine sends them.
+        text: the text of the thought.
     """
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._usage: Mapping[str, Any] = {}
         self._finish: str | None = None
-        self._counted = CountSource.NONE
-        self._thinking = True
-        self.thought: int | None = None
+        self._counted_by = CountSource.NONE
+        self.thinking_tokens: int | None = None
         self.ids: list[int] = []
         self.text = ""
 
-    def take(self, chunk: Mapping[str, Any]) -> list[GenerationEvent]:
-        """The events in a chunk. Raises TypeError and its like where it is not of the API's shape."""
+    def read(self, chunks: Iterable[Chunk], budget: int | None) -> tuple[list[GenerationEvent], bool]:
+        """The events in some chunks, and whether the thought has gone past the budget: then the rest is not read.
+
+        Raises BackendError where a chunk is not of the API's shape.
+        """
+        events: list[GenerationEvent] = []
+        with mapped_errors():
+            for chunk in chunks:
+                events += self._take(chunk)
+                if self._over(budget):
+                    return list(merged(events)), True
+        return list(merged(events)), False
+
+    def completion(self, request: GenerationRequest) -> Completion:
+        """The end of the stream. Raises BackendError where the stream had none."""
+        if self._finish is None:
+            raise BackendError("backend: the stream ended early")
+        budget, thought = request.budget.tokens, self.thinking_tokens
+        if thought is None and budget == 0:
+            thought = 0
+        with mapped_errors():
+            total = expect_type(int, self._usage.get("completion_tokens"))
+            prompt = expect_type(int, self._usage.get("prompt_tokens"))
+        forced = thought is not None and budget is not None and thought >= budget
+        reason = FinishReason.FORCED if forced else FinishReason.NATURAL
+        return Completion(
+            FinishReason.TRUNCATED if self._finish == "length" else reason,
+            request.budget,
+            Enforcement.HINT if thought is None else Enforcement.NATIVE,
+            self._counted_by,
+            prompt_tokens=prompt,
+            thinking_tokens=thought,
+            answer_tokens=None if thought is None or total is None else total - thought,
+        )
+
+    def _take(self, chunk: Chunk) -> list[GenerationEvent]:
         events: list[GenerationEvent] = []
         self._usage = chunk.get("usage") or self._usage
         for choice in chunk.get("choices") or ():
@@ -155,43 +187,25 @@ class StreamState:
         self._count(chunk, any(isinstance(event, ReasoningDelta) for event in events))
         return events
 
-    def over(self, budget: int | None) -> bool:
-        """More was thought than asked for, beyond what engines differ by."""
-        return budget is not None and self.thought is not None and self.thought > budget + SLACK
+    def _over(self, budget: int | None) -> bool:
+        """More was thought than asked for, beyond what engines differ by in their counts."""
+        thought = self.thinking_tokens
+        return budget is not None and thought is not None and thought > budget + SLACK
 
-    def completion(self, request: GenerationRequest) -> Completion:
-        """The end. Raises BackendError where the stream had none."""
-        if self._finish is None:
-            raise BackendError("backend: the stream ended early")
-        budget, thought = request.budget.tokens, self.thought
-        if thought is None and budget == 0:
-            thought = 0
-        total = expect_type(int, self._usage.get("completion_tokens"))
-        forced = thought is not None and budget is not None and thought >= budget
-        reason = FinishReason.FORCED if forced else FinishReason.NATURAL
-        return Completion(
-            FinishReason.TRUNCATED if self._finish == "length" else reason,
-            request.budget,
-            Enforcement.HINT if thought is None else Enforcement.NATIVE,
-            self._counted,
-            prompt_tokens=expect_type(int, self._usage.get("prompt_tokens")),
-            thinking_tokens=thought,
-            answer_tokens=None if thought is None or total is None else total - thought,
-        )
-
-    def _count(self, chunk: Mapping[str, Any], thinking: bool) -> None:
+    def _count(self, chunk: Chunk, thinking: bool) -> None:
+        """Prefer the engine's own count of thinking tokens; else count what was drawn while it was thinking."""
         counted = self._dialect.thought(chunk)
         if counted is not None:
-            self.thought, self._counted = counted, CountSource.ENGINE
-        elif self._counted is not CountSource.ENGINE and thinking:
+            self.thinking_tokens, self._counted_by = counted, CountSource.ENGINE
+        elif self._counted_by is not CountSource.ENGINE and thinking:
             drawn = self._dialect.generated(chunk)
             found = len(self.ids) if drawn is None else drawn
             if found:
-                self.thought, self._counted = found, CountSource.ROUTER
+                self.thinking_tokens, self._counted_by = found, CountSource.ROUTER
 
 
 def merged(events: list[GenerationEvent]) -> Iterator[GenerationEvent]:
-    """Neighbouring deltas of one kind as one: what arrives together leaves together."""
+    """Join neighbouring deltas of one kind: deltas that arrive together leave together."""
     for kind, run in groupby(events, type):
         if kind in (ReasoningDelta, ContentDelta):
             yield kind("".join(event.text for event in run if isinstance(event, ReasoningDelta | ContentDelta)))

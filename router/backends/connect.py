@@ -1,18 +1,19 @@
-"""From a kind of engine and its address to a backend whose enforcement is proved."""
+"""From the kind of an engine and its address to a backend that can be verified."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from router.backends.chat import Chat
 from router.backends.dialects import DIALECTS, Dialect
-from router.backends.http import Engine, Timeouts, mapped_errors
+from router.backends.http import EngineClient, Timeouts, mapped_errors
 from router.backends.two_phase import Markers, TwoPhase
 from router.backends.verified import Canary, EnforcementStrategy, VerifiedBackend, digest
 from router.domain import Enforcement, Message, Prompt, Role
 
 HOSTED = "openai_effort"
-"""Takes the name of an effort; nothing can be proved of it."""
+"""A hosted model takes the name of an effort; nothing about it can be verified."""
 
 WORDS = Prompt((Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "2 + 2 =")))
 """The conversation whose rendering tells templates apart."""
@@ -20,14 +21,14 @@ WORDS = Prompt((Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "2 + 2 =")
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """An engine to be used.
+    """How to reach an engine, and what to expect of it.
 
     Attributes:
         kind: a name in DIALECTS.
-        enforcement: "auto" (native, else two phases), or one of them alone.
-        unenforced: serve an engine that holds no budget, as a hint.
-        images: the model takes them.
-        headers: what else goes with a request, such as its trace.
+        enforcement: "auto" (native, else two phases), "native" or "two_phase".
+        unenforced: serve an engine that holds no budget, and call its budgets hints.
+        images: the model takes images.
+        headers: asked for the extra headers of each request, such as its trace.
     """
 
     kind: str
@@ -44,30 +45,30 @@ class Connection:
 
 
 def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> VerifiedBackend:
-    """The backend, not yet proved; its connections are closed with the stack."""
-    dialect = DIALECTS[connection.kind]
-    engine = Engine(connection.url, connection.timeouts, connection.connections, connection.api_key, connection.headers)
-    stack.push_async_callback(engine.close)
-    ways, model = [], connection.model
-    two_phase = (
-        None if dialect.completions is None else TwoPhase(engine, model, dialect.completions, connection.markers)
+    """The backend, not yet verified; the stack closes its connections."""
+    dialect, model = DIALECTS[connection.kind], connection.model
+    engine = EngineClient(
+        connection.url, connection.timeouts, connection.connections, connection.api_key, connection.headers
     )
+    stack.push_async_callback(engine.close)
+    api = dialect.completions
+    two_phase = None if api is None else TwoPhase(engine, model, api, connection.markers)
     chat = Chat(engine, model, dialect, two_phase, connection.images)
+    strategies = []
     if connection.kind != HOSTED and connection.enforcement != "two_phase":
-        ways.append(EnforcementStrategy(Enforcement.NATIVE, chat, Chat(engine, model, dialect, None)))
+        strategies.append(EnforcementStrategy(Enforcement.NATIVE, chat, Chat(engine, model, dialect, None)))
     if two_phase is not None and connection.enforcement != "native":
-        ways.append(EnforcementStrategy(Enforcement.TWO_PHASE, two_phase, two_phase))
-    last = chat if connection.unenforced or not ways else None
-    return VerifiedBackend(ways, last, chat.ready, _identity(engine, model, dialect), canary)
+        strategies.append(EnforcementStrategy(Enforcement.TWO_PHASE, two_phase, two_phase))
+    last = chat if connection.unenforced or not strategies else None
+    return VerifiedBackend(strategies, last, chat.ready, partial(_identity, engine, model, dialect), canary)
 
 
-def _identity(engine: Engine, model: str, dialect: Dialect) -> Callable[[], Awaitable[str]]:
-    async def identity() -> str:
-        with mapped_errors():
-            told = f"{await dialect.version(engine)}/{model}"
-            if dialect.completions is not None:
-                render = dialect.completions.render
-                told += f"/{digest(*[await render(engine, model, WORDS, thinking) for thinking in (True, False)])}"
-        return told
-
-    return identity
+async def _identity(engine: EngineClient, model: str, dialect: Dialect) -> str:
+    """Version, model and template of the engine, which tell one engine from another."""
+    with mapped_errors():
+        identity = f"{await dialect.version(engine)}/{model}"
+        if dialect.completions is None:
+            return identity
+        render = dialect.completions.render
+        return f"{identity}/{digest(*[await render(engine, model, WORDS, thinking) for thinking in (True, False)])}"
+    raise AssertionError("unreachable")

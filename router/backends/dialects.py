@@ -1,24 +1,23 @@
-"""How each kind of engine is asked, as a table: what its APIs share stands in `chat` and `two_phase`.
+"""What differs between the kinds of engines, as a table. What they share is in `chat` and `two_phase`.
 
-Requests and counts were read in the engines' sources or tried against running ones; an unknown field is answered with
-HTTP 200 and ignored by most, so nothing here is believed before a canary has seen it work.
+Requests and counts come from the engines' sources or from running engines. Most engines answer an unknown field with
+HTTP 200 and ignore it, so nothing here counts before a canary has seen it work.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.backends.http import Engine, expect_type
+from router.backends.http import Chunk, EngineClient, expect_type
 from router.backends.messages import messages
 from router.domain import GenerationRequest, Prompt, Sampling
 
 Body = dict[str, Any]
-Chunk = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a completion: text, token ids, and why it ended ("stop", "length", None = it goes on)."""
+    """A part of a completion: text, token ids, and why it ended ("stop", "length"; None = it has not ended)."""
 
     text: str
     ids: list[int]
@@ -27,21 +26,21 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class TokenCompletionAPI:
-    """Completion of token ids, which two-phase enforcement needs.
+    """The API of an engine that completes token ids, which two-phase enforcement needs.
 
     Attributes:
-        render: a prompt as token ids, up to where the model goes on; thinking or not.
-        encode: a text as token ids, markers included, nothing added.
-        window: tokens that prompt and completion may have together; None where the engine sees to it.
-        body: (model, ids, most tokens or None, sampling, stop ids, banned ids) -> request; where ids are banned, the
+        render: a prompt as token ids, up to where the model continues; with thinking or without.
+        encode: a text as token ids; markers become special tokens, nothing is added.
+        window: tokens that prompt and completion may have together; None where the engine does not say.
+        body: (model, ids, token limit or None, sampling, stop ids, banned ids) -> request. Where ids are banned, the
             text does not end by itself either.
-        piece: what an event holds.
+        piece: reads one chunk.
     """
 
     path: str
-    render: Callable[[Engine, str, Prompt, bool], Awaitable[list[int]]]
-    encode: Callable[[Engine, str, str], Awaitable[list[int]]]
-    window: Callable[[Engine, str], Awaitable[int | None]]
+    render: Callable[[EngineClient, str, Prompt, bool], Awaitable[list[int]]]
+    encode: Callable[[EngineClient, str, str], Awaitable[list[int]]]
+    window: Callable[[EngineClient, str], Awaitable[int | None]]
     body: Callable[[str, list[int], int | None, Sampling, list[int], list[int]], Body]
     piece: Callable[[Chunk], Piece]
 
@@ -51,18 +50,18 @@ class Dialect:
     """One kind of engine.
 
     Attributes:
-        fields: what a chat request holds beside the usual.
-        generated: tokens drawn so far, where an event says so.
-        thought: thinking tokens among them, where an event says so.
-        completions: None where only the chat API is there.
-        version: what runs, for the fingerprint.
+        fields: the fields of a chat request that only this kind takes.
+        generated: tokens drawn so far, where a chunk says so.
+        thought: thinking tokens among them, where a chunk says so.
+        completions: None where the engine has only the chat API.
+        version: the engine's version, for the fingerprint.
     """
 
     fields: Callable[[GenerationRequest], Body]
     generated: Callable[[Chunk], int | None]
     thought: Callable[[Chunk], int | None]
     completions: TokenCompletionAPI | None
-    version: Callable[[Engine], Awaitable[str]]
+    version: Callable[[EngineClient], Awaitable[str]]
 
 
 def _usage(chunk: Chunk) -> Chunk:
@@ -83,7 +82,7 @@ def _details(chunk: Chunk) -> int | None:
 
 
 def _vllm(request: GenerationRequest) -> Body:
-    """vLLM (0.32, ran): needs --reasoning-parser. Budget 0 is the no-think template's business."""
+    """vLLM (0.32, ran): needs --reasoning-parser. Budget 0 is left to the template's no-think mode."""
     budget = request.budget.tokens
     return {
         "include_reasoning": True,
@@ -130,7 +129,7 @@ def _predicted(chunk: Chunk) -> int | None:
 
 
 def _effort(request: GenerationRequest) -> Body:
-    """Hosted models with named efforts: the rung's name is asked for, and nothing holds it."""
+    """Hosted models with named efforts: the request names the rung, and nothing enforces it."""
     return {
         "reasoning_effort": "none" if request.budget.tokens == 0 else request.budget.name,
         "stream_options": {"include_usage": True},
@@ -169,47 +168,47 @@ def _completions_piece(chunk: Chunk) -> Piece:
     return Piece("", [], None)
 
 
-async def _encode(engine: Engine, path: str, model: str, text: str) -> list[int]:
+async def _encode(engine: EngineClient, path: str, model: str, text: str) -> list[int]:
     found = await engine.ask(path, {"model": model, "prompt": text, "add_special_tokens": False})
     return _ids(found.get("tokens"))
 
 
-async def _vllm_encode(engine: Engine, model: str, text: str) -> list[int]:
+async def _vllm_encode(engine: EngineClient, model: str, text: str) -> list[int]:
     return await _encode(engine, "/tokenize", model, text)
 
 
-async def _sglang_encode(engine: Engine, model: str, text: str) -> list[int]:
+async def _sglang_encode(engine: EngineClient, model: str, text: str) -> list[int]:
     return await _encode(engine, "/v1/tokenize", model, text)
 
 
-async def _vllm_render(engine: Engine, model: str, prompt: Prompt, thinking: bool) -> list[int]:
+async def _vllm_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
     template = {"enable_thinking": thinking}
     body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": template}
     return _ids((await engine.ask("/tokenize", body)).get("tokens"))
 
 
-async def _sglang_render(engine: Engine, model: str, prompt: Prompt, thinking: bool) -> list[int]:
-    """Its tokenizer API takes no messages: a chat request for one token says what it made of them."""
+async def _sglang_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
+    """SGLang's tokenizer API takes no messages: a chat request for one token returns the prompt's ids."""
     template = {"enable_thinking": thinking}
     body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": template}
     found = await engine.ask("/v1/chat/completions", body | {"max_tokens": 1, "return_token_ids": True})
     return _ids(found["choices"][0].get("prompt_token_ids") or found.get("prompt_token_ids"))
 
 
-async def _llama_cpp_render(engine: Engine, model: str, prompt: Prompt, thinking: bool) -> list[int]:
+async def _llama_cpp_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
     template = {"enable_thinking": thinking}
     found = await engine.ask("/apply-template", {"messages": messages(prompt), "chat_template_kwargs": template})
     return await _llama_cpp_encode(engine, model, expect_type(str, found["prompt"]))
 
 
-async def _llama_cpp_encode(engine: Engine, _: str, text: str) -> list[int]:
+async def _llama_cpp_encode(engine: EngineClient, _: str, text: str) -> list[int]:
     return _ids((await engine.ask("/tokenize", {"content": text, "parse_special": True})).get("tokens"))
 
 
 def _llama_cpp_body(
     _: str, ids: list[int], most: int | None, sampling: Sampling, stop: list[int], banned: list[int]
 ) -> Body:
-    """`/completion`. It has no stop ids; whoever reads the stream sees the marker's id and hangs up."""
+    """`/completion`. It has no stop ids: the reader of the stream sees the marker's id and hangs up."""
     return {
         "prompt": ids,
         "n_predict": -1 if most is None else most,
@@ -235,28 +234,28 @@ def _ids(value: Any) -> list[int]:
     return value
 
 
-async def _vllm_version(engine: Engine) -> str:
+async def _vllm_version(engine: EngineClient) -> str:
     return f"vllm-{(await engine.ask('/version')).get('version')}"
 
 
-async def _sglang_version(engine: Engine) -> str:
+async def _sglang_version(engine: EngineClient) -> str:
     return f"sglang-{(await engine.ask('/get_server_info')).get('version')}"
 
 
-async def _llama_cpp_version(engine: Engine) -> str:
+async def _llama_cpp_version(engine: EngineClient) -> str:
     return f"llama.cpp-{(await engine.ask('/props')).get('build_info')}"
 
 
-async def _unknown_version(_: Engine) -> str:
+async def _unknown_version(_: EngineClient) -> str:
     return "hosted"
 
 
-async def _window(engine: Engine, model: str) -> int | None:
+async def _window(engine: EngineClient, model: str) -> int | None:
     listed = (await engine.ask("/v1/models"))["data"]
     return _integer(next((entry.get("max_model_len") for entry in listed if entry["id"] == model), None))
 
 
-async def _llama_cpp_window(engine: Engine, _: str) -> int | None:
+async def _llama_cpp_window(engine: EngineClient, _: str) -> int | None:
     return _integer((await engine.ask("/props"))["default_generation_settings"].get("n_ctx"))
 
 

@@ -1,4 +1,4 @@
-"""A second try beside the first where that is slow to say anything (The Tail at Scale, Dean & Barroso 2013)."""
+"""A second request beside the first one when that stays silent (The Tail at Scale, Dean & Barroso 2013)."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -15,7 +15,7 @@ class _Started(Generic[T]):
         self.first = asyncio.ensure_future(anext(events))
 
     async def close(self) -> None:
-        """Stop it, wherever it is."""
+        """Stop the stream, whether or not its first event has come."""
         self.first.cancel()
         await asyncio.gather(self.first, return_exceptions=True)
         await self.events.aclose()
@@ -24,10 +24,10 @@ class _Started(Generic[T]):
 async def hedged(
     first: AsyncGenerator[T], again: Callable[[], AsyncGenerator[T] | None], after: float
 ) -> AsyncGenerator[T]:
-    """Events of `first`, or where that is silent for `after` seconds, of whichever speaks first: it or `again()`.
+    """The events of `first`, or of `again()` if `first` is silent for `after` seconds and `again()` speaks sooner.
 
-    The other one is closed. `again` returns None where there is nothing to try. An error counts as speaking only where
-    both have failed.
+    The slower stream is closed. `again` returns None where there is nothing else to try. An error counts as speaking
+    only when both streams have failed.
     """
     running = [_Started(first)]
     try:

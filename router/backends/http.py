@@ -1,4 +1,4 @@
-"""HTTP to an inference engine: JSON calls and server-sent events, with every failure as a typed error."""
+"""HTTP to an inference engine: JSON calls and server-sent events. Every failure becomes a typed error."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
@@ -13,21 +13,22 @@ from aiohttp.http_exceptions import HttpProcessingError
 from router.errors import BackendError, BackendRefused, BackendUnavailable
 
 T = TypeVar("T")
-Event = dict[str, Any]
+Chunk = dict[str, Any]
+"""One server-sent event of an engine, parsed."""
 
 LONGEST_LINE = 1 << 20
-"""Bytes of one event at most."""
+"""Bytes that one event may have."""
 
 KEEP_SECONDS = 3.0
-"""Idle connections are dropped before vLLM's (uvicorn) and llama.cpp's servers do it, after 5."""
+"""How long an idle connection is kept: vLLM (uvicorn) and llama.cpp close theirs after 5 seconds."""
 
 MALFORMED_RESPONSE = (aiohttp.ClientError, HttpProcessingError, ValueError, AttributeError, TypeError, LookupError)
-"""What reading an answer raises that is not HTTP, not JSON, or not of the API's shape."""
+"""Errors of reading an answer that is not HTTP, not JSON, or not of the API's shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds: to connect, to the first event, between events, for a whole answer, and for a short question."""
+    """Seconds to connect, to the first event, between events, for a whole answer, and for a short question."""
 
     connect: float = 5.0
     first: float = 120.0
@@ -36,11 +37,13 @@ class Timeouts:
     question: float = 5.0
 
 
-class Engine:
-    """One engine at `{base_url}`. Must be built inside a running event loop.
+class EngineClient:
+    """Talks to the engine at `base_url`. Build it inside a running event loop.
 
     Args:
-        headers: what else goes with a request at this moment.
+        connections: at most this many at a time.
+        api_key: sent as a bearer token; "" = none.
+        headers: asked for the current extra headers at every request, such as a trace.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Engine:
         await self._fresh.close()
 
     async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The JSON object that a short question is answered with; POST where there is a body. Raises BackendError."""
+        """The JSON object that answers a short question: a GET, or a POST of the body. Raises BackendError."""
         with mapped_errors():
             async with asyncio.timeout(self._timeouts.question), await self._sent(path, body) as response:
                 _check(response, "application/json")
@@ -81,10 +84,10 @@ class Engine:
             raise BackendError("backend: it answers no JSON object")
         return found
 
-    async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[list[Event]]:
-        """The JSON of server-sent events up to [DONE], those that arrive together in one list.
+    async def chunks(self, path: str, body: dict[str, Any]) -> AsyncGenerator[list[Chunk]]:
+        """Server-sent events up to [DONE]; events that arrive together come in one list.
 
-        Closing ends the request. Raises BackendError.
+        Closing the generator ends the request. Raises BackendError.
         """
         limit, rest = self._timeouts.first, b""
         with mapped_errors():
@@ -94,9 +97,9 @@ class Engine:
                     *lines, rest = (rest + data).split(b"\n")
                     if len(rest) > LONGEST_LINE:
                         raise BackendError("backend: an event has no end")
-                    events, ending = _parsed(lines)
-                    if events:
-                        yield events
+                    chunks, ending = _parsed(lines)
+                    if chunks:
+                        yield chunks
                     if isinstance(ending, BackendError):
                         raise ending
                     if ending:
@@ -104,7 +107,10 @@ class Engine:
                     limit = self._timeouts.idle
 
     async def _sent(self, path: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
-        """The response to a GET, or to a POST of a body; on a fresh connection where a kept one had been closed."""
+        """The response to a GET, or to a POST of the body.
+
+        An engine may close a kept connection just when a request leaves on it: then a fresh connection is used.
+        """
         method, headers = "GET" if body is None else "POST", self._headers()
         try:
             return await self._pooled.request(method, self.url + path, json=body, headers=headers)
@@ -121,7 +127,7 @@ async def _within(seconds: float, work: Awaitable[T]) -> T:
 
 @contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Foreign errors as ours; what an engine says in an error is not repeated."""
+    """Turn foreign errors into ours. An engine's error text is not repeated: it may hold the prompt."""
     try:
         yield
     except aiohttp.ClientConnectionError as error:
@@ -132,23 +138,23 @@ def mapped_errors() -> Iterator[None]:
         raise BackendError(f"backend: {type(error).__name__}") from error
 
 
-def _parsed(lines: list[bytes]) -> tuple[list[Event], bool | BackendError]:
-    """Events in lines, and how they end: not yet, properly, or with an error behind them."""
-    events: list[Event] = []
+def _parsed(lines: list[bytes]) -> tuple[list[Chunk], bool | BackendError]:
+    """The chunks in some lines, and whether the stream ended behind them: properly, with an error, or not yet."""
+    chunks: list[Chunk] = []
     for line in lines:
         if not line.startswith(b"data:"):
             continue
         data = line.removeprefix(b"data:").strip()
         if data == b"[DONE]":
-            return events, True
+            return chunks, True
         try:
-            event = orjson.loads(data)
+            chunk = orjson.loads(data)
         except ValueError as error:
-            return events, BackendError(f"backend: {type(error).__name__}")
-        if not isinstance(event, dict) or "error" in event:
-            return events, BackendError("backend: it reports an error within the stream")
-        events.append(event)
-    return events, False
+            return chunks, BackendError(f"backend: {type(error).__name__}")
+        if not isinstance(chunk, dict) or "error" in chunk:
+            return chunks, BackendError("backend: it reports an error within the stream")
+        chunks.append(chunk)
+    return chunks, False
 
 
 def _check(response: aiohttp.ClientResponse, content_type: str) -> None:
@@ -161,7 +167,7 @@ def _check(response: aiohttp.ClientResponse, content_type: str) -> None:
 
 
 def expect_type(kind: type, value: Any) -> Any:
-    """The value, where it is None or of the kind. Raises TypeError."""
+    """The value, if it is None or exactly of that type. Raises TypeError."""
     if value is not None and type(value) is not kind:
         raise TypeError(f"{kind.__name__} expected")
     return value

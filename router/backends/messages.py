@@ -8,7 +8,7 @@ Body = dict[str, Any]
 
 
 def messages(prompt: Prompt) -> list[Body]:
-    """A conversation as the chat API takes it."""
+    """The messages of a conversation in the chat API's form."""
     return [_message(message) for message in prompt.messages]
 
 
@@ -28,7 +28,7 @@ def _message(message: Message) -> Body:
 
 
 def tools(offered: Tools) -> Body:
-    """What a chat request says of tools; nothing where none are offered."""
+    """The fields of a chat request that offer tools; none where no tools are offered."""
     if not offered.offered:
         return {}
     named = {"type": "function", "function": {"name": offered.choice}}

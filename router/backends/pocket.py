@@ -72,7 +72,7 @@ class PocketModel:
         return cls(session, tokenizer, np.zeros(shape, dtype=np.float32), f"pocket/{digest(graph)[:16]}/native")
 
     def token(self, text: str) -> int:
-        """The id of a special token. Raises ArtifactError where there is none."""
+        """The id of a special token. Raises ArtifactError if the tokenizer lacks it."""
         found: int | None = self.tokenizer.token_to_id(text)
         if found is None:
             raise ArtifactError(f"pocket reasoner: its tokenizer lacks {text}")
@@ -90,7 +90,7 @@ class PocketModel:
 
 
 class PocketBackend:
-    """Thinks within the cap to the token: at the cap the end marker is inserted, below the floor it is banned."""
+    """Holds budgets to the token: at the cap it inserts the end marker, below the floor it bans the marker."""
 
     enforcement = Enforcement.NATIVE
 
@@ -100,7 +100,7 @@ class PocketBackend:
         self._end, self._end_think = model.token(END), model.token(END_THINK)
 
     async def ready(self) -> bool:
-        """The model is in the process: always."""
+        """Always true: the model runs in this process."""
         return True
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class PocketBackend:
         )
 
     async def _in_thread(self, function: Callable[[A], T], argument: A) -> T:
-        """Compute on a thread, so that the event loop and other streams go on."""
+        """Compute on a thread: the event loop and other streams must not wait for it."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, function, argument)
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
@@ -160,7 +160,7 @@ class PocketBackend:
 
 
 class _Run:
-    """One sequence: what is to be fed next, and the cache of what was."""
+    """One sequence: the tokens to feed next, and the key-value cache of those before."""
 
     def __init__(self, model: PocketModel, sampling: Sampling) -> None:
         self._model = model
@@ -170,7 +170,7 @@ class _Run:
         self._random = np.random.default_rng(sampling.seed)
 
     def feed(self, ids: list[int]) -> None:
-        """Append tokens; they are computed with the next one asked for."""
+        """Append tokens; they are computed together with the next token."""
         self._waiting += ids
 
     def next_token(self, banned: tuple[int, ...]) -> int:

@@ -1,7 +1,7 @@
 """Several engines that serve the same model, behind one port.
 
 Of two replicas drawn at random the one with fewer predicted tokens in flight is taken (power of two choices,
-Mitzenmacher 2001); a conversation stays with its replica, whose prefix cache knows it. A replica that fails a few times
+Mitzenmacher 2001); a conversation stays with its replica, whose prefix cache holds it. A replica that fails a few times
 in a row is left out for a while, then tried with one request at a time.
 """
 
@@ -17,17 +17,22 @@ from router.backends.verified import VerifiedBackend
 from router.circuit_breaker import Breaker
 from router.domain import Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendRefused, BackendUnavailable
+from router.events import Degraded
+from router.ports import Observer
+
+TRIES = 3
+"""Attempts before the first event."""
 
 AWAY_SECONDS, LONGEST_AWAY = 5.0, 300.0
-"""First time and longest time that a replica that failed is left out."""
+"""Seconds that a replica is left out after it failed: the first time, and at most."""
 
 
 @dataclass(eq=False)
 class Replica:
-    """One engine, and how it has done lately.
+    """One engine, its load and its recent failures.
 
     Attributes:
-        breaker: leaves it out after failures.
+        breaker: leaves the engine out after failures.
         tokens: predicted tokens in flight.
         streams: requests in flight.
     """
@@ -40,32 +45,34 @@ class Replica:
 
 
 class Replicas:
-    """Spreads requests over replicas of one model; after `hedge_after` silent seconds a second one is asked as well."""
+    """Spreads requests over the replicas of one model, and tries again before the first event.
 
-    def __init__(
-        self,
-        replicas: Sequence[Replica],
-        hedge_after: float | None = None,
-    ) -> None:
+    Args:
+        observer: sees every failure that another try covered up.
+        hedge_after: seconds of silence after which a second replica is asked as well; None = never.
+    """
+
+    def __init__(self, replicas: Sequence[Replica], observer: Observer, hedge_after: float | None = None) -> None:
         self._replicas = list(replicas)
+        self._observer = observer
         self._hedge_after = hedge_after
         self._random = random.Random()
 
     @property
     def enforcement(self) -> Enforcement:
-        """How budgets are held, by all of them."""
+        """How the replicas hold budgets; `prove` has seen that all do it alike."""
         return self._replicas[0].backend.enforcement
 
     async def prove(self) -> str:
         """Run every canary; returns the one fingerprint. Raises BackendUnavailable, BackendError."""
         fingerprints = {replica.name: await replica.backend.prove() for replica in self._replicas}
         if len(set(fingerprints.values())) > 1:
-            told = ", ".join(f"{name} is {fingerprint}" for name, fingerprint in fingerprints.items())
-            raise BackendError(f"backend: replicas differ: {told}")
+            seen = ", ".join(f"{name} is {fingerprint}" for name, fingerprint in fingerprints.items())
+            raise BackendError(f"backend: replicas differ: {seen}")
         return next(iter(fingerprints.values()))
 
     async def ready(self) -> bool:
-        """True when one of them is; those that do not answer are left out until they do."""
+        """True when at least one replica is ready; the others are left out until they answer."""
         ready = await asyncio.gather(*(replica.backend.ready() for replica in self._replicas))
         for replica, is_ready in zip(self._replicas, ready, strict=True):
             if not is_ready:
@@ -73,22 +80,41 @@ class Replicas:
         return any(ready)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
-        """As the chosen replica streams. Raises InvalidRequest, BackendError."""
+        """The chosen replica's events. Raises InvalidRequest, BackendError.
+
+        A replica that cannot be reached costs nothing before its first event, so another try follows, after a
+        jittered wait: callers of a replica that went away must not come back all at once.
+        """
+        for attempt in range(1, TRIES + 1):
+            started = False
+            try:
+                async with aclosing(self._attempt(request)) as events:
+                    async for event in events:
+                        started = True
+                        yield event
+                return
+            except BackendUnavailable as error:
+                if started or attempt == TRIES:
+                    raise
+                self._observer(Degraded("backend", str(error)))
+                await asyncio.sleep(random.uniform(0, 0.1 * 2**attempt))
+
+    def _attempt(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """One try, hedged where that is wanted. Raises BackendUnavailable."""
         chosen = self._chosen(request, self._replicas)
         if chosen is None:
             raise BackendUnavailable("backend: no replica is available")
         events = self._on(chosen, request)
-        if self._hedge_after is not None:
-            events = hedged(events, lambda: self._elsewhere(chosen, request), self._hedge_after)
-        async with aclosing(events):
-            async for event in events:
-                yield event
+        if self._hedge_after is None:
+            return events
+        return hedged(events, lambda: self._elsewhere(chosen, request), self._hedge_after)
 
     def _elsewhere(self, busy: Replica, request: GenerationRequest) -> AsyncGenerator[GenerationEvent] | None:
         other = self._chosen(request, [replica for replica in self._replicas if replica is not busy])
         return None if other is None else self._on(other, request)
 
     async def _on(self, replica: Replica, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """The events of one replica, with its load and its failures counted."""
         replica.breaker.started()
         replica.tokens += request.expected_tokens
         replica.streams += 1
@@ -97,7 +123,7 @@ class Replicas:
                 async for event in events:
                     replica.breaker.succeeded()
                     yield event
-        except BackendRefused:  # the request's fault
+        except BackendRefused:  # the request is at fault, not the replica
             raise
         except BackendError:
             replica.breaker.failed()

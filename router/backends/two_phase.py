@@ -1,16 +1,16 @@
 """Budget forcing that works on any engine which completes token ids (s1, arXiv 2501.19393).
 
-Phase 1 thinks for at most the budget and stops at the end marker; then the marker is appended, whatever came before,
-and phase 2 answers. All is done on token ids, so that nothing is tokenised twice and counts are exact. The second
-request finds its prefix in the engine's cache. The end marker must be one token.
+Phase 1 thinks for at most the budget and stops at the end marker. Then the marker is appended, however the thought
+ended, and phase 2 answers. Both phases work on token ids: no text is tokenised twice, and counts are exact. The second
+request finds its prefix in the engine's cache. The end marker must be a single token.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from router.backends.dialects import Piece, TokenCompletionAPI
-from router.backends.http import Engine, mapped_errors
+from router.backends.http import Chunk, EngineClient, mapped_errors
 from router.domain import (
     Completion,
     ContentDelta,
@@ -37,10 +37,10 @@ class Thought:
     """A thought in the making.
 
     Attributes:
-        prompt: token ids before it.
-        ids: its own.
-        used: tokens that were really drawn for it.
-        natural: it ended by itself.
+        prompt: token ids before the thought.
+        ids: token ids of the thought, without its end marker.
+        used: tokens that the engine drew for it; more than `ids` where a thought went past its budget and was cut.
+        natural: the thought ended by itself.
     """
 
     prompt: list[int]
@@ -52,7 +52,7 @@ class Thought:
 class TwoPhase:
     """Thinks, then answers, in two requests."""
 
-    def __init__(self, engine: Engine, model: str, completions: TokenCompletionAPI, markers: Markers) -> None:
+    def __init__(self, engine: EngineClient, model: str, completions: TokenCompletionAPI, markers: Markers) -> None:
         self._engine = engine
         self._model = model
         self._completions = completions
@@ -72,37 +72,38 @@ class TwoPhase:
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas, then the completion. Raises InvalidRequest, BackendError."""
         if request.tools.offered:
-            raise InvalidRequest("tools", "budgets are held in two phases here, which can not parse tool calls")
+            raise InvalidRequest("tools", "budgets are held in two phases here, which cannot parse tool calls")
         if request.prompt.images is not None:
             raise InvalidRequest(request.prompt.images, "budgets are held in two phases here, which take no images")
         await self._learn()
         self.check(request)
         thought = Thought(await self.opening(request), [])
         self._fit(request, len(thought.prompt))
-        async with aclosing(self._think(request, thought)) as deltas:
-            async for text in deltas:
-                yield ReasoningDelta(text)
+        for limit, banned in self._segments(request, thought):
+            async with aclosing(self._think(request, thought, limit, banned)) as deltas:
+                async for delta in deltas:
+                    yield delta
         thought.used = len(thought.ids)
         async with aclosing(self.answer(request, thought)) as events:
             async for event in events:
                 yield event
 
     def check(self, request: GenerationRequest) -> None:
-        """Raises InvalidRequest where budget and answer can not fit the model's window."""
+        """Raises InvalidRequest where budget and answer cannot fit the model's window."""
         self._fit(request, 0)
 
     def _fit(self, request: GenerationRequest, prompt: int) -> None:
-        """Names what is too long: the prompt, where it is known, the budget alone, or the answer behind it."""
+        """Refuse what exceeds the window, and name the part at fault: the prompt, the budget, or the answer."""
         budget = request.budget.tokens or 0
         wanted = prompt + budget + request.sampling.max_answer_tokens
         if self._window is None or wanted < self._window:
             return
         field = "options.max_thinking_tokens" if budget >= self._window else "sampling.max_answer_tokens"
-        told = f"prompt, budget and answer, {wanted} tokens, exceed the model's window of {self._window}"
-        raise InvalidRequest("messages" if prompt else field, told)
+        problem = f"prompt, budget and answer, {wanted} tokens, exceed the model's window of {self._window}"
+        raise InvalidRequest("messages" if prompt else field, problem)
 
     async def opening(self, request: GenerationRequest) -> list[int]:
-        """The prompt's ids up to the thought, or behind an empty one where the budget is 0."""
+        """The prompt's token ids up to the thought; behind an empty thought where the budget is 0."""
         await self._learn()
         thinking = await self._render(request, thinking=True)
         if request.budget.tokens == 0:
@@ -121,14 +122,14 @@ class TwoPhase:
     async def answer(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[GenerationEvent]:
         """Phase 2: the answer behind a thought that is over, then the completion."""
         ids = thought.prompt if request.budget.tokens == 0 else [*thought.prompt, *thought.ids, *self._end]
-        banned = self._start if len(self._start) == 1 else []  # the thought is not opened again
+        banned = self._start if len(self._start) == 1 else []  # or the model would open its thought again
         finish, answered = None, 0
-        most = request.sampling.max_answer_tokens
-        async with aclosing(self._pieces(request, ids, most, [], banned)) as pieces:
-            async for some in pieces:
-                finish = next((piece.finish for piece in some if piece.finish), finish)
-                answered += sum(len(piece.ids) for piece in some)
-                if text := "".join(piece.text for piece in some):
+        async with aclosing(self._complete(request, ids, request.sampling.max_answer_tokens, [], banned)) as arriving:
+            async for chunks in arriving:
+                pieces = self._read(chunks)
+                finish = next((piece.finish for piece in pieces if piece.finish), finish)
+                answered += sum(len(piece.ids) for piece in pieces)
+                if text := "".join(piece.text for piece in pieces):
                     yield ContentDelta(text)
         if finish is None:
             raise BackendError("backend: the stream ended early")
@@ -143,50 +144,58 @@ class TwoPhase:
             answer_tokens=answered,
         )
 
-    async def _think(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[str]:
-        """The thought's text; its ids and how it ended go into `thought`. Below the floor it can not end."""
-        for upto, banned in ((request.floor, self._end), (request.budget.tokens, [])):
-            most = self._room(request, thought) if upto is None else upto - len(thought.ids)
-            if most is not None and most <= 0:
-                continue
-            async with aclosing(self._segment(request, thought, most, banned)) as texts:
-                async for text in texts:
-                    yield text
+    def _segments(self, request: GenerationRequest, thought: Thought) -> Iterator[tuple[int | None, list[int]]]:
+        """How far to think, and with which ids banned: below the floor the end marker cannot be drawn.
+
+        Each segment is a request of its own, since an engine bans an id for a whole request.
+        """
+        for limit, banned in ((request.floor, self._end), (request.budget.tokens, [])):
+            left = self._room(request, thought) if limit is None else limit - len(thought.ids)
+            if left is None or left > 0:
+                yield left, banned
 
     def _room(self, request: GenerationRequest, thought: Thought) -> int | None:
-        """Tokens that a thought without a cap may have, so that the answer still fits."""
+        """Tokens that a thought without a cap may take and still leave room for the answer; None = unknown window."""
         if self._window is None:
             return None
         return self._window - len(thought.prompt) - len(thought.ids) - request.sampling.max_answer_tokens - 1
 
-    async def _segment(
-        self, request: GenerationRequest, thought: Thought, most: int | None, banned: list[int]
-    ) -> AsyncGenerator[str]:
-        behind, end = [*thought.prompt, *thought.ids], self._end[0]
-        async with aclosing(self._pieces(request, behind, most, self._end, banned)) as pieces:
-            async for some in pieces:
-                shown, over = "", False
-                for piece in some:
-                    marked = end in piece.ids
-                    thought.ids += piece.ids[: piece.ids.index(end)] if marked else piece.ids
-                    shown += piece.text.partition(self._markers.end)[0]
-                    if over := marked or piece.finish == "stop":
-                        break
-                if shown:
-                    yield shown
-                if over:
+    async def _think(
+        self, request: GenerationRequest, thought: Thought, limit: int | None, banned: list[int]
+    ) -> AsyncGenerator[ReasoningDelta]:
+        """Phase 1: at most `limit` further tokens; their ids, and whether the thought ended, go into `thought`."""
+        ids = [*thought.prompt, *thought.ids]
+        async with aclosing(self._complete(request, ids, limit, self._end, banned)) as arriving:
+            async for chunks in arriving:
+                text, ended = self._extend(thought, self._read(chunks))
+                if text:
+                    yield ReasoningDelta(text)
+                if ended:
                     thought.natural = not banned
                     return
 
-    async def _pieces(
-        self, request: GenerationRequest, ids: list[int], most: int | None, stop: list[int], banned: list[int]
-    ) -> AsyncGenerator[list[Piece]]:
-        body = self._completions.body(self._model, ids, most, request.sampling, stop, banned)
-        async with aclosing(self._engine.events(self._completions.path, body)) as arriving:
-            async for chunks in arriving:
-                with mapped_errors():
-                    pieces = [self._completions.piece(chunk) for chunk in chunks]
-                yield pieces
+    def _extend(self, thought: Thought, pieces: list[Piece]) -> tuple[str, bool]:
+        """Append pieces to a thought, up to its end marker; returns their text, and whether the thought ended."""
+        end, text = self._end[0], ""
+        for piece in pieces:
+            marked = end in piece.ids
+            thought.ids += piece.ids[: piece.ids.index(end)] if marked else piece.ids
+            text += piece.text.partition(self._markers.end)[0]
+            if marked or piece.finish == "stop":
+                return text, True
+        return text, False
+
+    def _complete(
+        self, request: GenerationRequest, ids: list[int], limit: int | None, stop: list[int], banned: list[int]
+    ) -> AsyncGenerator[list[Chunk]]:
+        """The chunks of a completion of `ids`, at most `limit` tokens long."""
+        body = self._completions.body(self._model, ids, limit, request.sampling, stop, banned)
+        return self._engine.chunks(self._completions.path, body)
+
+    def _read(self, chunks: list[Chunk]) -> list[Piece]:
+        with mapped_errors():
+            return [self._completions.piece(chunk) for chunk in chunks]
+        raise AssertionError("unreachable")
 
     async def _render(self, request: GenerationRequest, thinking: bool) -> list[int]:
         with mapped_errors():
@@ -194,14 +203,14 @@ class TwoPhase:
         raise AssertionError("unreachable")
 
     def _opened(self, ids: list[int]) -> list[int]:
-        """Behind the start marker, which some templates already end with."""
-        tail = ids[-len(self._start) - 2 :]  # a template may add a line break
+        """The ids, followed by the start marker unless the template has already put it there."""
+        tail = ids[-len(self._start) - 2 :]  # a line break may stand behind the marker
         if any(tail[i : i + len(self._start)] == self._start for i in range(len(tail))):
             return ids
         return [*ids, *self._start]
 
     async def _learn(self) -> None:
-        """The markers' ids, asked for once."""
+        """Ask the engine once for the ids of the markers, and for its window. Raises BackendError."""
         if self._end:
             return
         with mapped_errors():
@@ -209,5 +218,5 @@ class TwoPhase:
             end = await self._completions.encode(self._engine, self._model, self._markers.end)
             self._window = await self._completions.window(self._engine, self._model)
         if len(end) != 1:
-            raise BackendError(f"backend: {self._markers.end} is {len(end)} tokens of this model, and must be one")
+            raise BackendError(f"backend: {self._markers.end} is {len(end)} tokens of this model; it must be one")
         self._start, self._end = start, end

@@ -1,7 +1,7 @@
-"""An engine whose enforcement has been seen to work: by its own means, in two phases, or (where allowed) not at all.
+"""An engine whose enforcement was seen to work: by its own means, in two phases, or (where allowed) not at all.
 
-The canary runs before the first request, and again when the engine has been away. An engine that comes back as another
-one, by version, template or what it enforces, is not served: certificates would no longer be about it.
+The canary runs before the first request, and again after the engine was unreachable. An engine that comes back with
+another version, template or enforcement is not served: the certificates are not about it.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from router.errors import BackendError, BackendUnavailable
 from router.ports import Backend
 
 Canary = Callable[[Backend], Awaitable[bool]]
-"""True where a backend was seen to hold its budgets."""
+"""Runs a few short generations; true if the backend held its budgets in all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class EnforcementStrategy:
     """One way to enforce budgets.
 
     Attributes:
-        alone: the same for the canary, without help that would hide that it does not work.
+        alone: the same without any fallback, for the canary: a fallback would hide that the strategy fails.
     """
 
     enforcement: Enforcement
@@ -31,24 +31,24 @@ class EnforcementStrategy:
 
 
 class VerifiedBackend:
-    """The first of several ways that a canary finds working.
+    """A backend that uses the first strategy which the canary sees working.
 
     Args:
-        ways: in order of preference.
-        last: what is served, unproved and told as a hint, where none works; None refuses.
-        alive: does the engine answer, and serve the model?
-        identity: what tells one engine from another.
+        strategies: in order of preference.
+        last: the backend to serve where no strategy works, its budgets called hints; None = refuse.
+        alive: true while the engine answers and serves the model.
+        identity: names the engine, so that another one in its place is noticed.
     """
 
     def __init__(
         self,
-        ways: list[EnforcementStrategy],
+        strategies: list[EnforcementStrategy],
         last: Backend | None,
         alive: Callable[[], Awaitable[bool]],
         identity: Callable[[], Awaitable[str]],
         canary: Canary,
     ) -> None:
-        self.ways = ways
+        self.strategies = strategies
         self._last = last
         self._alive = alive
         self._identity = identity
@@ -58,7 +58,7 @@ class VerifiedBackend:
 
     @property
     def enforcement(self) -> Enforcement:
-        """How budgets are held; HINT before the canary has run."""
+        """How budgets are held; HINT until the canary has run."""
         return Enforcement.HINT if self._chosen is None else self._chosen.enforcement
 
     async def prove(self) -> str:
@@ -74,7 +74,7 @@ class VerifiedBackend:
         return fingerprint
 
     async def ready(self) -> bool:
-        """True when the engine answers, and is the one that was proved."""
+        """True when the engine answers and is the one that was verified."""
         if not await self._alive():
             self._chosen = None
             return False
@@ -85,27 +85,29 @@ class VerifiedBackend:
                 return False
         return True
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
-        """As the chosen way streams. Raises InvalidRequest, BackendError."""
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """The events of the chosen strategy. Raises InvalidRequest, BackendError."""
         if self._chosen is None:
             raise BackendUnavailable("backend: it is not proved to hold budgets")
-        way = self._chosen
-        async with aclosing(way.backend.stream(request)) as events:
-            async for event in events:
-                if isinstance(event, Completion) and way.enforcement is Enforcement.HINT:
-                    yield replace(event, enforcement=Enforcement.HINT)
-                else:
-                    yield event
+        events = self._chosen.backend.stream(request)
+        return _as_hint(events) if self._chosen.enforcement is Enforcement.HINT else events
 
     async def _choose(self) -> EnforcementStrategy:
-        for way in self.ways:
-            if await self._canary(way.alone):
-                return way
+        for strategy in self.strategies:
+            if await self._canary(strategy.alone):
+                return strategy
         if self._last is None:
             raise BackendError("backend: no way to hold budgets works here; `budget-router doctor` says why")
         return EnforcementStrategy(Enforcement.HINT, self._last, self._last)
 
 
+async def _as_hint(events: AsyncGenerator[GenerationEvent]) -> AsyncGenerator[GenerationEvent]:
+    """The same events; the completion claims no enforcement that no canary has seen."""
+    async with aclosing(events):
+        async for event in events:
+            yield replace(event, enforcement=Enforcement.HINT) if isinstance(event, Completion) else event
+
+
 def digest(*renderings: list[int]) -> str:
-    """A short digest of a conversation as an engine's template and tokenizer make it."""
+    """A short digest of token ids: equal where template and tokenizer render a conversation alike."""
     return hashlib.sha256(repr(renderings).encode()).hexdigest()[:8]

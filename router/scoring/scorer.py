@@ -41,8 +41,16 @@ class Scorer:
         """The same keys and cache with another classifier."""
         return Scorer(classifier, self._keys, self._cache, self._observer)
 
-    async def __call__(self, requests: Sequence[RouteRequest]) -> list[Scored]:
-        """One entry per request, in order."""
+    async def score(self, request: RouteRequest) -> Scored:
+        """The score of one request."""
+        key = self._keys.key(request.tenant, request.prompt)
+        found = await self._remembered([key])
+        if key not in found:
+            found = await self._classified({key: request.prompt})
+        return found[key]
+
+    async def score_batch(self, requests: Sequence[RouteRequest]) -> list[Scored]:
+        """One entry per request, in order; requests with the same prompt are scored once."""
         keys = [self._keys.key(r.tenant, r.prompt) for r in requests]
         scored = await self._remembered(keys)
         missing = {key: r.prompt for key, r in zip(keys, requests, strict=True) if key not in scored}

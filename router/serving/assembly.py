@@ -62,7 +62,7 @@ async def served_profile(
     """A served model, and how to serve it with another bundle."""
     bundle = manifest.load(registry.locate(served.artifact))
     server = await ready(triton(settings, served, stack), settings.backend_wait)
-    backend, fingerprint = await served_backend(settings, served, stack)
+    backend, fingerprint = await served_backend(settings, served, observer, stack)
     latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
     secret = settings.cache_secret.get_secret_value().encode()
 
@@ -129,7 +129,7 @@ async def ready(server: "Triton | None", patience: float) -> "Triton | None":
 
 
 async def served_backend(
-    settings: Settings, served: Served, stack: AsyncExitStack
+    settings: Settings, served: Served, observer: Observer, stack: AsyncExitStack
 ) -> "tuple[PocketBackend | Replicas, str]":
     """What answers, proved to hold budgets, and the fingerprint that a bundle must be about. Raises BackendError."""
     if served.backend == "pocket":
@@ -139,7 +139,7 @@ async def served_backend(
         return pocket, reasoner.fingerprint
     from router.backends.replicas import Replicas
 
-    replicas = Replicas(engines(settings, served, stack), settings.backend_hedge or None)
+    replicas = Replicas(engines(settings, served, stack), observer, settings.backend_hedge or None)
     deadline = time.monotonic() + settings.backend_wait
     while True:
         try:

@@ -34,11 +34,11 @@ async def examine(settings: Settings) -> list[Finding]:
 async def _examine_backend(settings: Settings, served: Served, stack: AsyncExitStack) -> list[Finding]:
     """Every way to hold budgets on its own, then which one is served."""
     if served.backend == "pocket":
-        backend, _ = await assembly.served_backend(settings, served, stack)
+        backend, _ = await assembly.served_backend(settings, served, lambda event: None, stack)
         return [finding async for finding in canary.examine(backend)]
     findings = []
     for replica in assembly.engines(settings, served, stack):
-        for way in replica.backend.ways:
+        for way in replica.backend.strategies:
             name = way.enforcement.value
             findings += [replace(f, check=f"{name}: {f.check}", needed=False) async for f in canary.examine(way.alone)]
         try:

@@ -54,8 +54,10 @@ class Traces:
             case Generated(_, _, completion, first_token, _):
                 span.set_attribute("budget_router.thinking_tokens", completion.thinking_tokens or 0)
                 span.set_attribute("budget_router.first_token_seconds", first_token)
-            case StreamAborted(_, _, cause) | RequestShed(_, cause):
-                span.add_event(type(record).__name__.lower(), {"cause": cause})
+            case StreamAborted(_, _, cause):
+                span.add_event("broken", {"cause": cause})
+            case RequestShed(_, cause):
+                span.add_event("shed", {"cause": cause})
             case Degraded(dependency, _):
                 span.add_event("degraded", {"dependency": dependency})
             case CallCompleted(_, code):

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from router.backends.chat import Chat, request_body
 from router.backends.dialects import DIALECTS
-from router.backends.http import LONGEST_LINE, Timeouts
-from router.backends.http import Engine as Client
+from router.backends.http import LONGEST_LINE, EngineClient, Timeouts
+from router.backends.replicas import Replica, Replicas
 from router.domain import (
     Completion,
     ContentDelta,
@@ -48,8 +48,8 @@ from tests.support.engine import (
     usage,
     well_behaved,
 )
+from tests.support.fakes import RecordingObserver, router_of, verified
 from tests.support.fakes import request_of as route_request
-from tests.support.fakes import router_of
 
 TIMEOUT = 0.5
 VLLM = DIALECTS["vllm"]
@@ -88,7 +88,7 @@ async def engine() -> AsyncIterator[Engine]:
 @asynccontextmanager
 async def asking(url: str, model: str = MODEL, seconds: float = 10.0) -> AsyncIterator[Chat]:
     """A backend in vLLM's dialect, without a second phase."""
-    client = Client(url, Timeouts(first=seconds, idle=seconds, total=seconds, question=2), connections=50)
+    client = EngineClient(url, Timeouts(first=seconds, idle=seconds, total=seconds, question=2), connections=50)
     yield Chat(client, model, VLLM, None)
     await client.close()
 
@@ -384,12 +384,13 @@ async def test_leaving_a_router_is_seen_by_the_engine(engine: Engine, backend: C
 
 
 @pytest.mark.parametrize("fault", [answers(429), answers(503)])
-async def test_a_router_tries_a_busy_engine_again(engine: Engine, backend: Chat, fault: Handler) -> None:
+async def test_a_busy_engine_is_tried_again(engine: Engine, backend: Chat, fault: Handler) -> None:
     async def busy_once(request: web.Request, body: dict[str, Any]) -> Stream:
         return await (fault if len(engine.bodies) == 1 else well_behaved)(request, body)
 
     engine.handler = busy_once
-    events = [event async for event in router_of(backend=backend).generate(route_request(), Sampling())]
+    replicas = Replicas([Replica("only", await verified(backend))], RecordingObserver())
+    events = [event async for event in router_of(backend=replicas).generate(route_request(), Sampling())]
     assert isinstance(events[-1], Completion)
     assert len(engine.bodies) == 2
 

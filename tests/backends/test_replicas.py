@@ -10,12 +10,11 @@ import pytest
 from router.backends import canary
 from router.backends.connect import Connection, connect
 from router.backends.http import Timeouts
-from router.backends.replicas import AWAY_SECONDS, LONGEST_AWAY, Replica, Replicas
-from router.backends.verified import EnforcementStrategy, VerifiedBackend
+from router.backends.replicas import AWAY_SECONDS, LONGEST_AWAY, TRIES, Replica, Replicas
 from router.circuit_breaker import FAILURES, Breaker
 from router.domain import (
     Completion,
-    Enforcement,
+    ContentDelta,
     GenerationEvent,
     GenerationRequest,
     Prompt,
@@ -23,9 +22,20 @@ from router.domain import (
     ReasoningDelta,
     Sampling,
 )
-from router.errors import BackendError, BackendRefused, BackendUnavailable
+from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
+from router.events import Degraded
 from router.ports import Backend
-from tests.support.fakes import UNAVAILABLE, FakeBackend, Hang, router_of, until
+from tests.support.fakes import (
+    UNAVAILABLE,
+    FakeBackend,
+    Hang,
+    RecordingObserver,
+    Script,
+    completion_of,
+    router_of,
+    until,
+    verified,
+)
 from tests.support.fakes import request_of as route_request
 from tests.support.simulators import MODEL, simulated
 
@@ -40,28 +50,18 @@ class Clock:
         return self.now
 
 
-async def verified(backend: FakeBackend, identity: str = "same") -> VerifiedBackend:
-    async def alive() -> bool:
-        return backend.is_ready
-
-    async def who() -> str:
-        return identity
-
-    async def canary(_: Backend) -> bool:
-        return True
-
-    made = VerifiedBackend([EnforcementStrategy(Enforcement.NATIVE, backend, backend)], None, alive, who, canary)
-    await made.prove()
-    return made
-
-
-async def replicas_of(*backends: FakeBackend, clock: Clock | None = None, hedge_after: float | None = None) -> Replicas:
+async def replicas_of(
+    *backends: FakeBackend,
+    clock: Clock | None = None,
+    observer: RecordingObserver | None = None,
+    hedge_after: float | None = None,
+) -> Replicas:
     clock = clock or Clock()
     members = [
         Replica(f"r{i}", await verified(backend), Breaker(AWAY_SECONDS, LONGEST_AWAY, clock))
         for i, backend in enumerate(backends)
     ]
-    return Replicas(members, hedge_after)
+    return Replicas(members, observer or RecordingObserver(), hedge_after)
 
 
 def request_of(session: str | None = None, tokens: float = 10.0) -> GenerationRequest:
@@ -127,7 +127,7 @@ async def test_a_replica_that_fails_is_left_out_then_tried_with_one_request() ->
     before = len(bad.asked)
     clock.now += AWAY_SECONDS
     with pytest.raises(BackendUnavailable):
-        await run(Replicas([replicas._replicas[0]]), request_of())
+        await run(Replicas([replicas._replicas[0]], RecordingObserver()), request_of())
     assert len(bad.asked) == before + 1
     assert not replicas._replicas[0].breaker.allows(), "it stays away"
 
@@ -186,7 +186,7 @@ async def test_a_request_that_is_refused_is_not_the_replicas_fault() -> None:
 async def test_replicas_that_differ_are_refused() -> None:
     members = [Replica("a", await verified(FakeBackend(), "one")), Replica("b", await verified(FakeBackend(), "two"))]
     with pytest.raises(BackendError, match="replicas differ: a is one/native, b is two/native"):
-        await Replicas(members).prove()
+        await Replicas(members, RecordingObserver()).prove()
 
 
 async def test_a_killed_engine_is_survived() -> None:
@@ -201,7 +201,7 @@ async def test_a_killed_engine_is_survived() -> None:
                 )
                 for one in (doomed, other)
             ]
-            replicas = Replicas(members)
+            replicas = Replicas(members, RecordingObserver())
             await replicas.prove()
             router = router_of(backend=replicas)
             for _ in range(5):
@@ -267,3 +267,50 @@ async def test_a_caller_who_leaves_stops_both() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert one.open + other.open == 0
+
+
+@pytest.mark.parametrize("failures", range(1, TRIES))
+async def test_before_the_first_event_it_is_tried_again(failures: int) -> None:
+    answer: Script = [ContentDelta("4"), completion_of()]
+    backend, observer = FakeBackend(*[[UNAVAILABLE]] * failures, answer), RecordingObserver()
+    replicas = await replicas_of(backend, observer=observer)
+    events = [event async for event in replicas.stream(request_of())]
+    assert isinstance(events[-1], Completion)
+    assert len(backend.asked) == failures + 1
+    assert [degraded.dependency for degraded in observer.of(Degraded)] == ["backend"] * failures
+    assert replicas._replicas[0].breaker.failures == 0, "the answer makes it whole again"
+
+
+async def test_a_replica_that_stays_down_is_an_error_after_a_few_tries() -> None:
+    backend, observer = FakeBackend([UNAVAILABLE]), RecordingObserver()
+    with pytest.raises(BackendUnavailable):
+        await run(await replicas_of(backend, observer=observer), request_of())
+    assert len(backend.asked) == TRIES
+    assert len(observer.of(Degraded)) == TRIES - 1, "the last failure is the caller's error"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [BackendError("nonsense")],
+        [BackendRefused("no")],
+        [InvalidRequest("messages", "too long")],
+        [ReasoningDelta("so"), UNAVAILABLE],
+    ],
+    ids=["nonsense", "refused", "invalid", "mid-stream"],
+)
+async def test_nothing_else_is_tried_again(script: Script) -> None:
+    backend = FakeBackend(script)
+    with pytest.raises((BackendError, InvalidRequest)):
+        await run(await replicas_of(backend), request_of())
+    assert len(backend.asked) == 1
+
+
+async def test_cancelling_between_two_tries_ends_them() -> None:
+    backend, observer = FakeBackend([UNAVAILABLE]), RecordingObserver()
+    task = asyncio.create_task(run(await replicas_of(backend, observer=observer), request_of()))
+    await until(lambda: observer.of(Degraded))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(backend.asked) < TRIES

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from router._gen import budget_router_pb2 as pb
-from router.backends.chat import StreamState, merged
+from router.backends.chat import StreamState
 from router.backends.dialects import DIALECTS
 from router.backends.http import _parsed, mapped_errors
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
@@ -53,16 +53,13 @@ def stream(data: bytes) -> str:
     dialect = DIALECTS[kinds[data[0] % len(kinds)] if data else kinds[0]]
     state = StreamState(dialect)
     try:
-        events, ending = _parsed(data[1:].split(b"\n"))
-        taken = []
+        chunks, ending = _parsed(data[1:].split(b"\n"))
+        state.read(chunks, 64)
         with mapped_errors():
-            for event in events:
-                taken += state.take(event)
-                state.over(64)
-                if dialect.completions is not None:
-                    dialect.completions.piece(event)
-            list(merged(taken))
-            state.completion(GenerationRequest(Prompt.of("x"), ReasoningBudget("64", 64)))
+            if dialect.completions is not None:
+                for chunk in chunks:
+                    dialect.completions.piece(chunk)
+        state.completion(GenerationRequest(Prompt.of("x"), ReasoningBudget("64", 64)))
         if isinstance(ending, BackendError):
             raise ending
     except BackendError as error:

@@ -40,7 +40,7 @@ from router.errors import (
     TargetUnmet,
 )
 from router.events import Decided, Degraded, Generated, StreamAborted
-from router.routing.router import TRIES, BudgetRouter
+from router.routing.router import BudgetRouter
 from router.routing.served_model import ServedModel
 from tests.support.fakes import (
     ANSWER,
@@ -344,16 +344,6 @@ async def test_a_generation_is_logged_and_observed_once_it_ends() -> None:
     assert 0 < record.first_token_seconds <= record.seconds
 
 
-@pytest.mark.parametrize("failures", range(1, TRIES))
-async def test_before_the_first_token_the_backend_is_tried_again(failures: int) -> None:
-    answer: Script = [ContentDelta("4"), completion_of()]
-    backend, observer = FakeBackend(*[[UNAVAILABLE]] * failures, answer), RecordingObserver()
-    events = await events_of(router_of(backend=backend, observer=observer))
-    assert isinstance(events[-1], Completion)
-    assert len(backend.asked) == failures + 1
-    assert [d.dependency for d in observer.of(Degraded)] == ["backend"] * failures
-
-
 async def test_no_answer_at_the_chosen_rung_is_tried_once_more_at_the_next() -> None:
     nothing: Script = [ReasoningDelta("hm"), completion_of(LADDER.rungs[1], finish=FinishReason.TRUNCATED)]
     answer: Script = [ReasoningDelta("hm"), ContentDelta("4"), completion_of(LADDER.rungs[2])]
@@ -385,13 +375,6 @@ async def test_an_answer_that_was_cut_off_is_not_said_twice() -> None:
     assert len(backend.asked) == 1
 
 
-async def test_a_backend_that_stays_down_is_an_error_after_a_few_tries() -> None:
-    backend = FakeBackend([UNAVAILABLE])
-    with pytest.raises(BackendUnavailable):
-        await events_of(router_of(backend=backend))
-    assert len(backend.asked) == TRIES
-
-
 async def test_after_the_first_token_the_backend_is_never_tried_again() -> None:
     backend = FakeBackend([ReasoningDelta("so"), UNAVAILABLE])
     with pytest.raises(BackendUnavailable):
@@ -400,7 +383,7 @@ async def test_after_the_first_token_the_backend_is_never_tried_again() -> None:
 
 
 @pytest.mark.parametrize("error", [BackendError("nonsense"), InvalidRequest("messages", "too long")])
-async def test_what_another_try_can_not_mend_is_not_tried_again(error: Exception) -> None:
+async def test_an_error_that_another_try_cannot_mend_is_not_tried_again(error: Exception) -> None:
     backend = FakeBackend([error])
     with pytest.raises(type(error)):
         await events_of(router_of(backend=backend))
@@ -436,16 +419,6 @@ async def test_cancelling_a_generation_that_waits_closes_the_backends_stream() -
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (backend.open, backend.cancelled) == (0, 1)
-
-
-async def test_cancelling_between_two_tries_ends_them() -> None:
-    backend, observer = FakeBackend([UNAVAILABLE]), RecordingObserver()
-    task = asyncio.create_task(events_of(router_of(backend=backend, observer=observer)))
-    await until(lambda: observer.of(Degraded))
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert len(backend.asked) < TRIES
 
 
 async def test_a_generation_left_at_its_decision_never_reaches_the_backend() -> None:
@@ -514,7 +487,7 @@ async def test_an_outcome_that_can_not_be_kept_is_an_error() -> None:
 OTHER = ladder_of(0, 10, 1_000)
 
 
-def other_profile(backend: FakeBackend) -> ServedModel:
+def other_model(backend: FakeBackend) -> ServedModel:
     """A second model with a ladder of its own."""
     policy = policy_of(OTHER)
     return router_of(
@@ -524,17 +497,17 @@ def other_profile(backend: FakeBackend) -> ServedModel:
 
 async def test_where_the_backend_is_down_the_next_model_decides_by_its_own_bundle() -> None:
     down, up, observer = FakeBackend([UNAVAILABLE]), FakeBackend(), RecordingObserver()
-    router = router_of(backend=down, failover=[other_profile(up)], observer=observer)
+    router = router_of(backend=down, failover=[other_model(up)], observer=observer)
     first, second, *rest = await events_of(router)
     assert isinstance(first, Decision) and isinstance(second, Decision)
     assert [(d.model, d.rung.name) for d in (first, second)] == [(MODEL, "128"), ("other", "10")]
     assert isinstance(rest[-1], Completion)
-    assert (len(down.asked), len(up.asked)) == (TRIES, 1)
+    assert (len(down.asked), len(up.asked)) == (1, 1)
     assert [broken.decision for broken in observer.of(StreamAborted)] == [first]
 
 
 async def test_a_named_model_is_not_replaced_by_another() -> None:
-    router = router_of(backend=FakeBackend([UNAVAILABLE]), failover=[other_profile(FakeBackend())])
+    router = router_of(backend=FakeBackend([UNAVAILABLE]), failover=[other_model(FakeBackend())])
     with pytest.raises(BackendUnavailable):
         await events_of(router, request_of(model=MODEL))
     assert (await router.decide(request_of(model="other"))).model == "other"
@@ -544,28 +517,28 @@ async def test_a_named_model_is_not_replaced_by_another() -> None:
 
 async def test_after_the_first_token_nobody_takes_over() -> None:
     up = FakeBackend()
-    router = router_of(backend=FakeBackend([ReasoningDelta("hm"), UNAVAILABLE]), failover=[other_profile(up)])
+    router = router_of(backend=FakeBackend([ReasoningDelta("hm"), UNAVAILABLE]), failover=[other_model(up)])
     with pytest.raises(BackendUnavailable):
         await events_of(router)
     assert not up.asked
 
 
 async def test_what_does_not_fit_the_next_model_is_still_the_first_ones_failure() -> None:
-    router = router_of(backend=FakeBackend([UNAVAILABLE]), failover=[other_profile(FakeBackend())])
+    router = router_of(backend=FakeBackend([UNAVAILABLE]), failover=[other_model(FakeBackend())])
     with pytest.raises(BackendUnavailable):
         await events_of(router, asking(rung="16"))
 
 
 async def test_one_model_that_can_answer_is_enough_to_be_ready() -> None:
     first, second = FakeBackend(is_ready=False), FakeBackend()
-    router = router_of(backend=first, failover=[other_profile(second)])
+    router = router_of(backend=first, failover=[other_model(second)])
     assert (await router.health())[""]
     second.is_ready = False
     assert not (await router.health())[""]
 
 
 async def test_a_batch_may_name_several_models() -> None:
-    router = router_of(failover=[other_profile(FakeBackend())])
+    router = router_of(failover=[other_model(FakeBackend())])
     decisions = await router.decide_batch([request_of(model=m) for m in ("other", "", MODEL)])
     assert [d.model for d in decisions] == ["other", MODEL, MODEL]
 

@@ -8,11 +8,11 @@ import pytest
 
 from router._gen import budget_router_pb2 as pb
 from router.backends.pocket import PocketModel
+from router.backends.replicas import TRIES, Replica, Replicas
 from router.bundle.manifest import Bundle
 from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable
 from router.events import Degraded
-from router.routing.router import TRIES
 from tests.rpc.conftest import Service, decide, embedded, generate, refusal, serving, until
 from tests.support.fakes import (
     THINKING,
@@ -23,6 +23,7 @@ from tests.support.fakes import (
     RecordingObserver,
     completion_of,
     router_of,
+    verified,
 )
 
 SECRET = "secret of the prompt"
@@ -124,7 +125,8 @@ async def test_a_failed_backend_is_unavailable_with_a_time_to_retry(bundle: Bund
 
 async def test_an_unreachable_backend_is_tried_a_few_times(bundle: Bundle) -> None:
     backend, observer = FakeBackend([UNAVAILABLE]), RecordingObserver()
-    async with serving(router_of(backend=backend, observer=observer), bundle) as service:
+    replicas = Replicas([Replica("only", await verified(backend))], observer)
+    async with serving(router_of(backend=replicas, observer=observer), bundle) as service:
         seen = await refusal(service.routing.Generate(generate()))
     assert (seen.code, seen.reason) == (grpc.StatusCode.UNAVAILABLE, "BackendUnavailable")
     assert seen.retry_seconds
@@ -134,7 +136,8 @@ async def test_an_unreachable_backend_is_tried_a_few_times(bundle: Bundle) -> No
 
 async def test_a_backend_that_comes_back_is_not_noticed(bundle: Bundle) -> None:
     backend = FakeBackend([UNAVAILABLE], [ContentDelta("4"), completion_of()])
-    async with serving(router_of(backend=backend), bundle) as service:
+    replicas = Replicas([Replica("only", await verified(backend))], RecordingObserver())
+    async with serving(router_of(backend=replicas), bundle) as service:
         await complete(service, generate())
     assert len(backend.asked) == 2
 

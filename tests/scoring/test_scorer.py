@@ -36,7 +36,7 @@ def scorer_of(classifier: FakeClassifier) -> Scorer:
 async def test_a_thousand_identical_misses_cause_one_inference() -> None:
     classifier = SlowClassifier()
     scorer = scorer_of(classifier)
-    scored = await asyncio.gather(*(scorer([request_of()]) for _ in range(1_000)))
+    scored = await asyncio.gather(*(scorer.score_batch([request_of()]) for _ in range(1_000)))
     assert [len(asked) for asked in classifier.asked] == [1]
     assert all(one.score == RISING for [one] in scored)
     assert not scorer._under_way
@@ -45,9 +45,9 @@ async def test_a_thousand_identical_misses_cause_one_inference() -> None:
 async def test_only_what_is_new_is_scored_beside_what_is_under_way() -> None:
     classifier = SlowClassifier()
     scorer = scorer_of(classifier)
-    first = asyncio.create_task(scorer([request_of("a"), request_of("b")]))
+    first = asyncio.create_task(scorer.score_batch([request_of("a"), request_of("b")]))
     await asyncio.sleep(0)
-    await scorer([request_of("b"), request_of("c"), request_of("a")])
+    await scorer.score_batch([request_of("b"), request_of("c"), request_of("a")])
     await first
     assert [[prompt.text for prompt in asked] for asked in classifier.asked] == [["a", "b"], ["c"]]
 
@@ -55,9 +55,9 @@ async def test_only_what_is_new_is_scored_beside_what_is_under_way() -> None:
 async def test_when_the_one_who_scores_leaves_those_who_wait_go_on() -> None:
     classifier = SlowClassifier()
     scorer = scorer_of(classifier)
-    leader = asyncio.create_task(scorer([request_of()]))
+    leader = asyncio.create_task(scorer.score_batch([request_of()]))
     await asyncio.sleep(0)
-    followers = [asyncio.create_task(scorer([request_of()])) for _ in range(10)]
+    followers = [asyncio.create_task(scorer.score_batch([request_of()])) for _ in range(10)]
     await asyncio.sleep(0.005)
     leader.cancel()
     scored = await asyncio.gather(*followers)
@@ -69,9 +69,9 @@ async def test_when_the_one_who_scores_leaves_those_who_wait_go_on() -> None:
 async def test_a_failure_is_shared_and_not_remembered() -> None:
     classifier = SlowClassifier(failing=True)
     scorer = scorer_of(classifier)
-    scored = await asyncio.gather(*(scorer([request_of()]) for _ in range(10)))
+    scored = await asyncio.gather(*(scorer.score_batch([request_of()]) for _ in range(10)))
     assert {one.source for [one] in scored} == {DecisionSource.FALLBACK}
     assert len(classifier.asked) == 1
     classifier.failing = False
-    [again] = await scorer([request_of()])
+    [again] = await scorer.score_batch([request_of()])
     assert again.source is DecisionSource.CLASSIFIER

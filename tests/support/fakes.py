@@ -10,6 +10,7 @@ from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
+from router.backends.verified import EnforcementStrategy, VerifiedBackend
 from router.bundle import manifest
 from router.domain import (
     BudgetLadder,
@@ -199,6 +200,21 @@ class FakeBackend:
         forced = FinishReason.FORCED if len(thinking) < len(THINKING) else FinishReason.NATURAL
         completion = completion_of(request.budget, thinking_tokens=len(thinking), finish=forced)
         return [*map(ReasoningDelta, thinking), *map(ContentDelta, ANSWER), completion]
+
+
+async def verified(backend: Backend, identity: str = "same") -> VerifiedBackend:
+    """The backend behind a canary that always passes."""
+
+    async def name() -> str:
+        return identity
+
+    async def passes(_: Backend) -> bool:
+        return True
+
+    strategy = EnforcementStrategy(Enforcement.NATIVE, backend, backend)
+    made = VerifiedBackend([strategy], None, backend.ready, name, passes)
+    await made.prove()
+    return made
 
 
 class DictCache:

@@ -1,0 +1,132 @@
+"""One generation: everything that belongs to it, from its decision to its completion."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from router.domain import (
+    Completion,
+    ContentDelta,
+    Decision,
+    GenerationEvent,
+    GenerationRequest,
+    RouteRequest,
+    Sampling,
+    ToolCallDelta,
+    Tools,
+)
+from router.routing.served_model import ServedModel
+
+
+class Generation:
+    """A request at the model that answers it.
+
+    Args:
+        began: `time.perf_counter()` when the model was chosen.
+
+    Attributes:
+        completion: the last event, once it is there.
+        first_token_seconds: from `began` to the first event; None before it.
+        used_tokens: thinking and answer tokens to charge for: 0 before the first event, then the forecast, and what
+            was counted once the completion says it.
+    """
+
+    def __init__(
+        self,
+        served: ServedModel,
+        request: RouteRequest,
+        decision: Decision,
+        sampling: Sampling,
+        tools: Tools,
+        began: float,
+    ) -> None:
+        self.served = served
+        self.request = request
+        self.decision = decision
+        self.sampling = sampling
+        self.tools = tools
+        self.completion: Completion | None = None
+        self.first_token_seconds: float | None = None
+        self.used_tokens = 0.0
+        self._began = began
+        self._attempt = 0
+        self._answered = False
+        self._answer: list[str] = []
+
+    @property
+    def expected_tokens(self) -> float:
+        """Thinking tokens forecast at the chosen rung, and those of a usual answer."""
+        return self._thinking_tokens(self.decision.choice.index) + self.served.policy.latency.answer_tokens
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that the request may wait for its turn and still meet its caller's deadline; None without one."""
+        longest = self.request.options.max_latency
+        if longest is None:
+            return None
+        needed = self.served.policy.latency.seconds(self._thinking_tokens(self.decision.choice.index))
+        return max(longest - needed - self.seconds, 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """Time since it began."""
+        return time.perf_counter() - self._began
+
+    @property
+    def answer(self) -> str:
+        """The text of the answer so far."""
+        return "".join(self._answer)
+
+    def attempts(self) -> Iterator[GenerationRequest]:
+        """What to ask the backend for: the chosen rung, then, if that gave no answer, the next rung allowed.
+
+        A thought that takes all the tokens there are leaves none for the answer. The caller has paid for it by then,
+        so one more rung is cheaper than an empty reply.
+        """
+        options, chosen = self.request.options, self.decision.choice.index
+        longer = [i for i in self.served.policy.within_bounds(options) if i > chosen]
+        rungs = [chosen, *longer[:1]]
+        for self._attempt, index in enumerate(rungs, 1):
+            self._answered = self._attempt == len(rungs)  # the last attempt's completion stands, whatever it holds
+            yield self._asked(index)
+            if self.completion is not None:
+                return
+
+    def take(self, event: GenerationEvent) -> GenerationEvent | None:
+        """The event to pass on; None for the completion of an attempt that gave no answer."""
+        if isinstance(event, ContentDelta | ToolCallDelta):
+            self._answered = True
+        if isinstance(event, ContentDelta):
+            self._answer.append(event.text)
+        if not isinstance(event, Completion):
+            self._passed(self.expected_tokens)
+            return event
+        if not self._answered:
+            return None
+        counted = event.thinking_tokens
+        self._passed(self.expected_tokens if counted is None else counted + (event.answer_tokens or 0))
+        self.completion = replace(event, attempts=self._attempt)
+        return self.completion
+
+    def _passed(self, used_tokens: float) -> None:
+        self.used_tokens = used_tokens
+        if self.first_token_seconds is None:
+            self.first_token_seconds = self.seconds
+
+    def _asked(self, index: int) -> GenerationRequest:
+        options, tenant = self.request.options, self.request.tenant
+        return GenerationRequest(
+            self.request.prompt,
+            self.decision.ladder.rungs[index],
+            options.floor,
+            self.sampling,
+            self._thinking_tokens(index),
+            f"{tenant}/{options.conversation_id}" if options.conversation_id else None,
+            self.tools,
+        )
+
+    def _thinking_tokens(self, index: int) -> float:
+        """Thinking tokens forecast at a rung; its cap where there is no forecast."""
+        score, rung = self.decision.score, self.decision.ladder.rungs[index]
+        mean = None if score is None else score.mean[index]
+        return float(rung.tokens or 0) if mean is None else mean
