@@ -44,7 +44,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation that wants an answer."""
+    """A conversation that asks for an answer."""
 
     messages: tuple[Message, ...]
 
@@ -55,7 +55,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """What is scored: the last user message, else the last message."""
+        """The text that is scored: the last user message, or the last message if there is none."""
         for message in reversed(self.messages):
             if message.role is Role.USER:
                 return message.content
@@ -85,7 +85,7 @@ class BudgetLadder:
         return len(self.rungs)
 
     def __hash__(self) -> int:
-        return hash((len(self.rungs), self.rungs[-1:]))  # what is looked up with every decision must be cheap
+        return hash((len(self.rungs), self.rungs[-1:]))  # every decision hashes its ladder, so the hash must be cheap
 
     def index(self, name: str) -> int | None:
         """Position of the rung called `name`, None where there is none."""
@@ -98,11 +98,11 @@ Forecast = tuple[float | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the classifier says of one prompt, per rung in ladder order.
+    """The classifier's predictions for one prompt, by rung in ladder order.
 
     Attributes:
         quality: P(correct).
-        mean: thinking tokens that a rung will really use, on average; p50, p90, p99 their quantiles.
+        mean: thinking tokens that a rung is expected to use; p50, p90 and p99 are their quantiles.
     """
 
     quality: tuple[float, ...]
@@ -113,7 +113,7 @@ class Score:
 
     @property
     def rungs(self) -> "Iterator[tuple[float, float | None, float | None, float | None, float | None]]":
-        """The same rung by rung: quality, mean, p50, p90, p99."""
+        """The predictions rung by rung: quality, mean, p50, p90, p99."""
         return zip(self.quality, self.mean, self.p50, self.p90, self.p99, strict=True)
 
 
@@ -147,8 +147,8 @@ class Certificate:
     """With probability 1 - delta over the calibration data, the policy at `threshold` loses at most alpha.
 
     Attributes:
-        alpha: for a relative target, largest mean loss against the top rung; for an absolute one, largest share of
-            wrong answers among the prompts said to meet it. 0..1.
+        alpha: for a relative target, the largest mean loss against the top rung; for an absolute one, the largest
+            share of wrong answers among the prompts predicted to meet it. 0..1.
         delta: probability that the statement is wrong, 0..1.
         threshold: for a relative target, the P(correct) that a further thinking token must buy; for an absolute one,
             the smallest P(correct) accepted.
@@ -174,10 +174,10 @@ class DecisionSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a caller asks of the choice. Tokens are thinking tokens, `max_latency` is in seconds.
+    """The routing options of a request. Tokens are thinking tokens, `max_latency` is in seconds.
 
     Attributes:
-        target_relaxation: how much P(correct) the target has given way by, as the service is overloaded.
+        target_relaxation: P(correct) by which the target was relaxed because the service is overloaded.
     """
 
     target: QualityTarget
@@ -202,7 +202,7 @@ class RouteRequest:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the policy picks: a position on the ladder, and what it may claim for it."""
+    """The policy's pick: a position on the ladder, and what may be claimed for it."""
 
     index: int
     meets_target: bool
@@ -212,12 +212,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A choice for one request, as told to the caller and to the outcome log.
+    """The choice for one request, as the caller and the outcome log get it.
 
     Attributes:
-        backend: fingerprint of what answers.
-        propensities: probability with which each rung was to be chosen.
-        target_relaxation: how much P(correct) the target has given way by, as the service is overloaded.
+        backend: fingerprint of the engine that answers.
+        propensities: the probability of each rung at the moment of choice.
+        target_relaxation: P(correct) by which the target was relaxed because the service is overloaded.
     """
 
     id: str
@@ -239,13 +239,13 @@ class Decision:
 
     @property
     def predicted_quality(self) -> float | None:
-        """P(correct) at the chosen rung; None when nothing was predicted."""
+        """P(correct) at the chosen rung; None if nothing was predicted."""
         return None if self.score is None else self.score.quality[self.choice.index]
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What a tenant may have: tokens a minute (thinking and answers), generations under way."""
+    """The limits of a tenant: tokens a minute (thinking and answers), and generations under way."""
 
     tokens_per_minute: float = math.inf
     streams: float = math.inf
@@ -255,12 +255,12 @@ UNLIMITED = Quota()
 DEFAULT_ANSWER_TOKENS = 1024
 
 SLACK = 2
-"""Tokens that engines may differ by in what they count as thinking."""
+"""Thinking tokens by which the counts of engines may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the backend draws tokens; temperature 0 is greedy."""
+    """How the backend samples tokens; temperature 0 is greedy."""
 
     temperature: float = 0.0
     max_answer_tokens: int = DEFAULT_ANSWER_TOKENS
@@ -269,7 +269,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that a model may call; `parameters` is a JSON schema."""
+    """A function that the model may call; `parameters` is a JSON schema."""
 
     name: str
     description: str
@@ -289,11 +289,11 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What a backend runs: think within floor..budget tokens, then answer.
+    """A request to a backend: think within floor..budget tokens, then answer.
 
     Attributes:
-        expected_tokens: thinking tokens forecast, for whoever balances load.
-        session: equal for requests that share a prefix, such as those of a conversation.
+        expected_tokens: forecast of thinking tokens, by which load is balanced.
+        session: equal for requests that share a prefix, such as those of one conversation.
     """
 
     prompt: Prompt
@@ -356,8 +356,8 @@ class Completion:
     """The end of a generation. Token counts are None where nobody reported them.
 
     Attributes:
-        budget: the rung that gave the answer, above the chosen one where that gave none.
-        attempts: rungs tried.
+        budget: the rung that gave the answer; above the chosen one if that gave none.
+        attempts: how many rungs were tried.
     """
 
     finish: FinishReason
@@ -371,7 +371,7 @@ class Completion:
 
     @property
     def budget_violated(self) -> bool:
-        """More thinking was used than asked for."""
+        """True if more thinking tokens were used than the budget allows."""
         if self.thinking_tokens is None or self.budget.tokens is None:
             return False
         return self.thinking_tokens > self.budget.tokens
@@ -381,7 +381,7 @@ GenerationEvent = ReasoningDelta | ContentDelta | ToolCallDelta | Completion
 
 
 class LabelSource(Enum):
-    """Who says that an answer was good."""
+    """Who judged the answer."""
 
     VERIFIER = "verifier"
     JUDGE = "judge"
@@ -391,7 +391,7 @@ class LabelSource(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How right (0..1) the answer to an earlier decision was; where a tenant is named, it must be that tenant's."""
+    """How correct (0..1) the answer to an earlier decision was. A tenant, if named, must own the decision."""
 
     decision_id: str
     correct: float

@@ -5,13 +5,13 @@ RouterError
 ├── NotFound              a model, tenant, rung or decision that does not exist; carries the field
 ├── TargetUnmet           no rung meets the target and the caller asked to be refused
 ├── Overloaded            there is no room for this call; carries when to try again
-├── Draining              this replica goes away; another one answers
-├── Unauthenticated       credentials are missing, wrong or over
-├── PermissionDenied      credentials do not open this
+├── Draining              this replica is shutting down; another one answers
+├── Unauthenticated       credentials are missing, wrong or expired
+├── PermissionDenied      the credentials are valid, but not for this
 ├── DependencyError       something outside failed
-│   ├── BackendError          the inference backend failed or answered nonsense
-│   │   ├── BackendUnavailable    it could not be reached; worth another try
-│   │   └── BackendRefused        it does not take this request; no use trying again
+│   ├── BackendError          the inference backend failed, or its answer is malformed
+│   │   ├── BackendUnavailable    it could not be reached; another try may succeed
+│   │   └── BackendRefused        it does not accept this request; another try cannot succeed
 │   ├── ClassifierError       the difficulty classifier failed
 │   ├── CacheError            the score cache failed
 │   ├── QuotaError            the shared quotas failed
@@ -31,7 +31,7 @@ class RouterError(Exception):
 
 
 class FieldError(RouterError):
-    """An error that one field of the request explains.
+    """An error in one field of the request.
 
     >>> str(InvalidRequest("options.max_loss", "must lie in 0..1"))
     'options.max_loss: must lie in 0..1'
@@ -43,7 +43,7 @@ class FieldError(RouterError):
         self.problem = problem
 
     def within(self, place: str) -> Self:
-        """The same error, its field named from further out: `within("requests[3].")`."""
+        """The same error with its field named from further out: `within("requests[3].")`."""
         return type(self)(place + self.field, self.problem)
 
 
@@ -63,8 +63,9 @@ class Overloaded(RouterError):
     """There is no room for this call.
 
     Attributes:
-        cause: "calls" (too many under way), "queue" (no capacity soon enough), "wait" (none came in time) or "quota".
-        retry_after: seconds after which there may be.
+        cause: "calls" (too many under way), "queue" (no capacity soon enough), "wait" (no capacity came in time) or
+            "quota".
+        retry_after: seconds after which another try may succeed.
     """
 
     def __init__(self, cause: str, message: str, retry_after: float = 1.0) -> None:
@@ -74,15 +75,15 @@ class Overloaded(RouterError):
 
 
 class Draining(RouterError):
-    """This replica goes away; another one answers."""
+    """This replica is shutting down; another one answers."""
 
 
 class Unauthenticated(RouterError):
-    """Credentials are missing, wrong or over."""
+    """Credentials are missing, wrong or expired."""
 
 
 class PermissionDenied(RouterError):
-    """Credentials do not open this."""
+    """The credentials are valid, but not for this."""
 
 
 class DependencyError(RouterError):
@@ -90,15 +91,15 @@ class DependencyError(RouterError):
 
 
 class BackendError(DependencyError):
-    """The inference backend failed or answered nonsense."""
+    """The inference backend failed, or its answer is malformed."""
 
 
 class BackendUnavailable(BackendError):
-    """The inference backend could not be reached; worth another try."""
+    """The inference backend could not be reached; another try may succeed."""
 
 
 class BackendRefused(BackendError):
-    """The inference backend does not take this request; no use trying again."""
+    """The inference backend does not accept this request; another try cannot succeed."""
 
 
 class ClassifierError(DependencyError):

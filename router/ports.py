@@ -1,4 +1,4 @@
-"""What the request path needs from the outside world, one or two methods each."""
+"""What the request path needs from the outside world: ports of one or two methods each."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
@@ -26,7 +26,7 @@ class Classifier(Protocol):
 
 
 class ScoreCache(Protocol):
-    """Remembers scores by key. A cache never fails a request: what it can not do is a miss."""
+    """Remembers scores by key. A cache never fails a request: an error counts as a miss."""
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         """One entry per key, in order; None = miss. Raises CacheError."""
@@ -45,12 +45,12 @@ class Backend(Protocol):
         ...
 
     async def ready(self) -> bool:
-        """True when requests can be served."""
+        """True when the backend can serve requests."""
         ...
 
 
 class Verifier(Protocol):
-    """Says how right answers are."""
+    """Judges answers."""
 
     async def correct(self, prompt: Prompt, answers: list[str]) -> list[float]:
         """Correctness 0..1 of each answer to a prompt, in order. Raises VerifierError."""
@@ -61,23 +61,23 @@ class Quotas(Protocol):
     """Holds tenants within their quotas."""
 
     async def take(self, tenant: str, quota: Quota, lease: str, tokens: float) -> float:
-        """Use up tokens and a stream, under the name of a lease; seconds to wait where there are none, else 0."""
+        """Take tokens and a stream under the name of a lease; returns 0, or the seconds to wait if there are none."""
         ...
 
     async def give_back(self, tenant: str, quota: Quota, lease: str, unused: float) -> None:
-        """End a lease; `unused` tokens (below 0 = more were used) are put right."""
+        """End a lease and return its `unused` tokens; a negative number takes what was used beyond the forecast."""
         ...
 
 
 class OutcomeLog(Protocol):
-    """Keeps what was decided and how it turned out."""
+    """Keeps decisions, completions and outcomes."""
 
     def record(self, request: RouteRequest, decision: Decision, completion: Completion | None) -> None:
-        """Remember a decision, and how its generation ended, soon; never waits."""
+        """Record a decision, or how its generation ended; returns at once and writes later."""
         ...
 
     async def report(self, outcome: Outcome) -> bool:
-        """Attach an outcome; durable on return. False when the decision is unknown. Raises OutcomeLogError."""
+        """Attach an outcome; it is durable on return. False if the decision is unknown. Raises OutcomeLogError."""
         ...
 
 
@@ -85,11 +85,11 @@ class DecisionArchive(Protocol):
     """Finds earlier decisions."""
 
     async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
-        """Tenant, decision, and the prompt where it was kept; None where it is unknown. Raises OutcomeLogError."""
+        """Tenant, decision, and the prompt if it was kept; None if the id is unknown. Raises OutcomeLogError."""
         ...
 
 
 class Observer(Protocol):
-    """Watches what happens; must not raise or wait."""
+    """Sees every event; must neither raise nor wait."""
 
     def __call__(self, record: Record) -> None: ...

@@ -1,0 +1,1 @@
+"""Lets requests in: tenants, quotas, a fair queue."""

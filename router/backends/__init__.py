@@ -1,0 +1,1 @@
+"""Inference engines: dialects, enforcement, replicas."""

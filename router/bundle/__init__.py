@@ -1,0 +1,1 @@
+"""The model bundle: manifest, registry, features of prompts."""

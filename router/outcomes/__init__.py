@@ -1,0 +1,1 @@
+"""What was decided and how it turned out: the log and the audit."""

@@ -1,4 +1,4 @@
-"""Which rung a request gets: the one that its caller named, its conversation's, the policy's, or one to learn from."""
+"""Picks the rung of a request: the one its caller named, its conversation's, the policy's, or one to learn from."""
 
 import random
 import time
@@ -14,16 +14,16 @@ from router.scoring.scorer import Scored
 Conversation = tuple[str, str, str]
 """Model, tenant and conversation id."""
 
-_IDS = random.Random()  # unguessable ids would cost a system call each; who may ask after one is the tenant's matter
+_IDS = random.Random()  # unguessable ids would cost a system call each; only a decision's own tenant may ask about it
 _RANDOM_BITS = 80
 
 
 class Chooser:
-    """Chooses by a served's policy.
+    """Chooses by the policy of a served model.
 
     Args:
-        pins: rung position by conversation, bounded by its owner.
-        explored: share of requests that think longer than chosen, to learn from.
+        pins: rung position by conversation; its owner bounds it.
+        explored: share of requests that think longer than the policy asks for, to learn from them.
     """
 
     def __init__(self, pins: MutableMapping[Conversation, int], explored: float = 0.0) -> None:
@@ -32,7 +32,7 @@ class Chooser:
         self._random = random.Random()
 
     def fixed(self, served: ServedModel, request: RouteRequest) -> Decision | None:
-        """The decision where the caller named a rung or the conversation has one. Raises InvalidRequest, NotFound."""
+        """The decision that needs no score: a named or a pinned rung; else None. Raises InvalidRequest, NotFound."""
         policy, options = served.policy, request.options
         if options.rung is not None:
             index = policy.ladder.index(options.rung)
@@ -50,7 +50,7 @@ class Chooser:
         return _kept(served, request, pinned)
 
     def chosen(self, served: ServedModel, request: RouteRequest, scored: Scored) -> Decision:
-        """The decision for a score; a conversation keeps its first. Raises InvalidRequest, TargetUnmet."""
+        """The decision for a score. A conversation keeps its first rung. Raises InvalidRequest, TargetUnmet."""
         policy, options = served.policy, request.options
         if scored.score is None:
             top = policy.within_bounds(options)[-1]
@@ -66,7 +66,7 @@ class Chooser:
         return decision
 
     def _explored_from(self, decision: Decision, allowed: list[int]) -> Decision:
-        """The decision, or for some requests one above it."""
+        """The decision, or for a share of the requests a longer rung."""
         if not self._explored:
             return decision
         chances = propensities(len(decision.ladder), decision.choice.index, allowed, self._explored)
@@ -86,22 +86,22 @@ def _kept(served: ServedModel, request: RouteRequest, index: int) -> Decision:
     return _decision(served, request, choice, Scored(None, DecisionSource.PINNED))
 
 
-def _identity() -> str:
-    """Milliseconds, then random bits, as in a ULID: an index appends ids that grow, in place of spreading them."""
+def _new_id() -> str:
+    """Milliseconds, then random bits, as in a ULID: an index appends growing ids instead of spreading them."""
     return f"{time.time_ns() // 1_000_000 << _RANDOM_BITS | _IDS.getrandbits(_RANDOM_BITS):032x}"
 
 
-def _decision(served: ServedModel, request: RouteRequest, choice: Choice, by: Scored) -> Decision:
+def _decision(served: ServedModel, request: RouteRequest, choice: Choice, scored: Scored) -> Decision:
     return Decision(
-        _identity(),
+        _new_id(),
         served.model,
         served.fingerprint,
         served.policy.ladder,
         choice,
         request.options.target,
-        by.source,
+        scored.source,
         served.bundle.version,
-        by.score,
+        scored.score,
         certain(len(served.policy.ladder), choice.index),
         request.options.target_relaxation,
     )

@@ -1,4 +1,4 @@
-"""Now and then think longer than asked for, to learn what it would have brought. Pure functions.
+"""Sometimes think longer than the policy asks for, to learn what that would have brought. Pure functions.
 
 Upward only: a caller may get a better answer than the policy promises, never a worse one. Every rung that may be
 explored has at least LEAST probability, so that estimates from the log have bounded weights.
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 LEAST = 0.01
-"""Smallest propensity of a rung that is explored at all."""
+"""The smallest propensity of a rung that is explored at all."""
 
 Propensities = tuple[float, ...]
 
@@ -20,9 +20,9 @@ def certain(rungs: int, index: int) -> Propensities:
 
 
 def propensities(rungs: int, chosen: int, allowed: Sequence[int], share: float) -> Propensities:
-    """Probability of every rung [rungs], where `share` of the requests explores above `chosen` among `allowed`.
+    """The probability of every rung [rungs] if `share` of the requests explores above `chosen` among `allowed`.
 
-    Where `share` does not give each of them LEAST, each has LEAST.
+    No explored rung has less than LEAST, even if `share` would give it less.
     """
     above = [i for i in allowed if i > chosen]
     if not above or share == 0:

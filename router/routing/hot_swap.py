@@ -102,10 +102,12 @@ class HotSwap:
             pass  # too little traffic to wait for
         finally:
             self._router.swap(running)
-        told = shadow.told()
-        self._observer(told)
-        if told.failed:
-            raise ArtifactError(f"it failed on {told.failed} of {told.prompts + told.failed} prompts in the shadow")
+        result = shadow.result()
+        self._observer(result)
+        if result.failed:
+            raise ArtifactError(
+                f"it failed on {result.failed} of {result.prompts + result.failed} prompts in the shadow"
+            )
 
     def _acceptable(self, bundle: Bundle) -> None:
         """Raises ArtifactError where a bundle is not for what is served."""

@@ -1,8 +1,8 @@
-"""The decision rule: pure functions from predictions and wishes to a rung.
+"""The decision rule: pure functions from predictions and routing options to a rung.
 
 1. Rungs outside floor and ceiling, or too slow for the deadline, are dropped.
 2. Relative target: the rung with the largest P(correct) - price * tokens, at the certified price: the Lagrangian
-   form of "fewest tokens at no more than this mean loss". Without a certificate: the top rung, and it is said.
+   form of "fewest tokens at no more than this mean loss". Without a certificate: the top rung, and the reason says so.
    Absolute target: the smallest rung with P(correct) >= the certified threshold; without one, >= the target.
 3. Where none passes, `on_unmet` decides.
 """
@@ -49,7 +49,7 @@ class Policy:
     """The decision rule for one ladder and its certificates, of relative and of absolute targets.
 
     Attributes:
-        suspended: why nothing is certified any more; the longest rung that fits is taken then.
+        suspended: why the certificates no longer count, "" while they do. A suspended policy takes the longest rung.
     """
 
     ladder: BudgetLadder
@@ -64,7 +64,7 @@ class Policy:
         return len(self.ladder) - 1
 
     def within_bounds(self, options: Options) -> list[int]:
-        """Rungs within floor and ceiling, cheapest first; one without a number is within any floor and no ceiling.
+        """Rungs within floor and ceiling, cheapest first. A named effort passes any floor and fails any ceiling.
 
         Raises:
             InvalidRequest: no rung is left.
@@ -134,7 +134,7 @@ class Policy:
         return worth.index(max(worth))
 
     def certificate(self, target: QualityTarget) -> Certificate | None:
-        """The certificate with the largest alpha that is not above what the target leaves."""
+        """The least strict certificate that still covers the target; None where there is none."""
         relative = isinstance(target, MaxLoss)
         room = target.value if relative else 1 - target.value + ROUNDING
         usable = [c for c in (self.certificates if relative else self.absolute) if c.alpha <= room]

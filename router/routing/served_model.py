@@ -1,4 +1,4 @@
-"""A served model and everything that is served with it."""
+"""A served model and everything that belongs to it."""
 
 from dataclasses import dataclass
 

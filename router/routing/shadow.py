@@ -1,4 +1,4 @@
-"""A candidate bundle beside the one that serves: both score, the old one answers, and what would change is counted."""
+"""A candidate bundle in the shadow of the served one: both score, the served one answers, differences are counted."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from router.routing.served_model import ServedModel
 
 
 class Shadow:
-    """A classifier that answers with the served bundle's scores, and compares the first `prompts` of them.
+    """A classifier that answers with the served bundle's scores and compares the first `prompts` of them.
 
     Args:
-        target: what rungs are chosen for.
+        target: the quality target for which both bundles choose a rung.
     """
 
     def __init__(self, served: ServedModel, candidate: ServedModel, prompts: int, target: QualityTarget) -> None:
@@ -31,7 +31,7 @@ class Shadow:
         self.done = asyncio.Event()
 
     async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
-        """The served bundle's scores. Raises ClassifierError where it fails; never for the candidate."""
+        """The served bundle's scores. Raises ClassifierError if that bundle fails, never for the candidate."""
         scores = await self._served.scorer.classifier.score(prompts)
         if not self.done.is_set():
             try:
@@ -46,8 +46,8 @@ class Shadow:
                 self.done.set()
         return scores
 
-    def told(self) -> Shadowed:
-        """What was seen."""
+    def result(self) -> Shadowed:
+        """The comparison so far."""
         before, after = self._tokens
         saved = 1 - after / before if before > 0 else 0.0
         agreement = self._agreed / self._seen if self._seen else 0.0

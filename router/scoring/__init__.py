@@ -1,0 +1,1 @@
+"""Scores of prompts: classifiers, batches, caches."""

@@ -1,1 +1,1 @@
-"""Outcomes from a backend: questions are asked at every rung of a ladder, and the answers scored."""
+"""Collects outcomes from a backend, on this machine or on Ray."""

@@ -1,0 +1,1 @@
+"""Outcome files: schema, splits, what is wrong with a file."""

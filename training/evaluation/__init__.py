@@ -1,0 +1,1 @@
+"""Certificates, policies, baselines and the figures that judge them."""

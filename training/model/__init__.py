@@ -1,0 +1,1 @@
+"""Models of P(correct) and of tokens, and their ONNX graphs."""
