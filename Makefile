@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit proto bench hot-path curves profiles quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp peers pocket lock clean
+.PHONY: help setup run test check audit picture proto bench hot-path curves profiles quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -35,6 +35,8 @@ check: $(VENV)/.dev audit ## lint, types, import contracts, API compatibility wi
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python docs/draw_architecture.py /dev/stdout | diff -q - docs/architecture.svg >/dev/null \
+	|| { echo "docs/architecture.svg is stale: run 'make picture'" >&2; exit 1; }
 	$(BIN)/buf lint
 	if git cat-file -e '$(BASE):proto' 2>/dev/null; then $(BIN)/buf breaking --against '.git#ref=$(BASE)'; fi
 	@echo "generated code against proto/"
@@ -54,6 +56,9 @@ audit: $(VENV)/.dev ## known vulnerabilities of what is served, and its bill of 
 	--format json --output build/audit.json 2>/dev/null \
 	|| { $(BIN)/pip-audit --requirement requirements/serve.txt --no-deps --disable-pip --progress-spinner off; exit 1; }
 	@$(BIN)/python -m benchmarks.audited build/sbom.json build/audit.json
+
+picture: $(VENV)/.dev ## draw docs/architecture.svg from the import contracts
+	$(BIN)/python docs/draw_architecture.py docs/architecture.svg
 
 proto: $(VENV)/.dev ## regenerate router/_gen from proto/
 	$(call protoc,.)
