@@ -40,8 +40,8 @@ check: $(VENV)/.dev audit ## lint, types, import contracts, API compatibility wi
 	$(BIN)/buf lint
 	if git cat-file -e '$(BASE):proto' 2>/dev/null; then $(BIN)/buf breaking --against '.git#ref=$(BASE)'; fi
 	@echo "generated code against proto/"
-	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(call protoc,$$fresh); \
-	diff -r --exclude=__init__.py --exclude=__pycache__ "$$fresh/router/_gen" router/_gen \
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(call protoc,"$$fresh"); \
+	diff -r --exclude=__init__.py --exclude=__pycache__ "$$fresh" router/_gen \
 	|| { echo "router/_gen is stale: run 'make proto'" >&2; exit 1; }
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@if command -v promtool >/dev/null; then cd deploy/prometheus && \
@@ -61,7 +61,7 @@ picture: $(VENV)/.dev ## draw docs/architecture.svg from the import contracts
 	$(BIN)/python docs/draw_architecture.py docs/architecture.svg
 
 proto: $(VENV)/.dev ## regenerate router/_gen from proto/
-	$(call protoc,.)
+	@$(call protoc,router/_gen)
 
 bench: $(VENV)/.dev ## quality, CPU, latency, memory, curves, streams, peers; asked beside found (12 minutes)
 	$(BIN)/python -m benchmarks
@@ -130,9 +130,15 @@ clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# protoc(folder): generated code for proto/, importable as router._gen.
-protoc = $(BIN)/python -m grpc_tools.protoc -Irouter/_gen=proto/budget_router/v1 -Irouter/_gen=proto/inference \
-	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) router/_gen/budget_router.proto router/_gen/kserve.proto
+# protoc(folder): the code of proto/ in that folder. It registers each file under its canonical name, as the stubs of
+# users do, so that both live in one process; only the Python modules take the names of router._gen.
+PROTOS := budget_router/v1/budget_router.proto inference/kserve.proto
+define protoc
+scratch=$$(mktemp -d) && $(BIN)/python -m grpc_tools.protoc -Iproto --python_out="$$scratch" --pyi_out="$$scratch" \
+	--grpc_python_out="$$scratch" $(PROTOS) && for file in $$(find "$$scratch" -type f); do \
+	sed -E 's/(budget_router\.v1|inference)(\.[a-z_]+_pb2| import )/router._gen\2/' "$$file" >$(1)/"$${file##*/}"; done \
+	&& rm -r "$$scratch"
+endef
 
 # compile(name, sources): requirements/name.txt, hashes from the public registry alone.
 compile = env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL $(BIN)/uv pip compile --quiet \

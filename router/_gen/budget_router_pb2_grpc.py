@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from router._gen import budget_router_pb2 as router_dot___gen_dot_budget__router__pb2
+from router._gen import budget_router_pb2 as budget__router_dot_v1_dot_budget__router__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in router/_gen/budget_router_pb2_grpc.py depends on'
+        + ' but the generated code in budget_router/v1/budget_router_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,28 +37,28 @@ class BudgetRouterServiceStub:
         """
         self.Decide = channel.unary_unary(
                 '/budget_router.v1.BudgetRouterService/Decide',
-                request_serializer=router_dot___gen_dot_budget__router__pb2.DecideRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_budget__router__pb2.DecideResponse.FromString,
+                request_serializer=budget__router_dot_v1_dot_budget__router__pb2.DecideRequest.SerializeToString,
+                response_deserializer=budget__router_dot_v1_dot_budget__router__pb2.DecideResponse.FromString,
                 _registered_method=True)
         self.DecideBatch = channel.unary_unary(
                 '/budget_router.v1.BudgetRouterService/DecideBatch',
-                request_serializer=router_dot___gen_dot_budget__router__pb2.DecideBatchRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_budget__router__pb2.DecideBatchResponse.FromString,
+                request_serializer=budget__router_dot_v1_dot_budget__router__pb2.DecideBatchRequest.SerializeToString,
+                response_deserializer=budget__router_dot_v1_dot_budget__router__pb2.DecideBatchResponse.FromString,
                 _registered_method=True)
         self.Generate = channel.unary_stream(
                 '/budget_router.v1.BudgetRouterService/Generate',
-                request_serializer=router_dot___gen_dot_budget__router__pb2.GenerateRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_budget__router__pb2.GenerateResponse.FromString,
+                request_serializer=budget__router_dot_v1_dot_budget__router__pb2.GenerateRequest.SerializeToString,
+                response_deserializer=budget__router_dot_v1_dot_budget__router__pb2.GenerateResponse.FromString,
                 _registered_method=True)
         self.ReportOutcome = channel.unary_unary(
                 '/budget_router.v1.BudgetRouterService/ReportOutcome',
-                request_serializer=router_dot___gen_dot_budget__router__pb2.ReportOutcomeRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_budget__router__pb2.ReportOutcomeResponse.FromString,
+                request_serializer=budget__router_dot_v1_dot_budget__router__pb2.ReportOutcomeRequest.SerializeToString,
+                response_deserializer=budget__router_dot_v1_dot_budget__router__pb2.ReportOutcomeResponse.FromString,
                 _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/budget_router.v1.BudgetRouterService/Explain',
-                request_serializer=router_dot___gen_dot_budget__router__pb2.ExplainRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_budget__router__pb2.ExplainResponse.FromString,
+                request_serializer=budget__router_dot_v1_dot_budget__router__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=budget__router_dot_v1_dot_budget__router__pb2.ExplainResponse.FromString,
                 _registered_method=True)
 
 
@@ -108,28 +108,28 @@ def add_BudgetRouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Decide': grpc.unary_unary_rpc_method_handler(
                     servicer.Decide,
-                    request_deserializer=router_dot___gen_dot_budget__router__pb2.DecideRequest.FromString,
-                    response_serializer=router_dot___gen_dot_budget__router__pb2.DecideResponse.SerializeToString,
+                    request_deserializer=budget__router_dot_v1_dot_budget__router__pb2.DecideRequest.FromString,
+                    response_serializer=budget__router_dot_v1_dot_budget__router__pb2.DecideResponse.SerializeToString,
             ),
             'DecideBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.DecideBatch,
-                    request_deserializer=router_dot___gen_dot_budget__router__pb2.DecideBatchRequest.FromString,
-                    response_serializer=router_dot___gen_dot_budget__router__pb2.DecideBatchResponse.SerializeToString,
+                    request_deserializer=budget__router_dot_v1_dot_budget__router__pb2.DecideBatchRequest.FromString,
+                    response_serializer=budget__router_dot_v1_dot_budget__router__pb2.DecideBatchResponse.SerializeToString,
             ),
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
-                    request_deserializer=router_dot___gen_dot_budget__router__pb2.GenerateRequest.FromString,
-                    response_serializer=router_dot___gen_dot_budget__router__pb2.GenerateResponse.SerializeToString,
+                    request_deserializer=budget__router_dot_v1_dot_budget__router__pb2.GenerateRequest.FromString,
+                    response_serializer=budget__router_dot_v1_dot_budget__router__pb2.GenerateResponse.SerializeToString,
             ),
             'ReportOutcome': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportOutcome,
-                    request_deserializer=router_dot___gen_dot_budget__router__pb2.ReportOutcomeRequest.FromString,
-                    response_serializer=router_dot___gen_dot_budget__router__pb2.ReportOutcomeResponse.SerializeToString,
+                    request_deserializer=budget__router_dot_v1_dot_budget__router__pb2.ReportOutcomeRequest.FromString,
+                    response_serializer=budget__router_dot_v1_dot_budget__router__pb2.ReportOutcomeResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
-                    request_deserializer=router_dot___gen_dot_budget__router__pb2.ExplainRequest.FromString,
-                    response_serializer=router_dot___gen_dot_budget__router__pb2.ExplainResponse.SerializeToString,
+                    request_deserializer=budget__router_dot_v1_dot_budget__router__pb2.ExplainRequest.FromString,
+                    response_serializer=budget__router_dot_v1_dot_budget__router__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -158,8 +158,8 @@ class BudgetRouterService:
             request,
             target,
             '/budget_router.v1.BudgetRouterService/Decide',
-            router_dot___gen_dot_budget__router__pb2.DecideRequest.SerializeToString,
-            router_dot___gen_dot_budget__router__pb2.DecideResponse.FromString,
+            budget__router_dot_v1_dot_budget__router__pb2.DecideRequest.SerializeToString,
+            budget__router_dot_v1_dot_budget__router__pb2.DecideResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -185,8 +185,8 @@ class BudgetRouterService:
             request,
             target,
             '/budget_router.v1.BudgetRouterService/DecideBatch',
-            router_dot___gen_dot_budget__router__pb2.DecideBatchRequest.SerializeToString,
-            router_dot___gen_dot_budget__router__pb2.DecideBatchResponse.FromString,
+            budget__router_dot_v1_dot_budget__router__pb2.DecideBatchRequest.SerializeToString,
+            budget__router_dot_v1_dot_budget__router__pb2.DecideBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -212,8 +212,8 @@ class BudgetRouterService:
             request,
             target,
             '/budget_router.v1.BudgetRouterService/Generate',
-            router_dot___gen_dot_budget__router__pb2.GenerateRequest.SerializeToString,
-            router_dot___gen_dot_budget__router__pb2.GenerateResponse.FromString,
+            budget__router_dot_v1_dot_budget__router__pb2.GenerateRequest.SerializeToString,
+            budget__router_dot_v1_dot_budget__router__pb2.GenerateResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -239,8 +239,8 @@ class BudgetRouterService:
             request,
             target,
             '/budget_router.v1.BudgetRouterService/ReportOutcome',
-            router_dot___gen_dot_budget__router__pb2.ReportOutcomeRequest.SerializeToString,
-            router_dot___gen_dot_budget__router__pb2.ReportOutcomeResponse.FromString,
+            budget__router_dot_v1_dot_budget__router__pb2.ReportOutcomeRequest.SerializeToString,
+            budget__router_dot_v1_dot_budget__router__pb2.ReportOutcomeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -266,8 +266,8 @@ class BudgetRouterService:
             request,
             target,
             '/budget_router.v1.BudgetRouterService/Explain',
-            router_dot___gen_dot_budget__router__pb2.ExplainRequest.SerializeToString,
-            router_dot___gen_dot_budget__router__pb2.ExplainResponse.FromString,
+            budget__router_dot_v1_dot_budget__router__pb2.ExplainRequest.SerializeToString,
+            budget__router_dot_v1_dot_budget__router__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -291,23 +291,23 @@ class BudgetRouterAdminServiceStub:
         """
         self.GetModelStatus = channel.unary_unary(
                 '/budget_router.v1.BudgetRouterAdminService/GetModelStatus',
-                request_serializer=router_dot___gen_dot_budget__router__pb2.GetModelStatusRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_budget__router__pb2.GetModelStatusResponse.FromString,
+                request_serializer=budget__router_dot_v1_dot_budget__router__pb2.GetModelStatusRequest.SerializeToString,
+                response_deserializer=budget__router_dot_v1_dot_budget__router__pb2.GetModelStatusResponse.FromString,
                 _registered_method=True)
         self.PromoteModel = channel.unary_unary(
                 '/budget_router.v1.BudgetRouterAdminService/PromoteModel',
-                request_serializer=router_dot___gen_dot_budget__router__pb2.PromoteModelRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_budget__router__pb2.PromoteModelResponse.FromString,
+                request_serializer=budget__router_dot_v1_dot_budget__router__pb2.PromoteModelRequest.SerializeToString,
+                response_deserializer=budget__router_dot_v1_dot_budget__router__pb2.PromoteModelResponse.FromString,
                 _registered_method=True)
         self.RollbackModel = channel.unary_unary(
                 '/budget_router.v1.BudgetRouterAdminService/RollbackModel',
-                request_serializer=router_dot___gen_dot_budget__router__pb2.RollbackModelRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_budget__router__pb2.RollbackModelResponse.FromString,
+                request_serializer=budget__router_dot_v1_dot_budget__router__pb2.RollbackModelRequest.SerializeToString,
+                response_deserializer=budget__router_dot_v1_dot_budget__router__pb2.RollbackModelResponse.FromString,
                 _registered_method=True)
         self.FlushCache = channel.unary_unary(
                 '/budget_router.v1.BudgetRouterAdminService/FlushCache',
-                request_serializer=router_dot___gen_dot_budget__router__pb2.FlushCacheRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_budget__router__pb2.FlushCacheResponse.FromString,
+                request_serializer=budget__router_dot_v1_dot_budget__router__pb2.FlushCacheRequest.SerializeToString,
+                response_deserializer=budget__router_dot_v1_dot_budget__router__pb2.FlushCacheResponse.FromString,
                 _registered_method=True)
 
 
@@ -348,23 +348,23 @@ def add_BudgetRouterAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'GetModelStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelStatus,
-                    request_deserializer=router_dot___gen_dot_budget__router__pb2.GetModelStatusRequest.FromString,
-                    response_serializer=router_dot___gen_dot_budget__router__pb2.GetModelStatusResponse.SerializeToString,
+                    request_deserializer=budget__router_dot_v1_dot_budget__router__pb2.GetModelStatusRequest.FromString,
+                    response_serializer=budget__router_dot_v1_dot_budget__router__pb2.GetModelStatusResponse.SerializeToString,
             ),
             'PromoteModel': grpc.unary_unary_rpc_method_handler(
                     servicer.PromoteModel,
-                    request_deserializer=router_dot___gen_dot_budget__router__pb2.PromoteModelRequest.FromString,
-                    response_serializer=router_dot___gen_dot_budget__router__pb2.PromoteModelResponse.SerializeToString,
+                    request_deserializer=budget__router_dot_v1_dot_budget__router__pb2.PromoteModelRequest.FromString,
+                    response_serializer=budget__router_dot_v1_dot_budget__router__pb2.PromoteModelResponse.SerializeToString,
             ),
             'RollbackModel': grpc.unary_unary_rpc_method_handler(
                     servicer.RollbackModel,
-                    request_deserializer=router_dot___gen_dot_budget__router__pb2.RollbackModelRequest.FromString,
-                    response_serializer=router_dot___gen_dot_budget__router__pb2.RollbackModelResponse.SerializeToString,
+                    request_deserializer=budget__router_dot_v1_dot_budget__router__pb2.RollbackModelRequest.FromString,
+                    response_serializer=budget__router_dot_v1_dot_budget__router__pb2.RollbackModelResponse.SerializeToString,
             ),
             'FlushCache': grpc.unary_unary_rpc_method_handler(
                     servicer.FlushCache,
-                    request_deserializer=router_dot___gen_dot_budget__router__pb2.FlushCacheRequest.FromString,
-                    response_serializer=router_dot___gen_dot_budget__router__pb2.FlushCacheResponse.SerializeToString,
+                    request_deserializer=budget__router_dot_v1_dot_budget__router__pb2.FlushCacheRequest.FromString,
+                    response_serializer=budget__router_dot_v1_dot_budget__router__pb2.FlushCacheResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -393,8 +393,8 @@ class BudgetRouterAdminService:
             request,
             target,
             '/budget_router.v1.BudgetRouterAdminService/GetModelStatus',
-            router_dot___gen_dot_budget__router__pb2.GetModelStatusRequest.SerializeToString,
-            router_dot___gen_dot_budget__router__pb2.GetModelStatusResponse.FromString,
+            budget__router_dot_v1_dot_budget__router__pb2.GetModelStatusRequest.SerializeToString,
+            budget__router_dot_v1_dot_budget__router__pb2.GetModelStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -420,8 +420,8 @@ class BudgetRouterAdminService:
             request,
             target,
             '/budget_router.v1.BudgetRouterAdminService/PromoteModel',
-            router_dot___gen_dot_budget__router__pb2.PromoteModelRequest.SerializeToString,
-            router_dot___gen_dot_budget__router__pb2.PromoteModelResponse.FromString,
+            budget__router_dot_v1_dot_budget__router__pb2.PromoteModelRequest.SerializeToString,
+            budget__router_dot_v1_dot_budget__router__pb2.PromoteModelResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -447,8 +447,8 @@ class BudgetRouterAdminService:
             request,
             target,
             '/budget_router.v1.BudgetRouterAdminService/RollbackModel',
-            router_dot___gen_dot_budget__router__pb2.RollbackModelRequest.SerializeToString,
-            router_dot___gen_dot_budget__router__pb2.RollbackModelResponse.FromString,
+            budget__router_dot_v1_dot_budget__router__pb2.RollbackModelRequest.SerializeToString,
+            budget__router_dot_v1_dot_budget__router__pb2.RollbackModelResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -474,8 +474,8 @@ class BudgetRouterAdminService:
             request,
             target,
             '/budget_router.v1.BudgetRouterAdminService/FlushCache',
-            router_dot___gen_dot_budget__router__pb2.FlushCacheRequest.SerializeToString,
-            router_dot___gen_dot_budget__router__pb2.FlushCacheResponse.FromString,
+            budget__router_dot_v1_dot_budget__router__pb2.FlushCacheRequest.SerializeToString,
+            budget__router_dot_v1_dot_budget__router__pb2.FlushCacheResponse.FromString,
             options,
             channel_credentials,
             insecure,

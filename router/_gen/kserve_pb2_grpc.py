@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from router._gen import kserve_pb2 as router_dot___gen_dot_kserve__pb2
+from router._gen import kserve_pb2 as inference_dot_kserve__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in router/_gen/kserve_pb2_grpc.py depends on'
+        + ' but the generated code in inference/kserve_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,18 +37,18 @@ class GRPCInferenceServiceStub:
         """
         self.ModelReady = channel.unary_unary(
                 '/inference.GRPCInferenceService/ModelReady',
-                request_serializer=router_dot___gen_dot_kserve__pb2.ModelReadyRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_kserve__pb2.ModelReadyResponse.FromString,
+                request_serializer=inference_dot_kserve__pb2.ModelReadyRequest.SerializeToString,
+                response_deserializer=inference_dot_kserve__pb2.ModelReadyResponse.FromString,
                 _registered_method=True)
         self.ModelMetadata = channel.unary_unary(
                 '/inference.GRPCInferenceService/ModelMetadata',
-                request_serializer=router_dot___gen_dot_kserve__pb2.ModelMetadataRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_kserve__pb2.ModelMetadataResponse.FromString,
+                request_serializer=inference_dot_kserve__pb2.ModelMetadataRequest.SerializeToString,
+                response_deserializer=inference_dot_kserve__pb2.ModelMetadataResponse.FromString,
                 _registered_method=True)
         self.ModelInfer = channel.unary_unary(
                 '/inference.GRPCInferenceService/ModelInfer',
-                request_serializer=router_dot___gen_dot_kserve__pb2.ModelInferRequest.SerializeToString,
-                response_deserializer=router_dot___gen_dot_kserve__pb2.ModelInferResponse.FromString,
+                request_serializer=inference_dot_kserve__pb2.ModelInferRequest.SerializeToString,
+                response_deserializer=inference_dot_kserve__pb2.ModelInferResponse.FromString,
                 _registered_method=True)
 
 
@@ -82,18 +82,18 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ModelReady': grpc.unary_unary_rpc_method_handler(
                     servicer.ModelReady,
-                    request_deserializer=router_dot___gen_dot_kserve__pb2.ModelReadyRequest.FromString,
-                    response_serializer=router_dot___gen_dot_kserve__pb2.ModelReadyResponse.SerializeToString,
+                    request_deserializer=inference_dot_kserve__pb2.ModelReadyRequest.FromString,
+                    response_serializer=inference_dot_kserve__pb2.ModelReadyResponse.SerializeToString,
             ),
             'ModelMetadata': grpc.unary_unary_rpc_method_handler(
                     servicer.ModelMetadata,
-                    request_deserializer=router_dot___gen_dot_kserve__pb2.ModelMetadataRequest.FromString,
-                    response_serializer=router_dot___gen_dot_kserve__pb2.ModelMetadataResponse.SerializeToString,
+                    request_deserializer=inference_dot_kserve__pb2.ModelMetadataRequest.FromString,
+                    response_serializer=inference_dot_kserve__pb2.ModelMetadataResponse.SerializeToString,
             ),
             'ModelInfer': grpc.unary_unary_rpc_method_handler(
                     servicer.ModelInfer,
-                    request_deserializer=router_dot___gen_dot_kserve__pb2.ModelInferRequest.FromString,
-                    response_serializer=router_dot___gen_dot_kserve__pb2.ModelInferResponse.SerializeToString,
+                    request_deserializer=inference_dot_kserve__pb2.ModelInferRequest.FromString,
+                    response_serializer=inference_dot_kserve__pb2.ModelInferResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -122,8 +122,8 @@ class GRPCInferenceService:
             request,
             target,
             '/inference.GRPCInferenceService/ModelReady',
-            router_dot___gen_dot_kserve__pb2.ModelReadyRequest.SerializeToString,
-            router_dot___gen_dot_kserve__pb2.ModelReadyResponse.FromString,
+            inference_dot_kserve__pb2.ModelReadyRequest.SerializeToString,
+            inference_dot_kserve__pb2.ModelReadyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -149,8 +149,8 @@ class GRPCInferenceService:
             request,
             target,
             '/inference.GRPCInferenceService/ModelMetadata',
-            router_dot___gen_dot_kserve__pb2.ModelMetadataRequest.SerializeToString,
-            router_dot___gen_dot_kserve__pb2.ModelMetadataResponse.FromString,
+            inference_dot_kserve__pb2.ModelMetadataRequest.SerializeToString,
+            inference_dot_kserve__pb2.ModelMetadataResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -176,8 +176,8 @@ class GRPCInferenceService:
             request,
             target,
             '/inference.GRPCInferenceService/ModelInfer',
-            router_dot___gen_dot_kserve__pb2.ModelInferRequest.SerializeToString,
-            router_dot___gen_dot_kserve__pb2.ModelInferResponse.FromString,
+            inference_dot_kserve__pb2.ModelInferRequest.SerializeToString,
+            inference_dot_kserve__pb2.ModelInferResponse.FromString,
             options,
             channel_credentials,
             insecure,
