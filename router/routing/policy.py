@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from router.domain import (
@@ -74,9 +74,9 @@ class Policy:
         rungs = [i for i, rung in enumerate(self.ladder.rungs) if _within(rung.tokens, options)]
         if not rungs:
             named = ", ".join(rung.name for rung in self.ladder.rungs)
-            raise InvalidRequest(
-                "options.max_thinking_tokens", f"no rung lies within floor and ceiling (rungs: {named})"
-            )
+            reached = any(_within(rung.tokens, replace(options, ceiling=None)) for rung in self.ladder.rungs)
+            field = f"options.{'max' if reached else 'min'}_thinking_tokens"
+            raise InvalidRequest(field, f"no rung lies within floor and ceiling (rungs: {named})")
         return rungs
 
     def choose(self, score: Score, options: Options) -> Choice:

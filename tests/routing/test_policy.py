@@ -219,9 +219,11 @@ def test_an_absolute_target_without_a_certificate_is_met_by_prediction_alone() -
     assert (stricter.meets_target, stricter.certificate) == (False, None)
 
 
-@pytest.mark.parametrize(("floor", "ceiling"), [(257, None), (17, 31), (129, 255)])
-def test_bounds_that_leave_no_rung_are_refused(floor: int, ceiling: int | None) -> None:
-    with pytest.raises(InvalidRequest, match=r"options\.max_thinking_tokens"):
+@pytest.mark.parametrize(
+    ("floor", "ceiling", "at_fault"), [(257, None, "min"), (257, 300, "min"), (17, 31, "max"), (129, 255, "max")]
+)
+def test_bounds_that_leave_no_rung_are_refused(floor: int, ceiling: int | None, at_fault: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"options\.{at_fault}_thinking_tokens"):
         policy_of().choose(RISING, Options(MaxLoss(0.05), floor, ceiling))
 
 

@@ -172,7 +172,7 @@ CASES: list[Case] = [
     *options_case("ceiling negative", "options.max_thinking_tokens", max_thinking_tokens=-1),
     *options_case("floor above ceiling", "options.min_thinking_tokens", min_thinking_tokens=64, max_thinking_tokens=32),
     *options_case("no rung left", "options.max_thinking_tokens", min_thinking_tokens=1, max_thinking_tokens=2),
-    *options_case("floor above the top rung", "options.max_thinking_tokens", min_thinking_tokens=2**31 - 1),
+    *options_case("floor above the top rung", "options.min_thinking_tokens", min_thinking_tokens=2**31 - 1),
     *options_case("unknown rung", "options.rung", NOT_FOUND, rung="17"),
     *options_case("rung under the floor", "options.rung", rung="0", min_thinking_tokens=16),
     *options_case("rung above the ceiling", "options.rung", rung="64", max_thinking_tokens=63),
