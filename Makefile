@@ -119,11 +119,11 @@ pocket: $(VENV)/.pocket ## train the pocket reasoner from nothing and export it 
 
 lock: $(VENV)/.bootstrap ## renew the locked requirements after a change in pyproject.toml (UPGRADE=1: newest versions)
 	$(call compile,bootstrap,requirements/bootstrap.in)
-	$(call compile,dev,pyproject.toml --extra cpu --extra demo --extra train --extra ray --extra otel --extra dev)
-	$(call compile,run,pyproject.toml --extra cpu --extra demo --constraint requirements/dev.txt)
-	$(call compile,serve,pyproject.toml --extra cpu --constraint requirements/dev.txt)
+	$(call compile,dev,pyproject.toml --extra demo --extra train --extra ray --extra otel --extra dev)
+	$(call compile,run,pyproject.toml --extra demo --constraint requirements/dev.txt)
+	$(call compile,serve,pyproject.toml --extra serve --constraint requirements/dev.txt)
 	$(call compile,fuzz,pyproject.toml --extra fuzz --constraint requirements/dev.txt)
-	$(call compile,serve-gpu,pyproject.toml --extra gpu --constraint requirements/dev.txt)
+	$(call compile,serve-gpu,pyproject.toml --extra serve-gpu --constraint requirements/dev.txt)
 	$(call compile,peers,requirements/peers.in --constraint requirements/dev.txt --excludes requirements/peers-excludes.txt)
 
 clean: ## remove the virtual environment and all caches

@@ -27,8 +27,7 @@ from tqdm import tqdm
 
 from benchmarks.harness import OUTCOMES, commit, machine
 from router.bundle import registry
-from router.errors import RemoteError
-from router.rpc.client import Client, Wishes
+from router.client import Client, ClientError, Completion, Content, Decision, RoutingOptions
 from training import pipeline
 from training.collect.questions import Question, held_out_questions
 from training.collect.scorers import SCORERS
@@ -72,31 +71,31 @@ class Traffic:
         self._clients = [Client(address) for _ in range(CALLERS)]
         self.failed = 0
 
-    def ask(self, questions: Sequence[Question], name: str, rung: str = "") -> list[Answered]:
+    def ask(self, questions: Sequence[Question], name: str, rung: str | None = None) -> list[Answered]:
         """All answers, in order; a failed call is counted and left out."""
         with ThreadPoolExecutor(CALLERS) as callers:
             jobs = [callers.submit(self._one, i, question, rung) for i, question in enumerate(questions)]
             found = [job.result() for job in tqdm(jobs, desc=name, unit="prompt", leave=False, disable=None)]
         return [one for one in found if one is not None]
 
-    def _one(self, number: int, question: Question, rung: str) -> Answered | None:
+    def _one(self, number: int, question: Question, rung: str | None) -> Answered | None:
         client = self._clients[number % CALLERS]
         try:
-            first, *rest = client.generate(question.prompt, Wishes(rung=rung))
-            text = "".join(event.get("content", "") for event in rest)
+            decision, *pieces, done = client.generate(question.prompt, options=RoutingOptions(rung=rung))
+            assert isinstance(decision, Decision) and isinstance(done, Completion)
+            text = "".join(piece.text for piece in pieces if isinstance(piece, Content))
             correct = SCORERS[question.scorer](text, question.reference, question.metadata).correct
-            decision, done = first["decision"], rest[-1]["completion"]
             if not rung:
-                client.report(decision["decision_id"], correct, "verifier")
-        except RemoteError:
+                client.report_outcome(decision.decision_id, correct=correct, label_source="verifier")
+        except ClientError:
             self.failed += 1
             return None
-        version, certified = decision["model_version"], decision["certified"]
-        return Answered(question.prompt, version, certified, decision["rung"], int(done["thinking_tokens"]), correct)
+        version, thought = decision.model_version, done.thinking_tokens or 0
+        return Answered(question.prompt, version, decision.certified, decision.rung, thought, correct)
 
     def version(self) -> str:
         """Digest of the bundle that serves."""
-        return str(self._clients[0].decide("2 + 2 =")["model_version"])
+        return self._clients[0].decide("2 + 2 =").model_version
 
 
 def run(sizes: Sizes, home: Path) -> dict[str, object]:

@@ -32,7 +32,7 @@ from google.rpc.status_pb2 import Status
 from benchmarks.harness import commit, machine
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.rpc.client import CHANNEL_OPTIONS
+from router.client.channel import CHANNEL_OPTIONS
 from tests.conftest import free_port
 from tests.support.simulators import ENGINES, MODEL, Faults, Simulator
 

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from router.bundle.manifest import load
-from router.rpc.client import Client
+from router.client import Client
 from tests.conftest import free_port
 from training.cli import judged
 from training.data import dataset
@@ -46,7 +46,7 @@ def served(**settings: str) -> tuple[float, int]:
     began = time.perf_counter()
     with harness.service(harness.SERVER_CORE, **settings) as (process, address):
         with Client(address) as client:
-            assert client.serving()
+            client.wait_until_ready()
         seconds = time.perf_counter() - began
         harness.load(address, "--count", str(CALLS), "--cached", "0.5")
         return seconds, harness.rss(process.pid)

@@ -20,7 +20,8 @@ RouterError
 ├── ArtifactError         a model bundle is missing, malformed or tampered with
 ├── SettingsError         the configuration is wrong
 ├── WorkerError           one of several processes that serve together does not come up
-└── RemoteError           seen by a client: the service answered with an error status
+├── MissingExtra          a part of the package needs what is not installed; says what to type
+└── ClientError           a call failed, as its caller sees it: router/client/errors.py has the kinds
 """
 
 from typing import Self
@@ -134,15 +135,5 @@ class WorkerError(RouterError):
     """One of several processes that serve together does not come up."""
 
 
-class RemoteError(RouterError):
-    """Seen by a client: the service answered with an error status.
-
-    Attributes:
-        code: name of the gRPC status ("INVALID_ARGUMENT").
-        fields: fields of the request at fault, where the service named some.
-    """
-
-    def __init__(self, code: str, message: str, fields: list[str]) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.fields = fields
+class MissingExtra(RouterError):
+    """A part of the package needs what is not installed; the message says what to type."""

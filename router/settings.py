@@ -23,6 +23,7 @@ POCKET = "pocket"
 OPEN = {"plaintext": "TLS", "no-keys": "keys", "metrics": "any credentials"}
 """What is missing where a word of `public` is needed."""
 
+HIGHEST_PORT = 65_535
 _PACKAGE = Path(__file__).parent
 
 
@@ -179,8 +180,17 @@ def load(**overrides: Any) -> Settings:
         and (settings.tenants or settings.admin_token.get_secret_value())
     ):
         raise SettingsError(f"{PREFIX}REDIS_URL: needed for several workers with tenants or an admin service")
+    _require_addresses(settings)
     _require_protection(settings)
     return settings
+
+
+def _require_addresses(settings: Settings) -> None:
+    """Addresses to listen on are HOST:PORT. Raises SettingsError."""
+    for name in ("listen", "metrics_listen", "admin_listen"):
+        port = (address := getattr(settings, name)).rpartition(":")[2]
+        if address and not (":" in address and port.isascii() and port.isdigit() and int(port) <= HIGHEST_PORT):
+            raise SettingsError(f"{PREFIX}{name.upper()}: HOST:PORT is wanted, not {address!r}")
 
 
 def _require_protection(settings: Settings) -> None:

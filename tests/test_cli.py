@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from router.cli import cli, main
-from router.errors import RemoteError
+from router.cli import main
+from router.cli.commands import cli
+from router.client import ClientError, FailedPrecondition, Unauthenticated
 from tests.conftest import free_port
 from tests.serving.test_serve import Server, environment, running
 
@@ -92,9 +93,21 @@ def test_options_reach_the_service(server: Server) -> None:
     assert told(server, "decide", PROMPT, "--rung", "32")[0]["rung"] == "32"
     assert told(server, "decide", PROMPT, "--max-loss", "0")[0]["max_loss"] == 0
     assert told(server, "decide", PROMPT, "--min-quality", "0.25")[0]["min_quality"] == 0.25
-    assert told(server, "decide", PROMPT, "--ceiling", "16")[0]["budget_tokens"] <= 16
-    assert told(server, "decide", PROMPT, "--floor", "64")[0]["budget_tokens"] >= 64
-    assert told(server, "decide", PROMPT, "--min-quality", "1", "--fail-fast")[0]["min_quality"] == 1
+    for most, least in (("--max-thinking-tokens", "--min-thinking-tokens"), ("--ceiling", "--floor")):
+        assert told(server, "decide", PROMPT, most, "16")[0]["budget_tokens"] <= 16
+        assert told(server, "decide", PROMPT, least, "64")[0]["budget_tokens"] >= 64
+
+
+def test_what_to_do_where_the_target_is_not_met_can_be_said(server: Server) -> None:
+    top, near = (
+        told(server, "decide", PROMPT, "--min-quality", "1", "--on-unmet", said)[0]
+        for said in ("top_rung", "cheapest_near_best")
+    )
+    assert top["min_quality"] == near["min_quality"] == 1
+    assert near["budget_tokens"] < top["budget_tokens"] == 256
+    assert told(server, "decide", PROMPT, "--min-quality", "1", "--fail-fast")[0]["rung"] == near["rung"]
+    refused = ask(server, "decide", PROMPT, "--min-quality", "1", "--on-unmet", "reject")
+    assert isinstance(refused.exception, FailedPrecondition)
 
 
 def test_a_prompt_comes_from_standard_input(server: Server) -> None:
@@ -121,6 +134,28 @@ def test_generate_prints_budget_thought_answer_and_usage(server: Server) -> None
 
 def test_generate_takes_a_temperature(server: Server) -> None:
     assert "completion" in told(server, "generate", PROMPT, "--rung", "0", "--temperature", "0.5")[-1]
+
+
+def test_people_see_the_id_that_a_report_needs(server: Server) -> None:
+    for command in (("decide", PROMPT), ("generate", PROMPT, "--rung", "0")):
+        (shown,) = [line for line in ask(server, *command).stdout.splitlines() if line.startswith("decision ")]
+        assert ask(server, "report", shown.split()[1], "--correct", "1").stdout == "reported\n"
+
+
+def test_health_is_a_word_and_an_exit_code(server: Server) -> None:
+    result = ask(server, "health")
+    assert (result.exit_code, result.stdout) == (0, "SERVING\n")
+
+
+def test_tokens_are_counted_from_zero_up() -> None:
+    shown = CliRunner().invoke(cli, ["decide", "--help"]).stdout
+    assert "x>=0" in shown and "2147483647" not in shown and "--fail-fast" not in shown
+
+
+@pytest.mark.parametrize("name", ["plan", "outcomes"])
+def test_commands_about_recorded_traffic_are_here_too(name: str) -> None:
+    assert name in CliRunner().invoke(cli, ["--help"]).stdout
+    assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0
 
 
 def test_report_attaches_an_outcome(server: Server) -> None:
@@ -165,7 +200,8 @@ def test_doctor_sees_a_redis_that_does_not_answer(monkeypatch: pytest.MonkeyPatc
         (("decide", PROMPT, "--max-loss", "nan"), "options.max_loss"),
         (("decide", PROMPT, "--max-loss", "1.5"), "options.max_loss"),
         (("decide", PROMPT, "--rung", "17"), "options.rung"),
-        (("decide", PROMPT, "--floor", "-1"), "options.min_thinking_tokens"),
+        (("decide", PROMPT, "--floor", "100000"), "options.min_thinking_tokens"),
+        (("decide", PROMPT, "--min-thinking-tokens", str(2**31)), "options.min_thinking_tokens"),
         (("decide", PROMPT, "--floor", "64", "--ceiling", "32"), "options.min_thinking_tokens"),
         (("generate", PROMPT, "--temperature", "3"), "sampling.temperature"),
         (("report", "unknown", "--correct", "1"), "decision_id"),
@@ -188,7 +224,10 @@ def test_what_the_caller_got_wrong_is_one_line_and_exit_code_2(
         ("decide",),
         ("decide", PROMPT, "--max-loss", "0.1", "--min-quality", "0.5"),
         ("decide", PROMPT, "--max-loss", "much"),
-        ("decide", PROMPT, "--floor", str(2**31)),
+        ("decide", PROMPT, "--floor", "-1"),
+        ("decide", PROMPT, "--on-unmet", "unspecified"),
+        ("decide", PROMPT, "--cert", __file__),
+        ("decide", PROMPT, "--ca", __file__, "--plaintext"),
         ("report", "x"),
         ("report", "x", "--correct", "1", "--by", "nobody"),
         ("nothing",),
@@ -232,7 +271,7 @@ def test_no_server_is_one_line_and_exit_code_1(exit_of: Any, arguments: tuple[st
     code, lines = exit_of(*arguments, "--server", f"127.0.0.1:{free_port()}")
     assert code == 1
     (line,) = lines
-    assert line.startswith("budget-router: UNAVAILABLE")
+    assert line.startswith("budget-router: no service at 127.0.0.1:") and "budget-router serve" in line
 
 
 def test_no_server_prints_nothing_else_either() -> None:
@@ -251,7 +290,7 @@ def test_every_command_explains_itself(name: str) -> None:
 
 def test_remote_errors_reach_main_untouched(server: Server) -> None:
     result = ask(server, "decide", " ")
-    assert isinstance(result.exception, RemoteError)
+    assert isinstance(result.exception, ClientError)
 
 
 def test_python_dash_m_is_the_command(tmp_path: Path) -> None:
@@ -268,7 +307,7 @@ def test_a_new_key_opens_the_service_and_nothing_else_does(tmp_path: Path) -> No
     (tmp_path / "key").write_text(told["key"] + "\n")
     with running(tmp_path, tenants=str(tenants)) as server:
         refused = ask(server, "decide", PROMPT)
-        assert isinstance(refused.exception, RemoteError) and refused.exception.code == "UNAUTHENTICATED"
+        assert isinstance(refused.exception, Unauthenticated)
         asked = ask(server, "decide", PROMPT, "--json", "--key-file", str(tmp_path / "key"))
         assert json.loads(asked.stdout)["decision_id"]
         assert server.stop() == 0

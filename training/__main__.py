@@ -1,5 +1,24 @@
-"""`python -m training` is `budget-train`."""
+"""The command `budget-train`: where it begins, and its exit codes."""
 
-from training.cli import main
+import sys
+from typing import NoReturn
 
-main()
+from router.errors import MissingExtra, RouterError
+from router.extras import needs
+
+
+def main() -> NoReturn:
+    """Run the command; exit code 2 for data, bundles or backends that are wrong, 1 for an extra that is missing."""
+    try:
+        with needs("train"):
+            from training.cli import cli
+
+            cli()
+    except RouterError as error:
+        print(f"budget-train: {error}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, MissingExtra) else 2)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

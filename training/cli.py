@@ -3,23 +3,19 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from router.bundle import manifest
-from router.bundle import registry as registries
-from router.errors import RouterError
-from training.data import dataset
-from training.data.dataset import Outcomes
-from training.data.overview import overview
-from training.data.schema import DatasetError
-from training.report.text import describe
+from router.errors import MissingExtra
+from router.extras import needs
 
 if TYPE_CHECKING:
     from training.collect.questions import Question
     from training.collect.run import Engine
+    from training.data.dataset import Outcomes
     from training.model.forms import Form
     from training.pipeline import Extraction
     from training.retrain import Verdict
@@ -43,7 +39,39 @@ def _ray(command: Command) -> Command:
     return engine(where(command))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+RECORDED = {"outcomes": "training.data.export_log", "plan": "training.plan"}
+"""Commands about recorded traffic, which budget-router has, too, and where they are."""
+
+
+class _Commands(click.Group):
+    """The commands of this file, and those of RECORDED, which are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *RECORDED])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in RECORDED:
+            return super().get_command(ctx, cmd_name)
+        try:
+            with needs("train"):
+                command: click.Command = getattr(import_module(RECORDED[cmd_name]), cmd_name)
+        except MissingExtra as error:
+            return _unusable(cmd_name, error)
+        return command
+
+
+def _unusable(name: str, error: MissingExtra) -> click.Command:
+    """A command that says what it needs, so that the help of the others stands."""
+
+    def refuse(**_: object) -> NoReturn:
+        raise error
+
+    arguments = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
+    anything = {"ignore_unknown_options": True}
+    return click.Command(name, context_settings=anything, params=[arguments], callback=refuse, help=f"({error})")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def cli() -> None:
     """Train the difficulty classifier on outcomes: collect -> validate -> fit -> evaluate."""
 
@@ -103,6 +131,9 @@ def collect(out: Path, engine: str, ray_address: str, as_json: bool, **options: 
 @_json
 def validate(file: Path, as_json: bool) -> None:
     """Say what is wrong with an outcome file, row and column named; exit code 2 if anything is."""
+    from training.data import dataset
+    from training.data.overview import overview
+
     faults = dataset.validate(file)
     seen = None if faults else asdict(overview(file))
     if as_json:
@@ -138,6 +169,7 @@ def fit(
 ) -> None:
     """Fit, calibrate, certify, evaluate and export a bundle with report.json and report.html."""
     from training import pipeline
+    from training.report.text import describe
 
     if (profile, precision) not in pipeline.PROFILES:
         raise click.UsageError(f"--precision {precision} needs --profile encoder: {profile} vectors have one precision")
@@ -152,6 +184,9 @@ def fit(
 @_json
 def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
     """Judge a bundle on the test split of an outcome file."""
+    from training.data import dataset
+    from training.report.text import describe
+
     report = judged(directory, dataset.splits(dataset.read(outcomes))["test"])
     click.echo(json.dumps(report) if as_json else describe(report))
 
@@ -182,6 +217,8 @@ def retrain(
     It must certify on the gold set, and gain utility over the serving bundle on logged traffic: the lower bound of the
     doubly robust estimate must lie above zero. Exit code 1 where it is refused.
     """
+    from router.bundle import manifest
+    from router.bundle import registry as registries
     from training.retrain import retrain as stage
 
     registries.history(registry)  # it must be a registry: said before hours are spent
@@ -204,6 +241,8 @@ def retrain(
 @_json
 def promote(bundle: Path, registry: Path, as_json: bool) -> None:
     """Have every service that follows the registry serve BUNDLE from now on (within a second, without a restart)."""
+    from router.bundle import registry as registries
+
     version = registries.promote(registry, bundle)
     click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
 
@@ -213,12 +252,16 @@ def promote(bundle: Path, registry: Path, as_json: bool) -> None:
 @_json
 def rollback(registry: Path, as_json: bool) -> None:
     """Go back to the bundle that was promoted before the current one."""
+    from router.bundle import registry as registries
+
     version = registries.rollback(registry)
     click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
 
 
-def judged(directory: Path, outcomes: Outcomes) -> dict[str, Any]:
+def judged(directory: Path, outcomes: "Outcomes") -> dict[str, Any]:
     """The report of a bundle, its ONNX graph included, on outcomes it has not seen."""
+    from router.bundle import manifest
+    from training.data.schema import DatasetError
     from training.evaluation.evaluate import evaluate
     from training.model import inference
 
@@ -245,16 +288,6 @@ def described(verdict: "Verdict", promoted: bool) -> str:
     return "\n".join([*lines, "promoted" if promoted else "not promoted"])
 
 
-def main() -> NoReturn:
-    """Run the command; exit code 2 for data, bundles or backends that are wrong."""
-    try:
-        cli()
-    except (RouterError, DatasetError) as error:
-        click.echo(f"budget-train: {error}", err=True)
-        raise SystemExit(2) from None
-    raise SystemExit(0)
-
-
 def _questions(
     prompts: Path | None, gym: tuple[str, ...], scorer: str, count: int, per_level: int, seed: int, **_: Any
 ) -> "list[Question]":
@@ -272,7 +305,8 @@ def _engine(engine: str, address: str) -> "Engine":
         from training.collect.run import local
 
         return local
-    from training.collect import ray
+    with needs("ray"):
+        from training.collect import ray
 
     ray.connect(address)
     return ray.collect
@@ -283,7 +317,8 @@ def _extraction(engine: str, address: str) -> "Extraction":
         from training.model.fit import inputs
 
         return inputs
-    from training.collect import ray
+    with needs("ray"):
+        from training.collect import ray
 
     ray.connect(address)
     return ray.features

@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from router.errors import RemoteError
-from router.rpc.client import Client, Told, Wishes
+from router.client import Client, ClientError, Completion, Content, Decision, RoutingOptions
 from training.data.splits import prompt_id, split_of
 from training.pocket.tasks import FAMILIES, LADDER, LEVELS, Item, held_out, items, verify
 
@@ -33,7 +32,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
 class Run:
     """One generation: the decision, the answer's verdict, and times in milliseconds."""
 
-    decision: Told
+    decision: Decision
     thinking_tokens: int
     right: bool
     decide_ms: float
@@ -51,16 +50,17 @@ def prompts() -> list[Item]:
     return sorted(chosen, key=lambda item: item.level)
 
 
-def ask(client: Client, item: Item, rung: str = "") -> Run:
-    """Generate an answer; an empty rung lets the router choose."""
+def ask(client: Client, item: Item, rung: str | None = None) -> Run:
+    """Generate an answer; without a rung the router chooses."""
     started = time.perf_counter()
-    stream = client.generate(item.question, Wishes(rung=rung))
-    decision = next(stream)["decision"]
+    events = client.generate(item.question, options=RoutingOptions(rung=rung))
+    decision = next(events)
     decide_ms = (time.perf_counter() - started) * 1000
-    rest = list(stream)
-    answer = "".join(event.get("content", "") for event in rest)
+    *pieces, end = events
     total_ms = (time.perf_counter() - started) * 1000
-    return Run(decision, int(rest[-1]["completion"]["thinking_tokens"]), verify(item, answer), decide_ms, total_ms)
+    assert isinstance(decision, Decision) and isinstance(end, Completion)
+    answer = "".join(piece.text for piece in pieces if isinstance(piece, Content))
+    return Run(decision, end.thinking_tokens or 0, verify(item, answer), decide_ms, total_ms)
 
 
 def table(asked: list[Item], first: list[Run], second: list[Run], top: list[Run]) -> Table:
@@ -69,16 +69,16 @@ def table(asked: list[Item], first: list[Run], second: list[Run], top: list[Run]
     for name in ("prompt", "P", "P top", "rung", "thought", "top", "", "source", "decided in ms", "answer ms"):
         drawn.add_column(name, justify="left" if name in ("prompt", "source") else "right", no_wrap=True)
     for item, one, two, always in zip(asked, first, second, top, strict=True):
-        quality = {forecast["rung"]: forecast["quality"] for forecast in one.decision["forecasts"]}
+        quality = {forecast.rung: forecast.quality for forecast in one.decision.forecasts}
         drawn.add_row(
             _shortened(item.question, max(16, console.width - OTHER_COLUMNS)),
-            f"{quality[one.decision['rung']]:.2f}",
+            f"{quality[one.decision.rung]:.2f}",
             f"{quality[LADDER.rungs[-1].name]:.2f}",
-            one.decision["rung"],
+            one.decision.rung,
             str(one.thinking_tokens),
             str(always.thinking_tokens),
             "[green]right[/]" if one.right else "[red]wrong[/]",
-            f"{_source(one)}, {_source(two)}",
+            f"{one.decision.source}, {two.decision.source}",
             f"{one.decide_ms:.1f}, {two.decide_ms:.1f}",
             f"{one.total_ms:.0f}",
         )
@@ -108,10 +108,6 @@ def _accuracy(runs: list[Run]) -> float:
 
 def _tokens(runs: list[Run]) -> int:
     return sum(run.thinking_tokens for run in runs)
-
-
-def _source(run: Run) -> str:
-    return str(run.decision["source"]).removeprefix("DECISION_SOURCE_").lower()
 
 
 def _shortened(question: str, width: int) -> str:
@@ -151,9 +147,9 @@ def wait_until_serving(process: "subprocess.Popen[bytes]", client: Client) -> No
     for _ in range(100):
         if process.poll() is not None:
             raise SystemExit(f"the service did not start: {Path('var/serve.log').read_text()[-2000:]}")
-        with contextlib.suppress(RemoteError):
-            if client.serving(timeout=0.3):
-                return
+        with contextlib.suppress(ClientError):
+            client.wait_until_ready(timeout=0.3)
+            return
     raise SystemExit("the service is not ready after 30 s; see var/serve.log")
 
 

@@ -19,6 +19,7 @@ from router.admission.tenants import Tenants
 from router.domain import MaxLoss
 from router.errors import SettingsError
 from router.events import Degraded
+from router.extras import needs
 from router.outcomes.e_process import Ledger
 from router.outcomes.sqlite import SqliteOutcomes
 from router.ports import Observer
@@ -207,10 +208,8 @@ def _tracer(settings: Settings, observers: list[Observer], stack: AsyncExitStack
     """What traces calls; it watches, too."""
     if not settings.otlp_url:
         return tracing.passed_on
-    try:
+    with needs("otel"):
         from router.telemetry import opentelemetry
-    except ImportError as error:
-        raise SettingsError(f"BUDGET_ROUTER_OTLP_URL: needs 'budget-router[otel]': {error.name} is missing") from error
     traces = opentelemetry.Traces(opentelemetry.exporter(settings.otlp_url))
     stack.callback(traces.close)
     observers.append(traces)

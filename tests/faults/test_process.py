@@ -14,7 +14,7 @@ import grpc
 
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.rpc.client import CHANNEL_OPTIONS
+from router.client.channel import CHANNEL_OPTIONS
 from tests.conftest import MODELS
 from tests.faults.conftest import Cell, Scene
 from tests.faults.test_disk import process

@@ -14,12 +14,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from router.errors import RemoteError
+from router.client import Client, ClientError, Completion, Content, Decision, Reasoning, RoutingOptions
 from router.outcomes.sqlite import read_rows as outcomes
-from router.rpc.client import Client, Told, Wishes
 from tests.conftest import MODELS, Valkey, free_port
 
 START_SECONDS = 10.0
@@ -61,7 +61,7 @@ class Server:
         assert self.process.stderr is not None
         self.process.stderr.close()
 
-    def told_of(self, decision_id: str, lines: int) -> list[Told]:
+    def told_of(self, decision_id: str, lines: int) -> list[dict[str, Any]]:
         """The log lines about a decision, which are written a moment later."""
         until = time.monotonic() + 10
         while True:
@@ -70,7 +70,7 @@ class Server:
                 return told
             time.sleep(0.02)
 
-    def lines(self) -> list[Told]:
+    def lines(self) -> list[dict[str, Any]]:
         """What it logged; every line is JSON. The last may be half written yet."""
         return [json.loads(line) for line in self.log.read_text().rpartition("\n")[0].splitlines()]
 
@@ -108,11 +108,15 @@ def running(directory: Path, *arguments: str, **settings: str) -> Iterator[Serve
 
 @contextmanager
 def connected(server: Server) -> Iterator[Client]:
-    client = Client(server.address, timeout=30)
-    try:
+    with Client(server.address, timeout=30) as client:
         yield client
-    finally:
-        client.close()
+
+
+def completed(client: Client, prompt: str, options: RoutingOptions) -> Completion:
+    """The end of a whole stream."""
+    *_, end = client.generate(prompt, options=options)
+    assert isinstance(end, Completion)
+    return end
 
 
 @pytest.fixture(scope="module")
@@ -130,30 +134,31 @@ def client(server: Server) -> Iterator[Client]:
 
 
 def test_it_serves_on_embedded_defaults(server: Server, client: Client) -> None:
-    assert client.serving()
-    assert client.decide("2 + 2 =")["forecasts"]
-    assert list(client.generate("2 + 2 =", Wishes(rung="0")))[-1]["completion"]["thinking_tokens"] == 0
+    assert client.is_ready()
+    assert client.decide("2 + 2 =").forecasts
+    assert completed(client, "2 + 2 =", RoutingOptions(rung="0")).thinking_tokens == 0
     assert server.start_seconds < START_SECONDS
 
 
 def test_an_outcome_survives_in_the_log(server: Server, client: Client) -> None:
     decision = client.decide("3 + 3 =")
-    client.report(decision["decision_id"], 1.0, "verifier")
-    client.report(decision["decision_id"], 0.0, "judge")
+    client.report_outcome(decision.decision_id, correct=1.0, label_source="verifier")
+    client.report_outcome(decision.decision_id, correct=0.0, label_source="judge")
 
 
 def test_log_lines_are_json_and_hold_no_prompt(server: Server, client: Client) -> None:
     decision = client.decide(SECRET)
-    events = list(client.generate(SECRET, Wishes(rung=decision["rung"])))
-    with pytest.raises(RemoteError):
-        client.decide(SECRET, Wishes(rung=SECRET))
-    [decided] = server.told_of(decision["decision_id"], 1)
-    assert (decided["event"], decided["rung"]) == ("decided", decision["rung"])
-    about_the_stream = server.told_of(events[0]["decision"]["decision_id"], 2)
+    first, *pieces = client.generate(SECRET, options=RoutingOptions(rung=decision.rung))
+    with pytest.raises(ClientError):
+        client.decide(SECRET, options=RoutingOptions(rung=SECRET))
+    [decided] = server.told_of(decision.decision_id, 1)
+    assert (decided["event"], decided["rung"]) == ("decided", decision.rung)
+    assert isinstance(first, Decision)
+    about_the_stream = server.told_of(first.decision_id, 2)
     assert [line["event"] for line in about_the_stream] == ["decided", "generated"]
     written = server.log.read_text()
     assert "987654321" not in written and "multiplication" not in written
-    thought = "".join(event.get("reasoning", "") + event.get("content", "") for event in events)
+    thought = "".join(piece.text for piece in pieces if isinstance(piece, Reasoning | Content))
     assert len(thought) < 8 or thought not in written
 
 
@@ -163,13 +168,13 @@ def test_a_second_server_on_its_port_is_refused(server: Server, tmp_path: Path) 
 
 def test_sigterm_drains_a_stream_under_way(tmp_path: Path) -> None:
     with running(tmp_path) as server, connected(server) as client:
-        events = client.generate("2 + 2 =", Wishes(rung="256", floor=200))
-        assert "decision" in next(events)
+        events = client.generate("2 + 2 =", options=RoutingOptions(rung="256", min_thinking_tokens=200))
+        assert isinstance(next(events), Decision)
         server.process.terminate()
-        seen = list(events)
-        assert seen[-1]["completion"]["thinking_tokens"] >= 200
+        *_, end = events
+        assert isinstance(end, Completion) and (end.thinking_tokens or 0) >= 200
         assert server.process.wait(30) == 0
-        with pytest.raises(RemoteError) as caught:
+        with pytest.raises(ClientError) as caught:
             client.decide("2 + 2 =")
         assert caught.value.code == "UNAVAILABLE"
         assert server.lines()[-1]["event"] == "draining" or any(line["event"] == "draining" for line in server.lines())
@@ -177,8 +182,8 @@ def test_sigterm_drains_a_stream_under_way(tmp_path: Path) -> None:
 
 def test_new_calls_are_refused_while_draining(tmp_path: Path) -> None:
     with running(tmp_path) as server, connected(server) as client:
-        events = client.generate("2 + 2 =", Wishes(rung="256", floor=250))
-        assert "decision" in next(events)
+        events = client.generate("2 + 2 =", options=RoutingOptions(rung="256", min_thinking_tokens=250))
+        assert isinstance(next(events), Decision)
         ended = threading.Thread(target=list, args=(events,))
         ended.start()
         server.process.terminate()
@@ -187,7 +192,7 @@ def test_new_calls_are_refused_while_draining(tmp_path: Path) -> None:
             with connected(server) as late:
                 try:
                     late.decide("2 + 2 =")
-                except RemoteError as error:
+                except ClientError as error:
                     codes.add(error.code)
         ended.join()
         assert {"UNAVAILABLE"} <= codes <= {"UNAVAILABLE", "CANCELLED"}  # a call that came in as the server closed
@@ -209,14 +214,14 @@ def test_decisions_survive_a_restart(tmp_path: Path) -> None:
         decision = client.decide("2 + 2 =")
         assert server.stop() == 0
     with running(tmp_path) as server, connected(server) as client:
-        client.report(decision["decision_id"], 1.0, "user")
+        client.report_outcome(decision.decision_id, correct=1.0, label_source="user")
 
 
 def test_the_prometheus_endpoint_counts_decisions(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     with running(tmp_path, "--metrics-listen", address) as server, connected(server) as client:
         for _ in range(3):
-            rung = client.decide("2 + 2 =")["rung"]
+            rung = client.decide("2 + 2 =").rung
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as response:
             text = response.read().decode()
     assert f'budget_router_decisions_total{{model="pocket",rung="{rung}",source="classifier"}} 1.0' in text
@@ -234,7 +239,8 @@ def test_a_metrics_port_in_use_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:99999"])
 def test_an_address_that_is_none_is_refused(tmp_path: Path, listen: str) -> None:
-    assert "listen" in refused(tmp_path, "--listen", listen).lower()
+    line = refused(tmp_path, "--listen", listen)
+    assert "BUDGET_ROUTER_LISTEN: HOST:PORT is wanted" in line and listen in line
 
 
 def copied(directory: Path) -> Path:
@@ -282,7 +288,7 @@ def test_wrong_settings_are_refused_by_name(tmp_path: Path, settings: dict[str, 
 
 
 def test_serving_loads_nothing_of_training() -> None:
-    code = "import sys; import router.app; print(*sorted(sys.modules))"
+    code = "import sys; import router.serving.app; print(*sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(), timeout=60
     )
@@ -302,9 +308,9 @@ def test_a_second_process_answers_from_the_first_ones_cache(tmp_path: Path, valk
         remembered = client.decide(SECRET)
     with running(directories[2], **shared | {"cache_secret": "other"}) as server, connected(server) as client:
         unrelated = client.decide(SECRET)
-    assert scored["source"] == unrelated["source"] == "DECISION_SOURCE_CLASSIFIER"
-    assert remembered["source"] == "DECISION_SOURCE_CACHE"
-    assert remembered["forecasts"] == scored["forecasts"]
+    assert scored.source == unrelated.source == "classifier"
+    assert remembered.source == "cache"
+    assert remembered.forecasts == scored.forecasts
 
 
 def test_when_valkey_dies_every_request_still_succeeds(tmp_path: Path, valkey: Valkey) -> None:
@@ -312,15 +318,15 @@ def test_when_valkey_dies_every_request_still_succeeds(tmp_path: Path, valkey: V
     settings = {"redis_url": valkey.url, "cache_secret": "shared", "redis_timeout": "0.2"}
     with running(tmp_path / "serve", **settings) as server, connected(server) as client:
         for i in range(20):
-            assert client.decide(f"before {i}")["source"] == "DECISION_SOURCE_CLASSIFIER"
+            assert client.decide(f"before {i}").source == "classifier"
         valkey.kill()
         for i in range(20):
-            assert client.decide(f"after {i}")["source"] == "DECISION_SOURCE_CLASSIFIER"
-            assert client.decide(f"before {i}")["source"] == "DECISION_SOURCE_CACHE"
-        assert "completion" in list(client.generate("after the end", Wishes(rung="0")))[-1]
-        assert client.serving()
+            assert client.decide(f"after {i}").source == "classifier"
+            assert client.decide(f"before {i}").source == "cache"
+        assert completed(client, "after the end", RoutingOptions(rung="0"))
+        assert client.is_ready()
         valkey.start()
-        assert client.decide("after the return")["forecasts"]
+        assert client.decide("after the return").forecasts
         assert server.stop() == 0
         degraded = [line for line in server.lines() if line["event"] == "degraded"]
     assert degraded and {line["dependency"] for line in degraded} == {"cache"}
@@ -334,7 +340,7 @@ def test_a_valkey_that_hangs_delays_no_one_for_long(tmp_path: Path, valkey: Valk
         valkey.pause()
         started = time.monotonic()
         for i in range(10):
-            assert client.decide(f"paused {i}")["forecasts"]
+            assert client.decide(f"paused {i}").forecasts
         assert time.monotonic() - started < 10
         valkey.resume()
 
@@ -359,13 +365,13 @@ def test_every_acknowledged_outcome_survives_kills_under_load(tmp_path: Path) ->
     acknowledged: list[str] = []
     for _ in range(KILLS):
         with running(tmp_path) as server, connected(server) as client:
-            client.serving()
+            client.wait_until_ready()
             killer = threading.Timer(0.15, server.process.kill)
             killer.start()
-            with contextlib.suppress(RemoteError):
+            with contextlib.suppress(ClientError):
                 for i in range(10_000):
-                    decision_id = client.decide(f"{i} + {i} =")["decision_id"]
-                    client.report(decision_id, 1.0, "verifier")
+                    decision_id = client.decide(f"{i} + {i} =").decision_id
+                    client.report_outcome(decision_id, correct=1.0, label_source="verifier")
                     acknowledged.append(decision_id)
             killer.join()
     kept = [row["decision_id"] for row in outcomes(tmp_path / "var/outcomes.sqlite") if row["correct"] == 1.0]

@@ -27,10 +27,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.errors import RemoteError, WorkerError
+from router.client import Client, ClientError, Completion, Credentials, Decision, RoutingOptions
+from router.errors import WorkerError
 from router.outcomes.e_process import DELTA, Ledger
 from router.outcomes.sqlite import read_rows as outcomes
-from router.rpc.client import ANYONE, Access, Client, Told, Wishes
 from router.serving import supervisor, worker
 from router.serving.supervisor import Workers
 from router.serving.worker import Worker
@@ -66,7 +66,7 @@ class Pool:
         """What it told a person."""
         return (self.directory / "stderr").read_text()
 
-    def lines(self, event: str) -> list[Told]:
+    def lines(self, event: str) -> list[dict[str, Any]]:
         """What it and its workers logged of a kind."""
         whole = (self.directory / "stdout").read_text().rpartition("\n")[0]  # the last may be half written yet
         return [line for line in map(json.loads, whole.splitlines()) if line["event"] == event]
@@ -93,12 +93,12 @@ class Pool:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return {int(pid) for pid in children.split()}
 
-    def decide(self, prompt: str, calls: int, access: Access = ANYONE) -> list[str]:
+    def decide(self, prompt: str, calls: int, credentials: Credentials | None = None) -> list[str]:
         """Ids of decisions, each on a connection of its own, so that all workers make some."""
         ids = []
         for _ in range(calls):
-            with Client(self.address, 30, access) as client:
-                ids.append(client.decide(prompt)["decision_id"])
+            with Client(self.address, timeout=30, credentials=credentials or Credentials()) as client:
+                ids.append(client.decide(prompt).decision_id)
         return ids
 
     def close(self) -> None:
@@ -149,8 +149,8 @@ def test_that_workers_share_the_port_and_are_told_of_as_one(pool: Pool) -> None:
     until(lambda: pool.figures().get("budget_router_certified,alpha=0.02,model=pocket") == 1)
     assert pool.figures()["budget_router_pressure"] == 0
     for decision_id in ids:
-        with Client(pool.address, 10) as client:
-            client.report(decision_id, 1.0, "verifier")
+        with Client(pool.address, timeout=10) as client:
+            client.report_outcome(decision_id, correct=1.0, label_source="verifier")
     kept = {row["decision_id"] for row in outcomes(pool.directory / "var/outcomes.sqlite") if row["correct"] == 1.0}
     assert kept == set(ids), "one log, whoever decided and whoever was told"
 
@@ -171,12 +171,12 @@ def test_that_a_renewal_under_load_fails_no_call(pool: Pool) -> None:
     replaced, decided = pool.figures()["budget_router_workers_replaced_total"], pool.decided()
 
     def ask(number: int) -> None:
-        with Client(pool.address, 30) as client:
+        with Client(pool.address, timeout=30) as client:
             while not stop.is_set():
                 try:
                     client.decide(f"What is 2+{number}?")
                     answered[number] += 1
-                except RemoteError as error:
+                except ClientError as error:
                     failed.append(str(error))
 
     callers = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
@@ -203,12 +203,12 @@ def test_that_a_connection_that_is_reset_before_it_is_accepted_finds_another_wor
         leaving.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         leaving.bind((host, int(port)))
         leaving.listen(64)
-        answers: list[Told] = []
+        answers: list[Decision] = []
 
         def ask(client: Client) -> None:
             answers.append(client.decide("What is 4+4?"))
 
-        clients = [stack.enter_context(Client(pool.address, 30)) for _ in range(16)]
+        clients = [stack.enter_context(Client(pool.address, timeout=30)) for _ in range(16)]
         callers = [threading.Thread(target=ask, args=(client,)) for client in clients]
         for caller in callers:
             caller.start()
@@ -233,18 +233,19 @@ def test_that_the_supervisor_is_small(pool: Pool) -> None:
 
 
 def test_that_a_client_that_connects_anew_finds_other_workers_and_loses_no_call(tmp_path: Path) -> None:
-    with running(tmp_path, CONNECTION_SECONDS="0.1") as pool, Client(pool.address, 30) as client:
+    with running(tmp_path, CONNECTION_SECONDS="0.1") as pool, Client(pool.address, timeout=30) as client:
         until(lambda: bool(client.decide("2 + 2 =")) and pool.decided("source=classifier") == 2)
 
 
 def test_that_ctrl_c_drains_them_all(tmp_path: Path) -> None:
     with running(tmp_path) as pool:
         pids = pool.pids()
-        with Client(pool.address, 30) as client:
-            events = client.generate("2 + 2 =", Wishes(rung="256", floor=200))
-            assert "decision" in next(events)
+        with Client(pool.address, timeout=30) as client:
+            events = client.generate("2 + 2 =", options=RoutingOptions(rung="256", min_thinking_tokens=200))
+            assert isinstance(next(events), Decision)
             os.killpg(pool.process.pid, signal.SIGINT)
-            assert list(events)[-1]["completion"]["thinking_tokens"] >= 200
+            *_, end = events
+            assert isinstance(end, Completion) and (end.thinking_tokens or 0) >= 200
         assert pool.process.wait(30) == 0
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
         assert pool.errors.count("\n") == 1, pool.errors
@@ -265,8 +266,8 @@ def test_that_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> Non
 
 def test_that_one_worker_audits_and_all_heed_the_alarm(tmp_path: Path) -> None:
     with running(tmp_path, AUDIT="1") as pool:
-        with Client(pool.address, 30) as client:
-            version = client.decide("What is 2+2?")["model_version"]
+        with Client(pool.address, timeout=30) as client:
+            version = client.decide("What is 2+2?").model_version
         ledger = Ledger(tmp_path / "var" / "audit.json")
         while not ledger.alarmed(version):
             ledger.bet(version, 0.02, 1.0)
@@ -284,7 +285,7 @@ def test_that_workers_share_scores_and_flushes_through_redis_and_use_tls(tmp_pat
     admin = {"ADMIN_TOKEN": "t", "ADMIN_LISTEN": "127.0.0.1:0"}
     redis = {"REDIS_URL": valkey.url, "REDIS_TIMEOUT": "1", "CACHE_SECRET": "s"}
     with running(tmp_path, **tls, **admin, **redis) as pool:
-        pool.decide("What is 2+2?", 10, Access(ca=ca))
+        pool.decide("What is 2+2?", 10, Credentials(ca=ca))
         assert pool.decided("source=classifier") == 1, "the second worker found the score in Redis"
         address = pool.errors.splitlines()[0].split()[-1]
         with grpc.secure_channel(address, grpc.ssl_channel_credentials(ca)) as channel:
@@ -292,7 +293,7 @@ def test_that_workers_share_scores_and_flushes_through_redis_and_use_tls(tmp_pat
             stub.FlushCache(pb.FlushCacheRequest(), metadata=[("authorization", "Bearer t")], timeout=10)
 
         def scored_anew() -> bool:
-            pool.decide("What is 2+2?", 4, Access(ca=ca))
+            pool.decide("What is 2+2?", 4, Credentials(ca=ca))
             return pool.decided("source=classifier") > 1
 
         until(scored_anew)

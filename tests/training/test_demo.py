@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from router.client import Decision, RungForecast
 from training.data.splits import prompt_id, split_of
 from training.demo import PER_FAMILY, Run, prompts, summary, table
 from training.pocket.tasks import FAMILIES, LADDER, held_out
@@ -11,10 +12,10 @@ from training.pocket.tasks import FAMILIES, LADDER, held_out
 TOP = LADDER.rungs[-1].name
 
 
-def run(rung: str, tokens: int, right: bool, source: str = "CLASSIFIER") -> Run:
+def run(rung: str, tokens: int, right: bool, source: str = "classifier") -> Run:
     """One generation."""
-    forecasts = [{"rung": one.name, "quality": 0.5} for one in LADDER.rungs]
-    decision = {"rung": rung, "source": f"DECISION_SOURCE_{source}", "forecasts": forecasts}
+    forecasts = tuple(RungForecast(one.name, one.tokens, 0.5, 0, 0, 0, 0, False) for one in LADDER.rungs)
+    decision = Decision("id", rung, None, 0.5, 0.02, None, True, True, "", source, "", forecasts, None, "pocket", 0)
     return Run(decision, tokens, right, 1.25, 20.0)
 
 
@@ -60,6 +61,6 @@ def test_the_summary_says_when_no_rung_is_as_accurate() -> None:
 @pytest.mark.parametrize("right", [True, False])
 def test_the_table_has_a_row_for_every_prompt(right: bool) -> None:
     asked = prompts()
-    first, again = [run("16", 5, right)] * len(asked), [run("16", 5, right, "CACHE")] * len(asked)
+    first, again = [run("16", 5, right)] * len(asked), [run("16", 5, right, "cache")] * len(asked)
     drawn = table(asked, first, again, [run(TOP, 9, True)] * len(asked))
     assert drawn.row_count == len(asked)

@@ -153,11 +153,11 @@ def tried(
     arguments: list[str], capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, str]:
     """Exit code and standard error of the whole command."""
-    from training import cli as module
+    from training.__main__ import main
 
     monkeypatch.setattr("sys.argv", ["budget-train", *arguments])
     with pytest.raises(SystemExit) as ended:
-        module.main()
+        main()
     return int(ended.value.code or 0), capture.readouterr().err
 
 

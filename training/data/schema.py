@@ -9,6 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
+from router.errors import RouterError
+
 SCHEMA = pl.Schema(
     {
         "prompt": pl.String(),
@@ -44,7 +46,7 @@ FINISHES = ("natural", "forced", "truncated", "unparsable", "error", "unknown")
 a decision was asked for."""
 
 
-class DatasetError(ValueError):
+class DatasetError(RouterError):
     """An outcome file that can not be trained on; the message says where and why."""
 
 

@@ -1,0 +1,94 @@
+"""Commands that call a running service."""
+
+import json
+import sys
+
+import click
+
+from router.cli.display import show_decision, show_event, show_explanation
+from router.cli.options import calls_service, json_option, routing_options
+from router.client import Client, Event, RoutingOptions, event_to_json, to_json
+from router.client.requests import LabelSource
+
+
+@click.command()
+@click.argument("text")
+@calls_service(60)
+@routing_options
+@json_option
+def decide(text: str, client: Client, options: RoutingOptions, as_json: bool) -> None:
+    """Choose a budget for TEXT ("-" = standard input) and draw the quality curve."""
+    decision = client.decide(_prompt(text), options=options)
+    if as_json:
+        click.echo(json.dumps(to_json(decision)))
+    else:
+        show_decision(decision)
+
+
+@click.command()
+@click.argument("text")
+@calls_service(600)
+@routing_options
+@click.option("--temperature", type=float, help="0 = greedy [default: the service's].")
+@json_option
+def generate(text: str, client: Client, options: RoutingOptions, temperature: float | None, as_json: bool) -> None:
+    """Have the backend answer TEXT ("-" = standard input) within the chosen budget, streaming."""
+    before: Event | None = None
+    for event in client.generate(_prompt(text), options=options, temperature=temperature):
+        if as_json:
+            click.echo(json.dumps(event_to_json(event)))
+        else:
+            show_event(event, before)
+        before = event
+
+
+@click.command()
+@click.argument("text", required=False)
+@click.option("--id", "decision_id", help="A decision made earlier, in place of TEXT.")
+@calls_service(60)
+@routing_options
+@json_option
+def explain(text: str | None, decision_id: str | None, client: Client, options: RoutingOptions, as_json: bool) -> None:
+    """Say why a budget is chosen for TEXT ("-" = standard input), or was chosen by the decision --id."""
+    if (text is None) == (decision_id is None):
+        raise click.UsageError("give TEXT or --id, one of them")
+    prompt = None if text is None else _prompt(text)
+    explanation = client.explain(prompt, decision_id=decision_id or "", options=options)
+    if as_json:
+        click.echo(json.dumps(to_json(explanation)))
+    else:
+        show_explanation(explanation)
+
+
+@click.command()
+@click.argument("decision_id")
+@click.option("--correct", type=float, required=True, help="How right the answer was, 0..1.")
+@click.option("--by", type=click.Choice(["verifier", "judge", "user", "agreement"]), default="user", show_default=True)
+@calls_service(60)
+@json_option
+def report(decision_id: str, correct: float, by: LabelSource, client: Client, as_json: bool) -> None:
+    """Say how right the answer to an earlier decision was."""
+    client.report_outcome(decision_id, correct=correct, label_source=by)
+    click.echo(json.dumps({"decision_id": decision_id, "reported": True}) if as_json else "reported")
+
+
+@click.command()
+@calls_service(3)
+def health(client: Client) -> None:
+    """Is the service SERVING? Exit code 1 if not; for container health checks."""
+    ready = client.is_ready()
+    click.echo("SERVING" if ready else "NOT_SERVING")
+    sys.exit(0 if ready else 1)
+
+
+COMMANDS = (decide, generate, explain, report, health)
+
+
+def _prompt(text: str) -> str:
+    """The prompt given, or standard input; what is not Unicode is a usage error."""
+    try:
+        given = sys.stdin.buffer.read().decode() if text == "-" else text
+        given.encode()
+    except UnicodeError:
+        raise click.UsageError("TEXT is not valid UTF-8") from None
+    return given

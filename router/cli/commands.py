@@ -1,0 +1,37 @@
+"""The commands of `budget-router`, put together."""
+
+from importlib import import_module
+
+import click
+
+from router.cli import calls, service
+
+RECORDED = ("outcomes", "plan")
+"""Commands of budget-train about recorded traffic, which operators want here, too."""
+
+
+class _Commands(click.Group):
+    """The commands of this package, and those of RECORDED, which are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *RECORDED])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in RECORDED:
+            return super().get_command(ctx, cmd_name)
+        train: click.Group = import_module("training.cli").cli  # by name: serving never imports training
+        return train.get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="budget-router")
+def cli() -> None:
+    """Give each prompt the smallest reasoning budget that meets its quality target.
+
+    Start with `budget-router serve`, then `budget-router generate "..."` in another terminal.
+    Every setting is an environment variable BUDGET_ROUTER_*; see docs/settings.md.
+    """
+
+
+for _command in (*service.COMMANDS, *calls.COMMANDS):
+    cli.add_command(_command)

@@ -1,0 +1,88 @@
+"""Options that several commands share: the service and what it asks of its callers, and what to ask of the choice."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+
+from router.client import Client, Credentials, InvalidArgument, RoutingOptions
+
+Command: TypeAlias = Callable[..., None]
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+TOKENS = click.IntRange(min=0)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+_SERVICE = (
+    click.option(
+        "--server", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="The running service."
+    ),
+    click.option("--key-file", type=FILE, help="File with the tenant's key."),
+    click.option("--ca", type=FILE, help="PEM file of the authority that signed the server's certificate."),
+    click.option("--cert", type=FILE, help="PEM file of a client certificate."),
+    click.option("--cert-key", type=FILE, help="PEM file of its key."),
+    click.option("--plaintext", is_flag=True, help="Without TLS, even where a key goes to another machine."),
+)
+_CHOICE = (
+    click.option("--max-loss", type=float, help="Accept this much P(correct) below the top rung (0..1)."),
+    click.option("--min-quality", type=float, help="Ask for at least this P(correct) (0..1)."),
+    click.option("--min-thinking-tokens", "--floor", type=TOKENS, help="Think at least this many tokens."),
+    click.option("--max-thinking-tokens", "--ceiling", type=TOKENS, help="Think at most this many tokens."),
+    click.option("--rung", help="Use this rung whatever is predicted."),
+    click.option(
+        "--on-unmet",
+        type=click.Choice(["top_rung", "cheapest_near_best", "reject"]),
+        help="Where nothing meets the target: think as long as allowed, think little, or refuse [default: top_rung].",
+    ),
+    click.option("--fail-fast", is_flag=True, hidden=True, help="--on-unmet cheapest_near_best"),
+)
+
+
+def calls_service(timeout: float) -> Callable[[Command], Command]:
+    """The command gets a `client` of the service that its options name; calls end within `timeout` seconds."""
+
+    def decorated(command: Command) -> Command:
+        @wraps(command)
+        def connected(server: str, **given: Any) -> None:
+            access = {name: given.pop(name) for name in ("key_file", "ca", "cert", "cert_key", "plaintext")}
+            with Client(server, timeout=timeout, credentials=_credentials(**access)) as client:
+                command(client=client, **given)
+
+        return _with(_SERVICE, connected)
+
+    return decorated
+
+
+def routing_options(command: Command) -> Command:
+    """The command gets `options`, which its own options ask for."""
+
+    @wraps(command)
+    def asked(**given: Any) -> None:
+        names = ("max_loss", "min_quality", "min_thinking_tokens", "max_thinking_tokens", "rung", "on_unmet")
+        wanted = {name: given.pop(name) for name in names}
+        if given.pop("fail_fast"):
+            wanted["on_unmet"] = "cheapest_near_best"
+        if wanted["max_loss"] is not None and wanted["min_quality"] is not None:
+            raise click.UsageError("--max-loss and --min-quality exclude each other")
+        command(options=RoutingOptions(**wanted), **given)
+
+    return _with(_CHOICE, asked)
+
+
+def _credentials(
+    key_file: Path | None, ca: Path | None, cert: Path | None, cert_key: Path | None, plaintext: bool
+) -> Credentials:
+    ca_pem, cert_pem, key_pem = (None if path is None else path.read_bytes() for path in (ca, cert, cert_key))
+    key = "" if key_file is None else key_file.read_text(errors="replace").strip()
+    try:
+        return Credentials(key, ca_pem, cert_pem, key_pem, plaintext)
+    except InvalidArgument as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

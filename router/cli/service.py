@@ -1,0 +1,140 @@
+"""Commands that run the service, or prepare and check it."""
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import Coroutine
+from contextlib import closing
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from router.cli.display import console
+from router.cli.options import json_option
+
+if TYPE_CHECKING:
+    from router.settings import Settings
+    from router.telemetry.log_writer import Defer
+
+
+@click.command()
+@click.option("--listen", metavar="HOST:PORT", help="Address of the gRPC server [default: 127.0.0.1:50051].")
+@click.option("--metrics-listen", metavar="HOST:PORT", help="Address of the Prometheus endpoint [default: none].")
+@click.option("--workers", type=int, metavar="N", help="Processes that answer [default: 1].")
+def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -> None:
+    """Run the service until SIGTERM or Ctrl-C.
+
+    Several workers share the port. A worker that ends is replaced, and SIGHUP replaces all without a failed call;
+    docs/operations.md says what they share and what they divide.
+    """
+    from router import settings
+    from router.telemetry import logs
+
+    loaded = settings.load(listen=listen, metrics_listen=metrics_listen, workers=workers)
+    with closing(logs.configure_logging()) as log:
+        if loaded.workers > 1:
+            asyncio.run(_supervised(loaded))
+        else:
+            _run(_served(loaded, log.soon))
+
+
+def _run(service: Coroutine[None, None, None]) -> None:
+    import uvloop  # the other commands do without
+
+    uvloop.run(service)
+
+
+def _served(loaded: "Settings", soon: "Defer") -> Coroutine[None, None, None]:
+    from router.serving import app
+
+    def announce(ports: app.Ports) -> None:
+        host, admin = loaded.listen.rpartition(":")[0], loaded.admin_listen.rpartition(":")[0]
+        _listening(f"{host}:{ports.port}", "" if ports.admin is None else f"{admin}:{ports.admin}")
+
+    return app.serve(loaded, announce, soon)
+
+
+def _supervised(loaded: "Settings") -> Coroutine[None, None, None]:
+    from router.serving import supervisor
+
+    return supervisor.supervise(loaded, _listening)
+
+
+def _listening(address: str, admin: str) -> None:
+    if admin:
+        print(f"budget-router: admin service on {admin}", file=sys.stderr)
+    print(f"budget-router: listening on {address}", file=sys.stderr)
+
+
+@click.command(hidden=True)
+@click.argument("place", type=int)
+@click.option("--listen", required=True)
+@click.option("--admin-listen")
+@click.option("--workers", type=int, required=True)
+@click.option("--control", type=int, required=True)
+def work(place: int, control: int, **given: Any) -> None:
+    """Be one of the processes that `serve --workers` starts."""
+    from router import settings
+    from router.serving import app, worker
+    from router.telemetry import logs
+
+    mine = settings.load(**given).of_worker(place)
+
+    with closing(logs.configure_logging()) as log:
+
+        async def served() -> None:
+            ready = worker.exit_with_supervisor(socket.socket(fileno=control))
+            await app.serve(mine, lambda _: ready(), log.soon)
+
+        _run(served())
+
+
+@click.command("new-key")
+@click.argument("tenant", default="default")
+@click.option("--days", type=click.IntRange(1), default=365, show_default=True, help="How long it opens anything.")
+@json_option
+def new_key(tenant: str, days: int, as_json: bool) -> None:
+    """Make a key for TENANT: the key once, for the tenant, and the lines of the tenants file that know it."""
+    from router.admission import tenants
+
+    key, ends = tenants.new_key(), datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+    digest, expires = tenants.digest(key), ends.isoformat().replace("+00:00", "Z")
+    if as_json:
+        click.echo(json.dumps({"tenant": tenant, "key": key, "sha256": digest, "expires": expires}))
+        return
+    click.echo("The key, which is not shown again:", err=True)
+    click.echo(key)
+    click.echo(f"\nFor the file that BUDGET_ROUTER_TENANTS names:\n\n[{json.dumps(tenant)}]", err=True)
+    click.echo(f'keys = [{{ sha256 = "{digest}", expires = {expires} }}]', err=True)
+
+
+@click.command()
+@click.option("--backend", help="Kind of engine: vllm, sglang, llama_cpp, openai_effort, or pocket.")
+@click.option("--url", help="Base URL of the engine, without /v1.")
+@click.option("--model", help="Model that it serves.")
+@json_option
+def doctor(backend: str | None, url: str | None, model: str | None, as_json: bool) -> None:
+    """Check settings, model bundle, cache and backend: are budgets really held? Exit code 1 if not.
+
+    Each way of an engine to hold budgets is tried on its own; the last line says which one would be served.
+    """
+    from router import settings
+    from router.serving import doctor as checks
+
+    findings = asyncio.run(checks.examine(settings.load(backend=backend, backend_url=url, backend_model=model)))
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in findings]))
+    else:
+        table = Table("check", "verdict", "seen", box=None)
+        for f in findings:
+            failed = "[red]FAILS[/]" if f.needed else "[yellow]no[/]"
+            table.add_row(f.check, "[green]ok[/]" if f.passed else failed, f.seen)
+        console.print(table)
+    sys.exit(0 if all(f.passed or not f.needed for f in findings) else 1)
+
+
+COMMANDS = (serve, work, new_key, doctor)

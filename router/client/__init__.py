@@ -1,0 +1,65 @@
+"""The Python client: `Client` for threads, `AsyncClient` for asyncio, and what goes in and comes back, typed.
+
+It needs gRPC and protobuf, and nothing of the service.
+"""
+
+from router.client.asynchronous import AsyncClient
+from router.client.blocking import Client
+from router.client.credentials import Credentials
+from router.client.errors import (
+    Cancelled,
+    ClientError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+from router.client.mirror import event_to_json, to_json
+from router.client.replies import (
+    Certificate,
+    Completion,
+    Content,
+    Decision,
+    Event,
+    Explanation,
+    Reasoning,
+    RungForecast,
+    ToolCallDelta,
+)
+from router.client.requests import Message, Prompt, RoutingOptions, Tool, ToolCall
+
+__all__ = [
+    "AsyncClient",
+    "Cancelled",
+    "Certificate",
+    "Client",
+    "ClientError",
+    "Completion",
+    "Content",
+    "Credentials",
+    "DeadlineExceeded",
+    "Decision",
+    "Event",
+    "Explanation",
+    "FailedPrecondition",
+    "InvalidArgument",
+    "Message",
+    "NotFound",
+    "PermissionDenied",
+    "Prompt",
+    "Reasoning",
+    "ResourceExhausted",
+    "RoutingOptions",
+    "RungForecast",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "Unauthenticated",
+    "Unavailable",
+    "event_to_json",
+    "to_json",
+]

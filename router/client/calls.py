@@ -1,0 +1,103 @@
+"""The calls of the API as values: the method, its request, and how its reply is read. Nothing is sent here."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from grpc_health.v1 import health_pb2
+
+from router._gen import budget_router_pb2 as pb
+from router.client.errors import InvalidArgument
+from router.client.mirror import read, read_event
+from router.client.replies import Decision, Event, Explanation
+from router.client.requests import LabelSource, Prompt, RoutingOptions, Tool, message, messages, routing_options, tools
+from router.client.words import words_of
+
+R_co = TypeVar("R_co", covariant=True)
+
+CALL_SECONDS = 60.0
+GENERATE_SECONDS = 600.0
+"""Longer than a call: the service fits the thinking of `generate` into the time that is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[R_co]):
+    """One call.
+
+    Attributes:
+        seconds: the timeout where the caller names none.
+    """
+
+    method: str
+    request: Any
+    read: Callable[[Any], R_co]
+    seconds: float = CALL_SECONDS
+
+
+def decide(prompt: Prompt, options: RoutingOptions, model: str, tenant: str) -> Call[Decision]:
+    """Choose for one prompt. Raises InvalidArgument."""
+    return Call("Decide", _decide_request(prompt, options, model, tenant), lambda reply: read(Decision, reply.decision))
+
+
+def decide_batch(
+    prompts: Iterable[Prompt], options: RoutingOptions, model: str, tenant: str
+) -> Call[tuple[Decision, ...]]:
+    """Choose for several prompts. Raises InvalidArgument."""
+    requests = [_decide_request(prompt, options, model, tenant) for prompt in prompts]
+    request = pb.DecideBatchRequest(requests=requests)
+    return Call("DecideBatch", request, lambda reply: tuple(read(Decision, one) for one in reply.decisions))
+
+
+def generate(
+    prompt: Prompt,
+    options: RoutingOptions,
+    model: str,
+    tenant: str,
+    offered: Sequence[Tool],
+    tool_choice: str,
+    **sampling: float | None,
+) -> Call[Event | None]:
+    """Choose and answer; sampling that is None is not sent. Raises InvalidArgument."""
+    drawn = {name: value for name, value in sampling.items() if value is not None}
+    request = message(
+        pb.GenerateRequest,
+        messages=messages(prompt),
+        options=routing_options(options),
+        model=model,
+        tenant=tenant,
+        sampling=message(pb.SamplingOptions, "sampling.", **drawn) if drawn else None,
+        tools=tools(offered),
+        tool_choice=tool_choice,
+    )
+    return Call("Generate", request, read_event, GENERATE_SECONDS)
+
+
+def explain(
+    prompt: Prompt | None, decision_id: str, options: RoutingOptions, model: str, tenant: str
+) -> Call[Explanation]:
+    """Explain a choice for a prompt, or an earlier decision. Raises InvalidArgument."""
+    if (prompt is None) == (not decision_id):
+        raise InvalidArgument("a prompt or a decision_id is needed, one of them", fields=["decision_id"])
+    if prompt is None:
+        request = message(pb.ExplainRequest, decision_id=decision_id, tenant=tenant)
+    else:
+        request = pb.ExplainRequest(request=_decide_request(prompt, options, model, tenant))
+    return Call("Explain", request, lambda reply: read(Explanation, reply))
+
+
+def report_outcome(decision_id: str, correct: float, label_source: LabelSource) -> Call[None]:
+    """Say how right an answer was. Raises InvalidArgument."""
+    source = words_of(pb.LabelSource.DESCRIPTOR).number(label_source, "label_source")
+    request = message(pb.ReportOutcomeRequest, decision_id=decision_id, correct=correct, label_source=source)
+    return Call("ReportOutcome", request, lambda _: None)
+
+
+def check() -> Call[bool]:
+    """Ask the health service whether calls are served."""
+    serving = health_pb2.HealthCheckResponse.SERVING
+    return Call("Check", health_pb2.HealthCheckRequest(), lambda reply: bool(reply.status == serving))
+
+
+def _decide_request(prompt: Prompt, options: RoutingOptions, model: str, tenant: str) -> pb.DecideRequest:
+    turns, asked = messages(prompt), routing_options(options)
+    return message(pb.DecideRequest, messages=turns, options=asked, model=model, tenant=tenant)

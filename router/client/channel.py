@@ -1,0 +1,62 @@
+"""The channel that calls go through: its options, and which servers lie on this machine."""
+
+import json
+import re
+from ipaddress import ip_address
+
+SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "budget_router.v1.BudgetRouterService"}, {"service": "grpc.health.v1.Health"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+            },
+        }
+    ],
+}
+"""Calls are spread over all replicas that a name resolves to; one that no replica has answered yet goes to another.
+
+CANCELLED is what gRPC's server says to calls that reach it while it stops (github.com/grpc/grpc/issues/41785). What the
+caller cancels is not tried again, nor is a stream after its first event. A report twice is the same report.
+"""
+
+CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
+    ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),  # less than the retries of a call take together
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+_HOST = re.compile(r"(?:\[(?P<v6>[^]]+)]|(?P<host>[^][:/]+))(?::\d+)?")
+
+
+def options(server: str) -> list[tuple[str, str | int]]:
+    """Channel options for `server`. A proxy from the environment cannot reach this machine's loopback."""
+    return [*CHANNEL_OPTIONS, *([("grpc.enable_http_proxy", 0)] if is_loopback(server) else [])]
+
+
+def is_loopback(server: str) -> bool:
+    """Whether all that `server` names (HOST:PORT, or any gRPC name) lies on this machine."""
+    if server.startswith(("unix:", "unix-abstract:")):
+        return True
+    return all(map(_is_local, re.sub(r"^(dns:(///)?|ipv4:|ipv6:)", "", server).split(",")))
+
+
+def _is_local(address: str) -> bool:
+    found = _HOST.fullmatch(address)
+    if found is None:
+        return False
+    host = found["v6"] or found["host"]
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,63 @@
+"""What a service asks of its callers, and how it travels."""
+
+import ssl
+from dataclasses import dataclass, field
+
+import grpc
+
+from router.client.channel import is_loopback
+from router.client.errors import InvalidArgument
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A key, and what TLS needs. A key goes beyond this machine by TLS alone, unless `plaintext` allows otherwise.
+
+    Attributes:
+        key: the tenant's key.
+        ca: PEM of the authorities that may have signed the server's certificate. Default: those this machine trusts.
+        certificate: PEM of a client certificate, where the service wants one.
+        certificate_key: PEM of its key.
+        plaintext: connect without TLS, even where a key is sent to another machine.
+
+    Raises:
+        InvalidArgument: the key is no header text, one half of the certificate is missing, or `plaintext` contradicts.
+    """
+
+    key: str = field(default="", repr=False)
+    ca: bytes | None = None
+    certificate: bytes | None = None
+    certificate_key: bytes | None = field(default=None, repr=False)
+    plaintext: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise InvalidArgument("key: must be printable ASCII on one line", fields=["key"])
+        if (self.certificate is None) != (self.certificate_key is None):
+            raise InvalidArgument("certificate and certificate_key are needed together", fields=["certificate"])
+        if self.plaintext and self._is_tls:
+            raise InvalidArgument("plaintext excludes certificates", fields=["plaintext"])
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
+        return (("authorization", f"Bearer {self.key}"),) if self.key else ()
+
+    def for_channel(self, server: str) -> grpc.ChannelCredentials | None:
+        """TLS for a channel to `server`; None = plaintext."""
+        if not self._is_tls and (self.plaintext or not self.key or is_loopback(server)):
+            return None
+        return grpc.ssl_channel_credentials(self.ca or _trusted(), self.certificate_key, self.certificate)
+
+    @property
+    def _is_tls(self) -> bool:
+        return self.ca is not None or self.certificate is not None
+
+
+ANONYMOUS = Credentials()
+
+
+def _trusted() -> bytes | None:
+    """The authorities that this machine trusts, as PEM; None leaves it to gRPC's own list, public ones."""
+    found = ssl.create_default_context().get_ca_certs(binary_form=True)
+    return "".join(map(ssl.DER_cert_to_PEM_cert, found)).encode() or None

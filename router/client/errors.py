@@ -1,0 +1,142 @@
+"""What can go wrong in a call: one class for each gRPC status that a caller would tell apart.
+
+ClientError               any status; `code` names it
+├── InvalidArgument       a value is wrong; `field` names it. Some are found before anything is sent
+├── NotFound              no such model, tenant, rung or decision
+├── FailedPrecondition    nothing meets the target, or the model cannot do what is asked
+├── Unauthenticated       the key is missing, wrong or expired
+├── PermissionDenied      the key does not open this
+├── ResourceExhausted     the service has no room; `retry_after` says when it may have
+├── Unavailable           no service answers, or something behind it is down
+├── DeadlineExceeded      the call took longer than its timeout
+└── Cancelled             the service stopped in the middle of the call
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from router.errors import RouterError
+
+DETAILS = "grpc-status-details-bin"
+
+
+class ClientError(RouterError):
+    """A call failed.
+
+    Attributes:
+        code: name of the gRPC status ("INVALID_ARGUMENT").
+        fields: fields of the request at fault, as the proto names them.
+        retry_after: seconds after which another try may succeed; None where the service does not say.
+    """
+
+    code = "UNKNOWN"
+
+    def __init__(
+        self, message: str, *, code: str = "", fields: Sequence[str] = (), retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code or self.code
+        self.fields = tuple(fields)
+        self.retry_after = retry_after
+
+    @property
+    def field(self) -> str | None:
+        """The first field at fault; None where the error names none."""
+        return next(iter(self.fields), None)
+
+
+class InvalidArgument(ClientError):
+    """A value is wrong; `field` names it."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class NotFound(ClientError):
+    """There is no such model, tenant, rung or decision."""
+
+    code = "NOT_FOUND"
+
+
+class FailedPrecondition(ClientError):
+    """Nothing meets the target and the caller asked to be refused, or the model cannot do what is asked."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class Unauthenticated(ClientError):
+    """The key is missing, wrong or expired."""
+
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDenied(ClientError):
+    """The key does not open this."""
+
+    code = "PERMISSION_DENIED"
+
+
+class ResourceExhausted(ClientError):
+    """The service has no room for this call; `retry_after` says when it may have."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class Unavailable(ClientError):
+    """No service answers, or something behind it is down."""
+
+    code = "UNAVAILABLE"
+
+
+class DeadlineExceeded(ClientError):
+    """The call took longer than its timeout."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class Cancelled(ClientError):
+    """The service stopped in the middle of the call."""
+
+    code = "CANCELLED"
+
+
+KINDS = {kind.code: kind for kind in ClientError.__subclasses__()}
+
+
+@contextmanager
+def mapped_errors(server: str) -> Iterator[None]:
+    """Raise gRPC's errors of calls to `server` as ClientError."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise _mapped(error, server) from error
+
+
+def _mapped(error: Any, server: str) -> ClientError:
+    code, status = error.code().name, _status(error)
+    bad, retry = BadRequest(), RetryInfo()
+    for detail in status.details:
+        _ = detail.Unpack(bad) or detail.Unpack(retry)
+    delay = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
+    fields = [violation.field for violation in bad.field_violations]
+    message = status.message or _explained(code, error.details() or code, server)
+    return KINDS.get(code, ClientError)(message, code=code, fields=fields, retry_after=delay)
+
+
+def _status(error: Any) -> Status:
+    """The status that the service sent; empty where gRPC itself gave up."""
+    metadata = error.trailing_metadata() or ()
+    return next((Status.FromString(value) for name, value in metadata if name == DETAILS), Status())
+
+
+def _explained(code: str, details: str, server: str) -> str:
+    """gRPC's own words, said plainly where the cause is known."""
+    if code == "UNAVAILABLE" and "Connection refused" in details:
+        return f"no service at {server}; start one with `budget-router serve`"
+    if code == "DEADLINE_EXCEEDED":
+        return f"no answer from {server} within the timeout"
+    return details

@@ -1,0 +1,138 @@
+"""What the service answers, as frozen dataclasses that `match` takes apart.
+
+They mirror the messages of the proto file, field by field under the same names. An optional field that is absent is
+None; an enum is a lower-case word. `mirror` converts them.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from router.client.requests import ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class RungForecast:
+    """What is predicted for one rung: P(correct), 0..1, and the thinking tokens really used, mean and quantiles.
+
+    Attributes:
+        budget_tokens: cap in thinking tokens; None = no cap, or not a number.
+        thinking_tokens_unknown: the training data has no counts for this rung; the four numbers are 0 and say nothing.
+    """
+
+    rung: str
+    budget_tokens: int | None
+    quality: float
+    mean_thinking_tokens: float
+    p50_thinking_tokens: float
+    p90_thinking_tokens: float
+    p99_thinking_tokens: float
+    thinking_tokens_unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """With probability 1 - `delta` over the calibration data, the policy at `threshold` loses at most `alpha`.
+
+    Attributes:
+        prompts: calibration prompts.
+    """
+
+    alpha: float
+    delta: float
+    threshold: float
+    prompts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The chosen rung, and why.
+
+    Attributes:
+        decision_id: for `report_outcome` and `explain`.
+        budget_tokens: cap in thinking tokens; None = no cap, or not a number.
+        predicted_quality: P(correct) at the chosen rung, 0..1; None where nothing was predicted.
+        max_loss: the target in force; `min_quality` is None then, and the other way round.
+        meets_target: the chosen rung is predicted to meet the target.
+        certified: a certificate stands behind it.
+        source: "classifier", "cache", "override", "pinned", "explore" or "fallback".
+        model_version: digest of the model bundle.
+        forecasts: one for each rung, cheapest first; empty where nothing was predicted.
+        model: the served model that the decision is about.
+        relaxed: how much P(correct) the target gave way by while the service was overloaded.
+    """
+
+    decision_id: str
+    rung: str
+    budget_tokens: int | None
+    predicted_quality: float | None
+    max_loss: float | None
+    min_quality: float | None
+    meets_target: bool
+    certified: bool
+    reason: str
+    source: str
+    model_version: str
+    forecasts: tuple[RungForecast, ...]
+    certificate: Certificate | None
+    model: str
+    relaxed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of thinking."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of the answer's tool call number `index`: id and name come first, arguments are to be joined."""
+
+    index: int
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The end of a stream. Token counts are None where nobody counted.
+
+    Attributes:
+        finish_reason: "natural", "forced" (thinking was ended at the budget) or "truncated" (the answer was cut off).
+        count_source: who counted thinking tokens: "engine", "router" or "none".
+        enforcement: how the budget was held: "native", "two_phase" or "hint".
+        budget_tokens: thinking tokens that were asked for; None = no cap.
+        budget_violated: more were used.
+        rung: the rung that gave the answer, above the chosen one where that ended without an answer.
+        attempts: rungs tried.
+    """
+
+    finish_reason: str
+    prompt_tokens: int | None
+    thinking_tokens: int | None
+    answer_tokens: int | None
+    count_source: str
+    enforcement: str
+    budget_tokens: int | None
+    budget_violated: bool
+    rung: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a budget was chosen: the decision, and sentences, most important first."""
+
+    decision: Decision
+    sentences: tuple[str, ...]
+
+
+Event: TypeAlias = Decision | Reasoning | Content | ToolCallDelta | Completion
+"""What a stream consists of: a decision first, a completion last."""

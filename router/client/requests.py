@@ -1,0 +1,168 @@
+"""What a caller asks, as plain Python, and the messages it becomes. Whether a request makes sense, the service says."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+
+from router._gen import budget_router_pb2 as pb
+from router.client.errors import InvalidArgument
+from router.client.words import words_of
+
+Role = Literal["system", "user", "assistant", "tool"]
+OnUnmet = Literal["top_rung", "cheapest_near_best", "reject"]
+LabelSource = Literal["verifier", "judge", "user", "agreement"]
+M = TypeVar("M", bound=Any)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool: the whole of it in a conversation, a piece of it in a stream. `arguments` is JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        tool_calls: what an assistant's turn called.
+        tool_call_id: the call that a tool's turn answers.
+        image_urls: https: or data: URLs in a user's turn.
+    """
+
+    role: Role
+    content: str = ""
+    tool_calls: Sequence[ToolCall | Mapping[str, str]] = ()
+    tool_call_id: str = ""
+    image_urls: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call; `parameters` is the JSON schema of its arguments."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] | None = None
+
+
+Prompt: TypeAlias = str | Sequence[Message | Mapping[str, Any]]
+"""One user message, or a whole conversation; a mapping has the keys of Message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingOptions:
+    """What to ask of the choice; None leaves it to the service.
+
+    Attributes:
+        max_loss: largest accepted loss of P(correct) against the top rung, 0..1; excludes `min_quality`.
+        min_quality: least accepted P(correct), above 0 to 1.
+        min_thinking_tokens: thinking does not end earlier.
+        max_thinking_tokens: thinking does not go on longer.
+        max_latency: seconds that the whole answer may take.
+        on_unmet: what to do where no rung is predicted to meet the target.
+        rung: name of the rung to use whatever is predicted.
+        conversation_id: requests with the same one keep the rung of the first.
+    """
+
+    max_loss: float | None = None
+    min_quality: float | None = None
+    min_thinking_tokens: int | None = None
+    max_thinking_tokens: int | None = None
+    max_latency: float | None = None
+    on_unmet: OnUnmet | None = None
+    rung: str | None = None
+    conversation_id: str | None = None
+
+
+DEFAULTS = RoutingOptions()
+
+
+def routing_options(given: RoutingOptions) -> pb.RoutingOptions:
+    """The options as a message. Raises InvalidArgument."""
+    if given.max_loss is not None and given.min_quality is not None:
+        both = ["options.max_loss", "options.min_quality"]
+        raise InvalidArgument("options.max_loss and options.min_quality exclude each other", fields=both)
+    values = {field.name: getattr(given, field.name) for field in fields(given)}
+    values["on_unmet"] = words_of(pb.OnUnmet.DESCRIPTOR).number(given.on_unmet, "options.on_unmet")
+    values["max_latency"] = _duration(given.max_latency, "options.max_latency")
+    return message(pb.RoutingOptions, "options.", **values)
+
+
+def messages(prompt: Prompt) -> list[pb.Message]:
+    """The turns of a prompt. Raises InvalidArgument."""
+    turns = [Message("user", prompt)] if isinstance(prompt, str) else prompt
+    return [_turn(_read(turn, Message, f"messages[{i}]"), f"messages[{i}].") for i, turn in enumerate(turns)]
+
+
+def tools(offered: Sequence[Tool]) -> list[pb.Tool]:
+    """The tools on offer. Raises InvalidArgument."""
+    return [
+        message(pb.Tool, f"tools[{i}].", name=tool.name, description=tool.description, parameters=_schema(tool))
+        for i, tool in enumerate(offered)
+    ]
+
+
+def message(kind: type[M], at: str = "", **values: Any) -> M:
+    """A message of these values; None leaves a field unset.
+
+    Raises:
+        InvalidArgument: a value does not fit its field, which is named with `at` before it.
+    """
+    built: M = kind()
+    for name, value in values.items():
+        try:
+            built.MergeFrom(kind(**{name: value}))
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"{at}{name}: {error}", fields=[at + name]) from error
+    return built
+
+
+def _turn(turn: Message, at: str) -> pb.Message:
+    calls = [_read(call, ToolCall, f"{at}tool_calls[{i}]") for i, call in enumerate(turn.tool_calls)]
+    return message(
+        pb.Message,
+        at,
+        role=words_of(pb.Role.DESCRIPTOR).number(turn.role, f"{at}role"),
+        content=turn.content,
+        tool_calls=[
+            message(pb.ToolCall, f"{at}tool_calls[{i}].", id=call.id, name=call.name, arguments=call.arguments)
+            for i, call in enumerate(calls)
+        ],
+        tool_call_id=turn.tool_call_id,
+        image_urls=turn.image_urls,
+    )
+
+
+def _read(given: M | Mapping[str, Any], kind: type[M], field: str) -> M:
+    """`given` itself, or a mapping of the same names; None in it counts as left out, as chat APIs have it."""
+    if isinstance(given, kind):
+        return given
+    try:
+        known: M = kind(**{name: value for name, value in dict(given).items() if value is not None})
+    except (TypeError, ValueError) as error:
+        named = ", ".join(one.name for one in fields(kind))
+        raise InvalidArgument(f"{field}: must have the keys of {kind.__name__} ({named})", fields=[field]) from error
+    return known
+
+
+def _schema(tool: Tool) -> str | None:
+    return None if tool.parameters is None else json.dumps(tool.parameters)
+
+
+def _duration(seconds: float | None, field: str) -> Duration | None:
+    if seconds is None:
+        return None
+    duration = Duration()
+    try:
+        duration.FromTimedelta(timedelta(seconds=seconds))
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument(f"{field}: must be a number of seconds, not {seconds}", fields=[field]) from error
+    return duration
