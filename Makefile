@@ -57,8 +57,9 @@ audit: $(VENV)/.dev ## known vulnerabilities of what is served, and its bill of 
 	|| { $(BIN)/pip-audit --requirement requirements/serve.txt --no-deps --disable-pip --progress-spinner off; exit 1; }
 	@$(BIN)/python -m benchmarks.audited build/sbom.json build/audit.json
 
-picture: $(VENV)/.dev ## draw docs/architecture.svg from the import contracts
+picture: $(VENV)/.dev ## draw the pictures of docs/ from the import contracts and the shipped bundle's report
 	$(BIN)/python docs/draw_architecture.py docs/architecture.svg
+	$(BIN)/python docs/draw_gain.py docs/gain.svg
 
 proto: $(VENV)/.dev ## regenerate router/_gen from proto/
 	@$(call protoc,router/_gen)
