@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from router._gen import budget_router_pb2 as pb
 from router.bundle.manifest import Bundle
@@ -281,6 +282,9 @@ def test_a_reply_goes_into_json_under_the_names_of_the_proto() -> None:
     message.forecasts.add(rung="64", quality=0.5)
     message.certificate.alpha = 0.02
     written = to_json(read(Decision, message))
+    assert written == MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
     assert written["source"] == "DECISION_SOURCE_CACHE"
     assert (written["max_loss"], written["certificate"]["alpha"], written["forecasts"][0]["rung"]) == (0.02, 0.02, "64")
     assert written["meets_target"] is False and written["model"] == ""
