@@ -33,7 +33,7 @@ from training.collect.questions import Question, held_out_questions
 from training.collect.scorers import SCORERS
 from training.data.schema import write
 from training.evaluation import metrics
-from training.model.fit import named
+from training.model.fit import families_named
 
 RESULTS = Path("benchmarks/results/loop.json")
 CALLERS = 4
@@ -102,7 +102,7 @@ def run(sizes: Sizes, home: Path) -> dict[str, object]:
     """The whole loop in a directory of its own; returns the figures."""
     gold = _gold(sizes, home)
     few = _slice(gold, sizes.novice, home / "novice.parquet")
-    pipeline.run(few, home / "novice", "static", compare=False, candidates=named(sizes.forms))
+    pipeline.run(few, home / "novice", "static", compare=False, candidates=families_named(sizes.forms))
     registry.promote(home / "models", home / "novice")
     questions = _questions(sizes, gold)
     first, second = questions[: sizes.first], questions[sizes.first :]
@@ -224,10 +224,10 @@ def _paired(after: Sequence[Answered], top: Sequence[Answered]) -> dict[str, obj
     at_top = {a.prompt: a for a in top}
     pairs = [(a, at_top[a.prompt]) for a in after if a.prompt in at_top]
     values = np.array([[a.thinking_tokens, t.thinking_tokens, t.correct - a.correct] for a, t in pairs])
-    draws = metrics.resampled([a.prompt for a, _ in pairs], values)
+    draws = metrics.bootstrap_means([a.prompt for a, _ in pairs], values)
     saved = 1 - values[:, 0].sum() / values[:, 1].sum()
-    low, high = metrics.interval(draws, lambda m: float(1 - m[0] / m[1]))
-    least, most = metrics.interval(draws, lambda m: float(m[2]))
+    low, high = metrics.bootstrap_interval(draws, lambda m: float(1 - m[0] / m[1]))
+    least, most = metrics.bootstrap_interval(draws, lambda m: float(m[2]))
     return {"saved": [saved, low, high], "lost": [float(values[:, 2].mean()), least, most]}
 
 

@@ -84,7 +84,7 @@ def fit(*names: str) -> None:
 def report(row: Row) -> dict[str, Any]:
     """What a profile does on the test split; it is trained for it, if it does not ship."""
     if row is SHIPPED:
-        return cli.judged(BUNDLE, dataset.splits(dataset.read(OUTCOMES))["test"])
+        return cli.evaluate_bundle(BUNDLE, dataset.splits(dataset.read(OUTCOMES))["test"])
     if row is VECTORS:
         return pipeline.run(OUTCOMES, row.bundle, "static", False, vectors_alone)
     return pipeline.run(OUTCOMES, row.bundle, "encoder", False, precision=row.precision)

@@ -49,9 +49,9 @@ def main() -> None:
 
 def judged(name: str, outcomes: dataset.Outcomes) -> tuple[dict[str, Any], pipeline.Trained]:
     """The whole report without prompt texts and curves; printed."""
-    trained = pipeline.compared(pipeline.train(outcomes))
+    trained = pipeline.with_baselines(pipeline.train(outcomes))
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted)
-    report = pipeline.whole(trained, {}, left_out)
+    report = pipeline.full_report(trained, {}, left_out)
     print(f"\n== {name}\n{describe(report)}")
     for row in left_out:
         print({key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()})

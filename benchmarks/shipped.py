@@ -13,7 +13,7 @@ from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from router.bundle.manifest import load
 from router.client import Client
 from tests.conftest import free_port
-from training.cli import judged
+from training.cli import evaluate_bundle
 from training.data import dataset
 from training.report.text import describe
 
@@ -24,7 +24,7 @@ ROUNDS = 5
 
 def main() -> list[Target]:
     """Judge, start, measure, print, and keep."""
-    report = judged(BUNDLE, dataset.splits(dataset.read(OUTCOMES))["test"])
+    report = evaluate_bundle(BUNDLE, dataset.splits(dataset.read(OUTCOMES))["test"])
     print(describe(report) + "\n")
     figures: dict[str, Any] = {"quality": {name: report[name] for name in KEPT}}
     figures["certificates"] = len(load(BUNDLE).manifest.certificates)

@@ -14,9 +14,8 @@ from router.extras import needs
 
 if TYPE_CHECKING:
     from training.collect.questions import Question
-    from training.collect.run import Engine
-    from training.data.dataset import Outcomes
-    from training.model.forms import Form
+    from training.collect.run import Executor
+    from training.model.families import ModelFamily
     from training.pipeline import Extraction
     from training.retrain import Verdict
 
@@ -112,9 +111,9 @@ def collect(out: Path, engine: str, ray_address: str, as_json: bool, **options: 
     from training.collect.run import collect as stage
 
     questions = _questions(**options)
-    recipe = recipes.of(**{name: options[name] for name in recipes.OPTIONS})
+    recipe = recipes.from_options(**{name: options[name] for name in recipes.OPTIONS})
     try:
-        tally = stage(questions, recipe, out, _engine(engine, ray_address))
+        tally = stage(questions, recipe, out, _executor(engine, ray_address))
     except KeyboardInterrupt:
         click.echo("\nstopped; the same command goes on where it was", err=True)
         raise click.Abort from None
@@ -184,10 +183,7 @@ def fit(
 @_json
 def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
     """Judge a bundle on the test split of an outcome file."""
-    from training.data import dataset
-    from training.report.text import describe
-
-    report = judged(directory, dataset.splits(dataset.read(outcomes))["test"])
+    report = evaluate_bundle(directory, dataset.splits(dataset.read(outcomes))["test"])
     click.echo(json.dumps(report) if as_json else describe(report))
 
 
@@ -231,7 +227,7 @@ def retrain(
     if as_json:
         click.echo(json.dumps(verdict.to_json() | {"promoted": promoted, "bundle": str(out)}))
     else:
-        click.echo(described(verdict, promoted))
+        click.echo(verdict_text(verdict, promoted))
     raise SystemExit(1 if verdict.refused else 0)
 
 
@@ -258,7 +254,7 @@ def rollback(registry: Path, as_json: bool) -> None:
     click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
 
 
-def judged(directory: Path, outcomes: "Outcomes") -> dict[str, Any]:
+def evaluate_bundle(directory: Path, outcomes: Outcomes) -> dict[str, Any]:
     """The report of a bundle, its ONNX graph included, on outcomes it has not seen."""
     from router.bundle import manifest
     from training.data.schema import DatasetError
@@ -272,7 +268,7 @@ def judged(directory: Path, outcomes: "Outcomes") -> dict[str, Any]:
     return evaluate(outcomes, prediction, bundle.manifest.certificates, bundle.manifest.absolute).to_json()
 
 
-def described(verdict: "Verdict", promoted: bool) -> str:
+def verdict_text(verdict: "Verdict", promoted: bool) -> str:
     """A verdict in words."""
     lines = [f"{verdict.fitted} logged prompts fitted on, {verdict.judged} judged on; left out: {verdict.skipped}"]
     if verdict.tokens is not None:
@@ -300,7 +296,7 @@ def _questions(
     return questions.from_gym(gym, count, seed) if gym else questions.held_out_questions(per_level, seed)
 
 
-def _engine(engine: str, address: str) -> "Engine":
+def _executor(engine: str, address: str) -> "Executor":
     if engine == "local":
         from training.collect.run import local
 
@@ -324,11 +320,11 @@ def _extraction(engine: str, address: str) -> "Extraction":
     return ray.features
 
 
-def _candidates(forms: tuple[str, ...]) -> dict[str, "Form"]:
-    from training.model.fit import CANDIDATES, named
+def _candidates(forms: tuple[str, ...]) -> dict[str, "ModelFamily"]:
+    from training.model.fit import CANDIDATES, families_named
 
     try:
-        return named(forms)
+        return families_named(forms)
     except KeyError as error:
         raise click.UsageError(f"no form {error}; there are: {', '.join(map(repr, CANDIDATES))}") from error
 

@@ -20,8 +20,8 @@ from training.evaluation.violation import RESPLITS, resplit
 from training.export import export
 from training.model import embedding
 from training.model.embedding import Embedding
-from training.model.fit import CANDIDATES, Fitted, Inputs, Remembered, fit, inputs
-from training.model.forms import Form, log_loss
+from training.model.families import ModelFamily, log_loss
+from training.model.fit import CANDIDATES, CachedInputs, Fitted, Inputs, fit, inputs
 
 SAMPLE = 1_000
 """Prompts on which the exported graph must agree with scikit-learn."""
@@ -52,14 +52,14 @@ def train(
     extraction: Extraction = inputs,
     more: Outcomes | None = None,
     precision: str = "fp32",
-    candidates: dict[str, Form] = CANDIDATES,
+    candidates: dict[str, ModelFamily] = CANDIDATES,
 ) -> Trained:
     """dataset -> fit -> calibrate -> certify -> evaluate; `more` is fitted on, too. Raises DatasetError."""
     parts = dataset.splits(outcomes)
     embedded = PROFILES[profile, precision]()
-    known = outcomes if more is None else dataset.joined(outcomes, more)
-    basis = parts["fit"] if more is None else dataset.joined(parts["fit"], more)
-    fitted = fit(basis, embedded, Remembered(partial(extraction, embedded), known.prompts), candidates)
+    known = outcomes if more is None else dataset.concatenate(outcomes, more)
+    basis = parts["fit"] if more is None else dataset.concatenate(parts["fit"], more)
+    fitted = fit(basis, embedded, CachedInputs(partial(extraction, embedded), known.prompts), candidates)
     fitted = fitted.with_conformal_tokens(parts["certify"])
     _better_than_nothing(fitted, parts["fit"])
     prediction = fitted.predict(parts["certify"].prompts)
@@ -69,7 +69,7 @@ def train(
     return Trained(parts, fitted, proofs, report)
 
 
-def compared(trained: Trained) -> Trained:
+def with_baselines(trained: Trained) -> Trained:
     """The same with every baseline in its report."""
     return replace(trained, report=replace(trained.report, methods=comparison.methods(trained.parts, trained.fitted)))
 
@@ -81,14 +81,14 @@ def run(
     compare: bool,
     extraction: Extraction = inputs,
     precision: str = "fp32",
-    candidates: dict[str, Form] = CANDIDATES,
+    candidates: dict[str, ModelFamily] = CANDIDATES,
 ) -> dict[str, Any]:
     """All stages: reads `path`, writes the bundle with its report to `out`, returns the report. Raises DatasetError."""
     outcomes = dataset.read(path)
     trained = train(outcomes, profile, extraction, precision=precision, candidates=candidates)
-    trained = compared(trained) if compare else trained
+    trained = with_baselines(trained) if compare else trained
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []
-    report = whole(trained, asdict(overview(path)), left_out)
+    report = full_report(trained, asdict(overview(path)), left_out)
     sample = [outcomes.prompts[i] for i in np.random.default_rng(0).permutation(len(outcomes))[:SAMPLE]]
     export(
         trained.fitted,
@@ -104,7 +104,7 @@ def run(
     return report
 
 
-def whole(trained: Trained, overview: dict[str, Any], left_out: list[dict[str, Any]]) -> dict[str, Any]:
+def full_report(trained: Trained, overview: dict[str, Any], left_out: list[dict[str, Any]]) -> dict[str, Any]:
     """Everything that is known of a trained router, in plain types."""
     return {
         "about": {
@@ -127,7 +127,7 @@ def whole(trained: Trained, overview: dict[str, Any], left_out: list[dict[str, A
 
 def violations(trained: Trained, alphas: tuple[float, ...], resplits: int = RESPLITS) -> list[Any]:
     """The re-split experiment on all prompts that were not fitted on."""
-    pool = dataset.joined(trained.parts["certify"], trained.parts["test"])
+    pool = dataset.concatenate(trained.parts["certify"], trained.parts["test"])
     prediction = trained.fitted.predict(pool.prompts)
     return [resplit(pool, prediction, alpha, resplits) for alpha in alphas]
 

@@ -76,7 +76,7 @@ class PlanRow:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class RecordedTraffic:
     """Recorded outcomes, and what serving them takes where `concurrency` requests share a GPU."""
 
     outcomes: Outcomes
@@ -109,14 +109,14 @@ class Traffic:
             (np.bincount(chosen, minlength=width) / len(chosen)).tolist(),
         )
 
-    def spread(self) -> list[float]:
+    def default_deadlines(self) -> list[float]:
         """Deadlines in seconds worth a look, to three digits."""
         found = np.quantile(seconds(self.latency, self.outcomes.thinking_tokens[:, -1]), SPREAD)
         return sorted({float(f"{value:.3g}") for value in found})
 
 
 def rows(
-    traffic: Traffic,
+    traffic: RecordedTraffic,
     prediction: Prediction | None,
     certificates: Sequence[Certificate],
     deadlines: Sequence[float],
@@ -139,7 +139,7 @@ def seconds(latency: LatencyProfile, thinking_tokens: Matrix) -> Matrix:
     return latency.first_token + latency.per_token * (thinking_tokens + latency.answer_tokens)
 
 
-def serve(prediction: Prediction, price: float, in_time: InTime) -> Chosen:
+def served_rungs(prediction: Prediction, price: float, in_time: InTime) -> Chosen:
     """What `router.policy.Policy` chooses at a price where only some rungs [prompts, rungs] keep the deadline.
 
     The rung worth most; where it is late, the next dearer one in time, else the longest in time; where all are late,
@@ -152,7 +152,7 @@ def serve(prediction: Prediction, price: float, in_time: InTime) -> Chosen:
     return np.where(in_time.any(axis=1), served, 0)
 
 
-def predicted(directory: Path, outcomes: Outcomes) -> tuple[Prediction, tuple[Certificate, ...]]:
+def forecast(directory: Path, outcomes: Outcomes) -> tuple[Prediction, tuple[Certificate, ...]]:
     """What a bundle forecasts for the prompts of outcomes, and its relative certificates."""
     from training.model import inference
 
@@ -162,23 +162,23 @@ def predicted(directory: Path, outcomes: Outcomes) -> tuple[Prediction, tuple[Ce
     return inference.predict(bundle, outcomes.prompts), bundle.manifest.certificates
 
 
-def _fixed(traffic: Traffic) -> Iterator[PlanRow]:
+def _fixed(traffic: RecordedTraffic) -> Iterator[PlanRow]:
     *lower, top = (rung.name for rung in traffic.outcomes.ladder.rungs)
     for i, name in enumerate([*lower, f"{top} (top)"]):
         yield traffic.row(f"always {name}", np.full(len(traffic.outcomes), i), None)
 
 
 def _router(
-    traffic: Traffic, prediction: Prediction, certificates: Sequence[Certificate], deadline: float | None
+    traffic: RecordedTraffic, prediction: Prediction, certificates: Sequence[Certificate], deadline: float | None
 ) -> Iterator[PlanRow]:
     p99 = prediction.token_quantiles[:, :, QUANTILES.index(0.99)]
     most = np.where(np.isnan(p99), caps(traffic.outcomes.ladder), p99)
     in_time = _in_time(traffic.latency, most, deadline)
     for c in certificates:
-        yield traffic.row("router", serve(prediction, c.threshold, in_time), deadline, c.alpha)
+        yield traffic.row("router", served_rungs(prediction, c.threshold, in_time), deadline, c.alpha)
 
 
-def _hindsight(traffic: Traffic, deadline: float | None) -> Iterator[PlanRow]:
+def _hindsight(traffic: RecordedTraffic, deadline: float | None) -> Iterator[PlanRow]:
     correct, tokens = traffic.outcomes.correct, traffic.outcomes.thinking_tokens
     p99 = np.quantile(tokens, 0.99, axis=0, keepdims=True)
     fixed = _best(correct.mean(axis=0, keepdims=True), _in_time(traffic.latency, p99, deadline))
@@ -284,9 +284,9 @@ def plan(
     try:
         outcomes = dataset.read(file)
         outcomes = outcomes if split == "all" else dataset.splits(outcomes)[split]
-        traffic = Traffic(outcomes, LatencyProfile(**profile), concurrency)
-        prediction, certificates = (None, ()) if directory is None else predicted(directory, outcomes)
-        found = rows(traffic, prediction, certificates, deadlines or traffic.spread())
+        traffic = RecordedTraffic(outcomes, LatencyProfile(**profile), concurrency)
+        prediction, certificates = (None, ()) if directory is None else forecast(directory, outcomes)
+        found = rows(traffic, prediction, certificates, deadlines or traffic.default_deadlines())
         if plot:
             draw(outcomes, found).savefig(plot, format="svg", metadata={"Date": None})
     except (DatasetError, OSError) as error:

@@ -23,12 +23,12 @@ from training.data.dataset import Outcomes
 from training.data.splits import split_of
 from training.evaluation import logged_traffic
 from training.evaluation.certify import choose
-from training.evaluation.logged_traffic import Traffic
+from training.evaluation.logged_traffic import LoggedTraffic
 from training.evaluation.off_policy import Gain, gain
 from training.export import export
 from training.model import calibration, embedding, inference
-from training.model.fit import CANDIDATES, fit, named
-from training.model.forms import Form
+from training.model.families import ModelFamily
+from training.model.fit import CANDIDATES, families_named, fit
 from training.pipeline import Trained
 from training.prediction import Prediction
 
@@ -60,12 +60,12 @@ class Verdict:
 
 
 def retrain(
-    log: str, gold: Path, champion: Bundle, out: Path, max_loss: float, candidates: dict[str, Form] = CANDIDATES
+    log: str, gold: Path, champion: Bundle, out: Path, max_loss: float, candidates: dict[str, ModelFamily] = CANDIDATES
 ) -> Verdict:
     """Fit a challenger, write it to `out`, and judge it. Raises DatasetError, ExportError, OutcomeLogError."""
     outcomes = dataset.read(gold)
     served = logged_traffic.read(export_log.read(log), outcomes.ladder, outcomes.model)
-    mine, judging = parted(served, outcomes)
+    mine, judging = split_traffic(served, outcomes)
     challenger = pipeline.train(outcomes, more=_completed(mine, outcomes), candidates=candidates)
     export(
         challenger.fitted,
@@ -76,12 +76,12 @@ def retrain(
         backend_fingerprint=outcomes.model,
         data_hash=manifest.digest(gold),
         metrics=pipeline.summary(challenger),
-        report=pipeline.whole(challenger, {"traffic": len(mine)}, []),
+        report=pipeline.full_report(challenger, {"traffic": len(mine)}, []),
     )
-    return judged(challenger, manifest.load(out), champion, judging, max_loss, len(mine))
+    return judge(challenger, manifest.load(out), champion, judging, max_loss, len(mine))
 
 
-def parted(served: Traffic, gold: Outcomes) -> tuple[Traffic, Traffic]:
+def split_traffic(served: LoggedTraffic, gold: Outcomes) -> tuple[LoggedTraffic, LoggedTraffic]:
     """What is fitted on, and what judges; prompts of the gold set's certify and test splits are in neither."""
     held = {group for group in gold.groups if split_of(group) != "fit"}
     sides = [None if group in held else split_of(f"traffic:{group}") for group in served.logged.groups]
@@ -90,16 +90,16 @@ def parted(served: Traffic, gold: Outcomes) -> tuple[Traffic, Traffic]:
     return served.take(np.flatnonzero(fitted)), served.take(np.flatnonzero(judging))
 
 
-def _completed(mine: Traffic, gold: Outcomes) -> Outcomes | None:
+def _completed(mine: LoggedTraffic, gold: Outcomes) -> Outcomes | None:
     """The traffic's outcomes, unknown rungs filled by a quick fit on the gold set alone."""
     if len(mine) == 0:
         return None
-    quick = fit(dataset.splits(gold)["fit"], embedding.static(), candidates=named(["pooled logit"]))
-    return mine.completed(gold, quick.predict(mine.prompts))
+    quick = fit(dataset.splits(gold)["fit"], embedding.static(), candidates=families_named(["pooled logit"]))
+    return mine.imputed(gold, quick.predict(mine.prompts))
 
 
-def judged(
-    challenger: Trained, bundle: Bundle, champion: Bundle, judging: Traffic, max_loss: float, fitted: int
+def judge(
+    challenger: Trained, bundle: Bundle, champion: Bundle, judging: LoggedTraffic, max_loss: float, fitted: int
 ) -> Verdict:
     """Is the challenger certified, and worth more than the champion on traffic that it was not fitted on?"""
     certificate = _certificate(bundle, max_loss)

@@ -18,8 +18,8 @@ from training.data.dataset import Outcomes, splits
 from training.evaluation.certify import Proofs, certify
 from training.export import TOLERANCE, ExportError, check, export
 from training.model import calibration, embedding, fit, inference
+from training.model.families import Cure, ModelFamily, Network, PooledLogit, log_loss
 from training.model.fit import CANDIDATES, Fitted
-from training.model.forms import Cure, Form, Network, PooledLogit, log_loss
 from training.model.head_graph import build_graph
 from training.prediction import Prediction
 
@@ -34,7 +34,7 @@ ABOUT: dict[str, Any] = {
         "mistakes": [], "violations": [], "leave_one_task_out": [],
     },
 }  # fmt: skip
-QUICK: dict[str, Form] = {
+QUICK: dict[str, ModelFamily] = {
     "pooled logit": PooledLogit(1e-3),
     "cure": Cure(1e-3),
     "network": Network((8,), 1.0, 40, 2),
@@ -88,12 +88,14 @@ def test_something_is_learnt(fitted: Fitted, outcomes: Outcomes) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("form", [PooledLogit(1e-3), Cure(1e-3), Network((), 1.0, 40), CANDIDATES["network 64-32"]])
+@pytest.mark.parametrize("family", [PooledLogit(1e-3), Cure(1e-3), Network((), 1.0, 40), CANDIDATES["network 64-32"]])
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_the_graph_says_what_training_says(form: Form, calibrated: bool, fitted: Fitted, outcomes: Outcomes) -> None:
+def test_the_graph_says_what_training_says(
+    family: ModelFamily, calibrated: bool, fitted: Fitted, outcomes: Outcomes
+) -> None:
     part = splits(outcomes)["fit"]
     scaled = fitted.scale.transform(fitted.extract(part.prompts))
-    head = form.fit(scaled, part.correct)
+    head = family.fit(scaled, part.correct)
     beta = calibration.fit(head.predict(scaled), part.correct) if calibrated else None
     other = replace(fitted, head=head, beta=beta)
     ours, theirs = served(other, outcomes, outcomes.prompts), other.predict(outcomes.prompts)
@@ -132,7 +134,7 @@ def without_tokens(outcomes: Outcomes, rung: int) -> Outcomes:
 
 async def test_rungs_without_token_counts_have_no_forecast(outcomes: Outcomes, tmp_path: Path) -> None:
     partial = without_tokens(outcomes, 2)
-    blind = fit.fit(splits(partial)["fit"], embedding.static(), candidates=fit.named(["pooled logit"]))
+    blind = fit.fit(splits(partial)["fit"], embedding.static(), candidates=fit.families_named(["pooled logit"]))
     export(blind, partial.ladder, NOTHING, partial.prompts[:50], tmp_path / "bundle", **ABOUT)
     (score,) = await OnnxClassifier(load(tmp_path / "bundle")).score([Prompt.of("1 + 2")])
     assert [mean is None for mean in score.mean] == [False, False, True, False]

@@ -18,7 +18,7 @@ from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
 from training.evaluation import comparison
 from training.model.embedding import Embedding, embed
-from training.model.fit import Inputs, inputs, named
+from training.model.fit import Inputs, families_named, inputs
 from training.pipeline import Trained
 
 PROMPTS = 700
@@ -56,7 +56,7 @@ def trained(file: Path, extracted: list[int]) -> Trained:
         extracted.append(len(prompts))
         return inputs(embedding, prompts)
 
-    return pipeline.train(dataset.read(file), extraction=extraction, candidates=named(["pooled logit"]))
+    return pipeline.train(dataset.read(file), extraction=extraction, candidates=families_named(["pooled logit"]))
 
 
 def test_a_bundle_serves_and_carries_its_proofs_and_its_report(bundle: Path, file: Path) -> None:

@@ -19,7 +19,7 @@ from training import plan as module
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
-from training.plan import PlanRow, Traffic, plan, rows, serve, summary
+from training.plan import PlanRow, RecordedTraffic, plan, rows, served_rungs, summary
 from training.prediction import Prediction
 
 Matrix = NDArray[np.float64]
@@ -47,7 +47,7 @@ def prediction_of(quality: object, tokens: object) -> Prediction:
     return Prediction(np.array(quality, dtype=float), mean, np.repeat(mean[:, :, None], len(QUANTILES), axis=2))
 
 
-TRAFFIC = Traffic(outcomes_of(CORRECT, TOKENS), PROFILE)
+TRAFFIC = RecordedTraffic(outcomes_of(CORRECT, TOKENS), PROFILE)
 PREDICTION = prediction_of(CORRECT, TOKENS)
 
 
@@ -72,7 +72,7 @@ def test_latency_is_that_of_the_tokens_recorded_at_the_rung() -> None:
 
 
 def test_requests_that_share_a_gpu_share_its_seconds() -> None:
-    shared = Traffic(TRAFFIC.outcomes, PROFILE, concurrency=4)
+    shared = RecordedTraffic(TRAFFIC.outcomes, PROFILE, concurrency=4)
     alone, among = (rows(t, PREDICTION, (), ())[0] for t in (TRAFFIC, shared))
     assert among.gpu_seconds == alone.gpu_seconds / 4
     assert among.p99 == alone.p99
@@ -127,7 +127,7 @@ def test_without_a_bundle_there_is_hindsight() -> None:
 
 
 def test_deadlines_to_look_at_rise() -> None:
-    deadlines = TRAFFIC.spread()
+    deadlines = TRAFFIC.default_deadlines()
     assert deadlines == sorted(set(deadlines))
     assert deadlines[1] == pytest.approx(9)
 
@@ -136,7 +136,7 @@ def test_a_rung_without_token_counts_is_named() -> None:
     tokens = np.array(TOKENS, dtype=float)
     tokens[2, 1] = np.nan
     with pytest.raises(DatasetError, match="rung some: thinking_tokens are not recorded"):
-        Traffic(outcomes_of(CORRECT, tokens), PROFILE)
+        RecordedTraffic(outcomes_of(CORRECT, tokens), PROFILE)
 
 
 def test_the_summary_speaks_of_the_boldest_policy_and_the_tightest_deadline() -> None:
@@ -171,7 +171,7 @@ def test_prompts_are_served_as_the_policy_serves_them(cells: Matrix, price: floa
     policy = Policy(LADDER, (Certificate(0.02, 0.1, price, 1),), PROFILE)
     wish = Options(MaxLoss(0.02), max_latency=deadline)
     scores = [Score(tuple(q.tolist()), *[tuple(t.tolist())] * 4) for q, t in zip(quality, tokens, strict=True)]
-    served = serve(prediction_of(quality, tokens), price, in_time(tokens, deadline))
+    served = served_rungs(prediction_of(quality, tokens), price, in_time(tokens, deadline))
     assert served.tolist() == [policy.choose(score, wish).index for score in scores]
 
 
@@ -180,7 +180,7 @@ def test_a_tighter_deadline_never_raises_the_forecast(cells: Matrix, price: floa
     quality, tokens = cells[:, :, 0], np.sort(cells[:, :, 1], axis=1)
     prediction, each = prediction_of(quality, tokens), np.arange(len(cells))
     tight, loose = (
-        tokens[each, serve(prediction, price, in_time(tokens, d))] for d in (min(one, other), max(one, other))
+        tokens[each, served_rungs(prediction, price, in_time(tokens, d))] for d in (min(one, other), max(one, other))
     )
     assert (tight <= loose).all()
 
@@ -188,7 +188,7 @@ def test_a_tighter_deadline_never_raises_the_forecast(cells: Matrix, price: floa
 @given(triples, st.floats(1, 50))
 def test_time_per_token_scales_latency(cells: Matrix, factor: float) -> None:
     outcomes = outcomes_of(cells[:, :, 0], cells[:, :, 1])
-    base, slow = (rows(Traffic(outcomes, LatencyProfile(0, 0.1 * f, 5)), None, (), ()) for f in (1, factor))
+    base, slow = (rows(RecordedTraffic(outcomes, LatencyProfile(0, 0.1 * f, 5)), None, (), ()) for f in (1, factor))
     for before, after in zip(base, slow, strict=True):
         assert after.p50 == pytest.approx(before.p50 * factor)
         assert after.p99 == pytest.approx(before.p99 * factor)
@@ -198,7 +198,7 @@ def test_time_per_token_scales_latency(cells: Matrix, factor: float) -> None:
 
 @given(triples)
 def test_always_top_loses_nothing_and_hindsight_is_the_best(cells: Matrix) -> None:
-    found = rows(Traffic(outcomes_of(cells[:, :, 0], cells[:, :, 1]), PROFILE), None, (), [5.0])
+    found = rows(RecordedTraffic(outcomes_of(cells[:, :, 0], cells[:, :, 1]), PROFILE), None, (), [5.0])
     assert named(found, "always much (top)").loss == 0
     assert all(r.accuracy <= named(found, "hindsight").accuracy + 1e-9 for r in found)
     assert all(sum(r.rungs) == pytest.approx(1) for r in found)
@@ -270,7 +270,7 @@ def test_a_bundle_makes_a_row_of_every_target(file: Path, monkeypatch: pytest.Mo
     def fake(_: Path, outcomes: Outcomes) -> tuple[Prediction, tuple[Certificate, ...]]:
         return prediction_of(outcomes.correct, outcomes.thinking_tokens), (STRICT, LAX)
 
-    monkeypatch.setattr(module, "predicted", fake)
+    monkeypatch.setattr(module, "forecast", fake)
     told = json.loads(run(file, "--artifact", "bundle", "--deadline", "1", "--json").output)
     targets = [(r["max_loss"], r["deadline"]) for r in told["rows"] if r["policy"] == "router"]
     assert targets == [(0.0, None), (0.25, None), (0.0, 1.0), (0.25, 1.0)]

@@ -15,11 +15,11 @@ from tests.support.synthetic import CAPS, outcomes_of
 from tests.training.evaluation.test_logged_traffic import BACKEND, row
 from training import pipeline
 from training.cli import cli
-from training.evaluation.logged_traffic import Traffic, read
+from training.evaluation.logged_traffic import LoggedTraffic, read
 from training.export import export
-from training.model.fit import named
+from training.model.fit import families_named
 from training.pipeline import Trained
-from training.retrain import judged
+from training.retrain import judge
 
 TOP = len(CAPS) - 1
 
@@ -30,17 +30,17 @@ class Challenge:
 
     challenger: Trained
     bundle: Bundle
-    served: Traffic
+    served: LoggedTraffic
 
 
 @pytest.fixture(scope="module")
 def challenge(tmp_path_factory: pytest.TempPathFactory) -> Challenge:
     """Trained on 400 sums; 1,500 others were served at the top rung."""
     gold, directory = outcomes_of(400), tmp_path_factory.mktemp("retrain") / "bundle"
-    trained = pipeline.train(gold, candidates=named(["pooled logit"]))
+    trained = pipeline.train(gold, candidates=families_named(["pooled logit"]))
     export(
         trained.fitted, gold.ladder, trained.proofs, gold.prompts[:50], directory,
-        backend_fingerprint=BACKEND, data_hash="0" * 64, metrics={}, report=pipeline.whole(trained, {}, []),
+        backend_fingerprint=BACKEND, data_hash="0" * 64, metrics={}, report=pipeline.full_report(trained, {}, []),
     )  # fmt: skip
     others = outcomes_of(1_500, seed=7)
     rows = [
@@ -51,13 +51,13 @@ def challenge(tmp_path_factory: pytest.TempPathFactory) -> Challenge:
 
 
 def test_what_does_not_certify_is_refused_with_the_reason(challenge: Challenge) -> None:
-    verdict = judged(challenge.challenger, challenge.bundle, challenge.bundle, challenge.served, 0.0001, 0)
+    verdict = judge(challenge.challenger, challenge.bundle, challenge.bundle, challenge.served, 0.0001, 0)
     assert "nothing is certified for a loss of at most 0.0001" in verdict.refused[0]
     assert (verdict.certificate, verdict.gain, verdict.to_json()["promoted"]) == (None, None, False)
 
 
 def test_against_itself_there_is_nothing_to_gain(challenge: Challenge) -> None:
-    verdict = judged(challenge.challenger, challenge.bundle, challenge.bundle, challenge.served, 0.1, 0)
+    verdict = judge(challenge.challenger, challenge.bundle, challenge.bundle, challenge.served, 0.1, 0)
     assert verdict.gain is not None and verdict.gain.dr.value == 0
     assert any("utility gain may be none" in why for why in verdict.refused)
     assert verdict.tokens is not None and verdict.tokens[0] == verdict.tokens[1]
@@ -65,7 +65,7 @@ def test_against_itself_there_is_nothing_to_gain(challenge: Challenge) -> None:
 
 def test_too_little_traffic_is_not_enough(challenge: Challenge) -> None:
     few = challenge.served.take(np.arange(60))
-    verdict = judged(challenge.challenger, challenge.bundle, challenge.bundle, few, 0.1, 0)
+    verdict = judge(challenge.challenger, challenge.bundle, challenge.bundle, few, 0.1, 0)
     assert any("500 are needed" in why for why in verdict.refused)
 
 

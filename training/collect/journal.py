@@ -1,4 +1,4 @@
-"""Finished work on disk, a line a unit, so that a run which was killed goes on where it was.
+"""UnitResult work on disk, a line a unit, so that a run which was killed goes on where it was.
 
 The first line tells the settings of the run; a run of other settings is refused. Lines are on disk when `append`
 returns. A kill may tear the last one: it is dropped, its unit counts as not done.
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Self
 
 import polars as pl
 
-from training.collect.units import Finished
+from training.collect.units import UnitResult
 from training.data.schema import SCHEMA, DatasetError
 
 ROW = pl.Struct({name: pl.String() if isinstance(dtype, pl.Datetime) else dtype for name, dtype in SCHEMA.items()})
@@ -46,7 +46,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def append(self, finished: Sequence[Finished]) -> None:
+    def append(self, finished: Sequence[UnitResult]) -> None:
         """Add units; they are on disk on return."""
         self._write([{"unit": one.key, "rows": one.rows} for one in finished])
         self.done |= {one.key for one in finished}

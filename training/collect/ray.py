@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from router.errors import RouterError
 from training.collect.run import worker
-from training.collect.units import Finished, Recipe, Unit
+from training.collect.units import Recipe, Unit, UnitResult
 from training.model.embedding import Embedding
 from training.model.fit import Inputs, inputs
 
@@ -46,7 +46,7 @@ def connect(address: str) -> None:
         raise ClusterError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from error
 
 
-def collect(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[Finished]]:
+def collect(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[UnitResult]]:
     """Run units by one worker per core of the cluster; batches come back as they are done.
 
     Raises:
@@ -56,7 +56,7 @@ def collect(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[Finished]]:
     items = [{"unit": pickle.dumps(unit)} for unit in units]
     batch = min(recipe.batch, -(-len(items) // _workers()))
     jobs = _data(items).map_batches(
-        _Collector, fn_constructor_args=(recipe,), batch_size=batch, concurrency=_workers(), num_cpus=CPUS
+        _RayCollector, fn_constructor_args=(recipe,), batch_size=batch, concurrency=_workers(), num_cpus=CPUS
     )
     for row in _rows(jobs):
         finished = pickle.loads(row["finished"])
@@ -75,14 +75,14 @@ def features(embedding: Embedding, prompts: list[str]) -> NDArray[np.float32]:
     return np.stack([found[i] for i in range(len(prompts))])
 
 
-class _Collector:
+class _RayCollector:
     """A worker on the cluster."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._worker = worker(recipe)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        found: list[list[Finished] | RouterError] = []
+        found: list[list[UnitResult] | RouterError] = []
         try:
             for finished in self._worker.run(pickle.loads(one) for one in batch["unit"]):
                 found.append(finished)  # noqa: PERF402  (what was done before an error is kept)

@@ -23,7 +23,7 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def of(
+def from_options(
     backend: str,
     url: str | None,
     model: str | None,
@@ -62,14 +62,14 @@ def of(
         timeouts=Timeouts(first=timeout, idle=timeout, total=timeout),
         connections=concurrency,
     )
-    rungs = parse(ladder, efforts=backend == "openai_effort")
+    rungs = parse_ladder(ladder, efforts=backend == "openai_effort")
     return Recipe(connection, asyncio.run(_fingerprint(connection)), rungs, samples, sampling, concurrency)
 
 
 def _pocket(directory: Path, ladder: str | None, samples: int, sampling: Sampling, concurrency: int) -> Recipe:
     from router.backends.pocket import PocketModel
 
-    rungs = LADDER if ladder is None else parse(ladder)
+    rungs = LADDER if ladder is None else parse_ladder(ladder)
     return Recipe(Pocket(directory), PocketModel.load(directory).fingerprint, rungs, samples, sampling, concurrency)
 
 
@@ -79,10 +79,10 @@ async def _fingerprint(connection: Connection) -> str:
         return await connect(connection, canary.holds_budgets, stack).prove()
 
 
-def parse(ladder: str, efforts: bool = False) -> BudgetLadder:
+def parse_ladder(ladder: str, efforts: bool = False) -> BudgetLadder:
     """ "0,512,unlimited" -> rungs; with `efforts` also names without a number. Raises DatasetError.
 
-    >>> [rung.tokens for rung in parse("0,512,unlimited").rungs]
+    >>> [rung.tokens for rung in parse_ladder("0,512,unlimited").rungs]
     [0, 512, None]
     """
     names = [name.strip() for name in ladder.split(",")]

@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from training.collect.journal import Journal
 from training.collect.questions import Question, digest
-from training.collect.units import Finished, Recipe, Unit, Worker
+from training.collect.units import Collector, Recipe, Unit, UnitResult
 from training.data.schema import DatasetError, faults, write
 
-Engine = Callable[[Iterable[Unit], Recipe], Iterator[list[Finished]]]
+Executor = Callable[[Iterable[Unit], Recipe], Iterator[list[UnitResult]]]
 """Runs units by a recipe, on this machine or elsewhere."""
 
 
-def collect(questions: Sequence[Question], recipe: Recipe, out: Path, engine: Engine) -> list[dict[str, Any]]:
+def collect(questions: Sequence[Question], recipe: Recipe, out: Path, engine: Executor) -> list[dict[str, Any]]:
     """Run what is not done yet, write `out`, and return what came of it, by rung.
 
     A journal beside `out` keeps finished work through a kill; the same call goes on from there. It is removed once
@@ -45,21 +45,21 @@ def collect(questions: Sequence[Question], recipe: Recipe, out: Path, engine: En
     return tally(pl.scan_parquet(out))
 
 
-def local(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[Finished]]:
+def local(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[UnitResult]]:
     """Run units in this process."""
     with closing(worker(recipe)) as opened:
         yield from opened.run(units)
 
 
-def worker(recipe: Recipe) -> Worker:
+def worker(recipe: Recipe) -> Collector:
     """What makes answers by a recipe. Raises ArtifactError."""
     if recipe.nested:
-        from training.collect.traces import Tracer
+        from training.collect.traces import TraceCollector
 
-        return Tracer.load(recipe)
-    from training.collect.samples import Sampler
+        return TraceCollector.load(recipe)
+    from training.collect.samples import SampleCollector
 
-    return Sampler(recipe)
+    return SampleCollector(recipe)
 
 
 def units(questions: Sequence[Question], recipe: Recipe) -> list[Unit]:

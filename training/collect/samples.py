@@ -17,13 +17,13 @@ from router.backends.connect import connect
 from router.domain import Completion, ContentDelta, GenerationRequest, Prompt
 from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
 from router.ports import Backend
-from training.collect.units import FAILED, Answer, Finished, Pocket, Recipe, Unit, finish
+from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, finish
 
 RETRY_PAUSES = (1.0, 5.0)
 """Seconds before each further attempt at an answer."""
 
 
-class Sampler:
+class SampleCollector:
     """Answers one unit at a time and `concurrency` of them at once, on an event loop of its own."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -37,7 +37,7 @@ class Sampler:
         self._loop.run(self._stack.aclose())
         self._loop.close()
 
-    def run(self, units: Iterable[Unit]) -> Iterator[list[Finished]]:
+    def run(self, units: Iterable[Unit]) -> Iterator[list[UnitResult]]:
         """Units as they are finished. Raises BackendUnavailable where the backend is gone."""
         self._loop.run(self._check())
         finished = self._finished(iter(units))
@@ -48,8 +48,8 @@ class Sampler:
         if not await self._backend.ready():
             raise BackendUnavailable("backend: it does not answer, or holds no budget; run again to go on")
 
-    async def _finished(self, units: Iterator[Unit]) -> AsyncGenerator[list[Finished]]:
-        under_way: set[asyncio.Task[Finished]] = set()
+    async def _finished(self, units: Iterator[Unit]) -> AsyncGenerator[list[UnitResult]]:
+        under_way: set[asyncio.Task[UnitResult]] = set()
         try:
             while True:
                 free = self._recipe.concurrency - len(under_way)
@@ -64,7 +64,7 @@ class Sampler:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _unit(self, unit: Unit) -> Finished:
+    async def _unit(self, unit: Unit) -> UnitResult:
         return finish(unit, [await self._answer(unit)], self._recipe)
 
     async def _answer(self, unit: Unit) -> Answer:
@@ -116,5 +116,5 @@ async def _attempt(backend: Backend, request: GenerationRequest) -> Answer:
     raise BackendError("backend: the stream ended without a completion")
 
 
-async def _next(finished: AsyncGenerator[list[Finished]]) -> list[Finished]:
+async def _next(finished: AsyncGenerator[list[UnitResult]]) -> list[UnitResult]:
     return await anext(finished, [])

@@ -21,7 +21,7 @@ _NUMBER = re.compile(rf"(?<![\w.)])[-+]?{_DIGITS}(?:[eE][-+]?\d{{1,3}}\b)?(?:\s*
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Grade:
     """What a scorer says of one answer.
 
     Attributes:
@@ -33,19 +33,19 @@ class Verdict:
     parsed: bool = True
 
 
-UNPARSED = Verdict(0.0, parsed=False)
+UNPARSED = Grade(0.0, parsed=False)
 
-Scorer = Callable[[str, str, Mapping[str, Any]], Verdict]
+Scorer = Callable[[str, str, Mapping[str, Any]], Grade]
 """(answer, reference, metadata of the prompt) -> verdict."""
 
 
-def exact(answer: str, reference: str, _: Mapping[str, Any]) -> Verdict:
+def exact(answer: str, reference: str, _: Mapping[str, Any]) -> Grade:
     """The same text but for case and spacing; an empty answer is unparsed."""
     given = _plain(answer)
-    return Verdict(float(given == _plain(reference))) if given else UNPARSED
+    return Grade(float(given == _plain(reference))) if given else UNPARSED
 
 
-def numeric(answer: str, reference: str, metadata: Mapping[str, Any]) -> Verdict:
+def numeric(answer: str, reference: str, metadata: Mapping[str, Any]) -> Grade:
     """The last number of the answer against the last of the reference.
 
     Whole references must be met exactly, others to within `NEARLY`, or `metadata["tolerance"]` (relative) for both.
@@ -57,10 +57,10 @@ def numeric(answer: str, reference: str, metadata: Mapping[str, Any]) -> Verdict
     if given is None:
         return UNPARSED
     tolerance = metadata.get("tolerance", 0 if wanted.denominator == 1 else NEARLY)
-    return Verdict(float(abs(given - wanted) <= Fraction(tolerance) * abs(wanted)))
+    return Grade(float(abs(given - wanted) <= Fraction(tolerance) * abs(wanted)))
 
 
-def math(answer: str, reference: str, _: Mapping[str, Any]) -> Verdict:
+def math(answer: str, reference: str, _: Mapping[str, Any]) -> Grade:
     """Equality of mathematical expressions (LaTeX or plain), as math-verify judges it.
 
     Off the main thread it runs without a time limit: math-verify's needs signals.
@@ -72,10 +72,10 @@ def math(answer: str, reference: str, _: Mapping[str, Any]) -> Verdict:
     if not given:
         return UNPARSED
     wanted = parse(reference, parsing_timeout=seconds) or parse(f"${reference}$", parsing_timeout=seconds)
-    return Verdict(float(verify(wanted, given, timeout_seconds=seconds)))
+    return Grade(float(verify(wanted, given, timeout_seconds=seconds)))
 
 
-def gym(answer: str, _: str, metadata: Mapping[str, Any]) -> Verdict:
+def gym(answer: str, _: str, metadata: Mapping[str, Any]) -> Grade:
     """The verifier of reasoning-gym's data set `metadata["dataset"]` on the item `metadata["entry"]`."""
     from training.pocket.gym import is_right
 
@@ -83,7 +83,7 @@ def gym(answer: str, _: str, metadata: Mapping[str, Any]) -> Verdict:
     if not answer.strip():
         return UNPARSED
     try:
-        return Verdict(float(is_right(name, answer, entry)))
+        return Grade(float(is_right(name, answer, entry)))
     except Exception:  # some verifiers raise on answers they can not read
         return UNPARSED
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from router.backends.pocket import END, END_THINK, WINDOW, PocketModel
 from router.domain import BudgetLadder
-from training.collect.units import FAILED, LOCKSTEP, Answer, Finished, Pocket, Recipe, Unit, finish
+from training.collect.units import FAILED, LOCKSTEP, Answer, Pocket, Recipe, Unit, UnitResult, finish
 
 
-class Tracer:
+class TraceCollector:
     """Runs prompts in lockstep and cuts every trace at the recipe's rungs."""
 
     def __init__(self, model: PocketModel, recipe: Recipe) -> None:
@@ -25,7 +25,7 @@ class Tracer:
         self._room = WINDOW - self._longest - max(rung.tokens or 0 for rung in recipe.ladder.rungs)
 
     @classmethod
-    def load(cls, recipe: Recipe) -> "Tracer":
+    def load(cls, recipe: Recipe) -> "TraceCollector":
         """With the recipe's embedded model. Raises ArtifactError."""
         assert isinstance(recipe.source, Pocket)
         return cls(PocketModel.load(recipe.source.directory), recipe)
@@ -33,7 +33,7 @@ class Tracer:
     def close(self) -> None:
         """Nothing is held."""
 
-    def run(self, units: Iterable[Unit]) -> Iterator[list[Finished]]:
+    def run(self, units: Iterable[Unit]) -> Iterator[list[UnitResult]]:
         """Units of equal length together; a prompt that does not fit the window fails."""
         by_length: dict[int, list[tuple[Unit, list[int]]]] = defaultdict(list)
         for unit in units:
@@ -43,7 +43,7 @@ class Tracer:
             for start in range(0, len(same), LOCKSTEP):
                 yield self._finished(same[start : start + LOCKSTEP], fits=length < self._room)
 
-    def _finished(self, same: Sequence[tuple[Unit, list[int]]], fits: bool) -> list[Finished]:
+    def _finished(self, same: Sequence[tuple[Unit, list[int]]], fits: bool) -> list[UnitResult]:
         ladder = self._recipe.ladder
         if fits:
             answers = trace(self._model, np.array([ids for _, ids in same]), ladder, self._longest)

@@ -12,7 +12,7 @@ from training.collect.questions import Question
 from training.collect.scorers import SCORERS
 from training.data.splits import prompt_id
 
-Row = dict[str, Any]
+OutcomeRow = dict[str, Any]
 """One outcome, JSON types only; `observed_at` is ISO 8601."""
 
 
@@ -91,17 +91,17 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Finished:
+class UnitResult:
     """A unit's outcomes."""
 
     key: str
-    rows: list[Row]
+    rows: list[OutcomeRow]
 
 
-class Worker(Protocol):
+class Collector(Protocol):
     """Makes answers; built once from a recipe, asked often."""
 
-    def run(self, units: Iterable[Unit]) -> Iterator[list[Finished]]:
+    def run(self, units: Iterable[Unit]) -> Iterator[list[UnitResult]]:
         """Units as they are finished, in any order. Raises BackendUnavailable."""
         ...
 
@@ -110,10 +110,10 @@ class Worker(Protocol):
         ...
 
 
-def finish(unit: Unit, answers: Sequence[Answer], recipe: Recipe) -> Finished:
+def finish(unit: Unit, answers: Sequence[Answer], recipe: Recipe) -> UnitResult:
     """Score a unit's answers: one at its rung, or one of every rung."""
     first = unit.rung or 0
-    return Finished(unit.key, [_row(unit, answer, order, recipe) for order, answer in enumerate(answers, first)])
+    return UnitResult(unit.key, [_row(unit, answer, order, recipe) for order, answer in enumerate(answers, first)])
 
 
 def label(question: Question, answer: Answer) -> tuple[float, str]:
@@ -124,7 +124,7 @@ def label(question: Question, answer: Answer) -> tuple[float, str]:
     return verdict.correct, answer.finish if verdict.parsed else "unparsable"
 
 
-def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe) -> Row:
+def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe) -> OutcomeRow:
     question, rung = unit.question, recipe.ladder.rungs[order]
     identity = prompt_id(question.prompt)
     correct, ended = label(question, answer)

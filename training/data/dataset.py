@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, ReasoningBudget
-from training.data.schema import DatasetError, faults, naming, typed
+from training.data.schema import DatasetError, conformed, faults, naming_file
 from training.data.splits import SPLITS, split_of
 
 FEWEST = 10
@@ -67,14 +67,14 @@ class Outcomes:
 
 def read(path: Path) -> Outcomes:
     """Read an outcome file with every rung of every prompt. Raises DatasetError naming the first fault."""
-    with naming(path):
+    with naming_file(path):
         return from_frame(pl.scan_parquet(path))
 
 
 def validate(path: Path) -> list[str]:
     """Everything that is wrong with a file, row and column named; empty for a file that can be trained on."""
     try:
-        with naming(path):
+        with naming_file(path):
             rows = pl.scan_parquet(path)
             found = list(faults(rows))
             if not found:
@@ -93,7 +93,7 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
     rows = rows.lazy()
     for fault in faults(rows):
         raise DatasetError(fault)
-    rows = typed(rows)
+    rows = conformed(rows)
     ladder = _ladder(rows)
     failed = rows.filter(pl.col("finish") == "error").select("prompt_id").collect(engine="streaming")
     rows = rows.filter(pl.col("finish") != "error")
@@ -138,7 +138,7 @@ def splits(outcomes: Outcomes) -> dict[str, Outcomes]:
     return parts
 
 
-def joined(one: Outcomes, other: Outcomes) -> Outcomes:
+def concatenate(one: Outcomes, other: Outcomes) -> Outcomes:
     """The prompts of both, of the same model and ladder."""
     return Outcomes(
         one.model,

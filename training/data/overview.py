@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from training.data.dataset import Outcomes, from_frame
-from training.data.schema import naming
+from training.data.schema import naming_file
 from training.data.splits import SPLITS, split_of, text_key
 
 
@@ -41,7 +41,7 @@ class Overview:
 
 def overview(path: Path) -> Overview:
     """What a file holds. Raises DatasetError where it can not be trained on."""
-    with naming(path):
+    with naming_file(path):
         rows = pl.scan_parquet(path)
         outcomes = from_frame(rows)
         errors = pl.col("finish") == "error"

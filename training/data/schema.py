@@ -59,7 +59,7 @@ def write(rows: pl.LazyFrame | pl.DataFrame, path: Path) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming_file(path: Path) -> Iterator[None]:
     """Faults found inside name the file."""
     try:
         yield
@@ -69,7 +69,7 @@ def naming(path: Path) -> Iterator[None]:
         raise DatasetError(f"{path}: {error}") from error
 
 
-def typed(rows: pl.LazyFrame) -> pl.LazyFrame:
+def conformed(rows: pl.LazyFrame) -> pl.LazyFrame:
     """All columns of the schema, in its types; null where a column is absent."""
     present = rows.collect_schema()
     return rows.select(
@@ -84,7 +84,7 @@ def faults(rows: pl.LazyFrame) -> Iterator[str]:
     yield from wrong
     if wrong:
         return
-    rows = typed(rows).with_row_index("row")
+    rows = conformed(rows).with_row_index("row")
     if rows.select(pl.len()).collect(engine="streaming").item() == 0:
         yield "no rows"
         return

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from training.data.dataset import Outcomes
 from training.evaluation.certify import choose
-from training.model.forms import log_loss
+from training.model.families import log_loss
 
 FOLDS = 4
 SEED = 0

@@ -11,9 +11,9 @@ from training.data.dataset import Outcomes
 from training.evaluation.baselines import baselines, carrot
 from training.evaluation.certify import choose, losses, price_grid
 from training.evaluation.evaluate import family
-from training.evaluation.policies import TARGET, MethodReport, best_fixed, cheapest_cascade, compare, judged
+from training.evaluation.policies import TARGET, MethodReport, best_fixed, cheapest_cascade, compare, policy_report
 from training.model.embedding import embed
-from training.model.fit import Fitted, fit, named
+from training.model.fit import Fitted, families_named, fit
 from training.prediction import Prediction
 
 FEWEST = 20
@@ -61,7 +61,7 @@ def _left_out(parts: Parts, fitted: Fitted) -> Iterator[dict[str, Any]]:
         if len(mine["test"]) < FEWEST or len(others["fit"]) < FEWEST:
             continue
         part = parts["fit"].take(others["fit"])
-        other = fit(part, fitted.embedding, fitted.extract, named([fitted.chosen]))
+        other = fit(part, fitted.embedding, fitted.extract, families_named([fitted.chosen]))
         certify, test = parts["certify"].take(others["certify"]), parts["test"].take(mine["test"])
         report = compare("router", (certify, other.predict(certify.prompts)), (test, other.predict(test.prompts)))
         yield {
@@ -83,7 +83,7 @@ def label_efficiency(parts: Parts, fitted: Fitted, sizes: tuple[int, ...]) -> li
     for size in sizes:
         some = parts["fit"].take(pools["fit"][: size * 3 // 4])
         certify, test = parts["certify"].take(pools["certify"][: size // 4]), parts["test"]
-        small = fit(some, fitted.embedding, fitted.extract, named(list(fitted.log_losses)))
+        small = fit(some, fitted.embedding, fitted.extract, families_named(list(fitted.log_losses)))
         report = compare("router", (certify, small.predict(certify.prompts)), (test, small.predict(test.prompts)))
         found.append(
             {
@@ -107,7 +107,9 @@ def _carrot(certify: Outcomes, ours: Prediction, test: Outcomes, theirs: Predict
         w for w in weights if losses(certify.correct, carrot(ours.quality, ours.cost, w)).mean() <= TARGET
     ]  # fmt: skip
     weight = max(allowed, default=0.0)
-    return judged(test, choose(theirs.quality, theirs.cost, weight), "CARROT plug-in, not certified", TARGET, weight)
+    return policy_report(
+        test, choose(theirs.quality, theirs.cost, weight), "CARROT plug-in, not certified", TARGET, weight
+    )
 
 
 def _bare(name: str, policy: Any) -> MethodReport:

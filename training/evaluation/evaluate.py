@@ -23,7 +23,7 @@ from training.evaluation.policies import (
     columns,
     policy,
 )
-from training.model.forms import log_loss
+from training.model.families import log_loss
 from training.prediction import Prediction
 
 

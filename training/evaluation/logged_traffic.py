@@ -1,4 +1,4 @@
-"""Logged traffic as what can be learned from: one rung a prompt, and what its thought reveals of the others."""
+"""LoggedAnswers traffic as what can be learned from: one rung a prompt, and what its thought reveals of the others."""
 
 import json
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from router.outcomes.rows import Row
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
-from training.evaluation.off_policy import Logged
+from training.evaluation.off_policy import LoggedAnswers
 from training.model.fit import caps
 from training.prediction import Prediction
 
@@ -24,7 +24,7 @@ REASONS = ("another backend or ladder", "not the policy's choice", "no prompt", 
 
 
 @dataclass(frozen=True)
-class Traffic:
+class LoggedTraffic:
     """Labelled decisions of one backend and ladder.
 
     Attributes:
@@ -32,17 +32,17 @@ class Traffic:
     """
 
     prompts: list[str]
-    logged: Logged
+    logged: LoggedAnswers
     thinking_tokens: NDArray[np.float64]
     skipped: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def take(self, which: NDArray[np.intp]) -> "Traffic":
+    def take(self, which: NDArray[np.intp]) -> "LoggedTraffic":
         """Some of it."""
         old = self.logged
-        logged = Logged(
+        logged = LoggedAnswers(
             old.rung[which],
             old.propensities[which],
             old.correct[which],
@@ -50,9 +50,9 @@ class Traffic:
             [old.groups[i] for i in which],
             old.caps,
         )
-        return Traffic([self.prompts[i] for i in which], logged, self.thinking_tokens[which], self.skipped)
+        return LoggedTraffic([self.prompts[i] for i in which], logged, self.thinking_tokens[which], self.skipped)
 
-    def completed(self, gold: Outcomes, guessed: Prediction) -> Outcomes:
+    def imputed(self, gold: Outcomes, guessed: Prediction) -> Outcomes:
         """Outcomes of all rungs: what is revealed, and what a model guesses of the rest (one step of EM)."""
         n, rungs = len(self), len(gold.ladder)
         correct, tokens = guessed.quality.copy(), guessed.mean_tokens.copy()
@@ -68,7 +68,7 @@ class Traffic:
         return Outcomes(gold.model, gold.ladder, self.prompts, [""] * n, ids, correct, tokens, samples, halves)
 
 
-def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> Traffic:
+def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraffic:
     """The labelled, policy-made decisions with a prompt, of a backend and a ladder. Raises DatasetError."""
     kept, skipped = (
         [],
@@ -95,7 +95,7 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> Traffic:
     rung = np.array([row["rung_order"] for row in kept], dtype=np.intp)
     tokens = np.array([row["thinking_tokens"] for row in kept], dtype=float)
     natural = np.array([row["finish"] == "natural" for row in kept]) & (tokens <= most[rung])
-    logged = Logged(
+    logged = LoggedAnswers(
         rung,
         np.array([json.loads(str(row["propensities"])) for row in kept], dtype=float),
         np.array([row["correct"] for row in kept], dtype=float),
@@ -103,4 +103,4 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> Traffic:
         [prompt_id(str(row["prompt"])) for row in kept],
         most,
     )
-    return Traffic([str(row["prompt"]) for row in kept], logged, tokens, skipped)
+    return LoggedTraffic([str(row["prompt"]) for row in kept], logged, tokens, skipped)

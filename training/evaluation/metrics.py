@@ -66,7 +66,7 @@ def area(tokens: Vector, accuracy: Vector, low: float, high: float) -> float:
     return float(np.interp(at, *hull(tokens, accuracy)).mean())
 
 
-def resampled(groups: Sequence[str], values: Matrix, draws: int = DRAWS, seed: int = 0) -> Matrix:
+def bootstrap_means(groups: Sequence[str], values: Matrix, draws: int = DRAWS, seed: int = 0) -> Matrix:
     """Column means [draws, columns] of bootstrap samples of groups; `values` has one row per prompt."""
     _, group = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.zeros((group.max() + 1, values.shape[1] + 1))
@@ -81,7 +81,7 @@ def resampled(groups: Sequence[str], values: Matrix, draws: int = DRAWS, seed: i
     return np.asarray(whole[:, :-1] / whole[:, -1:])
 
 
-def interval(means: Matrix, statistic: Callable[[Vector], float]) -> tuple[float, float]:
+def bootstrap_interval(means: Matrix, statistic: Callable[[Vector], float]) -> tuple[float, float]:
     """95 % interval of a statistic of column means, from resampled ones."""
     low, high = np.quantile([statistic(row) for row in means], [0.025, 0.975])
     return float(low), float(high)

@@ -29,8 +29,8 @@ Rungs = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Logged:
-    """Logged answers [n], one rung each.
+class LoggedAnswers:
+    """LoggedAnswers answers [n], one rung each.
 
     Attributes:
         rung: the one that was run.
@@ -93,7 +93,7 @@ class Gain:
     resting_on_model: float
 
 
-def gain(logged: Logged, model: Matrix, price: float, new: Rungs, old: Rungs) -> Gain:
+def gain(logged: LoggedAnswers, model: Matrix, price: float, new: Rungs, old: Rungs) -> Gain:
     """Utility gain of the rungs `new` over `old` [n].
 
     Args:
@@ -113,7 +113,7 @@ def gain(logged: Logged, model: Matrix, price: float, new: Rungs, old: Rungs) ->
     return Gain(ips, snips, dr, switch, float(min(effective)), float(np.mean(resting[0] | resting[1])))
 
 
-def _terms(logged: Logged, model: Matrix, price: float, wanted: Rungs) -> tuple[Matrix, NDArray[np.bool_]]:
+def _terms(logged: LoggedAnswers, model: Matrix, price: float, wanted: Rungs) -> tuple[Matrix, NDArray[np.bool_]]:
     """Columns w u, w, DR and SWITCH, and where the model stands alone."""
     rows = np.arange(len(wanted))
     chances, seen = logged.chances(wanted), logged.revealed(wanted)

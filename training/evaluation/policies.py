@@ -16,7 +16,7 @@ from training.data.dataset import Outcomes
 from training.evaluation import metrics
 from training.evaluation.baselines import cascade
 from training.evaluation.certify import Groups, betting_p_value, choose, fixed_sequence_test, losses, price_grid
-from training.model.forms import log_loss
+from training.model.families import log_loss
 from training.prediction import Prediction
 
 TARGET = 0.02
@@ -97,10 +97,10 @@ def policy(
     """The policy with a price; without one it is always-top."""
     top = np.full(len(outcomes), len(outcomes.ladder) - 1)
     chosen = top if price is None else choose(prediction.quality, prediction.cost, price)
-    return judged(outcomes, chosen, name, alpha, price)
+    return policy_report(outcomes, chosen, name, alpha, price)
 
 
-def judged(
+def policy_report(
     outcomes: Outcomes,
     chosen: NDArray[np.intp],
     name: str,
@@ -125,10 +125,10 @@ def judged(
     def loss(m: Vector) -> float:
         return float(m[1 + rungs] - m[0])
 
-    resampled = metrics.resampled(outcomes.groups, values)
+    resampled = metrics.bootstrap_means(outcomes.groups, values)
 
     def bounds(statistic: Any) -> Interval:
-        return metrics.interval(resampled, statistic)
+        return metrics.bootstrap_interval(resampled, statistic)
 
     means = values.mean(axis=0)
     return PolicyReport(
@@ -164,7 +164,7 @@ def cheapest_cascade(
     outcomes, prediction = test
     chosen, spent = cascade(prediction.quality, best[1], best[2], outcomes.thinking_tokens)
     name = f"cascade from {outcomes.ladder.rungs[best[1]].name}"
-    return judged(outcomes, chosen, name, alpha, best[2], spent)
+    return policy_report(outcomes, chosen, name, alpha, best[2], spent)
 
 
 def best_fixed(certify: Outcomes, test: Outcomes, alpha: float = TARGET) -> PolicyReport:
@@ -172,7 +172,7 @@ def best_fixed(certify: Outcomes, test: Outcomes, alpha: float = TARGET) -> Poli
     accuracy = certify.correct.mean(axis=0)
     index = int(np.argmax(accuracy >= accuracy[-1] - alpha))
     chosen = np.full(len(test), index)
-    return judged(test, chosen, f"best fixed rung ({test.ladder.rungs[index].name})", alpha, None)
+    return policy_report(test, chosen, f"best fixed rung ({test.ladder.rungs[index].name})", alpha, None)
 
 
 def auroc(correct: Matrix, predicted: Matrix) -> float | None:

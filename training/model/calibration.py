@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from training.model.forms import log_loss
+from training.model.families import log_loss
 
 Matrix = NDArray[np.float64]
 

@@ -28,7 +28,7 @@ from training.data.dataset import Outcomes
 from training.model import calibration
 from training.model.calibration import BetaMap
 from training.model.embedding import Embedding, embed
-from training.model.forms import BATCH, STEPS, Cure, Form, Head, Network, PooledLogit, log_loss
+from training.model.families import BATCH, STEPS, Cure, Head, ModelFamily, Network, PooledLogit, log_loss
 from training.prediction import Matrix, Prediction
 
 FOLDS = 4
@@ -45,7 +45,7 @@ MANY = 4_000
 Inputs = NDArray[np.float32]
 Extract = Callable[[list[str]], Inputs]
 
-CANDIDATES: dict[str, Form] = {
+CANDIDATES: dict[str, ModelFamily] = {
     "pooled logit": PooledLogit(1e-3),
     "cure": Cure(1e-4),
     "logistic": Network((), 10.0, 40),
@@ -110,7 +110,7 @@ def inputs(embedding: Embedding, prompts: list[str]) -> Inputs:
     return np.hstack([hand, embed(embedding, prompts)])
 
 
-class Remembered:
+class CachedInputs:
     """Inputs of prompts that are asked for again and again, extracted once."""
 
     def __init__(self, extract: Extract, prompts: list[str]) -> None:
@@ -122,7 +122,10 @@ class Remembered:
 
 
 def fit(
-    outcomes: Outcomes, embedding: Embedding, extract: Extract | None = None, candidates: dict[str, Form] = CANDIDATES
+    outcomes: Outcomes,
+    embedding: Embedding,
+    extract: Extract | None = None,
+    candidates: dict[str, ModelFamily] = CANDIDATES,
 ) -> Fitted:
     """Choose and train; the outcomes are the fit split, `extract` gives `inputs` where they are known already."""
     # Small matrices gain nothing from a second thread, and lose a factor of 25 where another process has the core.
@@ -131,7 +134,7 @@ def fit(
         return _fit(outcomes, embedding, extract or partial(inputs, embedding), candidates)
 
 
-def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates: dict[str, Form]) -> Fitted:
+def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates: dict[str, ModelFamily]) -> Fitted:
     x = extract(outcomes.prompts)
     folds = list(GroupKFold(FOLDS, shuffle=True, random_state=SEED).split(x, groups=outcomes.groups))
     scales = [_scale().fit(x[train]) for train, _ in folds]
@@ -163,7 +166,7 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
     )
 
 
-def named(forms: Sequence[str]) -> dict[str, Form]:
+def families_named(forms: Sequence[str]) -> dict[str, ModelFamily]:
     """The candidates of these names; of none, all. Raises KeyError with what is not one."""
     return {name: CANDIDATES[name] for name in forms} or CANDIDATES
 

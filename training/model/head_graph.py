@@ -15,8 +15,8 @@ from router.bundle.manifest import (
 from router.domain import BudgetLadder
 from training.model.calibration import LEAST
 from training.model.embedding import stack
+from training.model.families import Layers
 from training.model.fit import Fitted
-from training.model.forms import Layers
 from training.model.onnx_graph import OPSET
 
 UNCAPPED = 1e9

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.pocket import tokenizer as vocabulary
-from training.pocket.model import PocketConfig, PocketModel
+from training.pocket.model import PocketConfig, PocketNetwork
 
 CHAT_TEMPLATE = (
     "{%- for message in messages if message.role == 'user' -%}{%- if loop.last -%}"
@@ -32,7 +32,7 @@ OUTPUT_TOLERANCE = 1e-3
 class Step(nn.Module):
     """One forward step as a graph: ids [b, s], past [layers, 2, b, heads, t, size] -> logits [b, v], present."""
 
-    def __init__(self, model: PocketModel) -> None:
+    def __init__(self, model: PocketNetwork) -> None:
         super().__init__()
         self.inner = model
 
@@ -51,7 +51,7 @@ def empty_cache(config: PocketConfig, batch: int = 1) -> Tensor:
     return torch.zeros(config.num_hidden_layers, 2, batch, config.num_attention_heads, 0, config.head_dim)
 
 
-def export_onnx(model: PocketModel, path: Path) -> None:
+def export_onnx(model: PocketNetwork, path: Path) -> None:
     """Trace one step with one old and two new tokens; batch and lengths stay free."""
     ids = torch.ones(2, 3, dtype=torch.long)
     past = torch.zeros(*empty_cache(model.config, 2).shape[:4], 5, model.config.head_dim)
@@ -72,7 +72,7 @@ def export_onnx(model: PocketModel, path: Path) -> None:
 
 
 @torch.no_grad()
-def check_graph(model: PocketModel, path: Path) -> float:
+def check_graph(model: PocketNetwork, path: Path) -> float:
     """Largest difference of logits between torch (whole sequence) and the graph (prefill, then single steps)."""
     session = onnxruntime.InferenceSession(path)
     ids = torch.randint(0, model.config.vocab_size, (3, 40), generator=torch.Generator().manual_seed(0))
@@ -87,7 +87,7 @@ def check_graph(model: PocketModel, path: Path) -> float:
 def export(checkpoint: Path, weights: Path, serving: Path) -> None:
     """Write both forms. Raises SystemExit where the graph and torch disagree."""
     tokenizer = vocabulary.build()
-    model = PocketModel(PocketConfig(tokenizer.get_vocab_size()))
+    model = PocketNetwork(PocketConfig(tokenizer.get_vocab_size()))
     model.load_state_dict(torch.load(checkpoint, map_location="cpu")["model"])
     model = model.half().float().eval()  # both forms hold the same, half-precision numbers
     weights.mkdir(parents=True, exist_ok=True)

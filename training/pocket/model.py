@@ -122,7 +122,7 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
-class PocketModel(nn.Module):
+class PocketNetwork(nn.Module):
     """The whole network; the output matrix is the embedding."""
 
     def __init__(self, config: PocketConfig) -> None:

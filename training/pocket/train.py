@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from training.pocket import tokenizer as vocabulary
-from training.pocket.model import PocketConfig, PocketModel
+from training.pocket.model import PocketConfig, PocketNetwork
 from training.pocket.tasks import FAMILIES, LEVELS, held_out, items
 
 IGNORE = -100
@@ -29,7 +29,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Hyperparameters:
     """Everything that determines a training run."""
 
     tokens: int = 32_000_000
@@ -82,10 +82,12 @@ def encode_items(*, held: bool, per_level: int, seed: int) -> list[list[Encoded]
     return levels
 
 
-class Sampler:
+class BatchSampler:
     """Draws training batches; the three kinds of sample make a forced answer look familiar."""
 
-    def __init__(self, levels: list[list[Encoded]], recipe: Recipe, end_think: int, pad: int, seen: int) -> None:
+    def __init__(
+        self, levels: list[list[Encoded]], recipe: Hyperparameters, end_think: int, pad: int, seen: int
+    ) -> None:
         self.levels, self.recipe, self.end_think, self.pad = levels, recipe, end_think, pad
         self.rng = np.random.default_rng([recipe.seed, seen])  # a resumed run draws anew
 
@@ -126,7 +128,7 @@ class Sampler:
         return ids[:, :-1], targets[:, 1:]
 
 
-def loss_of(model: PocketModel, ids: Tensor, targets: Tensor) -> Tensor:
+def loss_of(model: PocketNetwork, ids: Tensor, targets: Tensor) -> Tensor:
     with torch.autocast(ids.device.type, dtype=torch.bfloat16):
         hidden, _ = model.hidden(ids)
         wanted = targets != IGNORE
@@ -134,7 +136,7 @@ def loss_of(model: PocketModel, ids: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), targets[wanted])
 
 
-def optimizers(model: PocketModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers(model: PocketNetwork, recipe: Hyperparameters) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
     matrices = [p for p in model.model.layers.parameters() if p.dim() == 2]
     chosen = {id(p) for p in matrices}
@@ -145,13 +147,13 @@ def optimizers(model: PocketModel, recipe: Recipe) -> list[torch.optim.Optimizer
     ]
 
 
-def schedule(progress: float, recipe: Recipe) -> float:
+def schedule(progress: float, recipe: Hyperparameters) -> float:
     """Warm up, hold, decay linearly to zero."""
     return min(1.0, progress / recipe.warmup + 0.01, max(0.0, 1 - progress) / recipe.decay)
 
 
 @torch.no_grad()
-def chain_accuracy(model: PocketModel, items: list[Encoded], end_think: int, device: str) -> dict[str, float]:
+def chain_accuracy(model: PocketNetwork, items: list[Encoded], end_think: int, device: str) -> dict[str, float]:
     """Share of held-out items per family whose chain and answer are right at every step, teacher-forced."""
     right: dict[str, list[bool]] = {}
     for item in items:
@@ -162,19 +164,19 @@ def chain_accuracy(model: PocketModel, items: list[Encoded], end_think: int, dev
     return {name: float(np.mean(hits)) for name, hits in right.items()}
 
 
-def train(recipe: Recipe, out: Path, device: str) -> None:
+def train(recipe: Hyperparameters, out: Path, device: str) -> None:
     """Run the recipe, checkpointing into `out`; goes on where an earlier run was stopped."""
     torch.manual_seed(recipe.seed)
     tokenizer = vocabulary.build()
     end_think, pad = (tokenizer.get_vocab()[t] for t in (vocabulary.END_THINK, vocabulary.PAD))
-    model = PocketModel(PocketConfig(tokenizer.get_vocab_size())).to(device)
+    model = PocketNetwork(PocketConfig(tokenizer.get_vocab_size())).to(device)
     steppers = optimizers(model, recipe)
     seen = resume(out / CHECKPOINT, model, steppers, device)
     if seen >= recipe.tokens:
         print(f"{out / CHECKPOINT} is trained already; remove {out} to start anew")
         return
     trained_on = encode_items(held=False, per_level=recipe.items_per_level, seed=recipe.seed)
-    sampler = Sampler(trained_on, recipe, end_think, pad, seen)
+    sampler = BatchSampler(trained_on, recipe, end_think, pad, seen)
     check = [i for level in encode_items(held=True, per_level=8, seed=recipe.seed + 1) for i in level]
     bar = tqdm(total=recipe.tokens, initial=seen, unit="tok", unit_scale=True, mininterval=10)
     next_check, losses, began = seen + CHECK_EVERY, [], time.time()
@@ -196,12 +198,12 @@ def train(recipe: Recipe, out: Path, device: str) -> None:
 
 
 def step(
-    model: PocketModel,
+    model: PocketNetwork,
     steppers: list[torch.optim.Optimizer],
     ids: NDArray[np.int64],
     targets: NDArray[np.int64],
     share: float,
-    recipe: Recipe,
+    recipe: Hyperparameters,
 ) -> Tensor:
     """One update at `share` of the full learning rates; returns the loss."""
     for stepper, rate in zip(steppers, (recipe.muon_lr, recipe.adam_lr), strict=True):
@@ -215,7 +217,7 @@ def step(
     return loss.detach()
 
 
-def resume(checkpoint: Path, model: PocketModel, steppers: list[torch.optim.Optimizer], device: str) -> int:
+def resume(checkpoint: Path, model: PocketNetwork, steppers: list[torch.optim.Optimizer], device: str) -> int:
     """Load a checkpoint where there is one; returns the tokens seen so far."""
     if not checkpoint.exists():
         return 0
@@ -227,7 +229,7 @@ def resume(checkpoint: Path, model: PocketModel, steppers: list[torch.optim.Opti
 
 
 def save(
-    out: Path, model: PocketModel, steppers: list[torch.optim.Optimizer], seen: int, record: dict[str, Any]
+    out: Path, model: PocketNetwork, steppers: list[torch.optim.Optimizer], seen: int, record: dict[str, Any]
 ) -> None:
     """Append to the log and replace the checkpoint in one step."""
     with (out / "log.jsonl").open("a") as log:
@@ -243,12 +245,14 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("var/pocket"), help="checkpoints and log (default %(default)s)"
     )
-    parser.add_argument("--tokens", type=int, default=Recipe.tokens, help="training tokens (default %(default)s)")
+    parser.add_argument(
+        "--tokens", type=int, default=Hyperparameters.tokens, help="training tokens (default %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(tokens=args.tokens)
+    recipe = Hyperparameters(tokens=args.tokens)
     (args.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
     train(recipe, args.out, "cuda" if torch.cuda.is_available() else "cpu")
 

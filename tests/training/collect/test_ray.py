@@ -16,7 +16,7 @@ from router.errors import BackendUnavailable
 from tests.conftest import free_port
 from training.collect import run
 from training.collect.questions import held_out_questions
-from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse
+from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse_ladder
 from training.collect.units import Pocket, Recipe
 from training.model import embedding, fit
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*ray-data:pytest.PytestUnraisableExceptionWarning",
 )
 
-RECIPE = Recipe(Pocket(POCKET.resolve()), "pocket/x", parse("0,3,16"), 1, Sampling(0, POCKET_ANSWER_TOKENS), 4)
+RECIPE = Recipe(Pocket(POCKET.resolve()), "pocket/x", parse_ladder("0,3,16"), 1, Sampling(0, POCKET_ANSWER_TOKENS), 4)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_an_engine_that_is_gone_is_told_as_on_this_machine(cluster: str, tmp_pat
 
     remote.connect(cluster)
     source = Connection("vllm", f"http://127.0.0.1:{free_port()}", "m")
-    recipe = Recipe(source, "m", parse("0,16"), 1, Sampling(), 4)
+    recipe = Recipe(source, "m", parse_ladder("0,16"), 1, Sampling(), 4)
     with pytest.raises(BackendUnavailable, match="does not answer"):
         run.collect(held_out_questions(1, 99)[:4], recipe, tmp_path / "o.parquet", remote.collect)
 

@@ -7,7 +7,7 @@ import pytest
 
 from router.errors import BackendUnavailable
 from tests.conftest import free_port
-from training.collect.recipes import of, parse
+from training.collect.recipes import from_options, parse_ladder
 from training.collect.units import Pocket
 from training.data.schema import DatasetError
 from training.pocket.tasks import LADDER
@@ -20,7 +20,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def test_the_default_is_the_pocket_reasoner_nested() -> None:
-    recipe = of(**DEFAULTS)
+    recipe = from_options(**DEFAULTS)
     assert isinstance(recipe.source, Pocket) and recipe.nested and recipe.backend == "pocket"
     assert recipe.ladder == LADDER and recipe.fingerprint.startswith("pocket/")
 
@@ -29,17 +29,17 @@ def test_the_default_is_the_pocket_reasoner_nested() -> None:
     "change", [{"samples": 2, "temperature": 0.5}, {"temperature": 0.5}, {"ladder": "0,unlimited"}]
 )
 def test_samples_temperature_or_no_cap_mean_independent_answers(change: dict[str, Any]) -> None:
-    assert not of(**DEFAULTS | change).nested
+    assert not from_options(**DEFAULTS | change).nested
 
 
 def test_an_engine_that_is_not_there_is_said(tmp_path: Path) -> None:
     wishes = DEFAULTS | {"url": f"http://127.0.0.1:{free_port()}", "model": "m", "ladder": "0,512,unlimited"}
     with pytest.raises(BackendUnavailable, match="does not answer"):
-        of(**wishes)
+        from_options(**wishes)
 
 
 def test_efforts_are_rungs_by_name_where_they_are_asked_for() -> None:
-    assert [rung.tokens for rung in parse("low,high", efforts=True).rungs] == [None, None]
+    assert [rung.tokens for rung in parse_ladder("low,high", efforts=True).rungs] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_efforts_are_rungs_by_name_where_they_are_asked_for() -> None:
 )
 def test_wishes_that_contradict_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DatasetError, match=message):
-        of(**DEFAULTS | change)
+        from_options(**DEFAULTS | change)
 
 
 def test_a_ladder_is_parsed_in_order() -> None:
-    assert [(rung.name, rung.tokens) for rung in parse("0, 512,unlimited").rungs] == [
+    assert [(rung.name, rung.tokens) for rung in parse_ladder("0, 512,unlimited").rungs] == [
         ("0", 0), ("512", 512), ("unlimited", None),
     ]  # fmt: skip

@@ -17,14 +17,14 @@ from router.domain import Sampling
 from router.errors import BackendUnavailable
 from training.cli import cli
 from training.collect.questions import Question, held_out_questions
-from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse
+from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse_ladder
 from training.collect.run import collect, local, tally
-from training.collect.units import FAILED, Answer, Finished, Pocket, Recipe, Unit, finish
+from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, finish
 from training.data.dataset import from_frame, read, validate
 from training.data.schema import SCHEMA, DatasetError
 
-RECIPE = Recipe(Pocket(POCKET), "pocket/x", parse("0,3,16"), 1, Sampling(0, POCKET_ANSWER_TOKENS), 4)
-SLOW = Recipe(Pocket(POCKET), "pocket/x", parse("0,3,16"), 1, Sampling(0.5, POCKET_ANSWER_TOKENS, 7), 4)
+RECIPE = Recipe(Pocket(POCKET), "pocket/x", parse_ladder("0,3,16"), 1, Sampling(0, POCKET_ANSWER_TOKENS), 4)
+SLOW = Recipe(Pocket(POCKET), "pocket/x", parse_ladder("0,3,16"), 1, Sampling(0.5, POCKET_ANSWER_TOKENS, 7), 4)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ class Counting:
         self.ran: list[str] = []
         self._left = stop_after
 
-    def __call__(self, units: Iterable[Unit], recipe: Recipe) -> Iterator[list[Finished]]:
+    def __call__(self, units: Iterable[Unit], recipe: Recipe) -> Iterator[list[UnitResult]]:
         for some in local(units, recipe):
             if self._left is not None and len(self.ran) >= self._left:
                 raise BackendUnavailable("gone")
@@ -132,7 +132,7 @@ def test_the_journal_of_another_run_is_refused_by_name(questions: list[Question]
 
 
 def test_two_processes_do_not_share_a_journal(questions: list[Question], tmp_path: Path) -> None:
-    def nested(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[Finished]]:
+    def nested(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[UnitResult]]:
         with pytest.raises(DatasetError, match="another process is writing"):
             collect(questions, RECIPE, tmp_path / "o.parquet", local)
         yield from local(units, recipe)

@@ -17,7 +17,7 @@ from tests.conftest import free_port
 from tests.support.simulators import ANSWER, MODEL, THOUGHT, Simulator, simulated
 from training.collect import samples
 from training.collect.questions import Question
-from training.collect.recipes import parse
+from training.collect.recipes import parse_ladder
 from training.collect.run import collect, local
 from training.collect.units import Recipe
 from training.data.dataset import read
@@ -56,7 +56,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def recipe_of(url: str, **sampling: Any) -> Recipe:
     repeats = 2 if sampling.get("temperature") else 1
     source = Connection("vllm", url, MODEL, timeouts=Timeouts(first=5, idle=5, total=5, question=1))
-    return Recipe(source, "vllm-1.0/tiny/x/native", parse("0,16,unlimited"), repeats, Sampling(**sampling), 3)
+    return Recipe(source, "vllm-1.0/tiny/x/native", parse_ladder("0,16,unlimited"), repeats, Sampling(**sampling), 3)
 
 
 def asked(engine: Simulator) -> list[dict[str, Any]]:

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.collect.scorers import SCORERS, UNPARSED, Verdict
+from training.collect.scorers import SCORERS, UNPARSED, Grade
 from training.pocket import gym
 
-RIGHT, WRONG = Verdict(1.0), Verdict(0.0)
+RIGHT, WRONG = Grade(1.0), Grade(0.0)
 
 
 @pytest.mark.parametrize(
     ("answer", "verdict"),
     [("Paris", RIGHT), ("  paRIS\n", RIGHT), ("London", WRONG), ("", UNPARSED), (" \n", UNPARSED)],
 )
-def test_exact(answer: str, verdict: Verdict) -> None:
+def test_exact(answer: str, verdict: Grade) -> None:
     assert SCORERS["exact"](answer, "Paris", {}) == verdict
 
 
@@ -37,7 +37,7 @@ def test_exact(answer: str, verdict: Verdict) -> None:
         ("1/0", "42", UNPARSED),
     ],
 )
-def test_numeric(answer: str, reference: str, verdict: Verdict) -> None:
+def test_numeric(answer: str, reference: str, verdict: Grade) -> None:
     assert SCORERS["numeric"](answer, reference, {}) == verdict
 
 
@@ -67,7 +67,7 @@ def test_every_whole_number_is_itself(number: int) -> None:
         ("no idea", "8", UNPARSED),
     ],
 )
-def test_math(answer: str, reference: str, verdict: Verdict) -> None:
+def test_math(answer: str, reference: str, verdict: Grade) -> None:
     assert SCORERS["math"](answer, reference, {}) == verdict
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.dataset import from_frame, joined, read, splits, validate
+from training.data.dataset import concatenate, from_frame, read, splits, validate
 from training.data.overview import overview
 from training.data.schema import OPTIONAL, SCHEMA, DatasetError, write
 from training.data.splits import SPLITS, prompt_id, split_of
@@ -233,7 +233,7 @@ def test_a_rung_that_is_worse_than_a_cheaper_one_is_told(tmp_path: Path) -> None
 
 def test_joining_keeps_every_prompt() -> None:
     parts = splits(from_frame(table(rows(300))))
-    both = joined(parts["certify"], parts["test"])
+    both = concatenate(parts["certify"], parts["test"])
     assert both.prompts == parts["certify"].prompts + parts["test"].prompts
     assert both.correct.shape == (len(both), 3) and both.halves.shape == (2, len(both), 3)
 

@@ -11,7 +11,7 @@ from scipy.special import expit
 from router.domain import BudgetLadder, ReasoningBudget
 from training.data.dataset import Outcomes
 from training.evaluation.baselines import Predictor, baselines, carrot, cascade, hindsight, oracle_curve
-from training.model.forms import log_loss
+from training.model.families import log_loss
 
 Matrix = NDArray[np.float64]
 NAMES = (

@@ -10,7 +10,7 @@ from router.domain import BudgetLadder, Certificate, ReasoningBudget
 from training.data.dataset import Outcomes
 from training.evaluation.certify import DELTA
 from training.evaluation.evaluate import evaluate, family, gap_closed, oracles
-from training.evaluation.policies import best_fixed, cheapest_cascade, compare, judged
+from training.evaluation.policies import best_fixed, cheapest_cascade, compare, policy_report
 from training.evaluation.violation import resplit
 from training.prediction import Prediction
 
@@ -35,7 +35,7 @@ def world(prompts: int, seed: int = 0) -> tuple[Outcomes, Prediction]:
 def test_savings_of_a_known_choice() -> None:
     outcomes, _ = world(200)
     outcomes = replace(outcomes, correct=np.tile([0.0, 1.0, 1.0], (200, 1)))
-    report = judged(outcomes, np.ones(200, dtype=np.intp), "middle", 0.02, None)
+    report = policy_report(outcomes, np.ones(200, dtype=np.intp), "middle", 0.02, None)
     assert (report.accuracy, report.loss, report.thinking_tokens) == (1.0, 0.0, 10.0)
     assert report.saved_against_top == pytest.approx(0.75)
     assert report.saved_against_hull == pytest.approx(0.0), "the middle rung lies on the hull"
@@ -44,7 +44,7 @@ def test_savings_of_a_known_choice() -> None:
 
 def test_always_top_saves_nothing_and_loses_nothing() -> None:
     outcomes, _ = world(300)
-    report = judged(outcomes, np.full(300, 2), "top", 0.02, None)
+    report = policy_report(outcomes, np.full(300, 2), "top", 0.02, None)
     assert (report.loss, report.saved_against_top) == (0.0, 0.0)
     assert report.loss_interval == (0.0, 0.0)
 

@@ -1,4 +1,4 @@
-"""Logged traffic: what of it can be learned from, and what one answer says of other rungs."""
+"""LoggedAnswers traffic: what of it can be learned from, and what one answer says of other rungs."""
 
 import json
 from typing import Any
@@ -10,9 +10,9 @@ from tests.support.synthetic import outcomes_of
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id, split_of
-from training.evaluation.logged_traffic import Traffic, read
+from training.evaluation.logged_traffic import LoggedTraffic, read
 from training.prediction import Prediction
-from training.retrain import parted
+from training.retrain import split_traffic
 
 GOLD = outcomes_of(60)
 BACKEND = GOLD.model
@@ -66,14 +66,14 @@ def test_what_is_revealed_is_taken_and_the_rest_guessed() -> None:
     rows = [row(thinking_tokens=20), row(rung=1, finish="forced", thinking_tokens=16, correct=0.0)]
     traffic = read(rows, GOLD.ladder, BACKEND)
     guess = Prediction(np.full((2, 4), 0.3), np.full((2, 4), 33.0), np.zeros((2, 4, 3)))
-    found = traffic.completed(GOLD, guess)
+    found = traffic.imputed(GOLD, guess)
     assert found.correct.tolist() == [[0.3, 0.3, 1.0, 1.0], [0.3, 0.0, 0.3, 0.3]]
     assert found.thinking_tokens.tolist() == [[0, 16, 20, 20], [0, 16, 33, 33]]
 
 
 def test_a_prompt_is_on_one_side_and_the_gold_sets_judges_on_none() -> None:
     rows = [row(f"prompt {i % 50}") for i in range(100)] + [row(prompt) for prompt in GOLD.prompts]
-    mine, judging = parted(read(rows, GOLD.ladder, BACKEND), GOLD)
+    mine, judging = split_traffic(read(rows, GOLD.ladder, BACKEND), GOLD)
     assert not set(mine.prompts) & set(judging.prompts)
     held = {p for p, g in zip(GOLD.prompts, GOLD.groups, strict=True) if split_of(g) != "fit"}
     assert held and not held & {*mine.prompts, *judging.prompts}
@@ -81,6 +81,6 @@ def test_a_prompt_is_on_one_side_and_the_gold_sets_judges_on_none() -> None:
 
 
 def test_groups_are_those_of_the_gold_set() -> None:
-    traffic: Traffic = read([row(GOLD.prompts[0])], GOLD.ladder, BACKEND)
+    traffic: LoggedTraffic = read([row(GOLD.prompts[0])], GOLD.ladder, BACKEND)
     assert isinstance(GOLD, Outcomes)
     assert traffic.logged.groups == [prompt_id(GOLD.prompts[0])] == [GOLD.groups[0]]

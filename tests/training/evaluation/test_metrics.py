@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from training.evaluation.metrics import (
     BINS,
     area,
+    bootstrap_interval,
+    bootstrap_means,
     calibration_error,
     debiased_calibration_error,
     hull,
     hull_accuracy,
     hull_tokens,
-    interval,
     reliability,
-    resampled,
 )  # fmt: skip
 
 Vector = NDArray[np.float64]
@@ -93,8 +93,8 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     covered = 0
     for seed in range(60):
         values = random.normal(3.0, 1.0, size=(150, 1))
-        means = resampled([str(i) for i in range(150)], values, draws=400, seed=seed)
-        low, high = interval(means, lambda m: float(m[0]))
+        means = bootstrap_means([str(i) for i in range(150)], values, draws=400, seed=seed)
+        low, high = bootstrap_interval(means, lambda m: float(m[0]))
         covered += low <= 3.0 <= high
     assert covered >= 50
 
@@ -104,7 +104,7 @@ def test_copies_in_one_group_do_not_narrow_an_interval() -> None:
     values = random.normal(size=(100, 1))
 
     def width(groups: list[str], values: Vector) -> float:
-        low, high = interval(resampled(groups, values, draws=1_000), lambda m: float(m[0]))
+        low, high = bootstrap_interval(bootstrap_means(groups, values, draws=1_000), lambda m: float(m[0]))
         return high - low
 
     names = [str(i) for i in range(100)]

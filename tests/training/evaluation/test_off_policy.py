@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.evaluation.off_policy import Gain, Logged, gain
+from training.evaluation.off_policy import Gain, LoggedAnswers, gain
 from training.retrain import FEWEST
 
 CAPS = np.array([0.0, 16.0, 64.0, np.inf])
@@ -29,12 +29,12 @@ class World:
         rows = np.arange(len(rungs))
         return np.asarray(self.correct[rows, rungs] - PRICE * np.minimum(self.length, CAPS[rungs]))
 
-    def logged(self, propensities: NDArray[np.float64]) -> Logged:
+    def logged(self, propensities: NDArray[np.float64]) -> LoggedAnswers:
         n = len(self.ease)
         rung = (self.random.uniform(size=(n, 1)) > propensities.cumsum(axis=1)).sum(axis=1)
         natural = np.where(self.length <= CAPS[rung], self.length, np.nan)
         groups = [str(i) for i in range(n)]
-        return Logged(rung, propensities, self.correct[np.arange(n), rung], natural, groups, CAPS)
+        return LoggedAnswers(rung, propensities, self.correct[np.arange(n), rung], natural, groups, CAPS)
 
     def model(self, bias: float = 0.0) -> NDArray[np.float64]:
         """Knows how easy a prompt is, not how long its thought will be, and is wrong by `bias`."""
@@ -95,7 +95,7 @@ def test_a_model_helps_and_a_wrong_one_does_no_harm(runs: list[tuple[Gain, float
 def test_thoughts_that_ended_by_themselves_reveal_other_rungs() -> None:
     caps, ones = np.array([0.0, 10.0, 100.0]), np.array([1.0, 1.0])
     chances = np.array([[0.2, 0.3, 0.5], [0.2, 0.3, 0.5]])
-    logged = Logged(np.array([2, 1]), chances, ones, np.array([8.0, np.nan]), ["a", "b"], caps)
+    logged = LoggedAnswers(np.array([2, 1]), chances, ones, np.array([8.0, np.nan]), ["a", "b"], caps)
     middle = np.array([1, 1])
     assert logged.revealed(middle).tolist() == [True, True]
     assert logged.chances(middle).tolist() == [0.8, 0.3]

@@ -54,7 +54,7 @@ def outcomes() -> Outcomes:
 
 
 def fitted(encoder: Embedding, outcomes: Outcomes) -> Fitted:
-    return fit.fit(splits(outcomes)["fit"], encoder, candidates=fit.named(["pooled logit"]))
+    return fit.fit(splits(outcomes)["fit"], encoder, candidates=fit.families_named(["pooled logit"]))
 
 
 def test_half_precision_says_nearly_the_same(encoders: dict[str, Embedding]) -> None:

@@ -52,7 +52,7 @@ class Head:
         return p[:, :1] * p[:, 1:] if self.cured else p
 
 
-class Form(Protocol):
+class ModelFamily(Protocol):
     """How to fit a head."""
 
     def fit(self, x: Matrix, y: Matrix) -> Head:
@@ -70,7 +70,7 @@ class Network:
     members: int = 1
 
     def fit(self, x: Matrix, y: Matrix) -> Head:
-        """See Form."""
+        """See ModelFamily."""
         x, labels = copies(x, y)
         return Head([self._layers(x, labels, seed) for seed in range(self.members)])
 
@@ -92,7 +92,7 @@ class PooledLogit:
     penalty: float
 
     def fit(self, x: Matrix, y: Matrix) -> Head:
-        """See Form."""
+        """See ModelFamily."""
         width, rungs = x.shape[1], y.shape[1]
         tilt = np.linspace(-1, 1, rungs)
 
@@ -116,7 +116,7 @@ class Cure:
     penalty: float
 
     def fit(self, x: Matrix, y: Matrix) -> Head:
-        """See Form."""
+        """See ModelFamily."""
         width, rungs = x.shape[1], y.shape[1]
 
         def parts(w: Matrix) -> tuple[Matrix, Matrix, float, Matrix]:

@@ -1,4 +1,4 @@
-"""Every form learns what it can express, says probabilities, and takes fractions as labels."""
+"""Every family learns what it can express, says probabilities, and takes fractions as labels."""
 
 import warnings
 
@@ -9,10 +9,10 @@ from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
 from training.model import calibration
-from training.model.forms import Cure, Form, Network, PooledLogit, log_loss
+from training.model.families import Cure, ModelFamily, Network, PooledLogit, log_loss
 
 Matrix = NDArray[np.float64]
-FORMS: dict[str, Form] = {
+FAMILIES: dict[str, ModelFamily] = {
     "pooled": PooledLogit(1e-4),
     "logistic": Network((), 1e-3, 200),
     "network": Network((8,), 1e-2, 200),
@@ -38,13 +38,13 @@ def passes_are_chosen() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_form_beats_the_mean_and_comes_near_the_truth(name: str) -> None:
     x, p = truth(3_000)
     y = drawn(p)
     fresh, expected = truth(3_000, seed=7)
     labels = drawn(expected, seed=8)
-    predicted = FORMS[name].fit(x, y).predict(fresh)
+    predicted = FAMILIES[name].fit(x, y).predict(fresh)
     assert predicted.shape == expected.shape and predicted.min() >= 0 and predicted.max() <= 1
     floor, constant = log_loss(labels, expected), log_loss(labels, np.broadcast_to(y.mean(axis=0), labels.shape))
     assert log_loss(labels, predicted) < floor + 0.5 * (constant - floor)
@@ -54,7 +54,9 @@ def test_the_cure_model_fits_best_what_it_is_the_model_of() -> None:
     x, p = truth(6_000)
     y = drawn(p)
     fresh, expected = truth(6_000, seed=7)
-    errors = {name: float(((form.fit(x, y).predict(fresh) - expected) ** 2).mean()) for name, form in FORMS.items()}
+    errors = {
+        name: float(((family.fit(x, y).predict(fresh) - expected) ** 2).mean()) for name, family in FAMILIES.items()
+    }
     assert errors["cure"] == min(errors.values())
 
 
@@ -63,27 +65,27 @@ def test_rungs_of_a_cure_model_rise() -> None:
     assert (np.diff(Cure(1e-4).fit(x, drawn(p)).predict(x), axis=1) >= 0).all()
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_fractions_are_learnt_as_fractions(name: str) -> None:
     x, p = truth(2_000)
-    predicted = FORMS[name].fit(x, np.round(p * 4) / 4).predict(x)
+    predicted = FAMILIES[name].fit(x, np.round(p * 4) / 4).predict(x)
     assert abs(predicted - p).mean() < 0.08
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_rung_with_a_single_class_is_learnt(name: str) -> None:
     x, p = truth(1_000)
     y = drawn(p)
     y[:, -1], y[:, 0] = 1.0, 0.0
-    predicted = FORMS[name].fit(x, y).predict(x)
+    predicted = FAMILIES[name].fit(x, y).predict(x)
     assert np.isfinite(predicted).all()
     assert predicted[:, -1].mean() > 0.8 and predicted[:, 0].mean() < 0.2
 
 
 def test_fitting_twice_gives_the_same() -> None:
     x, p = truth(300)
-    for form in FORMS.values():
-        assert np.array_equal(form.fit(x, drawn(p)).predict(x), form.fit(x, drawn(p)).predict(x))
+    for family in FAMILIES.values():
+        assert np.array_equal(family.fit(x, drawn(p)).predict(x), family.fit(x, drawn(p)).predict(x))
 
 
 def folds(n: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
