@@ -1,4 +1,4 @@
 """Offline training: outcomes in, a verified model bundle out.
 
-collect -> dataset -> fit -> certify -> evaluate -> export, one module a stage.
+The stages are collect -> dataset -> fit -> certify -> evaluate -> export, each a module of its own.
 """

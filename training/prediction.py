@@ -1,21 +1,20 @@
-"""What a model predicts for prompts, in arrays."""
+"""The predictions of a model, in arrays."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
+from training.arrays import Matrix
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predictions for some prompts.
+    """Predictions for a list of prompts.
 
     Attributes:
         quality: P(correct) [prompts, rungs].
-        mean_tokens: thinking tokens [prompts, rungs]; NaN for rungs without recorded counts.
-        token_quantiles: the same at QUANTILES [prompts, rungs, quantiles].
+        mean_tokens: expected thinking tokens [prompts, rungs]; NaN for rungs without recorded counts.
+        token_quantiles: thinking tokens at the manifest's QUANTILES [prompts, rungs, quantiles]; NaN likewise.
     """
 
     quality: Matrix
@@ -24,7 +23,10 @@ class Prediction:
 
     @property
     def cost(self) -> Matrix:
-        """What a policy weighs against quality: mean tokens, or the position where tokens are not known."""
+        """The cost [prompts, rungs] that a policy weighs against quality: mean tokens, else the rung's position.
+
+        One rung without a forecast is enough to fall back, since tokens and positions cannot be compared.
+        """
         if np.isfinite(self.mean_tokens).all():
             return self.mean_tokens
         return np.broadcast_to(np.arange(self.quality.shape[1], dtype=float), self.quality.shape)

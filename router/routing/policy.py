@@ -5,11 +5,16 @@
    form of "fewest tokens at no more than this mean loss". Without a certificate: the top rung, and the reason says so.
    Absolute target: the smallest rung with P(correct) >= the certified threshold; without one, >= the target.
 3. Where none passes, `on_unmet` decides.
+
+The rule of step 2 stands three times, because a request must be decided in microseconds and a table in one array
+operation: here, in `training.evaluation.certify.choose`, and with deadlines in `training.plan.replay.served_rungs`.
+tests/training/test_decision_rule.py holds the three equal.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
+from typing import TYPE_CHECKING, TypeVar
 
 from router.domain import (
     BudgetLadder,
@@ -23,6 +28,12 @@ from router.domain import (
     Score,
 )
 from router.errors import InvalidRequest, TargetUnmet
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Number = TypeVar("Number", float, "NDArray[np.float64]")
 
 ROUNDING = 1e-9
 """1 - .9 is not .1 in binary."""
@@ -39,8 +50,8 @@ class LatencyProfile:
     per_token: float
     answer_tokens: float
 
-    def seconds(self, thinking_tokens: float) -> float:
-        """Latency forecast of a whole reply that thinks for `thinking_tokens`."""
+    def seconds(self, thinking_tokens: Number) -> Number:
+        """Latency forecast of a whole reply that thinks for `thinking_tokens`: one number, or an array of them."""
         return self.first_token + self.per_token * (thinking_tokens + self.answer_tokens)
 
 

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from router.bundle.manifest import QUANTILES
+from router.cli import main
 from router.domain import BudgetLadder, Certificate, MaxLoss, Options, ReasoningBudget, Score
 from router.routing.policy import LatencyProfile, Policy
-from training import plan as module
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
-from training.plan import PlanRow, RecordedTraffic, plan, rows, served_rungs, summary
+from training.plan import command, plan
+from training.plan.drawing import draw
+from training.plan.replay import PlanRow, RecordedTraffic, rows, served_rungs, summary
 from training.prediction import Prediction
 
 Matrix = NDArray[np.float64]
@@ -161,7 +163,7 @@ prices = st.floats(0, 0.1)
 
 def in_time(tokens: Matrix, deadline: float) -> NDArray[np.bool_]:
     """Rungs that keep a deadline under PROFILE."""
-    kept: NDArray[np.bool_] = module.seconds(PROFILE, tokens) <= deadline
+    kept: NDArray[np.bool_] = PROFILE.seconds(tokens) <= deadline
     return kept
 
 
@@ -270,7 +272,7 @@ def test_a_bundle_makes_a_row_of_every_target(file: Path, monkeypatch: pytest.Mo
     def fake(_: Path, outcomes: Outcomes) -> tuple[Prediction, tuple[Certificate, ...]]:
         return prediction_of(outcomes.correct, outcomes.thinking_tokens), (STRICT, LAX)
 
-    monkeypatch.setattr(module, "forecast", fake)
+    monkeypatch.setattr(command, "forecast", fake)
     told = json.loads(run(file, "--artifact", "bundle", "--deadline", "1", "--json").output)
     targets = [(r["max_loss"], r["deadline"]) for r in told["rows"] if r["policy"] == "router"]
     assert targets == [(0.0, None), (0.25, None), (0.0, 1.0), (0.25, 1.0)]
@@ -285,7 +287,7 @@ def test_the_plot_is_an_svg(file: Path, tmp_path: Path, deadline: list[str]) -> 
 
 
 def test_a_bundle_without_certificates_is_drawn_too() -> None:
-    assert len(module.draw(TRAFFIC.outcomes, rows(TRAFFIC, PREDICTION, (), [5.0])).axes) == 3
+    assert len(draw(TRAFFIC.outcomes, rows(TRAFFIC, PREDICTION, (), [5.0])).axes) == 3
 
 
 @pytest.mark.parametrize(
@@ -306,19 +308,31 @@ def test_bad_numbers_are_usage_errors(file: Path, arguments: tuple[str, str]) ->
     assert arguments[0] in result.output
 
 
-def test_bad_data_is_said_in_one_line(tmp_path: Path) -> None:
-    result = run(written(tmp_path / "unknown.parquet", [0, None, 50]))
-    assert result.exit_code == 2
-    assert result.output == "Error: rung some: thinking_tokens are not recorded for every prompt\n"
+def test_bad_data_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = written(tmp_path / "unknown.parquet", [0, None, 50])
+    monkeypatch.setattr("sys.argv", ["budget-router", "plan", "--outcomes", str(unknown)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    message = "budget-router: rung some: thinking_tokens are not recorded for every prompt\n"
+    assert capsys.readouterr().err == message
 
 
-def test_a_file_that_is_not_there_is_bad_data(tmp_path: Path) -> None:
+def test_a_missing_file_is_bad_data(tmp_path: Path) -> None:
     result = run(tmp_path / "nowhere.parquet")
+    assert isinstance(result.exception, DatasetError)
+    assert "nowhere.parquet" in str(result.exception)
+
+
+def test_two_outcome_files_are_refused(file: Path) -> None:
+    result = run(file, "--outcomes", str(file))
     assert result.exit_code == 2
-    assert "nowhere.parquet" in result.output
+    assert "takes one file, not 2" in result.output
 
 
-def test_a_plot_that_can_not_be_written_is_said(file: Path, tmp_path: Path) -> None:
+def test_a_plot_that_cannot_be_written_is_a_usage_error(file: Path, tmp_path: Path) -> None:
     result = run(file, "--plot", str(tmp_path / "nowhere" / "plan.svg"))
     assert result.exit_code == 2
     assert "No such file" in result.output

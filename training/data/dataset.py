@@ -1,6 +1,6 @@
 """Outcomes by prompt and rung, and their three splits.
 
-What is kept of a file is one text per prompt and a few numbers per prompt and rung.
+In memory a file becomes one text per prompt and a few numbers per prompt and rung.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, ReasoningBudget
+from training.arrays import Mask, Matrix, Rows
 from training.data.schema import DatasetError, conformed, faults, naming_file
 from training.data.splits import SPLITS, split_of
 
 FEWEST = 10
-"""Prompts that a split must have for anything to be said of it."""
-
-Matrix = NDArray[np.float64]
+"""Prompts that a split must have: fewer say nothing about a policy."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,11 @@ class Outcomes:
     """Outcomes by prompt and rung.
 
     Attributes:
-        model: fingerprint of what answered.
+        model: fingerprint of the backend that answered.
         correct: mean correctness [prompts, rungs], 0..1.
-        thinking_tokens: mean thinking tokens really used [prompts, rungs]; NaN where no row says.
+        thinking_tokens: mean thinking tokens used [prompts, rungs]; NaN where none is recorded.
         samples: answers averaged [prompts, rungs].
-        halves: correctness of the even and of the odd samples [2, prompts, rungs]; NaN where there are none.
+        halves: mean correctness of the even and of the odd samples [2, prompts, rungs]; NaN for an empty half.
     """
 
     model: str
@@ -46,12 +45,12 @@ class Outcomes:
         return len(self.prompts)
 
     @property
-    def known_tokens(self) -> NDArray[np.bool_]:
+    def known_tokens(self) -> Mask:
         """Rungs whose token counts are recorded for every prompt [rungs]."""
         return np.asarray(np.isfinite(self.thinking_tokens).all(axis=0))
 
-    def take(self, rows: NDArray[np.intp]) -> "Outcomes":
-        """The outcomes of some prompts."""
+    def take(self, rows: Rows) -> "Outcomes":
+        """The outcomes of the prompts at `rows`, in that order."""
         return Outcomes(
             self.model,
             self.ladder,
@@ -66,29 +65,35 @@ class Outcomes:
 
 
 def read(path: Path) -> Outcomes:
-    """Read an outcome file with every rung of every prompt. Raises DatasetError naming the first fault."""
+    """Read an outcome file that has every rung of every prompt.
+
+    Raises:
+        DatasetError: the file cannot be trained on; the message names the first fault.
+    """
     with naming_file(path):
         return from_frame(pl.scan_parquet(path))
 
 
 def validate(path: Path) -> list[str]:
-    """Everything that is wrong with a file, row and column named; empty for a file that can be trained on."""
+    """All faults of a file with their row and column; none for a file that can be trained on."""
     try:
         with naming_file(path):
             rows = pl.scan_parquet(path)
-            found = list(faults(rows))
-            if not found:
+            problems = list(faults(rows))
+            if not problems:
                 splits(from_frame(rows))
-            return found
+            return problems
     except DatasetError as error:
         return [str(error)]
 
 
 def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
-    """Outcomes by prompt and rung; repeats are averaged, prompts that an engine's error left without a rung dropped.
+    """Outcomes by prompt and rung.
+
+    Repeated answers are averaged. A prompt that lost all answers at a rung to errors of the engine is dropped.
 
     Raises:
-        DatasetError: naming the first fault.
+        DatasetError: the rows cannot be trained on; the message names the first fault.
     """
     rows = rows.lazy()
     for fault in faults(rows):
@@ -110,7 +115,7 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
         return values
 
     samples = table("samples", 0).astype(np.int64)
-    whole = _complete(samples, prompts["prompt_id"], ladder, set(failed["prompt_id"]))
+    complete = _complete(samples, prompts["prompt_id"], ladder, set(failed["prompt_id"]))
     return Outcomes(
         rows.select(pl.col("model").first()).collect().item(),
         ladder,
@@ -121,11 +126,15 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
         table("thinking_tokens", np.nan),
         samples,
         np.stack([table("even", np.nan), table("odd", np.nan)]),
-    ).take(whole)
+    ).take(complete)
 
 
 def splits(outcomes: Outcomes) -> dict[str, Outcomes]:
-    """Fit, certify and test, disjoint by group. Raises DatasetError where one would be too small to say anything."""
+    """The splits "fit", "certify" and "test", which share no group.
+
+    Raises:
+        DatasetError: a split has fewer than FEWEST prompts, or every answer has the same correctness.
+    """
     names = np.array([split_of(group) for group in outcomes.groups])
     parts = {name: outcomes.take(np.flatnonzero(names == name)) for name in SPLITS}
     for name, part in parts.items():
@@ -139,7 +148,7 @@ def splits(outcomes: Outcomes) -> dict[str, Outcomes]:
 
 
 def concatenate(one: Outcomes, other: Outcomes) -> Outcomes:
-    """The prompts of both, of the same model and ladder."""
+    """The prompts of both tables, which must be of the same model and ladder."""
     return Outcomes(
         one.model,
         one.ladder,
@@ -154,20 +163,22 @@ def concatenate(one: Outcomes, other: Outcomes) -> Outcomes:
 
 
 def _ladder(rows: pl.LazyFrame) -> BudgetLadder:
-    found = rows.select("rung_order", "rung", "budget_tokens").unique().sort("rung_order").collect(engine="streaming")
-    if found["rung_order"].to_list() != list(range(len(found))):
+    rungs = rows.select("rung_order", "rung", "budget_tokens").unique().sort("rung_order").collect(engine="streaming")
+    if rungs["rung_order"].to_list() != list(range(len(rungs))):
         raise DatasetError("column rung_order: positions must run from 0 without gaps")
-    return BudgetLadder(tuple(ReasoningBudget(name, cap) for _, name, cap in found.iter_rows()))
+    return BudgetLadder(tuple(ReasoningBudget(name, cap) for _, name, cap in rungs.iter_rows()))
 
 
 def _prompts(rows: pl.LazyFrame) -> pl.DataFrame:
     """One row per prompt, in the order of prompt_id."""
+    # The order of a group-by is random, and folds and bootstrap draws depend on the order: equal files, equal bundles.
     firsts = pl.col("prompt", "group", "task").first()
     return rows.group_by("prompt_id").agg(firsts).sort("prompt_id").collect(engine="streaming")
 
 
 def _cells(rows: pl.LazyFrame) -> pl.DataFrame:
     """One row per prompt and rung."""
+    # The halves let the probability oracle choose on one half of the answers and score on the other.
     even = pl.col("sample_id") % 2 == 0
     return (
         rows.group_by("prompt_id", "rung_order")
@@ -182,13 +193,13 @@ def _cells(rows: pl.LazyFrame) -> pl.DataFrame:
     )
 
 
-def _complete(samples: NDArray[np.int64], ids: pl.Series, ladder: BudgetLadder, failed: set[str]) -> NDArray[np.intp]:
-    """Prompts that have every rung. Raises DatasetError where others lack one for no reason."""
+def _complete(samples: NDArray[np.int64], ids: pl.Series, ladder: BudgetLadder, failed: set[str]) -> Rows:
+    """Prompts that have every rung. Raises DatasetError where a prompt lacks one that no engine error explains."""
     lacking = (samples == 0).any(axis=1)
-    blameless = np.array([identity in failed for identity in ids])
-    for prompt in np.flatnonzero(lacking & ~blameless)[:1]:
+    explained = np.array([identity in failed for identity in ids])
+    for prompt in np.flatnonzero(lacking & ~explained)[:1]:
         rung = ladder.rungs[int(np.argmin(samples[prompt]))]
-        count = int((lacking & ~blameless).sum())
+        count = int((lacking & ~explained).sum())
         raise DatasetError(
             f"prompt {ids[int(prompt)]}: rung {rung.name} is missing ({count} of {len(ids)} prompts lack a rung)"
         )

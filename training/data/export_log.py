@@ -1,4 +1,4 @@
-"""`budget-router outcomes export`: what the outcome log knows, as a file of the outcome schema."""
+"""`budget-router outcomes export`: the outcome log as a file of the outcome schema."""
 
 import json
 from collections.abc import Iterable
@@ -7,44 +7,52 @@ from pathlib import Path
 import click
 import polars as pl
 
-from router.errors import RouterError
 from router.outcomes import redis, sqlite
 from router.outcomes.rows import Row
 from training.data.schema import SCHEMA, DatasetError, write
+from training.options import json_output
 
 DEFAULT = "var/outcomes.sqlite"
 
+SAME_NAME = (
+    "prompt", "prompt_id", "rung", "rung_order", "budget_tokens", "correct", "label_source", "thinking_tokens",
+    "propensity", "decision_id",
+)  # fmt: skip
+"""Columns that have the same name and meaning in the log and in the schema."""
+
 
 def read(log: str) -> Iterable[Row]:
-    """Rows of an outcome log: a file, or the URL of a Redis. Raises OutcomeLogError, SettingsError."""
+    """Rows of an outcome log, which is a file or the URL of a Redis. Raises OutcomeLogError, SettingsError."""
     return redis.read_rows(log) if "://" in log else sqlite.read_rows(Path(log))
 
 
 def frame(logged: Iterable[Row]) -> pl.DataFrame:
-    """Rows with an outcome and a prompt, in the outcome schema. Raises DatasetError where there is none."""
+    """The logged decisions that have an outcome and a prompt, in the outcome schema.
+
+    Raises:
+        DatasetError: no decision has both.
+    """
     labelled = [row for row in logged if row["correct"] is not None]
-    kept = [_outcome(row) for row in labelled if row["prompt"] is not None]
+    with_prompt = [_outcome(row) for row in labelled if row["prompt"] is not None]
     if not labelled:
         raise DatasetError("no decision in the log has an outcome yet")
-    if not kept:
+    if not with_prompt:
         raise DatasetError(
-            f"{len(labelled)} outcomes, and no prompt beside them: serve with BUDGET_ROUTER_LOG_PROMPTS=true"
+            f"none of the {len(labelled)} outcomes has a prompt: serve with BUDGET_ROUTER_LOG_PROMPTS=true"
         )
-    return pl.DataFrame(kept, SCHEMA)
+    return pl.DataFrame(with_prompt, SCHEMA)
 
 
 def _outcome(row: Row) -> dict[str, object]:
-    counted = [row[name] for name in ("prompt_tokens", "thinking_tokens", "answer_tokens")]
-    known = [count for count in counted if isinstance(count, int)]
-    told = {name: row[name] for name in ("prompt", "prompt_id", "model_version", "rung", "rung_order", "budget_tokens")}
-    told |= {name: row[name] for name in ("correct", "label_source", "thinking_tokens", "propensity", "decision_id")}
+    counts = [row[name] for name in ("prompt_tokens", "thinking_tokens", "answer_tokens")]
+    known = [count for count in counts if isinstance(count, int)]
     return {
-        **{name: value for name, value in told.items() if name in SCHEMA},
+        **{name: row[name] for name in SAME_NAME},
         "group": row["prompt_id"],
         "backend": str(row["backend"]).partition("/")[0],
         "model": row["backend"],
         "sample_id": 0,
-        "total_tokens": sum(known) if len(known) == len(counted) else None,
+        "total_tokens": sum(known) if len(known) == len(counts) else None,
         "finish": row["finish"] or "unknown",
         "observed_at": pl.Series([row["decided_at"]]).str.to_datetime(time_zone="UTC").item(),
     }
@@ -52,23 +60,20 @@ def _outcome(row: Row) -> dict[str, object]:
 
 @click.group()
 def outcomes() -> None:
-    """What the outcome log knows."""
+    """Read the outcome log."""
 
 
 @outcomes.command()
-@click.option("--log", default=DEFAULT, show_default=True, help="File or Redis URL of the outcome log; may be in use.")
+@click.option("--log", default=DEFAULT, show_default=True,
+              help="File or Redis URL of the outcome log; the service may be running.")  # fmt: skip
 @click.option("--out", type=Path, required=True, help="Parquet file to write.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@json_output
 def export(log: str, out: Path, as_json: bool) -> None:
     """Write the decisions that have an outcome as Parquet, one row each, with their propensities."""
+    exported = frame(read(log))
     try:
-        found = frame(read(log))
-        write(found, out)
-    except (DatasetError, RouterError, OSError) as error:
-        raise _BadInput(str(error)) from error
-    told = {"file": str(out), "outcomes": len(found), "rungs": dict(found["rung"].value_counts().iter_rows())}
-    click.echo(json.dumps(told) if as_json else f"{len(found)} outcomes: {out}")
-
-
-class _BadInput(click.ClickException):
-    exit_code = 2
+        write(exported, out)
+    except OSError as error:
+        raise click.BadParameter(str(error), param_hint="--out") from error
+    counts = {"file": str(out), "outcomes": len(exported), "rungs": dict(exported["rung"].value_counts().iter_rows())}
+    click.echo(json.dumps(counts) if as_json else f"{len(exported)} outcomes: {out}")

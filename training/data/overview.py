@@ -1,13 +1,12 @@
-"""What an outcome file holds, and what could leak from one split into another."""
+"""Counts of an outcome file, and the prompts that could leak from one split into another."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from training.arrays import Matrix
 from training.data.dataset import Outcomes, from_frame
 from training.data.schema import naming_file
 from training.data.splits import SPLITS, split_of, text_key
@@ -15,14 +14,16 @@ from training.data.splits import SPLITS, split_of, text_key
 
 @dataclass(frozen=True)
 class Overview:
-    """What a file holds, and what could leak from one split into another.
+    """Counts of an outcome file.
 
     Attributes:
+        samples: answers per prompt and rung, mean.
         errors: rows left out because the engine failed.
-        lost: prompts left out because such an error took all answers at some rung.
-        duplicates: prompts whose text, but for case and spacing, also stands under another prompt_id.
-        leaks: those of them that lie in another split than their twin.
-        unknown_tokens: rungs without token counts for every prompt.
+        lost: prompts left out because such errors took all answers at some rung.
+        duplicates: prompts that differ only in case and spacing from one with another prompt_id.
+        leaks: duplicates that lie in another split than their twin.
+        unknown_tokens: rungs that lack the token count of some prompt.
+        splits: prompts per split.
         not_rising: neighbouring rungs of which the dearer one is significantly worse (McNemar, 5 %).
     """
 
@@ -40,7 +41,7 @@ class Overview:
 
 
 def overview(path: Path) -> Overview:
-    """What a file holds. Raises DatasetError where it can not be trained on."""
+    """Count a file. Raises DatasetError if it cannot be trained on."""
     with naming_file(path):
         rows = pl.scan_parquet(path)
         outcomes = from_frame(rows)
@@ -69,7 +70,7 @@ def _overview(outcomes: Outcomes, rows: int, errors: int, prompts: int) -> Overv
     )
 
 
-def _declines(pair: NDArray[np.float64]) -> bool:
+def _declines(pair: Matrix) -> bool:
     """Exact one-sided McNemar test at 5 %: the dearer of two rungs loses more prompts than it wins."""
     lost, won = int((pair[:, 1] < pair[:, 0]).sum()), int((pair[:, 1] > pair[:, 0]).sum())
     return lost > won and float(binomtest(lost, lost + won, 0.5, "greater").pvalue) < 0.05

@@ -1,6 +1,6 @@
-"""Outcome records: the one schema for logs, collection and training, and what is wrong with a file.
+"""The schema of outcome files, which logs, collection and training share, and the faults of a file.
 
-Files are scanned and checked by Polars in a stream, so that a file may be larger than memory.
+Polars scans and checks files in a stream, so a file may be larger than memory.
 """
 
 from collections.abc import Iterator
@@ -42,16 +42,16 @@ OPTIONAL = frozenset(
 
 LABEL_SOURCES = ("verifier", "judge", "user", "agreement")
 FINISHES = ("natural", "forced", "truncated", "unparsable", "error", "unknown")
-"""How a generation ended. "error" is the engine's fault: such rows carry no label and are left out. "unknown": only
-a decision was asked for."""
+"""How a generation ended. "error" is a failure of the engine: such rows carry no label and are left out. "unknown" is
+a decision without a generation."""
 
 
 class DatasetError(RouterError):
-    """An outcome file that can not be trained on; the message says where and why."""
+    """Outcomes that cannot be trained on; the message says where and why."""
 
 
 def write(rows: pl.LazyFrame | pl.DataFrame, path: Path) -> None:
-    """Write outcomes as Parquet, beside the target and then moved: nothing half-written is left."""
+    """Write outcomes as Parquet. A crash leaves no half-written target: the file is written aside, then moved."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.tmp")
     rows.lazy().cast(SCHEMA).select(list(SCHEMA)).sink_parquet(aside, compression_level=19)
@@ -60,7 +60,7 @@ def write(rows: pl.LazyFrame | pl.DataFrame, path: Path) -> None:
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Faults found inside name the file."""
+    """Errors raised inside become DatasetErrors that name the file."""
     try:
         yield
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -70,7 +70,7 @@ def naming_file(path: Path) -> Iterator[None]:
 
 
 def conformed(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """All columns of the schema, in its types; null where a column is absent."""
+    """Rows with all columns of the schema, in its types; absent columns are null."""
     present = rows.collect_schema()
     return rows.select(
         pl.col(name).cast(dtype) if name in present else pl.lit(None, dtype).alias(name)
@@ -79,7 +79,7 @@ def conformed(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def faults(rows: pl.LazyFrame) -> Iterator[str]:
-    """What is wrong: columns first; then, per rule, the first row that breaks it; then rows that contradict others."""
+    """Faults in words: wrong columns; else the first row that breaks each rule; else rows that contradict others."""
     wrong = list(_wrong_columns(rows.collect_schema()))
     yield from wrong
     if wrong:
@@ -88,10 +88,11 @@ def faults(rows: pl.LazyFrame) -> Iterator[str]:
     if rows.select(pl.len()).collect(engine="streaming").item() == 0:
         yield "no rows"
         return
-    found = rows.select(
+    # One pass over the file finds the first offender of every rule; only offenders are then read again.
+    offenders = rows.select(
         pl.col("row").filter(broken).first().alias(str(i)) for i, (_, broken, _) in enumerate(_RULES)
     ).collect(engine="streaming")
-    broken_rules = [(row, *_RULES[int(i)]) for i, row in found.row(0, named=True).items() if row is not None]
+    broken_rules = [(row, *_RULES[int(i)]) for i, row in offenders.row(0, named=True).items() if row is not None]
     for row, column, _, wanted in sorted(broken_rules, key=lambda rule: rule[0]):
         value = rows.filter(pl.col("row") == row).select(column).collect(engine="streaming").item()
         yield f"row {row}, column {column}: {value!r}: {wanted}"
@@ -111,6 +112,7 @@ def _wrong_columns(present: pl.Schema) -> Iterator[str]:
 def _convertible(given: pl.DataType, wanted: pl.DataType) -> bool:
     if given == pl.Null() or given == wanted:
         return True
+    # Integers must not come from floats, which would be cut silently; other numbers convert without loss of meaning.
     if wanted.is_integer():
         return given.is_integer()
     if wanted.is_float():
@@ -131,11 +133,11 @@ _RULES: tuple[tuple[str, pl.Expr, str], ...] = (
     _among("label_source", LABEL_SOURCES),
     _among("finish", FINISHES),
 )
-"""Column, what is true of a broken row, and what is wrong with it."""
+"""A column, the condition that a broken row meets, and the fault in words."""
 
 
 def _contradictions(rows: pl.LazyFrame) -> Iterator[str]:
-    """Rows that contradict the first one of their kind."""
+    """Rows that disagree with the first row of the same key, by `_SAME`."""
     rows = rows.with_columns(file=pl.lit(0))
     for key, columns, wanted in _SAME:
         kind = rows.select("row", key, *columns)
@@ -151,6 +153,6 @@ _SAME: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("rung", ("rung_order",), "the rung had another position before"),
     ("prompt_id", ("group",), "the prompt had another group before, so it would lie on both sides of a split"),
     ("prompt_id", ("prompt",), "the prompt had another text before"),
-    ("file", ("model",), "another model than before; a bundle is for one"),
+    ("file", ("model",), "another model than before; a bundle serves a single model"),
 )
-"""Rows that agree in the first column must agree in the others."""
+"""A key, columns in which rows of equal key must agree, and the fault in words."""

@@ -1,13 +1,16 @@
-"""What identifies a prompt, and which split a group belongs to. The same for ever, whatever data is added."""
+"""The identity of a prompt and the split of a group.
+
+Both are hashes, so they never change when data is added: a prompt that once tested a model is never fitted on.
+"""
 
 import hashlib
 
 SPLITS = {"fit": 0.6, "certify": 0.2, "test": 0.2}
-"""Shares of the groups, by hash."""
+"""Share of the groups in each split."""
 
 
 def prompt_id(prompt: str) -> str:
-    """The stable id of a prompt text."""
+    """The stable id of a prompt text: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 
@@ -22,5 +25,5 @@ def split_of(group: str) -> str:
 
 
 def text_key(prompt: str) -> str:
-    """Equal for prompts that differ in case and spacing alone."""
+    """A key that is equal for prompts which differ only in case and spacing."""
     return " ".join(prompt.casefold().split())

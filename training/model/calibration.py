@@ -1,29 +1,27 @@
-"""Beta calibration (Kull et al. 2017) of out-of-fold predictions, adopted where it helps held-out log-loss.
+"""Beta calibration (Kull, Silva Filho & Flach 2017) of out-of-fold predictions.
 
     logit p' = c_b + a ln p - b ln(1 - p),   a, b >= 0
 
-with a and b shared by all rungs and an offset per rung. It is fitted on out-of-fold predictions of the fit split, so
-that the labels of the certify split stay unseen until certificates are tested.
+All rungs share a and b; each rung b has its own offset c_b. The map is fitted on out-of-fold predictions of the fit
+split, so the labels of the certify split stay unseen until certificates are tested.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from training.arrays import Fold, Matrix
 from training.model.families import log_loss
 
-Matrix = NDArray[np.float64]
-
 LEAST = 1e-6
-"""Probabilities are kept this far from 0 and 1 before their logarithm is taken."""
+"""Probabilities are clipped this far from 0 and 1 before the logarithm."""
 
 
 @dataclass(frozen=True)
 class BetaMap:
-    """A calibration map.
+    """A fitted calibration map.
 
     Attributes:
         up: a, the weight of ln p.
@@ -42,7 +40,7 @@ class BetaMap:
 
 
 def fit(p: Matrix, correct: Matrix) -> BetaMap:
-    """The map that minimises log-loss of predictions [prompts, rungs]."""
+    """The map that minimises the log-loss of predictions `p` [prompts, rungs] against correctness, 0..1."""
     p = np.clip(p, LEAST, 1 - LEAST)
     left, right = np.log(p), -np.log1p(-p)
 
@@ -51,14 +49,18 @@ def fit(p: Matrix, correct: Matrix) -> BetaMap:
         gap = (q - correct) / correct.size
         return log_loss(correct, q), np.concatenate([[(gap * left).sum(), (gap * right).sum()], gap.sum(axis=0)])
 
+    # a, b >= 0 keep the map rising: calibration must never reverse the order of two prompts.
     rungs = p.shape[1]
     bounds = [(0, None)] * 2 + [(None, None)] * rungs
     w = minimize(loss, np.array([1.0, 1.0, *[0.0] * rungs]), jac=True, method="L-BFGS-B", bounds=bounds).x
     return BetaMap(float(w[0]), float(w[1]), w[2:])
 
 
-def if_it_helps(p: Matrix, correct: Matrix, folds: list[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> BetaMap | None:
-    """The map, where maps fitted on the other folds lower the log-loss of each fold on the whole; else None."""
+def fit_if_better(p: Matrix, correct: Matrix, folds: list[Fold]) -> BetaMap | None:
+    """The map fitted on all of `p`, or None where maps fitted on the other folds do not lower the log-loss.
+
+    Cross-validation decides, because a map always lowers the log-loss of the rows it was fitted on.
+    """
     mapped = np.empty_like(p)
     for others, held in folds:
         mapped[held] = fit(p[others], correct[others])(p[held])

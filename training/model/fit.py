@@ -1,8 +1,8 @@
-"""P(correct | prompt, rung) and a token forecast per rung.
+"""Fit P(correct | prompt, rung) and a token forecast per rung.
 
-The form of the quality model is chosen by cross-validated log-loss on the fit split alone, from the fixed list
-CANDIDATES. Tokens: one regression on log(1 + tokens) of every rung; its residuals give the mean (Duan's smearing
-estimator, JASA 1983) and, on the certify split, conformal quantiles; no forecast exceeds the rung's cap.
+The family of the quality model is chosen by cross-validated log-loss on the fit split alone, from the fixed list
+CANDIDATES. Tokens are one regression on log(1 + tokens) of every rung. Its residuals give the mean (Duan's smearing
+estimator, JASA 1983) and, on the certify split, conformal quantiles. No forecast exceeds the rung's cap.
 """
 
 import warnings
@@ -24,23 +24,24 @@ from tqdm import tqdm
 from router.bundle import features
 from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder, Prompt
+from training.arrays import Fold, Matrix
 from training.data.dataset import Outcomes
 from training.model import calibration
 from training.model.calibration import BetaMap
 from training.model.embedding import Embedding, embed
 from training.model.families import BATCH, STEPS, Cure, Head, ModelFamily, Network, PooledLogit, log_loss
-from training.prediction import Matrix, Prediction
+from training.prediction import Prediction
 
 FOLDS = 4
 SEED = 0
 RARE = 0.02
-"""Columns that vary less than this, as a word in 2 % of prompts does, are dropped: they are mostly noise."""
+"""Columns with less variance than this are dropped: they are mostly noise. A word in 2 % of prompts has about .02."""
 
 RESIDUALS = 50
-"""Points of the residual grid that the mean is taken over."""
+"""Points of the residual grid that the mean forecast averages over."""
 
 MANY = 4_000
-"""Prompts from which on a cure model can be told from one that is merely flat."""
+"""Fewest prompts for a cure model: on fewer, a share that is never solved looks like a flat curve."""
 
 Inputs = NDArray[np.float32]
 Extract = Callable[[list[str]], Inputs]
@@ -60,13 +61,14 @@ class Fitted:
     """A trained model and how it was chosen.
 
     Attributes:
-        extract: hand features and the vector of the embedding [prompts, width].
+        extract: prompts -> hand features and the vector of the embedding [prompts, width].
         scale: drops rare columns and standardises the rest.
-        bound: P(correct) stays this far from 0 and 1, further than the number of prompts can tell.
+        bound: P(correct) stays this far from 0 and 1, because n prompts cannot show a chance below about 1 / n.
         caps: most tokens of each rung; infinite where there is no cap, NaN where tokens are not recorded.
         residual_grid: mid-quantiles of the out-of-fold residuals of log(1 + tokens), ascending [rungs, RESIDUALS].
-        residual_quantiles: the same at QUANTILES [rungs, quantiles].
-        log_losses: cross-validated, by name of form.
+        residual_quantiles: the same residuals at QUANTILES [rungs, quantiles].
+        chosen: name of the family in CANDIDATES.
+        log_losses: cross-validated, by name of family.
     """
 
     embedding: Embedding
@@ -83,7 +85,7 @@ class Fitted:
     log_losses: dict[str, float]
 
     def predict(self, prompts: list[str]) -> Prediction:
-        """What serving will say."""
+        """The predictions that serving will make for prompts."""
         scaled = self.scale.transform(self.extract(prompts))
         quality = self.head.predict(scaled)
         quality = np.clip(quality if self.beta is None else self.beta(quality), self.bound, 1 - self.bound)
@@ -95,11 +97,18 @@ class Fitted:
         return np.asarray(np.minimum(np.maximum(np.expm1(logs), 0), self.caps[:, None]))
 
     def with_conformal_tokens(self, outcomes: Outcomes) -> "Fitted":
-        """Quantiles replaced by split-conformal ones (Lei et al. 2018) from outcomes that were not fitted."""
+        """The same model with split-conformal token quantiles (Lei et al. 2018).
+
+        Args:
+            outcomes: prompts that the model was not fitted on. For a new prompt like these, the quantile q is at least
+                the tokens used with probability q, whatever the regression is worth.
+        """
         known = outcomes.known_tokens
         logs = self.tokens.predict(self.scale.transform(self.extract(outcomes.prompts)))
         residuals = np.sort(np.log1p(np.where(known, outcomes.thinking_tokens, 0)) - logs, axis=0)
         n = len(outcomes)
+        # Among n + 1 exchangeable residuals the new one is below the k-th of the n with probability k / (n + 1),
+        # so rank ceil((n + 1) q) covers at least q.
         ranks = np.minimum(np.ceil((n + 1) * np.array(QUANTILES)).astype(int), n) - 1
         return replace(self, residual_quantiles=residuals[ranks].T)
 
@@ -111,7 +120,7 @@ def inputs(embedding: Embedding, prompts: list[str]) -> Inputs:
 
 
 class CachedInputs:
-    """Inputs of prompts that are asked for again and again, extracted once."""
+    """Inputs of a fixed list of prompts, extracted once and looked up afterwards. Raises KeyError for others."""
 
     def __init__(self, extract: Extract, prompts: list[str]) -> None:
         self._place = {text: i for i, text in enumerate(prompts)}
@@ -127,21 +136,28 @@ def fit(
     extract: Extract | None = None,
     candidates: dict[str, ModelFamily] = CANDIDATES,
 ) -> Fitted:
-    """Choose and train; the outcomes are the fit split, `extract` gives `inputs` where they are known already."""
-    # Small matrices gain nothing from a second thread, and lose a factor of 25 where another process has the core.
+    """Choose a family and train it.
+
+    Args:
+        outcomes: the fit split.
+        extract: replaces `inputs` where these are cached or extracted elsewhere.
+        candidates: families to choose from, by name.
+    """
+    # Small matrices gain nothing from a second thread, and lose a factor of 25 while another process has the core.
     with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of passes is chosen, not a limit hit
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of passes is chosen; it is not a limit hit
         return _fit(outcomes, embedding, extract or partial(inputs, embedding), candidates)
 
 
 def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates: dict[str, ModelFamily]) -> Fitted:
     x = extract(outcomes.prompts)
+    # Folds keep groups together: a paraphrase in the other fold would make every family look better than it is.
     folds = list(GroupKFold(FOLDS, shuffle=True, random_state=SEED).split(x, groups=outcomes.groups))
     scales = [_scale().fit(x[train]) for train, _ in folds]
-    forms = {name: form for name, form in candidates.items() if name != "cure" or len(outcomes) >= MANY}
+    families = {name: family for name, family in candidates.items() if name != "cure" or len(outcomes) >= MANY}
     held_out = {
-        name: _out_of_fold(lambda a, b, f=form: f.fit(a, b).predict, x, outcomes.correct, folds, scales)  # type: ignore[misc]
-        for name, form in tqdm(forms.items(), desc="fit", unit="form", leave=False, disable=None)
+        name: _out_of_fold(lambda a, b, f=family: f.fit(a, b).predict, x, outcomes.correct, folds, scales)  # type: ignore[misc]
+        for name, family in tqdm(families.items(), desc="fit", unit="family", leave=False, disable=None)
     }
     log_losses = {name: log_loss(outcomes.correct, predicted) for name, predicted in held_out.items()}
     chosen = min(log_losses, key=lambda name: log_losses[name])
@@ -154,8 +170,8 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
         embedding,
         extract,
         scale,
-        forms[chosen].fit(scaled, outcomes.correct),
-        calibration.if_it_helps(held_out[chosen], outcomes.correct, folds),
+        families[chosen].fit(scaled, outcomes.correct),
+        calibration.fit_if_better(held_out[chosen], outcomes.correct, folds),
         1 / (len(outcomes) + 2),
         _tokens(len(x)).fit(scaled, logs),
         np.where(known, caps(outcomes.ladder), np.nan),
@@ -166,9 +182,9 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
     )
 
 
-def families_named(forms: Sequence[str]) -> dict[str, ModelFamily]:
-    """The candidates of these names; of none, all. Raises KeyError with what is not one."""
-    return {name: CANDIDATES[name] for name in forms} or CANDIDATES
+def families_named(names: Sequence[str]) -> dict[str, ModelFamily]:
+    """The candidates with these names, or all of them if there are no names. Raises KeyError with an unknown name."""
+    return {name: CANDIDATES[name] for name in names} or CANDIDATES
 
 
 def caps(ladder: BudgetLadder) -> Matrix:
@@ -189,9 +205,10 @@ def _out_of_fold(
     train: Callable[[Matrix, Matrix], Callable[[Matrix], Matrix]],
     x: Inputs,
     y: Matrix,
-    folds: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    folds: list[Fold],
     scales: list[Pipeline],
 ) -> Matrix:
+    """Predictions for every row by a model that saw neither the row nor its group."""
     predicted = np.zeros(y.shape)
     for (rows, held), scale in zip(folds, scales, strict=True):
         predicted[held] = train(scale.transform(x[rows]), y[rows])(scale.transform(x[held]))

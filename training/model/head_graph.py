@@ -1,4 +1,8 @@
-"""The graph of fitted models: features and vectors -> quality, mean tokens, token quantiles."""
+"""A fitted model as an ONNX graph: features and vectors -> quality, mean tokens, token quantiles.
+
+A decision runs this graph on a single prompt, where every node costs as much as the work inside it. So scaling is
+folded into the first layer, and the members of an average become one network.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +13,7 @@ from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 from scipy.linalg import block_diag
 
-from router.bundle.manifest import (
-    QUANTILES,
-)  # fmt: skip
+from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder
 from training.model.calibration import LEAST
 from training.model.embedding import stack
@@ -20,10 +22,15 @@ from training.model.fit import Fitted
 from training.model.onnx_graph import OPSET
 
 UNCAPPED = 1e9
+"""Stands for "no cap" in the graph: more tokens than any rung uses."""
 
 
 def build_graph(fitted: Fitted, ladder: BudgetLadder) -> onnx.ModelProto:
-    """features [n, width], tokens [n, length] -> quality, mean_tokens [n, rungs], token_quantiles [n, rungs, 3]."""
+    """The graph of a fitted model.
+
+    Inputs are features [n, width] and tokens [n, length]; outputs are quality [n, rungs], mean_tokens [n, rungs] and
+    token_quantiles [n, rungs, quantiles].
+    """
     nodes = _Nodes()
     width = fitted.scale[0].n_features_in_
     _quality(nodes, fitted)
@@ -55,23 +62,23 @@ class _Nodes:
         self.weights: list[onnx.TensorProto] = []
 
     def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """A node with one output, whose name is returned."""
+        """Add a node with one output; returns the output's name."""
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
     def weight(self, name: str, value: ArrayLike, dtype: type = np.float32) -> str:
-        """A constant, whose name is returned."""
+        """Add a constant; returns its name."""
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype=dtype), name))
         return name
 
     def gemm(self, value: str, weights: ArrayLike, biases: ArrayLike, output: str) -> str:
-        """value [n, inputs] @ weights [inputs, outputs] + biases [outputs]."""
+        """Add value [n, inputs] @ weights [inputs, outputs] + biases [outputs]; returns the output's name."""
         return self.add(
             "Gemm", [value, self.weight(f"{output}/w", weights), self.weight(f"{output}/b", biases)], output
         )
 
     def layers(self, layers: Layers, value: str, prefix: str) -> str:
-        """Fully connected layers with ReLU between them; the name of the last one's output."""
+        """Add fully connected layers with ReLU between them; returns the name of the last output."""
         for i, (weights, biases) in enumerate(layers):
             if i:
                 value = self.add("Relu", [value], f"{prefix}/relu{i}")
@@ -80,9 +87,9 @@ class _Nodes:
 
 
 def _quality(nodes: _Nodes, fitted: Fitted) -> None:
-    """Members, their mean, calibration, bounds."""
+    """Add the members, their mean, calibration and bounds."""
     members, cured = fitted.head.members, fitted.head.cured
-    p = nodes.add("Sigmoid", [nodes.layers(_reading(fitted, _side_by_side(members)), "features", "members")], "p")
+    p = nodes.add("Sigmoid", [nodes.layers(_fold_scaling(fitted, _merge(members)), "features", "members")], "p")
     rungs = members[0][-1][1].size - cured
     if cured:
         p = nodes.add("Reshape", [p, nodes.weight("each", [0, len(members), 1 + rungs], np.int64)], "by_member")
@@ -90,6 +97,7 @@ def _quality(nodes: _Nodes, fitted: Fitted) -> None:
             helper.make_node("Split", [p, nodes.weight("sizes", [1, rungs], np.int64)], ["pi", "rate"], axis=2)
         )
         p = nodes.add("Flatten", [nodes.add("Mul", ["pi", "rate"], "product")], "products")
+    # Sigmoids cannot be averaged before they are applied, so the mean is a product with a constant matrix.
     each = np.eye(rungs)
     mean = np.tile(each, (len(members), 1)) / len(members)
     if fitted.beta is None:
@@ -104,14 +112,18 @@ def _quality(nodes: _Nodes, fitted: Fitted) -> None:
 
 
 def _tokens(nodes: _Nodes, fitted: Fitted) -> None:
-    """min(cap, max(0, exp(prediction + residual) - 1)) per rung; NaN for rungs without recorded counts."""
-    layers = _reading(fitted, list(zip(fitted.tokens.coefs_, fitted.tokens.intercepts_, strict=True)))
+    """Add min(cap, max(0, exp(prediction + residual) - 1)) per rung; NaN for rungs without recorded counts.
+
+    The mean over the residual grid is Duan's smearing estimate; the residual quantiles give the token quantiles.
+    """
+    layers = _fold_scaling(fitted, list(zip(fitted.tokens.coefs_, fitted.tokens.intercepts_, strict=True)))
     logs = nodes.layers(layers, "features", "logs")
     logs = nodes.add("Unsqueeze", [logs, nodes.weight("last", [2], np.int64)], "logs_of_rungs")
     residuals = np.concatenate([fitted.residual_grid, fitted.residual_quantiles], axis=1)[None]
     shifted = nodes.add("Add", [logs, nodes.weight("residuals", residuals)], "shifted")
     raw = nodes.add("Sub", [nodes.add("Exp", [shifted], "exp"), nodes.weight("one", 1.0)], "with_residuals")
     caps = np.minimum(np.nan_to_num(fitted.caps, nan=UNCAPPED), UNCAPPED)[None, :, None]
+    # NaN is added last, since ONNX does not promise that Min and Relu keep it.
     tokens = nodes.add("Min", [nodes.add("Relu", [raw], "positive"), nodes.weight("caps", caps)], "capped")
     if np.isnan(fitted.caps).any():
         unknown = np.where(np.isnan(fitted.caps), np.nan, 0.0)[None, :, None]
@@ -121,18 +133,21 @@ def _tokens(nodes: _Nodes, fitted: Fitted) -> None:
     nodes.add("ReduceMean", ["draws", "last"], "mean_tokens", keepdims=0)
 
 
-def _side_by_side(members: Sequence[Layers]) -> Layers:
-    """One network that gives the outputs of all, which are alike: every node costs as much as the work in it."""
+def _merge(members: Sequence[Layers]) -> Layers:
+    """One network with the outputs of all members, which have equal shapes; block-diagonal weights keep them apart."""
     first, *others = zip(*members, strict=True)
-    joined = [(np.hstack([w for w, _ in first]), np.concatenate([b for _, b in first]))]
-    return joined + [(block_diag(*(w for w, _ in one)), np.concatenate([b for _, b in one])) for one in others]
+    merged = [(np.hstack([w for w, _ in first]), np.concatenate([b for _, b in first]))]
+    return merged + [(block_diag(*(w for w, _ in layer)), np.concatenate([b for _, b in layer])) for layer in others]
 
 
-def _reading(fitted: Fitted, layers: Layers) -> Layers:
-    """The same of inputs that are not scaled, with rare columns among them."""
+def _fold_scaling(fitted: Fitted, layers: Layers) -> Layers:
+    """The same network for unscaled inputs: w (x - mean) / std + b = (w / std) x + (b - w mean / std).
+
+    Columns that scaling drops get weight zero.
+    """
     (weights, biases), *others = layers
     select, standardise = fitted.scale
     slopes = weights / standardise.scale_[:, None]
-    whole = np.zeros((select.n_features_in_, weights.shape[1]))
-    whole[select.get_support()] = slopes
-    return [(whole, biases - standardise.mean_ @ slopes), *others]
+    unscaled = np.zeros((select.n_features_in_, weights.shape[1]))
+    unscaled[select.get_support()] = slopes
+    return [(unscaled, biases - standardise.mean_ @ slopes), *others]

@@ -1,4 +1,4 @@
-"""What a bundle's graph says of prompts: the same figures that serving would get, in arrays."""
+"""Predictions of a bundle's ONNX graph: the same figures that serving gets, in arrays."""
 
 import numpy as np
 import onnxruntime
@@ -9,16 +9,23 @@ from router.domain import Prompt
 from training.prediction import Prediction
 
 BATCH = 256
+"""Prompts in one run of the graph."""
 
 
 def predict(bundle: Bundle, prompts: list[str]) -> Prediction:
-    """Predictions of a verified bundle."""
+    """Predictions of a verified bundle for prompts."""
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
     return run(session, bundle.tokenizer, bundle.manifest.max_tokens, prompts)
 
 
 def run(session: onnxruntime.InferenceSession, tokenizer: bytes, max_tokens: int, prompts: list[str]) -> Prediction:
-    """Predictions of a graph, in batches of prompts of about equal length."""
+    """Predictions of a graph.
+
+    Args:
+        tokenizer: `tokenizers` JSON.
+        max_tokens: tokens that are read of a prompt.
+    """
+    # Batches hold prompts of about equal length, so that little of a batch is padding.
     featurize = Featurizer(tokenizer, max_tokens)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     parts = []
@@ -26,4 +33,4 @@ def run(session: onnxruntime.InferenceSession, tokenizer: bytes, max_tokens: int
         batch = [Prompt.of(prompts[i]) for i in order[start : start + BATCH]]
         parts.append(session.run(["quality", "mean_tokens", "token_quantiles"], featurize(batch)))
     back = np.argsort(order)
-    return Prediction(*(np.concatenate(one).astype(float)[back] for one in zip(*parts, strict=True)))
+    return Prediction(*(np.concatenate(output).astype(float)[back] for output in zip(*parts, strict=True)))

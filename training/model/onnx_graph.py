@@ -1,4 +1,4 @@
-"""The graph of an embedding while it is put together: token ids [n, length], padded with -1 -> vectors [n, d]."""
+"""Building blocks of an embedding's graph: token ids [n, length], padded with -1 -> vectors [n, d]."""
 
 from typing import Any
 
@@ -11,20 +11,20 @@ OPSET = 20
 IR_VERSION = 10
 
 TOKENS, VECTOR = "tokens", "vector"
-"""What goes in and comes out."""
+"""Names of the input and the output."""
 
 Weights = dict[str, NDArray[np.float32]]
-"""Of a checkpoint, by name."""
+"""Arrays of a checkpoint by name."""
 
 
 class Graph:
     """An ONNX graph under construction; values are named by number.
 
     Args:
-        number: type of the weights, and of what is computed with them.
+        number: type of the weights and of all computation with them.
 
     Attributes:
-        kind: the same as ONNX names it.
+        kind: ONNX's code for that type.
     """
 
     def __init__(self, number: type[np.floating[Any]] = np.float32) -> None:
@@ -34,41 +34,44 @@ class Graph:
         self._constants: list[onnx.TensorProto] = []
 
     def add(self, operator: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
-        """A node with one output, whose name is returned."""
+        """Add a node with one output; returns the output's name."""
         name = output or f"v{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, inputs, [name], **attributes))
         return name
 
     def constant(self, value: ArrayLike, dtype: type | None = None) -> str:
-        """A constant, whose name is returned."""
+        """Add a constant; returns its name."""
         name = f"c{len(self._constants)}"
-        held: NDArray[Any] = np.ascontiguousarray(np.asarray(value, dtype=dtype or self._number))
-        self._constants.append(numpy_helper.from_array(held, name))
+        array: NDArray[Any] = np.ascontiguousarray(np.asarray(value, dtype=dtype or self._number))
+        self._constants.append(numpy_helper.from_array(array, name))
         return name
 
     def dense(self, x: str, weights: Weights, name: str) -> str:
-        """A linear layer of a checkpoint."""
+        """Add the linear layer `name` of a checkpoint."""
         product = self.add("MatMul", [x, self.constant(weights[f"{name}.weight"].T)])
         return self.add("Add", [product, self.constant(weights[f"{name}.bias"])])
 
     def norm(self, x: str, weights: Weights, name: str, config: dict[str, int]) -> str:
-        """A layer norm of a checkpoint."""
+        """Add the layer norm `name` of a checkpoint."""
         scale, bias = (self.constant(weights[f"{name}.{part}"]) for part in ("weight", "bias"))
         return self.add("LayerNormalization", [x, scale, bias], epsilon=float(config["layer_norm_eps"]))
 
     def mask(self) -> str:
-        """1 where there is a token, 0 where there is padding [n, length]."""
+        """Add the mask [n, length]: 1 for a token, 0 for padding."""
         real = self.add("GreaterOrEqual", [TOKENS, self.constant(0, np.int64)])
         return self.add("Cast", [real], to=TensorProto.FLOAT)
 
     def pool(self, x: str, mask: str, dimensions: int) -> None:
-        """The output: the sum over tokens [n, length, d], as a vector of length sqrt(d); 0 where there is no token."""
+        """Add the output: the sum of `x` [n, length, d] over tokens, scaled to length sqrt(d); 0 without tokens.
+
+        The sum replaces the mean, because scaling to a fixed length makes them equal.
+        """
         row = self.add("Unsqueeze", [mask, self.constant([1], np.int64)])
         total = self.add("Squeeze", [self.add("MatMul", [row, x]), self.constant([1], np.int64)])
         self.unit(total, dimensions)
 
     def unit(self, total: str, dimensions: int) -> None:
-        """The output: vectors [n, d] made sqrt(d) long; 0 stays 0."""
+        """Add the output: vectors [n, d] scaled to length sqrt(d); the zero vector stays zero."""
         length = self.add("ReduceL2", [total, self.constant([1], np.int64)], keepdims=1)
         unit = self.add("Div", [total, self.add("Max", [length, self.constant(1e-9, np.float32)])])
         self.add("Mul", [unit, self.constant(dimensions**0.5, np.float32)], VECTOR)

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from router.domain import LabelSource, Outcome
+from router.errors import OutcomeLogError
 from router.outcomes.sqlite import SqliteOutcomes, read_rows
 from tests.support.fakes import FINGERPRINT, RecordingObserver, completion_of, decision_of, request_of
 from training.data.export_log import frame, outcomes
@@ -41,7 +42,7 @@ async def test_labelled_decisions_become_outcomes(tmp_path: Path) -> None:
 async def test_a_log_without_outcomes_or_without_prompts_says_so(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no decision in the log has an outcome"):
         frame(read_rows(await logged(tmp_path / "unlabelled", labelled=0)))
-    with pytest.raises(DatasetError, match=r"3 outcomes.*LOG_PROMPTS"):
+    with pytest.raises(DatasetError, match=r"none of the 3 outcomes.*LOG_PROMPTS"):
         frame(read_rows(await logged(tmp_path / "nameless", texts=False)))
 
 
@@ -52,6 +53,13 @@ async def test_the_command_writes_parquet(tmp_path: Path) -> None:
     assert len(pl.read_parquet(out)) == 3
 
 
-def test_a_log_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
+def test_a_missing_log_is_an_error_of_the_log(tmp_path: Path) -> None:
     done = CliRunner().invoke(outcomes, ["export", "--log", str(tmp_path / "no"), "--out", str(tmp_path / "out")])
-    assert done.exit_code == 2 and "no" in done.output
+    assert isinstance(done.exception, OutcomeLogError) and "no" in str(done.exception)
+
+
+async def test_a_file_that_cannot_be_written_is_a_usage_error(tmp_path: Path) -> None:
+    log, blocked = await logged(tmp_path / "log"), tmp_path / "file"
+    blocked.touch()
+    done = CliRunner().invoke(outcomes, ["export", "--log", str(log), "--out", str(blocked / "out.parquet")])
+    assert done.exit_code == 2 and "--out" in done.output

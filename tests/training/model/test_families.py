@@ -97,14 +97,14 @@ def test_calibration_repairs_what_is_too_sure() -> None:
     _, p = truth(4_000)
     y = drawn(p)
     sure = expit(3 * np.log(p / (1 - p)) + 0.5)
-    mapped = calibration.if_it_helps(sure, y, folds(len(p)))
+    mapped = calibration.fit_if_better(sure, y, folds(len(p)))
     assert mapped is not None
     assert log_loss(y, mapped(sure)) < log_loss(y, p) + 0.002
 
 
 def test_calibration_is_left_out_where_it_does_not_help() -> None:
     _, p = truth(300)
-    helped = [calibration.if_it_helps(p, drawn(p, seed), folds(len(p))) is not None for seed in range(20)]
+    helped = [calibration.fit_if_better(p, drawn(p, seed), folds(len(p))) is not None for seed in range(20)]
     assert sum(helped) < 10
 
 

@@ -1,0 +1,77 @@
+"""Options and output of `budget-router plan`."""
+
+import json
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from router.routing.policy import LatencyProfile
+from training.data import dataset
+from training.data.dataset import Outcomes
+from training.options import json_output, one_file
+from training.plan.drawing import draw, tables
+from training.plan.replay import PlanRow, RecordedTraffic, forecast, rows, summary
+
+
+class _Seconds(click.FloatRange):
+    """A finite number; the range alone lets NaN pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        given = float(super().convert(value, param, ctx))
+        return given if math.isfinite(given) else self.fail(f"{value} is not finite", param, ctx)
+
+
+@click.command()
+@one_file("--outcomes", "Parquet file of the outcome schema.")
+@click.option("--artifact", "directory", type=Path, help="Bundle to route with [default: none, hindsight alone].")
+@click.option("--first-token", type=_Seconds(0), default=0.01, show_default=True, help="Seconds to the first token.")
+@click.option("--per-token", type=_Seconds(0), default=0.001, show_default=True, help="Seconds per token.")
+@click.option("--answer-tokens", type=click.IntRange(0), default=8, show_default=True, help="Tokens of an answer.")
+@click.option("--concurrency", type=click.IntRange(1), default=1, show_default=True, help="Requests that share a GPU.")
+@click.option("--deadline", "deadlines", type=_Seconds(0, min_open=True), multiple=True,
+              help="Seconds; repeat to compare [default: quantiles of the top rung's latency].")  # fmt: skip
+@click.option("--split", type=click.Choice(["test", "all"]), default="test", show_default=True,
+              help="Prompts to replay.")  # fmt: skip
+@json_output
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the plan into this SVG file.")
+def plan(
+    outcomes: Path, directory: Path | None, deadlines: tuple[float, ...], split: str, as_json: bool, plot: Path | None,
+    concurrency: int, **profile: float,
+) -> None:  # fmt: skip
+    """Replay recorded traffic under targets and deadlines: accuracy, tokens, latency, GPU time."""
+    recorded = dataset.read(outcomes)
+    # A bundle was fitted on the other splits, so only the test split says what it will do on new prompts.
+    recorded = recorded if split == "all" else dataset.splits(recorded)[split]
+    traffic = RecordedTraffic(recorded, LatencyProfile(**profile), concurrency)
+    prediction, certificates = (None, ()) if directory is None else forecast(directory, recorded)
+    replayed = rows(traffic, prediction, certificates, deadlines or traffic.default_deadlines())
+    if plot:
+        _save(plot, recorded, replayed)
+    if as_json:
+        _print_json(recorded, replayed)
+    else:
+        _print_tables(recorded, replayed)
+
+
+def _save(plot: Path, outcomes: Outcomes, replayed: list[PlanRow]) -> None:
+    try:
+        draw(outcomes, replayed).savefig(plot, format="svg", metadata={"Date": None})
+    except OSError as error:
+        raise click.BadParameter(str(error), param_hint="--plot") from error
+
+
+def _print_json(outcomes: Outcomes, replayed: list[PlanRow]) -> None:
+    names = [rung.name for rung in outcomes.ladder.rungs]
+    click.echo(json.dumps({"prompts": len(outcomes), "rungs": names, "rows": [asdict(row) for row in replayed]}))
+
+
+def _print_tables(outcomes: Outcomes, replayed: list[PlanRow]) -> None:
+    names = "/".join(rung.name for rung in outcomes.ladder.rungs)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 132)
+    for part in (*tables(names, replayed), summary(replayed)):
+        console.print(part, end="\n\n")
