@@ -1,83 +1,103 @@
 """Certificates by Learn-then-Test (Angelopoulos et al. 2021) with a fixed sequence of policies.
 
-Relative targets. The policy with price v takes, of every prompt, the rung with the largest predicted
+Relative targets. The policy with price v takes for each prompt the rung with the largest predicted
 P(correct) - v * cost: the Lagrangian form of "fewest tokens at no more than this mean loss". Price 0 is nearly
-always-top; a higher one trades more quality for tokens. The loss on a prompt is D = Y_top - Y_chosen, in -1..1.
+always-top; a higher price trades more quality for tokens. The loss on a prompt is D = Y_top - Y_chosen, in -1..1.
 
-Absolute targets. Of the prompts that are said to meet quality q, at most 1 - q may be wrong (selective risk). The
-policy takes the smallest rung with P(correct) >= threshold; a higher threshold is more careful.
+Absolute targets. Of the prompts that a policy claims to answer with quality q, at most 1 - q may be wrong (selective
+risk). The policy takes the smallest rung with P(correct) >= threshold; a higher threshold is more careful.
 
-In both, policies are tested from the most careful one on until one fails; the last that passed is certified: with
-probability 1 - delta over the calibration data its true mean loss is at most alpha. Losses are averaged over the
-prompts of a group first, which are not independent.
+In both cases policies are tested from the most careful one on, until one fails. The last policy that passed is
+certified: with probability 1 - delta over the calibration data its true mean loss is at most alpha. The prompts of a
+group are not independent, so losses are averaged within groups first.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.domain import Certificate
+from training.arrays import Mask, Matrix, Rungs, Vector
 from training.data.dataset import Outcomes
 
 ALPHAS = (0.005, 0.01, 0.02, 0.05, 0.1)
 QUALITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 DELTA = 0.1
 PRICES = tuple(float(f"{price:.4g}") for price in (0.0, *np.geomspace(1e-3, 3.0, 160)))
-"""P(correct) that the mean cost of the top rung must buy; fixed before any label is looked at, careful first."""
+"""P(correct) that the mean cost of the top rung must buy, most careful first; fixed before any label is read."""
 
 MARGINS = tuple(np.round(np.arange(0.2, -0.0001, -0.01), 4).tolist())
-"""Added to an absolute target, most careful first."""
-
-Matrix = NDArray[np.float64]
-Vector = NDArray[np.float64]
+"""Margins added to an absolute target, most careful first."""
 
 
 @dataclass(frozen=True)
 class Proofs:
-    """What could be certified, and why the rest could not, by target."""
+    """The certificates that could be proved.
+
+    Attributes:
+        refused: the other targets in words, each with the reason.
+    """
 
     relative: tuple[Certificate, ...]
     absolute: tuple[Certificate, ...]
     refused: dict[str, str]
 
 
-def choose(quality: Matrix, cost: Matrix, price: float) -> NDArray[np.intp]:
-    """The serving rule: the rung [prompts] with the largest quality - price * cost, the cheapest of equals."""
-    best: NDArray[np.intp] = (quality - price * cost).argmax(axis=1)
+def choose(quality: Matrix, cost: Matrix, price: float) -> Rungs:
+    """The serving rule: the rung [prompts] with the largest quality - price * cost, the cheapest of equals.
+
+    It is CARROT's plug-in rule, too (arXiv 2502.03261). `router.routing.policy` decides one prompt by the same rule,
+    and `plan.replay.served_rungs` adds deadlines; tests/training/test_decision_rule.py holds the three equal.
+
+    Args:
+        quality: predicted P(correct) [prompts, rungs].
+        cost: predicted cost [prompts, rungs], in any unit.
+        price: P(correct) that a unit of cost must buy.
+    """
+    best: Rungs = (quality - price * cost).argmax(axis=1)
     return best
 
 
-def losses(correct: Matrix, chosen: NDArray[np.intp]) -> Vector:
-    """D of every prompt: correctness at the top rung less correctness at the chosen one."""
+def losses(correct: Matrix, chosen: Rungs) -> Vector:
+    """D of every prompt: correctness at the top rung minus correctness at the chosen one."""
     return correct[:, -1] - correct[np.arange(len(correct)), chosen]
 
 
 def betting_p_value(values: Vector, alpha: float, delta: float = DELTA) -> float:
-    """p-value of "E[D] > alpha" by betting (Waudby-Smith & Ramdas 2024, section 4), for D in -1..1.
+    """p-value of the hypothesis "E[D] > alpha" by betting (Waudby-Smith & Ramdas 2024, section 4).
 
-    Bets are placed on (D + 1) / 2 in 0..1 and depend on the past only, so the capital is a supermartingale under
-    the hypothesis and 1 / its maximum is a p-value (Ville).
+    A gambler bets on x = (D + 1) / 2, in 0..1, that its mean is below the bound. Each bet depends on earlier values
+    only, so under the hypothesis the capital is a supermartingale that starts at 1. By Ville's inequality it ever
+    reaches c with probability at most 1 / c, so 1 / (largest capital) is a p-value.
+
+    Args:
+        values: D in -1..1, in an order that does not depend on them.
+        alpha: the largest mean loss allowed.
+        delta: level at which the bets aim; any value keeps the p-value valid.
     """
     if len(values) == 0:
         return 1.0
+    # Bets follow the variance so far, from a prior of mean 1/2 and variance 1/4: a small variance allows bold bets.
     x, bound = (values + 1) / 2, (alpha + 1) / 2
     n = np.arange(1, len(x) + 1)
     mean = (0.5 + np.cumsum(x)) / (n + 1)
     variance = (0.25 + np.cumsum((x - mean) ** 2)) / (n + 1)
     past = np.concatenate(([0.25], variance[:-1]))
+    # Capital must stay positive whatever comes: a bet below 1 / (1 - bound) does not lose everything on x = 1.
     bets = np.minimum(np.sqrt(2 * np.log(1 / delta) / (len(x) * past)), 0.75 / (1 - bound))
     capital = np.cumsum(np.log1p(bets * (bound - x)))
     return float(np.exp(-max(capital.max(), 0.0)))
 
 
 def certify(outcomes: Outcomes, quality: Matrix, cost: Matrix, seed: int = 0) -> Proofs:
-    """Certificates from the certify split.
+    """Certificates for ALPHAS and QUALITIES from the certify split.
 
     Args:
+        outcomes: the certify split, which nothing was fitted or chosen on.
         quality: predicted P(correct) [prompts, rungs].
         cost: predicted cost [prompts, rungs], in any unit.
+        seed: of the order in which groups are bet on.
     """
     groups = Groups(outcomes.groups, seed)
     prices = price_grid(cost)
@@ -99,13 +119,21 @@ def certify(outcomes: Outcomes, quality: Matrix, cost: Matrix, seed: int = 0) ->
 
 
 def price_grid(cost: Matrix) -> list[float]:
-    """PRICES per unit of cost; reads predictions only, no labels."""
+    """PRICES per unit of cost, from predicted costs [prompts, rungs]; labels are not read."""
     top = float(cost[:, -1].mean())
     return [price / top if top > 0 else 0.0 for price in PRICES]
 
 
 def fixed_sequence_test(p_values: Iterator[float], policies: Sequence[float]) -> tuple[float | None, str]:
-    """The last policy before the first whose p-value exceeds DELTA, and why there is none."""
+    """The last policy before the first whose p-value exceeds DELTA, or None with the reason.
+
+    The order is fixed before labels are read, and testing stops at the first failure. So a policy is falsely certified
+    only if the first policy that truly loses too much passes, which has probability at most DELTA: many policies need
+    no correction for many tests (Angelopoulos et al. 2021, "fixed sequence testing").
+
+    Args:
+        p_values: in the order of `policies`; none is computed after the first failure.
+    """
     last = None
     for p_value, policy in zip(p_values, policies, strict=False):
         if p_value > DELTA:
@@ -115,7 +143,10 @@ def fixed_sequence_test(p_values: Iterator[float], policies: Sequence[float]) ->
 
 
 class Groups:
-    """Averages over groups, in a random order that is the same for every policy."""
+    """Averages over groups, in a random order that is the same for every policy.
+
+    The order is random because betting is sequential: in file order, similar prompts would follow each other.
+    """
 
     def __init__(self, groups: Sequence[str], seed: int) -> None:
         _, self._of = np.unique(np.asarray(groups), return_inverse=True)
@@ -125,8 +156,8 @@ class Groups:
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def means(self, values: Vector, among: NDArray[np.bool_] | None = None) -> Vector:
-        """The mean of every group, of some of its prompts where `among` says which; groups without any are left out."""
+    def means(self, values: Vector, among: Mask | None = None) -> Vector:
+        """Group means of `values` [prompts]; `among` restricts them to some prompts and to groups that have one."""
         of, values = (self._of, values) if among is None else (self._of[among], values[among])
         counts = np.bincount(of, minlength=len(self))
         sums = np.bincount(of, values, minlength=len(self))
@@ -135,12 +166,14 @@ class Groups:
 
 
 def _absolute(outcomes: Outcomes, quality: Matrix, wanted: float, groups: Groups) -> Certificate | str:
+    # With fewer than log(delta) / log(q) prompts not even an errorless record proves quality q; three times as many
+    # leave room for errors.
     enough = int(np.ceil(np.log(DELTA) / np.log(wanted))) * 3
     tests = []
     for threshold in (min(wanted + margin, 0.999) for margin in MARGINS):
         meets = quality >= threshold
         chosen, among = meets.argmax(axis=1), meets.any(axis=1)
-        if among.sum() < max(enough, 30):  # how many are selected depends on predictions alone, so it may be looked at
+        if among.sum() < max(enough, 30):  # the count depends on predictions alone, so skipping spends no error
             continue
         wrong = 1 - outcomes.correct[np.arange(len(chosen)), chosen]
         tests.append((threshold, groups.means(wrong, among)))

@@ -1,4 +1,4 @@
-"""The router beside every baseline, and on families it has not seen."""
+"""The router beside every baseline, and on families of tasks that it was not fitted on."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,22 +8,34 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from training.data.dataset import Outcomes
-from training.evaluation.baselines import baselines, carrot
+from training.evaluation.baselines import baselines
 from training.evaluation.certify import choose, losses, price_grid
 from training.evaluation.evaluate import family
-from training.evaluation.policies import TARGET, MethodReport, best_fixed, cheapest_cascade, compare, policy_report
+from training.evaluation.policies import (
+    TARGET,
+    MethodReport,
+    PolicyReport,
+    best_fixed,
+    cheapest_cascade,
+    compare,
+    policy_report,
+)
 from training.model.embedding import embed
 from training.model.fit import Fitted, families_named, fit
 from training.prediction import Prediction
 
 FEWEST = 20
-"""Prompts of a family for its figures to mean anything."""
+"""Fewest prompts of a family whose figures are reported."""
 
 Parts = dict[str, Outcomes]
 
 
 def methods(parts: Parts, fitted: Fitted) -> list[MethodReport]:
-    """The router, then all baselines, each with the threshold that the certify split proves for TARGET."""
+    """The router, then all baselines, each at the price that the certify split proves for TARGET.
+
+    Args:
+        parts: the splits "fit", "certify" and "test".
+    """
     with threadpool_limits(1):
         return _methods(parts, fitted)
 
@@ -31,24 +43,25 @@ def methods(parts: Parts, fitted: Fitted) -> list[MethodReport]:
 def _methods(parts: Parts, fitted: Fitted) -> list[MethodReport]:
     certify, test = parts["certify"], parts["test"]
     own = fitted.predict(certify.prompts), fitted.predict(test.prompts)
-    found = [compare("router", (certify, own[0]), (test, own[1]))]
+    reports = [compare("router", (certify, own[0]), (test, own[1]))]
     learned = baselines(parts["fit"], fitted.extract, lambda prompts: embed(fitted.embedding, prompts))
     for name, predict in tqdm(learned, desc="baselines", unit="method", leave=False, disable=None):
+        # Baselines predict quality only, so all methods weigh it against the same token forecasts.
         theirs = [
             Prediction(predict(part.prompts, part.tasks), prediction.mean_tokens, prediction.token_quantiles)
             for part, prediction in ((certify, own[0]), (test, own[1]))
         ]
-        found.append(compare(name, (certify, theirs[0]), (test, theirs[1])))
+        reports.append(compare(name, (certify, theirs[0]), (test, theirs[1])))
     if not test.known_tokens.all():
-        return found
+        return reports
     fixed = best_fixed(certify, test)
     paid = cheapest_cascade((certify, own[0]), (test, own[1]))
     plug_in = _carrot(certify, own[0], test, own[1])
-    return found + [_bare(policy.method, policy) for policy in (fixed, paid, plug_in)]
+    return reports + [_single_point(policy) for policy in (fixed, paid, plug_in)]
 
 
 def leave_one_family_out(parts: Parts, fitted: Fitted) -> list[dict[str, Any]]:
-    """The chosen form, fitted on all other families, on the held-out prompts of each."""
+    """The chosen model family fitted without one family of tasks and evaluated on it, for each family of tasks."""
     return list(tqdm(_left_out(parts, fitted), desc="leave one family out", unit="family", leave=False, disable=None))
 
 
@@ -76,16 +89,20 @@ def _left_out(parts: Parts, fitted: Fitted) -> Iterator[dict[str, Any]]:
 
 
 def label_efficiency(parts: Parts, fitted: Fitted, sizes: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Gain over the hull against labelled prompts: the first `sizes` of a random order, 3 in 4 to fit, 1 to certify."""
+    """Gain over the hull by number of labelled prompts, 3 in 4 of them to fit and 1 to certify.
+
+    Args:
+        sizes: labelled prompts; each size takes the first of one random order, so smaller sets lie in larger ones.
+    """
     random = np.random.default_rng(0)
     pools = {name: random.permutation(len(parts[name])) for name in ("fit", "certify")}
-    found = []
+    rows = []
     for size in sizes:
         some = parts["fit"].take(pools["fit"][: size * 3 // 4])
         certify, test = parts["certify"].take(pools["certify"][: size // 4]), parts["test"]
         small = fit(some, fitted.embedding, fitted.extract, families_named(list(fitted.log_losses)))
         report = compare("router", (certify, small.predict(certify.prompts)), (test, small.predict(test.prompts)))
-        found.append(
+        rows.append(
             {
                 "labelled": len(some) + len(certify),
                 "form": small.chosen,
@@ -97,14 +114,14 @@ def label_efficiency(parts: Parts, fitted: Fitted, sizes: tuple[int, ...]) -> li
                 "hull_interval": report.policy.hull_interval,
             }
         )
-    return found
+    return rows
 
 
-def _carrot(certify: Outcomes, ours: Prediction, test: Outcomes, theirs: Prediction) -> Any:
-    """CARROT's plug-in rule tuned without a guarantee: the dearest weight that loses at most TARGET on certify."""
+def _carrot(certify: Outcomes, ours: Prediction, test: Outcomes, theirs: Prediction) -> PolicyReport:
+    """CARROT's plug-in rule without a guarantee: the highest price that loses at most TARGET on the certify split."""
     weights = price_grid(ours.cost)
     allowed = [
-        w for w in weights if losses(certify.correct, carrot(ours.quality, ours.cost, w)).mean() <= TARGET
+        w for w in weights if losses(certify.correct, choose(ours.quality, ours.cost, w)).mean() <= TARGET
     ]  # fmt: skip
     weight = max(allowed, default=0.0)
     return policy_report(
@@ -112,6 +129,7 @@ def _carrot(certify: Outcomes, ours: Prediction, test: Outcomes, theirs: Predict
     )
 
 
-def _bare(name: str, policy: Any) -> MethodReport:
+def _single_point(policy: PolicyReport) -> MethodReport:
+    """The report of a method that has no predictions, and so one point for a curve."""
     point = [] if policy.thinking_tokens is None else [(policy.thinking_tokens, policy.accuracy)]
-    return MethodReport(name, None, None, None, policy, point)
+    return MethodReport(policy.method, None, None, None, policy, point)

@@ -1,4 +1,4 @@
-"""How good predictions are on prompts they have not seen, and what the certified policies make of them."""
+"""Quality of predictions on unseen prompts, and of the certified policies that use them."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -8,21 +8,12 @@ import numpy as np
 
 from router.bundle.manifest import QUANTILES
 from router.domain import Certificate
+from training.arrays import Matrix, Vector
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
-from training.evaluation.baselines import oracle_curve
 from training.evaluation.certify import choose, losses
-from training.evaluation.policies import (
-    TARGET,
-    Matrix,
-    MethodReport,
-    Points,
-    PolicyReport,
-    Vector,
-    auroc,
-    columns,
-    policy,
-)
+from training.evaluation.policies import TARGET, MethodReport, Points, PolicyReport, auroc, columns, policy
+from training.evaluation.references import oracle_curve
 from training.model.families import log_loss
 from training.prediction import Prediction
 
@@ -32,7 +23,10 @@ class RungReport:
     """One rung on the test split.
 
     Attributes:
-        calibration_error: over 15 bins of equal mass; `debiased` less what chance alone shows.
+        thinking_tokens: mean; None where counts are not recorded.
+        calibration_error: over 15 bins of equal mass.
+        debiased: calibration error minus the part that chance alone shows.
+        reliability: (mean prediction, mean correctness, prompts) per bin.
         coverage: share of prompts below the p50, p90 and p99 forecast; None where counts are not recorded.
     """
 
@@ -50,7 +44,13 @@ class RungReport:
 
 @dataclass(frozen=True)
 class AbsoluteReport:
-    """An absolute target on the test split: prompts said to meet it, and how many of those were right."""
+    """An absolute target on the test split.
+
+    Attributes:
+        quality: the target, 0..1.
+        selected: share of prompts that the policy claims to answer with that quality.
+        right: share of the selected prompts answered right; None if none is selected.
+    """
 
     quality: float
     threshold: float
@@ -60,12 +60,15 @@ class AbsoluteReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything about a test split.
+    """All figures of a test split.
 
     Attributes:
-        oracle: curve of the probability (split-half) oracle; with one sample a prompt the same as `hindsight`.
+        samples: answers per prompt and rung, mean.
+        fixed: one point per fixed rung.
+        oracle: curve of the probability (split-half) oracle; equal to `hindsight` with one sample a prompt.
         gap_closed: (accuracy - hull) / (oracle - hull) at the tokens of the router's TARGET policy.
-        mistakes: the prompts where the router was most wrongly sure of a cheaper rung.
+        never_solved: share of prompts that no rung answered right.
+        mistakes: the prompts where the router was most sure of a cheaper rung and wrong.
     """
 
     prompts: int
@@ -93,7 +96,13 @@ def evaluate(
     certificates: tuple[Certificate, ...],
     absolute: tuple[Certificate, ...] = (),
 ) -> Report:
-    """Judge predictions and their certificates on outcomes of the test split."""
+    """Evaluate predictions and their certificates on outcomes of the test split.
+
+    Args:
+        prediction: for the prompts of the outcomes.
+        certificates: relative targets.
+        absolute: absolute targets.
+    """
     policies = [policy(outcomes, prediction, c.alpha, c.threshold) for c in certificates]
     oracle, hindsight = oracles(outcomes)
     target = next((p for p in policies if p.alpha == TARGET), None)
@@ -115,7 +124,10 @@ def evaluate(
 
 
 def oracles(outcomes: Outcomes) -> tuple[Points, Points]:
-    """Curves of the probability oracle (choose on one half of the samples, score on the other) and of hindsight."""
+    """Curves of the probability oracle and of hindsight; empty where token counts are not recorded.
+
+    The probability oracle chooses on one half of the samples and scores on the other, so it cannot exploit luck.
+    """
     if not outcomes.known_tokens.all():
         return [], []
     tokens = outcomes.thinking_tokens
@@ -138,11 +150,12 @@ def gap_closed(outcomes: Outcomes, target: PolicyReport, oracle: Points) -> floa
 
 
 def mistakes(outcomes: Outcomes, prediction: Prediction, target: PolicyReport | None, most: int = 10) -> list[Any]:
-    """Prompts where the chosen rung lost most against the top one, the surest prediction first."""
+    """The `most` prompts that lost most against the top rung, those with the surest prediction first."""
     if target is None or target.threshold is None:
         return []
     rows = np.arange(len(outcomes))
     chosen = choose(prediction.quality, prediction.cost, target.threshold)
+    # lexsort sorts by its last key first.
     lost, sure = losses(outcomes.correct, chosen), prediction.quality[rows, chosen]
     worst = [i for i in np.lexsort((-sure, -lost))[:most] if lost[i] > 0]
     return [
@@ -189,7 +202,7 @@ def _absolute(outcomes: Outcomes, quality: Matrix, certificate: Certificate) -> 
 
 
 def _tasks(outcomes: Outcomes, prediction: Prediction, target: PolicyReport | None) -> Iterator[dict[str, Any]]:
-    """Loss and saving of the target policy by family, the part of a task's name before the last slash."""
+    """Loss and saving of the target policy by family of tasks."""
     families = np.array([family(task) for task in outcomes.tasks])
     for name in np.unique(families):
         part = np.flatnonzero(families == name)
@@ -211,7 +224,7 @@ def _tasks(outcomes: Outcomes, prediction: Prediction, target: PolicyReport | No
 
 
 def family(task: str) -> str:
-    """The part of a task's name before the last slash."""
+    """A task's family: the part of its name before the last slash, or the whole name without a slash."""
     return task.rpartition("/")[0] or task
 
 

@@ -1,14 +1,14 @@
-"""LoggedAnswers traffic as what can be learned from: one rung a prompt, and what its thought reveals of the others."""
+"""Logged traffic as training data: one answer a prompt, and the other rungs that its thought reveals."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, DecisionSource
 from router.outcomes.rows import Row
+from training.arrays import Rows, Vector
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
@@ -17,10 +17,7 @@ from training.model.fit import caps
 from training.prediction import Prediction
 
 CHOSEN = (DecisionSource.CLASSIFIER.value, DecisionSource.CACHE.value, DecisionSource.EXPLORE.value)
-"""Sources of decisions that the policy made; callers' own, and conversations' later ones, say nothing of it."""
-
-
-REASONS = ("another backend or ladder", "not the policy's choice", "no prompt", "no count")
+"""Sources of decisions that the policy made; a rung that a caller chose or a conversation kept says nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +25,20 @@ class LoggedTraffic:
     """Labelled decisions of one backend and ladder.
 
     Attributes:
+        thinking_tokens: used by the rung that was run [prompts].
         skipped: labelled decisions left out, by reason.
     """
 
     prompts: list[str]
     logged: LoggedAnswers
-    thinking_tokens: NDArray[np.float64]
+    thinking_tokens: Vector
     skipped: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def take(self, which: NDArray[np.intp]) -> "LoggedTraffic":
-        """Some of it."""
+    def take(self, which: Rows) -> "LoggedTraffic":
+        """The decisions at `which`, in that order."""
         old = self.logged
         logged = LoggedAnswers(
             old.rung[which],
@@ -53,13 +51,20 @@ class LoggedTraffic:
         return LoggedTraffic([self.prompts[i] for i in which], logged, self.thinking_tokens[which], self.skipped)
 
     def imputed(self, gold: Outcomes, guessed: Prediction) -> Outcomes:
-        """Outcomes of all rungs: what is revealed, and what a model guesses of the rest (one step of EM)."""
+        """Outcomes of all rungs: revealed ones from the log, the others from a model (one step of EM).
+
+        Args:
+            gold: names the model and the ladder.
+            guessed: predictions for these prompts.
+        """
         n, rungs = len(self), len(gold.ladder)
         correct, tokens = guessed.quality.copy(), guessed.mean_tokens.copy()
         for b in range(rungs):
             seen = self.logged.revealed(np.full(n, b))
             correct[seen, b] = self.logged.correct[seen]
             known = np.minimum(np.nan_to_num(self.logged.length, nan=np.inf), self.logged.caps[b])
+            # A thought of known length uses min(length, cap) at any rung. One that was cut at its own cap would have
+            # been cut at every smaller cap as well.
             exact = np.isfinite(self.logged.length) | (self.logged.caps[b] <= self.logged.caps[self.logged.rung])
             tokens[exact, b] = known[exact]
         ids = [prompt_id(text) for text in self.prompts]
@@ -69,11 +74,13 @@ class LoggedTraffic:
 
 
 def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraffic:
-    """The labelled, policy-made decisions with a prompt, of a backend and a ladder. Raises DatasetError."""
-    kept, skipped = (
-        [],
-        dict.fromkeys(("another backend or ladder", "not the policy's choice", "no prompt", "no count"), 0),
-    )
+    """The labelled decisions that the policy made for a backend and a ladder, with a prompt and a token count.
+
+    Raises:
+        DatasetError: there is no such decision.
+    """
+    kept: list[Row] = []
+    skipped = dict.fromkeys(("another backend or ladder", "not the policy's choice", "no prompt", "no count"), 0)
     wanted = [[rung.name, rung.tokens] for rung in ladder.rungs]
     for row in rows:
         if row["correct"] is None:
@@ -89,8 +96,8 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraff
         else:
             kept.append(row)
     if not kept:
-        told = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
-        raise DatasetError(f"the log has no labelled decision to learn from ({told or 'no outcomes'})")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
+        raise DatasetError(f"the log has no labelled decision to learn from ({reasons or 'no outcomes'})")
     most = caps(ladder)
     rung = np.array([row["rung_order"] for row in kept], dtype=np.intp)
     tokens = np.array([row["thinking_tokens"] for row in kept], dtype=float)

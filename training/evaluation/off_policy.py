@@ -1,15 +1,16 @@
-"""What another policy would have been worth on logged traffic, from what was logged and how likely it was.
+"""The value of another policy on logged traffic, from the logged answers and their propensities.
 
-A logged answer says more than its own rung: a thought that ended by itself after L tokens is the same under every cap
-of at least L, so it reveals those rungs too. Given L, the chance that a rung b with cap >= L is revealed is the
-probability of all rungs that reveal it; that of a rung with cap < L is b's own. All estimators weigh by these chances:
+A logged answer reveals more than its own rung: a thought that ended by itself after L tokens is the same under every
+cap of at least L, so it reveals the outcomes of those rungs too. Given L, a rung b with cap >= L is revealed with the
+summed probability of all rungs whose cap is at least L; a rung b with cap < L only with its own. All estimators weigh
+by these chances:
 
 IPS     mean of w u
 SNIPS   sum of w u / sum of w (Swaminathan & Joachims 2015)
 DR      mean of q + w (u - q) (Dudik et al. 2011)
 SWITCH  DR where w is at most SWITCH_AT, q alone beyond (Wang et al. 2017)
 
-with u the utility of the rung that the policy wants, w = 1{revealed} / chance, and q a model of u that was fitted on
+Here u is the utility of the rung that the policy wants, w = 1{revealed} / chance, and q a model of u that was fitted on
 other prompts. Where a rung had no chance, nothing corrects q: `resting_on_model` is the share of such rows.
 """
 
@@ -17,28 +18,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from training.arrays import Mask, Matrix, Rungs, Vector
 
 SWITCH_AT = 20.0
-Z = 1.96
-"""Of a 95 % interval."""
+"""Largest weight that SWITCH lets correct the model."""
 
-Vector = NDArray[np.float64]
-Matrix = NDArray[np.float64]
-Rungs = NDArray[np.intp]
+Z = 1.96
+"""Standard errors on either side of a 95 % interval."""
 
 
 @dataclass(frozen=True)
 class LoggedAnswers:
-    """LoggedAnswers answers [n], one rung each.
+    """Logged answers [n], one rung each.
 
     Attributes:
-        rung: the one that was run.
-        propensities: chance of every rung when it was drawn [n, rungs].
+        rung: the rung that was run.
+        propensities: chance of every rung when the rung was drawn [n, rungs].
         correct: 0..1.
         length: tokens of the thought where it ended by itself; NaN where it was cut.
-        groups: what is not independent of each other.
-        caps: most thinking tokens of each rung [rungs].
+        groups: rows of one group are not independent of each other.
+        caps: most thinking tokens of each rung [rungs]; infinite for a rung without a cap.
     """
 
     rung: Rungs
@@ -49,27 +49,27 @@ class LoggedAnswers:
     caps: Vector
 
     def chances(self, wanted: Rungs) -> Vector:
-        """Probability [n] that what is known of a row would be revealed about the rung wanted."""
+        """Probability [n], given the length of the thought, that the log reveals the rungs `wanted` [n]."""
         rows = np.arange(len(self.rung))
-        same = self.caps[wanted] >= self.length  # false for NaN
+        same = self.caps[wanted] >= self.length  # false for NaN: a thought that was cut reveals its own rung only
         reveals = self.caps[None, :] >= np.nan_to_num(self.length, nan=np.inf)[:, None]
         reveals[rows, wanted] = True
         together = (self.propensities * reveals).sum(axis=1)
         return np.where(same, together, self.propensities[rows, wanted])
 
-    def revealed(self, wanted: Rungs) -> NDArray[np.bool_]:
-        """Rows [n] that say how the rung wanted would have done."""
+    def revealed(self, wanted: Rungs) -> Mask:
+        """Rows [n] whose answer is the answer that the rung wanted would have given."""
         both = (self.caps[wanted] >= self.length) & (self.caps[self.rung] >= self.length)
         return np.asarray((self.rung == wanted) | both)
 
     def tokens(self, wanted: Rungs) -> Vector:
-        """Thinking tokens [n] that the rung wanted would have used, where revealed."""
+        """Thinking tokens [n] that the rung wanted would have used, valid where it is revealed."""
         return np.minimum(np.nan_to_num(self.length, nan=np.inf), self.caps[wanted])
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its 95 % interval; what varies is the group."""
+    """A mean and its 95 % interval over groups."""
 
     value: float
     low: float
@@ -78,11 +78,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Gain:
-    """What one policy is worth more than another.
+    """The utility of one policy minus that of another, per request.
 
     Attributes:
-        effective: sample size that equal weights would have, the smaller of the two policies'.
-        resting_on_model: share of rows whose wanted rung had no chance to be seen.
+        effective: Kish's effective sample size (sum w)^2 / sum w^2, the smaller one of the two policies.
+        resting_on_model: share of rows where one policy wants a rung that had no chance to be logged.
     """
 
     ips: Estimate
@@ -94,10 +94,10 @@ class Gain:
 
 
 def gain(logged: LoggedAnswers, model: Matrix, price: float, new: Rungs, old: Rungs) -> Gain:
-    """Utility gain of the rungs `new` over `old` [n].
+    """Utility gain of the rungs `new` over the rungs `old` [n].
 
     Args:
-        model: predicted utility [n, rungs], from prompts other than these.
+        model: predicted utility [n, rungs], fitted on other prompts.
         price: P(correct) that a thinking token must buy; utility = correct - price * tokens.
     """
     columns, effective, resting = [], [], []
@@ -113,8 +113,8 @@ def gain(logged: LoggedAnswers, model: Matrix, price: float, new: Rungs, old: Ru
     return Gain(ips, snips, dr, switch, float(min(effective)), float(np.mean(resting[0] | resting[1])))
 
 
-def _terms(logged: LoggedAnswers, model: Matrix, price: float, wanted: Rungs) -> tuple[Matrix, NDArray[np.bool_]]:
-    """Columns w u, w, DR and SWITCH, and where the model stands alone."""
+def _terms(logged: LoggedAnswers, model: Matrix, price: float, wanted: Rungs) -> tuple[Matrix, Mask]:
+    """Columns w u, w, DR and SWITCH [n, 4], and the rows that rest on the model alone."""
     rows = np.arange(len(wanted))
     chances, seen = logged.chances(wanted), logged.revealed(wanted)
     weights = np.where(seen, 1 / np.maximum(chances, 1e-12), 0.0)
@@ -126,14 +126,18 @@ def _terms(logged: LoggedAnswers, model: Matrix, price: float, wanted: Rungs) ->
 
 
 def _ratio(terms: Matrix) -> Vector:
-    """Values whose mean is sum w u / sum w, and whose spread is that of the ratio (linearised)."""
+    """Values [n] whose mean is sum w u / sum w and whose spread is that of the ratio, by linearisation."""
     mean = max(float(terms[:, 1].mean()), 1e-12)
     ratio = float(terms[:, 0].mean()) / mean
     return np.asarray(ratio + (terms[:, 0] - ratio * terms[:, 1]) / mean)
 
 
 def _estimate(values: Vector, group: Rungs) -> Estimate:
-    """Mean and 95 % interval, with Hall's correction for skewness (1983): seldom seen rungs have large weights."""
+    """Mean and 95 % interval over groups, corrected for skewness (Hall 1983).
+
+    Rare rungs have large weights, so the values are skewed, and a symmetric interval would cover too little on one
+    side.
+    """
     sums = np.bincount(group, values) * (group.max() + 1) / len(values)
     n, mean, spread = len(sums), float(values.mean()), float(sums.std())
     if spread == 0:

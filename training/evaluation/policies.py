@@ -1,7 +1,7 @@
-"""What a policy spends and loses on a test split, and the certificate that lets it.
+"""Cost and loss of a policy on a test split, under the certificate that allows it.
 
-The router and every baseline go through the same steps: predictions on the certify split, a certificate, and its
-choices on the test split, in thinking tokens really used. Savings are stated against always-top and against the
+The router and every baseline go through the same steps: predictions on the certify split, a certificate, and the
+certified choices on the test split, in thinking tokens used. Savings are stated against always-top and against the
 hull, the cheapest random mix of fixed rungs of the same accuracy.
 """
 
@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from training.arrays import Matrix, Rungs, Vector
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
-from training.evaluation.baselines import cascade
 from training.evaluation.certify import Groups, betting_p_value, choose, fixed_sequence_test, losses, price_grid
+from training.evaluation.references import cascade
 from training.model.families import log_loss
 from training.prediction import Prediction
 
 TARGET = 0.02
 """The maximum loss at which methods are compared."""
 
-Matrix = NDArray[np.float64]
-Vector = NDArray[np.float64]
 Interval = tuple[float, float]
 Points = list[tuple[float, float]]
 """(mean thinking tokens, accuracy)"""
@@ -31,12 +29,15 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class PolicyReport:
-    """A policy on the test split; savings are None where thinking tokens are not recorded.
+    """A policy on the test split; costs and savings are None where thinking tokens are not recorded.
 
     Attributes:
-        threshold: what its certificate allows; None where none was proved, which means always-top.
-        loss: accuracy of always-top less the policy's.
-        saved_against_top: share of always-top's thinking tokens that were not spent, and its 95 % interval.
+        alpha: the largest mean loss allowed.
+        threshold: the certified price; None where none was proved, which means always-top.
+        loss: accuracy of always-top minus the policy's, with its 95 % interval.
+        thinking_tokens: mean per prompt.
+        saved_against_top: share of always-top's thinking tokens that were saved, with its 95 % interval.
+        saved_against_hull: the same against the cheapest mix of fixed rungs of the policy's accuracy.
         rungs: share of prompts sent to each rung.
     """
 
@@ -59,7 +60,8 @@ class MethodReport:
     """One method beside the others.
 
     Attributes:
-        area_gain: area under its curve less that of the hull of fixed rungs, in accuracy (AIQ difference).
+        area_gain: area under the method's curve minus that under the hull of fixed rungs, in accuracy (AIQ difference).
+        curve: one point per price.
     """
 
     method: str
@@ -73,7 +75,12 @@ class MethodReport:
 def compare(
     name: str, certify: tuple[Outcomes, Prediction], test: tuple[Outcomes, Prediction], alpha: float = TARGET
 ) -> MethodReport:
-    """A method's curve on the test split, and its policy with the threshold that the certify split proves."""
+    """A method's curve on the test split, and its policy at the price that the certify split proves.
+
+    Args:
+        certify, test: outcomes of a split, and the method's predictions for them.
+        alpha: the largest mean loss allowed.
+    """
     prices = price_grid(certify[1].cost)
     groups = Groups(certify[0].groups, seed=0)
     chosen = (choose(certify[1].quality, certify[1].cost, price) for price in prices)
@@ -94,7 +101,7 @@ def compare(
 def policy(
     outcomes: Outcomes, prediction: Prediction, alpha: float, price: float | None, name: str = "router"
 ) -> PolicyReport:
-    """The policy with a price; without one it is always-top."""
+    """The report of the policy with a price; without a price the policy is always-top."""
     top = np.full(len(outcomes), len(outcomes.ladder) - 1)
     chosen = top if price is None else choose(prediction.quality, prediction.cost, price)
     return policy_report(outcomes, chosen, name, alpha, price)
@@ -102,17 +109,22 @@ def policy(
 
 def policy_report(
     outcomes: Outcomes,
-    chosen: NDArray[np.intp],
+    chosen: Rungs,
     name: str,
     alpha: float,
     threshold: float | None,
     spent: Vector | None = None,
 ) -> PolicyReport:
-    """Accuracy and savings of chosen rungs [prompts]; `spent` are the tokens where they are not those of the rung."""
+    """Accuracy and savings of chosen rungs [prompts].
+
+    Args:
+        spent: thinking tokens [prompts] where these are not the chosen rung's, as for a cascade.
+    """
     rows, rungs = np.arange(len(outcomes)), len(outcomes.ladder)
     correct = outcomes.correct[rows, chosen]
     spent = outcomes.thinking_tokens[rows, chosen] if spent is None else spent
     known = bool(outcomes.known_tokens.all())
+    # Every figure is a function of column means, so one bootstrap of the columns serves all intervals.
     values = np.column_stack([correct, spent, outcomes.correct, outcomes.thinking_tokens])
 
     def against_top(m: Vector) -> float:
@@ -125,10 +137,10 @@ def policy_report(
     def loss(m: Vector) -> float:
         return float(m[1 + rungs] - m[0])
 
-    resampled = metrics.bootstrap_means(outcomes.groups, values)
+    samples = metrics.bootstrap_means(outcomes.groups, values)
 
     def bounds(statistic: Any) -> Interval:
-        return metrics.bootstrap_interval(resampled, statistic)
+        return metrics.bootstrap_interval(samples, statistic)
 
     means = values.mean(axis=0)
     return PolicyReport(
@@ -150,9 +162,9 @@ def policy_report(
 def cheapest_cascade(
     certify: tuple[Outcomes, Prediction], test: tuple[Outcomes, Prediction], alpha: float = TARGET
 ) -> PolicyReport:
-    """Try a low rung, keep it where it is predicted right, else run the top rung too and pay for both.
+    """Run a low rung, keep its answer where it is predicted right, else run the top rung too and pay for both.
 
-    Low rung and threshold are the cheapest whose loss on the certify split is at most `alpha`.
+    The low rung and its threshold are the cheapest pair that loses at most `alpha` on the certify split.
     """
     outcomes, prediction = certify
     best = (float(outcomes.thinking_tokens[:, -1].mean()), 0, 2.0)
@@ -176,7 +188,7 @@ def best_fixed(certify: Outcomes, test: Outcomes, alpha: float = TARGET) -> Poli
 
 
 def auroc(correct: Matrix, predicted: Matrix) -> float | None:
-    """Mean over the rungs that have both classes."""
+    """Mean area under the ROC curve over rungs with both classes; None if no rung has both. Tables [prompts, rungs]."""
     both = [
         roc_auc_score(y >= 0.5, p) for y, p in zip(correct.T, predicted.T, strict=True) if 0 < (y >= 0.5).mean() < 1
     ]
@@ -184,12 +196,12 @@ def auroc(correct: Matrix, predicted: Matrix) -> float | None:
 
 
 def columns(points: Points) -> tuple[Vector, Vector]:
-    """Tokens and accuracy [points]."""
+    """Points as two vectors: tokens and accuracy [points]."""
     tokens, accuracy = np.array(points).T
     return tokens, accuracy
 
 
-def _point(outcomes: Outcomes, chosen: NDArray[np.intp]) -> tuple[float, float]:
+def _point(outcomes: Outcomes, chosen: Rungs) -> tuple[float, float]:
     rows = np.arange(len(outcomes))
     return float(outcomes.thinking_tokens[rows, chosen].mean()), float(outcomes.correct[rows, chosen].mean())
 

@@ -10,7 +10,9 @@ from scipy.special import expit
 
 from router.domain import BudgetLadder, ReasoningBudget
 from training.data.dataset import Outcomes
-from training.evaluation.baselines import Predictor, baselines, carrot, cascade, hindsight, oracle_curve
+from training.evaluation.baselines import Predictor, baselines
+from training.evaluation.certify import choose
+from training.evaluation.references import cascade, hindsight, oracle_curve
 from training.model.families import log_loss
 
 Matrix = NDArray[np.float64]
@@ -178,14 +180,14 @@ def at(table: Matrix, chosen: NDArray[np.intp]) -> Matrix:
 
 
 @given(tables, st.floats(0, 1), st.floats(0, 1))
-def test_carrot_takes_the_best_for_free_and_spends_less_the_more_tokens_weigh(
+def test_the_rule_takes_the_best_for_free_and_spends_less_the_more_tokens_weigh(
     given_tables: tuple[Matrix, Matrix, Matrix], one: float, other: float
 ) -> None:
     quality, _, tokens = given_tables
-    assert (at(quality, carrot(quality, tokens, 0.0)) == quality.max(axis=1)).all()
+    assert (at(quality, choose(quality, tokens, 0.0)) == quality.max(axis=1)).all()
     light, heavy = sorted((one, other))
     if heavy - light > 1e-6:  # nearer ones differ by rounding alone
-        assert (at(tokens, carrot(quality, tokens, heavy)) <= at(tokens, carrot(quality, tokens, light))).all()
+        assert (at(tokens, choose(quality, tokens, heavy)) <= at(tokens, choose(quality, tokens, light))).all()
 
 
 @given(tables, st.floats(0, 1), st.floats(0, 1))

@@ -1,4 +1,4 @@
-"""LoggedAnswers traffic: what of it can be learned from, and what one answer says of other rungs."""
+"""Logged traffic: what of it can be learned from, and what one answer says of other rungs."""
 
 import json
 from typing import Any
