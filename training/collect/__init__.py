@@ -1,1 +1,1 @@
-"""Collects outcomes from a backend, on this machine or on Ray."""
+"""Collecting outcomes: a backend answers questions at every rung of a ladder, and scorers grade the answers."""

@@ -1,7 +1,7 @@
-"""UnitResult work on disk, a line a unit, so that a run which was killed goes on where it was.
+"""Finished units on disk, one a line, so that a run that was killed continues where it stopped.
 
-The first line tells the settings of the run; a run of other settings is refused. Lines are on disk when `append`
-returns. A kill may tear the last one: it is dropped, its unit counts as not done.
+The first line holds the settings of the run; a run with other settings is refused. Lines are on disk when `append`
+returns. A kill may tear the last line. It is then dropped, and its unit is run again.
 """
 
 import fcntl
@@ -16,6 +16,7 @@ import polars as pl
 from training.collect.units import UnitResult
 from training.data.schema import SCHEMA, DatasetError
 
+# Polars reads JSON lines in a stream, which needs the type of a row; timestamps are text in JSON.
 ROW = pl.Struct({name: pl.String() if isinstance(dtype, pl.Datetime) else dtype for name, dtype in SCHEMA.items()})
 
 
@@ -23,11 +24,18 @@ class Journal:
     """An open journal, locked against other processes.
 
     Attributes:
-        done: keys of the finished units.
+        done: keys of the units that are finished.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Open or begin. Raises DatasetError: other settings, a damaged line, or in use."""
+        """Open the journal, or begin one.
+
+        Args:
+            settings: JSON types; a journal of other settings belongs to another run.
+
+        Raises:
+            DatasetError: the settings differ, a line is damaged, or another process holds the journal.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._file = path.open("a+b")
@@ -46,20 +54,20 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def append(self, finished: Sequence[UnitResult]) -> None:
-        """Add units; they are on disk on return."""
-        self._write([{"unit": one.key, "rows": one.rows} for one in finished])
-        self.done |= {one.key for one in finished}
+    def append(self, results: Sequence[UnitResult]) -> None:
+        """Add finished units. They are on disk when this returns."""
+        self._write([{"unit": result.key, "rows": result.rows} for result in results])
+        self.done |= {result.key for result in results}
 
     def rows(self) -> pl.LazyFrame:
-        """All outcomes in the schema, by prompt, rung and sample."""
+        """All outcomes in the outcome schema, sorted by prompt, rung and sample."""
         entries = pl.scan_ndjson(self._path, schema={"unit": pl.String(), "rows": pl.List(ROW)})
         rows = entries.filter(pl.col("unit").is_not_null()).explode("rows").select(pl.col("rows").struct.unnest())
         at = pl.col("observed_at").str.to_datetime(time_unit="us", time_zone="UTC")
         return rows.with_columns(at).sort("prompt_id", "rung_order", "sample_id")
 
     def remove(self) -> None:
-        """Delete the file."""
+        """Delete the journal's file."""
         self._path.unlink()
 
     def _lock(self) -> None:
@@ -75,10 +83,10 @@ class Journal:
         elif header["settings"] != settings:
             begun = header["settings"]
             changed = ", ".join(sorted(k for k in {*begun, *settings} if begun.get(k) != settings.get(k)))
-            raise DatasetError(f"{self._path}: begun with other settings ({changed}); delete it to begin anew")
+            raise DatasetError(f"{self._path}: begun with other settings ({changed}); delete it to start again")
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        """The header, then a unit a line. Raises DatasetError naming a damaged line."""
+        """The header, then one unit a line. Raises DatasetError, which names a damaged line."""
         self._file.seek(0)
         for number, line in enumerate(self._file, 1):
             wanted = ("settings",) if number == 1 else ("unit", "rows")
@@ -86,7 +94,7 @@ class Journal:
                 entry = json.loads(line)
                 yield {name: entry[name] for name in wanted}
             except (ValueError, KeyError, TypeError):
-                raise DatasetError(f"{self._path}: line {number} is damaged; delete the file to begin anew") from None
+                raise DatasetError(f"{self._path}: line {number} is damaged; delete the file to start again") from None
 
     def _write(self, entries: Sequence[Mapping[str, Any]]) -> None:
         self._file.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
@@ -95,6 +103,6 @@ class Journal:
 
 
 def _drop_torn_line(file: BinaryIO) -> None:
-    """Cut what stands behind the last line break."""
+    """Truncate the file after its last line break."""
     file.seek(0)
     file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))

@@ -22,9 +22,10 @@ class Question:
     """A prompt whose answers can be scored.
 
     Attributes:
-        group: what must stay on one side of a split.
+        reference: the right answer, as the scorer reads it.
+        group: questions of one group never lie in two splits.
         scorer: a name in `SCORERS`.
-        metadata: what the scorer needs beside the reference.
+        metadata: further input of the scorer.
     """
 
     prompt: str
@@ -36,10 +37,13 @@ class Question:
 
 
 def from_file(path: Path, scorer: str) -> list[Question]:
-    """Questions of a JSON Lines file: `prompt`, `answer`, and if wanted `task`, `group`, `scorer`, `metadata`.
+    """Questions of a JSON Lines file with `prompt`, `answer` and optionally `task`, `group`, `scorer`, `metadata`.
+
+    Args:
+        scorer: for questions that name none.
 
     Raises:
-        DatasetError: naming file and line.
+        DatasetError: a line is wrong; the message names file and line.
     """
     found: dict[str, Question] = {}
     try:
@@ -47,7 +51,7 @@ def from_file(path: Path, scorer: str) -> list[Question]:
             if line.strip():
                 question = _parsed(line, scorer, f"{path}: line {number}")
                 if question.prompt in found:
-                    raise DatasetError(f"{path}: line {number}: the prompt stands there before")
+                    raise DatasetError(f"{path}: line {number}: repeats the prompt of an earlier line")
                 found[question.prompt] = question
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: {error}") from error
@@ -57,7 +61,11 @@ def from_file(path: Path, scorer: str) -> list[Question]:
 
 
 def from_gym(names: Sequence[str], count: int, seed: int) -> list[Question]:
-    """`count` questions of each reasoning-gym data set, with its own default settings. Raises DatasetError."""
+    """`count` questions of each reasoning-gym data set, by its default settings.
+
+    Raises:
+        DatasetError: no data set has a given name.
+    """
     found: dict[str, Question] = {}
     for name in names:
         try:
@@ -69,10 +77,11 @@ def from_gym(names: Sequence[str], count: int, seed: int) -> list[Question]:
 
 
 def held_out_questions(per_level: int, seed: int) -> list[Question]:
-    """Distinct questions that the pocket reasoner was not trained on, `per_level` of each family and level."""
+    """Distinct questions that the pocket reasoner was not trained on: at most `per_level` of each family and level."""
     chosen: dict[str, Question] = {}
     for family in FAMILIES:
         for level in range(LEVELS):
+            # Small families have few distinct questions; without a bound the search for one more would never end.
             candidates = islice(items(family, level, seed), 20 * per_level)
             fresh = {i.question: i for i in candidates if held_out(i.question)}
             for item in list(fresh.values())[:per_level]:
@@ -81,11 +90,11 @@ def held_out_questions(per_level: int, seed: int) -> list[Question]:
 
 
 def digest(questions: Sequence[Question]) -> str:
-    """SHA-256 of what is asked and how it is scored, in order."""
-    told = hashlib.sha256()
+    """SHA-256 of the questions, their references and scorers, in order."""
+    hashed = hashlib.sha256()
     for question in questions:
-        told.update(json.dumps(asdict(question), sort_keys=True, default=str).encode())
-    return told.hexdigest()
+        hashed.update(json.dumps(asdict(question), sort_keys=True, default=str).encode())
+    return hashed.hexdigest()
 
 
 def _of_gym(entry: Mapping[str, Any], dataset: str, task: str) -> Question:
@@ -103,26 +112,27 @@ def _parsed(line: str, scorer: str, where: str) -> Question:
         raise DatasetError(f"{where}: is not a JSON object")
     for fault in _faults(given):
         raise DatasetError(f"{where}: {fault}")
-    named = given.get("scorer", scorer)
+    scorer = given.get("scorer", scorer)
     reference, metadata = str(given.get("answer", "")), given.get("metadata", {})
+    # Scoring an empty answer finds a reference that cannot be scored now, not after hours of collection.
     try:
-        SCORERS[named]("", reference, metadata)
+        SCORERS[scorer]("", reference, metadata)
     except (KeyError, ValueError) as error:
-        raise DatasetError(f"{where}: {named} can not score it: {error}") from None
+        raise DatasetError(f"{where}: {scorer} cannot score it: {error}") from None
     text = given["prompt"]
-    return Question(text, reference, given.get("task"), given.get("group", prompt_id(text)), named, metadata)
+    return Question(text, reference, given.get("task"), given.get("group", prompt_id(text)), scorer, metadata)
 
 
 def _faults(given: dict[str, Any]) -> Iterator[str]:
     for name in sorted(set(given) - FIELDS):
-        yield f"unknown field {name!r}; known are {', '.join(sorted(FIELDS))}"
+        yield f"unknown field {name!r}; the fields are {', '.join(sorted(FIELDS))}"
     for name in ("prompt", "group", "task", "scorer"):
         if name in given and (not isinstance(given[name], str) or not given[name]):
-            yield f"{name} is not a text"
+            yield f"{name} is not a non-empty string"
     if "prompt" not in given:
         yield "prompt is missing"
     if given.get("scorer", next(iter(SCORERS))) not in SCORERS:
-        yield f"unknown scorer {given['scorer']!r}; known are {', '.join(SCORERS)}"
+        yield f"unknown scorer {given['scorer']!r}; the scorers are {', '.join(SCORERS)}"
     if not isinstance(given.get("metadata", {}), dict):
         yield "metadata is not an object"
     if "answer" not in given and given.get("scorer") != "reasoning-gym":

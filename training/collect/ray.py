@@ -1,6 +1,6 @@
-"""Work on a Ray cluster that runs already, as Ray Data jobs: collection and feature extraction.
+"""Collection and feature extraction on an existing Ray cluster, as Ray Data jobs.
 
-The workers need this package installed. Scheduling, retries and placement are Ray's.
+The cluster's workers need this package installed. Ray does the scheduling, retries and placement.
 """
 
 import logging
@@ -16,30 +16,36 @@ from numpy.typing import NDArray
 from ray.exceptions import RayError
 
 from router.errors import RouterError
-from training.collect.run import worker
+from training.collect.run import collector
 from training.collect.units import Recipe, Unit, UnitResult
 from training.model.embedding import Embedding
 from training.model.fit import Inputs, inputs
 
 PROMPTS = 256
-"""Prompts whose inputs are extracted together."""
+"""Prompts whose inputs a worker extracts together."""
 
 CONNECT_SECONDS = 5.0
+"""Time within which the cluster must accept a connection."""
+
 CPUS = 1
-"""Cores that a worker asks Ray for."""
+"""Cores that a worker requests from Ray."""
 
 
 class ClusterError(RouterError):
-    """The Ray cluster can not be reached, or a job on it failed."""
+    """The Ray cluster cannot be reached, or a job on it failed."""
 
 
 def connect(address: str) -> None:
-    """Join a running cluster; "auto" finds the one of this machine or of RAY_ADDRESS. Raises ClusterError."""
+    """Join a running cluster; "auto" finds the cluster of this machine or of RAY_ADDRESS.
+
+    Raises:
+        ClusterError: no cluster accepts a connection at the address.
+    """
     if ray.is_initialized():
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        if host:  # Ray itself would try for minutes
+        if host:  # Ray itself would keep trying for minutes
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, ValueError, RuntimeError) as error:
@@ -47,10 +53,10 @@ def connect(address: str) -> None:
 
 
 def collect(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[UnitResult]]:
-    """Run units by one worker per core of the cluster; batches come back as they are done.
+    """Run units on one worker per core of the cluster; yields batches as they are finished.
 
     Raises:
-        BackendUnavailable: the backend is gone.
+        BackendUnavailable: the backend does not answer any more.
         ClusterError: a worker failed otherwise.
     """
     items = [{"unit": pickle.dumps(unit)} for unit in units]
@@ -59,40 +65,44 @@ def collect(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[UnitResult]]
         _RayCollector, fn_constructor_args=(recipe,), batch_size=batch, concurrency=_workers(), num_cpus=CPUS
     )
     for row in _rows(jobs):
-        finished = pickle.loads(row["finished"])
-        if isinstance(finished, RouterError):
-            raise finished
-        yield finished
+        results = pickle.loads(row["results"])
+        if isinstance(results, RouterError):
+            raise results
+        yield results
 
 
 def features(embedding: Embedding, prompts: list[str]) -> NDArray[np.float32]:
-    """Inputs of the classifier [prompts, width], in the order of the prompts. Raises ClusterError."""
+    """Inputs of the classifier [prompts, width], in the order of the prompts.
+
+    Raises:
+        ClusterError: a worker failed.
+    """
     items = [{"place": i, "prompt": text} for i, text in enumerate(prompts)]
     jobs = _data(items).map_batches(
         _Extractor, fn_constructor_args=(embedding,), batch_size=PROMPTS, concurrency=_workers(), num_cpus=CPUS
     )
-    found: dict[int, Any] = {row["place"]: row["inputs"] for row in _rows(jobs)}
-    return np.stack([found[i] for i in range(len(prompts))])
+    by_place: dict[int, Any] = {row["place"]: row["inputs"] for row in _rows(jobs)}  # Ray returns rows in any order
+    return np.stack([by_place[i] for i in range(len(prompts))])
 
 
 class _RayCollector:
-    """A worker on the cluster."""
+    """A collector on a worker of the cluster; an error travels back as a row, since Ray would bury it in its own."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._worker = worker(recipe)
+        self._collector = collector(recipe)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        found: list[list[UnitResult] | RouterError] = []
+        results: list[list[UnitResult] | RouterError] = []
         try:
-            for finished in self._worker.run(pickle.loads(one) for one in batch["unit"]):
-                found.append(finished)  # noqa: PERF402  (what was done before an error is kept)
+            for finished in self._collector.run(pickle.loads(unit) for unit in batch["unit"]):
+                results.append(finished)  # noqa: PERF402  (results before an error are kept)
         except RouterError as error:
-            found.append(error)
-        return {"finished": [pickle.dumps(one) for one in found]}
+            results.append(error)
+        return {"results": [pickle.dumps(result) for result in results]}
 
 
 class _Extractor:
-    """Feature extraction on the cluster."""
+    """Feature extraction on a worker of the cluster."""
 
     def __init__(self, embedding: Embedding) -> None:
         self._embedding = embedding

@@ -1,4 +1,4 @@
-"""A recipe from what a person asks for."""
+"""A recipe from the options of `budget-train collect`."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -38,21 +38,28 @@ def from_options(
     think_end: str,
     unenforced: bool,
 ) -> Recipe:
-    """The recipe; an engine is asked who it is, and must hold its budgets.
+    """The recipe for a set of options. An engine is asked for its identity and must hold its budgets.
+
+    Args:
+        url: of an engine; None for the pocket reasoner.
+        timeout: seconds that an engine may take for one answer.
+        unenforced: accept an engine that was seen to hold no budget.
 
     Raises:
-        DatasetError: wishes contradict each other.
-        ArtifactError: there is no pocket reasoner.
+        DatasetError: the options contradict each other.
+        ArtifactError: the pocket reasoner cannot be loaded.
         BackendError: the engine does not answer, or holds no budget.
     """
     if samples > 1 and temperature == 0:
-        raise DatasetError("--samples above 1 needs a --temperature: greedy answers are all the same")
+        raise DatasetError("--samples above 1 needs a --temperature: greedy answers are all equal")
     longest = max_answer_tokens or (POCKET_ANSWER_TOKENS if url is None else DEFAULT_ANSWER_TOKENS)
     sampling = Sampling(temperature, longest, seed if temperature else None)
     if url is None:
         return _pocket(Path(model or POCKET), ladder, samples, sampling, concurrency)
     if model is None or ladder is None:
-        raise DatasetError("--url needs --model, the name that the engine serves, and --ladder, from cheap to dear")
+        raise DatasetError(
+            "--url needs --model, the name of the model in the engine, and --ladder, cheapest rung first"
+        )
     connection = Connection(
         backend,
         url,
@@ -74,13 +81,16 @@ def _pocket(directory: Path, ladder: str | None, samples: int, sampling: Samplin
 
 
 async def _fingerprint(connection: Connection) -> str:
-    """What the router calls this engine when it serves it: certificates count for that alone."""
+    """The name by which the router knows this engine in serving, because certificates hold for that name only."""
     async with AsyncExitStack() as stack:
         return await connect(connection, canary.holds_budgets, stack).prove()
 
 
 def parse_ladder(ladder: str, efforts: bool = False) -> BudgetLadder:
-    """ "0,512,unlimited" -> rungs; with `efforts` also names without a number. Raises DatasetError.
+    """The ladder that a text such as "0,512,unlimited" describes; with `efforts`, names of efforts are rungs too.
+
+    Raises:
+        DatasetError: a rung is neither, or the rungs do not rise.
 
     >>> [rung.tokens for rung in parse_ladder("0,512,unlimited").rungs]
     [0, 512, None]
@@ -92,5 +102,5 @@ def parse_ladder(ladder: str, efforts: bool = False) -> BudgetLadder:
     rungs = tuple(ReasoningBudget(name, int(name) if name.isdecimal() else None) for name in names)
     caps = [float("inf") if rung.tokens is None else rung.tokens for rung in rungs]
     if len(rungs) < 2 or len(set(names)) < len(names) or any(a > b for a, b in pairwise(caps)):
-        raise DatasetError("--ladder: two rungs or more, from cheap to dear")
+        raise DatasetError("--ladder: needs two rungs or more, cheapest first")
     return BudgetLadder(rungs)

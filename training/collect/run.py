@@ -1,4 +1,4 @@
-"""The stage: every question at every rung, journalled as it is done, then one outcome file."""
+"""The collection stage: answers to every question at every rung go into a journal, then into one outcome file."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -15,18 +15,18 @@ from training.collect.units import Collector, Recipe, Unit, UnitResult
 from training.data.schema import DatasetError, faults, write
 
 Executor = Callable[[Iterable[Unit], Recipe], Iterator[list[UnitResult]]]
-"""Runs units by a recipe, on this machine or elsewhere."""
+"""Runs units by a recipe, in this process or elsewhere; yields results as they are finished."""
 
 
-def collect(questions: Sequence[Question], recipe: Recipe, out: Path, engine: Executor) -> list[dict[str, Any]]:
-    """Run what is not done yet, write `out`, and return what came of it, by rung.
+def collect(questions: Sequence[Question], recipe: Recipe, out: Path, executor: Executor) -> list[dict[str, Any]]:
+    """Run the units that are not done yet, write `out`, and return its `tally`.
 
-    A journal beside `out` keeps finished work through a kill; the same call goes on from there. It is removed once
-    the file is written.
+    A journal beside `out` keeps finished units through a kill, and the same call continues from there. The journal is
+    removed once the file is written.
 
     Raises:
-        DatasetError: the journal is of another run, or the outcomes break the schema.
-        BackendUnavailable: the backend is gone; the same call goes on.
+        DatasetError: the journal belongs to another run, or the outcomes break the schema.
+        BackendUnavailable: the backend does not answer any more; the same call continues later.
     """
     todo = units(questions, recipe)
     with Journal(out.with_name(f"{out.name}.journal"), settings(questions, recipe)) as journal:
@@ -35,9 +35,9 @@ def collect(questions: Sequence[Question], recipe: Recipe, out: Path, engine: Ex
         with tqdm(
             total=len(todo), initial=done, unit="trace" if recipe.nested else "answer", desc="collect", disable=None
         ) as bar:
-            for finished in engine(left, recipe) if left else ():
-                journal.append(finished)
-                bar.update(len(finished))
+            for results in executor(left, recipe) if left else ():
+                journal.append(results)
+                bar.update(len(results))
         for fault in faults(journal.rows()):
             raise DatasetError(fault)
         write(journal.rows(), out)
@@ -46,13 +46,13 @@ def collect(questions: Sequence[Question], recipe: Recipe, out: Path, engine: Ex
 
 
 def local(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[UnitResult]]:
-    """Run units in this process."""
-    with closing(worker(recipe)) as opened:
+    """Run units in this process. Raises ArtifactError, BackendUnavailable."""
+    with closing(collector(recipe)) as opened:
         yield from opened.run(units)
 
 
-def worker(recipe: Recipe) -> Collector:
-    """What makes answers by a recipe. Raises ArtifactError."""
+def collector(recipe: Recipe) -> Collector:
+    """The collector that a recipe needs. Raises ArtifactError."""
     if recipe.nested:
         from training.collect.traces import TraceCollector
 
@@ -63,7 +63,7 @@ def worker(recipe: Recipe) -> Collector:
 
 
 def units(questions: Sequence[Question], recipe: Recipe) -> list[Unit]:
-    """All units of a run, those of one question together."""
+    """All units of a run; the units of a question follow each other."""
     if recipe.nested:
         return [Unit(question, None, 0) for question in questions]
     rungs, samples = range(len(recipe.ladder)), range(recipe.samples)
@@ -71,7 +71,7 @@ def units(questions: Sequence[Question], recipe: Recipe) -> list[Unit]:
 
 
 def settings(questions: Sequence[Question], recipe: Recipe) -> dict[str, Any]:
-    """What two runs must have in common for one to go on with the other's work."""
+    """The settings, in JSON types, that two runs must share for one to continue the other's work."""
     return {
         "questions": digest(questions),
         "model": recipe.fingerprint,
@@ -82,15 +82,15 @@ def settings(questions: Sequence[Question], recipe: Recipe) -> dict[str, Any]:
 
 
 def tally(rows: pl.LazyFrame) -> list[dict[str, Any]]:
-    """Answers by rung: right, wrong, and apart from these what was truncated, unparsable or the engine's error."""
+    """Counts by rung: right and wrong answers, and apart from these truncated, unparsable and failed ones."""
     ended = pl.col("finish")
-    judged = ended.is_in(["natural", "forced"])
+    comparable = ended.is_in(["natural", "forced"])
     counts = {name: (ended == name).sum().alias(name) for name in ("truncated", "unparsable", "error")}
-    found = rows.group_by("rung_order", "rung").agg(
+    by_rung = rows.group_by("rung_order", "rung").agg(
         pl.len().alias("answers"),
-        (judged & (pl.col("correct") >= 0.5)).sum().alias("right"),
-        (judged & (pl.col("correct") < 0.5)).sum().alias("wrong"),
+        (comparable & (pl.col("correct") >= 0.5)).sum().alias("right"),
+        (comparable & (pl.col("correct") < 0.5)).sum().alias("wrong"),
         *counts.values(),
         pl.col("thinking_tokens").mean(),
     )
-    return found.sort("rung_order").drop("rung_order").collect(engine="streaming").to_dicts()
+    return by_rung.sort("rung_order").drop("rung_order").collect(engine="streaming").to_dicts()

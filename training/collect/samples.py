@@ -1,7 +1,7 @@
-"""Independent answers through the Backend port, each rung and sample on its own, several at a time.
+"""Independent answers through the Backend port, several at a time.
 
-The port gives a thought's text and no way to go on from the middle of it, so over HTTP a trace can not be cut at
-several rungs; only the pocket reasoner's can (`traces`).
+Every rung and sample is a request of its own: the port returns the text of a thought, but cannot continue from the
+middle of one, so a trace cannot be cut at several rungs. Only the pocket reasoner allows that, see `traces`.
 """
 
 import asyncio
@@ -17,14 +17,11 @@ from router.backends.connect import connect
 from router.domain import Completion, ContentDelta, GenerationRequest, Prompt
 from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
 from router.ports import Backend
-from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, finish
-
-RETRY_PAUSES = (1.0, 5.0)
-"""Seconds before each further attempt at an answer."""
+from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, unit_result
 
 
 class SampleCollector:
-    """Answers one unit at a time and `concurrency` of them at once, on an event loop of its own."""
+    """Runs `concurrency` units at a time on an event loop of its own. Raises ArtifactError."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -38,17 +35,19 @@ class SampleCollector:
         self._loop.close()
 
     def run(self, units: Iterable[Unit]) -> Iterator[list[UnitResult]]:
-        """Units as they are finished. Raises BackendUnavailable where the backend is gone."""
+        """Yield results as units are finished. Raises BackendUnavailable if the backend stops answering."""
         self._loop.run(self._check())
-        finished = self._finished(iter(units))
-        while some := self._loop.run(_next(finished)):
-            yield some
+        results = self._results(iter(units))
+        while batch := self._loop.run(_next(results)):
+            yield batch
 
     async def _check(self) -> None:
         if not await self._backend.ready():
-            raise BackendUnavailable("backend: it does not answer, or holds no budget; run again to go on")
+            raise BackendUnavailable(
+                "backend: it does not answer, or holds no budget; run the command again to continue"
+            )
 
-    async def _finished(self, units: Iterator[Unit]) -> AsyncGenerator[list[UnitResult]]:
+    async def _results(self, units: Iterator[Unit]) -> AsyncGenerator[list[UnitResult]]:
         under_way: set[asyncio.Task[UnitResult]] = set()
         try:
             while True:
@@ -65,11 +64,15 @@ class SampleCollector:
             await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _unit(self, unit: Unit) -> UnitResult:
-        return finish(unit, [await self._answer(unit)], self._recipe)
+        return unit_result(unit, [await self._answer(unit)], self._recipe)
 
     async def _answer(self, unit: Unit) -> Answer:
-        """An answer, or `FAILED` where the engine gives none. Raises BackendUnavailable where it is gone."""
-        for pause in (*RETRY_PAUSES, 0.0):
+        """An answer, or FAILED if the engine refuses the request or fails in every attempt.
+
+        Raises:
+            BackendUnavailable: the engine is not ready any more, so every other unit would fail as well.
+        """
+        for pause in (*self._recipe.retry_pauses, 0.0):
             try:
                 return await _attempt(self._backend, _request(unit, self._recipe))
             except (BackendRefused, InvalidRequest):
@@ -81,7 +84,7 @@ class SampleCollector:
 
 
 async def _open(recipe: Recipe, stack: AsyncExitStack) -> Backend:
-    """The backend, closed with the stack. Raises ArtifactError."""
+    """The recipe's backend, which the stack closes. Raises ArtifactError."""
     if isinstance(recipe.source, Pocket):
         from router.backends.pocket import PocketBackend, PocketModel
 
@@ -100,7 +103,7 @@ def _request(unit: Unit, recipe: Recipe) -> GenerationRequest:
 
 
 def _seed(seed: int, key: str) -> int:
-    """A sample's own seed, 31 bits: repeats differ, and a resumed run draws what an unbroken one would."""
+    """A seed of 31 bits for one sample: repeats differ, and a resumed run draws as an unbroken run would."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:4], "big") >> 1
 
 
@@ -116,5 +119,5 @@ async def _attempt(backend: Backend, request: GenerationRequest) -> Answer:
     raise BackendError("backend: the stream ended without a completion")
 
 
-async def _next(finished: AsyncGenerator[list[UnitResult]]) -> list[UnitResult]:
-    return await anext(finished, [])
+async def _next(results: AsyncGenerator[list[UnitResult]]) -> list[UnitResult]:
+    return await anext(results, [])

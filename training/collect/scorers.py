@@ -1,6 +1,6 @@
-"""Who says whether an answer is right: one function per way of checking, by name.
+"""Scorers grade an answer against a reference: one function per way of checking, by name.
 
-Packages that verify are imported where they are first needed; they cost seconds.
+The packages behind them are imported on first use, because an import takes seconds.
 """
 
 import re
@@ -11,10 +11,10 @@ from fractions import Fraction
 from typing import Any
 
 MATH_SECONDS = 5
-"""Time that math-verify may take for one expression, and for one comparison."""
+"""Time limit of math-verify for one expression, and for one comparison."""
 
 NEARLY = 1e-6
-"""Relative error within which a number that is not whole counts as the same."""
+"""Relative error within which numbers that are not whole count as equal."""
 
 _DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 _NUMBER = re.compile(rf"(?<![\w.)])[-+]?{_DIGITS}(?:[eE][-+]?\d{{1,3}}\b)?(?:\s*/\s*{_DIGITS})?")
@@ -22,11 +22,11 @@ _NUMBER = re.compile(rf"(?<![\w.)])[-+]?{_DIGITS}(?:[eE][-+]?\d{{1,3}}\b)?(?:\s*
 
 @dataclass(frozen=True)
 class Grade:
-    """What a scorer says of one answer.
+    """The result of scoring one answer.
 
     Attributes:
         correct: 0..1.
-        parsed: False where nothing in the answer could be compared.
+        parsed: False if nothing in the answer could be compared.
     """
 
     correct: float
@@ -36,20 +36,22 @@ class Grade:
 UNPARSED = Grade(0.0, parsed=False)
 
 Scorer = Callable[[str, str, Mapping[str, Any]], Grade]
-"""(answer, reference, metadata of the prompt) -> verdict."""
+"""(answer, reference, metadata of the prompt) -> grade."""
 
 
 def exact(answer: str, reference: str, _: Mapping[str, Any]) -> Grade:
-    """The same text but for case and spacing; an empty answer is unparsed."""
+    """Equality of texts up to case and spacing; an empty answer is unparsed."""
     given = _plain(answer)
     return Grade(float(given == _plain(reference))) if given else UNPARSED
 
 
 def numeric(answer: str, reference: str, metadata: Mapping[str, Any]) -> Grade:
-    """The last number of the answer against the last of the reference.
+    """Equality of the last numbers in answer and reference.
 
-    Whole references must be met exactly, others to within `NEARLY`, or `metadata["tolerance"]` (relative) for both.
-    Raises ValueError where the reference holds no number.
+    A whole reference must be met exactly, any other to within NEARLY; `metadata["tolerance"]` (relative) replaces both.
+
+    Raises:
+        ValueError: the reference holds no number.
     """
     given, wanted = _last_number(answer), _last_number(reference)
     if wanted is None:
@@ -61,9 +63,9 @@ def numeric(answer: str, reference: str, metadata: Mapping[str, Any]) -> Grade:
 
 
 def math(answer: str, reference: str, _: Mapping[str, Any]) -> Grade:
-    """Equality of mathematical expressions (LaTeX or plain), as math-verify judges it.
+    """Equality of mathematical expressions, LaTeX or plain, by math-verify.
 
-    Off the main thread it runs without a time limit: math-verify's needs signals.
+    There is no time limit outside the main thread, because math-verify's limit needs signals.
     """
     from math_verify import parse, verify
 
@@ -76,7 +78,7 @@ def math(answer: str, reference: str, _: Mapping[str, Any]) -> Grade:
 
 
 def gym(answer: str, _: str, metadata: Mapping[str, Any]) -> Grade:
-    """The verifier of reasoning-gym's data set `metadata["dataset"]` on the item `metadata["entry"]`."""
+    """The verdict of reasoning-gym's own verifier for data set `metadata["dataset"]` and item `metadata["entry"]`."""
     from training.pocket.gym import is_right
 
     name, entry = metadata["dataset"], metadata["entry"]
@@ -84,7 +86,7 @@ def gym(answer: str, _: str, metadata: Mapping[str, Any]) -> Grade:
         return UNPARSED
     try:
         return Grade(float(is_right(name, answer, entry)))
-    except Exception:  # some verifiers raise on answers they can not read
+    except Exception:  # some verifiers raise on answers that they cannot read
         return UNPARSED
 
 
@@ -96,12 +98,12 @@ def _plain(text: str) -> str:
 
 
 def _last_number(text: str) -> Fraction | None:
-    """The last number as written: 1,234.5 and -3/4 and 2e6 are one each."""
-    found = _NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))
-    if not found:
+    """The last number in a text; 1,234.5 and -3/4 and 2e6 are one number each."""
+    numbers = _NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))
+    if not numbers:
         return None
-    above, _, below = found[-1].replace(",", "").partition("/")
+    above, _, below = numbers[-1].replace(",", "").partition("/")
     try:
         return Fraction(above) / Fraction(below or "1")
-    except (ValueError, ZeroDivisionError):  # thousands of digits, or a share of nothing
+    except (ValueError, ZeroDivisionError):  # more digits than Python converts, or a division by zero
         return None

@@ -1,7 +1,7 @@
 """Nested answers of the pocket reasoner: one trace a prompt, cut at every rung.
 
-A trace is sampled once; at each rung it is cut, the thought closed, and the answer asked for. Prompts of equal
-length run in lockstep, so that no padding is needed and the graph is the one that serves.
+A trace is generated once. At each rung it is cut, the thought is closed, and the model answers. Prompts of equal length
+run in lockstep, as one batch: they need no padding, so the graph that serves runs unchanged.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from router.backends.pocket import END, END_THINK, WINDOW, PocketModel
 from router.domain import BudgetLadder
-from training.collect.units import FAILED, LOCKSTEP, Answer, Pocket, Recipe, Unit, UnitResult, finish
+from training.collect.units import FAILED, LOCKSTEP, Answer, Pocket, Recipe, Unit, UnitResult, unit_result
 
 
 class TraceCollector:
@@ -26,36 +26,38 @@ class TraceCollector:
 
     @classmethod
     def load(cls, recipe: Recipe) -> "TraceCollector":
-        """With the recipe's embedded model. Raises ArtifactError."""
+        """A collector with the recipe's embedded model. Raises ArtifactError."""
         assert isinstance(recipe.source, Pocket)
         return cls(PocketModel.load(recipe.source.directory), recipe)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the collector holds no resources."""
 
     def run(self, units: Iterable[Unit]) -> Iterator[list[UnitResult]]:
-        """Units of equal length together; a prompt that does not fit the window fails."""
+        """Yield the results of units with prompts of equal length together; a prompt too long for the window fails."""
         by_length: dict[int, list[tuple[Unit, list[int]]]] = defaultdict(list)
         for unit in units:
             ids = self._model.prompt_ids(unit.question.prompt)
             by_length[len(ids)].append((unit, ids))
         for length, same in by_length.items():
             for start in range(0, len(same), LOCKSTEP):
-                yield self._finished(same[start : start + LOCKSTEP], fits=length < self._room)
+                yield self._results(same[start : start + LOCKSTEP], fits=length < self._room)
 
-    def _finished(self, same: Sequence[tuple[Unit, list[int]]], fits: bool) -> list[UnitResult]:
+    def _results(self, same: Sequence[tuple[Unit, list[int]]], fits: bool) -> list[UnitResult]:
         ladder = self._recipe.ladder
         if fits:
             answers = trace(self._model, np.array([ids for _, ids in same]), ladder, self._longest)
         else:
             answers = [[FAILED] * len(ladder)] * len(same)
-        return [finish(unit, of_rungs, self._recipe) for (unit, _), of_rungs in zip(same, answers, strict=True)]
+        return [unit_result(unit, of_rungs, self._recipe) for (unit, _), of_rungs in zip(same, answers, strict=True)]
 
 
 def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, longest: int) -> list[list[Answer]]:
-    """Answers [prompt][rung] of prompts of equal length; rungs need token caps, cheapest first.
+    """Answers [prompt][rung] to prompts [prompts, tokens] of equal length.
 
-    An answer is cut after `longest` tokens. Prompt, thought and answer together must fit the model's window.
+    Args:
+        ladder: every rung has a token cap, cheapest first.
+        longest: tokens after which an answer is cut. Prompt, thought and answer must fit the model's window together.
     """
     caps = [rung.tokens for rung in ladder.rungs]
     end_think, end = model.token(END_THINK), model.token(END)
@@ -63,10 +65,13 @@ def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, 
     alive = np.arange(len(prompts))
     past = np.repeat(model.empty, len(prompts), axis=2)
     logits, past = model.step(prompts, past)
+    # `past` is the key-value cache [layers, 2, batch, heads, tokens, size] of the thoughts that have not ended; its row i
+    # belongs to prompt alive[i]. Answers start from `past` without changing it, so the thought continues afterwards.
     for used in range(max(c for c in caps if c is not None) + 1):
         if used in caps:
             for row, (text, count, cut) in zip(alive, _answers(model, past, longest), strict=True):
                 answers[row].append(Answer(text, used, count, "truncated" if cut else "forced"))
+        # As in serving, a thought can end only by its own marker; greedy decoding makes the trace the served one.
         logits[:, end] = -np.inf
         tokens = logits.argmax(axis=1)
         stopped = tokens == end_think
@@ -74,6 +79,7 @@ def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, 
             for row, (text, count, cut) in zip(
                 alive[stopped], _answers(model, past[:, :, stopped], longest), strict=True
             ):
+                # A thought that ended by itself is equal under every larger cap: all further rungs get its answer.
                 answer = Answer(text, used, count, "truncated" if cut else "natural")
                 answers[row] += [answer] * (len(caps) - len(answers[row]))
             alive, tokens, past = alive[~stopped], tokens[~stopped], past[:, :, ~stopped]
@@ -84,7 +90,7 @@ def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, 
 
 
 def _answers(model: PocketModel, past: NDArray[np.float32], longest: int) -> Iterator[tuple[str, int, bool]]:
-    """Close the thought and answer: (text, tokens, cut off) of every sequence."""
+    """Close the thoughts in `past` and answer: (text, tokens, whether it was cut) of every sequence."""
     end_think, end = model.token(END_THINK), model.token(END)
     ids: list[list[int]] = [[] for _ in range(past.shape[2])]
     alive = np.arange(len(ids))
@@ -100,4 +106,4 @@ def _answers(model: PocketModel, past: NDArray[np.float32], longest: int) -> Ite
         for row, token in zip(alive, tokens, strict=True):
             ids[row].append(int(token))
     cut = set(alive.tolist())
-    return ((model.tokenizer.decode(one), len(one), row in cut) for row, one in enumerate(ids))
+    return ((model.tokenizer.decode(answer), len(answer), row in cut) for row, answer in enumerate(ids))

@@ -1,4 +1,4 @@
-"""The words that the stages of collection share: what is asked, how, and what came of it."""
+"""The data types of collection: recipes, units of work, and their results."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,15 @@ from training.collect.scorers import SCORERS
 from training.data.splits import prompt_id
 
 OutcomeRow = dict[str, Any]
-"""One outcome, JSON types only; `observed_at` is ISO 8601."""
+"""One outcome in JSON types; `observed_at` is ISO 8601."""
+
+RETRY_PAUSES = (1.0, 5.0)
+"""Seconds before each further attempt at an answer."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one rung gave: the text, the tokens used (None where unknown), and how it ended."""
+    """The answer of one rung: its text, the tokens used (None if unknown), and how it ended."""
 
     text: str
     thinking_tokens: int | None
@@ -27,28 +30,29 @@ class Answer:
 
 
 LOCKSTEP = 64
-"""Prompts that the pocket reasoner runs together."""
+"""Prompts that the pocket reasoner runs as one batch."""
 
 FAILED = Answer("", None, None, "error")
-"""The engine gave no answer. It is the engine's fault, so it never counts as wrong."""
+"""The engine gave no answer. That is a failure of the engine, so it never counts as a wrong answer."""
 
 
 @dataclass(frozen=True)
 class Pocket:
-    """The embedded model, read from a directory."""
+    """The embedded model in a directory."""
 
     directory: Path
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How answers are made. It can be pickled, so that workers elsewhere are built from it.
+    """How answers are made. A recipe can be pickled, so that workers on other machines build their collector from it.
 
     Attributes:
         fingerprint: the model's name in outcomes.
         samples: answers per prompt and rung.
-        sampling: its seed, if any, is the one that every sample's own is drawn from.
-        concurrency: answers under way at once in one worker.
+        sampling: every sample derives its own seed from the seed in it.
+        concurrency: answers in progress at once in one collector.
+        retry_pauses: seconds before each further attempt at an answer.
     """
 
     source: Pocket | Connection
@@ -57,10 +61,11 @@ class Recipe:
     samples: int
     sampling: Sampling
     concurrency: int
+    retry_pauses: tuple[float, ...] = RETRY_PAUSES
 
     @property
     def batch(self) -> int:
-        """Units that a worker is best given at once."""
+        """Units that keep one collector busy."""
         return LOCKSTEP if self.nested else 4 * self.concurrency
 
     @property
@@ -70,14 +75,14 @@ class Recipe:
 
     @property
     def nested(self) -> bool:
-        """True where one trace gives the answers of every rung."""
+        """True if one trace gives the answers of every rung: the thought is greedy, and every rung has a cap."""
         greedy = self.sampling.temperature == 0 and self.samples == 1
         return isinstance(self.source, Pocket) and greedy and all(r.tokens is not None for r in self.ladder.rungs)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The least that is done or not done: an answer at one rung, or (rung None) a trace cut at every rung."""
+    """The smallest piece of work: an answer at one rung, or (rung None) a trace cut at every rung."""
 
     question: Question
     rung: int | None
@@ -85,43 +90,43 @@ class Unit:
 
     @property
     def key(self) -> str:
-        """The unit's name within a run, the same in every attempt."""
+        """The unit's name within a run, equal in every attempt."""
         rung = "all" if self.rung is None else self.rung
         return f"{prompt_id(self.question.prompt)}/{rung}/{self.sample}"
 
 
 @dataclass(frozen=True)
 class UnitResult:
-    """A unit's outcomes."""
+    """The outcomes of a finished unit."""
 
     key: str
     rows: list[OutcomeRow]
 
 
 class Collector(Protocol):
-    """Makes answers; built once from a recipe, asked often."""
+    """Runs units; built once from a recipe."""
 
     def run(self, units: Iterable[Unit]) -> Iterator[list[UnitResult]]:
-        """Units as they are finished, in any order. Raises BackendUnavailable."""
+        """Yield results as units are finished, in any order. Raises BackendUnavailable."""
         ...
 
     def close(self) -> None:
-        """Give back what the worker holds."""
+        """Release all resources."""
         ...
 
 
-def finish(unit: Unit, answers: Sequence[Answer], recipe: Recipe) -> UnitResult:
-    """Score a unit's answers: one at its rung, or one of every rung."""
+def unit_result(unit: Unit, answers: Sequence[Answer], recipe: Recipe) -> UnitResult:
+    """Score the answers of a unit: one at its rung, or one for every rung."""
     first = unit.rung or 0
     return UnitResult(unit.key, [_row(unit, answer, order, recipe) for order, answer in enumerate(answers, first)])
 
 
 def label(question: Question, answer: Answer) -> tuple[float, str]:
-    """How right an answer is (0..1) and how it ended; failed, truncated and unparsable ones are told apart."""
+    """How right an answer is (0..1), and how it ended; "error", "truncated" and "unparsable" are not merely wrong."""
     if answer.finish in (FAILED.finish, FinishReason.TRUNCATED.value):
         return 0.0, answer.finish
-    verdict = SCORERS[question.scorer](answer.text, question.reference, question.metadata)
-    return verdict.correct, answer.finish if verdict.parsed else "unparsable"
+    grade = SCORERS[question.scorer](answer.text, question.reference, question.metadata)
+    return grade.correct, answer.finish if grade.parsed else "unparsable"
 
 
 def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe) -> OutcomeRow:

@@ -19,7 +19,7 @@ from training.cli import cli
 from training.collect.questions import Question, held_out_questions
 from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse_ladder
 from training.collect.run import collect, local, tally
-from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, finish
+from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, unit_result
 from training.data.dataset import from_frame, read, validate
 from training.data.schema import SCHEMA, DatasetError
 
@@ -149,7 +149,9 @@ def test_right_wrong_truncated_unparsable_and_failed_answers_are_told_apart() ->
         "unparsable": Answer("four", 3, 1, "natural"),
         "error": FAILED,
     }
-    rows = [finish(Unit(question, 0, place), [answer], RECIPE).rows[0] for place, answer in enumerate(answers.values())]
+    rows = [
+        unit_result(Unit(question, 0, place), [answer], RECIPE).rows[0] for place, answer in enumerate(answers.values())
+    ]
     assert [row["finish"] for row in rows] == ["natural", "forced", "truncated", "unparsable", "error"]
     assert [row["correct"] for row in rows] == [1, 0, 0, 0, 0]
     (told,) = tally(pl.LazyFrame(rows))

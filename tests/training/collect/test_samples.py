@@ -15,7 +15,6 @@ from router.domain import Sampling
 from router.errors import BackendUnavailable
 from tests.conftest import free_port
 from tests.support.simulators import ANSWER, MODEL, THOUGHT, Simulator, simulated
-from training.collect import samples
 from training.collect.questions import Question
 from training.collect.recipes import parse_ladder
 from training.collect.run import collect, local
@@ -47,16 +46,11 @@ def engine() -> Iterator[Simulator]:
     loop.close()
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries at once."""
-    monkeypatch.setattr(samples, "RETRY_PAUSES", (0.01, 0.01))
-
-
 def recipe_of(url: str, **sampling: Any) -> Recipe:
     repeats = 2 if sampling.get("temperature") else 1
     source = Connection("vllm", url, MODEL, timeouts=Timeouts(first=5, idle=5, total=5, question=1))
-    return Recipe(source, "vllm-1.0/tiny/x/native", parse_ladder("0,16,unlimited"), repeats, Sampling(**sampling), 3)
+    ladder = parse_ladder("0,16,unlimited")
+    return Recipe(source, "vllm-1.0/tiny/x/native", ladder, repeats, Sampling(**sampling), 3, retry_pauses=(0.01, 0.01))
 
 
 def asked(engine: Simulator) -> list[dict[str, Any]]:
@@ -107,7 +101,7 @@ def test_a_prompt_that_always_fails_is_the_engines_error_and_never_wrong(engine:
 def test_an_engine_that_is_gone_stops_the_run_and_keeps_what_is_done(engine: Simulator, tmp_path: Path) -> None:
     engine.fails[QUESTIONS[3].prompt] = 10**9
     engine.leaves_after_a_fault = True
-    with pytest.raises(BackendUnavailable, match="run again to go on"):
+    with pytest.raises(BackendUnavailable, match="run again to continue"):
         collect(QUESTIONS, recipe_of(engine.url), tmp_path / "o.parquet", local)
     before = len(asked(engine))
     engine.served, engine.fails = True, {}
