@@ -49,7 +49,7 @@ class Sizes:
     first: int = 2_000
     second: int = 2_000
     max_loss: float = 0.02
-    forms: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def run(sizes: Sizes, home: Path) -> dict[str, object]:
     """The whole loop in a directory of its own; returns the figures."""
     gold = _gold(sizes, home)
     few = _slice(gold, sizes.novice, home / "novice.parquet")
-    pipeline.run(few, home / "novice", "static", compare=False, candidates=families_named(sizes.forms))
+    pipeline.run(few, home / "novice", "static", compare=False, candidates=families_named(sizes.families))
     registry.promote(home / "models", home / "novice")
     questions = _questions(sizes, gold)
     first, second = questions[: sizes.first], questions[sizes.first :]
@@ -165,7 +165,7 @@ def _retrain_under_load(
     before = traffic.version()
     command = ["retrain", "--log", home / "outcomes.sqlite", "--gold", gold, "--registry", home / "models"]
     command += ["--out", home / "challenger", "--max-loss", sizes.max_loss, "--json"]
-    command += [word for form in sizes.forms for word in ("--form", form)]
+    command += [word for name in sizes.families for word in ("--model-family", name)]
     done = subprocess.run(
         [sys.executable, "-m", "training", *map(str, command)], capture_output=True, text=True, check=False
     )

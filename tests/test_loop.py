@@ -8,7 +8,7 @@ from benchmarks.loop import Sizes, run
 
 def test_served_traffic_makes_a_bundle_that_spends_less(tmp_path: Path) -> None:
     found: dict[str, Any] = run(
-        Sizes(gold=1_500, novice=200, first=1_200, second=150, max_loss=0.05, forms=("logistic",)), tmp_path
+        Sizes(gold=1_500, novice=200, first=1_200, second=150, max_loss=0.05, families=("logistic",)), tmp_path
     )
     assert found["failed"] == 0
     assert found["retrain"]["promoted"], found["retrain"]["refused"]

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from router.errors import MissingExtra
-from router.extras import needs
+from router.bundle import manifest
+from router.bundle import registry as registries
+from router.errors import RouterError
+from training.data import dataset
+from training.data.dataset import Outcomes
+from training.data.overview import overview
+from training.data.schema import DatasetError
+from training.options import json_output, one_file
+from training.report.text import describe
 
+# Stages are imported by the commands that run them: scikit-learn, Ray and the verifiers take seconds to import.
 if TYPE_CHECKING:
     from training.collect.questions import Question
     from training.collect.run import Executor
@@ -24,18 +32,16 @@ Command = Callable[..., None]
 _COUNT = click.IntRange(min=1)
 _registry = click.option("--registry", type=Path, required=True, envvar="BUDGET_ROUTER_ARTIFACT",
                          help="Directory of promoted bundles, BUDGET_ROUTER_ARTIFACT of the services.")  # fmt: skip
-_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable report.")
+_families = click.option("--model-family", "--form", "families", multiple=True, metavar="NAME",
+                         help="Fit only this model family, one of those in report.json; repeat for several "
+                         "[default: all, compared by cross-validation].")  # fmt: skip
 
 
-_form = click.option("--form", "forms", multiple=True, metavar="NAME", help="Fit this model form alone, of those that "
-                     "report.json names; may be repeated. Else all are tried by cross-validation.")  # fmt: skip
-
-
-def _ray(command: Command) -> Command:
-    where = click.option("--ray-address", default="auto", show_default=True, help="Of the Ray cluster.")
-    engine = click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-                          help="This process, or the workers of a Ray cluster that runs already.")  # fmt: skip
-    return engine(where(command))
+def _executor(command: Command) -> Command:
+    address = click.option("--ray-address", default="auto", show_default=True, help="Address of the Ray cluster.")
+    executor = click.option("--executor", "--engine", "executor", type=click.Choice(["local", "ray"]), default="local",
+                            show_default=True, help="Work in this process, or on an existing Ray cluster.")  # fmt: skip
+    return executor(address(command))
 
 
 RECORDED = {"outcomes": "training.data.export_log", "plan": "training.plan"}
@@ -76,93 +82,94 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--out", type=Path, required=True, help="Parquet file to write; FILE.journal keeps the work till then.")
-@click.option("--prompts", type=Path, help="JSON Lines: prompt, answer; if wanted task, group, scorer, metadata.")
+@click.option("--out", type=Path, required=True, help="Parquet file to write; FILE.journal keeps unfinished work.")
+@click.option("--prompts", type=Path,
+              help="JSON Lines with prompt, answer, and optionally task, group, scorer, metadata.")  # fmt: skip
 @click.option("--scorer", type=click.Choice(["exact", "numeric", "math", "reasoning-gym"]), default="math",
-              show_default=True, help="For prompts that name none.")  # fmt: skip
-@click.option("--gym", multiple=True, metavar="NAME", help="A reasoning-gym data set instead; may be repeated.")
+              show_default=True, help="Scorer for prompts that name none.")  # fmt: skip
+@click.option("--gym", multiple=True, metavar="NAME", help="Take a reasoning-gym data set instead; may be repeated.")
 @click.option("--count", type=_COUNT, default=200, show_default=True, help="Prompts of each --gym data set.")
 @click.option("--per-level", type=_COUNT, default=180, show_default=True,
-              help="Else: prompts of each family and level that the pocket reasoner has not seen.")  # fmt: skip
-@click.option("--url", help="Base URL of an engine, without /v1; else the pocket reasoner answers.")
+              help="Without --prompts and --gym: prompts of each family and level that the pocket reasoner has not "
+              "seen.")  # fmt: skip
+@click.option("--url", help="Base URL of an engine, without /v1 [default: the pocket reasoner answers].")
 @click.option("--backend", type=click.Choice(["vllm", "sglang", "llama_cpp", "openai_effort"]), default="vllm",
               show_default=True, help="Kind of engine at --url.")  # fmt: skip
-@click.option("--unenforced", is_flag=True, help="Also ask an engine that was seen to hold no budget.")
+@click.option("--unenforced", is_flag=True, help="Accept an engine that was seen to hold no budget.")
 @click.option("--think-start", default="<think>", show_default=True, help="Text that opens a thought.")
 @click.option("--think-end", default="</think>", show_default=True, help="Text that ends a thought.")
-@click.option("--model", help="Model that the engine serves, or directory of the pocket reasoner.")
-@click.option("--ladder", help="Thinking tokens of each rung: 0,512,2048,unlimited. Default: the pocket reasoner's.")
+@click.option("--model", help="Name of the engine's model, or directory of the pocket reasoner.")
+@click.option("--ladder", help="Thinking tokens of each rung: 0,512,2048,unlimited [default: the pocket reasoner's].")
 @click.option("--samples", type=_COUNT, default=1, show_default=True, help="Answers per prompt and rung.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--max-answer-tokens", type=_COUNT, help="Longest answer: 1024 tokens of an engine, 64 of the reasoner.")
+@click.option("--max-answer-tokens", type=_COUNT, help="Longest answer [default: 1024, the pocket reasoner's 64].")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True,
               help="Seconds that an engine may take for one answer.")  # fmt: skip
-@click.option("--concurrency", type=_COUNT, default=8, show_default=True, help="Answers under way at once, by worker.")
-@click.option("--seed", default=11, show_default=True, help="Of the generators of prompts, and of sampling.")
-@_ray
-@_json
-def collect(out: Path, engine: str, ray_address: str, as_json: bool, **options: Any) -> None:
-    """Ask a backend every prompt at every rung, score the answers, write the outcomes.
+@click.option(
+    "--concurrency", type=_COUNT, default=8, show_default=True, help="Answers in progress at once, by worker."
+)
+@click.option("--seed", default=11, show_default=True, help="Seed of generated prompts and of sampling.")
+@_executor
+@json_output
+def collect(out: Path, executor: str, ray_address: str, as_json: bool, **options: Any) -> None:
+    """Let a backend answer every prompt at every rung, score the answers, write the outcomes.
 
-    The pocket reasoner thinks once a prompt, and its thought is cut at every rung; an engine is asked anew for each.
-    Stop it as you like: the same command goes on where it was.
+    The pocket reasoner thinks once for each prompt, and its thought is cut at every rung; an engine answers each rung
+    anew. A run may be stopped at any time: the same command continues it.
     """
     from training.collect import recipes
-    from training.collect.run import collect as stage
+    from training.collect.run import collect as run
 
     questions = _questions(**options)
     recipe = recipes.from_options(**{name: options[name] for name in recipes.OPTIONS})
     try:
-        tally = stage(questions, recipe, out, _executor(engine, ray_address))
+        tally = run(questions, recipe, out, _executor_named(executor, ray_address))
     except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on where it was", err=True)
+        click.echo("\nstopped; the same command continues", err=True)
         raise click.Abort from None
     if as_json:
         click.echo(json.dumps({"file": str(out), "prompts": len(questions), "rungs": tally}))
         return
     for row in tally:
-        click.echo("  ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in row.items()))
+        click.echo("  ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in row.items()))
     click.echo(f"{len(questions)} prompts: {out}")
 
 
 @cli.command()
 @click.argument("file", type=Path)
-@_json
+@json_output
 def validate(file: Path, as_json: bool) -> None:
-    """Say what is wrong with an outcome file, row and column named; exit code 2 if anything is."""
-    from training.data import dataset
-    from training.data.overview import overview
-
+    """Name the faults of an outcome file with row and column; exit code 2 if there are any."""
     faults = dataset.validate(file)
-    seen = None if faults else asdict(overview(file))
+    counts = None if faults else asdict(overview(file))
     if as_json:
-        click.echo(json.dumps({"faults": faults, "overview": seen}))
+        click.echo(json.dumps({"faults": faults, "overview": counts}))
     for fault in [] if as_json else faults:
         click.echo(f"{file}: {fault.removeprefix(f'{file}: ')}", err=True)
-    for name, value in () if as_json or seen is None else seen.items():
+    for name, value in () if as_json or counts is None else counts.items():
         click.echo(f"{name.replace('_', ' '):<16} {value}")
     raise SystemExit(2 if faults else 0)
 
 
 @cli.command()
-@click.option("--outcomes", type=Path, required=True, help="Parquet file of the outcome schema.")
+@one_file("--outcomes", "Parquet file of the outcome schema.")
 @click.option("--out", type=Path, required=True, help="Directory of the bundle; replaced in one step.")
 @click.option("--profile", type=click.Choice(["static", "encoder"]), default="static", show_default=True,
               help="Token vectors and hand features, or a MiniLM encoder beside them (for a GPU).")  # fmt: skip
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True,
-              help="Of the encoder: fp16 for a GPU, int8 for a CPU.")  # fmt: skip
-@_form
-@click.option("--compare", is_flag=True, help="Also every baseline, and each task family left out (minutes).")
-@_ray
-@_json
+              help="Precision of the encoder: fp16 for a GPU, int8 for a CPU.")  # fmt: skip
+@_families
+@click.option("--compare", is_flag=True, help="Add every baseline, and each family of tasks left out (minutes).")
+@_executor
+@json_output
 def fit(
     outcomes: Path,
     out: Path,
     profile: str,
     precision: str,
-    forms: tuple[str, ...],
+    families: tuple[str, ...],
     compare: bool,
-    engine: str,
+    executor: str,
     ray_address: str,
     as_json: bool,
 ) -> None:
@@ -172,55 +179,52 @@ def fit(
 
     if (profile, precision) not in pipeline.PROFILES:
         raise click.UsageError(f"--precision {precision} needs --profile encoder: {profile} vectors have one precision")
-    candidates, extraction = _candidates(forms), _extraction(engine, ray_address)
+    candidates, extraction = _candidates(families), _extraction(executor, ray_address)
     report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates)
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
 
 
 @cli.command(name="evaluate")
 @click.option("--artifact", "directory", type=Path, required=True, help="Directory of the bundle.")
-@click.option("--outcomes", type=Path, required=True, help="Parquet file; only its test split is used.")
-@_json
+@one_file("--outcomes", "Parquet file; only its test split is used.")
+@json_output
 def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
-    """Judge a bundle on the test split of an outcome file."""
+    """Evaluate a bundle on the test split of an outcome file."""
     report = evaluate_bundle(directory, dataset.splits(dataset.read(outcomes))["test"])
     click.echo(json.dumps(report) if as_json else describe(report))
 
 
 @cli.command()
 @click.option("--log", default="var/outcomes.sqlite", show_default=True, help="File or Redis URL of the outcome log.")
-@click.option(
-    "--gold", type=Path, required=True, help="Parquet file with every rung of every prompt, kept for judging."
-)
-@click.option("--max-loss", type=click.FloatRange(0, 1), default=0.02, show_default=True, help="Target that is judged.")
+@one_file("--gold", "Parquet file with every rung of every prompt, kept for judging.")
+@click.option("--max-loss", type=click.FloatRange(0, 1), default=0.02, show_default=True,
+              help="Target that both bundles are compared at.")  # fmt: skip
 @click.option("--out", type=Path, default=Path("var/challenger"), show_default=True, help="The challenger's bundle.")
-@_form
+@_families
 @click.option("--dry-run", is_flag=True, help="Judge only; promote nothing.")
 @_registry
-@_json
+@json_output
 def retrain(
     log: str,
     gold: Path,
     max_loss: float,
     out: Path,
-    forms: tuple[str, ...],
+    families: tuple[str, ...],
     dry_run: bool,
     registry: Path,
     as_json: bool,
 ) -> None:
     """Train a challenger on served traffic, and promote it only where it is proved to be better.
 
-    It must certify on the gold set, and gain utility over the serving bundle on logged traffic: the lower bound of the
-    doubly robust estimate must lie above zero. Exit code 1 where it is refused.
+    The challenger must certify on the gold set and gain utility over the serving bundle on logged traffic: the lower
+    bound of the doubly robust estimate must lie above zero. Exit code 1 means that the challenger was refused.
     """
-    from router.bundle import manifest
-    from router.bundle import registry as registries
-    from training.retrain import retrain as stage
+    from training.retrain import retrain as run
 
-    registries.history(registry)  # it must be a registry: said before hours are spent
-    candidates = _candidates(forms)
+    registries.history(registry)  # a wrong registry must fail now, not after an hour of training
+    candidates = _candidates(families)
     champion = manifest.load(registries.locate(registry))
-    verdict = stage(log, gold, champion, out, max_loss, candidates)
+    verdict = run(log, gold, champion, out, max_loss, candidates)
     promoted = not verdict.refused and not dry_run
     if promoted:
         registries.promote(registry, out)
@@ -234,54 +238,63 @@ def retrain(
 @cli.command()
 @click.argument("bundle", type=Path)
 @_registry
-@_json
+@json_output
 def promote(bundle: Path, registry: Path, as_json: bool) -> None:
-    """Have every service that follows the registry serve BUNDLE from now on (within a second, without a restart)."""
-    from router.bundle import registry as registries
-
+    """Make BUNDLE current: every service that follows the registry serves it within a second, without a restart."""
     version = registries.promote(registry, bundle)
     click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
 
 
 @cli.command()
 @_registry
-@_json
+@json_output
 def rollback(registry: Path, as_json: bool) -> None:
-    """Go back to the bundle that was promoted before the current one."""
-    from router.bundle import registry as registries
-
+    """Make the bundle current again that was promoted before the current one."""
     version = registries.rollback(registry)
     click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
 
 
 def evaluate_bundle(directory: Path, outcomes: Outcomes) -> dict[str, Any]:
-    """The report of a bundle, its ONNX graph included, on outcomes it has not seen."""
-    from router.bundle import manifest
-    from training.data.schema import DatasetError
+    """The report of a bundle, by its ONNX graph, on outcomes that it was not fitted on.
+
+    Raises:
+        ArtifactError: the bundle is missing or damaged.
+        DatasetError: the outcomes have another ladder.
+    """
     from training.evaluation.evaluate import evaluate
     from training.model import inference
 
     bundle = manifest.load(directory)
     if bundle.manifest.ladder != outcomes.ladder:
-        raise DatasetError("the outcomes are of another ladder than the bundle")
+        raise DatasetError("the outcomes have another ladder than the bundle")
     prediction = inference.predict(bundle, outcomes.prompts)
     return evaluate(outcomes, prediction, bundle.manifest.certificates, bundle.manifest.absolute).to_json()
 
 
 def verdict_text(verdict: "Verdict", promoted: bool) -> str:
-    """A verdict in words."""
+    """A verdict in lines of text."""
     lines = [f"{verdict.fitted} logged prompts fitted on, {verdict.judged} judged on; left out: {verdict.skipped}"]
     if verdict.tokens is not None:
         lines.append("thinking tokens forecast: {:.1f} as served, {:.1f} by the challenger".format(*verdict.tokens))
     if verdict.gain is not None:
         for name in ("ips", "snips", "dr", "switch"):
-            found = getattr(verdict.gain, name)
-            lines.append(f"utility gain, {name:<7} {found.value:+.4f}  [{found.low:+.4f}, {found.high:+.4f}]")
+            gain = getattr(verdict.gain, name)
+            lines.append(f"utility gain, {name:<7} {gain.value:+.4f}  [{gain.low:+.4f}, {gain.high:+.4f}]")
         lines.append(
             f"effective sample {verdict.gain.effective:.0f}; {verdict.gain.resting_on_model:.0%} rest on a model"
         )
     lines += [f"refused: {why}" for why in verdict.refused]
     return "\n".join([*lines, "promoted" if promoted else "not promoted"])
+
+
+def main() -> NoReturn:
+    """Run the command; exit code 2 if data, bundles or backends are wrong."""
+    try:
+        cli()
+    except RouterError as error:
+        click.echo(f"budget-train: {error}", err=True)
+        raise SystemExit(2) from None
+    raise SystemExit(0)
 
 
 def _questions(
@@ -296,8 +309,8 @@ def _questions(
     return questions.from_gym(gym, count, seed) if gym else questions.held_out_questions(per_level, seed)
 
 
-def _executor(engine: str, address: str) -> "Executor":
-    if engine == "local":
+def _executor_named(name: str, address: str) -> "Executor":
+    if name == "local":
         from training.collect.run import local
 
         return local
@@ -308,8 +321,8 @@ def _executor(engine: str, address: str) -> "Executor":
     return ray.collect
 
 
-def _extraction(engine: str, address: str) -> "Extraction":
-    if engine == "local":
+def _extraction(executor: str, address: str) -> "Extraction":
+    if executor == "local":
         from training.model.fit import inputs
 
         return inputs
@@ -320,14 +333,15 @@ def _extraction(engine: str, address: str) -> "Extraction":
     return ray.features
 
 
-def _candidates(forms: tuple[str, ...]) -> dict[str, "ModelFamily"]:
+def _candidates(names: tuple[str, ...]) -> dict[str, "ModelFamily"]:
     from training.model.fit import CANDIDATES, families_named
 
     try:
-        return families_named(forms)
+        return families_named(names)
     except KeyError as error:
-        raise click.UsageError(f"no form {error}; there are: {', '.join(map(repr, CANDIDATES))}") from error
+        choices = ", ".join(map(repr, CANDIDATES))
+        raise click.UsageError(f"no model family {error}; the families are {choices}") from error
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value:.1f}" if isinstance(value, float) else str(value)

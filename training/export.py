@@ -1,4 +1,4 @@
-"""Fitted models -> one ONNX graph -> a bundle, written aside and moved into place in one step."""
+"""Fitted models -> one ONNX graph -> a bundle, which is written aside and moved into place in one step."""
 
 import json
 import shutil
@@ -23,6 +23,7 @@ from router.bundle.manifest import (
     write_manifest,
 )  # fmt: skip
 from router.domain import BudgetLadder
+from router.errors import RouterError
 from router.scoring.outputs import HALF_TOLERANCE
 from training.evaluation.certify import Proofs, choose
 from training.model import inference
@@ -32,30 +33,30 @@ from training.prediction import Prediction
 from training.report import html
 
 TOLERANCE = 1e-5
-"""Largest difference in P(correct); half precision, which rounds otherwise in every batch, may differ as in serving."""
+"""Largest difference in P(correct). Half precision rounds differently in every batch, so it has serving's tolerance."""
 
 HALF_DECISIONS = 0.01
 """Share of decisions that may differ in half precision: those between rungs of nearly equal worth."""
 
 PARITY_PROMPTS = 16
+"""Prompts whose predictions a bundle carries, so that serving can check its own."""
 
 
-class ExportError(RuntimeError):
-    """The graph does not say what scikit-learn says."""
+class ExportError(RouterError):
+    """The graph predicts something else than scikit-learn, so the certificates would not hold for it."""
 
 
 def export(
     fitted: Fitted, ladder: BudgetLadder, proofs: Proofs, sample: list[str], directory: Path, **about: Any
 ) -> None:
-    """Write a bundle to `directory`, replacing what is there.
+    """Write a bundle to `directory` and replace the bundle there.
 
     Args:
         sample: prompts on which graph and scikit-learn must agree; the first ones become the parity sample.
         about: the manifest's backend_fingerprint, data_hash and metrics, and the report.
 
     Raises:
-        ExportError: quality differs by more than the tolerance, or any decision differs, in half precision more than
-            HALF_DECISIONS of them.
+        ExportError: graph and scikit-learn differ, see `check`; nothing is written.
     """
     model = build_graph(fitted, ladder)
     expected = fitted.predict(sample)
@@ -71,7 +72,11 @@ def export(
 
 
 def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: Prediction, proofs: Proofs) -> None:
-    """Raise ExportError unless ONNX Runtime and scikit-learn agree on the sample."""
+    """Raise ExportError unless ONNX Runtime and scikit-learn agree on the sample.
+
+    P(correct) must agree within the tolerance, and all decisions of all certificates must be equal; in half precision,
+    HALF_DECISIONS of them may differ.
+    """
     options = onnxruntime.SessionOptions()
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     served = inference.run(session, fitted.embedding.tokenizer, fitted.embedding.max_tokens, sample)
@@ -79,17 +84,20 @@ def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: P
     tolerance, share = (HALF_TOLERANCE, HALF_DECISIONS) if half else (TOLERANCE, 0.0)
     worst = float(np.abs(served.quality - expected.quality).max())
     if not worst <= tolerance:
-        raise ExportError(f"ONNX differs from scikit-learn by {worst:.1e} in P(correct)")
+        raise ExportError(
+            f"ONNX Runtime and scikit-learn differ by {worst:.1e} in P(correct), more than {tolerance:g}: the fitted "
+            f"{fitted.chosen!r} is too steep for 32 bits; fit another --model-family, or more prompts"
+        )
     differing = []
     for certificate in proofs.relative:
-        ours, theirs = (choose(p.quality, p.cost, certificate.threshold) for p in (served, expected))
-        differing.append(ours != theirs)
+        chosen, wanted = (choose(p.quality, p.cost, certificate.threshold) for p in (served, expected))
+        differing.append(chosen != wanted)
     for certificate in proofs.absolute:
-        passing, expected_to = (p.quality >= certificate.threshold for p in (served, expected))
-        differing.append((passing != expected_to).any(axis=1))
+        passing, should_pass = (p.quality >= certificate.threshold for p in (served, expected))
+        differing.append((passing != should_pass).any(axis=1))
     for differ in differing:
         if differ.mean() > share:
-            raise ExportError(f"{differ.sum()} of {len(differ)} decisions differ between ONNX and scikit-learn")
+            raise ExportError(f"{differ.sum()} of {len(differ)} decisions differ between ONNX Runtime and scikit-learn")
 
 
 def _write(
@@ -127,7 +135,7 @@ def _write(
 
 
 def _move(aside: Path, directory: Path) -> None:
-    """Put the finished bundle in place; what was there goes only once the new one is whole."""
+    """Move the finished bundle into place; the old one is deleted only after the new one stands there."""
     assert (aside / MANIFEST).exists()
     old = directory.with_name(f".{directory.name}.old")
     shutil.rmtree(old, ignore_errors=True)

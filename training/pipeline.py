@@ -1,4 +1,4 @@
-"""From an outcome file to a bundle: the stages in their order, each ending in a check of itself."""
+"""From an outcome file to a bundle: the stages in their order, each of which ends in a check of itself."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -30,15 +30,20 @@ PROFILES: dict[tuple[str, str], Callable[[], Embedding]] = {
     ("static", "fp32"): embedding.static,
     **{("encoder", precision): partial(embedding.encoder, precision=precision) for precision in embedding.GRAPHS},
 }
-"""By name and precision."""
+"""Embeddings by name of the profile and precision."""
 
 Extraction = Callable[[Embedding, list[str]], Inputs]
-"""Extracts the inputs of prompts, on this machine or elsewhere."""
+"""Extracts the inputs of prompts, in this process or elsewhere."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained router before it is exported."""
+    """A trained router before it is exported.
+
+    Attributes:
+        parts: the splits "fit", "certify" and "test".
+        report: of the test split.
+    """
 
     parts: dict[str, Outcomes]
     fitted: Fitted
@@ -54,14 +59,25 @@ def train(
     precision: str = "fp32",
     candidates: dict[str, ModelFamily] = CANDIDATES,
 ) -> Trained:
-    """dataset -> fit -> calibrate -> certify -> evaluate; `more` is fitted on, too. Raises DatasetError."""
+    """Run the stages dataset -> fit -> calibrate -> certify -> evaluate.
+
+    Args:
+        profile, precision: a key of PROFILES.
+        more: outcomes that are fitted on beside the fit split.
+        candidates: model families to choose from.
+
+    Raises:
+        DatasetError: the outcomes cannot be split, or no model family can be fitted to them.
+    """
     parts = dataset.splits(outcomes)
     embedded = PROFILES[profile, precision]()
-    known = outcomes if more is None else dataset.concatenate(outcomes, more)
+    every = outcomes if more is None else dataset.concatenate(outcomes, more)
     basis = parts["fit"] if more is None else dataset.concatenate(parts["fit"], more)
-    fitted = fit(basis, embedded, CachedInputs(partial(extraction, embedded), known.prompts), candidates)
+    fitted = fit(basis, embedded, CachedInputs(partial(extraction, embedded), every.prompts), candidates)
+    # The token quantiles come from the certify split, which the regression has not seen; P(correct) stays untouched,
+    # so certificates are still tested on labels that nothing was fitted on.
     fitted = fitted.with_conformal_tokens(parts["certify"])
-    _better_than_nothing(fitted, parts["fit"])
+    _require_finite(fitted, parts["fit"])
     prediction = fitted.predict(parts["certify"].prompts)
     proofs = certify(parts["certify"], prediction.quality, prediction.cost)
     prediction = fitted.predict(parts["test"].prompts)
@@ -70,7 +86,7 @@ def train(
 
 
 def with_baselines(trained: Trained) -> Trained:
-    """The same with every baseline in its report."""
+    """The same router with every baseline in its report."""
     return replace(trained, report=replace(trained.report, methods=comparison.methods(trained.parts, trained.fitted)))
 
 
@@ -83,7 +99,15 @@ def run(
     precision: str = "fp32",
     candidates: dict[str, ModelFamily] = CANDIDATES,
 ) -> dict[str, Any]:
-    """All stages: reads `path`, writes the bundle with its report to `out`, returns the report. Raises DatasetError."""
+    """Run all stages on the file `path`, write the bundle with its report to `out`, and return the report.
+
+    Args:
+        compare: add every baseline, and each family of tasks left out.
+
+    Raises:
+        DatasetError: the file cannot be trained on.
+        ExportError: the exported graph differs from the fitted model; nothing is written.
+    """
     outcomes = dataset.read(path)
     trained = train(outcomes, profile, extraction, precision=precision, candidates=candidates)
     trained = with_baselines(trained) if compare else trained
@@ -105,14 +129,19 @@ def run(
 
 
 def full_report(trained: Trained, overview: dict[str, Any], left_out: list[dict[str, Any]]) -> dict[str, Any]:
-    """Everything that is known of a trained router, in plain types."""
+    """All figures of a trained router in JSON types.
+
+    Args:
+        overview: counts of the outcome file.
+        left_out: figures of each family of tasks that was left out of fitting.
+    """
     return {
         "about": {
             "model": trained.parts["fit"].model,
             "profile": trained.fitted.embedding.profile,
             "precision": trained.fitted.embedding.precision,
-            "form": trained.fitted.chosen,
-            "log_loss_by_form": trained.fitted.log_losses,
+            "model_family": trained.fitted.chosen,
+            "log_loss_by_family": trained.fitted.log_losses,
             "calibration": "beta" if trained.fitted.beta else "none: it did not lower held-out log-loss",
             "data": overview,
             "certificates": [asdict(c) for c in trained.proofs.relative],
@@ -126,14 +155,14 @@ def full_report(trained: Trained, overview: dict[str, Any], left_out: list[dict[
 
 
 def violations(trained: Trained, alphas: tuple[float, ...], resplits: int = RESPLITS) -> list[Any]:
-    """The re-split experiment on all prompts that were not fitted on."""
+    """`resplit` for every alpha, on all prompts that were not fitted on."""
     pool = dataset.concatenate(trained.parts["certify"], trained.parts["test"])
     prediction = trained.fitted.predict(pool.prompts)
     return [resplit(pool, prediction, alpha, resplits) for alpha in alphas]
 
 
 def summary(trained: Trained) -> dict[str, Any]:
-    """The figures that a manifest carries, for people."""
+    """The figures that a manifest carries for its readers; the format calls the model family "form"."""
     report = trained.report
     return {
         "prompts": {name: len(part) for name, part in trained.parts.items()},
@@ -147,9 +176,9 @@ def summary(trained: Trained) -> dict[str, Any]:
     }
 
 
-def _better_than_nothing(fitted: Fitted, outcomes: Outcomes) -> None:
-    """A model that says less than the mean of each rung is a fault of the data, and says so."""
+def _require_finite(fitted: Fitted, outcomes: Outcomes) -> None:
+    """Raise DatasetError, with the log-loss of a constant beside it, if no family gave a finite log-loss."""
     mean = np.clip(outcomes.correct.mean(axis=0), fitted.bound, 1 - fitted.bound)
     constant = log_loss(outcomes.correct, np.broadcast_to(mean, outcomes.correct.shape))
     if not np.isfinite(fitted.log_losses[fitted.chosen]):
-        raise DatasetError(f"the best form's log-loss is not finite (a constant has {constant:.3f})")
+        raise DatasetError(f"the best model family's log-loss is not finite (a constant has {constant:.3f})")

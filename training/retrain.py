@@ -1,9 +1,9 @@
-"""A challenger from the outcome log and the frozen gold set, promoted only where it is proved to be better.
+"""Train a challenger on the outcome log and the frozen gold set; promote it only where it is proved to be better.
 
-The log is split by prompt: some of it is fitted on beside the gold set's fit split, the larger part judges. The
+The log is split by prompt. A smaller part is fitted on beside the gold set's fit split; the larger part judges. The
 challenger must certify on the gold set's certify split, and the lower bound of its doubly robust utility gain over the
-bundle that serves must lie above zero. The model that the estimate leans on is calibrated on the gold set's test split,
-which nothing else has seen.
+serving bundle must lie above zero. The model inside that estimate is calibrated on the gold set's test split, which
+nothing else has read.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.bundle import manifest
 from router.bundle.manifest import Bundle
 from router.domain import Certificate, MaxLoss
 from router.routing.policy import LatencyProfile, Policy
 from training import pipeline
+from training.arrays import Matrix, Rungs
 from training.data import dataset, export_log
 from training.data.dataset import Outcomes
-from training.data.splits import split_of
+from training.data.schema import DatasetError
+from training.data.splits import SPLITS, split_of
 from training.evaluation import logged_traffic
 from training.evaluation.certify import choose
 from training.evaluation.logged_traffic import LoggedTraffic
@@ -33,17 +34,21 @@ from training.pipeline import Trained
 from training.prediction import Prediction
 
 FEWEST = 500
-"""Smallest effective sample that an estimate is believed at."""
+"""Smallest effective sample with which an estimate counts."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a challenger.
+    """The decision on a challenger.
 
     Attributes:
-        refused: why it is not better enough; empty where it is to be promoted.
-        gain: None where it could not be estimated.
-        tokens: mean thinking tokens that the serving bundle and the challenger would choose on the judging half.
+        refused: reasons against promotion; empty if the challenger is to be promoted.
+        certificate: the challenger's, for the target; None if it has none.
+        gain: in utility over the serving bundle; None if it could not be estimated.
+        tokens: mean thinking tokens that the serving bundle and the challenger would choose on the judging part.
+        fitted: logged prompts that were fitted on.
+        judged: logged prompts that judge.
+        skipped: labelled decisions left out, by reason.
     """
 
     refused: list[str]
@@ -55,18 +60,31 @@ class Verdict:
     skipped: dict[str, int]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types."""
+        """The verdict in JSON types."""
         return asdict(self) | {"promoted": not self.refused}
 
 
 def retrain(
     log: str, gold: Path, champion: Bundle, out: Path, max_loss: float, candidates: dict[str, ModelFamily] = CANDIDATES
 ) -> Verdict:
-    """Fit a challenger, write it to `out`, and judge it. Raises DatasetError, ExportError, OutcomeLogError."""
+    """Fit a challenger, write its bundle to `out`, and judge it.
+
+    Args:
+        log: file or Redis URL of the outcome log.
+        gold: outcome file with every rung of every prompt.
+        champion: the serving bundle.
+        max_loss: the relative target that both bundles are compared at.
+
+    Raises:
+        DatasetError: the gold set cannot be trained on, or the log has too few decisions to judge by.
+        ExportError: the exported graph differs from the fitted model.
+        OutcomeLogError: the log cannot be read.
+    """
     outcomes = dataset.read(gold)
     served = logged_traffic.read(export_log.read(log), outcomes.ladder, outcomes.model)
-    mine, judging = split_traffic(served, outcomes)
-    challenger = pipeline.train(outcomes, more=_completed(mine, outcomes), candidates=candidates)
+    fitting, judging = split_traffic(served, outcomes)
+    _enough(judging)
+    challenger = pipeline.train(outcomes, more=_imputed(fitting, outcomes), candidates=candidates)
     export(
         challenger.fitted,
         outcomes.ladder,
@@ -76,32 +94,30 @@ def retrain(
         backend_fingerprint=outcomes.model,
         data_hash=manifest.digest(gold),
         metrics=pipeline.summary(challenger),
-        report=pipeline.full_report(challenger, {"traffic": len(mine)}, []),
+        report=pipeline.full_report(challenger, {"traffic": len(fitting)}, []),
     )
-    return judge(challenger, manifest.load(out), champion, judging, max_loss, len(mine))
+    return judge(challenger, manifest.load(out), champion, judging, max_loss, len(fitting))
 
 
 def split_traffic(served: LoggedTraffic, gold: Outcomes) -> tuple[LoggedTraffic, LoggedTraffic]:
-    """What is fitted on, and what judges; prompts of the gold set's certify and test splits are in neither."""
+    """The part to fit on and the part to judge by; gold prompts of the certify and test splits are in neither."""
     held = {group for group in gold.groups if split_of(group) != "fit"}
     sides = [None if group in held else split_of(f"traffic:{group}") for group in served.logged.groups]
-    fitted = np.array([side in ("certify", "test") for side in sides])
+    # The estimate needs more prompts than the fit, which has the gold set as well: the largest share judges.
+    fitting = np.array([side in ("certify", "test") for side in sides])
     judging = np.array([side == "fit" for side in sides])
-    return served.take(np.flatnonzero(fitted)), served.take(np.flatnonzero(judging))
-
-
-def _completed(mine: LoggedTraffic, gold: Outcomes) -> Outcomes | None:
-    """The traffic's outcomes, unknown rungs filled by a quick fit on the gold set alone."""
-    if len(mine) == 0:
-        return None
-    quick = fit(dataset.splits(gold)["fit"], embedding.static(), candidates=families_named(["pooled logit"]))
-    return mine.imputed(gold, quick.predict(mine.prompts))
+    return served.take(np.flatnonzero(fitting)), served.take(np.flatnonzero(judging))
 
 
 def judge(
     challenger: Trained, bundle: Bundle, champion: Bundle, judging: LoggedTraffic, max_loss: float, fitted: int
 ) -> Verdict:
-    """Is the challenger certified, and worth more than the champion on traffic that it was not fitted on?"""
+    """Decide whether a challenger is certified and worth more than the champion on traffic it was not fitted on.
+
+    Args:
+        bundle: the challenger's.
+        fitted: logged prompts that the challenger was fitted on.
+    """
     certificate = _certificate(bundle, max_loss)
     if certificate is None:
         why = "; ".join(f"{target}: {reason}" for target, reason in bundle.manifest.not_certified.items())
@@ -110,22 +126,16 @@ def judge(
     predicted = inference.predict(bundle, judging.prompts)
     new = choose(predicted.quality, predicted.cost, certificate.threshold)
     old = chosen_by(champion, judging.prompts, max_loss)
-    model = _model(challenger, bundle, predicted, certificate.threshold)
-    found = gain(judging.logged, model, certificate.threshold, new, old)
-    refused = []
-    if found.effective < FEWEST:
-        refused.append(f"the effective sample is {found.effective:.0f}, {FEWEST} are needed")
-    if found.dr.low <= 0:
-        refused.append(f"the utility gain may be none: {found.dr.value:.4f}, at least {found.dr.low:.4f}")
+    model = _utility(challenger, bundle, predicted, certificate.threshold)
+    estimate = gain(judging.logged, model, certificate.threshold, new, old)
+    tokens = np.minimum(predicted.mean_tokens, judging.logged.caps)
     rows = np.arange(len(judging))
-    tokens = tuple(
-        float(np.minimum(predicted.mean_tokens, judging.logged.caps)[rows, rung].mean()) for rung in (old, new)
-    )
-    return Verdict(refused, certificate, found, (tokens[0], tokens[1]), fitted, len(judging), judging.skipped)
+    means = float(tokens[rows, old].mean()), float(tokens[rows, new].mean())
+    return Verdict(_objections(estimate), certificate, estimate, means, fitted, len(judging), judging.skipped)
 
 
-def chosen_by(bundle: Bundle, prompts: list[str], max_loss: float) -> NDArray[np.intp]:
-    """The rungs that a bundle's policy takes: always the top one where it has no certificate for the target."""
+def chosen_by(bundle: Bundle, prompts: list[str], max_loss: float) -> Rungs:
+    """The rungs [prompts] that a bundle's policy takes: the top rung where no certificate covers the target."""
     certificate = _certificate(bundle, max_loss)
     if certificate is None:
         return np.full(len(prompts), len(bundle.manifest.ladder) - 1)
@@ -133,13 +143,41 @@ def chosen_by(bundle: Bundle, prompts: list[str], max_loss: float) -> NDArray[np
     return choose(predicted.quality, predicted.cost, certificate.threshold)
 
 
+def _enough(judging: LoggedTraffic) -> None:
+    """Raise DatasetError before hours are spent: an effective sample is never larger than the sample."""
+    if len(judging) < FEWEST:
+        needed = round(FEWEST / SPLITS["fit"])
+        raise DatasetError(
+            f"the log has {len(judging)} decisions to judge a challenger by, {FEWEST} are needed: "
+            f"report outcomes of about {needed} decisions"
+        )
+
+
+def _imputed(fitting: LoggedTraffic, gold: Outcomes) -> Outcomes | None:
+    """The traffic's outcomes, with unknown rungs filled by a quick fit on the gold set alone."""
+    if len(fitting) == 0:
+        return None
+    quick = fit(dataset.splits(gold)["fit"], embedding.static(), candidates=families_named(["pooled logit"]))
+    return fitting.imputed(gold, quick.predict(fitting.prompts))
+
+
+def _objections(estimate: Gain) -> list[str]:
+    objections = []
+    if estimate.effective < FEWEST:
+        objections.append(f"the effective sample is {estimate.effective:.0f}, {FEWEST} are needed")
+    if estimate.dr.low <= 0:
+        gained = f"{estimate.dr.value:.4f}, at least {estimate.dr.low:.4f}"
+        objections.append(f"the utility gain may be none: {gained}")
+    return objections
+
+
 def _certificate(bundle: Bundle, max_loss: float) -> Certificate | None:
     manifest = bundle.manifest
     return Policy(manifest.ladder, manifest.certificates, LatencyProfile(0, 0, 0)).certificate(MaxLoss(max_loss))
 
 
-def _model(challenger: Trained, bundle: Bundle, predicted: Prediction, price: float) -> NDArray[np.float64]:
-    """Predicted utility [prompts, rungs], its P(correct) calibrated on prompts that nobody was fitted or chosen on."""
+def _utility(challenger: Trained, bundle: Bundle, predicted: Prediction, price: float) -> Matrix:
+    """Predicted utility [prompts, rungs]; P(correct) is calibrated on prompts that nothing was fitted or chosen on."""
     test = challenger.parts["test"]
     calibrated = calibration.fit(inference.predict(bundle, test.prompts).quality, test.correct)
     return np.asarray(calibrated(predicted.quality) - price * predicted.cost)

@@ -36,7 +36,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(file: Path) -> Path:
     """What `fit` makes of it."""
     out = file.parent / "bundle"
-    result = CliRunner().invoke(cli, ["fit", "--outcomes", str(file), "--out", str(out), "--form", "pooled logit"])
+    result = CliRunner().invoke(
+        cli, ["fit", "--outcomes", str(file), "--out", str(out), "--model-family", "pooled logit"]
+    )
     assert result.exit_code == 0, result.output
     assert "saved vs top" in result.output and "report.html" in result.output
     return out
@@ -177,10 +179,10 @@ def test_a_bad_file_is_one_line_and_exit_code_2_and_leaves_the_bundle(
 
 
 def test_a_form_that_does_not_exist_is_refused_by_name(file: Path, tmp_path: Path) -> None:
-    arguments = ["fit", "--outcomes", str(file), "--out", str(tmp_path / "bundle"), "--form", "pooled logit"]
-    result = CliRunner().invoke(cli, [*arguments, "--form", "square"])
+    arguments = ["fit", "--outcomes", str(file), "--out", str(tmp_path / "bundle"), "--model-family", "pooled logit"]
+    result = CliRunner().invoke(cli, [*arguments, "--model-family", "square"])
     assert result.exit_code == 2
-    assert "no form 'square'; there are: 'pooled logit', 'cure'" in result.stderr
+    assert "no model family 'square'; the families are 'pooled logit', 'cure'" in result.stderr
 
 
 def test_validate_says_what_is_in_a_good_file(file: Path) -> None:
@@ -193,7 +195,7 @@ def test_validate_says_what_is_in_a_good_file(file: Path) -> None:
 def test_a_form_that_is_not_finite_is_refused(trained: Trained) -> None:
     broken = vars(trained.fitted) | {"log_losses": {trained.fitted.chosen: float("nan")}}
     with pytest.raises(DatasetError, match="not finite"):
-        pipeline._better_than_nothing(type(trained.fitted)(**broken), trained.parts["fit"])
+        pipeline._require_finite(type(trained.fitted)(**broken), trained.parts["fit"])
 
 
 def test_the_vector_stands_behind_the_hand_features(trained: Trained) -> None:

@@ -57,9 +57,7 @@ def from_options(
     if url is None:
         return _pocket(Path(model or POCKET), ladder, samples, sampling, concurrency)
     if model is None or ladder is None:
-        raise DatasetError(
-            "--url needs --model, the name of the model in the engine, and --ladder, cheapest rung first"
-        )
+        raise DatasetError("--url needs --model, the model's name in the engine, and --ladder, cheapest rung first")
     connection = Connection(
         backend,
         url,

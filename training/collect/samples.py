@@ -43,9 +43,7 @@ class SampleCollector:
 
     async def _check(self) -> None:
         if not await self._backend.ready():
-            raise BackendUnavailable(
-                "backend: it does not answer, or holds no budget; run the command again to continue"
-            )
+            raise BackendUnavailable("backend: it does not answer, or holds no budget; run again to continue")
 
     async def _results(self, units: Iterator[Unit]) -> AsyncGenerator[list[UnitResult]]:
         under_way: set[asyncio.Task[UnitResult]] = set()

@@ -65,8 +65,8 @@ def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, 
     alive = np.arange(len(prompts))
     past = np.repeat(model.empty, len(prompts), axis=2)
     logits, past = model.step(prompts, past)
-    # `past` is the key-value cache [layers, 2, batch, heads, tokens, size] of the thoughts that have not ended; its row i
-    # belongs to prompt alive[i]. Answers start from `past` without changing it, so the thought continues afterwards.
+    # `past` is the key-value cache [layers, 2, batch, heads, tokens, size] of the thoughts that have not ended; its row
+    # i belongs to prompt alive[i]. Answers start from `past` without changing it, so the thought continues afterwards.
     for used in range(max(c for c in caps if c is not None) + 1):
         if used in caps:
             for row, (text, count, cut) in zip(alive, _answers(model, past, longest), strict=True):

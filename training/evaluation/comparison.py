@@ -105,7 +105,7 @@ def label_efficiency(parts: Parts, fitted: Fitted, sizes: tuple[int, ...]) -> li
         rows.append(
             {
                 "labelled": len(some) + len(certify),
-                "form": small.chosen,
+                "model_family": small.chosen,
                 "auroc": report.auroc,
                 "area_gain": report.area_gain,
                 "loss": report.policy.loss,
