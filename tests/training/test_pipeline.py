@@ -178,7 +178,26 @@ def test_a_bad_file_is_one_line_and_exit_code_2_and_leaves_the_bundle(
     assert code == 2 and message in told
 
 
-def test_a_form_that_does_not_exist_is_refused_by_name(file: Path, tmp_path: Path) -> None:
+def test_a_graph_that_differs_is_one_line_and_exit_code_2_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "few.parquet", tmp_path / "bundle"
+    write(sums(120), path)  # so few prompts that the fitted logit is too steep for 32 bits
+    code, error = tried(
+        ["fit", "--outcomes", str(path), "--out", str(out), "--form", "pooled logit"], capsys, monkeypatch
+    )
+    assert (code, error.count("\n")) == (2, 1) and "ONNX Runtime and scikit-learn differ by" in error
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["few.parquet"]
+
+
+@pytest.mark.parametrize("command", [["fit", "--out", "bundle"], ["evaluate", "--artifact", "bundle"]])
+def test_a_second_outcome_file_is_refused(command: list[str], file: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, [*command, "--outcomes", str(file), "--outcomes", str(tmp_path / "other")])
+    assert result.exit_code == 2
+    assert "takes one file, not 2" in result.stderr
+
+
+def test_a_model_family_that_does_not_exist_is_refused_by_name(file: Path, tmp_path: Path) -> None:
     arguments = ["fit", "--outcomes", str(file), "--out", str(tmp_path / "bundle"), "--model-family", "pooled logit"]
     result = CliRunner().invoke(cli, [*arguments, "--model-family", "square"])
     assert result.exit_code == 2
@@ -192,7 +211,7 @@ def test_validate_says_what_is_in_a_good_file(file: Path) -> None:
     assert told["overview"]["prompts"] == PROMPTS and sum(told["overview"]["splits"].values()) == PROMPTS
 
 
-def test_a_form_that_is_not_finite_is_refused(trained: Trained) -> None:
+def test_a_model_family_that_is_not_finite_is_refused(trained: Trained) -> None:
     broken = vars(trained.fitted) | {"log_losses": {trained.fitted.chosen: float("nan")}}
     with pytest.raises(DatasetError, match="not finite"):
         pipeline._require_finite(type(trained.fitted)(**broken), trained.parts["fit"])

@@ -1,7 +1,7 @@
 """A challenger is refused with a reason where it is not proved to be better; tests/test_loop.py sees one promoted."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +10,20 @@ from click.testing import CliRunner
 
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
+from router.domain import LabelSource, Outcome
+from router.outcomes.sqlite import SqliteOutcomes
 from tests.conftest import MODELS
-from tests.support.synthetic import CAPS, outcomes_of
+from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
+from tests.support.synthetic import CAPS, outcomes_of, sums
 from tests.training.evaluation.test_logged_traffic import BACKEND, row
 from training import pipeline
 from training.cli import cli
+from training.data.schema import DatasetError, write
 from training.evaluation.logged_traffic import LoggedTraffic, read
 from training.export import export
 from training.model.fit import families_named
 from training.pipeline import Trained
-from training.retrain import judge
+from training.retrain import judge, retrain
 
 TOP = len(CAPS) - 1
 
@@ -67,6 +71,24 @@ def test_too_little_traffic_is_not_enough(challenge: Challenge) -> None:
     few = challenge.served.take(np.arange(60))
     verdict = judge(challenge.challenger, challenge.bundle, challenge.bundle, few, 0.1, 0)
     assert any("500 are needed" in why for why in verdict.refused)
+
+
+async def test_a_log_too_small_to_judge_by_is_refused_before_anything_is_fitted(tmp_path: Path) -> None:
+    gold, out = outcomes_of(60), tmp_path / "challenger"
+    write(sums(60), tmp_path / "gold.parquet")
+    log = SqliteOutcomes(tmp_path / "log", RecordingObserver(), texts=True)
+    for i in range(3):
+        decision = replace(
+            decision_of(f"d{i}", index=2), backend=gold.model, ladder=gold.ladder, propensities=(0.0, 0.0, 1.0, 0.0)
+        )
+        log.record(request_of(f"{i} + 1 ="), decision, None)
+        log.record(request_of(f"{i} + 1 ="), decision, completion_of(thinking_tokens=10))
+        await log.report(Outcome(f"d{i}", 1.0, LabelSource.VERIFIER))
+    await log.close()
+    champion = manifest.load(MODELS / "pocket-router")
+    with pytest.raises(DatasetError, match="500 are needed: report outcomes of about 833 decisions"):
+        retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", champion, out, 0.05)
+    assert not out.exists()
 
 
 def test_a_bundle_alone_is_no_registry_to_retrain_for(tmp_path: Path) -> None:

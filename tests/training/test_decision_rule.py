@@ -1,0 +1,94 @@
+"""The decision rule stands three times; random curves, ties and missing token counts hold the three equal."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.bundle.manifest import QUANTILES
+from router.domain import BudgetLadder, Certificate, MaxLoss, OnUnmet, Options, ReasoningBudget, Score
+from router.routing.policy import LatencyProfile, Policy
+from training.arrays import Matrix, Rungs
+from training.evaluation.certify import choose
+from training.plan.replay import served_rungs
+from training.prediction import Prediction
+
+RUNGS = 4
+LADDER = BudgetLadder(
+    (ReasoningBudget("none", 0), *(ReasoningBudget(str(n), n) for n in (10, 50)), ReasoningBudget("all", None))
+)
+CAPS = np.array([0, 10, 50, np.inf])
+LATENCY = LatencyProfile(first_token=0.5, per_token=0.1, answer_tokens=5)
+
+# Eighths and halves are exact in binary, so that equal worths are equal in every order of the arithmetic.
+qualities = st.integers(0, 8).map(lambda eighths: eighths / 8) | st.floats(0, 1)
+counts = st.integers(0, 8).map(float) | st.floats(0, 100)
+prices = st.sampled_from((0.0, 0.125, 0.0625, 0.5)) | st.floats(0, 1)
+deadlines = st.none() | st.floats(0.1, 20)
+
+
+@st.composite
+def predictions(draw: st.DrawFn) -> Prediction:
+    """Curves of 1 to 6 prompts; rungs whose tokens are not recorded lack them for every prompt, as in a bundle."""
+    prompts = draw(st.integers(1, 6))
+
+    def table(cells: st.SearchStrategy[float]) -> Matrix:
+        return np.array(
+            draw(st.lists(st.lists(cells, min_size=RUNGS, max_size=RUNGS), min_size=prompts, max_size=prompts))
+        )
+
+    absent = np.where(draw(st.lists(st.booleans(), min_size=RUNGS, max_size=RUNGS)), np.nan, 0.0)
+    mean = table(counts) + (absent if draw(st.booleans()) else 0.0)
+    quantiles = np.repeat((mean * 2)[:, :, None], len(QUANTILES), axis=2)
+    return Prediction(table(qualities), mean, quantiles)
+
+
+def score_of(prediction: Prediction, row: int) -> Score:
+    """What a classifier would answer for one prompt: None where training has NaN."""
+    mean = tuple(None if np.isnan(value) else float(value) for value in prediction.mean_tokens[row])
+    quantiles = (
+        tuple(None if np.isnan(value) else float(value) for value in prediction.token_quantiles[row, :, i])
+        for i in range(len(QUANTILES))
+    )
+    return Score(tuple(prediction.quality[row].tolist()), mean, *quantiles)
+
+
+def decided(prediction: Prediction, price: float, deadline: float | None) -> list[int]:
+    """The rungs that serving decides, one request at a time."""
+    policy = Policy(LADDER, (Certificate(0.02, 0.1, price, 100),), LATENCY)
+    options = Options(MaxLoss(0.02), max_latency=deadline, on_unmet=OnUnmet.TOP_RUNG)
+    return [policy.choose(score_of(prediction, row), options).index for row in range(len(prediction.quality))]
+
+
+def replayed(prediction: Prediction, price: float, deadline: float | None) -> Rungs:
+    """The rungs of a plan for the same table."""
+    p99 = prediction.token_quantiles[:, :, QUANTILES.index(0.99)]
+    most = np.where(np.isnan(p99), CAPS, p99)
+    in_time = np.ones(most.shape, bool) if deadline is None else LATENCY.seconds(most) <= deadline
+    return served_rungs(prediction, price, in_time)
+
+
+@given(predictions(), prices)
+def test_without_a_deadline_all_three_choose_the_same_rungs(prediction: Prediction, price: float) -> None:
+    table = choose(prediction.quality, prediction.cost, price).tolist()
+    assert table == decided(prediction, price, None) == replayed(prediction, price, None).tolist()
+
+
+@given(predictions(), prices, deadlines)
+def test_under_a_deadline_a_plan_serves_as_the_service_does(
+    prediction: Prediction, price: float, deadline: float | None
+) -> None:
+    assert replayed(prediction, price, deadline).tolist() == decided(prediction, price, deadline)
+
+
+def test_of_equal_worth_all_three_take_the_cheapest() -> None:
+    flat = np.full((1, RUNGS), 0.5)
+    prediction = Prediction(flat, flat, np.repeat(flat[:, :, None], len(QUANTILES), axis=2))
+    assert choose(prediction.quality, prediction.cost, 0.25).tolist() == [0]
+    assert decided(prediction, 0.25, None) == replayed(prediction, 0.25, None).tolist() == [0]
+
+
+def test_one_missing_token_count_makes_positions_the_cost_in_all_three() -> None:
+    quality, mean = np.array([[0.5, 0.75, 1.0, 1.0]]), np.array([[0.0, 0.0, np.nan, 0.0]])
+    prediction = Prediction(quality, mean, np.repeat(mean[:, :, None], len(QUANTILES), axis=2))
+    assert choose(quality, prediction.cost, 0.25).tolist() == [0]
+    assert decided(prediction, 0.25, None) == replayed(prediction, 0.25, None).tolist() == [0]
