@@ -1,6 +1,6 @@
 """The figures of a report as SVG inside its page.
 
-Ink is drawn in stand-in colours that become CSS variables, so that figures follow the page into dark mode.
+Figures are drawn in placeholder colours, which then become CSS variables, so that they follow the page into dark mode.
 Equal reports give equal bytes.
 """
 
@@ -21,12 +21,12 @@ from training.evaluation.metrics import hull
 Part = dict[str, Any]
 
 ROUTER = "router"
-"""What the router is called among the methods."""
+"""The router's name among the methods."""
 
 INK, FAINT, ROUTER_INK = "#010203", "#040506", "#070809"
 CSS_COLORS = {INK: "currentColor", FAINT: "var(--faint)", ROUTER_INK: "var(--router)"}
 ORANGE, GREEN = "#d55e00", "#009e73"
-"""Of the Okabe-Ito palette, which colour-blind readers can tell apart; legible on light and dark."""
+"""Colours of the Okabe-Ito palette, which colour-blind readers can distinguish; legible on light and dark pages."""
 
 STYLE: dict[Any, Any] = {
     **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {
 
 
 def figures(report: Part) -> dict[str, Markup]:
-    """SVG by name, of what there is data for."""
+    """SVG elements by name, for the figures that the report has data for."""
     draws = (frontier, reliability, rungs, coverage, violations)
     with matplotlib.rc_context(STYLE):
         drawn = {draw.__name__: draw(report) for draw in draws}
@@ -46,18 +46,18 @@ def figures(report: Part) -> dict[str, Markup]:
 
 
 def _svg(name: str, figure: Figure) -> Markup:
-    """An element whose ids are not those of another figure's."""
+    """An SVG element; its ids get a prefix, because all figures share the page's one name space."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     _, start, rest = buffer.getvalue().partition("<svg")
     svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", start + rest)
     for color, css in CSS_COLORS.items():
         svg = svg.replace(color, css)
-    return Markup(svg)  # matplotlib has escaped every label
+    return Markup(svg)  # safe: matplotlib escapes every label
 
 
 def frontier(report: Part) -> Figure | None:
-    """Accuracy against thinking tokens."""
+    """Accuracy against thinking tokens, or None without token counts."""
     if not report["fixed"]:
         return None
     figure = Figure((8, 5.4), layout="constrained")
@@ -78,7 +78,7 @@ def frontier(report: Part) -> Figure | None:
 
 
 def _methods(axes: Axes, methods: list[Part]) -> None:
-    """Curves: the router's in bold, the three best others with their names."""
+    """Draw curves: the router's in bold, and the three best others with their names."""
     others = [m for m in methods if m["method"] != ROUTER and m["curve"]]
     for method in others:
         axes.plot(
@@ -114,7 +114,7 @@ def _columns(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float
 
 
 def reliability(report: Part) -> Figure | None:
-    """What was predicted against what happened, a panel per rung."""
+    """Predicted against real shares of right answers, a panel per rung; None without rungs."""
     if not report["rungs"]:
         return None
     columns = min(len(report["rungs"]), 5)
@@ -133,7 +133,7 @@ def reliability(report: Part) -> Figure | None:
 
 
 def rungs(report: Part) -> Figure | None:
-    """Where prompts are sent, a bar per target."""
+    """Share of prompts at each rung, a bar per target; None without certified targets."""
     if not (report["policies"] and report["rungs"]):
         return None
     figure = Figure((8, 1.4 + 0.4 * len(report["policies"])), layout="constrained")
@@ -152,7 +152,7 @@ def rungs(report: Part) -> Figure | None:
 
 
 def _rows(figure: Figure, xlabel: str, names: list[str]) -> Axes:
-    """Axes with a named row each, the first on top, and shares from left to right."""
+    """Axes with one row per name, the first on top, and shares from left to right."""
     axes = figure.subplots()
     axes.set(xlabel=xlabel, xlim=(0, 1.005))
     axes.set_yticks(range(len(names)), names)
@@ -163,7 +163,7 @@ def _rows(figure: Figure, xlabel: str, names: list[str]) -> Axes:
 
 
 def coverage(report: Part) -> Figure | None:
-    """Share of prompts that stayed below their token forecasts, a row per rung."""
+    """Share of prompts below their token forecasts, a row per rung; None without token counts."""
     known = [rung for rung in report["rungs"] if rung["coverage"]]
     if not known:
         return None
@@ -178,20 +178,20 @@ def coverage(report: Part) -> Figure | None:
 
 
 def violations(report: Part) -> Figure | None:
-    """How often a promise was broken, and how much of what was possible was saved."""
-    found = report["violations"]
-    if not found:
+    """How often certificates were violated, and their share of the possible saving; None without re-splits."""
+    rows = report["violations"]
+    if not rows:
         return None
     figure = Figure((8, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    at = np.arange(len(found))
-    left.bar(at, [v["violated"] for v in found], color=ROUTER_INK, label="broken, all prompts")
-    left.plot(at, [v["violated_unseen"] for v in found], "D", color=ORANGE, label="broken, other prompts")
-    left.hlines([v["delta"] for v in found], at - 0.45, at + 0.45, color=INK, linestyles="--", label="allowed")
-    right.bar(at, [v["utilisation"] or 0 for v in found], color=GREEN)
-    for axes, title in ((left, "promises broken"), (right, "share of the possible saving")):
+    at = np.arange(len(rows))
+    left.bar(at, [v["violated"] for v in rows], color=ROUTER_INK, label="broken, all prompts")
+    left.plot(at, [v["violated_unseen"] for v in rows], "D", color=ORANGE, label="broken, other prompts")
+    left.hlines([v["delta"] for v in rows], at - 0.45, at + 0.45, color=INK, linestyles="--", label="allowed")
+    right.bar(at, [v["utilisation"] or 0 for v in rows], color=GREEN)
+    for axes, title in ((left, "certificates violated"), (right, "share of the possible saving")):
         axes.set(title=title, xlabel="loss allowed, in points")
-        axes.set_xticks(at, [_number(v["alpha"]) for v in found])
+        axes.set_xticks(at, [_number(v["alpha"]) for v in rows])
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.grid(visible=False, axis="x")
     figure.legend(loc="outside lower center", ncols=3)
@@ -199,7 +199,7 @@ def violations(report: Part) -> Figure | None:
 
 
 def in_points(share: float) -> str:
-    """0.02 -> "2 points"."""
+    """A share in percentage points: 0.02 -> "2 points"."""
     number = _number(share)
     return f"{number} point" if number == "1" else f"{number} points"
 

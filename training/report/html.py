@@ -1,4 +1,4 @@
-"""The page that shows what a fit is worth: `report.json`, and the same as a `report.html` that stands on its own."""
+"""The report of a fit: `report.json`, and the same figures as a self-contained page `report.html`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,47 +10,56 @@ from training.report.figures import Part, figures, in_points
 
 RESULTS = ("rungs", "policies", "absolute", "methods", "fixed", "oracle", "hindsight", "tasks", "mistakes")
 PARTS = (*RESULTS, "violations", "leave_one_task_out")
+"""Keys of a report that may be absent; the page then shows an empty part."""
 
 
 def write(directory: Path, report: Part) -> None:
-    """Write `report.json` and `report.html` into a directory that exists.
+    """Write `report.json` and `report.html` into an existing directory.
 
     Args:
-        report: `Report.to_json()` and beside it "about", a mapping of anything worth knowing, in which
-            "not_certified" maps targets to why; "violations"; "leave_one_task_out". Parts may be empty or None.
+        report: `Report.to_json()` with the further keys "violations", "leave_one_task_out" and "about". The last is a
+            mapping of any facts, in which "not_certified" maps targets to reasons. Parts may be empty or None.
+
+    Raises:
+        OSError: the directory cannot be written.
     """
     (directory / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (directory / "report.html").write_text(page(report), encoding="utf-8")
 
 
 def page(report: Part) -> str:
-    """The HTML page."""
-    whole = report | {part: report.get(part) or [] for part in PARTS}
-    whole["about"] = dict(report.get("about") or {})
-    refused = whole["about"].pop("not_certified", None) or {}
-    told = {"refused": refused, "verdict": verdict(whole), "target": _target(whole), "figures": figures(whole)}
-    return _environment().get_template("page.html.jinja").render(whole | told) + "\n"
+    """A report as one HTML page without links to other files."""
+    filled = report | {part: report.get(part) or [] for part in PARTS}
+    filled["about"] = dict(report.get("about") or {})
+    refused = filled["about"].pop("not_certified", None) or {}
+    derived = {
+        "refused": refused,
+        "conclusions": conclusions(filled),
+        "target": _target(filled),
+        "figures": figures(filled),
+    }
+    return _environment().get_template("page.html.jinja").render(filled | derived) + "\n"
 
 
 def _environment() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
     environment.filters |= {
-        "percent": _shown("{:.1f} %", 100),
-        "points": _shown("{:.1f}", 100),
-        "decimal": _shown("{:.3f}"),
-        "count": _shown("{:,.0f}"),
+        "percent": _formatted("{:.1f} %", 100),
+        "points": _formatted("{:.1f}", 100),
+        "decimal": _formatted("{:.3f}"),
+        "count": _formatted("{:,.0f}"),
         "target": in_points,
     }
     return environment
 
 
-def _shown(form: str, factor: float = 1) -> Callable[[float | None], str]:
-    return lambda value: "n/a" if value is None else form.format(factor * value)
+def _formatted(template: str, factor: float = 1) -> Callable[[float | None], str]:
+    return lambda value: "n/a" if value is None else template.format(factor * value)
 
 
-def verdict(report: Part) -> list[str]:
-    """What the figures say, in plain sentences, the most important one first."""
+def conclusions(report: Part) -> list[str]:
+    """The main figures in plain sentences, the most important one first."""
     target = _target(report)
     if target is None:
         return ["Nothing could be certified: the router always takes the top rung, and saves nothing."]
@@ -58,7 +67,7 @@ def verdict(report: Part) -> list[str]:
 
 
 def _target(report: Part) -> Part | None:
-    """The certified policy at the loss at which methods are compared, or else the strictest."""
+    """The certified policy at the loss at which methods are compared, or else the strictest one."""
     compared = {method["policy"]["alpha"] for method in report["methods"]}
     certified = [policy for policy in report["policies"] if policy["threshold"] is not None]
     return min(certified, key=lambda policy: (policy["alpha"] not in compared, policy["alpha"]), default=None)
@@ -68,13 +77,14 @@ def _spending(target: Part) -> str:
     promise = f"t no more than {in_points(target['alpha'])} below always thinking longest, "
     top, mix = target["saved_against_top"], target["saved_against_hull"]
     if top is None or mix is None:
-        return f"A{promise}the router saves an unknown amount: thinking tokens are not recorded."
+        return f"A{promise}the router saves an unknown number of thinking tokens: they are not recorded."
     spends = (
         f"spends {_fewer(top)} thinking tokens than always-longest{_between(target['top_interval'])} and "
         f"{_fewer(mix)} than the best mix of fixed budgets{_between(target['hull_interval'])}."
     )
     if target["hull_interval"][0] > 0:
         return f"A{promise}the router {spends}"
+    # An interval that includes zero must not read as a success.
     return f"The router does not beat the best mix of fixed budgets beyond chance: a{promise}it {spends}"
 
 
@@ -87,7 +97,7 @@ def _loss(target: Part, prompts: int) -> str:
 
 
 def _neighbours(target: Part, methods: list[Part]) -> list[str]:
-    """How kNN does at the same target, the baseline that is hardest to beat."""
+    """How kNN, the baseline that is hardest to beat, does at the same target."""
     policies = (m["policy"] for m in methods if m["method"] == "kNN")
     saved = next((p["saved_against_hull"] for p in policies if p["alpha"] == target["alpha"]), None)
     if saved is None or target["hull_interval"] is None:

@@ -4,7 +4,11 @@ from typing import Any
 
 
 def describe(report: dict[str, Any]) -> str:
-    """Rungs, targets and, where they were compared, methods."""
+    """The report's rungs and targets and, if there are any, its methods and re-splits, as tables of text.
+
+    Args:
+        report: as `html.write` takes it.
+    """
     parts = [f"{report['prompts']} test prompts, {report['never_solved']:.1%} never solved", _rungs(report)]
     parts.append(_policies(report) if report["policies"] else NOTHING)
     if report["absolute"]:
@@ -81,6 +85,6 @@ def _saving(policy: dict[str, Any], against: str) -> str:
     return "unknown" if value is None else f"{value:.1%} ({bounds[0]:.1%}, {bounds[1]:.1%})"
 
 
-def _number(value: float | None, form: str) -> str:
-    """A number, or a dash of the same width."""
-    return "-".rjust(int(form.split(".")[0])) if value is None else f"{value:>{form}}"
+def _number(value: float | None, width: str) -> str:
+    """A number in a format such as "9.1f", or a dash of the same width."""
+    return "-".rjust(int(width.split(".")[0])) if value is None else f"{value:>{width}}"

@@ -214,8 +214,8 @@ def test_the_json_is_the_report(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(full()))
 
 
-def test_the_verdict_states_both_savings_with_their_intervals() -> None:
-    first, second, _ = html.verdict(full())
+def test_the_conclusions_state_both_savings_with_their_intervals() -> None:
+    first, second, _ = html.conclusions(full())
     assert first == (
         "At no more than 2 points below always thinking longest, the router spends 31 % fewer thinking tokens than "
         "always-longest (95 % interval 28 % to 34 %) and 27 % fewer than the best mix of fixed budgets "
@@ -227,36 +227,36 @@ def test_the_verdict_states_both_savings_with_their_intervals() -> None:
 
 
 @pytest.mark.parametrize("interval", [(-0.1, 0.05), (-0.2, -0.1)])
-def test_the_verdict_says_when_the_best_mix_is_not_beaten(interval: tuple[float, float]) -> None:
+def test_the_conclusions_say_when_the_best_mix_is_not_beaten(interval: tuple[float, float]) -> None:
     target = policy(0.02, 4, saved_against_hull=sum(interval) / 2, hull_interval=interval)
-    first = html.verdict(full(policies=[target]))[0]
+    first = html.conclusions(full(policies=[target]))[0]
     assert first.startswith("The router does not beat the best mix of fixed budgets beyond chance: at no more than 2")
     assert " % more than the best mix" in first
 
 
-def test_the_verdict_says_when_a_policy_loses_more_than_promised() -> None:
-    assert "3 points lower, which is more than" in html.verdict(full(policies=[policy(0.02, 4, loss=0.03)]))[1]
-    assert "0.5 points higher (" in html.verdict(full(policies=[policy(0.02, 4, loss=-0.005)]))[1]
+def test_the_conclusions_say_when_a_policy_loses_more_than_promised() -> None:
+    assert "3 points lower, which is more than" in html.conclusions(full(policies=[policy(0.02, 4, loss=0.03)]))[1]
+    assert "0.5 points higher (" in html.conclusions(full(policies=[policy(0.02, 4, loss=-0.005)]))[1]
 
 
 @pytest.mark.parametrize(("saved", "said"), [(0.26, "kNN does as well: it"), (0.1, "(kNN) does worse: it spends 10 %")])
-def test_the_verdict_compares_with_nearest_neighbours(saved: float, said: str) -> None:
+def test_the_conclusions_compare_with_nearest_neighbours(saved: float, said: str) -> None:
     methods = [method("router", 0.1, 4), method("kNN", 0.1, 4, saved_against_hull=saved)]
-    assert said in html.verdict(full(methods=methods))[-1]
+    assert said in html.conclusions(full(methods=methods))[-1]
 
 
-def test_the_verdict_without_token_counts_promises_no_saving() -> None:
-    first, *rest = html.verdict(without_tokens())
+def test_the_conclusions_without_token_counts_promise_no_saving() -> None:
+    first, *rest = html.conclusions(without_tokens())
     assert "thinking tokens are not recorded" in first
     assert len(rest) == 1
 
 
 @pytest.mark.parametrize("policies", [[], [policy(0.02, 4, threshold=None)]])
-def test_the_verdict_says_when_nothing_was_certified(policies: list[Any]) -> None:
-    said = html.verdict(full(policies=policies))
+def test_the_conclusions_say_when_nothing_was_certified(policies: list[Any]) -> None:
+    said = html.conclusions(full(policies=policies))
     assert said == ["Nothing could be certified: the router always takes the top rung, and saves nothing."]
 
 
-def test_the_verdict_is_about_the_loss_that_methods_are_compared_at_or_else_the_strictest() -> None:
-    assert "2 points" in html.verdict(full())[0]
-    assert "1 point below" in html.verdict(full(methods=[]))[0]
+def test_the_conclusions_are_about_the_loss_that_methods_are_compared_at_or_else_the_strictest() -> None:
+    assert "2 points" in html.conclusions(full())[0]
+    assert "1 point below" in html.conclusions(full(methods=[]))[0]
