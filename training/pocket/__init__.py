@@ -1,1 +1,1 @@
-"""The pocket reasoner: its tasks, its training, its export."""
+"""The pocket reasoner: a reasoning model of 1.8 million parameters, trained here from scratch."""

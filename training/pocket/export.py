@@ -1,6 +1,6 @@
 """Write the trained pocket reasoner: weights for transformers and vLLM, an ONNX graph with KV cache for serving.
 
-`python -m training.pocket.export --help`. Refuses where the graph and torch disagree.
+See `python -m training.pocket.export --help`. The export fails if the graph and torch disagree.
 """
 
 import argparse
@@ -23,10 +23,10 @@ CHAT_TEMPLATE = (
     "{%- if enable_thinking is defined and not enable_thinking -%}</think>{%- endif -%}"
     "{%- endif -%}{%- endfor -%}"
 )
-"""The last user message alone: the model knows no conversation. Without thinking, an empty thought."""
+"""Renders the last user message only, since the model knows no conversations; an empty thought turns thinking off."""
 
 OUTPUT_TOLERANCE = 1e-3
-"""Largest difference between torch's and ONNX Runtime's logits."""
+"""Largest difference between logits of torch and of ONNX Runtime."""
 
 
 class Step(nn.Module):
@@ -37,8 +37,10 @@ class Step(nn.Module):
         self.inner = model
 
     def forward(self, input_ids: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the next token, and the cache grown by the new tokens."""
         new, old = input_ids.shape[1], past.shape[4]
         columns = torch.arange(old + new)
+        # New token i may look at all old tokens and at new tokens up to itself.
         mask = columns[None, :] <= (torch.arange(new) + old)[:, None]
         layers = [(past[i, 0], past[i, 1]) for i in range(self.inner.config.num_hidden_layers)]
         hidden, presents = self.inner.hidden(input_ids, mask, layers)
@@ -47,12 +49,15 @@ class Step(nn.Module):
 
 
 def empty_cache(config: PocketConfig, batch: int = 1) -> Tensor:
-    """The key-value cache of nothing."""
+    """A key-value cache [layers, 2, batch, heads, 0, size] without tokens."""
     return torch.zeros(config.num_hidden_layers, 2, batch, config.num_attention_heads, 0, config.head_dim)
 
 
 def export_onnx(model: PocketNetwork, path: Path) -> None:
-    """Trace one step with one old and two new tokens; batch and lengths stay free."""
+    """Export one forward step to an ONNX file; batch size and lengths stay free.
+
+    Tracing fixes every length that is 1, so the example has two sequences, three new tokens and five old ones.
+    """
     ids = torch.ones(2, 3, dtype=torch.long)
     past = torch.zeros(*empty_cache(model.config, 2).shape[:4], 5, model.config.head_dim)
     torch.onnx.export(
@@ -73,7 +78,7 @@ def export_onnx(model: PocketNetwork, path: Path) -> None:
 
 @torch.no_grad()
 def check_graph(model: PocketNetwork, path: Path) -> float:
-    """Largest difference of logits between torch (whole sequence) and the graph (prefill, then single steps)."""
+    """Largest difference of logits between torch, on a sequence at once, and the graph, by prefill and single steps."""
     session = onnxruntime.InferenceSession(path)
     ids = torch.randint(0, model.config.vocab_size, (3, 40), generator=torch.Generator().manual_seed(0))
     expected = model.logits(model.hidden(ids)[0]).numpy()
@@ -85,11 +90,19 @@ def check_graph(model: PocketNetwork, path: Path) -> float:
 
 
 def export(checkpoint: Path, weights: Path, serving: Path) -> None:
-    """Write both forms. Raises SystemExit where the graph and torch disagree."""
+    """Write a checkpoint as weights for transformers and as a graph for serving.
+
+    Args:
+        weights: directory for transformers, vLLM and SGLang.
+        serving: directory for the embedded backend.
+
+    Raises:
+        SystemExit: the graph and torch disagree.
+    """
     tokenizer = vocabulary.build()
     model = PocketNetwork(PocketConfig(tokenizer.get_vocab_size()))
     model.load_state_dict(torch.load(checkpoint, map_location="cpu")["model"])
-    model = model.half().float().eval()  # both forms hold the same, half-precision numbers
+    model = model.half().float().eval()  # both exports hold the same half-precision numbers
     weights.mkdir(parents=True, exist_ok=True)
     serving.mkdir(parents=True, exist_ok=True)
     end, pad = (tokenizer.token_to_id(t) for t in (vocabulary.END, vocabulary.PAD))
@@ -114,6 +127,7 @@ def export(checkpoint: Path, weights: Path, serving: Path) -> None:
 
 
 def main() -> None:
+    """Parse the options and export."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=Path("var/pocket/checkpoint.pt"))
     parser.add_argument("--weights", type=Path, default=Path("training/pocket/weights"), help="for transformers, vLLM")

@@ -12,11 +12,11 @@ for _absent in ("cellpylib", "pycosat", "zss"):
 import reasoning_gym  # noqa: E402
 
 RIGHT = 0.999
-"""Verifiers give partial credit; only this much counts as right."""
+"""Score from which an answer counts as right; verifiers give partial credit."""
 
 
 def generate(name: str, size: int, seed: int, **settings: Any) -> Sequence[Mapping[str, Any]]:
-    """Entries ("question", "answer", "metadata") of a data set, made as they are asked for.
+    """Entries ("question", "answer", "metadata") of a data set, generated on access.
 
     Raises:
         ValueError: no data set has this name.
@@ -26,6 +26,6 @@ def generate(name: str, size: int, seed: int, **settings: Any) -> Sequence[Mappi
 
 
 def is_right(name: str, answer: str, entry: Mapping[str, Any]) -> bool:
-    """The data set's own verifier's word on an answer. Raises ValueError as `generate` does."""
+    """True if the data set's own verifier accepts an answer. Raises ValueError if no data set has this name."""
     score: float = reasoning_gym.get_score_answer_fn(name)(answer, entry)
     return score >= RIGHT

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class PocketConfig:
-    """Shape of the network, in the words of the Qwen3 configuration."""
+    """Shape of the network, by the names of the Qwen3 configuration."""
 
     vocab_size: int
     hidden_size: int = 192
@@ -49,7 +49,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm in plain operations: torch's own does not export to ONNX."""
+    """Root-mean-square norm in basic operations, because torch's own does not export to ONNX."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -57,10 +57,13 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., width]."""
         return self.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps))
 
 
 class Attention(nn.Module):
+    """Causal self-attention with normalised queries and keys, as in Qwen3."""
+
     def __init__(self, config: PocketConfig) -> None:
         super().__init__()
         self.heads, self.head_dim = config.num_attention_heads, config.head_dim
@@ -78,6 +81,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: KeyValue | None
     ) -> tuple[Tensor, KeyValue]:
+        """Hidden states [batch, new, hidden] -> the same shape, and the keys and values grown by the new tokens."""
         q = rotate(self.q_norm(self._split(self.q_proj(x))).transpose(1, 2), cos, sin)
         k = rotate(self.k_norm(self._split(self.k_proj(x))).transpose(1, 2), cos, sin)
         v = self._split(self.v_proj(x)).transpose(1, 2)
@@ -88,6 +92,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """Feed-forward block with a gate (SwiGLU, Shazeer 2020)."""
+
     def __init__(self, config: PocketConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -95,10 +101,13 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., hidden] -> [..., hidden]."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Layer(nn.Module):
+    """A decoder layer: attention and feed-forward block, each behind a norm and beside a residual."""
+
     def __init__(self, config: PocketConfig) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -109,12 +118,15 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: KeyValue | None
     ) -> tuple[Tensor, KeyValue]:
+        """As `Attention.forward`."""
         y, present = self.self_attn(self.input_layernorm(x), cos, sin, mask, past)
         x = x + y
         return x + self.mlp(self.post_attention_layernorm(x)), present
 
 
 class Decoder(nn.Module):
+    """Embedding, layers and final norm; a class of its own for the parameter names of Qwen3ForCausalLM."""
+
     def __init__(self, config: PocketConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -123,7 +135,7 @@ class Decoder(nn.Module):
 
 
 class PocketNetwork(nn.Module):
-    """The whole network; the output matrix is the embedding."""
+    """The network with its output layer, whose matrix is the embedding."""
 
     def __init__(self, config: PocketConfig) -> None:
         super().__init__()
@@ -138,7 +150,8 @@ class PocketNetwork(nn.Module):
     ) -> tuple[Tensor, list[KeyValue]]:
         """Token ids [batch, new] -> last hidden states [batch, new, hidden] and the grown key-value cache.
 
-        `mask` is additive or boolean, [.., new, past + new]; None means plain causal (then `past` must be None).
+        Args:
+            mask: additive or boolean [.., new, past + new]; None is plain causal and needs `past` to be None.
         """
         start = 0 if past is None else past[0][0].shape[2]
         positions = torch.arange(ids.shape[1], device=ids.device, dtype=torch.float32) + start
@@ -154,5 +167,5 @@ class PocketNetwork(nn.Module):
         return self.model.norm(x), presents
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., hidden] -> [..., vocabulary]."""
+        """Hidden states [..., hidden] -> logits [..., vocabulary]."""
         return F.linear(hidden, self.model.embed_tokens.weight)

@@ -1,7 +1,7 @@
 """Task families of the pocket reasoner: reasoning-gym items with a chain of thought from their metadata.
 
-Each family draws its items from the `reasoning-gym` generator of the same name, so question, answer and
-verifier are that package's own. What is added here is the chain: how to reach the answer in small steps.
+Each family draws its items from the `reasoning-gym` generator of the same name, which provides question, answer and
+verifier. This module adds the chain: how to reach the answer in small steps.
 """
 
 import hashlib
@@ -14,14 +14,14 @@ from typing import Any
 from router.domain import BudgetLadder, ReasoningBudget
 from training.pocket import gym
 
-# behind gym, which puts in place what reasoning-gym imports and is not installed
+# after gym, which stands in for modules that reasoning-gym imports and that are not installed
 from reasoning_gym.arithmetic.leg_counting import ANIMALS as _ANIMALS  # isort: skip
 
 HELD_OUT_SHARE = 0.4
 """Share of all questions, by hash, that the pocket reasoner never trains on."""
 
 LADDER = BudgetLadder(tuple(ReasoningBudget(str(n), n) for n in (0, 16, 32, 64, 128, 256)))
-"""The rungs that the pocket reasoner is served at."""
+"""The ladder on which the pocket reasoner is served."""
 
 LEVELS = 6
 """Difficulty levels of every family, 0 = easiest."""
@@ -29,7 +29,7 @@ LEVELS = 6
 
 @dataclass(frozen=True)
 class Item:
-    """One question with its chain of thought and the answer its verifier accepts."""
+    """One question with its chain of thought and an answer that its verifier accepts."""
 
     family: str
     level: int
@@ -41,7 +41,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Family:
-    """A reasoning-gym generator, its settings per level, and the chain it is taught with."""
+    """A reasoning-gym generator, its settings per level, and the chain that the model learns for an entry."""
 
     name: str
     settings: Callable[[int], dict[str, Any]]
@@ -49,13 +49,13 @@ class Family:
 
 
 def held_out(question: str) -> bool:
-    """True where the question belongs to the part that training never sees."""
+    """True if the question belongs to the part that the pocket reasoner never trains on."""
     digest = hashlib.sha256(question.encode()).digest()
     return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
 
 def verify(item: Item, answer: str) -> bool:
-    """The family's own verifier's word on an answer."""
+    """True if the family's own verifier accepts an answer."""
     return gym.is_right(item.family, answer, item.entry)
 
 
@@ -126,7 +126,7 @@ def _ab(entry: dict[str, Any]) -> str:
 
 
 def _ab_push(left: list[str], right: list[str], token: str) -> None:
-    """Put one token behind a program in normal form: all `#X` (left) before all `X#` (right)."""
+    """Append one token to a program in normal form: all `#X` (left) before all `X#` (right)."""
     if token.endswith("#"):
         right.append(token)
         return
@@ -169,7 +169,7 @@ def _complex_settings(bound: int) -> dict[str, Any]:
 
 
 ANIMALS: dict[str, int] = _ANIMALS
-"""Legs of every animal that the leg_counting family knows."""
+"""Number of legs of every animal in the leg_counting family."""
 
 FAMILIES = (
     Family("chain_sum", lambda k: _span("terms", 3 + k + k // 2) | _span("digits", 1, 2), _chain_sum),
@@ -190,7 +190,8 @@ FAMILIES = (
 
 
 def items(family: Family, level: int, seed: int) -> Iterator[Item]:
-    """Endless items of one family and level; questions repeat where their space is small."""
+    """Yield items of one family and level without end; a family with few questions repeats them."""
+    # Every family and level has a range of seeds of its own, so no two draw the same entries.
     offset = (list(FAMILIES).index(family) * LEVELS + level) * 10**8
     entries = gym.generate(family.name, 2**31 - 1, seed * 10**10 + offset, **family.settings(level))
     for index in itertools.count():

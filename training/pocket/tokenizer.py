@@ -1,4 +1,7 @@
-"""The pocket reasoner's closed vocabulary: characters, and one token for each fixed phrase of a task."""
+"""The pocket reasoner's closed vocabulary: characters, and one token for each fixed phrase of a task.
+
+Phrases as single tokens keep prompts short, so that the small model spends its layers on the task.
+"""
 
 import string
 
@@ -55,10 +58,11 @@ PHRASES = (
 
 
 def build() -> Tokenizer:
-    """A `tokenizers` word-level tokenizer; what it does not know becomes UNKNOWN, character by character."""
+    """A word-level tokenizer of `tokenizers`; a character outside the vocabulary becomes UNKNOWN."""
     plain = "\n" + "".join(c for c in string.printable if c == " " or (c.isprintable() and not c.isspace()))
     words = [*SPECIAL, *plain, *PHRASES, *ANIMALS]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=UNKNOWN))
+    # The regex takes the first alternative that matches, so a phrase must precede its own beginning.
     longest_first = sorted((*PHRASES, *ANIMALS), key=len, reverse=True)
     pattern = "|".join([*map(_escape, longest_first), r"[\s\S]"])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")

@@ -1,6 +1,6 @@
-"""Train the pocket reasoner from nothing: `python -m training.pocket.train --help`.
+"""Train the pocket reasoner from scratch; see `python -m training.pocket.train --help`.
 
-The recipe is logged next to the weights. A run that is stopped goes on from its last checkpoint.
+The hyperparameters are written beside the weights. A run that was stopped continues from its last checkpoint.
 """
 
 import argparse
@@ -24,13 +24,28 @@ from training.pocket.model import PocketConfig, PocketNetwork
 from training.pocket.tasks import FAMILIES, LEVELS, held_out, items
 
 IGNORE = -100
+"""Target without loss, PyTorch's default."""
+
 CHECK_EVERY = 1_000_000
+"""Tokens between two checkpoints."""
+
 CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Everything that determines a training run."""
+    """The settings of a training run.
+
+    Attributes:
+        tokens: training tokens, prompts and padding included.
+        batch_tokens: most tokens of a batch, padding included.
+        items_per_level: items of each family and level.
+        full_share: share of samples with the full chain.
+        direct_share: share of samples without a chain; the remaining ones have a chain that is cut at random.
+        ramp: share of the run after which all levels are drawn from; easy levels come first.
+        warmup, decay: shares of the run in which the learning rates rise, and fall to zero.
+        muon_lr, adam_lr: learning rates.
+    """
 
     tokens: int = 32_000_000
     batch_tokens: int = 5_000
@@ -60,7 +75,12 @@ Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def encode_items(*, held: bool, per_level: int, seed: int) -> list[list[Encoded]]:
-    """Items of every family by level; `held` chooses the side of the hash split."""
+    """Items of every family, by level.
+
+    Args:
+        held: take items that are held out from training instead of the others.
+        per_level: most items of each family and level.
+    """
     tokenizer = vocabulary.build()
     ids = tokenizer.get_vocab()
     unknown = ids[vocabulary.UNKNOWN]
@@ -83,24 +103,32 @@ def encode_items(*, held: bool, per_level: int, seed: int) -> list[list[Encoded]
 
 
 class BatchSampler:
-    """Draws training batches; the three kinds of sample make a forced answer look familiar."""
+    """Draws training batches.
+
+    In serving, a budget may cut a thought anywhere. So a part of the samples has a chain cut at random, or none, and
+    then the right answer: the model learns to answer from any state of its thought.
+    """
 
     def __init__(
-        self, levels: list[list[Encoded]], recipe: Hyperparameters, end_think: int, pad: int, seen: int
+        self, levels: list[list[Encoded]], params: Hyperparameters, end_think: int, pad: int, seen: int
     ) -> None:
-        self.levels, self.recipe, self.end_think, self.pad = levels, recipe, end_think, pad
-        self.rng = np.random.default_rng([recipe.seed, seen])  # a resumed run draws anew
+        self.levels, self.params, self.end_think, self.pad = levels, params, end_think, pad
+        self.rng = np.random.default_rng([params.seed, seen])  # a resumed run draws other samples than before
 
     def sample(self, progress: float) -> tuple[list[int], list[int]]:
-        """(ids, targets): the prompt and a *forced* end of thinking carry no loss."""
-        top = min(LEVELS, 2 + int(progress / self.recipe.ramp * (LEVELS - 2)))
+        """Token ids and targets of one sample; `progress` is the share of the run that is done.
+
+        The prompt carries no loss. Neither does the end of a thought that was cut, or the model would learn to stop
+        thinking at random.
+        """
+        top = min(LEVELS, 2 + int(progress / self.params.ramp * (LEVELS - 2)))
         pool = self.levels[self.rng.integers(top)]
         item = pool[self.rng.integers(len(pool))]
         kind = self.rng.random()
-        forced = kind >= self.recipe.full_share
-        if kind < self.recipe.full_share:
+        forced = kind >= self.params.full_share
+        if kind < self.params.full_share:
             chain = item.chain
-        elif kind < self.recipe.full_share + self.recipe.direct_share:
+        elif kind < self.params.full_share + self.params.direct_share:
             chain = []
         else:
             chain = item.chain[: self.rng.integers(1, max(2, len(item.chain)))]
@@ -109,13 +137,13 @@ class BatchSampler:
         return ids, [*[IGNORE] * len(item.prompt), *chain, end_of_thinking, *item.answer]
 
     def batches(self, progress: float, samples: int = 512) -> Iterator[Batch]:
-        """About `samples` samples, sorted by length into padded batches, in random order."""
+        """About `samples` samples in padded batches of similar length, in random order."""
         drawn = sorted((self.sample(progress) for _ in range(samples)), key=lambda s: len(s[0]))
         groups: list[list[tuple[list[int], list[int]]]] = [[]]
-        for one in drawn:
-            if (len(groups[-1]) + 1) * len(one[0]) > self.recipe.batch_tokens:
+        for sample in drawn:
+            if (len(groups[-1]) + 1) * len(sample[0]) > self.params.batch_tokens:
                 groups.append([])
-            groups[-1].append(one)
+            groups[-1].append(sample)
         for index in self.rng.permutation(len(groups)):
             yield self._pad(groups[index])
 
@@ -123,12 +151,13 @@ class BatchSampler:
         width = max(len(ids) for ids, _ in group)
         ids = np.full((len(group), width), self.pad, dtype=np.int64)
         targets = np.full((len(group), width), IGNORE, dtype=np.int64)
-        for row, (one, target) in enumerate(group):
-            ids[row, : len(one)], targets[row, : len(one)] = one, target
+        for row, (tokens, target) in enumerate(group):
+            ids[row, : len(tokens)], targets[row, : len(tokens)] = tokens, target
         return ids[:, :-1], targets[:, 1:]
 
 
 def loss_of(model: PocketNetwork, ids: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over targets that are not IGNORE; ids and targets are [batch, tokens]."""
     with torch.autocast(ids.device.type, dtype=torch.bfloat16):
         hidden, _ = model.hidden(ids)
         wanted = targets != IGNORE
@@ -136,25 +165,33 @@ def loss_of(model: PocketNetwork, ids: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), targets[wanted])
 
 
-def optimizers(model: PocketNetwork, recipe: Hyperparameters) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+def optimizers(model: PocketNetwork, params: Hyperparameters) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms.
+
+    Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix before each step, so that every direction of the
+    matrix learns at the same rate; on small transformers it needs fewer tokens than AdamW. It is defined for matrices
+    that act on hidden states. Embeddings and vectors of norms are no such matrices and keep AdamW.
+    """
     matrices = [p for p in model.model.layers.parameters() if p.dim() == 2]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return [
-        torch.optim.Muon(matrices, lr=recipe.muon_lr, weight_decay=0.01),
-        torch.optim.AdamW(rest, lr=recipe.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=params.muon_lr, weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=params.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
-def schedule(progress: float, recipe: Hyperparameters) -> float:
-    """Warm up, hold, decay linearly to zero."""
-    return min(1.0, progress / recipe.warmup + 0.01, max(0.0, 1 - progress) / recipe.decay)
+def schedule(progress: float, params: Hyperparameters) -> float:
+    """Factor on the learning rates at a share of the run: a linear rise, a plateau, a linear fall to zero."""
+    return min(1.0, progress / params.warmup + 0.01, max(0.0, 1 - progress) / params.decay)
 
 
 @torch.no_grad()
 def chain_accuracy(model: PocketNetwork, items: list[Encoded], end_think: int, device: str) -> dict[str, float]:
-    """Share of held-out items per family whose chain and answer are right at every step, teacher-forced."""
+    """Share of held-out items, by family, whose chain and answer are predicted right at every token.
+
+    Each token is predicted from the right tokens before it, so one pass serves for an item.
+    """
     right: dict[str, list[bool]] = {}
     for item in items:
         ids = torch.tensor([[*item.prompt, *item.chain, end_think, *item.answer]], device=device)
@@ -164,28 +201,28 @@ def chain_accuracy(model: PocketNetwork, items: list[Encoded], end_think: int, d
     return {name: float(np.mean(hits)) for name, hits in right.items()}
 
 
-def train(recipe: Hyperparameters, out: Path, device: str) -> None:
-    """Run the recipe, checkpointing into `out`; goes on where an earlier run was stopped."""
-    torch.manual_seed(recipe.seed)
+def train(params: Hyperparameters, out: Path, device: str) -> None:
+    """Train and write checkpoints into `out`; a run that was stopped continues from its last one."""
+    torch.manual_seed(params.seed)
     tokenizer = vocabulary.build()
     end_think, pad = (tokenizer.get_vocab()[t] for t in (vocabulary.END_THINK, vocabulary.PAD))
     model = PocketNetwork(PocketConfig(tokenizer.get_vocab_size())).to(device)
-    steppers = optimizers(model, recipe)
+    steppers = optimizers(model, params)
     seen = resume(out / CHECKPOINT, model, steppers, device)
-    if seen >= recipe.tokens:
-        print(f"{out / CHECKPOINT} is trained already; remove {out} to start anew")
+    if seen >= params.tokens:
+        print(f"{out / CHECKPOINT} is fully trained; remove {out} to start again")
         return
-    trained_on = encode_items(held=False, per_level=recipe.items_per_level, seed=recipe.seed)
-    sampler = BatchSampler(trained_on, recipe, end_think, pad, seen)
-    check = [i for level in encode_items(held=True, per_level=8, seed=recipe.seed + 1) for i in level]
-    bar = tqdm(total=recipe.tokens, initial=seen, unit="tok", unit_scale=True, mininterval=10)
+    trained_on = encode_items(held=False, per_level=params.items_per_level, seed=params.seed)
+    sampler = BatchSampler(trained_on, params, end_think, pad, seen)
+    check = [i for level in encode_items(held=True, per_level=8, seed=params.seed + 1) for i in level]
+    bar = tqdm(total=params.tokens, initial=seen, unit="tok", unit_scale=True, mininterval=10)
     next_check, losses, began = seen + CHECK_EVERY, [], time.time()
-    while seen < recipe.tokens:
-        for ids, targets in sampler.batches(seen / recipe.tokens):
-            losses.append(step(model, steppers, ids, targets, schedule(seen / recipe.tokens, recipe), recipe))
+    while seen < params.tokens:
+        for ids, targets in sampler.batches(seen / params.tokens):
+            losses.append(step(model, steppers, ids, targets, schedule(seen / params.tokens, params), params))
             seen += ids.size
             bar.update(ids.size)
-        if seen >= next_check or seen >= recipe.tokens:
+        if seen >= next_check or seen >= params.tokens:
             next_check = seen + CHECK_EVERY
             record: dict[str, Any] = {
                 "tokens": seen,
@@ -203,10 +240,10 @@ def step(
     ids: NDArray[np.int64],
     targets: NDArray[np.int64],
     share: float,
-    recipe: Hyperparameters,
+    params: Hyperparameters,
 ) -> Tensor:
-    """One update at `share` of the full learning rates; returns the loss."""
-    for stepper, rate in zip(steppers, (recipe.muon_lr, recipe.adam_lr), strict=True):
+    """Make one update at `share` of the full learning rates; returns the loss."""
+    for stepper, rate in zip(steppers, (params.muon_lr, params.adam_lr), strict=True):
         stepper.param_groups[0]["lr"] = rate * share
     device = next(model.parameters()).device
     loss = loss_of(model, torch.from_numpy(ids).to(device), torch.from_numpy(targets).to(device))
@@ -218,7 +255,7 @@ def step(
 
 
 def resume(checkpoint: Path, model: PocketNetwork, steppers: list[torch.optim.Optimizer], device: str) -> int:
-    """Load a checkpoint where there is one; returns the tokens seen so far."""
+    """Load the checkpoint if it exists; returns the tokens seen so far."""
     if not checkpoint.exists():
         return 0
     state = torch.load(checkpoint, map_location=device)
@@ -231,7 +268,7 @@ def resume(checkpoint: Path, model: PocketNetwork, steppers: list[torch.optim.Op
 def save(
     out: Path, model: PocketNetwork, steppers: list[torch.optim.Optimizer], seen: int, record: dict[str, Any]
 ) -> None:
-    """Append to the log and replace the checkpoint in one step."""
+    """Append a record to the log, then replace the checkpoint in one step: a crash leaves the old or the new one."""
     with (out / "log.jsonl").open("a") as log:
         log.write(json.dumps(record) + "\n")
     state = {"model": model.state_dict(), "optimizers": [s.state_dict() for s in steppers], "seen": seen}
@@ -241,6 +278,7 @@ def save(
 
 
 def main() -> None:
+    """Parse the options and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--out", type=Path, default=Path("var/pocket"), help="checkpoints and log (default %(default)s)"
@@ -252,9 +290,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    recipe = Hyperparameters(tokens=args.tokens)
-    (args.out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
-    train(recipe, args.out, "cuda" if torch.cuda.is_available() else "cpu")
+    params = Hyperparameters(tokens=args.tokens)
+    (args.out / "recipe.json").write_text(json.dumps(asdict(params), indent=2) + "\n")
+    train(params, args.out, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def _spending(target: Part) -> str:
     promise = f"t no more than {in_points(target['alpha'])} below always thinking longest, "
     top, mix = target["saved_against_top"], target["saved_against_hull"]
     if top is None or mix is None:
-        return f"A{promise}the router saves an unknown number of thinking tokens: they are not recorded."
+        return f"A{promise}the saving is unknown: thinking tokens are not recorded."
     spends = (
         f"spends {_fewer(top)} thinking tokens than always-longest{_between(target['top_interval'])} and "
         f"{_fewer(mix)} than the best mix of fixed budgets{_between(target['hull_interval'])}."
