@@ -1,4 +1,4 @@
-"""The command `budget-train`: where it begins, and its exit codes."""
+"""The entry point of `budget-train`, and its exit codes."""
 
 import sys
 from typing import NoReturn
@@ -8,7 +8,7 @@ from router.extras import needs
 
 
 def main() -> NoReturn:
-    """Run the command; exit code 2 for data, bundles or backends that are wrong, 1 for an extra that is missing."""
+    """Run the command; exit code 2 if data, bundles or backends are wrong, 1 if an extra is missing."""
     try:
         with needs("train"):
             from training.cli import cli

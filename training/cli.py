@@ -9,25 +9,23 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from router.bundle import manifest
-from router.bundle import registry as registries
-from router.errors import RouterError
-from training.data import dataset
-from training.data.dataset import Outcomes
-from training.data.overview import overview
-from training.data.schema import DatasetError
+from router.errors import MissingExtra
+from router.extras import needs
 from training.options import json_output, one_file
-from training.report.text import describe
 
-# Stages are imported by the commands that run them: scikit-learn, Ray and the verifiers take seconds to import.
+# Commands import their stages when they run: Polars and scikit-learn take seconds, and help must work without them.
 if TYPE_CHECKING:
     from training.collect.questions import Question
     from training.collect.run import Executor
+    from training.data.dataset import Outcomes
     from training.model.families import ModelFamily
     from training.pipeline import Extraction
     from training.retrain import Verdict
 
 Command = Callable[..., None]
+
+RECORDED = {"outcomes": "training.data.export_log", "plan": "training.plan"}
+"""Modules of the commands about recorded traffic, which `budget-router` has as well."""
 
 _COUNT = click.IntRange(min=1)
 _registry = click.option("--registry", type=Path, required=True, envvar="BUDGET_ROUTER_ARTIFACT",
@@ -44,12 +42,8 @@ def _executor(command: Command) -> Command:
     return executor(address(command))
 
 
-RECORDED = {"outcomes": "training.data.export_log", "plan": "training.plan"}
-"""Commands about recorded traffic, which budget-router has, too, and where they are."""
-
-
 class _Commands(click.Group):
-    """The commands of this file, and those of RECORDED, which are imported when they are asked for."""
+    """The commands of this file, and those of RECORDED, which are imported on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *RECORDED])
@@ -66,7 +60,7 @@ class _Commands(click.Group):
 
 
 def _unusable(name: str, error: MissingExtra) -> click.Command:
-    """A command that says what it needs, so that the help of the others stands."""
+    """A command whose help and call name the missing extra, so that the help of the others still works."""
 
     def refuse(**_: object) -> NoReturn:
         raise error
@@ -140,6 +134,9 @@ def collect(out: Path, executor: str, ray_address: str, as_json: bool, **options
 @json_output
 def validate(file: Path, as_json: bool) -> None:
     """Name the faults of an outcome file with row and column; exit code 2 if there are any."""
+    from training.data import dataset
+    from training.data.overview import overview
+
     faults = dataset.validate(file)
     counts = None if faults else asdict(overview(file))
     if as_json:
@@ -190,6 +187,9 @@ def fit(
 @json_output
 def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
     """Evaluate a bundle on the test split of an outcome file."""
+    from training.data import dataset
+    from training.report.text import describe
+
     report = evaluate_bundle(directory, dataset.splits(dataset.read(outcomes))["test"])
     click.echo(json.dumps(report) if as_json else describe(report))
 
@@ -219,6 +219,8 @@ def retrain(
     The challenger must certify on the gold set and gain utility over the serving bundle on logged traffic: the lower
     bound of the doubly robust estimate must lie above zero. Exit code 1 means that the challenger was refused.
     """
+    from router.bundle import manifest
+    from router.bundle import registry as registries
     from training.retrain import retrain as run
 
     registries.history(registry)  # a wrong registry must fail now, not after an hour of training
@@ -241,6 +243,8 @@ def retrain(
 @json_output
 def promote(bundle: Path, registry: Path, as_json: bool) -> None:
     """Make BUNDLE current: every service that follows the registry serves it within a second, without a restart."""
+    from router.bundle import registry as registries
+
     version = registries.promote(registry, bundle)
     click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
 
@@ -250,17 +254,21 @@ def promote(bundle: Path, registry: Path, as_json: bool) -> None:
 @json_output
 def rollback(registry: Path, as_json: bool) -> None:
     """Make the bundle current again that was promoted before the current one."""
+    from router.bundle import registry as registries
+
     version = registries.rollback(registry)
     click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
 
 
-def evaluate_bundle(directory: Path, outcomes: Outcomes) -> dict[str, Any]:
+def evaluate_bundle(directory: Path, outcomes: "Outcomes") -> dict[str, Any]:
     """The report of a bundle, by its ONNX graph, on outcomes that it was not fitted on.
 
     Raises:
         ArtifactError: the bundle is missing or damaged.
         DatasetError: the outcomes have another ladder.
     """
+    from router.bundle import manifest
+    from training.data.schema import DatasetError
     from training.evaluation.evaluate import evaluate
     from training.model import inference
 
@@ -285,16 +293,6 @@ def verdict_text(verdict: "Verdict", promoted: bool) -> str:
         )
     lines += [f"refused: {why}" for why in verdict.refused]
     return "\n".join([*lines, "promoted" if promoted else "not promoted"])
-
-
-def main() -> NoReturn:
-    """Run the command; exit code 2 if data, bundles or backends are wrong."""
-    try:
-        cli()
-    except RouterError as error:
-        click.echo(f"budget-train: {error}", err=True)
-        raise SystemExit(2) from None
-    raise SystemExit(0)
 
 
 def _questions(

@@ -1,1 +1,1 @@
-"""Outcome files: schema, splits, what is wrong with a file."""
+"""Outcome files: their schema, their faults, their splits."""

@@ -1,1 +1,1 @@
-"""Certificates, policies, baselines and the figures that judge them."""
+"""Certificates, policies and baselines, and the figures that compare them."""

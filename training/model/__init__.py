@@ -1,1 +1,1 @@
-"""Models of P(correct) and of tokens, and their ONNX graphs."""
+"""Models of P(correct) and of thinking tokens, and their ONNX graphs."""

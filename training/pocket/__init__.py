@@ -1,1 +1,1 @@
-"""The pocket reasoner: a reasoning model of 1.8 million parameters, trained here from scratch."""
+"""The pocket reasoner: a model of 1.8 million parameters, its tasks, its training, its export."""

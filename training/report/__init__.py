@@ -1,1 +1,1 @@
-"""The report of a fit, as a page, as figures, as text."""
+"""The report of a fit as a page, as figures, as text."""
