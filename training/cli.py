@@ -145,6 +145,7 @@ def validate(file: Path, as_json: bool) -> None:
         click.echo(f"{file}: {fault.removeprefix(f'{file}: ')}", err=True)
     for name, value in () if as_json or counts is None else counts.items():
         click.echo(f"{name.replace('_', ' '):<16} {value}")
+    # Not an error of the command: the faults are its result, and scripts read the exit code.
     raise SystemExit(2 if faults else 0)
 
 

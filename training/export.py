@@ -62,6 +62,7 @@ def export(
     expected = fitted.predict(sample)
     check(fitted, model, sample, expected, proofs)
     directory.parent.mkdir(parents=True, exist_ok=True)
+    # A directory beside the target, because a rename is one step only within a file system.
     aside = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
         _write(fitted, model, ladder, proofs, sample[:PARITY_PROMPTS], expected, aside, about)
@@ -112,6 +113,7 @@ def _write(
 ) -> None:
     (aside / MODEL).write_bytes(model.SerializeToString())
     (aside / TOKENIZER).write_bytes(fitted.embedding.tokenizer)
+    # Serving scores these prompts when it loads the bundle, and refuses it if another machine computes other values.
     parity = {"prompts": sample, "quality": expected.quality[: len(sample)].tolist()}
     (aside / PARITY).write_text(json.dumps(parity, indent=1) + "\n")
     manifest = Manifest(
@@ -137,6 +139,7 @@ def _write(
 def _move(aside: Path, directory: Path) -> None:
     """Move the finished bundle into place; the old one is deleted only after the new one stands there."""
     assert (aside / MANIFEST).exists()
+    # A directory cannot replace another in one step, so the old one moves out of the way first.
     old = directory.with_name(f".{directory.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if directory.exists():

@@ -113,6 +113,7 @@ def run(
     trained = with_baselines(trained) if compare else trained
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []
     report = full_report(trained, asdict(overview(path)), left_out)
+    # From all splits: the comparison of graph and model reads no labels.
     sample = [outcomes.prompts[i] for i in np.random.default_rng(0).permutation(len(outcomes))[:SAMPLE]]
     export(
         trained.fitted,

@@ -128,6 +128,7 @@ def judge(
     old = chosen_by(champion, judging.prompts, max_loss)
     model = _utility(challenger, bundle, predicted, certificate.threshold)
     estimate = gain(judging.logged, model, certificate.threshold, new, old)
+    # Forecasts of the same model for both policies: the log knows the tokens of one rung a prompt only.
     tokens = np.minimum(predicted.mean_tokens, judging.logged.caps)
     rows = np.arange(len(judging))
     means = float(tokens[rows, old].mean()), float(tokens[rows, new].mean())
@@ -157,6 +158,7 @@ def _imputed(fitting: LoggedTraffic, gold: Outcomes) -> Outcomes | None:
     """The traffic's outcomes, with unknown rungs filled by a quick fit on the gold set alone."""
     if len(fitting) == 0:
         return None
+    # The gold set alone: a model fitted on imputed values would confirm them.
     quick = fit(dataset.splits(gold)["fit"], embedding.static(), candidates=families_named(["pooled logit"]))
     return fitting.imputed(gold, quick.predict(fitting.prompts))
 
@@ -178,6 +180,7 @@ def _certificate(bundle: Bundle, max_loss: float) -> Certificate | None:
 
 def _utility(challenger: Trained, bundle: Bundle, predicted: Prediction, price: float) -> Matrix:
     """Predicted utility [prompts, rungs]; P(correct) is calibrated on prompts that nothing was fitted or chosen on."""
+    # DR stays valid with any model, but a calibrated one varies less; the fit and certify splits are used up.
     test = challenger.parts["test"]
     calibrated = calibration.fit(inference.predict(bundle, test.prompts).quality, test.correct)
     return np.asarray(calibrated(predicted.quality) - price * predicted.cost)

@@ -71,6 +71,7 @@ class Journal:
         self._path.unlink()
 
     def _lock(self) -> None:
+        # Two runs on one journal would repeat each other's units. The kernel drops the lock when its process dies.
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -98,6 +99,7 @@ class Journal:
 
     def _write(self, entries: Sequence[Mapping[str, Any]]) -> None:
         self._file.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
+        # Without fsync the line could be lost to a power failure, and an hour of GPU time with it.
         self._file.flush()
         os.fsync(self._file.fileno())
 

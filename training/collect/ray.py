@@ -59,7 +59,9 @@ def collect(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[UnitResult]]
         BackendUnavailable: the backend does not answer any more.
         ClusterError: a worker failed otherwise.
     """
+    # Units are pickled here, since Arrow, which carries Ray's rows, does not know their types.
     items = [{"unit": pickle.dumps(unit)} for unit in units]
+    # Large batches keep a worker busy; but with few units, smaller ones let every worker have some.
     batch = min(recipe.batch, -(-len(items) // _workers()))
     jobs = _data(items).map_batches(
         _RayCollector, fn_constructor_args=(recipe,), batch_size=batch, concurrency=_workers(), num_cpus=CPUS

@@ -52,6 +52,7 @@ def from_options(
     """
     if samples > 1 and temperature == 0:
         raise DatasetError("--samples above 1 needs a --temperature: greedy answers are all equal")
+    # Greedy answers do not depend on a seed, so two runs that share a journal need not share one.
     longest = max_answer_tokens or (POCKET_ANSWER_TOKENS if url is None else DEFAULT_ANSWER_TOKENS)
     sampling = Sampling(temperature, longest, seed if temperature else None)
     if url is None:

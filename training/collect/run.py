@@ -38,8 +38,10 @@ def collect(questions: Sequence[Question], recipe: Recipe, out: Path, executor: 
             for results in executor(left, recipe) if left else ():
                 journal.append(results)
                 bar.update(len(results))
+        # A bug in a collector must show here, not weeks later in `fit`; the journal survives, so nothing is lost.
         for fault in faults(journal.rows()):
             raise DatasetError(fault)
+        # In this order: a crash between the two leaves both files, and the next run only writes the outcomes again.
         write(journal.rows(), out)
         journal.remove()
     return tally(pl.scan_parquet(out))
@@ -73,6 +75,7 @@ def units(questions: Sequence[Question], recipe: Recipe) -> list[Unit]:
 def settings(questions: Sequence[Question], recipe: Recipe) -> dict[str, Any]:
     """The settings, in JSON types, that two runs must share for one to continue the other's work."""
     return {
+        # Concurrency, retries and the executor are absent: they change how fast answers come, not what they are.
         "questions": digest(questions),
         "model": recipe.fingerprint,
         "ladder": [asdict(rung) for rung in recipe.ladder.rungs],

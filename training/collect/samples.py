@@ -49,6 +49,8 @@ class SampleCollector:
         under_way: set[asyncio.Task[UnitResult]] = set()
         try:
             while True:
+                # A new request starts as soon as one ends: waiting for a whole batch would idle the engine on its
+                # slowest answer.
                 free = self._recipe.concurrency - len(under_way)
                 under_way |= {asyncio.create_task(self._unit(unit)) for unit in islice(units, free)}
                 if not under_way:
@@ -57,6 +59,7 @@ class SampleCollector:
                 yield [task.result() for task in done]
                 under_way -= done
         finally:
+            # The caller may stop in the middle (Ctrl-C); requests left running would hold the engine.
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
@@ -76,7 +79,7 @@ class SampleCollector:
             except (BackendRefused, InvalidRequest):
                 return FAILED
             except BackendError:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause)  # unlike a refusal, such a failure may be over in a second
         await self._check()
         return FAILED
 

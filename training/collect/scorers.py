@@ -16,6 +16,7 @@ MATH_SECONDS = 5
 NEARLY = 1e-6
 """Relative error within which numbers that are not whole count as equal."""
 
+# A sign belongs to a number only where no word or bracket precedes it, so that 7-3 holds 7 and 3.
 _DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 _NUMBER = re.compile(rf"(?<![\w.)])[-+]?{_DIGITS}(?:[eE][-+]?\d{{1,3}}\b)?(?:\s*/\s*{_DIGITS})?")
 
@@ -58,6 +59,7 @@ def numeric(answer: str, reference: str, metadata: Mapping[str, Any]) -> Grade:
         raise ValueError("the reference holds no number")
     if given is None:
         return UNPARSED
+    # Exact fractions: .1 + .2 must equal .3, and a large integer must not be rounded to its neighbour.
     tolerance = metadata.get("tolerance", 0 if wanted.denominator == 1 else NEARLY)
     return Grade(float(abs(given - wanted) <= Fraction(tolerance) * abs(wanted)))
 
@@ -73,6 +75,7 @@ def math(answer: str, reference: str, _: Mapping[str, Any]) -> Grade:
     given = parse(answer, parsing_timeout=seconds)
     if not given:
         return UNPARSED
+    # A bare reference such as \frac{1}{2} parses as mathematics only between dollar signs.
     wanted = parse(reference, parsing_timeout=seconds) or parse(f"${reference}$", parsing_timeout=seconds)
     return Grade(float(verify(wanted, given, timeout_seconds=seconds)))
 

@@ -76,6 +76,7 @@ class Recipe:
     @property
     def nested(self) -> bool:
         """True if one trace gives the answers of every rung: the thought is greedy, and every rung has a cap."""
+        # Sampled traces would share one thought among rungs, and repeats of a rung would not be independent.
         greedy = self.sampling.temperature == 0 and self.samples == 1
         return isinstance(self.source, Pocket) and greedy and all(r.tokens is not None for r in self.ladder.rungs)
 
@@ -117,12 +118,14 @@ class Collector(Protocol):
 
 def unit_result(unit: Unit, answers: Sequence[Answer], recipe: Recipe) -> UnitResult:
     """Score the answers of a unit: one at its rung, or one for every rung."""
+    # A trace's answers begin at rung 0; those of a unit with a rung begin, and end, at that rung.
     first = unit.rung or 0
     return UnitResult(unit.key, [_row(unit, answer, order, recipe) for order, answer in enumerate(answers, first)])
 
 
 def label(question: Question, answer: Answer) -> tuple[float, str]:
     """How right an answer is (0..1), and how it ended; "error", "truncated" and "unparsable" are not merely wrong."""
+    # A cut answer may hold the right number by chance, as an intermediate result, so it is not scored.
     if answer.finish in (FAILED.finish, FinishReason.TRUNCATED.value):
         return 0.0, answer.finish
     grade = SCORERS[question.scorer](answer.text, question.reference, question.metadata)

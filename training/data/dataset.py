@@ -105,6 +105,7 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
     prompts = _prompts(rows)
     if len(prompts) == 0:
         raise DatasetError("column finish: every row is an engine's error")
+    # Polars aggregates while it scans, so the rows of the file are never held in memory.
     cells = _cells(rows).join(prompts.select("prompt_id").with_row_index("place"), on="prompt_id")
     shape = (len(prompts), len(ladder))
     place, rung = cells["place"].to_numpy(), cells["rung_order"].to_numpy()
@@ -135,6 +136,7 @@ def splits(outcomes: Outcomes) -> dict[str, Outcomes]:
     Raises:
         DatasetError: a split has fewer than FEWEST prompts, or every answer has the same correctness.
     """
+    # Splits depend on a group's hash alone, so their sizes are random: a small file may leave one of them too small.
     names = np.array([split_of(group) for group in outcomes.groups])
     parts = {name: outcomes.take(np.flatnonzero(names == name)) for name in SPLITS}
     for name, part in parts.items():

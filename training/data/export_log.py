@@ -46,6 +46,7 @@ def frame(logged: Iterable[Row]) -> pl.DataFrame:
 def _outcome(row: Row) -> dict[str, object]:
     counts = [row[name] for name in ("prompt_tokens", "thinking_tokens", "answer_tokens")]
     known = [count for count in counts if isinstance(count, int)]
+    # In the log every prompt is its own group, since nothing links the paraphrases that users send.
     return {
         **{name: row[name] for name in SAME_NAME},
         "group": row["prompt_id"],

@@ -52,6 +52,7 @@ def overview(path: Path) -> Overview:
 
 def _overview(outcomes: Outcomes, rows: int, errors: int, prompts: int) -> Overview:
     sides = [split_of(group) for group in outcomes.groups]
+    # The first prompt of a text fixes the split that its twins should lie in.
     first: dict[str, str] = {}
     twins = [(first.setdefault(text_key(text), side), side) for text, side in zip(outcomes.prompts, sides, strict=True)]
     names = [rung.name for rung in outcomes.ladder.rungs]
@@ -72,5 +73,6 @@ def _overview(outcomes: Outcomes, rows: int, errors: int, prompts: int) -> Overv
 
 def _declines(pair: Matrix) -> bool:
     """Exact one-sided McNemar test at 5 %: the dearer of two rungs loses more prompts than it wins."""
+    # Prompts equal at both rungs say nothing; of the others, half should win if the rungs are equally good.
     lost, won = int((pair[:, 1] < pair[:, 0]).sum()), int((pair[:, 1] > pair[:, 0]).sum())
     return lost > won and float(binomtest(lost, lost + won, 0.5, "greater").pvalue) < 0.05

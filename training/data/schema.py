@@ -53,6 +53,7 @@ class DatasetError(RouterError):
 def write(rows: pl.LazyFrame | pl.DataFrame, path: Path) -> None:
     """Write outcomes as Parquet. A crash leaves no half-written target: the file is written aside, then moved."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, because a rename replaces a file in one step only within a file system.
     aside = path.with_name(f".{path.name}.tmp")
     rows.lazy().cast(SCHEMA).select(list(SCHEMA)).sink_parquet(aside, compression_level=19)
     aside.replace(path)

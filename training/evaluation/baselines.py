@@ -129,4 +129,5 @@ def _task_means(fit: Outcomes) -> Predictor:
         return np.asarray((own.sum(axis=0) + SHRINKAGE * mean) / (len(own) + SHRINKAGE))
 
     means = {task: shrunk(task) for task in set(fit.tasks)}
+    # A task that the fit split lacks gets the overall mean; reshape keeps the width when nothing is asked.
     return lambda _, asked: np.array([means.get(task, mean) for task in asked]).reshape(-1, len(mean))

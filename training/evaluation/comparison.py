@@ -36,6 +36,7 @@ def methods(parts: Parts, fitted: Fitted) -> list[MethodReport]:
     Args:
         parts: the splits "fit", "certify" and "test".
     """
+    # As in `fit`: small matrices lose more to threads that wait for each other than they gain.
     with threadpool_limits(1):
         return _methods(parts, fitted)
 
@@ -71,6 +72,7 @@ def _left_out(parts: Parts, fitted: Fitted) -> Iterator[dict[str, Any]]:
     for name in names if len(names) > 1 else []:
         mine = {split: np.flatnonzero(label == name) for split, label in labels.items()}
         others = {split: np.flatnonzero(label != name) for split, label in labels.items()}
+        # The family must be absent from certification, too, or the certificate would have seen it.
         if len(mine["test"]) < FEWEST or len(others["fit"]) < FEWEST:
             continue
         part = parts["fit"].take(others["fit"])

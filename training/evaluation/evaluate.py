@@ -144,6 +144,7 @@ def gap_closed(outcomes: Outcomes, target: PolicyReport, oracle: Points) -> floa
     if target.thinking_tokens is None or not oracle:
         return None
     tokens, accuracy = outcomes.thinking_tokens.mean(axis=0), outcomes.correct.mean(axis=0)
+    # At equal tokens: a policy that spends more than the oracle would otherwise seem to close more of the gap.
     floor = metrics.hull_accuracy(tokens, accuracy, target.thinking_tokens)
     best = metrics.hull_accuracy(*columns(oracle), target.thinking_tokens)
     return float((target.accuracy - floor) / (best - floor)) if best > floor else None
@@ -209,6 +210,7 @@ def _tasks(outcomes: Outcomes, prediction: Prediction, target: PolicyReport | No
         some = outcomes.take(part)
         price = target.threshold if target else None
         own = Prediction(prediction.quality[part], prediction.mean_tokens[part], prediction.token_quantiles[part])
+        # Without a certificate the router serves the top rung, so that is what a family gets.
         top = np.full(len(some), len(some.ladder) - 1)
         chosen = top if price is None else choose(own.quality, own.cost, price)
         tokens = some.thinking_tokens[np.arange(len(some)), chosen].mean()

@@ -81,6 +81,7 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraff
     """
     kept: list[Row] = []
     skipped = dict.fromkeys(("another backend or ladder", "not the policy's choice", "no prompt", "no count"), 0)
+    # Outcomes of another model or ladder say nothing about this one, however alike the prompts are.
     wanted = [[rung.name, rung.tokens] for rung in ladder.rungs]
     for row in rows:
         if row["correct"] is None:
@@ -101,6 +102,7 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraff
     most = caps(ladder)
     rung = np.array([row["rung_order"] for row in kept], dtype=np.intp)
     tokens = np.array([row["thinking_tokens"] for row in kept], dtype=float)
+    # A thought longer than its cap did not end by itself under that cap, whatever the engine reports.
     natural = np.array([row["finish"] == "natural" for row in kept]) & (tokens <= most[rung])
     logged = LoggedAnswers(
         rung,

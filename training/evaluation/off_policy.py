@@ -100,6 +100,7 @@ def gain(logged: LoggedAnswers, model: Matrix, price: float, new: Rungs, old: Ru
         model: predicted utility [n, rungs], fitted on other prompts.
         price: P(correct) that a thinking token must buy; utility = correct - price * tokens.
     """
+    # Both policies are estimated on the same rows, so errors common to both cancel in the difference.
     columns, effective, resting = [], [], []
     for wanted in (new, old):
         terms, alone = _terms(logged, model, price, wanted)
@@ -116,6 +117,7 @@ def gain(logged: LoggedAnswers, model: Matrix, price: float, new: Rungs, old: Ru
 def _terms(logged: LoggedAnswers, model: Matrix, price: float, wanted: Rungs) -> tuple[Matrix, Mask]:
     """Columns w u, w, DR and SWITCH [n, 4], and the rows that rest on the model alone."""
     rows = np.arange(len(wanted))
+    # Chances of zero occur only where nothing is revealed; the floor merely keeps the division quiet.
     chances, seen = logged.chances(wanted), logged.revealed(wanted)
     weights = np.where(seen, 1 / np.maximum(chances, 1e-12), 0.0)
     utility = np.where(seen, logged.correct - price * logged.tokens(wanted), 0.0)

@@ -167,6 +167,7 @@ def cheapest_cascade(
     The low rung and its threshold are the cheapest pair that loses at most `alpha` on the certify split.
     """
     outcomes, prediction = certify
+    # A threshold of 2 keeps no answer: the fallback is always-top with a wasted first attempt, priced as always-top.
     best = (float(outcomes.thinking_tokens[:, -1].mean()), 0, 2.0)
     for low in range(len(outcomes.ladder) - 1):
         for threshold in np.linspace(0, 1, 51):
@@ -210,6 +211,7 @@ def _area_gain(outcomes: Outcomes, curve: Points) -> float | None:
     if not outcomes.known_tokens.all():
         return None
     tokens, accuracy = outcomes.thinking_tokens.mean(axis=0), outcomes.correct.mean(axis=0)
+    # Over the costs of the ladder, beyond which neither curve has points.
     low, high = float(tokens.min()), float(tokens.max())
     own = metrics.area(*columns(curve), low, high)
     return own - metrics.area(tokens, accuracy, low, high)

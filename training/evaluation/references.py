@@ -25,6 +25,7 @@ def cascade(quality: Matrix, low: int, threshold: float, tokens: Matrix) -> tupl
 
 def hindsight(correct: Matrix, tokens: Matrix) -> Rungs:
     """The cheapest [prompts] of the rungs that did best; both tables are [prompts, rungs]."""
+    # argmin takes the first of equals, which is the cheaper rung.
     best = correct == correct.max(axis=1, keepdims=True)
     chosen: Rungs = np.where(best, tokens, np.inf).argmin(axis=1)
     return chosen
@@ -36,6 +37,7 @@ def oracle_curve(choose_on: Matrix, score_on: Matrix, tokens: Matrix, points: in
     With one table [prompts, rungs] in both roles this is hindsight. Choosing on one half of the samples and scoring on
     the other, averaged over both orders, is the probability oracle: it knows P(correct), but not the luck of a draw.
     """
+    # Prices are per mean tokens of the dearest rung, so one range of weights fits ladders of any length.
     rows, dearest = np.arange(len(tokens)), float(tokens.mean(axis=0).max())
     chosen = [choose(choose_on, tokens, weight / (dearest or 1.0)) for weight in np.geomspace(*WEIGHTS, points)]
     return np.array([tokens[rows, c].mean() for c in chosen]), np.array([score_on[rows, c].mean() for c in chosen])

@@ -155,6 +155,7 @@ def embed(embedding: Embedding, prompts: list[str]) -> NDArray[np.float32]:
     with tqdm(total=len(prompts), desc="embed", unit="prompt", leave=False, disable=len(prompts) < MANY or None) as bar:
         start = 0
         while start < len(order):
+            # Ids are sorted by length, so the last of the next 256 prompts bounds the padding of the batch.
             longest = max(1, len(ids[order[min(start + 255, len(order) - 1)]]))
             batch = order[start : start + max(1, min(256, BATCH_TOKENS // longest))]
             (vectors[batch],) = session.run([VECTOR], {TOKENS: featurize.padded([ids[i] for i in batch])})
@@ -165,6 +166,7 @@ def embed(embedding: Embedding, prompts: list[str]) -> NDArray[np.float32]:
 
 def stack(embedding: Embedding, head: onnx.ModelProto) -> onnx.ModelProto:
     """One graph with inputs "features" and "tokens": the vector is appended to the features, the head reads both."""
+    # The prefix keeps the names of the two graphs apart.
     head = compose.add_prefix(head, "head/", rename_outputs=False, rename_inputs=False)
     body, graph = embedding.graph.graph, head.graph
     width = graph.input[0].type.tensor_type.shape.dim[1].dim_value

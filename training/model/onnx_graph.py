@@ -58,6 +58,7 @@ class Graph:
 
     def mask(self) -> str:
         """Add the mask [n, length]: 1 for a token, 0 for padding."""
+        # Padding is -1 and not 0, since 0 is a token of most vocabularies.
         real = self.add("GreaterOrEqual", [TOKENS, self.constant(0, np.int64)])
         return self.add("Cast", [real], to=TensorProto.FLOAT)
 
@@ -72,6 +73,7 @@ class Graph:
 
     def unit(self, total: str, dimensions: int) -> None:
         """Add the output: vectors [n, d] scaled to length sqrt(d); the zero vector stays zero."""
+        # A text without tokens has the zero vector, which must not be divided by its length.
         length = self.add("ReduceL2", [total, self.constant([1], np.int64)], keepdims=1)
         unit = self.add("Div", [total, self.add("Max", [length, self.constant(1e-9, np.float32)])])
         self.add("Mul", [unit, self.constant(dimensions**0.5, np.float32)], VECTOR)

@@ -35,6 +35,7 @@ class Quantised(Graph):
 
     def dense(self, x: str, weights: Weights, name: str) -> str:
         """Add the linear layer `name` of a checkpoint: integers are multiplied, then scaled back."""
+        # One scale per column: a single large weight would otherwise coarsen all others. tiny avoids 0 / 0.
         table = weights[f"{name}.weight"].T
         scale = np.maximum(np.abs(table).max(axis=0), np.finfo(np.float32).tiny * LARGEST) / LARGEST
         rounded, by, zero = self._rounded(x)

@@ -39,6 +39,7 @@ def draw(outcomes: Outcomes, plan: Sequence[PlanRow]) -> Figure:
         quality.annotate(row.label, (row.thinking_tokens, row.accuracy), fontsize="small", rotation=30)
     for name in ("p50", "p99"):
         latency.plot([row.label for row in free], [getattr(row, name) for row in free], "o", label=name)
+    # dict.fromkeys keeps the order of the plan, which a set would lose.
     for label in dict.fromkeys(row.label for row in plan if row.deadline is not None):
         line = [(row.deadline, row.accuracy) for row in plan if row.label == label and row.deadline is not None]
         held.plot(*zip(*line, strict=True), "o-", label=label)

@@ -141,6 +141,7 @@ class PocketNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
+        # The initialisation of GPT-2; vectors of norms keep their ones.
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.02)
@@ -155,6 +156,7 @@ class PocketNetwork(nn.Module):
         """
         start = 0 if past is None else past[0][0].shape[2]
         positions = torch.arange(ids.shape[1], device=ids.device, dtype=torch.float32) + start
+        # One angle per pair of columns; pair i turns by position * theta^(-2i / size).
         half = torch.arange(0, self.config.head_dim, 2, device=ids.device, dtype=torch.float32)
         angles = positions[:, None] * self.config.rope_theta ** (-half / self.config.head_dim)
         angles = torch.cat((angles, angles), dim=-1)

@@ -78,6 +78,7 @@ def _leg_counting(entry: dict[str, Any]) -> str:
 
 
 def _count_bits(entry: dict[str, Any]) -> str:
+    # Bits from the lowest on, by halving: each step needs only the step before it.
     number, ones, steps = int(entry["metadata"]["number"]), 0, []
     while number:
         ones += number % 2
@@ -130,6 +131,7 @@ def _ab_push(left: list[str], right: list[str], token: str) -> None:
     if token.endswith("#"):
         right.append(token)
         return
+    # `X# #X` vanishes, and `X# #Y` swaps: a `#X` moves left past every `Y#` until it meets its last `X#`.
     partner = token[1] + "#"
     if partner in right:
         del right[len(right) - 1 - right[::-1].index(partner)]

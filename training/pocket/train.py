@@ -121,6 +121,7 @@ class BatchSampler:
         The prompt carries no loss. Neither does the end of a thought that was cut, or the model would learn to stop
         thinking at random.
         """
+        # Easy levels first: the chains of hard ones are made of the same steps, only more of them.
         top = min(LEVELS, 2 + int(progress / self.params.ramp * (LEVELS - 2)))
         pool = self.levels[self.rng.integers(top)]
         item = pool[self.rng.integers(len(pool))]
@@ -153,7 +154,7 @@ class BatchSampler:
         targets = np.full((len(group), width), IGNORE, dtype=np.int64)
         for row, (tokens, target) in enumerate(group):
             ids[row, : len(tokens)], targets[row, : len(tokens)] = tokens, target
-        return ids[:, :-1], targets[:, 1:]
+        return ids[:, :-1], targets[:, 1:]  # a token's target is the next token
 
 
 def loss_of(model: PocketNetwork, ids: Tensor, targets: Tensor) -> Tensor:
@@ -161,6 +162,7 @@ def loss_of(model: PocketNetwork, ids: Tensor, targets: Tensor) -> Tensor:
     with torch.autocast(ids.device.type, dtype=torch.bfloat16):
         hidden, _ = model.hidden(ids)
         wanted = targets != IGNORE
+        # Only positions with a target go through the output layer, the largest matrix product of the model.
         logits = model.logits(hidden[wanted])
     return F.cross_entropy(logits.float(), targets[wanted])
 
@@ -272,6 +274,7 @@ def save(
     with (out / "log.jsonl").open("a") as log:
         log.write(json.dumps(record) + "\n")
     state = {"model": model.state_dict(), "optimizers": [s.state_dict() for s in steppers], "seen": seen}
+    # A kill during the write must not cost the last checkpoint, so the new one is written aside.
     aside = out / f"{CHECKPOINT}.tmp"
     torch.save(state, aside)
     aside.rename(out / CHECKPOINT)

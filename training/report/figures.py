@@ -39,6 +39,7 @@ STYLE: dict[Any, Any] = {
 
 def figures(report: Part) -> dict[str, Markup]:
     """SVG elements by name, for the figures that the report has data for."""
+    # Each figure has the name of the function that draws it, which the page refers to.
     draws = (frontier, reliability, rungs, coverage, violations)
     with matplotlib.rc_context(STYLE):
         drawn = {draw.__name__: draw(report) for draw in draws}
@@ -86,6 +87,7 @@ def _methods(axes: Axes, methods: list[Part]) -> None:
         )
     for method in (m for m in methods if m["method"] == ROUTER):
         axes.plot(*_columns(method["curve"]), color=ROUTER_INK, linewidth=2.5, zorder=3, label="the router")
+    # More names than three would cover the curves; the table below the figure has all methods.
     known = [m for m in others if m["area_gain"] is not None]
     for place, method in enumerate(sorted(known, key=lambda m: -m["area_gain"])[:3]):
         most = max(tokens for tokens, _ in method["curve"])

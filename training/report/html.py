@@ -43,6 +43,7 @@ def page(report: Part) -> str:
 
 def _environment() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent)
+    # Prompts in the report come from users, so everything is escaped; a misspelt name must fail, not vanish.
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
     environment.filters |= {
         "percent": _formatted("{:.1f} %", 100),

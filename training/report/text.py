@@ -43,6 +43,7 @@ def _policies(report: dict[str, Any]) -> str:
         f" {_saving(p, 'top'):>22} {_saving(p, 'hull'):>22}"
         for p in report["policies"]
     ]
+    # The gap is unknown where token counts are missing or where no policy is certified at that loss.
     gap = report["gap_closed"]
     tail = [] if gap is None else [f"oracle gap closed at 0.02: {gap:.1%}"]
     return "\n".join([head, *rows, *tail])
