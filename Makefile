@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit picture proto bench hot-path curves profiles quality forwarding loop drift cache reliability faults fuzz conformance-vllm conformance-llamacpp peers pocket lock clean
+.PHONY: help setup run test check audit picture proto bench hot-path curves profiles quality forwarding loop drift cache reliability faults fuzz mutants conformance-vllm conformance-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -111,6 +111,9 @@ fuzz: $(VENV)/.fuzz ## RUNS=1000000 mutated requests, and as many streams of eng
 	$(BIN)/python -m benchmarks.fuzz requests -runs=$(or $(RUNS),1000000) -max_len=4096 tests/fuzz/corpus/requests
 	$(BIN)/python -m benchmarks.fuzz streams -runs=$(or $(RUNS),1000000) -max_len=4096 tests/fuzz/corpus/streams
 
+mutants: $(VENV)/.mutants ## do the tests notice bugs? samples of the core modules (ARGS="--seed 7 --per-module 6 --json")
+	@$(BIN)/python -m benchmarks.mutants $(ARGS)
+
 loop: $(VENV)/.dev ## serve, report outcomes, retrain, promote under load, spend less: the whole loop, with figures
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.loop
 
@@ -124,6 +127,7 @@ lock: $(VENV)/.bootstrap ## renew the locked requirements after a change in pypr
 	$(call compile,run,pyproject.toml --extra demo --constraint requirements/dev.txt)
 	$(call compile,serve,pyproject.toml --extra serve --constraint requirements/dev.txt)
 	$(call compile,fuzz,pyproject.toml --extra fuzz --constraint requirements/dev.txt)
+	$(call compile,mutants,pyproject.toml --extra mutants --constraint requirements/dev.txt)
 	$(call compile,serve-gpu,pyproject.toml --extra serve-gpu --constraint requirements/dev.txt)
 	$(call compile,peers,requirements/peers.in --constraint requirements/dev.txt --excludes requirements/peers-excludes.txt)
 
@@ -175,6 +179,11 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.bootstrap
 
 $(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
 	@echo "Installing atheris"
+	@$(install) $<
+	@touch $@
+
+$(VENV)/.mutants: requirements/mutants.txt $(VENV)/.dev
+	@echo "Installing cosmic-ray"
 	@$(install) $<
 	@touch $@
 

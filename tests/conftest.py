@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from router.backends.pocket import PocketModel
 from router.bundle.manifest import MANIFEST, Bundle, load
@@ -26,6 +26,11 @@ LONG = ("test_loop.py", "test_cluster.py", "test_run.py")
 # Time is no law of these tests: the machine may be busy.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+# `make mutants` asks only whether a property fails, and must find the same today and tomorrow.
+settings.register_profile(
+    "mutants", settings.get_profile("busy"), phases=[Phase.explicit, Phase.generate], derandomize=True, database=None
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
