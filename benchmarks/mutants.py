@@ -39,8 +39,8 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "router/outcomes/sqlite.py": ("tests/outcomes/test_sqlite.py",),
     "router/routing/chooser.py": ("tests/routing/test_router.py",),
     "router/routing/policy.py": ("tests/routing/test_policy.py",),
-    "router/rpc/requests.py": ("tests/rpc/test_bad_input.py", "tests/rpc/test_servicer.py"),
-    "router/scoring/scorer.py": ("tests/scoring/test_scorer.py", "tests/scoring/test_score_caches.py"),
+    "router/rpc/requests.py": ("tests/rpc/test_requests.py", "tests/rpc/test_bad_input.py"),
+    "router/scoring/scorer.py": ("tests/scoring/test_scorer.py",),
     "training/evaluation/certify.py": ("tests/training/evaluation/test_certify.py",),
     "training/evaluation/off_policy.py": ("tests/training/evaluation/test_off_policy.py",),
 }

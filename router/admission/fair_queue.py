@@ -149,10 +149,9 @@ class FairQueue:
             if not self._fits(head.tokens) and not head.turn.done():
                 return
             self._dequeue(user, head)
-            if head.turn.done():  # it has given up, and will say so
-                continue
-            self._enter(user, head.tokens)
-            head.turn.set_result(None)
+            if not head.turn.done():  # else it has given up, and will say so
+                self._enter(user, head.tokens)
+                head.turn.set_result(None)
 
     def _fits(self, tokens: float) -> bool:
         return self.under_way + tokens <= self._capacity or not self._running

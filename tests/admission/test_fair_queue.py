@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from math import exp
 
 import pytest
 from hypothesis import given
@@ -230,3 +231,110 @@ def test_whatever_happens_the_capacity_holds_and_everyone_is_answered(seed: int)
         assert queue.under_way == pytest.approx(0) and queue.queued == pytest.approx(0)
 
     asyncio.run(run())
+
+
+async def used(queue: FairQueue, clock: Clock, user: str, tokens: float, seconds: float, weight: float = 1.0) -> None:
+    """A request of `seconds`, begun and ended."""
+    async with queue.turn(user, weight, tokens):
+        clock.now += seconds
+
+
+async def test_a_wait_is_what_is_ahead_at_the_pace_of_the_own_share() -> None:
+    clock = Clock()
+    queue = FairQueue(10, 60, clock)
+    await used(queue, clock, "calm", 10, 1.0)
+    clock.now += 9.0
+    busy = Job(queue, "busy", tokens=10)
+    await settled()
+    calm = 10 * exp(-1.0)  # of ten tokens had ten seconds ago
+    assert queue.wait("new", 1, 5) == pytest.approx(0.5), "nobody has had less"
+    assert queue.wait("calm", 1, 5) == pytest.approx(0.5), "only the busy one has had more"
+    assert queue.wait("busy", 1, 5) == pytest.approx(0.5 / (1 - calm / (10 + calm))), "the calm one will come again"
+    assert queue.wait("busy", 3, 5) == pytest.approx(0.5), "by weight it has had less"
+    waiting = Job(queue, "calm", tokens=9)
+    await settled()
+    before = 10 - calm  # what the calm one may have before the two are level
+    assert queue.wait("busy", 1, 5) == pytest.approx((before + 5) / 10 / (1 - calm / (10 + calm)))
+    assert queue.wait("busy", 0.5, 5) == pytest.approx((9 + 5) / 10 / (1 - calm / (10 + calm))), "all that waits"
+    assert queue.wait("new", 1, 5) == pytest.approx(0.5), "whoever has had nothing is next"
+    assert queue.wait("calm", 1, 5) == pytest.approx((9 + 5) / 10), "behind its own"
+    for job in (busy, waiting):
+        await job.end()
+
+
+async def test_a_weight_lets_more_of_the_others_go_first() -> None:
+    clock = Clock()
+    queue = FairQueue(10, 60, clock)
+    await used(queue, clock, "other", 1, 1.0)
+    holder, waiting = Job(queue, "mine", tokens=10), Job(queue, "other", tokens=10, weight=2)
+    await settled()
+    had, theirs = 10.0, exp(-0.1)
+    pace = 10 * (1 - theirs / (had + theirs))
+    assert queue.wait("mine", 4, 1) == pytest.approx((had / 4 * 2 - theirs + 1) / pace)
+    assert queue.wait("mine", 40, 1) == pytest.approx(0.1), "by weight it has had least"
+    for job in (holder, waiting):
+        await job.end()
+
+
+async def test_the_time_of_a_request_is_a_slow_mean() -> None:
+    clock = Clock()
+    queue = FairQueue(10, 60, clock)
+    holder = Job(queue, tokens=10)
+    await settled()
+    assert queue.wait("b", 1, 10) == 0, "nothing is known yet"
+    await holder.end()
+    queue = FairQueue(10, 60, clock)
+    await used(queue, clock, "a", 10, 1.0)
+    await used(queue, clock, "a", 10, 3.0)
+    assert queue.wait("b", 1, 10) == 0, "there is room"
+    holder = Job(queue, tokens=10)
+    await settled()
+    assert queue.wait("b", 1, 10) == pytest.approx(1.0 + 0.05 * (3.0 - 1.0))
+    await holder.end()
+
+
+async def test_a_wait_of_just_the_patience_is_allowed() -> None:
+    clock = Clock()
+    queue = FairQueue(8, 0.5, clock)
+    await used(queue, clock, "a", 8, 1.0)
+    holder = Job(queue, tokens=8)
+    await settled()
+    queue.reject_early("b", 1, 4)
+    queue.reject_early("b", 1, 2, patience=0.25)
+    with pytest.raises(Overloaded) as caught:
+        queue.reject_early("b", 1, 3, patience=0.25)
+    assert caught.value.retry_after == 0.05, "soon, as it is this caller who would not wait"
+    with pytest.raises(Overloaded) as caught:
+        queue.reject_early("b", 1, 8, patience=9.0)
+    assert caught.value.retry_after == 0.5, "when the wait has shrunk to the patience of all"
+    queue.reject_early("b", 1)
+    await holder.end()
+
+
+async def test_the_smallest_request_counts_as_one_token() -> None:
+    queue = FairQueue(2, 60)
+    jobs = [Job(queue, tokens=tokens) for tokens in (0.0, -1.0, 0.5)]
+    await settled()
+    assert [job.running for job in jobs] == [True, True, False]
+    assert (queue.under_way, queue.queued) == (2, 1)
+    for job in jobs:
+        await job.end()
+
+
+async def test_what_a_user_has_had_is_forgotten_within_seconds() -> None:
+    clock = Clock()
+    queue = FairQueue(1, 60, clock)
+    for _ in range(10):
+        await used(queue, clock, "early", 1, 0.0)
+    clock.now += 10.0  # of the ten tokens fewer than four count now
+    for _ in range(4):
+        await used(queue, clock, "late", 1, 0.0)
+    holder = Job(queue, "holder")
+    await settled()
+    late, early = Job(queue, "late"), Job(queue, "early")
+    await settled()
+    await holder.end()
+    assert early.running and not late.running
+    await early.end()
+    assert late.running
+    await late.end()

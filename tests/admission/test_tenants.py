@@ -2,16 +2,20 @@
 
 import asyncio
 import math
+from base64 import urlsafe_b64decode
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from router.admission import tenants
 from router.admission.tenants import Key, Tenant, Tenants
+from router.domain import Quota
 from router.errors import SettingsError
 from router.events import Degraded
-from tests.support.fakes import RecordingObserver
+from tests.support.fakes import RecordingObserver, until
 
 DIGEST = tenants.digest("a key")
 
@@ -119,3 +123,86 @@ def test_without_credentials_nothing_is_closed() -> None:
     assert not Tenants(tenants.DEFAULT).requires_credentials
     assert not Tenants({"a": Tenant()}).requires_credentials
     assert Tenants({"a": Tenant(certificates=frozenset({"a"}))}).requires_credentials
+
+
+def test_every_number_reaches_its_limits(tmp_path: Path) -> None:
+    known = tenants.load(
+        written(
+            tmp_path,
+            """
+            [least]
+            tokens_per_minute = 0.5
+            streams = 1
+            weight = 0.5
+            relax = 0
+
+            [most]
+            tokens_per_minute = inf
+            streams = inf
+            relax = 1
+            """,
+        )
+    )
+    least, most = known["least"], known["most"]
+    assert (least.quota, least.weight, least.relax) == (Quota(0.5, 1), 0.5, 0)
+    assert (most.quota, most.weight, most.relax) == (Quota(), 1, 1)
+
+
+@pytest.mark.parametrize(
+    "line", ["weight = inf", "weight = -1", "tokens_per_minute = 0", "streams = 0.5", "relax = -0.1", "relax = 1.1"]
+)
+def test_what_lies_beyond_a_limit_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(SettingsError, match=f"a.{line.partition(' ')[0]}"):
+        tenants.load(written(tmp_path, f"[a]\n{line}"))
+
+
+def test_a_key_is_over_from_its_very_end() -> None:
+    assert Key(sha256=DIGEST, expires=datetime.now(UTC)).expired
+
+
+def test_a_tenant_may_have_several_keys_and_certificates(tmp_path: Path) -> None:
+    other = tenants.digest("another key")
+    text = f'''
+        [a]
+        keys = [{{ sha256 = "{DIGEST}" }}, {{ sha256 = "{other}" }}]
+        certificates = ["one", "two"]
+
+        [b]
+        certificates = ["three"]
+        '''
+    known = Tenants(tenants.load(written(tmp_path, text)))
+    for key in ("a key", "another key"):
+        found = known.of_key(key)
+        assert found is not None and found[0] == "a" and found[1].methods is None
+    assert [known.of_certificate([name]) for name in ("one", "two", "three", "four")] == ["a", "a", "b", None]
+    assert known.of_certificate([]) is None
+
+
+def test_what_is_read_of_a_tenant_does_not_change() -> None:
+    for model, name in ((Tenant(), "weight"), (Key(sha256=DIGEST), "expires")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(model, name, None)
+
+
+def test_a_new_key_has_256_bits_and_64_digits_are_kept_of_it() -> None:
+    key = tenants.new_key()
+    assert len(urlsafe_b64decode(key + "=")) == 32
+    assert Key(sha256=tenants.digest(key)).sha256 == sha256(key.encode()).hexdigest()
+
+
+async def test_a_file_that_goes_away_leaves_the_tenants_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenants, "FOLLOW_SECONDS", 0.001)
+    path = written(tmp_path, "[first]")
+    known, observer = Tenants(tenants.load(path)), RecordingObserver()
+    following = asyncio.create_task(known.follow(path, observer))
+    await asyncio.sleep(0.02)
+    assert not observer.records, "it is read when it changes, and only then"
+    path.unlink()
+    await until(lambda: observer.of(Degraded))
+    await asyncio.sleep(0.02)
+    assert [record.dependency for record in observer.of(Degraded)] == ["tenants"], "it is reported once"
+    assert known.get("first") is not None
+    written(tmp_path, "[first]")
+    written(tmp_path, "[second]")
+    await until(lambda: known.get("second"))
+    following.cancel()

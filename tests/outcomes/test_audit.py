@@ -17,6 +17,7 @@ from router.domain import (
     ReasoningBudget,
     ReasoningDelta,
     Sampling,
+    Score,
 )
 from router.errors import SettingsError, VerifierError
 from router.events import Audited, Degraded
@@ -28,12 +29,15 @@ from tests.support.fakes import (
     BUNDLE,
     LADDER,
     MODEL,
+    RISING,
     UNAVAILABLE,
     VERSION,
     FakeBackend,
+    Hang,
     RecordingObserver,
     Script,
     completion_of,
+    decision_of,
     request_of,
     router_of,
     until,
@@ -236,3 +240,98 @@ async def test_a_ledger_that_can_not_be_written_is_told_and_still_counts(tmp_pat
     await until(lambda: audit.audited)
     assert "can not be written" in audit.observer.of(Degraded)[0].error
     assert audit.ledger.processes(VERSION)[0].labels == 1
+
+
+def test_one_label_moves_the_capital_by_its_stakes() -> None:
+    """The largest bet is the one that the smallest loss, -1, would just use up."""
+    process = EProcess(0.25)
+    process.bet(-1.0)
+    assert process.capital == pytest.approx([0.5, 0.1])
+    process = EProcess(0.25)
+    process.bet(0.25)
+    assert process.capital == pytest.approx([1.0, 1.0]), "a loss of alpha is what the hypothesis expects"
+    process.bet(1.0)
+    assert process.capital == pytest.approx([1 + 0.5 * 0.6, 1 + 0.9 * 0.6])
+    assert process.wealth == pytest.approx(1.42)
+    assert process.labels == 2
+
+
+def test_evidence_of_ten_to_one_alarms() -> None:
+    assert EProcess(ALPHA, 1, [10.0, 10.0]).alarmed
+    assert not EProcess(ALPHA, 1, [10.0, 9.9]).alarmed
+
+
+def test_a_ledger_keeps_a_process_for_every_bundle_and_alpha(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "deep" / "down" / "audit.json")
+    assert ledger.processes("v1") == [] and not ledger.alarmed("v1")
+    ledger.bet("v1", 0.02, 1.0)
+    ledger.bet("v1", 0.05, 0.0)
+    ledger.bet("v2", 0.02, 0.0)
+    assert [process.alpha for process in ledger.processes("v1")] == [0.02, 0.05]
+    assert ledger.process("v1", 0.02) is ledger.processes("v1")[0]
+    another = Ledger(tmp_path / "deep" / "down" / "audit.json")
+    assert another.processes("v1") == ledger.processes("v1")
+    assert another.processes("v2") == ledger.processes("v2") != another.processes("v1")
+    ledger.bet("v2", 0.02, 1.0)
+    another.read()
+    assert another.processes("v2")[0].labels == 2
+
+
+def test_an_allowance_is_full_at_first_and_refills_within_an_hour() -> None:
+    now = [50.0]
+    bucket = TokenBucket(7_200, lambda: now[0])
+    assert not bucket.take(7_201) and bucket.take(7_200)
+    now[0] += 1
+    assert not bucket.take(2.1) and bucket.take(1) and bucket.take(1) and not bucket.take(0.1)
+    now[0] += 1_800
+    assert not bucket.take(3_601) and bucket.take(3_600)
+
+
+async def test_no_more_than_eight_audits_run_at_a_time(tmp_path: Path) -> None:
+    hanging = Audit(tmp_path, Fixed(1.0, 1.0), FakeBackend([Hang()]))
+    for _ in range(10):
+        hanging.auditor(hanging.backend, request_of(), decision_of(), Sampling(), "4")
+    await until(lambda: hanging.backend.open == 8)
+    await asyncio.sleep(0.01)
+    assert len(hanging.backend.asked) == 8
+    await hanging.auditor.close()
+    assert hanging.backend.open == 0
+
+
+@pytest.mark.parametrize(("forecast", "allowed"), [(RISING, 50.0), (None, 256.0)])
+async def test_an_audit_takes_what_the_top_rung_is_forecast_to_use(
+    tmp_path: Path, forecast: Score | None, allowed: float
+) -> None:
+    backend, verifier = FakeBackend(), Fixed(1.0, 1.0)
+    for tokens, runs in ((allowed, 1), (allowed - 1, 0)):
+        observer, ledger = RecordingObserver(), Ledger(tmp_path / f"{runs}.json")
+        auditor = Auditor(1.0, TokenBucket(tokens, lambda: 0.0), verifier, ledger, observer, lambda *_: None)
+        backend.asked.clear()
+        auditor(backend, request_of(), decision_of(score=forecast), Sampling(), "4")
+        auditor(backend, request_of(), decision_of(score=forecast), Sampling(), "4")
+        await until(lambda: not auditor._tasks)  # noqa: B023 - awaited within the turn
+        assert [(asked.budget, asked.expected_tokens, asked.floor) for asked in backend.asked] == [
+            (LADDER.rungs[-1], allowed, 0)
+        ] * runs
+
+
+async def test_a_bundle_is_suspended_once_and_for_the_difference_alone(tmp_path: Path) -> None:
+    suspended: list[tuple[str, str]] = []
+    observer, ledger = RecordingObserver(), Ledger(tmp_path / "audit.json")
+    auditor = Auditor(
+        1.0, TokenBucket(1e9), Fixed(0.75, 0.25), ledger, observer, lambda *bundle: suspended.append(bundle)
+    )
+    while len(observer.of(Audited)) < 200:
+        seen = len(observer.of(Audited))
+        auditor(FakeBackend(), request_of(), decision_of(), Sampling(), "4")
+        await until(lambda: len(observer.of(Audited)) > seen)  # noqa: B023 - awaited within the turn
+    assert {record.loss for record in observer.of(Audited)} == {0.5}
+    assert observer.of(Audited)[-1].alarmed and not observer.of(Audited)[0].alarmed
+    assert suspended == [(MODEL, VERSION)]
+
+
+async def test_nothing_is_audited_at_a_share_of_nothing(tmp_path: Path) -> None:
+    audit = Audit(tmp_path, Fixed(1.0, 1.0), share=0.0)
+    for _ in range(20):
+        await audit.ask()
+    assert len(audit.backend.asked) == 20

@@ -1,5 +1,7 @@
 """What a certificate is worth: simulated calibrations, and the laws of the rule it is for."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -236,3 +238,91 @@ def test_policies_go_from_careful_to_daring() -> None:
 def test_prices_are_per_unit_of_cost() -> None:
     assert price_grid(COST * 10) == [price / 40 for price in PRICES]
     assert price_grid(np.zeros((3, 2))) == [0.0] * len(PRICES)
+
+
+def by_hand(values: list[float], alpha: float) -> float:
+    """The p-value as the paper writes it down, one bet after the other."""
+    x, bound, n = [(value + 1) / 2 for value in values], (alpha + 1) / 2, len(values)
+    capital, most, total, squares = 1.0, 1.0, 0.5, 0.25
+    variance = 0.25
+    for i, one in enumerate(x, 1):
+        bet = min((2 * math.log(1 / 0.1) / (n * variance)) ** 0.5, 0.75 / (1 - bound))
+        capital *= 1 + bet * (bound - one)
+        most = max(most, capital)
+        total += one
+        squares += (one - total / (i + 1)) ** 2
+        variance = squares / (i + 1)
+    return 1 / most
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=200), st.sampled_from([*ALPHAS, 0.5]))
+def test_a_p_value_is_that_of_the_paper(values: list[float], alpha: float) -> None:
+    assert betting_p_value(np.array(values), alpha) == pytest.approx(by_hand(values, alpha), rel=1e-9)
+
+
+def test_a_policy_passes_at_delta_and_fails_above() -> None:
+    assert fixed_sequence_test(iter([0.0, 0.1, 0.11, 0.0]), [1, 2, 3, 4])[0] == 2
+    assert fixed_sequence_test(iter([0.11]), [1]) == (None, "p = 0.11 for the most careful policy, 0.1 is needed")
+    assert fixed_sequence_test(iter([]), []) == (None, "no policy to test")
+
+
+def test_what_is_tested_was_fixed_beforehand() -> None:
+    assert (len(PRICES), PRICES[1], PRICES[-1]) == (161, 0.001, 3.0)
+    steps = np.diff(np.log(PRICES[1:]))
+    assert steps == pytest.approx(steps.mean(), abs=1e-3), "each price is so many times the one before"
+    assert list(MARGINS) == [round(0.2 - 0.01 * i, 2) for i in range(21)]
+    assert all(0 < alpha < 0.5 for alpha in ALPHAS) and list(ALPHAS) == sorted(ALPHAS)
+    assert all(0.5 <= quality < 1 for quality in QUALITIES) and list(QUALITIES) == sorted(QUALITIES)
+
+
+def test_a_price_is_for_the_mean_cost_of_the_top_rung() -> None:
+    assert price_grid(np.array([[0.0, 2.0], [1.0, 4.0]])) == [price / 3 for price in PRICES]
+
+
+def promised(prompts: int, predicted: float, right: bool = True) -> tuple[Matrix, Matrix]:
+    """Correctness and predictions of prompts with two rungs, of which the lower one may be wrong."""
+    return np.tile([float(right), 1.0], (prompts, 1)), np.full((prompts, 2), predicted)
+
+
+def absolute(
+    *parts: tuple[Matrix, Matrix], groups: list[str] | None = None
+) -> tuple[dict[float, float], dict[str, str]]:
+    """Of absolute targets: the certified threshold by quality, and why there is none by target."""
+    correct, quality = (np.concatenate(one) for one in zip(*parts, strict=True))
+    proofs = certify(outcomes_of(correct, groups), quality, np.tile([0.0, 1.0], (len(correct), 1)))
+    assert all(
+        (c.delta, c.prompts) == (DELTA, len(set(groups or map(str, range(len(correct)))))) for c in proofs.absolute
+    )
+    return {round(1 - c.alpha, 6): c.threshold for c in proofs.absolute}, proofs.refused
+
+
+@pytest.mark.parametrize(("wanted", "enough"), [(0.5, 30), (0.7, 30), (0.8, 33), (0.9, 66), (0.95, 135)])
+def test_a_promise_is_tested_where_three_times_the_prompts_it_takes_at_best_are_selected(
+    wanted: float, enough: int
+) -> None:
+    untested = f"quality of at least {wanted:g}", "no policy to test"
+    assert untested in absolute(promised(enough - 1, 0.999))[1].items()
+    assert untested not in absolute(promised(enough, 0.999))[1].items()
+
+
+def test_a_kept_promise_is_certified_at_the_quality_itself() -> None:
+    thresholds, _ = absolute(promised(2_000, 0.96))
+    assert thresholds == pytest.approx({wanted: wanted for wanted in QUALITIES})
+
+
+def test_the_most_careful_promise_is_tested_first_and_a_broken_one_ends_it() -> None:
+    sure, unsure = promised(200, 0.999, right=False), promised(5_000, 0.995)
+    thresholds, refused = absolute(sure, unsure)
+    assert 0.95 not in thresholds and "p = 1.00" in refused["quality of at least 0.95"]
+    thresholds, _ = absolute(promised(2_000, 0.76), promised(4_000, 0.72, right=False))
+    assert thresholds[0.7] == pytest.approx(0.73), "below .73 the wrong ones are selected, too"
+
+
+def test_only_the_selected_prompts_of_a_group_count() -> None:
+    groups = [str(i) for i in range(2_000)] * 2
+    thresholds, _ = absolute(promised(2_000, 0.96), promised(2_000, 0.1, right=False), groups=groups)
+    assert thresholds[0.95] == pytest.approx(0.95)
+
+
+def test_without_a_seed_the_order_is_always_the_same() -> None:
+    assert certify(*honest(500, 0)) == certify(*honest(500, 0), seed=0)

@@ -120,3 +120,90 @@ def test_a_policy_gains_nothing_over_itself() -> None:
     _, old, propensities = policies(world)
     found = gain(world.logged(propensities), world.model(), PRICE, old, old)
     assert (found.dr.value, found.dr.low, found.dr.high) == (0, 0, 0)
+
+
+def test_a_thought_of_just_the_cap_ended_by_itself() -> None:
+    caps = np.array([0.0, 10.0, 100.0])
+    logged = Logged(np.array([2]), np.array([[0.2, 0.3, 0.5]]), np.ones(1), np.array([10.0]), ["a"], caps)
+    middle = np.array([1])
+    assert logged.revealed(middle).tolist() == [True]
+    assert logged.chances(middle).tolist() == [0.8]
+    lower = Logged(np.array([1]), np.array([[0.2, 0.3, 0.5]]), np.ones(1), np.array([10.0]), ["a"], caps)
+    assert lower.revealed(np.array([2])).tolist() == [True]
+
+
+def by_hand(logged: Logged, model: NDArray[np.float64], wanted: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Columns w u, w, DR and SWITCH as the definitions have them, row by row."""
+    rows = []
+    for i, rung in enumerate(wanted):
+        length, ran = logged.length[i], logged.rung[i]
+        natural = not np.isnan(length) and length <= logged.caps[rung]
+        reveal = [b for b in range(len(logged.caps)) if b == rung or (natural and length <= logged.caps[b])]
+        seen = ran in reveal
+        w = 1 / sum(logged.propensities[i, b] for b in reveal) if seen else 0.0
+        tokens = length if natural else logged.caps[rung]
+        u = logged.correct[i] - PRICE * tokens if seen else 0.0
+        q = model[i, rung]
+        dr = q + w * (u - q)
+        rows.append([w * u, w, dr, dr if w <= 20 else q])
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_estimate_is_that_of_its_definition(seed: int) -> None:
+    world = World(seed, 300)
+    new, old, _ = policies(world)
+    propensities = world.random.dirichlet([0.3, 0.3, 1.0, 1.0], 300)
+    logged, model = world.logged(propensities), world.model()
+    found = gain(logged, model, PRICE, new, old)
+    a, b = by_hand(logged, model, new), by_hand(logged, model, old)
+    ips, _, dr, switch = (a - b).mean(axis=0)
+    snips = a[:, 0].sum() / a[:, 1].sum() - b[:, 0].sum() / b[:, 1].sum()
+    effective = min(one[:, 1].sum() ** 2 / (one[:, 1] ** 2).sum() for one in (a, b))
+    seen = (found.ips.value, found.snips.value, found.dr.value, found.switch.value, found.effective)
+    assert seen == pytest.approx((ips, snips, dr, switch, effective))
+    assert found.resting_on_model == 0
+
+
+def certain(correct: list[float], groups: list[str] | None = None) -> Gain:
+    """The gain of a rung that was always run over one whose utility the model gives as 0."""
+    n = len(correct)
+    zeros = np.zeros(n, dtype=np.intp)
+    cut = np.full(n, np.nan)
+    logged = Logged(
+        zeros, np.tile([1.0, 0.0], (n, 1)), np.array(correct), cut, groups or list(map(str, range(n))), np.zeros(2)
+    )
+    return gain(logged, np.zeros((n, 2)), PRICE, zeros, zeros + 1)
+
+
+def test_an_interval_is_1_96_standard_errors_wide_and_shifted_by_skewness() -> None:
+    even = certain([0.0, 1.0, 0.0, 1.0])
+    assert (even.dr.value, even.dr.low, even.dr.high) == pytest.approx((0.5, 0.5 - 0.49, 0.5 + 0.49))
+    skewed = certain([0.0, 0.0, 0.0, 1.0]).dr  # spread .433, skewness 1.155
+    spread, skewness = (3 / 16) ** 0.5, 2 / 3**0.5
+    shift = skewness * (2 * 1.96**2 + 1) / 24 * spread
+    assert skewed.high - skewed.low == pytest.approx(1.96 * spread)
+    assert (skewed.low + skewed.high) / 2 - skewed.value == pytest.approx(shift)
+    assert certain([0.5] * 4).dr == certain([0.5] * 8).dr, "what does not vary has no interval"
+
+
+def test_what_varies_is_the_group() -> None:
+    ungrouped, grouped = certain([0.0, 1.0] * 4), certain([0.0, 1.0] * 4, list("aabbccdd"))
+    assert grouped.dr.value == grouped.dr.low == grouped.dr.high == ungrouped.dr.value == 0.5
+    doubled = certain([0.0, 0.0, 1.0, 1.0] * 2, list("aabbccdd"))
+    assert (doubled.dr.low, doubled.dr.high) == pytest.approx((0.5 - 0.49, 0.5 + 0.49)), "as four, not as eight"
+
+
+def test_a_weight_of_20_is_the_last_that_switch_believes() -> None:
+    for chance, expected in ((0.05, 20.0), (0.04, 0.0)):
+        propensities = np.array([[chance, 1 - chance]])
+        logged = Logged(np.array([0]), propensities, np.ones(1), np.array([np.nan]), ["a"], np.array([0.0, 0.0]))
+        found = gain(logged, np.zeros((1, 2)), PRICE, np.array([0]), np.array([1]))
+        assert found.switch.value == pytest.approx(expected)
+        assert found.dr.value == pytest.approx(1 / chance)
+
+
+def test_what_either_policy_cannot_see_rests_on_the_model() -> None:
+    found = certain([1.0] * 4)
+    assert (found.resting_on_model, found.effective) == (1.0, 0.0)
+    assert found.ips.value == found.snips.value == found.dr.value == 1.0

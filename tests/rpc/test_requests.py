@@ -1,0 +1,240 @@
+"""What comes in becomes the domain's own: every limit at its edge, and every field in its place."""
+
+import math
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message as ProtoMessage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router._gen import budget_router_pb2 as pb
+from router.domain import (
+    DEFAULT_ANSWER_TOKENS,
+    LabelSource,
+    MaxLoss,
+    Message,
+    MinQuality,
+    OnUnmet,
+    Options,
+    Outcome,
+    Role,
+    RouteRequest,
+    Sampling,
+    Tool,
+    ToolCall,
+    Tools,
+)
+from router.errors import FieldError, InvalidRequest
+from router.rpc import requests
+from router.rpc.identity import Call
+from router.rpc.requests import Limits
+
+MOST_BYTES = 1_000
+LIMITS = Limits(max_messages=3, max_prompt_bytes=MOST_BYTES, default_target=MaxLoss(0.05))
+
+
+def decide(content: str = "2 + 2 =", **fields: Any) -> pb.DecideRequest:
+    """A good request, but for what is given."""
+    return pb.DecideRequest(**{"messages": [pb.Message(role=pb.ROLE_USER, content=content)]} | fields)
+
+
+def routed(message: pb.DecideRequest, remaining: float | None = None) -> RouteRequest:
+    return requests.route_request(message, LIMITS, Call(), remaining)
+
+
+def options(remaining: float | None = None, **fields: Any) -> Options:
+    """What the options of a message become."""
+    return routed(decide(options=pb.RoutingOptions(**fields)), remaining).options
+
+
+def turn(**fields: Any) -> Message:
+    """What one turn of a conversation becomes."""
+    return routed(pb.DecideRequest(messages=[pb.Message(**fields)])).prompt.messages[0]
+
+
+def refused(field: str, parse: Any, *arguments: Any, **named: Any) -> None:
+    """Parsing fails, and the field at fault is named."""
+    with pytest.raises(FieldError) as caught:
+        parse(*arguments, **named)
+    assert caught.value.field == field
+
+
+def test_a_request_without_wishes_gets_the_defaults() -> None:
+    plain = routed(decide())
+    assert (plain.options, plain.tenant, plain.model) == (Options(MaxLoss(0.05)), "default", "")
+    assert options() == Options(MaxLoss(0.05))
+    assert routed(decide(), remaining=2.0).options == Options(MaxLoss(0.05), max_latency=2.0)
+
+
+def test_every_option_finds_its_place() -> None:
+    given = options(
+        min_quality=0.5,
+        min_thinking_tokens=16,
+        max_thinking_tokens=64,
+        max_latency=Duration(seconds=2, nanos=5 * 10**8),
+        on_unmet=pb.ON_UNMET_REJECT,
+        rung="64",
+        conversation_id="talk",
+    )
+    assert given == Options(MinQuality(0.5), 16, 64, 2.5, OnUnmet.REJECT, "64", "talk")
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_loss_may_be_nothing_or_everything(value: float) -> None:
+    assert options(max_loss=value).target == MaxLoss(value)
+
+
+def test_a_quality_lies_above_0_and_reaches_1() -> None:
+    assert options(min_quality=1.0).target == MinQuality(1.0)
+    assert options(min_quality=1e-9).target == MinQuality(1e-9)
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))
+def test_a_floor_is_refused_only_above_its_ceiling(floor: int, ceiling: int) -> None:
+    if floor > ceiling:
+        refused("options.min_thinking_tokens", options, min_thinking_tokens=floor, max_thinking_tokens=ceiling)
+    else:
+        given = options(min_thinking_tokens=floor, max_thinking_tokens=ceiling)
+        assert (given.floor, given.ceiling) == (floor, ceiling)
+
+
+def test_one_number_may_be_both_floor_and_ceiling() -> None:
+    assert options(min_thinking_tokens=64, max_thinking_tokens=64) == Options(MaxLoss(0.05), 64, 64)
+    assert options(min_thinking_tokens=0, max_thinking_tokens=0) == Options(MaxLoss(0.05), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("nanos", "remaining", "seconds"), [(1, None, 1e-9), (10**9 - 1, 0.25, 0.25), (25 * 10**7, 9.0, 0.25)]
+)
+def test_the_shorter_of_wish_and_deadline_bounds_the_latency(
+    nanos: int, remaining: float | None, seconds: float
+) -> None:
+    assert options(remaining, max_latency=Duration(nanos=nanos)).max_latency == pytest.approx(seconds, abs=1e-15)
+
+
+def test_names_have_room_for_128_bytes() -> None:
+    assert options(rung="r" * 128).rung == "r" * 128
+    assert options(conversation_id="é" * 64).conversation_id == "é" * 64
+    refused("model", routed, decide(model="m" * 129))
+    refused("tenant", routed, decide(tenant="t" * 129))
+
+
+def test_a_conversation_may_be_as_long_as_its_limits() -> None:
+    three = [pb.Message(role=pb.ROLE_USER, content="x")] * 3
+    assert len(routed(pb.DecideRequest(messages=three)).prompt.messages) == 3
+    refused("messages", routed, pb.DecideRequest(messages=[*three, *three[:1]]))
+    refused("messages", routed, pb.DecideRequest())
+
+
+@given(st.integers(MOST_BYTES - 5, MOST_BYTES + 5), st.booleans())
+def test_the_bytes_of_content_and_images_are_limited_not_those_of_their_wrapping(size: int, shown: bool) -> None:
+    url = "https://example.com/a"
+    content = "x" * (size - len(url) if shown else size)
+    message = pb.Message(role=pb.ROLE_USER, content=content, image_urls=[url] if shown else [])
+    if size > MOST_BYTES:
+        refused("messages", routed, pb.DecideRequest(messages=[message]))
+    else:
+        assert routed(pb.DecideRequest(messages=[message])).prompt.text == content
+
+
+def test_the_bytes_of_all_turns_and_their_calls_are_limited_together() -> None:
+    half = pb.Message(role=pb.ROLE_USER, content="x" * (MOST_BYTES // 2))
+    calls = pb.Message(role=pb.ROLE_ASSISTANT, tool_calls=[pb.ToolCall(name="f", arguments="y" * (MOST_BYTES // 2))])
+    assert routed(pb.DecideRequest(messages=[half, half])).prompt
+    refused("messages", routed, pb.DecideRequest(messages=[half, calls]))
+
+
+def test_every_turn_keeps_what_it_says_calls_answers_and_shows() -> None:
+    call = pb.ToolCall(id="1", name="add", arguments="{}")
+    assert turn(role=pb.ROLE_SYSTEM, content="Be brief.") == Message(Role.SYSTEM, "Be brief.")
+    assert turn(role=pb.ROLE_ASSISTANT, tool_calls=[call]) == Message(Role.ASSISTANT, "", (ToolCall("1", "add", "{}"),))
+    assert turn(role=pb.ROLE_TOOL, content="4", tool_call_id="1") == Message(Role.TOOL, "4", (), "1")
+    shown = "data:image/png;base64,AA"
+    assert turn(role=pb.ROLE_USER, image_urls=[shown]) == Message(Role.USER, "", images=(shown,))
+
+
+@pytest.mark.parametrize(
+    ("field", "owner", "fields"),
+    [
+        ("tool_calls", pb.ROLE_ASSISTANT, {"tool_calls": [pb.ToolCall(name="f")]}),
+        ("tool_call_id", pb.ROLE_TOOL, {"tool_call_id": "1"}),
+        ("image_urls", pb.ROLE_USER, {"image_urls": ["https://x/y"]}),
+    ],
+)
+def test_what_belongs_to_one_role_is_refused_of_every_other(field: str, owner: int, fields: dict[str, Any]) -> None:
+    for role in (pb.ROLE_SYSTEM, pb.ROLE_USER, pb.ROLE_ASSISTANT, pb.ROLE_TOOL):
+        if role == owner:
+            assert turn(role=role, content="x", **fields).content == "x"
+        else:
+            refused(f"messages[0].{field}", turn, role=role, content="x", **fields)
+
+
+@pytest.mark.parametrize("content", ["", " ", "\n\t"])
+def test_a_turn_that_says_nothing_is_refused(content: str) -> None:
+    refused("messages[0].content", turn, role=pb.ROLE_USER, content=content)
+    refused("messages[0].role", turn, content=content)
+
+
+def test_sampling_reaches_its_limits() -> None:
+    assert requests.sampling(pb.SamplingOptions()) == Sampling(0.0, DEFAULT_ANSWER_TOKENS, None)
+    given = pb.SamplingOptions(temperature=2, max_answer_tokens=32_768, seed=0)
+    assert requests.sampling(given) == Sampling(2.0, 32_768, 0)
+    assert requests.sampling(pb.SamplingOptions(max_answer_tokens=1)).max_answer_tokens == 1
+
+
+def test_tools_reach_their_limits() -> None:
+    def tools(count: int, size: int = 0, choice: str = "") -> Tools:
+        offered = [pb.Tool(name=f"t{i}", description="d" * size) for i in range(count)]
+        return requests.tools(pb.GenerateRequest(tools=offered, tool_choice=choice), LIMITS)
+
+    assert tools(0) == Tools()
+    assert tools(1) == Tools((Tool("t0", "", {}),))
+    assert tools(2, choice="t1").choice == "t1"
+    assert tools(1, choice="required").choice == "required"
+    limit = Limits(1, 10_000, MaxLoss(0.05))
+    many = pb.GenerateRequest(tools=[pb.Tool(name=f"t{i}") for i in range(128)])
+    assert len(requests.tools(many, limit).offered) == 128
+    wrapped = pb.Tool(name="t0", description="d" * 500).ByteSize() - 500
+    assert tools(1, MOST_BYTES - wrapped).offered
+    refused("tools", tools, 1, MOST_BYTES - wrapped + 1)
+
+
+def test_the_parameters_of_a_tool_are_a_json_object() -> None:
+    given = pb.GenerateRequest(tools=[pb.Tool(name="t", description="d", parameters='{"type": "object"}')])
+    assert requests.tools(given, LIMITS).offered == (Tool("t", "d", {"type": "object"}),)
+
+
+@pytest.mark.parametrize("correct", [0.0, 0.5, 1.0])
+def test_an_outcome_is_a_share_of_what_is_right(correct: float) -> None:
+    message = pb.ReportOutcomeRequest(decision_id="i" * 128, correct=correct, label_source=pb.LABEL_SOURCE_JUDGE)
+    assert requests.outcome(message, "search") == Outcome("i" * 128, correct, LabelSource.JUDGE, "search")
+
+
+def test_a_batch_has_1_to_1024_requests_in_order() -> None:
+    many = pb.DecideBatchRequest(requests=[decide(str(i)) for i in range(1024)])
+    assert [one.prompt.text for one in requests.batch(many, LIMITS, Call())] == [str(i) for i in range(1024)]
+    assert len(requests.batch(pb.DecideBatchRequest(requests=[decide()]), LIMITS, Call())) == 1
+    refused("requests", requests.batch, pb.DecideBatchRequest(), LIMITS, Call())
+    refused("requests[1].messages", requests.batch, pb.DecideBatchRequest(requests=[decide(), {}]), LIMITS, Call())
+
+
+def test_what_is_explained_is_a_decision_or_a_request() -> None:
+    def explained(**fields: Any) -> object:
+        return requests.explained(pb.ExplainRequest(**fields), LIMITS, Call("search"))
+
+    assert explained(decision_id="an-id") == "an-id"
+    asked = explained(request=decide())
+    assert isinstance(asked, RouteRequest) and (asked.prompt.text, asked.tenant) == ("2 + 2 =", "search")
+    refused("decision_id", explained, decision_id="")
+    refused("decision_id", explained)
+    refused("request.messages", explained, request=pb.DecideRequest())
+
+
+@pytest.mark.parametrize("value", [math.nan, -0.0001, 1.0001])
+def test_what_lies_outside_0_1_is_refused(value: float) -> None:
+    message: ProtoMessage = pb.RoutingOptions(max_loss=value)
+    refused("options.max_loss", routed, decide(options=message))
+    with pytest.raises(InvalidRequest):
+        requests.outcome(pb.ReportOutcomeRequest(decision_id="x", correct=value, label_source=pb.LABEL_SOURCE_USER), None)
