@@ -99,9 +99,9 @@ def mutations(source: str, seed: int) -> Iterator[tuple[int, str]]:
     """Changes of a module in a random order of that seed: (line, the whole mutated source).
 
     The order rests on the text of each line, so that it stays as it is where other lines come, go or move.
-    Annotations are left alone, and what does not compile is left out: any test would kill those.
+    Declarations are left alone, and what does not compile is left out: any test would kill it.
     """
-    lines, untouchable = source.splitlines(), list(_annotations(source))
+    lines, untouchable = source.splitlines(), list(_declarations(source))
     spots: list[tuple[bytes, Operator, int, int]] = []
     tree = get_ast(source)
     for operator in OPERATORS:
@@ -119,13 +119,15 @@ def mutations(source: str, seed: int) -> Iterator[tuple[int, str]]:
             yield line, mutated
 
 
-def _annotations(source: str) -> Iterator[Span]:
-    """Where types stand. An operator there is no behaviour."""
+def _declarations(source: str) -> Iterator[Span]:
+    """Annotations, decorators, and `strict` of `zip`: they guard against bugs, and are no behaviour themselves."""
     for node in ast.walk(ast.parse(source)):
-        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None)):
-            if annotation is not None:
-                start, end = annotation.lineno, annotation.end_lineno
-                yield (start, annotation.col_offset), (end, annotation.end_col_offset)
+        guards = [getattr(node, "annotation", None), getattr(node, "returns", None)]
+        guards += getattr(node, "decorator_list", [])
+        if isinstance(node, ast.keyword) and node.arg == "strict":
+            guards.append(node.value)
+        for guard in filter(None, guards):
+            yield (guard.lineno, guard.col_offset), (guard.end_lineno, guard.end_col_offset)
 
 
 def _compiles(source: str) -> bool:

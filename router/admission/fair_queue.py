@@ -98,14 +98,15 @@ class FairQueue:
             min(other.queued, max((had + ahead) / weight * other.weight - theirs, 0.0)) for other, theirs in others
         )
         favoured = sum(theirs for other, theirs in others if theirs / other.weight < had / weight)
-        pace = self._capacity * (1 - favoured / (had + sum(theirs for _, theirs in others) or 1.0))
+        everyone = had + sum(theirs for _, theirs in others)
+        pace = self._capacity * (1 - favoured / everyone if favoured else 1.0)
         return (ahead + tokens + before) * self._seconds / pace
 
     @asynccontextmanager
     async def turn(self, user: str, weight: float, tokens: float, patience: float | None = None) -> AsyncIterator[None]:
         """Held while the request runs; waits for room, at most `patience` seconds. Raises Overloaded."""
         tokens = min(max(tokens, 1.0), self._capacity)
-        waits = self.queued > 0 or not self._fits(tokens)
+        waits = bool(self.queued) or not self._fits(tokens)
         if waits:
             self.reject_early(user, weight, tokens, patience)
         mine = self._users.setdefault(user, _User(weight, self._clock()))

@@ -149,9 +149,9 @@ def digest(key: str) -> str:
     return sha256(key.encode()).hexdigest()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> tuple[int, int] | None:
     try:
         told = path.stat()
     except OSError:
-        return 0, 0
+        return None
     return told.st_mtime_ns, told.st_ino

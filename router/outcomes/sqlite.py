@@ -114,8 +114,7 @@ class SqliteOutcomes:
     def _transaction(self, statements: list[Statement]) -> int:
         with self._db:
             alike = groupby(statements, itemgetter(0))
-            changed = [self._db.executemany(sql, map(itemgetter(1), group)).rowcount for sql, group in alike]
-        return changed[-1] if changed else 0
+            return sum(self._db.executemany(sql, map(itemgetter(1), group)).rowcount for sql, group in alike)
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -147,8 +146,8 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 def _secret(db: sqlite3.Connection) -> bytes:
     db.execute("INSERT INTO secrets VALUES ('prompts', ?) ON CONFLICT DO NOTHING", (secrets.token_bytes(32),))
-    value: bytes = db.execute("SELECT value FROM secrets WHERE name = 'prompts'").fetchone()[0]
-    return value
+    (value,) = db.execute("SELECT value FROM secrets WHERE name = 'prompts'").fetchone()
+    return bytes(value)
 
 
 def _statement(event: Event, names: PromptHasher) -> Statement:

@@ -12,7 +12,7 @@ from router.admission.tenants import Tenant, Tenants
 from router.domain import MaxLoss, MinQuality, Options, Prompt, QualityTarget, RouteRequest
 from router.errors import BackendUnavailable, Overloaded
 from router.events import RequestShed
-from tests.admission.test_fair_queue import Clock, settled
+from tests.support.clock import Clock, settled
 from tests.support.fakes import RecordingObserver
 
 TWO_PERCENT = MaxLoss(0.02)

@@ -10,22 +10,7 @@ from hypothesis import strategies as st
 
 from router.admission.fair_queue import FairQueue
 from router.errors import Overloaded
-
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def settled() -> None:
-    """Let every task run as far as it can."""
-    for _ in range(20):
-        await asyncio.sleep(0)
+from tests.support.clock import Clock, loop_clock, settled
 
 
 class Job:
@@ -338,3 +323,18 @@ async def test_what_a_user_has_had_is_forgotten_within_seconds() -> None:
     await early.end()
     assert late.running
     await late.end()
+
+
+async def test_a_wait_that_lasts_twice_as_long_as_expected_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = loop_clock(monkeypatch)
+    queue = FairQueue(1, 5.0, clock)
+    holder, patient = Job(queue), Job(queue)
+    await settled()
+    clock.now += 9.9
+    await settled()
+    assert queue.queued == 1, "the patience is for what is expected, and this was not"
+    clock.now += 0.2
+    with pytest.raises(Overloaded) as caught:
+        await patient.task
+    assert (caught.value.cause, caught.value.retry_after, queue.queued) == ("wait", 5.0, 0)
+    await holder.end()

@@ -62,6 +62,7 @@ def test_a_file_says_who_may_ask_and_how_much(tmp_path: Path) -> None:
         ("", "names no tenant"),
         ("[a", "tenants.toml"),
         ("[a]\nkeyz = []", "a.keyz"),
+        ("[a]\nweight = 0\n[b]\nweight = 0", "a.weight"),
         ('[a]\nkeys = [{ sha256 = "short" }]', "a.keys.0.sha256"),
         (f'[a]\nkeys = [{{ sha256 = "{DIGEST}", methods = ["FlushCache"] }}]', "a.keys.0.methods"),
         (f'[a]\nkeys = [{{ sha256 = "{DIGEST}", expires = 2030-01-01 }}]', "a.keys.0.expires"),

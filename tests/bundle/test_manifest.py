@@ -3,13 +3,27 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import fields, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from router.bundle import features
-from router.bundle.manifest import FORMAT_VERSION, MANIFEST, MODEL, PARITY, Bundle, digest, load, write_manifest
+from router.bundle.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    MODEL,
+    PARITY,
+    QUANTILES,
+    TOKENIZER,
+    Bundle,
+    digest,
+    load,
+    write_manifest,
+)
+from router.domain import Score
 from router.errors import ArtifactError
 from tests.conftest import MODELS
 
@@ -136,3 +150,32 @@ def test_features_of_another_version_are_refused(copy: Path) -> None:
 def test_a_ladder_without_rungs_is_refused(copy: Path) -> None:
     edit(copy, lambda manifest: manifest.update(ladder={"rungs": []}))
     refused(copy, str(copy), "no rungs")
+
+
+def test_the_quantiles_are_those_of_a_score() -> None:
+    assert [f"p{100 * level:g}" for level in QUANTILES] == [field.name for field in fields(Score)][2:]
+
+
+def test_a_bundle_is_what_its_files_say(bundle: Bundle, copy: Path) -> None:
+    assert bundle.version == sha256((copy / MANIFEST).read_bytes()).hexdigest() == digest(copy / MANIFEST)
+    assert (bundle.model, bundle.tokenizer) == ((copy / MODEL).read_bytes(), (copy / TOKENIZER).read_bytes())
+    assert set(bundle.manifest.files) == {MODEL, TOKENIZER, PARITY}
+
+
+def test_a_loaded_bundle_keeps_all_but_its_files(bundle: Bundle) -> None:
+    assert bundle.loaded == replace(bundle, model=b"", tokenizer=b"")
+
+
+def test_of_several_mistakes_the_first_is_named(copy: Path) -> None:
+    edit(copy, lambda manifest: manifest.update(format_version="first", max_tokens="many"))
+    refused(copy, "format_version")
+
+
+def test_a_digest_may_stand_where_it_is_none_of_the_loaded_files(copy: Path) -> None:
+    edit(copy, lambda manifest: manifest["files"].update({"report.html": "0" * 64}))
+    assert load(copy).manifest.files["report.html"] == "0" * 64
+
+
+def test_an_older_format_is_refused(copy: Path) -> None:
+    edit(copy, lambda manifest: manifest.update(format_version=FORMAT_VERSION - 1))
+    refused(copy, f"format {FORMAT_VERSION - 1}, this version reads {FORMAT_VERSION}")

@@ -32,6 +32,7 @@ from tests.support.fakes import (
     decision_of,
     request_of,
     unforeseen,
+    until,
 )
 
 
@@ -387,3 +388,51 @@ async def test_a_log_in_use_can_be_read(path: Path, observer: RecordingObserver)
     await log.close()
     with pytest.raises(OutcomeLogError, match="nowhere"):
         list(read_rows(path.with_name("nowhere")))
+
+
+async def test_a_log_makes_the_folders_that_it_needs(tmp_path: Path, observer: RecordingObserver) -> None:
+    path = tmp_path / "a" / "b" / "outcomes.sqlite"
+    for _ in range(2):
+        await SqliteOutcomes(path, observer).close()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT name, length(value) FROM secrets").fetchall() == [("prompts", 32)]
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        kinds = {name: kind for _, name, kind, *_ in db.execute("PRAGMA table_info(decisions)")}
+    assert (kinds["decision_id"], kinds["thinking_tokens"], kinds["correct"]) == ("TEXT", "INTEGER", "REAL")
+
+
+async def test_a_log_is_failing_until_it_can_be_written_again(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    assert log.failing is False
+    break_(path)
+    log.record(request_of(), decision_of(), None)
+    await until(lambda: log.failing)
+    assert log.failing is True
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("ALTER TABLE elsewhere RENAME TO decisions")
+    await until(lambda: not log.failing)
+    await log.close()
+    assert set(rows(path)) == {"a-decision"}
+
+
+@pytest.mark.parametrize(("tenant", "attached"), [(None, True), (TENANT, True), ("another", False)])
+async def test_a_tenant_reports_on_its_own_decisions_alone(
+    path: Path, observer: RecordingObserver, tenant: str | None, attached: bool
+) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(request_of(), decision_of(), None)
+    assert await log.report(replace(outcome(), tenant=tenant)) is attached
+    assert (rows(path)["a-decision"]["correct"] == 1.0) is attached
+    assert await log.find("no-such") is None
+    found = await log.find("a-decision")
+    assert found is not None and (found[0], found[1].id, found[2]) == (TENANT, "a-decision", None)
+    await log.close()
+
+
+async def test_rows_are_read_in_the_order_of_the_decisions(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    for id_ in ("c", "a", "b"):
+        log.record(request_of(), decision_of(id_), None)
+        await asyncio.sleep(0.002)
+    await log.close()
+    assert [row["decision_id"] for row in read_rows(path)] == ["c", "a", "b"]

@@ -273,3 +273,55 @@ def test_a_deadline_that_no_rung_holds_can_be_refused() -> None:
 
 def test_latency_is_first_token_plus_every_token() -> None:
     assert LatencyProfile(0.5, 0.01, 20).seconds(80) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "index"), [(Options(MaxLoss(0.05)), TOP), (Options(MinQuality(0.3), ceiling=100), 3)]
+)
+def test_what_is_suspended_gets_the_longest_rung_that_fits(options: Options, index: int) -> None:
+    suspended = replace(policy_of(), absolute=ABSOLUTE, suspended="it drifted")
+    choice = suspended.choose(RISING, options)
+    assert (choice.index, choice.meets_target, choice.certificate) == (index, index == TOP, None)
+    assert choice.reason.startswith("it drifted")
+
+
+def test_bounds_of_just_a_rung_leave_that_rung() -> None:
+    for index in range(1, len(LADDER)):
+        just = Options(MaxLoss(0.05), floor=tokens(index), ceiling=tokens(index))
+        assert policy_of().within_bounds(just) == [index]
+    assert policy_of().within_bounds(Options(MaxLoss(0.05), floor=1)) == [1, 2, 3, 4, 5]
+    assert policy_of().within_bounds(Options(MaxLoss(0.05), ceiling=0)) == [0]
+
+
+def test_a_named_effort_lies_within_any_floor_and_no_ceiling() -> None:
+    ladder = BudgetLadder((ReasoningBudget("0", 0), ReasoningBudget("high", None)))
+    assert policy_of(ladder).within_bounds(Options(MaxLoss(0.05), floor=200)) == [1]
+    assert policy_of(ladder).within_bounds(Options(MaxLoss(0.05), ceiling=200)) == [0]
+
+
+def test_a_deadline_of_just_the_latency_is_held() -> None:
+    limit = LATENCY.seconds(40.0)  # the p99 of the third rung
+    assert policy_of().affordable(RISING, Options(MaxLoss(0.05), max_latency=limit)) == [0, 1, 2]
+
+
+def test_what_is_not_dearer_than_near_the_best_is_cheap_enough() -> None:
+    options = Options(MinQuality(1.0), on_unmet=OnUnmet.CHEAPEST_NEAR_BEST)
+    assert policy_of().choose(score_of(0.25, 0.5, 0.5, 0.5, 0.5, 0.5 + NEAR_BEST), options).index == 1
+    assert policy_of().choose(score_of(0.25, 0.4, 0.5, 0.5, 0.5, 0.54), options).index == 2
+    assert policy_of().choose(score_of(0.25, 0.4, 0.5, 0.5, 0.5, 0.56), options).index == 5
+
+
+def test_an_absolute_certificate_holds_for_what_its_alpha_leaves() -> None:
+    policy = replace(policy_of(), absolute=ABSOLUTE)
+    assert policy.certificate(MinQuality(0.9)) == ABSOLUTE[0], "although 1 - .9 is less than .1 in binary"
+    assert policy.certificate(MinQuality(0.901)) is None
+    chosen = policy.choose(score_of(0.1, 0.3, 0.5, 0.88, 0.9, 0.95), Options(MinQuality(0.9)))
+    assert (chosen.index, chosen.certificate) == (3, ABSOLUTE[0])
+    floored = policy.choose(score_of(0.1, 0.3, 0.5, 0.88, 0.9, 0.95), Options(MinQuality(0.9), floor=100))
+    assert (floored.index, floored.meets_target, floored.certificate) == (4, True, None)
+    assert Policy(LADDER, (), LATENCY).certificate(MaxLoss(1.0)) is None
+
+
+def test_the_gain_of_thinking_longer_is_told() -> None:
+    choice = policy_of().choose(RISING, Options(MaxLoss(0.05)))
+    assert "gain 0.050 P(correct)" in choice.reason

@@ -26,7 +26,7 @@ from router.domain import (
     ToolCall,
     Tools,
 )
-from router.errors import FieldError, InvalidRequest
+from router.errors import FieldError
 from router.rpc import requests
 from router.rpc.identity import Call
 from router.rpc.requests import Limits
@@ -236,5 +236,5 @@ def test_what_is_explained_is_a_decision_or_a_request() -> None:
 def test_what_lies_outside_0_1_is_refused(value: float) -> None:
     message: ProtoMessage = pb.RoutingOptions(max_loss=value)
     refused("options.max_loss", routed, decide(options=message))
-    with pytest.raises(InvalidRequest):
-        requests.outcome(pb.ReportOutcomeRequest(decision_id="x", correct=value, label_source=pb.LABEL_SOURCE_USER), None)
+    report = pb.ReportOutcomeRequest(decision_id="x", correct=value, label_source=pb.LABEL_SOURCE_USER)
+    refused("correct", requests.outcome, report, None)
