@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from router.backends.chat import Chat, request_body
+from router.backends.chat import Chat, StreamState, merged, request_body
 from router.backends.dialects import DIALECTS
 from router.backends.http import LONGEST_LINE, EngineClient, Timeouts
 from router.backends.replicas import Replica, Replicas
 from router.domain import (
+    SLACK,
     Completion,
     ContentDelta,
     CountSource,
@@ -28,6 +29,8 @@ from router.domain import (
     ReasoningDelta,
     Role,
     Sampling,
+    ToolCall,
+    ToolCallDelta,
 )
 from router.errors import BackendError, BackendUnavailable, InvalidRequest
 from tests.conftest import free_port
@@ -422,3 +425,120 @@ async def test_an_engine_that_lists_nonsense_is_not_ready(text: str) -> None:
     async with asking("http://{}:{}".format(*runner.addresses[0][:2])) as backend:
         assert not await backend.ready()
     await runner.cleanup()
+
+
+def read(budget: int | None, *chunks: dict[str, Any], kind: str = "vllm") -> tuple[StreamState, bool]:
+    """The state of a stream after some chunks, and whether its thought is over its budget."""
+    state, over = StreamState(DIALECTS[kind]), False
+    for chunk in chunks:
+        _, over = state.read([chunk], budget)
+    return state, over
+
+
+def drawn(ids: list[int], text: str = "so") -> dict[str, Any]:
+    """A piece of a thought with its token ids, and without a count."""
+    return {"choices": [{"delta": {"reasoning": text}, "token_ids": ids}]}
+
+
+@pytest.mark.parametrize(("thought", "over"), [(16, False), (16 + SLACK, False), (16 + SLACK + 1, True)])
+def test_a_thought_is_over_beyond_budget_and_slack(thought: int, over: bool) -> None:
+    assert read(16, usage(thought, 0))[1] is over
+    assert read(16, drawn([1] * thought))[1] is over
+    assert read(None, usage(thought, 0))[1] is False
+
+
+def test_what_comes_after_a_thought_that_is_over_is_not_read() -> None:
+    state = StreamState(VLLM)
+    chunks = [drawn([1] * 5, "a"), drawn([1] * 10, "b"), drawn([1], "c"), delta(content="4")]
+    assert state.read(chunks, 10) == ([ReasoningDelta("ab")], True)
+    assert (state.text, len(state.ids), state.thinking_tokens) == ("ab", 15, 15)
+
+
+def test_token_ids_are_counted_while_it_thinks_and_no_longer() -> None:
+    answer = {"choices": [{"delta": {"content": "4"}, "token_ids": [7, 8]}]}
+    state, _ = read(None, drawn([1, 2]), drawn([3]), answer, delta("stop"))
+    assert (state.ids, state.text, state.thinking_tokens) == ([1, 2, 3], "soso", 3)
+    end = state.completion(request_of(16))
+    assert (end.count_source, end.enforcement, end.finish) == (
+        CountSource.ROUTER, Enforcement.NATIVE, FinishReason.NATURAL,
+    )  # fmt: skip
+    assert end.answer_tokens is None, "nobody said how many tokens there were in all"
+
+
+def test_the_engines_own_count_is_preferred_whenever_it_comes() -> None:
+    state, _ = read(None, drawn([1, 2]), usage(9, 0), drawn([3, 4]), delta("stop"))
+    assert (state.thinking_tokens, state.completion(request_of(16)).count_source) == (9, CountSource.ENGINE)
+
+
+def test_what_was_drawn_so_far_is_the_count_where_the_engine_tells_no_other() -> None:
+    def timed(total: int, **said: str) -> dict[str, Any]:
+        return {**delta(None, **said), "timings": {"predicted_n": total}}
+
+    thinking = [timed(3, reasoning_content="so"), timed(5, reasoning_content="so")]
+    state, _ = read(None, *thinking, timed(9, content="4"), kind="llama_cpp")
+    assert state.thinking_tokens == 5
+    assert read(2, *thinking, kind="llama_cpp")[1] is True
+    assert read(3, *thinking, kind="llama_cpp")[1] is False
+
+
+@pytest.mark.parametrize(
+    ("budget", "thought", "finish"),
+    [
+        (16, 15, FinishReason.NATURAL),
+        (16, 16, FinishReason.FORCED),
+        (16, 17, FinishReason.FORCED),
+        (0, 0, FinishReason.FORCED),
+        (None, 16, FinishReason.NATURAL),
+    ],
+)
+def test_a_thought_that_reached_its_budget_was_forced(budget: int | None, thought: int, finish: FinishReason) -> None:
+    state, _ = read(None, usage(thought, 4), delta("stop"))
+    end = state.completion(request_of(budget))
+    assert (end.finish, end.thinking_tokens, end.answer_tokens, end.prompt_tokens) == (
+        finish, thought, 4, PROMPT_TOKENS,
+    )  # fmt: skip
+
+
+def test_without_a_budget_to_think_nothing_was_thought() -> None:
+    end = read(None, delta(content="4"), delta("stop"))[0].completion(request_of(0))
+    assert (end.thinking_tokens, end.enforcement, end.finish) == (0, Enforcement.NATIVE, FinishReason.FORCED)
+    unknown = read(None, delta(content="4"), delta("stop"))[0].completion(request_of(16))
+    assert (unknown.thinking_tokens, unknown.enforcement, unknown.finish) == (
+        None, Enforcement.HINT, FinishReason.NATURAL,
+    )  # fmt: skip
+
+
+def test_the_last_word_on_usage_and_finish_counts() -> None:
+    state, _ = read(None, usage(3, 1), delta("length"), usage(5, 2), delta("stop"), delta(content=""))
+    end = state.completion(request_of(16))
+    assert (end.thinking_tokens, end.answer_tokens, end.finish) == (5, 2, FinishReason.NATURAL)
+
+
+def test_tool_calls_come_piece_by_piece() -> None:
+    pieces = [
+        {"index": 1, "id": "call-1", "function": {"name": "add", "arguments": "{"}},
+        {"function": {"arguments": "}"}},
+        {"id": None},
+    ]
+    state = StreamState(VLLM)
+    events, _ = state.read([delta(tool_calls=pieces), delta(content="a"), delta(content="b")], None)
+    assert events == [
+        ToolCallDelta(1, ToolCall("call-1", "add", "{")),
+        ToolCallDelta(0, ToolCall("", "", "}")),
+        ToolCallDelta(0, ToolCall("", "", "")),
+        ContentDelta("ab"),
+    ]
+
+
+def test_neighbours_of_one_kind_are_joined() -> None:
+    call = ToolCallDelta(0, ToolCall("", "", "x"))
+    events: list[GenerationEvent] = [ReasoningDelta("a"), ReasoningDelta("b"), ContentDelta("c"), call, call]
+    assert list(merged([*events, ContentDelta("d"), ContentDelta("e")])) == [
+        ReasoningDelta("ab"), ContentDelta("c"), call, call, ContentDelta("de"),
+    ]  # fmt: skip
+
+
+def test_a_request_streams_from_the_model() -> None:
+    body = request_body(MODEL, VLLM, request_of(0, sampling=Sampling(seed=0, max_answer_tokens=7)))
+    assert (body["model"], body["stream"], body["seed"], body["max_tokens"]) == (MODEL, True, 0, 7)
+    assert "tools" not in body

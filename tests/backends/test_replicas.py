@@ -314,3 +314,73 @@ async def test_cancelling_between_two_tries_ends_them() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert len(backend.asked) < TRIES
+
+
+async def test_of_two_replicas_drawn_the_one_with_less_to_do_is_taken() -> None:
+    replicas = await replicas_of(*[FakeBackend() for _ in range(3)])
+    for replica, tokens in zip(replicas._replicas, (0, 10, 20), strict=True):
+        replica.tokens = tokens
+    drawn = [replicas._chosen(request_of(), replicas._replicas) for _ in range(300)]
+    taken = Counter(one.name for one in drawn if one is not None)
+    assert set(taken) == {"r0", "r1"}, "the busiest of three is never the better of two"
+    assert 150 < taken["r0"] < 250, "and the idlest is one of two drawn twice in three times"
+
+
+async def test_failures_weigh_more_than_tokens_and_tokens_more_than_streams() -> None:
+    replicas = await replicas_of(FakeBackend(), FakeBackend())
+    one, other = replicas._replicas
+    one.streams = 5
+    assert {replicas._chosen(request_of(), replicas._replicas) for _ in range(20)} == {other}
+    other.tokens = 1.0
+    assert {replicas._chosen(request_of(), replicas._replicas) for _ in range(20)} == {one}
+    one.breaker.failed()
+    assert {replicas._chosen(request_of(), replicas._replicas) for _ in range(20)} == {other}
+
+
+async def test_what_is_in_flight_is_counted_while_it_flies() -> None:
+    replicas = await replicas_of(FakeBackend([ReasoningDelta("hm"), Hang()]))
+    [replica] = replicas._replicas
+    assert (replica.tokens, replica.streams) == (0.0, 0)
+    tasks = [asyncio.create_task(run(replicas, request_of(tokens=tokens))) for tokens in (10.0, 5.0)]
+    await until(lambda: replica.streams == 2)
+    assert replica.tokens == 15.0
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert (replica.tokens, replica.streams) == (0.0, 0)
+
+
+async def test_an_error_in_the_middle_is_the_replicas_failure_and_an_answer_forgives_it() -> None:
+    broken: Script = [ReasoningDelta("hm"), BackendError("nonsense")]
+    replicas = await replicas_of(FakeBackend([BackendError("nonsense")], broken, [ContentDelta("4"), completion_of()]))
+    [replica] = replicas._replicas
+    for failures in (1, 1):
+        with pytest.raises(BackendError):
+            await run(replicas, request_of())
+        assert replica.breaker.failures == failures, "the first event of the second had forgiven the first"
+    await run(replicas, request_of())
+    assert replica.breaker.failures == 0
+
+
+async def test_three_tries_are_all() -> None:
+    backend = FakeBackend([UNAVAILABLE])
+    with pytest.raises(BackendUnavailable):
+        await run(await replicas_of(backend), request_of())
+    assert len(backend.asked) == 3
+
+
+async def test_replicas_that_agree_have_one_fingerprint_and_one_enforcement() -> None:
+    members = [Replica(name, await verified(FakeBackend(), "one")) for name in ("a", "b")]
+    replicas = Replicas(members, RecordingObserver())
+    assert await replicas.prove() == "one/native"
+    assert replicas.enforcement is members[0].backend.enforcement
+
+
+async def test_without_a_replica_that_may_be_asked_it_is_unavailable() -> None:
+    replicas = await replicas_of(FakeBackend(), FakeBackend())
+    for replica in replicas._replicas:
+        replica.breaker.trip()
+    assert replicas._chosen(request_of(), replicas._replicas) is None
+    assert replicas._chosen(request_of("talk"), replicas._replicas) is None
+    with pytest.raises(BackendUnavailable, match="no replica is available"):
+        await run(replicas, request_of())
