@@ -1,10 +1,10 @@
-"""Leaves out what failed a few times in a row, for longer each time, then tries it again."""
+"""A circuit breaker: leaves a dependency out after a few failures in a row, longer each time, then tries it again."""
 
 import time
 from collections.abc import Callable
 
 FAILURES = 3
-"""In a row; after these it is left out."""
+"""Failures in a row after which a dependency is left out."""
 
 
 class Breaker:
@@ -12,50 +12,54 @@ class Breaker:
 
     Args:
         away: seconds that it is left out at first; doubled each time it fails again.
-        longest: the most seconds.
+        longest: upper bound of these seconds.
+        most: failures in a row before it is left out.
     """
 
-    def __init__(self, away: float, longest: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, away: float, longest: float, clock: Callable[[], float] = time.monotonic, most: int = FAILURES
+    ) -> None:
         self._away = away
         self._longest = longest
         self._clock = clock
+        self._most = most
         self._failures = 0
         self._until = 0.0
         self._trial = 0.0
 
     @property
     def failures(self) -> int:
-        """Failures in a row."""
+        """Failures in a row so far."""
         return self._failures
 
     @property
     def is_open(self) -> bool:
-        """It is left out now."""
-        return self._failures >= FAILURES and self._clock() < self._until
+        """True while the dependency is left out."""
+        return self._failures >= self._most and self._clock() < self._until
 
     def allows(self) -> bool:
-        """May it be asked now? After its time away by one caller at a time."""
-        return self._failures < FAILURES or self._clock() >= max(self._until, self._trial)
+        """True if a call may go out now; after the time away only one may, as a trial."""
+        return self._failures < self._most or self._clock() >= max(self._until, self._trial)
 
     def started(self) -> None:
-        """It is asked; while it is on trial nobody else may."""
-        if self._failures >= FAILURES:
+        """Note that a call goes out; while it is a trial, no other may."""
+        if self._failures >= self._most:
             self._trial = self._clock() + self._away
 
     def succeeded(self) -> None:
-        """It works."""
+        """Note that a call succeeded: the dependency is used again."""
         self._failures, self._trial = 0, 0.0
 
     def failed(self) -> None:
-        """Count a failure; those that were under way when it was left out do not count again."""
+        """Count a failure; calls that were under way when the dependency was left out do not count again."""
         now = self._clock()
         if now < self._until:
             return
         self._failures += 1
-        if self._failures >= FAILURES:
-            self._until = now + min(self._away * 2.0 ** (self._failures - FAILURES), self._longest)
+        if self._failures >= self._most:
+            self._until = now + min(self._away * 2.0 ** (self._failures - self._most), self._longest)
 
     def trip(self) -> None:
-        """Leave it out now."""
-        self._failures = max(self._failures, FAILURES)
+        """Leave the dependency out from now on, for its first time away."""
+        self._failures = max(self._failures, self._most)
         self._until = self._clock() + self._away

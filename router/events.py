@@ -1,4 +1,4 @@
-"""What is told to whoever watches: a decision, an answer, a failure that was survived, another bundle, an audit."""
+"""What observers see: decisions, answers, failures that the service survived, swapped bundles, audits."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class StreamAborted:
-    """Record: a stream did not reach its end; `cause` is "backend" or "caller" (who left)."""
+    """Record: a stream did not reach its end; `cause` is "backend", or "caller" when the caller left."""
 
     request: RouteRequest
     decision: Decision
@@ -44,7 +44,7 @@ class CallCompleted:
 
 @dataclass(frozen=True, slots=True)
 class RequestShed:
-    """Record: a tenant's request was not let in; `cause` as in Overloaded."""
+    """Record: a tenant's request was refused for want of room; `cause` as in Overloaded."""
 
     tenant: str
     cause: str
@@ -72,8 +72,8 @@ class Shadowed:
     """Record: a candidate bundle has scored beside the served one.
 
     Attributes:
-        prompts: compared; `failed` ones come on top.
-        agreement: share of them on which both choose the same rung.
+        prompts: number of prompts that both scored; `failed` more had no score from the candidate.
+        agreement: share of the prompts on which both choose the same rung.
         saved: share of the forecast thinking tokens that the candidate would not spend.
     """
 
@@ -92,7 +92,7 @@ class Audited:
     Attributes:
         loss: correctness at the top rung less that of the answer given, -1..1.
         wealth: evidence against the certificate for `alpha` so far; 1 = none.
-        alarmed: it is not believed any more.
+        alarmed: the evidence is enough to reject the certificate.
     """
 
     model: str
@@ -102,4 +102,23 @@ class Audited:
     alarmed: bool
 
 
-Record = CallCompleted | Decided | Generated | StreamAborted | Degraded | RequestShed | Swapped | Shadowed | Audited
+@dataclass(frozen=True, slots=True)
+class TaskRestarted:
+    """Record: a background task ended and is started again; `error` is None when it returned."""
+
+    task: str
+    error: Exception | None
+
+
+Record = (
+    CallCompleted
+    | Decided
+    | Generated
+    | StreamAborted
+    | Degraded
+    | RequestShed
+    | Swapped
+    | Shadowed
+    | Audited
+    | TaskRestarted
+)

@@ -122,7 +122,7 @@ def _write(
         ladder=ladder,
         backend_fingerprint=about["backend_fingerprint"],
         feature_version=features.VERSION,
-        profile=fitted.embedding.profile,
+        text_encoder=fitted.embedding.profile,
         max_tokens=fitted.embedding.max_tokens,
         data_hash=about["data_hash"],
         certificates=proofs.relative,

@@ -1,7 +1,7 @@
-"""Who is let in, in predicted tokens of thoughts and answers: early refusals, quotas, a fair queue, and brownout.
+"""Admission of generations by their predicted tokens: early refusals, quotas, a fair queue, and brownout.
 
-Brownout: under pressure the quality targets give way, step by step, as far as their tenant allows, so that quality
-goes before availability; every reply says how far.
+Brownout: under pressure the quality targets relax, step by step, as far as their tenant allows. The service loses
+quality before it refuses requests, and every reply says how much.
 """
 
 import time
@@ -19,17 +19,17 @@ from router.events import RequestShed
 from router.ports import Observer, Quotas
 
 STEPS = (0.85, 1.0, 1.15)
-"""Pressure from which targets give way by a third, two thirds, all that their tenant allows."""
+"""Pressures from which targets relax by a third, two thirds, and all of what their tenant allows."""
 
 LEAST_QUALITY = 0.01
 QUOTA = "the tenant's quota is used up"
 REMEMBERED_SECONDS = 1.0
-"""How long a refused quota is answered without asking again."""
+"""Longest time for which a refused quota is answered without another look at it."""
 
 
 @dataclass
 class Admitted:
-    """A request that was let in; whoever runs it says how many tokens were `used`."""
+    """A request that was let in; the code that runs it sets the number of tokens `used`."""
 
     used: float
 
@@ -38,10 +38,10 @@ class Admission:
     """Lets requests in.
 
     Args:
-        tenants: their weights, quotas and allowances.
-        queue: holds what runs at once within capacity.
-        quotas: hold each tenant within its own limits, across replicas.
-        observer: told of everyone who is not let in.
+        tenants: weights, quotas and relaxations.
+        queue: keeps the running requests within capacity.
+        quotas: keep each tenant within its own limits, across replicas.
+        observer: sees every refusal.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Admission:
 
     @property
     def level(self) -> int:
-        """How far the service is from calm, 0..3."""
+        """The brownout step that the pressure calls for, 0 (none) to 3."""
         return bisect_right(STEPS, self._queue.pressure)
 
     def relaxed(self, request: RouteRequest) -> RouteRequest:
-        """The request with its target as far relaxed as pressure asks for and its tenant allows."""
+        """The request with its target relaxed as far as the pressure asks for and the tenant allows."""
         room = self._tenant(request.tenant).relax
         if not room or not (level := self.level):
             return request
@@ -74,7 +74,7 @@ class Admission:
         return replace(request, options=options)
 
     def reject_early(self, tenant: str) -> None:
-        """Before anything is scored. Raises Overloaded where the request could only be refused later."""
+        """Refuse, before any scoring, a request that would be refused later anyway. Raises Overloaded."""
         with self._observed(tenant):
             if (wait := self._refused.get(tenant, 0.0) - self._clock()) > 0:
                 raise Overloaded("quota", QUOTA, wait)
@@ -84,10 +84,10 @@ class Admission:
     async def admitted(
         self, request: RouteRequest, tokens: float, patience: float | None = None
     ) -> AsyncIterator[Admitted]:
-        """Held while a request runs that is predicted to take so many tokens; it waits at most `patience` seconds.
+        """Wait for room for a request of so many predicted tokens, at most `patience` seconds, and hold it.
 
         Raises:
-            Overloaded: it is not let in; nothing of its quota is used up then.
+            Overloaded: the request is not let in; its quota is not charged.
         """
         name, tenant, admitted = request.tenant, self._tenant(request.tenant), Admitted(0.0)
         with self._observed(name):
@@ -99,7 +99,7 @@ class Admission:
 
     @asynccontextmanager
     async def _within(self, name: str, quota: Quota, tokens: float, admitted: Admitted) -> AsyncIterator[None]:
-        """Within a tenant's own limits; what is not used in the end is given back. Raises Overloaded."""
+        """Charge a tenant's quota while the request runs, and correct the charge at its end. Raises Overloaded."""
         if quota == UNLIMITED:
             yield
             return

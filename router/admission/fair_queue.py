@@ -1,10 +1,12 @@
-"""Whose turn it is: tokens under way within a capacity, and a short queue that is fair between its users.
+"""A fair queue: tokens under way stay within a capacity, and the rest waits, fairly between users.
 
-Whoever has had the fewest tokens lately, by weight, is next: the virtual token counter of Sheng et al. (Fairness in
-Serving Large Language Models, OSDI 2024), with counters that fade, so that a flood delays only itself. Nobody waits in
-vain: where the wait would outlast the patience, it is refused before it begins. The wait follows from Little's law:
-tokens leave at capacity / mean time that a request takes, those of users who have had less go first, and who has had
-less lately will go on coming.
+The user with the fewest recent tokens, by weight, is next. This is the virtual token counter of Sheng et al. (Fairness
+in Serving Large Language Models, OSDI 2024), with counters that decay, so that a flood delays only its own user.
+
+No request waits in vain: one that would wait longer than its patience is refused at once. The expected wait follows
+from Little's law: tokens leave the service at capacity / mean time of a request. Ahead of a request are the tokens of
+its own user, and of others as far as their counters are lower; users with lower counters are also expected to keep
+arriving, which takes their share off the pace.
 """
 
 import asyncio
@@ -18,17 +20,17 @@ from math import exp, inf
 from router.errors import Overloaded
 
 EWMA_ALPHA = 0.05
-"""Weight of the newest request in the mean time that one takes."""
+"""Weight of the newest request in the mean time of a request."""
 
 DECAY_SECONDS = 10.0
-"""Time constant with which the tokens that a user has had are forgotten."""
+"""Time constant of the decay of the users' counters."""
 
 SMOOTHED_SECONDS = 2.0
-"""Pressure is told as a mean over about that long, so that a burst is no overload."""
+"""Time constant of the mean pressure: a burst is not an overload."""
 
 SHORTEST_RETRY = 0.05
 LONGEST = 2.0
-"""Patiences after which a wait ends that was expected to be shorter."""
+"""A wait ends after so many times the patience, although it was expected to be shorter."""
 
 
 @dataclass(eq=False, slots=True)
@@ -39,7 +41,7 @@ class _Waiting:
 
 @dataclass(eq=False, slots=True)
 class _User:
-    """Attributes: `had`: tokens had by the time `at`, fading."""
+    """A user of the queue; `had` is its counter at the time `at`."""
 
     weight: float
     at: float
@@ -59,7 +61,11 @@ class FairQueue:
 
     Args:
         capacity: tokens under way at once. A larger request counts as so many, and runs alone.
-        patience: seconds that anyone may be expected to wait.
+        patience: longest expected wait in seconds; beyond it a request is refused.
+
+    Attributes:
+        under_way: tokens of the running requests.
+        queued: tokens of the waiting requests.
     """
 
     def __init__(self, capacity: float, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -75,18 +81,18 @@ class FairQueue:
 
     @property
     def pressure(self) -> float:
-        """Tokens under way and waiting, as a share of the capacity: the mean of the last seconds."""
+        """Tokens under way and waiting, as a share of the capacity; the mean of the last seconds."""
         self._settle()
         return self._pressure
 
     def reject_early(self, user: str, weight: float, tokens: float = 0.0, patience: float | None = None) -> None:
-        """Raises Overloaded where a request would wait longer than it may."""
+        """Refuse a request that would wait longer than it may. Raises Overloaded."""
         wait = self.wait(user, weight, tokens)
         if wait > min(self._patience, inf if patience is None else patience):
             raise Overloaded("queue", "no capacity is left", max(wait - self._patience, SHORTEST_RETRY))
 
     def wait(self, user: str, weight: float, tokens: float) -> float:
-        """Seconds that one more request would wait, about; 0 while there is room, or nothing is known."""
+        """Expected wait of one more request in seconds; 0 while there is room, or before any request has ended."""
         mine = self._users.get(user, _User(weight, self._clock()))
         ahead = mine.queued
         if not ahead and self._fits(tokens):
@@ -94,9 +100,11 @@ class FairQueue:
         now = self._clock()
         had = mine.faded(now)
         others = [(other, other.faded(now)) for other in self._users.values() if other is not mine]
+        # Others go first until their counter per weight reaches that of this request's user.
         before = sum(
             min(other.queued, max((had + ahead) / weight * other.weight - theirs, 0.0)) for other, theirs in others
         )
+        # Users with lower counters keep arriving meanwhile, and take this share of the pace.
         favoured = sum(theirs for other, theirs in others if theirs / other.weight < had / weight)
         everyone = had + sum(theirs for _, theirs in others)
         pace = self._capacity * (1 - favoured / everyone if favoured else 1.0)
@@ -104,7 +112,7 @@ class FairQueue:
 
     @asynccontextmanager
     async def turn(self, user: str, weight: float, tokens: float, patience: float | None = None) -> AsyncIterator[None]:
-        """Held while the request runs; waits for room, at most `patience` seconds. Raises Overloaded."""
+        """Wait for room, at most `patience` seconds, and hold it while the request runs. Raises Overloaded."""
         tokens = min(max(tokens, 1.0), self._capacity)
         waits = bool(self.queued) or not self._fits(tokens)
         if waits:
@@ -135,14 +143,14 @@ class FairQueue:
             if one.turn.cancelled():
                 self._dequeue(mine, one)
                 self._next()
-            else:  # it was let in as it gave up
+            else:  # let in at the moment it gave up: the room goes back
                 self._leave(tokens)
             if isinstance(error, TimeoutError):
                 raise Overloaded("wait", "no capacity came free in time", self._patience) from error
             raise
 
     def _next(self) -> None:
-        """Let in as many as fit, whoever has had least first."""
+        """Let in as many requests as fit, those of the user with the lowest counter per weight first."""
         now = self._clock()
         while waiting := [user for user in self._users.values() if user.queue]:
             user = min(waiting, key=lambda user: user.faded(now) / user.weight)
@@ -150,15 +158,16 @@ class FairQueue:
             if not self._fits(head.tokens) and not head.turn.done():
                 return
             self._dequeue(user, head)
-            if not head.turn.done():  # else it has given up, and will say so
-                self._enter(user, head.tokens)
-                head.turn.set_result(None)
+            if head.turn.done():  # its caller gave up and handles that in `_wait`
+                continue
+            self._enter(user, head.tokens)
+            head.turn.set_result(None)
 
     def _fits(self, tokens: float) -> bool:
         return self.under_way + tokens <= self._capacity or not self._running
 
     def _dequeue(self, user: _User, one: _Waiting) -> None:
-        """It waits no more."""
+        """Take a request out of its queue, unless that has happened already."""
         self._settle()
         if one not in user.queue:
             return
@@ -175,11 +184,13 @@ class FairQueue:
     def _leave(self, tokens: float) -> None:
         self._settle()
         self._running -= 1
-        self.under_way = self.under_way - tokens if self._running else 0.0  # no rest of rounding stays
+        self.under_way = (
+            self.under_way - tokens if self._running else 0.0
+        )  # without running requests no rounding error may stay
         self._next()
 
     def _settle(self) -> None:
-        """Take what was true since the last change into the mean."""
+        """Bring the mean pressure up to now; the load has been constant since the last call."""
         now = self._clock()
         load = (self.under_way + self.queued) / self._capacity
         self._pressure = load + (self._pressure - load) * exp((self._since - now) / SMOOTHED_SECONDS)

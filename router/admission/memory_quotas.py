@@ -1,4 +1,4 @@
-"""Quotas of one process: the embedded default."""
+"""Quotas of one process: the embedded default, and the fallback while Redis is down."""
 
 import time
 from collections.abc import Callable
@@ -9,29 +9,33 @@ from router.domain import Quota
 
 MINUTE = 60.0
 STREAM_SECONDS = 0.1
-"""When to try again where too many streams are under way; nobody knows when one ends."""
+"""Time to wait while too many streams are under way; it is not known when one of them ends."""
 
 
 @dataclass
 class _Taken:
-    """Attributes: `spent_at`: when the bucket would be full again; leases under way."""
+    """What a tenant holds: `spent_at` is the time at which its bucket would be full again."""
 
     spent_at: float = 0.0
     leases: set[str] = field(default_factory=set)
 
 
 class MemoryQuotas:
-    """A bucket of one minute's tokens for each tenant, refilled all the time (GCRA, ATM Forum 1996)."""
+    """A bucket of one minute's tokens for each tenant, refilled continuously.
+
+    GCRA (ATM Forum 1996) keeps it as a single time, at which the bucket would be full again: to charge tokens is to
+    move it forward, and it may lie at most a minute ahead.
+    """
 
     breaker = None
-    """Nothing here can fail."""
+    """None: nothing here can fail."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._taken: dict[str, _Taken] = {}
 
     async def take(self, tenant: str, quota: Quota, lease: str, tokens: float) -> float:
-        """Use up tokens and a stream; seconds to wait where there are none, else 0."""
+        """Charge tokens and a stream to a lease; returns 0, or the seconds to wait where there is no room."""
         now, taken = self._clock(), self._taken.setdefault(tenant, _Taken())
         if len(taken.leases) >= quota.streams:
             return STREAM_SECONDS
@@ -43,7 +47,7 @@ class MemoryQuotas:
         return 0.0
 
     async def give_back(self, tenant: str, quota: Quota, lease: str, unused: float) -> None:
-        """End a lease, and put right what was not used; nothing where the lease is another's."""
+        """End a lease and refund unused tokens; a lease that is not known here changes nothing."""
         taken = self._taken.get(tenant)
         if taken is not None and lease in taken.leases:
             taken.leases.discard(lease)
@@ -51,5 +55,5 @@ class MemoryQuotas:
 
 
 def seconds(quota: Quota, tokens: float) -> float:
-    """How long a quota takes to refill so many tokens; more than a minute's worth count as a minute's."""
+    """Seconds in which a quota refills so many tokens, at most a minute: a larger request needs a full bucket."""
     return 0.0 if quota.tokens_per_minute == inf else min(tokens * MINUTE / quota.tokens_per_minute, MINUTE)

@@ -1,4 +1,4 @@
-"""Who may ask, and how much: tenants by name, read from a TOML file whenever it changes.
+"""Tenants: who may call, and how much. They come from a TOML file, which the service reads again when it changes.
 
     [search]
     keys = [{ sha256 = "9f86…", expires = 2027-06-30T00:00:00Z, methods = ["Decide", "Generate"] }]
@@ -8,10 +8,9 @@
     weight = 2
     relax = 0.03
 
-Keys are random, so a plain SHA-256 of them can not be reversed; `budget-router new-key` makes them.
+Keys are random, so a plain SHA-256 of one cannot be reversed; `budget-router new-key` makes them.
 """
 
-import asyncio
 import math
 import secrets
 import tomllib
@@ -25,16 +24,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from router.domain import Quota
 from router.errors import SettingsError
-from router.events import Degraded
-from router.ports import Observer
 
 Method = Literal["Decide", "DecideBatch", "Generate", "ReportOutcome", "Explain"]
-FOLLOW_SECONDS = 1.0
-"""How often is looked whether the file has changed."""
 
 
 class Key(BaseModel):
-    """A credential, as far as it is kept: its digest, its end, and the methods it opens (None = all)."""
+    """A credential as the file holds it: its digest, when it expires, and the methods it opens (None = all)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +39,7 @@ class Key(BaseModel):
 
     @property
     def expired(self) -> bool:
-        """It is over."""
+        """True once the key is past its end."""
         return self.expires is not None and datetime.now(UTC) >= self.expires
 
 
@@ -52,11 +47,11 @@ class Tenant(BaseModel):
     """One caller of the service.
 
     Attributes:
-        certificates: names in client certificates that stand for it.
-        tokens_per_minute: thinking and answer tokens that it may use, as predicted, then as it turned out.
-        streams: generations that it may have under way.
-        weight: its share when tenants wait for capacity.
-        relax: how much P(correct) its targets may give way by while the service is overloaded, 0..1.
+        certificates: names in client certificates that identify it.
+        tokens_per_minute: thinking and answer tokens it may use: the prediction is charged first, then corrected.
+        streams: generations it may have under way at once.
+        weight: its share of the capacity while tenants queue for it.
+        relax: P(correct) that its targets may lose while the service is overloaded, 0..1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,73 +65,79 @@ class Tenant(BaseModel):
 
     @property
     def quota(self) -> Quota:
-        """What it may have."""
+        """The tenant's limits."""
         return Quota(self.tokens_per_minute, self.streams)
 
 
 DEFAULT = {"default": Tenant()}
-"""Who may ask where no file says more: anyone who can reach the service."""
+"""Tenants of a service without a file: everyone who can reach it may call, as `default`."""
 
 _FILE = TypeAdapter(dict[str, Tenant])
 
 
 class Tenants:
-    """The tenants that are known now."""
+    """The tenants that are known now.
+
+    Attributes:
+        requires_credentials: some tenant has credentials, so every caller needs them.
+    """
 
     def __init__(self, known: dict[str, Tenant]) -> None:
-        self.replace(known)
+        self._know(known)
 
     def replace(self, known: dict[str, Tenant]) -> None:
-        """Know these from now on."""
+        """Know these from the next call on.
+
+        Raises:
+            SettingsError: nobody would need credentials any more. Only a restart can open a closed service, since only
+                the start checks whether it may be open where it listens. The tenants stay as they were.
+        """
+        if self.requires_credentials and not _with_credentials(known):
+            raise SettingsError("no tenant has keys or certificates any more: that would let everyone in; restart")
+        self._know(known)
+
+    def _know(self, known: dict[str, Tenant]) -> None:
         self._known = known
         self._by_key = {key.sha256: (name, key) for name, tenant in known.items() for key in tenant.keys}
         self._by_certificate = {cn: name for name, tenant in known.items() for cn in tenant.certificates}
-
-    @property
-    def requires_credentials(self) -> bool:
-        """Some tenant has credentials, so that everyone needs them."""
-        return bool(self._by_key or self._by_certificate)
+        self.requires_credentials = _with_credentials(known)
 
     def get(self, name: str) -> Tenant | None:
-        """The tenant of that name."""
+        """The tenant of that name; None where there is none."""
         return self._known.get(name)
 
     def of_key(self, key: str) -> tuple[str, Key] | None:
-        """The tenant that a key stands for, and what is kept of the key."""
+        """The name of the tenant that a key identifies, and the key's entry; None where no tenant has the key."""
         return self._by_key.get(digest(key))
 
     def of_certificate(self, names: Iterable[str]) -> str | None:
-        """The tenant that a certificate with these names stands for."""
+        """The tenant that a certificate with these names identifies; the first name that a tenant has decides."""
         return next((self._by_certificate[name] for name in names if name in self._by_certificate), None)
 
-    async def follow(self, path: Path, observer: Observer) -> None:
-        """Read the file again whenever it changes; where it is unusable, the last good one counts. Never returns."""
-        seen = _stamp(path)
-        while True:
-            await asyncio.sleep(FOLLOW_SECONDS)
-            if (stamp := _stamp(path)) != seen:
-                seen = stamp
-                try:
-                    self.replace(load(path))
-                except SettingsError as error:
-                    observer(Degraded("tenants", str(error)))
+
+def _with_credentials(known: dict[str, Tenant]) -> bool:
+    return any(tenant.keys or tenant.certificates for tenant in known.values())
 
 
 def load(path: Path) -> dict[str, Tenant]:
-    """Tenants of a file by name. Raises SettingsError, which names the place and repeats no value."""
+    """Read a file's tenants by name. Raises SettingsError, which names the place at fault and repeats no value."""
     try:
         known = _FILE.validate_python(tomllib.loads(path.read_text()))
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: tables nested thousands deep
         raise SettingsError(f"{path}: {error}") from error
     if not known:
-        raise SettingsError(f"{path}: it names no tenant")
-    keys = [key.sha256 for tenant in known.values() for key in tenant.keys]
-    if len(set(keys)) < len(keys):
-        raise SettingsError(f"{path}: two tenants share a key")
+        raise SettingsError(f"{path}: the file names no tenant")
+    _require_distinct(path, "key", [key.sha256 for tenant in known.values() for key in tenant.keys])
+    _require_distinct(path, "certificate", [name for tenant in known.values() for name in tenant.certificates])
     return known
+
+
+def _require_distinct(path: Path, kind: str, credentials: list[str]) -> None:
+    if len(set(credentials)) < len(credentials):
+        raise SettingsError(f"{path}: two tenants share a {kind}")
 
 
 def new_key() -> str:
@@ -145,13 +146,5 @@ def new_key() -> str:
 
 
 def digest(key: str) -> str:
-    """What is kept of a key."""
+    """The SHA-256 of a key in hex, which is all that the file keeps of it."""
     return sha256(key.encode()).hexdigest()
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        told = path.stat()
-    except OSError:
-        return None
-    return told.st_mtime_ns, told.st_ino

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from router.bundle import features
 from router.domain import BudgetLadder, Certificate
@@ -32,7 +32,7 @@ class Manifest:
 
     Attributes:
         backend_fingerprint: engine, model, template and enforcement that the outcomes were collected on.
-        profile: what makes vectors of token ids, "static" or "encoder".
+        text_encoder: what turns token ids into a vector, "static" or "encoder"; the file calls it "profile".
         max_tokens: token ids that are read of a prompt.
         certificates: of relative targets; `absolute` of absolute ones.
         not_certified: target -> why not.
@@ -47,7 +47,7 @@ class Manifest:
     ladder: BudgetLadder
     backend_fingerprint: str
     feature_version: str
-    profile: str
+    text_encoder: Annotated[str, Field(alias="profile")]
     max_tokens: int
     data_hash: str
     certificates: tuple[Certificate, ...]
@@ -117,7 +117,7 @@ def load(directory: Path) -> Bundle:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest last, once every file it names is there."""
-    text = json.dumps(_MANIFEST.dump_python(manifest, mode="json"), indent=2) + "\n"
+    text = json.dumps(_MANIFEST.dump_python(manifest, mode="json", by_alias=True), indent=2) + "\n"
     (directory / MANIFEST).write_text(text)
 
 

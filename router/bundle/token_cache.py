@@ -1,8 +1,9 @@
-"""Token ids of the pieces of a text between spaces, remembered: most of a text has been seen before.
+"""A cache of token ids by piece, where pieces are what stands between spaces: most pieces have been seen before.
 
-The ids of a text are those of its pieces, put together: true of tokenizers in the manner of SentencePiece's BPE, where
-spaces become "▁". If no token of the vocabulary holds one behind another character, no merge crosses the beginning of a
-piece.
+The ids of a text are the ids of its pieces, joined. That holds for tokenizers in the manner of SentencePiece's BPE,
+which turn spaces into "▁" and merge pairs of tokens: if no token of the vocabulary has a "▁" behind another character,
+no merge can cross the beginning of a piece. `Pieces.of` checks all that, since a wrong id would only show as a worse
+score.
 """
 
 import json
@@ -14,7 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 REMEMBERED, LONGEST = 8_192, 32
-"""Pieces that are remembered, and the characters of one that is too long for it: callers must not fill the memory."""
+"""Pieces in the cache, and characters of the longest one there: callers must not be able to fill the memory."""
 
 SPACES = {
     "type": "Sequence",
@@ -23,15 +24,20 @@ SPACES = {
         {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
     ],
 }
-"""How SentencePiece's tokenizers mark words."""
+"""The normalizer of SentencePiece's tokenizers, which marks words."""
 
 Ids = tuple[int, ...]
 
 
 class Pieces:
-    """Token ids by piece; those learned first are forgotten first."""
+    """Token ids by piece; the oldest are dropped first. Threads may share it.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    Args:
+        most: pieces in the cache.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, most: int = REMEMBERED) -> None:
+        self._most = most
         self._model = tokenizer.model
         self._special = _added(tokenizer)
         self._before: list[int] = tokenizer.encode("").ids
@@ -39,7 +45,7 @@ class Pieces:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "Pieces | None":
-        """None where the tokens of a text are not those of its pieces."""
+        """A cache for a tokenizer; None where the tokens of a text are not those of its pieces."""
         if tokenizer.pre_tokenizer is not None or not isinstance(tokenizer.model, BPE) or tokenizer.normalizer is None:
             return None
         spaces = json.loads(tokenizer.normalizer.__getstate__()) == SPACES
@@ -56,7 +62,7 @@ class Pieces:
         return None if any(map(crossing.search, tokenizer.get_vocab(with_added_tokens=False))) else cls(tokenizer)
 
     def tokens(self, text: str) -> list[int] | None:
-        """Token ids of a text; None where they are not those of its pieces."""
+        """Token ids of a text; None where the text needs the whole tokenizer."""
         pieces = text.split(" ")
         ids = list(map(self._ids.get, pieces))
         if None in ids:
@@ -66,19 +72,19 @@ class Pieces:
         return [*self._before, *chain.from_iterable(ids)]  # type: ignore[arg-type]
 
     def _fits(self, text: str, pieces: list[str]) -> bool:
-        """Pieces stand one space apart, and nothing means something to the tokenizer."""
+        """True if single spaces separate the pieces and no special token occurs: otherwise ids depend on neighbours."""
         return all(pieces) and "▁" not in text and not any(special in text for special in self._special)
 
     def _read(self, piece: str) -> Ids:
-        """Its ids, remembered from now on; the model alone takes a third of the tokenizer's time."""
+        """A piece's ids, cached from now on; the model alone takes a third of the time of the whole tokenizer."""
         ids = tuple([token.id for token in self._model.tokenize(f"▁{piece}")])
         if len(piece) <= LONGEST:
             self._ids[piece] = ids
-            if len(self._ids) > REMEMBERED:
+            if len(self._ids) > self._most:
                 self._ids.popitem(last=False)
         return ids
 
 
 def _added(tokenizer: Tokenizer) -> list[str]:
-    """Texts that mean something to it as they are."""
+    """Texts that the tokenizer reads as a token of their own, wherever they stand."""
     return [token.content for token in tokenizer.get_added_tokens_decoder().values()]

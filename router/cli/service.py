@@ -39,7 +39,7 @@ def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -
         if loaded.workers > 1:
             asyncio.run(_supervised(loaded))
         else:
-            _run(_served(loaded, log.soon))
+            _run(_served(loaded, log.defer))
 
 
 def _run(service: Coroutine[None, None, None]) -> None:
@@ -48,14 +48,14 @@ def _run(service: Coroutine[None, None, None]) -> None:
     uvloop.run(service)
 
 
-def _served(loaded: "Settings", soon: "Defer") -> Coroutine[None, None, None]:
+def _served(loaded: "Settings", defer: "Defer") -> Coroutine[None, None, None]:
     from router.serving import app
 
     def announce(ports: app.Ports) -> None:
         host, admin = loaded.listen.rpartition(":")[0], loaded.admin_listen.rpartition(":")[0]
         _listening(f"{host}:{ports.port}", "" if ports.admin is None else f"{admin}:{ports.admin}")
 
-    return app.serve(loaded, announce, soon)
+    return app.serve(loaded, announce, defer)
 
 
 def _supervised(loaded: "Settings") -> Coroutine[None, None, None]:
@@ -88,7 +88,7 @@ def work(place: int, control: int, **given: Any) -> None:
 
         async def served() -> None:
             ready = worker.exit_with_supervisor(socket.socket(fileno=control))
-            await app.serve(mine, lambda _: ready(), log.soon)
+            await app.serve(mine, lambda _: ready(), log.defer)
 
         _run(served())
 

@@ -1,8 +1,8 @@
-"""Watches a certificate while it serves: a share of the requests is also run at the top rung, and compared.
+"""Audits certificates while they serve: a share of the requests also runs at the top rung, and both answers compare.
 
-The certificate says that the mean loss E[Y_top - Y_chosen] is at most alpha. Against that hypothesis capital is bet:
-W = mean over STAKES of prod(1 + nu (loss - alpha)). While it holds W is a supermartingale that starts at 1, so that it
-ever reaches 1 / DELTA with probability at most DELTA (Ville). Once it does, the bundle is not believed any more.
+A certificate says that the mean loss E[Y_top - Y_chosen] is at most alpha. The audit bets capital against that:
+W = mean over STAKES of prod(1 + nu (loss - alpha)). While the certificate holds, W is a supermartingale that starts at
+1, so that it ever reaches 1 / DELTA with probability at most DELTA (Ville). Once it does, the bundle is suspended.
 """
 
 import asyncio
@@ -11,25 +11,21 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
-from router.domain import (
-    ContentDelta,
-    Decision,
-    GenerationRequest,
-    MaxLoss,
-    RouteRequest,
-    Sampling,
-)
+from router.domain import ContentDelta, Decision, GenerationRequest, MaxLoss, RouteRequest, Sampling
 from router.errors import RouterError
 from router.events import Audited, Degraded
 from router.outcomes.e_process import Ledger
 from router.ports import Backend, Observer, Verifier
 
 UNDER_WAY = 8
-"""Audits at a time; more are passed over."""
+"""Audits at a time; requests beyond them are not audited."""
+
+Alarm = Callable[[str, str], None]
+"""Called with the model and the digest of a bundle whose certificate an audit has refuted."""
 
 
 class TokenBucket:
-    """Thinking tokens that audits may take: a bucket that `per_hour` refills, and that holds no more than that."""
+    """Thinking tokens that audits may use: a bucket that holds `per_hour` tokens and refills within an hour."""
 
     def __init__(self, per_hour: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = self._left = per_hour
@@ -37,7 +33,7 @@ class TokenBucket:
         self._at = clock()
 
     def take(self, tokens: float) -> bool:
-        """True where that many were left; they are gone then."""
+        """Take so many tokens out; False, and nothing is taken, where fewer are left."""
         now = self._clock()
         self._left = min(self._most, self._left + (now - self._at) * self._most / 3600)
         self._at = now
@@ -51,10 +47,10 @@ class Auditor:
     """Runs audits in the background.
 
     Args:
-        share: of the requests, 0..1.
-        bucket: thinking tokens that audits may take.
-        verifier: says how right an answer is.
-        suspend: told of the bundle (model, digest) that is not believed any more.
+        share: share of the requests to audit, 0..1.
+        bucket: limits the thinking tokens of audits.
+        verifier: judges the answers.
+        ledger: keeps the evidence.
     """
 
     def __init__(
@@ -64,21 +60,24 @@ class Auditor:
         verifier: Verifier,
         ledger: Ledger,
         observer: Observer,
-        suspend: Callable[[str, str], None],
     ) -> None:
         self._share = share
         self._bucket = bucket
         self._verifier = verifier
         self._ledger = ledger
         self._observer = observer
-        self._suspend = suspend
+        self._alarms: list[Alarm] = []
         self._random = random.Random()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def on_alarm(self, alarm: Alarm) -> None:
+        """Call `alarm` once for each bundle whose certificate an audit refutes."""
+        self._alarms.append(alarm)
 
     def __call__(
         self, backend: Backend, request: RouteRequest, decision: Decision, sampling: Sampling, answer: str
     ) -> None:
-        """Consider an answered request; never waits. Only what a relative certificate vouches for is audited."""
+        """Consider an answered request; never waits. Only decisions under a relative certificate are audited."""
         certificate = decision.choice.certificate
         if certificate is None or not isinstance(decision.target, MaxLoss) or self._random.random() >= self._share:
             return
@@ -95,7 +94,7 @@ class Auditor:
             task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Stop what is under way."""
+        """Cancel the audits under way."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -117,8 +116,9 @@ class Auditor:
         try:
             self._ledger.bet(decision.model_version, alpha, loss)
         except OSError as error:
-            self._observer(Degraded("audit", f"its file can not be written: {error}"))
+            self._observer(Degraded("audit", f"its file cannot be written: {error}"))
         found = self._ledger.process(decision.model_version, alpha)
         self._observer(Audited(decision.model, alpha, loss, found.wealth, found.alarmed))
         if found.alarmed and not before:
-            self._suspend(decision.model, decision.model_version)
+            for alarm in self._alarms:
+                alarm(decision.model, decision.model_version)

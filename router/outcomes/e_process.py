@@ -8,73 +8,86 @@ from pathlib import Path
 from router.errors import SettingsError
 
 DELTA = 0.1
-"""Probability of an alarm although the certificate holds, at most."""
+"""Upper bound on the probability of an alarm although the certificate holds."""
 
 
 STAKES = (0.5, 0.9)
-"""Shares of the largest bet that is possible; what wins soonest depends on what goes wrong."""
+"""Shares of the largest possible bet. Two of them hedge: the stake that wins soonest depends on what goes wrong."""
 
 
 @dataclass
 class EProcess:
-    """The capital that was made of losses in -1..1 by betting that their mean exceeds alpha."""
+    """Capital from bets that the mean of losses in -1..1 exceeds `alpha`; the certificate says that it does not.
+
+    Attributes:
+        labels: losses so far.
+        capital: capital of each stake; all begin at 1.
+    """
 
     alpha: float
     labels: int = 0
     capital: list[float] = field(default_factory=lambda: [1.0] * len(STAKES))
 
     def bet(self, loss: float) -> None:
-        """Take one more label."""
+        """Bet on one more loss, -1..1."""
         self.labels += 1
+        # A loss of -1 costs nu (1 + alpha). With nu below 1 / (1 + alpha) the capital stays positive, so that no single
+        # loss can ruin the bet, and 1 + nu (loss - alpha) has mean at most 1 while the certificate holds.
         largest = 1 / (1 + self.alpha)
         self.capital = [c * (1 + s * largest * (loss - self.alpha)) for c, s in zip(self.capital, STAKES, strict=True)]
 
     @property
     def wealth(self) -> float:
-        """W; evidence against the certificate."""
+        """W, the mean capital: evidence against the certificate."""
         return sum(self.capital) / len(self.capital)
 
     @property
     def alarmed(self) -> bool:
-        """The certificate is not believed any more."""
+        """The evidence is enough to reject the certificate."""
+        # Ville's inequality: a process that starts at 1 and does not grow in the mean reaches 1 / DELTA with
+        # probability at most DELTA, at whatever times it is looked at.
         return self.wealth >= 1 / DELTA
 
 
 class Ledger:
-    """What the audits of every bundle and certificate have come to, kept in a file; an alarm outlives a restart.
+    """The evidence against every certificate of every bundle, kept in a file, so that an alarm outlives a restart.
 
     Raises:
-        SettingsError: the file is not one of ours.
+        SettingsError: the file is not an audit file.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._kept: dict[str, dict[str, EProcess]] = {}
         self.read()
 
     def read(self) -> None:
-        """Take over what the file says, which another process may have written. Raises SettingsError."""
+        """Take over the file's contents, which another process may have written. Raises SettingsError."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            told = json.loads(self._path.read_text()) if self._path.exists() else {}
-            self._kept = {v: {alpha: EProcess(**one) for alpha, one in by.items()} for v, by in told.items()}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise SettingsError(f"{self._path}: can not be used as the audit's file: {error}") from error
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            kept = json.loads(self.path.read_text()) if self.path.exists() else {}
+            self._kept = {v: {alpha: EProcess(**one) for alpha, one in by.items()} for v, by in kept.items()}
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise SettingsError(f"{self.path}: cannot be used as the audit's file: {error}") from error
 
     def processes(self, version: str) -> list[EProcess]:
-        """Those of a bundle."""
+        """The evidence against each certificate of a bundle."""
         return list(self._kept.get(version, {}).values())
 
     def alarmed(self, version: str) -> bool:
-        """Has an audit of this bundle ever alarmed?"""
+        """True if an audit of this bundle has ever alarmed."""
         return any(one.alarmed for one in self.processes(version))
 
     def process(self, version: str, alpha: float) -> EProcess:
-        """That of a certificate of a bundle."""
+        """The evidence against a bundle's certificate for `alpha`."""
         return self._kept.setdefault(version, {}).setdefault(f"{alpha:g}", EProcess(alpha))
 
     def bet(self, version: str, alpha: float, loss: float) -> EProcess:
-        """Take one more label, unless the bundle has alarmed: an alarm stays. Raises OSError, the label taken."""
+        """Bet on one more loss, unless the bundle has alarmed: an alarm stays.
+
+        Raises:
+            OSError: the file cannot be written; the loss counts in memory all the same.
+        """
         found = self.process(version, alpha)
         if not found.alarmed:
             found.bet(loss)
@@ -82,7 +95,8 @@ class Ledger:
         return found
 
     def _write(self) -> None:
-        told = {v: {alpha: vars(one) for alpha, one in by.items()} for v, by in self._kept.items()}
-        aside = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")  # a successor may write meanwhile
-        aside.write_text(json.dumps(told))
-        aside.replace(self._path)
+        kept = {v: {alpha: vars(one) for alpha, one in by.items()} for v, by in self._kept.items()}
+        # The name holds the process: during a rolling restart the successor writes while the predecessor drains.
+        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        aside.write_text(json.dumps(kept))
+        aside.replace(self.path)

@@ -95,16 +95,16 @@ class RedisOutcomes:
             raise OutcomeLogError(f"Redis: {type(error).__name__}") from error
 
 
-def read_rows(url: str, timeout: float = 30.0) -> Iterator[Row]:
+def read_rows(url: str, timeout: float = 30.0, page: int = PAGE) -> Iterator[Row]:
     """Everything in a log, in the order of the decisions. Raises OutcomeLogError, SettingsError."""
-    yield from asyncio.run(_read_rows(connect(url, timeout)))
+    yield from asyncio.run(_read_rows(connect(url, timeout), page))
 
 
-async def _read_rows(redis: Any) -> list[Row]:
+async def _read_rows(redis: Any, size: int) -> list[Row]:
     found: dict[str, Row] = {}
     last = "-"
     try:
-        while page := await redis.xrange(STREAM, last, "+", PAGE):
+        while page := await redis.xrange(STREAM, last, "+", size):
             for entry, told in page:
                 last = f"({entry.decode()}"
                 identity = told[b"id"].decode()

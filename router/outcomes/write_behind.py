@@ -1,4 +1,8 @@
-"""Records that are written soon, in batches, by nobody who waits for it."""
+"""Records that are written in batches a moment later, so that no caller waits for the log.
+
+A failed write keeps its batch and tries again, in order. Memory is bounded: beyond `most` records the oldest are lost,
+and counted.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,23 +15,35 @@ from router.ports import Observer
 
 T = TypeVar("T")
 GATHER_SECONDS = 0.1
-"""How long the first record of a batch waits for others: a batch costs little more than a record."""
+"""How long the first record of a batch waits for others: a batch costs little more than a single record."""
 
 AGAIN_SECONDS = 1.0
-"""When a batch that could not be written is tried again."""
+"""Pause before a batch that could not be written is tried again."""
 
 
 class WriteBehind(Generic[T]):
-    """At most `most` records wait, also while `write` fails with OutcomeLogError; more are dropped, and observed.
+    """Buffers records for `write`, which raises OutcomeLogError when it fails.
+
+    Args:
+        most: records that may wait; more are dropped, and observed.
 
     Attributes:
         failing: the last batch could not be written; it is tried again.
     """
 
-    def __init__(self, write: Callable[[list[T]], Awaitable[None]], observer: Observer, most: int) -> None:
+    def __init__(
+        self,
+        write: Callable[[list[T]], Awaitable[None]],
+        observer: Observer,
+        most: int,
+        gather_seconds: float = GATHER_SECONDS,
+        again_seconds: float = AGAIN_SECONDS,
+    ) -> None:
         self._write = write
         self._observer = observer
         self._most = most
+        self._gather_seconds = gather_seconds
+        self._again_seconds = again_seconds
         self._waiting: list[T] = []
         self._writing: asyncio.Task[None] | None = None
         self._one = asyncio.Lock()
@@ -35,7 +51,7 @@ class WriteBehind(Generic[T]):
         self.failing = False
 
     def add(self, record: T) -> None:
-        """Write a record soon; never waits."""
+        """Write a record a moment later; never waits."""
         if len(self._waiting) >= self._most:
             self._observer(Degraded("outcomes", "the buffer is full: one record dropped"))
             return
@@ -44,13 +60,14 @@ class WriteBehind(Generic[T]):
             self._writing = asyncio.create_task(self._write_soon())
 
     async def flush(self) -> None:
-        """Write what waits now; goes on where the caller leaves. Raises OutcomeLogError where it can not be written."""
+        """Write all waiting records now. Raises OutcomeLogError where they cannot be written."""
+        # Shielded: a caller that leaves must not cancel a write that others wait for.
         await asyncio.shield(self._write_once())
         if self.failing:
-            raise OutcomeLogError("the outcome log can not be written at the moment")
+            raise OutcomeLogError("the outcome log cannot be written at the moment")
 
     async def close(self) -> None:
-        """Write everything; what can not be written now is lost, and observed."""
+        """Write all waiting records; those that cannot be written now are lost, and observed."""
         self._closing.set()
         if self._writing is not None:
             await self._writing
@@ -59,8 +76,11 @@ class WriteBehind(Generic[T]):
             self._observer(Degraded("outcomes", f"{len(self._waiting)} records lost at the end"))
 
     async def _write_soon(self) -> None:
-        while self._waiting and not await self._closes_within(AGAIN_SECONDS if self.failing else GATHER_SECONDS):
+        while self._waiting and not await self._closes_within(self._pause()):
             await self._write_once()
+
+    def _pause(self) -> float:
+        return self._again_seconds if self.failing else self._gather_seconds
 
     async def _closes_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
@@ -69,7 +89,7 @@ class WriteBehind(Generic[T]):
         return False
 
     async def _write_once(self) -> None:
-        async with self._one:  # who flushes waits for the batch under way, too
+        async with self._one:  # a flush waits for the batch under way, too
             batch, self._waiting = self._waiting, []
             if not batch:
                 return

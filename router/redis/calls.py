@@ -1,4 +1,4 @@
-"""Calls of a Redis that end in time, whatever state the server is in."""
+"""Calls to Redis that end in time, whatever state the server is in."""
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
@@ -18,7 +18,7 @@ class RedisCalls:
     """Awaits calls for at most `timeout` seconds; after a few failures in a row the server is left out for a while.
 
     Args:
-        error: what every failure becomes.
+        error: the class of error that every failure raises.
     """
 
     def __init__(self, timeout: float, error: type[DependencyError]) -> None:
@@ -32,11 +32,11 @@ class RedisCalls:
             raise self._error(LEFT_OUT)
 
     async def __call__(self, call: Awaitable[T]) -> T:
-        """What the call answers. Raises the error."""
+        """The answer to a call. Raises the error."""
         try:
             self.check()
         except self._error:
-            if isinstance(call, Coroutine):
+            if isinstance(call, Coroutine):  # one that is never awaited would warn
                 call.close()
             raise
         self.breaker.started()

@@ -1,4 +1,4 @@
-"""A client for whatever Redis is: one server, a master that sentinels know, or a cluster."""
+"""A client for each kind of Redis: a single server, a master that sentinels watch, or a cluster."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,12 +19,12 @@ def connect(url: str, timeout: float) -> AnyRedis:
 
     Args:
         url: `redis://` or `rediss://` (TLS) for one server, `redis+cluster://HOST:PORT,HOST:PORT` for a cluster,
-            `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE` for a master that sentinels know. User, password and
-            `?ssl_ca_certs=` and the like go where Redis URLs have them.
-        timeout: seconds to connect, and for an answer.
+            `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE` for a master that sentinels watch. User, password and options
+            such as `?ssl_ca_certs=` stand where Redis URLs have them.
+        timeout: seconds for connecting, and for each answer.
 
     Raises:
-        SettingsError: the URL is not one.
+        SettingsError: the URL is malformed.
     """
     patience: dict[str, Any] = {
         "socket_timeout": timeout,
@@ -50,7 +50,7 @@ def connect(url: str, timeout: float) -> AnyRedis:
 
 
 def _servers(url: str, scheme: str) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-    """Hosts and ports, and what is the same for all of them."""
+    """Hosts and ports of a URL, and the options that they share."""
     parts = urlsplit(url)
     credentials, at, hosts = parts.netloc.rpartition("@")
     parsed = [parse_url(f"{scheme}://{credentials}{at}{host}?{parts.query}") for host in hosts.split(",")]

@@ -9,7 +9,7 @@ from router.bundle import registry
 from router.bundle.manifest import MANIFEST, Bundle, load
 from router.domain import MaxLoss, QualityTarget
 from router.errors import ArtifactError
-from router.events import Degraded, Swapped
+from router.events import Swapped
 from router.ports import Observer
 from router.routing.router import BudgetRouter
 from router.routing.served_model import ServedModel
@@ -17,10 +17,7 @@ from router.routing.shadow import Shadow
 
 DEFAULT_TARGET = MaxLoss(0.02)
 SHADOW_SECONDS = 600.0
-"""A shadow ends after that, however few prompts have come."""
-
-FOLLOW_SECONDS = 1.0
-"""How often is looked whether another bundle is named."""
+"""Longest time in the shadow: with little traffic a candidate must not wait for ever."""
 
 
 class HotSwap:
@@ -28,35 +25,39 @@ class HotSwap:
 
     Args:
         path: a bundle, or a registry of bundles.
-        shadow: prompts that are scored by both bundles before a swap; `target` is what rungs are chosen for meanwhile.
-        profile_of: the same profile with another bundle; loads and verifies its graph, so it takes a moment.
+        with_bundle: makes the served model with another bundle; loads and verifies its graph, so it takes a moment.
+        shadow: prompts that both bundles score before a swap.
+        target: the target of the decisions that are compared meanwhile.
+        shadow_seconds: the comparison ends after that, however few prompts have come.
     """
 
     def __init__(
         self,
         path: Path,
         model: str,
-        profile_of: Callable[[Bundle], ServedModel],
+        with_bundle: Callable[[Bundle], ServedModel],
         router: BudgetRouter,
         observer: Observer,
         shadow: int = 0,
         target: QualityTarget = DEFAULT_TARGET,
+        shadow_seconds: float = SHADOW_SECONDS,
     ) -> None:
         self._path = path
         self._model = model
-        self._profile_of = profile_of
+        self._with_bundle = with_bundle
         self._router = router
         self._observer = observer
         self._shadow = shadow
         self._target = target
-        self._seen = self._named()
+        self._shadow_seconds = shadow_seconds
         self._one = asyncio.Lock()
 
     async def promote(self, directory: Path) -> str:
         """Make a bundle the registry's current one and serve it; returns its digest. Raises ArtifactError."""
         bundle = await asyncio.to_thread(load, directory)
-        self._acceptable(bundle)
-        await asyncio.to_thread(self._profile_of, bundle)  # what can not be served is not named
+        self._require_fit(bundle)
+        # The registry must never name a bundle that this service cannot serve, so the graph is tried first.
+        await asyncio.to_thread(self._with_bundle, bundle)
         await asyncio.to_thread(registry.promote, self._path, directory)
         return await self.swap()
 
@@ -65,64 +66,55 @@ class HotSwap:
         await asyncio.to_thread(registry.rollback, self._path)
         return await self.swap()
 
-    async def follow(self) -> None:
-        """Swap whenever another bundle is named, by whomever; what is refused is observed. Runs until cancelled."""
-        while True:
-            await asyncio.sleep(FOLLOW_SECONDS)
-            named = self._named()
-            if named != self._seen:
-                self._seen = named
-                try:
-                    await self.swap()
-                except ArtifactError as error:
-                    self._observer(Degraded("artifact", str(error)))
-
     async def swap(self) -> str:
-        """Serve what the path names now; returns its digest. The old one goes on where this raises ArtifactError."""
+        """Serve the bundle that the path names; returns its digest. Raises ArtifactError, and the old one goes on."""
         async with self._one:
             running = self._router.served_model(self._model)
             bundle = await asyncio.to_thread(lambda: load(registry.locate(self._path)))
             if bundle.version != running.bundle.version:
-                self._acceptable(bundle)
-                candidate = await asyncio.to_thread(self._profile_of, bundle)
+                self._require_fit(bundle)
+                candidate = await asyncio.to_thread(self._with_bundle, bundle)
                 if self._shadow:
-                    await self._shadowed(running, candidate)
+                    await self._compare(running, candidate)
                 self._router.swap(candidate)
                 self._observer(Swapped(self._model, running.bundle.version, bundle.version))
             return bundle.version
 
-    async def _shadowed(self, running: ServedModel, candidate: ServedModel) -> None:
+    def stamp(self) -> object:
+        """Changes when the path names another bundle, or when the named bundle is replaced in place."""
+        try:
+            manifest = registry.locate(self._path) / MANIFEST
+            status = manifest.stat()
+            return str(manifest), status.st_mtime_ns, status.st_ino
+        except (ArtifactError, OSError) as error:
+            return str(error)
+
+    async def _compare(self, running: ServedModel, candidate: ServedModel) -> None:
         """Score with both for a while, serve the old one. Raises ArtifactError where the candidate fails."""
         shadow = Shadow(running, candidate, self._shadow, self._target)
-        self._router.swap(replace(running, scorer=running.scorer.classified_by(shadow)))
+        self._router.swap(replace(running, scorer=replace(running.scorer, classifier=shadow)))
         try:
-            async with asyncio.timeout(SHADOW_SECONDS):
+            async with asyncio.timeout(self._shadow_seconds):
                 await shadow.done.wait()
         except TimeoutError:
             pass  # too little traffic to wait for
         finally:
-            self._router.swap(running)
+            # Only the classifier goes back: an audit may have suspended the model's policy meanwhile.
+            now = self._router.served_model(self._model)
+            self._router.swap(replace(now, scorer=running.scorer))
         result = shadow.result()
         self._observer(result)
         if result.failed:
-            raise ArtifactError(
-                f"it failed on {result.failed} of {result.prompts + result.failed} prompts in the shadow"
-            )
+            compared = result.prompts + result.failed
+            raise ArtifactError(f"it failed on {result.failed} of {compared} prompts in the shadow")
 
-    def _acceptable(self, bundle: Bundle) -> None:
-        """Raises ArtifactError where a bundle is not for what is served."""
+    def _require_fit(self, bundle: Bundle) -> None:
+        """Raises ArtifactError where a bundle is for another ladder or backend than the served ones."""
         running = self._router.served_model(self._model)
         if bundle.manifest.ladder != running.policy.ladder:
             rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
             raise ArtifactError(f"its ladder ({rungs}) is not the one that is served; restart to change it")
+        # A service that already runs without certificates, on a backend that its bundle is not about, may go on so.
         fits = running.bundle.manifest.backend_fingerprint == running.fingerprint
         if fits and bundle.manifest.backend_fingerprint != running.fingerprint:
             raise ArtifactError(f"it is about {bundle.manifest.backend_fingerprint}, served is {running.fingerprint}")
-
-    def _named(self) -> tuple[str, int]:
-        """Changes when another bundle is named, or the one that is named is replaced."""
-        try:
-            manifest = registry.locate(self._path) / MANIFEST
-            return str(manifest), manifest.stat().st_mtime_ns
-        except (ArtifactError, OSError) as error:
-            return str(error), 0

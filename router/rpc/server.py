@@ -72,7 +72,6 @@ class RouterServer:
         self._name = service.api.full_name
         self._boundary = boundary
         self._ask = health
-        self._watch: asyncio.Task[None] | None = None
         self._health = health_aio.HealthServicer()
         self._server: Server = grpc.aio.server(
             options=[
@@ -95,35 +94,31 @@ class RouterServer:
     def _bind(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
         port = listen.rpartition(":")[2]
         if not port.isdigit() or int(port) > HIGHEST_PORT:  # gRPC takes 99999 for 34463
-            raise SettingsError(f"can not listen on {listen or 'nothing'}: HOST:PORT is wanted")
+            raise SettingsError(f"cannot listen on {listen or 'nothing'}: HOST:PORT is expected")
         try:
             if credentials is None:
                 return self._server.add_insecure_port(listen)
             return self._server.add_secure_port(listen, credentials)
         except RuntimeError as error:
-            raise SettingsError(
-                f"can not listen on {listen}: port in use, or not an address of this machine"
-            ) from error
+            raise SettingsError(f"cannot listen on {listen}: port in use, or not an address of this machine") from error
 
     async def start(self) -> None:
-        """Accept calls; health follows what is asked."""
-        await self._tell(await self._ask())
+        """Accept calls, with the health of this moment; `watch_health` keeps it up to date."""
+        await self._set(await self._ask())
         await self._server.start()
-        self._watch = asyncio.create_task(self._watch_health())
 
     async def drain(self, grace: float) -> None:
         """Say NOT_SERVING, refuse new calls, let those under way end within `grace` seconds."""
-        if self._watch is not None:
-            self._watch.cancel()
         self._boundary.drain()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
 
-    async def _watch_health(self) -> None:
+    async def watch_health(self, seconds: float = HEALTH_SECONDS) -> None:
+        """Ask for the health again and again. Runs until cancelled; a drain makes it NOT_SERVING for good."""
         while True:
-            await asyncio.sleep(HEALTH_SECONDS)
-            await self._tell(await self._ask())
+            await asyncio.sleep(seconds)
+            await self._set(await self._ask())
 
-    async def _tell(self, works: Mapping[str, bool]) -> None:
+    async def _set(self, works: Mapping[str, bool]) -> None:
         for name, good in {**works, self._name: works[""]}.items():
             await self._health.set(name, SERVING if good else NOT_SERVING)

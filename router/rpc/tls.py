@@ -1,7 +1,7 @@
-"""TLS from files that may be renewed while the service runs: every handshake uses the newest ones that fit together."""
+"""TLS from files that may be renewed while the service runs: handshakes use the newest ones that fit together."""
 
+import asyncio
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -11,6 +11,8 @@ import grpc
 from router.errors import SettingsError
 
 Credentials: TypeAlias = grpc.ServerCredentials
+Pem: TypeAlias = tuple[bytes, bytes, bytes | None]
+"""Certificate chain, key, and the authority of client certificates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,40 +23,53 @@ class TlsFiles:
     key: Path
     client_ca: Path | None = None
 
-    def read(self) -> tuple[bytes, bytes, bytes | None]:
-        """Chain, key and authority. Raises OSError (ssl.SSLError is one) where they are unusable."""
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
-        ca = None if self.client_ca is None else self.client_ca.read_bytes()
-        return self.certificate.read_bytes(), self.key.read_bytes(), ca
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files that are named."""
+        return tuple(path for path in (self.certificate, self.key, self.client_ca) if path is not None)
+
+    def read(self) -> Pem:
+        """The files' contents. Raises SettingsError where one is missing, or key and certificate do not match."""
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
+            ca = None if self.client_ca is None else self.client_ca.read_bytes()
+            return self.certificate.read_bytes(), self.key.read_bytes(), ca
+        except OSError as error:  # ssl.SSLError is one
+            raise SettingsError(f"TLS files: {error}") from error
 
 
-def server_credentials(files: TlsFiles, failed: Callable[[str], None]) -> Credentials:
-    """Credentials of one server that follow the files; `failed` is told why new ones are not used.
+class Certificates:
+    """What the servers of this process show in handshakes; `reload` takes over renewed files.
 
     Raises:
-        SettingsError: they can not be used now.
+        SettingsError: the files cannot be used.
     """
-    try:
-        used = files.read()
-    except OSError as error:
-        raise SettingsError(f"TLS files: {error}") from error
 
-    def newest() -> grpc.ServerCertificateConfiguration | None:
-        """Asked at every handshake; None = as before."""
-        nonlocal used
-        try:
-            now = files.read()
-        except OSError as error:
-            failed(f"TLS files: {error}")
-            return None
-        if now == used:
-            return None
-        used = now
-        return _configuration(*now)
+    def __init__(self, files: TlsFiles) -> None:
+        self.files = files
+        self._newest = files.read()
 
-    first, asks = _configuration(*used), files.client_ca is not None
-    return grpc.dynamic_ssl_server_credentials(first, newest, asks)  # type: ignore[arg-type]
+    async def reload(self) -> None:
+        """Use the files' contents from the next handshake on. Raises SettingsError, and keeps the last good ones."""
+        self._newest = await asyncio.to_thread(self.files.read)
+
+    def credentials(self) -> Credentials:
+        """Credentials of one server, which follow reloads. Two servers cannot share them: gRPC gives the initial
+        configuration to one of them only."""
+        used = self._newest
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            """gRPC calls this in every handshake; None keeps what it has."""
+            nonlocal used
+            if self._newest == used:
+                return None
+            used = self._newest
+            return _configuration(used)
+
+        asks = self.files.client_ca is not None
+        return grpc.dynamic_ssl_server_credentials(_configuration(used), renewed, asks)  # type: ignore[arg-type]
 
 
-def _configuration(certificate: bytes, key: bytes, ca: bytes | None) -> grpc.ServerCertificateConfiguration:
+def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    certificate, key, ca = pem
     return grpc.ssl_server_certificate_configuration([(key, certificate)], ca)

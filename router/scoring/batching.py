@@ -1,9 +1,9 @@
 """Micro-batches for a classifier that takes milliseconds: a text encoder, on a CPU or a GPU.
 
-Whoever comes while nothing runs is scored at once. What comes meanwhile waits for the run to end, then goes together:
-the oldest, and those most like it in length, as all are padded to the longest. So nobody waits for others that may
-never come, and batches grow with the load by themselves, as far as they stay short: whoever comes next waits for all of
-it. Lengths are in characters, which stand in for tokens before a text is read.
+A prompt that arrives while nothing runs is scored at once. Prompts that arrive during a run wait for its end and then
+go together: the oldest, and those closest to it in length, since all are padded to the longest. So no prompt waits for
+others that may never come, and batches grow with the load by themselves. They stay short enough for the prompts that
+arrive next, which wait for all of it. Lengths are in characters, which stand in for tokens before a text is tokenized.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from router.domain import Prompt, Score
 from router.errors import ClassifierError
 
 BATCH_PROMPTS, BATCH_CHARACTERS = 64, 65_536
-"""The most that runs at once; characters as padded."""
+"""Largest batch, in prompts and in characters after padding."""
 
 BATCH_SECONDS = 0.25
-"""What a batch may take, by the pace of those before it."""
+"""Longest run of a batch, estimated from the pace of those before it."""
 
 Run = Callable[[Sequence[Prompt]], list[Score]]
 
@@ -32,17 +32,24 @@ class _Waiting:
 
 
 class Batching:
-    """A classifier that has `run` score in a thread, one batch at a time; `run` raises ClassifierError."""
+    """A classifier that calls `run` in a thread, one batch at a time; `run` raises ClassifierError.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        most_characters: of a batch, after padding.
+        seconds: longest run of a batch.
+    """
+
+    def __init__(self, run: Run, most_characters: int = BATCH_CHARACTERS, seconds: float = BATCH_SECONDS) -> None:
         self._run = run
+        self._most_characters = most_characters
+        self._longest = seconds
         self._waiting: list[_Waiting] = []
         self._running: asyncio.Task[None] | None = None
         self._seconds, self._characters = 0.0, 0.0
-        """What batches took of late, and how many characters they had as padded."""
+        """Sums over recent batches, each half the weight of the next: seconds they took, characters after padding."""
 
     async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
-        """One score per prompt, in order; whoever leaves is not scored for. Raises ClassifierError."""
+        """One score per prompt, in order; prompts of callers that left are not scored. Raises ClassifierError."""
         loop = asyncio.get_running_loop()
         lengths = [min(max(len(prompt.text), 1), MAX_CHARACTERS) for prompt in prompts]
         mine = [_Waiting(prompt, n, loop.create_future()) for prompt, n in zip(prompts, lengths, strict=True)]
@@ -68,7 +75,7 @@ class Batching:
                     one.score.set_result(score)
 
     def _next(self) -> list[_Waiting]:
-        """The oldest that is still wanted, and others by likeness of length, as many as fit."""
+        """Take the next batch: the oldest prompt that is still wanted, and as many of similar length as fit."""
         self._waiting = [one for one in self._waiting if not one.score.done()]
         if not self._waiting:
             return []
@@ -85,7 +92,7 @@ class Batching:
         return batch
 
     def _most(self) -> float:
-        """Characters as padded that a batch may have."""
+        """Characters after padding that the next batch may have."""
         if not self._seconds:
-            return BATCH_CHARACTERS
-        return min(BATCH_CHARACTERS, BATCH_SECONDS * self._characters / self._seconds)
+            return self._most_characters
+        return min(self._most_characters, self._longest * self._characters / self._seconds)

@@ -7,7 +7,7 @@ from cachetools import LRUCache
 from router.domain import Score
 
 ENTRY_BYTES, RUNG_BYTES = 500, 250
-"""What an entry takes in memory, and each of its rungs (measured with tracemalloc, CPython 3.11)."""
+"""Memory of an entry, and of each of its rungs (measured with tracemalloc, CPython 3.11)."""
 
 
 class MemoryCache:
@@ -18,14 +18,14 @@ class MemoryCache:
         self._scores: LRUCache[bytes, Score] = LRUCache(size, getsizeof=_bytes)
 
     breaker = None
-    """Nothing here can fail."""
+    """None: nothing here can fail."""
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         """One entry per key, in order; None = miss."""
         return [self._scores.get(key) for key in keys]
 
     async def put_many(self, scores: Mapping[bytes, Score]) -> None:
-        """Remember scores; one too large for the whole cache is not."""
+        """Keep scores; one that is larger than the whole cache is dropped."""
         for key, score in scores.items():
             if _bytes(score) <= self._scores.maxsize:
                 self._scores[key] = score
@@ -33,7 +33,7 @@ class MemoryCache:
             self._scores.popitem()
 
     async def flush(self) -> None:
-        """Forget everything."""
+        """Drop all scores."""
         self._scores.clear()
 
 

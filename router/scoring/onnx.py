@@ -78,7 +78,7 @@ def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
     if wanted[0] not in onnxruntime.get_available_providers():
         raise SettingsError(f"the classifier can not run on {device}: this ONNX Runtime is built without {wanted[0]}")
     options = single_threaded()
-    options.enable_cpu_mem_arena = bundle.manifest.profile == "encoder"  # kilobytes at a time need no pool
+    options.enable_cpu_mem_arena = bundle.manifest.text_encoder == "encoder"  # kilobytes at a time need no pool
     try:
         session = onnxruntime.InferenceSession(bundle.model, options, providers=list(wanted))
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
@@ -94,7 +94,7 @@ def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
 def _providers(device: Device, manifest: Manifest) -> Sequence[str]:
     """What to ask for; "auto" is a GPU for encoders if there is one: static vectors and 8 bits gain nothing by it."""
     if device == "auto":
-        gains = manifest.profile == "encoder" and manifest.precision != "int8"
+        gains = manifest.text_encoder == "encoder" and manifest.precision != "int8"
         device = "cuda" if gains and CUDA in onnxruntime.get_available_providers() else "cpu"
     return PROVIDERS[device]
 

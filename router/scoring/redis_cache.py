@@ -25,14 +25,14 @@ PER_RUNG = 5
 
 
 def encode(score: Score) -> bytes:
-    """A score as little-endian doubles, rung by rung, and their checksum; NaN where no tokens are forecast."""
+    """A score as little-endian doubles, rung by rung, and their checksum; NaN where there is no token forecast."""
     numbers = [nan if number is None else number for rung in score.rungs for number in rung]
     data = struct.pack(f"<{len(numbers)}d", *numbers)
     return data + crc32(data).to_bytes(CHECKSUM, "little")
 
 
 def decode(entry: bytes) -> Score | None:
-    """The inverse of `encode`; None where the entry is not one of ours, or not whole."""
+    """The inverse of `encode`; None where the entry is damaged or was written by something else."""
     data, checksum = entry[:-CHECKSUM], entry[-CHECKSUM:]
     if not data or len(data) % (8 * PER_RUNG) or checksum != crc32(data).to_bytes(CHECKSUM, "little"):
         return None
@@ -41,10 +41,11 @@ def decode(entry: bytes) -> Score | None:
 
 
 class RedisCache:
-    """Scores in Redis; every call to the server is over within `timeout` seconds, whatever state the server is in.
+    """Scores in Redis; every call ends within `timeout` seconds, whatever state the server is in.
 
-    Lookups of one turn of the event loop go in one call. Entries carry the epoch that they were written in; to flush is
-    to begin another epoch, which every process sees within EPOCH_SECONDS while it watches. Old entries expire.
+    Lookups of one turn of the event loop share one call. The keys carry an epoch, and a flush begins another one: that
+    takes one write, however many entries there are, and old entries expire. Other processes see the new epoch when
+    they next ask for it, as TieredCache.watch does.
     """
 
     def __init__(self, redis: AnyRedis, ttl: int, timeout: float) -> None:
@@ -76,7 +77,7 @@ class RedisCache:
         return [found[key] for key in keys]
 
     async def put_many(self, scores: Mapping[bytes, Score]) -> None:
-        """Remember scores for about the time to live, not all to the same second. Raises CacheError."""
+        """Keep scores for about `ttl` seconds, jittered so that they do not all expire at once. Raises CacheError."""
         prefix = await self._prefix()
         pipeline = self._redis.pipeline(transaction=False)
         for key, score in scores.items():
@@ -84,19 +85,19 @@ class RedisCache:
         await self._bounded(pipeline.execute())
 
     async def flush(self) -> None:
-        """Forget every score, and only scores. Raises CacheError."""
+        """Drop all scores, and nothing else in this Redis. Raises CacheError."""
         epoch = uuid4().hex.encode()
         await self._bounded(self._redis.set(EPOCH, epoch))
         self._epoch = epoch
 
     async def epoch(self) -> bytes:
-        """What changes with every flush, by whichever process. Raises CacheError."""
+        """The current epoch, which changes with every flush by any process. Raises CacheError."""
         found: Any = await self._bounded(self._redis.get(EPOCH))
         self._epoch = epoch = found or b"0"
         return epoch
 
     async def _look_up(self, lookup: "_Lookup") -> "dict[bytes, Score | None] | CacheError":
-        await asyncio.sleep(0)  # whoever else asks in this turn comes along
+        await asyncio.sleep(0)  # lookups of other tasks in this turn of the loop join
         self._lookup = None
         keys = list(lookup.keys)
         try:

@@ -1,22 +1,17 @@
-"""Scores of prompts: remembered ones, and fresh ones for the rest."""
+"""Scores prompts: from the cache where it has them, from the classifier otherwise."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from router.domain import (
-    DecisionSource,
-    Prompt,
-    RouteRequest,
-    Score,
-)
+from router.domain import DecisionSource, Prompt, RouteRequest, Score
 from router.errors import CacheError, ClassifierError
 from router.events import Degraded
 from router.ports import Classifier, Observer, ScoreCache
 from router.scoring.cache_key import ScoreKeys
 
 SCORE_SECONDS, PROMPTS = 1.0, 100
-"""What a classifier may take before the top rung is safer, and once more for every so many prompts."""
+"""Time for a classifier before the request falls back to the top rung, and as much again for every PROMPTS prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +22,24 @@ class Scored:
     source: DecisionSource
 
 
+@dataclass(eq=False)
 class Scorer:
-    """Scores with one bundle's classifier, and remembers. What fails is observed and done without."""
+    """Scores with one bundle's classifier, and fills the cache. Failures of either are observed, never raised.
 
-    def __init__(self, classifier: Classifier, keys: ScoreKeys, cache: ScoreCache, observer: Observer) -> None:
-        self.classifier = classifier
-        self._keys = keys
-        self._cache = cache
-        self._observer = observer
-        self._under_way: dict[bytes, asyncio.Future[Scored | None]] = {}
+    Attributes:
+        seconds: time for the classifier, as SCORE_SECONDS.
+    """
 
-    def classified_by(self, classifier: Classifier) -> "Scorer":
-        """The same keys and cache with another classifier."""
-        return Scorer(classifier, self._keys, self._cache, self._observer)
+    classifier: Classifier
+    keys: ScoreKeys
+    cache: ScoreCache
+    observer: Observer
+    seconds: float = SCORE_SECONDS
+    _under_way: dict[bytes, "asyncio.Future[Scored | None]"] = field(init=False, default_factory=dict)
 
     async def score(self, request: RouteRequest) -> Scored:
         """The score of one request."""
-        key = self._keys.key(request.tenant, request.prompt)
+        key = self.keys.key(request.tenant, request.prompt)
         found = await self._remembered([key])
         if key not in found:
             found = await self._classified({key: request.prompt})
@@ -51,7 +47,7 @@ class Scorer:
 
     async def score_batch(self, requests: Sequence[RouteRequest]) -> list[Scored]:
         """One entry per request, in order; requests with the same prompt are scored once."""
-        keys = [self._keys.key(r.tenant, r.prompt) for r in requests]
+        keys = [self.keys.key(r.tenant, r.prompt) for r in requests]
         scored = await self._remembered(keys)
         missing = {key: r.prompt for key, r in zip(keys, requests, strict=True) if key not in scored}
         if missing:
@@ -60,14 +56,17 @@ class Scorer:
 
     async def _remembered(self, keys: list[bytes]) -> dict[bytes, Scored]:
         try:
-            found = await self._cache.get_many(keys)
+            found = await self.cache.get_many(keys)
         except CacheError as error:
-            self._observer(Degraded("cache", str(error)))
+            self.observer(Degraded("cache", str(error)))
             return {}
         return {k: Scored(s, DecisionSource.CACHE) for k, s in zip(keys, found, strict=True) if s is not None}
 
     async def _classified(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Scored]:
-        """What is being scored already is waited for; what its caller has left is scored here."""
+        """Scores by key; a prompt that another caller has scored at the moment is not scored twice.
+
+        When that caller leaves before its score is there, one of those who wait for it scores the prompt instead.
+        """
         theirs = {key: self._under_way[key] for key in prompts if key in self._under_way}
         mine = {key: prompt for key, prompt in prompts.items() if key not in theirs}
         scored = await self._lead(mine) if mine else {}
@@ -77,7 +76,7 @@ class Scorer:
         return scored
 
     async def _lead(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Scored]:
-        """Score prompts, and tell those who wait for the same; None tells them that this caller has left."""
+        """Score prompts and share the scores with other callers of the same; they get None when this caller leaves."""
         promised = {key: asyncio.get_running_loop().create_future() for key in prompts}
         self._under_way.update(promised)
         scored: dict[bytes, Scored] = {}
@@ -91,18 +90,18 @@ class Scorer:
                 future.set_result(scored.get(key))
 
     async def _fresh(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Score]:
-        """Scores by key, remembered for next time; empty when the classifier failed."""
-        patience = SCORE_SECONDS * (1 + len(prompts) / PROMPTS)
+        """Scores by key, put into the cache; empty when the classifier failed."""
+        patience = self.seconds * (1 + len(prompts) / PROMPTS)
         try:
             async with asyncio.timeout(patience):
                 scores = dict(zip(prompts, await self.classifier.score(list(prompts.values())), strict=True))
         except (ClassifierError, TimeoutError) as error:
-            self._observer(Degraded("classifier", str(error) or f"it took longer than {patience:g} s"))
+            self.observer(Degraded("classifier", str(error) or f"it took longer than {patience:g} s"))
             return {}
         try:
-            await self._cache.put_many(scores)
+            await self.cache.put_many(scores)
         except CacheError as error:
-            self._observer(Degraded("cache", str(error)))
+            self.observer(Degraded("cache", str(error)))
         return scores
 
 

@@ -12,10 +12,10 @@ from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
 
 EPOCH_SECONDS = 1.0
-"""How long a flush by another process may go unnoticed."""
+"""Interval at which a process looks for flushes by others."""
 
 MAX_WRITES = 64
-"""Writes to the shared level under way at a time; more are dropped, since a lost write is only a later miss."""
+"""Writes to the shared level at a time; more are dropped, since a lost write only costs a later miss."""
 
 
 class TieredCache:
@@ -29,7 +29,7 @@ class TieredCache:
         self._writes: set[asyncio.Task[None]] = set()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
-        """One entry per key, in order; None = miss. A far level that fails is a miss, observed."""
+        """One entry per key, in order; None = miss. A failure of the far level is a miss, and observed."""
         found = await self._near.get_many(keys)
         missing = [key for key, score in zip(keys, found, strict=True) if score is None]
         if not missing:
@@ -44,7 +44,7 @@ class TieredCache:
         return [far.get(key) if score is None else score for key, score in zip(keys, found, strict=True)]
 
     async def put_many(self, scores: Mapping[bytes, Score]) -> None:
-        """Remember scores here at once, and in the far level soon."""
+        """Put scores into the near level at once, and into the far level in the background."""
         await self._near.put_many(scores)
         if len(self._writes) >= MAX_WRITES:
             self._observer(Degraded("cache", f"{MAX_WRITES} writes under way: one dropped"))
@@ -54,13 +54,13 @@ class TieredCache:
         task.add_done_callback(self._writes.discard)
 
     async def flush(self) -> None:
-        """Forget everything in both levels. Raises CacheError."""
+        """Drop all scores in both levels. Raises CacheError."""
         await self._near.flush()
         await self.drain()
         await self._far.flush()
 
     async def watch(self) -> None:
-        """Forget the near level whenever another process has flushed the far one; runs until cancelled."""
+        """Drop the near level whenever another process flushes the far one. Runs until cancelled."""
         seen = None
         while True:
             with suppress(CacheError):

@@ -2,7 +2,6 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from router.backends import canary
 from router.backends.canary import Finding
@@ -10,9 +9,6 @@ from router.bundle import manifest, registry
 from router.errors import BackendError, CacheError
 from router.serving import assembly
 from router.settings import Served, Settings
-
-if TYPE_CHECKING:
-    pass
 
 
 async def examine(settings: Settings) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""What is true at this moment, for Prometheus: read when asked, so that it can not be stale."""
+"""Gauges for Prometheus that are computed when they are read, so that they cannot be stale."""
 
 import asyncio
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from router.admission.controller import Admission
@@ -14,33 +14,35 @@ from router.admission.fair_queue import FairQueue
 from router.routing.router import BudgetRouter
 
 Mode = Literal["livesum", "livemin", "livemax"]
-Fails = Callable[[], bool]
+Labels = tuple[str, ...]
 PATIENCE = 5.0
-"""Seconds that a scrape waits for the event loop; a loop that hangs must not look healthy."""
+"""Seconds that a scrape waits for the event loop: a loop that hangs must not look healthy."""
 
 MIRROR_SECONDS = 1.0
 POOLED: dict[str, Mode] = {
     "token_backlog": "livesum", "queued_tokens": "livesum", "tasks": "livesum", "certified": "livemin",
 }  # fmt: skip
-"""What several workers' figures make together; else the greatest."""
+"""How several workers' figures become one; by default the greatest counts."""
 
 
 class Gauges(Collector):
     """Backlog, brownout, certificates, and which dependencies are left out.
 
     Args:
-        away: by name, whether a dependency is left out at the moment.
+        failing: whether each dependency is left out at the moment, by name.
     """
 
-    def __init__(self, router: BudgetRouter, queue: FairQueue, admission: Admission, away: Mapping[str, Fails]) -> None:
+    def __init__(
+        self, router: BudgetRouter, queue: FairQueue, admission: Admission, failing: Callable[[], Mapping[str, bool]]
+    ) -> None:
         self._router = router
         self._queue = queue
         self._admission = admission
-        self._away = away
+        self._failing = failing
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """The families; whoever asks from another thread waits for the event loop, whose data they are."""
+        """The families; a caller in another thread waits for the event loop, which owns the data."""
         if threading.get_ident() == self._thread:
             return list(self._families())
         return asyncio.run_coroutine_threadsafe(self._read(), self._loop).result(PATIENCE)
@@ -54,12 +56,12 @@ class Gauges(Collector):
         yield _gauge("queued_tokens", "Predicted tokens that wait for capacity", self._queue.queued)
         yield _gauge("pressure", "Backlog as a share of the capacity, mean of the last seconds", self._queue.pressure)
         yield _gauge("tasks", "Tasks of the event loop", len(asyncio.all_tasks(self._loop)))
-        yield _gauge("brownout_level", "How far quality targets have given way, 0..3", self._admission.level)
+        yield _gauge("brownout_level", "How far quality targets are relaxed, 0..3", self._admission.level)
         yield self._certified()
-        away = GaugeMetricFamily("budget_router_left_out", "1 = left out after failures", labels=["dependency"])
-        for name, is_away in self._away.items():
-            away.add_metric([name], float(is_away()))
-        yield away
+        left_out = GaugeMetricFamily("budget_router_left_out", "1 = left out after failures", labels=["dependency"])
+        for name, fails in self._failing().items():
+            left_out.add_metric([name], float(fails))
+        yield left_out
 
     def _certified(self) -> GaugeMetricFamily:
         certified = GaugeMetricFamily(
@@ -72,27 +74,44 @@ class Gauges(Collector):
         return certified
 
 
-async def mirrored(now: Gauges) -> None:
-    """Once a second, into the files of `pooled_metrics`: for a worker, whom nobody scrapes. Runs until cancelled."""
-    unread = CollectorRegistry()
-    gauges: dict[str, Gauge] = {}
-    told: dict[tuple[str, ...], Gauge] = {}
+async def mirror(now: Gauges, seconds: float = MIRROR_SECONDS) -> None:
+    """Write the gauges of a worker into files again and again, for its supervisor's endpoint. Runs until cancelled."""
+    files = _Files()
     while True:
-        gone = dict(told)
-        for family in now.collect():
-            mode = POOLED.get(family.name.removeprefix("budget_router_"), "livemax")
+        files.write(now.collect())
+        await asyncio.sleep(seconds)
+
+
+class _Files:
+    """Gauges in the files of `telemetry.multiprocess`, which the client library makes of every Gauge in a worker."""
+
+    def __init__(self) -> None:
+        self._unread = CollectorRegistry()
+        self._gauges: dict[str, Gauge] = {}
+        self._written: dict[tuple[str, Labels], Gauge] = {}
+
+    def write(self, families: Iterable[Metric]) -> None:
+        """Write all samples, and 0 for those that existed before and are gone."""
+        gone = dict(self._written)
+        for family in families:
             for sample in family.samples:
-                if family.name not in gauges:
-                    text, labels = family.documentation, list(sample.labels)
-                    gauges[family.name] = Gauge(family.name, text, labels, registry=unread, multiprocess_mode=mode)
-                gauge = gauges[family.name]
-                key = (family.name, *sample.labels.values())
+                key = family.name, tuple(sample.labels.values())
                 gone.pop(key, None)
-                told[key] = gauge.labels(**sample.labels) if sample.labels else gauge
-                told[key].set(sample.value)
+                self._written[key] = child = self._child(family, sample.labels)
+                child.set(sample.value)
         for gauge in gone.values():
             gauge.set(0)
-        await asyncio.sleep(MIRROR_SECONDS)
+
+    def _child(self, family: Metric, labels: Mapping[str, str]) -> Gauge:
+        """The gauge of a family with these labels."""
+        gauge = self._gauges.get(family.name)
+        if gauge is None:
+            mode = POOLED.get(family.name.removeprefix("budget_router_"), "livemax")
+            gauge = Gauge(
+                family.name, family.documentation, list(labels), registry=self._unread, multiprocess_mode=mode
+            )
+            self._gauges[family.name] = gauge
+        return gauge.labels(**labels) if labels else gauge
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

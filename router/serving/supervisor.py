@@ -6,21 +6,20 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import structlog
 
 from router.errors import SettingsError, WorkerError
+from router.serving.backoff import Backoff
 from router.serving.worker import Worker
 from router.settings import Settings
 from router.telemetry import metrics_server, multiprocess
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before a worker that ended by itself is replaced; doubled until one has worked for the longer time."""
-
 STOP_SECONDS = 10.0
-"""How much longer than it drains a worker may take to end."""
+"""Time that a worker has to end, beyond the time that its streams have to drain."""
 
 
 class Workers:
@@ -29,18 +28,25 @@ class Workers:
     Args:
         start: starts the worker of a place. Raises WorkerError.
         drain_seconds: time that streams have to end.
+        backoff: makes the pauses of one place, before a worker that ended by itself is replaced.
 
     Attributes:
         replaced: workers that had ended by themselves.
     """
 
-    def __init__(self, count: int, start: Callable[[int], Awaitable[Worker]], drain_seconds: float) -> None:
+    def __init__(
+        self,
+        count: int,
+        start: Callable[[int], Awaitable[Worker]],
+        drain_seconds: float,
+        backoff: Callable[[], Backoff] = Backoff,
+    ) -> None:
         self._places = range(count)
         self._start = start
         self._seconds = drain_seconds + STOP_SECONDS
         self._working: dict[int, Worker] = {}
         self._leaving: set[Worker] = set()
-        self._pauses = dict.fromkeys(self._places, FIRST_PAUSE)
+        self._backoffs = {place: backoff() for place in self._places}
         self._tasks: set[asyncio.Task[None]] = set()
         self._restarting = False
         self._one = asyncio.Lock()
@@ -48,12 +54,12 @@ class Workers:
 
     @property
     def working(self) -> dict[int, int]:
-        """Process of each place that answers."""
+        """Process id by place, of the workers that answer."""
         return {place: worker.process.pid for place, worker in list(self._working.items())}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """All of them, kept running. Raises WorkerError where one does not come up at first."""
+        """Start all workers and keep them running. Raises WorkerError where one does not come up at first."""
         try:
             async with self._one:
                 for place in self._places:  # one by one: the first makes the files that the others share
@@ -66,12 +72,15 @@ class Workers:
             await asyncio.gather(*map(self._let_go, [*self._working.values(), *self._leaving]))
 
     def rolling_restart(self) -> None:
-        """Defer, replace them all, one by one, unless that goes on: successors answer before predecessors drain."""
+        """Replace all workers in the background, one by one: a successor answers before its predecessor drains.
+
+        Does nothing while another rolling restart is under way.
+        """
         if not self._restarting:
             self._restarting = True
-            self._do(self._rolling_restart())
+            self._do(self._replace_all())
 
-    async def _rolling_restart(self) -> None:
+    async def _replace_all(self) -> None:
         try:
             for place in self._places:
                 async with self._one:
@@ -86,36 +95,33 @@ class Workers:
             self._restarting = False
 
     async def _let_go(self, worker: Worker) -> None:
-        """Drain it. Whoever is cancelled meanwhile leaves it to `running`."""
+        """Drain a worker. When this is cancelled, the worker stays in `_leaving` for `running` to drain."""
         self._leaving.add(worker)
         await worker.stop(self._seconds)
         self._leaving.discard(worker)
 
     async def _put(self, place: int) -> None:
-        """Start a worker there, and see to it. Raises WorkerError."""
+        """Start and watch a worker in a place. Raises WorkerError."""
         worker = self._working[place] = await self._start(place)
         self._do(self._watch(place, worker))
 
     async def _watch(self, place: int, worker: Worker) -> None:
-        """Replace it, should it end by itself."""
+        """Replace the worker when it ends by itself."""
         began = time.monotonic()
         code = await worker.ended()
-        if self._working.get(place) is not worker:  # it was renewed
+        if self._working.get(place) is not worker:  # a successor has its place
             return
         del self._working[place]
         self.replaced += 1
         structlog.get_logger().error("worker ended", worker=place, exit_code=code)
-        if time.monotonic() - began > LONGEST_PAUSE:
-            self._pauses[place] = FIRST_PAUSE
+        self._backoffs[place].worked(time.monotonic() - began)
         while place not in self._working:
             await self._try_again(place)
 
     async def _try_again(self, place: int) -> None:
-        pause = self._pauses[place]
-        self._pauses[place] = min(2 * pause, LONGEST_PAUSE)
-        await asyncio.sleep(pause)
+        await asyncio.sleep(self._backoffs[place].pause())
         async with self._one:
-            if place in self._working:  # a renewal was sooner
+            if place in self._working:  # a rolling restart was faster
                 return
             try:
                 await self._put(place)
@@ -128,58 +134,89 @@ class Workers:
         task.add_done_callback(self._tasks.discard)
 
 
+@dataclass(frozen=True)
+class Addresses:
+    """Where calls are accepted, HOST:PORT each; `admin` is empty where that service is closed."""
+
+    api: str
+    admin: str
+
+    @property
+    def options(self) -> list[str]:
+        """Options that make a worker listen there."""
+        return ["--listen", self.api, *(["--admin-listen", self.admin] if self.admin else [])]
+
+
 async def supervise(settings: Settings, announce: Callable[[str, str], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain; SIGHUP renews.
+    """Run until SIGTERM or SIGINT, then drain; SIGHUP replaces all workers, one by one.
 
     Args:
-        announce: told where calls are accepted: of the API, and of the admin service, "" where that is closed.
+        announce: called with the addresses of the API and of the admin service ("" where that is closed) once calls
+            are accepted.
 
     Raises:
-        SettingsError: an address can not be bound.
+        SettingsError: an address is not free, or not of this machine.
         WorkerError: a worker does not come up.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    with _reserved(settings) as addresses, TemporaryDirectory(prefix="budget-router-") as folder:
+        workers = _workers(settings, addresses, folder)
+        loop.add_signal_handler(signal.SIGHUP, workers.rolling_restart)
+        async with _metrics(settings.metrics_listen, workers, folder), workers.running():
+            announce(addresses.api, addresses.admin)
+            await stop.wait()
+            structlog.get_logger().info("draining", seconds=settings.drain_seconds)
+
+
+@contextmanager
+def _reserved(settings: Settings) -> Iterator[Addresses]:
+    """The addresses of the settings, their ports held for the workers. Raises SettingsError."""
     with ExitStack() as stack:
-        listen = stack.enter_context(reserved(settings.listen))
-        told, admin = ["--listen", listen, "--workers", str(settings.workers)], ""
+        api, admin = stack.enter_context(reserved(settings.listen)), ""
         if settings.admin_token.get_secret_value():
             admin = stack.enter_context(reserved(settings.admin_listen))
-            told += ["--admin-listen", admin]
-        folder = stack.enter_context(TemporaryDirectory(prefix="budget-router-"))
+        yield Addresses(api, admin)
 
-        async def start(place: int) -> Worker:
-            return await Worker.started("work", str(place), *told, environment={multiprocess.FOLDER: folder})
 
-        workers = Workers(settings.workers, start, settings.drain_seconds)
-        figures = multiprocess.registry(Path(folder), lambda: workers.working, lambda: workers.replaced)
-        close = metrics_server.serve(settings.metrics_listen, figures)
-        loop.add_signal_handler(signal.SIGHUP, workers.rolling_restart)
-        try:
-            async with workers.running():
-                announce(listen, admin)
-                await stop.wait()
-                structlog.get_logger().info("draining", seconds=settings.drain_seconds)
-        finally:
-            await asyncio.to_thread(close)
+def _workers(settings: Settings, addresses: Addresses, folder: str) -> Workers:
+    """The workers of the settings; their metrics go into `folder`."""
+
+    async def start(place: int) -> Worker:
+        options = *addresses.options, "--workers", str(settings.workers)
+        return await Worker.started("work", str(place), *options, environment={multiprocess.FOLDER: folder})
+
+    return Workers(settings.workers, start, settings.drain_seconds)
+
+
+@asynccontextmanager
+async def _metrics(listen: str, workers: Workers, folder: str) -> AsyncIterator[None]:
+    """Serve the metrics of all workers as one. Raises SettingsError."""
+    figures = multiprocess.registry(Path(folder), lambda: workers.working, lambda: workers.replaced)
+    close = metrics_server.serve(listen, figures)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(close)
 
 
 @contextmanager
 def reserved(listen: str) -> Iterator[str]:
-    """HOST:PORT, the port held for processes that share it. Raises SettingsError where somebody else listens there."""
+    """HOST:PORT, the port held for processes that share it. Raises SettingsError where it is not free."""
     host, _, port = listen.rpartition(":")
     with ExitStack() as stack:
         try:
-            told = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            family, *_, address = told[0]
-            with socket.socket(family) as alone:  # a port that is shared is shared with strangers, too
+            found = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, *_, address = found[0]
+            # SO_REUSEPORT would share the port with any program of the same user, so first bind it alone as a check.
+            with socket.socket(family) as alone:
                 alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 alone.bind(address)
             held = stack.enter_context(socket.socket(family))
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             held.bind(address)
         except (OSError, OverflowError) as error:
-            raise SettingsError(f"can not listen on {listen or 'nothing'}: {error}") from error
+            raise SettingsError(f"cannot listen on {listen or 'nothing'}: {error}") from error
         yield f"{host}:{held.getsockname()[1]}"

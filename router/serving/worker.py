@@ -15,19 +15,41 @@ from dataclasses import dataclass
 from router.errors import WorkerError
 
 START_SECONDS = 120.0
-"""How long a worker may take until it answers calls; its classifier may be large, its backends far away."""
+"""Time until a worker must answer calls: its classifier may be large and its backends far away."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A process that answers calls; start it with `started`."""
+    """A process that answers calls; `started` makes one."""
 
     process: asyncio.subprocess.Process
     control: asyncio.StreamWriter
 
     @classmethod
-    async def started(cls, *command: str, environment: Mapping[str, str]) -> "Worker":
-        """Run `budget-router COMMAND --control FD` until it is ready. Raises WorkerError where it never is."""
+    async def started(cls, *command: str, environment: Mapping[str, str], seconds: float = START_SECONDS) -> "Worker":
+        """Run `budget-router COMMAND --control FD` until it is ready.
+
+        Raises:
+            WorkerError: it ends before that, or is not ready within `seconds`.
+        """
+        reader, worker = await cls._spawned(command, environment)
+        try:
+            async with asyncio.timeout(seconds):
+                ready = await reader.readline()
+        except TimeoutError as error:
+            await worker.stop(0)
+            raise WorkerError(f"a worker did not come up within {seconds:g} s") from error
+        except asyncio.CancelledError:
+            await worker.stop(0)
+            raise
+        if not ready:
+            raise WorkerError(f"a worker did not come up: exit code {await worker.ended()}")
+        return worker
+
+    @classmethod
+    async def _spawned(
+        cls, command: tuple[str, ...], environment: Mapping[str, str]
+    ) -> "tuple[asyncio.StreamReader, Worker]":
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours)
         with theirs:
@@ -36,33 +58,21 @@ class Worker:
                     *(sys.executable, "-P", "-m", "router", *command, "--control", str(theirs.fileno())),
                     env=os.environ | environment,
                     pass_fds=[theirs.fileno()],
-                    start_new_session=True,  # Ctrl-C is the supervisor's
+                    start_new_session=True,  # Ctrl-C reaches the supervisor only, which drains the workers
                 )
             except OSError as error:
                 writer.close()
-                raise WorkerError(f"a worker can not be started: {error}") from error
-        worker = cls(process, writer)
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                ready = await reader.readline()
-        except TimeoutError as error:
-            await worker.stop(0)
-            raise WorkerError(f"a worker did not come up within {START_SECONDS:g} s") from error
-        except asyncio.CancelledError:
-            await worker.stop(0)
-            raise
-        if not ready:
-            raise WorkerError(f"a worker did not come up: exit code {await worker.ended()}")
-        return worker
+                raise WorkerError(f"a worker cannot be started: {error}") from error
+        return reader, cls(process, writer)
 
     async def ended(self) -> int:
-        """The exit code, once there is one."""
+        """Wait for the end of the process; returns its exit code."""
         code = await self.process.wait()
         self.control.close()
         return code
 
     async def stop(self, seconds: float) -> None:
-        """Let it drain; what is not gone after so many seconds is killed."""
+        """Let the worker drain; after so many seconds it is killed."""
         if self.process.returncode is None:
             self.process.terminate()
         try:
@@ -74,9 +84,10 @@ class Worker:
 
 
 def exit_with_supervisor(control: socket.socket) -> Callable[[], None]:
-    """In the worker, in its event loop: end with the supervisor. Call what is returned once calls are answered.
+    """End this process, a worker, when its supervisor ends. Must be called in the worker's event loop.
 
-    A worker that answers calls drains; one that does not yet ends at once.
+    Returns:
+        A function to call once calls are answered: from then on the worker drains at the end, instead of dying at once.
     """
     loop = asyncio.get_running_loop()
     number = signal.SIGKILL
@@ -84,7 +95,7 @@ def exit_with_supervisor(control: socket.socket) -> Callable[[], None]:
     def ready() -> None:
         nonlocal number
         number = signal.SIGTERM
-        with suppress(OSError):  # it is gone, which `alone` is told of
+        with suppress(OSError):  # the supervisor is gone, which `alone` notices
             control.sendall(b"ready\n")
 
     def alone() -> None:

@@ -1,4 +1,4 @@
-"""A logger that neither fails nor blocks whoever logs; a full disk or a reader that hangs costs lines."""
+"""A logger that neither fails nor blocks its callers; a full disk or a reader that hangs costs lines instead."""
 
 import json
 import threading
@@ -10,45 +10,52 @@ from typing import Any, TextIO
 
 import orjson
 
-Event = Mapping[str, Any]
+Fields = Mapping[str, Any]
+"""One log line, before it is rendered."""
+
 DeferredLog = Callable[[], None]
-"""Logs something that takes a while to put into words."""
+"""Logs something whose fields take a while to compute."""
 
 Defer = Callable[[DeferredLog], None]
-"""Runs what it is given a moment later."""
+"""Runs a DeferredLog a moment later, in another thread."""
 
 GATHER_SECONDS = 0.1
-"""How long the first event of a batch waits for others: waking a thread costs more than a line."""
+"""How long the first line of a batch waits for others: waking a thread costs more than writing a line."""
 
 
 class LogWriter:
-    """Events as JSON lines, rendered and written by a thread; `most` of them may wait, more are lost.
+    """Writes JSON lines; a thread renders and writes them.
+
+    Args:
+        most: lines that may wait; more are lost.
+        gather_seconds: how long the first line of a batch waits for others.
 
     Attributes:
         lost: lines that could not be written.
     """
 
-    def __init__(self, out: TextIO, most: int = 10_000) -> None:
+    def __init__(self, out: TextIO, most: int = 10_000, gather_seconds: float = GATHER_SECONDS) -> None:
         self._out = out
         self._most = most
-        self._waiting: deque[Event | DeferredLog] = deque()
+        self._gather_seconds = gather_seconds
+        self._waiting: deque[Fields | DeferredLog] = deque()
         self._some = threading.Event()
         self._closing = threading.Event()
         self.lost = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
-    def msg(self, event: Event) -> None:
-        """Write an event soon; never waits."""
+    def msg(self, event: Fields) -> None:
+        """Write a line a moment later; never waits."""
         self._put(event)
 
     debug = info = warning = error = critical = msg
 
-    def soon(self, telling: DeferredLog) -> None:
-        """Have the writer's thread tell soon; never waits."""
-        self._put(telling)
+    def defer(self, log: DeferredLog) -> None:
+        """Run `log` in the writer's thread a moment later; never waits."""
+        self._put(log)
 
-    def _put(self, waiting: Event | DeferredLog) -> None:
+    def _put(self, waiting: Fields | DeferredLog) -> None:
         if len(self._waiting) >= self._most:
             self.lost += 1
             return
@@ -57,7 +64,7 @@ class LogWriter:
             self._some.set()
 
     def close(self, seconds: float = 1.0) -> None:
-        """Write what waits; a reader that hangs is given up on after so many seconds."""
+        """Write all waiting lines, for at most so many seconds: the reader may hang."""
         self._closing.set()
         self._some.set()
         self._thread.join(seconds)
@@ -66,13 +73,13 @@ class LogWriter:
         closing = False
         while not closing:
             self._some.wait()
-            closing = self._closing.wait(GATHER_SECONDS)
+            closing = self._closing.wait(self._gather_seconds)
             self._some.clear()
             while self._waiting:
                 self._write(list(self._lines()))
 
     def _lines(self) -> Iterator[str]:
-        """Of what waits; what is told only now comes to stand behind it."""
+        """Render all waiting lines; a deferred log puts its own line behind them."""
         for _ in range(len(self._waiting)):
             waiting = self._waiting.popleft()
             try:
@@ -80,7 +87,7 @@ class LogWriter:
                     waiting()
                 else:
                     yield _line(waiting)
-            except Exception as error:  # a line that can not be built costs no other
+            except Exception as error:  # a line that cannot be built costs no other
                 self.lost += 1
                 lost = {"event": "line lost", "level": "error", "timestamp": datetime.now(UTC)}
                 yield _line(lost | {"error": type(error).__name__})
@@ -95,7 +102,7 @@ class LogWriter:
 
 
 def _together(lines: Iterable[str]) -> Iterator[str]:
-    """As many lines at a time as a pipe takes whole: several workers may write into one."""
+    """Join lines into chunks that a pipe takes whole: several workers may write into one, and must not mix lines."""
     some: list[str] = []
     size = 0
     for line in lines:
@@ -108,10 +115,10 @@ def _together(lines: Iterable[str]) -> Iterator[str]:
     yield "".join(some)
 
 
-def _line(event: Event) -> str:
+def _line(event: Fields) -> str:
     try:
         return orjson.dumps(event, default=repr, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z).decode()
-    except orjson.JSONEncodeError:  # half a surrogate pair, which is no Unicode
+    except orjson.JSONEncodeError:  # half a surrogate pair, which orjson refuses
         return json.dumps(event, default=_plain) + "\n"
 
 

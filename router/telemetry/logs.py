@@ -21,6 +21,7 @@ from router.events import (
     Shadowed,
     StreamAborted,
     Swapped,
+    TaskRestarted,
 )
 from router.ports import Observer
 from router.telemetry.log_writer import Defer, LogWriter
@@ -103,6 +104,8 @@ class LogLines:
                 self._later(self._log.info, "swapped", model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):
                 self._later(self._log.warning, "degraded", dependency=dependency, error=error)
+            case TaskRestarted(task, error):
+                self._later(self._log.error, "task restarted", task=task, exc_info=error)
 
     def _later(self, log: Callable[..., None], *told: object, **fields: object) -> None:
         """Log it soon, as of now."""

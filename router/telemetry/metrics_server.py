@@ -15,7 +15,7 @@ def serve(listen: str, registry: CollectorRegistry) -> Callable[[], None]:
     try:
         server, thread = start_http_server(int(port), host or "127.0.0.1", registry)
     except (OSError, ValueError, OverflowError) as error:
-        raise SettingsError(f"BUDGET_ROUTER_METRICS_LISTEN: can not listen there: {error}") from error
+        raise SettingsError(f"BUDGET_ROUTER_METRICS_LISTEN: cannot listen there: {error}") from error
 
     def stop() -> None:
         server.shutdown()

@@ -63,7 +63,7 @@ def fold(folder: Path) -> None:
         if not pid.isdigit() or _alive(int(pid)):
             continue
         if not kind.startswith("gauge"):
-            with closing(MmapedDict(str(folder / f"{kind}_dequeue.db"))) as gone:
+            with closing(MmapedDict(str(folder / f"{kind}_gone.db"))) as gone:
                 for key, value, _, _ in MmapedDict.read_all_values_from_file(str(file)):
                     gone.write_value(key, gone.read_value(key)[0] + value, 0.0)
         file.unlink()

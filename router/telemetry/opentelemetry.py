@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry: a span per call, with what was decided as its attributes; sent in batches, by a thread."""
+"""Traces by OpenTelemetry: a span per call, with the decision as its attributes; a thread sends them in batches."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from router.events import CallCompleted, Decided, Degraded, Generated, Record, RequestShed, StreamAborted
 
 FINE = ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNAUTHENTICATED", "PERMISSION_DENIED")
-"""Statuses that are no failure of this service (OpenTelemetry's conventions for RPC)."""
+"""Statuses that do not count as failures of this service (OpenTelemetry's conventions for RPC)."""
 
 
 def exporter(endpoint: str) -> SpanExporter:
@@ -24,7 +24,7 @@ def exporter(endpoint: str) -> SpanExporter:
 
 
 class Traces:
-    """A tracer, and an observer that writes into the span of the call it is told about. Prompts appear nowhere."""
+    """A tracer, and an observer that annotates the span of the current call. Prompts appear nowhere."""
 
     def __init__(self, to: SpanExporter) -> None:
         self._provider = TracerProvider(resource=Resource({SERVICE_NAME: "budget-router"}))
@@ -34,7 +34,7 @@ class Traces:
 
     @contextmanager
     def span(self, method: str, headers: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-        """A span around a call, child of the caller's; yields the headers for whoever is asked within."""
+        """A span around a call, child of the caller's span; yields the headers for requests made within it."""
         parent = self._headers.extract(headers)
         with self._tracer.start_as_current_span(
             method, parent, SpanKind.SERVER, record_exception=False, set_status_on_exception=False
@@ -48,8 +48,8 @@ class Traces:
         match record:
             case Decided(request, decision, seconds):
                 source, rung = decision.source.value, decision.rung.name
-                told = {"tenant": request.tenant, "model": decision.model, "rung": rung, "source": source}
-                span.set_attributes({f"budget_router.{name}": value for name, value in told.items()})
+                fields = {"tenant": request.tenant, "model": decision.model, "rung": rung, "source": source}
+                span.set_attributes({f"budget_router.{name}": value for name, value in fields.items()})
                 span.add_event("decided", {"seconds": seconds})
             case Generated(_, _, completion, first_token, _):
                 span.set_attribute("budget_router.thinking_tokens", completion.thinking_tokens or 0)
@@ -65,5 +65,5 @@ class Traces:
                 span.set_status(StatusCode.UNSET if code in FINE else StatusCode.ERROR)
 
     def close(self) -> None:
-        """Send what waits."""
+        """Send the waiting spans, and stop."""
         self._provider.shutdown()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from router.admission.memory_quotas import MemoryQuotas
-from router.admission.redis_quotas import RedisQuotas
+from router.admission.redis_quotas import LEASE_SECONDS, RedisQuotas
 from router.domain import Quota
 from router.events import Degraded
 from router.ports import Quotas
@@ -17,9 +17,11 @@ from tests.support.fakes import RecordingObserver
 PATIENT = 5.0
 
 
-def shared(valkey: Valkey, observer: RecordingObserver, timeout: float = PATIENT) -> RedisQuotas:
+def shared(
+    valkey: Valkey, observer: RecordingObserver, timeout: float = PATIENT, lease_seconds: int = LEASE_SECONDS
+) -> RedisQuotas:
     """The quotas of one replica."""
-    return RedisQuotas(connect(valkey.url, timeout), timeout, MemoryQuotas(), observer)
+    return RedisQuotas(connect(valkey.url, timeout), timeout, MemoryQuotas(), observer, lease_seconds)
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -102,10 +104,9 @@ async def test_where_redis_is_away_each_replica_counts_by_itself(valkey: Valkey)
     await quotas.close()
 
 
-async def test_leases_end_unless_they_are_renewed(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.admission.redis_quotas.LEASE_SECONDS", 3)
+async def test_leases_end_unless_they_are_renewed(valkey: Valkey) -> None:
     observer, quota = RecordingObserver(), Quota(streams=1)
-    dead, alive = shared(valkey, observer), shared(valkey, observer)
+    dead, alive = (shared(valkey, observer, lease_seconds=3) for _ in range(2))
     assert await dead.take("dead", quota, "1", 1) == 0
     assert await alive.take("alive", quota, "1", 1) == 0
     renewing = asyncio.create_task(alive.renew())

@@ -1,6 +1,5 @@
 """The file of tenants: what it may say, and that it is read again."""
 
-import asyncio
 import math
 from base64 import urlsafe_b64decode
 from datetime import UTC, datetime, timedelta
@@ -14,8 +13,6 @@ from router.admission import tenants
 from router.admission.tenants import Key, Tenant, Tenants
 from router.domain import Quota
 from router.errors import SettingsError
-from router.events import Degraded
-from tests.support.fakes import RecordingObserver, until
 
 DIGEST = tenants.digest("a key")
 
@@ -71,6 +68,8 @@ def test_a_file_says_who_may_ask_and_how_much(tmp_path: Path) -> None:
         ("[a]\nstreams = 0", "a.streams"),
         ("[a]\ntokens_per_minute = nan", "a.tokens_per_minute"),
         (f'[a]\nkeys = [{{ sha256 = "{DIGEST}" }}]\n[b]\nkeys = [{{ sha256 = "{DIGEST}" }}]', "share a key"),
+        ('[a]\ncertificates = ["c"]\n[b]\ncertificates = ["c"]', "share a certificate"),
+        ("a = " + "[" * 10_000, "recursion"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
@@ -95,29 +94,24 @@ def test_new_keys_are_long_and_never_the_same() -> None:
     assert len(made) == 100 and min(map(len, made)) >= 43
 
 
-async def test_a_file_is_read_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tenants, "FOLLOW_SECONDS", 0.01)
-    path = written(tmp_path, "[first]")
-    known, observer = Tenants(tenants.load(path)), RecordingObserver()
-    following = asyncio.create_task(known.follow(path, observer))
-    await asyncio.sleep(0.05)
+def test_a_closed_service_is_never_opened_by_its_file() -> None:
+    with_key = {"a": Tenant(keys=(Key(sha256=DIGEST),))}
+    known = Tenants(with_key)
+    with pytest.raises(SettingsError, match="let everyone in"):
+        known.replace({"a": Tenant()})
+    assert known.requires_credentials and known.of_key("a key") is not None, "the last good file stays"
+    known.replace({"b": Tenant(certificates=frozenset({"b"}))})
+    assert known.of_key("a key") is None and known.of_certificate(["b"]) == "b"
 
-    async def until_known(name: str) -> None:
-        async with asyncio.timeout(10):
-            while known.get(name) is None:  # noqa: ASYNC110  what is waited for is a file
-                await asyncio.sleep(0.005)
 
-    written(tmp_path, "[second]\n")
-    await until_known("second")
-    assert known.get("first") is None
-    written(tmp_path, "nonsense")
-    async with asyncio.timeout(10):
-        while not observer.of(Degraded):  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-    assert known.get("second") is not None, "the last good one counts"
-    written(tmp_path, "[third]\nweight = 2\n")
-    await until_known("third")
-    following.cancel()
+def test_an_open_service_may_be_closed_by_its_file() -> None:
+    known = Tenants({"a": Tenant()})
+    known.replace({"b": Tenant()})
+    assert not known.requires_credentials
+    known.replace({"b": Tenant(keys=(Key(sha256=DIGEST),))})
+    assert known.requires_credentials
+    with pytest.raises(SettingsError):
+        known.replace({"b": Tenant()})
 
 
 def test_without_credentials_nothing_is_closed() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.bundle import manifest, token_cache
+from router.bundle import manifest
 from router.bundle.featurizer import Featurizer
 from router.bundle.token_cache import Pieces
 from router.domain import Prompt
@@ -66,21 +66,16 @@ def test_a_long_text_is_cut_where_the_tokenizer_would(featurizer: Featurizer) ->
     assert len(featurizer.tokens([prompt])[0]) == 512
 
 
-def test_callers_can_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_cache, "REMEMBERED", 10)
-    bundle = manifest.load(MODELS / "pocket-router")
-    featurizer = Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
-    assert featurizer._pieces is not None
-    for text in ["x" * 5_000, *(f"is {number} more than {number + 1} ?" for number in range(100))]:
-        prompts = [Prompt.of(text)]
-        assert featurizer(prompts)["tokens"].tolist() == featurizer.tokens(prompts)
-        assert len(featurizer._pieces._ids) <= 10
-    assert "x" * 5_000 not in featurizer._pieces._ids
+def test_callers_cannot_fill_the_memory(featurizer: Featurizer) -> None:
+    known = Pieces(featurizer._tokenizer, most=10)
+    for text in ["x" * 300, *(f"is {number} more than {number + 1} ?" for number in range(100))]:
+        assert [known.tokens(text)] == featurizer.tokens([Prompt.of(text)])
+        assert len(known._ids) <= 10
+    assert "x" * 300 not in known._ids
 
 
-def test_threads_that_read_the_same_pieces_agree(featurizer: Featurizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_cache, "REMEMBERED", 100)
-    known = Pieces(featurizer._tokenizer)
+def test_threads_that_read_the_same_pieces_agree(featurizer: Featurizer) -> None:
+    known = Pieces(featurizer._tokenizer, most=100)
     said = [f"{number} ways and {number * 7} more" for number in range(500)]
     found: list[list[list[int] | None]] = [[] for _ in range(4)]
     threads = [threading.Thread(target=lambda out=out: out.extend(map(known.tokens, said))) for out in found]

@@ -34,7 +34,7 @@ async def exported() -> set[str]:
     queue = FairQueue(1, 1)
     observer = RecordingObserver()
     admission = Admission(Tenants(DEFAULT), queue, MemoryQuotas(), observer)
-    registry.register(Gauges(router_of(), queue, admission, {}))
+    registry.register(Gauges(router_of(), queue, admission, dict))
     families: list[Metric] = list(registry.collect())
     return {family.name + suffix for family in families for suffix in ("", "_total", "_bucket", "_sum", "_count")}
 

@@ -19,11 +19,13 @@ from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.serving import app
+from router.serving.parts import Parts
 from tests.conftest import free_port
 from tests.rpc.conftest import decide, generate
 from tests.support.fakes import at_once
 
 PATIENCE = 30.0
+FOLLOW_SECONDS = 0.02
 TOLD_SECONDS = 5.0
 """How long a fault that lasts may take until its counter has moved: what writes behind meets it after the requests."""
 
@@ -137,8 +139,10 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(directory: Path, **given: Any) -> AsyncIterator[Scene]:
-    """The whole service in this process."""
+async def scene(
+    directory: Path, replaced: Callable[[Parts], Parts] = lambda parts: parts, /, **given: Any
+) -> AsyncIterator[Scene]:
+    """The whole service in this process; `replaced` may exchange its parts."""
     metrics = f"127.0.0.1:{free_port()}"
     defaults: dict[str, Any] = {
         "listen": "127.0.0.1:0",
@@ -147,7 +151,7 @@ async def scene(directory: Path, **given: Any) -> AsyncIterator[Scene]:
         "audit_file": directory / "audit.json",
         "drain_seconds": 1,
     }
-    async with app.running(settings.load(**defaults | given), at_once) as ports:
+    async with app.running(settings.load(**defaults | given), at_once, replaced, FOLLOW_SECONDS) as ports:
         address = f"127.0.0.1:{ports.port}"
         async with grpc.aio.insecure_channel(address) as channel:
             running = Scene(address, metrics, pb_grpc.BudgetRouterServiceStub(channel))

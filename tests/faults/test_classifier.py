@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import pytest
 
 from router._gen import budget_router_pb2 as pb
 from router.errors import ClassifierError
-from router.scoring import scorer
 from router.scoring.onnx import OnnxClassifier
+from router.serving.parts import Parts
 from tests.faults.conftest import Cell, scene
 from tests.rpc.conftest import decide
 
@@ -54,6 +55,12 @@ def flapping(score: Score) -> Score:
     return flaps
 
 
+def impatient(parts: Parts) -> Parts:
+    """The classifier has less time than usual."""
+    models = [replace(m, served=replace(m.served, scorer=replace(m.served.scorer, seconds=0.2))) for m in parts.models]
+    return replace(parts, models=models)
+
+
 @pytest.mark.parametrize(
     ("fault", "counter"),
     [
@@ -64,8 +71,7 @@ def flapping(score: Score) -> Score:
     ],
 )
 async def test_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any, counter: str) -> None:
-    monkeypatch.setattr(scorer, "SCORE_SECONDS", 0.2)
-    async with scene(tmp_path) as running:
+    async with scene(tmp_path, impatient) as running:
         with monkeypatch.context() as patched:
             patched.setattr(OnnxClassifier, "score", fault(OnnxClassifier.score))
             cell = await running.under(Cell("classifier", fault.__name__), counter)

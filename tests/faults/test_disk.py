@@ -14,10 +14,8 @@ import grpc
 import pytest
 
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from router.admission import tenants as tenants_
 from router.bundle import registry
 from router.outcomes.sqlite import read_rows
-from router.routing import hot_swap
 from tests.conftest import MODELS, free_port
 from tests.faults.conftest import Cell, Scene, scene
 from tests.rpc.conftest import generate
@@ -95,11 +93,8 @@ def gone(models: Path) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize(("name", "spoil"), [("garbage", nonsense), ("down", gone)])
-async def test_the_registry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[[Path], Callable[[], object]]
-) -> None:
+async def test_the_registry(tmp_path: Path, name: str, spoil: Callable[[Path], Callable[[], object]]) -> None:
     """The bundle that serves goes on."""
-    monkeypatch.setattr(hot_swap, "FOLLOW_SECONDS", 0.02)
     models = tmp_path / "models"
     registry.promote(models, MODELS / "pocket-router")
     async with scene(tmp_path, artifact=models) as running:
@@ -113,9 +108,8 @@ async def test_the_registry(
         await running.recovered(cell)
 
 
-async def test_flapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_flapping(tmp_path: Path) -> None:
     """The tenants' file is good, then nonsense, then good again."""
-    monkeypatch.setattr(tenants_, "FOLLOW_SECONDS", 0.02)
     path = tmp_path / "tenants.toml"
     path.write_text("[default]\n")
 

@@ -136,11 +136,9 @@ class Audit:
         self.observer, self.verifier, self.backend = RecordingObserver(), verifier, backend or FakeBackend()
         self.ledger = Ledger(home / "audit.json")
         bucket = TokenBucket(1e9)
-        self.auditor = Auditor(share, bucket, verifier, self.ledger, self.observer, self.suspend)
+        self.auditor = Auditor(share, bucket, verifier, self.ledger, self.observer)
         self.router: BudgetRouter = router_of(backend=self.backend, observer=self.observer, audit=self.auditor)
-
-    def suspend(self, model: str, version: str) -> None:
-        self.router.suspend(model, version)
+        self.auditor.on_alarm(self.router.suspend)
 
     async def ask(self, options: Options | None = None) -> None:
         async for _ in self.router.generate(request_of(options=options), Sampling()):
@@ -238,7 +236,7 @@ async def test_a_ledger_that_can_not_be_written_is_told_and_still_counts(tmp_pat
     (tmp_path / "gone").rmdir()
     await audit.ask()
     await until(lambda: audit.audited)
-    assert "can not be written" in audit.observer.of(Degraded)[0].error
+    assert "cannot be written" in audit.observer.of(Degraded)[0].error
     assert audit.ledger.processes(VERSION)[0].labels == 1
 
 

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from router.domain import LabelSource, Outcome, Prompt
 from router.errors import OutcomeLogError
 from router.events import Degraded
-from router.outcomes.redis import STREAM, RedisOutcomes, read_rows
+from router.outcomes.redis import PAGE, STREAM, RedisOutcomes, read_rows
 from router.outcomes.rows import PromptHasher
 from router.redis.client import connect
 from tests.conftest import Valkey
@@ -32,8 +32,8 @@ async def log(valkey: Valkey) -> AsyncIterator[RedisOutcomes]:
     await log.close()
 
 
-async def told(valkey: Valkey) -> list[dict[str, object]]:
-    return [dict(row) for row in await asyncio.to_thread(lambda: list(read_rows(valkey.url)))]
+async def told(valkey: Valkey, page: int = PAGE) -> list[dict[str, object]]:
+    return [dict(row) for row in await asyncio.to_thread(lambda: list(read_rows(valkey.url, page=page)))]
 
 
 async def test_decisions_ends_and_outcomes_of_several_replicas_come_together(valkey: Valkey) -> None:
@@ -73,13 +73,12 @@ async def test_the_stream_stays_bounded(valkey: Valkey) -> None:
     await client.aclose()
 
 
-async def test_pages_are_read_to_the_end(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.outcomes.redis.PAGE", 7)
+async def test_pages_are_read_to_the_end(valkey: Valkey) -> None:
     log = log_on(valkey)
     for i in range(50):
         log.record(request_of(), decision_of(f"d{i}"), None)
     await log.close()
-    assert [row["decision_id"] for row in await told(valkey)] == [f"d{i}" for i in range(50)]
+    assert [row["decision_id"] for row in await told(valkey, page=7)] == [f"d{i}" for i in range(50)]
 
 
 async def test_a_server_that_is_gone_drops_records_and_refuses_reports(valkey: Valkey) -> None:

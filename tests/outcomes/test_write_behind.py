@@ -9,11 +9,12 @@ from router.events import Degraded
 from router.outcomes.write_behind import WriteBehind
 from tests.support.fakes import RecordingObserver
 
+AGAIN_SECONDS = 0.02
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record is not kept waiting for others."""
-    monkeypatch.setattr("router.outcomes.write_behind.GATHER_SECONDS", 0)
+
+def behind_of(write: "Slow", observer: RecordingObserver, most: int) -> WriteBehind[int]:
+    """Writes at once, without waiting for more records of the batch."""
+    return WriteBehind(write, observer, most, gather_seconds=0, again_seconds=AGAIN_SECONDS)
 
 
 class Slow:
@@ -32,7 +33,7 @@ class Slow:
 
 async def test_a_flush_waits_for_the_batch_under_way() -> None:
     slow = Slow()
-    behind = WriteBehind(slow, RecordingObserver(), 100)
+    behind = behind_of(slow, RecordingObserver(), 100)
     behind.add(1)
     await asyncio.sleep(0.001)  # it is being written
     behind.add(2)
@@ -42,7 +43,7 @@ async def test_a_flush_waits_for_the_batch_under_way() -> None:
 
 async def test_nothing_is_lost_at_the_end_and_order_is_kept() -> None:
     slow = Slow()
-    behind = WriteBehind(slow, RecordingObserver(), 1_000)
+    behind = behind_of(slow, RecordingObserver(), 1_000)
     for number in range(100):
         behind.add(number)
         if number % 10 == 0:
@@ -51,10 +52,9 @@ async def test_nothing_is_lost_at_the_end_and_order_is_kept() -> None:
     assert slow.written == list(range(100))
 
 
-async def test_what_can_not_be_written_waits_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.outcomes.write_behind.AGAIN_SECONDS", 0.02)
+async def test_what_can_not_be_written_waits_until_it_can() -> None:
     slow, observer = Slow(failing=True), RecordingObserver()
-    behind = WriteBehind(slow, observer, 100)
+    behind = behind_of(slow, observer, 100)
     behind.add(1)
     with pytest.raises(OutcomeLogError):
         await behind.flush()
@@ -71,7 +71,7 @@ async def test_what_can_not_be_written_waits_until_it_can(monkeypatch: pytest.Mo
 
 async def test_what_is_too_much_to_wait_is_lost_oldest_first_and_told() -> None:
     slow, observer = Slow(failing=True), RecordingObserver()
-    behind = WriteBehind(slow, observer, 3)
+    behind = behind_of(slow, observer, 3)
     for number in range(3):
         behind.add(number)
     await asyncio.sleep(0.005)  # they are being written
@@ -86,7 +86,7 @@ async def test_what_is_too_much_to_wait_is_lost_oldest_first_and_told() -> None:
 
 async def test_what_can_not_be_written_to_the_end_is_lost_and_told() -> None:
     slow, observer = Slow(failing=True), RecordingObserver()
-    behind = WriteBehind(slow, observer, 100)
+    behind = behind_of(slow, observer, 100)
     behind.add(1)
     await asyncio.sleep(0.05)
     await behind.close()
@@ -95,7 +95,7 @@ async def test_what_can_not_be_written_to_the_end_is_lost_and_told() -> None:
 
 async def test_a_flusher_who_leaves_does_not_stop_the_write() -> None:
     slow = Slow()
-    behind = WriteBehind(slow, RecordingObserver(), 100)
+    behind = behind_of(slow, RecordingObserver(), 100)
     behind.add(1)
     flushing = asyncio.create_task(behind.flush())
     await asyncio.sleep(0.001)

@@ -13,12 +13,12 @@ from router.bundle.manifest import Bundle
 from router.domain import Decision, DecisionSource, MaxLoss
 from router.errors import ArtifactError
 from router.events import Degraded, Shadowed, Swapped
-from router.routing import hot_swap
 from router.routing.hot_swap import HotSwap
 from router.routing.router import BudgetRouter
 from router.routing.served_model import ServedModel
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.scorer import Scorer
+from router.serving.follow import Followed, follow_file
 from tests.conftest import MODELS, another_bundle
 from tests.support.fakes import (
     MODEL,
@@ -39,7 +39,7 @@ FINGERPRINT = manifest.load(SHIPPED).manifest.backend_fingerprint
 class Running:
     """A router of fakes on a registry, and what it is swapped by."""
 
-    def __init__(self, path: Path, shadow: int = 0) -> None:
+    def __init__(self, path: Path, shadow: int = 0, shadow_seconds: float = 600) -> None:
         self.observer, cache = RecordingObserver(), DictCache()
         self.router: BudgetRouter = router_of(observer=self.observer, cache=cache)
         self.classifiers: dict[str, FakeClassifier] = {}
@@ -53,7 +53,7 @@ class Running:
             return replace(first, bundle=bundle, scorer=scorer, policy=policy, fingerprint=FINGERPRINT)
 
         self.router.swap(of(bundle))
-        self.swap = HotSwap(path, MODEL, of, self.router, self.observer, shadow, MaxLoss(0.05))
+        self.swap = HotSwap(path, MODEL, of, self.router, self.observer, shadow, MaxLoss(0.05), shadow_seconds)
 
     @property
     def version(self) -> str:
@@ -68,9 +68,9 @@ def models(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def following(running: Running, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    monkeypatch.setattr(hot_swap, "FOLLOW_SECONDS", 0.01)
-    task = asyncio.create_task(running.swap.follow())
+async def following(running: Running) -> AsyncIterator[None]:
+    followed = Followed("artifact", running.swap.stamp, running.swap.swap)
+    task = asyncio.create_task(follow_file(followed, running.observer, 0.01))
     yield
     assert not task.done()
     task.cancel()
@@ -89,23 +89,21 @@ async def test_a_promotion_is_served_and_old_cache_entries_do_not_answer_for_it(
     assert (await running.router.decide(request_of())).source is DecisionSource.CACHE
 
 
-async def test_replicas_follow_what_another_process_promotes(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_replicas_follow_what_another_process_promotes(models: Path, tmp_path: Path) -> None:
     replicas = [Running(models) for _ in range(3)]
     async with AsyncExitStack() as stack:
         for replica in replicas:
-            await stack.enter_async_context(following(replica, monkeypatch))
+            await stack.enter_async_context(following(replica))
         version = registry.promote(models, another_bundle(tmp_path / "b", "b"))
         await until(lambda: all(one.version == version for one in replicas))
         registry.rollback(models)
         await until(lambda: all(one.version != version for one in replicas))
 
 
-async def test_a_bundle_that_is_replaced_in_place_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bundle_that_is_replaced_in_place_is_followed(tmp_path: Path) -> None:
     running = Running(another_bundle(tmp_path / "bundle", "a"))
     before = running.version
-    async with following(running, monkeypatch):
+    async with following(running):
         (tmp_path / "bundle").rename(tmp_path / "old")
         await until(lambda: running.observer.of(Degraded))
         assert running.version == before
@@ -125,7 +123,7 @@ async def test_a_bundle_that_is_replaced_in_place_is_followed(tmp_path: Path, mo
     ids=["older format", "other features", "other ladder", "other backend", "tampered"],
 )
 async def test_what_does_not_fit_is_refused_and_the_old_one_stays(
-    models: Path, tmp_path: Path, changes: dict[str, object], why: str, monkeypatch: pytest.MonkeyPatch
+    models: Path, tmp_path: Path, changes: dict[str, object], why: str
 ) -> None:
     running = Running(models)
     before = running.version
@@ -133,7 +131,7 @@ async def test_what_does_not_fit_is_refused_and_the_old_one_stays(
     with pytest.raises(ArtifactError, match=why):
         await running.swap.promote(bad)
     assert registry.history(models) == [before]
-    async with following(running, monkeypatch):
+    async with following(running):
         (models / registry.VERSIONS / "bad").mkdir()
         for file in bad.iterdir():
             (models / registry.VERSIONS / "bad" / file.name).write_bytes(file.read_bytes())
@@ -199,11 +197,8 @@ async def test_a_candidate_that_fails_in_the_shadow_does_not_serve(models: Path,
     assert running.router.served_model("").scorer.classifier.__class__ is FakeClassifier
 
 
-async def test_without_traffic_a_shadow_ends_by_itself(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hot_swap, "SHADOW_SECONDS", 0.05)
-    running = Running(models, shadow=5)
+async def test_without_traffic_a_shadow_ends_by_itself(models: Path, tmp_path: Path) -> None:
+    running = Running(models, shadow=5, shadow_seconds=0.05)
     version = await running.swap.promote(another_bundle(tmp_path / "b", "b"))
     assert running.version == version
     assert running.observer.of(Shadowed)[0].prompts == 0

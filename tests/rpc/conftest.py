@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -38,6 +39,7 @@ from router.scoring.cache_key import ScoreKeys
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.onnx import OnnxClassifier
 from router.scoring.scorer import Scorer
+from router.serving.keeper import Keeper
 from tests.conftest import MODELS
 from tests.support.fakes import DictCache, FakeBackend, ListLog, RecordingObserver, router_of
 
@@ -167,7 +169,7 @@ async def serving(
     swaps: Mapping[str, HotSwap] | None = None,
 ) -> AsyncIterator[Service]:
     """The router behind a server of its own."""
-    cache: Any = router.served_model("").scorer._cache  # whatever it is, it can be flushed
+    cache: Any = router.served_model("").scorer.cache  # whatever it is, it can be flushed
     swaps = {
         served.model: HotSwap(MODELS / "pocket-router", served.model, _unchanged(served), router, RecordingObserver())
         for served in router.served_models
@@ -184,13 +186,16 @@ async def serving(
         RouterServer(service, boundary, "127.0.0.1:0", None, router.health)
         for service, boundary in zip((routing, admin), boundaries, strict=True)
     ]
+    keeper = Keeper(observer)
     for server in servers:
         await server.start()
+        keeper.keep("health", partial(server.watch_health, 0.05))
     addresses = [f"127.0.0.1:{server.port}" for server in servers]
     try:
         async with grpc.aio.insecure_channel(addresses[0]) as first, grpc.aio.insecure_channel(addresses[1]) as second:
             yield Service(servers[0], first, second, router)
     finally:
+        await keeper.close()
         for server in servers:
             await server.drain(0)
 

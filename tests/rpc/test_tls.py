@@ -18,7 +18,7 @@ from router.rpc.identity import TenantGuard
 from router.rpc.server import RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
-from router.rpc.tls import TlsFiles, server_credentials
+from router.rpc.tls import Certificates, TlsFiles
 from tests.rpc.conftest import LIMITS, decide
 from tests.support.fakes import ListLog, RecordingObserver, router_of
 
@@ -40,12 +40,12 @@ def issued(authority: trustme.CA, directory: Path, name: str = "localhost", **fi
 
 
 @asynccontextmanager
-async def secured(files: TlsFiles, tenants: Tenants, failures: list[str]) -> AsyncIterator[str]:
+async def secured(certificates: Certificates, tenants: Tenants) -> AsyncIterator[str]:
     """A server with TLS; its address."""
     router = router_of(tenants=("default", "one"))
     servicer = BudgetRouterServicer(router, Explainer(router, ListLog()), LIMITS)
     boundary = Boundary(TenantGuard(tenants), 10, RecordingObserver())
-    credentials = server_credentials(files, failures.append)
+    credentials = certificates.credentials()
     server = RouterServer(Routed.routing(servicer), boundary, "127.0.0.1:0", credentials, router.health)
     await server.start()
     try:
@@ -69,7 +69,7 @@ async def asked(address: str, authority: trustme.CA, client: trustme.LeafCert | 
 
 
 async def test_calls_are_encrypted_and_plain_ones_fail(authority: trustme.CA, tmp_path: Path) -> None:
-    async with secured(issued(authority, tmp_path), Tenants({}), []) as address:
+    async with secured(Certificates(issued(authority, tmp_path)), Tenants({})) as address:
         assert (await asked(address, authority)).isdigit()
         assert await asked(address, trustme.CA()) == "UNAVAILABLE"
         async with grpc.aio.insecure_channel(address) as channel:
@@ -82,7 +82,7 @@ async def test_calls_are_encrypted_and_plain_ones_fail(authority: trustme.CA, tm
 async def test_client_certificates_stand_for_tenants(authority: trustme.CA, tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     files = issued(authority, tmp_path, client_ca=tmp_path / "ca.pem")
-    async with secured(files, TENANTS, []) as address:
+    async with secured(Certificates(files), TENANTS) as address:
         assert (await asked(address, authority, authority.issue_cert("one.example.com"))).isdigit()
         assert await asked(address, authority, authority.issue_cert("other.example.com")) == "UNAUTHENTICATED"
         assert await asked(address, authority, trustme.CA().issue_cert("one.example.com")) == "UNAVAILABLE"
@@ -90,17 +90,19 @@ async def test_client_certificates_stand_for_tenants(authority: trustme.CA, tmp_
 
 
 async def test_renewed_certificates_count_from_the_next_connection_on(authority: trustme.CA, tmp_path: Path) -> None:
-    failures: list[str] = []
     other = trustme.CA()
-    async with secured(issued(authority, tmp_path), Tenants({}), failures) as address:
+    certificates = Certificates(issued(authority, tmp_path))
+    async with secured(certificates, Tenants({})) as address:
         assert (await asked(address, authority)).isdigit()
         issued(other, tmp_path)
+        await certificates.reload()
         assert (await asked(address, other)).isdigit()
         assert await asked(address, authority) == "UNAVAILABLE"
-        assert not failures
         (tmp_path / "server.key").write_text("half of a ke")
+        with pytest.raises(SettingsError, match="TLS files") as caught:
+            await certificates.reload()
+        assert "half" not in str(caught.value)
         assert (await asked(address, other)).isdigit(), "the last good ones count"
-        assert failures and "half" not in failures[0]
 
 
 @pytest.mark.parametrize("spoilt", ["server.pem", "server.key"])
@@ -108,7 +110,7 @@ def test_files_that_are_unusable_at_the_start_are_refused(authority: trustme.CA,
     files = issued(authority, tmp_path)
     (tmp_path / spoilt).write_text("nonsense")
     with pytest.raises(SettingsError, match="TLS files"):
-        server_credentials(files, print)
+        Certificates(files)
     (tmp_path / spoilt).unlink()
     with pytest.raises(SettingsError, match="TLS files"):
-        server_credentials(files, print)
+        Certificates(files)

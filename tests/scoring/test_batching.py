@@ -57,11 +57,9 @@ async def test_one_alone_is_scored_at_once_and_those_who_come_meanwhile_go_toget
     assert gated.batches == [["a"], ["bb", "bbb", "bbbb"]]
 
 
-async def test_the_oldest_goes_first_with_those_of_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "BATCH_CHARACTERS", 300)
-    monkeypatch.setattr(batching, "BATCH_SECONDS", 1e6)
+async def test_the_oldest_goes_first_with_those_of_its_length() -> None:
     gated = Gated()
-    classifier = Batching(gated)
+    classifier = Batching(gated, most_characters=300, seconds=1e6)
     first = asked(classifier, "x")
     await started(gated, 1)
     long, short = "l" * 100, "s"
@@ -72,8 +70,7 @@ async def test_the_oldest_goes_first_with_those_of_its_length(monkeypatch: pytes
     assert gated.batches[1:] == [[long, long + "l"], [short, short + "s"]]
 
 
-async def test_batches_stay_as_short_as_those_who_wait_for_them_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "BATCH_SECONDS", 0.05)
+async def test_batches_stay_as_short_as_those_who_wait_for_them_need() -> None:
     batches: list[int] = []
 
     def slow(prompts: Sequence[Prompt]) -> list[Score]:
@@ -81,7 +78,7 @@ async def test_batches_stay_as_short_as_those_who_wait_for_them_need(monkeypatch
         time.sleep(0.01 * len(prompts))
         return [unforeseen(1.0)] * len(prompts)
 
-    classifier = Batching(slow)
+    classifier = Batching(slow, seconds=0.05)
     await classifier.score([Prompt.of("first")])
     assert len(await classifier.score([Prompt.of("other")] * 40)) == 40
     assert max(batches) <= 5 and sum(batches) == 41

@@ -188,7 +188,7 @@ def test_a_session_that_fell_back_is_told_apart(bundle: Bundle, monkeypatch: pyt
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda model, options, providers: real(model, options, [CPU]))
     with pytest.raises(SettingsError, match="fell back"):
         OnnxClassifier(bundle, "cuda")
-    encoder = replace(bundle, manifest=replace(bundle.manifest, profile="encoder"))
+    encoder = replace(bundle, manifest=replace(bundle.manifest, text_encoder="encoder"))
     assert OnnxClassifier(encoder, "auto").provider == CPU
 
 
@@ -208,7 +208,7 @@ def test_eight_bits_stay_on_the_cpu_unless_told(
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-    encoder = replace(bundle.manifest, profile="encoder", precision=precision)
+    encoder = replace(bundle.manifest, text_encoder="encoder", precision=precision)
     OnnxClassifier(replace(bundle, manifest=encoder), "auto")
     assert seen == [asked]
 

@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +32,7 @@ from router.client import Client, ClientError, Completion, Credentials, Decision
 from router.errors import WorkerError
 from router.outcomes.e_process import DELTA, Ledger
 from router.outcomes.sqlite import read_rows as outcomes
-from router.serving import supervisor, worker
+from router.serving.backoff import Backoff
 from router.serving.supervisor import Workers
 from router.serving.worker import Worker
 from router.telemetry import multiprocess
@@ -251,10 +252,10 @@ def test_that_ctrl_c_drains_them_all(tmp_path: Path) -> None:
         assert pool.errors.count("\n") == 1, pool.errors
 
 
-async def test_that_a_worker_that_never_comes_up_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(worker, "START_SECONDS", 0.05)  # too little to import anything
-    with pytest.raises(WorkerError, match=r"did not come up within 0\.05 s"):
-        await Worker.started("work", "0", "--listen", "127.0.0.1:0", environment={multiprocess.FOLDER: str(tmp_path)})
+async def test_that_a_worker_that_never_comes_up_is_killed(tmp_path: Path) -> None:
+    environment = {multiprocess.FOLDER: str(tmp_path)}
+    with pytest.raises(WorkerError, match=r"did not come up within 0\.05 s"):  # too little to import anything
+        await Worker.started("work", "0", "--listen", "127.0.0.1:0", environment=environment, seconds=0.05)
 
 
 def test_that_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
@@ -348,9 +349,7 @@ def fake() -> Worker:
     return Worker(cast(Any, one := Fake()), cast(Any, one))
 
 
-async def test_that_pauses_before_a_worker_that_dies_again_and_again_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.2)
+async def test_that_pauses_before_a_worker_that_dies_again_and_again_grow() -> None:
     began: list[float] = []
     enough = asyncio.Event()
 
@@ -365,7 +364,7 @@ async def test_that_pauses_before_a_worker_that_dies_again_and_again_grow(monkey
             enough.set()
         return worker
 
-    workers = Workers(1, start, 0)
+    workers = Workers(1, start, 0, partial(Backoff, 0.05, 0.2))
     async with asyncio.timeout(30), workers.running():
         await enough.wait()
     pauses = [then - now for now, then in itertools.pairwise(began)]

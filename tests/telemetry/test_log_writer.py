@@ -23,8 +23,8 @@ def test_lines_arrive_in_order() -> None:
 def test_what_is_told_later_stands_behind_what_waits() -> None:
     out = io.StringIO()
     writer = LogWriter(out)
-    writer.soon(lambda: writer.msg({"number": 3}))
-    writer.soon(lambda: 1 / 0)  # type: ignore[arg-type]
+    writer.defer(lambda: writer.msg({"number": 3}))
+    writer.defer(lambda: 1 / 0)  # type: ignore[arg-type]
     writer.msg({"number": 2})
     writer.close()
     first, *rest = map(json.loads, out.getvalue().splitlines())

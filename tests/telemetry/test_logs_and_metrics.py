@@ -236,7 +236,7 @@ async def test_gauges_tell_what_is_true_now(registry: CollectorRegistry) -> None
     certificates = router_of().served_model("").bundle.manifest.certificates
     router = router_of(admission=admission, policy=policy_of(certificates=certificates))
     away = False
-    registry.register(Gauges(router, queue, admission, {"cache": lambda: away}))
+    registry.register(Gauges(router, queue, admission, lambda: {"cache": away}))
     assert value(registry, "token_backlog") == 0
     holders = [asyncio.create_task(_held(queue, 80)) for _ in range(2)]
     await asyncio.sleep(0.01)

@@ -164,7 +164,7 @@ async def test_a_bundle_loads_and_serves_what_training_predicted(
     assert (manifest.certificates, manifest.absolute) == (proofs.relative, proofs.absolute)
     assert manifest.not_certified == proofs.refused and manifest.not_certified
     assert (manifest.backend_fingerprint, manifest.metrics) == ("fake", ABOUT["metrics"])
-    assert (manifest.feature_version, manifest.profile) == (features.VERSION, "static")
+    assert (manifest.feature_version, manifest.text_encoder) == (features.VERSION, "static")
     scores = await OnnxClassifier(bundle).score([Prompt.of(text) for text in outcomes.prompts])
     predicted = fitted.predict(outcomes.prompts).quality
     assert np.abs(np.array([score.quality for score in scores]) - predicted).max() <= TOLERANCE

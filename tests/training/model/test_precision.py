@@ -98,7 +98,7 @@ def test_a_bundle_serves_and_a_prompt_has_one_score(
     trained = fitted(encoders[precision], outcomes)
     export(trained, outcomes.ladder, Proofs((), (), {}), outcomes.prompts[:100], tmp_path / "bundle", **ABOUT)
     bundle = manifest.load(tmp_path / "bundle")
-    assert (bundle.manifest.profile, bundle.manifest.precision) == ("encoder", precision)
+    assert (bundle.manifest.text_encoder, bundle.manifest.precision) == ("encoder", precision)
     onnx.checker.check_model(onnx.load_from_string(bundle.model), full_check=True)
     classifier = OnnxClassifier(bundle)
     texts = [*PROMPTS, *outcomes.prompts[:20]]

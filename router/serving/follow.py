@@ -1,0 +1,72 @@
+"""Files that another process may replace while the service runs: tenants, certificates, bundles, the audit's ledger."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from router.errors import RouterError
+from router.events import Degraded
+from router.ports import Observer
+
+FOLLOW_SECONDS = 1.0
+RETRY_SECONDS = 30.0
+
+FileStamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What is followed.
+
+    Attributes:
+        name: the dependency in Degraded, when reading fails.
+        stamp: changes with the file; cheap, as it is polled.
+        read: takes over what the file says, or raises and changes nothing.
+    """
+
+    name: str
+    stamp: Callable[[], object]
+    read: Callable[[], Awaitable[object]]
+
+
+def file_stamp(path: Path) -> FileStamp:
+    """Modification time in ns, inode and size of a file; zeros where there is none.
+
+    The time alone is not enough: two writes within a tick of the file system's clock share it.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+async def follow_file(
+    followed: Followed, observer: Observer, seconds: float = FOLLOW_SECONDS, retry_seconds: float = RETRY_SECONDS
+) -> None:
+    """Read a file whenever its stamp changes. Runs until cancelled.
+
+    The first poll always reads: the file may have changed since the service read it at its start. A reader may raise
+    anything; that is observed as Degraded, and what was read before stays in force. Reading is tried again when the
+    stamp changes, and after `retry_seconds`: the cause may lie outside the file, and an operator who looks at the
+    metrics must see that the file is still bad.
+    """
+    seen: object = None
+    retry_at = float("inf")
+    clock = asyncio.get_running_loop().time
+    while True:
+        await asyncio.sleep(seconds)
+        if (stamp := followed.stamp()) == seen and clock() < retry_at:
+            continue
+        seen, retry_at = stamp, float("inf")
+        try:
+            await followed.read()
+        except Exception as error:
+            retry_at = clock() + retry_seconds
+            observer(Degraded(followed.name, _described(error)))
+
+
+def _described(error: Exception) -> str:
+    """The message of an error of this package; others do not name the file, so their class is shown too."""
+    return str(error) if isinstance(error, RouterError) else f"{type(error).__name__}: {error}"

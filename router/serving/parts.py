@@ -1,0 +1,136 @@
+"""What the service is made of. `assembly` builds the parts from settings, `app` wires and runs them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+
+from router.admission.fair_queue import FairQueue
+from router.admission.tenants import Tenants
+from router.bundle.manifest import Bundle
+from router.circuit_breaker import Breaker
+from router.outcomes.audit import Auditor
+from router.outcomes.e_process import Ledger
+from router.ports import DecisionArchive, Observer, OutcomeLog, Quotas, ScoreCache
+from router.routing.chooser import Chooser
+from router.routing.served_model import ServedModel
+from router.rpc.requests import Limits
+from router.rpc.tls import Certificates
+from router.serving.follow import Followed
+from router.serving.keeper import Work
+from router.telemetry.tracing import Tracer
+
+
+class Cache(ScoreCache, Protocol):
+    """A score cache as the service holds it."""
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """The breaker around a shared level; None where nothing can fail."""
+        ...
+
+    async def flush(self) -> None:
+        """Drop all scores. Raises CacheError."""
+        ...
+
+
+class SharedQuotas(Quotas, Protocol):
+    """Quotas as the service holds them."""
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """The breaker around shared quotas; None where nothing can fail."""
+        ...
+
+
+class Outcomes(OutcomeLog, DecisionArchive, Protocol):
+    """An outcome log as the service holds it."""
+
+    @property
+    def failing(self) -> bool:
+        """True while records cannot be written."""
+        ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """A served model.
+
+    Attributes:
+        artifact: its bundle, or the registry that names it.
+        served: the model with the bundle that the service starts with.
+        with_bundle: makes the served model with another bundle; blocks, and raises ArtifactError.
+        shadow: prompts that another bundle scores beside the served one before a swap.
+    """
+
+    artifact: Path
+    served: ServedModel
+    with_bundle: Callable[[Bundle], ServedModel]
+    shadow: int = 0
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where and how calls are accepted.
+
+    Attributes:
+        listen: HOST:PORT of the routing service; port 0 takes a free one.
+        admin_listen: HOST:PORT of the admin service.
+        admin_token: bearer token of the admin service, which is closed without one.
+        metrics_listen: HOST:PORT of the Prometheus endpoint; empty = none.
+        certificates: what servers show in TLS handshakes; None = plaintext.
+        shared: other processes listen on the same port, and their supervisor serves the metrics.
+        connection_seconds: age at which clients are asked to connect anew; 0 = never.
+        max_streams: calls of the routing service under way at once.
+        drain_seconds: time that streams have to end on the way out.
+    """
+
+    listen: str
+    admin_listen: str
+    admin_token: str = field(repr=False)
+    metrics_listen: str
+    certificates: Certificates | None
+    shared: bool
+    connection_seconds: float
+    max_streams: int
+    drain_seconds: float
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the path of a request is made of. A test builds them and replaces some with `dataclasses.replace`.
+
+    Attributes:
+        models: the first answers, the others take over where it is down or they are named.
+        audit: None where audits are off.
+        limits: bounds of a request.
+        observer: sees all records; the parts that need it hold the same one.
+        figures: what the Prometheus endpoint collects.
+        followed: files that are read again when they change.
+        background: tasks that run beside the requests, by name.
+    """
+
+    models: Sequence[Model]
+    cache: Cache
+    outcomes: Outcomes
+    tenants: Tenants
+    queue: FairQueue
+    quotas: SharedQuotas
+    chooser: Chooser
+    ledger: Ledger
+    audit: Auditor | None
+    limits: Limits
+    observer: Observer
+    tracer: Tracer
+    figures: CollectorRegistry
+    endpoints: Endpoints
+    followed: Sequence[Followed]
+    background: Mapping[str, Work]
+
+    def failing(self) -> Mapping[str, bool]:
+        """Whether each dependency beside the backends fails now, by name."""
+        breakers = {"cache": self.cache.breaker, "quotas": self.quotas.breaker}
+        open_ = {name: breaker.is_open for name, breaker in breakers.items() if breaker is not None}
+        return {"outcomes": self.outcomes.failing, **open_}

@@ -1,0 +1,146 @@
+"""The service that is really served, with some of its parts replaced."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from router import settings
+from router._gen import budget_router_pb2 as pb
+from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.admission.tenants import digest
+from router.domain import MaxLoss
+from router.events import Decided, Degraded, TaskRestarted
+from router.ports import Classifier
+from router.rpc.requests import Limits
+from router.serving import app
+from router.serving.parts import Parts
+from router.telemetry.logs import Observers
+from tests.rpc.conftest import PATIENCE, bearer, decide, generate, refusal
+from tests.support.fakes import FakeClassifier, ListLog, RecordingObserver, at_once, score_of, until
+
+FOLLOW_SECONDS = 0.01
+
+
+@asynccontextmanager
+async def serving(directory: Path, replaced: Callable[[Parts], Parts], **given: Any) -> AsyncIterator[Any]:
+    """A stub of the routing service."""
+    defaults = {"listen": "127.0.0.1:0", "outcomes": directory / "outcomes.sqlite", "audit_file": directory / "audit"}
+    async with (
+        app.running(settings.load(**defaults | given), at_once, replaced, FOLLOW_SECONDS) as ports,
+        grpc.aio.insecure_channel(f"127.0.0.1:{ports.port}") as channel,
+    ):
+        yield pb_grpc.BudgetRouterServiceStub(channel)
+
+
+def observed(observer: RecordingObserver) -> Callable[[Parts], Parts]:
+    """Parts whose records another observer sees, too."""
+    return lambda parts: replace(parts, observer=Observers([parts.observer, observer]))
+
+
+def classified_by(classifier: Classifier) -> Callable[[Parts], Parts]:
+    """Parts whose models another classifier scores for."""
+
+    def replaced(parts: Parts) -> Parts:
+        served = [replace(m.served, scorer=replace(m.served.scorer, classifier=classifier)) for m in parts.models]
+        models = [replace(model, served=one) for model, one in zip(parts.models, served, strict=True)]
+        return replace(parts, models=models)
+
+    return replaced
+
+
+async def test_a_fake_classifier_decides(tmp_path: Path) -> None:
+    classifier = FakeClassifier(score_of(0.1, 0.1, 0.1, 0.1, 0.1, 0.9))
+    async with serving(tmp_path, classified_by(classifier)) as routing:
+        decision = (await routing.Decide(decide("2 + 2 ="), timeout=PATIENCE)).decision
+        assert [round(forecast.quality, 3) for forecast in decision.forecasts] == [0.1] * 5 + [0.9]
+        classifier.failing = True
+        decision = (await routing.Decide(decide("3 + 3 ="), timeout=PATIENCE)).decision
+        assert (decision.rung, decision.source) == ("256", pb.DECISION_SOURCE_FALLBACK)
+    assert [prompt.text for asked in classifier.asked for prompt in asked] == ["2 + 2 =", "3 + 3 ="]
+
+
+async def test_a_fake_outcome_log_takes_what_happens(tmp_path: Path) -> None:
+    log = ListLog()
+    async with serving(tmp_path, lambda parts: replace(parts, outcomes=log)) as routing:
+        events = [event async for event in routing.Generate(generate(), timeout=PATIENCE)]
+        decision_id = events[0].decision.decision_id
+        report = pb.ReportOutcomeRequest(decision_id=decision_id, correct=1, label_source=pb.LABEL_SOURCE_USER)
+        await routing.ReportOutcome(report, timeout=PATIENCE)
+        log.failing = True
+        assert (await refusal(routing.ReportOutcome(report))).code is grpc.StatusCode.UNAVAILABLE
+    assert [decision.id for _, decision in log.decided] == [decision_id]
+    assert [outcome.decision_id for outcome in log.outcomes] == [decision_id]
+
+
+async def test_other_limits_and_another_observer(tmp_path: Path) -> None:
+    observer = RecordingObserver()
+
+    def replaced(parts: Parts) -> Parts:
+        return replace(observed(observer)(parts), limits=Limits(1, 8, MaxLoss(0.02)))
+
+    async with serving(tmp_path, replaced) as routing:
+        await routing.Decide(decide("12345678"), timeout=PATIENCE)
+        assert (await refusal(routing.Decide(decide("123456789")))).fields == ["messages"]
+    assert len(observer.of(Decided)) == 1
+
+
+async def test_a_tenants_file_that_loses_its_last_key_does_not_open_the_service(tmp_path: Path) -> None:
+    """On a public address; the start would have refused such a file."""
+    path, observer = tmp_path / "tenants.toml", RecordingObserver()
+    path.write_text(f'[one]\nkeys = [{{ sha256 = "{digest("a key")}" }}]\n')
+    public = {"listen": "0.0.0.0:0", "public": ["plaintext"], "tenants": path}
+    async with serving(tmp_path, observed(observer), **public) as routing:
+        path.write_text("[one]\n[default]\n")
+        await until(lambda: observer.of(Degraded))
+        assert observer.of(Degraded)[0].dependency == "tenants"
+        assert (await refusal(routing.Decide(decide()))).code is grpc.StatusCode.UNAUTHENTICATED
+        assert (await routing.Decide(decide(), **bearer("a key"), timeout=PATIENCE)).decision.rung
+        path.write_text(f'[one]\nkeys = [{{ sha256 = "{digest("another key")}" }}]\n')
+        async with no_more(routing, "a key"):
+            assert (await routing.Decide(decide(), **bearer("another key"), timeout=PATIENCE)).decision.rung
+
+
+@asynccontextmanager
+async def no_more(routing: Any, key: str) -> AsyncIterator[None]:
+    """Once a key opens nothing any more."""
+    for _ in range(1_000):
+        try:
+            await routing.Decide(decide(), **bearer(key), timeout=PATIENCE)
+        except grpc.aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+            break
+    else:
+        pytest.fail("the key still counts")
+    yield
+
+
+async def test_a_background_task_that_dies_is_restarted_in_the_service(tmp_path: Path) -> None:
+    observer, started = RecordingObserver(), []
+
+    async def dies() -> None:
+        started.append(1)
+        raise RecursionError("nested too deeply")
+
+    def replaced(parts: Parts) -> Parts:
+        return replace(observed(observer)(parts), background={"dies": dies})
+
+    async with serving(tmp_path, replaced) as routing:
+        await until(lambda: len(started) >= 2)
+        assert (await routing.Decide(decide(), timeout=PATIENCE)).decision.rung
+    assert {record.task for record in observer.of(TaskRestarted)} == {"dies"}
+
+
+async def test_parts_show_no_secret(tmp_path: Path) -> None:
+    shown: list[str] = []
+
+    def replaced(parts: Parts) -> Parts:
+        shown.append(repr(parts.endpoints))
+        return parts
+
+    async with serving(tmp_path, replaced, admin_token="open sesame", admin_listen="127.0.0.1:0"):
+        assert "open sesame" not in shown[0]
