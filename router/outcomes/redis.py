@@ -1,7 +1,7 @@
 """The outcome log that several replicas share: a Redis stream of bounded length, and each decision by its id.
 
-The stream holds what was decided, how it ended and what was reported, each as a row of its own; whoever reads puts the
-rows of one decision together, the last one standing.
+The stream holds decisions, ends of generations and outcomes, each as a row of its own: replicas only append, so none
+has to wait for another. `read_rows` joins the rows of a decision; of a column that occurs twice the last value counts.
 """
 
 import asyncio
@@ -14,21 +14,27 @@ from redis.exceptions import RedisError
 from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
 from router.errors import OutcomeLogError
 from router.outcomes import rows
-from router.outcomes.rows import Event, PromptHasher, Row
+from router.outcomes.rows import LogEntry, PromptHasher, Row
 from router.outcomes.write_behind import WriteBehind
 from router.ports import Observer
 from router.redis.client import AnyRedis, connect
 
 STREAM, DECISION = "budget_router:outcomes", "budget_router:decision:"
 KEPT_SECONDS = 30 * 86_400
-"""How long an outcome may come after its decision."""
+"""Longest time between a decision and its outcome."""
 
 PAGE = 10_000
+"""Rows that one call reads."""
+
 T = TypeVar("T")
 
 
 class RedisOutcomes:
-    """Appends to a stream of about `length` rows; calls are over within `timeout` seconds."""
+    """Appends to a stream of about `length` rows; each call to Redis ends within `timeout` seconds.
+
+    Args:
+        buffer: entries that may wait to be written; more are dropped, and observed.
+    """
 
     def __init__(
         self,
@@ -46,35 +52,35 @@ class RedisOutcomes:
         self._behind = WriteBehind(self._write, observer, buffer)
 
     def record(self, request: RouteRequest, decision: Decision, completion: Completion | None) -> None:
-        """Remember a decision, and how its generation ended, soon; never waits."""
-        self._behind.add(Event.now(request, decision, completion))
+        """Append a decision, or the end of its generation, a moment later; never waits."""
+        self._behind.add(LogEntry.now(request, decision, completion))
 
     @property
     def failing(self) -> bool:
-        """Nothing can be written at the moment."""
+        """True while nothing can be written."""
         return self._behind.failing
 
     async def report(self, outcome: Outcome) -> bool:
-        """Attach an outcome; in the stream on return. False when the decision is unknown. Raises OutcomeLogError."""
+        """Append an outcome, at once. False if the decision is unknown. Raises OutcomeLogError."""
         await self._behind.flush()
-        told = await self._bounded(self._redis.get(DECISION + outcome.decision_id))
-        if told is None or outcome.tenant not in (None, json.loads(told)["tenant"]):
+        found = await self._bounded(self._redis.get(DECISION + outcome.decision_id))
+        if found is None or outcome.tenant not in (None, json.loads(found)["tenant"]):
             return False
         await self._bounded(self._added(self._redis, outcome.decision_id, rows.reported(outcome)))
         return True
 
     async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
-        """Tenant, decision, and the prompt where it was kept; None where it is unknown. Raises OutcomeLogError."""
+        """A decision with its tenant, and its prompt if the log keeps it; None if unknown. Raises OutcomeLogError."""
         await self._behind.flush()
-        told = await self._bounded(self._redis.get(DECISION + decision_id))
-        return None if told is None else rows.restored(json.loads(told))
+        found = await self._bounded(self._redis.get(DECISION + decision_id))
+        return None if found is None else rows.restored(json.loads(found))
 
     async def close(self) -> None:
-        """Write what waits, then close the connections."""
+        """Write all waiting entries, then close the connections."""
         await self._behind.close()
         await self._redis.aclose()
 
-    async def _write(self, batch: list[Event]) -> None:
+    async def _write(self, batch: list[LogEntry]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for event in batch:
             row = event.row(self._names)
@@ -84,8 +90,9 @@ class RedisOutcomes:
         await self._bounded(pipeline.execute())
 
     def _added(self, redis: Any, decision_id: str, row: Row) -> Any:
-        told = {"id": decision_id, "row": json.dumps(row)}
-        return redis.xadd(STREAM, told, maxlen=self._length, approximate=True)
+        fields = {"id": decision_id, "row": json.dumps(row)}
+        # Approximate: Redis drops whole nodes of its radix tree, which costs much less than an exact length.
+        return redis.xadd(STREAM, fields, maxlen=self._length, approximate=True)
 
     async def _bounded(self, call: Awaitable[T]) -> T:
         try:
@@ -96,7 +103,7 @@ class RedisOutcomes:
 
 
 def read_rows(url: str, timeout: float = 30.0, page: int = PAGE) -> Iterator[Row]:
-    """Everything in a log, in the order of the decisions. Raises OutcomeLogError, SettingsError."""
+    """All rows of a log, in the order of the decisions; `page` rows a call. Raises OutcomeLogError, SettingsError."""
     yield from asyncio.run(_read_rows(connect(url, timeout), page))
 
 
@@ -105,10 +112,10 @@ async def _read_rows(redis: Any, size: int) -> list[Row]:
     last = "-"
     try:
         while page := await redis.xrange(STREAM, last, "+", size):
-            for entry, told in page:
+            for entry, fields in page:
                 last = f"({entry.decode()}"
-                identity = told[b"id"].decode()
-                found.setdefault(identity, dict.fromkeys(rows.FIELDS)).update(json.loads(told[b"row"]))
+                identity = fields[b"id"].decode()
+                found.setdefault(identity, dict.fromkeys(rows.FIELDS)).update(json.loads(fields[b"row"]))
     except (RedisError, OSError) as error:
         raise OutcomeLogError(f"Redis: {type(error).__name__}") from error
     finally:

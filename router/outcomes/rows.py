@@ -1,4 +1,4 @@
-"""What the outcome log keeps of a decision, its generation and its outcome, as flat rows of plain values."""
+"""The rows of the outcome log: a decision, its generation and its outcome, as flat rows of plain values."""
 
 import hmac
 import json
@@ -35,13 +35,13 @@ FIELDS = (
     "enforcement", "served_rung", "attempts", "prompt_tokens", "thinking_tokens", "answer_tokens", "correct",
     "label_source", "reported_at", "relaxed",
 )  # fmt: skip
-"""What a row may hold."""
+"""All columns of a row; a partial row holds some of them."""
 
 COLUMNS = ("quality", "mean", "p50", "p90", "p99")
-"""Of a score."""
+"""Columns of a score."""
 
 _TEXT = json.JSONEncoder(ensure_ascii=False)
-"""Encodes one text at a time: several times as fast as a list of them."""
+"""Encodes one text at a time, which is several times as fast as encoding a list of texts."""
 
 Value = str | float | int | None
 Row = dict[str, Value]
@@ -49,20 +49,20 @@ Row = dict[str, Value]
 
 @dataclass(frozen=True)
 class PromptHasher:
-    """How prompts are named in the log.
+    """Names prompts in the log by a keyed hash.
 
     Attributes:
-        secret: key of the hash that stands for a prompt.
-        texts: keep the prompts themselves, too. Without them nothing can be retrained from the log.
+        secret: key of the hash.
+        texts: keep the prompts themselves as well. Nothing can be retrained from a log without them.
     """
 
     secret: bytes
     texts: bool
 
     def row(self, tenant: str, prompt: Prompt) -> Row:
-        """prompt_id, and the prompt where the operator says so; JSON of all messages where there are several."""
-        told = [f'["{m.role.value}", {_TEXT.encode(m.content)}]' for m in prompt.messages]
-        messages = f"[{', '.join(told)}]"
+        """The columns of a prompt: its hash; if `texts` its text, and the JSON of its messages if it has several."""
+        turns = [f'["{m.role.value}", {_TEXT.encode(m.content)}]' for m in prompt.messages]
+        messages = f"[{', '.join(turns)}]"
         identity = hmac.digest(self.secret, f"{tenant}\0{messages}".encode(), "sha256").hex()[:32]
         text = prompt.text if self.texts else None
         several = messages if self.texts and len(prompt.messages) > 1 else None
@@ -70,8 +70,8 @@ class PromptHasher:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """A decision, or the end of its generation, and when that was."""
+class LogEntry:
+    """A decision, or the end of its generation when `completion` is there; `at` is the time of it."""
 
     at: datetime
     request: RouteRequest
@@ -79,19 +79,19 @@ class Event:
     completion: Completion | None
 
     @classmethod
-    def now(cls, request: RouteRequest, decision: Decision, completion: Completion | None) -> "Event":
-        """What happens at this moment."""
+    def now(cls, request: RouteRequest, decision: Decision, completion: Completion | None) -> "LogEntry":
+        """An entry of this moment."""
         return cls(datetime.now(UTC), request, decision, completion)
 
     def row(self, names: PromptHasher) -> Row:
-        """As a row; made by whoever writes, as it takes a while."""
+        """The entry as a partial row. It takes a while, so the writer calls it, outside the path of the request."""
         if self.completion is None:
             return _decided(self.at, self.request, self.decision, names)
         return _completed(self.completion) | {"completed_at": self.at.isoformat()}
 
 
 def _decided(at: datetime, request: RouteRequest, decision: Decision, names: PromptHasher) -> Row:
-    """A decision: everything that off-policy estimation and training need of it."""
+    """The columns of a decision: all that off-policy estimation and training need."""
     certificate = decision.choice.certificate
     target = "max_loss" if isinstance(decision.target, MaxLoss) else "min_quality"
     return {
@@ -124,7 +124,7 @@ def _json(value: object) -> str:
 
 @lru_cache(1024)
 def _often(value: Certificate | tuple[float, ...]) -> str:
-    """Of one that many decisions share."""
+    """JSON of a value that many decisions share."""
     return _json(value)
 
 
@@ -134,7 +134,11 @@ def _ladder(ladder: BudgetLadder) -> str:
 
 
 def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
-    """Tenant, decision and prompt (where kept) of a row. Raises OutcomeLogError where an earlier version wrote it."""
+    """The tenant, the decision, and the prompt (None where the log keeps none) of a row.
+
+    Raises:
+        OutcomeLogError: an earlier version wrote the row, and kept too little.
+    """
     if row["ladder"] is None or row["propensities"] is None or row["rung_order"] is None:
         raise OutcomeLogError("an earlier version wrote this decision, and kept too little")
     target, _, value = str(row["target"]).partition("=")
@@ -153,20 +157,20 @@ def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
         float(row.get("relaxed") or 0),
     )
     if row["messages"] is not None:
-        told = json.loads(str(row["messages"]))
-        return str(row["tenant"]), decision, Prompt(tuple(Message(Role(role), text) for role, text in told))
+        turns = json.loads(str(row["messages"]))
+        return str(row["tenant"]), decision, Prompt(tuple(Message(Role(role), text) for role, text in turns))
     return str(row["tenant"]), decision, None if row["prompt"] is None else Prompt.of(str(row["prompt"]))
 
 
-def _score(told: dict[str, Any]) -> Score:
-    if "tokens" not in told:
-        return Score(*(tuple(told[name]) for name in COLUMNS))
-    rungs = [one or dict.fromkeys(COLUMNS) for one in told["tokens"]]  # as earlier versions wrote it
-    return Score(tuple(told["quality"]), *(tuple(rung[name] for rung in rungs) for name in COLUMNS[1:]))
+def _score(columns: dict[str, Any]) -> Score:
+    if "tokens" not in columns:
+        return Score(*(tuple(columns[name]) for name in COLUMNS))
+    rungs = [one or dict.fromkeys(COLUMNS) for one in columns["tokens"]]  # as earlier versions wrote it
+    return Score(tuple(columns["quality"]), *(tuple(rung[name] for rung in rungs) for name in COLUMNS[1:]))
 
 
 def _completed(completion: Completion) -> Row:
-    """How a generation ended."""
+    """The columns of the end of a generation."""
     return {
         "finish": completion.finish.value,
         "enforcement": completion.enforcement.value,
@@ -179,6 +183,6 @@ def _completed(completion: Completion) -> Row:
 
 
 def reported(outcome: Outcome) -> Row:
-    """How right an answer was."""
+    """The columns of an outcome, reported at this moment."""
     now = datetime.now(UTC).isoformat()
     return {"reported_at": now, "correct": outcome.correct, "label_source": outcome.label_source.value}

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
 from router.errors import OutcomeLogError
 from router.outcomes import rows
-from router.outcomes.rows import FIELDS, Event, PromptHasher, Row
+from router.outcomes.rows import FIELDS, LogEntry, PromptHasher, Row
 from router.outcomes.write_behind import WriteBehind
 from router.ports import Observer
 
@@ -31,14 +31,15 @@ Statement = tuple[str, tuple[object, ...]]
 
 
 class SqliteOutcomes:
-    """Writes from a thread of its own, in batches; `buffer` statements may wait, more are dropped and observed.
+    """Writes in batches, from a thread of its own.
 
     Args:
         texts: keep the prompts, not only their keyed hashes.
         secret: key of these hashes; empty = a random one that the file keeps.
+        buffer: entries that may wait to be written; more are dropped, and observed.
 
     Raises:
-        OutcomeLogError: the file can not be opened.
+        OutcomeLogError: the file cannot be opened.
     """
 
     def __init__(
@@ -58,43 +59,43 @@ class SqliteOutcomes:
             raise OutcomeLogError(f"{path}: {error}") from error
 
     def record(self, request: RouteRequest, decision: Decision, completion: Completion | None) -> None:
-        """Remember a decision, and how its generation ended, soon; never waits."""
-        self._behind.add(Event.now(request, decision, completion))
+        """Write a decision, or the end of its generation, a moment later; never waits."""
+        self._behind.add(LogEntry.now(request, decision, completion))
 
     @property
     def failing(self) -> bool:
-        """Nothing can be written at the moment."""
+        """True while nothing can be written."""
         return self._behind.failing
 
     async def report(self, outcome: Outcome) -> bool:
-        """Attach an outcome; durable on return. False when the decision is unknown. Raises OutcomeLogError."""
+        """Write an outcome; it is durable on return. False if the decision is unknown. Raises OutcomeLogError."""
         await self._behind.flush()  # the decision itself may still be waiting
         statement = _update(rows.reported(outcome), outcome.decision_id, outcome.tenant)
         return await self._in_thread(self._durable, [statement]) > 0
 
     async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
-        """Tenant, decision, and the prompt where it was kept; None where it is unknown. Raises OutcomeLogError."""
+        """A decision with its tenant, and its prompt if the log keeps it; None if unknown. Raises OutcomeLogError."""
         await self._behind.flush()
         row = await self._in_thread(self._row, decision_id)
         return None if row is None else rows.restored(row)
 
     async def close(self) -> None:
-        """Write what waits, then close the file."""
+        """Write all waiting entries, then close the file."""
         await self._behind.close()
         self._thread.shutdown()
         self._db.close()
 
-    async def _write_events(self, events: list[Event]) -> None:
+    async def _write_events(self, events: list[LogEntry]) -> None:
         await self._in_thread(self._events, events)
 
     async def _in_thread(self, work: Callable[[A], T], argument: A) -> T:
-        """After all that was asked of the thread before. Raises OutcomeLogError."""
+        """Run `work` in the log's thread, after all work before it. Raises OutcomeLogError."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, argument)
         except sqlite3.Error as error:
             raise OutcomeLogError(f"SQLite: {error}") from error
 
-    def _events(self, events: list[Event]) -> None:
+    def _events(self, events: list[LogEntry]) -> None:
         self._transaction([_statement(event, self._names) for event in events])
 
     def _row(self, decision_id: str) -> Row | None:
@@ -104,7 +105,10 @@ class SqliteOutcomes:
         return None if values is None else dict(zip(names, values, strict=True))
 
     def _durable(self, statements: list[Statement]) -> int:
-        """As `_transaction`, and with all before it on the disk: what is acknowledged outlives the machine's power."""
+        """As `_transaction`, and synced to the disk together with all before it.
+
+        Batches need no sync: a crash of the machine may cost a few decisions, but never an acknowledged outcome.
+        """
         self._db.execute("PRAGMA synchronous = FULL")
         try:
             return self._transaction(statements)
@@ -118,7 +122,7 @@ class SqliteOutcomes:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Everything in a log, in the order of the decisions; the service may go on writing. Raises OutcomeLogError."""
+    """All rows of a log, in the order of the decisions; the service may write meanwhile. Raises OutcomeLogError."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
             found = db.execute("SELECT * FROM decisions ORDER BY decided_at")
@@ -134,7 +138,7 @@ def _kind(name: str) -> str:
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    """A file of an earlier version gets the columns that it lacks."""
+    """Create the tables; a file of an earlier version gets the columns that it lacks."""
     columns = ", ".join(f"{name} {_kind(name)}" for name in FIELDS if name != "decision_id")
     db.execute(f"CREATE TABLE IF NOT EXISTS decisions (decision_id TEXT PRIMARY KEY, {columns})")
     present = {row[1] for row in db.execute("PRAGMA table_info(decisions)")}
@@ -150,7 +154,7 @@ def _secret(db: sqlite3.Connection) -> bytes:
     return bytes(value)
 
 
-def _statement(event: Event, names: PromptHasher) -> Statement:
+def _statement(event: LogEntry, names: PromptHasher) -> Statement:
     row = event.row(names)
     return _insert(row) if event.completion is None else _update(row, event.decision.id)
 
@@ -166,7 +170,7 @@ def _insertion(columns: tuple[str, ...]) -> str:
 
 
 def _update(row: Row, decision_id: str, tenant: str | None = None) -> Statement:
-    """Where a tenant is named, only if the decision is its own."""
+    """Set columns of a decision; if a tenant is named, only of its own."""
     sets = ", ".join(f"{name} = ?" for name in row)
     sql = f"UPDATE decisions SET {sets} WHERE decision_id = ? AND tenant = COALESCE(?, tenant)"
     return sql, (*row.values(), decision_id, tenant)

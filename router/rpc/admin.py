@@ -1,4 +1,4 @@
-"""The admin service: what is loaded, what is served instead, and the cache."""
+"""The admin service for operators: the state of a model, other bundles, and the cache."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -11,11 +11,17 @@ from router.errors import InvalidRequest
 from router.routing.hot_swap import HotSwap
 from router.routing.router import BudgetRouter
 from router.rpc import responses
+from router.rpc.enums import ENFORCEMENTS
 from router.rpc.identity import Call
 
 
 class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
-    """Answers `BudgetRouterAdminService` for operators."""
+    """Answers `BudgetRouterAdminService`; errors become statuses at the boundary.
+
+    Args:
+        swaps: how to serve another bundle, by model.
+        flush: drops all cached scores. Raises CacheError.
+    """
 
     def __init__(
         self,
@@ -28,7 +34,7 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
         self._flush = flush
 
     async def GetModelStatus(self, request: pb.GetModelStatusRequest, call: Call) -> pb.GetModelStatusResponse:
-        """What is loaded for a model."""
+        """Describe the bundle, the certificates and the enforcement of a model."""
         served = self._router.served_model(request.model)
         manifest = served.bundle.manifest
         created = Timestamp()
@@ -41,24 +47,24 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
             certificates=map(responses.certificate, manifest.certificates),
             backend_fingerprint=manifest.backend_fingerprint,
             suspended=served.policy.suspended,
-            enforcement=responses.ENFORCEMENTS[served.enforcement],
+            enforcement=ENFORCEMENTS.numbers[served.enforcement],
         )
 
     async def FlushCache(self, request: pb.FlushCacheRequest, call: Call) -> pb.FlushCacheResponse:
-        """Forget every cached score."""
-        if request.tenant:
-            raise InvalidRequest("tenant", "flushing one tenant comes with a later version; leave it empty for all")
+        """Drop all cached scores."""
+        if request.tenant:  # keys are hashes, which do not show whose entry it is
+            raise InvalidRequest("tenant", "a single tenant's scores cannot be flushed; leave it empty to flush all")
         await self._flush()
         return pb.FlushCacheResponse()
 
     async def PromoteModel(self, request: pb.PromoteModelRequest, call: Call) -> pb.PromoteModelResponse:
-        """Serve another bundle from the next request on."""
+        """Verify another bundle, add it to the registry, and serve it from the next request on."""
         if not request.path:
             raise InvalidRequest("path", "is required")
         swap = self._swaps[self._router.served_model(request.model).model]
         return pb.PromoteModelResponse(model_version=await swap.promote(Path(request.path)))
 
     async def RollbackModel(self, request: pb.RollbackModelRequest, call: Call) -> pb.RollbackModelResponse:
-        """Serve the bundle before the current one."""
+        """Serve the bundle before the current one again."""
         swap = self._swaps[self._router.served_model(request.model).model]
         return pb.RollbackModelResponse(model_version=await swap.rollback())

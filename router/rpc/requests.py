@@ -1,22 +1,19 @@
-"""Protocol messages -> domain types. All checks on what comes in are here, made once."""
+"""Protocol messages -> domain types. All checks of requests are made here, once."""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 from unicodedata import category
 
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
     DEFAULT_ANSWER_TOKENS,
     TOOL_CHOICES,
-    LabelSource,
     MaxLoss,
     Message,
     MinQuality,
-    OnUnmet,
     Options,
     Outcome,
     Prompt,
@@ -29,41 +26,21 @@ from router.domain import (
     Tools,
 )
 from router.errors import FieldError, InvalidRequest
+from router.rpc.enums import LABEL_SOURCES, ON_UNMET, ROLES
 from router.rpc.identity import Call
 
 MAX_BATCH = 1024
 MAX_ANSWER_TOKENS = 32_768
 MAX_NAME = 128
-"""Bytes of an id or a name."""
+"""Most bytes of an id or a name."""
 
 MAX_TOOLS = 128
 IMAGE_SCHEMES = ("https://", "data:image/")
 
-E = TypeVar("E")
-
-ROLES: Mapping[int, Role] = {
-    pb.ROLE_SYSTEM: Role.SYSTEM,
-    pb.ROLE_USER: Role.USER,
-    pb.ROLE_ASSISTANT: Role.ASSISTANT,
-    pb.ROLE_TOOL: Role.TOOL,
-}
-ON_UNMET: Mapping[int, OnUnmet] = {
-    pb.ON_UNMET_UNSPECIFIED: OnUnmet.TOP_RUNG,
-    pb.ON_UNMET_TOP_RUNG: OnUnmet.TOP_RUNG,
-    pb.ON_UNMET_CHEAPEST_NEAR_BEST: OnUnmet.CHEAPEST_NEAR_BEST,
-    pb.ON_UNMET_REJECT: OnUnmet.REJECT,
-}
-LABEL_SOURCES: Mapping[int, LabelSource] = {
-    pb.LABEL_SOURCE_VERIFIER: LabelSource.VERIFIER,
-    pb.LABEL_SOURCE_JUDGE: LabelSource.JUDGE,
-    pb.LABEL_SOURCE_USER: LabelSource.USER,
-    pb.LABEL_SOURCE_AGREEMENT: LabelSource.AGREEMENT,
-}
-
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what comes in, and the target of a caller who names none."""
+    """Bounds of a request, and the target of a caller that names none."""
 
     max_messages: int
     max_prompt_bytes: int
@@ -71,7 +48,7 @@ class Limits:
 
     @cached_property
     def default_options(self) -> Options:
-        """Of a caller who asks for nothing."""
+        """Options of a caller that sends none; cached, since building them costs more than looking them up."""
         return Options(self.default_target)
 
 
@@ -82,7 +59,7 @@ def route_request(
 
     Raises:
         InvalidRequest: a field is wrong.
-        PermissionDenied: it names somebody else as tenant.
+        PermissionDenied: it names another tenant than its credentials.
     """
     asks = remaining is not None or message.HasField("options")
     return RouteRequest(
@@ -94,7 +71,7 @@ def route_request(
 
 
 def batch(message: pb.DecideBatchRequest, limits: Limits, call: Call) -> list[RouteRequest]:
-    """The checked requests of a batch; fields at fault are named with their index. Raises InvalidRequest."""
+    """The checked requests of a batch; errors name the index. Raises InvalidRequest, PermissionDenied."""
     if not 1 <= len(message.requests) <= MAX_BATCH:
         raise InvalidRequest("requests", f"must have 1 to {MAX_BATCH} entries, has {len(message.requests)}")
     requests = []
@@ -149,7 +126,7 @@ def outcome(message: pb.ReportOutcomeRequest, tenant: str | None) -> Outcome:
         raise InvalidRequest("correct", "is required")
     if not 0 <= message.correct <= 1:
         raise InvalidRequest("correct", "must lie in 0..1")
-    source = _member(LABEL_SOURCES, message.label_source, "label_source")
+    source = LABEL_SOURCES.member(message.label_source, "label_source")
     return Outcome(message.decision_id, message.correct, source, tenant)
 
 
@@ -179,14 +156,14 @@ def _prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
 
 
 def _bytes(message: pb.Message) -> int:
-    """Of what is said and shown; less than of the whole message."""
+    """Bytes of content, images and calls, which is less than the size of the whole message."""
     calls = sum(call.ByteSize() for call in message.tool_calls)
     return len(message.content.encode()) + sum(map(len, message.image_urls)) + calls
 
 
 def _plain(message: pb.Message) -> Message | None:
-    """A turn of text alone, as nearly all are; None where it is anything else."""
-    role, content = ROLES.get(message.role), message.content
+    """A turn of text alone, as nearly all are: the fast path. None where it is anything else, or wrong."""
+    role, content = ROLES.members.get(message.role), message.content
     if role is None or not content or content.isspace():
         return None
     if message.tool_calls or message.tool_call_id or message.image_urls:
@@ -196,7 +173,7 @@ def _plain(message: pb.Message) -> Message | None:
 
 def _message(message: pb.Message, index: int) -> Message:
     field = f"messages[{index}]"
-    role = _member(ROLES, message.role, f"{field}.role")
+    role = ROLES.member(message.role, f"{field}.role")
     calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls)
     images = tuple(message.image_urls)
     if calls and role is not Role.ASSISTANT:
@@ -223,7 +200,7 @@ def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None
         floor=floor,
         ceiling=ceiling,
         max_latency=_latency(message, remaining),
-        on_unmet=_member(ON_UNMET, message.on_unmet, "options.on_unmet"),
+        on_unmet=ON_UNMET.member(message.on_unmet, "options.on_unmet"),
         rung=_name(message.rung, "options.rung") or None,
         conversation_id=_name(message.conversation_id, "options.conversation_id") or None,
     )
@@ -262,7 +239,7 @@ def _latency(message: pb.RoutingOptions, remaining: float | None) -> float | Non
 
 
 def _name(value: str, field: str) -> str:
-    """An id or a name, which may be told in logs and headers. Raises InvalidRequest."""
+    """A checked id or name, which is safe in logs and headers. Raises InvalidRequest."""
     if not value:
         return value
     if len(value.encode()) > MAX_NAME:
@@ -270,11 +247,3 @@ def _name(value: str, field: str) -> str:
     if any(category(character) == "Cc" for character in value):
         raise InvalidRequest(field, "must not hold control characters")
     return value
-
-
-def _member(members: Mapping[int, E], value: int, field: str) -> E:
-    """The domain's member for an enum value. Raises InvalidRequest where there is none."""
-    try:
-        return members[value]
-    except KeyError:
-        raise InvalidRequest(field, "is required and must be one of the API's values") from None
