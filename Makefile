@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit picture proto bench hot-path curves profiles quality forwarding loop drift cache reliability faults fuzz mutants conformance-vllm conformance-llamacpp peers pocket lock clean
+.PHONY: help setup run test check audit picture proto settings-docs bench hot-path curves profiles quality forwarding loop drift cache reliability faults fuzz mutants conformance-vllm conformance-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -43,6 +43,7 @@ check: $(VENV)/.dev audit ## lint, types, import contracts, API compatibility wi
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(call protoc,"$$fresh"); \
 	diff -r --exclude=__init__.py --exclude=__pycache__ "$$fresh" router/_gen \
 	|| { echo "router/_gen is stale: run 'make proto'" >&2; exit 1; }
+	$(BIN)/python docs/write_settings.py --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@if command -v promtool >/dev/null; then cd deploy/prometheus && \
 	promtool check config prometheus.yml && promtool test rules alerts_test.yml; \
@@ -63,6 +64,9 @@ picture: $(VENV)/.dev ## draw the pictures of docs/ from the import contracts an
 
 proto: $(VENV)/.dev ## regenerate router/_gen from proto/
 	@$(call protoc,router/_gen)
+
+settings-docs: $(VENV)/.dev ## regenerate docs/settings.md from router/settings.py
+	$(BIN)/python docs/write_settings.py
 
 bench: $(VENV)/.dev ## quality, CPU, latency, memory, curves, streams, peers; asked beside found (12 minutes)
 	$(BIN)/python -m benchmarks

@@ -1,8 +1,12 @@
-"""All settings, side by side: name, default, meaning. The only reader of the environment."""
+"""All settings, side by side: name, default, meaning. The only reader of the environment.
+
+docs/settings.md is made from this file by `make settings-docs`.
+"""
 
 import difflib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,7 +25,10 @@ POCKET = "pocket"
 """Kind of the embedded backend, and the name of its model."""
 
 OPEN = {"plaintext": "TLS", "no-keys": "keys", "metrics": "any credentials"}
-"""What is missing where a word of `public` is needed."""
+"""The protection that is missing where PUBLIC must hold a word."""
+
+SERVICE_LINKS = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+"""Names, behind the prefix, of variables that Kubernetes sets in every pod for a Service named `budget-router...`."""
 
 HIGHEST_PORT = 65_535
 _PACKAGE = Path(__file__).parent
@@ -29,7 +36,7 @@ _PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Served:
-    """A model to serve: what answers, and the bundle that scores for it."""
+    """A model to serve: the engine that answers, and the bundle that scores for it."""
 
     artifact: Path
     backend: str
@@ -43,90 +50,147 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC server; port 0 = any free one")
-    workers: int = Field(1, ge=1, description="processes that answer on that port together")
-    connection_seconds: float = Field(
-        0, ge=0, le=86_400, description="age at which clients are told to connect anew, to find new replicas; 0 = never"
+    listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC server; port 0 takes a free one")
+    workers: int = Field(
+        1, ge=1, description="processes that answer on that port together: docs/operations.md#several-workers"
     )
-    metrics_listen: str = Field("", description="HOST:PORT of the Prometheus endpoint; empty = none")
-    artifact: Path = Field(_PACKAGE / "models" / "pocket-router", description="directory of the model bundle")
+    connection_seconds: float = Field(
+        0,
+        ge=0,
+        le=86_400,
+        description="age at which clients are asked to connect anew, and so find other workers and new replicas; "
+        "0 = never",
+    )
+    max_streams: int = Field(
+        1_000, ge=1, description="calls under way at once; further ones are answered RESOURCE_EXHAUSTED"
+    )
+    drain_seconds: float = Field(20, ge=0, description="time that streams have to end after SIGTERM")
+    admin_listen: str = Field("127.0.0.1:50052", description="HOST:PORT of the admin service")
+    admin_token: SecretStr = Field(
+        SecretStr(""), description="bearer token of the admin service, which is closed without one"
+    )
+    tenants: Path | None = Field(
+        None,
+        description="TOML file of tenants, their keys and limits: docs/operations.md; without it everyone may call, as "
+        "`default`; followed",
+    )
+    public: frozenset[Literal["plaintext", "no-keys", "metrics"]] = Field(
+        frozenset(),
+        description="protection that addresses beyond this machine may lack: a JSON list of `plaintext`, `no-keys` and "
+        "`metrics`",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the server's certificate chain; without it there is no TLS; followed"
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key; followed")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of the authority that must have signed clients' certificates; followed"
+    )
+    artifact: Path = Field(
+        _PACKAGE / "models" / "pocket-router",
+        description="directory of the model bundle, or of a registry of bundles: docs/learning.md; followed",
+    )
     classifier_device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
         "auto",
-        description="what scores prompts; auto = a GPU for encoders where there is one, else the CPU",
+        description="device that runs the bundle's graph: `cpu`, `cuda`, `tensorrt` or `auto`, which is a GPU for "
+        "encoders (except those in 8 bits) where ONNX Runtime can use one, else the CPU; a named device that does not "
+        "come up is an error, not a slow service",
     )
     triton_url: str = Field(
-        "", description="HOST:PORT (gRPC) of a Triton server that runs the bundle's graph; empty = it runs here"
+        "",
+        description="HOST:PORT (gRPC) of a Triton server that runs the bundle's graph: docs/triton.md; needs "
+        "`CLASSIFIER_DEVICE` `auto`; without it the graph runs in this process",
     )
     triton_model: str = Field("budget-router", description="name of the graph's model on that server")
-    shadow: int = Field(0, ge=0, description="fresh prompts that another bundle scores, too, before it is swapped in")
-    backend: Literal["pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
-        "pocket", description="what answers: the embedded model or a kind of engine"
+    shadow: int = Field(
+        0, ge=0, description="fresh prompts that another bundle scores beside the served one before it is swapped in"
     )
-    backend_url: str = Field("", description="base URL of the engine, without /v1; several replicas: commas between")
+    max_loss: float = Field(0.02, ge=0, le=1, description="quality target of callers that name none")
+    backend: Literal["pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
+        "pocket",
+        description="kind of engine that answers: `pocket` (embedded), `vllm`, `sglang`, `llama_cpp` or "
+        "`openai_effort`: docs/backends.md",
+    )
+    backend_url: str = Field("", description="base URL of the engine, without /v1; commas between several replicas")
     backend_model: str = Field("", description="model name that the engine serves")
-    backend_key: SecretStr = Field(SecretStr(""), description="bearer token that the engine wants")
+    backend_key: SecretStr = Field(SecretStr(""), description="bearer token for the engine")
     backend_enforcement: Literal["auto", "native", "two_phase"] = Field(
-        "auto", description="who holds budgets: the engine, two requests, or the first of both that is seen to work"
+        "auto",
+        description="how budgets are held: `native` (by the engine), `two_phase` (by two requests), or `auto`, the "
+        "first of both that a canary sees working",
     )
     backend_unenforced: Literal["refuse", "warn"] = Field(
-        "refuse", description="what to do with an engine that holds no budget"
+        "refuse", description="an engine that holds no budget: `refuse` to start, or `warn` and call budgets hints"
     )
     backend_images: bool = Field(False, description="the model that the engine serves takes images")
     backend_hedge: float = Field(
         0, ge=0, description="seconds without a token after which a second replica is asked as well; 0 = never"
     )
-    backend_wait: float = Field(300, ge=0, description="seconds that an engine has to come up at start")
-    think_start: str = Field("<think>", description="text that opens a thought, for two-phase enforcement")
-    think_end: str = Field("</think>", description="text that ends a thought; one token of the model")
-    failover_backend: Literal["", "pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
-        "", description="what answers where the backend is down; empty = nothing does"
+    backend_wait: float = Field(
+        300, ge=0, description="seconds that an engine, or a Triton server, has to come up at start"
     )
-    failover_url: str = Field("", description="as backend_url, of the failover backend")
-    failover_model: str = Field("", description="model name that the failover backend serves")
-    failover_key: SecretStr = Field(SecretStr(""), description="bearer token that the failover backend wants")
-    failover_artifact: Path | None = Field(None, description="directory of the failover model's own bundle")
+    backend_first_timeout: float = Field(120, gt=0, description="seconds that an engine has for its first token")
+    backend_idle_timeout: float = Field(30, gt=0, description="seconds that an engine may be silent between tokens")
+    backend_timeout: float = Field(600, gt=0, description="seconds that an engine has for one answer")
+    think_start: str = Field("<think>", description="text that opens a thought, for two-phase enforcement")
+    think_end: str = Field(
+        "</think>", description="text that ends a thought, for two-phase enforcement; one token of the model"
+    )
+    failover_backend: Literal["", "pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
+        "", description="kind of engine of a second model, which answers where the first is down"
+    )
+    failover_url: str = Field("", description="base URL of the second engine, as `BACKEND_URL`")
+    failover_model: str = Field("", description="model name that the second engine serves")
+    failover_key: SecretStr = Field(SecretStr(""), description="bearer token for the second engine")
+    failover_artifact: Path | None = Field(
+        None, description="directory of the second model's own bundle, as `ARTIFACT`"
+    )
     pocket_model: Path = Field(_PACKAGE / "models" / "pocket", description="directory of the embedded model")
     pocket_threads: int = Field(1, ge=1, description="threads of the embedded model")
-    redis_url: str = Field("", description="URL of the shared score cache; empty = in process only")
-    redis_timeout: float = Field(0.005, gt=0, description="seconds that Redis may take before it counts as a miss")
-    cache_entries: int = Field(100_000, ge=1, description="scores remembered in process")
-    cache_bytes: int = Field(64 << 20, ge=1, description="memory that these scores may take")
-    cache_ttl: int = Field(86_400, ge=1, description="seconds that Redis remembers a score")
-    cache_secret: SecretStr = Field(SecretStr(""), description="key of the cache's hash; needed with Redis")
-    outcomes: Path = Field(Path("var/outcomes.sqlite"), description="file of the outcome log")
-    outcomes_url: str = Field("", description="URL of a Redis that keeps the outcome log of several replicas instead")
-    outcomes_length: int = Field(1_000_000, ge=1, description="rows that such a log holds, about")
-    log_prompts: bool = Field(False, description="keep prompt texts in the outcome log; needed to retrain from it")
-    explore: float = Field(
-        0, ge=0, le=0.5, description="share of requests that think longer than chosen, to learn from"
-    )
-    audit: float = Field(0, ge=0, le=1, description="share of requests that are run at the top rung, too, and compared")
-    audit_tokens: float = Field(1_000_000, gt=0, description="thinking tokens that audits may take in an hour")
-    audit_file: Path = Field(Path("var/audit.json"), description="what the audits have come to")
-    verifier_url: str = Field("", description="URL that says how right answers are; empty = by agreement")
-    tenants: Path | None = Field(None, description="TOML file of tenants, their keys and limits; empty = anyone")
-    public: frozenset[Literal["plaintext", "no-keys", "metrics"]] = Field(
-        frozenset(), description="what may be open beyond this machine, in words, as a JSON list"
-    )
-    tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate chain; empty = no TLS")
-    tls_key: Path | None = Field(None, description="PEM file of its key")
-    tls_client_ca: Path | None = Field(None, description="PEM file of the authority that client certificates need")
-    max_loss: float = Field(0.02, ge=0, le=1, description="quality target where a caller names none")
     max_messages: int = Field(1_000, ge=1, description="messages in one request")
     max_prompt_bytes: int = Field(1 << 20, ge=1, description="bytes of all messages of one request")
-    capacity: float = Field(1_000_000, gt=0, description="predicted tokens under way at once; more wait")
-    queue_seconds: float = Field(1.0, ge=0, description="seconds that a request may be expected to wait for capacity")
-    max_streams: int = Field(1_000, ge=1, description="calls under way at once; more are refused")
-    first_token_seconds: float = Field(0.01, ge=0, description="backend's time to first token, for deadlines")
-    token_seconds: float = Field(0.001, ge=0, description="backend's time per token, for deadlines")
-    answer_tokens: float = Field(8, ge=0, description="tokens of a usual answer, for deadlines and admission")
-    backend_timeout: float = Field(600, gt=0, description="seconds an engine may take for one answer")
-    backend_first_timeout: float = Field(120, gt=0, description="seconds an engine may take for its first token")
-    backend_idle_timeout: float = Field(30, gt=0, description="seconds an engine may be silent between tokens")
-    otlp_url: str = Field("", description="URL of an OTLP collector (gRPC) that gets traces; empty = none")
-    drain_seconds: float = Field(20, ge=0, description="time that streams have to end after SIGTERM")
-    admin_listen: str = Field("127.0.0.1:50052", description="HOST:PORT of the admin service")
-    admin_token: SecretStr = Field(SecretStr(""), description="bearer token of the admin service; empty = closed")
+    capacity: float = Field(1_000_000, gt=0, description="predicted tokens under way at once; further requests wait")
+    queue_seconds: float = Field(
+        1.0, ge=0, description="expected wait for capacity beyond which a request is refused at once"
+    )
+    first_token_seconds: float = Field(0.01, ge=0, description="the backend's time to its first token, for deadlines")
+    token_seconds: float = Field(0.001, ge=0, description="the backend's time per token, for deadlines")
+    answer_tokens: float = Field(8, ge=0, description="tokens of a usual answer, for deadlines and for admission")
+    redis_url: str = Field(
+        "",
+        description="URL of a Redis that replicas share for scores and quotas: docs/learning.md; without it both stay "
+        "in the process",
+    )
+    redis_timeout: float = Field(
+        0.005, gt=0, description="seconds that Redis has for an answer before it counts as a miss"
+    )
+    cache_entries: int = Field(100_000, ge=1, description="scores that the process caches")
+    cache_bytes: int = Field(64 << 20, ge=1, description="memory of the cached scores")
+    cache_ttl: int = Field(86_400, ge=1, description="seconds that Redis keeps a score")
+    cache_secret: SecretStr = Field(
+        SecretStr(""), description="key of the hashes of prompts, the same for all replicas; needed with Redis"
+    )
+    outcomes: Path = Field(Path("var/outcomes.sqlite"), description="file of the outcome log")
+    outcomes_url: str = Field(
+        "", description="URL of a Redis that keeps the outcome log of several replicas instead of a file"
+    )
+    outcomes_length: int = Field(1_000_000, ge=1, description="approximate number of rows that such a log holds")
+    log_prompts: bool = Field(
+        False, description="keep the texts of prompts in the outcome log, which retraining from it needs"
+    )
+    explore: float = Field(
+        0, ge=0, le=0.5, description="share of requests that think longer than chosen, to learn from them"
+    )
+    audit: float = Field(
+        0, ge=0, le=1, description="share of requests that also run at the top rung, to compare the answers"
+    )
+    audit_tokens: float = Field(1_000_000, gt=0, description="thinking tokens that audits may use in an hour")
+    audit_file: Path = Field(Path("var/audit.json"), description="file of the audits' evidence; followed by workers")
+    verifier_url: str = Field(
+        "", description="URL of a verifier that judges answers for the audit; without it their agreement counts"
+    )
+    metrics_listen: str = Field("", description="HOST:PORT of the Prometheus endpoint; without it there is none")
+    otlp_url: str = Field("", description="URL of a collector of traces (OTLP over gRPC); needs `budget-router[otel]`")
 
     @property
     def served(self) -> list[Served]:
@@ -138,87 +202,128 @@ class Settings(BaseSettings):
         return [first, Served(self.failover_artifact, *second)]
 
     def of_worker(self, place: int) -> "Settings":
-        """Those of one of the processes: its share of what is limited; the first alone audits and takes orders."""
+        """The settings of one of several processes: its share of the limits. Only the first audits and has an admin
+        service; it sees only a part of the requests, of which it audits more."""
         share = {"capacity": self.capacity / self.workers, "max_streams": -(-self.max_streams // self.workers)}
         alone: dict[str, Any] = {"audit": 0.0, "admin_token": SecretStr("")}
-        if place == 0:  # it sees a part of the requests, of which it audits more
+        if place == 0:
             alone = {"audit": min(1.0, self.audit * self.workers)}
         return self.model_copy(update={"metrics_listen": "", **share, **alone})
+
+
+GROUPS = {
+    "listen": "Server",
+    "tenants": "Access",
+    "artifact": "Model bundle",
+    "backend": "Engine",
+    "failover_backend": "Failover",
+    "pocket_model": "Embedded model",
+    "max_messages": "Limits and capacity",
+    "redis_url": "Cache and quotas",
+    "outcomes": "Outcome log and audit",
+    "metrics_listen": "Metrics and traces",
+}
+"""Headings of docs/settings.md, by the first setting below each."""
 
 
 def load(**overrides: Any) -> Settings:
     """Settings from the environment; `overrides` that are not None win.
 
     Raises:
-        SettingsError: a value is wrong, missing, or a name is not one of ours.
+        SettingsError: a value is wrong, missing, or a name is not that of a setting.
     """
     _refuse_unknown_names()
+    settings = _read({name: value for name, value in overrides.items() if value is not None})
+    for problem in _problems(settings):
+        raise SettingsError(PREFIX + problem)
+    _require_protection(settings)
+    return settings
+
+
+def _read(overrides: dict[str, Any]) -> Settings:
     try:
-        settings = Settings(**{k: v for k, v in overrides.items() if v is not None})
+        return Settings(**overrides)
     except SourceError as error:
         field = str(error).split('"')[1]
         raise SettingsError(f'{PREFIX}{field.upper()}: must be written as JSON, such as ["default"]') from error
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(f"{PREFIX}{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}") from error
-    _require(settings, "backend", ("backend_url", "backend_model"))
-    _require(settings, "failover_backend", ("failover_url", "failover_model"))
+
+
+def _problems(settings: Settings) -> Iterator[str]:
+    """What does not fit together, each beginning with the name of a setting."""
+    yield from _missing(settings, "backend", ("backend_url", "backend_model"))
+    yield from _missing(settings, "failover_backend", ("failover_url", "failover_model"))
+    secret, admin = settings.cache_secret.get_secret_value(), settings.admin_token.get_secret_value()
     if settings.failover_backend and settings.failover_artifact is None:
-        raise SettingsError(f"{PREFIX}FAILOVER_ARTIFACT: needed with {PREFIX}FAILOVER_BACKEND")
-    names = [served.model for served in settings.served]
-    if len(set(names)) < len(names):
-        raise SettingsError(f"{PREFIX}FAILOVER_MODEL: must differ from {PREFIX}BACKEND_MODEL: callers name models")
+        yield f"FAILOVER_ARTIFACT: needed with {PREFIX}FAILOVER_BACKEND"
+    if len({served.model for served in settings.served}) < len(settings.served):
+        yield f"FAILOVER_MODEL: must differ from {PREFIX}BACKEND_MODEL: callers name models"
     if settings.triton_url and settings.classifier_device != "auto":
-        raise SettingsError(f"{PREFIX}CLASSIFIER_DEVICE: must be auto with {PREFIX}TRITON_URL: the server chooses")
-    if settings.outcomes_url and not settings.cache_secret.get_secret_value():
-        raise SettingsError(f"{PREFIX}CACHE_SECRET: needed with {PREFIX}OUTCOMES_URL, the same for all replicas")
-    if settings.redis_url and not settings.cache_secret.get_secret_value():
-        raise SettingsError(f"{PREFIX}CACHE_SECRET: needed with {PREFIX}REDIS_URL, the same for all replicas")
-    if (
-        settings.workers > 1
-        and not settings.redis_url
-        and (settings.tenants or settings.admin_token.get_secret_value())
-    ):
-        raise SettingsError(f"{PREFIX}REDIS_URL: needed for several workers with tenants or an admin service")
-    _require_addresses(settings)
-    _require_protection(settings)
-    return settings
+        yield f"CLASSIFIER_DEVICE: must be auto with {PREFIX}TRITON_URL: the server chooses"
+    if settings.outcomes_url and not secret:
+        yield f"CACHE_SECRET: needed with {PREFIX}OUTCOMES_URL, the same for all replicas"
+    if settings.redis_url and not secret:
+        yield f"CACHE_SECRET: needed with {PREFIX}REDIS_URL, the same for all replicas"
+    if settings.workers > 1 and not settings.redis_url and (settings.tenants or admin):
+        yield "REDIS_URL: needed for several workers with tenants or an admin service"
+    yield from _tls_problems(settings)
+    yield from _address_problems(settings)
 
 
-def _require_addresses(settings: Settings) -> None:
-    """Addresses to listen on are HOST:PORT. Raises SettingsError."""
+def _missing(settings: Settings, kind: str, needed: Sequence[str]) -> Iterator[str]:
+    """An engine needs an address and the name of a model; the embedded one needs neither."""
+    if (engine := getattr(settings, kind)) not in ("", POCKET):
+        for name in needed:
+            if not getattr(settings, name):
+                yield f"{name.upper()}: needed with {PREFIX}{kind.upper()}={engine}"
+
+
+def _tls_problems(settings: Settings) -> Iterator[str]:
+    files = {"TLS_CERTIFICATE": settings.tls_certificate, "TLS_KEY": settings.tls_key}
+    missing = [name for name, path in files.items() if path is None]
+    if len(missing) == 1:
+        yield f"{missing[0]}: certificate and key are needed together"
+    if missing and settings.tls_client_ca is not None:
+        yield f"TLS_CERTIFICATE: needed with {PREFIX}TLS_CLIENT_CA"
+
+
+def _address_problems(settings: Settings) -> Iterator[str]:
+    """Addresses to listen on are HOST:PORT."""
     for name in ("listen", "metrics_listen", "admin_listen"):
         port = (address := getattr(settings, name)).rpartition(":")[2]
         if address and not (":" in address and port.isascii() and port.isdigit() and int(port) <= HIGHEST_PORT):
-            raise SettingsError(f"{PREFIX}{name.upper()}: HOST:PORT is wanted, not {address!r}")
+            yield f"{name.upper()}: HOST:PORT is expected, not {address!r}"
 
 
 def _require_protection(settings: Settings) -> None:
-    """What can be reached from other machines is encrypted and asks for keys, but for what the operator names.
+    """Addresses that other machines reach need TLS and keys, except for what the operator names in PUBLIC.
 
     Raises:
-        SettingsError: it would not be.
+        SettingsError: one would lack them, or the file of tenants is wrong.
     """
-    for name in ("tls_certificate", "tls_key"):
-        if (settings.tls_certificate is None) != (settings.tls_key is None) and getattr(settings, name) is None:
-            raise SettingsError(f"{PREFIX}{name.upper()}: certificate and key are needed together")
-    if settings.tls_client_ca is not None and settings.tls_certificate is None:
-        raise SettingsError(f"{PREFIX}TLS_CERTIFICATE: needed with {PREFIX}TLS_CLIENT_CA")
     needed: dict[str, set[str]] = {"listen": {"plaintext", "no-keys"}, "metrics_listen": {"metrics"}}
     if settings.admin_token.get_secret_value():
         needed["admin_listen"] = {"plaintext"}
-    given = set(settings.public)
+    given = _given(settings)
+    for name, words in needed.items():
+        if not _local(getattr(settings, name)) and (lacking := words - given):
+            listed = ", ".join(f'"{word}"' for word in sorted(lacking))
+            raise SettingsError(
+                f"{PREFIX}{name.upper()}: reached from other machines without {OPEN[min(lacking)]}; "
+                f"{PREFIX}PUBLIC must hold {listed} if that is meant"
+            )
+
+
+def _given(settings: Settings) -> set[str]:
+    """The words of PUBLIC that need no more protection: those that it holds, and those that are protected."""
+    given: set[str] = set(settings.public)
     if settings.tls_certificate is not None:
         given.add("plaintext")
     if settings.tenants is not None and Tenants(tenants.load(settings.tenants)).requires_credentials:
         given.add("no-keys")
-    for name, words in needed.items():
-        if not _local(getattr(settings, name)) and (lacking := words - given):
-            told = ", ".join(f'"{word}"' for word in sorted(lacking))
-            raise SettingsError(
-                f"{PREFIX}{name.upper()}: reached from other machines without {OPEN[min(lacking)]}; "
-                f"{PREFIX}PUBLIC must hold {told} if that is meant"
-            )
+    return given
 
 
 def _local(listen: str) -> bool:
@@ -231,19 +336,19 @@ def _local(listen: str) -> bool:
         return False
 
 
-def _require(settings: Settings, kind: str, needed: Sequence[str]) -> None:
-    """An engine needs an address and the name of a model. Raises SettingsError."""
-    if (engine := getattr(settings, kind)) in ("", POCKET):
-        return
-    for name in needed:
-        if not getattr(settings, name):
-            raise SettingsError(f"{PREFIX}{name.upper()}: needed with {PREFIX}{kind.upper()}={engine}")
-
-
 def _refuse_unknown_names() -> None:
+    """A misspelt variable would silently leave a default in force. Raises SettingsError."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
-    for name in os.environ:
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
+    for name, value in os.environ.items():
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not _is_service_link(name, value):
             near = difflib.get_close_matches(name.upper(), known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise SettingsError(f"{name}: no such setting{hint}")
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """True for a variable of Kubernetes. ..._PORT also needs the value of one: it may as well be a misspelt setting."""
+    rest = name.removeprefix(PREFIX)
+    if rest == "PORT" or rest.endswith("_PORT"):
+        return bool(re.match(r"(tcp|udp|sctp)://", value)) or bool(re.fullmatch(SERVICE_LINKS, rest))
+    return bool(re.fullmatch(SERVICE_LINKS, rest))

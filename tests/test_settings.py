@@ -1,6 +1,8 @@
 """Wrong settings are refused before anything starts, and the error names the variable."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ from pydantic import ValidationError
 
 from router import settings
 from router.errors import SettingsError
-from router.settings import PREFIX, Settings
+from router.settings import GROUPS, PREFIX, Settings
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +64,35 @@ def test_a_typo_is_refused_with_a_hint(monkeypatch: pytest.MonkeyPatch, typo: st
 def test_a_name_like_no_other_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX + "ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ", "1")
     refused("no such setting")
+
+
+SERVICE_LINKS = {
+    "SERVICE_HOST": "10.0.0.7",
+    "SERVICE_PORT": "50051",
+    "SERVICE_PORT_GRPC": "50051",
+    "PORT": "tcp://10.0.0.7:50051",
+    "PORT_50051_TCP": "tcp://10.0.0.7:50051",
+    "PORT_50051_TCP_PROTO": "tcp",
+    "PORT_50051_TCP_PORT": "50051",
+    "PORT_50051_TCP_ADDR": "10.0.0.7",
+    "METRICS_SERVICE_HOST": "10.0.0.8",
+    "METRICS_SERVICE_PORT": "9464",
+    "METRICS_PORT": "tcp://10.0.0.8:9464",
+    "METRICS_PORT_9464_TCP_ADDR": "10.0.0.8",
+}
+"""What Kubernetes sets in a pod beside Services called `budget-router` and `budget-router-metrics`."""
+
+
+def test_the_variables_of_a_kubernetes_service_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SERVICE_LINKS.items():
+        monkeypatch.setenv(PREFIX + name, value)
+    assert settings.load() == settings.load(listen="127.0.0.1:50051")
+
+
+@pytest.mark.parametrize("name", ["PORT", "METRICS_PORT", "SERVICE", "HOST", "PORT_LISTEN"])
+def test_what_looks_like_a_variable_of_kubernetes_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(PREFIX + name, "50051")
+    refused(PREFIX + name)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +194,28 @@ def test_an_unknown_override_is_refused(tmp_path: Path) -> None:
 
 def test_every_setting_says_what_it_means() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_page_of_settings_is_checked(tmp_path: Path) -> None:
+    script = tmp_path / "write_settings.py"
+    script.write_bytes((ROOT / "docs" / "write_settings.py").read_bytes())
+    page = tmp_path / "settings.md"
+    page.write_bytes((ROOT / "docs" / "settings.md").read_bytes())
+
+    def check() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, script, "--check"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert check().returncode == 0, "make settings-docs"
+    page.write_text(page.read_text().replace("`50051`", "50052").replace("HOST:PORT", "an address"))
+    stale = check()
+    assert stale.returncode == 1 and "make settings-docs" in stale.stderr
+    assert subprocess.run([sys.executable, script], cwd=ROOT, timeout=60).returncode == 0
+    assert page.read_bytes() == (ROOT / "docs" / "settings.md").read_bytes()
+
+
+def test_every_group_begins_with_a_setting() -> None:
+    assert GROUPS.keys() <= Settings.model_fields.keys()
+    assert next(iter(GROUPS)) == next(iter(Settings.model_fields))
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:1", "[::]:1", "192.168.1.5:1", "router.internal:1", ":1"])

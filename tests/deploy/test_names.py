@@ -72,8 +72,8 @@ def test_the_charts_settings_exist() -> None:
 
 def test_every_setting_has_its_line_in_the_documentation() -> None:
     rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
-    told = {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row)}
-    assert told == {name.upper() for name in Settings.model_fields}
+    named = {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row)}
+    assert named == {name.upper() for name in Settings.model_fields}
 
 
 def test_the_dashboard_has_a_panel_for_what_an_operator_asks_first() -> None:
