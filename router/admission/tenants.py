@@ -89,7 +89,7 @@ class Tenants:
         """Know these from the next call on.
 
         Raises:
-            SettingsError: nobody would need credentials any more. Only a restart can open a closed service, since only
+            SettingsError: no caller would need credentials any more. Only a restart can open a closed service: only
                 the start checks whether it may be open where it listens. The tenants stay as they were.
         """
         if self.requires_credentials and not _with_credentials(known):
@@ -103,7 +103,7 @@ class Tenants:
         self.requires_credentials = _with_credentials(known)
 
     def get(self, name: str) -> Tenant | None:
-        """The tenant of that name; None where there is none."""
+        """The tenant of that name; None if it is unknown."""
         return self._known.get(name)
 
     def of_key(self, key: str) -> tuple[str, Key] | None:

@@ -1,4 +1,4 @@
-"""Hand features of prompts: counts that tell how much work one describes, and hashed words that tell what kind."""
+"""Hand features of prompts: counts show how much work a prompt describes, hashed words show its kind."""
 
 import re
 from collections.abc import Sequence, Sized
@@ -16,7 +16,7 @@ VERSION = "static-2"
 """Changes with every change of what `extract` returns; a bundle names the version it was trained on."""
 
 MAX_CHARACTERS = 16_384
-"""Longer prompts are scored by their first part, so that one prompt can not hold up the others."""
+"""Longer prompts are scored by their first part, so that one prompt cannot hold up the others."""
 
 WORD_BUCKETS = 128
 _COUNTED = "+-*/=<>^%()[]{}#,.;:?!\"'`\n\\$"
@@ -39,11 +39,11 @@ NAMES = (
     *(f"count of {c!r}" for c in _COUNTED),
     *(f"word bucket {i}" for i in range(WORD_BUCKETS)),
 )
-"""What each column means, for explanations."""
+"""Meanings of the columns, for explanations."""
 
 WIDTH = len(NAMES)
 HAND = WIDTH - WORD_BUCKETS
-"""The first columns are counts, the others words that are there or not."""
+"""Number of counts, which are the first columns; the others say whether a word occurs."""
 
 
 def scored_text(prompt: Prompt) -> str:
@@ -57,7 +57,7 @@ def extract(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
 
 
 def of_texts(texts: Sequence[str], messages: Sequence[int]) -> NDArray[np.float32]:
-    """The same for scored texts [prompts] of conversations with so many messages [prompts]."""
+    """As `extract`, from scored texts [prompts] and the numbers of messages [prompts] of their conversations."""
     matrix = np.zeros((len(texts), WIDTH), dtype=np.float32)
     counts: list[list[int]] = []
     present: list[int] = []

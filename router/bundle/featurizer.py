@@ -1,5 +1,7 @@
-"""Prompts -> what a bundle's graph reads, the same in training and in serving: hand features, and token ids, which the
-graph turns into a vector by a table of token vectors or by an encoder."""
+"""Prompts -> the inputs of a bundle's graph, the same in training and in serving: hand features and token ids.
+
+The graph turns the token ids into a vector, by a table of token vectors or by an encoder.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -42,7 +44,7 @@ class Featurizer:
         return self._encoded(list(map(scored_text, prompts)))
 
     def padded(self, ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-        """Ids as a matrix [n, length], length at least 1."""
+        """Token ids as a matrix [n, length], padded with -1; length is at least 1."""
         if len(ids) == 1 and ids[0]:
             return np.array(ids, dtype=np.int64)
         matrix = np.full((len(ids), max(1, *map(len, ids), 1)), -1, dtype=np.int64)
@@ -55,5 +57,5 @@ class Featurizer:
         return self._encoded([text])[0] if known is None else known[: self._max_tokens]
 
     def _encoded(self, texts: list[str]) -> list[list[int]]:
-        """Each read in one go; other threads go on meanwhile, which `encode` would hold up."""
+        """Token ids by the whole tokenizer. The batch call releases the GIL, which `encode` would hold."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._special)]

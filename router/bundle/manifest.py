@@ -3,7 +3,7 @@
 manifest.json   format, ladder, backend fingerprint, features, metrics, certificates, SHA-256 of each file
 model.onnx      features [n, width], tokens [n, length] -> quality [n, rungs], mean_tokens [n, rungs],
                 token_quantiles [n, rungs, 3]; tokens of a rung are NaN where the training data had no counts
-tokenizer.json  what makes the token ids
+tokenizer.json  the tokenizer that makes the token ids
 parity.json     prompts with the quality that training computed for them
 """
 
@@ -28,18 +28,18 @@ QUANTILES = (0.5, 0.9, 0.99)
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle is and what was proved about it.
+    """The description of a bundle, with the certificates of its quality.
 
     Attributes:
         backend_fingerprint: engine, model, template and enforcement that the outcomes were collected on.
         text_encoder: what turns token ids into a vector, "static" or "encoder"; the file calls it "profile".
-        max_tokens: token ids that are read of a prompt.
-        certificates: of relative targets; `absolute` of absolute ones.
-        not_certified: target -> why not.
+        max_tokens: most token ids of a prompt; the rest is cut off.
+        certificates: certificates for relative targets; `absolute` holds those for absolute ones.
+        not_certified: reason why a target is not certified, by target.
         data_hash: SHA-256 of the outcome file it was trained on.
-        metrics: figures on the test split, for people.
+        metrics: figures on the test split, for people to read.
         files: SHA-256 by file name.
-        precision: of an encoder, "fp32", "fp16" or "int8".
+        precision: precision of the encoder, "fp32", "fp16" or "int8".
     """
 
     format_version: int
@@ -84,7 +84,7 @@ class Bundle:
 
     @property
     def loaded(self) -> "Bundle":
-        """The same without its files, which need not stay in memory once the graph runs."""
+        """This bundle without the contents of its files, which need not stay in memory once the graph runs."""
         return replace(self, model=b"", tokenizer=b"")
 
 
@@ -98,7 +98,7 @@ def load(directory: Path) -> Bundle:
     """Read and verify the bundle in `directory`.
 
     Raises:
-        ArtifactError: a file is missing, malformed, of another version, or not what the manifest says.
+        ArtifactError: a file is missing, malformed, of another version, or not the one that the manifest names.
     """
     data = _read(directory / MANIFEST)
     manifest = _parse(_MANIFEST, data, MANIFEST)
@@ -116,7 +116,7 @@ def load(directory: Path) -> Bundle:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write the manifest last, once every file it names is there."""
+    """Write a bundle's manifest; call it last, once every file that it names exists."""
     text = json.dumps(_MANIFEST.dump_python(manifest, mode="json", by_alias=True), indent=2) + "\n"
     (directory / MANIFEST).write_text(text)
 

@@ -1,7 +1,7 @@
-"""A directory of model bundles of which one is current. Plain files, so that replicas may share it.
+"""A registry: a directory of model bundles of which one is current. Plain files, so that replicas may share it.
 
 versions/DIGEST/   complete bundles, never changed
-current.json       the digests in the order of their promotion, the last one is served; replaced in one step
+current.json       digests in the order of their promotion, of which the last is served; replaced atomically
 """
 
 import fcntl
@@ -27,10 +27,10 @@ def locate(path: Path) -> Path:
 
 
 def history(registry: Path) -> list[str]:
-    """Digests that were promoted and not rolled back, oldest first. Raises ArtifactError."""
+    """Digests of the promoted bundles that were not rolled back, oldest first. Raises ArtifactError."""
     try:
         promoted = json.loads((registry / CURRENT).read_text())["promoted"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{registry / CURRENT}: not a registry of bundles") from error
     if not promoted or not all(isinstance(one, str) and one.isalnum() for one in promoted):
         raise ArtifactError(f"{registry / CURRENT}: names no version")
@@ -70,7 +70,7 @@ def rollback(registry: Path) -> str:
 
 @contextmanager
 def _locked(registry: Path) -> Iterator[None]:
-    """One at a time, across processes."""
+    """Held by one process at a time. Raises ArtifactError for whatever the file system refuses within."""
     try:
         (registry / VERSIONS).mkdir(parents=True, exist_ok=True)
         with (registry / ".lock").open("w") as lock:

@@ -1,18 +1,17 @@
-"""The operator's own verifier of answers, over HTTP.
+"""Verifiers of answers: the operator's own, over HTTP, and one by agreement where there is none.
 
-It is sent `{"messages": [{"role", "content"}], "answers": ["..."]}` and answers `{"correct": [0..1 for each answer]}`.
+The operator's gets `{"messages": [{"role", "content"}], "answers": ["..."]}` and returns
+`{"correct": [0..1 for each answer]}`.
 """
 
 import aiohttp
 
-from router.domain import (
-    Prompt,
-)
+from router.domain import Prompt
 from router.errors import VerifierError
 
 
 class HttpVerifier:
-    """Asks a URL. Must be built inside a running event loop."""
+    """Posts to a URL; each call ends within `timeout` seconds. Must be built inside a running event loop."""
 
     def __init__(self, url: str, timeout: float) -> None:
         self._url = url
@@ -28,21 +27,21 @@ class HttpVerifier:
         try:
             async with self._session.post(self._url, json={"messages": messages, "answers": answers}) as response:
                 response.raise_for_status()
-                told = [float(one) for one in (await response.json())["correct"]]
+                correct = [float(one) for one in (await response.json())["correct"]]
         except (TimeoutError, aiohttp.ClientError, ValueError, LookupError, TypeError) as error:
             raise VerifierError(f"verifier: {type(error).__name__}") from error
-        if len(told) != len(answers) or not all(0 <= one <= 1 for one in told):
+        if len(correct) != len(answers) or not all(0 <= one <= 1 for one in correct):
             raise VerifierError("verifier: it does not say 0..1 for each answer")
-        return told
+        return correct
 
 
 class Agreement:
-    """The verifier where there is none: an answer that is not that of the top rung counts as wrong.
+    """Judges by agreement: an answer that differs from the top rung's counts as wrong.
 
-    An upper bound of the loss, so alarms come too soon rather than too late; of use where answers are short.
+    The loss is overestimated, so alarms come too early rather than too late. It works where answers are short.
     """
 
     async def correct(self, prompt: object, answers: list[str]) -> list[float]:
-        """1 for the first, and for those that say the same."""
+        """1 for the first answer and for those that agree with it, up to case and spaces; 0 for others."""
         first = " ".join(answers[0].casefold().split())
         return [float(" ".join(answer.casefold().split()) == first) for answer in answers]

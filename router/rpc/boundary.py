@@ -1,4 +1,5 @@
-"""Around every method of this API: who calls, requests that do not parse, overload and errors become statuses."""
+"""The boundary around every method of the API: identifies the caller, and turns malformed requests, overload and errors
+into statuses."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, aclosing
@@ -18,17 +19,17 @@ from router.telemetry import tracing
 from router.telemetry.tracing import Tracer, passed_on
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext; its published types lack abort_with_status
-Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which can not be subscripted when running
+Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which cannot be subscripted at run time
 
 
 class Boundary:
-    """Wraps the methods of a service once, when it is added to a server: an interceptor would do so for every call.
+    """Wraps the methods of a service once, when it is added to a server; an interceptor would do so in every call.
 
     Args:
-        guard: says who calls; whoever may not, comes no further.
-        max_calls: calls of this API under way at once; more are refused before any work starts.
-        observer: told how every call ended.
-        tracer: around every call.
+        guard: identifies the caller, and refuses those that may not call.
+        max_calls: calls of this service under way at once; more are refused before any work starts.
+        observer: sees how every call ended.
+        tracer: makes a span around every call.
     """
 
     def __init__(self, guard: Guard, max_calls: int, observer: Observer, tracer: Tracer = passed_on) -> None:
@@ -38,11 +39,11 @@ class Boundary:
         self._tracer = tracer
 
     def drain(self) -> None:
-        """Refuse new calls."""
+        """Refuse new calls from now on."""
         self._permit.draining = True
 
     def around(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
-        """The service's methods, as the servicer has them, wrapped."""
+        """A handler of the service's methods, each of them the servicer's own, wrapped."""
         methods = {method.name: self._handler(method, getattr(servicer, method.name)) for method in service.methods}
         return grpc.method_handlers_generic_handler(service.full_name, methods)
 
@@ -97,7 +98,7 @@ class Boundary:
 
 
 class Permit:
-    """Entered by every call under way; refuses more than `most`, and every new one while draining."""
+    """Entered by every call; refuses calls beyond `most`, and all new ones while draining."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -106,7 +107,7 @@ class Permit:
 
     def __enter__(self) -> None:
         if self.draining:
-            raise Draining("this replica is going away; another one answers")
+            raise Draining("this replica is shutting down; another one answers")
         if self._under_way >= self._most:
             raise Overloaded("calls", f"{self._most} calls are under way")
         self._under_way += 1

@@ -1,4 +1,4 @@
-"""Who calls, and may they? Credentials are bearer keys, or names in a client's certificate."""
+"""Identity of callers, by bearer keys or by names in client certificates, and what these open."""
 
 import hmac
 from collections.abc import Callable
@@ -14,18 +14,18 @@ SCHEME = "Bearer "
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a servicer knows of a call beside the message.
+    """The facts about a call that are not in its message.
 
     Attributes:
-        tenant: who calls; None where nobody has credentials, and everyone is who they say.
-        remaining: seconds until the caller stops waiting, None = for ever.
+        tenant: the caller, by its credentials; None where no tenant has any, and the message's word counts.
+        remaining: seconds until the caller stops waiting; None = never.
     """
 
     tenant: str | None = None
     remaining: float | None = None
 
     def on_behalf_of(self, claimed: str) -> str:
-        """The tenant to serve. Raises PermissionDenied where that is somebody else."""
+        """The tenant to serve. Raises PermissionDenied where the caller claims to be another one."""
         if self.tenant is None:
             return claimed or "default"
         if claimed not in ("", self.tenant):
@@ -34,17 +34,17 @@ class Call:
 
 
 Guard = Callable[[str, Context], Call]
-"""From the name of a method and the call's context to who calls. Raises Unauthenticated, PermissionDenied."""
+"""Identifies the caller from the name of a method and the call's context. Raises Unauthenticated, PermissionDenied."""
 
 
 class TenantGuard:
-    """Lets tenants in: everyone, until some tenant has credentials."""
+    """Lets tenants in; while no tenant has credentials, everyone."""
 
     def __init__(self, tenants: Tenants) -> None:
         self._tenants = tenants
 
     def __call__(self, method: str, context: Context) -> Call:
-        """Who calls a method."""
+        """The caller of a method. Raises Unauthenticated, PermissionDenied."""
         return Call(
             self._tenant(method, context) if self._tenants.requires_credentials else None, context.time_remaining()
         )
@@ -67,19 +67,19 @@ class TenantGuard:
 
 
 class OperatorGuard:
-    """Lets in who knows the operators' token."""
+    """Lets in callers that know the operators' token."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
     def __call__(self, method: str, context: Context) -> Call:
-        """Whoever it is, an operator."""
+        """An anonymous operator. Raises Unauthenticated."""
         if not self._token or not hmac.compare_digest(_bearer(context).encode(), self._token):
             raise Unauthenticated("metadata `authorization: Bearer <admin token>` is missing or wrong")
         return Call()
 
 
 def _bearer(context: Context) -> str:
-    """The bearer token of a call, "" where there is none."""
+    """The bearer token of a call; "" without one."""
     given = dict(context.invocation_metadata() or ()).get("authorization", "")
     return given.removeprefix(SCHEME) if isinstance(given, str) and given.startswith(SCHEME) else ""

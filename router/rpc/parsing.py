@@ -1,4 +1,4 @@
-"""Requests that are not valid protocol messages: refused with the field's name, never INTERNAL.
+"""Requests that are not valid protocol messages: the refusal names the field, and is never INTERNAL.
 
 gRPC answers INTERNAL when a request does not parse. Here the parser returns a `Malformed` instead, which the
 boundary turns into INVALID_ARGUMENT. The usual cause is a string that is not UTF-8.
@@ -19,14 +19,14 @@ Field = descriptor_pb2.FieldDescriptorProto
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A request that did not parse: the field at fault ("request" where none can be told) and why."""
+    """A request that did not parse: the field at fault ("request" where it is unknown) and the problem."""
 
     field: str
     problem: str
 
 
 def tolerant(parse: Callable[[bytes], Message], name: str) -> Callable[[bytes], Message | Malformed]:
-    """A parser that explains what it can not parse; `name` is the message type's full name."""
+    """A parser that returns a Malformed instead of raising; `name` is the full name of the message type."""
 
     def parse_or_explain(data: bytes) -> Message | Malformed:
         try:

@@ -94,7 +94,7 @@ def sampling(message: pb.SamplingOptions) -> Sampling:
 
 
 def tools(message: pb.GenerateRequest, limits: Limits) -> Tools:
-    """Checked tools. Raises InvalidRequest."""
+    """Checked tools, and the choice among them. Raises InvalidRequest."""
     if len(message.tools) > MAX_TOOLS:
         raise InvalidRequest("tools", f"at most {MAX_TOOLS}, has {len(message.tools)}")
     if (size := sum(tool.ByteSize() for tool in message.tools)) > limits.max_prompt_bytes:

@@ -18,7 +18,7 @@ from router.rpc.boundary import Boundary
 from router.rpc.servicer import BudgetRouterServicer
 
 MAX_MESSAGE_BYTES = 16 << 20
-"""After decompression. Above the limit on prompts, so that one too long is refused by name, not by the transport."""
+"""Largest message after decompression. Above the limit on prompts, so that the API refuses a long one, by its field."""
 
 MAX_METADATA_BYTES = 16 << 10
 FOREVER = 2**31 - 1
@@ -26,24 +26,24 @@ HIGHEST_PORT = 65_535
 HEALTH_SECONDS = 2.0
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 Health = Callable[[], Awaitable[Mapping[str, bool]]]
-"""What works, by name: "" = the service itself, others what it depends on."""
+"""Whether each part works, by name: "" is the service itself, others are its dependencies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service of the API, and what answers its methods."""
+    """A service of the API, and the servicer that answers its methods."""
 
     api: ServiceDescriptor
     servicer: object
 
     @classmethod
     def routing(cls, servicer: BudgetRouterServicer) -> "Service":
-        """The one that upstream services call."""
+        """The routing service, which upstream services call."""
         return cls(pb.DESCRIPTOR.services_by_name["BudgetRouterService"], servicer)
 
     @classmethod
     def admin(cls, servicer: AdminServicer) -> "Service":
-        """The one for operators."""
+        """The admin service, for operators."""
         return cls(pb.DESCRIPTOR.services_by_name["BudgetRouterAdminService"], servicer)
 
 
@@ -51,12 +51,15 @@ class RouterServer:
     """Serves one service on one port.
 
     Args:
-        boundary: around its methods.
+        boundary: wraps its methods.
         listen: HOST:PORT; port 0 takes a free one.
-        credentials: TLS; None = none.
-        health: asked every few seconds; the service is SERVING while "" is true.
+        credentials: for TLS; None = plaintext.
+        health: says what works; the service is SERVING while "" is true.
         shared: other processes may listen on the same port.
-        connection_seconds: after so long clients connect anew, and so find new replicas; 0 = never.
+        connection_seconds: age at which clients are asked to connect anew, and so find new replicas; 0 = never.
+
+    Raises:
+        SettingsError: the address is malformed, in use, or not of this machine.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class RouterServer:
 
     def _bind(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
         port = listen.rpartition(":")[2]
-        if not port.isdigit() or int(port) > HIGHEST_PORT:  # gRPC takes 99999 for 34463
+        if not port.isdigit() or int(port) > HIGHEST_PORT:  # gRPC would listen on 99999 modulo 65536
             raise SettingsError(f"cannot listen on {listen or 'nothing'}: HOST:PORT is expected")
         try:
             if credentials is None:
@@ -108,7 +111,7 @@ class RouterServer:
         await self._server.start()
 
     async def drain(self, grace: float) -> None:
-        """Say NOT_SERVING, refuse new calls, let those under way end within `grace` seconds."""
+        """Become NOT_SERVING, refuse new calls, and let those under way end within `grace` seconds."""
         self._boundary.drain()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)

@@ -26,12 +26,12 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
         return pb.DecideResponse(decision=responses.decision(decided))
 
     async def DecideBatch(self, request: pb.DecideBatchRequest, call: Call) -> pb.DecideBatchResponse:
-        """Choose for many prompts."""
+        """Choose a reasoning budget for each of many prompts."""
         decided = await self._router.decide_batch(requests.batch(request, self._limits, call))
         return pb.DecideBatchResponse(decisions=map(responses.decision, decided))
 
     async def Generate(self, request: pb.GenerateRequest, call: Call) -> AsyncIterator[pb.GenerateResponse]:
-        """Choose, forward, stream back."""
+        """Choose a budget, forward the prompt to the engine, and stream its answer back."""
         routed = requests.route_request(request, self._limits, call, call.remaining)
         sampling, tools = requests.sampling(request.sampling), requests.tools(request, self._limits)
         async with aclosing(self._router.generate(routed, sampling, tools)) as events:
@@ -44,7 +44,7 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
         return pb.ReportOutcomeResponse()
 
     async def Explain(self, request: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
-        """Why a budget was chosen."""
+        """Explain why a budget was chosen."""
         subject = requests.explained(request, self._limits, call)
         if isinstance(subject, str):
             decided, sentences = await self._explainer.decided(subject, call.on_behalf_of(request.tenant))

@@ -30,11 +30,11 @@ CODES: Sequence[tuple[type[errors.RouterError], grpc.StatusCode]] = (
     (errors.ArtifactError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.RouterError, grpc.StatusCode.UNKNOWN),
 )
-"""The first class that fits counts."""
+"""gRPC status by class of error; the first class that matches counts."""
 
 
 def to_status(error: Exception) -> grpc.Status:
-    """The status of an error, with details; an unknown error is logged here and told without its text."""
+    """The status of an error, with details; an unknown error is logged, and its text is withheld from the client."""
     if not isinstance(error, errors.RouterError):
         structlog.get_logger().error("unexpected", exc_info=error)
         return _status(grpc.StatusCode.UNKNOWN, "unexpected error, logged on the server", [])

@@ -39,7 +39,7 @@ class TlsFiles:
 
 
 class Certificates:
-    """What the servers of this process show in handshakes; `reload` takes over renewed files.
+    """The certificates that the servers of this process show in handshakes; `reload` takes over renewed files.
 
     Raises:
         SettingsError: the files cannot be used.

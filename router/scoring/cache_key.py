@@ -1,4 +1,4 @@
-"""Names of scores in the cache. Prompt text never leaves the process: a key is a keyed hash."""
+"""Keys of scores in the cache. A key is a keyed hash, so prompt text never leaves the process."""
 
 from hashlib import blake2b, sha256
 from unicodedata import normalize

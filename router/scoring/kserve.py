@@ -1,6 +1,7 @@
-"""A model on a Triton Inference Server, asked in version 2 of KServe's inference protocol.
+"""A client of a model on a Triton Inference Server, by version 2 of KServe's inference protocol.
 
-NVIDIA's client can not be installed beside this project's protobuf (docs/dependencies.md), and we need three calls.
+NVIDIA's client cannot be installed beside this project's protobuf (docs/dependencies.md), and only three calls are
+needed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +18,10 @@ from router.errors import ClassifierError
 from router.scoring.outputs import NAMES, Outputs
 
 CALL_SECONDS = 0.8
-"""What a call may take: less than `Scorer` waits, so that what failed is told by its name."""
+"""Time limit of a call: shorter than the Scorer's, so that the error names the server, not the classifier."""
 
 DATATYPES = {"float32": "FP32", "int64": "INT64"}
-"""NumPy's names, and the protocol's; both little-endian wherever this runs."""
+"""The protocol's data types by NumPy's; both are little-endian on all supported machines."""
 
 Inputs = Mapping[str, NDArray[Any]]
 """The graph's inputs by name."""
@@ -43,19 +44,19 @@ class Triton:
         self._stub = pb_grpc.GRPCInferenceServiceStub(self._channel)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._channel.close()
 
     def versions(self) -> list[str]:
-        """Of a model that is ready, the newest first."""
+        """Versions of the model, the newest first. Raises ClassifierError while it is not ready."""
         ready = self._call(self._stub.ModelReady, pb.ModelReadyRequest(name=self._model)).ready
         if not ready:
             raise ClassifierError(f"{self.name}: it is not ready")
-        told = self._call(self._stub.ModelMetadata, pb.ModelMetadataRequest(name=self._model))
-        return sorted(told.versions, key=lambda version: (len(version), version), reverse=True)
+        metadata = self._call(self._stub.ModelMetadata, pb.ModelMetadataRequest(name=self._model))
+        return sorted(metadata.versions, key=lambda version: (len(version), version), reverse=True)
 
     def infer(self, version: str, inputs: Inputs, shapes: Sequence[tuple[int, ...]], seconds: float) -> Outputs:
-        """The graph's outputs, which must have these shapes."""
+        """The graph's outputs, which must have these shapes, within so many seconds. Raises ClassifierError."""
         response = self._call(self._stub.ModelInfer, request(self._model, version, inputs), seconds)
         return decoded(response, version, shapes)
 
@@ -63,14 +64,14 @@ class Triton:
         try:
             return method(message, timeout=seconds)
         except grpc.RpcError as error:
-            told = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
-            raise ClassifierError(f"{self.name}: {told}") from error
+            reason = f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else str(error)
+            raise ClassifierError(f"{self.name}: {reason}") from error
         except ValueError as error:  # the channel is closed
             raise ClassifierError(f"{self.name}: {error}") from error
 
 
 def request(model: str, version: str, inputs: Inputs) -> pb.ModelInferRequest:
-    """The graph's inputs as a message."""
+    """A request with the graph's inputs."""
     message = pb.ModelInferRequest(model_name=model, model_version=version)
     message.outputs.extend(pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in NAMES)
     for name, array in inputs.items():
@@ -80,7 +81,7 @@ def request(model: str, version: str, inputs: Inputs) -> pb.ModelInferRequest:
 
 
 def decoded(response: pb.ModelInferResponse, version: str, shapes: Sequence[tuple[int, ...]]) -> Outputs:
-    """The graph's outputs, of these shapes. Raises ClassifierError where the answer is anything else."""
+    """The graph's outputs from a response. Raises ClassifierError where version, types or shapes differ."""
     if response.model_version != version:
         raise ClassifierError(f"asked was version {version} of the model, answered has {response.model_version!r}")
     pairs = zip(response.outputs, response.raw_output_contents, strict=False)

@@ -18,21 +18,21 @@ from router.scoring.outputs import Outputs
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: Mapping[str, Sequence[str]] = {"cpu": (CPU,), "cuda": (CUDA, CPU), "tensorrt": (TENSORRT, CUDA, CPU)}
-"""What runs a graph on a device, and what those of its nodes that can not run there."""
+"""Execution providers by device: the first runs the graph, the next ones those nodes that it cannot run."""
 
 PART_PROMPTS, PART_CHARACTERS = 128, 32_768
-"""What is scored in one go: milliseconds of the event loop."""
+"""Largest part that is scored without a break: it blocks the event loop for milliseconds."""
 
 
 class OnnxClassifier:
     """Scores prompts with a bundle's graph, on the event loop: a run takes microseconds.
 
     Attributes:
-        provider: of ONNX Runtime, which the graph really runs on.
+        provider: the execution provider that really runs the graph.
 
     Raises:
         ArtifactError: the graph does not load, or does not reproduce the bundle's parity sample.
-        SettingsError: it does not run on the device.
+        SettingsError: the graph does not run on the device.
     """
 
     def __init__(self, bundle: Bundle, device: Device = "cpu") -> None:
@@ -45,7 +45,7 @@ class OnnxClassifier:
         self._known = self._verified(bundle)
 
     async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
-        """One score per prompt, in order; parts of a large batch take turns with others. Raises ClassifierError."""
+        """One score per prompt, in order; other tasks run between parts of a large batch. Raises ClassifierError."""
         scores: list[Score] = []
         for part in _parts(prompts):
             scores += self.scored(part)
@@ -54,7 +54,7 @@ class OnnxClassifier:
         return scores
 
     def scored(self, prompts: Sequence[Prompt]) -> list[Score]:
-        """One score per prompt, in order, all in one go. Raises ClassifierError."""
+        """One score per prompt, in order, without a break. Raises ClassifierError."""
         return outputs.scores(self._outputs(prompts), self._known)
 
     def _outputs(self, prompts: Sequence[Prompt]) -> Outputs:
@@ -64,7 +64,7 @@ class OnnxClassifier:
             raise ClassifierError(f"ONNX Runtime: {error}") from error
 
     def _verified(self, bundle: Bundle) -> list[bool]:
-        """Which rungs [rungs] have token forecasts, of a graph that gives what training gave."""
+        """Check the graph against the parity sample; returns which rungs [rungs] have token forecasts."""
         try:
             answers = self._outputs([Prompt.of(text) for text in bundle.parity.prompts])
         except ClassifierError as error:
@@ -73,10 +73,10 @@ class OnnxClassifier:
 
 
 def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
-    """A session that is seen to run on the device: where CUDA's libraries are missing, ONNX Runtime just falls back."""
+    """A session that runs on the device: without CUDA's libraries ONNX Runtime falls back to the CPU in silence."""
     wanted = _providers(device, bundle.manifest)
     if wanted[0] not in onnxruntime.get_available_providers():
-        raise SettingsError(f"the classifier can not run on {device}: this ONNX Runtime is built without {wanted[0]}")
+        raise SettingsError(f"the classifier cannot run on {device}: this ONNX Runtime is built without {wanted[0]}")
     options = single_threaded()
     options.enable_cpu_mem_arena = bundle.manifest.text_encoder == "encoder"  # kilobytes at a time need no pool
     try:
@@ -85,14 +85,14 @@ def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
         raise ArtifactError(f"{MODEL}: ONNX Runtime refuses it: {error}") from error
     if device != "auto" and session.get_providers()[0] != wanted[0]:
         raise SettingsError(
-            f"the classifier can not run on {device}: ONNX Runtime fell back to {session.get_providers()[0]}; "
+            f"the classifier cannot run on {device}: ONNX Runtime fell back to {session.get_providers()[0]}; "
             "its messages say which library is missing"
         )
     return session
 
 
 def _providers(device: Device, manifest: Manifest) -> Sequence[str]:
-    """What to ask for; "auto" is a GPU for encoders if there is one: static vectors and 8 bits gain nothing by it."""
+    """Providers for a device; "auto" is a GPU for encoders if there is one: static vectors and 8 bits gain nothing."""
     if device == "auto":
         gains = manifest.text_encoder == "encoder" and manifest.precision != "int8"
         device = "cuda" if gains and CUDA in onnxruntime.get_available_providers() else "cpu"
@@ -100,7 +100,7 @@ def _providers(device: Device, manifest: Manifest) -> Sequence[str]:
 
 
 def _parts(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
-    """Runs of prompts, none of them too much for one go."""
+    """Split prompts into parts, each small enough to be scored without a break."""
     start, characters = 0, 0
     for end, prompt in enumerate(prompts):
         length = min(len(prompt.text), MAX_CHARACTERS)

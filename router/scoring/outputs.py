@@ -1,4 +1,4 @@
-"""What a bundle's graph answers, wherever it runs: held against the bundle, and turned into scores."""
+"""The outputs of a bundle's graph, wherever it runs: checked against the bundle, and turned into scores."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -11,28 +11,29 @@ from router.domain import Score
 from router.errors import ArtifactError, ClassifierError
 
 NAMES = ("quality", "mean_tokens", "token_quantiles")
+"""The graph's outputs, in order."""
 
 PARITY_TOLERANCE = 1e-4
-"""Largest difference in P(correct) between training's figures and those of what serves."""
+"""Largest difference in P(correct) between the figures of training and those of serving."""
 
 HALF_TOLERANCE = 1e-2
-"""The same in half precision: training computes in single on a CPU, a GPU rounds after every step."""
+"""As PARITY_TOLERANCE, in half precision: training computes in single on a CPU, a GPU rounds after every step."""
 
 NOT_FINITE = "the graph returned a number that is not finite"
 Outputs = Sequence[NDArray[np.float32]]
-"""Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3]: those that NAMES names."""
+"""Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3], in the order of NAMES."""
 
 
 def shapes(prompts: int, rungs: int) -> list[tuple[int, ...]]:
-    """Of the outputs, in order."""
+    """Shapes of the outputs, in order."""
     return [(prompts, rungs), (prompts, rungs), (prompts, rungs, len(QUANTILES))]
 
 
 def counted(outputs: Outputs, bundle: Bundle) -> list[bool]:
-    """Which rungs [rungs] have token forecasts, by the outputs for the bundle's parity sample.
+    """Check the outputs for the bundle's parity sample; returns which rungs [rungs] have token forecasts.
 
     Raises:
-        ArtifactError: this is not what training gave, so the graph is not the bundle's.
+        ArtifactError: they differ from the figures of training, so the graph is not the bundle's.
     """
     quality, means, quantiles = outputs
     prompts, rungs = len(bundle.parity.prompts), len(bundle.manifest.ladder)
@@ -50,7 +51,8 @@ def counted(outputs: Outputs, bundle: Bundle) -> list[bool]:
 
 
 def scores(outputs: Outputs, known: list[bool]) -> list[Score]:
-    """One score per row. Raises ClassifierError where a number that must be `known` is not finite."""
+    """One score per row; rungs that are not `known` get no token forecast. Raises ClassifierError where a number is not
+    finite."""
     quality, means, quantiles = outputs
     columns = zip(quality.tolist(), means.tolist(), quantiles.swapaxes(1, 2).tolist(), strict=True)
     rows = [[of_quality, of_means, *of_quantiles] for of_quality, of_means, of_quantiles in columns]
@@ -63,7 +65,7 @@ def scores(outputs: Outputs, known: list[bool]) -> list[Score]:
 
 def _partly_known(row: list[list[float]], known: list[bool]) -> Score:
     quality, *tokens = row
-    columns = [tuple(n if told else None for n, told in zip(column, known, strict=True)) for column in tokens]
+    columns = [tuple(n if is_known else None for n, is_known in zip(column, known, strict=True)) for column in tokens]
     if not all(n is None or isfinite(n) for column in (quality, *columns) for n in column):
         raise ClassifierError(NOT_FINITE)
     return Score(tuple(quality), *columns)

@@ -1,8 +1,8 @@
 """The difficulty classifier on a Triton server: prompts become tokens here, the graph runs there.
 
-It blocks: `Batching` runs it in a thread, as it runs an encoder here. One call at a time then carries all prompts that
-came during the last one. A call per prompt would leave that to Triton's batcher, but this joins only requests of one
-shape, and prompts differ in length.
+Scoring blocks, so `Batching` runs it in a thread, as it runs an encoder here. One call at a time then carries all
+prompts that arrived during the last one. A call per prompt would leave the batching to Triton, which joins only
+requests of one shape, and prompts differ in length.
 """
 
 from collections.abc import Sequence
@@ -18,19 +18,23 @@ from router.scoring.kserve import CALL_SECONDS, Inputs, Triton
 from router.scoring.outputs import Outputs, counted, scores, shapes
 
 LENGTHS = 16
-"""Tokens are padded to a multiple of that, so that Triton can join the batches of several routers."""
+"""Tokens are padded to a multiple of this length, so that Triton can join the batches of several routers."""
 
 START_SECONDS = 10.0
-"""What the first run of a graph may take: a GPU makes itself ready by it."""
+"""Time limit of the first run of a graph, in which a GPU allocates and compiles."""
 
 AWAY_SECONDS, LONGEST_AWAY = 1.0, 5.0
 
 
 class TritonClassifier:
-    """Scores prompts with a bundle's graph on a server, of which it takes the version that is the bundle's own.
+    """Scores prompts with a bundle's graph on a server, by the version of its model that is the bundle's own.
 
-    The version is found by the parity sample and asked for by its number from then on: what is loaded there later
-    changes no score.
+    The parity sample finds the version, and every request names its number from then on, so that a version that the
+    server loads later changes no score.
+
+    Args:
+        breaker: leaves the server out after failures.
+        call_seconds: time limit of a call.
 
     Attributes:
         provider: the server, the model and its version.
@@ -39,26 +43,29 @@ class TritonClassifier:
         ArtifactError: the server does not answer, or no version reproduces the bundle's parity sample.
     """
 
-    def __init__(self, bundle: Bundle, server: Triton) -> None:
+    def __init__(
+        self, bundle: Bundle, server: Triton, breaker: Breaker | None = None, call_seconds: float = CALL_SECONDS
+    ) -> None:
         try:
             self._featurize = Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
         except ValueError as error:
             raise ArtifactError(f"{TOKENIZER}: {error}") from error
         self._server = server
-        self._breaker = Breaker(AWAY_SECONDS, LONGEST_AWAY)
+        self._breaker = breaker or Breaker(AWAY_SECONDS, LONGEST_AWAY)
+        self._call_seconds = call_seconds
         self._max_tokens = bundle.manifest.max_tokens
         self._rungs = len(bundle.manifest.ladder)
         self._version, self._known = self._found(bundle)
         self.provider = f"{server.name}, version {self._version}"
 
     def scored(self, prompts: Sequence[Prompt]) -> list[Score]:
-        """One score per prompt, in order; blocks. Raises ClassifierError, at once while the server is left out."""
+        """One score per prompt, in order; blocks. Raises ClassifierError; at once while the server is left out."""
         if not self._breaker.allows():
             raise ClassifierError(f"{self._server.name}: it failed a moment ago and is left out")
         inputs = self._inputs(prompts)
         self._breaker.started()
         try:
-            found = scores(self._infer(self._version, inputs, CALL_SECONDS), self._known)
+            found = scores(self._infer(self._version, inputs, self._call_seconds), self._known)
         except ClassifierError:
             self._breaker.failed()
             raise
@@ -80,7 +87,7 @@ class TritonClassifier:
         return self._server.infer(version, inputs, shapes(len(inputs["features"]), self._rungs), seconds)
 
     def _found(self, bundle: Bundle) -> tuple[str, list[bool]]:
-        """The newest version that is the bundle's, and which of its rungs [rungs] have token forecasts."""
+        """The newest version that reproduces the parity sample, and which of its rungs [rungs] have token forecasts."""
         refused = []
         try:
             sample = self._inputs([Prompt.of(text) for text in bundle.parity.prompts])

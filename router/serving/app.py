@@ -80,7 +80,7 @@ async def running(
 
 
 def _spare_the_collector() -> None:
-    """What exists after the start stays until the end, so the garbage collector need not look at it ever again."""
+    """Exempt all objects of the start from garbage collection: they stay until the end."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
@@ -153,7 +153,7 @@ def _mirror(parts: Parts, now: Gauges) -> Mapping[str, Work]:
 
 
 def _followed(wired: Wired) -> Iterator[Followed]:
-    """Everything that is read again when it changes."""
+    """All files that are read again when they change."""
     yield from wired.parts.followed
     for swap in wired.swaps.values():
         yield Followed("artifact", swap.stamp, swap.swap)

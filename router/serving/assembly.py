@@ -175,7 +175,7 @@ class _WithBundle:
         return ServedModel(self.model, bundle.loaded, policy, scorer, self.backend, enforcement, self.fingerprint)
 
     def _certificates(self, manifest: Manifest) -> tuple[tuple[Certificate, ...], tuple[Certificate, ...]]:
-        """Those for relative and for absolute targets. They count only for the backend that they were proved on."""
+        """Certificates for relative and absolute targets; they hold only on the backend that they were proved on."""
         if manifest.backend_fingerprint == self.fingerprint:
             return manifest.certificates, manifest.absolute
         about = {"bundle_is_about": manifest.backend_fingerprint, "backend": self.fingerprint}
@@ -334,14 +334,14 @@ def known_tenants(settings: Settings) -> Tenants:
 
 
 def certificates(settings: Settings) -> Certificates | None:
-    """The certificates for TLS; None where there is none. Raises SettingsError."""
+    """The certificates for TLS; None = plaintext. Raises SettingsError."""
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
     return Certificates(TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca))
 
 
 def followed(settings: Settings, known: Tenants, certs: Certificates | None) -> list[Followed]:
-    """The files of tenants and certificates."""
+    """The files of tenants and certificates, where there are any."""
     files = []
     if (path := settings.tenants) is not None:
 

@@ -1,4 +1,4 @@
-"""`budget-router doctor`: checks of everything that the service would run with."""
+"""`budget-router doctor`: checks everything that the service would run with."""
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -12,7 +12,7 @@ from router.settings import Served, Settings
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Check what the service would run with: bundles, cache and backends."""
+    """Check Redis, bundles and backends of the settings. Raises ArtifactError, BackendError, SettingsError."""
     findings = []
     async with AsyncExitStack() as stack:
         if settings.redis_url:
@@ -28,7 +28,7 @@ async def examine(settings: Settings) -> list[Finding]:
 
 
 async def _examine_backend(settings: Settings, served: Served, stack: AsyncExitStack) -> list[Finding]:
-    """Every way to hold budgets on its own, then which one is served."""
+    """Check each enforcement strategy by itself, then which one would serve."""
     if served.backend == "pocket":
         backend, _ = await assembly.served_backend(settings, served, lambda event: None, stack)
         return [finding async for finding in canary.examine(backend)]

@@ -17,7 +17,7 @@ FileStamp = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Followed:
-    """What is followed.
+    """A file, or several that are read together, and how to read them.
 
     Attributes:
         name: the dependency in Degraded, when reading fails.
@@ -31,7 +31,7 @@ class Followed:
 
 
 def file_stamp(path: Path) -> FileStamp:
-    """Modification time in ns, inode and size of a file; zeros where there is none.
+    """Modification time in ns, inode and size of a file; zeros if it does not exist.
 
     The time alone is not enough: two writes within a tick of the file system's clock share it.
     """

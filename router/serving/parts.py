@@ -1,4 +1,4 @@
-"""What the service is made of. `assembly` builds the parts from settings, `app` wires and runs them."""
+"""The parts of the service. `assembly` builds them from settings, `app` wires and runs them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,7 +80,7 @@ class Endpoints:
         admin_listen: HOST:PORT of the admin service.
         admin_token: bearer token of the admin service, which is closed without one.
         metrics_listen: HOST:PORT of the Prometheus endpoint; empty = none.
-        certificates: what servers show in TLS handshakes; None = plaintext.
+        certificates: certificates for TLS handshakes; None = plaintext.
         shared: other processes listen on the same port, and their supervisor serves the metrics.
         connection_seconds: age at which clients are asked to connect anew; 0 = never.
         max_streams: calls of the routing service under way at once.
@@ -100,14 +100,14 @@ class Endpoints:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the path of a request is made of. A test builds them and replaces some with `dataclasses.replace`.
+    """Everything on the path of a request. A test builds the parts and replaces some with `dataclasses.replace`.
 
     Attributes:
         models: the first answers, the others take over where it is down or they are named.
         audit: None where audits are off.
         limits: bounds of a request.
         observer: sees all records; the parts that need it hold the same one.
-        figures: what the Prometheus endpoint collects.
+        figures: the metrics of the Prometheus endpoint.
         followed: files that are read again when they change.
         background: tasks that run beside the requests, by name.
     """

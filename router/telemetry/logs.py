@@ -1,4 +1,4 @@
-"""What an operator sees: one JSON log line a decision, and Prometheus metrics. Prompt text never appears."""
+"""Log lines: one JSON line a record. Prompt text never appears."""
 
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -26,12 +26,12 @@ from router.events import (
 from router.ports import Observer
 from router.telemetry.log_writer import Defer, LogWriter
 
-TOLD_CODES = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNKNOWN", "INTERNAL")
-"""Calls that end so are worth a line; what a flood is answered with is only counted."""
+LOGGED_CODES = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNKNOWN", "INTERNAL")
+"""Calls that end so get a line; the answers to a flood are only counted."""
 
 
 def configure_logging() -> LogWriter:
-    """Structlog as JSON lines on standard output; close what is returned at the end."""
+    """Make structlog write JSON lines on standard output; the caller closes the writer at the end."""
     writer = LogWriter(sys.stdout)
     structlog.configure(
         logger_factory=lambda *_: writer,
@@ -39,7 +39,7 @@ def configure_logging() -> LogWriter:
             structlog.processors.add_log_level,
             _stamped,
             structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
-            _as_it_is,
+            _unrendered,
         ],
         cache_logger_on_first_use=True,
     )
@@ -47,18 +47,18 @@ def configure_logging() -> LogWriter:
 
 
 def _stamped(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """`at` is when it happened, where that is not now."""
+    """Add the timestamp: `at` where the line is about an earlier moment, else now."""
     event["timestamp"] = event.pop("at", None) or datetime.now(UTC)
     return event
 
 
-def _as_it_is(logger: Any, method: str, event: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any]], dict[str, Any]]:
-    """The writer's thread renders it."""
+def _unrendered(logger: Any, method: str, event: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any]], dict[str, Any]]:
+    """Pass the fields on as they are: the writer renders them in its thread."""
     return (event,), {}
 
 
 class Observers:
-    """Tells several observers of every record."""
+    """Passes every record to several observers."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
@@ -69,19 +69,19 @@ class Observers:
 
 
 class LogLines:
-    """Writes one line per record, off the request's path.
+    """Writes one line per record, off the path of the request.
 
     Args:
-        soon: runs what it is given a moment later, as `LogWriter.soon` does. What waits there holds no prompt.
+        defer: runs a function a moment later, as `LogWriter.defer` does. No waiting function holds a prompt.
     """
 
-    def __init__(self, soon: Defer) -> None:
-        self._soon = soon
+    def __init__(self, defer: Defer) -> None:
+        self._defer = defer
         self._log = structlog.get_logger()
 
     def __call__(self, record: Record) -> None:
         match record:
-            case CallCompleted(method, code) if code in TOLD_CODES:
+            case CallCompleted(method, code) if code in LOGGED_CODES:
                 self._later(self._log.warning, "refused", method=method, code=code)
             case CallCompleted() | RequestShed():
                 pass  # a flood must not become one of lines
@@ -107,9 +107,9 @@ class LogLines:
             case TaskRestarted(task, error):
                 self._later(self._log.error, "task restarted", task=task, exc_info=error)
 
-    def _later(self, log: Callable[..., None], *told: object, **fields: object) -> None:
-        """Log it soon, as of now."""
-        self._soon(partial(log, *told, at=datetime.now(UTC), **fields))
+    def _later(self, log: Callable[..., None], *arguments: object, **fields: object) -> None:
+        """Log a moment later, with the time of now."""
+        self._defer(partial(log, *arguments, at=datetime.now(UTC), **fields))
 
     def _decided(self, tenant: str, decision: Decision, seconds: float, at: datetime) -> None:
         milliseconds = round(seconds * 1000, 3)

@@ -1,4 +1,4 @@
-"""Prometheus metrics: everything that is worth an alarm or a graph. Prompt text never appears."""
+"""Prometheus metrics, for alerts and graphs. Prompt text never appears."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -49,8 +49,8 @@ class Metrics:
         self._decisions = counters("decisions", "Decisions made", "model", "rung", "source")
         self._unmet = counter("target_unmet", "Decisions whose rung is not predicted to meet the target")
         self._uncertified = counter("uncertified", "Decisions without a certificate behind them")
-        self._relaxed = counters("relaxed", "Decisions whose target had given way under pressure", "tenant")
-        self._shed = counters("shed", "Generations that were not let in", "tenant", "cause")
+        self._relaxed = counters("relaxed", "Decisions whose target was relaxed under pressure", "tenant")
+        self._shed = counters("shed", "Generations that were refused for want of room", "tenant", "cause")
         self._calls = counters("calls", "Calls answered", "method", "code")
         self._decide_seconds = histogram("decide_seconds", "Time to decide", SECONDS)
         self._predicted = counter("predicted_thinking_tokens", "Mean thinking tokens forecast at the chosen rung")
@@ -61,14 +61,14 @@ class Metrics:
         self._violations = counter("enforcement_violation", "Generations that thought beyond their budget")
         self._first_token = histogram("first_token_seconds", "Time to the first token", SECONDS)
         self._generate_seconds = histogram("generate_seconds", "Time to the last token", SECONDS)
-        self._recovered = counter("truncation_recovered", "Answers had at the next rung, as the chosen one gave none")
+        self._recovered = counter("truncation_recovered", "Answers from the next rung, after the chosen one gave none")
         self._broken = counters("broken_streams", "Generations that did not reach their end", "cause")
         self._audits = counters("audits", "Answers compared with the top rung's", "model", "alpha")
         self._audit_loss = counters("audit_loss", "Answers that the top rung would have got right", "model", "alpha")
         self._audit_wealth = gauges("audit_wealth", "Evidence against the certificate", "model", "alpha")
-        self._audit_alarm = gauges("audit_alarm", "1 = the certificate is not believed any more", "model", "alpha")
+        self._audit_alarm = gauges("audit_alarm", "1 = an audit has refuted the certificate", "model", "alpha")
         self._shadow_agreement = gauges("shadow_agreement", "Same rungs as the last candidate bundle's", "model")
-        self._shadow_saved = gauges("shadow_saved", "Share of tokens that it would not have spent", "model")
+        self._shadow_saved = gauges("shadow_saved", "Share of tokens that the candidate would not have spent", "model")
         self._swaps = counters("model_swaps", "Bundles swapped in", "model")
         self._restarts = counters("background_restarts", "Background tasks that ended and were started again", "task")
         self._degraded = counters("degraded", "Requests that went on without a dependency", "dependency")

@@ -8,7 +8,14 @@ from router.errors import SettingsError
 
 
 def serve(listen: str, registry: CollectorRegistry) -> Callable[[], None]:
-    """Answer from a thread, on HOST:PORT, nowhere where that is empty; returns what stops it. Raises SettingsError."""
+    """Serve a registry at HOST:PORT from a thread; an empty `listen` serves nothing.
+
+    Returns:
+        A function that stops the server; it blocks until the thread has ended.
+
+    Raises:
+        SettingsError: the address is malformed, in use, or not of this machine.
+    """
     if not listen:
         return lambda: None
     host, _, port = listen.rpartition(":")

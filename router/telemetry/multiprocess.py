@@ -1,6 +1,6 @@
-"""The metrics of several processes, told as one: counters are summed, and do not fall when a worker is replaced.
+"""The metrics of several processes as one: counters are summed, and do not fall when a worker is replaced.
 
-Prometheus' client has its workers write into files of one folder, and whoever is scraped read them all.
+Prometheus' client lets each process write into files of one folder, and the scraped process reads them all.
 """
 
 import os
@@ -16,16 +16,16 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable that tells a worker where, before it imports the client."""
+"""Environment variable that names the folder for a worker; the client reads it when it is imported."""
 
 
 class Pool(Collector):
-    """All workers' metrics, and each one's memory, CPU and files.
+    """The metrics of all workers, and the memory, CPU and open files of each.
 
     Args:
-        folder: where the workers write.
-        working: process of each worker that answers.
-        replaced: how many workers had ended by themselves.
+        folder: the folder that the workers write into.
+        working: returns the process of each worker that answers, by place.
+        replaced: returns the number of workers that had ended by themselves.
     """
 
     def __init__(self, folder: Path, working: Callable[[], Mapping[int, int]], replaced: Callable[[], int]) -> None:
@@ -50,14 +50,14 @@ class Pool(Collector):
 
 
 def registry(folder: Path, working: Callable[[], Mapping[int, int]], replaced: Callable[[], int]) -> CollectorRegistry:
-    """What the supervisor serves."""
-    told = CollectorRegistry()
-    told.register(Pool(folder, working, replaced))
-    return told
+    """The registry that the supervisor serves; arguments as of Pool."""
+    pooled = CollectorRegistry()
+    pooled.register(Pool(folder, working, replaced))
+    return pooled
 
 
 def fold(folder: Path) -> None:
-    """Put what processes that are gone have counted into one file a type: files do not pile up. Their gauges go."""
+    """Move the counts of ended processes into one file a type, so that files do not pile up; drop their gauges."""
     for file in folder.glob("*_*.db"):
         kind, _, pid = file.stem.rpartition("_")
         if not pid.isdigit() or _alive(int(pid)):
@@ -74,17 +74,17 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # a stranger has the number now: folded once he is gone
+    except PermissionError:  # another user's process has the number now; the file is folded once that has ended
         return True
     return True
 
 
 def _processes(working: Mapping[int, int]) -> Iterator[Metric]:
-    """What is usually told of a process, of each worker."""
+    """The usual metrics of a process, for each worker."""
     families: dict[str, Metric] = {}
     for place, pid in working.items():
         for family in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
-            told = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            pooled = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             for sample in family.samples:
-                told.add_sample(sample.name, {**sample.labels, "worker": str(place)}, sample.value)
+                pooled.add_sample(sample.name, {**sample.labels, "worker": str(place)}, sample.value)
     yield from families.values()

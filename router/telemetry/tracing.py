@@ -1,4 +1,4 @@
-"""The trace that a call belongs to: W3C headers that come in, and go on to the engine."""
+"""The trace that a call belongs to: W3C headers of the caller, which go on to the engine."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -6,13 +6,13 @@ from contextvars import ContextVar
 
 HEADERS = ("traceparent", "tracestate")
 
-carried: ContextVar[Mapping[str, str]] = ContextVar("carried", default={})  # noqa: B039  nobody writes into it
-"""Headers for whatever is asked on behalf of this call; every call runs in a context of its own."""
+carried: ContextVar[Mapping[str, str]] = ContextVar("carried", default={})  # noqa: B039  no code writes into it
+"""Headers for requests made on behalf of this call; every call runs in a context of its own."""
 
 Tracer = Callable[[str, Mapping[str, str]], AbstractContextManager[Mapping[str, str]]]
-"""From a method and the headers that came in to what goes on; the call runs within."""
+"""Takes a method and the caller's headers, and yields the headers to send on; the call runs within."""
 
 
 def passed_on(method: str, headers: Mapping[str, str]) -> AbstractContextManager[Mapping[str, str]]:
-    """Without a tracer of our own: what came in goes on."""
+    """The tracer of a service that has none: the caller's headers go on unchanged."""
     return nullcontext(headers)

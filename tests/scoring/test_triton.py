@@ -14,16 +14,16 @@ import numpy as np
 import onnx
 import pytest
 
-from router import circuit_breaker, settings
+from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import kserve_pb2
 from router.bundle import registry
 from router.bundle.manifest import MODEL as MODEL_FILE
 from router.bundle.manifest import PARITY, Bundle, ParitySample
-from router.circuit_breaker import FAILURES
+from router.circuit_breaker import FAILURES, Breaker
 from router.domain import Prompt
 from router.errors import ArtifactError, ClassifierError, SettingsError
-from router.scoring import kserve, triton
+from router.scoring import kserve
 from router.scoring.batching import BATCH_PROMPTS, Batching
 from router.scoring.kserve import Triton
 from router.scoring.onnx import OnnxClassifier
@@ -145,21 +145,20 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
 
 @pytest.fixture(scope="module")
 def lasting(bundle: Bundle) -> Iterator[tuple[TritonSimulator, TritonClassifier]]:
-    """One server and classifier for the tests that put right what they spoil: loading both takes a second."""
+    """One server, never left out, for the tests that put right what they spoil: loading it takes a second."""
     simulator = TritonSimulator(v1=bundle.model)
     simulator.start()
     client = Triton(simulator.url, MODEL)
-    yield simulator, TritonClassifier(bundle, client)
+    yield simulator, TritonClassifier(bundle, client, Breaker(1, 1, most=1_000_000))
     client.close()
     simulator.kill()
 
 
 @pytest.fixture
 def faulty(
-    lasting: tuple[TritonSimulator, TritonClassifier], monkeypatch: pytest.MonkeyPatch
+    lasting: tuple[TritonSimulator, TritonClassifier],
 ) -> Iterator[tuple[TritonSimulator, TritonClassifier]]:
-    """The same, never left out, and put right afterwards."""
-    monkeypatch.setattr(circuit_breaker, "FAILURES", 1_000_000)
+    """The same, put right afterwards."""
     server, classifier = lasting
     yield lasting
     server.spoil, server.status = lambda response: None, None
@@ -187,9 +186,9 @@ def test_every_status_is_an_error_with_its_name(
 
 
 def test_a_server_that_hangs_is_left_in_time_then_left_out_and_tried_again(
-    classifier: TritonClassifier, server: TritonSimulator, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, connection: Triton, server: TritonSimulator
 ) -> None:
-    monkeypatch.setattr(triton, "CALL_SECONDS", 0.1)
+    classifier = TritonClassifier(bundle, connection, call_seconds=0.1)
     server.hanging.clear()
     started = time.monotonic()
     for _ in range(FAILURES):
