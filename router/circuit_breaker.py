@@ -44,6 +44,7 @@ class Breaker:
     def started(self) -> None:
         """Note that a call goes out; while it is a trial, no other may."""
         if self._failures >= self._most:
+            # The trial ends by itself, in case its caller never reports how it went.
             self._trial = self._clock() + self._away
 
     def succeeded(self) -> None:
@@ -53,7 +54,7 @@ class Breaker:
     def failed(self) -> None:
         """Count a failure; calls that were under way when the dependency was left out do not count again."""
         now = self._clock()
-        if now < self._until:
+        if now < self._until:  # they say nothing new, and would double the time away once for each call
             return
         self._failures += 1
         if self._failures >= self._most:

@@ -232,7 +232,7 @@ def load(**overrides: Any) -> Settings:
     Raises:
         SettingsError: a value is wrong, missing, or a name is not that of a setting.
     """
-    _refuse_unknown_names()
+    _refuse_unknown_names()  # pydantic ignores variables that it does not know
     settings = _read({name: value for name, value in overrides.items() if value is not None})
     for problem in _problems(settings):
         raise SettingsError(PREFIX + problem)

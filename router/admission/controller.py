@@ -91,7 +91,7 @@ class Admission:
         """
         name, tenant, admitted = request.tenant, self._tenant(request.tenant), Admitted(0.0)
         with self._observed(name):
-            async with (
+            async with (  # the quota first: a request beyond it must not take a place in the queue
                 self._within(name, tenant.quota, tokens, admitted),
                 self._queue.turn(name, tenant.weight, tokens, patience),
             ):
@@ -103,8 +103,9 @@ class Admission:
         if quota == UNLIMITED:
             yield
             return
-        lease = uuid4().hex
+        lease = uuid4().hex  # unique across replicas, as the leases of all of them share a set
         if wait := await self._quotas.take(name, quota, lease, tokens):
+            # A flood over its quota must not cost a round trip to Redis for every refusal.
             self._refused[name] = self._clock() + min(wait, REMEMBERED_SECONDS)
             raise Overloaded("quota", QUOTA, wait)
         try:

@@ -50,9 +50,11 @@ class _User:
 
     @property
     def queued(self) -> float:
+        """Tokens that wait."""
         return sum(one.tokens for one in self.queue)
 
     def faded(self, now: float) -> float:
+        """The counter at the time `now`."""
         return self.had * exp((self.at - now) / DECAY_SECONDS)
 
 
@@ -114,6 +116,7 @@ class FairQueue:
     async def turn(self, user: str, weight: float, tokens: float, patience: float | None = None) -> AsyncIterator[None]:
         """Wait for room, at most `patience` seconds, and hold it while the request runs. Raises Overloaded."""
         tokens = min(max(tokens, 1.0), self._capacity)
+        # A newcomer that fits still queues behind others, or small requests would overtake a large one without end.
         waits = bool(self.queued) or not self._fits(tokens)
         if waits:
             self.reject_early(user, weight, tokens, patience)
@@ -127,6 +130,7 @@ class FairQueue:
         try:
             yield
         finally:
+            # The first request sets the mean: starting from 0 the queue would promise short waits for a long time.
             took = self._clock() - began
             self._seconds += (took - self._seconds) * (EWMA_ALPHA if self._seconds else 1.0)
             self._leave(tokens)
@@ -140,6 +144,7 @@ class FairQueue:
             async with asyncio.timeout(min(self._patience * LONGEST, inf if patience is None else patience)):
                 await one.turn
         except BaseException as error:
+            # A timeout or a caller that leaves cancels the future, unless `_next` has set its result just before.
             if one.turn.cancelled():
                 self._dequeue(mine, one)
                 self._next()
@@ -155,6 +160,7 @@ class FairQueue:
         while waiting := [user for user in self._users.values() if user.queue]:
             user = min(waiting, key=lambda user: user.faded(now) / user.weight)
             head = user.queue[0]
+            # The head waits until it fits; letting a smaller request pass would starve large ones.
             if not self._fits(head.tokens) and not head.turn.done():
                 return
             self._dequeue(user, head)
@@ -164,6 +170,7 @@ class FairQueue:
             head.turn.set_result(None)
 
     def _fits(self, tokens: float) -> bool:
+        # Alone, any request runs: rounding must not keep one as large as the capacity out.
         return self.under_way + tokens <= self._capacity or not self._running
 
     def _dequeue(self, user: _User, one: _Waiting) -> None:
@@ -176,6 +183,7 @@ class FairQueue:
 
     def _enter(self, user: _User, tokens: float) -> None:
         self._settle()
+        # The counter decays from its last change on, so it needs no timer: it is computed when it is read.
         now = self._clock()
         user.had, user.at = user.faded(now) + tokens, now
         self._running += 1
@@ -184,14 +192,14 @@ class FairQueue:
     def _leave(self, tokens: float) -> None:
         self._settle()
         self._running -= 1
-        self.under_way = (
-            self.under_way - tokens if self._running else 0.0
-        )  # without running requests no rounding error may stay
+        # Without running requests the sum is 0; a rounding error that stayed would take room for ever.
+        self.under_way = self.under_way - tokens if self._running else 0.0
         self._next()
 
     def _settle(self) -> None:
         """Bring the mean pressure up to now; the load has been constant since the last call."""
         now = self._clock()
+        # The exact solution of an exponential mean for a constant load, so it does not depend on how often it is read.
         load = (self.under_way + self.queued) / self._capacity
         self._pressure = load + (self._pressure - load) * exp((self._since - now) / SMOOTHED_SECONDS)
         self._since = now

@@ -39,6 +39,7 @@ class MemoryQuotas:
         now, taken = self._clock(), self._taken.setdefault(tenant, _Taken())
         if len(taken.leases) >= quota.streams:
             return STREAM_SECONDS
+        # A time in the past means a full bucket; tokens do not accumulate beyond that.
         spent_at = max(taken.spent_at, now) + seconds(quota, tokens)
         if spent_at - now > MINUTE:
             return spent_at - now - MINUTE

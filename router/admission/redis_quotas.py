@@ -83,12 +83,13 @@ class RedisQuotas:
         except QuotaError as error:
             self._observer(Degraded("quotas", str(error)))
             return await self._near.take(tenant, quota, lease, tokens)
-        if not wait:
+        if not wait:  # only leases that Redis granted are renewed and given back there
             self._leases.setdefault(tenant, set()).add(lease)
         return wait
 
     async def give_back(self, tenant: str, quota: Quota, lease: str, unused: float) -> None:
         """End a lease and refund unused tokens; while Redis is down the lease expires by itself."""
+        # The lease may be a local one, from a moment when Redis was down; both know which leases are theirs.
         await self._near.give_back(tenant, quota, lease, unused)
         if lease not in (mine := self._leases.get(tenant, set())):
             return
@@ -103,7 +104,7 @@ class RedisQuotas:
         """Keep the leases of this replica alive. Runs until cancelled."""
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
-            for tenant, leases in list(self._leases.items()):
+            for tenant, leases in list(self._leases.items()):  # a copy: requests come and go while this waits
                 try:
                     if leases:
                         await self._bounded(self._redis.eval(RENEW, 1, _keys(tenant)[1], self._lease_seconds, *leases))

@@ -65,6 +65,7 @@ def of_texts(texts: Sequence[str], messages: Sequence[int]) -> NDArray[np.float3
         read = _read(text)
         counts.append(_counts(read, turns))
         present += [first + crc32(word) % WORD_BUCKETS for word in set(read.lowered)]
+    # Whole columns at once: one log1p for all prompts, and one `put` for all words.
     matrix[:, :HAND] = np.array(counts).reshape(-1, HAND)
     np.log1p(matrix[:, :HAND], out=matrix[:, :HAND])
     matrix.put(present, 1)

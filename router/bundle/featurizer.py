@@ -30,6 +30,7 @@ class Featurizer:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
         self._max_tokens = max_tokens
+        # Asked for only where the tokenizer adds some.
         self._special = self._tokenizer.num_special_tokens_to_add(False) > 0
         self._pieces = Pieces.of(self._tokenizer)
 
@@ -45,7 +46,7 @@ class Featurizer:
 
     def padded(self, ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Token ids as a matrix [n, length], padded with -1; length is at least 1."""
-        if len(ids) == 1 and ids[0]:
+        if len(ids) == 1 and ids[0]:  # the usual case, without a matrix to fill
             return np.array(ids, dtype=np.int64)
         matrix = np.full((len(ids), max(1, *map(len, ids), 1)), -1, dtype=np.int64)
         for row, one in zip(matrix, ids, strict=True):

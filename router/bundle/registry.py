@@ -45,9 +45,10 @@ def promote(registry: Path, directory: Path) -> str:
     with _locked(registry):
         kept = registry / VERSIONS / version
         if not kept.exists():
+            # Copied aside and renamed, so that no reader ever sees half a bundle under its digest.
             aside = Path(tempfile.mkdtemp(dir=kept.parent, prefix="."))
             shutil.copytree(directory, aside, dirs_exist_ok=True)
-            aside.chmod(0o755)
+            aside.chmod(0o755)  # mkdtemp makes it private, and replicas may run as other users
             aside.rename(kept)
         if manifest.load(kept).version != version:
             raise ArtifactError(f"{directory}: it changed while it was copied")
@@ -85,5 +86,6 @@ def _write(registry: Path, promoted: list[str]) -> None:
     with aside.open("w") as file:
         json.dump({"promoted": promoted}, file)
         file.flush()
+        # Synced before the rename: after a crash the name must not point to an empty file.
         os.fsync(file.fileno())
     aside.replace(registry / CURRENT)

@@ -48,10 +48,12 @@ class Pieces:
         """A cache for a tokenizer; None where the tokens of a text are not those of its pieces."""
         if tokenizer.pre_tokenizer is not None or not isinstance(tokenizer.model, BPE) or tokenizer.normalizer is None:
             return None
+        # The normalizer must do nothing but mark the spaces: any other change could depend on neighbours.
         spaces = json.loads(tokenizer.normalizer.__getstate__()) == SPACES
         alone = tokenizer.encode("").ids + tokenizer.encode("a", add_special_tokens=False).ids
         if not spaces or tokenizer.encode("a").ids != alone:
             return None
+        # A token such as "a▁b" could be merged across the beginning of a piece.
         crossing = re.compile("[^▁]▁")
         if (
             any(" " in token for token in _added(tokenizer))

@@ -82,7 +82,7 @@ class Auditor:
         if certificate is None or not isinstance(decision.target, MaxLoss) or self._random.random() >= self._share:
             return
         top = decision.ladder.rungs[-1]
-        if decision.rung == top:
+        if decision.rung == top:  # the loss is 0 without another run; leaving it out would overestimate the mean
             self._bet(decision, certificate.alpha, 0.0)
             return
         mean = None if decision.score is None else decision.score.mean[-1]
@@ -90,7 +90,7 @@ class Auditor:
         if len(self._tasks) < UNDER_WAY and self._bucket.take(tokens):
             again = GenerationRequest(request.prompt, top, 0, sampling, tokens)
             task = asyncio.create_task(self._compare(backend, again, decision, certificate.alpha, answer))
-            self._tasks.add(task)
+            self._tasks.add(task)  # the event loop itself keeps only weak references
             task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
@@ -102,7 +102,7 @@ class Auditor:
     async def _compare(
         self, backend: Backend, again: GenerationRequest, decision: Decision, alpha: float, answer: str
     ) -> None:
-        try:
+        try:  # a run that fails gives no label, which cannot make an alarm
             async with aclosing(backend.stream(again)) as events:
                 at_top = "".join([event.text async for event in events if isinstance(event, ContentDelta)])
             best, given = await self._verifier.correct(again.prompt, [at_top, answer])

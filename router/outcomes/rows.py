@@ -63,6 +63,7 @@ class PromptHasher:
         """The columns of a prompt: its hash; if `texts` its text, and the JSON of its messages if it has several."""
         turns = [f'["{m.role.value}", {_TEXT.encode(m.content)}]' for m in prompt.messages]
         messages = f"[{', '.join(turns)}]"
+        # The tenant is part of the hash, so that the log does not show which tenants ask the same.
         identity = hmac.digest(self.secret, f"{tenant}\0{messages}".encode(), "sha256").hex()[:32]
         text = prompt.text if self.texts else None
         several = messages if self.texts and len(prompt.messages) > 1 else None

@@ -50,6 +50,7 @@ class SqliteOutcomes:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, check_same_thread=False, timeout=5)
+            # WAL: readers, such as `read_rows` of another process, do not block the writer.
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             _prepare(self._db)
@@ -117,6 +118,7 @@ class SqliteOutcomes:
 
     def _transaction(self, statements: list[Statement]) -> int:
         with self._db:
+            # Runs of equal statements share one executemany, which costs a fraction of as many single calls.
             alike = groupby(statements, itemgetter(0))
             return sum(self._db.executemany(sql, map(itemgetter(1), group)).rowcount for sql, group in alike)
 
@@ -149,6 +151,7 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 
 def _secret(db: sqlite3.Connection) -> bytes:
+    # Several workers may start at once on one file: the first one's secret stays.
     db.execute("INSERT INTO secrets VALUES ('prompts', ?) ON CONFLICT DO NOTHING", (secrets.token_bytes(32),))
     (value,) = db.execute("SELECT value FROM secrets WHERE name = 'prompts'").fetchone()
     return bytes(value)
@@ -171,6 +174,7 @@ def _insertion(columns: tuple[str, ...]) -> str:
 
 def _update(row: Row, decision_id: str, tenant: str | None = None) -> Statement:
     """Set columns of a decision; if a tenant is named, only of its own."""
+    # A NULL tenant stands for any: then the comparison is with the row's own tenant.
     sets = ", ".join(f"{name} = ?" for name in row)
     sql = f"UPDATE decisions SET {sets} WHERE decision_id = ? AND tenant = COALESCE(?, tenant)"
     return sql, (*row.values(), decision_id, tenant)

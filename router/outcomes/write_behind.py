@@ -56,6 +56,7 @@ class WriteBehind(Generic[T]):
             self._observer(Degraded("outcomes", "the buffer is full: one record dropped"))
             return
         self._waiting.append(record)
+        # No task runs while nothing waits, so an idle service wakes up for nothing.
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_soon())
 
@@ -68,7 +69,7 @@ class WriteBehind(Generic[T]):
 
     async def close(self) -> None:
         """Write all waiting records; those that cannot be written now are lost, and observed."""
-        self._closing.set()
+        self._closing.set()  # ends the pause of the writing task, which then writes and stops
         if self._writing is not None:
             await self._writing
         await self._write_once()
@@ -98,6 +99,7 @@ class WriteBehind(Generic[T]):
                 self.failing = False
             except OutcomeLogError as error:
                 self.failing = True
+                # Back in front of the records that arrived meanwhile; the oldest are lost first.
                 self._waiting = batch + self._waiting
                 lost = max(len(self._waiting) - self._most, 0)
                 del self._waiting[:lost]

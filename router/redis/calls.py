@@ -39,7 +39,7 @@ class RedisCalls:
             if isinstance(call, Coroutine):  # one that is never awaited would warn
                 call.close()
             raise
-        self.breaker.started()
+        self.breaker.started()  # during a trial, further calls are refused from here on
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await call

@@ -26,6 +26,7 @@ def connect(url: str, timeout: float) -> AnyRedis:
     Raises:
         SettingsError: the URL is malformed.
     """
+    # No retries: a miss is cheaper than a second wait, and the circuit breaker decides when to ask again.
     patience: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,

@@ -58,6 +58,7 @@ class TenantGuard:
             if key.methods is not None and method not in key.methods:
                 raise PermissionDenied(f"the key does not open {method}")
             return name
+        # Without a key the certificate counts. gRPC has verified it against the authority before the call.
         shown = context.auth_context()
         names = [n.decode(errors="replace") for kind in ("x509_common_name", "peer_dns") for n in shown.get(kind, ())]
         tenant = self._tenants.of_certificate(names)
@@ -74,6 +75,7 @@ class OperatorGuard:
 
     def __call__(self, method: str, context: Context) -> Call:
         """An anonymous operator. Raises Unauthenticated."""
+        # compare_digest takes the same time however much of the token is right. An empty token never matches.
         if not self._token or not hmac.compare_digest(_bearer(context).encode(), self._token):
             raise Unauthenticated("metadata `authorization: Bearer <admin token>` is missing or wrong")
         return Call()

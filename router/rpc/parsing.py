@@ -50,6 +50,7 @@ def _bytes_pool() -> descriptor_pool.DescriptorPool:
     """The API's messages with every string declared as bytes, which parse whatever they hold."""
     file = descriptor_pb2.FileDescriptorProto()
     pb.DESCRIPTOR.CopyToProto(file)
+    # protobuf refuses strings that are not UTF-8 without a word about which one it is; bytes may hold anything.
     messages = list(file.message_type)
     for message in messages:
         for field in message.field:

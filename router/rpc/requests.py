@@ -149,6 +149,7 @@ def _prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
         raise InvalidRequest("messages", "at least one is required")
     if len(messages) > limits.max_messages:
         raise InvalidRequest("messages", f"at most {limits.max_messages}, has {len(messages)}")
+    # ByteSize is cheap and never below the size of the content, so the exact sum is rarely needed.
     most = limits.max_prompt_bytes
     if sum([m.ByteSize() for m in messages]) > most and (size := sum(map(_bytes, messages))) > most:
         raise InvalidRequest("messages", f"at most {most} bytes of content, has {size}")
@@ -244,6 +245,7 @@ def _name(value: str, field: str) -> str:
         return value
     if len(value.encode()) > MAX_NAME:
         raise InvalidRequest(field, f"at most {MAX_NAME} bytes")
+    # A line break in a name could forge a log line or a header.
     if any(category(character) == "Cc" for character in value):
         raise InvalidRequest(field, "must not hold control characters")
     return value

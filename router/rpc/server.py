@@ -113,6 +113,7 @@ class RouterServer:
     async def drain(self, grace: float) -> None:
         """Become NOT_SERVING, refuse new calls, and let those under way end within `grace` seconds."""
         self._boundary.drain()
+        # Balancers look elsewhere from now on, while the calls under way end.
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
 

@@ -44,6 +44,7 @@ def to_status(error: Exception) -> grpc.Status:
         violation = BadRequest.FieldViolation(field=error.field, description=error.problem)
         details.append(BadRequest(field_violations=[violation]))
     if code in WORTH_RETRYING:
+        # Clients that retry by themselves read this; without it they would come back at once.
         after = error.retry_after if isinstance(error, errors.Overloaded) else RETRY_SECONDS
         details.append(RetryInfo(retry_delay=Duration(nanos=int(after % 1 * 1e9), seconds=int(after))))
     return _status(code, str(error), details)

@@ -64,10 +64,11 @@ class Batching:
             try:
                 scores = await asyncio.to_thread(self._run, [one.prompt for one in batch])
             except ClassifierError as error:
-                for one in batch:
+                for one in batch:  # an exception each: a shared one would collect the tracebacks of all callers
                     if not one.score.done():
                         one.score.set_exception(ClassifierError(str(error)))
                 continue
+            # Halving forgets the pace of a machine that was busy for a moment within a few batches.
             self._seconds = self._seconds / 2 + time.monotonic() - began
             self._characters = self._characters / 2 + len(batch) * max(one.length for one in batch)
             for one, score in zip(batch, scores, strict=True):
@@ -79,11 +80,13 @@ class Batching:
         self._waiting = [one for one in self._waiting if not one.score.done()]
         if not self._waiting:
             return []
+        # The oldest is always part of the batch, so no prompt waits for ever because of an unusual length.
         oldest = self._waiting[0]
         batch: list[_Waiting] = []
         longest, most = oldest.length, self._most()
         for one in sorted(self._waiting, key=lambda one: abs(one.length - oldest.length)):
             longest = max(longest, one.length)
+            # One prompt alone always goes, however long. Sorted by distance, so the first that does not fit ends it.
             if batch and (len(batch) == BATCH_PROMPTS or longest * (len(batch) + 1) > most):
                 break
             batch.append(one)

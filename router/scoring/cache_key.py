@@ -19,9 +19,10 @@ class ScoreKeys:
 
     def key(self, tenant: str, prompt: Prompt) -> bytes:
         """The 32-byte key of a prompt's score."""
-        keyed = self._keyed.copy()
+        keyed = self._keyed.copy()  # the bundle's part is hashed once for all prompts
         parts = [tenant]
         for message in prompt.messages:
+            # NFC: the same text, however it was typed, has one key, as it has one score.
             parts += message.role.value, normalize("NFC", message.content)
             if message.tool_calls or message.tool_call_id or message.images:
                 parts.append(repr((message.tool_calls, message.tool_call_id, message.images)))

@@ -29,6 +29,7 @@ class MemoryCache:
         for key, score in scores.items():
             if _bytes(score) <= self._scores.maxsize:
                 self._scores[key] = score
+        # LRUCache bounds the bytes; the number of entries is bounded here.
         while len(self._scores) > self._entries:
             self._scores.popitem()
 

@@ -33,6 +33,7 @@ def encode(score: Score) -> bytes:
 
 def decode(entry: bytes) -> Score | None:
     """The inverse of `encode`; None where the entry is damaged or was written by something else."""
+    # The checksum guards against other programs' keys and other versions' entries, which may have any length.
     data, checksum = entry[:-CHECKSUM], entry[-CHECKSUM:]
     if not data or len(data) % (8 * PER_RUNG) or checksum != crc32(data).to_bytes(CHECKSUM, "little"):
         return None
@@ -55,6 +56,7 @@ class RedisCache:
         self.breaker = self._bounded.breaker
         self._epoch: bytes | None = None
         self._lookup: _Lookup | None = None
+        # A cluster has no MGET across its nodes; the client sends one to each node instead.
         self._mget: Callable[[list[bytes]], Awaitable[list[Any]]]
         self._mget = redis.mget_nonatomic if isinstance(redis, RedisCluster) else redis.mget
 
@@ -64,13 +66,15 @@ class RedisCache:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         """One entry per key, in order; None = miss. Raises CacheError."""
-        self._bounded.check()
+        self._bounded.check()  # while Redis is left out, not even a task is started
         if self._lookup is None:
             self._lookup = _Lookup()
             self._lookup.task = asyncio.create_task(self._look_up(self._lookup))
         lookup = self._lookup
         lookup.keys.update(dict.fromkeys(keys))
         assert lookup.task is not None
+        # Shielded: a caller that leaves must not cancel the lookup of the others. An error is a result of the task, and
+        # each caller raises its own: asyncio would log an exception that no caller is left to fetch.
         found = await asyncio.shield(lookup.task)
         if isinstance(found, CacheError):
             raise CacheError(str(found)) from found
@@ -86,6 +90,7 @@ class RedisCache:
 
     async def flush(self) -> None:
         """Drop all scores, and nothing else in this Redis. Raises CacheError."""
+        # Random, not a counter: two flushes at once, or one after Redis lost its memory, must not repeat an epoch.
         epoch = uuid4().hex.encode()
         await self._bounded(self._redis.set(EPOCH, epoch))
         self._epoch = epoch

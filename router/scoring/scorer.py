@@ -67,11 +67,13 @@ class Scorer:
 
         When that caller leaves before its score is there, one of those who wait for it scores the prompt instead.
         """
+        # This caller's own prompts are scored first, before it waits for others: two callers that waited for each other
+        # would both hang.
         theirs = {key: self._under_way[key] for key in prompts if key in self._under_way}
         mine = {key: prompt for key, prompt in prompts.items() if key not in theirs}
         scored = await self._lead(mine) if mine else {}
         for key, under_way in theirs.items():
-            awaited = await asyncio.shield(under_way)
+            awaited = await asyncio.shield(under_way)  # others wait for the same future
             scored |= {key: awaited} if awaited is not None else await self._classified({key: prompts[key]})
         return scored
 
@@ -84,7 +86,7 @@ class Scorer:
             fresh = await self._fresh(prompts)
             scored = {key: _fresh_or_fallback(fresh.get(key)) for key in prompts}
             return scored
-        finally:
+        finally:  # also when this caller is cancelled: those who wait must get an answer
             for key, future in promised.items():
                 del self._under_way[key]
                 future.set_result(scored.get(key))
@@ -95,7 +97,7 @@ class Scorer:
         try:
             async with asyncio.timeout(patience):
                 scores = dict(zip(prompts, await self.classifier.score(list(prompts.values())), strict=True))
-        except (ClassifierError, TimeoutError) as error:
+        except (ClassifierError, TimeoutError) as error:  # not cached: the next request tries the classifier again
             self.observer(Degraded("classifier", str(error) or f"it took longer than {patience:g} s"))
             return {}
         try:

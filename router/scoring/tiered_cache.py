@@ -40,7 +40,7 @@ class TieredCache:
             self._observer(Degraded("cache", str(error)))
             return found
         far = {key: score for key, score in fetched if score is not None}
-        await self._near.put_many(far)
+        await self._near.put_many(far)  # the next lookup of these keys needs no round trip
         return [far.get(key) if score is None else score for key, score in zip(keys, found, strict=True)]
 
     async def put_many(self, scores: Mapping[bytes, Score]) -> None:
@@ -56,7 +56,7 @@ class TieredCache:
     async def flush(self) -> None:
         """Drop all scores in both levels. Raises CacheError."""
         await self._near.flush()
-        await self.drain()
+        await self.drain()  # a write under way must not arrive after the flush
         await self._far.flush()
 
     async def watch(self) -> None:
@@ -65,6 +65,7 @@ class TieredCache:
         while True:
             with suppress(CacheError):
                 epoch = await self._far.epoch()
+                # The first epoch is not a flush: the near level began empty, or filled up in this epoch.
                 if seen not in (None, epoch):
                     await self._near.flush()
                 seen = epoch

@@ -134,11 +134,13 @@ async def run(wired: Wired, stack: AsyncExitStack, follow_seconds: float = FOLLO
     parts.figures.register(now)
     stack.callback(metrics_server.serve(parts.endpoints.metrics_listen, parts.figures))
     keeper = Keeper(parts.observer)
+    # Pushed before the servers, so closed after them: a drain still renews leases and follows files.
     stack.push_async_callback(keeper.close)
     for name, work in {**parts.background, **_mirror(parts, now)}.items():
         keeper.keep(name, work)
     for followed in _followed(wired):
         keeper.keep(f"follow {followed.name}", partial(follow_file, followed, parts.observer, follow_seconds))
+    # All addresses are bound before any server accepts a call, so a taken port is an error and not half a service.
     servers = _servers(wired)
     for server in servers:
         await server.start()

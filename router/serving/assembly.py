@@ -4,14 +4,10 @@ The clients of Redis, HTTP and Triton are imported where they are chosen: the de
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import structlog
 from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -19,52 +15,32 @@ from router.admission import tenants
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenants
-from router.backends import canary
-from router.backends.pocket import PocketBackend, PocketModel
-from router.bundle import manifest, registry
-from router.bundle.manifest import Bundle, Manifest
-from router.domain import Certificate, MaxLoss
-from router.errors import BackendUnavailable, ClassifierError, DependencyError
+from router.domain import MaxLoss
 from router.extras import needs
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import Ledger
 from router.outcomes.rows import PromptHasher
 from router.outcomes.sqlite import SqliteOutcomes
 from router.outcomes.verifiers import Agreement
-from router.ports import Classifier, Observer, ScoreCache, Verifier
+from router.ports import Observer, Verifier
 from router.routing.chooser import Chooser
-from router.routing.policy import LatencyProfile, Policy
-from router.routing.router import SUSPENDED
-from router.routing.served_model import ServedModel
 from router.rpc.requests import Limits
 from router.rpc.tls import Certificates, TlsFiles
-from router.scoring.batching import Batching
-from router.scoring.cache_key import ScoreKeys
 from router.scoring.memory_cache import MemoryCache
-from router.scoring.onnx import Device, OnnxClassifier
-from router.scoring.scorer import Scorer
+from router.serving import models
 from router.serving.follow import Followed, file_stamp
 from router.serving.keeper import Work
-from router.serving.parts import Cache, Endpoints, Model, Parts, SharedQuotas
-from router.settings import Served, Settings
+from router.serving.parts import Cache, Endpoints, Parts, SharedQuotas
+from router.settings import Settings
 from router.telemetry import tracing
 from router.telemetry.log_writer import Defer
 from router.telemetry.logs import LogLines, Observers
 from router.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from router.backends.connect import Connection
-    from router.backends.replicas import Replica, Replicas
     from router.outcomes.redis import RedisOutcomes
-    from router.scoring.kserve import Triton
     from router.scoring.redis_cache import RedisCache
-    from router.scoring.triton import TritonClassifier
     from router.telemetry.opentelemetry import Traces
-
-T = TypeVar("T")
-
-WAIT_SECONDS = 1.0
-"""Pause between two looks at a dependency that is not up yet."""
 
 OUTCOMES_TIMEOUT = 2.0
 """Seconds for a Redis to keep an outcome; callers of ReportOutcome wait for it."""
@@ -86,12 +62,12 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
     background: dict[str, Work] = {}
     cache = score_cache(settings, observer, stack, background)
     ledger = Ledger(settings.audit_file)
-    models = [await model(settings, served, cache, ledger, observer, stack) for served in settings.served]
+    served_models = [await models.model(settings, served, cache, ledger, observer, stack) for served in settings.served]
     outcomes = outcome_log(settings, observer)
     stack.push_async_callback(outcomes.close)
     known, certs = known_tenants(settings), certificates(settings)
     return Parts(
-        models=models,
+        models=served_models,
         cache=cache,
         outcomes=outcomes,
         tenants=known,
@@ -134,155 +110,6 @@ def tracer(settings: Settings, stack: AsyncExitStack) -> "Traces | None":
     traces = opentelemetry.Traces(opentelemetry.exporter(settings.otlp_url))
     stack.callback(traces.close)
     return traces
-
-
-async def model(
-    settings: Settings, served: Served, cache: ScoreCache, ledger: Ledger, observer: Observer, stack: AsyncExitStack
-) -> Model:
-    """A served model. Raises ArtifactError, BackendError, ClassifierError, SettingsError."""
-    bundle = manifest.load(registry.locate(served.artifact))
-    server = await ready(triton(settings, served, stack), settings.backend_wait)
-    backend, fingerprint = await served_backend(settings, served, observer, stack)
-    latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
-    secret = settings.cache_secret.get_secret_value().encode()
-    make = partial(classifier, device=settings.classifier_device, server=server)
-    with_bundle = _WithBundle(served.model, backend, fingerprint, latency, secret, make, cache, ledger, observer)
-    return Model(served.artifact, with_bundle(bundle), with_bundle, settings.shadow)
-
-
-@dataclass(frozen=True)
-class _WithBundle:
-    """Makes a served model of a bundle; everything else stays as it is when the bundle is swapped."""
-
-    model: str
-    backend: "PocketBackend | Replicas"
-    fingerprint: str
-    latency: LatencyProfile
-    secret: bytes
-    classifier: Callable[[Bundle], Classifier]
-    cache: ScoreCache
-    ledger: Ledger
-    observer: Observer
-
-    def __call__(self, bundle: Bundle) -> ServedModel:
-        """The served model; blocks while the graph loads. Raises ArtifactError, SettingsError."""
-        relative, absolute = self._certificates(bundle.manifest)
-        keys = ScoreKeys(self.secret, bundle.version, bundle.manifest.ladder)
-        scorer = Scorer(self.classifier(bundle), keys, self.cache, self.observer)
-        suspended = SUSPENDED if self.ledger.alarmed(bundle.version) else ""
-        policy = Policy(bundle.manifest.ladder, relative, self.latency, absolute, suspended)
-        enforcement = self.backend.enforcement
-        return ServedModel(self.model, bundle.loaded, policy, scorer, self.backend, enforcement, self.fingerprint)
-
-    def _certificates(self, manifest: Manifest) -> tuple[tuple[Certificate, ...], tuple[Certificate, ...]]:
-        """Certificates for relative and absolute targets; they hold only on the backend that they were proved on."""
-        if manifest.backend_fingerprint == self.fingerprint:
-            return manifest.certificates, manifest.absolute
-        about = {"bundle_is_about": manifest.backend_fingerprint, "backend": self.fingerprint}
-        structlog.get_logger().warning("uncertified", **about, effect="top rung only")
-        return (), ()
-
-
-def classifier(bundle: Bundle, device: Device, server: "Triton | None") -> Classifier:
-    """A bundle's classifier. Static vectors are scored in the event loop, since a thread would cost more than the run;
-    everything else in batches, in a thread. Raises ArtifactError, SettingsError."""
-    scoring = graph(bundle, device, server)
-    structlog.get_logger().info("classifier", profile=bundle.manifest.text_encoder, runs_on=scoring.provider)
-    if isinstance(scoring, OnnxClassifier) and bundle.manifest.text_encoder != "encoder":
-        return scoring
-    return Batching(scoring.scored)
-
-
-def graph(bundle: Bundle, device: Device, server: "Triton | None") -> "OnnxClassifier | TritonClassifier":
-    """The runner of a bundle's graph, verified. Raises ArtifactError, SettingsError."""
-    if server is None:
-        return OnnxClassifier(bundle, device)
-    from router.scoring.triton import TritonClassifier
-
-    return TritonClassifier(bundle, server)
-
-
-def triton(settings: Settings, served: Served, stack: AsyncExitStack) -> "Triton | None":
-    """A client of the server that runs the first model's graph; None where graphs run in this process."""
-    if not settings.triton_url or served.artifact != settings.artifact:
-        return None
-    from router.scoring.kserve import Triton
-
-    server = Triton(settings.triton_url, settings.triton_model)
-    stack.callback(server.close)
-    return server
-
-
-async def ready(server: "Triton | None", patience: float) -> "Triton | None":
-    """The same server once it has its model ready. Raises ClassifierError after `patience` seconds."""
-    if server is not None:
-        attempt = partial(asyncio.to_thread, server.versions)
-        await until_up(attempt, ClassifierError, patience, {"classifier": server.name})
-    return server
-
-
-async def until_up(
-    attempt: Callable[[], Awaitable[T]], down: type[DependencyError], patience: float, named: Mapping[str, str]
-) -> T:
-    """Try until a dependency is up. Raises `down` after `patience` seconds; each wait is logged with these fields."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            return await attempt()
-        except down as error:
-            if time.monotonic() > deadline:
-                raise
-            structlog.get_logger().warning("waiting", **named, error=str(error))
-            await asyncio.sleep(WAIT_SECONDS)
-
-
-async def served_backend(
-    settings: Settings, served: Served, observer: Observer, stack: AsyncExitStack
-) -> "tuple[PocketBackend | Replicas, str]":
-    """The backend, proved to hold budgets, and the fingerprint that a bundle must be about. Raises BackendError."""
-    if served.backend == "pocket":
-        reasoner = PocketModel.load(settings.pocket_model)
-        pocket = PocketBackend(reasoner, settings.pocket_threads)
-        stack.callback(pocket.close)
-        return pocket, reasoner.fingerprint
-    from router.backends.replicas import Replicas
-
-    replicas = Replicas(engines(settings, served, stack), observer, settings.backend_hedge or None)
-    named = {"backend": served.url}
-    return replicas, await until_up(replicas.prove, BackendUnavailable, settings.backend_wait, named)
-
-
-def engines(settings: Settings, served: Served, stack: AsyncExitStack) -> "list[Replica]":
-    """Every replica of the engine, not proved yet."""
-    from router.backends.connect import connect
-    from router.backends.replicas import Replica
-
-    connection = _connection(settings, served)
-    urls = [url.strip() for url in served.url.split(",")]
-    return [Replica(url, connect(replace(connection, url=url), canary.holds_budgets, stack)) for url in urls]
-
-
-def _connection(settings: Settings, served: Served) -> "Connection":
-    from router.backends.connect import Connection
-    from router.backends.http import Timeouts
-    from router.backends.two_phase import Markers
-
-    timeouts = Timeouts(
-        first=settings.backend_first_timeout, idle=settings.backend_idle_timeout, total=settings.backend_timeout
-    )
-    return Connection(
-        served.backend,
-        served.url,
-        served.model,
-        served.key.get_secret_value(),
-        settings.backend_enforcement,
-        settings.backend_unenforced == "warn",
-        settings.backend_images,
-        Markers(settings.think_start, settings.think_end),
-        timeouts,
-        settings.max_streams,
-        tracing.carried.get,
-    )
 
 
 def outcome_log(settings: Settings, observer: Observer) -> "SqliteOutcomes | RedisOutcomes":

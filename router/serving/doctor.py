@@ -7,7 +7,7 @@ from router.backends import canary
 from router.backends.canary import Finding
 from router.bundle import manifest, registry
 from router.errors import BackendError, CacheError
-from router.serving import assembly
+from router.serving import assembly, models
 from router.settings import Served, Settings
 
 
@@ -19,8 +19,8 @@ async def examine(settings: Settings) -> list[Finding]:
             findings.append(await _examine_redis(settings, stack))
         for served in settings.served:
             bundle = manifest.load(registry.locate(served.artifact))
-            server = assembly.triton(settings, served, stack)
-            runs_on = assembly.graph(bundle, settings.classifier_device, server).provider
+            server = models.triton(settings, served, stack)
+            runs_on = models.graph(bundle, settings.classifier_device, server).provider
             rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
             findings.append(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}, {runs_on}"))
             findings += await _examine_backend(settings, served, stack)
@@ -30,10 +30,10 @@ async def examine(settings: Settings) -> list[Finding]:
 async def _examine_backend(settings: Settings, served: Served, stack: AsyncExitStack) -> list[Finding]:
     """Check each enforcement strategy by itself, then which one would serve."""
     if served.backend == "pocket":
-        backend, _ = await assembly.served_backend(settings, served, lambda event: None, stack)
+        backend, _ = await models.served_backend(settings, served, lambda event: None, stack)
         return [finding async for finding in canary.examine(backend)]
     findings = []
-    for replica in assembly.engines(settings, served, stack):
+    for replica in models.engines(settings, served, stack):
         for way in replica.backend.strategies:
             name = way.enforcement.value
             findings += [replace(f, check=f"{name}: {f.check}", needed=False) async for f in canary.examine(way.alone)]

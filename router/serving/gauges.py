@@ -43,6 +43,7 @@ class Gauges(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The families; a caller in another thread waits for the event loop, which owns the data."""
+        # The mirror runs in the loop's own thread, where waiting for the loop would never end.
         if threading.get_ident() == self._thread:
             return list(self._families())
         return asyncio.run_coroutine_threadsafe(self._read(), self._loop).result(PATIENCE)

@@ -56,11 +56,12 @@ class LogWriter:
         self._put(log)
 
     def _put(self, waiting: Fields | DeferredLog) -> None:
+        # deque.append is atomic, so callers in any thread need no lock.
         if len(self._waiting) >= self._most:
             self.lost += 1
             return
         self._waiting.append(waiting)
-        if not self._some.is_set():
+        if not self._some.is_set():  # setting an Event takes a lock, also when it is set already
             self._some.set()
 
     def close(self, seconds: float = 1.0) -> None:
@@ -74,7 +75,7 @@ class LogWriter:
         while not closing:
             self._some.wait()
             closing = self._closing.wait(self._gather_seconds)
-            self._some.clear()
+            self._some.clear()  # before the lines are taken: a line that arrives later sets it again
             while self._waiting:
                 self._write(list(self._lines()))
 

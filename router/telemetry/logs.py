@@ -109,6 +109,7 @@ class LogLines:
 
     def _later(self, log: Callable[..., None], *arguments: object, **fields: object) -> None:
         """Log a moment later, with the time of now."""
+        # The time is taken now; building the line is left to the writer's thread.
         self._defer(partial(log, *arguments, at=datetime.now(UTC), **fields))
 
     def _decided(self, tenant: str, decision: Decision, seconds: float, at: datetime) -> None:

@@ -34,6 +34,7 @@ class Metrics:
             return Counter(f"budget_router_{name}", text, registry=registry)
 
         def counters(name: str, text: str, *labels: str) -> Callable[..., Counter]:
+            # `labels` takes a lock and builds a key; the cache makes it a lookup.
             return cache(Counter(f"budget_router_{name}", text, labels, registry=registry).labels)
 
         def gauges(name: str, text: str, *labels: str) -> Callable[..., Gauge]:

@@ -37,12 +37,12 @@ class Pool(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The families."""
-        working = self._working()
+        working = self._working()  # read once, so that all families speak of the same moment
         yield GaugeMetricFamily("budget_router_workers", "Processes that answer", len(working))
         yield CounterMetricFamily(
             "budget_router_workers_replaced", "Workers that ended by themselves", float(self._replaced())
         )
-        with self._one:
+        with self._one:  # two scrapes at once must not fold the same file twice
             fold(self._folder)
             families = list(self._files.collect())
         yield from families

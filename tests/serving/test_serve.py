@@ -240,7 +240,7 @@ def test_a_metrics_port_in_use_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:99999"])
 def test_an_address_that_is_none_is_refused(tmp_path: Path, listen: str) -> None:
     line = refused(tmp_path, "--listen", listen)
-    assert "BUDGET_ROUTER_LISTEN: HOST:PORT is wanted" in line and listen in line
+    assert "BUDGET_ROUTER_LISTEN: HOST:PORT is expected" in line and listen in line
 
 
 def copied(directory: Path) -> Path:

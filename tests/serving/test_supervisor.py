@@ -33,8 +33,8 @@ from router.errors import WorkerError
 from router.outcomes.e_process import DELTA, Ledger
 from router.outcomes.sqlite import read_rows as outcomes
 from router.serving.backoff import Backoff
-from router.serving.supervisor import Workers
 from router.serving.worker import Worker
+from router.serving.workers import Workers
 from router.telemetry import multiprocess
 from tests.conftest import Valkey, free_port
 from tests.serving.test_serve import command, environment
