@@ -35,8 +35,8 @@ from router.domain import ReasoningDelta, Role
 from router.domain import ToolCall as DomainCall
 from tests.client.conftest import CLIENTS, connected, streamed
 from tests.conftest import free_port
-from tests.rpc.conftest import Service, serving, until
-from tests.support.fakes import FakeBackend, Hang, ListLog, router_of
+from tests.rpc.conftest import Service, serving
+from tests.support.fakes import FakeBackend, Hang, ListLog, router_of, until
 
 PROMPT = "2 + 2 ="
 

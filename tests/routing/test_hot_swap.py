@@ -16,6 +16,7 @@ from router.events import Degraded, Shadowed, Swapped
 from router.routing.hot_swap import HotSwap
 from router.routing.router import BudgetRouter
 from router.routing.served_model import ServedModel
+from router.routing.shadow import Shadow
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.scorer import Scorer
 from router.serving.follow import Followed, follow_file
@@ -195,6 +196,21 @@ async def test_a_candidate_that_fails_in_the_shadow_does_not_serve(models: Path,
         await promoting
     assert running.version == before
     assert running.router.served_model("").scorer.classifier.__class__ is FakeClassifier
+
+
+async def test_a_suspension_outlasts_the_shadow(models: Path, tmp_path: Path) -> None:
+    running = Running(models, shadow=5)
+    candidate = another_bundle(tmp_path / "b", "b")
+    running.classifiers[manifest.load(candidate).version] = FakeClassifier(failing=True)
+    served = running.router.served_model
+    promoting = asyncio.create_task(running.swap.promote(candidate))
+    await until(lambda: isinstance(served("").scorer.classifier, Shadow))
+    running.router.suspend(MODEL, running.version)
+    for number in range(5):
+        await running.router.decide(request_of(f"prompt {number}"))
+    with pytest.raises(ArtifactError, match="5 of 5 prompts"):
+        await promoting
+    assert served("").policy.suspended and isinstance(served("").scorer.classifier, FakeClassifier)
 
 
 async def test_without_traffic_a_shadow_ends_by_itself(models: Path, tmp_path: Path) -> None:

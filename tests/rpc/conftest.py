@@ -1,6 +1,5 @@
 """A real server on a free port and a real stub, once with fakes, once with the models that ship."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -122,13 +121,6 @@ async def refusal(call: Any) -> Refusal:
         else:
             await call
     return Refusal.of(caught.value)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that happens soon."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110  what is waited for is not ours to signal
-            await asyncio.sleep(0.005)
 
 
 def user(text: str = "2 + 2 =") -> list[pb.Message]:

@@ -17,8 +17,8 @@ from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
 from router.events import RequestShed
 from router.telemetry import tracing
-from tests.rpc.conftest import Service, decide, generate, refusal, serving, until
-from tests.support.fakes import FakeBackend, FakeClassifier, Hang, ListLog, RecordingObserver, router_of
+from tests.rpc.conftest import Service, decide, generate, refusal, serving
+from tests.support.fakes import FakeBackend, FakeClassifier, Hang, ListLog, RecordingObserver, router_of, until
 
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 

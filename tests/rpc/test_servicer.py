@@ -18,7 +18,7 @@ from router.rpc.identity import OperatorGuard
 from router.rpc.server import RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
-from tests.rpc.conftest import LIMITS, Service, decide, generate, refusal, serving, until, user
+from tests.rpc.conftest import LIMITS, Service, decide, generate, refusal, serving, user
 from tests.support.fakes import (
     CERTIFICATE,
     DictCache,
@@ -29,6 +29,7 @@ from tests.support.fakes import (
     RecordingObserver,
     completion_of,
     router_of,
+    until,
 )
 
 NAME = "budget_router.v1.BudgetRouterService"

@@ -13,7 +13,7 @@ from router.bundle.manifest import Bundle
 from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable
 from router.events import Degraded
-from tests.rpc.conftest import Service, decide, embedded, generate, refusal, serving, until
+from tests.rpc.conftest import Service, decide, embedded, generate, refusal, serving
 from tests.support.fakes import (
     THINKING,
     UNAVAILABLE,
@@ -23,6 +23,7 @@ from tests.support.fakes import (
     RecordingObserver,
     completion_of,
     router_of,
+    until,
     verified,
 )
 

@@ -1,5 +1,6 @@
 """The service that is really served, with some of its parts replaced."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+import trustme
 
 from router import settings
 from router._gen import budget_router_pb2 as pb
@@ -117,6 +119,50 @@ async def no_more(routing: Any, key: str) -> AsyncIterator[None]:
     else:
         pytest.fail("the key still counts")
     yield
+
+
+async def test_renewed_certificates_are_shown_and_unusable_ones_are_reported(tmp_path: Path) -> None:
+    observer = RecordingObserver()
+
+    def issue() -> bytes:
+        """A certificate of a new authority, whose own it returns."""
+        authority = trustme.CA()
+        made = authority.issue_cert("localhost")
+        made.private_key_pem.write_to_path(tmp_path / "server.key")
+        made.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+        return authority.cert_pem.bytes()
+
+    first = issue()
+    loaded = settings.load(
+        listen="127.0.0.1:0",
+        outcomes=tmp_path / "outcomes.sqlite",
+        audit_file=tmp_path / "audit",
+        tls_certificate=tmp_path / "server.pem",
+        tls_key=tmp_path / "server.key",
+    )
+    async with app.running(loaded, at_once, observed(observer), FOLLOW_SECONDS) as ports:
+        assert await trusts(ports.port, first)
+        second = issue()
+        async with asyncio.timeout(PATIENCE):
+            while not await trusts(ports.port, second):  # noqa: ASYNC110  what is waited for is a file
+                await asyncio.sleep(FOLLOW_SECONDS)
+        reported = len(observer.of(Degraded))  # the new certificate may have been read before the new key
+        (tmp_path / "server.key").write_text("half of a ke")
+        await until(lambda: len(observer.of(Degraded)) > reported)
+        assert {record.dependency for record in observer.of(Degraded)} == {"tls"}
+        assert await trusts(ports.port, second), "the last good ones count"
+
+
+async def trusts(port: int, authority: bytes) -> bool:
+    """True if a new connection that trusts this authority alone gets an answer."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    credentials = grpc.ssl_channel_credentials(authority)
+    async with grpc.aio.secure_channel(f"localhost:{port}", credentials, options) as channel:
+        routing: Any = pb_grpc.BudgetRouterServiceStub(channel)
+        try:
+            return bool((await routing.Decide(decide(), timeout=PATIENCE)).decision.rung)
+        except grpc.aio.AioRpcError:
+            return False
 
 
 async def test_a_background_task_that_dies_is_restarted_in_the_service(tmp_path: Path) -> None:

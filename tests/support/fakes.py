@@ -54,8 +54,8 @@ FINGERPRINT = "fake/1/native"
 THINKING, ANSWER = ("first ", "then "), ("the ", "answer")
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait for something that happens soon."""
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait for something that happens soon, also on busy cores."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is awaited lies anywhere, without an event of its own
             await asyncio.sleep(0.001)
