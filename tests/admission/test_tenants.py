@@ -1,4 +1,4 @@
-"""The file of tenants: what it may say, and that it is read again."""
+"""The file of tenants: what it may say, and what a reload may not do."""
 
 import math
 from base64 import urlsafe_b64decode
@@ -183,21 +183,3 @@ def test_a_new_key_has_256_bits_and_64_digits_are_kept_of_it() -> None:
     key = tenants.new_key()
     assert len(urlsafe_b64decode(key + "=")) == 32
     assert Key(sha256=tenants.digest(key)).sha256 == sha256(key.encode()).hexdigest()
-
-
-async def test_a_file_that_goes_away_leaves_the_tenants_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tenants, "FOLLOW_SECONDS", 0.001)
-    path = written(tmp_path, "[first]")
-    known, observer = Tenants(tenants.load(path)), RecordingObserver()
-    following = asyncio.create_task(known.follow(path, observer))
-    await asyncio.sleep(0.02)
-    assert not observer.records, "it is read when it changes, and only then"
-    path.unlink()
-    await until(lambda: observer.of(Degraded))
-    await asyncio.sleep(0.02)
-    assert [record.dependency for record in observer.of(Degraded)] == ["tenants"], "it is reported once"
-    assert known.get("first") is not None
-    written(tmp_path, "[first]")
-    written(tmp_path, "[second]")
-    await until(lambda: known.get("second"))
-    following.cancel()

@@ -303,7 +303,7 @@ async def test_an_audit_takes_what_the_top_rung_is_forecast_to_use(
     backend, verifier = FakeBackend(), Fixed(1.0, 1.0)
     for tokens, runs in ((allowed, 1), (allowed - 1, 0)):
         observer, ledger = RecordingObserver(), Ledger(tmp_path / f"{runs}.json")
-        auditor = Auditor(1.0, TokenBucket(tokens, lambda: 0.0), verifier, ledger, observer, lambda *_: None)
+        auditor = Auditor(1.0, TokenBucket(tokens, lambda: 0.0), verifier, ledger, observer)
         backend.asked.clear()
         auditor(backend, request_of(), decision_of(score=forecast), Sampling(), "4")
         auditor(backend, request_of(), decision_of(score=forecast), Sampling(), "4")
@@ -316,9 +316,8 @@ async def test_an_audit_takes_what_the_top_rung_is_forecast_to_use(
 async def test_a_bundle_is_suspended_once_and_for_the_difference_alone(tmp_path: Path) -> None:
     suspended: list[tuple[str, str]] = []
     observer, ledger = RecordingObserver(), Ledger(tmp_path / "audit.json")
-    auditor = Auditor(
-        1.0, TokenBucket(1e9), Fixed(0.75, 0.25), ledger, observer, lambda *bundle: suspended.append(bundle)
-    )
+    auditor = Auditor(1.0, TokenBucket(1e9), Fixed(0.75, 0.25), ledger, observer)
+    auditor.on_alarm(lambda *bundle: suspended.append(bundle))
     while len(observer.of(Audited)) < 200:
         seen = len(observer.of(Audited))
         auditor(FakeBackend(), request_of(), decision_of(), Sampling(), "4")

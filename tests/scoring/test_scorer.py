@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -111,7 +112,7 @@ async def test_another_classifier_shares_keys_and_cache() -> None:
     cache, observer, other = DictCache(), RecordingObserver(), FakeClassifier(score_of(0.1))
     scorer = plain(FakeClassifier(), cache, observer)
     await scorer.score_batch([request_of("a")])
-    exchanged = scorer.classified_by(other)
+    exchanged = replace(scorer, classifier=other)
     assert exchanged.classifier is other
     scored = await exchanged.score_batch([request_of("a"), request_of("b")])
     assert [one.score for one in scored] == [RISING, score_of(0.1)]

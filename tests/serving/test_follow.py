@@ -108,8 +108,12 @@ async def test_a_file_that_goes_away_and_comes_back_is_followed(tmp_path: Path) 
         known.replace(tenants.load(path))
 
     async with following(Followed("tenants", partial(file_stamp, path), reload)) as observer:
+        await asyncio.sleep(5 * SECONDS)
+        assert not observer.records, "a file that stays as it is has nothing to report"
         path.unlink()
         await until(lambda: observer.records)
+        await asyncio.sleep(5 * SECONDS)
+        assert len(observer.records) == 1, "it is reported once"
         assert known.get("first") is not None
         for nonsense in ("nonsense", "a = " + "[" * 10_000, "[first]\nweight = 0"):
             path.write_text(nonsense)

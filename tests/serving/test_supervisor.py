@@ -305,7 +305,7 @@ def test_that_workers_share_scores_and_flushes_through_redis_and_use_tls(tmp_pat
     [
         ({"ADMIN_TOKEN": "t"}, "REDIS_URL: needed for several workers"),
         ({"ARTIFACT": "nowhere"}, "a worker did not come up: exit code 2"),
-        ({"LISTEN": "127.0.0.1:nonsense"}, "BUDGET_ROUTER_LISTEN: HOST:PORT is wanted"),
+        ({"LISTEN": "127.0.0.1:nonsense"}, "BUDGET_ROUTER_LISTEN: HOST:PORT is expected"),
     ],
 )
 def test_that_what_can_not_start_says_why(tmp_path: Path, settings: dict[str, str], told: str) -> None:
