@@ -222,9 +222,13 @@ def retrain(
     """
     from router.bundle import manifest
     from router.bundle import registry as registries
+    from training.data.labels import require_labels
+
+    # Both must fail now, not after an hour of training.
+    registries.history(registry)
+    require_labels(log)
     from training.retrain import retrain as run
 
-    registries.history(registry)  # a wrong registry must fail now, not after an hour of training
     candidates = _candidates(families)
     champion = manifest.load(registries.locate(registry))
     verdict = run(log, gold, champion, out, max_loss, candidates)

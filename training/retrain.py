@@ -20,8 +20,8 @@ from training import pipeline
 from training.arrays import Matrix, Rungs
 from training.data import dataset, export_log
 from training.data.dataset import Outcomes
-from training.data.schema import DatasetError
-from training.data.splits import SPLITS, split_of
+from training.data.labels import FEWEST, require_judges
+from training.data.splits import split_of
 from training.evaluation import logged_traffic
 from training.evaluation.certify import choose
 from training.evaluation.logged_traffic import LoggedTraffic
@@ -32,9 +32,6 @@ from training.model.families import ModelFamily
 from training.model.fit import CANDIDATES, families_named, fit
 from training.pipeline import Trained
 from training.prediction import Prediction
-
-FEWEST = 500
-"""Smallest effective sample with which an estimate counts."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def retrain(
     outcomes = dataset.read(gold)
     served = logged_traffic.read(export_log.read(log), outcomes.ladder, outcomes.model)
     fitting, judging = split_traffic(served, outcomes)
-    _enough(judging)
+    require_judges(len(judging))
     challenger = pipeline.train(outcomes, more=_imputed(fitting, outcomes), candidates=candidates)
     export(
         challenger.fitted,
@@ -142,16 +139,6 @@ def chosen_by(bundle: Bundle, prompts: list[str], max_loss: float) -> Rungs:
         return np.full(len(prompts), len(bundle.manifest.ladder) - 1)
     predicted = inference.predict(bundle, prompts)
     return choose(predicted.quality, predicted.cost, certificate.threshold)
-
-
-def _enough(judging: LoggedTraffic) -> None:
-    """Raise DatasetError before hours are spent: an effective sample is never larger than the sample."""
-    if len(judging) < FEWEST:
-        needed = round(FEWEST / SPLITS["fit"])
-        raise DatasetError(
-            f"the log has {len(judging)} decisions to judge a challenger by, {FEWEST} are needed: "
-            f"report outcomes of about {needed} decisions"
-        )
 
 
 def _imputed(fitting: LoggedTraffic, gold: Outcomes) -> Outcomes | None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from training.data.labels import FEWEST
 from training.evaluation.off_policy import Gain, LoggedAnswers, gain
-from training.retrain import FEWEST
 
 CAPS = np.array([0.0, 16.0, 64.0, np.inf])
 PRICE = 0.002
