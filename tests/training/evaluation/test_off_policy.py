@@ -124,15 +124,15 @@ def test_a_policy_gains_nothing_over_itself() -> None:
 
 def test_a_thought_of_just_the_cap_ended_by_itself() -> None:
     caps = np.array([0.0, 10.0, 100.0])
-    logged = Logged(np.array([2]), np.array([[0.2, 0.3, 0.5]]), np.ones(1), np.array([10.0]), ["a"], caps)
+    logged = LoggedAnswers(np.array([2]), np.array([[0.2, 0.3, 0.5]]), np.ones(1), np.array([10.0]), ["a"], caps)
     middle = np.array([1])
     assert logged.revealed(middle).tolist() == [True]
     assert logged.chances(middle).tolist() == [0.8]
-    lower = Logged(np.array([1]), np.array([[0.2, 0.3, 0.5]]), np.ones(1), np.array([10.0]), ["a"], caps)
+    lower = LoggedAnswers(np.array([1]), np.array([[0.2, 0.3, 0.5]]), np.ones(1), np.array([10.0]), ["a"], caps)
     assert lower.revealed(np.array([2])).tolist() == [True]
 
 
-def by_hand(logged: Logged, model: NDArray[np.float64], wanted: NDArray[np.intp]) -> NDArray[np.float64]:
+def by_hand(logged: LoggedAnswers, model: NDArray[np.float64], wanted: NDArray[np.intp]) -> NDArray[np.float64]:
     """Columns w u, w, DR and SWITCH as the definitions have them, row by row."""
     rows = []
     for i, rung in enumerate(wanted):
@@ -170,7 +170,7 @@ def certain(correct: list[float], groups: list[str] | None = None) -> Gain:
     n = len(correct)
     zeros = np.zeros(n, dtype=np.intp)
     cut = np.full(n, np.nan)
-    logged = Logged(
+    logged = LoggedAnswers(
         zeros, np.tile([1.0, 0.0], (n, 1)), np.array(correct), cut, groups or list(map(str, range(n))), np.zeros(2)
     )
     return gain(logged, np.zeros((n, 2)), PRICE, zeros, zeros + 1)
@@ -197,7 +197,7 @@ def test_what_varies_is_the_group() -> None:
 def test_a_weight_of_20_is_the_last_that_switch_believes() -> None:
     for chance, expected in ((0.05, 20.0), (0.04, 0.0)):
         propensities = np.array([[chance, 1 - chance]])
-        logged = Logged(np.array([0]), propensities, np.ones(1), np.array([np.nan]), ["a"], np.array([0.0, 0.0]))
+        logged = LoggedAnswers(np.array([0]), propensities, np.ones(1), np.array([np.nan]), ["a"], np.array([0.0, 0.0]))
         found = gain(logged, np.zeros((1, 2)), PRICE, np.array([0]), np.array([1]))
         assert found.switch.value == pytest.approx(expected)
         assert found.dr.value == pytest.approx(1 / chance)
