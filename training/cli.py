@@ -5,11 +5,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.errors import MissingExtra
 from router.extras import needs
 from training.options import json_output, one_file
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from training.retrain import Verdict
 
 Command = Callable[..., None]
-
-RECORDED = {"outcomes": "training.data.export_log", "plan": "training.plan"}
-"""Modules of the commands about recorded traffic, which `budget-router` has as well."""
 
 _COUNT = click.IntRange(min=1)
 _registry = click.option("--registry", type=Path, required=True, envvar="BUDGET_ROUTER_ARTIFACT",
@@ -42,37 +38,30 @@ def _executor(command: Command) -> Command:
     return executor(address(command))
 
 
-class _Commands(click.Group):
-    """The commands of this file, and those of RECORDED, which are imported on use."""
+class _Recorded(click.Command):
+    """A command about recorded traffic, imported when it runs: help for the others needs no Polars."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *RECORDED])
+    def __init__(self, name: str, module: str, short_help: str) -> None:
+        super().__init__(name, short_help=short_help)
+        self._module = module
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in RECORDED:
-            return super().get_command(ctx, cmd_name)
-        try:
-            with needs("train"):
-                command: click.Command = getattr(import_module(RECORDED[cmd_name]), cmd_name)
-        except MissingExtra as error:
-            return _unusable(cmd_name, error)
-        return command
-
-
-def _unusable(name: str, error: MissingExtra) -> click.Command:
-    """A command whose help and call name the missing extra, so that the help of the others still works."""
-
-    def refuse(**_: object) -> NoReturn:
-        raise error
-
-    arguments = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
-    anything = {"ignore_unknown_options": True}
-    return click.Command(name, context_settings=anything, params=[arguments], callback=refuse, help=f"({error})")
+    @needs("train")
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of the real command, which click runs in place of this one."""
+        command: click.Command = getattr(import_module(self._module), str(self.name))
+        return command.make_context(info_name, args, parent, **extra)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def cli() -> None:
     """Train the difficulty classifier on outcomes: collect -> validate -> fit -> evaluate."""
+
+
+# `budget-router` has these as well.
+cli.add_command(_Recorded("plan", "training.plan", "Replay recorded traffic under targets and deadlines."))
+cli.add_command(_Recorded("outcomes", "training.data.export_log", "Read the outcome log."))
 
 
 @cli.command()
