@@ -49,7 +49,9 @@ SUITES: Mapping[str, tuple[str, ...]] = {
 WORKERS = 2
 SLOWER, GRACE_SECONDS = 3.0, 10.0
 """A mutant hangs when its tests take this much longer than without it."""
-PYTEST = ("-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--hypothesis-profile=mutants")
+PYTEST = (
+    "-m", "pytest", "-x", "-q", "-n", "0", "-m", "not slow", "-p", "no:cacheprovider", "--hypothesis-profile=mutants",
+)  # fmt: skip
 PASSED = 0
 
 Fate = Literal["killed", "timeout", "survived"]
