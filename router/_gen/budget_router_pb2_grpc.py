@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class BudgetRouterServiceStub:
-    """Routing for upstream services. Where tenants have keys: metadata `authorization: Bearer <key>`.
+    """Routing for upstream services. If tenants have keys, send the metadata entry `authorization: Bearer <key>`.
     """
 
     def __init__(self, channel):
@@ -63,41 +63,41 @@ class BudgetRouterServiceStub:
 
 
 class BudgetRouterServiceServicer:
-    """Routing for upstream services. Where tenants have keys: metadata `authorization: Bearer <key>`.
+    """Routing for upstream services. If tenants have keys, send the metadata entry `authorization: Bearer <key>`.
     """
 
     def Decide(self, request, context):
-        """Choose a reasoning budget for one prompt, without running it.
+        """Chooses a reasoning budget for one prompt, without running it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DecideBatch(self, request, context):
-        """Choose for up to 1,024 prompts in one call. One bad prompt refuses the call.
+        """Chooses for up to 1,024 prompts in one call. One invalid prompt fails the whole call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Generate(self, request, context):
-        """Choose, forward to the inference backend with the budget enforced, stream the answer back.
-        The first event is the decision, the last one the completion. Where the backend is down before anything came of it
-        and another served model takes over, that model's decision follows in place of the first.
+        """Chooses a budget, has the inference backend answer within it, and streams the answer.
+        The first event is the decision, the last one the completion. If the backend fails before it sends anything and
+        another served model takes over, that model's decision follows and replaces the first one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportOutcome(self, request, context):
-        """Say how good the answer to an earlier decision was. Idempotent by decision id: the last report stands.
+        """Reports how good the answer to an earlier decision was. Idempotent by decision id: the last report stands.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Why a budget was chosen: the whole curve, the threshold, the certificate, the rule that fired.
+        """Explains a decision: the whole quality curve, the threshold, the certificate and the rule that applied.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +140,7 @@ def add_BudgetRouterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BudgetRouterService:
-    """Routing for upstream services. Where tenants have keys: metadata `authorization: Bearer <key>`.
+    """Routing for upstream services. If tenants have keys, send the metadata entry `authorization: Bearer <key>`.
     """
 
     @staticmethod
@@ -280,7 +280,7 @@ class BudgetRouterService:
 
 
 class BudgetRouterAdminServiceStub:
-    """For operators, on a port of its own. Needs the metadata entry `authorization: Bearer <admin token>`.
+    """Administration for operators, on a separate port. Send the metadata entry `authorization: Bearer <admin token>`.
     """
 
     def __init__(self, channel):
@@ -312,32 +312,32 @@ class BudgetRouterAdminServiceStub:
 
 
 class BudgetRouterAdminServiceServicer:
-    """For operators, on a port of its own. Needs the metadata entry `authorization: Bearer <admin token>`.
+    """Administration for operators, on a separate port. Send the metadata entry `authorization: Bearer <admin token>`.
     """
 
     def GetModelStatus(self, request, context):
-        """What is loaded: the model bundle, its ladder and its certificates, the backend and its enforcement.
+        """Returns what is loaded: the model bundle, its ladder and certificates, the backend and its enforcement.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PromoteModel(self, request, context):
-        """Swap in another model bundle without a restart.
+        """Swaps in another model bundle without a restart.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackModel(self, request, context):
-        """Go back to the bundle that served before the last promotion.
+        """Returns to the bundle that served before the last promotion.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FlushCache(self, request, context):
-        """Forget every cached score.
+        """Deletes every cached score.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -375,7 +375,7 @@ def add_BudgetRouterAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BudgetRouterAdminService:
-    """For operators, on a port of its own. Needs the metadata entry `authorization: Bearer <admin token>`.
+    """Administration for operators, on a separate port. Send the metadata entry `authorization: Bearer <admin token>`.
     """
 
     @staticmethod

@@ -57,21 +57,21 @@ class GRPCInferenceServiceServicer:
     """
 
     def ModelReady(self, request, context):
-        """Whether a model can be asked.
+        """Reports whether a model is ready for requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelMetadata(self, request, context):
-        """What a model reads and answers, and its versions.
+        """Returns a model's inputs, outputs and versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelInfer(self, request, context):
-        """Run a model.
+        """Runs a model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
