@@ -1,1 +1,1 @@
-"""Figures, not tests: `make bench`."""
+"""Benchmarks: they measure and do not test. Run them with `make bench`."""

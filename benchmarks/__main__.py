@@ -1,4 +1,4 @@
-"""`make bench`: everything that says what a decision costs and is worth, then what was asked beside what was found."""
+"""`make bench`: measures what a decision costs and is worth, then compares targets and results."""
 
 import time
 
@@ -6,11 +6,11 @@ from benchmarks import curves, forwarding, harness, hot_path, peers, profiles, s
 from benchmarks.harness import Target
 
 PARTS = (shipped, hot_path, curves, forwarding, profiles, peers)
-"""Each prints and keeps its figures, and returns what was asked of it."""
+"""Each part prints and stores its figures, and returns its targets."""
 
 
 def main() -> None:
-    """One after another, on a core each for server and load."""
+    """Runs the parts one after another; server and load generator have a core each."""
     began = time.monotonic()
     targets: list[Target] = []
     for part in PARTS:

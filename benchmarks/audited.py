@@ -1,4 +1,4 @@
-"""Says in one line what the bill of materials holds and what the audit could see."""
+"""Summarises the bill of materials and the audit in one line each."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Print it; the audit itself has failed before where something is known to be vulnerable."""
+    """Print the summary. pip-audit itself fails first if it finds a vulnerability."""
     components = json.loads(Path(sys.argv[1]).read_text())["components"]
     packages = json.loads(Path(sys.argv[2]).read_text())["dependencies"]
     seen = [package for package in packages if "skip_reason" not in package]

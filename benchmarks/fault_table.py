@@ -1,4 +1,4 @@
-"""The cells of the fault matrix as a Markdown table."""
+"""Prints the cells of the fault matrix as a Markdown table."""
 
 import json
 import sys
@@ -6,15 +6,15 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Print the table of the file that is named."""
+    """Print the table of the file named on the command line."""
     cells = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
     print("| dependency | fault | answered | failed | needlessly | counter, and by how much | recovered after s |")
     print("|---|---|---|---|---|---|---|")
     for cell in sorted(cells, key=lambda cell: (cell["dependency"], cell["fault"])):
         failed = ", ".join(f"{count} {code}" for code, count in cell["failed"].items()) or "0"
         counter = f"`{cell['counter'].removeprefix('budget_router_')}` {cell['moved']:g}"
-        told = [cell["dependency"], cell["fault"], str(cell["answered"]), failed, str(cell["needless"]), counter]
-        print("| " + " | ".join([*told, f"{cell['recovery']:.2f}"]) + " |")
+        columns = [cell["dependency"], cell["fault"], str(cell["answered"]), failed, str(cell["needless"]), counter]
+        print("| " + " | ".join([*columns, f"{cell['recovery']:.2f}"]) + " |")
     print(f"\n{len(cells)} cells, {sum(cell['needless'] for cell in cells)} requests failed that need not have.")
 
 

@@ -1,9 +1,9 @@
-"""`make forwarding`: what a stream costs in the router, beside a bare pass-through of the same stream in the same run.
+"""`make forwarding`: measures a stream through the router beside a bare pass-through of the same stream, in one run.
 
-A simulated engine, and in front of it in turn: the router, an aiohttp server that copies bytes, and a bare gRPC server
-that sends on what it reads, which is what gRPC itself makes of a stream. All three run on uvloop. CPU is the process's
-own, from /proc; streams have 46 events, which come in a burst as fast as they are read, or a few milliseconds apart, as
-tokens do.
+Three servers take turns in front of a simulated engine: the router, an aiohttp server that copies bytes, and a bare
+gRPC server that forwards what it reads, which shows the share of gRPC itself. All three run on uvloop. CPU is the
+process's own, from /proc. A stream has 46 events, which arrive in a burst as fast as they are read, or a few
+milliseconds apart, as tokens do.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ def engine(port: int, pause: float) -> None:
 
 
 def bare(port: int, url: str) -> None:
-    """Copies bytes."""
+    """A server that copies bytes."""
 
     session = web.AppKey("session", aiohttp.ClientSession)
 
@@ -68,7 +68,7 @@ def bare(port: int, url: str) -> None:
 
 
 async def bare_grpc(port: int, url: str) -> None:
-    """Sends on what it reads, unread, as messages."""
+    """A gRPC server that forwards what it reads as messages, without parsing it."""
     headers = {"Content-Type": "application/json"}
     body = json.dumps(BODY).encode()
     async with aiohttp.ClientSession() as session:
@@ -87,7 +87,7 @@ async def bare_grpc(port: int, url: str) -> None:
 
 
 async def many(one: Callable[[], Awaitable[float]]) -> list[float]:
-    """STREAMS streams, AT_ONCE at once; seconds to the first event of each."""
+    """Run STREAMS streams, AT_ONCE at a time; returns seconds to the first event of each."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def gated() -> float:
@@ -98,11 +98,11 @@ async def many(one: Callable[[], Awaitable[float]]) -> list[float]:
 
 
 async def through_grpc(channel: grpc.aio.Channel, last: str) -> float:
-    """One stream through the router or the bare gRPC server, up to its `last` event: seconds to the first delta."""
+    """Run one stream through router or bare gRPC server up to its `last` event; returns seconds to the first delta."""
     stub = pb_grpc.BudgetRouterServiceStub(channel)
     started, first, said = time.perf_counter(), 0.0, ""
     request = pb.GenerateRequest(messages=[pb.Message(role=pb.ROLE_USER, content="2 + 2 =")])
-    request.options.max_loss = 0.0  # nothing is certified for it: the policy takes the top rung
+    request.options.max_loss = 0.0  # no certificate covers this target, so the policy takes the top rung
     async for event in stub.Generate(request):
         if not first and event.WhichOneof("event") in ("reasoning", "content"):
             first = time.perf_counter() - started
@@ -112,7 +112,7 @@ async def through_grpc(channel: grpc.aio.Channel, last: str) -> float:
 
 
 async def through_bytes(session: aiohttp.ClientSession, url: str) -> float:
-    """One stream through the pass-through: seconds to the first event."""
+    """Run one stream through the pass-through; returns seconds to the first event."""
     started, first, last = time.perf_counter(), 0.0, b""
     async with session.post(f"{url}/v1/chat/completions", json=BODY) as response:
         async for line in response.content:
@@ -124,7 +124,7 @@ async def through_bytes(session: aiohttp.ClientSession, url: str) -> float:
 
 @asynccontextmanager
 async def started(core: int, *command: str, **environment: str) -> AsyncIterator[int]:
-    """The pid of a child process on a core; stopped by it."""
+    """Run a child process on a core, yield its pid, and stop it by that pid."""
     quiet = asyncio.subprocess.DEVNULL
     with harness.pinned(core):
         process = await asyncio.create_subprocess_exec(
@@ -138,7 +138,7 @@ async def started(core: int, *command: str, **environment: str) -> AsyncIterator
 
 
 async def until_up(url: str) -> None:
-    """Wait for a port to accept."""
+    """Wait until a port accepts connections."""
     for _ in range(200):
         with suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
@@ -149,7 +149,7 @@ async def until_up(url: str) -> None:
 
 
 async def measure(pause: float) -> dict[str, Any]:
-    """Milliseconds of CPU per stream in all three, interleaved round by round, ratios, and the first event's time."""
+    """CPU milliseconds per stream of all three servers, interleaved by round; ratios; time to the first event."""
     upstream, passing, routing, copying = (f"http://127.0.0.1:{free_port()}" for _ in range(4))
     port = {url: url.rsplit(":", 1)[1] for url in (upstream, passing, routing, copying)}
     ours = {"BACKEND": "vllm", "BACKEND_URL": upstream, "BACKEND_MODEL": MODEL, "LISTEN": f"127.0.0.1:{port[routing]}"}
@@ -179,14 +179,14 @@ async def measure(pause: float) -> dict[str, Any]:
                     firsts = await many(one)
                     found[name].append(1000 * (harness.cpu(pid) - before) / STREAMS)
                     found[f"{name}_first"].append(1000 * statistics.median(firsts))
-    told: dict[str, Any] = {f"{name}_ms": harness.spread(values[1:], 2) for name, values in found.items()}
+    results: dict[str, Any] = {f"{name}_ms": harness.spread(values[1:], 2) for name, values in found.items()}
     for name, mine in (("ratio", found["router"]), ("grpc_ratio", found["bare_grpc"])):
-        told[name] = harness.spread([one / bare for one, bare in zip(mine, found["bare"], strict=True)][1:], 2)
-    return told
+        results[name] = harness.spread([one / bare for one, bare in zip(mine, found["bare"], strict=True)][1:], 2)
+    return results
 
 
 def main() -> list[Target]:
-    """Measure, print and keep; or be one of the servers."""
+    """Measure, print and store the figures; or run as one of the servers."""
     match sys.argv[1:]:
         case ["engine", port, pause]:
             engine(int(port), float(pause))
@@ -200,12 +200,12 @@ def main() -> list[Target]:
 
 
 def report() -> list[Target]:
-    """Both paces of the engine."""
-    told: dict[str, Any] = {}
+    """Measure both paces of the engine; returns the targets."""
+    results: dict[str, Any] = {}
     print(f"CPU per stream of 46 events, {AT_ONCE} streams at once, {ROUNDS} rounds of {STREAMS}")
     for name, pause in PAUSES.items():
         with harness.pinned(LOAD_CORE):
-            told[name] = found = asyncio.run(measure(pause))
+            results[name] = found = asyncio.run(measure(pause))
         middle = {figure: each["median"] for figure, each in found.items()}
         ratio = found["ratio"]
         print(
@@ -213,8 +213,8 @@ def report() -> list[Target]:
             f"({ratio['least']} to {ratio['most']}; bare gRPC {middle['grpc_ratio']}); first event "
             f"{middle['router_first_ms']} against {middle['bare_first_ms']} ms"
         )
-    harness.written("forwarding", told)
-    ratios = {name: found["ratio"]["median"] for name, found in told.items()}
+    harness.written("forwarding", results)
+    ratios = {name: found["ratio"]["median"] for name, found in results.items()}
     return [Target(f"stream, events {name}, x pass-through", 2.5, ratio) for name, ratio in ratios.items()]
 
 

@@ -1,8 +1,8 @@
-"""`make fuzz`: coverage-guided fuzzing of requests and of engines' streams (atheris, libFuzzer); bounded in runs.
+"""`make fuzz`: fuzzes requests and engine streams, guided by coverage (atheris, libFuzzer), a bounded number of times.
 
-    python -m benchmarks.fuzz requests -runs=1000000 -max_len=4096 tests/fuzz/corpus/requests
+python -m benchmarks.fuzz requests -runs=1000000 -max_len=4096 tests/fuzz/corpus/requests
 
-New inputs that reach new code are kept in the corpus, and replayed by the tests.
+The corpus keeps inputs that reach new code, and the tests replay it.
 """
 
 import sys
@@ -14,7 +14,7 @@ with atheris.instrument_imports(include=["router"]):
 
 
 def main() -> None:
-    """Fuzz the target that is named first; the rest is libFuzzer's."""
+    """Fuzz the target named by the first argument; libFuzzer reads the other arguments."""
     target = TARGETS[sys.argv.pop(1)]
 
     def one(data: bytes) -> None:

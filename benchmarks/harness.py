@@ -1,4 +1,4 @@
-"""What the benchmarks share: child processes on a core of their own, their CPU and memory, medians, and results."""
+"""Shared parts of the benchmarks: child processes pinned to cores, their CPU and memory, medians, and results."""
 
 import json
 import os
@@ -25,7 +25,7 @@ PACKAGES = ("grpcio", "protobuf", "onnxruntime", "numpy", "tokenizers")
 
 @dataclass(frozen=True)
 class Target:
-    """A figure that was asked for, and what was measured, None = nothing; less is better, unless `least`."""
+    """A target and its measured value (None = not measured). Less is better, unless `least` is set."""
 
     what: str
     asked: float
@@ -34,7 +34,7 @@ class Target:
 
     @property
     def held(self) -> bool:
-        """It is as good as was asked."""
+        """True if the measured value meets the target."""
         if self.measured is None:
             return False
         return self.measured >= self.asked if self.least else self.measured <= self.asked
@@ -42,7 +42,7 @@ class Target:
 
 @contextmanager
 def child(*command: str, core: int | None = SERVER_CORE, **environment: str) -> Iterator["subprocess.Popen[str]"]:
-    """A Python process pinned to a core (None = any); it prints a line once it is ready, and is stopped at the end."""
+    """Run a Python process pinned to a core (None = any) that prints a line once it is ready; stop it at the end."""
     with pinned(core):
         process = subprocess.Popen(
             [sys.executable, *command],
@@ -59,7 +59,7 @@ def child(*command: str, core: int | None = SERVER_CORE, **environment: str) -> 
 
 
 def address(process: "subprocess.Popen[str]") -> str:
-    """What a server says where it listens, once it does."""
+    """Address that a server prints once it listens."""
     assert process.stderr is not None
     for line in process.stderr:
         if "listening on" in line:
@@ -69,7 +69,7 @@ def address(process: "subprocess.Popen[str]") -> str:
 
 @contextmanager
 def service(core: int | None = SERVER_CORE, **settings: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """The router as its own process, with metrics, logs and outcome log on: (process, address)."""
+    """Run the router as its own process, with metrics, logs and outcome log on; yields (process, address)."""
     given = {"METRICS_LISTEN": f"127.0.0.1:{free_port()}", "OUTCOMES": f"var/bench-{os.getpid()}.sqlite"} | settings
     environment = {f"BUDGET_ROUTER_{name}": value for name, value in given.items()}
     with child("-m", "router", "serve", "--listen", "127.0.0.1:0", core=core, **environment) as process:
@@ -78,13 +78,13 @@ def service(core: int | None = SERVER_CORE, **settings: str) -> Iterator[tuple["
 
 @contextmanager
 def echo(reply_bytes: int, core: int = SERVER_CORE) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A bare grpc.aio server that answers every call with so many bytes: (process, address)."""
+    """Run a bare grpc.aio server that answers every call with `reply_bytes` bytes; yields (process, address)."""
     with child("-m", "benchmarks.echo", str(reply_bytes), core=core) as process:
         yield process, address(process)
 
 
 def load(*arguments: str, core: int | None = LOAD_CORE) -> Any:
-    """What one run of the load generator found."""
+    """Results of one run of the load generator."""
     command = [sys.executable, "-m", "benchmarks.load", *arguments]
     with pinned(core):
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -93,7 +93,7 @@ def load(*arguments: str, core: int | None = LOAD_CORE) -> Any:
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """This process on a core (None = as it is), and what it starts meanwhile."""
+    """Pin this process, and every process that it starts meanwhile, to a core (None = do not pin)."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, before if core is None else {core})
     try:
@@ -103,11 +103,11 @@ def pinned(core: int | None) -> Iterator[None]:
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU that a process and its living children have used, all threads, also those that have ended."""
-    clock = ~pid << 3 | 2  # as clock_getcpuclockid(3) has it, which Python lacks
+    """Seconds of CPU that a process and its living children have used, over all threads, including ended ones."""
+    clock = ~pid << 3 | 2  # the clock id of clock_getcpuclockid(3), which Python does not offer
     total = time.clock_gettime(clock)
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # the thread, or the child, has ended
+        with suppress(OSError):  # the thread or the child has ended
             total += sum(map(cpu, map(int, children.read_text().split())))
     return total
 
@@ -119,7 +119,7 @@ def rss(pid: int) -> int:
 
 
 def spread(values: Sequence[float], digits: int = 1) -> dict[str, float]:
-    """Median, least and most."""
+    """Median, least and greatest value."""
     return {
         "median": round(statistics.median(values), digits),
         "least": round(min(values), digits),
@@ -128,13 +128,13 @@ def spread(values: Sequence[float], digits: int = 1) -> dict[str, float]:
 
 
 def machine() -> str:
-    """Processor, cores, Python."""
+    """Processor, number of cores, and Python version."""
     model = next((s for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")), ": ?")
     return f"{model.split(': ')[1]}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def commit() -> str:
-    """The commit measured; "+" where files differ from it, other than results."""
+    """The measured commit, with "+" if files other than results differ from it."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True).stdout.strip()
@@ -144,9 +144,9 @@ def commit() -> str:
 
 
 def written(name: str, figures: dict[str, Any]) -> Path:
-    """Keep figures with what they were measured on."""
+    """Write figures together with machine, commit and versions; returns the path."""
     path = RESULTS / f"{name}.json"
     versions = {package: version(package) for package in PACKAGES}
-    told = {"machine": machine(), "commit": commit(), "versions": versions} | figures
-    path.write_text(json.dumps(told, indent=1) + "\n")
+    results = {"machine": machine(), "commit": commit(), "versions": versions} | figures
+    path.write_text(json.dumps(results, indent=1) + "\n")
     return path

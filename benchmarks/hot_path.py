@@ -1,6 +1,6 @@
-"""What a decision costs: `make hot-path`. CPU of the whole server process, beside a bare echo in the same run.
+"""`make hot-path`: measures CPU of the whole server process per decision, beside a bare echo in the same run.
 
-Server and load generator are processes pinned to a core each; rounds of echo, cache hit and miss are interleaved, and
+Server and load generator are processes pinned to a core each. Rounds of echo, cache hit and miss are interleaved, and
 every reply is checked. The echo answers as many bytes as a decision has. Logging, metrics and the outcome log are on.
 """
 
@@ -17,10 +17,10 @@ from benchmarks.harness import Target
 ROUNDS, CALLS = 5, 1000
 AT_ONCE = (1, 8, 64)
 BATCHES = ((1, 40), (4, 40), (16, 40), (64, 40), (256, 40), (1024, 40), (64, 10), (64, 200), (64, 1000))
-"""Prompts a call, and tokens of each."""
+"""Prompts per call, and tokens per prompt."""
 
 RATE = 200
-"""Calls a second of the schedule that latency is measured on."""
+"""Calls per second of the schedule for the latency measurement."""
 
 TARGETS = {"hit": 1.25, "miss": 1.6}
 ADDED = {"p50": 0.5, "p99": 2.0}
@@ -28,7 +28,7 @@ BATCH = {(64, 40): 20_000, (64, 200): 6_000}
 
 
 class Server:
-    """A server under load, and what a call costs it."""
+    """A server under load, and its CPU per call."""
 
     def __init__(self, pid: int, address: str) -> None:
         self.pid = pid
@@ -42,7 +42,7 @@ class Server:
         return (harness.cpu(self.pid) - before) / calls * 1e6
 
     def latency(self, *options: str) -> dict[str, float]:
-        """Milliseconds from the time that the schedule says, by percentile."""
+        """Milliseconds from the scheduled time, by percentile."""
         found = harness.load(
             self.address, "--count", str(CALLS), "--start", str(next(self._fresh)), "--rate", str(RATE), *options
         )
@@ -53,7 +53,7 @@ KINDS = {"echo": ("--echo",), "hit": ("--cached", "1", "--source", "CACHE"), "mi
 
 
 def main() -> list[Target]:
-    """Everything, printed and kept."""
+    """Run all measurements; print and store the figures."""
     with harness.service() as (process, address), harness.echo(reply_bytes(address)) as (bare, bare_address):
         router = Server(process.pid, address)
         servers = {"echo": Server(bare.pid, bare_address), "hit": router, "miss": router}
@@ -64,33 +64,33 @@ def main() -> list[Target]:
 
 
 def targets(figures: dict[str, Any]) -> list[Target]:
-    """What was asked of a decision."""
-    told = []
+    """The targets for a decision, with measured values."""
+    results = []
     for row in figures["ratios"]:
         for kind, asked in TARGETS.items():
-            told.append(Target(f"{kind}, {row['at_once']} at once, x echo", asked, row[f"{kind}_ratio"]["median"]))
+            results.append(Target(f"{kind}, {row['at_once']} at once, x echo", asked, row[f"{kind}_ratio"]["median"]))
     latency = figures["latency_ms"]
     for level, most in ADDED.items():
         for kind in TARGETS:
             added = round(latency[kind][level]["median"] - latency["echo"][level]["median"], 2)
-            told.append(Target(f"{kind}, added at {level}, ms", most, added))
+            results.append(Target(f"{kind}, added at {level}, ms", most, added))
     speed = {(row["prompts"], row["tokens"]): row["decisions_per_second_and_core"] for row in figures["batches"]}
-    told += [
+    results += [
         Target(f"DecideBatch {n} x {t}, decisions/s a core", least, speed[n, t], True)
         for (n, t), least in BATCH.items()
     ]
-    return told
+    return results
 
 
 def reply_bytes(address: str) -> int:
-    """Of a decision; warms both paths up."""
+    """Size of a decision's reply; also warms up both paths."""
     harness.load(address, "--count", "300", "--start", "900000000")
     found: int = harness.load(address, "--count", "300", "--cached", "1")["reply_bytes"]
     return found
 
 
 def ratios(servers: dict[str, Server]) -> list[dict[str, Any]]:
-    """CPU of hit and miss beside the echo's, by callers at once."""
+    """CPU of a hit and a miss relative to the echo, by number of callers."""
     rows = []
     for at_once in AT_ONCE:
         costs: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -116,25 +116,25 @@ def ratios(servers: dict[str, Server]) -> list[dict[str, Any]]:
 
 
 def latencies(servers: dict[str, Server]) -> dict[str, dict[str, dict[str, float]]]:
-    """Over the rounds, one call at a time on a schedule, from the time it was due."""
+    """Latencies over the rounds, one call at a time on a schedule, counted from the scheduled time."""
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for _ in tqdm(range(ROUNDS), "latency", leave=False):
         for kind, options in KINDS.items():
             found[kind].append(servers[kind].latency(*options))
-    told = {
+    results = {
         kind: {level: harness.spread([r[level] for r in rounds], 3) for level in rounds[0]}
         for kind, rounds in found.items()
     }
-    for kind, row in told.items():
+    for kind, row in results.items():
         print(
             f"latency, {kind}, {RATE} calls a second: "
             + ", ".join(f"{level} {ms['median']} ms" for level, ms in row.items())
         )
-    return told
+    return results
 
 
 def batches(router: Server) -> Iterator[dict[str, Any]]:
-    """Decisions a second and core in DecideBatch."""
+    """Decisions per second and core in DecideBatch."""
     found: dict[tuple[int, int], list[float]] = {batch: [] for batch in BATCHES}
     for _ in tqdm(range(ROUNDS), "batches", leave=False):
         for (size, tokens), costs in found.items():

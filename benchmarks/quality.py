@@ -1,6 +1,6 @@
-"""`make quality`: what the classifier and its certificates are worth, on the pocket reasoner and on public outcomes.
+"""`make quality`: measures the classifier and its certificates on outcomes of the pocket reasoner and on public ones.
 
-Prints every table and writes results/quality.json. Nothing is tuned here: forms are chosen on the fit split,
+Prints every table and writes results/quality.json. It tunes nothing: the model family is chosen on the fit split,
 thresholds on the certify split, and the test split is read once.
 """
 
@@ -31,7 +31,7 @@ LARGE, MILLION = 10_000, 1_000_000
 
 
 def main() -> None:
-    """Run everything, or the one measurement that is named."""
+    """Run everything, or the measurement named on the command line."""
     if len(sys.argv) > 1:
         print(json.dumps({"fit": fit_seconds, "load": load_seconds}[sys.argv[1]](Path(sys.argv[2]))))
         return
@@ -48,8 +48,8 @@ def main() -> None:
 
 
 def judged(name: str, outcomes: dataset.Outcomes) -> tuple[dict[str, Any], pipeline.Trained]:
-    """The whole report without prompt texts and curves; printed."""
-    trained = pipeline.with_baselines(pipeline.train(outcomes))
+    """Print the whole report; returns it without prompt texts and curves."""
+    trained = pipeline.compared(pipeline.train(outcomes))
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted)
     report = pipeline.full_report(trained, {}, left_out)
     print(f"\n== {name}\n{describe(report)}")
@@ -62,7 +62,7 @@ def judged(name: str, outcomes: dataset.Outcomes) -> tuple[dict[str, Any], pipel
 
 
 def scale() -> dict[str, Any]:
-    """Fit of 10k prompts x 6 rungs, and load and split of a million rows, each in a process of its own."""
+    """Time a fit of 10k prompts x 6 rungs, and a load and split of a million rows, each in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         large, million = Path(folder, "large.parquet"), Path(folder, "million.parquet")
         _grown(LARGE).write_parquet(large)
@@ -71,7 +71,7 @@ def scale() -> dict[str, Any]:
 
 
 def fit_seconds(path: Path) -> dict[str, float]:
-    """Time and peak memory of training on every prompt of a file (its fit split alone has that many)."""
+    """Time and peak memory of training on every prompt of a file; its fit split has that many prompts."""
     started = time.perf_counter()
     fit(dataset.read(path), static())
     return _measured(started)
@@ -97,7 +97,7 @@ def _alone(name: str, path: Path) -> dict[str, float]:
 
 
 def _grown(prompts: int) -> pl.DataFrame:
-    """The pocket outcomes, repeated under other names until there are as many prompts as asked."""
+    """The pocket outcomes, repeated under other names until the wanted number of prompts is reached."""
     rows, random = pl.read_parquet(OUTCOMES), np.random.default_rng(0)
     per_copy = rows["prompt_id"].n_unique()
     copies = []

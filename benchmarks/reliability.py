@@ -1,8 +1,8 @@
-"""`make reliability`: overload, kills and a long run against the real service, in front of a simulated engine.
+"""`make reliability`: runs overload, kills and a long run against the real service, in front of a simulated engine.
 
-The engine runs as a process of its own and has SLOTS slots; what comes beyond queues inside it, as in real ones. Every
-request names rung 64, so that its cost is known. Loads are open loops with Poisson arrivals, or closed loops where it
-says so; everything stays on the loopback interface.
+The engine runs as its own process with SLOTS slots, and queues further requests, as real engines do. Every request
+names rung 64, so its cost is known. Loads are open loops with Poisson arrivals, unless a run states that it uses closed
+loops. All traffic stays on the loopback interface.
 """
 
 import argparse
@@ -38,13 +38,13 @@ from tests.support.simulators import ENGINES, MODEL, Faults, Simulator
 
 RESULTS = Path("benchmarks/results/reliability.json")
 SLOTS, PAUSE, PREFILL = 8, 0.03, 0.3
-"""Slots of the engine, and its seconds: between events, of which a request has ten, and at most before the first."""
+"""Slots of the engine; seconds between events (a request has ten); most seconds before the first event."""
 
 TOKENS = 64 + 8
-"""Predicted tokens of a request at rung 64, and a usual answer."""
+"""Predicted tokens of a request at rung 64, including a usual answer."""
 
 WARM, CALM, FLOOD = "warm", "calm", "flood"
-"""Tenants: of the runs that find the capacity, then one that asks for less than its share, and one for too much."""
+"""Tenants: one for the runs that find the capacity, one that asks for less than its share, one that floods."""
 
 Figures = dict[str, Any]
 
@@ -58,7 +58,7 @@ def engine(port: int) -> None:
         if "completions" not in request.path:
             return await handler(request)
         async with slots:
-            await asyncio.sleep(random.uniform(0, PREFILL))  # so that slots do not come free all at once
+            await asyncio.sleep(random.uniform(0, PREFILL))  # so that slots do not become free all at once
             return await handler(request)
 
     simulator = Simulator("vllm", Faults(several_tokens_a_delta=True), pause=PAUSE)
@@ -69,7 +69,7 @@ def engine(port: int) -> None:
 
 @dataclass
 class Replica:
-    """A running service."""
+    """A running service and its addresses."""
 
     process: asyncio.subprocess.Process
     address: str
@@ -77,17 +77,17 @@ class Replica:
 
     @property
     def rss(self) -> float:
-        """Memory in MB."""
+        """Resident memory in MB."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     @property
     def files(self) -> int:
-        """Open files and sockets."""
+        """Number of open files and sockets."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def scraped(self, name: str) -> float:
-        """The sum of a metric's samples."""
+        """Sum of a metric's samples."""
         with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10) as response:
             text = response.read().decode()
         return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
@@ -95,7 +95,7 @@ class Replica:
 
 @asynccontextmanager
 async def child(*command: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process; killed by its pid."""
+    """Run a process; kill it by its pid at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -114,7 +114,7 @@ async def child(*command: str, **environment: str) -> AsyncIterator[asyncio.subp
 
 @asynccontextmanager
 async def engines() -> AsyncIterator[str]:
-    """The engine's URL."""
+    """Run the engine; yields its URL."""
     port = free_port()
     async with child("benchmarks.reliability", "engine", str(port)):
         yield f"http://127.0.0.1:{port}"
@@ -122,7 +122,7 @@ async def engines() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def replica(url: str, directory: Path, **settings: str) -> AsyncIterator[Replica]:
-    """The service in front of the engine."""
+    """Run the service in front of the engine."""
     tenants = directory / "tenants.toml"
     tenants.write_text(f"[{WARM}]\n[{CALM}]\n[{FLOOD}]\n")
     metrics = f"127.0.0.1:{free_port()}"
@@ -147,16 +147,16 @@ async def replica(url: str, directory: Path, **settings: str) -> AsyncIterator[R
 
 @dataclass
 class Seen:
-    """How calls ended; times in seconds."""
+    """Endings of calls; times in seconds."""
 
     served: list[float] = field(default_factory=list)
     shed: list[float] = field(default_factory=list)
-    untold: int = 0
+    without_retry_info: int = 0
     others: Counter[str] = field(default_factory=Counter)
 
     @property
     def asked(self) -> int:
-        """Calls."""
+        """Number of calls."""
         return len(self.served) + len(self.shed) + sum(self.others.values())
 
 
@@ -167,7 +167,7 @@ def question(number: int, tenant: str = WARM) -> pb.GenerateRequest:
 
 
 async def one(stub: Any, number: int, seen: Seen, tenant: str = WARM) -> None:
-    """One generation, from its sending to its end."""
+    """Run one generation and record how it ended."""
     began = time.perf_counter()
     try:
         ended = False
@@ -182,11 +182,11 @@ async def one(stub: Any, number: int, seen: Seen, tenant: str = WARM) -> None:
             seen.others[error.code().name] += 1
             return
         seen.shed.append(time.perf_counter() - began)
-        seen.untold += not retry_told(error)
+        seen.without_retry_info += not has_retry_info(error)
 
 
-def retry_told(error: grpc.aio.AioRpcError) -> bool:
-    """The status says when to try again."""
+def has_retry_info(error: grpc.aio.AioRpcError) -> bool:
+    """True if the status carries RetryInfo."""
     status = Status()
     metadata: Any = error.trailing_metadata() or ()
     for key, value in metadata:
@@ -196,7 +196,7 @@ def retry_told(error: grpc.aio.AioRpcError) -> bool:
 
 
 async def closed_loop(stub: Any, callers: int, seconds: float) -> Seen:
-    """Callers that ask again as soon as they are answered."""
+    """Run callers that ask again as soon as they are answered."""
     seen, stop = Seen(), time.monotonic() + seconds
 
     async def caller() -> None:
@@ -210,7 +210,7 @@ async def closed_loop(stub: Any, callers: int, seconds: float) -> Seen:
 
 
 async def open_loop(stubs: Sequence[Any], rate: float, seconds: float, seen: Seen, tenant: str) -> None:
-    """Poisson arrivals, whether or not anyone is answered."""
+    """Send calls at Poisson arrivals, regardless of answers."""
     tasks: set[asyncio.Task[None]] = set()
     arrival, end, number = time.monotonic(), time.monotonic() + seconds, 0
     while (arrival := arrival + random.expovariate(rate)) < end:
@@ -223,7 +223,7 @@ async def open_loop(stubs: Sequence[Any], rate: float, seconds: float, seen: See
 
 
 async def overload(seconds: int) -> Figures:
-    """Five times the capacity, of which a flooding tenant sends most."""
+    """Send five times the capacity; a flooding tenant sends most of it."""
     with tempfile.TemporaryDirectory() as directory:
         async with engines() as url, replica(url, Path(directory)) as service, channel(service.address) as stub:
             alone = await closed_loop(stub, 1, 8)
@@ -247,7 +247,7 @@ async def overload(seconds: int) -> Figures:
                 "shed_p50_milliseconds": round(percentile(shed, 50) * 1e3, 2),
                 "shed_p99_milliseconds": round(percentile(shed, 99) * 1e3, 2),
                 "shed_within_10_milliseconds": round(sum(s <= 0.01 for s in shed) / len(shed), 4),
-                "shed_without_retry_info": calm.untold + flood.untold,
+                "shed_without_retry_info": calm.without_retry_info + flood.without_retry_info,
                 "other_statuses": dict(calm.others + flood.others),
                 "calm_served_share": round(len(calm.served) / calm.asked, 4),
                 "rss_megabytes_before": round(memory, 1),
@@ -256,7 +256,7 @@ async def overload(seconds: int) -> Figures:
 
 
 async def soak(seconds: int) -> Figures:
-    """Half the load for a long time: what grows?"""
+    """Send half the load for a long time; measures what grows."""
     with tempfile.TemporaryDirectory() as directory:
         async with engines() as url, replica(url, Path(directory)) as service, channel(service.address) as stub:
             full = await closed_loop(stub, SLOTS, 20)
@@ -285,7 +285,7 @@ async def soak(seconds: int) -> Figures:
 
 
 async def sigterms(times: int) -> Figures:
-    """SIGTERM under load: do the streams under way reach their end?"""
+    """Send SIGTERM under load; measures whether streams under way complete."""
     ended: Counter[str] = Counter()
     codes: Counter[int] = Counter()
     with tempfile.TemporaryDirectory() as directory:
@@ -323,7 +323,7 @@ async def _terminated(service: Replica, stub: Any, ended: Counter[str]) -> None:
 
 
 async def sigkills(times: int) -> Figures:
-    """One of two replicas is gone at once: what do clients with the documented options see?"""
+    """Kill one of two replicas; measures what clients with the documented options see."""
     lost: list[int] = []
     under_way_at_kill: list[int] = []
     others: Counter[str] = Counter()
@@ -371,13 +371,13 @@ async def _killed(victim: Replica, stub: Any) -> tuple[Counter[str], int]:
 
 @asynccontextmanager
 async def channel(address: str, retries: bool = True) -> AsyncIterator[Any]:
-    """A stub; with the options that clients are told to use."""
+    """A stub with the documented channel options."""
     async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS if retries else ()) as opened:
         yield pb_grpc.BudgetRouterServiceStub(opened)
 
 
 def percentile(values: Sequence[float], which: int) -> float:
-    """To the millisecond's tenth."""
+    """A percentile in milliseconds, rounded to a tenth."""
     return round(statistics.quantiles(values, n=100, method="inclusive")[which - 1], 4)
 
 
@@ -387,11 +387,11 @@ RUNS: Mapping[str, tuple[Callable[[int], Coroutine[Any, Any, Figures]], int]] = 
     "sigkill": (sigkills, 10),
     "soak": (soak, 1_800),
 }
-"""By name: what is run, and for how many seconds or times."""
+"""Runs by name, with their length in seconds or their number of repetitions."""
 
 
 def main() -> None:
-    """Run what is named, or everything."""
+    """Run the named runs, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", default=[*RUNS], help=", ".join(RUNS))
     parser.add_argument("--size", type=int, help="seconds or times, in place of the usual")
@@ -404,9 +404,9 @@ def main() -> None:
         run, usual = RUNS[name]
         size = given.size or usual
         print(f"{name}: {size}", file=sys.stderr)
-        told = asyncio.run(run(int(size)))
-        figures[name] = told | {"machine": machine(), "commit": commit()}
-        print(json.dumps({name: told}, indent=2))
+        result = asyncio.run(run(int(size)))
+        figures[name] = result | {"machine": machine(), "commit": commit()}
+        print(json.dumps({name: result}, indent=2))
         RESULTS.write_text(json.dumps(figures, indent=2) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The bundle that is shipped, and the service around it: quality on the test split, time to start, memory."""
+"""Measures the shipped bundle and its service: quality on the test split, time to start, memory."""
 
 import os
 import subprocess
@@ -23,8 +23,8 @@ ROUNDS = 5
 
 
 def main() -> list[Target]:
-    """Judge, start, measure, print, and keep."""
-    report = evaluate_bundle(BUNDLE, dataset.splits(dataset.read(OUTCOMES))["test"])
+    """Evaluate the bundle, start the service, measure both; print and store the figures."""
+    report = judged(BUNDLE, dataset.splits(dataset.read(OUTCOMES))["test"])
     print(describe(report) + "\n")
     figures: dict[str, Any] = {"quality": {name: report[name] for name in KEPT}}
     figures["certificates"] = len(load(BUNDLE).manifest.certificates)
@@ -42,7 +42,7 @@ def main() -> list[Target]:
 
 
 def served(**settings: str) -> tuple[float, int]:
-    """Seconds from start to SERVING, and MB of memory once it has answered."""
+    """Seconds from start to SERVING, and memory in MB after the calls."""
     began = time.perf_counter()
     with harness.service(harness.SERVER_CORE, **settings) as (process, address):
         with Client(address) as client:
@@ -54,7 +54,7 @@ def served(**settings: str) -> tuple[float, int]:
 
 @contextmanager
 def engine() -> Iterator[str]:
-    """A simulated vLLM as its own process: its URL."""
+    """Run a simulated vLLM as its own process; yields its URL."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.reliability", "engine", str(port)], env=dict(os.environ)
