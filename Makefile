@@ -65,6 +65,9 @@ picture: $(VENV)/.dev ## draw the pictures of docs/ from the import contracts an
 proto: $(VENV)/.dev ## regenerate router/_gen from proto/
 	@$(call protoc,router/_gen)
 
+settings-docs: $(VENV)/.dev ## regenerate docs/settings.md from router/settings.py
+	$(BIN)/python docs/write_settings.py
+
 bench: $(VENV)/.dev ## measure quality, CPU, latency, memory, curves, streams, peers against targets (12 minutes)
 	$(BIN)/python -m benchmarks
 
@@ -111,6 +114,9 @@ faults: $(VENV)/.dev ## test every fault of every dependency, and print the resu
 fuzz: $(VENV)/.fuzz ## fuzz requests and engine streams (RUNS=1000000 mutated inputs of each)
 	$(BIN)/python -m benchmarks.fuzz requests -runs=$(or $(RUNS),1000000) -max_len=4096 tests/fuzz/corpus/requests
 	$(BIN)/python -m benchmarks.fuzz streams -runs=$(or $(RUNS),1000000) -max_len=4096 tests/fuzz/corpus/streams
+
+mutants: $(VENV)/.mutants ## test whether the tests notice bugs in core modules (ARGS="--seed 7 --per-module 6 --json")
+	@$(BIN)/python -m benchmarks.mutants $(ARGS)
 
 loop: $(VENV)/.dev ## run the learning loop with figures: serve, report outcomes, retrain, promote under load
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.loop

@@ -49,7 +49,7 @@ def main() -> None:
 
 def judged(name: str, outcomes: dataset.Outcomes) -> tuple[dict[str, Any], pipeline.Trained]:
     """Print the whole report; returns it without prompt texts and curves."""
-    trained = pipeline.compared(pipeline.train(outcomes))
+    trained = pipeline.with_baselines(pipeline.train(outcomes))
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted)
     report = pipeline.full_report(trained, {}, left_out)
     print(f"\n== {name}\n{describe(report)}")

@@ -24,7 +24,7 @@ ROUNDS = 5
 
 def main() -> list[Target]:
     """Evaluate the bundle, start the service, measure both; print and store the figures."""
-    report = judged(BUNDLE, dataset.splits(dataset.read(OUTCOMES))["test"])
+    report = evaluate_bundle(BUNDLE, dataset.splits(dataset.read(OUTCOMES))["test"])
     print(describe(report) + "\n")
     figures: dict[str, Any] = {"quality": {name: report[name] for name in KEPT}}
     figures["certificates"] = len(load(BUNDLE).manifest.certificates)
