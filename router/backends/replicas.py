@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import count
 
 from router.backends.hedging import hedged
 from router.backends.verified import VerifiedBackend
@@ -85,7 +86,7 @@ class Replicas:
         A replica that cannot be reached costs nothing before its first event, so another try follows, after a
         jittered wait: callers of a replica that went away must not come back all at once.
         """
-        for attempt in range(1, TRIES + 1):
+        for attempt in count(1):
             started = False
             try:
                 async with aclosing(self._attempt(request)) as events:

@@ -150,6 +150,16 @@ async def test_prompt_budget_and_answer_must_fit_below_the_window() -> None:
         assert not phases(simulator)
 
 
+@pytest.mark.parametrize(("budget", "opened"), [(None, PROMPT), (0, [*PROMPT, END])])
+async def test_an_answer_may_take_all_that_is_left(budget: int | None, opened: list[int]) -> None:
+    async with engine() as (simulator, backend):
+        end = await completed(backend, request_of(budget, most=WINDOW - len(opened) - 1))
+        assert (end.thinking_tokens, end.prompt_tokens) == (0, len(opened))
+        assert len(phases(simulator)) == 1, "there is no room to think"
+        with pytest.raises(InvalidRequest, match="messages"):
+            await completed(backend, request_of(budget, most=WINDOW - len(opened)))
+
+
 async def test_what_cannot_fit_with_any_prompt_is_named() -> None:
     async with engine() as (_, backend):
         backend.check(request_of(WINDOW))  # nothing is known of the window yet

@@ -163,6 +163,9 @@ def test_every_estimate_is_that_of_its_definition(seed: int) -> None:
     seen = (found.ips.value, found.snips.value, found.dr.value, found.switch.value, found.effective)
     assert seen == pytest.approx((ips, snips, dr, switch, effective))
     assert found.resting_on_model == 0
+    linear = [(one[:, 0] - one[:, 0].sum() / one[:, 1].sum() * one[:, 1]) / one[:, 1].mean() for one in (a, b)]
+    width = 2 * 1.96 * float(np.std(linear[0] - linear[1])) / 300**0.5
+    assert found.snips.high - found.snips.low == pytest.approx(width), "the spread of a ratio, to first order"
 
 
 def certain(correct: list[float], groups: list[str] | None = None) -> Gain:
