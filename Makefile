@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check audit picture proto settings-docs bench hot-path curves profiles quality forwarding loop drift cache reliability faults fuzz mutants conformance-vllm conformance-llamacpp peers pocket lock clean
+.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path curves profiles quality forwarding loop drift cache reliability faults fuzz mutants conformance-vllm conformance-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -28,7 +28,10 @@ run: $(VENV)/.run ## send prompts through the real service and show them (ONCE=1
 	@$(BIN)/python -m training.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev ## run the tests with coverage (ARGS="tests/routing/test_policy.py -x -n 0" for pytest)
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(ARGS)
+	$(pytest) -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.dev ## run every test, also those marked slow (twice as long)
+	$(pytest) $(ARGS)
 
 check: $(VENV)/.dev audit ## check lint, types, import contracts, API compatibility with BASE=main, deploy files, dependencies
 	$(BIN)/ruff check
@@ -138,6 +141,9 @@ lock: $(VENV)/.bootstrap ## update the locked requirements after a change in pyp
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+pytest = OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	--cov --cov-report=term:skip-covered
 
 # protoc(folder): generates the code of proto/ in that folder. Each file is registered under its canonical name, as in
 # users' stubs, so that both work in one process; only the Python modules move to router._gen.

@@ -27,8 +27,8 @@ from router.errors import ArtifactError, BackendError, InvalidRequest
 from tests.conftest import MODELS
 
 RUNGS = (0, 16, 32, 64, 128, 256)
-GENERATIONS = 84
-"""At each rung, so that there are more than 500 in all."""
+FEW, MANY = 12, 84
+"""Generations at each rung: every floor meets every temperature in the few, and the many are more than 500 in all."""
 SUM = "State the final answer to the following arithmetic problem: 57 + 87 - 70 + 15 - 8 ="
 WARM = Sampling(temperature=1.0, max_answer_tokens=16, seed=1)
 
@@ -68,10 +68,13 @@ def text_of_tokens(model: PocketModel, tokens: int) -> str:
     return text
 
 
+@pytest.mark.parametrize("generations", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("budget", RUNGS)
-async def test_a_budget_and_a_floor_are_exact(backend: PocketBackend, bundle: Bundle, budget: int) -> None:
+async def test_a_budget_and_a_floor_are_exact(
+    backend: PocketBackend, bundle: Bundle, budget: int, generations: int
+) -> None:
     texts = [SUM, "", "Why?", *bundle.parity.prompts]
-    for i in range(GENERATIONS):
+    for i in range(generations):
         floor = (0, 0, budget // 2, budget)[i % 4]
         sampling = Sampling(temperature=(0.0, 1.0, 3.0)[i % 3], max_answer_tokens=2, seed=i)
         events = await run(backend, request_of(texts[i % len(texts)], budget, floor=floor, sampling=sampling))

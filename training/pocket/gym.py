@@ -1,7 +1,8 @@
 """reasoning-gym: generators of questions and the verifiers that score answers."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -27,5 +28,11 @@ def generate(name: str, size: int, seed: int, **settings: Any) -> Sequence[Mappi
 
 def is_right(name: str, answer: str, entry: Mapping[str, Any]) -> bool:
     """True if the data set's own verifier accepts an answer. Raises ValueError if no data set has this name."""
-    score: float = reasoning_gym.get_score_answer_fn(name)(answer, entry)
-    return score >= RIGHT
+    return _verifier(name)(answer, entry) >= RIGHT
+
+
+@cache
+def _verifier(name: str) -> Callable[[str, Mapping[str, Any]], float]:
+    """The data set's scoring function. Making one may read a long list of words, so each is made once."""
+    verifier: Callable[[str, Mapping[str, Any]], float] = reasoning_gym.get_score_answer_fn(name)
+    return verifier

@@ -1,9 +1,9 @@
-"""Collection and feature extraction on a real Ray cluster of two workers, on this machine."""
+"""Collection and feature extraction by Ray: its workers in this process, and a real cluster of two on this machine."""
 
 import os
-import subprocess
-import sys
+import pickle
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,11 @@ from router.backends.connect import Connection
 from router.domain import Sampling
 from router.errors import BackendUnavailable
 from tests.conftest import free_port
+from training.cli import main
 from training.collect import run
 from training.collect.questions import held_out_questions
 from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse_ladder
-from training.collect.units import Pocket, Recipe
+from training.collect.units import Finished, Pocket, Recipe
 from training.model import embedding, fit
 
 pytestmark = pytest.mark.filterwarnings(
@@ -44,6 +45,60 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     started.shutdown()  # type: ignore[no-untyped-call]
 
 
+GONE = Connection("vllm", f"http://127.0.0.1:{free_port()}", "m")
+
+
+def test_a_collector_gives_what_this_machine_gives() -> None:
+    from training.collect import ray as remote
+
+    units = run.units(held_out_questions(1, 99)[::12], RECIPE)
+    batch = remote._Collector(RECIPE)({"unit": np.array([pickle.dumps(unit) for unit in units])})
+    collected = [one for finished in batch["finished"] for one in pickle.loads(finished)]
+    here = [one for finished in run.local(units, RECIPE) for one in finished]
+    assert without_time(collected) == without_time(here)
+
+
+def test_an_extractor_gives_what_this_machine_gives() -> None:
+    from training.collect import ray as remote
+
+    static = embedding.static()
+    prompts = [question.prompt for question in held_out_questions(1, 5)]
+    batch = remote._Extractor(static)({"place": np.arange(len(prompts)), "prompt": np.array(prompts)})
+    assert np.array_equal(batch["place"], np.arange(len(prompts)))
+    assert np.allclose(batch["inputs"], fit.inputs(static, prompts), atol=1e-6)
+
+
+def test_a_collector_hands_back_the_error_of_an_engine_that_is_gone() -> None:
+    from training.collect import ray as remote
+
+    recipe = Recipe(GONE, "m", parse_ladder("0,16"), 1, Sampling(), 4)
+    units = run.units(held_out_questions(1, 99)[:4], recipe)
+    collector = remote._Collector(recipe)
+    with closing(collector._worker):
+        batch = collector({"unit": np.array([pickle.dumps(unit) for unit in units])})
+    (error,) = (pickle.loads(one) for one in batch["finished"])
+    assert isinstance(error, BackendUnavailable) and "does not answer" in str(error)
+
+
+def without_time(finished: list[Finished]) -> list[Finished]:
+    """The same, in the order of their keys, without when it was observed."""
+    rows = {one.key: [row | {"observed_at": None} for row in one.rows] for one in finished}
+    return [Finished(key, rows[key]) for key in sorted(rows)]
+
+
+def test_no_cluster_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["collect", "--engine", "ray", "--out", str(tmp_path / "o.parquet")]
+    command += ["--ray-address", f"127.0.0.1:{free_port()}", "--per-level", "1"]
+    monkeypatch.setattr("sys.argv", ["budget-train", *command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("budget-train: no Ray cluster at")
+
+
+@pytest.mark.slow
 def test_collecting_on_a_cluster_gives_what_this_machine_gives(cluster: str, tmp_path: Path) -> None:
     from training.collect import ray as remote
 
@@ -55,6 +110,7 @@ def test_collecting_on_a_cluster_gives_what_this_machine_gives(cluster: str, tmp
     assert one.equals(other)
 
 
+@pytest.mark.slow
 def test_features_are_those_of_this_machine_in_order(cluster: str) -> None:
     from training.collect import ray as remote
 
@@ -64,19 +120,11 @@ def test_features_are_those_of_this_machine_in_order(cluster: str) -> None:
     assert np.allclose(remote.features(static, prompts), fit.inputs(static, prompts), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_gone_is_told_as_on_this_machine(cluster: str, tmp_path: Path) -> None:
     from training.collect import ray as remote
 
     remote.connect(cluster)
-    source = Connection("vllm", f"http://127.0.0.1:{free_port()}", "m")
-    recipe = Recipe(source, "m", parse_ladder("0,16"), 1, Sampling(), 4)
+    recipe = Recipe(GONE, "m", parse_ladder("0,16"), 1, Sampling(), 4)
     with pytest.raises(BackendUnavailable, match="does not answer"):
         run.collect(held_out_questions(1, 99)[:4], recipe, tmp_path / "o.parquet", remote.collect)
-
-
-def test_no_cluster_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "training", "collect", "--engine", "ray", "--out", str(tmp_path / "o.parquet")]
-    command += ["--ray-address", f"127.0.0.1:{free_port()}", "--per-level", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert done.stderr.startswith("budget-train: no Ray cluster at")

@@ -1,8 +1,6 @@
 """The stage: nothing lost and nothing done twice, whatever ends a run; and labels told apart."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -78,33 +76,29 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(
     assert without_time(tmp_path / "o.parquet") == without_time(tmp_path / "whole.parquet")
 
 
-def test_a_run_killed_at_any_time_loses_at_most_the_line_it_was_writing(tmp_path: Path) -> None:
-    out = tmp_path / "o.parquet"
-    journal = tmp_path / "o.parquet.journal"
-    command = [
-        sys.executable,
-        "-m",
-        "training",
-        "collect",
-        "--per-level",
-        "2",
-        "--temperature",
-        ".3",
-        "--out",
-        str(out),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while (not journal.exists() or journal.read_bytes().count(b"\n") < 20) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    kept = [json.loads(line)["unit"] for line in journal.read_bytes().split(b"\n")[1:-1]]
-    assert 10 < len(kept) == len(set(kept))
-    subprocess.run(command, check=True, capture_output=True)
+@pytest.mark.parametrize("kills", [(20,), pytest.param((1, 50, 120), marks=pytest.mark.slow)], ids=["once", "thrice"])
+def test_a_run_killed_at_any_time_loses_at_most_the_line_it_was_writing(kills: tuple[int, ...], tmp_path: Path) -> None:
+    out, journal = tmp_path / "o.parquet", tmp_path / "o.parquet.journal"
+    arguments = ["collect", "--per-level", "1", "--ladder", "0,4,16", "--temperature", ".3", "--out", str(out)]
+    for lines in kills:
+        killed_after(lines, [sys.executable, "-m", "training", *arguments], journal)
+        kept = [json.loads(line)["unit"] for line in journal.read_bytes().split(b"\n")[1:-1]]
+        assert lines - 1 <= len(kept) == len(set(kept))
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
     rows = pl.read_parquet(out)
-    assert rows.select("prompt_id", "rung", "sample_id").n_unique() == len(rows) == 6 * rows["prompt_id"].n_unique()
+    assert rows.select("prompt_id", "rung", "sample_id").n_unique() == len(rows) == 3 * rows["prompt_id"].n_unique()
     assert validate(out) == []
+
+
+def killed_after(lines: int, command: list[str], journal: Path) -> None:
+    """SIGKILL a run as soon as its journal has this many lines."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not journal.exists() or journal.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, "the run ended before it was killed"
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
 
 
 def test_a_torn_line_is_done_again_and_a_damaged_one_is_named(questions: list[Question], tmp_path: Path) -> None:
