@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.loop import Sizes, run
 
 
+@pytest.mark.slow
 def test_served_traffic_makes_a_bundle_that_spends_less(tmp_path: Path) -> None:
     found: dict[str, Any] = run(
         Sizes(gold=1_500, novice=200, first=1_200, second=150, max_loss=0.05, families=("logistic",)), tmp_path

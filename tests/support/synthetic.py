@@ -1,15 +1,38 @@
-"""A small world with a known truth: sums whose thought is as long as they have terms."""
+"""Outcomes to train on: a small world with a known truth, sums whose thought is as long as they have terms."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
 from training.data.dataset import Outcomes, from_frame
 from training.data.schema import SCHEMA
 from training.data.splits import prompt_id
+from training.model import families, fit
 
 CAPS = (0, 16, 64, None)
+OUTCOMES = Path(__file__).parents[2] / "benchmarks" / "data" / "pocket_outcomes.parquet"
+"""Labelled answers of the pocket reasoner, which the shipped bundle is fitted on."""
+
+NO_REPORT: dict[str, Any] = {
+    "about": {"not_certified": {}}, "prompts": 0, "samples": 1.0, "rungs": [], "policies": [], "absolute": [],
+    "methods": [], "fixed": [], "oracle": [], "hindsight": [], "gap_closed": None, "tasks": [], "never_solved": 0.0,
+    "mistakes": [], "violations": [], "leave_one_task_out": [],
+}  # fmt: skip
+"""A report in which nothing was found, for a bundle whose report is not looked at."""
+
+
+@contextmanager
+def few_steps(steps: int = 100) -> Iterator[None]:
+    """Networks are fitted in a tenth of the steps, where it does not matter how good they get."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (fit, families):
+            patch.setattr(module, "STEPS", steps)
+        yield
 
 
 def sums(prompts: int, seed: int = 0, samples: int = 1) -> pl.DataFrame:

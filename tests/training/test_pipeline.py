@@ -1,7 +1,7 @@
 """All stages from a file to a bundle, and what the command says of bad files."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from router.bundle.manifest import digest, load
-from tests.support.synthetic import sums
+from tests.support.synthetic import few_steps, sums
 from training import pipeline
 from training.cli import cli
 from training.data import dataset
@@ -22,6 +22,13 @@ from training.model.fit import Inputs, families_named, inputs
 from training.pipeline import Trained
 
 PROMPTS = 700
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly() -> Iterator[None]:
+    """No test here is about how good a network gets."""
+    with few_steps():
+        yield
 
 
 @pytest.fixture(scope="module")

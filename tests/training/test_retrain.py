@@ -1,23 +1,25 @@
-"""A challenger is refused with a reason where it is not proved to be better; tests/test_loop.py sees one promoted."""
+"""A challenger is promoted where it is proved to be better, else refused with a reason; test_loop.py serves it."""
 
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
 from router.domain import LabelSource, Outcome
+from router.outcomes.rows import Row
 from router.outcomes.sqlite import SqliteOutcomes
 from tests.conftest import MODELS
 from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
-from tests.support.synthetic import CAPS, outcomes_of, sums
-from tests.training.evaluation.test_logged_traffic import BACKEND, row
+from tests.support.synthetic import NO_REPORT, OUTCOMES, few_steps, sums
 from training import pipeline
 from training.cli import cli
+from training.data.dataset import Outcomes, from_frame
 from training.data.schema import DatasetError, write
 from training.evaluation.logged_traffic import LoggedTraffic, read
 from training.export import export
@@ -25,7 +27,7 @@ from training.model.fit import families_named
 from training.pipeline import Trained
 from training.retrain import judge, retrain
 
-TOP = len(CAPS) - 1
+GOLD, SERVED = 1_500, 1_000
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,41 @@ class Challenge:
 
 @pytest.fixture(scope="module")
 def challenge(tmp_path_factory: pytest.TempPathFactory) -> Challenge:
-    """Trained on 400 sums; 1,500 others were served at the top rung."""
-    gold, directory = outcomes_of(400), tmp_path_factory.mktemp("retrain") / "bundle"
-    trained = pipeline.train(gold, candidates=families_named(["pooled logit"]))
+    """Trained on some of the pocket reasoner's outcomes; others were served at the top rung."""
+    frame = pl.read_parquet(OUTCOMES)
+    ids = frame["prompt_id"].unique().sort()
+    gold, others = (
+        from_frame(frame.filter(pl.col("prompt_id").is_in(some.implode())))
+        for some in (ids[:GOLD], ids[GOLD : GOLD + SERVED])
+    )
+    with few_steps():
+        trained = pipeline.train(gold, candidates=families_named(["pooled logit"]))
+    directory = tmp_path_factory.mktemp("retrain") / "bundle"
     export(
         trained.fitted, gold.ladder, trained.proofs, gold.prompts[:50], directory,
-        backend_fingerprint=BACKEND, data_hash="0" * 64, metrics={}, report=pipeline.full_report(trained, {}, []),
+        backend_fingerprint=gold.model, data_hash="0" * 64, metrics={}, report=NO_REPORT,
     )  # fmt: skip
-    others = outcomes_of(1_500, seed=7)
-    rows = [
-        row(prompt, TOP, correct=float(others.correct[i, TOP]), thinking_tokens=int(others.thinking_tokens[i, TOP]))
-        for i, prompt in enumerate(others.prompts)
+    return Challenge(trained, manifest.load(directory), read(at_the_top(others), gold.ladder, gold.model))
+
+
+def at_the_top(outcomes: Outcomes) -> list[Row]:
+    """The log of a service that always thinks longest."""
+    ladder = [[rung.name, rung.tokens] for rung in outcomes.ladder.rungs]
+    top = len(ladder) - 1
+    return [
+        {
+            "prompt": prompt,
+            "backend": outcomes.model,
+            "ladder": json.dumps(ladder),
+            "source": "classifier",
+            "rung_order": top,
+            "propensities": json.dumps([0.0] * top + [1.0]),
+            "correct": float(outcomes.correct[i, top]),
+            "thinking_tokens": int(outcomes.thinking_tokens[i, top]),
+            "finish": "natural",
+        }
+        for i, prompt in enumerate(outcomes.prompts)
     ]
-    return Challenge(trained, manifest.load(directory), read(rows, gold.ladder, BACKEND))
 
 
 def test_what_does_not_certify_is_refused_with_the_reason(challenge: Challenge) -> None:
@@ -65,6 +89,14 @@ def test_against_itself_there_is_nothing_to_gain(challenge: Challenge) -> None:
     assert verdict.gain is not None and verdict.gain.dr.value == 0
     assert any("utility gain may be none" in why for why in verdict.refused)
     assert verdict.tokens is not None and verdict.tokens[0] == verdict.tokens[1]
+
+
+def test_what_is_proved_to_spend_less_is_promoted(challenge: Challenge) -> None:
+    top = replace(challenge.bundle, manifest=replace(challenge.bundle.manifest, certificates=()))
+    verdict = judge(challenge.challenger, challenge.bundle, top, challenge.served, 0.1, 0)
+    assert verdict.refused == [] and verdict.to_json()["promoted"] is True
+    assert verdict.gain is not None and verdict.gain.dr.low > 0
+    assert verdict.tokens is not None and verdict.tokens[1] < verdict.tokens[0]
 
 
 def test_too_little_traffic_is_not_enough(challenge: Challenge) -> None:

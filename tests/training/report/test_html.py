@@ -1,6 +1,7 @@
 """The report page: it says what the figures say, stands on its own, and takes any report."""
 
 import json
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,20 @@ def without_tokens() -> dict[str, Any]:
     return full(2) | curves | {"rungs": rungs, "methods": methods, "policies": [policy(0.02, 2, **unknown)]}
 
 
+@cache
+def page(rungs: int = 4) -> str:
+    """The page of a full report."""
+    return html.page(full(rungs))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a full report is written."""
+    directory = tmp_path_factory.mktemp("report")
+    html.write(directory, full())
+    return directory
+
+
 class Reader(HTMLParser):
     """Checks that tags are balanced, and gathers what a test asks for."""
 
@@ -152,18 +167,17 @@ class Reader(HTMLParser):
 
 @pytest.mark.parametrize("rungs", [2, 4, 10])
 def test_a_full_report_has_every_figure_with_a_text_for_those_who_do_not_see_it(rungs: int) -> None:
-    page = html.page(full(rungs))
-    reader = Reader(page)
-    assert page.count("ECE 0.021") == rungs
+    reader = Reader(page(rungs))
+    assert page(rungs).count("ECE 0.021") == rungs
     assert reader.tags.count("svg") == len(FIGURES)
     assert len(reader.images) == len(FIGURES) and all(reader.images)
     assert len(reader.ids) == len(set(reader.ids))
 
 
 def test_a_report_without_anything_is_a_page_without_figures() -> None:
-    page = html.page(empty())
-    assert "svg" not in Reader(page).tags
-    assert "Nothing could be certified" in page
+    nothing = html.page(empty())
+    assert "svg" not in Reader(nothing).tags
+    assert "Nothing could be certified" in nothing
 
 
 @pytest.mark.parametrize("part", ["about", *html.PARTS])
@@ -172,46 +186,43 @@ def test_any_part_may_be_missing(part: str) -> None:
 
 
 def test_without_token_counts_there_are_no_figures_of_cost() -> None:
-    assert set(figures.figures(without_tokens())) == FIGURES - {"frontier", "coverage"}
-    Reader(html.page(without_tokens()))
+    reader = Reader(html.page(without_tokens()))
+    assert {name for name in FIGURES if any(one.startswith(f"{name}-") for one in reader.ids)} == FIGURES - {
+        "frontier",
+        "coverage",
+    }
 
 
 def test_prompts_and_names_are_text_never_markup() -> None:
     rungs = [rung(i, 4) | {"rung": f"<script>{i} & $x$"} for i in range(4)]
-    page = html.page(full(rungs=4) | {"rungs": rungs})
-    assert "script" not in Reader(page).tags
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; so on" in page
+    spoilt = html.page(full(rungs=4) | {"rungs": rungs})
+    assert "script" not in Reader(spoilt).tags
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; so on" in spoilt
 
 
 def test_the_page_loads_nothing() -> None:
-    page = html.page(full(10))
-    reader = Reader(page)
+    reader = Reader(page(10))
     assert {link for link in reader.links if link} <= {f"#{name}" for name in reader.ids}
-    assert "@import" not in page and "url(http" not in page
-    assert len(page.encode()) < 1_000_000
+    assert "@import" not in page(10) and "url(http" not in page(10)
+    assert len(page(10).encode()) < 1_000_000
 
 
 def test_figures_follow_the_page_into_the_dark() -> None:
-    page = html.page(full())
-    assert all(css in page and color not in page for color, css in figures.CSS_COLORS.items())
+    assert all(css in page() and color not in page() for color, css in figures.CSS_COLORS.items())
 
 
 def test_what_is_not_certified_is_listed_with_why() -> None:
-    page = html.page(full())
-    assert "loss of at most 0.005" in page and "p = 0.40 for the most careful policy" in page
+    assert "loss of at most 0.005" in page() and "p = 0.40 for the most careful policy" in page()
 
 
-def test_equal_reports_give_equal_bytes(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-        html.write(tmp_path / name, full())
-    for file in ("report.html", "report.json"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
-
-
-def test_the_json_is_the_report(tmp_path: Path) -> None:
+def test_equal_reports_give_equal_bytes(written: Path, tmp_path: Path) -> None:
     html.write(tmp_path, full())
-    assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(full()))
+    for file in ("report.html", "report.json"):
+        assert (tmp_path / file).read_bytes() == (written / file).read_bytes()
+
+
+def test_the_json_is_the_report(written: Path) -> None:
+    assert json.loads((written / "report.json").read_text()) == json.loads(json.dumps(full()))
 
 
 def test_the_conclusions_state_both_savings_with_their_intervals() -> None:
