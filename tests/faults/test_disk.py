@@ -1,14 +1,17 @@
 """Disks, files and standard output: what is on them is kept as long as it is good; nobody waits for them."""
 
 import asyncio
+import fcntl
 import json
 import os
 import resource
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from select import PIPE_BUF
 
 import grpc
 import pytest
@@ -17,7 +20,7 @@ from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.bundle import registry
 from router.outcomes.sqlite import read_rows
 from tests.conftest import MODELS, free_port
-from tests.faults.conftest import Cell, Scene, scene
+from tests.faults.conftest import PATIENCE, Cell, Scene, scene
 from tests.rpc.conftest import generate
 from tests.serving.test_app import CHEAP
 from tests.serving.test_serve import command, environment
@@ -58,8 +61,7 @@ async def test_full(tmp_path: Path) -> None:
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
         counter = f'{DEGRADED}{{dependency="outcomes"}}'
         before = await running.scraped(counter)
-        cell = await running.under(Cell("disk", "full"), counter, requests=400)
-        cell.moved = await running.scraped(counter) - before
+        cell = await running.under(Cell("disk", "full"), counter, requests=200, before=before)
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         await running.recovered(cell)
         server.terminate()
@@ -69,11 +71,14 @@ async def test_full(tmp_path: Path) -> None:
 
 
 async def test_hang(tmp_path: Path) -> None:
-    """Nobody reads the log: a pipe holds 64 KB, then whoever writes to it hangs."""
+    """Nobody reads the log: its pipe is soon full, then a write to it hangs."""
     async with process(tmp_path, read_log=False) as (running, server):
-        counter = "budget_router_decide_seconds_count"
-        cell = await running.under(Cell("disk", "hang"), counter, requests=600)
         assert server.stdout is not None
+        size = fcntl.fcntl(server.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        counter = "budget_router_decide_seconds_count"
+        cell = await running.under(Cell("disk", "hang"), counter, requests=100)
+        held = fcntl.ioctl(server.stdout, termios.FIONREAD, bytes(4))
+        assert int.from_bytes(held, sys.byteorder) > size - PIPE_BUF, "the pipe is full"
         os.set_blocking(server.stdout.fileno(), False)
         await running.recovered(cell)
 
@@ -101,9 +106,8 @@ async def test_the_registry(tmp_path: Path, name: str, spoil: Callable[[Path], C
         counter = f'{DEGRADED}{{dependency="artifact"}}'
         before = await running.scraped(counter)
         mend = spoil(models)
-        await asyncio.sleep(0.3)
-        cell = await running.under(Cell("disk", name), counter)
-        cell.moved = await running.scraped(counter) - before
+        await running.moves(counter, before)
+        cell = await running.under(Cell("disk", name), counter, before=before)
         mend()
         await running.recovered(cell)
 
@@ -120,10 +124,9 @@ async def test_flapping(tmp_path: Path) -> None:
 
     async with scene(tmp_path, tenants=path) as running:
         flapping = asyncio.create_task(flap())
-        await asyncio.sleep(0.3)
         counter = f'{DEGRADED}{{dependency="tenants"}}'
-        cell = await running.under(Cell("disk", "flapping"), counter, requests=200)
-        cell.moved = await running.scraped(counter)
+        await running.moves(counter, 0)
+        cell = await running.under(Cell("disk", "flapping"), counter, requests=100, before=0)
         flapping.cancel()
         path.write_text("[default]\n")
         await running.recovered(cell)
@@ -137,11 +140,10 @@ async def test_unwritable(tmp_path: Path) -> None:
         audit.mkdir()
         counter = f'{DEGRADED}{{dependency="audit"}}'
         before = await running.scraped(counter)
-        cell = await running.under(Cell("disk", "unwritable"), counter)
-        async with asyncio.timeout(20):
-            while not (moved := await running.scraped(counter) - before):
+        async with asyncio.timeout(PATIENCE):
+            while await running.scraped(counter) == before:
                 _ = [event async for event in running.routing.Generate(generate(CHEAP))]
-        cell.moved = moved
+        cell = await running.under(Cell("disk", "unwritable"), counter, before=before)
         audit.rmdir()
         await running.recovered(cell)
 

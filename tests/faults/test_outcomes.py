@@ -50,7 +50,7 @@ async def test_down(tmp_path: Path) -> None:
     assert len(list(read_rows(path))) >= cell.answered, "what was decided meanwhile is in the log"
 
 
-@pytest.mark.parametrize(("fault", "seconds"), [("slow", 0.5), ("hang", 7.0)])
+@pytest.mark.parametrize(("fault", "seconds"), [("slow", 0.5), pytest.param("hang", 7.0, marks=pytest.mark.slow)])
 async def test_locked(tmp_path: Path, fault: str, seconds: float) -> None:
     """Somebody else holds the file: for a moment, or longer than SQLite's own patience of 5 s."""
     async with logged(tmp_path) as (running, path):
@@ -58,10 +58,9 @@ async def test_locked(tmp_path: Path, fault: str, seconds: float) -> None:
             other.execute("BEGIN EXCLUSIVE")
             counter = DEGRADED if fault == "hang" else "budget_router_decide_seconds_count"
             before = await running.scraped(counter)
-            cell = await running.under(Cell("outcome log", fault), counter)
             await asyncio.sleep(seconds)
+            cell = await running.under(Cell("outcome log", fault), counter, before=before)
             other.execute("COMMIT")
-        cell.moved = await running.scraped(counter) - before
         await running.recovered(cell, lambda: reported(running))
     assert len(list(read_rows(path))) >= cell.answered
 

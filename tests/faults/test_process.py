@@ -19,7 +19,7 @@ from tests.conftest import MODELS
 from tests.faults.conftest import Cell, Scene
 from tests.faults.test_disk import process
 from tests.rpc.conftest import decide, generate
-from tests.serving.test_serve import refused
+from tests.serving.test_serve import refused_as_process
 
 CALLS = "budget_router_calls_total"
 
@@ -177,7 +177,7 @@ async def test_garbage(tmp_path: Path) -> None:
     for file in (MODELS / "pocket-router").iterdir():
         (spoilt / file.name).write_bytes(file.read_bytes()[:-1])
     async with process(tmp_path) as (running, _):
-        told = asyncio.to_thread(refused, tmp_path, "--listen", "127.0.0.1:0", artifact=str(spoilt))
+        told = asyncio.to_thread(refused_as_process, tmp_path, "--listen", "127.0.0.1:0", artifact=str(spoilt))
         starting = asyncio.create_task(told)
         cell = await running.under(Cell("process", "garbage"), "budget_router_decide_seconds_count")
         assert "manifest.json" in await starting
