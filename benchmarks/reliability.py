@@ -33,7 +33,7 @@ from benchmarks.harness import commit, machine
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.client.channel import CHANNEL_OPTIONS
-from tests.conftest import free_port
+from tests.support.ports import free_port
 from tests.support.simulators import ENGINES, MODEL, Faults, Simulator
 
 RESULTS = Path("benchmarks/results/reliability.json")

@@ -12,7 +12,7 @@ from benchmarks import harness
 from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from router.bundle.manifest import load
 from router.client import Client
-from tests.conftest import free_port
+from tests.support.ports import free_port
 from training.cli import evaluate_bundle
 from training.data import dataset
 from training.report.text import describe

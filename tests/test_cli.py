@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from router.cli import main
 from router.cli.commands import cli
 from router.client import ClientError, FailedPrecondition, Unauthenticated
-from tests.conftest import free_port
 from tests.serving.test_serve import Server, environment, running
+from tests.support.ports import free_port
 
 PROMPT = "2 + 2 ="
 

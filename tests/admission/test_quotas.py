@@ -11,8 +11,8 @@ from router.domain import Quota
 from router.events import Degraded
 from router.ports import Quotas
 from router.redis.client import connect
-from tests.conftest import Valkey
 from tests.support.fakes import RecordingObserver
+from tests.support.valkey import Valkey
 
 PATIENT = 5.0
 

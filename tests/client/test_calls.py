@@ -34,9 +34,9 @@ from router.client.mirror import MESSAGES, read, read_event
 from router.domain import ReasoningDelta, Role
 from router.domain import ToolCall as DomainCall
 from tests.client.conftest import CLIENTS, connected, streamed
-from tests.conftest import free_port
 from tests.rpc.conftest import Service, serving
 from tests.support.fakes import FakeBackend, Hang, ListLog, router_of, until
+from tests.support.ports import free_port
 
 PROMPT = "2 + 2 ="
 

@@ -17,10 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.client.channel import CHANNEL_OPTIONS
-from tests.conftest import Valkey, free_port
 from tests.rpc.conftest import decide, generate
 from tests.serving.test_serve import command, environment
+from tests.support.ports import free_port
 from tests.support.simulators import MODEL, simulated
+from tests.support.valkey import Valkey
 
 
 @contextmanager

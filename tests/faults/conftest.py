@@ -20,9 +20,9 @@ from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.serving import app
 from router.serving.parts import Parts
-from tests.conftest import free_port
 from tests.rpc.conftest import decide, generate
 from tests.support.fakes import at_once
+from tests.support.ports import free_port
 
 PATIENCE = 30.0
 """How long a fault may take until its counter moves, and its end until all is as before. A busy machine is no fault."""

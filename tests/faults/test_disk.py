@@ -19,11 +19,12 @@ import pytest
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.bundle import registry
 from router.outcomes.sqlite import read_rows
-from tests.conftest import MODELS, free_port
+from tests.conftest import MODELS
 from tests.faults.conftest import PATIENCE, Cell, Scene, scene
 from tests.rpc.conftest import generate
 from tests.serving.test_app import CHEAP
 from tests.serving.test_serve import command, environment
+from tests.support.ports import free_port
 
 DEGRADED = "budget_router_degraded_total"
 

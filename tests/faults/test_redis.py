@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.conftest import Valkey
 from tests.faults.conftest import Cell, Proxy, Scene, scene
+from tests.support.valkey import Valkey
 
 CACHE = 'budget_router_degraded_total{dependency="cache"}'
 

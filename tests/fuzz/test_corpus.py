@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.targets import TARGETS
+from tests.support.fuzz_targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")
 

@@ -12,8 +12,8 @@ from router.events import Degraded
 from router.outcomes.redis import PAGE, STREAM, RedisOutcomes, read_rows
 from router.outcomes.rows import PromptHasher
 from router.redis.client import connect
-from tests.conftest import Valkey
 from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
+from tests.support.valkey import Valkey
 from training.data.export_log import frame
 
 NAMES = PromptHasher(b"shared", texts=True)

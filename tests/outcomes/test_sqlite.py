@@ -236,7 +236,7 @@ async def test_recording_does_not_wait_for_a_locked_file(path: Path, observer: R
         for id_ in ("a", "b"):
             log.record(request_of(), decision_of(id_), None)
             await asyncio.sleep(0.05)
-        assert time.perf_counter() - started < 2
+        assert time.perf_counter() - started < 5, "SQLite itself would wait as long as that"
         other.execute("ROLLBACK")
     await log.close()
     assert sorted(rows(path)) == ["a", "b"]

@@ -15,8 +15,9 @@ from router.redis.client import connect
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
 from router.scoring.tiered_cache import TieredCache
-from tests.conftest import Valkey, free_port
 from tests.support.fakes import RecordingObserver, request_of, router_of, score_of
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
 
 SLOTS = 16_384
 TIMEOUT = 1.0

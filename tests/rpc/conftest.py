@@ -20,7 +20,7 @@ from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import DEFAULT, Tenants
 from router.backends.pocket import PocketBackend, PocketModel
 from router.bundle.manifest import Bundle
-from router.domain import BudgetLadder, Enforcement, MaxLoss
+from router.domain import BudgetLadder, Enforcement
 from router.routing.chooser import Chooser
 from router.routing.explain import Explainer
 from router.routing.hot_swap import HotSwap
@@ -30,7 +30,6 @@ from router.routing.served_model import ServedModel
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import OperatorGuard, TenantGuard
-from router.rpc.requests import Limits
 from router.rpc.server import RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
@@ -40,9 +39,8 @@ from router.scoring.onnx import OnnxClassifier
 from router.scoring.scorer import Scorer
 from router.serving.keeper import Keeper
 from tests.conftest import MODELS
-from tests.support.fakes import DictCache, FakeBackend, ListLog, RecordingObserver, router_of
+from tests.support.fakes import LIMITS, DictCache, FakeBackend, ListLog, RecordingObserver, router_of
 
-LIMITS = Limits(max_messages=1_000, max_prompt_bytes=1 << 20, default_target=MaxLoss(0.05))
 TOKEN = "token of the tests"
 PATIENCE = 30.0
 """Seconds that anything in a test may take, on busy cores."""

@@ -18,9 +18,10 @@ from router.rpc.identity import OperatorGuard
 from router.rpc.server import RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
-from tests.rpc.conftest import LIMITS, Service, decide, generate, refusal, serving, user
+from tests.rpc.conftest import Service, decide, generate, refusal, serving, user
 from tests.support.fakes import (
     CERTIFICATE,
+    LIMITS,
     DictCache,
     FakeBackend,
     FakeClassifier,

@@ -19,8 +19,8 @@ from router.rpc.server import RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.tls import Certificates, TlsFiles
-from tests.rpc.conftest import LIMITS, decide
-from tests.support.fakes import ListLog, RecordingObserver, router_of
+from tests.rpc.conftest import decide
+from tests.support.fakes import LIMITS, ListLog, RecordingObserver, router_of
 
 TENANTS = Tenants({"one": Tenant(certificates=frozenset({"one.example.com"}))})
 

@@ -12,8 +12,8 @@ from router.redis.client import connect
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
 from router.scoring.tiered_cache import TieredCache
-from tests.conftest import Valkey
 from tests.support.fakes import RISING, RecordingObserver, score_of
+from tests.support.valkey import Valkey
 
 Cache = MemoryCache | RedisCache | TieredCache
 PATIENT = 10.0

@@ -1,7 +1,6 @@
 """A fast level before a shared one: the shared one never delays or fails a request."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -11,14 +10,18 @@ from router.circuit_breaker import FAILURES
 from router.domain import DecisionSource
 from router.errors import CacheError
 from router.events import Degraded
+from router.redis import calls
 from router.redis.client import connect
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
 from router.scoring.tiered_cache import EPOCH_SECONDS, MAX_WRITES, TieredCache
-from tests.conftest import Valkey
 from tests.support.fakes import RISING, RecordingObserver, request_of, router_of
+from tests.support.in_time import in_time
+from tests.support.valkey import Valkey
 
-TTL, TIMEOUT, SLACK = 60, 0.25, 1.0
+TTL, TIMEOUT = 60, 0.25
+PATIENCE = 30.0
+"""Seconds that anything in a test may take, on busy cores."""
 
 
 @pytest.fixture
@@ -73,20 +76,16 @@ async def test_a_shared_level_that_hangs_does_not_delay_a_write(
     tiered: TieredCache, observer: RecordingObserver, valkey: Valkey
 ) -> None:
     valkey.pause()
-    started = time.perf_counter()
     await tiered.put_many({b"a": RISING})
-    assert time.perf_counter() - started < TIMEOUT
+    assert not observer.of(Degraded), "nobody has waited for the server yet"
     assert await tiered.get_many([b"a"]) == [RISING]
-    await tiered.drain()
-    assert time.perf_counter() - started < TIMEOUT + SLACK
+    await in_time(tiered.drain(), TIMEOUT)
     assert len(observer.of(Degraded)) == 1
 
 
 async def test_a_shared_level_that_hangs_delays_a_miss_by_its_timeout(tiered: TieredCache, valkey: Valkey) -> None:
     valkey.pause()
-    started = time.perf_counter()
-    assert await tiered.get_many([b"a"]) == [None]
-    assert time.perf_counter() - started < TIMEOUT + SLACK
+    assert await in_time(tiered.get_many([b"a"]), TIMEOUT) == [None]
 
 
 async def test_writes_do_not_pile_up_before_a_server_that_hangs(
@@ -147,7 +146,7 @@ async def test_a_flush_by_one_process_reaches_the_near_level_of_another(
     assert await other.get_many([b"a"]) == [RISING]
     await asyncio.sleep(0.1)
     await tiered.flush()
-    async with asyncio.timeout(2 * EPOCH_SECONDS + SLACK):
+    async with asyncio.timeout(PATIENCE):
         while await other.get_many([b"a"]) != [None]:  # noqa: ASYNC110 - nothing tells when it is seen
             await asyncio.sleep(0.01)
     watch.cancel()
@@ -195,20 +194,19 @@ class SlowProxy:
 
 
 async def test_a_slow_server_costs_the_limit_at_most_and_fails_nothing(
-    valkey: Valkey, observer: RecordingObserver
+    valkey: Valkey, observer: RecordingObserver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 0.02
+    monkeypatch.setattr(calls, "AWAY_SECONDS", 3_600)  # it is not tried again, however long the requests take
+    monkeypatch.setattr(calls, "LONGEST_AWAY", 3_600)
     async with SlowProxy(valkey.port, 0.5) as url:
         client = connect(url, limit)
         cache = TieredCache(MemoryCache(10, 1 << 20), RedisCache(client, TTL, limit), observer)
         router = router_of(cache=cache, observer=observer)
-        took = []
         for i in range(200):
-            started = time.perf_counter()
-            assert (await router.decide(request_of(f"prompt {i}"))).source is DecisionSource.CLASSIFIER
-            took.append(time.perf_counter() - started)
+            decision = await in_time(router.decide(request_of(f"prompt {i}")), limit)
+            assert decision.source is DecisionSource.CLASSIFIER
         await cache.drain()
         await client.aclose()
-    assert sorted(took)[-3] < limit + 0.03, "the breaker lets only a few of them wait"
-    assert sum(seconds > limit / 2 for seconds in took) <= 2 * FAILURES
-    assert observer.of(Degraded)
+    waited = [degraded for degraded in observer.of(Degraded) if degraded.error != calls.LEFT_OUT]
+    assert waited and len(waited) <= 2 * FAILURES, "the breaker lets only a few of them wait"

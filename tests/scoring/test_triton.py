@@ -23,7 +23,6 @@ from router.bundle.manifest import PARITY, Bundle, ParitySample
 from router.circuit_breaker import FAILURES, Breaker
 from router.domain import Prompt
 from router.errors import ArtifactError, ClassifierError, SettingsError
-from router.scoring import kserve
 from router.scoring.batching import BATCH_PROMPTS, Batching
 from router.scoring.kserve import Triton
 from router.scoring.onnx import OnnxClassifier
@@ -194,9 +193,10 @@ def test_a_server_that_hangs_is_left_in_time_then_left_out_and_tried_again(
     for _ in range(FAILURES):
         with pytest.raises(ClassifierError, match="DEADLINE_EXCEEDED"):
             classifier.scored(PROMPTS[:1])
+    hung = time.monotonic()
     with pytest.raises(ClassifierError, match="left out"):
         classifier.scored(PROMPTS[:1])
-    assert time.monotonic() - started < kserve.CALL_SECONDS, "being left out costs no time"
+    assert time.monotonic() - hung < hung - started, "being left out costs no time"
     server.hanging.set()
     scored_again(classifier)
 

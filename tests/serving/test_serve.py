@@ -23,7 +23,9 @@ import structlog
 from router.cli import main
 from router.client import Client, ClientError, Completion, Content, Decision, Reasoning, RoutingOptions
 from router.outcomes.sqlite import read_rows as outcomes
-from tests.conftest import MODELS, Valkey, free_port
+from tests.conftest import MODELS
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
 
 SECRET = "Solve the following multiplication: 987654321 * 3."
 
@@ -61,7 +63,7 @@ class Server:
 
     def told_of(self, decision_id: str, lines: int) -> list[dict[str, Any]]:
         """The log lines about a decision, which are written a moment later."""
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while True:
             told = [line for line in self.lines() if line.get("decision_id") == decision_id]
             if len(told) >= lines or time.monotonic() > until:

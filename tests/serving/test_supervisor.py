@@ -36,8 +36,9 @@ from router.serving.backoff import Backoff
 from router.serving.worker import Worker
 from router.serving.workers import Workers
 from router.telemetry import multiprocess
-from tests.conftest import Valkey, free_port
 from tests.serving.test_serve import command, environment
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
 
 Figures = dict[str, float]
 

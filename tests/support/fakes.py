@@ -42,6 +42,7 @@ from router.routing.exploration import certain
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import Audit, BudgetRouter
 from router.routing.served_model import ServedModel
+from router.rpc.requests import Limits
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.scorer import Scorer
 
@@ -68,6 +69,7 @@ def ladder_of(*tokens: int) -> BudgetLadder:
 
 LADDER = ladder_of(0, 16, 32, 64, 128, 256)
 CERTIFICATE = Certificate(alpha=0.05, delta=0.1, threshold=0.01, prompts=1_000)
+LIMITS = Limits(max_messages=1_000, max_prompt_bytes=1 << 20, default_target=MaxLoss(0.05))
 LATENCY = LatencyProfile(first_token=0.1, per_token=0.01, answer_tokens=10)
 
 

@@ -13,7 +13,7 @@ import onnxruntime
 from router._gen import kserve_pb2 as pb
 from router._gen import kserve_pb2_grpc as pb_grpc
 from router.scoring.batching import BATCH_PROMPTS
-from tests.conftest import free_port
+from tests.support.ports import free_port
 
 DATATYPES = {"FP32": np.float32, "INT64": np.int64}
 MODEL = "budget-router"

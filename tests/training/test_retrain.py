@@ -16,7 +16,7 @@ from router.outcomes.rows import Row
 from router.outcomes.sqlite import SqliteOutcomes
 from tests.conftest import MODELS
 from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
-from tests.support.synthetic import NO_REPORT, OUTCOMES, few_steps, sums
+from tests.support.synthetic import NO_REPORT, OUTCOMES, few_steps, outcomes_of, sums
 from training import pipeline
 from training.cli import cli
 from training.data.dataset import Outcomes, from_frame

@@ -13,8 +13,8 @@ import pytest
 from router.backends.connect import Connection
 from router.domain import Sampling
 from router.errors import BackendUnavailable
-from tests.conftest import free_port
-from training.cli import main
+from tests.support.ports import free_port
+from training.__main__ import main
 from training.collect import run
 from training.collect.questions import held_out_questions
 from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse_ladder

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from router.errors import BackendUnavailable
-from tests.conftest import free_port
+from tests.support.ports import free_port
 from training.collect.recipes import from_options, parse_ladder
 from training.collect.units import Pocket
 from training.data.schema import DatasetError

@@ -13,7 +13,7 @@ from router.backends.connect import Connection
 from router.backends.http import Timeouts
 from router.domain import Sampling
 from router.errors import BackendUnavailable
-from tests.conftest import free_port
+from tests.support.ports import free_port
 from tests.support.simulators import ANSWER, MODEL, THOUGHT, Simulator, simulated
 from training.collect.questions import Question
 from training.collect.recipes import parse_ladder

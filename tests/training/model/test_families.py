@@ -55,7 +55,9 @@ def test_the_cure_model_fits_best_what_it_is_the_model_of() -> None:
     x, p = truth(3_000)
     y = drawn(p)
     fresh, expected = truth(3_000, seed=7)
-    errors = {name: float(((family.fit(x, y).predict(fresh) - expected) ** 2).mean()) for name, family in FAMILIES.items()}
+    errors = {
+        name: float(((family.fit(x, y).predict(fresh) - expected) ** 2).mean()) for name, family in FAMILIES.items()
+    }
     assert errors["cure"] == min(errors.values())
 
 

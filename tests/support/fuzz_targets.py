@@ -21,8 +21,7 @@ from router.rpc.identity import Call
 from router.rpc.parsing import tolerant
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.status import to_status
-from tests.rpc.conftest import LIMITS
-from tests.support.fakes import ListLog, router_of
+from tests.support.fakes import LIMITS, ListLog, router_of
 
 METHODS = tuple(pb.DESCRIPTOR.services_by_name["BudgetRouterService"].methods)
 BUG = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
