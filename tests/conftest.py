@@ -17,6 +17,9 @@ MODELS = Path(__file__).parents[1] / "router" / "models"
 LONG = ("test_loop.py", "test_ray.py", "test_run.py")
 """Files that take minutes: begun first, so that no worker stands idle at the end."""
 
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+"""gRPC tells of every connection that ends, on standard error, between the lines of pytest."""
+
 # Time is no law of these tests: the machine may be busy.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")

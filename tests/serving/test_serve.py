@@ -80,8 +80,8 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's environment with these settings and no others."""
-    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith("BUDGET_ROUTER_")}
+    """This process's environment with these settings and no others, and gRPC as talkative as it is."""
+    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(("BUDGET_ROUTER_", "GRPC_"))}
     root = str(Path(__file__).parents[2])
     return kept | {"PYTHONPATH": root} | {f"BUDGET_ROUTER_{k.upper()}": v for k, v in settings.items()}
 
