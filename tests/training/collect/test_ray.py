@@ -18,7 +18,7 @@ from training.__main__ import main
 from training.collect import run
 from training.collect.questions import held_out_questions
 from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse_ladder
-from training.collect.units import Finished, Pocket, Recipe
+from training.collect.units import Pocket, Recipe, UnitResult
 from training.model import embedding, fit
 
 pytestmark = pytest.mark.filterwarnings(
@@ -52,8 +52,8 @@ def test_a_collector_gives_what_this_machine_gives() -> None:
     from training.collect import ray as remote
 
     units = run.units(held_out_questions(1, 99)[::12], RECIPE)
-    batch = remote._Collector(RECIPE)({"unit": np.array([pickle.dumps(unit) for unit in units])})
-    collected = [one for finished in batch["finished"] for one in pickle.loads(finished)]
+    batch = remote._RayCollector(RECIPE)({"unit": np.array([pickle.dumps(unit) for unit in units])})
+    collected = [one for finished in batch["results"] for one in pickle.loads(finished)]
     here = [one for finished in run.local(units, RECIPE) for one in finished]
     assert without_time(collected) == without_time(here)
 
@@ -73,17 +73,17 @@ def test_a_collector_hands_back_the_error_of_an_engine_that_is_gone() -> None:
 
     recipe = Recipe(GONE, "m", parse_ladder("0,16"), 1, Sampling(), 4)
     units = run.units(held_out_questions(1, 99)[:4], recipe)
-    collector = remote._Collector(recipe)
-    with closing(collector._worker):
+    collector = remote._RayCollector(recipe)
+    with closing(collector._collector):
         batch = collector({"unit": np.array([pickle.dumps(unit) for unit in units])})
-    (error,) = (pickle.loads(one) for one in batch["finished"])
+    (error,) = (pickle.loads(one) for one in batch["results"])
     assert isinstance(error, BackendUnavailable) and "does not answer" in str(error)
 
 
-def without_time(finished: list[Finished]) -> list[Finished]:
+def without_time(finished: list[UnitResult]) -> list[UnitResult]:
     """The same, in the order of their keys, without when it was observed."""
     rows = {one.key: [row | {"observed_at": None} for row in one.rows] for one in finished}
-    return [Finished(key, rows[key]) for key in sorted(rows)]
+    return [UnitResult(key, rows[key]) for key in sorted(rows)]
 
 
 def test_no_cluster_is_one_line_and_exit_code_2(
