@@ -20,9 +20,9 @@ from router.bundle import manifest
 from router.domain import (
     DecisionSource,
     MaxLoss,
-    Options,
     Prompt,
     RouteRequest,
+    RoutingOptions,
 )
 from router.events import Record
 from router.redis.client import connect
@@ -161,7 +161,7 @@ def scorer_on(cache: MemoryCache | TieredCache) -> Scorer:
 
 
 def request_of(text: str) -> RouteRequest:
-    return RouteRequest(Prompt.of(text), Options(MaxLoss(0.02)), "default", "")
+    return RouteRequest(Prompt.of(text), RoutingOptions(MaxLoss(0.02)), "default", "")
 
 
 @asynccontextmanager

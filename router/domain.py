@@ -173,7 +173,7 @@ class DecisionSource(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RoutingOptions:
     """The routing options of a request. Tokens are thinking tokens, `max_latency` is in seconds.
 
     Attributes:
@@ -181,8 +181,8 @@ class Options:
     """
 
     target: QualityTarget
-    floor: int = 0
-    ceiling: int | None = None
+    min_thinking_tokens: int = 0
+    max_thinking_tokens: int | None = None
     max_latency: float | None = None
     on_unmet: OnUnmet = OnUnmet.TOP_RUNG
     rung: str | None = None
@@ -195,7 +195,7 @@ class RouteRequest:
     """One prompt to choose a budget for."""
 
     prompt: Prompt
-    options: Options
+    options: RoutingOptions
     tenant: str
     model: str
 
@@ -289,7 +289,7 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A request to a backend: think within floor..budget tokens, then answer.
+    """A request to a backend: think within min_thinking_tokens and the budget, then answer.
 
     Attributes:
         expected_tokens: forecast of thinking tokens, by which load is balanced.
@@ -298,7 +298,7 @@ class GenerationRequest:
 
     prompt: Prompt
     budget: ReasoningBudget
-    floor: int = 0
+    min_thinking_tokens: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     expected_tokens: float = 0.0
     session: str | None = None

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""RoutingOptions that several commands share."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -77,7 +77,7 @@ class Chat:
         if request.prompt.images is not None and not self._images:
             raise InvalidRequest(request.prompt.images, "the served model takes no images")
         fallback = await self._fallback_for(request)
-        if request.floor > 0:
+        if request.min_thinking_tokens > 0:
             async with aclosing(self._with_floor(request, fallback)) as events:
                 async for event in events:
                     yield event

@@ -121,7 +121,7 @@ class PocketBackend:
         run.feed(prompt)
         used, forced = 0, True
         while used < cap:
-            banned = (self._end, self._end_think) if used < request.floor else (self._end,)
+            banned = (self._end, self._end_think) if used < request.min_thinking_tokens else (self._end,)
             token = await self._in_thread(run.next_token, banned)
             if token == self._end_think:
                 forced = False

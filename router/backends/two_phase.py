@@ -149,7 +149,7 @@ class TwoPhase:
 
         Each segment is a request of its own, since an engine bans an id for a whole request.
         """
-        for limit, banned in ((request.floor, self._end), (request.budget.tokens, [])):
+        for limit, banned in ((request.min_thinking_tokens, self._end), (request.budget.tokens, [])):
             left = self._room(request, thought) if limit is None else limit - len(thought.ids)
             if left is None or left > 0:
                 yield left, banned

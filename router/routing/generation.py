@@ -118,7 +118,7 @@ class Generation:
         return GenerationRequest(
             self.request.prompt,
             self.decision.ladder.rungs[index],
-            options.floor,
+            options.min_thinking_tokens,
             self.sampling,
             self._thinking_tokens(index),
             f"{tenant}/{options.conversation_id}" if options.conversation_id else None,

@@ -23,8 +23,8 @@ from router.domain import (
     MaxLoss,
     MinQuality,
     OnUnmet,
-    Options,
     QualityTarget,
+    RoutingOptions,
     Score,
 )
 from router.errors import InvalidRequest, TargetUnmet
@@ -74,23 +74,25 @@ class Policy:
         """Position of the last rung."""
         return len(self.ladder) - 1
 
-    def within_bounds(self, options: Options) -> list[int]:
+    def within_bounds(self, options: RoutingOptions) -> list[int]:
         """Rungs within floor and ceiling, cheapest first. A named effort passes any floor and fails any ceiling.
 
         Raises:
             InvalidRequest: no rung is left.
         """
-        if not options.floor and options.ceiling is None:
+        if not options.min_thinking_tokens and options.max_thinking_tokens is None:
             return list(range(len(self.ladder)))
         rungs = [i for i, rung in enumerate(self.ladder.rungs) if _within(rung.tokens, options)]
         if not rungs:
             named = ", ".join(rung.name for rung in self.ladder.rungs)
-            reached = any(_within(rung.tokens, replace(options, ceiling=None)) for rung in self.ladder.rungs)
+            reached = any(
+                _within(rung.tokens, replace(options, max_thinking_tokens=None)) for rung in self.ladder.rungs
+            )
             field = f"options.{'max' if reached else 'min'}_thinking_tokens"
             raise InvalidRequest(field, f"no rung lies within floor and ceiling (rungs: {named})")
         return rungs
 
-    def choose(self, score: Score, options: Options) -> Choice:
+    def choose(self, score: Score, options: RoutingOptions) -> Choice:
         """The smallest rung that meets the target, or what `on_unmet` asks for.
 
         Raises:
@@ -108,7 +110,7 @@ class Policy:
             return self._relative(score, options, options.target, in_time)
         return self._absolute(score, options, options.target, in_time)
 
-    def affordable(self, score: Score, options: Options) -> list[int]:
+    def affordable(self, score: Score, options: RoutingOptions) -> list[int]:
         """Rungs within bounds that do not break the deadline, cheapest first. Raises InvalidRequest."""
         within, max_latency = self.within_bounds(options), options.max_latency
         return within if max_latency is None else [i for i in within if self._in_time(score, i, max_latency)]
@@ -118,7 +120,7 @@ class Policy:
         most = cap if p99 is None else p99
         return most is not None and self.latency.seconds(most) <= max_latency
 
-    def _relative(self, score: Score, options: Options, target: MaxLoss, rungs: list[int]) -> Choice:
+    def _relative(self, score: Score, options: RoutingOptions, target: MaxLoss, rungs: list[int]) -> Choice:
         top = self.top
         certificate = self.certificate(target)
         if certificate is None:
@@ -151,7 +153,7 @@ class Policy:
         usable = [c for c in (self.certificates if relative else self.absolute) if c.alpha <= room]
         return max(usable, key=attrgetter("alpha"), default=None)
 
-    def _absolute(self, score: Score, options: Options, target: MinQuality, rungs: list[int]) -> Choice:
+    def _absolute(self, score: Score, options: RoutingOptions, target: MinQuality, rungs: list[int]) -> Choice:
         certificate = self.certificate(target)
         wanted = target.value if certificate is None else certificate.threshold
         passing = [i for i, quality in enumerate(score.quality) if quality >= wanted]
@@ -161,7 +163,7 @@ class Policy:
         proof = certificate if index == passing[0] else None
         return Choice(index, True, proof, f"smallest rung with P(correct) of at least {wanted:.3f}")
 
-    def _unmet(self, score: Score, options: Options, rungs: list[int], why: str) -> Choice:
+    def _unmet(self, score: Score, options: RoutingOptions, rungs: list[int], why: str) -> Choice:
         if options.on_unmet is OnUnmet.REJECT:
             raise TargetUnmet(why)
         if options.on_unmet is OnUnmet.TOP_RUNG:
@@ -171,7 +173,8 @@ class Policy:
         return Choice(cheapest, False, None, f"{why}: the cheapest rung within {NEAR_BEST} of the best")
 
 
-def _within(tokens: int | None, options: Options) -> bool:
+def _within(tokens: int | None, options: RoutingOptions) -> bool:
+    least, most = options.min_thinking_tokens, options.max_thinking_tokens
     if tokens is None:
-        return options.ceiling is None
-    return options.floor <= tokens and (options.ceiling is None or tokens <= options.ceiling)
+        return most is None
+    return least <= tokens and (most is None or tokens <= most)

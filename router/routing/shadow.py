@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 
 from router.domain import (
-    Options,
     Prompt,
     QualityTarget,
+    RoutingOptions,
     Score,
 )
 from router.errors import ClassifierError
@@ -25,7 +25,7 @@ class Shadow:
         self._served = served
         self._candidate = candidate
         self._left = prompts
-        self._options = Options(target)
+        self._options = RoutingOptions(target)
         self._seen = self._agreed = self._failed = 0
         self._tokens = [0.0, 0.0]
         self.done = asyncio.Event()

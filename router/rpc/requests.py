@@ -14,12 +14,12 @@ from router.domain import (
     MaxLoss,
     Message,
     MinQuality,
-    Options,
     Outcome,
     Prompt,
     QualityTarget,
     Role,
     RouteRequest,
+    RoutingOptions,
     Sampling,
     Tool,
     ToolCall,
@@ -47,9 +47,9 @@ class Limits:
     default_target: QualityTarget
 
     @cached_property
-    def default_options(self) -> Options:
-        """Options of a caller that sends none; cached, since building them costs more than looking them up."""
-        return Options(self.default_target)
+    def default_options(self) -> RoutingOptions:
+        """RoutingOptions of a caller that sends none; cached, since building them costs more than looking them up."""
+        return RoutingOptions(self.default_target)
 
 
 def route_request(
@@ -191,15 +191,15 @@ def _message(message: pb.Message, index: int) -> Message:
     return Message(role, message.content, calls, message.tool_call_id, images)
 
 
-def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None) -> Options:
+def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None) -> RoutingOptions:
     floor = _tokens(message, "min_thinking_tokens") or 0
     ceiling = _tokens(message, "max_thinking_tokens")
     if ceiling is not None and floor > ceiling:
         raise InvalidRequest("options.min_thinking_tokens", f"the floor {floor} lies above the ceiling {ceiling}")
-    return Options(
+    return RoutingOptions(
         target=_target(message, limits.default_target),
-        floor=floor,
-        ceiling=ceiling,
+        min_thinking_tokens=floor,
+        max_thinking_tokens=ceiling,
         max_latency=_latency(message, remaining),
         on_unmet=ON_UNMET.member(message.on_unmet, "options.on_unmet"),
         rung=_name(message.rung, "options.rung") or None,

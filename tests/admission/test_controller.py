@@ -9,7 +9,7 @@ from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
-from router.domain import MaxLoss, MinQuality, Options, Prompt, QualityTarget, RouteRequest
+from router.domain import MaxLoss, MinQuality, Prompt, QualityTarget, RouteRequest, RoutingOptions
 from router.errors import BackendUnavailable, Overloaded
 from router.events import RequestShed
 from tests.support.clock import Clock, settled
@@ -19,7 +19,7 @@ TWO_PERCENT = MaxLoss(0.02)
 
 
 def asked(tenant: str = "a", target: QualityTarget = TWO_PERCENT) -> RouteRequest:
-    return RouteRequest(Prompt.of("2 + 2 ="), Options(target), tenant, "")
+    return RouteRequest(Prompt.of("2 + 2 ="), RoutingOptions(target), tenant, "")
 
 
 class Gate:

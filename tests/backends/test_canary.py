@@ -36,7 +36,7 @@ class Floorless:
         self.ready = backend.ready
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
-        return self._backend.stream(replace(request, floor=0))
+        return self._backend.stream(replace(request, min_thinking_tokens=0))
 
 
 async def test_a_backend_that_holds_its_budgets_passes(pocket_model: PocketModel) -> None:
@@ -49,7 +49,7 @@ async def test_every_budget_and_a_floor_are_tried() -> None:
     backend = FakeBackend()
     found = await findings(backend)
     assert [request.budget.tokens for request in backend.asked] == [0, *[LARGE] * len(PROBES), SMALL, LARGE]
-    assert backend.asked[-1].floor > 0
+    assert backend.asked[-1].min_thinking_tokens > 0
     assert len(found) == 5
 
 

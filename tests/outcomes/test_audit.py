@@ -12,10 +12,10 @@ from router.domain import (
     DecisionSource,
     MaxLoss,
     MinQuality,
-    Options,
     Prompt,
     ReasoningBudget,
     ReasoningDelta,
+    RoutingOptions,
     Sampling,
     Score,
 )
@@ -140,7 +140,7 @@ class Audit:
         self.router: BudgetRouter = router_of(backend=self.backend, observer=self.observer, audit=self.auditor)
         self.auditor.on_alarm(self.router.suspend)
 
-    async def ask(self, options: Options | None = None) -> None:
+    async def ask(self, options: RoutingOptions | None = None) -> None:
         async for _ in self.router.generate(request_of(options=options), Sampling()):
             pass
 
@@ -167,7 +167,7 @@ async def test_a_certificate_that_does_not_hold_is_given_up_for_everyone(tmp_pat
     decision = await audit.router.decide(request_of())
     assert (decision.rung, decision.choice.certificate) == (LADDER.rungs[-1], None)
     assert SUSPENDED in decision.choice.reason
-    absolute = await audit.router.decide(request_of(options=Options(MinQuality(0.3))))
+    absolute = await audit.router.decide(request_of(options=RoutingOptions(MinQuality(0.3))))
     assert absolute.rung == LADDER.rungs[-1]
     before = len(audit.audited)
     await audit.ask()
@@ -189,9 +189,9 @@ async def test_the_top_rungs_own_answers_lose_nothing_and_cost_nothing(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "options", [Options(MaxLoss(0.05), rung="64"), Options(MinQuality(0.3)), Options(MaxLoss(0.0))]
+    "options", [RoutingOptions(MaxLoss(0.05), rung="64"), RoutingOptions(MinQuality(0.3)), RoutingOptions(MaxLoss(0.0))]
 )
-async def test_only_what_a_relative_certificate_vouches_for_is_audited(tmp_path: Path, options: Options) -> None:
+async def test_only_what_a_relative_certificate_vouches_for_is_audited(tmp_path: Path, options: RoutingOptions) -> None:
     audit = Audit(tmp_path, Fixed(1.0, 0.0))
     await audit.ask(options)
     assert (len(audit.backend.asked), audit.audited) == (1, [])
@@ -308,7 +308,7 @@ async def test_an_audit_takes_what_the_top_rung_is_forecast_to_use(
         auditor(backend, request_of(), decision_of(score=forecast), Sampling(), "4")
         auditor(backend, request_of(), decision_of(score=forecast), Sampling(), "4")
         await until(lambda: not auditor._tasks)  # noqa: B023 - awaited within the turn
-        assert [(asked.budget, asked.expected_tokens, asked.floor) for asked in backend.asked] == [
+        assert [(asked.budget, asked.expected_tokens, asked.min_thinking_tokens) for asked in backend.asked] == [
             (LADDER.rungs[-1], allowed, 0)
         ] * runs
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from router.domain import Decision, DecisionSource, Enforcement, MaxLoss, MinQuality, OnUnmet, Options, Score
+from router.domain import Decision, DecisionSource, Enforcement, MaxLoss, MinQuality, OnUnmet, RoutingOptions, Score
 from router.errors import InvalidRequest, NotFound, TargetUnmet
 from router.routing.chooser import Chooser, Conversation
 from router.routing.exploration import certain, propensities
@@ -42,17 +42,19 @@ def served(policy: Policy | None = None, model: str = MODEL) -> ServedModel:
     return ServedModel(model, BUNDLE, policy or policy_of(), scorer, FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
 
 
-def fixed(chooser: Chooser, options: Options) -> Decision | None:
+def fixed(chooser: Chooser, options: RoutingOptions) -> Decision | None:
     return chooser.fixed(served(), request_of(options=options))
 
 
-def chosen(chooser: Chooser, options: Options, score: Score | None = RISING, tenant: str = "default") -> Decision:
+def chosen(
+    chooser: Chooser, options: RoutingOptions, score: Score | None = RISING, tenant: str = "default"
+) -> Decision:
     return chooser.chosen(served(), request_of(options=options, tenant=tenant), replace(FRESH, score=score))
 
 
 @pytest.mark.parametrize("index", range(len(LADDER)))
 def test_the_caller_may_name_any_rung(index: int) -> None:
-    decision = fixed(Chooser({}), Options(MaxLoss(0.05), rung=LADDER.rungs[index].name))
+    decision = fixed(Chooser({}), RoutingOptions(MaxLoss(0.05), rung=LADDER.rungs[index].name))
     assert decision is not None
     assert (decision.choice.index, decision.choice.meets_target, decision.choice.certificate) == (
         index,
@@ -65,26 +67,26 @@ def test_the_caller_may_name_any_rung(index: int) -> None:
 
 def test_a_rung_that_is_unknown_or_out_of_bounds_is_refused() -> None:
     with pytest.raises(NotFound, match=r"options\.rung: not on the ladder: 0, 16, 32, 64, 128, 256"):
-        fixed(Chooser({}), Options(MaxLoss(0.05), rung="17"))
-    for options in (Options(MaxLoss(0.05), 17, rung="16"), Options(MaxLoss(0.05), 0, 15, rung="16")):
+        fixed(Chooser({}), RoutingOptions(MaxLoss(0.05), rung="17"))
+    for options in (RoutingOptions(MaxLoss(0.05), 17, rung="16"), RoutingOptions(MaxLoss(0.05), 0, 15, rung="16")):
         with pytest.raises(InvalidRequest, match="outside floor and ceiling"):
             fixed(Chooser({}), options)
-    within = fixed(Chooser({}), Options(MaxLoss(0.05), 16, 16, rung="16"))
+    within = fixed(Chooser({}), RoutingOptions(MaxLoss(0.05), 16, 16, rung="16"))
     assert within is not None and within.choice.index == 1
 
 
 def test_who_names_nothing_is_decided_by_score() -> None:
     pins: dict[Conversation, int] = {}
-    assert fixed(Chooser(pins), Options(MaxLoss(0.05))) is None
-    assert fixed(Chooser(pins), Options(MaxLoss(0.05), conversation_id="talk")) is None
-    decision = chosen(Chooser(pins), Options(MaxLoss(0.05)))
+    assert fixed(Chooser(pins), RoutingOptions(MaxLoss(0.05))) is None
+    assert fixed(Chooser(pins), RoutingOptions(MaxLoss(0.05), conversation_id="talk")) is None
+    decision = chosen(Chooser(pins), RoutingOptions(MaxLoss(0.05)))
     assert (decision.choice.index, decision.choice.certificate, decision.score) == (4, CERTIFICATE, RISING)
     assert (decision.source, decision.propensities) == (DecisionSource.CLASSIFIER, certain(len(LADDER), 4))
     assert not pins, "only conversations are remembered"
 
 
 def test_a_decision_says_what_it_rests_on() -> None:
-    options = Options(MinQuality(0.7), target_relaxation=0.03)
+    options = RoutingOptions(MinQuality(0.7), target_relaxation=0.03)
     decision = chosen(Chooser({}), options)
     assert (decision.model, decision.backend, decision.ladder) == (MODEL, FINGERPRINT, LADDER)
     assert (decision.model_version, decision.target) == (VERSION, MinQuality(0.7))
@@ -92,7 +94,7 @@ def test_a_decision_says_what_it_rests_on() -> None:
 
 
 def test_a_conversation_keeps_its_first_rung() -> None:
-    talk = Options(MaxLoss(0.05), conversation_id="talk")
+    talk = RoutingOptions(MaxLoss(0.05), conversation_id="talk")
     pins: dict[Conversation, int] = {}
     chooser = Chooser(pins)
     first = chosen(chooser, talk)
@@ -109,13 +111,13 @@ def test_a_conversation_keeps_its_first_rung() -> None:
 
 
 def test_a_pinned_top_rung_meets_every_target() -> None:
-    talk = Options(MaxLoss(0.05), conversation_id="talk")
+    talk = RoutingOptions(MaxLoss(0.05), conversation_id="talk")
     decision = fixed(Chooser({(MODEL, "default", "talk"): TOP}), talk)
     assert decision is not None and decision.choice.meets_target
 
 
 def test_conversations_of_others_are_others() -> None:
-    talk = Options(MaxLoss(0.05), conversation_id="talk")
+    talk = RoutingOptions(MaxLoss(0.05), conversation_id="talk")
     chooser = Chooser({(MODEL, "default", "talk"): 2})
     assert fixed(chooser, talk) is not None
     assert fixed(chooser, replace(talk, conversation_id="another")) is None
@@ -124,7 +126,7 @@ def test_conversations_of_others_are_others() -> None:
 
 
 def test_a_pin_outside_the_bounds_does_not_count() -> None:
-    talk = Options(MaxLoss(0.05), ceiling=128, conversation_id="talk")
+    talk = RoutingOptions(MaxLoss(0.05), max_thinking_tokens=128, conversation_id="talk")
     pins: dict[Conversation, int] = {(MODEL, "default", "talk"): TOP}
     assert fixed(Chooser(pins), talk) is None
     decision = chosen(Chooser(pins), talk)
@@ -133,7 +135,7 @@ def test_a_pin_outside_the_bounds_does_not_count() -> None:
 
 
 def test_a_rung_of_zero_is_kept_like_any_other() -> None:
-    talk = Options(MaxLoss(0.05), conversation_id="talk")
+    talk = RoutingOptions(MaxLoss(0.05), conversation_id="talk")
     decision = fixed(Chooser({(MODEL, "default", "talk"): 0}), talk)
     assert decision is not None and (decision.choice.index, decision.source) == (0, DecisionSource.PINNED)
 
@@ -141,7 +143,7 @@ def test_a_rung_of_zero_is_kept_like_any_other() -> None:
 @pytest.mark.parametrize(("ceiling", "index"), [(None, TOP), (100, 3), (0, 0)])
 def test_without_a_score_the_longest_rung_allowed_is_taken(ceiling: int | None, index: int) -> None:
     pins: dict[Conversation, int] = {}
-    options = Options(MaxLoss(0.05), ceiling=ceiling, conversation_id="talk")
+    options = RoutingOptions(MaxLoss(0.05), max_thinking_tokens=ceiling, conversation_id="talk")
     decision = Chooser(pins, explored=1.0).chosen(served(), request_of(options=options), FAILED)
     assert (decision.choice.index, decision.choice.meets_target) == (index, index == TOP)
     assert (decision.source, decision.choice.certificate) == (DecisionSource.FALLBACK, None)
@@ -150,11 +152,11 @@ def test_without_a_score_the_longest_rung_allowed_is_taken(ceiling: int | None, 
 
 def test_what_the_caller_refuses_is_refused() -> None:
     with pytest.raises(TargetUnmet):
-        chosen(Chooser({}), Options(MinQuality(0.95), on_unmet=OnUnmet.REJECT))
+        chosen(Chooser({}), RoutingOptions(MinQuality(0.95), on_unmet=OnUnmet.REJECT))
 
 
 def test_a_share_of_the_requests_thinks_longer_to_learn() -> None:
-    chooser, options = Chooser({}, explored=0.5), Options(MinQuality(0.65))
+    chooser, options = Chooser({}, explored=0.5), RoutingOptions(MinQuality(0.65))
     decisions = [chosen(chooser, options) for _ in range(400)]
     expected = propensities(len(LADDER), 3, list(range(len(LADDER))), 0.5)
     assert {decision.propensities for decision in decisions} == {expected}
@@ -168,24 +170,24 @@ def test_a_share_of_the_requests_thinks_longer_to_learn() -> None:
 
 def test_only_what_is_allowed_and_no_conversation_is_explored() -> None:
     chooser = Chooser({}, explored=1.0)
-    bounded = [chosen(chooser, Options(MinQuality(0.65), ceiling=128)) for _ in range(50)]
+    bounded = [chosen(chooser, RoutingOptions(MinQuality(0.65), max_thinking_tokens=128)) for _ in range(50)]
     assert {decision.choice.index for decision in bounded} <= {3, 4}
     late = policy_of().latency.seconds(60.0)  # the p99 of the rung "64"
-    in_time = [chosen(chooser, Options(MinQuality(0.3), max_latency=late)) for _ in range(50)]
+    in_time = [chosen(chooser, RoutingOptions(MinQuality(0.3), max_latency=late)) for _ in range(50)]
     assert {decision.choice.index for decision in in_time} <= {1, 2, 3}
-    talks = [chosen(chooser, Options(MinQuality(0.65), conversation_id=str(i))) for i in range(50)]
+    talks = [chosen(chooser, RoutingOptions(MinQuality(0.65), conversation_id=str(i))) for i in range(50)]
     assert {decision.source for decision in talks} == {DecisionSource.CLASSIFIER}
 
 
 def test_without_exploration_every_decision_is_certain() -> None:
-    decisions = [chosen(Chooser({}), Options(MinQuality(0.65))) for _ in range(50)]
+    decisions = [chosen(Chooser({}), RoutingOptions(MinQuality(0.65))) for _ in range(50)]
     assert {decision.propensities for decision in decisions} == {certain(len(LADDER), 3)}
 
 
 def test_ids_grow_with_time_and_are_never_the_same() -> None:
     chooser = Chooser({})
     before = time.time_ns() // 1_000_000
-    ids = [chosen(chooser, Options(MaxLoss(0.05))).id for _ in range(100)]
+    ids = [chosen(chooser, RoutingOptions(MaxLoss(0.05))).id for _ in range(100)]
     after = time.time_ns() // 1_000_000
     assert len(set(ids)) == 100 and {len(id_) for id_ in ids} == {32}
     times = [int(id_, 16) >> 80 for id_ in ids]

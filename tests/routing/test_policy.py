@@ -13,9 +13,9 @@ from router.domain import (
     MaxLoss,
     MinQuality,
     OnUnmet,
-    Options,
     QualityTarget,
     ReasoningBudget,
+    RoutingOptions,
     Score,
 )
 from router.errors import InvalidRequest, TargetUnmet
@@ -41,11 +41,11 @@ def scores(draw: st.DrawFn) -> Score:
 
 
 @st.composite
-def wishes(draw: st.DrawFn, target: st.SearchStrategy[QualityTarget] = targets) -> Options:
+def wishes(draw: st.DrawFn, target: st.SearchStrategy[QualityTarget] = targets) -> RoutingOptions:
     floor = draw(st.integers(0, 300))
     ceiling = draw(st.none() | st.integers(floor, 400))
     unmet = draw(st.sampled_from([OnUnmet.TOP_RUNG, OnUnmet.CHEAPEST_NEAR_BEST]))
-    return Options(draw(target), floor, ceiling, draw(seconds), unmet)
+    return RoutingOptions(draw(target), floor, ceiling, draw(seconds), unmet)
 
 
 def tokens(index: int) -> int:
@@ -54,7 +54,7 @@ def tokens(index: int) -> int:
     return cap
 
 
-def choose(score: Score, options: Options, policy: Policy | None = None) -> Choice:
+def choose(score: Score, options: RoutingOptions, policy: Policy | None = None) -> Choice:
     try:
         return (policy or policy_of(certificates=NESTED)).choose(score, options)
     except InvalidRequest:
@@ -63,14 +63,14 @@ def choose(score: Score, options: Options, policy: Policy | None = None) -> Choi
 
 
 @given(scores(), wishes())
-def test_the_rung_lies_within_floor_and_ceiling(score: Score, options: Options) -> None:
+def test_the_rung_lies_within_floor_and_ceiling(score: Score, options: RoutingOptions) -> None:
     chosen = tokens(choose(score, options).index)
-    assert options.floor <= chosen
-    assert options.ceiling is None or chosen <= options.ceiling
+    assert options.min_thinking_tokens <= chosen
+    assert options.max_thinking_tokens is None or chosen <= options.max_thinking_tokens
 
 
 @given(scores(), wishes())
-def test_only_what_holds_the_deadline_meets_the_target(score: Score, options: Options) -> None:
+def test_only_what_holds_the_deadline_meets_the_target(score: Score, options: RoutingOptions) -> None:
     choice = choose(score, options)
     expected = score.p99[choice.index]
     if choice.meets_target and options.max_latency is not None:
@@ -79,7 +79,7 @@ def test_only_what_holds_the_deadline_meets_the_target(score: Score, options: Op
 
 @given(scores(), probability)
 def test_a_relative_target_picks_the_rung_that_is_worth_most_at_its_price(score: Score, loss: float) -> None:
-    policy, options = policy_of(certificates=NESTED), Options(MaxLoss(loss))
+    policy, options = policy_of(certificates=NESTED), RoutingOptions(MaxLoss(loss))
     choice, certificate = policy.choose(score, options), policy.certificate(MaxLoss(loss))
     if certificate is None:
         assert choice.index == TOP
@@ -95,7 +95,7 @@ def test_a_relative_target_picks_the_rung_that_is_worth_most_at_its_price(score:
 
 @given(scores(), probability)
 def test_an_absolute_target_picks_the_smallest_rung_that_reaches_it(score: Score, wanted: float) -> None:
-    choice = policy_of().choose(score, Options(MinQuality(wanted)))
+    choice = policy_of().choose(score, RoutingOptions(MinQuality(wanted)))
     assert choice.meets_target == (max(score.quality) >= wanted)
     if choice.meets_target:
         assert score.quality[choice.index] >= wanted
@@ -103,7 +103,9 @@ def test_an_absolute_target_picks_the_smallest_rung_that_reaches_it(score: Score
 
 
 @given(scores(), wishes(probability.map(MaxLoss)), probability, probability)
-def test_more_loss_allowed_never_costs_a_larger_rung(score: Score, options: Options, one: float, other: float) -> None:
+def test_more_loss_allowed_never_costs_a_larger_rung(
+    score: Score, options: RoutingOptions, one: float, other: float
+) -> None:
     options = replace(options, on_unmet=OnUnmet.TOP_RUNG)
     strict = choose(score, replace(options, target=MaxLoss(min(one, other))))
     loose = choose(score, replace(options, target=MaxLoss(max(one, other))))
@@ -112,20 +114,20 @@ def test_more_loss_allowed_never_costs_a_larger_rung(score: Score, options: Opti
 
 @given(scores(), probability, probability)
 def test_more_quality_wanted_never_gets_a_smaller_rung(score: Score, one: float, other: float) -> None:
-    modest = choose(score, Options(MinQuality(min(one, other))))
-    demanding = choose(score, Options(MinQuality(max(one, other))))
+    modest = choose(score, RoutingOptions(MinQuality(min(one, other))))
+    demanding = choose(score, RoutingOptions(MinQuality(max(one, other))))
     assert modest.index <= demanding.index
 
 
 @given(scores(), wishes(probability.map(MaxLoss)))
-def test_only_the_unconstrained_choice_is_certified(score: Score, options: Options) -> None:
+def test_only_the_unconstrained_choice_is_certified(score: Score, options: RoutingOptions) -> None:
     choice = choose(score, options)
     if choice.certificate is not None:
-        assert choice.index == choose(score, Options(options.target)).index
+        assert choice.index == choose(score, RoutingOptions(options.target)).index
 
 
 @given(scores(), wishes())
-def test_what_is_certified_meets_the_target_and_loses_no_more_than_asked(score: Score, options: Options) -> None:
+def test_what_is_certified_meets_the_target_and_loses_no_more_than_asked(score: Score, options: RoutingOptions) -> None:
     choice = choose(score, options)
     if choice.certificate is not None:
         assert choice.meets_target
@@ -134,57 +136,57 @@ def test_what_is_certified_meets_the_target_and_loses_no_more_than_asked(score: 
 
 
 @given(scores(), wishes())
-def test_every_choice_says_why(score: Score, options: Options) -> None:
+def test_every_choice_says_why(score: Score, options: RoutingOptions) -> None:
     assert choose(score, options).reason
 
 
 @given(scores(), wishes())
-def test_the_same_question_gets_the_same_answer(score: Score, options: Options) -> None:
+def test_the_same_question_gets_the_same_answer(score: Score, options: RoutingOptions) -> None:
     assert choose(score, options) == choose(score, options)
 
 
 def test_of_equally_good_rungs_the_cheapest_is_picked() -> None:
     flat = score_of(*[0.5] * len(LADDER))
-    assert policy_of().choose(flat, Options(MaxLoss(0.05))).index == 0
-    assert policy_of().choose(flat, Options(MinQuality(0.5))).index == 0
+    assert policy_of().choose(flat, RoutingOptions(MaxLoss(0.05))).index == 0
+    assert policy_of().choose(flat, RoutingOptions(MinQuality(0.5))).index == 0
 
 
 def test_a_rung_must_buy_more_than_its_price() -> None:
     score = score_of(0.25, 0.5, 0.5, 0.5, 0.5, 0.75)
     for price, index in ((0.0, 5), (0.006, 5), (0.0065, 1), (0.02, 1), (0.025, 0), (1.0, 0)):
         certificate = replace(CERTIFICATE, threshold=price)
-        assert policy_of(certificates=[certificate]).choose(score, Options(MaxLoss(0.05))).index == index
+        assert policy_of(certificates=[certificate]).choose(score, RoutingOptions(MaxLoss(0.05))).index == index
 
 
 def test_where_tokens_are_unknown_the_position_of_a_rung_is_its_cost() -> None:
     score = unforeseen(*RISING.quality)
     for price, index in ((0.01, 5), (0.1, 4), (0.16, 3), (0.3, 0)):
         certificate = replace(CERTIFICATE, threshold=price)
-        assert policy_of(certificates=[certificate]).choose(score, Options(MaxLoss(0.05))).index == index
+        assert policy_of(certificates=[certificate]).choose(score, RoutingOptions(MaxLoss(0.05))).index == index
 
 
 def test_where_tokens_are_unknown_a_deadline_is_held_to_the_cap() -> None:
     score = unforeseen(*RISING.quality)
-    choice = policy_of().choose(score, Options(MinQuality(0.65), max_latency=LATENCY.seconds(64)))
+    choice = policy_of().choose(score, RoutingOptions(MinQuality(0.65), max_latency=LATENCY.seconds(64)))
     assert (choice.index, choice.meets_target) == (3, True)
     uncapped = policy_of(BudgetLadder((ReasoningBudget("low", None), ReasoningBudget("high", None))))
-    choice = uncapped.choose(unforeseen(0.5, 0.9), Options(MinQuality(0.4), max_latency=100.0))
+    choice = uncapped.choose(unforeseen(0.5, 0.9), RoutingOptions(MinQuality(0.4), max_latency=100.0))
     assert (choice.index, choice.meets_target) == (0, False)
 
 
 def test_a_relative_target_is_certified() -> None:
-    choice = policy_of().choose(RISING, Options(MaxLoss(0.05)))
+    choice = policy_of().choose(RISING, RoutingOptions(MaxLoss(0.05)))
     assert (choice.index, choice.meets_target, choice.certificate) == (4, True, CERTIFICATE)
 
 
 @pytest.mark.parametrize("certificates", [(), (CERTIFICATE,)])
 def test_without_a_certificate_for_the_target_the_top_rung_is_picked(certificates: tuple[Certificate, ...]) -> None:
-    choice = policy_of(certificates=certificates).choose(score_of(*[0.9] * len(LADDER)), Options(MaxLoss(0.04)))
+    choice = policy_of(certificates=certificates).choose(score_of(*[0.9] * len(LADDER)), RoutingOptions(MaxLoss(0.04)))
     assert (choice.index, choice.meets_target, choice.certificate) == (TOP, True, None)
 
 
 def test_without_a_certificate_a_rung_below_the_top_claims_nothing() -> None:
-    choice = policy_of(certificates=()).choose(RISING, Options(MaxLoss(0.05), ceiling=100))
+    choice = policy_of(certificates=()).choose(RISING, RoutingOptions(MaxLoss(0.05), max_thinking_tokens=100))
     assert (choice.index, choice.meets_target, choice.certificate) == (3, False, None)
 
 
@@ -196,26 +198,26 @@ def test_the_loosest_certificate_within_the_target_is_used() -> None:
 
 
 def test_a_floor_moves_the_choice_up_and_takes_the_certificate() -> None:
-    choice = policy_of().choose(RISING, Options(MaxLoss(0.05), floor=200))
+    choice = policy_of().choose(RISING, RoutingOptions(MaxLoss(0.05), min_thinking_tokens=200))
     assert (choice.index, choice.meets_target, choice.certificate) == (5, True, None)
 
 
 def test_a_ceiling_that_changes_nothing_leaves_the_certificate() -> None:
-    assert policy_of().choose(RISING, Options(MaxLoss(0.05), ceiling=128)).certificate == CERTIFICATE
+    assert policy_of().choose(RISING, RoutingOptions(MaxLoss(0.05), max_thinking_tokens=128)).certificate == CERTIFICATE
 
 
 def test_an_absolute_target_is_certified_at_its_own_threshold() -> None:
     policy = replace(policy_of(), absolute=ABSOLUTE)
     for wanted in (0.5, 0.9):
-        choice = policy.choose(RISING, Options(MinQuality(wanted)))
+        choice = policy.choose(RISING, RoutingOptions(MinQuality(wanted)))
         assert (choice.index, choice.meets_target, choice.certificate) == (5, True, ABSOLUTE[0])
-    assert policy.choose(RISING, Options(MinQuality(0.9), floor=200)).certificate == ABSOLUTE[0]
+    assert policy.choose(RISING, RoutingOptions(MinQuality(0.9), min_thinking_tokens=200)).certificate == ABSOLUTE[0]
 
 
 def test_an_absolute_target_without_a_certificate_is_met_by_prediction_alone() -> None:
-    choice = policy_of().choose(RISING, Options(MinQuality(0.7)))
+    choice = policy_of().choose(RISING, RoutingOptions(MinQuality(0.7)))
     assert (choice.index, choice.meets_target, choice.certificate) == (3, True, None)
-    stricter = replace(policy_of(), absolute=ABSOLUTE).choose(RISING, Options(MinQuality(0.95)))
+    stricter = replace(policy_of(), absolute=ABSOLUTE).choose(RISING, RoutingOptions(MinQuality(0.95)))
     assert (stricter.meets_target, stricter.certificate) == (False, None)
 
 
@@ -224,51 +226,53 @@ def test_an_absolute_target_without_a_certificate_is_met_by_prediction_alone() -
 )
 def test_bounds_that_leave_no_rung_are_refused(floor: int, ceiling: int | None, at_fault: str) -> None:
     with pytest.raises(InvalidRequest, match=rf"options\.{at_fault}_thinking_tokens"):
-        policy_of().choose(RISING, Options(MaxLoss(0.05), floor, ceiling))
+        policy_of().choose(RISING, RoutingOptions(MaxLoss(0.05), floor, ceiling))
 
 
 def test_a_ladder_of_named_efforts_has_no_bounds_to_break() -> None:
     ladder = BudgetLadder((ReasoningBudget("low", None), ReasoningBudget("high", None)))
-    assert policy_of(ladder).within_bounds(Options(MaxLoss(0.05))) == [0, 1]
+    assert policy_of(ladder).within_bounds(RoutingOptions(MaxLoss(0.05))) == [0, 1]
 
 
 @pytest.mark.parametrize("target", [MaxLoss(0.05), MinQuality(0.95)])
 def test_reject_refuses_what_is_not_met(target: QualityTarget) -> None:
     with pytest.raises(TargetUnmet):
-        policy_of().choose(RISING, Options(target, ceiling=100, on_unmet=OnUnmet.REJECT))
+        policy_of().choose(RISING, RoutingOptions(target, max_thinking_tokens=100, on_unmet=OnUnmet.REJECT))
 
 
 def test_reject_lets_pass_what_is_met() -> None:
-    assert policy_of().choose(RISING, Options(MaxLoss(0.05), on_unmet=OnUnmet.REJECT)).meets_target
+    assert policy_of().choose(RISING, RoutingOptions(MaxLoss(0.05), on_unmet=OnUnmet.REJECT)).meets_target
 
 
 def test_by_default_an_unmet_target_gets_the_top_rung_allowed() -> None:
-    choice = policy_of().choose(RISING, Options(MinQuality(0.95), ceiling=100))
+    choice = policy_of().choose(RISING, RoutingOptions(MinQuality(0.95), max_thinking_tokens=100))
     assert (choice.index, choice.meets_target) == (3, False)
 
 
 def test_a_hopeless_prompt_can_be_answered_cheaply() -> None:
     hopeless = score_of(0.01, 0.04, 0.05, 0.06, 0.07, 0.08)
-    choice = policy_of().choose(hopeless, Options(MinQuality(0.5), on_unmet=OnUnmet.CHEAPEST_NEAR_BEST))
+    choice = policy_of().choose(hopeless, RoutingOptions(MinQuality(0.5), on_unmet=OnUnmet.CHEAPEST_NEAR_BEST))
     assert (choice.index, choice.meets_target) == (1, False)
     assert hopeless.quality[choice.index] >= max(hopeless.quality) - NEAR_BEST
 
 
 def test_a_deadline_drops_slow_rungs() -> None:
     limit = LATENCY.seconds(60.0)
-    choice = policy_of().choose(RISING, Options(MaxLoss(0.05), max_latency=limit))
+    choice = policy_of().choose(RISING, RoutingOptions(MaxLoss(0.05), max_latency=limit))
     assert (choice.index, choice.meets_target, choice.certificate) == (3, False, None)
 
 
 @pytest.mark.parametrize("unmet", [OnUnmet.TOP_RUNG, OnUnmet.CHEAPEST_NEAR_BEST])
 def test_a_deadline_that_no_rung_holds_gets_the_cheapest_allowed(unmet: OnUnmet) -> None:
-    choice = policy_of().choose(RISING, Options(MaxLoss(0.05), floor=10, max_latency=0.0, on_unmet=unmet))
+    choice = policy_of().choose(
+        RISING, RoutingOptions(MaxLoss(0.05), min_thinking_tokens=10, max_latency=0.0, on_unmet=unmet)
+    )
     assert (choice.index, choice.meets_target, choice.certificate) == (1, False, None)
 
 
 def test_a_deadline_that_no_rung_holds_can_be_refused() -> None:
     with pytest.raises(TargetUnmet, match="deadline"):
-        policy_of().choose(RISING, Options(MaxLoss(0.05), max_latency=0.0, on_unmet=OnUnmet.REJECT))
+        policy_of().choose(RISING, RoutingOptions(MaxLoss(0.05), max_latency=0.0, on_unmet=OnUnmet.REJECT))
 
 
 def test_latency_is_first_token_plus_every_token() -> None:
@@ -276,9 +280,10 @@ def test_latency_is_first_token_plus_every_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "index"), [(Options(MaxLoss(0.05)), TOP), (Options(MinQuality(0.3), ceiling=100), 3)]
+    ("options", "index"),
+    [(RoutingOptions(MaxLoss(0.05)), TOP), (RoutingOptions(MinQuality(0.3), max_thinking_tokens=100), 3)],
 )
-def test_what_is_suspended_gets_the_longest_rung_that_fits(options: Options, index: int) -> None:
+def test_what_is_suspended_gets_the_longest_rung_that_fits(options: RoutingOptions, index: int) -> None:
     suspended = replace(policy_of(), absolute=ABSOLUTE, suspended="it drifted")
     choice = suspended.choose(RISING, options)
     assert (choice.index, choice.meets_target, choice.certificate) == (index, index == TOP, None)
@@ -287,25 +292,25 @@ def test_what_is_suspended_gets_the_longest_rung_that_fits(options: Options, ind
 
 def test_bounds_of_just_a_rung_leave_that_rung() -> None:
     for index in range(1, len(LADDER)):
-        just = Options(MaxLoss(0.05), floor=tokens(index), ceiling=tokens(index))
+        just = RoutingOptions(MaxLoss(0.05), min_thinking_tokens=tokens(index), max_thinking_tokens=tokens(index))
         assert policy_of().within_bounds(just) == [index]
-    assert policy_of().within_bounds(Options(MaxLoss(0.05), floor=1)) == [1, 2, 3, 4, 5]
-    assert policy_of().within_bounds(Options(MaxLoss(0.05), ceiling=0)) == [0]
+    assert policy_of().within_bounds(RoutingOptions(MaxLoss(0.05), min_thinking_tokens=1)) == [1, 2, 3, 4, 5]
+    assert policy_of().within_bounds(RoutingOptions(MaxLoss(0.05), max_thinking_tokens=0)) == [0]
 
 
 def test_a_named_effort_lies_within_any_floor_and_no_ceiling() -> None:
     ladder = BudgetLadder((ReasoningBudget("0", 0), ReasoningBudget("high", None)))
-    assert policy_of(ladder).within_bounds(Options(MaxLoss(0.05), floor=200)) == [1]
-    assert policy_of(ladder).within_bounds(Options(MaxLoss(0.05), ceiling=200)) == [0]
+    assert policy_of(ladder).within_bounds(RoutingOptions(MaxLoss(0.05), min_thinking_tokens=200)) == [1]
+    assert policy_of(ladder).within_bounds(RoutingOptions(MaxLoss(0.05), max_thinking_tokens=200)) == [0]
 
 
 def test_a_deadline_of_just_the_latency_is_held() -> None:
     limit = LATENCY.seconds(40.0)  # the p99 of the third rung
-    assert policy_of().affordable(RISING, Options(MaxLoss(0.05), max_latency=limit)) == [0, 1, 2]
+    assert policy_of().affordable(RISING, RoutingOptions(MaxLoss(0.05), max_latency=limit)) == [0, 1, 2]
 
 
 def test_what_is_not_dearer_than_near_the_best_is_cheap_enough() -> None:
-    options = Options(MinQuality(1.0), on_unmet=OnUnmet.CHEAPEST_NEAR_BEST)
+    options = RoutingOptions(MinQuality(1.0), on_unmet=OnUnmet.CHEAPEST_NEAR_BEST)
     assert policy_of().choose(score_of(0.25, 0.5, 0.5, 0.5, 0.5, 0.5 + NEAR_BEST), options).index == 1
     assert policy_of().choose(score_of(0.25, 0.4, 0.5, 0.5, 0.5, 0.54), options).index == 2
     assert policy_of().choose(score_of(0.25, 0.4, 0.5, 0.5, 0.5, 0.56), options).index == 5
@@ -315,13 +320,15 @@ def test_an_absolute_certificate_holds_for_what_its_alpha_leaves() -> None:
     policy = replace(policy_of(), absolute=ABSOLUTE)
     assert policy.certificate(MinQuality(0.9)) == ABSOLUTE[0], "although 1 - .9 is less than .1 in binary"
     assert policy.certificate(MinQuality(0.901)) is None
-    chosen = policy.choose(score_of(0.1, 0.3, 0.5, 0.88, 0.9, 0.95), Options(MinQuality(0.9)))
+    chosen = policy.choose(score_of(0.1, 0.3, 0.5, 0.88, 0.9, 0.95), RoutingOptions(MinQuality(0.9)))
     assert (chosen.index, chosen.certificate) == (3, ABSOLUTE[0])
-    floored = policy.choose(score_of(0.1, 0.3, 0.5, 0.88, 0.9, 0.95), Options(MinQuality(0.9), floor=100))
+    floored = policy.choose(
+        score_of(0.1, 0.3, 0.5, 0.88, 0.9, 0.95), RoutingOptions(MinQuality(0.9), min_thinking_tokens=100)
+    )
     assert (floored.index, floored.meets_target, floored.certificate) == (4, True, None)
     assert Policy(LADDER, (), LATENCY).certificate(MaxLoss(1.0)) is None
 
 
 def test_the_gain_of_thinking_longer_is_told() -> None:
-    choice = policy_of().choose(RISING, Options(MaxLoss(0.05)))
+    choice = policy_of().choose(RISING, RoutingOptions(MaxLoss(0.05)))
     assert "gain 0.050 P(correct)" in choice.reason

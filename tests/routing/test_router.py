@@ -19,11 +19,11 @@ from router.domain import (
     MaxLoss,
     MinQuality,
     OnUnmet,
-    Options,
     Outcome,
     Prompt,
     ReasoningDelta,
     RouteRequest,
+    RoutingOptions,
     Sampling,
     Score,
     Tool,
@@ -75,7 +75,7 @@ async def events_of(router: BudgetRouter, request: RouteRequest | None = None) -
 
 def asking(**options: object) -> RouteRequest:
     """A request for at most 5 % loss with these options on top."""
-    return request_of(options=replace(Options(MaxLoss(0.05)), **options))  # type: ignore[arg-type]
+    return request_of(options=replace(RoutingOptions(MaxLoss(0.05)), **options))  # type: ignore[arg-type]
 
 
 async def test_a_fresh_prompt_is_scored_by_the_classifier() -> None:
@@ -107,7 +107,7 @@ async def test_one_cached_score_serves_every_target() -> None:
     classifier = FakeClassifier()
     router = router_of(classifier=classifier)
     await router.decide(request_of())
-    cheap = await router.decide(request_of(options=Options(MinQuality(0.3))))
+    cheap = await router.decide(request_of(options=RoutingOptions(MinQuality(0.3))))
     assert (cheap.source, cheap.choice.index) == (DecisionSource.CACHE, 1)
 
 
@@ -183,7 +183,7 @@ async def test_an_unknown_rung_is_refused() -> None:
     assert caught.value.field == "options.rung"
 
 
-@pytest.mark.parametrize("bounds", [{"floor": 32}, {"ceiling": 15}])
+@pytest.mark.parametrize("bounds", [{"min_thinking_tokens": 32}, {"max_thinking_tokens": 15}])
 async def test_a_named_rung_outside_the_bounds_is_refused(bounds: dict[str, int]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await router_of().decide(asking(rung="16", **bounds))
@@ -192,7 +192,7 @@ async def test_a_named_rung_outside_the_bounds_is_refused(bounds: dict[str, int]
 
 async def test_bounds_without_a_rung_are_refused() -> None:
     with pytest.raises(InvalidRequest):
-        await router_of().decide(asking(floor=17, ceiling=31))
+        await router_of().decide(asking(min_thinking_tokens=17, max_thinking_tokens=31))
 
 
 async def test_an_unknown_tenant_is_refused() -> None:
@@ -223,12 +223,12 @@ async def test_one_bad_request_refuses_the_batch_before_any_work() -> None:
 
 async def test_an_unmet_target_can_be_refused() -> None:
     with pytest.raises(TargetUnmet):
-        await router_of().decide(request_of(options=Options(MinQuality(0.99), on_unmet=OnUnmet.REJECT)))
+        await router_of().decide(request_of(options=RoutingOptions(MinQuality(0.99), on_unmet=OnUnmet.REJECT)))
 
 
 async def test_a_conversation_keeps_its_rung() -> None:
     router = router_of(classifier=FakeClassifier(lambda p: RISING if p.text == "first" else score_of(*[0.5] * 6)))
-    options = Options(MaxLoss(0.05), conversation_id="c")
+    options = RoutingOptions(MaxLoss(0.05), conversation_id="c")
     first = await router.decide(request_of("first", options=options))
     second = await router.decide(request_of("second", options=options))
     assert (second.source, second.rung) == (DecisionSource.PINNED, first.rung)
@@ -237,7 +237,7 @@ async def test_a_conversation_keeps_its_rung() -> None:
 
 async def test_conversations_of_two_tenants_are_two() -> None:
     router = router_of(tenants=frozenset({"a", "b"}))
-    options = Options(MaxLoss(0.05), conversation_id="c")
+    options = RoutingOptions(MaxLoss(0.05), conversation_id="c")
     await router.decide(request_of(options=options, tenant="a"))
     assert (await router.decide(request_of(options=options, tenant="b"))).source is DecisionSource.CLASSIFIER
 
@@ -245,7 +245,7 @@ async def test_conversations_of_two_tenants_are_two() -> None:
 async def test_a_pin_outside_the_bounds_is_chosen_anew() -> None:
     router = router_of()
     await router.decide(asking(conversation_id="c"))
-    decision = await router.decide(asking(conversation_id="c", ceiling=64))
+    decision = await router.decide(asking(conversation_id="c", max_thinking_tokens=64))
     assert decision.source is DecisionSource.CACHE
     assert decision.rung.tokens == 64
 
@@ -288,7 +288,7 @@ async def test_a_classifier_that_is_down_gets_the_top_rung_and_says_so() -> None
 
 
 async def test_the_fallback_stays_below_the_ceiling() -> None:
-    decision = await router_of(classifier=FakeClassifier(failing=True)).decide(asking(ceiling=100))
+    decision = await router_of(classifier=FakeClassifier(failing=True)).decide(asking(max_thinking_tokens=100))
     assert (decision.rung.tokens, decision.choice.meets_target) == (64, False)
 
 
@@ -328,10 +328,10 @@ async def test_a_generation_is_the_decision_then_deltas_then_the_completion() ->
 async def test_the_backend_gets_the_rung_the_floor_and_the_sampling() -> None:
     backend = FakeBackend()
     sampling = Sampling(temperature=0.5, max_answer_tokens=9, seed=3)
-    async for _ in router_of(backend=backend).generate(asking(floor=20), sampling):
+    async for _ in router_of(backend=backend).generate(asking(min_thinking_tokens=20), sampling):
         pass
     [asked] = backend.asked
-    assert (asked.prompt, asked.budget, asked.floor) == (Prompt.of("2 + 2 ="), LADDER.rungs[4], 20)
+    assert (asked.prompt, asked.budget, asked.min_thinking_tokens) == (Prompt.of("2 + 2 ="), LADDER.rungs[4], 20)
     assert asked.sampling == sampling
 
 
@@ -350,7 +350,7 @@ async def test_no_answer_at_the_chosen_rung_is_tried_once_more_at_the_next() -> 
     backend, observer = FakeBackend(nothing, answer), RecordingObserver()
     router = router_of(backend=backend, observer=observer)
     decision, *rest, completion = await events_of(
-        router, request_of(options=Options(MaxLoss(0.02), rung=LADDER.rungs[1].name))
+        router, request_of(options=RoutingOptions(MaxLoss(0.02), rung=LADDER.rungs[1].name))
     )
     assert isinstance(decision, Decision) and decision.rung == LADDER.rungs[1]
     assert [request.budget for request in backend.asked] == list(LADDER.rungs[1:3])
@@ -363,7 +363,9 @@ async def test_no_answer_at_the_chosen_rung_is_tried_once_more_at_the_next() -> 
 async def test_the_next_rung_is_not_tried_above_the_ceiling_or_the_top() -> None:
     for index, ceiling in ((1, LADDER.rungs[1].tokens), (len(LADDER) - 1, None)):
         backend = FakeBackend([completion_of(LADDER.rungs[index], finish=FinishReason.TRUNCATED)])
-        request = request_of(options=Options(MaxLoss(0.02), rung=LADDER.rungs[index].name, ceiling=ceiling))
+        request = request_of(
+            options=RoutingOptions(MaxLoss(0.02), rung=LADDER.rungs[index].name, max_thinking_tokens=ceiling)
+        )
         *_, completion = await events_of(router_of(backend=backend), request)
         assert isinstance(completion, Completion)
         assert completion.attempts == len(backend.asked) == 1
@@ -371,7 +373,9 @@ async def test_the_next_rung_is_not_tried_above_the_ceiling_or_the_top() -> None
 
 async def test_an_answer_that_was_cut_off_is_not_said_twice() -> None:
     backend = FakeBackend([ContentDelta("4"), completion_of(LADDER.rungs[1], finish=FinishReason.TRUNCATED)])
-    await events_of(router_of(backend=backend), request_of(options=Options(MaxLoss(0.02), rung=LADDER.rungs[1].name)))
+    await events_of(
+        router_of(backend=backend), request_of(options=RoutingOptions(MaxLoss(0.02), rung=LADDER.rungs[1].name))
+    )
     assert len(backend.asked) == 1
 
 
@@ -461,7 +465,7 @@ async def test_an_error_in_a_batch_says_which_request_it_means() -> None:
 
 async def test_bounds_refused_in_a_batch_say_which_request_they_mean() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await router_of().decide_batch([request_of(), asking(floor=17, ceiling=31)])
+        await router_of().decide_batch([request_of(), asking(min_thinking_tokens=17, max_thinking_tokens=31)])
     assert caught.value.field == "requests[1].options.max_thinking_tokens"
 
 
@@ -548,7 +552,7 @@ async def test_two_entries_of_a_batch_with_one_new_conversation_share_a_rung() -
         return RISING if prompt.text == "hard" else score_of(*[0.9] * len(LADDER))
 
     router = router_of(classifier=FakeClassifier(by_text))
-    options = Options(MaxLoss(0.05), conversation_id="c")
+    options = RoutingOptions(MaxLoss(0.05), conversation_id="c")
     one, two = await router.decide_batch([request_of(text, options=options) for text in ("hard", "easy")])
     assert one.rung == two.rung
     assert two.source is DecisionSource.PINNED
@@ -566,7 +570,7 @@ async def test_a_tool_call_is_an_answer() -> None:
 async def test_some_requests_think_longer_than_chosen_and_the_log_knows_how_likely_that_was() -> None:
     log = ListLog()
     router = router_of(log=log, explored=0.2, classifier=FakeClassifier(score_of(0.9, 0.9, 0.9, 0.9, 0.9, 0.9)))
-    decisions = [await router.decide(asking(ceiling=64)) for _ in range(500)]
+    decisions = [await router.decide(asking(max_thinking_tokens=64)) for _ in range(500)]
     counts = Counter(d.rung.name for d in decisions)
     assert set(counts) == {"0", "16", "32", "64"}, "never above the ceiling"
     assert 0.1 < sum(counts[name] for name in ("16", "32", "64")) / 500 < 0.3

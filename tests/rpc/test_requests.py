@@ -17,10 +17,10 @@ from router.domain import (
     Message,
     MinQuality,
     OnUnmet,
-    Options,
     Outcome,
     Role,
     RouteRequest,
+    RoutingOptions,
     Sampling,
     Tool,
     ToolCall,
@@ -44,7 +44,7 @@ def routed(message: pb.DecideRequest, remaining: float | None = None) -> RouteRe
     return requests.route_request(message, LIMITS, Call(), remaining)
 
 
-def options(remaining: float | None = None, **fields: Any) -> Options:
+def options(remaining: float | None = None, **fields: Any) -> RoutingOptions:
     """What the options of a message become."""
     return routed(decide(options=pb.RoutingOptions(**fields)), remaining).options
 
@@ -63,9 +63,9 @@ def refused(field: str, parse: Any, *arguments: Any, **named: Any) -> None:
 
 def test_a_request_without_wishes_gets_the_defaults() -> None:
     plain = routed(decide())
-    assert (plain.options, plain.tenant, plain.model) == (Options(MaxLoss(0.05)), "default", "")
-    assert options() == Options(MaxLoss(0.05))
-    assert routed(decide(), remaining=2.0).options == Options(MaxLoss(0.05), max_latency=2.0)
+    assert (plain.options, plain.tenant, plain.model) == (RoutingOptions(MaxLoss(0.05)), "default", "")
+    assert options() == RoutingOptions(MaxLoss(0.05))
+    assert routed(decide(), remaining=2.0).options == RoutingOptions(MaxLoss(0.05), max_latency=2.0)
 
 
 def test_every_option_finds_its_place() -> None:
@@ -78,7 +78,7 @@ def test_every_option_finds_its_place() -> None:
         rung="64",
         conversation_id="talk",
     )
-    assert given == Options(MinQuality(0.5), 16, 64, 2.5, OnUnmet.REJECT, "64", "talk")
+    assert given == RoutingOptions(MinQuality(0.5), 16, 64, 2.5, OnUnmet.REJECT, "64", "talk")
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -97,12 +97,12 @@ def test_a_floor_is_refused_only_above_its_ceiling(floor: int, ceiling: int) -> 
         refused("options.min_thinking_tokens", options, min_thinking_tokens=floor, max_thinking_tokens=ceiling)
     else:
         given = options(min_thinking_tokens=floor, max_thinking_tokens=ceiling)
-        assert (given.floor, given.ceiling) == (floor, ceiling)
+        assert (given.min_thinking_tokens, given.max_thinking_tokens) == (floor, ceiling)
 
 
 def test_one_number_may_be_both_floor_and_ceiling() -> None:
-    assert options(min_thinking_tokens=64, max_thinking_tokens=64) == Options(MaxLoss(0.05), 64, 64)
-    assert options(min_thinking_tokens=0, max_thinking_tokens=0) == Options(MaxLoss(0.05), 0, 0)
+    assert options(min_thinking_tokens=64, max_thinking_tokens=64) == RoutingOptions(MaxLoss(0.05), 64, 64)
+    assert options(min_thinking_tokens=0, max_thinking_tokens=0) == RoutingOptions(MaxLoss(0.05), 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ async def test_sampling_reaches_the_backend(fake: Service, backend: FakeBackend,
     _ = [event async for event in fake.routing.Generate(request)]
     (asked,) = backend.asked
     assert (asked.sampling.temperature, asked.sampling.max_answer_tokens, asked.sampling.seed) == (0.5, 9, 4)
-    assert asked.floor == 16
+    assert asked.min_thinking_tokens == 16
     assert len(asked.prompt.messages) == turns
 
 

@@ -26,12 +26,12 @@ from router.domain import (
     GenerationEvent,
     GenerationRequest,
     MaxLoss,
-    Options,
     Outcome,
     Prompt,
     ReasoningBudget,
     ReasoningDelta,
     RouteRequest,
+    RoutingOptions,
     Score,
 )
 from router.errors import BackendUnavailable, CacheError, ClassifierError, OutcomeLogError
@@ -94,10 +94,10 @@ RISING = score_of(0.1, 0.3, 0.5, 0.7, 0.85, 0.9)
 
 
 def request_of(
-    text: str = "2 + 2 =", *, options: Options | None = None, tenant: str = TENANT, model: str = ""
+    text: str = "2 + 2 =", *, options: RoutingOptions | None = None, tenant: str = TENANT, model: str = ""
 ) -> RouteRequest:
     """A single user message; by default at most 5 % loss is wanted."""
-    return RouteRequest(Prompt.of(text), options or Options(MaxLoss(0.05)), tenant, model)
+    return RouteRequest(Prompt.of(text), options or RoutingOptions(MaxLoss(0.05)), tenant, model)
 
 
 def decision_of(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.bundle.manifest import QUANTILES
-from router.domain import BudgetLadder, Certificate, MaxLoss, OnUnmet, Options, ReasoningBudget, Score
+from router.domain import BudgetLadder, Certificate, MaxLoss, OnUnmet, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
 from training.arrays import Matrix, Rungs
 from training.evaluation.certify import choose
@@ -55,7 +55,7 @@ def score_of(prediction: Prediction, row: int) -> Score:
 def decided(prediction: Prediction, price: float, deadline: float | None) -> list[int]:
     """The rungs that serving decides, one request at a time."""
     policy = Policy(LADDER, (Certificate(0.02, 0.1, price, 100),), LATENCY)
-    options = Options(MaxLoss(0.02), max_latency=deadline, on_unmet=OnUnmet.TOP_RUNG)
+    options = RoutingOptions(MaxLoss(0.02), max_latency=deadline, on_unmet=OnUnmet.TOP_RUNG)
     return [policy.choose(score_of(prediction, row), options).index for row in range(len(prediction.quality))]
 
 

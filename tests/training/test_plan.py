@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from router.bundle.manifest import QUANTILES
 from router.cli import main
-from router.domain import BudgetLadder, Certificate, MaxLoss, Options, ReasoningBudget, Score
+from router.domain import BudgetLadder, Certificate, MaxLoss, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError, write
@@ -171,7 +171,7 @@ def in_time(tokens: Matrix, deadline: float) -> NDArray[np.bool_]:
 def test_prompts_are_served_as_the_policy_serves_them(cells: Matrix, price: float, deadline: float) -> None:
     quality, tokens = cells[:, :, 0], cells[:, :, 1]
     policy = Policy(LADDER, (Certificate(0.02, 0.1, price, 1),), PROFILE)
-    wish = Options(MaxLoss(0.02), max_latency=deadline)
+    wish = RoutingOptions(MaxLoss(0.02), max_latency=deadline)
     scores = [Score(tuple(q.tolist()), *[tuple(t.tolist())] * 4) for q, t in zip(quality, tokens, strict=True)]
     served = served_rungs(prediction_of(quality, tokens), price, in_time(tokens, deadline))
     assert served.tolist() == [policy.choose(score, wish).index for score in scores]

@@ -1,4 +1,4 @@
-"""Options and output of `budget-router plan`."""
+"""RoutingOptions and output of `budget-router plan`."""
 
 import json
 import math

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, Options, ReasoningBudget, Score
+from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
 from training.data.dataset import Outcomes
 from training.evaluation.certify import (
@@ -211,7 +211,7 @@ def test_the_rule_is_the_one_that_serves(quality: Matrix, price: float) -> None:
     ladder = BudgetLadder(tuple(ReasoningBudget(str(i), i) for i in range(RUNGS)))
     policy = Policy(ladder, (Certificate(0.05, DELTA, price, 1),), LatencyProfile(0, 0, 0))
     tokens = [tuple(COST[0].tolist())] * 4
-    served = [policy.choose(Score(tuple(q), *tokens), Options(MaxLoss(0.05))).index for q in quality.tolist()]
+    served = [policy.choose(Score(tuple(q), *tokens), RoutingOptions(MaxLoss(0.05))).index for q in quality.tolist()]
     assert served == choose(quality, cost, price).tolist()
 
 
@@ -221,7 +221,7 @@ def test_the_absolute_rule_is_the_one_that_serves(quality: Matrix, wanted: float
     absolute = (Certificate(round(1 - wanted, 6), DELTA, wanted + 0.01, 1),)
     policy = Policy(ladder, (), LatencyProfile(0, 0, 0), absolute)
     for q in quality.tolist():
-        choice = policy.choose(Score(tuple(q), *[(None,) * RUNGS] * 4), Options(MinQuality(wanted)))
+        choice = policy.choose(Score(tuple(q), *[(None,) * RUNGS] * 4), RoutingOptions(MinQuality(wanted)))
         assert choice.meets_target == (max(q) >= wanted + 0.01)
         assert (choice.certificate == absolute[0]) == choice.meets_target
 
