@@ -1,4 +1,4 @@
-"""RoutingOptions that several commands share."""
+"""Options that several commands share."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -27,7 +27,7 @@ class Addresses:
 
     @property
     def options(self) -> list[str]:
-        """RoutingOptions that make a worker listen there."""
+        """Options that make a worker listen there."""
         return ["--listen", self.api, *(["--admin-listen", self.admin] if self.admin else [])]
 
 

@@ -1,4 +1,4 @@
-"""RoutingOptions and output of `budget-router plan`."""
+"""Options and output of `budget-router plan`."""
 
 import json
 import math
