@@ -75,9 +75,11 @@ async def examine(backend: Backend) -> AsyncIterator[Finding]:
     yield Finding("ready", ready, "yes" if ready else "it does not answer, or does not serve the model")
     if not ready:
         return
+    # Some templates think although they were asked not to, and some parsers then call the thought an answer: text, too.
     nothing = await _probe(backend, PROBES[0], 0)
     silent = nothing.completion is not None and not nothing.text and not nothing.tokens
     yield Finding("budget 0", silent, "no thought" if silent else nothing.describe())
+    # A thought that ends by itself below SMALL says nothing about a cap of SMALL.
     for probe in PROBES:
         large = await _probe(backend, probe, LARGE)
         if (large.tokens or 0) > SMALL + SLACK:
@@ -85,6 +87,7 @@ async def examine(backend: Backend) -> AsyncIterator[Finding]:
     yield Finding(f"budget {LARGE}", large.tokens is not None and large.tokens <= LARGE + SLACK, large.describe())
     small = await _probe(backend, probe, SMALL)
     yield _bites(small, large)
+    # A floor below the natural length would be respected by any engine, so it lies above.
     floor = min((large.tokens or 0) + LONGER, LARGE)
     floored = await _probe(backend, probe, LARGE, floor)
     held = floored.tokens is not None and floor - SLACK <= floored.tokens <= LARGE + SLACK
@@ -111,7 +114,7 @@ async def _probe(backend: Backend, prompt: Prompt, budget: int, floor: int = 0) 
         return await _run(backend, request)
     except InvalidRequest as error:
         return _Seen("", None, f"not offered: {error.problem}")
-    except RouterError as error:
+    except RouterError as error:  # a finding, so that doctor goes on with the other checks
         return _Seen("", None, str(error))
 
 

@@ -41,6 +41,7 @@ def request_body(model: str, dialect: Dialect, request: GenerationRequest) -> di
     }
     if request.sampling.seed is not None:
         body["seed"] = request.sampling.seed
+    # Engines count the thought into max_tokens; a limit below the budget would end it without an answer.
     if request.budget.tokens is not None:
         body["max_tokens"] = request.budget.tokens + request.sampling.max_answer_tokens
     return body
@@ -118,7 +119,7 @@ class Chat:
 
 async def _cut(state: "StreamState", request: GenerationRequest, fallback: TwoPhase) -> Thought:
     """The thought so far, cut at its budget."""
-    ids = state.ids or await fallback.encode(state.text)
+    ids = state.ids or await fallback.encode(state.text)  # not every engine streams token ids
     return Thought(await fallback.opening(request), ids[: request.budget.tokens], state.thinking_tokens or 0)
 
 
@@ -158,7 +159,7 @@ class StreamState:
         if self._finish is None:
             raise BackendError("backend: the stream ended early")
         budget, thought = request.budget.tokens, self.thinking_tokens
-        if thought is None and budget == 0:
+        if thought is None and budget == 0:  # no thought arrived, so nobody counted one
             thought = 0
         with mapped_errors():
             total = expect_type(int, self._usage.get("completion_tokens"))
@@ -178,7 +179,7 @@ class StreamState:
     def _take(self, chunk: Chunk) -> list[GenerationEvent]:
         events: list[GenerationEvent] = []
         self._usage = chunk.get("usage") or self._usage
-        for choice in chunk.get("choices") or ():
+        for choice in chunk.get("choices") or ():  # the last chunk has usage alone
             self._finish = choice.get("finish_reason") or self._finish
             events += _deltas(choice.get("delta") or {})
             if text := "".join(event.text for event in events if isinstance(event, ReasoningDelta)):
@@ -195,9 +196,11 @@ class StreamState:
     def _count(self, chunk: Chunk, thinking: bool) -> None:
         """Prefer the engine's own count of thinking tokens; else count what was drawn while it was thinking."""
         counted = self._dialect.thought(chunk)
+        # Once the engine counts, its number stands: token ids of a chunk may lie on both sides of the end marker.
         if counted is not None:
             self.thinking_tokens, self._counted_by = counted, CountSource.ENGINE
         elif self._counted_by is not CountSource.ENGINE and thinking:
+            # While the model thinks, all tokens drawn so far are thinking tokens.
             drawn = self._dialect.generated(chunk)
             found = len(self.ids) if drawn is None else drawn
             if found:

@@ -56,6 +56,7 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Ve
     chat = Chat(engine, model, dialect, two_phase, connection.images)
     strategies = []
     if connection.kind != HOSTED and connection.enforcement != "two_phase":
+        # The canary must see the engine alone: with its fallback, chat would pass even if the engine ignored budgets.
         strategies.append(EnforcementStrategy(Enforcement.NATIVE, chat, Chat(engine, model, dialect, None)))
     if two_phase is not None and connection.enforcement != "native":
         strategies.append(EnforcementStrategy(Enforcement.TWO_PHASE, two_phase, two_phase))

@@ -87,6 +87,7 @@ def _vllm(request: GenerationRequest) -> Body:
     return {
         "include_reasoning": True,
         "return_token_ids": True,
+        # Usage in every chunk: thinking must be counted while it streams, not afterwards.
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         "chat_template_kwargs": {"enable_thinking": budget != 0},
         **({"thinking_token_budget": budget} if budget else {}),
@@ -117,7 +118,7 @@ def _llama_cpp(request: GenerationRequest) -> Body:
     budget = request.budget.tokens
     return {
         "reasoning_format": "deepseek",
-        "timings_per_token": True,
+        "timings_per_token": True,  # its only count of tokens while it streams
         "stream_options": {"include_usage": True},
         "chat_template_kwargs": {"enable_thinking": budget != 0},
         **({"thinking_budget_tokens": budget} if budget else {}),

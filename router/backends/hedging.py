@@ -35,7 +35,7 @@ async def hedged(
         if not running[0].first.done() and (second := again()) is not None:
             running.append(_Started(second))
         winner = await _winner(running)
-        for loser in running:
+        for loser in running:  # before the first event goes out: a slow caller must not keep two engines busy
             if loser is not winner:
                 await loser.close()
         yield winner.first.result()

@@ -66,6 +66,7 @@ class EngineClient:
                 headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
             )
 
+        # A kept connection that the engine closes meanwhile fails at once, so there are fresh ones for a second try.
         self._pooled = session(keepalive_timeout=KEEP_SECONDS)
         self._fresh = session(force_close=True)
 
@@ -94,17 +95,17 @@ class EngineClient:
             async with await _within(limit, self._sent(path, body)) as response:
                 _check(response, "text/event-stream")
                 while data := await _within(limit, response.content.readany()):
-                    *lines, rest = (rest + data).split(b"\n")
+                    *lines, rest = (rest + data).split(b"\n")  # an event may arrive in pieces
                     if len(rest) > LONGEST_LINE:
                         raise BackendError("backend: an event has no end")
                     chunks, ending = _parsed(lines)
-                    if chunks:
+                    if chunks:  # what arrived before an error is still true
                         yield chunks
                     if isinstance(ending, BackendError):
                         raise ending
                     if ending:
                         return
-                    limit = self._timeouts.idle
+                    limit = self._timeouts.idle  # prefill is over: from here on silence means trouble
 
     async def _sent(self, path: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
         """The response to a GET, or to a POST of the body.
@@ -114,7 +115,7 @@ class EngineClient:
         method, headers = "GET" if body is None else "POST", self._headers()
         try:
             return await self._pooled.request(method, self.url + path, json=body, headers=headers)
-        except aiohttp.ClientConnectorError:
+        except aiohttp.ClientConnectorError:  # nothing listens; also a ClientOSError, but no stale connection
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             return await self._fresh.request(method, self.url + path, json=body, headers=headers)
@@ -158,7 +159,7 @@ def _parsed(lines: list[bytes]) -> tuple[list[Chunk], bool | BackendError]:
 
 
 def _check(response: aiohttp.ClientResponse, content_type: str) -> None:
-    if response.status == 429 or response.status >= 500:
+    if response.status == 429 or response.status >= 500:  # another replica may have room, or be healthy
         raise BackendUnavailable(f"backend: HTTP {response.status}")
     if response.status >= 400:
         raise BackendRefused(f"backend: it refuses the request with HTTP {response.status}")

@@ -14,7 +14,7 @@ def messages(prompt: Prompt) -> list[Body]:
 
 def _message(message: Message) -> Body:
     body: Body = {"role": message.role.value, "content": message.content}
-    if message.images:
+    if message.images:  # parts, which text-only models refuse, so only where there are images
         images = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
         body["content"] = [{"type": "text", "text": message.content}, *images]
     if message.tool_calls:

@@ -67,6 +67,7 @@ class PocketModel:
         if [value.name for value in session.get_inputs()] != ["input_ids", "past"]:
             raise ArtifactError(f"pocket reasoner in {directory}: model.onnx is a graph of another kind")
         tokenizer.encode_special_tokens = True  # a marker in a prompt is only text
+        # Dynamic dimensions have names instead of numbers: the batch, which is 1 here, and the length, still 0.
         shape = [n if isinstance(n, int) else 0 for n in session.get_inputs()[1].shape]
         shape[2] = 1
         return cls(session, tokenizer, np.zeros(shape, dtype=np.float32), f"pocket/{digest(graph)[:16]}/native")
@@ -109,40 +110,37 @@ class PocketBackend:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas token by token, then the completion. Raises InvalidRequest, BackendError."""
-        if request.tools.offered:
-            raise InvalidRequest("tools", "the embedded model calls no tools")
-        if request.prompt.images is not None:
-            raise InvalidRequest(request.prompt.images, "the embedded model takes no images")
+        _check(request)
         run = _Run(self._model, request.sampling)
         prompt = await self._in_thread(self._model.prompt_ids, request.prompt.text)
+        # Without a cap half of the window is for thinking, so that there is always room for an answer.
         cap = WINDOW // 2 if request.budget.tokens is None else request.budget.tokens
         if len(prompt) + cap + 1 >= WINDOW:
             raise InvalidRequest("messages", f"prompt and budget exceed the window of {WINDOW} tokens")
         run.feed(prompt)
-        used, forced = 0, True
+        used = 0
         while used < cap:
+            # The end of the whole reply is banned within a thought: a very small model sometimes draws it there.
             banned = (self._end, self._end_think) if used < request.min_thinking_tokens else (self._end,)
             token = await self._in_thread(run.next_token, banned)
             if token == self._end_think:
-                forced = False
                 break
             used += 1
             run.feed([token])
             yield ReasoningDelta(self._model.tokenizer.decode([token]))
         run.feed([self._end_think])
-        room = min(request.sampling.max_answer_tokens, WINDOW - len(prompt) - used - 1)
-        answered, truncated = 0, True
+        room, answered = min(request.sampling.max_answer_tokens, WINDOW - len(prompt) - used - 1), 0
         while answered < room:
             token = await self._in_thread(run.next_token, (self._end_think,))
             if token == self._end:
-                truncated = False
                 break
             answered += 1
             run.feed([token])
             yield ContentDelta(self._model.tokenizer.decode([token]))
-        finish = FinishReason.FORCED if forced else FinishReason.NATURAL
+        # Each loop ends by a token of the model's or at its limit, never both.
+        reason = FinishReason.FORCED if used == cap else FinishReason.NATURAL
         yield Completion(
-            FinishReason.TRUNCATED if truncated else finish,
+            FinishReason.TRUNCATED if answered == room else reason,
             request.budget,
             Enforcement.NATIVE,
             CountSource.ENGINE,
@@ -157,6 +155,14 @@ class PocketBackend:
             return await asyncio.get_running_loop().run_in_executor(self._threads, function, argument)
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise BackendError(f"pocket reasoner: {type(error).__name__}") from error
+
+
+def _check(request: GenerationRequest) -> None:
+    """Refuse by name what the embedded model cannot do. Raises InvalidRequest."""
+    if request.tools.offered:
+        raise InvalidRequest("tools", "the embedded model calls no tools")
+    if request.prompt.images is not None:
+        raise InvalidRequest(request.prompt.images, "the embedded model takes no images")
 
 
 class _Run:
@@ -177,7 +183,7 @@ class _Run:
         """The next token: greedy, or drawn at the temperature."""
         logits, self._past = self._model.step(np.array([self._waiting], dtype=np.int64), self._past)
         self._waiting = []
-        scores = logits[0].astype(np.float64)
+        scores = logits[0].astype(np.float64)  # NumPy wants probabilities that sum to 1 more exactly than float32 does
         scores[list(banned)] = -np.inf
         if self._temperature == 0:
             return int(scores.argmax())

@@ -76,7 +76,7 @@ class Replicas:
         """True when at least one replica is ready; the others are left out until they answer."""
         ready = await asyncio.gather(*(replica.backend.ready() for replica in self._replicas))
         for replica, is_ready in zip(self._replicas, ready, strict=True):
-            if not is_ready:
+            if not is_ready:  # the health check has found out what requests need not find out one by one
                 replica.breaker.trip()
         return any(ready)
 
@@ -122,7 +122,7 @@ class Replicas:
         try:
             async with aclosing(replica.backend.stream(request)) as events:
                 async for event in events:
-                    replica.breaker.succeeded()
+                    replica.breaker.succeeded()  # at the first event: a long answer must not keep it on trial
                     yield event
         except BackendRefused:  # the request is at fault, not the replica
             raise
@@ -139,6 +139,7 @@ class Replicas:
             return None
         if request.session is not None:
             return max(able, key=lambda replica: _affinity(request.session, replica.name))
+        # Two at random, not the least loaded of all: routers that cannot see each other would all pick the same one.
         drawn = self._random.sample(able, min(2, len(able)))
         return min(drawn, key=lambda replica: (replica.breaker.failures, replica.tokens, replica.streams))
 

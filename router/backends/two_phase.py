@@ -76,7 +76,7 @@ class TwoPhase:
         if request.prompt.images is not None:
             raise InvalidRequest(request.prompt.images, "budgets are held in two phases here, which take no images")
         await self._learn()
-        self.check(request)
+        self.check(request)  # before the engine renders the prompt: a hopeless request costs no call
         thought = Thought(await self.opening(request), [])
         self._fit(request, len(thought.prompt))
         for limit, banned in self._segments(request, thought):
@@ -108,7 +108,7 @@ class TwoPhase:
         thinking = await self._render(request, thinking=True)
         if request.budget.tokens == 0:
             bare = await self._render(request, thinking=False)
-            if bare != thinking:
+            if bare != thinking:  # else the template has no switch, and an empty thought must stand in for it
                 return bare
             return [*self._opened(thinking), *self._end]
         return self._opened(thinking)
@@ -131,7 +131,7 @@ class TwoPhase:
                 answered += sum(len(piece.ids) for piece in pieces)
                 if text := "".join(piece.text for piece in pieces):
                     yield ContentDelta(text)
-        if finish is None:
+        if finish is None:  # a proxy or a crash cut the stream: half an answer is not an answer
             raise BackendError("backend: the stream ended early")
         reason = FinishReason.NATURAL if thought.natural else FinishReason.FORCED
         yield Completion(
@@ -170,7 +170,7 @@ class TwoPhase:
                 text, ended = self._extend(thought, self._read(chunks))
                 if text:
                     yield ReasoningDelta(text)
-                if ended:
+                if ended:  # closing the stream stops engines that know no stop ids
                     thought.natural = not banned
                     return
 
@@ -180,7 +180,7 @@ class TwoPhase:
         for piece in pieces:
             marked = end in piece.ids
             thought.ids += piece.ids[: piece.ids.index(end)] if marked else piece.ids
-            text += piece.text.partition(self._markers.end)[0]
+            text += piece.text.partition(self._markers.end)[0]  # a piece may hold the marker and more behind it
             if marked or piece.finish == "stop":
                 return text, True
         return text, False
@@ -217,6 +217,7 @@ class TwoPhase:
             start = await self._completions.encode(self._engine, self._model, self._markers.start)
             end = await self._completions.encode(self._engine, self._model, self._markers.end)
             self._window = await self._completions.window(self._engine, self._model)
+        # A marker of several tokens could be cut in the middle, and could not be banned below a floor.
         if len(end) != 1:
             raise BackendError(f"backend: {self._markers.end} is {len(end)} tokens of this model; it must be one")
         self._start, self._end = start, end

@@ -63,11 +63,12 @@ class VerifiedBackend:
 
     async def prove(self) -> str:
         """Run the canary; returns the fingerprint. Raises BackendUnavailable, or BackendError where nothing works."""
-        self._chosen = None
+        self._chosen = None  # nothing is served while the canary runs: this may be another engine by now
         if not await self._alive():
             raise BackendUnavailable("backend: it does not answer, or does not serve the model")
         chosen = await self._choose()
         fingerprint = f"{await self._identity()}/{chosen.enforcement.value}"
+        # An engine that was upgraded behind our back would be served with certificates that are not about it.
         if self._first not in (None, fingerprint):
             raise BackendError(f"backend: was {self._first}, is {fingerprint} now; restart to serve it")
         self._first, self._chosen = fingerprint, chosen
@@ -76,7 +77,7 @@ class VerifiedBackend:
     async def ready(self) -> bool:
         """True when the engine answers and is the one that was verified."""
         if not await self._alive():
-            self._chosen = None
+            self._chosen = None  # so that the canary runs again when it is back
             return False
         if self._chosen is None:
             try:

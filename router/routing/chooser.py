@@ -44,6 +44,7 @@ class Chooser:
             return _decision(served, request, choice, Scored(None, DecisionSource.OVERRIDE))
         if not options.conversation_id:
             return None
+        # An engine's prefix cache and a tool loop both suffer when the budget changes within a conversation.
         pinned = self._pins.get(_conversation(served, request))
         if pinned is None or pinned not in policy.within_bounds(options):
             return None
@@ -53,6 +54,7 @@ class Chooser:
         """The decision for a score. A conversation keeps its first rung. Raises InvalidRequest, TargetUnmet."""
         policy, options = served.policy, request.options
         if scored.score is None:
+            # Unsure goes up: a failure of ours must cost tokens, not answers.
             top = policy.within_bounds(options)[-1]
             choice = Choice(top, top == policy.top, None, "the classifier failed: the top rung allowed")
             return _decision(served, request, choice, scored)
@@ -60,6 +62,7 @@ class Chooser:
         decision = _decision(served, request, choice, scored)
         if not options.conversation_id:
             return self._explored_from(decision, policy.affordable(scored.score, options))
+        # Two requests of a new conversation may be scored at once; the one that comes here first pins the rung.
         kept = self._pins.setdefault(_conversation(served, request), choice.index)
         if kept != choice.index and kept in policy.within_bounds(options):
             return _kept(served, request, kept)

@@ -46,6 +46,7 @@ class Explainer:
 
     async def _sentences(self, decision: Decision, prompt: Prompt | None) -> list[str]:
         explanation = sentences(decision)
+        # The words are weighed by the classifier that decided; after a swap there is none to ask.
         served = next((p for p in self._router.served_models if p.bundle.version == decision.model_version), None)
         if prompt is None or served is None or decision.score is None:
             return explanation

@@ -86,6 +86,7 @@ class Generation:
         options, chosen = self.request.options, self.decision.choice.index
         longer = [i for i in self.served.policy.within_bounds(options) if i > chosen]
         rungs = [chosen, *longer[:1]]
+        # The policy's bounds hold for the second attempt as well: it may not break the caller's ceiling.
         for self._attempt, index in enumerate(rungs, 1):
             self._answered = self._attempt == len(rungs)  # the last attempt's completion stands, whatever it holds
             yield self._asked(index)
@@ -121,6 +122,7 @@ class Generation:
             options.min_thinking_tokens,
             self.sampling,
             self._thinking_tokens(index),
+            # With the tenant: two of them may use the same id, and share no prefix.
             f"{tenant}/{options.conversation_id}" if options.conversation_id else None,
             self.tools,
         )

@@ -128,6 +128,7 @@ class Policy:
             if rungs[-1] != top:
                 return self._unmet(score, options, rungs, why)
             return Choice(top, True, None, f"{why}: the top rung")
+        # Over the whole ladder, not the rungs allowed: the certificate is about the policy that chooses freely.
         wanted = self._worth_most(score, certificate.threshold)
         if wanted in rungs:
             reason = "the longest is worth its tokens"
@@ -160,6 +161,7 @@ class Policy:
         index = next((i for i in rungs if i in passing), None)
         if index is None:
             return self._unmet(score, options, rungs, f"no rung allowed reaches P(correct) {wanted:.3f}")
+        # A floor that moves the choice up leaves the certified policy, though quality can only be better there.
         proof = certificate if index == passing[0] else None
         return Choice(index, True, proof, f"smallest rung with P(correct) of at least {wanted:.3f}")
 

@@ -80,6 +80,7 @@ class BudgetRouter:
             for index, (served, request) in enumerate(routed):
                 if (fixed := self._chooser.fixed(served, request)) is not None:
                     decisions[index] = fixed
+            # In the order of the requests: the first of a new conversation decides for the others.
             for index, scored in (await self._scores(routed, decisions)).items():
                 decisions[index] = self._chooser.chosen(*routed[index], scored)
         except FieldError as error:
@@ -102,7 +103,7 @@ class BudgetRouter:
             BackendError: the backend failed, and no other model could take over.
         """
         candidates, started, failure = self._able(request), False, None
-        self._admission.reject_early(request.tenant)
+        self._admission.reject_early(request.tenant)  # before scoring: a flood must not cost the classifier's time
         request = self._admission.relaxed(request)
         for served in candidates:
             try:
@@ -111,11 +112,11 @@ class BudgetRouter:
                         started = started or not isinstance(event, Decision)
                         yield event
                 return
-            except BackendRefused:
+            except BackendRefused:  # the request is at fault; the next model would refuse it, too
                 raise
             except BackendError as error:
                 failure = error
-                if started:
+                if started:  # the caller has half an answer; another model would begin a second one
                     break
             except (FieldError, TargetUnmet):  # a request that fits the first model need not fit the next
                 if failure is None:
@@ -139,7 +140,7 @@ class BudgetRouter:
                             if (passed := generation.take(event)) is None:
                                 continue
                             admitted.used = generation.used_tokens
-                            if isinstance(passed, Completion):
+                            if isinstance(passed, Completion):  # first, as the caller may leave once it has it
                                 self._completed(generation, passed)
                             yield passed
             except BackendError:
