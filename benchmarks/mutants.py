@@ -95,6 +95,11 @@ class Copy:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 copy2(name, root / name)
 
+    @property
+    def output(self) -> Path:
+        """What pytest said last."""
+        return self._root / "pytest.log"
+
     @contextmanager
     def mutated(self, mutant: Mutant) -> Iterator[None]:
         """With the mutant in place of its module."""
@@ -108,10 +113,11 @@ class Copy:
     def test(self, tests: Sequence[str], limit: float | None) -> int | None:
         """pytest's exit code; None when it took longer than `limit` seconds, and was ended with all that it started."""
         environment = os.environ | {"PYTHONPATH": str(self._root), "OPENBLAS_NUM_THREADS": "1"}
-        run = subprocess.Popen(
-            [sys.executable, *PYTEST, *tests], cwd=self._root, env=environment, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        with self.output.open("wb") as output:
+            run = subprocess.Popen(
+                [sys.executable, *PYTEST, *tests], cwd=self._root, env=environment, start_new_session=True,
+                stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
         try:
             return run.wait(limit)
         except subprocess.TimeoutExpired:
@@ -176,7 +182,7 @@ def time_limit(copy: Copy, module: str) -> float:
     """Seconds that a mutant's tests may take. Ends the program when the tests fail without any mutant."""
     start = time.monotonic()
     if copy.test(SUITES[module], None) != PASSED:
-        raise SystemExit(f"the tests of {module} fail as it is: {' '.join(SUITES[module])}")
+        raise SystemExit(f"{copy.output.read_text()}\nthe tests of {module} fail without a mutant: {SUITES[module]}")
     return SLOWER * (time.monotonic() - start) + GRACE_SECONDS
 
 
