@@ -73,7 +73,7 @@ class Chooser:
         if not self._explored:
             return decision
         chances = propensities(len(decision.ladder), decision.choice.index, allowed, self._explored)
-        drawn = self._random.choices(range(len(chances)), chances)[0]
+        (drawn,) = self._random.choices(range(len(chances)), chances)
         if drawn == decision.choice.index:
             return replace(decision, propensities=chances)
         choice = Choice(drawn, decision.choice.meets_target, None, "explored: longer than the policy asks for")

@@ -256,6 +256,7 @@ async def test_a_weight_lets_more_of_the_others_go_first() -> None:
     had, theirs = 10.0, exp(-0.1)
     pace = 10 * (1 - theirs / (had + theirs))
     assert queue.wait("mine", 4, 1) == pytest.approx((had / 4 * 2 - theirs + 1) / pace)
+    assert queue.wait("mine", 8, 1) == pytest.approx((had / 8 * 2 - theirs + 1) / pace), "by weight it has had more"
     assert queue.wait("mine", 40, 1) == pytest.approx(0.1), "by weight it has had least"
     for job in (holder, waiting):
         await job.end()
