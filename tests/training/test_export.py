@@ -47,7 +47,8 @@ def outcomes() -> Outcomes:
 def fitted(outcomes: Outcomes) -> Fitted:
     """Models of its fit split."""
     parts = splits(outcomes)
-    return fit.fit(parts["fit"], embedding.static(), candidates=QUICK).with_conformal_tokens(parts["certify"])
+    with few_steps(300):
+        return fit.fit(parts["fit"], embedding.static(), candidates=QUICK).with_conformal_tokens(parts["certify"])
 
 
 def session_of(fitted: Fitted, outcomes: Outcomes) -> onnxruntime.InferenceSession:
