@@ -81,6 +81,7 @@ async def running(
 
 def _spare_the_collector() -> None:
     """Exempt all objects of the start from garbage collection: they stay until the end."""
+    # What is garbage already must go first: nothing that is frozen is ever freed.
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
@@ -114,6 +115,7 @@ def wire(parts: Parts) -> Wired:
         parts.audit,
     )
     if parts.audit is not None:
+        # The router needs the auditor to be built, so the auditor learns only now whom to alarm.
         parts.audit.on_alarm(router.suspend)
     target = parts.limits.default_target
     swaps = {
@@ -132,9 +134,10 @@ async def run(wired: Wired, stack: AsyncExitStack, follow_seconds: float = FOLLO
     parts = wired.parts
     now = Gauges(wired.router, parts.queue, wired.admission, parts.failing)
     parts.figures.register(now)
+    # Pushed before the servers, so closed after them: a drain can be watched to its end.
     stack.callback(metrics_server.serve(parts.endpoints.metrics_listen, parts.figures))
     keeper = Keeper(parts.observer)
-    # Pushed before the servers, so closed after them: a drain still renews leases and follows files.
+    # Likewise: a drain still renews leases and follows files.
     stack.push_async_callback(keeper.close)
     for name, work in {**parts.background, **_mirror(parts, now)}.items():
         keeper.keep(name, work)

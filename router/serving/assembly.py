@@ -55,6 +55,7 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
     Raises:
         ArtifactError, BackendError, OutcomeLogError, SettingsError: a part cannot be built.
     """
+    # The library's global registry refuses a name that it has already, so a process could build one service only.
     figures = CollectorRegistry()
     ProcessCollector(registry=figures)
     traces = tracer(settings, stack)
@@ -114,6 +115,7 @@ def tracer(settings: Settings, stack: AsyncExitStack) -> "Traces | None":
 
 def outcome_log(settings: Settings, observer: Observer) -> "SqliteOutcomes | RedisOutcomes":
     """The outcome log. Raises OutcomeLogError, SettingsError."""
+    # The log shares the cache's secret: both store hashes of prompts that replicas must be able to compare.
     secret = settings.cache_secret.get_secret_value().encode()
     if not settings.outcomes_url:
         return SqliteOutcomes(settings.outcomes, observer, texts=settings.log_prompts, secret=secret)
@@ -151,6 +153,7 @@ def quotas(settings: Settings, observer: Observer, stack: AsyncExitStack, backgr
     redis = connect(settings.redis_url, settings.redis_timeout)
     shared = RedisQuotas(redis, settings.redis_timeout, near, observer)
     stack.push_async_callback(shared.close)
+    # Leases run out by themselves, so that a killed replica's streams count no longer; a long stream needs new ones.
     background["renew leases"] = shared.renew
     return shared
 
@@ -162,7 +165,7 @@ def known_tenants(settings: Settings) -> Tenants:
 
 def certificates(settings: Settings) -> Certificates | None:
     """The certificates for TLS; None = plaintext. Raises SettingsError."""
-    if settings.tls_certificate is None or settings.tls_key is None:
+    if settings.tls_certificate is None or settings.tls_key is None:  # `settings.load` refuses one without the other
         return None
     return Certificates(TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca))
 
@@ -189,7 +192,9 @@ def score_cache(settings: Settings, observer: Observer, stack: AsyncExitStack, b
     from router.scoring.tiered_cache import TieredCache
 
     tiered = TieredCache(near, redis_cache(settings, stack), observer)
+    # `redis_cache` has pushed the close of the connection, which must come after the writes under way.
     stack.push_async_callback(tiered.drain)
+    # A flush by another process reaches Redis alone; this one must notice it and drop its own level.
     background["watch flushes"] = tiered.watch
     return tiered
 

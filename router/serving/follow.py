@@ -31,14 +31,12 @@ class Followed:
 
 
 def file_stamp(path: Path) -> FileStamp:
-    """Modification time in ns, inode and size of a file; zeros if it does not exist.
-
-    The time alone is not enough: two writes within a tick of the file system's clock share it.
-    """
+    """Modification time in ns, inode and size of a file; zeros if it does not exist."""
     try:
         status = path.stat()
     except OSError:
         return 0, 0, 0
+    # The time alone is not enough: two writes within a tick of the file system's clock share it.
     return status.st_mtime_ns, status.st_ino, status.st_size
 
 
@@ -47,11 +45,10 @@ async def follow_file(
 ) -> None:
     """Read a file whenever its stamp changes. Runs until cancelled.
 
-    The first poll always reads: the file may have changed since the service read it at its start. A reader may raise
-    anything; that is observed as Degraded, and what was read before stays in force. Reading is tried again when the
-    stamp changes, and after `retry_seconds`: the cause may lie outside the file, and an operator who looks at the
-    metrics must see that the file is still bad.
+    A reader may raise anything; that is observed as Degraded, and what was read before stays in force. Reading is tried
+    again when the stamp changes, and after `retry_seconds`.
     """
+    # Unlike any stamp, so the first poll reads: the file may have changed since the service read it at its start.
     seen: object = None
     retry_at = float("inf")
     clock = asyncio.get_running_loop().time
@@ -59,10 +56,12 @@ async def follow_file(
         await asyncio.sleep(seconds)
         if (stamp := followed.stamp()) == seen and clock() < retry_at:
             continue
+        # Taken before the file is read: a change in the middle of reading gives another stamp at the next poll.
         seen, retry_at = stamp, float("inf")
         try:
             await followed.read()
         except Exception as error:
+            # The cause may lie outside the file, and an operator must see in the metrics that the file is still bad.
             retry_at = clock() + retry_seconds
             observer(Degraded(followed.name, _described(error)))
 

@@ -20,6 +20,7 @@ PATIENCE = 5.0
 
 MIRROR_SECONDS = 1.0
 POOLED: dict[str, Mode] = {
+    # Least of all workers: a certificate that one of them no longer believes is lost.
     "token_backlog": "livesum", "queued_tokens": "livesum", "tasks": "livesum", "certified": "livemin",
 }  # fmt: skip
 """How several workers' figures become one; by default the greatest counts."""
@@ -100,6 +101,7 @@ class _Files:
                 gone.pop(key, None)
                 self._written[key] = child = self._child(family, sample.labels)
                 child.set(sample.value)
+        # A file keeps every sample until its process ends, and with it the certificates of a bundle that was swapped.
         for gauge in gone.values():
             gauge.set(0)
 

@@ -15,9 +15,7 @@ Work = Callable[[], Coroutine[None, None, None]]
 class Keeper:
     """Runs background tasks, and restarts those that end.
 
-    A loop that dies leaves no trace by itself: the file that it followed is never read again, and the service goes on
-    as if it were. So every end of a task is reported to `observer` as TaskRestarted, and the task starts again after a
-    pause.
+    Every end of a task is reported to `observer` as TaskRestarted, and the task starts again after a pause.
 
     Args:
         backoff: makes the pauses of one task.
@@ -45,8 +43,9 @@ class Keeper:
             error: Exception | None = None
             try:
                 await work()
-            except Exception as raised:
+            except Exception as raised:  # `close` ends the loop by CancelledError, which is no Exception
                 error = raised
             backoff.worked(time.monotonic() - began)
+            # asyncio itself reports nothing: the file would never be read again, and nobody would know.
             self._observer(TaskRestarted(name, error))
             await asyncio.sleep(backoff.pause())

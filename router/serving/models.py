@@ -48,6 +48,7 @@ async def model(
     settings: Settings, served: Served, cache: ScoreCache, ledger: Ledger, observer: Observer, stack: AsyncExitStack
 ) -> Model:
     """A served model. Raises ArtifactError, BackendError, ClassifierError, SettingsError."""
+    # Before any wait for an engine: a broken bundle must be an error at once, and not after minutes.
     bundle = manifest.load(registry.locate(served.artifact))
     server = await ready(triton(settings, served, stack), settings.backend_wait)
     backend, fingerprint = await served_backend(settings, served, observer, stack)
@@ -93,10 +94,14 @@ class _WithBundle:
 
 
 def classifier(bundle: Bundle, device: Device, server: "Triton | None") -> Classifier:
-    """A bundle's classifier. Static vectors are scored in the event loop, since a thread would cost more than the run;
-    everything else in batches, in a thread. Raises ArtifactError, SettingsError."""
+    """A bundle's classifier, which scores in the event loop or in batches in a thread.
+
+    Raises:
+        ArtifactError, SettingsError: the graph cannot run there.
+    """
     scoring = graph(bundle, device, server)
     structlog.get_logger().info("classifier", profile=bundle.manifest.text_encoder, runs_on=scoring.provider)
+    # Static vectors are scored in the event loop: handing them to a thread would take longer than the run.
     if isinstance(scoring, OnnxClassifier) and bundle.manifest.text_encoder != "encoder":
         return scoring
     return Batching(scoring.scored)
@@ -113,6 +118,7 @@ def graph(bundle: Bundle, device: Device, server: "Triton | None") -> "OnnxClass
 
 def triton(settings: Settings, served: Served, stack: AsyncExitStack) -> "Triton | None":
     """A client of the server that runs the first model's graph; None where graphs run in this process."""
+    # TRITON_MODEL names one graph on the server, which is the first model's; another bundle runs in this process.
     if not settings.triton_url or served.artifact != settings.artifact:
         return None
     from router.scoring.kserve import Triton
@@ -125,7 +131,7 @@ def triton(settings: Settings, served: Served, stack: AsyncExitStack) -> "Triton
 async def ready(server: "Triton | None", patience: float) -> "Triton | None":
     """The same server once it has its model ready. Raises ClassifierError after `patience` seconds."""
     if server is not None:
-        attempt = partial(asyncio.to_thread, server.versions)
+        attempt = partial(asyncio.to_thread, server.versions)  # this client blocks
         await until_up(attempt, ClassifierError, patience, {"classifier": server.name})
     return server
 

@@ -69,6 +69,7 @@ def _workers(settings: Settings, addresses: Addresses, folder: str) -> Workers:
     """The workers of the settings; their metrics go into `folder`."""
 
     async def start(place: int) -> Worker:
+        # A worker reads all else from the environment, which it inherits; these may come from the command line.
         options = *addresses.options, "--workers", str(settings.workers)
         return await Worker.started("work", str(place), *options, environment={multiprocess.FOLDER: folder})
 
@@ -96,8 +97,10 @@ def reserved(listen: str) -> Iterator[str]:
             family, *_, address = found[0]
             # SO_REUSEPORT would share the port with any program of the same user, so first bind it alone as a check.
             with socket.socket(family) as alone:
+                # As servers do: connections of the last run that linger in TIME_WAIT do not make the port taken.
                 alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 alone.bind(address)
+            # Bound, but never listening: the kernel gives connections to the workers alone.
             held = stack.enter_context(socket.socket(family))
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             held.bind(address)

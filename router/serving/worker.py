@@ -39,7 +39,7 @@ class Worker:
         except TimeoutError as error:
             await worker.stop(0)
             raise WorkerError(f"a worker did not come up within {seconds:g} s") from error
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # the supervisor stops meanwhile, and knows no worker that is not ready
             await worker.stop(0)
             raise
         if not ready:
@@ -52,9 +52,11 @@ class Worker:
     ) -> "tuple[asyncio.StreamReader, Worker]":
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=ours)
+        # Our copy of the worker's end is closed, or the end of the worker would not end what we read.
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
+                    # -P: otherwise a folder named `router` in the current directory would be run.
                     *(sys.executable, "-P", "-m", "router", *command, "--control", str(theirs.fileno())),
                     env=os.environ | environment,
                     pass_fds=[theirs.fileno()],
@@ -90,6 +92,7 @@ def exit_with_supervisor(control: socket.socket) -> Callable[[], None]:
         A function to call once calls are answered: from then on the worker drains at the end, instead of dying at once.
     """
     loop = asyncio.get_running_loop()
+    # SIGTERM is heeded only once calls are answered, and until then a worker may wait for its engine for minutes.
     number = signal.SIGKILL
 
     def ready() -> None:
@@ -99,8 +102,9 @@ def exit_with_supervisor(control: socket.socket) -> Callable[[], None]:
             control.sendall(b"ready\n")
 
     def alone() -> None:
-        loop.remove_reader(control)
+        loop.remove_reader(control)  # the end of the stream stays readable, and would call this again and again
         os.kill(os.getpid(), number)
 
+    # The kernel closes the supervisor's end however the supervisor ends, also by SIGKILL.
     loop.add_reader(control, alone)
     return ready

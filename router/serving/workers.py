@@ -42,23 +42,25 @@ class Workers:
         self._backoffs = {place: backoff() for place in self._places}
         self._tasks: set[asyncio.Task[None]] = set()
         self._restarting = False
-        self._one = asyncio.Lock()
+        self._starts = asyncio.Lock()  # a rolling restart and a replacement must not both fill a place
         self.replaced = 0
 
     @property
     def working(self) -> dict[int, int]:
         """Process id by place, of the workers that answer."""
+        # A copy: the thread of the metrics endpoint reads this while the event loop changes it.
         return {place: worker.process.pid for place, worker in list(self._working.items())}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start all workers and keep them running. Raises WorkerError where one does not come up at first."""
         try:
-            async with self._one:
+            async with self._starts:
                 for place in self._places:  # one by one: the first makes the files that the others share
                     await self._put(place)
             yield
         finally:
+            # Before any worker stops, or its watcher would replace it.
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -76,13 +78,13 @@ class Workers:
     async def _replace_all(self) -> None:
         try:
             for place in self._places:
-                async with self._one:
+                async with self._starts:
                     predecessor = self._working.get(place)
                     await self._put(place)
                 if predecessor is not None:
                     await self._let_go(predecessor)
             structlog.get_logger().info("renewed", workers=len(self._places))
-        except WorkerError as error:
+        except WorkerError as error:  # the others keep the old code and bundle: the new ones may be what fails
             structlog.get_logger().error("not renewed", worker=place, error=str(error))
         finally:
             self._restarting = False
@@ -114,7 +116,7 @@ class Workers:
 
     async def _try_again(self, place: int) -> None:
         await asyncio.sleep(self._backoffs[place].pause())
-        async with self._one:
+        async with self._starts:
             if place in self._working:  # a rolling restart was faster
                 return
             try:
