@@ -144,7 +144,7 @@ async def test_an_engine_that_silently_does_nothing_is_found_and_forced(kind: st
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("trap", ["ignores_budget", "ignores_zero", "uncounted"])
-async def test_where_nothing_else_is_wanted_it_is_refused_or_told_as_a_hint(kind: str, trap: str) -> None:
+async def test_where_nothing_else_is_wanted_it_is_refused_or_called_a_hint(kind: str, trap: str) -> None:
     async with simulated(kind, **{trap: True}) as simulator:
         async with backend_of(simulator, "native") as backend:
             with pytest.raises(BackendError, match="no way to hold budgets"):
@@ -285,7 +285,7 @@ async def test_nothing_is_cut_within_the_arguments_of_a_call(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_two_phases_can_not_carry_is_refused_by_name(kind: str) -> None:
+async def test_what_two_phases_cannot_carry_is_refused_by_name(kind: str) -> None:
     shown = Prompt((Message(Role.USER, "What is this?", images=("data:image/png;base64,AA",)),))
     async with proved(kind, "two_phase") as (_, backend):
         with pytest.raises(InvalidRequest, match=r"^tools: "):

@@ -238,7 +238,7 @@ async def test_a_silent_replica_is_overtaken_and_let_go() -> None:
     assert [(r.tokens, r.streams, r.breaker.failures) for r in replicas._replicas] == [(0, 0, 0), (1_000, 0, 0)]
 
 
-async def test_whoever_speaks_in_time_is_not_hedged() -> None:
+async def test_a_caller_who_speaks_in_time_is_not_hedged() -> None:
     first, second = FakeBackend(), FakeBackend()
     replicas = await replicas_of(first, second, hedge_after=5.0)
     await run(replicas, request_of())

@@ -62,7 +62,7 @@ def test_a_spoiled_list_is_refused(tmp_path: Path, text: str) -> None:
         registry.locate(tmp_path)
 
 
-def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="file"):
         registry.promote(tmp_path / "file", SHIPPED)

@@ -15,7 +15,7 @@ from tests.support.simulators import MODEL, Simulator, simulated
 DEGRADED = 'budget_router_degraded_total{dependency="backend"}'
 BROKEN = 'budget_router_broken_streams_total{cause="backend"}'
 STARTED = ("UNAVAILABLE",)
-"""Streams that have begun can not be taken over by anyone."""
+"""Streams that have begun cannot be taken over by anyone."""
 
 
 @asynccontextmanager

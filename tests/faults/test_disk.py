@@ -134,7 +134,7 @@ async def test_flapping(tmp_path: Path) -> None:
 
 
 async def test_unwritable(tmp_path: Path) -> None:
-    """The audit's file can not be written: the verdicts stay in memory."""
+    """The audit's file cannot be written: the verdicts stay in memory."""
     audit = tmp_path / "audit.json"
     async with scene(tmp_path, audit=1.0, audit_file=audit) as running:
         audit.unlink(missing_ok=True)

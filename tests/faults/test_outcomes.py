@@ -1,4 +1,4 @@
-"""The outcome log: requests never wait for it; what can not be written waits, bounded, and is written later."""
+"""The outcome log: requests never wait for it; what cannot be written waits, bounded, and is written later."""
 
 import asyncio
 import sqlite3

@@ -205,7 +205,7 @@ async def test_a_share_of_the_requests_is_audited(tmp_path: Path) -> None:
     assert 30 <= len(audit.audited) <= 90
 
 
-async def test_an_audit_that_fails_is_told_and_counts_for_nothing(tmp_path: Path) -> None:
+async def test_an_audit_that_fails_is_reported_and_counts_for_nothing(tmp_path: Path) -> None:
     answered: Script = [ReasoningDelta("hm"), ContentDelta("4"), completion_of(ReasoningBudget("128", 128))]
     for verifier, backend in ((Fixed(), FakeBackend()), (Fixed(1.0, 0.0), FakeBackend(answered, [UNAVAILABLE]))):
         audit = Audit(tmp_path, verifier, backend)
@@ -231,7 +231,7 @@ def test_a_file_that_is_not_a_ledger_is_refused_by_name(tmp_path: Path, text: st
         Ledger(tmp_path / "audit.json")
 
 
-async def test_a_ledger_that_can_not_be_written_is_told_and_still_counts(tmp_path: Path) -> None:
+async def test_a_ledger_that_cannot_be_written_is_reported_and_still_counts(tmp_path: Path) -> None:
     audit = Audit(tmp_path / "gone", Fixed(1.0, 0.0))
     (tmp_path / "gone").rmdir()
     await audit.ask()

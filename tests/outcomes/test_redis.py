@@ -50,7 +50,7 @@ async def test_decisions_ends_and_outcomes_of_several_replicas_come_together(val
     assert found["decision_id"].to_list() == ["a"]
 
 
-async def test_an_unknown_decision_is_told(log: RedisOutcomes) -> None:
+async def test_an_unknown_decision_is_reported(log: RedisOutcomes) -> None:
     assert not await log.report(Outcome("no-such", 1.0, LabelSource.USER))
     assert await log.find("no-such") is None
 

@@ -79,7 +79,7 @@ async def test_a_report_is_on_disk_when_it_returns(path: Path, observer: Recordi
     await log.close()
 
 
-async def test_a_report_of_an_unknown_decision_is_told(path: Path, observer: RecordingObserver) -> None:
+async def test_a_report_of_an_unknown_decision_is_reported(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
     assert not await log.report(outcome("no-such"))
     assert rows(path) == {}
@@ -248,7 +248,7 @@ def break_(path: Path) -> None:
         other.execute("ALTER TABLE decisions RENAME TO elsewhere")
 
 
-async def test_a_report_that_can_not_be_kept_is_an_error(path: Path, observer: RecordingObserver) -> None:
+async def test_a_report_that_cannot_be_kept_is_an_error(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
     break_(path)
     with pytest.raises(OutcomeLogError, match="decisions"):
@@ -256,7 +256,7 @@ async def test_a_report_that_can_not_be_kept_is_an_error(path: Path, observer: R
     await log.close()
 
 
-async def test_records_that_can_not_be_kept_are_observed(path: Path, observer: RecordingObserver) -> None:
+async def test_records_that_cannot_be_kept_are_observed(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
     break_(path)
     log.record(request_of(), decision_of(), None)

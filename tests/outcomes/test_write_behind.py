@@ -52,7 +52,7 @@ async def test_nothing_is_lost_at_the_end_and_order_is_kept() -> None:
     assert slow.written == list(range(100))
 
 
-async def test_what_can_not_be_written_waits_until_it_can() -> None:
+async def test_what_cannot_be_written_waits_until_it_can() -> None:
     slow, observer = Slow(failing=True), RecordingObserver()
     behind = behind_of(slow, observer, 100)
     behind.add(1)
@@ -69,7 +69,7 @@ async def test_what_can_not_be_written_waits_until_it_can() -> None:
     await behind.close()
 
 
-async def test_what_is_too_much_to_wait_is_lost_oldest_first_and_told() -> None:
+async def test_what_is_too_much_to_wait_is_lost_oldest_first_and_reported() -> None:
     slow, observer = Slow(failing=True), RecordingObserver()
     behind = behind_of(slow, observer, 3)
     for number in range(3):
@@ -84,7 +84,7 @@ async def test_what_is_too_much_to_wait_is_lost_oldest_first_and_told() -> None:
     assert slow.written == [2, 3, 4]
 
 
-async def test_what_can_not_be_written_to_the_end_is_lost_and_told() -> None:
+async def test_what_cannot_be_written_to_the_end_is_lost_and_reported() -> None:
     slow, observer = Slow(failing=True), RecordingObserver()
     behind = behind_of(slow, observer, 100)
     behind.add(1)

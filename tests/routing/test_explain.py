@@ -50,7 +50,7 @@ def test_every_source_has_its_sentence_and_exploration_its_chance() -> None:
     assert sentences(explored)[-1] == "It was chosen with probability 0.02."
 
 
-async def test_the_words_that_weigh_most_are_told_with_their_weight() -> None:
+async def test_the_words_that_weigh_most_are_named_with_their_weight() -> None:
     told = await influences(FakeClassifier(by_word), Prompt.of("a hard sum, please: 2 + 2"), decision_of())
     assert told == [
         "Without “hard” P(correct) at 128 would be 0.30 higher.",

@@ -329,6 +329,6 @@ def test_an_absolute_certificate_holds_for_what_its_alpha_leaves() -> None:
     assert Policy(LADDER, (), LATENCY).certificate(MaxLoss(1.0)) is None
 
 
-def test_the_gain_of_thinking_longer_is_told() -> None:
+def test_the_gain_of_thinking_longer_is_reported() -> None:
     choice = policy_of().choose(RISING, RoutingOptions(MaxLoss(0.05)))
     assert "gain 0.050 P(correct)" in choice.reason

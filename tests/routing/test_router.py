@@ -483,7 +483,7 @@ async def test_an_outcome_of_an_unknown_decision_is_refused() -> None:
     assert caught.value.field == "decision_id"
 
 
-async def test_an_outcome_that_can_not_be_kept_is_an_error() -> None:
+async def test_an_outcome_that_cannot_be_kept_is_an_error() -> None:
     with pytest.raises(OutcomeLogError):
         await router_of(log=ListLog(failing=True)).report(Outcome("any", 1.0, LabelSource.USER))
 

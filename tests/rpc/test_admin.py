@@ -80,14 +80,14 @@ async def test_flushing_one_tenant_is_refused_and_flushes_nothing(fake: Service,
     assert cache.scores
 
 
-async def test_a_cache_that_can_not_be_flushed_is_unavailable(bundle: Bundle) -> None:
+async def test_a_cache_that_cannot_be_flushed_is_unavailable(bundle: Bundle) -> None:
     async with serving(router_of(cache=DictCache(failing=True)), bundle) as service:
         seen = await refusal(service.admin.FlushCache(pb.FlushCacheRequest(), **bearer(TOKEN)))
     assert seen.code is grpc.StatusCode.UNAVAILABLE
     assert seen.retry_seconds
 
 
-async def test_what_can_not_be_promoted_is_told(service: Service, tmp_path: Path) -> None:
+async def test_what_cannot_be_promoted_is_reported(service: Service, tmp_path: Path) -> None:
     for request, why in (
         (pb.PromoteModelRequest(path=str(tmp_path / "nowhere")), "nowhere"),
         (pb.PromoteModelRequest(path=str(MODELS / "pocket-router")), ""),

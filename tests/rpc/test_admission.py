@@ -48,7 +48,7 @@ class Overload:
             holder.cancel()
 
 
-async def test_whoever_finds_no_room_is_told_when_to_try_again(bundle: Bundle) -> None:
+async def test_a_caller_who_finds_no_room_learns_when_to_try_again(bundle: Bundle) -> None:
     overload = Overload()
     async with overload.serving(bundle) as service:
         seen = await refusal(service.routing.Generate(generate("second")))
@@ -79,7 +79,7 @@ async def test_nothing_runs_for_a_caller_whose_time_is_up(bundle: Bundle) -> Non
         assert len(overload.backend.asked) == 1
 
 
-async def test_whoever_leaves_the_queue_makes_room(bundle: Bundle) -> None:
+async def test_a_caller_who_leaves_the_queue_makes_room(bundle: Bundle) -> None:
     overload = Overload(patience=60)
     async with overload.serving(bundle) as service:
         waiting = [service.routing.Generate(generate(str(i))) for i in range(5)]

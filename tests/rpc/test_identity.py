@@ -143,7 +143,7 @@ async def test_a_tenant_reads_and_rates_only_its_own_decisions(bundle: Bundle) -
 
 
 async def test_a_prompt_that_another_tenant_asked_is_scored_anew(bundle: Bundle) -> None:
-    """What one asked can not be learnt from how soon the other is answered."""
+    """What one asked cannot be learnt from how soon the other is answered."""
     cache = DictCache()
     async with serving(router_of(tenants=("one", "other"), cache=cache), bundle, tenants=TENANTS) as service:
         sources = [(await service.routing.Decide(decide(), **bearer(k))).decision.source for k in (ONE, OTHER, ONE)]

@@ -87,7 +87,7 @@ async def test_without_a_certificate_the_top_rung_is_chosen_and_it_is_said(servi
     assert not decision.HasField("certificate")
 
 
-async def test_the_target_in_force_is_told(service: Service) -> None:
+async def test_the_target_in_force_is_reported(service: Service) -> None:
     absolute = await decided(service, options=pb.RoutingOptions(min_quality=0.25))
     assert absolute.min_quality == 0.25 and absolute.WhichOneof("target") == "min_quality"
     assert (await decided(service)).WhichOneof("target") == "max_loss"
@@ -115,7 +115,7 @@ async def test_ceiling_and_floor_bound_the_choice(service: Service) -> None:
         assert budget <= low if options.HasField("max_thinking_tokens") else budget >= high
 
 
-async def test_reject_refuses_what_can_not_be_met(fake: Service) -> None:
+async def test_reject_refuses_what_cannot_be_met(fake: Service) -> None:
     options = pb.RoutingOptions(min_quality=1, on_unmet=pb.ON_UNMET_REJECT)
     refused = await refusal(fake.routing.Decide(decide(options=options)))
     assert refused.code is grpc.StatusCode.FAILED_PRECONDITION
@@ -283,7 +283,7 @@ async def test_explain_needs_a_subject_and_names_what_is_wrong_with_it(service: 
         assert (seen.code, seen.fields) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
 
 
-async def test_health_is_told_for_each_service(service: Service) -> None:
+async def test_health_is_reported_for_each_service(service: Service) -> None:
     health: Any = health_pb2_grpc.HealthStub(service.channel)
     for name in ("", NAME, f"backend/{service.router.served_model('').model}"):
         assert (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING

@@ -84,7 +84,7 @@ async def test_batches_stay_as_short_as_those_who_wait_for_them_need() -> None:
     assert max(batches) <= 5 and sum(batches) == 41
 
 
-async def test_a_failure_is_told_to_all_in_the_batch_and_to_nobody_else() -> None:
+async def test_a_failure_is_reported_to_all_in_the_batch_and_to_nobody_else() -> None:
     gated = Gated()
     gated.failing = True
     classifier = Batching(gated)
@@ -100,7 +100,7 @@ async def test_a_failure_is_told_to_all_in_the_batch_and_to_nobody_else() -> Non
     assert len(await second) == 2
 
 
-async def test_whoever_has_left_is_not_scored() -> None:
+async def test_a_caller_who_has_left_is_not_scored() -> None:
     gated = Gated()
     classifier = Batching(gated)
     first = asked(classifier, "a")

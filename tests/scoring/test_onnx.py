@@ -181,7 +181,7 @@ def test_a_device_that_is_not_there_is_an_error_not_a_slow_service(bundle: Bundl
         OnnxClassifier(bundle, device)
 
 
-def test_a_session_that_fell_back_is_told_apart(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_fell_back_is_distinguished(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """onnxruntime-gpu without CUDA's libraries lists the provider, makes a session without it, and says nothing."""
     real = onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
@@ -192,12 +192,12 @@ def test_a_session_that_fell_back_is_told_apart(bundle: Bundle, monkeypatch: pyt
     assert OnnxClassifier(encoder, "auto").provider == CPU
 
 
-def test_static_vectors_stay_on_the_cpu_unless_told(bundle: Bundle) -> None:
+def test_static_vectors_stay_on_the_cpu_unless_asked_for(bundle: Bundle) -> None:
     assert OnnxClassifier(bundle, "auto").provider == CPU
 
 
 @pytest.mark.parametrize(("precision", "asked"), [("fp32", CUDA), ("fp16", CUDA), ("int8", CPU)])
-def test_eight_bits_stay_on_the_cpu_unless_told(
+def test_eight_bits_stay_on_the_cpu_unless_asked_for(
     precision: str, asked: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, seen = onnxruntime.InferenceSession, []

@@ -138,7 +138,7 @@ def alive(pid: int) -> bool:
     return status.exists() and "State:\tZ" not in status.read_text()
 
 
-def test_that_workers_share_the_port_and_are_told_of_as_one(pool: Pool) -> None:
+def test_that_workers_share_the_port_and_are_reported_as_one(pool: Pool) -> None:
     before = pool.decided()
     ids = pool.decide("What is 2+2?", 40)
     figures = pool.figures()
@@ -309,7 +309,7 @@ def test_that_workers_share_scores_and_flushes_through_redis_and_use_tls(tmp_pat
         ({"LISTEN": "127.0.0.1:nonsense"}, "BUDGET_ROUTER_LISTEN: HOST:PORT is expected"),
     ],
 )
-def test_that_what_can_not_start_says_why(tmp_path: Path, settings: dict[str, str], told: str) -> None:
+def test_that_what_cannot_start_says_why(tmp_path: Path, settings: dict[str, str], told: str) -> None:
     done = subprocess.run(
         command("--workers", "2"),
         cwd=tmp_path,

@@ -20,7 +20,7 @@ def test_lines_arrive_in_order() -> None:
     assert writer.lost == 0
 
 
-def test_what_is_told_later_stands_behind_what_waits() -> None:
+def test_what_is_reported_later_stands_behind_what_waits() -> None:
     out = io.StringIO()
     writer = LogWriter(out)
     writer.defer(lambda: writer.msg({"number": 3}))
@@ -33,7 +33,7 @@ def test_what_is_told_later_stands_behind_what_waits() -> None:
     assert [event["number"] for event in rest] == [2, 3]
 
 
-def test_an_object_that_can_not_be_shown_costs_its_line_alone() -> None:
+def test_an_object_that_cannot_be_shown_costs_its_line_alone() -> None:
     class Unshown:
         def __repr__(self) -> str:
             raise RuntimeError

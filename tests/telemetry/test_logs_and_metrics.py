@@ -128,7 +128,7 @@ def test_what_was_not_let_in_makes_no_line() -> None:
     assert not waiting
 
 
-def test_every_observer_is_told() -> None:
+def test_every_observer_is_reported() -> None:
     watching = [RecordingObserver(), RecordingObserver()]
     tell = Observers(watching)
     for record in RECORDS:
@@ -223,7 +223,7 @@ def test_what_is_not_let_in_and_what_gave_way_is_counted(metrics: Metrics, regis
     assert value(registry, "relaxed_total", tenant="default") == 1
 
 
-def test_refusals_for_want_of_credentials_are_told(log_lines: LogLines, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals_for_want_of_credentials_are_reported(log_lines: LogLines, capsys: pytest.CaptureFixture[str]) -> None:
     for record in [CallCompleted("Decide", code) for code in ("OK", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED")]:
         log_lines(record)
     assert [line["code"] for line in lines(capsys)] == ["UNAUTHENTICATED"]

@@ -121,7 +121,7 @@ def test_features_are_those_of_this_machine_in_order(cluster: str) -> None:
 
 
 @pytest.mark.slow
-def test_an_engine_that_is_gone_is_told_as_on_this_machine(cluster: str, tmp_path: Path) -> None:
+def test_an_engine_that_is_gone_is_reported_as_on_this_machine(cluster: str, tmp_path: Path) -> None:
     from training.collect import ray as remote
 
     remote.connect(cluster)

@@ -134,7 +134,7 @@ def test_two_processes_do_not_share_a_journal(questions: list[Question], tmp_pat
     collect(questions, RECIPE, tmp_path / "o.parquet", nested)
 
 
-def test_right_wrong_truncated_unparsable_and_failed_answers_are_told_apart() -> None:
+def test_right_wrong_truncated_unparsable_and_failed_answers_are_distinguished() -> None:
     question = Question("2 + 2 =", "4", None, "g", "numeric", {})
     answers = {
         "right": Answer("4", 3, 1, "natural"),

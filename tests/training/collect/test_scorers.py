@@ -1,4 +1,4 @@
-"""Every way of scoring: right, wrong and unparsable answers, and references that can not be scored against."""
+"""Every way of scoring: right, wrong and unparsable answers, and references that cannot be scored against."""
 
 from typing import Any
 

@@ -225,7 +225,7 @@ def test_the_overview_counts_twins_and_leaks(tmp_path: Path) -> None:
     assert seen.not_rising == [] and seen.unknown_tokens == []
 
 
-def test_a_rung_that_is_worse_than_a_cheaper_one_is_told(tmp_path: Path) -> None:
+def test_a_rung_that_is_worse_than_a_cheaper_one_is_reported(tmp_path: Path) -> None:
     given = [row(f"prompt {i}", order, correct=float(order != 2)) for i in range(60) for order in range(3)]
     write(table(given), tmp_path / "o.parquet")
     assert overview(tmp_path / "o.parquet").not_rising == ["16 > 64"]

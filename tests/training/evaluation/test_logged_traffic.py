@@ -35,7 +35,7 @@ def row(prompt: str | None = "Sum 1 + 2", rung: int = 2, **changes: Any) -> dict
     } | changes
 
 
-def test_what_can_not_be_learned_from_is_counted_by_reason() -> None:
+def test_what_cannot_be_learned_from_is_counted_by_reason() -> None:
     rows = [
         row(),
         row(correct=None),
