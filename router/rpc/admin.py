@@ -61,10 +61,12 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
         """Verify another bundle, add it to the registry, and serve it from the next request on."""
         if not request.path:
             raise InvalidRequest("path", "is required")
-        swap = self._swaps[self._router.served_model(request.model).model]
-        return pb.PromoteModelResponse(model_version=await swap.promote(Path(request.path)))
+        return pb.PromoteModelResponse(model_version=await self._swap(request.model).promote(Path(request.path)))
 
     async def RollbackModel(self, request: pb.RollbackModelRequest, call: Call) -> pb.RollbackModelResponse:
         """Serve the bundle before the current one again."""
-        swap = self._swaps[self._router.served_model(request.model).model]
-        return pb.RollbackModelResponse(model_version=await swap.rollback())
+        return pb.RollbackModelResponse(model_version=await self._swap(request.model).rollback())
+
+    def _swap(self, model: str) -> HotSwap:
+        """The swap of a model; "" stands for the first one. Raises NotFound."""
+        return self._swaps[self._router.served_model(model).model]

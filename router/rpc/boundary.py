@@ -23,7 +23,7 @@ Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which cannot be subscripted a
 
 
 class Boundary:
-    """Wraps the methods of a service once, when it is added to a server; an interceptor would do so in every call.
+    """Wraps the methods of a service.
 
     Args:
         guard: identifies the caller, and refuses those that may not call.
@@ -44,6 +44,7 @@ class Boundary:
 
     def around(self, service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
         """A handler of the service's methods, each of them the servicer's own, wrapped."""
+        # Wrapped once, here: an interceptor would wrap the method again in every call.
         methods = {method.name: self._handler(method, getattr(servicer, method.name)) for method in service.methods}
         return grpc.method_handlers_generic_handler(service.full_name, methods)
 
@@ -61,6 +62,7 @@ class Boundary:
             with self._traced(method, context) as onward:
                 tracing.carried.set(onward)
                 try:
+                    # In this order: a caller without credentials takes no place, and learns nothing of its request.
                     call = self._guard(method, context)
                     with self._permit:
                         response = await behaviour(_parsed(request), call)
@@ -78,6 +80,7 @@ class Boundary:
                 try:
                     call = self._guard(method, context)
                     with self._permit:
+                        # Closed at once where the caller leaves: the garbage collector would let the engine run on.
                         async with aclosing(behaviour(_parsed(request), call)) as responses:
                             async for response in responses:
                                 yield response

@@ -52,6 +52,7 @@ class TenantGuard:
     def _tenant(self, method: str, context: Context) -> str:
         if given := _bearer(context):
             found = self._tenants.of_key(given)
+            # One answer for both, so that a guess does not show whether there ever was such a key.
             if found is None or found[1].expired:
                 raise Unauthenticated("the key is wrong or has expired")
             name, key = found

@@ -46,9 +46,9 @@ class Limits:
     max_prompt_bytes: int
     default_target: QualityTarget
 
-    @cached_property
+    @cached_property  # most callers send no options, and building them costs more than a look-up
     def default_options(self) -> RoutingOptions:
-        """RoutingOptions of a caller that sends none; cached, since building them costs more than looking them up."""
+        """The options of a caller that sends none."""
         return RoutingOptions(self.default_target)
 
 
@@ -111,7 +111,7 @@ def _tool(message: pb.Tool, field: str) -> Tool:
         raise InvalidRequest(f"{field}.name", "is required")
     try:
         parameters = json.loads(message.parameters or "{}")
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # nested too deeply for the parser
         parameters = None
     if not isinstance(parameters, dict):
         raise InvalidRequest(f"{field}.parameters", "must be a JSON object")
@@ -164,6 +164,7 @@ def _bytes(message: pb.Message) -> int:
 
 def _plain(message: pb.Message) -> Message | None:
     """A turn of text alone, as nearly all are: the fast path. None where it is anything else, or wrong."""
+    # Looked up without an error: `_message` finds out what is wrong, and says it.
     role, content = ROLES.members.get(message.role), message.content
     if role is None or not content or content.isspace():
         return None

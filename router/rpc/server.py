@@ -22,6 +22,8 @@ MAX_MESSAGE_BYTES = 16 << 20
 
 MAX_METADATA_BYTES = 16 << 10
 FOREVER = 2**31 - 1
+"""What gRPC takes for no limit of a connection's age."""
+
 HIGHEST_PORT = 65_535
 HEALTH_SECONDS = 2.0
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -80,6 +82,7 @@ class RouterServer:
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+                # On by default: a second service on a taken port would start, and answer half of the calls.
                 ("grpc.so_reuseport", int(shared)),
                 ("grpc.max_connection_age_ms", round(connection_seconds * 1000) or FOREVER),
                 # Clients ping while an engine thinks in silence; by default that is answered by hanging up.
@@ -88,6 +91,7 @@ class RouterServer:
             ],
         )
         self._server.add_generic_rpc_handlers([boundary.around(service.api, service.servicer)])
+        # Health and reflection lie outside the boundary: probes have no credentials, and must be answered under load.
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             [self._name, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server
@@ -107,11 +111,13 @@ class RouterServer:
 
     async def start(self) -> None:
         """Accept calls, with the health of this moment; `watch_health` keeps it up to date."""
+        # Asked before the first call: gRPC's health service says SERVING until it is set.
         await self._set(await self._ask())
         await self._server.start()
 
     async def drain(self, grace: float) -> None:
         """Become NOT_SERVING, refuse new calls, and let those under way end within `grace` seconds."""
+        # Calls that gRPC has accepted but not yet handed on get UNAVAILABLE, which clients try at another replica.
         self._boundary.drain()
         # Balancers look elsewhere from now on, while the calls under way end.
         await self._health.enter_graceful_shutdown()
@@ -124,5 +130,6 @@ class RouterServer:
             await self._set(await self._ask())
 
     async def _set(self, works: Mapping[str, bool]) -> None:
+        # Probes ask for "" or, as gRPC's documentation has it, for the full name of the service.
         for name, good in {**works, self._name: works[""]}.items():
             await self._health.set(name, SERVING if good else NOT_SERVING)

@@ -32,6 +32,7 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
 
     async def Generate(self, request: pb.GenerateRequest, call: Call) -> AsyncIterator[pb.GenerateResponse]:
         """Choose a budget, forward the prompt to the engine, and stream its answer back."""
+        # Only here does the call's deadline bound the budget: the other methods do not wait for any thinking.
         routed = requests.route_request(request, self._limits, call, call.remaining)
         sampling, tools = requests.sampling(request.sampling), requests.tools(request, self._limits)
         async with aclosing(self._router.generate(routed, sampling, tools)) as events:

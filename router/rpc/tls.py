@@ -31,6 +31,8 @@ class TlsFiles:
     def read(self) -> Pem:
         """The files' contents. Raises SettingsError where one is missing, or key and certificate do not match."""
         try:
+            # gRPC checks nothing until a handshake, which then fails without a word. Files that are renewed between
+            # this check and the reads get another stamp, so they are read again.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
             ca = None if self.client_ca is None else self.client_ca.read_bytes()
             return self.certificate.read_bytes(), self.key.read_bytes(), ca
