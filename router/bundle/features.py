@@ -20,6 +20,8 @@ MAX_CHARACTERS = 16_384
 
 WORD_BUCKETS = 128
 _COUNTED = "+-*/=<>^%()[]{}#,.;:?!\"'`\n\\$"
+"""Characters that are counted one by one: signs of arithmetic, code, lists and quotations."""
+
 _WORD, _NUMBER = re.compile(r"[^\W\d_]+"), re.compile(r"\d+")
 _LETTERS, _DIGITS = (bytes(c if chr(c) in kept else ord(" ") for c in range(256)) for kept in (ascii_letters, digits))
 """Tables for `bytes.translate`: everything else becomes a space."""
@@ -48,6 +50,7 @@ HAND = WIDTH - WORD_BUCKETS
 
 def scored_text(prompt: Prompt) -> str:
     """The part of a prompt that is scored, in Unicode normal form C: the same text, however it was typed."""
+    # Cut before it is normalised, which takes time in proportion to the length.
     return normalize("NFC", prompt.text[:MAX_CHARACTERS])
 
 
@@ -64,6 +67,7 @@ def of_texts(texts: Sequence[str], messages: Sequence[int]) -> NDArray[np.float3
     for first, text, turns in zip(range(HAND, matrix.size, WIDTH), texts, messages, strict=True):
         read = _read(text)
         counts.append(_counts(read, turns))
+        # crc32, since Python's own hash of a word differs from process to process.
         present += [first + crc32(word) % WORD_BUCKETS for word in set(read.lowered)]
     # Whole columns at once: one log1p for all prompts, and one `put` for all words.
     matrix[:, :HAND] = np.array(counts).reshape(-1, HAND)
@@ -83,7 +87,8 @@ class _Read(NamedTuple):
 
 
 def _read(text: str) -> _Read:
-    """ASCII is read as bytes, several times as fast."""
+    """Take a text apart; ASCII gives the same either way."""
+    # ASCII is read as bytes, which is several times as fast.
     if not text.isascii():
         words = _WORD.findall(text)
         lowered = [word.lower().encode() for word in words]

@@ -27,6 +27,7 @@ class Featurizer:
             self._tokenizer = Tokenizer.from_buffer(tokenizer)
         except Exception as error:  # tokenizers raises a bare Exception
             raise ValueError(str(error)) from error
+        # The file may have asked for other padding and lengths; the graph was trained with these.
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
         self._max_tokens = max_tokens
@@ -48,7 +49,7 @@ class Featurizer:
         """Token ids as a matrix [n, length], padded with -1; length is at least 1."""
         if len(ids) == 1 and ids[0]:  # the usual case, without a matrix to fill
             return np.array(ids, dtype=np.int64)
-        matrix = np.full((len(ids), max(1, *map(len, ids), 1)), -1, dtype=np.int64)
+        matrix = np.full((len(ids), max([1, *map(len, ids)])), -1, dtype=np.int64)
         for row, one in zip(matrix, ids, strict=True):
             row[: len(one)] = one
         return matrix

@@ -127,6 +127,7 @@ def digest(path: Path) -> str:
 
 
 def _verified(directory: Path, manifest: Manifest, name: str) -> bytes:
+    # Read once, and these bytes are used: a second read could find another file than the one that was verified.
     data = _read(directory / name)
     if sha256(data).hexdigest() != manifest.files.get(name):
         raise ArtifactError(f"{directory / name}: its SHA-256 is not the one in {MANIFEST}")

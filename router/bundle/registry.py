@@ -32,6 +32,7 @@ def history(registry: Path) -> list[str]:
         promoted = json.loads((registry / CURRENT).read_text())["promoted"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{registry / CURRENT}: not a registry of bundles") from error
+    # A digest names a folder: one like "../.." would lead out of the registry.
     if not promoted or not all(isinstance(one, str) and one.isalnum() for one in promoted):
         raise ArtifactError(f"{registry / CURRENT}: names no version")
     return list(promoted)
@@ -59,6 +60,7 @@ def promote(registry: Path, directory: Path) -> str:
 
 def rollback(registry: Path) -> str:
     """Make the bundle before the current one current again; returns its digest. Raises ArtifactError."""
+    # Asked before `_locked`, which would make the folders of a registry in any directory.
     if not (registry / CURRENT).exists():
         raise ArtifactError(f"{registry}: not a registry of bundles; nothing was promoted there")
     with _locked(registry):
@@ -75,6 +77,7 @@ def _locked(registry: Path) -> Iterator[None]:
     try:
         (registry / VERSIONS).mkdir(parents=True, exist_ok=True)
         with (registry / ".lock").open("w") as lock:
+            # The kernel lets go of it when the process ends, so a promotion that was killed locks nobody out.
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:

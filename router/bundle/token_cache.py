@@ -55,6 +55,8 @@ class Pieces:
             return None
         # A token such as "a▁b" could be merged across the beginning of a piece.
         crossing = re.compile("[^▁]▁")
+        # A special token with a space in it spans pieces, dropout draws merges at random, and a suffix marks the ends
+        # of words, where spaces mark their beginnings.
         if (
             any(" " in token for token in _added(tokenizer))
             or tokenizer.model.dropout
@@ -82,6 +84,7 @@ class Pieces:
         ids = tuple([token.id for token in self._model.tokenize(f"▁{piece}")])
         if len(piece) <= LONGEST:
             self._ids[piece] = ids
+            # The oldest goes, not the least used: to keep an order of use, every look-up would have to write.
             if len(self._ids) > self._most:
                 self._ids.popitem(last=False)
         return ids

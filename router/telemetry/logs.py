@@ -38,6 +38,7 @@ def configure_logging() -> LogWriter:
         processors=[
             structlog.processors.add_log_level,
             _stamped,
+            # A traceback's local variables would include prompts.
             structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             _unrendered,
         ],
@@ -108,8 +109,7 @@ class LogLines:
                 self._later(self._log.error, "task restarted", task=task, exc_info=error)
 
     def _later(self, log: Callable[..., None], *arguments: object, **fields: object) -> None:
-        """Log a moment later, with the time of now."""
-        # The time is taken now; building the line is left to the writer's thread.
+        """Build and write a line in the writer's thread; it carries the time of now."""
         self._defer(partial(log, *arguments, at=datetime.now(UTC), **fields))
 
     def _decided(self, tenant: str, decision: Decision, seconds: float, at: datetime) -> None:

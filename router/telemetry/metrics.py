@@ -21,23 +21,26 @@ from router.events import (
 )
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-
+"""Bounds of the buckets of times in seconds: a decision takes the first ones, a generation the last."""
 
 TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Bounds of the buckets of thinking tokens; powers of two, as the caps of most ladders."""
 
 
 class Metrics:
-    """Prometheus metrics; label values come from closed sets (rungs, sources, dependencies), so they can be cached."""
+    """Prometheus metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str) -> Counter:
             return Counter(f"budget_router_{name}", text, registry=registry)
 
         def counters(name: str, text: str, *labels: str) -> Callable[..., Counter]:
-            # `labels` takes a lock and builds a key; the cache makes it a lookup.
+            # `labels` takes a lock and builds a key; the cache makes it a lookup. It stays small, since every label has
+            # few values: rungs, sources, dependencies, tenants of the file.
             return cache(Counter(f"budget_router_{name}", text, labels, registry=registry).labels)
 
         def gauges(name: str, text: str, *labels: str) -> Callable[..., Gauge]:
+            # Of several workers one alone audits and promotes, so the newest figure is the one that counts.
             return cache(
                 Gauge(
                     f"budget_router_{name}", text, labels, registry=registry, multiprocess_mode="livemostrecent"
@@ -88,6 +91,7 @@ class Metrics:
                 self._broken(cause).inc()
             case Audited(model, alpha, loss, wealth, alarmed):
                 self._audits(model, f"{alpha:g}").inc()
+                # A counter cannot fall, so an answer better than the top rung's adds nothing.
                 self._audit_loss(model, f"{alpha:g}").inc(max(loss, 0))
                 self._audit_wealth(model, f"{alpha:g}").set(wealth)
                 self._audit_alarm(model, f"{alpha:g}").set(alarmed)

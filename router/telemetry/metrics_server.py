@@ -20,6 +20,7 @@ def serve(listen: str, registry: CollectorRegistry) -> Callable[[], None]:
         return lambda: None
     host, _, port = listen.rpartition(":")
     try:
+        # Without a host the library would listen on all addresses, and the endpoint asks for no credentials.
         server, thread = start_http_server(int(port), host or "127.0.0.1", registry)
     except (OSError, ValueError, OverflowError) as error:
         raise SettingsError(f"BUDGET_ROUTER_METRICS_LISTEN: cannot listen there: {error}") from error

@@ -63,6 +63,7 @@ def fold(folder: Path) -> None:
         if not pid.isdigit() or _alive(int(pid)):
             continue
         if not kind.startswith("gauge"):
+            # The collector reads a file's type from its name; "gone" stands where the process id of others does.
             with closing(MmapedDict(str(folder / f"{kind}_gone.db"))) as gone:
                 for key, value, _, _ in MmapedDict.read_all_values_from_file(str(file)):
                     gone.write_value(key, gone.read_value(key)[0] + value, 0.0)

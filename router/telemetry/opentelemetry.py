@@ -36,6 +36,7 @@ class Traces:
     def span(self, method: str, headers: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
         """A span around a call, child of the caller's span; yields the headers for requests made within it."""
         parent = self._headers.extract(headers)
+        # An exception's text may quote a prompt; how the call ended comes with CallCompleted.
         with self._tracer.start_as_current_span(
             method, parent, SpanKind.SERVER, record_exception=False, set_status_on_exception=False
         ):
@@ -44,6 +45,7 @@ class Traces:
             yield onward
 
     def __call__(self, record: Record) -> None:
+        # Outside a call, as in a background task, this is a span that records nothing.
         span = trace.get_current_span()
         match record:
             case Decided(request, decision, seconds):
