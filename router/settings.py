@@ -204,10 +204,12 @@ class Settings(BaseSettings):
     def of_worker(self, place: int) -> "Settings":
         """The settings of one of several processes: its share of the limits. Only the first audits and has an admin
         service; it sees only a part of the requests, of which it audits more."""
+        # Rounded up, as fewer streams than workers must leave each worker one.
         share = {"capacity": self.capacity / self.workers, "max_streams": -(-self.max_streams // self.workers)}
         alone: dict[str, Any] = {"audit": 0.0, "admin_token": SecretStr("")}
         if place == 0:
             alone = {"audit": min(1.0, self.audit * self.workers)}
+        # The supervisor holds the address of the metrics, and answers there for all workers.
         return self.model_copy(update={"metrics_listen": "", **share, **alone})
 
 
@@ -244,9 +246,11 @@ def _read(overrides: dict[str, Any]) -> Settings:
     try:
         return Settings(**overrides)
     except SourceError as error:
+        # Only the message names the field: error parsing value for field "public" from source ...
         field = str(error).split('"')[1]
         raise SettingsError(f'{PREFIX}{field.upper()}: must be written as JSON, such as ["default"]') from error
     except ValidationError as error:
+        # Its own text quotes the value, which may be a secret.
         first = error.errors()[0]
         raise SettingsError(f"{PREFIX}{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}") from error
 
@@ -266,6 +270,7 @@ def _problems(settings: Settings) -> Iterator[str]:
         yield f"CACHE_SECRET: needed with {PREFIX}OUTCOMES_URL, the same for all replicas"
     if settings.redis_url and not secret:
         yield f"CACHE_SECRET: needed with {PREFIX}REDIS_URL, the same for all replicas"
+    # Each worker would grant the whole quota of a tenant, and a flush would reach one worker's cache alone.
     if settings.workers > 1 and not settings.redis_url and (settings.tenants or admin):
         yield "REDIS_URL: needed for several workers with tenants or an admin service"
     yield from _tls_problems(settings)
@@ -293,6 +298,7 @@ def _address_problems(settings: Settings) -> Iterator[str]:
     """Addresses to listen on are HOST:PORT."""
     for name in ("listen", "metrics_listen", "admin_listen"):
         port = (address := getattr(settings, name)).rpartition(":")[2]
+        # isascii, since "²" is a digit, too, which `int` refuses.
         if address and not (":" in address and port.isascii() and port.isdigit() and int(port) <= HIGHEST_PORT):
             yield f"{name.upper()}: HOST:PORT is expected, not {address!r}"
 
@@ -332,7 +338,7 @@ def _local(listen: str) -> bool:
         return True
     try:
         return ip_address(host).is_loopback
-    except ValueError:
+    except ValueError:  # a name: the address behind it may change
         return False
 
 

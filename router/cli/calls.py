@@ -73,7 +73,7 @@ def report(decision_id: str, correct: float, by: LabelSource, client: Client, as
 
 
 @click.command()
-@calls_service(3)
+@calls_service(3)  # less than the image's HEALTHCHECK waits, so that it sees the reason
 def health(client: Client) -> None:
     """Is the service SERVING? Exit code 1 if not; for container health checks."""
     ready = client.is_ready()
@@ -88,7 +88,7 @@ def _prompt(text: str) -> str:
     """The prompt given, or standard input; what is not Unicode is a usage error."""
     try:
         given = sys.stdin.buffer.read().decode() if text == "-" else text
-        given.encode()
+        given.encode()  # an argument that is not UTF-8 arrives with lone surrogates, which this refuses
     except UnicodeError:
         raise click.UsageError("TEXT is not valid UTF-8") from None
     return given

@@ -31,6 +31,7 @@ def show_event(event: Event, before: Event | None) -> None:
     match event:
         case Decision():
             console.print(_verdict(event), soft_wrap=True)
+        # No markup: an answer may hold "[red]", and rich would swallow it.
         case Reasoning(text):
             console.print(text, end="", style="dim", markup=False, soft_wrap=True)
         case Content(text):

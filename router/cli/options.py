@@ -75,6 +75,7 @@ def _credentials(
     key_file: Path | None, ca: Path | None, cert: Path | None, cert_key: Path | None, plaintext: bool
 ) -> Credentials:
     ca_pem, cert_pem, key_pem = (None if path is None else path.read_bytes() for path in (ca, cert, cert_key))
+    # What is not UTF-8 is replaced, and then refused by Credentials in words that name the key.
     key = "" if key_file is None else key_file.read_text(errors="replace").strip()
     try:
         return Credentials(key, ca_pem, cert_pem, key_pem, plaintext)
@@ -83,6 +84,6 @@ def _credentials(
 
 
 def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
-    for option in reversed(options):
+    for option in reversed(options):  # the option applied last stands first in --help
         command = option(command)
     return command

@@ -1,4 +1,7 @@
-"""Commands that run the service, or prepare and check it."""
+"""Commands that run the service, or prepare and check it.
+
+Each command imports what it needs by itself: the commands that only call a service must not wait for the rest of it.
+"""
 
 import asyncio
 import json
@@ -37,13 +40,13 @@ def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -
     loaded = settings.load(listen=listen, metrics_listen=metrics_listen, workers=workers)
     with closing(logs.configure_logging()) as log:
         if loaded.workers > 1:
-            asyncio.run(_supervised(loaded))
+            asyncio.run(_supervised(loaded))  # no calls, so it stays small without uvloop
         else:
             _run(_served(loaded, log.defer))
 
 
 def _run(service: Coroutine[None, None, None]) -> None:
-    import uvloop  # the other commands do without
+    import uvloop
 
     uvloop.run(service)
 
@@ -65,6 +68,7 @@ def _supervised(loaded: "Settings") -> Coroutine[None, None, None]:
 
 
 def _listening(address: str, admin: str) -> None:
+    # On standard error, for people: standard output holds nothing but log lines, each one JSON.
     if admin:
         print(f"budget-router: admin service on {admin}", file=sys.stderr)
     print(f"budget-router: listening on {address}", file=sys.stderr)
@@ -106,8 +110,10 @@ def new_key(tenant: str, days: int, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"tenant": tenant, "key": key, "sha256": digest, "expires": expires}))
         return
+    # The key alone on standard output, so that it can be sent into a file without being seen.
     click.echo("The key, which is not shown again:", err=True)
     click.echo(key)
+    # JSON quotes a name as TOML does.
     click.echo(f"\nFor the file that BUDGET_ROUTER_TENANTS names:\n\n[{json.dumps(tenant)}]", err=True)
     click.echo(f'keys = [{{ sha256 = "{digest}", expires = {expires} }}]', err=True)
 

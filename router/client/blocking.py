@@ -103,6 +103,8 @@ class Client:
     def wait_until_ready(self, timeout: float = 30.0) -> None:
         """Return once the service answers calls. Raises DeadlineExceeded after `timeout` seconds."""
         ends = time.monotonic() + timeout
+        # gRPC waits for a connection; the loop, for a service that has started but is NOT_SERVING yet. When the time is
+        # up, the timeout is negative, and gRPC raises DEADLINE_EXCEEDED at once.
         while not self._reply(calls.check(), ends - time.monotonic(), wait=True):
             time.sleep(POLL_SECONDS)
 

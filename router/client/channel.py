@@ -27,13 +27,14 @@ caller cancels is not tried again, nor is a stream after its first event. A repo
 
 CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+    # A replica that hangs keeps its connections open; only pings show that nobody is behind them any more.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 1),  # or the next call would be the first to notice
+    ("grpc.http2.max_pings_without_data", 0),  # by default few are sent in silence, and an engine thinks in silence
     ("grpc.initial_reconnect_backoff_ms", 100),  # less than the retries of a call take together
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),  # by default a replica that is back might wait two minutes for calls
 )
 
 _HOST = re.compile(r"(?:\[(?P<v6>[^]]+)]|(?P<host>[^][:/]+))(?::\d+)?")

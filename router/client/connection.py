@@ -29,6 +29,7 @@ class Connection:
         self.channel = (
             api.insecure_channel(server, options) if tls is None else api.secure_channel(server, tls, options)
         )
+        # One table for both services: no method of one has the name of a method of the other.
         routing, health = pb_grpc.BudgetRouterServiceStub(self.channel), health_pb2_grpc.HealthStub(self.channel)
         self._methods: dict[str, Any] = vars(routing) | vars(health)
 

@@ -31,6 +31,7 @@ class Credentials:
     plaintext: bool = False
 
     def __post_init__(self) -> None:
+        # Otherwise every call would end as INTERNAL, "Invalid metadata", which says nothing about the key.
         if not (self.key.isascii() and self.key.isprintable()):
             raise InvalidArgument("key: must be printable ASCII on one line", fields=["key"])
         if (self.certificate is None) != (self.certificate_key is None):
@@ -59,5 +60,6 @@ ANONYMOUS = Credentials()
 
 def _trusted() -> bytes | None:
     """The authorities that this machine trusts, as PEM; None leaves it to gRPC's own list, public ones."""
+    # gRPC does not look at the machine's list, where companies put their own authorities.
     found = ssl.create_default_context().get_ca_certs(binary_form=True)
     return "".join(map(ssl.DER_cert_to_PEM_cert, found)).encode() or None

@@ -123,6 +123,7 @@ def _mapped(error: Any, server: str) -> ClientError:
         _ = detail.Unpack(bad) or detail.Unpack(retry)
     delay = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
     fields = [violation.field for violation in bad.field_violations]
+    # The service's own message first: an engine's "Connection refused" in it does not mean that no service answers.
     message = status.message or _explained(code, error.details() or code, server)
     return KINDS.get(code, ClientError)(message, code=code, fields=fields, retry_after=delay)
 

@@ -117,6 +117,7 @@ def message(kind: type[M], at: str = "", **values: Any) -> M:
         InvalidArgument: a value does not fit its field, which is named with `at` before it.
     """
     built: M = kind()
+    # One field at a time, since protobuf's error does not say which of several values is wrong.
     for name, value in values.items():
         try:
             built.MergeFrom(kind(**{name: value}))

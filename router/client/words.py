@@ -33,6 +33,7 @@ class Words:
 @cache
 def words_of(enum: Any) -> Words:
     """The words of an enum, by its descriptor."""
+    # Every enum of the API has PREFIX_UNSPECIFIED at 0, as the style guide of protobuf asks; `buf lint` checks it.
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
     values = enum.values_by_number.items()
     return Words(prefix, {number: value.name.removeprefix(prefix).lower() for number, value in values})
