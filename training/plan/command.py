@@ -60,6 +60,7 @@ def plan(
 
 def _save(plot: Path, outcomes: Outcomes, replayed: list[PlanRow]) -> None:
     try:
+        # Without the date, equal plans give equal files.
         draw(outcomes, replayed).savefig(plot, format="svg", metadata={"Date": None})
     except OSError as error:
         raise click.BadParameter(str(error), param_hint="--plot") from error
@@ -72,6 +73,7 @@ def _print_json(outcomes: Outcomes, replayed: list[PlanRow]) -> None:
 
 def _print_tables(outcomes: Outcomes, replayed: list[PlanRow]) -> None:
     names = "/".join(rung.name for rung in outcomes.ladder.rungs)
+    # A pipe has no width, and the 80 columns that rich assumes would break the rows.
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 132)
     for part in (*tables(names, replayed), summary(replayed)):
         console.print(part, end="\n\n")

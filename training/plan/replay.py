@@ -88,18 +88,19 @@ class RecordedTraffic:
         seconds = self.latency.seconds(thought[prompts, chosen])
         tokens = float(thought[prompts, chosen].mean())
         return PlanRow(
-            policy,
-            max_loss,
-            deadline,
-            float(correct[prompts, chosen].mean()),
-            float(losses(correct, chosen).mean()),
-            hull_accuracy(thought.mean(axis=0), correct.mean(axis=0), tokens),
-            tokens,
-            float(np.quantile(seconds, 0.5)),
-            float(np.quantile(seconds, 0.99)),
-            float(seconds.mean()) / self.concurrency * 1_000,
-            None if deadline is None else float((seconds <= deadline).mean()),
-            (np.bincount(chosen, minlength=width) / len(chosen)).tolist(),
+            policy=policy,
+            max_loss=max_loss,
+            deadline=deadline,
+            accuracy=float(correct[prompts, chosen].mean()),
+            loss=float(losses(correct, chosen).mean()),
+            mix_accuracy=hull_accuracy(thought.mean(axis=0), correct.mean(axis=0), tokens),
+            thinking_tokens=tokens,
+            p50=float(np.quantile(seconds, 0.5)),
+            p99=float(np.quantile(seconds, 0.99)),
+            # Requests that run together on a GPU share its seconds.
+            gpu_seconds=float(seconds.mean()) / self.concurrency * 1_000,
+            in_time=None if deadline is None else float((seconds <= deadline).mean()),
+            rungs=(np.bincount(chosen, minlength=width) / len(chosen)).tolist(),
         )
 
     def default_deadlines(self) -> list[float]:
@@ -167,6 +168,7 @@ def forecast(directory: Path, outcomes: Outcomes) -> tuple[Prediction, tuple[Cer
 def summary(plan: Sequence[PlanRow]) -> str:
     """One or two sentences: the boldest policy beside always-top, then under the tightest deadline."""
     top = next(row for row in plan if row.rungs[-1] == 1)
+    # Certificates come in rising order of their loss, so the last policy without a deadline is the boldest.
     best = [row for row in plan if row.deadline is None][-1]
     sentence = (
         f"{best.label}: {best.thinking_tokens:.1f} thinking tokens a request, always-top {top.thinking_tokens:.1f}; "
@@ -214,4 +216,5 @@ def _in_time(latency: LatencyProfile, tokens: Matrix, deadline: float | None) ->
 
 def _best(correct: Matrix, in_time: Mask) -> Rungs:
     """The cheapest of the best rungs in time; where all are late, the cheapest."""
+    # argmax takes the first of equals; -1 lies below every correctness, and where all are late all are equal.
     return np.asarray(np.where(in_time, correct, -1).argmax(axis=1))

@@ -54,10 +54,8 @@ def empty_cache(config: PocketConfig, batch: int = 1) -> Tensor:
 
 
 def export_onnx(model: PocketNetwork, path: Path) -> None:
-    """Export one forward step to an ONNX file; batch size and lengths stay free.
-
-    Tracing fixes every length that is 1, so the example has two sequences, three new tokens and five old ones.
-    """
+    """Export one forward step to an ONNX file; batch size and lengths stay free."""
+    # Tracing fixes every length that is 1, so the example has two sequences, three new tokens and five old ones.
     ids = torch.ones(2, 3, dtype=torch.long)
     past = torch.zeros(*empty_cache(model.config, 2).shape[:4], 5, model.config.head_dim)
     torch.onnx.export(
@@ -82,6 +80,7 @@ def check_graph(model: PocketNetwork, path: Path) -> float:
     session = onnxruntime.InferenceSession(path)
     ids = torch.randint(0, model.config.vocab_size, (3, 40), generator=torch.Generator().manual_seed(0))
     expected = model.logits(model.hidden(ids)[0]).numpy()
+    # Prefill and steps, as in serving: a fault in the cache or in the positions shows only in the second of them.
     past, worst = empty_cache(model.config, 3).numpy(), 0.0
     for start, end in [(0, 30), *((i, i + 1) for i in range(30, 40))]:
         logits, past = session.run(None, {"input_ids": ids[:, start:end].numpy(), "past": past})

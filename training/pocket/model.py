@@ -155,6 +155,7 @@ class PocketNetwork(nn.Module):
             mask: additive or boolean [.., new, past + new]; None is plain causal and needs `past` to be None.
         """
         start = 0 if past is None else past[0][0].shape[2]
+        # In float32 also under autocast: bfloat16 has 8 bits for a position, and rounds those above 256.
         positions = torch.arange(ids.shape[1], device=ids.device, dtype=torch.float32) + start
         # One angle per pair of columns; pair i turns by position * theta^(-2i / size).
         half = torch.arange(0, self.config.head_dim, 2, device=ids.device, dtype=torch.float32)

@@ -50,6 +50,7 @@ class Family:
 
 def held_out(question: str) -> bool:
     """True if the question belongs to the part that the pocket reasoner never trains on."""
+    # By its text: levels and seeds draw the same question again, and it must stay on its side then.
     digest = hashlib.sha256(question.encode()).digest()
     return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
@@ -195,6 +196,7 @@ def items(family: Family, level: int, seed: int) -> Iterator[Item]:
     """Yield items of one family and level without end; a family with few questions repeats them."""
     # Every family and level has a range of seeds of its own, so no two draw the same entries.
     offset = (list(FAMILIES).index(family) * LEVELS + level) * 10**8
+    # The size costs nothing, as an entry is made when it is read.
     entries = gym.generate(family.name, 2**31 - 1, seed * 10**10 + offset, **family.settings(level))
     for index in itertools.count():
         entry = dict(entries[index])

@@ -64,7 +64,7 @@ def build() -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=UNKNOWN))
     # The regex takes the first alternative that matches, so a phrase must precede its own beginning.
     longest_first = sorted((*PHRASES, *ANIMALS), key=len, reverse=True)
-    pattern = "|".join([*map(_escape, longest_first), r"[\s\S]"])
+    pattern = "|".join([*map(_escape, longest_first), r"[\s\S]"])  # any character: a dot does not match a line break
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens(list(SPECIAL))

@@ -89,6 +89,7 @@ def encode_items(*, held: bool, per_level: int, seed: int) -> list[list[Encoded]
     for level in range(LEVELS):
         levels.append([])
         for family in FAMILIES:
+            # Enough for either side of `held_out`, and an end for families that have too few questions.
             drawn = itertools.islice(items(family, level, seed), 4 * per_level)
             kept = list(itertools.islice((i for i in drawn if held_out(i.question) == held), per_level))
             parts = [
@@ -185,6 +186,7 @@ def optimizers(model: PocketNetwork, params: Hyperparameters) -> list[torch.opti
 
 def schedule(progress: float, params: Hyperparameters) -> float:
     """Factor on the learning rates at a share of the run: a linear rise, a plateau, a linear fall to zero."""
+    # The first batch comes at progress 0, and must not be lost to a rate of zero.
     return min(1.0, progress / params.warmup + 0.01, max(0.0, 1 - progress) / params.decay)
 
 
@@ -253,6 +255,7 @@ def step(
     for stepper in steppers:
         stepper.step()
         stepper.zero_grad()
+    # Not a number: to read it here would make the processor wait for the GPU after every batch.
     return loss.detach()
 
 

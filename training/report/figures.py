@@ -31,8 +31,10 @@ ORANGE, GREEN = "#d55e00", "#009e73"
 STYLE: dict[Any, Any] = {
     **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
     **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), "none"),
+    # Without parse_math, "$" in the name of a rung or task is no formula.
     **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon", "text.parse_math"), False),
     **{"axes.axisbelow": True, "axes.grid": True, "grid.alpha": 0.3, "grid.color": FAINT},
+    # Text stays text, in the font of the page; ids are salted hashes, by default with a new salt each time.
     **{"svg.fonttype": "none", "svg.hashsalt": "report"},
 }
 
@@ -50,6 +52,7 @@ def _svg(name: str, figure: Figure) -> Markup:
     """An SVG element; its ids get a prefix, because all figures share the page's one name space."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    # What stands before the element, an XML declaration and a DOCTYPE, is not allowed inside a page.
     _, start, rest = buffer.getvalue().partition("<svg")
     svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", start + rest)
     for color, css in CSS_COLORS.items():
@@ -120,7 +123,7 @@ def reliability(report: Part) -> Figure | None:
     if not report["rungs"]:
         return None
     columns = min(len(report["rungs"]), 5)
-    rows = -(-len(report["rungs"]) // columns)
+    rows = -(-len(report["rungs"]) // columns)  # rounded up, so the grid may have more panels than there are rungs
     figure = Figure((8, 0.6 + 2 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for panel in panels:
@@ -142,12 +145,13 @@ def rungs(report: Part) -> Figure | None:
     axes = _rows(figure, "prompts", [in_points(policy["alpha"]) for policy in report["policies"]])
     axes.set_ylabel("loss allowed")
     shares = np.array([policy["rungs"] for policy in report["policies"]])
+    # The lighter half of the colours alone: the labels on the bars are dark.
     colors = matplotlib.colormaps["viridis"](np.linspace(0.45, 1, shares.shape[1]))
     for index, (rung, color) in enumerate(zip(report["rungs"], colors, strict=True)):
         left, width = shares[:, :index].sum(axis=1), shares[:, index]
         bars = axes.barh(range(len(shares)), width, left=left, color=color, edgecolor=INK, linewidth=0.5)
         bars.set_label(rung["rung"])
-        texts = [f"{100 * share:.0f}" if share >= 0.05 else "" for share in width]
+        texts = [f"{100 * share:.0f}" if share >= 0.05 else "" for share in width]  # a smaller bar is too narrow
         axes.bar_label(bars, texts, label_type="center", color="#111111", fontsize=9)
     figure.legend(loc="outside lower center", ncols=5)
     return figure

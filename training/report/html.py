@@ -75,18 +75,18 @@ def _target(report: Part) -> Part | None:
 
 
 def _spending(target: Part) -> str:
-    promise = f"t no more than {in_points(target['alpha'])} below always thinking longest, "
+    promise = f"no more than {in_points(target['alpha'])} below always thinking longest"
     top, mix = target["saved_against_top"], target["saved_against_hull"]
     if top is None or mix is None:
-        return f"A{promise}the saving is unknown: thinking tokens are not recorded."
+        return f"At {promise}, the saving is unknown: thinking tokens are not recorded."
     spends = (
         f"spends {_fewer(top)} thinking tokens than always-longest{_between(target['top_interval'])} and "
         f"{_fewer(mix)} than the best mix of fixed budgets{_between(target['hull_interval'])}."
     )
     if target["hull_interval"][0] > 0:
-        return f"A{promise}the router {spends}"
+        return f"At {promise}, the router {spends}"
     # An interval that includes zero must not read as a success.
-    return f"The router does not beat the best mix of fixed budgets beyond chance: a{promise}it {spends}"
+    return f"The router does not beat the best mix of fixed budgets beyond chance: at {promise}, it {spends}"
 
 
 def _loss(target: Part, prompts: int) -> str:
@@ -103,6 +103,7 @@ def _neighbours(target: Part, methods: list[Part]) -> list[str]:
     saved = next((p["saved_against_hull"] for p in policies if p["alpha"] == target["alpha"]), None)
     if saved is None or target["hull_interval"] is None:
         return []
+    # Within the interval the difference may be chance, so kNN must be below all of it to be called worse.
     better = saved < target["hull_interval"][0]
     word = "A plain nearest-neighbour lookup (kNN) does worse" if better else "kNN does as well"
     return [f"{word}: it spends {_fewer(saved)} than the best mix."]
