@@ -1,4 +1,4 @@
-"""What observers see: decisions, answers, failures that the service survived, swapped bundles, audits."""
+"""Records for observers: decisions, answers, failures that the service survived, swapped bundles, audits."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the request path needs from the outside world: ports of one or two methods each."""
+"""Ports of the request path to the outside world, of one or two methods each."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol

@@ -25,7 +25,7 @@ POCKET = "pocket"
 """Kind of the embedded backend, and the name of its model."""
 
 OPEN = {"plaintext": "TLS", "no-keys": "keys", "metrics": "any credentials"}
-"""The protection that is missing where PUBLIC must hold a word."""
+"""The protection that each word of PUBLIC waives."""
 
 SERVICE_LINKS = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 """Names, behind the prefix, of variables that Kubernetes sets in every pod for a Service named `budget-router...`."""
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=86_400,
-        description="age at which clients are asked to connect anew, and so find other workers and new replicas; "
+        description="age at which clients are asked to reconnect, and so find other workers and new replicas; "
         "0 = never",
     )
     max_streams: int = Field(
@@ -256,7 +256,7 @@ def _read(overrides: dict[str, Any]) -> Settings:
 
 
 def _problems(settings: Settings) -> Iterator[str]:
-    """What does not fit together, each beginning with the name of a setting."""
+    """Settings that do not fit together; each problem begins with the name of one."""
     yield from _missing(settings, "backend", ("backend_url", "backend_model"))
     yield from _missing(settings, "failover_backend", ("failover_url", "failover_model"))
     secret, admin = settings.cache_secret.get_secret_value(), settings.admin_token.get_secret_value()

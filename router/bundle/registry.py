@@ -73,11 +73,11 @@ def rollback(registry: Path) -> str:
 
 @contextmanager
 def _locked(registry: Path) -> Iterator[None]:
-    """Held by one process at a time. Raises ArtifactError for whatever the file system refuses within."""
+    """Hold the registry's lock. Raises ArtifactError where the file system refuses anything within."""
     try:
         (registry / VERSIONS).mkdir(parents=True, exist_ok=True)
         with (registry / ".lock").open("w") as lock:
-            # The kernel lets go of it when the process ends, so a promotion that was killed locks nobody out.
+            # The kernel releases it when the process ends, so a killed promotion does not lock others out.
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The command `budget-router`: where its processes begin, and their exit codes."""
+"""The command `budget-router`: its entry point and its exit codes."""
 
 import os
 import sys

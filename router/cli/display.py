@@ -1,4 +1,4 @@
-"""What the commands draw in a terminal."""
+"""Output of the commands in a terminal."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,19 +13,19 @@ console = Console(highlight=False)
 
 
 def show_decision(decision: Decision) -> None:
-    """The quality curve, and what was chosen."""
+    """Draw the quality curve and the chosen rung."""
     console.print(_curve(decision))
     console.print(_verdict(decision), soft_wrap=True)
 
 
 def show_explanation(explanation: Explanation) -> None:
-    """The quality curve, and why."""
+    """Draw the quality curve and the reasons."""
     console.print(_curve(explanation.decision))
     console.print("\n".join(explanation.sentences), markup=False)
 
 
 def show_event(event: Event, before: Event | None) -> None:
-    """One event of a stream, after the event `before`."""
+    """Draw one event of a stream; `before` is the event that it follows."""
     if isinstance(before, Reasoning) and isinstance(event, Content):
         console.print()  # the answer starts on a line of its own
     match event:

@@ -1,4 +1,4 @@
-"""Options that several commands share: the service and what it asks of its callers, and what to ask of the choice."""
+"""Options that several commands share: the service, the credentials for it, and the options of a choice."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps

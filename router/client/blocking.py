@@ -97,7 +97,7 @@ class Client:
         self._reply(calls.report_outcome(decision_id, correct, label_source), timeout)
 
     def is_ready(self, timeout: float | None = None) -> bool:
-        """Whether the service says that it answers calls. Raises Unavailable where nothing listens."""
+        """True if the service says that it answers calls. Raises Unavailable where nothing listens."""
         return self._reply(calls.check(), timeout)
 
     def wait_until_ready(self, timeout: float = 30.0) -> None:

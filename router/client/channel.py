@@ -27,7 +27,7 @@ caller cancels is not tried again, nor is a stream after its first event. A repo
 
 CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
-    # A replica that hangs keeps its connections open; only pings show that nobody is behind them any more.
+    # A replica that hangs keeps its connections open; only pings find that out.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
@@ -46,7 +46,7 @@ def options(server: str) -> list[tuple[str, str | int]]:
 
 
 def is_loopback(server: str) -> bool:
-    """Whether all that `server` names (HOST:PORT, or any gRPC name) lies on this machine."""
+    """True if all that `server` names (HOST:PORT, or any gRPC name) lies on this machine."""
     if server.startswith(("unix:", "unix-abstract:")):
         return True
     return all(map(_is_local, re.sub(r"^(dns:(///)?|ipv4:|ipv6:)", "", server).split(",")))

@@ -1,4 +1,4 @@
-"""What both clients share: one channel, its stubs, and how a call begins."""
+"""The connection that both clients share: one channel, its stubs, and the start of a call."""
 
 from typing import Any
 
@@ -34,10 +34,10 @@ class Connection:
         self._methods: dict[str, Any] = vars(routing) | vars(health)
 
     def begin(self, call: Call[Any], timeout: float | None = None, wait: bool = False) -> Any:
-        """What gRPC returns for the call: its reply or stream, or for asyncio something to await or iterate.
+        """Start a call; returns gRPC's reply or stream, or for asyncio something to await or iterate.
 
         Args:
-            wait: for a service that is not there yet, until the timeout.
+            wait: wait until the timeout for a service that is not up yet.
         """
         seconds = next(given for given in (timeout, self._timeout, call.seconds) if given is not None)
         return self._methods[call.method](call.request, timeout=seconds, metadata=self._metadata, wait_for_ready=wait)

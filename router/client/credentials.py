@@ -1,4 +1,4 @@
-"""What a service asks of its callers, and how it travels."""
+"""A caller's key and certificates, as metadata of calls and as credentials of a channel."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from router.client.errors import InvalidArgument
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A key, and what TLS needs. A key goes beyond this machine by TLS alone, unless `plaintext` allows otherwise.
+    """A key, and certificates for TLS. A key leaves this machine only by TLS, unless `plaintext` allows otherwise.
 
     Attributes:
         key: the tenant's key.
@@ -41,7 +41,7 @@ class Credentials:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with every call."""
+        """Metadata of every call."""
         return (("authorization", f"Bearer {self.key}"),) if self.key else ()
 
     def for_channel(self, server: str) -> grpc.ChannelCredentials | None:

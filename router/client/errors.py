@@ -1,4 +1,4 @@
-"""What can go wrong in a call: one class for each gRPC status that a caller would tell apart.
+"""Errors of calls: one class for each gRPC status that a caller would tell apart.
 
 ClientError               any status; `code` names it
 ├── InvalidArgument       a value is wrong; `field` names it. Some are found before anything is sent
@@ -135,7 +135,7 @@ def _status(error: Any) -> Status:
 
 
 def _explained(code: str, details: str, server: str) -> str:
-    """gRPC's own words, said plainly where the cause is known."""
+    """gRPC's own message, put plainly where the cause is known."""
     if code == "UNAVAILABLE" and "Connection refused" in details:
         return f"no service at {server}; start one with `budget-router serve`"
     if code == "DEADLINE_EXCEEDED":

@@ -1,4 +1,4 @@
-"""What the service answers, as frozen dataclasses that `match` takes apart.
+"""The service's answers as frozen dataclasses, which `match` takes apart.
 
 They mirror the messages of the proto file, field by field under the same names. An optional field that is absent is
 None; an enum is a lower-case word. `mirror` converts them.
@@ -12,7 +12,7 @@ from router.client.requests import ToolCall
 
 @dataclass(frozen=True, slots=True)
 class RungForecast:
-    """What is predicted for one rung: P(correct), 0..1, and the thinking tokens really used, mean and quantiles.
+    """The forecast for one rung: P(correct), 0..1, and the thinking tokens that it uses, as mean and quantiles.
 
     Attributes:
         budget_tokens: cap in thinking tokens; None = no cap, or not a number.
@@ -58,7 +58,7 @@ class Decision:
         model_version: digest of the model bundle.
         forecasts: one for each rung, cheapest first; empty where nothing was predicted.
         model: the served model that the decision is about.
-        relaxed: how much P(correct) the target gave way by while the service was overloaded.
+        relaxed: P(correct) by which the target was relaxed because the service was overloaded.
     """
 
     decision_id: str
@@ -135,4 +135,4 @@ class Explanation:
 
 
 Event: TypeAlias = Decision | Reasoning | Content | ToolCallDelta | Completion
-"""What a stream consists of: a decision first, a completion last."""
+"""Events of a stream: a decision first, a completion last."""

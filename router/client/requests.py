@@ -1,4 +1,4 @@
-"""What a caller asks, as plain Python, and the messages it becomes. Whether a request makes sense, the service says."""
+"""Requests in plain Python, and the messages they become. The service decides whether a request makes sense."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ Prompt: TypeAlias = str | Sequence[Message | Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingOptions:
-    """What to ask of the choice; None leaves it to the service.
+    """Options of a choice; None leaves one to the service.
 
     Attributes:
         max_loss: largest accepted loss of P(correct) against the top rung, 0..1; excludes `min_quality`.

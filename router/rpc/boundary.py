@@ -101,7 +101,7 @@ class Boundary:
 
 
 class Permit:
-    """Entered by every call; refuses calls beyond `most`, and all new ones while draining."""
+    """Surrounds every call; refuses calls beyond `most`, and all new ones while draining."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -17,7 +17,7 @@ class Call:
     """The facts about a call that are not in its message.
 
     Attributes:
-        tenant: the caller, by its credentials; None where no tenant has any, and the message's word counts.
+        tenant: the caller, by its credentials; None where no tenant has any, and the message names the tenant.
         remaining: seconds until the caller stops waiting; None = never.
     """
 

@@ -28,7 +28,7 @@ HIGHEST_PORT = 65_535
 HEALTH_SECONDS = 2.0
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 Health = Callable[[], Awaitable[Mapping[str, bool]]]
-"""Whether each part works, by name: "" is the service itself, others are its dependencies."""
+"""Finds out which parts work, by name: "" is the service itself, others are its dependencies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class RouterServer:
         credentials: for TLS; None = plaintext.
         health: says what works; the service is SERVING while "" is true.
         shared: other processes may listen on the same port.
-        connection_seconds: age at which clients are asked to connect anew, and so find new replicas; 0 = never.
+        connection_seconds: age at which clients are asked to reconnect, and so find new replicas; 0 = never.
 
     Raises:
         SettingsError: the address is malformed, in use, or not of this machine.

@@ -37,7 +37,7 @@ COLLECT_AFTER = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where calls are accepted; `admin` is None where that service is closed."""
+    """Ports that accept calls; `admin` is None where that service is closed."""
 
     port: int
     admin: int | None
@@ -97,7 +97,7 @@ class Wired:
     swaps: Mapping[str, HotSwap]
 
     async def health(self) -> Mapping[str, bool]:
-        """Whether the service ("") and each of its dependencies works."""
+        """For the service ("") and each of its dependencies: does it work?"""
         works = {name: not fails for name, fails in self.parts.failing().items()}
         return {**await self.router.health(), **works}
 

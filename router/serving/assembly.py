@@ -88,7 +88,7 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
 
 
 def endpoints(settings: Settings, certs: Certificates | None) -> Endpoints:
-    """Where and how calls are accepted."""
+    """Addresses of the servers, and how they accept calls."""
     return Endpoints(
         listen=settings.listen,
         admin_listen=settings.admin_listen,

@@ -6,7 +6,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 class Backoff:
     """Pauses that double from `first` to `longest` seconds.
 
-    They begin anew for what has worked for longer than the longest pause: it failed for another reason than before.
+    They start again from `first` after a time of work that was longer than the longest pause.
     """
 
     def __init__(self, first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> None:
@@ -15,7 +15,7 @@ class Backoff:
 
     def worked(self, seconds: float) -> None:
         """Take note of how long it worked until it ended."""
-        if seconds > self._longest:
+        if seconds > self._longest:  # it failed for another reason than before
             self._next = self._first
 
     def pause(self) -> float:

@@ -23,7 +23,7 @@ POOLED: dict[str, Mode] = {
     # Least of all workers: a certificate that one of them no longer believes is lost.
     "token_backlog": "livesum", "queued_tokens": "livesum", "tasks": "livesum", "certified": "livemin",
 }  # fmt: skip
-"""How several workers' figures become one; by default the greatest counts."""
+"""Modes by which several workers' figures become one; the default is the greatest."""
 
 
 class Gauges(Collector):
@@ -93,7 +93,7 @@ class _Files:
         self._written: dict[tuple[str, Labels], Gauge] = {}
 
     def write(self, families: Iterable[Metric]) -> None:
-        """Write all samples, and 0 for those that existed before and are gone."""
+        """Write all samples, and 0 for those that no longer exist."""
         gone = dict(self._written)
         for family in families:
             for sample in family.samples:

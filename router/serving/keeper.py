@@ -46,6 +46,6 @@ class Keeper:
             except Exception as raised:  # `close` ends the loop by CancelledError, which is no Exception
                 error = raised
             backoff.worked(time.monotonic() - began)
-            # asyncio itself reports nothing: the file would never be read again, and nobody would know.
+            # asyncio itself reports nothing, and the service would run on without the task.
             self._observer(TaskRestarted(name, error))
             await asyncio.sleep(backoff.pause())

@@ -73,7 +73,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where and how calls are accepted.
+    """Addresses of the servers, and how they accept calls.
 
     Attributes:
         listen: HOST:PORT of the routing service; port 0 takes a free one.
@@ -82,7 +82,7 @@ class Endpoints:
         metrics_listen: HOST:PORT of the Prometheus endpoint; empty = none.
         certificates: certificates for TLS handshakes; None = plaintext.
         shared: other processes listen on the same port, and their supervisor serves the metrics.
-        connection_seconds: age at which clients are asked to connect anew; 0 = never.
+        connection_seconds: age of a connection at which clients are asked to reconnect; 0 = never.
         max_streams: calls of the routing service under way at once.
         drain_seconds: time that streams have to end on the way out.
     """
@@ -130,7 +130,7 @@ class Parts:
     background: Mapping[str, Work]
 
     def failing(self) -> Mapping[str, bool]:
-        """Whether each dependency beside the backends fails now, by name."""
+        """For each dependency beside the backends, by name: does it fail now?"""
         breakers = {"cache": self.cache.breaker, "quotas": self.quotas.breaker}
         open_ = {name: breaker.is_open for name, breaker in breakers.items() if breaker is not None}
         return {"outcomes": self.outcomes.failing, **open_}

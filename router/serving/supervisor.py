@@ -20,7 +20,7 @@ from router.telemetry import metrics_server, multiprocess
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where calls are accepted, HOST:PORT each; `admin` is empty where that service is closed."""
+    """Addresses that accept calls, HOST:PORT each; `admin` is empty where that service is closed."""
 
     api: str
     admin: str

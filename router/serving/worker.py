@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from router.errors import WorkerError
 
 START_SECONDS = 120.0
-"""Time until a worker must answer calls: its classifier may be large and its backends far away."""
+"""Seconds until a worker must answer calls: its classifier may be large and its backends far away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Worker:
         return code
 
     async def stop(self, seconds: float) -> None:
-        """Let the worker drain; after so many seconds it is killed."""
+        """Let the worker drain, and kill it after `seconds`."""
         if self.process.returncode is None:
             self.process.terminate()
         try:
@@ -92,7 +92,7 @@ def exit_with_supervisor(control: socket.socket) -> Callable[[], None]:
         A function to call once calls are answered: from then on the worker drains at the end, instead of dying at once.
     """
     loop = asyncio.get_running_loop()
-    # SIGTERM is heeded only once calls are answered, and until then a worker may wait for its engine for minutes.
+    # SIGTERM takes effect only once calls are answered; until then a worker may wait for its engine for minutes.
     number = signal.SIGKILL
 
     def ready() -> None:

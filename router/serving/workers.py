@@ -12,7 +12,7 @@ from router.serving.backoff import Backoff
 from router.serving.worker import Worker
 
 STOP_SECONDS = 10.0
-"""Time that a worker has to end, beyond the time that its streams have to drain."""
+"""Seconds that a worker has to end, beyond those that its streams have to drain."""
 
 
 class Workers:
@@ -20,7 +20,7 @@ class Workers:
 
     Args:
         start: starts the worker of a place. Raises WorkerError.
-        drain_seconds: time that streams have to end.
+        drain_seconds: seconds that streams have to end.
         backoff: makes the pauses of one place, before a worker that ended by itself is replaced.
 
     Attributes:

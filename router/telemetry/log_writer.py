@@ -20,7 +20,7 @@ Defer = Callable[[DeferredLog], None]
 """Runs a DeferredLog a moment later, in another thread."""
 
 GATHER_SECONDS = 0.1
-"""How long the first line of a batch waits for others: waking a thread costs more than writing a line."""
+"""Seconds that the first line of a batch waits for others: waking a thread costs more than writing a line."""
 
 
 class LogWriter:
@@ -28,7 +28,7 @@ class LogWriter:
 
     Args:
         most: lines that may wait; more are lost.
-        gather_seconds: how long the first line of a batch waits for others.
+        gather_seconds: seconds that the first line of a batch waits for others.
 
     Attributes:
         lost: lines that could not be written.

@@ -184,7 +184,7 @@ def coverage(report: Part) -> Figure | None:
 
 
 def violations(report: Part) -> Figure | None:
-    """How often certificates were violated, and their share of the possible saving; None without re-splits."""
+    """Shares of violated certificates, and of the possible saving that they allow; None without re-splits."""
     rows = report["violations"]
     if not rows:
         return None

@@ -98,7 +98,7 @@ def _loss(target: Part, prompts: int) -> str:
 
 
 def _neighbours(target: Part, methods: list[Part]) -> list[str]:
-    """How kNN, the baseline that is hardest to beat, does at the same target."""
+    """The result of kNN, the baseline that is hardest to beat, at the same target."""
     policies = (m["policy"] for m in methods if m["method"] == "kNN")
     saved = next((p["saved_against_hull"] for p in policies if p["alpha"] == target["alpha"]), None)
     if saved is None or target["hull_interval"] is None:
