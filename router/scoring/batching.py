@@ -63,10 +63,11 @@ class Batching:
             began = time.monotonic()
             try:
                 scores = await asyncio.to_thread(self._run, [one.prompt for one in batch])
-            except ClassifierError as error:
+            except Exception as error:  # whatever it is: nobody may wait for a batch that will not come
+                reason = str(error) if isinstance(error, ClassifierError) else f"unexpected {type(error).__name__}"
                 for one in batch:  # an exception each: a shared one would collect the tracebacks of all callers
                     if not one.score.done():
-                        one.score.set_exception(ClassifierError(str(error)))
+                        one.score.set_exception(ClassifierError(reason))
                 continue
             # Halving forgets the pace of a machine that was busy for a moment within a few batches.
             self._seconds = self._seconds / 2 + time.monotonic() - began

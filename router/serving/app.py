@@ -57,9 +57,10 @@ async def serve(settings: Settings, announce: Callable[[Ports], None], defer: De
         OutcomeLogError: the outcome log cannot be opened.
     """
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with running(settings, defer) as ports:
+        # Not before: a start may wait for its engine for minutes, there is nothing to drain, and a signal must end it.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         _spare_the_collector()
         announce(ports)
         await stop.wait()

@@ -89,21 +89,17 @@ def exit_with_supervisor(control: socket.socket) -> Callable[[], None]:
     """End this process, a worker, when its supervisor ends. Must be called in the worker's event loop.
 
     Returns:
-        A function to call once calls are answered: from then on the worker drains at the end, instead of dying at once.
+        A function to call once calls are answered; it reports to the supervisor.
     """
     loop = asyncio.get_running_loop()
-    # SIGTERM takes effect only once calls are answered; until then a worker may wait for its engine for minutes.
-    number = signal.SIGKILL
 
     def ready() -> None:
-        nonlocal number
-        number = signal.SIGTERM
         with suppress(OSError):  # the supervisor is gone, which `alone` notices
             control.sendall(b"ready\n")
 
     def alone() -> None:
         loop.remove_reader(control)  # the end of the stream stays readable, and would call this again and again
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)  # a worker that answers calls drains, one that is still starting ends
 
     # The kernel closes the supervisor's end however the supervisor ends, also by SIGKILL.
     loop.add_reader(control, alone)

@@ -47,7 +47,7 @@ async def started(gated: Gated, batches: int) -> None:
 
 async def test_one_alone_is_scored_at_once_and_those_who_come_meanwhile_go_together() -> None:
     gated = Gated()
-    classifier = Batching(gated)
+    classifier = Batching(gated, seconds=1e6)  # on a slow machine the first batch would make the next ones shorter
     first = asked(classifier, "a")
     await started(gated, 1)
     rest = [asked(classifier, "b" * n) for n in (2, 3, 4)]
@@ -87,7 +87,7 @@ async def test_batches_stay_as_short_as_those_who_wait_for_them_need() -> None:
 async def test_a_failure_is_reported_to_all_in_the_batch_and_to_nobody_else() -> None:
     gated = Gated()
     gated.failing = True
-    classifier = Batching(gated)
+    classifier = Batching(gated, seconds=1e6)
     first = asked(classifier, "a")
     await started(gated, 1)
     second = asked(classifier, "b", "c")
@@ -98,6 +98,21 @@ async def test_a_failure_is_reported_to_all_in_the_batch_and_to_nobody_else() ->
     gated.failing = False
     gated.gate.release(1)
     assert len(await second) == 2
+
+
+async def test_a_run_that_breaks_in_an_unforeseen_way_leaves_nobody_waiting() -> None:
+    broken = [True]
+
+    def run(prompts: Sequence[Prompt]) -> list[Score]:
+        if broken.pop():
+            raise KeyError("secret")
+        return [unforeseen(1.0)] * len(prompts)
+
+    classifier = Batching(run)
+    with pytest.raises(ClassifierError, match=r"^unexpected KeyError$"):
+        await asyncio.wait_for(classifier.score([Prompt.of("a")]), 10)
+    broken.append(False)
+    assert await asyncio.wait_for(classifier.score([Prompt.of("b")]), 10) == [unforeseen(1.0)]
 
 
 async def test_a_caller_who_has_left_is_not_scored() -> None:

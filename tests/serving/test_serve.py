@@ -195,6 +195,24 @@ def test_sigterm_drains_a_stream_under_way(tmp_path: Path) -> None:
         assert server.lines()[-1]["event"] == "draining" or any(line["event"] == "draining" for line in server.lines())
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_start_that_waits_for_its_engine(tmp_path: Path, number: signal.Signals) -> None:
+    """Kubernetes sends SIGTERM to a pod whose engine has not come up; it must not have to kill it."""
+    nobody = f"http://127.0.0.1:{free_port()}"
+    settings = environment(backend="vllm", backend_url=nobody, backend_model="m", backend_wait="600")
+    with subprocess.Popen(
+        command("--listen", "127.0.0.1:0"),
+        cwd=tmp_path,
+        env=settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        assert b"waiting" in process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(60) != 0
+
+
 def test_new_calls_are_refused_while_draining(tmp_path: Path) -> None:
     with running(tmp_path) as server, connected(server) as client:
         events = client.generate("2 + 2 =", options=RoutingOptions(rung="256", min_thinking_tokens=250))
