@@ -24,6 +24,9 @@ PREFIX = "BUDGET_ROUTER_"
 POCKET = "pocket"
 """Kind of the embedded backend, and the name of its model."""
 
+Backend = Literal["pocket", "vllm", "sglang", "llama_cpp", "openai_effort"]
+"""Kinds of engines: the embedded one, and those of `DIALECTS`, whose import would cost the start an HTTP client."""
+
 OPEN = {"plaintext": "TLS", "no-keys": "keys", "metrics": "any credentials"}
 """The protection that each word of PUBLIC waives."""
 
@@ -106,7 +109,7 @@ class Settings(BaseSettings):
         0, ge=0, description="fresh prompts that another bundle scores beside the served one before it is swapped in"
     )
     max_loss: float = Field(0.02, ge=0, le=1, description="quality target of callers that name none")
-    backend: Literal["pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
+    backend: Backend = Field(
         "pocket",
         description="kind of engine that answers: `pocket` (embedded), `vllm`, `sglang`, `llama_cpp` or "
         "`openai_effort`: docs/backends.md",
@@ -136,7 +139,7 @@ class Settings(BaseSettings):
     think_end: str = Field(
         "</think>", description="text that ends a thought, for two-phase enforcement; one token of the model"
     )
-    failover_backend: Literal["", "pocket", "vllm", "sglang", "llama_cpp", "openai_effort"] = Field(
+    failover_backend: Backend | Literal[""] = Field(
         "", description="kind of engine of a second model, which answers where the first is down"
     )
     failover_url: str = Field("", description="base URL of the second engine, as `BACKEND_URL`")

@@ -4,14 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
 from router import settings
+from router.backends.dialects import DIALECTS
 from router.errors import SettingsError
-from router.settings import GROUPS, PREFIX, Settings
+from router.settings import GROUPS, POCKET, PREFIX, Backend, Settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -252,3 +253,7 @@ def test_keys_and_tls_are_protection(tmp_path: Path) -> None:
             settings.load(**{name: path})
     with pytest.raises(SettingsError, match="TLS_CERTIFICATE"):
         settings.load(tls_client_ca=tmp_path / "ca.pem")
+
+
+def test_every_kind_of_engine_can_be_set() -> None:
+    assert set(get_args(Backend)) == {POCKET, *DIALECTS}

@@ -277,6 +277,14 @@ def test_replies_mirror_the_proto_file() -> None:
         assert {field.name for field in fields(kind)} == set(message.DESCRIPTOR.fields_by_name), kind
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(RoutingOptions, pb.RoutingOptions), (Message, pb.Message), (Tool, pb.Tool), (ToolCall, pb.ToolCall)],
+)
+def test_requests_mirror_the_proto_file(kind: Any, message: Any) -> None:
+    assert {field.name for field in fields(kind)} == set(message.DESCRIPTOR.fields_by_name)
+
+
 def test_a_reply_goes_into_json_under_the_names_of_the_proto() -> None:
     message = pb.Decision(decision_id="d", max_loss=0.02, source=pb.DECISION_SOURCE_CACHE, certified=True)
     message.forecasts.add(rung="64", quality=0.5)
