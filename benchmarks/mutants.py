@@ -216,7 +216,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="another seed samples other mutants")
     parser.add_argument("--per-module", type=int, default=8, metavar="N", help="mutants of each module")
     parser.add_argument("--json", action="store_true", help="print every mutant as JSON")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    for module in arguments.modules:
+        if module not in SUITES:
+            parser.error(f"{module}: not one of {', '.join(SUITES)}")
+    return arguments
 
 
 if __name__ == "__main__":

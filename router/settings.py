@@ -1,4 +1,4 @@
-"""All settings, side by side: name, default, meaning. The only reader of the environment.
+"""All settings, side by side: name, default, meaning. The only reader of the environment in the service.
 
 docs/settings.md is made from this file by `make settings-docs`.
 """

@@ -58,7 +58,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """The verdict in JSON types."""
-        return asdict(self) | {"promoted": not self.refused}
+        return asdict(self)
 
 
 def retrain(

@@ -104,7 +104,7 @@ class Chat:
         """The chat API cannot hold a floor, two phases can. Raises InvalidRequest where they are not available."""
         if fallback is not None:
             return fallback.stream(request)
-        problem = "this backend cannot hold a floor" if self._fallback is None else "no floor with tools or images"
+        problem = "this backend cannot hold it" if self._fallback is None else "cannot be held with tools or images"
         raise InvalidRequest("options.min_thinking_tokens", problem)
 
     async def _fallback_for(self, request: GenerationRequest) -> TwoPhase | None:

@@ -11,7 +11,10 @@ BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RAN
 
 
 def main() -> NoReturn:
-    """Run the command; exit code 2 for what the caller got wrong, 1 for what failed."""
+    """Run the command.
+
+    Exit codes: 2 for wrong input, or a service that cannot start; 1 for a call that failed, or a missing extra.
+    """
     # gRPC's own lines on stderr would stand beside our errors; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import click
 
 from router.client import Client, Credentials, InvalidArgument, RoutingOptions
+from router.client.connection import SERVER
 
 Command: TypeAlias = Callable[..., None]
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -16,9 +17,7 @@ TOKENS = click.IntRange(min=0)
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 _SERVICE = (
-    click.option(
-        "--server", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT", help="The running service."
-    ),
+    click.option("--server", default=SERVER, show_default=True, metavar="HOST:PORT", help="The running service."),
     click.option("--key-file", type=FILE, help="File with the tenant's key."),
     click.option("--ca", type=FILE, help="PEM file of the authority that signed the server's certificate."),
     click.option("--cert", type=FILE, help="PEM file of a client certificate."),

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from typing import Self, TypeVar
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 import grpc.aio
 
@@ -64,7 +64,7 @@ class AsyncClient:
         options: RoutingOptions = DEFAULTS,
         model: str = "",
         tenant: str = "",
-        tools: Sequence[Tool] = (),
+        tools: Sequence[Tool | Mapping[str, Any]] = (),
         tool_choice: str = "",
         temperature: float | None = None,
         max_answer_tokens: int | None = None,

@@ -1,8 +1,8 @@
 """The blocking client; threads may share one."""
 
 import time
-from collections.abc import Generator, Iterable, Sequence
-from typing import Self, TypeVar
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -63,7 +63,7 @@ class Client:
         options: RoutingOptions = DEFAULTS,
         model: str = "",
         tenant: str = "",
-        tools: Sequence[Tool] = (),
+        tools: Sequence[Tool | Mapping[str, Any]] = (),
         tool_choice: str = "",
         temperature: float | None = None,
         max_answer_tokens: int | None = None,

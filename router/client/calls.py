@@ -1,6 +1,6 @@
 """The calls of the API as values: the method, its request, and how its reply is read. Nothing is sent here."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -53,7 +53,7 @@ def generate(
     options: RoutingOptions,
     model: str,
     tenant: str,
-    offered: Sequence[Tool],
+    offered: Sequence[Tool | Mapping[str, Any]],
     tool_choice: str,
     **sampling: float | None,
 ) -> Call[Event | None]:
@@ -78,6 +78,8 @@ def explain(
     """Explain a choice for a prompt, or an earlier decision. Raises InvalidArgument."""
     if (prompt is None) == (not decision_id):
         raise InvalidArgument("a prompt or a decision_id is needed, one of them", fields=["decision_id"])
+    if prompt is None and (model or options != RoutingOptions()):
+        raise InvalidArgument("options and model belong to a prompt, not to a decision_id", fields=["decision_id"])
     if prompt is None:
         request = message(pb.ExplainRequest, decision_id=decision_id, tenant=tenant)
     else:

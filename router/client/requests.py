@@ -102,12 +102,9 @@ def messages(prompt: Prompt) -> list[pb.Message]:
     return [_turn(_read(turn, Message, f"messages[{i}]"), f"messages[{i}].") for i, turn in enumerate(turns)]
 
 
-def tools(offered: Sequence[Tool]) -> list[pb.Tool]:
+def tools(offered: Sequence[Tool | Mapping[str, Any]]) -> list[pb.Tool]:
     """The tools on offer. Raises InvalidArgument."""
-    return [
-        message(pb.Tool, f"tools[{i}].", name=tool.name, description=tool.description, parameters=_schema(tool))
-        for i, tool in enumerate(offered)
-    ]
+    return [_tool(_read(tool, Tool, f"tools[{i}]"), f"tools[{i}].") for i, tool in enumerate(offered)]
 
 
 def message(kind: type[M], at: str = "", **values: Any) -> M:
@@ -154,8 +151,12 @@ def _read(given: M | Mapping[str, Any], kind: type[M], field: str) -> M:
     return known
 
 
-def _schema(tool: Tool) -> str | None:
-    return None if tool.parameters is None else json.dumps(tool.parameters)
+def _tool(tool: Tool, at: str) -> pb.Tool:
+    try:
+        schema = None if tool.parameters is None else json.dumps(tool.parameters)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"{at}parameters: {error}", fields=[f"{at}parameters"]) from error
+    return message(pb.Tool, at, name=tool.name, description=tool.description, parameters=schema)
 
 
 def _duration(seconds: float | None, field: str) -> Duration | None:
@@ -164,6 +165,6 @@ def _duration(seconds: float | None, field: str) -> Duration | None:
     duration = Duration()
     try:
         duration.FromTimedelta(timedelta(seconds=seconds))
-    except (ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidArgument(f"{field}: must be a number of seconds, not {seconds}", fields=[field]) from error
     return duration

@@ -39,7 +39,7 @@ class Chooser:
             if index is None:
                 raise NotFound("options.rung", f"not on the ladder: {', '.join(r.name for r in policy.ladder.rungs)}")
             if index not in policy.within_bounds(options):
-                raise InvalidRequest("options.rung", "lies outside floor and ceiling")
+                raise InvalidRequest("options.rung", "lies outside min_thinking_tokens and max_thinking_tokens")
             choice = Choice(index, index == policy.top, None, "the caller named the rung")
             return _decision(served, request, choice, Scored(None, DecisionSource.OVERRIDE))
         if not options.conversation_id:

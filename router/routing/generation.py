@@ -26,7 +26,7 @@ class Generation:
 
     Attributes:
         completion: the last event, once it is there.
-        first_token_seconds: from `began` to the first event; None before it.
+        first_token_seconds: from `began` to the first event; 0 before it.
         used_tokens: thinking and answer tokens to charge for: 0 before the first event, then the forecast, and what
             was counted once the completion says it.
     """
@@ -46,7 +46,7 @@ class Generation:
         self.sampling = sampling
         self.tools = tools
         self.completion: Completion | None = None
-        self.first_token_seconds: float | None = None
+        self.first_token_seconds = 0.0
         self.used_tokens = 0.0
         self._began = began
         self._attempt = 0
@@ -90,7 +90,7 @@ class Generation:
         for self._attempt, index in enumerate(rungs, 1):
             self._answered = self._attempt == len(rungs)  # the last attempt's completion stands, whatever it holds
             yield self._asked(index)
-            if self.completion is not None:
+            if self._answered:
                 return
 
     def take(self, event: GenerationEvent) -> GenerationEvent | None:
@@ -111,8 +111,7 @@ class Generation:
 
     def _passed(self, used_tokens: float) -> None:
         self.used_tokens = used_tokens
-        if self.first_token_seconds is None:
-            self.first_token_seconds = self.seconds
+        self.first_token_seconds = self.first_token_seconds or self.seconds
 
     def _asked(self, index: int) -> GenerationRequest:
         options, tenant = self.request.options, self.request.tenant

@@ -89,7 +89,7 @@ class Policy:
                 _within(rung.tokens, replace(options, max_thinking_tokens=None)) for rung in self.ladder.rungs
             )
             field = f"options.{'max' if reached else 'min'}_thinking_tokens"
-            raise InvalidRequest(field, f"no rung lies within floor and ceiling (rungs: {named})")
+            raise InvalidRequest(field, f"no rung lies within min_ and max_thinking_tokens (rungs: {named})")
         return rungs
 
     def choose(self, score: Score, options: RoutingOptions) -> Choice:

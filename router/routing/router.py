@@ -215,7 +215,7 @@ class BudgetRouter:
         """The one place where the log, the observers and the audit learn of an answer."""
         request, decision, seconds = generation.request, generation.decision, generation.seconds
         self._log.record(request, decision, completion)
-        self._observer(Generated(request, decision, completion, generation.first_token_seconds or seconds, seconds))
+        self._observer(Generated(request, decision, completion, generation.first_token_seconds, seconds))
         # An audit runs the top rung as well: not under pressure, and tool calls cannot be compared.
         if self._audit is not None and not generation.tools.offered and not self._admission.level:
             self._audit(generation.served.backend, request, decision, generation.sampling, generation.answer)

@@ -193,14 +193,13 @@ def _message(message: pb.Message, index: int) -> Message:
 
 
 def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None) -> RoutingOptions:
-    floor = _tokens(message, "min_thinking_tokens") or 0
-    ceiling = _tokens(message, "max_thinking_tokens")
-    if ceiling is not None and floor > ceiling:
-        raise InvalidRequest("options.min_thinking_tokens", f"the floor {floor} lies above the ceiling {ceiling}")
+    least, most = _tokens(message, "min_thinking_tokens") or 0, _tokens(message, "max_thinking_tokens")
+    if most is not None and least > most:
+        raise InvalidRequest("options.min_thinking_tokens", f"{least} is more than max_thinking_tokens, {most}")
     return RoutingOptions(
         target=_target(message, limits.default_target),
-        min_thinking_tokens=floor,
-        max_thinking_tokens=ceiling,
+        min_thinking_tokens=least,
+        max_thinking_tokens=most,
         max_latency=_latency(message, remaining),
         on_unmet=ON_UNMET.member(message.on_unmet, "options.on_unmet"),
         rung=_name(message.rung, "options.rung") or None,

@@ -1,8 +1,6 @@
 """The composition root, top to bottom: build the parts, wire them, run what they make."""
 
-import asyncio
 import gc
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from router.serving.follow import FOLLOW_SECONDS, Followed, file_stamp, follow_f
 from router.serving.gauges import Gauges
 from router.serving.keeper import Keeper, Work
 from router.serving.parts import Parts
+from router.serving.signals import stopped_by_signals
 from router.settings import Settings
 from router.telemetry import metrics_server
 from router.telemetry.log_writer import Defer
@@ -56,15 +55,12 @@ async def serve(settings: Settings, announce: Callable[[Ports], None], defer: De
         BackendError: the engine does not come up, or holds no budget.
         OutcomeLogError: the outcome log cannot be opened.
     """
-    stop = asyncio.Event()
-    async with running(settings, defer) as ports:
-        # Not before: a start may wait for its engine for minutes, there is nothing to drain, and a signal must end it.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        _spare_the_collector()
-        announce(ports)
-        await stop.wait()
-        structlog.get_logger().info("draining", seconds=settings.drain_seconds)
+    with stopped_by_signals() as signalled:
+        async with running(settings, defer) as ports:
+            _spare_the_collector()
+            announce(ports)
+            await signalled()
+            structlog.get_logger().info("draining", seconds=settings.drain_seconds)
 
 
 @asynccontextmanager
@@ -162,7 +158,8 @@ def _followed(wired: Wired) -> Iterator[Followed]:
     """All files that are read again when they change."""
     yield from wired.parts.followed
     for swap in wired.swaps.values():
-        yield Followed("artifact", swap.stamp, swap.swap)
+        # Not again: each try loads a graph, and a bundle that failed in the shadow must not get in by repetition.
+        yield Followed("artifact", swap.stamp, swap.swap, again=False)
     if wired.parts.endpoints.shared and wired.parts.audit is None:
         yield _alarms(wired)
 

@@ -1,4 +1,4 @@
-"""Builds the parts of the service from settings; the stack that they are given closes them.
+"""Builds the parts of the service from settings. An exit stack closes them.
 
 The clients of Redis, HTTP and Triton are imported where they are chosen: the default start need not pay their 0.4 s.
 """
@@ -30,7 +30,7 @@ from router.scoring.memory_cache import MemoryCache
 from router.serving import models
 from router.serving.follow import Followed, file_stamp
 from router.serving.keeper import Work
-from router.serving.parts import Cache, Endpoints, Parts, SharedQuotas
+from router.serving.parts import Cache, Endpoints, Parts, ServiceQuotas
 from router.settings import Settings
 from router.telemetry import tracing
 from router.telemetry.log_writer import Defer
@@ -142,7 +142,7 @@ def auditor(settings: Settings, ledger: Ledger, observer: Observer, stack: Async
     return auditor
 
 
-def quotas(settings: Settings, observer: Observer, stack: AsyncExitStack, background: dict[str, Work]) -> SharedQuotas:
+def quotas(settings: Settings, observer: Observer, stack: AsyncExitStack, background: dict[str, Work]) -> ServiceQuotas:
     """The tenants' quotas, shared where a Redis is configured."""
     near = MemoryQuotas()
     if not settings.redis_url:

@@ -34,10 +34,12 @@ async def _examine_backend(settings: Settings, served: Served, stack: AsyncExitS
         return [finding async for finding in canary.examine(backend)]
     findings = []
     for replica in models.engines(settings, served, stack):
-        for way in replica.backend.strategies:
-            name = way.enforcement.value
+        for strategy in replica.backend.strategies:
+            name = strategy.enforcement.value
             # Not needed: one strategy that works is enough, and whether there is one is the finding below.
-            findings += [replace(f, check=f"{name}: {f.check}", needed=False) async for f in canary.examine(way.alone)]
+            findings += [
+                replace(f, check=f"{name}: {f.check}", needed=False) async for f in canary.examine(strategy.alone)
+            ]
         try:
             findings.append(Finding(f"enforcement of {replica.name}", True, await replica.backend.prove()))
         except BackendError as error:

@@ -23,11 +23,13 @@ class Followed:
         name: the dependency in Degraded, when reading fails.
         stamp: changes with the file; cheap, as it is polled.
         read: takes over what the file says, or raises and changes nothing.
+        again: read a file that failed again after a while, though it has not changed: the cause may lie outside it.
     """
 
     name: str
     stamp: Callable[[], object]
     read: Callable[[], Awaitable[object]]
+    again: bool = True
 
 
 def file_stamp(path: Path) -> FileStamp:
@@ -62,7 +64,7 @@ async def follow_file(
             await followed.read()
         except Exception as error:
             # The cause may lie outside the file, and an operator must see in the metrics that the file is still bad.
-            retry_at = clock() + retry_seconds
+            retry_at = clock() + retry_seconds if followed.again else float("inf")
             observer(Degraded(followed.name, _described(error)))
 
 

@@ -36,7 +36,7 @@ class Cache(ScoreCache, Protocol):
         ...
 
 
-class SharedQuotas(Quotas, Protocol):
+class ServiceQuotas(Quotas, Protocol):
     """Quotas as the service holds them."""
 
     @property
@@ -117,7 +117,7 @@ class Parts:
     outcomes: Outcomes
     tenants: Tenants
     queue: FairQueue
-    quotas: SharedQuotas
+    quotas: ServiceQuotas
     chooser: Chooser
     ledger: Ledger
     audit: Auditor | None

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import structlog
 
 from router.errors import SettingsError
+from router.serving.signals import stopped_by_signals
 from router.serving.worker import Worker
 from router.serving.workers import Workers
 from router.settings import Settings
@@ -42,16 +43,16 @@ async def supervise(settings: Settings, announce: Callable[[str, str], None]) ->
         SettingsError: an address is not free, or not of this machine.
         WorkerError: a worker does not come up.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    with _reserved(settings) as addresses, TemporaryDirectory(prefix="budget-router-") as folder:
+    with (
+        stopped_by_signals() as signalled,
+        _reserved(settings) as addresses,
+        TemporaryDirectory(prefix="budget-router-") as folder,
+    ):
         workers = _workers(settings, addresses, folder)
-        loop.add_signal_handler(signal.SIGHUP, workers.rolling_restart)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.rolling_restart)
         async with _metrics(settings.metrics_listen, workers, folder), workers.running():
             announce(addresses.api, addresses.admin)
-            await stop.wait()
+            await signalled()
             structlog.get_logger().info("draining", seconds=settings.drain_seconds)
 
 

@@ -293,7 +293,7 @@ async def test_what_two_phases_cannot_carry_is_refused_by_name(kind: str) -> Non
         with pytest.raises(InvalidRequest, match=r"^messages\[0\].image_urls: "):
             await run(backend, replace(request_of(8), prompt=shown))
     async with proved(kind, "native") as (_, backend):
-        with pytest.raises(InvalidRequest, match="min_thinking_tokens: no floor with tools"):
+        with pytest.raises(InvalidRequest, match="min_thinking_tokens: cannot be held with tools"):
             await run(backend, replace(request_of(8, floor=4), tools=ADD))
 
 
@@ -380,7 +380,7 @@ async def test_named_efforts_are_hints() -> None:
         assert simulator.bodies[-1][1]["reasoning_effort"] == "high"
         assert answer.completion.enforcement is Enforcement.HINT
         assert answer.completion.count_source is CountSource.ENGINE
-        with pytest.raises(InvalidRequest, match="floor"):
+        with pytest.raises(InvalidRequest, match="min_thinking_tokens: this backend cannot hold it"):
             await run(backend, request_of(None, floor=3))
 
 

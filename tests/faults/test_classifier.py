@@ -88,11 +88,12 @@ async def test_garbage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         await running.recovered(cell)
 
 
-async def test_full(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [300, pytest.param(3_000, marks=pytest.mark.slow)])
+async def test_full(tmp_path: Path, words: int) -> None:
     """As many prompts at once as a call may hold, while others ask."""
     async with scene(tmp_path) as running:
         cell = Cell("classifier", "full")
-        batch = pb.DecideBatchRequest(requests=[decide(f"{i} " + "word " * 300) for i in range(1_024)])
+        batch = pb.DecideBatchRequest(requests=[decide(f"{i} " + "word " * words) for i in range(1_024)])
         flood = running.routing.DecideBatch(batch)
         await running.under(cell, "budget_router_decide_seconds_sum")
         assert len((await flood).decisions) == 1_024

@@ -81,7 +81,7 @@ def at_the_top(outcomes: Outcomes) -> list[Row]:
 def test_what_does_not_certify_is_refused_with_the_reason(challenge: Challenge) -> None:
     verdict = judge(challenge.challenger, challenge.bundle, challenge.bundle, challenge.served, 0.0001, 0)
     assert "nothing is certified for a loss of at most 0.0001" in verdict.refused[0]
-    assert (verdict.certificate, verdict.gain, verdict.to_json()["promoted"]) == (None, None, False)
+    assert (verdict.certificate, verdict.gain) == (None, None) and verdict.refused
 
 
 def test_against_itself_there_is_nothing_to_gain(challenge: Challenge) -> None:
@@ -94,7 +94,7 @@ def test_against_itself_there_is_nothing_to_gain(challenge: Challenge) -> None:
 def test_what_is_proved_to_spend_less_is_promoted(challenge: Challenge) -> None:
     top = replace(challenge.bundle, manifest=replace(challenge.bundle.manifest, certificates=()))
     verdict = judge(challenge.challenger, challenge.bundle, top, challenge.served, 0.1, 0)
-    assert verdict.refused == [] and verdict.to_json()["promoted"] is True
+    assert verdict.refused == []
     assert verdict.gain is not None and verdict.gain.dr.low > 0
     assert verdict.tokens is not None and verdict.tokens[1] < verdict.tokens[0]
 
