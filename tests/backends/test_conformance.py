@@ -75,11 +75,13 @@ async def run(backend: Backend, request: GenerationRequest) -> Answer:
 
 
 @asynccontextmanager
-async def backend_of(simulator: Simulator, enforcement: str = "auto", **wishes: Any) -> AsyncIterator[VerifiedBackend]:
+async def backend_of(
+    simulator: Simulator, enforcement: str = "auto", timeouts: Timeouts = HASTY, **wishes: Any
+) -> AsyncIterator[VerifiedBackend]:
     """What the router would serve this engine with, not proved yet."""
     async with AsyncExitStack() as stack:
         connection = Connection(
-            simulator.kind, simulator.url, MODEL, enforcement=enforcement, timeouts=HASTY, connections=300, **wishes
+            simulator.kind, simulator.url, MODEL, enforcement=enforcement, timeouts=timeouts, connections=300, **wishes
         )
         yield connect(connection, canary.holds_budgets, stack)
 
@@ -343,10 +345,14 @@ async def test_a_fingerprint_names_engine_version_model_template_and_enforcement
 
 @pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
 async def test_two_hundred_cancelled_streams_leave_nothing_behind(kind: str, way: str) -> None:
-    async with proved(kind, way) as (simulator, backend):
-        simulator.pause = 60  # no stream ends by itself, however slowly the others start
+    # No stream ends by itself or runs out of time, however slowly the others start.
+    patient = Timeouts(first=600, idle=600, total=600, question=600)
+    async with simulated(kind) as simulator, backend_of(simulator, way, patient) as backend:
+        await backend.prove()
+        simulator.pause = 600
         tasks = [asyncio.create_task(run(backend, request_of(None))) for _ in range(200)]
-        while simulator.running < 100:  # noqa: ASYNC110
+        while simulator.running < 100:
+            assert not any(task.done() for task in tasks)
             await asyncio.sleep(0.01)
         before = asyncio.all_tasks() - set(tasks)
         for task in tasks:
