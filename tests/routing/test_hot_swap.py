@@ -150,7 +150,7 @@ async def test_requests_under_way_keep_what_they_began_with(models: Path, tmp_pa
     async def load() -> None:
         while True:
             decisions.append((await running.router.decide(request_of(f"{len(decisions)}"))).model_version)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)  # the thread that loads the bundle has its turns
 
     loading = [asyncio.create_task(load()) for _ in range(10)]
     before = running.version
