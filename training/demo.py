@@ -154,6 +154,7 @@ def wait_until_serving(process: "subprocess.Popen[bytes]", client: Client) -> No
 
 
 def main() -> None:
+    """Start the service, show its table, and keep serving until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", action="store_true", help="stop after the table")
     parser.add_argument("--port", type=int, default=0, help="port to serve on (default: 50051, or a free one)")

@@ -5,8 +5,8 @@ certified choices on the test split, in thinking tokens used. Savings are stated
 hull, the cheapest random mix of fixed rungs of the same accuracy.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -120,43 +120,48 @@ def policy_report(
     Args:
         spent: thinking tokens [prompts] where these are not the chosen rung's, as for a cascade.
     """
-    rows, rungs = np.arange(len(outcomes)), len(outcomes.ladder)
+    rows, of = np.arange(len(outcomes)), _OfMeans(len(outcomes.ladder))
     correct = outcomes.correct[rows, chosen]
     spent = outcomes.thinking_tokens[rows, chosen] if spent is None else spent
     known = bool(outcomes.known_tokens.all())
     # Every figure is a function of column means, so one bootstrap of the columns serves all intervals.
     values = np.column_stack([correct, spent, outcomes.correct, outcomes.thinking_tokens])
+    samples, means = metrics.bootstrap_means(outcomes.groups, values), values.mean(axis=0)
 
-    def against_top(m: Vector) -> float:
-        return 1 - m[1] / m[-1] if m[-1] > 0 else 0.0
-
-    def against_hull(m: Vector) -> float:
-        mix = metrics.hull_tokens(m[2 + rungs :], m[2 : 2 + rungs], m[0])
-        return 1 - m[1] / mix if mix > 0 else 0.0
-
-    def loss(m: Vector) -> float:
-        return float(m[1 + rungs] - m[0])
-
-    samples = metrics.bootstrap_means(outcomes.groups, values)
-
-    def bounds(statistic: Any) -> Interval:
+    def bounds(statistic: Callable[[Vector], float]) -> Interval:
         return metrics.bootstrap_interval(samples, statistic)
 
-    means = values.mean(axis=0)
     return PolicyReport(
         name,
         alpha,
         threshold,
         float(correct.mean()),
-        loss(means),
-        bounds(loss),
+        of.loss(means),
+        bounds(of.loss),
         float(spent.mean()) if known else None,
-        against_top(means) if known else None,
-        bounds(against_top) if known else None,
-        against_hull(means) if known else None,
-        bounds(against_hull) if known else None,
-        (np.bincount(chosen, minlength=rungs) / len(chosen)).tolist(),
+        of.saved_against_top(means) if known else None,
+        bounds(of.saved_against_top) if known else None,
+        of.saved_against_hull(means) if known else None,
+        bounds(of.saved_against_hull) if known else None,
+        (np.bincount(chosen, minlength=of.rungs) / len(chosen)).tolist(),
     )
+
+
+@dataclass(frozen=True)
+class _OfMeans:
+    """Figures as functions of column means [2 + 2 rungs]: a policy's correct and tokens, then every rung's."""
+
+    rungs: int
+
+    def loss(self, means: Vector) -> float:
+        return float(means[1 + self.rungs] - means[0])
+
+    def saved_against_top(self, means: Vector) -> float:
+        return 1 - means[1] / means[-1] if means[-1] > 0 else 0.0
+
+    def saved_against_hull(self, means: Vector) -> float:
+        mix = metrics.hull_tokens(means[2 + self.rungs :], means[2 : 2 + self.rungs], means[0])
+        return 1 - means[1] / mix if mix > 0 else 0.0
 
 
 def cheapest_cascade(
