@@ -19,12 +19,13 @@ class RedisCalls:
 
     Args:
         error: the class of error that every failure raises.
+        away_seconds: how long the server is left out at first; each further failure doubles it, up to LONGEST_AWAY.
     """
 
-    def __init__(self, timeout: float, error: type[DependencyError]) -> None:
+    def __init__(self, timeout: float, error: type[DependencyError], away_seconds: float = AWAY_SECONDS) -> None:
         self._timeout = timeout
         self._error = error
-        self.breaker = Breaker(AWAY_SECONDS, LONGEST_AWAY)
+        self.breaker = Breaker(away_seconds, max(away_seconds, LONGEST_AWAY))
 
     def check(self) -> None:
         """Raises the error while the server is left out."""

@@ -14,7 +14,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from router.domain import Score
 from router.errors import CacheError
-from router.redis.calls import RedisCalls
+from router.redis.calls import AWAY_SECONDS, RedisCalls
 from router.redis.client import AnyRedis
 
 PREFIX, EPOCH = b"budget_router:score:", "budget_router:epoch"
@@ -49,10 +49,10 @@ class RedisCache:
     they next ask for it, as TieredCache.watch does.
     """
 
-    def __init__(self, redis: AnyRedis, ttl: int, timeout: float) -> None:
+    def __init__(self, redis: AnyRedis, ttl: int, timeout: float, away_seconds: float = AWAY_SECONDS) -> None:
         self._redis = redis
         self._ttl = ttl
-        self._bounded = RedisCalls(timeout, CacheError)
+        self._bounded = RedisCalls(timeout, CacheError, away_seconds)
         self.breaker = self._bounded.breaker
         self._epoch: bytes | None = None
         self._lookup: _Lookup | None = None

@@ -194,14 +194,12 @@ class SlowProxy:
 
 
 async def test_a_slow_server_costs_the_limit_at_most_and_fails_nothing(
-    valkey: Valkey, observer: RecordingObserver, monkeypatch: pytest.MonkeyPatch
+    valkey: Valkey, observer: RecordingObserver
 ) -> None:
-    limit = 0.02
-    monkeypatch.setattr(calls, "AWAY_SECONDS", 3_600)  # it is not tried again, however long the requests take
-    monkeypatch.setattr(calls, "LONGEST_AWAY", 3_600)
+    limit, away = 0.02, 3_600  # it is not tried again, however long the requests take
     async with SlowProxy(valkey.port, 0.5) as url:
         client = connect(url, limit)
-        cache = TieredCache(MemoryCache(10, 1 << 20), RedisCache(client, TTL, limit), observer)
+        cache = TieredCache(MemoryCache(10, 1 << 20), RedisCache(client, TTL, limit, away), observer)
         router = router_of(cache=cache, observer=observer)
         for i in range(200):
             decision = await in_time(router.decide(request_of(f"prompt {i}")), limit)
