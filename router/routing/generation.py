@@ -25,6 +25,7 @@ class Generation:
         began: `time.perf_counter()` when the model was chosen.
 
     Attributes:
+        expected_tokens: thinking tokens forecast at the chosen rung, and those of a usual answer.
         completion: the last event, once it is there.
         first_token_seconds: from `began` to the first event; 0 before it.
         used_tokens: thinking and answer tokens to charge for: 0 before the first event, then the forecast, and what
@@ -49,14 +50,11 @@ class Generation:
         self.first_token_seconds = 0.0
         self.used_tokens = 0.0
         self._began = began
+        self._expected_thinking = self._thinking_tokens(decision.choice.index)
+        self.expected_tokens = self._expected_thinking + served.policy.latency.answer_tokens
         self._attempt = 0
         self._answered = False
         self._answer: list[str] = []
-
-    @property
-    def expected_tokens(self) -> float:
-        """Thinking tokens forecast at the chosen rung, and those of a usual answer."""
-        return self._thinking_tokens(self.decision.choice.index) + self.served.policy.latency.answer_tokens
 
     @property
     def patience(self) -> float | None:
@@ -64,8 +62,7 @@ class Generation:
         longest = self.request.options.max_latency
         if longest is None:
             return None
-        needed = self.served.policy.latency.seconds(self._thinking_tokens(self.decision.choice.index))
-        return max(longest - needed - self.seconds, 0.0)
+        return max(longest - self.served.policy.latency.seconds(self._expected_thinking) - self.seconds, 0.0)
 
     @property
     def seconds(self) -> float:
