@@ -262,14 +262,11 @@ def evaluate_bundle(directory: Path, outcomes: "Outcomes") -> dict[str, Any]:
         DatasetError: the outcomes have another ladder.
     """
     from router.bundle import manifest
-    from training.data.schema import DatasetError
     from training.evaluation.evaluate import evaluate
     from training.model import inference
 
     bundle = manifest.load(directory)
-    if bundle.manifest.ladder != outcomes.ladder:
-        raise DatasetError("the outcomes have another ladder than the bundle")
-    prediction = inference.predict(bundle, outcomes.prompts)
+    prediction = inference.predict_outcomes(bundle, outcomes)
     return evaluate(outcomes, prediction, bundle.manifest.certificates, bundle.manifest.absolute).to_json()
 
 
@@ -306,10 +303,9 @@ def _executor_named(name: str, address: str) -> "Executor":
         from training.collect.run import local
 
         return local
-    with needs("ray"):
-        from training.collect import ray
+    _join_cluster(address)
+    from training.collect import ray
 
-    ray.connect(address)
     return ray.collect
 
 
@@ -318,11 +314,18 @@ def _extraction(executor: str, address: str) -> "Extraction":
         from training.model.fit import inputs
 
         return inputs
+    _join_cluster(address)
+    from training.collect import ray
+
+    return ray.features
+
+
+def _join_cluster(address: str) -> None:
+    """Connect to the Ray cluster. Raises MissingExtra, ClusterError."""
     with needs("ray"):
         from training.collect import ray
 
     ray.connect(address)
-    return ray.features
 
 
 def _candidates(names: tuple[str, ...]) -> dict[str, "ModelFamily"]:

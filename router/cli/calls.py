@@ -13,7 +13,7 @@ from router.client.requests import LabelSource
 
 @click.command()
 @click.argument("text")
-@calls_service(60)
+@calls_service()
 @routing_options
 @json_option
 def decide(text: str, client: Client, options: RoutingOptions, as_json: bool) -> None:
@@ -27,7 +27,7 @@ def decide(text: str, client: Client, options: RoutingOptions, as_json: bool) ->
 
 @click.command()
 @click.argument("text")
-@calls_service(600)
+@calls_service()
 @routing_options
 @click.option("--temperature", type=float, help="0 = greedy [default: the service's].")
 @json_option
@@ -45,7 +45,7 @@ def generate(text: str, client: Client, options: RoutingOptions, temperature: fl
 @click.command()
 @click.argument("text", required=False)
 @click.option("--id", "decision_id", help="A decision made earlier, in place of TEXT.")
-@calls_service(60)
+@calls_service()
 @routing_options
 @json_option
 def explain(text: str | None, decision_id: str | None, client: Client, options: RoutingOptions, as_json: bool) -> None:
@@ -64,7 +64,7 @@ def explain(text: str | None, decision_id: str | None, client: Client, options: 
 @click.argument("decision_id")
 @click.option("--correct", type=float, required=True, help="How right the answer was, 0..1.")
 @click.option("--by", type=click.Choice(["verifier", "judge", "user", "agreement"]), default="user", show_default=True)
-@calls_service(60)
+@calls_service()
 @json_option
 def report(decision_id: str, correct: float, by: LabelSource, client: Client, as_json: bool) -> None:
     """Say how right the answer to an earlier decision was."""

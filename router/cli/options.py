@@ -39,8 +39,8 @@ _CHOICE = (
 )
 
 
-def calls_service(timeout: float) -> Callable[[Command], Command]:
-    """The command gets a `client` of the service that its options name; calls end within `timeout` seconds."""
+def calls_service(timeout: float | None = None) -> Callable[[Command], Command]:
+    """The command gets a `client` of the service that its options name; `timeout` is the client's, in seconds."""
 
     def decorated(command: Command) -> Command:
         @wraps(command)

@@ -8,14 +8,13 @@ import grpc
 
 from router.client import calls
 from router.client.calls import Call
-from router.client.connection import SERVER, Connection
+from router.client.connection import POLL_SECONDS, SERVER, Connection
 from router.client.credentials import ANONYMOUS, Credentials
 from router.client.errors import mapped_errors
 from router.client.replies import Decision, Event, Explanation
 from router.client.requests import DEFAULTS, LabelSource, Prompt, RoutingOptions, Tool
 
 R = TypeVar("R")
-POLL_SECONDS = 0.1
 
 
 class Client:

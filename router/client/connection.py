@@ -10,6 +10,8 @@ from router.client.calls import Call
 from router.client.credentials import Credentials
 
 SERVER = "127.0.0.1:50051"
+POLL_SECONDS = 0.1
+"""Pause between two looks whether a service is ready."""
 
 
 class Connection:

@@ -6,6 +6,8 @@ import onnxruntime
 from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import Bundle
 from router.domain import Prompt
+from training.data.dataset import Outcomes
+from training.data.schema import DatasetError
 from training.prediction import Prediction
 
 BATCH = 256
@@ -16,6 +18,13 @@ def predict(bundle: Bundle, prompts: list[str]) -> Prediction:
     """Predictions of a verified bundle for prompts."""
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
     return run(session, bundle.tokenizer, bundle.manifest.max_tokens, prompts)
+
+
+def predict_outcomes(bundle: Bundle, outcomes: Outcomes) -> Prediction:
+    """Predictions of a verified bundle for the prompts of outcomes. Raises DatasetError if the ladders differ."""
+    if bundle.manifest.ladder != outcomes.ladder:
+        raise DatasetError("the outcomes have another ladder than the bundle")
+    return predict(bundle, outcomes.prompts)
 
 
 def run(session: onnxruntime.InferenceSession, tokenizer: bytes, max_tokens: int, prompts: list[str]) -> Prediction:

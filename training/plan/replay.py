@@ -160,9 +160,7 @@ def forecast(directory: Path, outcomes: Outcomes) -> tuple[Prediction, tuple[Cer
         DatasetError: the outcomes have another ladder.
     """
     bundle = manifest.load(directory)
-    if bundle.manifest.ladder != outcomes.ladder:
-        raise DatasetError("the outcomes have another ladder than the bundle")
-    return inference.predict(bundle, outcomes.prompts), bundle.manifest.certificates
+    return inference.predict_outcomes(bundle, outcomes), bundle.manifest.certificates
 
 
 def summary(plan: Sequence[PlanRow]) -> str:
