@@ -170,6 +170,7 @@ class DecisionSource(Enum):
     PINNED = "pinned"
     EXPLORE = "explore"
     FALLBACK = "fallback"
+    ENGINE_DEFAULT = "engine_default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,19 +315,24 @@ class Enforcement(Enum):
 
 
 class FinishReason(Enum):
-    """How a generation ended."""
+    """How a generation ended. Only the first two have a complete answer."""
 
     NATURAL = "natural"
     FORCED = "forced"
     TRUNCATED = "truncated"
+    FILTERED = "filtered"
+    REFUSED = "refused"
+    ABORTED = "aborted"
+    NO_ANSWER = "no_answer"
 
 
 class CountSource(Enum):
-    """Who counted the thinking tokens."""
+    """Who counted the thinking tokens: ROUTER counted token ids, ESTIMATE is the router's guess from the text."""
 
     ENGINE = "engine"
     ROUTER = "router"
     NONE = "none"
+    ESTIMATE = "estimate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +345,13 @@ class ReasoningDelta:
 @dataclass(frozen=True, slots=True)
 class ContentDelta:
     """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """A piece of the words with which the model declines."""
 
     text: str
 
@@ -358,6 +371,8 @@ class Completion:
     Attributes:
         budget: the rung that gave the answer; above the chosen one if that gave none.
         attempts: how many rungs were tried.
+        reported_thinking_tokens: the engine's own count for the last attempt, believed or not.
+        counts_disagree: that count contradicts what the router counted.
     """
 
     finish: FinishReason
@@ -368,6 +383,8 @@ class Completion:
     thinking_tokens: int | None
     answer_tokens: int | None
     attempts: int = 1
+    reported_thinking_tokens: int | None = None
+    counts_disagree: bool = False
 
     @property
     def budget_violated(self) -> bool:
@@ -377,7 +394,7 @@ class Completion:
         return self.thinking_tokens > self.budget.tokens
 
 
-GenerationEvent = ReasoningDelta | ContentDelta | ToolCallDelta | Completion
+GenerationEvent = ReasoningDelta | ContentDelta | RefusalDelta | ToolCallDelta | Completion
 
 
 class LabelSource(Enum):

@@ -35,6 +35,7 @@ class DecisionSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_SOURCE_PINNED: _ClassVar[DecisionSource]
     DECISION_SOURCE_EXPLORE: _ClassVar[DecisionSource]
     DECISION_SOURCE_FALLBACK: _ClassVar[DecisionSource]
+    DECISION_SOURCE_ENGINE_DEFAULT: _ClassVar[DecisionSource]
 
 class Enforcement(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -49,6 +50,10 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_NATURAL: _ClassVar[FinishReason]
     FINISH_REASON_FORCED: _ClassVar[FinishReason]
     FINISH_REASON_TRUNCATED: _ClassVar[FinishReason]
+    FINISH_REASON_FILTERED: _ClassVar[FinishReason]
+    FINISH_REASON_REFUSED: _ClassVar[FinishReason]
+    FINISH_REASON_ABORTED: _ClassVar[FinishReason]
+    FINISH_REASON_NO_ANSWER: _ClassVar[FinishReason]
 
 class CountSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -56,6 +61,7 @@ class CountSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COUNT_SOURCE_ENGINE: _ClassVar[CountSource]
     COUNT_SOURCE_ROUTER: _ClassVar[CountSource]
     COUNT_SOURCE_NONE: _ClassVar[CountSource]
+    COUNT_SOURCE_ESTIMATE: _ClassVar[CountSource]
 
 class LabelSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -80,6 +86,7 @@ DECISION_SOURCE_OVERRIDE: DecisionSource
 DECISION_SOURCE_PINNED: DecisionSource
 DECISION_SOURCE_EXPLORE: DecisionSource
 DECISION_SOURCE_FALLBACK: DecisionSource
+DECISION_SOURCE_ENGINE_DEFAULT: DecisionSource
 ENFORCEMENT_UNSPECIFIED: Enforcement
 ENFORCEMENT_NATIVE: Enforcement
 ENFORCEMENT_TWO_PHASE: Enforcement
@@ -88,10 +95,15 @@ FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_NATURAL: FinishReason
 FINISH_REASON_FORCED: FinishReason
 FINISH_REASON_TRUNCATED: FinishReason
+FINISH_REASON_FILTERED: FinishReason
+FINISH_REASON_REFUSED: FinishReason
+FINISH_REASON_ABORTED: FinishReason
+FINISH_REASON_NO_ANSWER: FinishReason
 COUNT_SOURCE_UNSPECIFIED: CountSource
 COUNT_SOURCE_ENGINE: CountSource
 COUNT_SOURCE_ROUTER: CountSource
 COUNT_SOURCE_NONE: CountSource
+COUNT_SOURCE_ESTIMATE: CountSource
 LABEL_SOURCE_UNSPECIFIED: LabelSource
 LABEL_SOURCE_VERIFIER: LabelSource
 LABEL_SOURCE_JUDGE: LabelSource
@@ -277,7 +289,7 @@ class GenerateRequest(_message.Message):
     def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., options: _Optional[_Union[RoutingOptions, _Mapping]] = ..., model: _Optional[str] = ..., tenant: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[str] = ...) -> None: ...
 
 class Completion(_message.Message):
-    __slots__ = ("finish_reason", "prompt_tokens", "thinking_tokens", "answer_tokens", "count_source", "enforcement", "budget_tokens", "budget_violated", "rung", "attempts")
+    __slots__ = ("finish_reason", "prompt_tokens", "thinking_tokens", "answer_tokens", "count_source", "enforcement", "budget_tokens", "budget_violated", "rung", "attempts", "reported_thinking_tokens", "counts_disagree")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -288,6 +300,8 @@ class Completion(_message.Message):
     BUDGET_VIOLATED_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    REPORTED_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_DISAGREE_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     prompt_tokens: int
     thinking_tokens: int
@@ -298,7 +312,9 @@ class Completion(_message.Message):
     budget_violated: bool
     rung: str
     attempts: int
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., thinking_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ..., count_source: _Optional[_Union[CountSource, str]] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ..., budget_tokens: _Optional[int] = ..., budget_violated: _Optional[bool] = ..., rung: _Optional[str] = ..., attempts: _Optional[int] = ...) -> None: ...
+    reported_thinking_tokens: int
+    counts_disagree: bool
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., thinking_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ..., count_source: _Optional[_Union[CountSource, str]] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ..., budget_tokens: _Optional[int] = ..., budget_violated: _Optional[bool] = ..., rung: _Optional[str] = ..., attempts: _Optional[int] = ..., reported_thinking_tokens: _Optional[int] = ..., counts_disagree: _Optional[bool] = ...) -> None: ...
 
 class ToolCallDelta(_message.Message):
     __slots__ = ("index", "call")
@@ -309,18 +325,20 @@ class ToolCallDelta(_message.Message):
     def __init__(self, index: _Optional[int] = ..., call: _Optional[_Union[ToolCall, _Mapping]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("decision", "reasoning", "content", "completion", "tool_call")
+    __slots__ = ("decision", "reasoning", "content", "completion", "tool_call", "refusal")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     REASONING_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     decision: Decision
     reasoning: str
     content: str
     completion: Completion
     tool_call: ToolCallDelta
-    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., reasoning: _Optional[str] = ..., content: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ...) -> None: ...
+    refusal: str
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., reasoning: _Optional[str] = ..., content: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class ReportOutcomeRequest(_message.Message):
     __slots__ = ("decision_id", "correct", "label_source")

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from router.client import Completion, Content, Decision, Event, Explanation, Reasoning
+from router.client import Completion, Content, Decision, Event, Explanation, Reasoning, Refusal
 
 BAR = 30
 """Characters of a full bar."""
@@ -26,7 +26,7 @@ def show_explanation(explanation: Explanation) -> None:
 
 def show_event(event: Event, before: Event | None) -> None:
     """Draw one event of a stream; `before` is the event that it follows."""
-    if isinstance(before, Reasoning) and isinstance(event, Content):
+    if isinstance(before, Reasoning) and isinstance(event, Content | Refusal):
         console.print()  # the answer starts on a line of its own
     match event:
         case Decision():
@@ -34,7 +34,7 @@ def show_event(event: Event, before: Event | None) -> None:
         # No markup: an answer may hold "[red]", and rich would swallow it.
         case Reasoning(text):
             console.print(text, end="", style="dim", markup=False, soft_wrap=True)
-        case Content(text):
+        case Content(text) | Refusal(text):
             console.print(text, end="", style="bold", markup=False, soft_wrap=True)
         case Completion(thinking_tokens=used, budget_tokens=cap):
             spent = f"{'unknown' if used is None else used} of {'no cap' if cap is None else cap}"

@@ -27,6 +27,7 @@ from router.client.replies import (
     Event,
     Explanation,
     Reasoning,
+    Refusal,
     RungForecast,
     ToolCallDelta,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "PermissionDenied",
     "Prompt",
     "Reasoning",
+    "Refusal",
     "ResourceExhausted",
     "RoutingOptions",
     "RungForecast",

@@ -11,6 +11,7 @@ from router.client.replies import (
     Event,
     Explanation,
     Reasoning,
+    Refusal,
     RungForecast,
     ToolCallDelta,
 )
@@ -35,6 +36,7 @@ EVENTS: dict[str, type[Event]] = {
     "decision": Decision,
     "reasoning": Reasoning,
     "content": Content,
+    "refusal": Refusal,
     "tool_call": ToolCallDelta,
     "completion": Completion,
 }
@@ -65,7 +67,7 @@ def to_json(reply: Any) -> dict[str, Any]:
 
 def event_to_json(event: Event) -> dict[str, Any]:
     """An event under its name in the proto."""
-    return {NAMES[type(event)]: event.text if isinstance(event, Reasoning | Content) else to_json(event)}
+    return {NAMES[type(event)]: event.text if isinstance(event, Reasoning | Content | Refusal) else to_json(event)}
 
 
 def _value(message: Any, field: Any) -> Any:

@@ -54,7 +54,8 @@ class Decision:
         max_loss: the target in force; `min_quality` is None then, and the other way round.
         meets_target: the chosen rung is predicted to meet the target.
         certified: a certificate stands behind it.
-        source: "classifier", "cache", "override", "pinned", "explore" or "fallback".
+        source: "classifier", "cache", "override", "pinned", "explore", "fallback" or
+            "engine_default".
         model_version: digest of the model bundle.
         forecasts: one for each rung, cheapest first; empty where nothing was predicted.
         model: the served model that the decision is about.
@@ -93,6 +94,13 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A piece of the words with which the model declines."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallDelta:
     """A piece of the answer's tool call number `index`: id and name come first, arguments are to be joined."""
 
@@ -105,13 +113,17 @@ class Completion:
     """The end of a stream. Token counts are None where nobody counted.
 
     Attributes:
-        finish_reason: "natural", "forced" (thinking was ended at the budget) or "truncated" (the answer was cut off).
-        count_source: who counted thinking tokens: "engine", "router" or "none".
+        finish_reason: "natural" or "forced" (thinking was ended at the budget) with a complete answer; "truncated" (the
+            answer was cut off), "filtered", "refused", "aborted" or "no_answer" without.
+        thinking_tokens: those of all attempts.
+        count_source: who counted thinking tokens: "engine", "router", "estimate" (from their text) or "none".
         enforcement: how the budget was held: "native", "two_phase" or "hint".
         budget_tokens: thinking tokens that were asked for; None = no cap.
         budget_violated: more were used.
         rung: the rung that gave the answer, above the chosen one where that ended without an answer.
         attempts: rungs tried.
+        reported_thinking_tokens: the engine's own count for the last attempt, believed or not.
+        counts_disagree: that count contradicts what the router counted.
     """
 
     finish_reason: str
@@ -124,6 +136,8 @@ class Completion:
     budget_violated: bool
     rung: str
     attempts: int
+    reported_thinking_tokens: int | None
+    counts_disagree: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,5 +148,5 @@ class Explanation:
     sentences: tuple[str, ...]
 
 
-Event: TypeAlias = Decision | Reasoning | Content | ToolCallDelta | Completion
+Event: TypeAlias = Decision | Reasoning | Content | Refusal | ToolCallDelta | Completion
 """Events of a stream: a decision first, a completion last."""

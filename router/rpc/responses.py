@@ -12,6 +12,7 @@ from router.domain import (
     MaxLoss,
     ReasoningBudget,
     ReasoningDelta,
+    RefusalDelta,
     Score,
     ToolCallDelta,
 )
@@ -74,6 +75,8 @@ def event(value: Decision | GenerationEvent) -> pb.GenerateResponse:
             return pb.GenerateResponse(reasoning=text)
         case ContentDelta(text):
             return pb.GenerateResponse(content=text)
+        case RefusalDelta(text):
+            return pb.GenerateResponse(refusal=text)
         case ToolCallDelta(index, call):
             piece = pb.ToolCall(id=call.id, name=call.name, arguments=call.arguments)
             return pb.GenerateResponse(tool_call=pb.ToolCallDelta(index=index, call=piece))
@@ -94,4 +97,6 @@ def completion(value: Completion) -> pb.Completion:
         budget_violated=value.budget_violated,
         rung=value.budget.name,
         attempts=value.attempts,
+        reported_thinking_tokens=value.reported_thinking_tokens,
+        counts_disagree=value.counts_disagree,
     )
