@@ -20,6 +20,7 @@ RouterError
 ├── ArtifactError         a model bundle is missing, malformed or tampered with
 ├── SettingsError         the configuration is wrong
 ├── WorkerError           one of several processes that serve together does not come up
+├── DrainError            the service has ended, but something was lost on the way
 ├── MissingExtra          a part of the package needs what is not installed; says what to type
 └── ClientError           a call failed, as its caller sees it: router/client/errors.py has the kinds
 """
@@ -133,6 +134,10 @@ class SettingsError(RouterError):
 
 class WorkerError(RouterError):
     """One of several processes that serve together does not come up."""
+
+
+class DrainError(RouterError):
+    """The service has ended, but something was lost on the way: records, or a process that had to be killed."""
 
 
 class MissingExtra(RouterError):

@@ -103,8 +103,8 @@ class Audited:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskRestarted:
-    """Record: a background task ended and is started again; `error` is None when it returned."""
+class TaskFailed:
+    """Record: a background task failed and goes on, or ended and is started again; `error` is None when it returned."""
 
     task: str
     error: Exception | None
@@ -120,5 +120,5 @@ Record = (
     | Swapped
     | Shadowed
     | Audited
-    | TaskRestarted
+    | TaskFailed
 )

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from router import addresses
 from router.admission import tenants
 from router.admission.tenants import Tenants
 from router.errors import SettingsError
@@ -28,7 +28,10 @@ Backend = Literal["pocket", "vllm", "sglang", "llama_cpp", "openai_effort"]
 """Kinds of engines: the embedded one, and those of `DIALECTS`, whose import would cost the start an HTTP client."""
 
 OPEN = {"plaintext": "TLS", "no-keys": "keys", "metrics": "any credentials"}
-"""The protection that each word of PUBLIC waives."""
+"""The protection of addresses to listen on that each word of PUBLIC waives."""
+
+PLAINTEXT_KEYS = "plaintext-keys"
+"""The word of PUBLIC that lets keys and passwords of this service travel to other machines without TLS."""
 
 SERVICE_LINKS = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 """Names, behind the prefix, of variables that Kubernetes sets in every pod for a Service named `budget-router...`."""
@@ -77,10 +80,15 @@ class Settings(BaseSettings):
         description="TOML file of tenants, their keys and limits: docs/operations.md; without it everyone may call, as "
         "`default`; followed",
     )
-    public: frozenset[Literal["plaintext", "no-keys", "metrics"]] = Field(
+    require_keys: bool = Field(
+        False,
+        description="refuse a tenants file without any key or certificate, at the start and while serving, also where "
+        "nobody else can connect; workers inherit it from a supervisor that has seen one",
+    )
+    public: frozenset[Literal["plaintext", "no-keys", "metrics", "plaintext-keys"]] = Field(
         frozenset(),
-        description="protection that addresses beyond this machine may lack: a JSON list of `plaintext`, `no-keys` and "
-        "`metrics`",
+        description="protection that addresses beyond this machine may lack: a JSON list of `plaintext`, `no-keys`, "
+        "`metrics` and `plaintext-keys`: docs/operations.md#keys-and-tls",
     )
     tls_certificate: Path | None = Field(
         None, description="PEM file of the server's certificate chain; without it there is no TLS; followed"
@@ -323,6 +331,32 @@ def _require_protection(settings: Settings) -> None:
                 f"{PREFIX}{name.upper()}: reached from other machines without {OPEN[min(lacking)]}; "
                 f"{PREFIX}PUBLIC must hold {listed} if that is meant"
             )
+    if PLAINTEXT_KEYS not in given:
+        _require_encrypted_keys(settings)
+
+
+def _require_encrypted_keys(settings: Settings) -> None:
+    """Keys and passwords of this service leave the machine by TLS alone. Raises SettingsError."""
+    for name, url, keyed in _called(settings):
+        try:
+            readable = addresses.readable_hosts(url)
+            if readable and (keyed or addresses.holds_password(url)):
+                raise SettingsError(
+                    f"{PREFIX}{name}: a key or password would go to {readable[0]} without TLS; "
+                    f'{PREFIX}PUBLIC must hold "{PLAINTEXT_KEYS}" if that is meant'
+                )
+        except ValueError as error:
+            raise SettingsError(f"{PREFIX}{name}: {error}") from error
+
+
+def _called(settings: Settings) -> Iterator[tuple[str, str, bool]]:
+    """Each URL that the service calls: its setting, the URL, and whether a setting has a key for it."""
+    for kind in ("backend", "failover"):
+        key = getattr(settings, f"{kind}_key").get_secret_value()
+        for url in getattr(settings, f"{kind}_url").split(","):
+            yield f"{kind.upper()}_URL", url.strip(), bool(key)
+    for name in ("redis_url", "outcomes_url", "verifier_url", "otlp_url"):
+        yield name.upper(), getattr(settings, name), False
 
 
 def _given(settings: Settings) -> set[str]:
@@ -330,19 +364,19 @@ def _given(settings: Settings) -> set[str]:
     given: set[str] = set(settings.public)
     if settings.tls_certificate is not None:
         given.add("plaintext")
-    if settings.tenants is not None and Tenants(tenants.load(settings.tenants)).requires_credentials:
+    if requires_credentials(settings):
         given.add("no-keys")
     return given
 
 
+def requires_credentials(settings: Settings) -> bool:
+    """True if callers need credentials. Raises SettingsError where the file of tenants is wrong."""
+    known = tenants.DEFAULT if settings.tenants is None else tenants.load(settings.tenants)
+    return Tenants(known, closed=settings.require_keys).requires_credentials
+
+
 def _local(listen: str) -> bool:
-    host = listen.rpartition(":")[0].strip("[]")
-    if host == "localhost" or not listen:
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:  # a name: the address behind it may change
-        return False
+    return not listen or addresses.is_loopback(listen.rpartition(":")[0].strip("[]"))
 
 
 def _refuse_unknown_names() -> None:

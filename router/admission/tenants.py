@@ -22,6 +22,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from router import files
 from router.domain import Quota
 from router.errors import SettingsError
 
@@ -78,12 +79,19 @@ _FILE = TypeAdapter(dict[str, Tenant])
 class Tenants:
     """The tenants that are known now.
 
+    Args:
+        closed: some of them must have credentials.
+
     Attributes:
         requires_credentials: some tenant has credentials, so every caller needs them.
+
+    Raises:
+        SettingsError: none has credentials although the service is closed.
     """
 
-    def __init__(self, known: dict[str, Tenant]) -> None:
-        self._know(known)
+    def __init__(self, known: dict[str, Tenant], *, closed: bool = False) -> None:
+        self.requires_credentials = closed
+        self.replace(known)
 
     def replace(self, known: dict[str, Tenant]) -> None:
         """Know these from the next call on.
@@ -93,10 +101,7 @@ class Tenants:
                 the start checks whether it may be open where it listens. The tenants stay as they were.
         """
         if self.requires_credentials and not _with_credentials(known):
-            raise SettingsError("no tenant has keys or certificates any more: that would let everyone in; restart")
-        self._know(known)
-
-    def _know(self, known: dict[str, Tenant]) -> None:
+            raise SettingsError("no tenant has keys or certificates: that would let everyone in")
         self._known = known
         self._by_key = {key.sha256: (name, key) for name, tenant in known.items() for key in tenant.keys}
         self._by_certificate = {cn: name for name, tenant in known.items() for cn in tenant.certificates}
@@ -122,7 +127,7 @@ def _with_credentials(known: dict[str, Tenant]) -> bool:
 def load(path: Path) -> dict[str, Tenant]:
     """Read a file's tenants by name. Raises SettingsError, which names the place at fault and repeats no value."""
     try:
-        known = _FILE.validate_python(tomllib.loads(path.read_text()))
+        known = _FILE.validate_python(tomllib.loads(files.read(path).decode()))
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import NoReturn
 
-from router.errors import MissingExtra, RouterError
+from router.errors import DrainError, MissingExtra, RouterError
 from router.extras import needs
 
 BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE")
@@ -13,7 +13,8 @@ BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RAN
 def main() -> NoReturn:
     """Run the command.
 
-    Exit codes: 2 for wrong input, or a service that cannot start; 1 for a call that failed, or a missing extra.
+    Exit codes: 2 for wrong input, or a service that cannot start; 1 for a call that failed, a missing extra, or a
+    service that lost something when it ended.
     """
     # gRPC's own lines on stderr would stand beside our errors; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -33,4 +34,4 @@ def _exit_code(error: RouterError) -> int:
 
     if isinstance(error, ClientError):
         return 2 if error.code in BAD_INPUT else 1
-    return 1 if isinstance(error, MissingExtra) else 2
+    return 1 if isinstance(error, DrainError | MissingExtra) else 2

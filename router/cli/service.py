@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -> None:
     """Run the service until SIGTERM or Ctrl-C.
 
-    Several workers share the port. A worker that ends is replaced, and SIGHUP replaces all without a failed call;
-    docs/operations.md says what they share and what they divide.
+    SIGHUP reads all followed files again. Several workers share the port: a worker that ends or hangs is replaced, and
+    SIGHUP replaces all without a failed call; docs/operations.md says what they share and what they divide.
     """
     from router import settings
     from router.telemetry import logs
@@ -91,8 +91,8 @@ def work(place: int, control: int, **given: Any) -> None:
     with closing(logs.configure_logging()) as log:
 
         async def served() -> None:
-            ready = worker.exit_with_supervisor(socket.socket(fileno=control))
-            await app.serve(mine, lambda _: ready(), log.defer)
+            beat = worker.exit_with_supervisor(socket.socket(fileno=control))
+            await app.serve(mine, lambda ports: beat(lambda: ports.tenants.requires_credentials), log.defer)
 
         _run(served())
 

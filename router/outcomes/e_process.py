@@ -1,10 +1,12 @@
 """The evidence against a certificate, and the file that keeps it."""
 
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from router import files
 from router.errors import SettingsError
 
 DELTA = 0.1
@@ -65,8 +67,12 @@ class Ledger:
         """Take over the file's contents, which another process may have written. Raises SettingsError."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            kept = json.loads(self.path.read_text()) if self.path.exists() else {}
-            self._kept = {v: {alpha: EProcess(**one) for alpha, one in by.items()} for v, by in kept.items()}
+            kept = json.loads(files.read(self.path)) if self.path.exists() else {}
+            found = {v: {alpha: EProcess(**one) for alpha, one in by.items()} for v, by in kept.items()}
+            # Evidence that is no number would fail at every bet, and a NaN would never alarm.
+            if not all(math.isfinite(e.alpha + e.labels + e.wealth) for by in found.values() for e in by.values()):
+                raise ValueError("evidence that is no number")
+            self._kept = found
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise SettingsError(f"{self.path}: cannot be used as the audit's file: {error}") from error
 

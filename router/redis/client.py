@@ -9,12 +9,13 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from router.addresses import holds_password, readable_hosts
 from router.errors import SettingsError
 
 AnyRedis = Redis | RedisCluster
 
 
-def connect(url: str, timeout: float) -> AnyRedis:
+def connect(url: str, timeout: float, *, plaintext: bool = False) -> AnyRedis:
     """A client that tries once, connected when first used.
 
     Args:
@@ -22,9 +23,10 @@ def connect(url: str, timeout: float) -> AnyRedis:
             `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE` for a master that sentinels watch. User, password and options
             such as `?ssl_ca_certs=` stand where Redis URLs have them.
         timeout: seconds for connecting, and for each answer.
+        plaintext: a password may go to another machine without TLS.
 
     Raises:
-        SettingsError: the URL is malformed.
+        SettingsError: the URL is malformed, or its password would leave this machine without TLS.
     """
     # No retries: a miss is cheaper than a second wait, and the circuit breaker decides when to ask again.
     patience: dict[str, Any] = {
@@ -34,6 +36,8 @@ def connect(url: str, timeout: float) -> AnyRedis:
     }
     scheme, _, kind = url.partition("://")[0].partition("+")
     try:
+        if not plaintext and holds_password(url) and (readable := readable_hosts(url)):
+            raise SettingsError(f"Redis URL: its password would go to {readable[0]} without TLS; use rediss://")
         if not kind:
             return Redis.from_url(url, **patience)
         places, options = _servers(url, scheme)

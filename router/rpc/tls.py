@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import grpc
 
+from router import files
 from router.errors import SettingsError
 
 Credentials: TypeAlias = grpc.ServerCredentials
@@ -29,14 +30,23 @@ class TlsFiles:
         return tuple(path for path in (self.certificate, self.key, self.client_ca) if path is not None)
 
     def read(self) -> Pem:
-        """The files' contents. Raises SettingsError where one is missing, or key and certificate do not match."""
+        """The files' contents.
+
+        Raises:
+            SettingsError: one is missing or no PEM, the key needs a passphrase, or key and certificate do not match.
+        """
         try:
+            ca = None if self.client_ca is None else files.read(self.client_ca)
+            pem = files.read(self.certificate), files.read(self.key), ca
             # gRPC checks nothing until a handshake, which then fails without a word. Files that are renewed between
-            # this check and the reads get another stamp, so they are read again.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
-            ca = None if self.client_ca is None else self.client_ca.read_bytes()
-            return self.certificate.read_bytes(), self.key.read_bytes(), ca
-        except OSError as error:  # ssl.SSLError is one
+            # the reads and this check get another stamp, so they are read again.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            # Without a password OpenSSL would ask for one at the terminal, and wait.
+            context.load_cert_chain(self.certificate, self.key, password="")
+            if self.client_ca is not None:
+                context.load_verify_locations(self.client_ca)
+            return pem
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise SettingsError(f"TLS files: {error}") from error
 
 

@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from router.admission.controller import Admission
+from router.admission.tenants import Tenants
 from router.routing.explain import Explainer
 from router.routing.hot_swap import HotSwap
 from router.routing.router import BudgetRouter
@@ -18,7 +19,7 @@ from router.rpc.identity import OperatorGuard, TenantGuard
 from router.rpc.server import RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
 from router.serving import assembly, gauges
-from router.serving.follow import FOLLOW_SECONDS, Followed, file_stamp, follow_file
+from router.serving.follow import FOLLOW_SECONDS, Followed, Reload, file_stamp, follow_file
 from router.serving.gauges import Gauges
 from router.serving.keeper import Keeper, Work
 from router.serving.parts import Parts
@@ -30,20 +31,24 @@ from router.telemetry.log_writer import Defer
 OPERATORS = 16
 """Calls of the admin service under way at once."""
 
+EXIT_SECONDS = 8.0
+"""Seconds beyond the drain until a process that was asked to end is ended by force."""
+
 COLLECT_AFTER = 20_000
 """New objects between runs of the garbage collector; with Python's 700 it would run every few requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Ports that accept calls; `admin` is None where that service is closed."""
+    """Ports that accept calls; `admin` is None where that service is closed. `tenants` may call."""
 
     port: int
     admin: int | None
+    tenants: Tenants
 
 
 async def serve(settings: Settings, announce: Callable[[Ports], None], defer: Defer) -> None:
-    """Run until SIGTERM or SIGINT, then drain.
+    """Run until SIGTERM or SIGINT, then drain; SIGHUP reads all followed files again.
 
     Args:
         announce: called with the ports once calls are accepted.
@@ -54,9 +59,11 @@ async def serve(settings: Settings, announce: Callable[[Ports], None], defer: De
         SettingsError: a setting is wrong, or an address is not free.
         BackendError: the engine does not come up, or holds no budget.
         OutcomeLogError: the outcome log cannot be opened.
+        DrainError: records of the outcome log were lost at the end.
     """
-    with stopped_by_signals() as signalled:
-        async with running(settings, defer) as ports:
+    reload = Reload()
+    with stopped_by_signals(reload, settings.drain_seconds + EXIT_SECONDS) as signalled:
+        async with running(settings, defer, reload=reload) as ports:
             _spare_the_collector()
             announce(ports)
             await signalled()
@@ -69,11 +76,12 @@ async def running(
     defer: Defer,
     replaced: Callable[[Parts], Parts] = lambda parts: parts,
     follow_seconds: float = FOLLOW_SECONDS,
+    reload: Reload | None = None,
 ) -> AsyncIterator[Ports]:
     """The whole service in this event loop; drained and closed on the way out. `replaced` may exchange its parts."""
     async with AsyncExitStack() as stack:
         parts = await assembly.build(settings, defer, stack)
-        yield await run(wire(replaced(parts)), stack, follow_seconds)
+        yield await run(wire(replaced(parts)), stack, follow_seconds, reload)
 
 
 def _spare_the_collector() -> None:
@@ -122,7 +130,9 @@ def wire(parts: Parts) -> Wired:
     return Wired(parts, admission, router, swaps)
 
 
-async def run(wired: Wired, stack: AsyncExitStack, follow_seconds: float = FOLLOW_SECONDS) -> Ports:
+async def run(
+    wired: Wired, stack: AsyncExitStack, follow_seconds: float = FOLLOW_SECONDS, reload: Reload | None = None
+) -> Ports:
     """Start background tasks, metrics and servers. Leaving the stack ends them in reverse: calls drain first.
 
     Raises:
@@ -139,14 +149,15 @@ async def run(wired: Wired, stack: AsyncExitStack, follow_seconds: float = FOLLO
     for name, work in {**parts.background, **_mirror(parts, now)}.items():
         keeper.keep(name, work)
     for followed in _followed(wired):
-        keeper.keep(f"follow {followed.name}", partial(follow_file, followed, parts.observer, follow_seconds))
+        work = partial(follow_file, followed, parts.observer, follow_seconds, reload=reload)
+        keeper.keep(f"follow {followed.name}", work)
     # All addresses are bound before any server accepts a call, so a taken port is an error and not half a service.
     servers = _servers(wired)
     for server in servers:
         await server.start()
         keeper.keep("health", server.watch_health)
         stack.push_async_callback(server.drain, parts.endpoints.drain_seconds)
-    return Ports(servers[0].port, servers[1].port if len(servers) > 1 else None)
+    return Ports(servers[0].port, servers[1].port if len(servers) > 1 else None, parts.tenants)
 
 
 def _mirror(parts: Parts, now: Gauges) -> Mapping[str, Work]:

@@ -31,7 +31,7 @@ from router.serving import models
 from router.serving.follow import Followed, file_stamp
 from router.serving.keeper import Work
 from router.serving.parts import Cache, Endpoints, Parts, ServiceQuotas
-from router.settings import Settings
+from router.settings import PLAINTEXT_KEYS, Settings
 from router.telemetry import tracing
 from router.telemetry.log_writer import Defer
 from router.telemetry.logs import LogLines, Observers
@@ -122,7 +122,7 @@ def outcome_log(settings: Settings, observer: Observer) -> "SqliteOutcomes | Red
     from router.outcomes.redis import RedisOutcomes
     from router.redis.client import connect
 
-    redis = connect(settings.outcomes_url, OUTCOMES_TIMEOUT)
+    redis = connect(settings.outcomes_url, OUTCOMES_TIMEOUT, plaintext=PLAINTEXT_KEYS in settings.public)
     names = PromptHasher(secret, settings.log_prompts)
     return RedisOutcomes(redis, observer, names, settings.outcomes_length, OUTCOMES_TIMEOUT)
 
@@ -150,7 +150,7 @@ def quotas(settings: Settings, observer: Observer, stack: AsyncExitStack, backgr
     from router.admission.redis_quotas import RedisQuotas
     from router.redis.client import connect
 
-    redis = connect(settings.redis_url, settings.redis_timeout)
+    redis = connect(settings.redis_url, settings.redis_timeout, plaintext=PLAINTEXT_KEYS in settings.public)
     shared = RedisQuotas(redis, settings.redis_timeout, near, observer)
     stack.push_async_callback(shared.close)
     # Leases run out by themselves, so that a killed replica's streams count no longer; a long stream needs new ones.
@@ -160,7 +160,8 @@ def quotas(settings: Settings, observer: Observer, stack: AsyncExitStack, backgr
 
 def known_tenants(settings: Settings) -> Tenants:
     """The tenants of the file; without one, everyone. Raises SettingsError."""
-    return Tenants(tenants.DEFAULT if settings.tenants is None else tenants.load(settings.tenants))
+    known = tenants.DEFAULT if settings.tenants is None else tenants.load(settings.tenants)
+    return Tenants(known, closed=settings.require_keys)
 
 
 def certificates(settings: Settings) -> Certificates | None:
@@ -204,7 +205,7 @@ def redis_cache(settings: Settings, stack: AsyncExitStack) -> "RedisCache":
     from router.redis.client import connect
     from router.scoring.redis_cache import RedisCache
 
-    redis = connect(settings.redis_url, settings.redis_timeout)
+    redis = connect(settings.redis_url, settings.redis_timeout, plaintext=PLAINTEXT_KEYS in settings.public)
     cache = RedisCache(redis, settings.cache_ttl, settings.redis_timeout)
     stack.push_async_callback(cache.close)
     return cache

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from router.errors import RouterError
-from router.events import Degraded
+from router.events import Degraded, TaskFailed
 from router.ports import Observer
 
 FOLLOW_SECONDS = 1.0
@@ -21,7 +22,7 @@ class Followed:
 
     Attributes:
         name: the dependency in Degraded, when reading fails.
-        stamp: changes with the file; cheap, as it is polled.
+        stamp: changes with the file; cheap, as it is polled, in a thread.
         read: takes over what the file says, or raises and changes nothing.
         again: read a file that failed again after a while, though it has not changed: the cause may lie outside it.
     """
@@ -30,6 +31,31 @@ class Followed:
     stamp: Callable[[], object]
     read: Callable[[], Awaitable[object]]
     again: bool = True
+
+
+class Reload:
+    """Asks all followers to read their files now, whether these have changed or not. Made in the event loop.
+
+    Attributes:
+        times: how often it has asked.
+    """
+
+    def __init__(self) -> None:
+        self.times = 0
+        self._asked = asyncio.Event()
+
+    def __call__(self) -> None:
+        """Ask."""
+        self.times += 1
+        self._asked.set()
+        self._asked = asyncio.Event()
+
+    async def wait(self, seconds: float, seen: int) -> None:
+        """Wait for the next time after the `seen` ones, at most so long."""
+        if self.times == seen:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._asked.wait()
 
 
 def file_stamp(path: Path) -> FileStamp:
@@ -43,9 +69,13 @@ def file_stamp(path: Path) -> FileStamp:
 
 
 async def follow_file(
-    followed: Followed, observer: Observer, seconds: float = FOLLOW_SECONDS, retry_seconds: float = RETRY_SECONDS
+    followed: Followed,
+    observer: Observer,
+    seconds: float = FOLLOW_SECONDS,
+    retry_seconds: float = RETRY_SECONDS,
+    reload: Reload | None = None,
 ) -> None:
-    """Read a file whenever its stamp changes. Runs until cancelled.
+    """Read a file whenever its stamp changes, or `reload` asks. Runs until cancelled.
 
     A reader may raise anything; that is observed as Degraded, and what was read before stays in force. Reading is tried
     again when the stamp changes, and after `retry_seconds`.
@@ -54,18 +84,32 @@ async def follow_file(
     seen: object = None
     retry_at = float("inf")
     clock = asyncio.get_running_loop().time
+    reload = reload or Reload()
+    times = reload.times
     while True:
-        await asyncio.sleep(seconds)
-        if (stamp := followed.stamp()) == seen and clock() < retry_at:
+        await reload.wait(seconds, times)
+        stamp = await _stamp(followed)
+        if stamp == seen and clock() < retry_at and times == reload.times:
             continue
         # Taken before the file is read: a change in the middle of reading gives another stamp at the next poll.
-        seen, retry_at = stamp, float("inf")
+        seen, retry_at, times = stamp, float("inf"), reload.times
         try:
             await followed.read()
         except Exception as error:
             # The cause may lie outside the file, and an operator must see in the metrics that the file is still bad.
             retry_at = clock() + retry_seconds if followed.again else float("inf")
             observer(Degraded(followed.name, _described(error)))
+            if not isinstance(error, RouterError):  # the reader itself is at fault, not the file alone
+                observer(TaskFailed(f"follow {followed.name}", error))
+
+
+async def _stamp(followed: Followed) -> object:
+    """The stamp; where it cannot be taken, the reason, which the reader will meet as well."""
+    try:
+        # In a thread: a file system that hangs must not stop the event loop.
+        return await asyncio.to_thread(followed.stamp)
+    except Exception as error:
+        return _described(error)
 
 
 def _described(error: Exception) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 
-from router.events import TaskRestarted
+from router.events import TaskFailed
 from router.ports import Observer
 from router.serving.backoff import Backoff
 
@@ -15,7 +15,7 @@ Work = Callable[[], Coroutine[None, None, None]]
 class Keeper:
     """Runs background tasks, and restarts those that end.
 
-    Every end of a task is reported to `observer` as TaskRestarted, and the task starts again after a pause.
+    Every end of a task is reported to `observer` as TaskFailed, and the task starts again after a pause.
 
     Args:
         backoff: makes the pauses of one task.
@@ -37,15 +37,21 @@ class Keeper:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _kept(self, name: str, work: Work) -> None:
-        backoff = self._backoff()
+        backoff, task = self._backoff(), asyncio.current_task()
+        assert task is not None
         while True:
             began = time.monotonic()
             error: Exception | None = None
             try:
                 await work()
-            except Exception as raised:  # `close` ends the loop by CancelledError, which is no Exception
+            except Exception as raised:
                 error = raised
+            except asyncio.CancelledError as raised:
+                if task.cancelling():  # by `close`
+                    raise
+                error = RuntimeError("something that it awaited was cancelled")
+                error.__cause__ = raised
             backoff.worked(time.monotonic() - began)
             # asyncio itself reports nothing, and the service would run on without the task.
-            self._observer(TaskRestarted(name, error))
+            self._observer(TaskFailed(name, error))
             await asyncio.sleep(backoff.pause())

@@ -1,43 +1,94 @@
-"""SIGTERM and SIGINT, from the first moment of the process to its drain."""
+"""Signals, from the first moment of the process to its end. They are heard even while the event loop hangs."""
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import structlog
 
+from router.serving.watchdog import Watchdog
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+Action = Callable[[], object]
+
 
 @contextmanager
-def stopped_by_signals() -> Iterator[Callable[[], Awaitable[None]]]:
+def stopped_by_signals(hangup: Action, seconds: float) -> Iterator[Callable[[], Awaitable[None]]]:
     """Let SIGTERM and SIGINT end the block; a signal during the start ends it at once, and quietly.
 
     A start may wait for its engine for minutes. The kernel does not deliver a signal without a handler to PID 1 of a
     container, so leaving the start to the default action would make Kubernetes kill the pod.
 
+    Args:
+        hangup: called in the event loop on SIGHUP.
+        seconds: how long the process may live after SIGTERM or SIGINT; then a watchdog ends it.
+
     Yields:
         A function to await once the start is over: it returns when a signal comes, and the block can drain.
     """
-    task, stop = asyncio.current_task(), asyncio.Event()
+    task, stop, loop = asyncio.current_task(), asyncio.Event(), asyncio.get_running_loop()
     assert task is not None
-    starting = True
+    starting, watchdog = True, Watchdog(seconds, loop)
 
     async def signalled() -> None:
         nonlocal starting
         starting = False
-        _handle(stop.set)
         await stop.wait()
 
-    _handle(task.cancel)
+    def end() -> None:
+        stop.set()
+        if starting:
+            task.cancel()
+
+    def in_loop(action: Action) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and the process about to end
+            loop.call_soon_threadsafe(action)
+
+    def terminated() -> None:
+        watchdog.start()  # here, and not in the loop, which may hang
+        in_loop(end)
+
+    with heard({**dict.fromkeys(STOPPING, terminated), signal.SIGHUP: lambda: in_loop(hangup)}):
+        try:
+            yield signalled
+        except asyncio.CancelledError:
+            if not (starting and stop.is_set()):
+                raise
+            task.uncancel()
+            structlog.get_logger().info("stopped while starting")
+
+
+@contextmanager
+def heard(actions: Mapping[int, Action]) -> Iterator[None]:
+    """Call the action of a signal whenever it comes, in a thread of its own. Must be entered in the main thread."""
+    # Handlers of the event loop run in the loop, and those of Python in the main thread: both may hang in a call. The
+    # number of a signal is written to this socket by the kernel's handler, whatever the threads are doing.
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    before = {number: signal.signal(number, _nothing) for number in actions}
+    loops_own = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=_hear, args=(ours, actions), name="signals", daemon=True)
+    thread.start()
     try:
-        yield signalled
-    except asyncio.CancelledError:
-        if not starting:
-            raise
-        task.uncancel()
-        structlog.get_logger().info("stopped while starting")
+        yield
+    finally:
+        signal.set_wakeup_fd(loops_own)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        theirs.close()
+        thread.join()
+        ours.close()
 
 
-def _handle(action: Callable[[], object]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, action)
+def _hear(signals: socket.socket, actions: Mapping[int, Action]) -> None:
+    while numbers := signals.recv(16):
+        for number in numbers:
+            if number in actions:
+                actions[number]()
+
+
+def _nothing(*_: object) -> None:
+    """Stands where Python wants a handler: without one the default action would end the process."""

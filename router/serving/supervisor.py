@@ -1,7 +1,6 @@
 """`serve --workers N`: the process that holds the ports, starts the workers, and serves their metrics as one."""
 
 import asyncio
-import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -14,9 +13,12 @@ import structlog
 from router.errors import SettingsError
 from router.serving.signals import stopped_by_signals
 from router.serving.worker import Worker
-from router.serving.workers import Workers
-from router.settings import Settings
+from router.serving.workers import STOP_SECONDS, Workers
+from router.settings import PREFIX, Settings, requires_credentials
 from router.telemetry import metrics_server, multiprocess
+
+EXIT_SECONDS = 5.0
+"""Seconds beyond the end of its workers until a supervisor that was asked to end is ended by force."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,16 @@ async def supervise(settings: Settings, announce: Callable[[str, str], None]) ->
     Raises:
         SettingsError: an address is not free, or not of this machine.
         WorkerError: a worker does not come up.
+        DrainError: a worker lost something when it ended.
     """
+    seconds = settings.drain_seconds + STOP_SECONDS + EXIT_SECONDS
     with (
-        stopped_by_signals() as signalled,
+        # SIGHUP is heeded in the event loop, which has its first turn once there are workers.
+        stopped_by_signals(lambda: workers.rolling_restart(), seconds) as signalled,
         _reserved(settings) as addresses,
         TemporaryDirectory(prefix="budget-router-") as folder,
     ):
         workers = _workers(settings, addresses, folder)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.rolling_restart)
         async with _metrics(settings.metrics_listen, workers, folder), workers.running():
             announce(addresses.api, addresses.admin)
             await signalled()
@@ -69,18 +73,22 @@ def _reserved(settings: Settings) -> Iterator[Addresses]:
 def _workers(settings: Settings, addresses: Addresses, folder: str) -> Workers:
     """The workers of the settings; their metrics go into `folder`."""
 
-    async def start(place: int) -> Worker:
+    async def start(place: int, closed: bool) -> Worker:
         # A worker reads all else from the environment, which it inherits; these may come from the command line.
         options = *addresses.options, "--workers", str(settings.workers)
-        return await Worker.started("work", str(place), *options, environment={multiprocess.FOLDER: folder})
+        environment = {multiprocess.FOLDER: folder, PREFIX + "REQUIRE_KEYS": str(closed).lower()}
+        return await Worker.started("work", str(place), *options, environment=environment)
 
-    return Workers(settings.workers, start, settings.drain_seconds)
+    closed = settings.require_keys or requires_credentials(settings)
+    return Workers(settings.workers, start, settings.drain_seconds, closed=closed)
 
 
 @asynccontextmanager
 async def _metrics(listen: str, workers: Workers, folder: str) -> AsyncIterator[None]:
     """Serve the metrics of all workers as one. Raises SettingsError."""
-    figures = multiprocess.registry(Path(folder), lambda: workers.working, lambda: workers.replaced)
+    figures = multiprocess.registry(
+        Path(folder), lambda: workers.working, lambda: workers.replaced, lambda: workers.failures
+    )
     close = metrics_server.serve(listen, figures)
     try:
         yield

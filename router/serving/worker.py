@@ -17,6 +17,14 @@ from router.errors import WorkerError
 START_SECONDS = 120.0
 """Seconds until a worker must answer calls: its classifier may be large and its backends far away."""
 
+BEAT_SECONDS = 1.0
+OPEN, CLOSED = b"o", b"c"
+"""A beat, from the event loop of a worker: it works, and its callers need no credentials, or do need them."""
+
+SILENT_SECONDS, SILENCES = 3.0, 5
+"""A worker hangs once it has been silent so long, so many times in a row: after one silence alone, the supervisor
+itself may have been the one that had to wait for a processor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Worker:
@@ -24,6 +32,7 @@ class Worker:
 
     process: asyncio.subprocess.Process
     control: asyncio.StreamWriter
+    beats: asyncio.StreamReader
 
     @classmethod
     async def started(cls, *command: str, environment: Mapping[str, str], seconds: float = START_SECONDS) -> "Worker":
@@ -32,25 +41,27 @@ class Worker:
         Raises:
             WorkerError: it ends before that, or is not ready within `seconds`.
         """
-        reader, worker = await cls._spawned(command, environment)
+        worker = await cls._spawned(command, environment)
         try:
             async with asyncio.timeout(seconds):
-                ready = await reader.readline()
+                ready = await worker.beats.readexactly(1)
+        except asyncio.IncompleteReadError as error:
+            raise WorkerError(f"a worker did not come up: exit code {await worker.ended()}") from error
         except TimeoutError as error:
             await worker.stop(0)
             raise WorkerError(f"a worker did not come up within {seconds:g} s") from error
         except asyncio.CancelledError:  # the supervisor stops meanwhile, and knows no worker that is not ready
             await worker.stop(0)
             raise
-        if not ready:
-            raise WorkerError(f"a worker did not come up: exit code {await worker.ended()}")
+        worker.beats.feed_data(ready)
         return worker
 
     @classmethod
-    async def _spawned(
-        cls, command: tuple[str, ...], environment: Mapping[str, str]
-    ) -> "tuple[asyncio.StreamReader, Worker]":
-        ours, theirs = socket.socketpair()
+    async def _spawned(cls, command: tuple[str, ...], environment: Mapping[str, str]) -> "Worker":
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:  # no more descriptors
+            raise WorkerError(f"a worker cannot be started: {error}") from error
         reader, writer = await asyncio.open_connection(sock=ours)
         # Our copy of the worker's end is closed, or the end of the worker would not end what we read.
         with theirs:
@@ -65,7 +76,27 @@ class Worker:
             except OSError as error:
                 writer.close()
                 raise WorkerError(f"a worker cannot be started: {error}") from error
-        return reader, cls(process, writer)
+        return cls(process, writer, reader)
+
+    async def hangs(
+        self, closed: Callable[[], None], seconds: float = SILENT_SECONDS, silences: int = SILENCES
+    ) -> None:
+        """Return once the worker's event loop has been silent for `seconds`, `silences` times in a row.
+
+        Args:
+            closed: called whenever the worker says that its callers need credentials.
+        """
+        silent = 0
+        while silent < silences:
+            beats = b""
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    beats = await self.beats.read(64)
+            silent = 0 if beats else silent + 1
+            if CLOSED in beats:
+                closed()
+            if self.beats.at_eof():  # it ends, or hangs while it ends
+                await asyncio.sleep(seconds)
 
     async def ended(self) -> int:
         """Wait for the end of the process; returns its exit code."""
@@ -73,29 +104,32 @@ class Worker:
         self.control.close()
         return code
 
-    async def stop(self, seconds: float) -> None:
-        """Let the worker drain, and kill it after `seconds`."""
+    async def stop(self, seconds: float) -> int:
+        """Let the worker drain, and kill it after `seconds`; returns its exit code."""
         if self.process.returncode is None:
             self.process.terminate()
         try:
             async with asyncio.timeout(seconds):
-                await self.ended()
+                return await self.ended()
         except TimeoutError:
             self.process.kill()
-            await self.ended()
+            return await self.ended()
 
 
-def exit_with_supervisor(control: socket.socket) -> Callable[[], None]:
+def exit_with_supervisor(control: socket.socket) -> Callable[[Callable[[], bool]], None]:
     """End this process, a worker, when its supervisor ends. Must be called in the worker's event loop.
 
     Returns:
-        A function to call once calls are answered; it reports to the supervisor.
+        A function to call once calls are answered; from then on it reports to the supervisor, again and again, that
+        the event loop works, and whether callers need credentials, as its argument says.
     """
     loop = asyncio.get_running_loop()
+    control.setblocking(False)
 
-    def ready() -> None:
-        with suppress(OSError):  # the supervisor is gone, which `alone` notices
-            control.sendall(b"ready\n")
+    def beat(closed: Callable[[], bool]) -> None:
+        with suppress(OSError):  # the supervisor is gone, which `alone` notices, or hangs and reads nothing
+            control.send(CLOSED if closed() else OPEN)
+        loop.call_later(BEAT_SECONDS, beat, closed)
 
     def alone() -> None:
         loop.remove_reader(control)  # the end of the stream stays readable, and would call this again and again
@@ -103,4 +137,4 @@ def exit_with_supervisor(control: socket.socket) -> Callable[[], None]:
 
     # The kernel closes the supervisor's end however the supervisor ends, also by SIGKILL.
     loop.add_reader(control, alone)
-    return ready
+    return beat

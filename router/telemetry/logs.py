@@ -21,7 +21,7 @@ from router.events import (
     Shadowed,
     StreamAborted,
     Swapped,
-    TaskRestarted,
+    TaskFailed,
 )
 from router.ports import Observer
 from router.telemetry.log_writer import Defer, LogWriter
@@ -59,14 +59,17 @@ def _unrendered(logger: Any, method: str, event: Mapping[str, Any]) -> tuple[tup
 
 
 class Observers:
-    """Passes every record to several observers."""
+    """Passes every record to several observers. One that fails costs its own record: neither others nor the caller."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers
 
     def __call__(self, record: Record) -> None:
         for observer in self._observers:
-            observer(record)
+            try:
+                observer(record)
+            except Exception as error:
+                structlog.get_logger().error("observer failed", record=type(record).__name__, exc_info=error)
 
 
 class LogLines:
@@ -105,8 +108,8 @@ class LogLines:
                 self._later(self._log.info, "swapped", model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):
                 self._later(self._log.warning, "degraded", dependency=dependency, error=error)
-            case TaskRestarted(task, error):
-                self._later(self._log.error, "task restarted", task=task, exc_info=error)
+            case TaskFailed(task, error):
+                self._later(self._log.error, "task failed", task=task, exc_info=error)
 
     def _later(self, log: Callable[..., None], *arguments: object, **fields: object) -> None:
         """Build and write a line in the writer's thread; it carries the time of now."""

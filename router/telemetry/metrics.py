@@ -17,7 +17,7 @@ from router.events import (
     Shadowed,
     StreamAborted,
     Swapped,
-    TaskRestarted,
+    TaskFailed,
 )
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -74,7 +74,7 @@ class Metrics:
         self._shadow_agreement = gauges("shadow_agreement", "Same rungs as the last candidate bundle's", "model")
         self._shadow_saved = gauges("shadow_saved", "Share of tokens that the candidate would not have spent", "model")
         self._swaps = counters("model_swaps", "Bundles swapped in", "model")
-        self._restarts = counters("background_restarts", "Background tasks that ended and were started again", "task")
+        self._failures = counters("background_failures", "Failures of background tasks, which go on", "task")
         self._degraded = counters("degraded", "Requests that went on without a dependency", "dependency")
 
     def __call__(self, record: Record) -> None:
@@ -104,8 +104,8 @@ class Metrics:
                 self._shed(tenant, cause).inc()
             case Degraded(dependency, _):
                 self._degraded(dependency).inc()
-            case TaskRestarted(task, _):
-                self._restarts(task).inc()
+            case TaskFailed(task, _):
+                self._failures(task).inc()
 
     def _decided(self, decision: Decision, seconds: float) -> None:
         self._decisions(decision.model, decision.rung.name, decision.source.value).inc()

@@ -15,6 +15,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+FAILURES = "budget_router_background_failures"
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable that names the folder for a worker; the client reads it when it is imported."""
 
@@ -26,13 +27,21 @@ class Pool(Collector):
         folder: the folder that the workers write into.
         working: returns the process of each worker that answers, by place.
         replaced: returns the number of workers that had ended by themselves.
+        failures: returns how often the supervisor failed at its own work.
     """
 
-    def __init__(self, folder: Path, working: Callable[[], Mapping[int, int]], replaced: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        working: Callable[[], Mapping[int, int]],
+        replaced: Callable[[], int],
+        failures: Callable[[], int],
+    ) -> None:
         self._folder = folder
         self._files = MultiProcessCollector(None, str(folder))
         self._working = working
         self._replaced = replaced
+        self._failures = failures
         self._one = threading.Lock()
 
     def collect(self) -> Iterator[Metric]:
@@ -45,14 +54,25 @@ class Pool(Collector):
         with self._one:  # two scrapes at once must not fold the same file twice
             fold(self._folder)
             families = list(self._files.collect())
-        yield from families
+        yield from self._with_failures(families)
         yield from _processes(working)
 
+    def _with_failures(self, families: list[Metric]) -> list[Metric]:
+        """The workers' families, with the failures of the supervisor beside those of the workers."""
+        found = next((family for family in families if family.name == FAILURES), None)
+        if found is None:
+            found = Metric(FAILURES, "Failures of background tasks, which go on", "counter")
+            families.append(found)
+        found.add_sample(f"{FAILURES}_total", {"task": "supervisor"}, float(self._failures()))
+        return families
 
-def registry(folder: Path, working: Callable[[], Mapping[int, int]], replaced: Callable[[], int]) -> CollectorRegistry:
+
+def registry(
+    folder: Path, working: Callable[[], Mapping[int, int]], replaced: Callable[[], int], failures: Callable[[], int]
+) -> CollectorRegistry:
     """The registry that the supervisor serves; arguments as of Pool."""
     pooled = CollectorRegistry()
-    pooled.register(Pool(folder, working, replaced))
+    pooled.register(Pool(folder, working, replaced, failures))
     return pooled
 
 

@@ -11,7 +11,7 @@ import pytest
 from router.admission import tenants
 from router.admission.tenants import Tenants
 from router.errors import SettingsError
-from router.events import Degraded
+from router.events import Degraded, TaskFailed
 from router.serving.follow import Followed, file_stamp, follow_file
 from tests.support.fakes import RecordingObserver, until
 
@@ -83,7 +83,9 @@ async def test_whatever_a_reader_raises_is_reported_and_a_good_file_is_read_afte
     async with following(file.followed) as observer:
         await until(lambda: observer.records)
         await asyncio.sleep(5 * SECONDS)
-        assert observer.records == [Degraded("file", said)], "once, as long as the file stays as it is"
+        assert observer.of(Degraded) == [Degraded("file", said)], "once, as long as the file stays as it is"
+        failed = [] if isinstance(error, SettingsError) else [TaskFailed("follow file", error)]
+        assert observer.of(TaskFailed) == failed, "what is not the file's fault counts as a failure of the task"
         file.raising = None
         file.path.write_text("good")
         await until(lambda: file.seen == ["good"])

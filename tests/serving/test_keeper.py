@@ -7,7 +7,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
-from router.events import TaskRestarted
+from router.events import TaskFailed
 from router.serving.backoff import Backoff
 from router.serving.keeper import Keeper
 from router.telemetry.logs import Observers
@@ -46,8 +46,8 @@ async def test_a_task_that_dies_is_started_again_after_growing_pauses() -> None:
     keeper = Keeper(Observers([observer, metrics]), QUICK)
     keeper.keep("loop", work)
     await until(lambda: work.running)
-    assert observer.records == [TaskRestarted("loop", error) for error in errors]
-    assert registry.get_sample_value("budget_router_background_restarts_total", {"task": "loop"}) == 5
+    assert observer.records == [TaskFailed("loop", error) for error in errors]
+    assert registry.get_sample_value("budget_router_background_failures_total", {"task": "loop"}) == 5
     pauses = [then - now for now, then in itertools.pairwise(work.began)]
     assert all(pause >= least for pause, least in zip(pauses, (0.01, 0.02, 0.04, 0.04, 0.04), strict=True)), pauses
     await keeper.close()

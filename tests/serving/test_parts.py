@@ -16,7 +16,7 @@ from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission.tenants import digest
 from router.domain import MaxLoss
-from router.events import Decided, Degraded, TaskRestarted
+from router.events import Decided, Degraded, TaskFailed
 from router.ports import Classifier
 from router.rpc.requests import Limits
 from router.serving import app
@@ -178,7 +178,7 @@ async def test_a_background_task_that_dies_is_restarted_in_the_service(tmp_path:
     async with serving(tmp_path, replaced) as routing:
         await until(lambda: len(started) >= 2)
         assert (await routing.Decide(decide(), timeout=PATIENCE)).decision.rung
-    assert {record.task for record in observer.of(TaskRestarted)} == {"dies"}
+    assert {record.task for record in observer.of(TaskFailed)} == {"dies"}
 
 
 async def test_parts_show_no_secret(tmp_path: Path) -> None:

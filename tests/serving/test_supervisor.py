@@ -29,11 +29,11 @@ from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.client import Client, ClientError, Completion, Credentials, Decision, RoutingOptions
-from router.errors import WorkerError
+from router.errors import DrainError, WorkerError
 from router.outcomes.e_process import DELTA, Ledger
 from router.outcomes.sqlite import read_rows as outcomes
 from router.serving.backoff import Backoff
-from router.serving.worker import Worker
+from router.serving.worker import CLOSED, OPEN, Worker
 from router.serving.workers import Workers
 from router.telemetry import multiprocess
 from tests.serving.test_serve import command, environment
@@ -330,31 +330,46 @@ def test_what_a_worker_is_given_of_what_is_limited() -> None:
 
 
 class Fake:
-    """A worker's process and control socket; `end` it."""
+    """A worker's process and control socket. It ends with `leaves` when it is asked to, and with -9 when it is killed.
 
-    def __init__(self) -> None:
+    Attributes:
+        code: its exit code; None while it runs.
+    """
+
+    def __init__(self, leaves: int = 0) -> None:
         self.pid, self.returncode = 1, None
+        self.code: int | None = None
+        self._leaves = leaves
         self._ended = asyncio.Event()
 
-    def end(self) -> None:
-        self._ended.set()
+    def terminate(self) -> None:
+        self._end(self._leaves)
 
-    terminate = kill = close = end
+    def kill(self) -> None:
+        self._end(-9)
+
+    def close(self) -> None:
+        pass
 
     async def wait(self) -> int:
         await self._ended.wait()
-        return 1
+        assert self.code is not None
+        return self.code
+
+    def _end(self, code: int) -> None:
+        self.code = code if self.code is None else self.code
+        self._ended.set()
 
 
-def fake() -> Worker:
-    return Worker(cast(Any, one := Fake()), cast(Any, one))
+def fake(leaves: int = 0) -> Worker:
+    return Worker(cast(Any, one := Fake(leaves)), cast(Any, one), asyncio.StreamReader())
 
 
 async def test_that_pauses_before_a_worker_that_dies_again_and_again_grow() -> None:
     began: list[float] = []
     enough = asyncio.Event()
 
-    async def start(place: int) -> Worker:
+    async def start(place: int, closed: bool) -> Worker:
         began.append(time.monotonic())
         if len(began) == 3:
             raise WorkerError("does not come up")
@@ -376,7 +391,7 @@ async def test_that_pauses_before_a_worker_that_dies_again_and_again_grow() -> N
 async def test_that_a_renewal_that_fails_leaves_who_works() -> None:
     started: list[Worker] = []
 
-    async def start(place: int) -> Worker:
+    async def start(place: int, closed: bool) -> Worker:
         if len(started) == 3:
             raise WorkerError("does not come up")
         started.append(fake())
@@ -387,10 +402,82 @@ async def test_that_a_renewal_that_fails_leaves_who_works() -> None:
         workers.rolling_restart()
         workers.rolling_restart()
         await asyncio.sleep(0.1)
-        working = [worker for worker in started if not worker.process._ended.is_set()]  # type: ignore[attr-defined]
+        working = [worker for worker in started if worker.process.code is None]  # type: ignore[attr-defined]
         assert working == started[1:], "the first was renewed, the second goes on"
         assert len(workers.working) == 2 and workers.replaced == 0
-    assert all(worker.process._ended.is_set() for worker in started)  # type: ignore[attr-defined]
+    assert all(worker.process.code == 0 for worker in started)  # type: ignore[attr-defined]
+
+
+async def test_that_a_worker_that_ends_badly_when_it_is_asked_to_is_an_error_at_the_end() -> None:
+    async def start(place: int, closed: bool) -> Worker:
+        return fake(leaves=place)
+
+    with pytest.raises(DrainError, match="exit code 1"):
+        async with Workers(2, start, 0).running():
+            pass
+
+
+async def test_that_a_place_is_filled_whatever_goes_wrong_with_a_start() -> None:
+    tries = 0
+    filled = asyncio.Event()
+
+    async def start(place: int, closed: bool) -> Worker:
+        nonlocal tries
+        tries += 1
+        if tries in (2, 3):
+            raise OSError("too many open files")
+        worker = fake()
+        if tries == 1:
+            worker.process.kill()
+        else:
+            filled.set()
+        return worker
+
+    workers = Workers(1, start, 0, partial(Backoff, 0.01, 0.02))
+    async with asyncio.timeout(30), workers.running():
+        await filled.wait()
+    assert workers.failures == 2
+
+
+async def beating(worker: Worker, *beats: bytes) -> int:
+    """Feed beats, one a moment, and then none; returns after how many the worker counted as hanging."""
+    fed = 0
+    said: list[None] = []
+    hanging = asyncio.create_task(worker.hangs(lambda: said.append(None), 0.02, 3))
+    for beat in beats:
+        worker.beats.feed_data(beat)
+        fed += 1
+        await asyncio.sleep(0)
+        assert not hanging.done()
+    await asyncio.wait_for(hanging, 30)
+    assert len(said) <= sum(beat == CLOSED for beat in beats)
+    return fed
+
+
+async def test_that_silence_alone_is_hanging() -> None:
+    assert await beating(fake(), *[OPEN] * 20) == 20
+    ended = fake()
+    ended.beats.feed_eof()
+    await asyncio.wait_for(ended.hangs(lambda: None, 0.01, 2), 30)
+
+
+async def test_that_no_successor_opens_what_a_worker_has_closed() -> None:
+    asked: list[bool] = []
+    enough = asyncio.Event()
+
+    async def start(place: int, closed: bool) -> Worker:
+        asked.append(closed)
+        worker = fake()
+        worker.beats.feed_data(OPEN if len(asked) == 1 else CLOSED)
+        if len(asked) == 4:
+            enough.set()
+        else:
+            asyncio.get_running_loop().call_later(0.05, worker.process.kill)
+        return worker
+
+    async with asyncio.timeout(30), Workers(1, start, 0, partial(Backoff, 0.01, 0.02)).running():
+        await enough.wait()
+    assert asked == [False, False, True, True]
 
 
 COUNTS = """
