@@ -1,8 +1,6 @@
 """Fitted models -> one ONNX graph -> a bundle, which is written aside and moved into place in one step."""
 
 import json
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from router.bundle.manifest import (
     digest,
     write_manifest,
 )  # fmt: skip
+from router.bundle.staging import Staging
 from router.domain import BudgetLadder
 from router.errors import RouterError
 from router.scoring.outputs import HALF_TOLERANCE
@@ -62,14 +61,10 @@ def export(
     expected = fitted.predict(sample)
     check(fitted, model, sample, expected, proofs)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    # A directory beside the target, because a rename is one step only within a file system.
-    aside = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-    try:
-        _write(fitted, model, ladder, proofs, sample[:PARITY_PROMPTS], expected, aside, about)
-        _move(aside, directory)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    # Beside the target, because a rename is one step only within a file system.
+    with Staging(directory.parent) as staging:
+        _write(fitted, model, ladder, proofs, sample[:PARITY_PROMPTS], expected, staging.folder, about)
+        _move(staging, directory)
 
 
 def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: Prediction, proofs: Proofs) -> None:
@@ -136,14 +131,10 @@ def _write(
     html.write(aside, about["report"])
 
 
-def _move(aside: Path, directory: Path) -> None:
+def _move(staging: Staging, directory: Path) -> None:
     """Move the finished bundle into place; the old one is deleted only after the new one stands there."""
-    assert (aside / MANIFEST).exists()
+    assert (staging.folder / MANIFEST).exists()
     # A directory cannot replace another in one step, so the old one moves out of the way first.
-    old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
     if directory.exists():
-        directory.rename(old)
-    aside.chmod(0o755)
-    aside.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
+        directory.rename(staging.home / "old")
+    staging.rename(directory)

@@ -11,12 +11,13 @@ import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
-from router.bundle import features
+from router.bundle import checks, features, files
 from router.domain import BudgetLadder, Certificate
 from router.errors import ArtifactError
 
@@ -25,10 +26,20 @@ MODEL, TOKENIZER, PARITY, MANIFEST = "model.onnx", "tokenizer.json", "parity.jso
 QUANTILES = (0.5, 0.9, 0.99)
 """The levels of `token_quantiles`, in order."""
 
+LARGEST = {MANIFEST: 1 << 20, PARITY: 16 << 20, TOKENIZER: 64 << 20, MODEL: 1 << 30}
+"""Most bytes of each file."""
 
+MOST_TOKENS = 65_536
+"""Most token ids of a prompt: every prompt that is scored has fewer."""
+
+Digest = Annotated[str, Field(pattern=checks.DIGEST)]
+Line = Annotated[str, AfterValidator(checks.line)]
+
+
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Manifest:
-    """The description of a bundle, with the certificates of its quality.
+    """The description of a bundle, with the certificates of its quality. `checks` has the ranges.
 
     Attributes:
         backend_fingerprint: engine, model, template and enforcement that the outcomes were collected on.
@@ -43,19 +54,19 @@ class Manifest:
     """
 
     format_version: int
-    created_at: datetime
-    ladder: BudgetLadder
-    backend_fingerprint: str
-    feature_version: str
-    text_encoder: Annotated[str, Field(alias="profile")]
-    max_tokens: int
-    data_hash: str
-    certificates: tuple[Certificate, ...]
-    absolute: tuple[Certificate, ...]
+    created_at: Annotated[datetime, AfterValidator(checks.moment)]
+    ladder: Annotated[BudgetLadder, AfterValidator(checks.ladder)]
+    backend_fingerprint: Line
+    feature_version: Line
+    text_encoder: Annotated[str, Field(alias="profile", pattern="^(static|encoder)$")]
+    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+    data_hash: Digest
+    certificates: Annotated[tuple[Certificate, ...], AfterValidator(checks.relative)]
+    absolute: Annotated[tuple[Certificate, ...], AfterValidator(checks.absolute)]
     not_certified: dict[str, str]
     metrics: dict[str, Any]
-    files: dict[str, str]
-    precision: str = "fp32"
+    files: Annotated[dict[str, Digest], AfterValidator(checks.file_names)]
+    precision: Annotated[str, Field(pattern="^(fp32|fp16|int8)$")] = "fp32"
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ class ParitySample:
     """Prompts and the quality [prompts, rungs] that the trained model gave them."""
 
     prompts: list[str]
-    quality: list[list[float]]
+    quality: Annotated[list[list[float]], AfterValidator(checks.probabilities)]
 
 
 @dataclass(frozen=True)
@@ -88,9 +99,18 @@ class Bundle:
         return replace(self, model=b"", tokenizer=b"")
 
 
+@dataclass(frozen=True)
+class _Versions:
+    """What says how to read the rest of a manifest."""
+
+    format_version: int
+    feature_version: Line
+
+
 T = TypeVar("T")
 
 _MANIFEST = TypeAdapter(Manifest)
+_VERSIONS = TypeAdapter(_Versions)
 _PARITY = TypeAdapter(ParitySample)
 
 
@@ -98,27 +118,25 @@ def load(directory: Path) -> Bundle:
     """Read and verify the bundle in `directory`.
 
     Raises:
-        ArtifactError: a file is missing, malformed, of another version, or not the one that the manifest names.
+        ArtifactError: a file is missing, malformed, too large, of another version or kind, or not the one that the
+            manifest names; the message names the file and the field.
     """
-    data = _read(directory / MANIFEST)
-    manifest = _parse(_MANIFEST, data, MANIFEST)
-    if manifest.format_version != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{directory}: bundle format {manifest.format_version}, this version reads {FORMAT_VERSION}"
-        )
-    if manifest.feature_version != features.VERSION:
-        raise ArtifactError(f"{directory}: features {manifest.feature_version}, this version makes {features.VERSION}")
-    if not manifest.ladder.rungs:
-        raise ArtifactError(f"{directory}: the ladder has no rungs")
-    files = {name: _verified(directory, manifest, name) for name in (MODEL, TOKENIZER, PARITY)}
-    parity = _parse(_PARITY, files[PARITY], PARITY)
-    return Bundle(sha256(data).hexdigest(), manifest, files[MODEL], files[TOKENIZER], parity)
+    data = files.read(directory / MANIFEST, LARGEST[MANIFEST])
+    manifest = _manifest(data, directory / MANIFEST)
+    content = {name: _verified(directory, manifest, name) for name in (MODEL, TOKENIZER, PARITY)}
+    parity = _parsed(_PARITY, content[PARITY], directory / PARITY)
+    return Bundle(sha256(data).hexdigest(), manifest, content[MODEL], content[TOKENIZER], parity)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write a bundle's manifest; call it last, once every file that it names exists."""
-    text = json.dumps(_MANIFEST.dump_python(manifest, mode="json", by_alias=True), indent=2) + "\n"
-    (directory / MANIFEST).write_text(text)
+    """Write a bundle's manifest; call it last, once every file that it names exists.
+
+    Raises:
+        ArtifactError: no service would load it; nothing is written.
+    """
+    data = _MANIFEST.dump_json(manifest, by_alias=True, indent=2) + b"\n"
+    _manifest(data, directory / MANIFEST)
+    (directory / MANIFEST).write_bytes(data)
 
 
 def digest(path: Path) -> str:
@@ -126,25 +144,55 @@ def digest(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()
 
 
+def _manifest(data: bytes, path: Path) -> Manifest:
+    _require_versions(data, path)
+    return _parsed(_MANIFEST, data, path)
+
+
+def _require_versions(data: bytes, path: Path) -> None:
+    """Ask for the versions first: another version may have other fields."""
+    versions = _parsed(_VERSIONS, data, path)
+    if versions.format_version != FORMAT_VERSION:
+        raise ArtifactError(f"{path}: bundle format {versions.format_version}, this version reads {FORMAT_VERSION}")
+    if versions.feature_version != features.VERSION:
+        raise ArtifactError(f"{path}: features {versions.feature_version}, this version makes {features.VERSION}")
+
+
 def _verified(directory: Path, manifest: Manifest, name: str) -> bytes:
     # Read once, and these bytes are used: a second read could find another file than the one that was verified.
-    data = _read(directory / name)
+    data = files.read(directory / name, LARGEST[name])
     if sha256(data).hexdigest() != manifest.files.get(name):
         raise ArtifactError(f"{directory / name}: its SHA-256 is not the one in {MANIFEST}")
     return data
 
 
-def _read(path: Path) -> bytes:
+def _parsed(adapter: TypeAdapter[T], data: bytes, path: Path) -> T:
+    """Data of a JSON file, whose keys must be unique: parsers differ in which of two values they take."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{path}: {error.strerror}") from error
-
-
-def _parse(adapter: TypeAdapter[T], data: bytes, name: str) -> T:
-    try:
-        return adapter.validate_json(data)
+        json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+        # Strict: "0.1" is no number, and true is no 1.
+        return adapter.validate_json(data, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise ArtifactError(f"{name}: {where}: {first['msg']}") from error
+        raise ArtifactError(_line(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}")) from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(_line(f"{path}: {error}")) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    names = set()
+    for name, _ in pairs:
+        if name in names:
+            raise ValueError(f"{name[:40]!r} occurs twice")
+        names.add(name)
+
+
+def _finite(number: str) -> None:
+    if not isfinite(float(number)):
+        raise ValueError(f"{number[:40]} is no finite number")
+
+
+def _line(message: str) -> str:
+    """A message in one line, whatever a file put into it."""
+    return " ".join(message.split())[:400]

@@ -4,19 +4,25 @@ versions/DIGEST/   complete bundles, never changed
 current.json       digests in the order of their promotion, of which the last is served; replaced atomically
 """
 
-import fcntl
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
+from typing import Self
 
-from router.bundle import manifest
+from router.bundle import files, manifest, staging
+from router.bundle.manifest import Bundle
+from router.bundle.staging import Staging
 from router.errors import ArtifactError
 
-CURRENT, VERSIONS = "current.json", "versions"
+CURRENT, VERSIONS, LOCK = "current.json", "versions", ".lock"
+LARGEST = 1 << 20
+"""Most bytes of CURRENT."""
+
+MOST_FILES, LARGEST_REPORT = 32, 64 << 20
+"""Files of a bundle, and most bytes of those that no service reads."""
 
 
 def locate(path: Path) -> Path:
@@ -29,8 +35,8 @@ def locate(path: Path) -> Path:
 def history(registry: Path) -> list[str]:
     """Digests of the promoted bundles that were not rolled back, oldest first. Raises ArtifactError."""
     try:
-        promoted = json.loads((registry / CURRENT).read_text())["promoted"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        promoted = json.loads(files.read(registry / CURRENT, LARGEST))["promoted"]
+    except (ArtifactError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{registry / CURRENT}: not a registry of bundles") from error
     # A digest names a folder: one like "../.." would lead out of the registry.
     if not promoted or not all(isinstance(one, str) and one.isalnum() for one in promoted):
@@ -38,24 +44,73 @@ def history(registry: Path) -> list[str]:
     return list(promoted)
 
 
+class Promotion:
+    """The way of a bundle into a registry: a private copy, which is verified, and then made current in one step.
+
+    Attributes:
+        directory: the copy. It is no part of the registry until `publish`, and `close` removes it.
+
+    Raises:
+        ArtifactError: the registry is none, or cannot be written.
+    """
+
+    def __init__(self, registry: Path) -> None:
+        if (registry / manifest.MANIFEST).exists():
+            raise ArtifactError(f"{registry}: a bundle, not a registry of bundles")
+        with _naming(registry):
+            (registry / VERSIONS).mkdir(parents=True, exist_ok=True)
+        self._registry = registry
+        self._staging = Staging(registry / VERSIONS)
+        self.directory = self._staging.folder
+        self._version = ""
+
+    def copy(self, directory: Path) -> Bundle:
+        """Copy the bundle in `directory` and verify the copy.
+
+        Raises:
+            ArtifactError: it is no bundle, has anything but regular files, or changed meanwhile.
+        """
+        # Read in place first: its errors then name the operator's files.
+        version = manifest.load(directory).version
+        with _naming(directory):
+            for name in files.listed(directory, MOST_FILES):
+                largest = manifest.LARGEST.get(name, LARGEST_REPORT)
+                files.copy(directory / name, self.directory / name, largest)
+        copied = _verified(self.directory)
+        if copied.version != version:
+            raise ArtifactError(f"{directory}: it changed while it was copied")
+        self._version = version
+        return copied
+
+    def publish(self) -> str:
+        """Make the copy the current bundle; returns its digest. Raises ArtifactError."""
+        kept = self._registry / VERSIONS / self._version
+        with _locked(self._registry):
+            if not _is_whole(kept, self._version):
+                # A folder that was spoilt later must not bar its digest for ever.
+                if os.path.lexists(kept):
+                    kept.rename(self._staging.home / "spoilt")
+                self._staging.rename(kept)
+            before = history(self._registry) if (self._registry / CURRENT).exists() else []
+            _write(self._registry, [*before, self._version])
+        return self._version
+
+    def close(self) -> None:
+        """Remove the copy where it was not published."""
+        self._staging.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def promote(registry: Path, directory: Path) -> str:
     """Verify the bundle in `directory`, keep a copy, make it current; returns its digest. Raises ArtifactError."""
-    version = manifest.load(directory).version
-    if (registry / manifest.MANIFEST).exists():
-        raise ArtifactError(f"{registry}: a bundle, not a registry of bundles")
-    with _locked(registry):
-        kept = registry / VERSIONS / version
-        if not kept.exists():
-            # Copied aside and renamed, so that no reader ever sees half a bundle under its digest.
-            aside = Path(tempfile.mkdtemp(dir=kept.parent, prefix="."))
-            shutil.copytree(directory, aside, dirs_exist_ok=True)
-            aside.chmod(0o755)  # mkdtemp makes it private, and replicas may run as other users
-            aside.rename(kept)
-        if manifest.load(kept).version != version:
-            raise ArtifactError(f"{directory}: it changed while it was copied")
-        before = history(registry) if (registry / CURRENT).exists() else []
-        _write(registry, [*before, version])
-    return version
+    with Promotion(registry) as promotion:
+        promotion.copy(directory)
+        return promotion.publish()
 
 
 def rollback(registry: Path) -> str:
@@ -71,24 +126,53 @@ def rollback(registry: Path) -> str:
     return before[-1]
 
 
+def sweep(registry: Path) -> None:
+    """Remove what killed promotions left in a registry; nothing happens where `registry` is none."""
+    # Earlier versions left folders with other names, which begin with a dot, too.
+    staging.sweep(registry / VERSIONS, ".")
+
+
+def _verified(directory: Path) -> Bundle:
+    """The bundle in `directory`, of which every file that the manifest names was compared. Raises ArtifactError."""
+    bundle = manifest.load(directory)
+    for name, digest in bundle.manifest.files.items():
+        data = files.read(directory / name, manifest.LARGEST.get(name, LARGEST_REPORT))
+        if sha256(data).hexdigest() != digest:
+            raise ArtifactError(f"{name}: its SHA-256 is not the one in {manifest.MANIFEST}")
+    return bundle
+
+
+def _is_whole(kept: Path, version: str) -> bool:
+    try:
+        files.listed(kept, MOST_FILES)
+        return _verified(kept).version == version
+    except ArtifactError:
+        return False
+
+
 @contextmanager
 def _locked(registry: Path) -> Iterator[None]:
     """Hold the registry's lock. Raises ArtifactError where the file system refuses anything within."""
+    with _naming(registry), staging.locked(registry / LOCK):
+        yield
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into ArtifactErrors that name `path`."""
     try:
-        (registry / VERSIONS).mkdir(parents=True, exist_ok=True)
-        with (registry / ".lock").open("w") as lock:
-            # The kernel releases it when the process ends, so a killed promotion does not lock others out.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        yield
     except OSError as error:
-        raise ArtifactError(f"{registry}: {error}") from error
+        raise ArtifactError(f"{path}: {error}") from error
 
 
 def _write(registry: Path, promoted: list[str]) -> None:
     aside = registry / f".{CURRENT}.tmp"
-    with aside.open("w") as file:
+    aside.unlink(missing_ok=True)  # whatever has its name: a FIFO would wait for a reader
+    with aside.open("x") as file:
         json.dump({"promoted": promoted}, file)
         file.flush()
         # Synced before the rename: after a crash the name must not point to an empty file.
         os.fsync(file.fileno())
     aside.replace(registry / CURRENT)
+    files.sync_folder(registry)

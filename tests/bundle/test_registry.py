@@ -1,12 +1,17 @@
 """A registry of bundles: promotion and rollback are one step, and what is not a bundle never gets in."""
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from router.bundle import manifest, registry
+from router.bundle import manifest, registry, staging
 from router.errors import ArtifactError
 from tests.conftest import MODELS, another_bundle
 
@@ -79,3 +84,166 @@ def test_promotions_at_once_are_all_kept_and_readers_always_find_a_bundle(tmp_pa
         manifest.load(registry.locate(models))
     assert len(registry.history(models)) == 9
     assert json.loads((models / registry.CURRENT).read_text())["promoted"] == registry.history(models)
+
+
+def entries(models: Path) -> list[str]:
+    """Everything that a registry holds of versions, leftovers included."""
+    return sorted(path.name for path in (models / registry.VERSIONS).iterdir())
+
+
+@pytest.mark.parametrize("name", ["report.html", "manifest.json", "more"])
+@pytest.mark.parametrize(
+    "kind", ["a symbolic link", "a symbolic link to a folder", "a FIFO", "a folder", "bytes, at most"]
+)
+def test_a_bundle_has_regular_files_alone(tmp_path: Path, name: str, kind: str) -> None:
+    models, bundle = tmp_path / "models", another_bundle(tmp_path / "bundle", "x")
+    (bundle / name).unlink(missing_ok=True)
+    if kind == "a symbolic link":
+        (bundle / name).symlink_to(SHIPPED / "manifest.json")
+    elif kind == "a symbolic link to a folder":
+        (bundle / name).symlink_to(SHIPPED)
+    elif kind == "a FIFO":
+        os.mkfifo(bundle / name)
+    elif kind == "a folder":
+        (bundle / name).mkdir()
+    else:
+        with (bundle / name).open("wb") as file:
+            file.truncate(100 << 30)
+    with pytest.raises(ArtifactError, match=f"{name}: .*{kind.removesuffix(' to a folder')}"):
+        registry.promote(models, bundle)
+    assert entries(models) == [] and not (models / registry.CURRENT).exists()
+
+
+def test_a_link_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(SHIPPED)
+    with pytest.raises(ArtifactError, match="link: a symbolic link, not a folder"):
+        registry.promote(tmp_path / "models", tmp_path / "link")
+
+
+def test_a_folder_of_many_files_is_no_bundle(tmp_path: Path) -> None:
+    bundle = another_bundle(tmp_path / "bundle", "x")
+    for i in range(registry.MOST_FILES):
+        (bundle / f"{i}").touch()
+    with pytest.raises(ArtifactError, match="more than"):
+        registry.promote(tmp_path / "models", bundle)
+
+
+def test_every_file_that_the_manifest_names_is_compared(tmp_path: Path) -> None:
+    bundle = another_bundle(tmp_path / "bundle", "x")
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    named = another_bundle(tmp_path / "named", "x", files=files | {"report.html": "0" * 64})
+    with pytest.raises(ArtifactError, match=r"report\.html: its SHA-256"):
+        registry.promote(tmp_path / "models", named)
+
+
+def test_a_bundle_that_changes_meanwhile_is_refused_and_its_digest_is_not(tmp_path: Path) -> None:
+    models, bundle = tmp_path / "models", another_bundle(tmp_path / "bundle", "x")
+    report, stop, refused = bundle / "report.html", threading.Event(), 0
+
+    def change() -> None:
+        with report.open("r+") as file:
+            while not stop.is_set():
+                file.seek(0)
+                file.write("changed" * 1_000)
+                file.truncate()
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        for _ in range(20):
+            try:
+                registry.promote(models, bundle)
+            except ArtifactError as error:
+                assert "changed while it was" in str(error)
+                refused += 1
+    finally:
+        stop.set()
+        changing.join()
+    version = registry.promote(models, bundle)
+    assert registry.history(models) == [version] * (21 - refused)
+    assert entries(models) == [version]
+
+
+def test_a_version_that_was_spoilt_is_mended_by_its_promotion(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    version = registry.promote(models, SHIPPED)
+    (models / registry.VERSIONS / version / "model.onnx").write_bytes(b"half")
+    assert registry.promote(models, SHIPPED) == version
+    assert manifest.load(registry.locate(models)).version == version
+    shutil.rmtree(models / registry.VERSIONS / version)
+    (models / registry.VERSIONS / version).symlink_to(SHIPPED)
+    registry.promote(models, SHIPPED)
+    assert not registry.locate(models).is_symlink() and entries(models) == [version]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from router.bundle.registry import Promotion
+
+promotion = Promotion(Path(sys.argv[1]))
+promotion.copy(Path(sys.argv[2]))
+print("copied", flush=True)
+signal.pause()
+"""
+
+
+def test_what_a_killed_promotion_left_is_removed_and_what_a_living_one_needs_is_not(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    promoting = [
+        subprocess.Popen([sys.executable, "-c", KILLED, str(models), str(SHIPPED)], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    try:
+        for process in promoting:
+            assert process.stdout is not None and process.stdout.readline() == b"copied\n"
+        killed, living = promoting
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        (models / registry.VERSIONS / ".tmp0of1an2earlier3version").mkdir()
+        assert len(entries(models)) == 3
+        registry.sweep(models)
+        assert len(entries(models)) == 1
+        version = registry.promote(models, SHIPPED)
+        assert len(entries(models)) == 2
+        living.send_signal(signal.SIGKILL)
+        living.wait()
+        registry.promote(models, SHIPPED)
+        assert entries(models) == [version]
+    finally:
+        for process in promoting:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def test_a_lock_that_a_stopped_process_holds_is_an_error_in_time(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        staging.locked(tmp_path / "file"),
+        pytest.raises(ArtifactError, match="has held its lock"),
+        staging.locked(tmp_path / "file", seconds=0.01),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", [registry.CURRENT, registry.LOCK, f".{registry.CURRENT}.tmp"])
+def test_a_fifo_in_the_registry_hangs_nobody(tmp_path: Path, name: str) -> None:
+    (tmp_path / registry.VERSIONS).mkdir()
+    os.mkfifo(tmp_path / name)
+    if name == registry.CURRENT:
+        with pytest.raises(ArtifactError, match=registry.CURRENT):
+            registry.locate(tmp_path)
+        with pytest.raises(ArtifactError, match=registry.CURRENT):
+            registry.promote(tmp_path, SHIPPED)
+    else:
+        assert registry.locate(tmp_path) == tmp_path
+        assert registry.promote(tmp_path, SHIPPED)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"promoted": ' + "1" * 10_000 + "}", "\x00", '{"promoted": ["a/b"]}'])
+def test_a_hostile_list_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / registry.CURRENT).write_text(text)
+    with pytest.raises(ArtifactError, match=registry.CURRENT):
+        registry.history(tmp_path)

@@ -1,0 +1,102 @@
+"""Ranges of what a manifest and a parity sample say. Each check returns its value, or raises ValueError with the place.
+
+A number out of its range would not fail: it would be served. A certificate with a negative alpha covers every target,
+and no score reaches a threshold that is not a number.
+"""
+
+from datetime import datetime
+from itertools import pairwise
+from math import inf
+from pathlib import PurePath
+
+from router.domain import BudgetLadder, Certificate
+
+MOST_RUNGS, MOST_CERTIFICATES, LONGEST_LINE = 64, 1_000, 512
+MOST_TOKENS = 2**31 - 1
+"""Largest number of tokens that the API can carry."""
+
+HIGHEST_PRICE = 1_000_000
+"""Largest threshold of a relative certificate, in P(correct) per token."""
+
+FIRST_YEAR, LAST_YEAR = 2000, 2199
+DIGEST = r"^[0-9a-f]{64}$"
+
+
+def ladder(value: BudgetLadder) -> BudgetLadder:
+    """Rungs with distinct names and ascending caps; rungs without a cap come last."""
+    if not 1 <= len(value.rungs) <= MOST_RUNGS:
+        raise ValueError(f"rungs: must be 1 to {MOST_RUNGS}, {_counted(len(value.rungs), 'no rungs')}")
+    for i, rung in enumerate(value.rungs):
+        line(rung.name, f"rungs.{i}.name: ")
+        if rung.tokens is not None:
+            _within(f"rungs.{i}.tokens", rung.tokens, 0, MOST_TOKENS)
+    if len({rung.name for rung in value.rungs}) < len(value.rungs):
+        raise ValueError("rungs: two have the same name")
+    caps = [inf if rung.tokens is None else rung.tokens for rung in value.rungs]
+    for i, (cap, following) in enumerate(pairwise(caps)):
+        if cap > following or cap == following < inf:
+            raise ValueError(f"rungs.{i + 1}.tokens: caps must ascend, {following} follows {cap}")
+    return value
+
+
+def relative(certificates: tuple[Certificate, ...]) -> tuple[Certificate, ...]:
+    """Certificates for relative targets, whose thresholds are prices of tokens."""
+    return _certificates(certificates, HIGHEST_PRICE)
+
+
+def absolute(certificates: tuple[Certificate, ...]) -> tuple[Certificate, ...]:
+    """Certificates for absolute targets, whose thresholds are P(correct)."""
+    return _certificates(certificates, 1)
+
+
+def file_names(files: dict[str, str]) -> dict[str, str]:
+    """Names of files in the bundle's own folder."""
+    for name in files:
+        if name in ("", ".", "..") or PurePath(name).name != name or not name.isprintable():
+            raise ValueError(f"{name!r} is not the name of a file in the bundle's folder")
+    return files
+
+
+def line(value: str, place: str = "") -> str:
+    """A name that is not empty and fits into a line of a log."""
+    if not value.strip() or not value.isprintable() or len(value) > LONGEST_LINE:
+        raise ValueError(f"{place}must be 1 to {LONGEST_LINE} printable characters, is {value[:20]!r}")
+    return value
+
+
+def moment(value: datetime) -> datetime:
+    """A time of day with its zone, in a year that a calendar of computers has."""
+    if value.tzinfo is None or not FIRST_YEAR <= value.year <= LAST_YEAR:
+        raise ValueError(f"must be a time with its zone, {FIRST_YEAR}..{LAST_YEAR}, is {value.isoformat()}")
+    return value
+
+
+def probabilities(rows: list[list[float]]) -> list[list[float]]:
+    """P(correct) by prompt and rung."""
+    for i, row in enumerate(rows):
+        for j, value in enumerate(row):
+            _within(f"{i}.{j}", value, 0, 1)
+    return rows
+
+
+def _certificates(certificates: tuple[Certificate, ...], highest: float) -> tuple[Certificate, ...]:
+    if len(certificates) > MOST_CERTIFICATES:
+        raise ValueError(f"at most {MOST_CERTIFICATES}, {_counted(len(certificates), 'none')}")
+    for i, one in enumerate(certificates):
+        _within(f"{i}.alpha", one.alpha, 0, 1)
+        _within(f"{i}.threshold", one.threshold, 0, highest)
+        _within(f"{i}.prompts", one.prompts, 1, MOST_TOKENS)
+        if not 0 < one.delta < 1:
+            raise ValueError(f"{i}.delta: must lie between 0 and 1, is {str(one.delta)[:20]}")
+    if len({one.alpha for one in certificates}) < len(certificates):
+        raise ValueError("two have the same alpha")
+    return certificates
+
+
+def _within(place: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # NaN lies nowhere
+        raise ValueError(f"{place}: must lie in {low}..{high}, is {str(value)[:20]}")
+
+
+def _counted(number: int, none: str) -> str:
+    return f"there are {number}" if number else f"there are {none}"
