@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
-from router.bundle import checks, features, files
+from router.bundle import checks, features, files, graph
 from router.domain import BudgetLadder, Certificate
 from router.errors import ArtifactError
 
@@ -125,6 +125,10 @@ def load(directory: Path) -> Bundle:
     manifest = _manifest(data, directory / MANIFEST)
     content = {name: _verified(directory, manifest, name) for name in (MODEL, TOKENIZER, PARITY)}
     parity = _parsed(_PARITY, content[PARITY], directory / PARITY)
+    try:
+        graph.require_self_contained(content[MODEL])
+    except ValueError as error:
+        raise ArtifactError(f"{directory / MODEL}: {error}") from error
     return Bundle(sha256(data).hexdigest(), manifest, content[MODEL], content[TOKENIZER], parity)
 
 

@@ -308,7 +308,9 @@ def test_a_manifest_that_no_service_would_load_is_not_written(bundle: Bundle, co
     assert (copy / MANIFEST).read_bytes() == before
 
 
-VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just([]) | st.just({})
+VALUES: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just([]) | st.just({})
+)
 
 
 def places(tree: Any) -> list[tuple[Any, Any]]:
