@@ -9,9 +9,10 @@ import onnxruntime
 from router.bundle.features import MAX_CHARACTERS
 from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import MODEL, TOKENIZER, Bundle, Manifest
+from router.circuit_breaker import Breaker
 from router.domain import Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError
-from router.onnx_session import single_threaded
+from router.onnx_session import BoundedSession, OverrunError, single_threaded
 from router.scoring import outputs
 from router.scoring.outputs import Outputs
 
@@ -23,9 +24,20 @@ PROVIDERS: Mapping[str, Sequence[str]] = {"cpu": (CPU,), "cuda": (CUDA, CPU), "t
 PART_PROMPTS, PART_CHARACTERS = 128, 32_768
 """Largest part that is scored without a break: it blocks the event loop for milliseconds."""
 
+START_SECONDS, RUN_SECONDS, BATCH_SECONDS = 600.0, 1.0, 10.0
+"""Longest runs: the first one, for which a GPU compiles; one on the event loop; one of an encoder, in a thread."""
+
+AWAY_SECONDS, LONGEST_AWAY = 300.0, 3_600.0
+"""How long a graph that ran too long is left out: on the event loop everyone waited for it."""
+
+INPUTS = {"features": "tensor(float)", "tokens": "tensor(int64)"}
+"""The graph's inputs."""
+
 
 class OnnxClassifier:
     """Scores prompts with a bundle's graph, on the event loop: a run takes microseconds.
+
+    A run that does not end is ended, and the graph is left out for a while.
 
     Attributes:
         provider: the execution provider that really runs the graph.
@@ -36,13 +48,16 @@ class OnnxClassifier:
     """
 
     def __init__(self, bundle: Bundle, device: Device = "cpu") -> None:
-        self._session = _session(bundle, device)
-        self.provider: str = self._session.get_providers()[0]
+        session = _session(bundle, device)
+        self.provider: str = session.get_providers()[0]
+        self._session = BoundedSession(session, START_SECONDS)
+        self._left_out: Breaker | None = None
         try:
             self._featurize = Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
         except ValueError as error:
             raise ArtifactError(f"{TOKENIZER}: {error}") from error
         self._known = self._verified(bundle)
+        self._session.seconds = BATCH_SECONDS if bundle.manifest.text_encoder == "encoder" else RUN_SECONDS
 
     async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
         """One score per prompt, in order; other tasks run between parts of a large batch. Raises ClassifierError."""
@@ -55,11 +70,17 @@ class OnnxClassifier:
 
     def scored(self, prompts: Sequence[Prompt]) -> list[Score]:
         """One score per prompt, in order, without a break. Raises ClassifierError."""
-        return outputs.scores(self._outputs(prompts), self._known)
+        return outputs.scores(self._outputs(prompts), self._known, len(prompts))
 
     def _outputs(self, prompts: Sequence[Prompt]) -> Outputs:
+        if self._left_out is not None and not self._left_out.allows():
+            raise ClassifierError("ONNX Runtime: a run took too long a moment ago, and the graph is left out")
         try:
-            return list(self._session.run(outputs.NAMES, self._featurize(prompts)))
+            return self._session.run(outputs.NAMES, self._featurize(prompts))
+        except OverrunError as error:
+            self._left_out = self._left_out or Breaker(AWAY_SECONDS, LONGEST_AWAY, most=1)
+            self._left_out.failed()
+            raise ClassifierError(f"ONNX Runtime: {error}") from error
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise ClassifierError(f"ONNX Runtime: {error}") from error
 
@@ -67,9 +88,11 @@ class OnnxClassifier:
         """Check the graph against the parity sample; returns which rungs [rungs] have token forecasts."""
         try:
             answers = self._outputs([Prompt.of(text) for text in bundle.parity.prompts])
+            known = outputs.counted(answers, bundle)
+            outputs.scores(answers, known, len(bundle.parity.prompts))
         except ClassifierError as error:
             raise ArtifactError(f"{MODEL}: {error}") from error
-        return outputs.counted(answers, bundle)
+        return known
 
 
 def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
@@ -83,12 +106,27 @@ def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
         session = onnxruntime.InferenceSession(bundle.model, options, providers=list(wanted))
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise ArtifactError(f"{MODEL}: ONNX Runtime refuses it: {error}") from error
+    _require_interface(session)
     if device != "auto" and session.get_providers()[0] != wanted[0]:
         raise SettingsError(
             f"the classifier cannot run on {device}: ONNX Runtime fell back to {session.get_providers()[0]}; "
             "its messages say which library is missing"
         )
     return session
+
+
+def _require_interface(session: onnxruntime.InferenceSession) -> None:
+    """Raises ArtifactError where a graph has other inputs or outputs than a bundle's."""
+    for kind, wanted, found in (
+        ("inputs", INPUTS, {one.name: one.type for one in session.get_inputs()}),
+        (
+            "outputs",
+            dict.fromkeys(outputs.NAMES, "tensor(float)"),
+            {one.name: one.type for one in session.get_outputs()},
+        ),
+    ):
+        if found != wanted:
+            raise ArtifactError(f"{MODEL}: its {kind} are {found}, not {wanted}"[:400])
 
 
 def _providers(device: Device, manifest: Manifest) -> Sequence[str]:

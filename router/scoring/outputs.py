@@ -1,7 +1,6 @@
 """The outputs of a bundle's graph, wherever it runs: checked against the bundle, and turned into scores."""
 
 from collections.abc import Sequence
-from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,15 @@ PARITY_TOLERANCE = 1e-4
 HALF_TOLERANCE = 1e-2
 """As PARITY_TOLERANCE, in half precision: training computes in single on a CPU, a GPU rounds after every step."""
 
-NOT_FINITE = "the graph returned a number that is not finite"
-Outputs = Sequence[NDArray[np.float32]]
+MOST_TOKENS = 2**31 - 1
+"""Largest forecast: the API carries no larger number."""
+
+ROUNDING = 1e-3
+"""How far a figure may lie outside its range."""
+
+NOT_FINITE = "the graph returned a number that is not finite, or out of its range"
+Numbers = NDArray[np.float32]
+Outputs = Sequence[Numbers]
 """Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3], in the order of NAMES."""
 
 
@@ -50,22 +56,38 @@ def counted(outputs: Outputs, bundle: Bundle) -> list[bool]:
     return list(known.tolist())
 
 
-def scores(outputs: Outputs, known: list[bool]) -> list[Score]:
-    """One score per row; rungs that are not `known` get no token forecast. Raises ClassifierError where a number is not
-    finite."""
+def scores(outputs: Outputs, known: list[bool], prompts: int) -> list[Score]:
+    """One score per prompt; rungs that are not `known` get no token forecast.
+
+    Raises:
+        ClassifierError: the shapes are not those for `prompts`, or a number is not finite or out of its range.
+    """
     quality, means, quantiles = outputs
+    expected = prompts, len(known)
+    if quality.shape != expected or means.shape != expected or quantiles.shape != (*expected, len(QUANTILES)):
+        raise ClassifierError("the graph returned other shapes than for the sample of its bundle")
+    _require_ranges(quality, means, quantiles, known)
     columns = zip(quality.tolist(), means.tolist(), quantiles.swapaxes(1, 2).tolist(), strict=True)
     rows = [[of_quality, of_means, *of_quantiles] for of_quality, of_means, of_quantiles in columns]
     if not all(known):
         return [_partly_known(row, known) for row in rows]
-    if not isfinite(sum([sum(map(sum, row)) for row in rows])):  # one sum is cheaper than a look at each
-        raise ClassifierError(NOT_FINITE)
     return [Score(*map(tuple, row)) for row in rows]
+
+
+def _require_ranges(quality: Numbers, means: Numbers, quantiles: Numbers, known: list[bool]) -> None:
+    """Raises ClassifierError where P(correct) or a forecast is out of its range. NaN lies in none."""
+    # Whole arrays at once: a look at each number would take longer than the graph.
+    forecasts = (means >= -ROUNDING) & (means <= MOST_TOKENS)
+    levels = (quantiles >= -ROUNDING) & (quantiles <= MOST_TOKENS)
+    if not all(known):
+        unknown = ~np.array(known)
+        forecasts, levels = forecasts | unknown, levels | unknown[:, None]
+    sound = (quality >= -ROUNDING) & (quality <= 1 + ROUNDING) & forecasts
+    if False in sound or False in levels:
+        raise ClassifierError(NOT_FINITE)
 
 
 def _partly_known(row: list[list[float]], known: list[bool]) -> Score:
     quality, *tokens = row
     columns = [tuple(n if is_known else None for n, is_known in zip(column, known, strict=True)) for column in tokens]
-    if not all(n is None or isfinite(n) for column in (quality, *columns) for n in column):
-        raise ClassifierError(NOT_FINITE)
     return Score(tuple(quality), *columns)

@@ -65,7 +65,7 @@ class TritonClassifier:
         inputs = self._inputs(prompts)
         self._breaker.started()
         try:
-            found = scores(self._infer(self._version, inputs, self._call_seconds), self._known)
+            found = scores(self._infer(self._version, inputs, self._call_seconds), self._known, len(prompts))
         except ClassifierError:
             self._breaker.failed()
             raise

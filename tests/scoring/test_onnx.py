@@ -146,11 +146,13 @@ def divider(rungs: int) -> bytes:
 
 async def test_a_number_that_is_not_finite_is_an_error_not_a_score(bundle: Bundle) -> None:
     rungs = len(bundle.manifest.ladder)
-    parity = ParitySample(["1"], [[1 / float(np.log(2))] * rungs])
+    parity = ParitySample(["12"], [[1 / float(np.log(3))] * rungs])
     classifier = OnnxClassifier(replace(bundle, model=divider(rungs), parity=parity))
-    assert await classifier.score([Prompt.of("12")])
+    assert await classifier.score([Prompt.of("123")])
     with pytest.raises(ClassifierError, match="finite"):
         await classifier.score([Prompt.of("12"), Prompt.of("no digits")])
+    with pytest.raises(ClassifierError, match="out of its range"):
+        await classifier.score([Prompt.of("1")])  # P(correct) of 1.44
 
 
 async def test_a_large_batch_takes_turns_with_others(bundle: Bundle) -> None:

@@ -21,7 +21,7 @@ def test_a_rung_without_counts_has_no_forecast(bundle: Bundle) -> None:
     answer[1][:, 2] = answer[2][:, 2] = np.nan
     known = counted(answer, bundle)
     assert known == [True, True, False, True, True, True]
-    for score in scores(answer, known):
+    for score in scores(answer, known, len(answer[0])):
         assert [mean is not None for mean in score.mean] == known
 
 
@@ -32,7 +32,7 @@ def test_a_number_that_is_not_finite_is_an_error(bundle: Bundle, place: int, num
     known = counted(answer, bundle)
     answer[place][0, 0] = number
     with pytest.raises(ClassifierError, match="finite"):
-        scores(answer, known)
+        scores(answer, known, len(answer[0]))
 
 
 def test_counts_for_some_prompts_only_are_refused(bundle: Bundle) -> None:
