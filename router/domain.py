@@ -92,6 +92,9 @@ class BudgetLadder:
         return next((i for i, rung in enumerate(self.rungs) if rung.name == name), None)
 
 
+DEFAULT_RUNG = "default"
+"""Name of the engine's own default, which no ladder holds: the engine thinks as it does where nobody sets a budget."""
+
 Forecast = tuple[float | None, ...]
 """Thinking tokens by rung; None for rungs whose token counts were not recorded in the training data."""
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from router.backends.http import Chunk, EngineClient, expect_type
 from router.backends.messages import messages
-from router.domain import GenerationRequest, Prompt, Sampling
+from router.domain import DEFAULT_RUNG, GenerationRequest, Prompt, Sampling
+from router.errors import InvalidRequest
 
 Body = dict[str, Any]
 
@@ -131,10 +132,15 @@ def _predicted(chunk: Chunk) -> int | None:
 
 def _effort(request: GenerationRequest) -> Body:
     """Hosted models with named efforts: the request names the rung, and nothing enforces it."""
-    return {
-        "reasoning_effort": "none" if request.budget.tokens == 0 else request.budget.name,
-        "stream_options": {"include_usage": True},
-    }
+    budget = request.budget
+    usage = {"stream_options": {"include_usage": True}}
+    if budget.tokens == 0:
+        return {"reasoning_effort": "none", **usage}
+    if budget.name != DEFAULT_RUNG:
+        return {"reasoning_effort": budget.name, **usage}
+    if budget.tokens is not None:
+        raise InvalidRequest("options.max_thinking_tokens", "this engine takes named efforts, not numbers of tokens")
+    return usage
 
 
 def _nothing(_: Chunk) -> None:

@@ -1,12 +1,25 @@
-"""Picks the rung of a request: the one its caller named, its conversation's, the policy's, or one to learn from."""
+"""Picks the rung of a request: the one its caller named, its conversation's, the policy's, or one to learn from.
+
+A bundle that is not about the engine decides nothing: then the engine's own default is served. The names of its rungs
+still stand for their caps, which a caller may ask for.
+"""
 
 import random
 import time
 from collections.abc import MutableMapping
 from dataclasses import replace
 
-from router.domain import Choice, Decision, DecisionSource, RouteRequest
-from router.errors import InvalidRequest, NotFound
+from router.domain import (
+    DEFAULT_RUNG,
+    BudgetLadder,
+    Choice,
+    Decision,
+    DecisionSource,
+    OnUnmet,
+    ReasoningBudget,
+    RouteRequest,
+)
+from router.errors import InvalidRequest, NotFound, TargetUnmet
 from router.routing.exploration import certain, propensities
 from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
@@ -32,7 +45,12 @@ class Chooser:
         self._random = random.Random()
 
     def fixed(self, served: ServedModel, request: RouteRequest) -> Decision | None:
-        """The decision that needs no score: a named or a pinned rung; else None. Raises InvalidRequest, NotFound."""
+        """The decision that needs no score: a named or a pinned rung, or the engine's own default; else None.
+
+        Raises:
+            InvalidRequest, NotFound: the named rung is out of bounds, or not on the ladder.
+            TargetUnmet: nothing can be predicted, and the caller asked to be refused.
+        """
         policy, options = served.policy, request.options
         if options.rung is not None:
             index = policy.ladder.index(options.rung)
@@ -40,8 +58,9 @@ class Chooser:
                 raise NotFound("options.rung", f"not on the ladder: {', '.join(r.name for r in policy.ladder.rungs)}")
             if index not in policy.within_bounds(options):
                 raise InvalidRequest("options.rung", "lies outside min_thinking_tokens and max_thinking_tokens")
-            choice = Choice(index, index == policy.top, None, "the caller named the rung")
-            return _decision(served, request, choice, Scored(None, DecisionSource.OVERRIDE))
+            return _decision(served, request, _named(served, index), Scored(None, DecisionSource.OVERRIDE))
+        if served.foreign:
+            return _engine_default(served, request)
         if not options.conversation_id:
             return None
         # An engine's prefix cache and a tool loop both suffer when the budget changes within a conversation.
@@ -84,6 +103,26 @@ def _conversation(served: ServedModel, request: RouteRequest) -> Conversation:
     return served.model, request.tenant, request.options.conversation_id or ""
 
 
+def _named(served: ServedModel, index: int) -> Choice:
+    """The rung that the caller named. Of an engine that the bundle is not about no rung is known to meet a target."""
+    if served.foreign:
+        return Choice(index, False, None, f"the caller named the rung; {served.foreign}")
+    return Choice(index, index == served.policy.top, None, "the caller named the rung")
+
+
+def _engine_default(served: ServedModel, request: RouteRequest) -> Decision:
+    """What the engine does by itself, within the caller's bounds: the only rung of a ladder of its own."""
+    options = request.options
+    if options.on_unmet is OnUnmet.REJECT:
+        raise TargetUnmet(f"nothing is known about any target: {served.foreign}")
+    reason = f"the engine's own default: {served.foreign}"
+    if options.max_latency is not None:
+        reason += "; no deadline can be predicted"
+    ladder = BudgetLadder((ReasoningBudget(DEFAULT_RUNG, options.max_thinking_tokens),))
+    scored = Scored(None, DecisionSource.ENGINE_DEFAULT)
+    return _decision(served, request, Choice(0, False, None, reason), scored, ladder)
+
+
 def _kept(served: ServedModel, request: RouteRequest, index: int) -> Decision:
     choice = Choice(index, index == served.policy.top, None, "the conversation keeps its rung")
     return _decision(served, request, choice, Scored(None, DecisionSource.PINNED))
@@ -94,17 +133,21 @@ def _new_id() -> str:
     return f"{time.time_ns() // 1_000_000 << _RANDOM_BITS | _IDS.getrandbits(_RANDOM_BITS):032x}"
 
 
-def _decision(served: ServedModel, request: RouteRequest, choice: Choice, scored: Scored) -> Decision:
+def _decision(
+    served: ServedModel, request: RouteRequest, choice: Choice, scored: Scored, ladder: BudgetLadder | None = None
+) -> Decision:
+    """A new decision; `ladder` replaces the served one."""
+    ladder = ladder or served.policy.ladder
     return Decision(
         _new_id(),
         served.model,
         served.fingerprint,
-        served.policy.ladder,
+        ladder,
         choice,
         request.options.target,
         scored.source,
         served.bundle.version,
         scored.score,
-        certain(len(served.policy.ladder), choice.index),
+        certain(len(ladder), choice.index),
         request.options.target_relaxation,
     )

@@ -20,6 +20,8 @@ SOURCES = {
     DecisionSource.OVERRIDE: "The caller named the rung.",
     DecisionSource.PINNED: "The conversation keeps the rung of its first decision.",
     DecisionSource.EXPLORE: "The rung was drawn to learn from it; it is longer than the policy asks for.",
+    DecisionSource.ENGINE_DEFAULT: "The bundle is about another engine, so nothing was predicted and nothing is capped "
+    "but by the caller.",
     DecisionSource.FALLBACK: "The classifier failed; the top rung is safe.",
 }
 

@@ -8,6 +8,7 @@ from router.domain import (
     Completion,
     ContentDelta,
     Decision,
+    DecisionSource,
     GenerationEvent,
     GenerationRequest,
     RouteRequest,
@@ -17,6 +18,9 @@ from router.domain import (
 )
 from router.routing.served_model import ServedModel
 
+ASSUMED_THINKING_TOKENS = 2_048
+"""Thinking tokens that admission and quotas count for a thought which nothing forecasts and no cap bounds."""
+
 
 class Generation:
     """A request at the model that answers it.
@@ -25,7 +29,7 @@ class Generation:
         began: `time.perf_counter()` when the model was chosen.
 
     Attributes:
-        expected_tokens: thinking tokens forecast at the chosen rung, and those of a usual answer.
+        expected_tokens: thinking tokens forecast (or assumed) at the chosen rung, and those of a usual answer.
         completion: the last event, once it is there.
         first_token_seconds: from `began` to the first event; 0 before it.
         used_tokens: thinking and answer tokens to charge for: 0 before the first event, then the forecast, and what
@@ -62,7 +66,9 @@ class Generation:
         longest = self.request.options.max_latency
         if longest is None:
             return None
-        return max(longest - self.served.policy.latency.seconds(self._expected_thinking) - self.seconds, 0.0)
+        # A number that is merely assumed must not refuse a request: it may wait as long as its deadline lets it.
+        forecast = 0.0 if self._unforeseen else self.served.policy.latency.seconds(self._expected_thinking)
+        return max(longest - forecast - self.seconds, 0.0)
 
     @property
     def seconds(self) -> float:
@@ -81,7 +87,8 @@ class Generation:
         so one more rung is cheaper than an empty reply.
         """
         options, chosen = self.request.options, self.decision.choice.index
-        longer = [i for i in self.served.policy.within_bounds(options) if i > chosen]
+        # The engine's own default is no rung of the ladder, so no rung is known to be longer.
+        longer = [] if self._unforeseen else [i for i in self.served.policy.within_bounds(options) if i > chosen]
         rungs = [chosen, *longer[:1]]
         # The policy's bounds hold for the second attempt as well: it may not break the caller's ceiling.
         for self._attempt, index in enumerate(rungs, 1):
@@ -106,6 +113,11 @@ class Generation:
         self.completion = replace(event, attempts=self._attempt)
         return self.completion
 
+    @property
+    def _unforeseen(self) -> bool:
+        """The engine's own default is served, of which nothing is known."""
+        return self.decision.source is DecisionSource.ENGINE_DEFAULT
+
     def _passed(self, used_tokens: float) -> None:
         self.used_tokens = used_tokens
         self.first_token_seconds = self.first_token_seconds or self.seconds
@@ -124,7 +136,9 @@ class Generation:
         )
 
     def _thinking_tokens(self, index: int) -> float:
-        """Thinking tokens forecast at a rung; its cap where there is no forecast."""
+        """Thinking tokens forecast at a rung; its cap where there is no forecast, and without a cap what is assumed."""
         score, rung = self.decision.score, self.decision.ladder.rungs[index]
         mean = None if score is None else score.mean[index]
-        return float(rung.tokens or 0) if mean is None else mean
+        if mean is not None:
+            return mean
+        return float(ASSUMED_THINKING_TOKENS if rung.tokens is None else rung.tokens)

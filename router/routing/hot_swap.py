@@ -74,7 +74,8 @@ class HotSwap:
             if bundle.version != running.bundle.version:
                 self._require_fit(bundle)
                 candidate = await asyncio.to_thread(self._with_bundle, bundle)
-                if self._shadow:
+                # Nothing is scored by a bundle that is about another engine, so there is nothing to compare with.
+                if self._shadow and not running.foreign:
                     await self._compare(running, candidate)
                 self._router.swap(candidate)
                 self._observer(Swapped(self._model, running.bundle.version, bundle.version))
@@ -111,10 +112,10 @@ class HotSwap:
     def _require_fit(self, bundle: Bundle) -> None:
         """Raises ArtifactError where a bundle is for another ladder or backend than the served ones."""
         running = self._router.served_model(self._model)
+        if running.foreign:  # it decides nothing, so any bundle may take its place, with any ladder
+            return
+        if foreign := bundle.manifest.foreign_to(running.fingerprint):
+            raise ArtifactError(foreign)
         if bundle.manifest.ladder != running.policy.ladder:
             rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
             raise ArtifactError(f"its ladder ({rungs}) is not the one that is served; restart to change it")
-        # A service that already runs without certificates, on a backend that its bundle is not about, may go on so.
-        fits = running.bundle.manifest.backend_fingerprint == running.fingerprint
-        if fits and bundle.manifest.backend_fingerprint != running.fingerprint:
-            raise ArtifactError(f"it is about {bundle.manifest.backend_fingerprint}, served is {running.fingerprint}")

@@ -1,6 +1,7 @@
 """A served model and everything that belongs to it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from router.bundle.manifest import Bundle
 from router.domain import Enforcement
@@ -11,7 +12,11 @@ from router.scoring.scorer import Scorer
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One served model: its name, the bundle that scores for it, and the rule that chooses."""
+    """One served model: its name, the bundle that scores for it, and the rule that chooses.
+
+    Attributes:
+        fingerprint: the engine that runs. A bundle that is about another one decides nothing.
+    """
 
     model: str
     bundle: Bundle
@@ -20,3 +25,13 @@ class ServedModel:
     backend: Backend
     enforcement: Enforcement
     fingerprint: str
+
+    @cached_property
+    def foreign(self) -> str:
+        """Why the bundle decides nothing here: it is about another engine; "" where it is about the one that runs."""
+        return self.bundle.manifest.foreign_to(self.fingerprint)
+
+    @property
+    def suspended(self) -> str:
+        """Why no certificate counts; "" while they do."""
+        return self.foreign or self.policy.suspended

@@ -46,7 +46,7 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
             rungs=[rung.name for rung in manifest.ladder.rungs],
             certificates=map(responses.certificate, manifest.certificates),
             backend_fingerprint=manifest.backend_fingerprint,
-            suspended=served.policy.suspended,
+            suspended=served.suspended,
             enforcement=ENFORCEMENTS.numbers[served.enforcement],
         )
 

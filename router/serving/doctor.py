@@ -6,6 +6,7 @@ from dataclasses import replace
 from router.backends import canary
 from router.backends.canary import Finding
 from router.bundle import manifest, registry
+from router.bundle.manifest import Manifest
 from router.errors import BackendError, CacheError
 from router.serving import assembly, models
 from router.settings import Served, Settings
@@ -23,15 +24,15 @@ async def examine(settings: Settings) -> list[Finding]:
             runs_on = models.graph(bundle, settings.classifier_device, server).provider
             rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
             findings.append(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}, {runs_on}"))
-            findings += await _examine_backend(settings, served, stack)
+            findings += await _examine_backend(settings, served, bundle.manifest, stack)
     return findings
 
 
-async def _examine_backend(settings: Settings, served: Served, stack: AsyncExitStack) -> list[Finding]:
-    """Check each enforcement strategy by itself, then which one would serve."""
+async def _examine_backend(settings: Settings, served: Served, about: Manifest, stack: AsyncExitStack) -> list[Finding]:
+    """Check each enforcement strategy by itself, which one would serve, and whether the bundle is about this engine."""
     if served.backend == "pocket":
-        backend, _ = await models.served_backend(settings, served, lambda event: None, stack)
-        return [finding async for finding in canary.examine(backend)]
+        backend, fingerprint = await models.served_backend(settings, served, lambda event: None, stack)
+        return [*[finding async for finding in canary.examine(backend)], _examine_match(about, fingerprint)]
     findings = []
     for replica in models.engines(settings, served, stack):
         for strategy in replica.backend.strategies:
@@ -41,10 +42,18 @@ async def _examine_backend(settings: Settings, served: Served, stack: AsyncExitS
                 replace(f, check=f"{name}: {f.check}", needed=False) async for f in canary.examine(strategy.alone)
             ]
         try:
-            findings.append(Finding(f"enforcement of {replica.name}", True, await replica.backend.prove()))
+            fingerprint = await replica.backend.prove()
+            findings.append(Finding(f"enforcement of {replica.name}", True, fingerprint))
+            findings.append(_examine_match(about, fingerprint))
         except BackendError as error:
             findings.append(Finding(f"enforcement of {replica.name}", False, str(error)))
     return findings
+
+
+def _examine_match(about: Manifest, fingerprint: str) -> Finding:
+    foreign = about.foreign_to(fingerprint)
+    effect = f"{foreign}; until then the engine's own default is served, without budgets"
+    return Finding("bundle is about this engine", not foreign, effect if foreign else fingerprint)
 
 
 async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:

@@ -22,6 +22,7 @@ MIRROR_SECONDS = 1.0
 POOLED: dict[str, Mode] = {
     # Least of all workers: a certificate that one of them no longer believes is lost.
     "token_backlog": "livesum", "queued_tokens": "livesum", "tasks": "livesum", "certified": "livemin",
+    "bundle_matches": "livemin",
 }  # fmt: skip
 """Modes by which several workers' figures become one; the default is the greatest."""
 
@@ -60,6 +61,7 @@ class Gauges(Collector):
         yield _gauge("tasks", "Tasks of the event loop", len(asyncio.all_tasks(self._loop)))
         yield _gauge("brownout_level", "How far quality targets are relaxed, 0..3", self._admission.level)
         yield self._certified()
+        yield self._matches()
         left_out = GaugeMetricFamily("budget_router_left_out", "1 = left out after failures", labels=["dependency"])
         for name, fails in self._failing().items():
             left_out.add_metric([name], float(fails))
@@ -71,9 +73,17 @@ class Gauges(Collector):
         )
         for served in self._router.served_models:
             for certificate in served.bundle.manifest.certificates:
-                believed = certificate in served.policy.certificates and not served.policy.suspended
+                believed = certificate in served.policy.certificates and not served.suspended
                 certified.add_metric([served.model, f"{certificate.alpha:g}"], float(believed))
         return certified
+
+    def _matches(self) -> GaugeMetricFamily:
+        matches = GaugeMetricFamily(
+            "budget_router_bundle_matches", "1 = the bundle is about the engine that runs", labels=["model"]
+        )
+        for served in self._router.served_models:
+            matches.add_metric([served.model], float(not served.foreign))
+        return matches
 
 
 async def mirror(now: Gauges, seconds: float = MIRROR_SECONDS) -> None:

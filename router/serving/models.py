@@ -16,8 +16,7 @@ import structlog
 from router.backends import canary
 from router.backends.pocket import PocketBackend, PocketModel
 from router.bundle import manifest, registry
-from router.bundle.manifest import Bundle, Manifest
-from router.domain import Certificate
+from router.bundle.manifest import Bundle
 from router.errors import BackendUnavailable, ClassifierError, DependencyError
 from router.outcomes.e_process import Ledger
 from router.ports import Classifier, Observer, ScoreCache
@@ -75,22 +74,18 @@ class _WithBundle:
 
     def __call__(self, bundle: Bundle) -> ServedModel:
         """The served model; blocks while the graph loads. Raises ArtifactError, SettingsError."""
-        relative, absolute = self._certificates(bundle.manifest)
         # The bundle's digest is part of the keys, so no score of the old bundle answers for the new one.
         keys = ScoreKeys(self.secret, bundle.version, bundle.manifest.ladder)
         scorer = Scorer(self.classifier(bundle), keys, self.cache, self.observer)
         suspended = SUSPENDED if self.ledger.alarmed(bundle.version) else ""
-        policy = Policy(bundle.manifest.ladder, relative, self.latency, absolute, suspended)
+        about = bundle.manifest
+        policy = Policy(about.ladder, about.certificates, self.latency, about.absolute, suspended)
         enforcement = self.backend.enforcement
-        return ServedModel(self.model, bundle.loaded, policy, scorer, self.backend, enforcement, self.fingerprint)
-
-    def _certificates(self, manifest: Manifest) -> tuple[tuple[Certificate, ...], tuple[Certificate, ...]]:
-        """Certificates for relative and absolute targets; they hold only on the backend that they were proved on."""
-        if manifest.backend_fingerprint == self.fingerprint:
-            return manifest.certificates, manifest.absolute
-        about = {"bundle_is_about": manifest.backend_fingerprint, "backend": self.fingerprint}
-        structlog.get_logger().warning("uncertified", **about, effect="top rung only")
-        return (), ()
+        served = ServedModel(self.model, bundle.loaded, policy, scorer, self.backend, enforcement, self.fingerprint)
+        if served.foreign:
+            effect = "the engine's own default is served, without budgets"
+            structlog.get_logger().warning("foreign bundle", model=self.model, why=served.foreign, effect=effect)
+        return served
 
 
 def classifier(bundle: Bundle, device: Device, server: "Triton | None") -> Classifier:

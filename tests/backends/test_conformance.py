@@ -14,6 +14,7 @@ from router.backends.http import Timeouts
 from router.backends.pocket import PocketBackend, PocketModel
 from router.backends.verified import VerifiedBackend
 from router.domain import (
+    DEFAULT_RUNG,
     SLACK,
     Completion,
     ContentDelta,
@@ -388,6 +389,31 @@ async def test_named_efforts_are_hints() -> None:
         assert answer.completion.count_source is CountSource.ENGINE
         with pytest.raises(InvalidRequest, match="min_thinking_tokens: this backend cannot hold it"):
             await run(backend, request_of(None, floor=3))
+
+
+async def test_an_engine_of_efforts_does_as_it_likes_by_default_and_takes_no_number() -> None:
+    async with simulated("vllm") as simulator, AsyncExitStack() as stack:
+        backend = connect(Connection("openai_effort", simulator.url, MODEL), canary.holds_budgets, stack)
+        await backend.prove()
+        asked = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget(DEFAULT_RUNG, None))
+        answer = await run(backend, asked)
+        assert answer.text == "".join(ANSWER) and answer.completion.thinking_tokens == THOUGHT
+        assert not {"reasoning_effort", "max_tokens", "max_completion_tokens"} & simulator.bodies[-1][1].keys()
+        await run(backend, replace(asked, budget=ReasoningBudget(DEFAULT_RUNG, 0)))
+        assert simulator.bodies[-1][1]["reasoning_effort"] == "none"
+        with pytest.raises(InvalidRequest, match="max_thinking_tokens: this engine takes named efforts"):
+            await run(backend, replace(asked, budget=ReasoningBudget(DEFAULT_RUNG, 500)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_no_cap_of_ours_stands_behind_the_engines_own_default(kind: str) -> None:
+    async with proved(kind, "native") as (simulator, backend):
+        request = replace(request_of(None), budget=ReasoningBudget(DEFAULT_RUNG, None))
+        assert (await run(backend, request)).completion.thinking_tokens == THOUGHT
+        ((_, body),) = [(path, body) for path, body in simulator.bodies if path == "/v1/chat/completions"]
+    limits = {"thinking_token_budget", "thinking_budget_tokens", "custom_params", "max_tokens", "max_completion_tokens"}
+    assert not limits & body.keys()
+    assert body["chat_template_kwargs"] == {"enable_thinking": True}
 
 
 async def test_the_pocket_reasoner_passes_the_canary(pocket_model: PocketModel) -> None:

@@ -14,10 +14,12 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.client.channel import CHANNEL_OPTIONS
 from tests.rpc.conftest import decide, generate
+from tests.serving.test_doctor import bundle_about
 from tests.serving.test_serve import command, environment
 from tests.support.ports import free_port
 from tests.support.simulators import MODEL, simulated
@@ -25,14 +27,15 @@ from tests.support.valkey import Valkey
 
 
 @contextmanager
-def router(directory: Path, url: str, valkey: Valkey) -> Iterator[tuple[str, str]]:
+def router(directory: Path, url: str, valkey: Valkey, artifact: Path) -> Iterator[tuple[str, str]]:
     """A replica: its address, and that of its metrics."""
     directory.mkdir()
     metrics = f"127.0.0.1:{free_port()}"
-    settings = {
+    chosen = {
         "backend": "vllm",
         "backend_url": url,
         "backend_model": MODEL,
+        "artifact": str(artifact),
         "redis_url": valkey.url,
         "redis_timeout": "1",
         "cache_secret": "shared",
@@ -46,7 +49,7 @@ def router(directory: Path, url: str, valkey: Valkey) -> Iterator[tuple[str, str
         stderr=subprocess.PIPE,
         text=True,
         cwd=directory,
-        env=environment(**settings),
+        env=environment(**chosen),
     )
     try:
         assert process.stderr is not None
@@ -64,7 +67,9 @@ def router(directory: Path, url: str, valkey: Valkey) -> Iterator[tuple[str, str
 async def stack(directory: Path, valkey: Valkey) -> AsyncIterator[tuple[Any, list[str]]]:
     """A stub of both replicas, and where their metrics are."""
     async with simulated("vllm") as simulator:
-        starting = [router(directory / name, simulator.url, valkey) for name in ("first", "second")]
+        engine = settings.load(backend="vllm", backend_url=simulator.url, backend_model=MODEL)
+        artifact = await bundle_about(directory / "own", engine)
+        starting = [router(directory / name, simulator.url, valkey, artifact) for name in ("first", "second")]
         replicas = [await asyncio.to_thread(one.__enter__) for one in starting]
         addresses = ",".join(address for address, _ in replicas)
         async with grpc.aio.insecure_channel(f"ipv4:{addresses}", CHANNEL_OPTIONS) as channel:

@@ -118,7 +118,7 @@ async def test_a_bundle_that_is_replaced_in_place_is_followed(tmp_path: Path) ->
         ({"format_version": 1}, "bundle format 1"),
         ({"feature_version": "static-1"}, "features static-1"),
         ({"ladder": {"rungs": [{"name": "0", "tokens": 0}, {"name": "8", "tokens": 8}]}}, "its ladder"),
-        ({"backend_fingerprint": "vllm-1/other/x/native"}, "it is about vllm-1/other"),
+        ({"backend_fingerprint": "vllm-1/other/x/native"}, "the bundle is about vllm-1/other"),
         ({"files": {}}, "SHA-256"),
     ],
     ids=["older format", "other features", "other ladder", "other backend", "tampered"],
@@ -141,6 +141,24 @@ async def test_what_does_not_fit_is_refused_and_the_old_one_stays(
     assert running.observer.of(Degraded)[0].dependency == "artifact"
     assert running.version == before
     assert (await running.router.decide(request_of())).choice
+
+
+async def test_a_bundle_about_the_engine_ends_its_own_default_without_a_restart(tmp_path: Path) -> None:
+    """Whatever its ladder is, and without a shadow: the bundle before it has scored nothing."""
+    models = tmp_path / "models"
+    registry.promote(models, another_bundle(tmp_path / "strange", "strange", backend_fingerprint="vllm-1/other/native"))
+    running = Running(models, shadow=5)
+    foreign = await running.router.decide(request_of())
+    assert (foreign.source, foreign.rung.tokens) == (DecisionSource.ENGINE_DEFAULT, None)
+    ladder = {"rungs": [{"name": str(n), "tokens": n} for n in (0, 64, 128, 512, 2_048, 8_192)]}
+    version = await running.swap.promote(another_bundle(tmp_path / "own", "own", ladder=ladder))
+    decision = await running.router.decide(request_of())
+    assert (decision.source, decision.model_version) == (DecisionSource.CLASSIFIER, version)
+    assert [rung.tokens for rung in decision.ladder.rungs] == [0, 64, 128, 512, 2_048, 8_192]
+    assert running.router.served_model("").suspended == ""
+    with pytest.raises(ArtifactError, match="the bundle is about vllm-1/other"):
+        await running.swap.rollback()
+    assert running.version == version, "a bundle about another engine does not come back by a swap"
 
 
 async def test_requests_under_way_keep_what_they_began_with(models: Path, tmp_path: Path) -> None:

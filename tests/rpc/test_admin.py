@@ -10,7 +10,7 @@ from router._gen import budget_router_pb2 as pb
 from router.bundle.manifest import Bundle
 from tests.conftest import MODELS
 from tests.rpc.conftest import TOKEN, Service, bearer, decide, refusal, serving
-from tests.support.fakes import DictCache, router_of
+from tests.support.fakes import FINGERPRINT, FOREIGN_BUNDLE, DictCache, router_of
 
 CALLS: list[tuple[str, Any]] = [
     ("GetModelStatus", pb.GetModelStatusRequest()),
@@ -52,6 +52,7 @@ async def test_other_schemes_are_denied(fake: Service, scheme: str) -> None:
 
 
 async def test_status_tells_what_is_loaded(service: Service, bundle: Bundle) -> None:
+    served = service.router.served_model("")
     status = await service.admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
     assert status.model == service.router.served_model("").model
     assert status.model_version == bundle.version
@@ -62,8 +63,21 @@ async def test_status_tells_what_is_loaded(service: Service, bundle: Bundle) -> 
     service.router.suspend(status.model, bundle.version)
     status = await service.admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
     assert "more loss than was certified" in status.suspended
-    assert status.backend_fingerprint == bundle.manifest.backend_fingerprint
+    assert status.backend_fingerprint == served.fingerprint
     assert status.enforcement == pb.ENFORCEMENT_NATIVE
+
+
+async def test_status_says_that_the_bundle_is_about_another_engine(bundle: Bundle) -> None:
+    async with serving(router_of(bundle=FOREIGN_BUNDLE), bundle) as service:
+        status = await service.admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
+        assert bundle.manifest.backend_fingerprint in status.suspended and FINGERPRINT in status.suspended
+        service.router.suspend(status.model, bundle.version)
+        status = await service.admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
+        assert FINGERPRINT in status.suspended, "an audit of another engine adds nothing"
+        decision = (await service.routing.Decide(decide())).decision
+        assert (decision.source, decision.rung) == (pb.DECISION_SOURCE_ENGINE_DEFAULT, "default")
+        assert not decision.HasField("budget_tokens") and not decision.HasField("predicted_quality")
+        assert not decision.forecasts and not decision.certified and not decision.meets_target
 
 
 async def test_a_flushed_score_is_computed_again(service: Service) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
 from router.backends.verified import EnforcementStrategy, VerifiedBackend
 from router.bundle import manifest
+from router.bundle.manifest import Bundle
 from router.domain import (
     BudgetLadder,
     Certificate,
@@ -49,9 +51,12 @@ from router.scoring.scorer import Scorer
 R = TypeVar("R")
 
 TENANT, MODEL = "default", "fake"
-BUNDLE = manifest.load(Path(router.__file__).parent / "models" / "pocket-router")
-VERSION = BUNDLE.version
 FINGERPRINT = "fake/1/native"
+FOREIGN_BUNDLE = manifest.load(Path(router.__file__).parent / "models" / "pocket-router")
+"""About the pocket reasoner, and so about another engine than FINGERPRINT names."""
+
+BUNDLE = replace(FOREIGN_BUNDLE, manifest=replace(FOREIGN_BUNDLE.manifest, backend_fingerprint=FINGERPRINT))
+VERSION = BUNDLE.version
 THINKING, ANSWER = ("first ", "then "), ("the ", "answer")
 
 
@@ -304,12 +309,13 @@ def router_of(
     explored: float = 0.0,
     audit: Audit | None = None,
     admission: Admission | None = None,
+    bundle: Bundle = BUNDLE,
 ) -> BudgetRouter:
     """A router of fakes, but for what is given."""
     policy = policy or policy_of()
     observer, cache = observer or RecordingObserver(), cache or DictCache()
     scorer = Scorer(classifier or FakeClassifier(), ScoreKeys(b"secret", VERSION, policy.ladder), cache, observer)
-    first = ServedModel(model, BUNDLE, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
+    first = ServedModel(model, bundle, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
     known = Tenants({name: Tenant() for name in tenants})
     admission = admission or Admission(known, FairQueue(1e9, 1.0), MemoryQuotas(), observer)
     return BudgetRouter([first, *failover], known, log or ListLog(), observer, Chooser({}, explored), admission, audit)

@@ -16,6 +16,7 @@ from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
+from router.bundle.manifest import Bundle
 from router.domain import DecisionSource, FinishReason
 from router.events import CallCompleted, Decided, Degraded, Generated, Record, RequestShed, StreamAborted
 from router.serving.gauges import Gauges
@@ -23,6 +24,8 @@ from router.telemetry import log_writer
 from router.telemetry.logs import LogLines, Observers, configure_logging
 from router.telemetry.metrics import Metrics
 from tests.support.fakes import (
+    BUNDLE,
+    FOREIGN_BUNDLE,
     LADDER,
     MODEL,
     RISING,
@@ -250,6 +253,20 @@ async def test_gauges_tell_what_is_true_now(registry: CollectorRegistry) -> None
     for holder in holders:
         holder.cancel()
     await asyncio.gather(*holders, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("bundle", "matches"), [(BUNDLE, 1), (FOREIGN_BUNDLE, 0)], ids=["own", "foreign"])
+async def test_a_gauge_tells_whether_the_bundle_is_about_the_engine(
+    registry: CollectorRegistry, bundle: Bundle, matches: int
+) -> None:
+    queue, observer = FairQueue(100, 60), RecordingObserver()
+    admission = Admission(Tenants({"default": Tenant()}), queue, MemoryQuotas(), observer)
+    certificates = bundle.manifest.certificates
+    router = router_of(bundle=bundle, policy=policy_of(certificates=certificates), admission=admission)
+    registry.register(Gauges(router, queue, admission, dict))
+    assert value(registry, "bundle_matches", model=MODEL) == matches
+    believed = [value(registry, "certified", model=MODEL, alpha=f"{one.alpha:g}") for one in certificates]
+    assert believed == [matches] * len(certificates)
 
 
 async def _held(queue: FairQueue, tokens: float) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 import polars as pl
 
+from router.domain import DecisionSource
 from router.outcomes import redis, sqlite
 from router.outcomes.rows import Row
 from training.data.schema import SCHEMA, DatasetError, write
 from training.options import json_output
 
 DEFAULT = "var/outcomes.sqlite"
+UNBUDGETED = DecisionSource.ENGINE_DEFAULT.value
 
 SAME_NAME = (
     "prompt", "prompt_id", "rung", "rung_order", "budget_tokens", "correct", "label_source", "thinking_tokens",
@@ -29,10 +31,12 @@ def read(log: str) -> Iterable[Row]:
 def frame(logged: Iterable[Row]) -> pl.DataFrame:
     """The logged decisions that have an outcome and a prompt, in the outcome schema.
 
+    Decisions for an engine's own default are left out: no ladder has such a rung.
+
     Raises:
         DatasetError: no decision has both.
     """
-    labelled = [row for row in logged if row["correct"] is not None]
+    labelled = [row for row in logged if row["correct"] is not None and row["source"] != UNBUDGETED]
     with_prompt = [_outcome(row) for row in labelled if row["prompt"] is not None]
     if not labelled:
         raise DatasetError("no decision in the log has an outcome yet")

@@ -1,17 +1,20 @@
 """The outcome log as a file that can be trained on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from router.domain import LabelSource, Outcome
+from router.domain import DEFAULT_RUNG, BudgetLadder, DecisionSource, LabelSource, Outcome, ReasoningBudget
 from router.errors import OutcomeLogError
 from router.outcomes.sqlite import SqliteOutcomes, read_rows
 from tests.support.fakes import FINGERPRINT, RecordingObserver, completion_of, decision_of, request_of
 from training.data.export_log import frame, outcomes
 from training.data.schema import DatasetError, faults
+
+UNBUDGETED = BudgetLadder((ReasoningBudget(DEFAULT_RUNG, None),))
 
 
 async def logged(path: Path, *, texts: bool = True, labelled: int = 3) -> Path:
@@ -44,6 +47,23 @@ async def test_a_log_without_outcomes_or_without_prompts_says_so(tmp_path: Path)
         frame(read_rows(await logged(tmp_path / "unlabelled", labelled=0)))
     with pytest.raises(DatasetError, match=r"none of the 3 outcomes.*LOG_PROMPTS"):
         frame(read_rows(await logged(tmp_path / "nameless", texts=False)))
+
+
+async def test_an_engines_own_default_is_no_rung_to_train_on(tmp_path: Path) -> None:
+    path = await logged(tmp_path / "log")
+    log = SqliteOutcomes(path, RecordingObserver(), texts=True)
+    default = replace(decision_of("f", index=0, source=DecisionSource.ENGINE_DEFAULT), ladder=UNBUDGETED)
+    log.record(request_of("9 + 1 ="), default, None)
+    log.record(request_of("9 + 1 ="), default, completion_of(UNBUDGETED.rungs[0]))
+    await log.report(Outcome("f", 1.0, LabelSource.VERIFIER))
+    found = await log.find("f")
+    assert found is not None and found[1].ladder == UNBUDGETED and found[1].source is DecisionSource.ENGINE_DEFAULT
+    await log.close()
+    exported = frame(read_rows(path))
+    assert exported["decision_id"].to_list() == ["d0", "d1", "d2"]
+    assert list(faults(exported.lazy())) == []
+    with pytest.raises(DatasetError, match="no decision in the log has an outcome"):
+        frame(row for row in read_rows(path) if row["decision_id"] == "f")
 
 
 async def test_the_command_writes_parquet(tmp_path: Path) -> None:
