@@ -1,7 +1,7 @@
 """Identity of callers, by bearer keys or by names in client certificates, and what these open."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -9,6 +9,9 @@ from router.admission.tenants import Tenants
 from router.errors import PermissionDenied, Unauthenticated
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext, whose published types lack auth_context
+Metadata: TypeAlias = Mapping[str, Any]
+"""A call's headers by name: texts, and bytes where the name ends in -bin."""
+
 SCHEME = "Bearer "
 
 
@@ -33,8 +36,9 @@ class Call:
         return self.tenant
 
 
-Guard = Callable[[str, Context], Call]
-"""Identifies the caller from the name of a method and the call's context. Raises Unauthenticated, PermissionDenied."""
+Guard = Callable[[str, Metadata, Context], str | None]
+"""Finds the tenant that calls a method from the call's metadata and context, before its message is read; None where no
+credentials are needed. Raises Unauthenticated, PermissionDenied."""
 
 
 class TenantGuard:
@@ -43,14 +47,12 @@ class TenantGuard:
     def __init__(self, tenants: Tenants) -> None:
         self._tenants = tenants
 
-    def __call__(self, method: str, context: Context) -> Call:
-        """The caller of a method. Raises Unauthenticated, PermissionDenied."""
-        return Call(
-            self._tenant(method, context) if self._tenants.requires_credentials else None, context.time_remaining()
-        )
+    def __call__(self, method: str, metadata: Metadata, context: Context) -> str | None:
+        """The tenant that calls a method. Raises Unauthenticated, PermissionDenied."""
+        return self._tenant(method, metadata, context) if self._tenants.requires_credentials else None
 
-    def _tenant(self, method: str, context: Context) -> str:
-        if given := _bearer(context):
+    def _tenant(self, method: str, metadata: Metadata, context: Context) -> str:
+        if given := _bearer(metadata):
             found = self._tenants.of_key(given)
             # One answer for both, so that a guess does not show whether there ever was such a key.
             if found is None or found[1].expired:
@@ -74,15 +76,14 @@ class OperatorGuard:
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
-    def __call__(self, method: str, context: Context) -> Call:
-        """An anonymous operator. Raises Unauthenticated."""
+    def __call__(self, method: str, metadata: Metadata, context: Context) -> None:
+        """Operators are no tenants. Raises Unauthenticated."""
         # compare_digest takes the same time however much of the token is right. An empty token never matches.
-        if not self._token or not hmac.compare_digest(_bearer(context).encode(), self._token):
+        if not self._token or not hmac.compare_digest(_bearer(metadata).encode(), self._token):
             raise Unauthenticated("metadata `authorization: Bearer <admin token>` is missing or wrong")
-        return Call()
 
 
-def _bearer(context: Context) -> str:
+def _bearer(metadata: Metadata) -> str:
     """The bearer token of a call; "" without one."""
-    given = dict(context.invocation_metadata() or ()).get("authorization", "")
+    given = metadata.get("authorization", "")
     return given.removeprefix(SCHEME) if isinstance(given, str) and given.startswith(SCHEME) else ""

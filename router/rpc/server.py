@@ -1,20 +1,22 @@
 """A gRPC server: options, credentials, health, reflection, drain."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc.aio import Server
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
 
 from router._gen import budget_router_pb2 as pb
 from router.errors import SettingsError
 from router.rpc.admin import AdminServicer
-from router.rpc.boundary import Boundary
+from router.rpc.boundary import Boundary, Handler
+from router.rpc.grpc_server import RegisteredServer
+from router.rpc.health import NAME as HEALTH
+from router.rpc.health import HealthService
+from router.rpc.reading import SmallReader
+from router.rpc.reflection import NAME as REFLECTION
+from router.rpc.reflection import ReflectionService
 from router.rpc.servicer import BudgetRouterServicer
 
 MAX_MESSAGE_BYTES = 16 << 20
@@ -26,7 +28,6 @@ FOREVER = 2**31 - 1
 
 HIGHEST_PORT = 65_535
 HEALTH_SECONDS = 2.0
-SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 Health = Callable[[], Awaitable[Mapping[str, bool]]]
 """Finds out which parts work, by name: "" is the service itself, others are its dependencies."""
 
@@ -77,26 +78,17 @@ class RouterServer:
         self._name = service.api.full_name
         self._boundary = boundary
         self._ask = health
-        self._health = health_aio.HealthServicer()
-        self._server: Server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-                # On by default: a second service on a taken port would start, and answer half of the calls.
-                ("grpc.so_reuseport", int(shared)),
-                ("grpc.max_connection_age_ms", round(connection_seconds * 1000) or FOREVER),
-                # Clients ping while an engine thinks in silence; by default that is answered by hanging up.
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ],
-        )
-        self._server.add_generic_rpc_handlers([boundary.around(service.api, service.servicer)])
+        self._server = RegisteredServer(_options(shared, connection_seconds))
         # Health and reflection lie outside the boundary: probes have no credentials, and must be answered under load.
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            [self._name, "grpc.health.v1.Health", reflection.SERVICE_NAME], self._server
-        )
+        reader = SmallReader()
+        self._health = HealthService(reader)
+        self._add(self._name, boundary.around(service.api, service.servicer))
+        self._add(HEALTH, self._health.handlers())
+        self._add(REFLECTION, ReflectionService([self._name, HEALTH, REFLECTION], reader).handlers())
         self.port = self._bind(listen, credentials)
+
+    def _add(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        self._server.add_registered_method_handlers(service, dict(handlers))
 
     def _bind(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
         port = listen.rpartition(":")[2]
@@ -111,8 +103,8 @@ class RouterServer:
 
     async def start(self) -> None:
         """Accept calls, with the health of this moment; `watch_health` keeps it up to date."""
-        # Asked before the first call: gRPC's health service says SERVING until it is set.
-        await self._set(await self._ask())
+        # Asked before the first call: until then nothing is served, not even "".
+        self._set(await self._ask())
         await self._server.start()
 
     async def drain(self, grace: float) -> None:
@@ -120,16 +112,29 @@ class RouterServer:
         # Calls that gRPC has accepted but not yet handed on get UNAVAILABLE, which clients try at another replica.
         self._boundary.drain()
         # Balancers look elsewhere from now on, while the calls under way end.
-        await self._health.enter_graceful_shutdown()
+        self._health.drain()
         await self._server.stop(grace)
 
     async def watch_health(self, seconds: float = HEALTH_SECONDS) -> None:
         """Ask for the health again and again. Runs until cancelled; a drain makes it NOT_SERVING for good."""
         while True:
             await asyncio.sleep(seconds)
-            await self._set(await self._ask())
+            self._set(await self._ask())
 
-    async def _set(self, works: Mapping[str, bool]) -> None:
+    def _set(self, works: Mapping[str, bool]) -> None:
         # Probes ask for "" or, as gRPC's documentation has it, for the full name of the service.
-        for name, good in {**works, self._name: works[""]}.items():
-            await self._health.set(name, SERVING if good else NOT_SERVING)
+        self._health.set({**works, self._name: works[""]})
+
+
+def _options(shared: bool, connection_seconds: float) -> Sequence[tuple[str, int]]:
+    """gRPC's options of a server; `shared` and `connection_seconds` as in RouterServer."""
+    return (
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        # On by default: a second service on a taken port would start, and answer half of the calls.
+        ("grpc.so_reuseport", int(shared)),
+        ("grpc.max_connection_age_ms", round(connection_seconds * 1000) or FOREVER),
+        # Clients ping while an engine thinks in silence; by default that is answered by hanging up.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    )

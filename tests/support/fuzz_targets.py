@@ -16,9 +16,8 @@ from router.backends.http import _parsed, mapped_errors
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
 from router.errors import BackendError, RouterError
 from router.routing.explain import Explainer
-from router.rpc.boundary import _parsed as parsed
 from router.rpc.identity import Call
-from router.rpc.parsing import tolerant
+from router.rpc.parsing import parser
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.status import to_status
 from tests.support.fakes import LIMITS, ListLog, router_of
@@ -35,9 +34,8 @@ _state: dict[str, Any] = {"left": 0}
 def request(data: bytes) -> str:
     """A request whose method its first byte picks; the status that it is answered with."""
     method = METHODS[data[0] % len(METHODS)] if data else METHODS[0]
-    message_class: Any = getattr(pb, method.input_type.name)
-    message = tolerant(message_class.FromString, method.input_type.full_name)(data[1:])
     try:
+        message = parser(method.input_type)(data[1:])
         _loop.run_until_complete(_answered(getattr(_servicer(), method.name), message, method.server_streaming))
     except RouterError as error:
         status = to_status(error)
@@ -80,7 +78,7 @@ def _servicer() -> BudgetRouterServicer:
 
 
 async def _answered(method: Any, message: Any, streams: bool) -> None:
-    answered = method(parsed(message), Call())
+    answered = method(message, Call())
     if streams:
         async for reply in answered:
             reply.SerializeToString()
