@@ -38,6 +38,8 @@ SERVICE_LINKS = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(
 
 HIGHEST_PORT = 65_535
 _PACKAGE = Path(__file__).parent
+EMBEDDED_BUNDLE = _PACKAGE / "models" / "pocket-router"
+"""The bundle that ships with the package."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Settings(BaseSettings):
         None, description="PEM file of the authority that must have signed clients' certificates; followed"
     )
     artifact: Path = Field(
-        _PACKAGE / "models" / "pocket-router",
+        EMBEDDED_BUNDLE,
         description="directory of the model bundle, or of a registry of bundles: docs/learning.md; followed",
     )
     classifier_device: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(

@@ -47,39 +47,36 @@ def history(registry: Path) -> list[str]:
 class Promotion:
     """The way of a bundle into a registry: a private copy, which is verified, and then made current in one step.
 
+    Args:
+        source: the bundle's directory.
+
     Attributes:
         directory: the copy. It is no part of the registry until `publish`, and `close` removes it.
 
     Raises:
-        ArtifactError: the registry is none, or cannot be written.
+        ArtifactError: the source is no bundle, the registry is none, or cannot be written.
     """
 
-    def __init__(self, registry: Path) -> None:
+    def __init__(self, registry: Path, source: Path) -> None:
+        # Read in place first: its errors then name the operator's files.
+        self._version = manifest.load(source).version
         if (registry / manifest.MANIFEST).exists():
             raise ArtifactError(f"{registry}: a bundle, not a registry of bundles")
         with _naming(registry):
             (registry / VERSIONS).mkdir(parents=True, exist_ok=True)
-        self._registry = registry
+        self._registry, self._source = registry, source
         self._staging = Staging(registry / VERSIONS)
         self.directory = self._staging.folder
-        self._version = ""
 
-    def copy(self, directory: Path) -> Bundle:
-        """Copy the bundle in `directory` and verify the copy.
-
-        Raises:
-            ArtifactError: it is no bundle, has anything but regular files, or changed meanwhile.
-        """
-        # Read in place first: its errors then name the operator's files.
-        version = manifest.load(directory).version
-        with _naming(directory):
-            for name in files.listed(directory, MOST_FILES):
+    def copy(self) -> Bundle:
+        """Copy the bundle and verify the copy. Raises ArtifactError: it has other than regular files, or changed."""
+        with _naming(self._source):
+            for name in files.listed(self._source, MOST_FILES):
                 largest = manifest.LARGEST.get(name, LARGEST_REPORT)
-                files.copy(directory / name, self.directory / name, largest)
+                files.copy(self._source / name, self.directory / name, largest)
         copied = _verified(self.directory)
-        if copied.version != version:
-            raise ArtifactError(f"{directory}: it changed while it was copied")
-        self._version = version
+        if copied.version != self._version:
+            raise ArtifactError(f"{self._source}: it changed while it was copied")
         return copied
 
     def publish(self) -> str:
@@ -108,8 +105,8 @@ class Promotion:
 
 def promote(registry: Path, directory: Path) -> str:
     """Verify the bundle in `directory`, keep a copy, make it current; returns its digest. Raises ArtifactError."""
-    with Promotion(registry) as promotion:
-        promotion.copy(directory)
+    with Promotion(registry, directory) as promotion:
+        promotion.copy()
         return promotion.publish()
 
 

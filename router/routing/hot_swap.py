@@ -1,12 +1,13 @@
 """Another bundle for a running service: verified and warmed beside the old one, then swapped between two requests."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 from router.bundle import registry
 from router.bundle.manifest import MANIFEST, Bundle, load
+from router.bundle.registry import Promotion
 from router.domain import MaxLoss, QualityTarget
 from router.errors import ArtifactError
 from router.events import Swapped
@@ -19,6 +20,9 @@ DEFAULT_TARGET = MaxLoss(0.02)
 SHADOW_SECONDS = 600.0
 """Longest time in the shadow: with little traffic a candidate must not wait for ever."""
 
+Trial = Callable[[Path, Bundle], Awaitable[None]]
+"""Tries the bundle in a directory where it can do no harm. Raises ArtifactError."""
+
 
 class HotSwap:
     """Keeps one served model on the bundle that `path` names.
@@ -26,6 +30,7 @@ class HotSwap:
     Args:
         path: a bundle, or a registry of bundles.
         with_bundle: makes the served model with another bundle; loads and verifies its graph, so it takes a moment.
+        trial: comes before `with_bundle`, since a graph may never end.
         shadow: prompts that both bundles score before a swap.
         target: the target of the decisions that are compared meanwhile.
         shadow_seconds: the comparison ends after that, however few prompts have come.
@@ -36,6 +41,7 @@ class HotSwap:
         path: Path,
         model: str,
         with_bundle: Callable[[Bundle], ServedModel],
+        trial: Trial,
         router: BudgetRouter,
         observer: Observer,
         shadow: int = 0,
@@ -45,20 +51,30 @@ class HotSwap:
         self._path = path
         self._model = model
         self._with_bundle = with_bundle
+        self._trial = trial
         self._router = router
         self._observer = observer
         self._shadow = shadow
         self._target = target
         self._shadow_seconds = shadow_seconds
         self._one = asyncio.Lock()
+        self._tried = ""
+        """The version that `promote` has just tried."""
 
     async def promote(self, directory: Path) -> str:
         """Make a bundle the registry's current one and serve it; returns its digest. Raises ArtifactError."""
-        bundle = await asyncio.to_thread(load, directory)
-        self._require_fit(bundle)
-        # The registry must never name a bundle that this service cannot serve, so the graph is tried first.
-        await asyncio.to_thread(self._with_bundle, bundle)
-        await asyncio.to_thread(registry.promote, self._path, directory)
+        promotion = await asyncio.to_thread(Promotion, self._path, directory)
+        try:
+            # The copy is tried, since it is what will be served: the original may change meanwhile.
+            bundle = await asyncio.to_thread(promotion.copy)
+            self._require_fit(bundle)
+            # The registry must never name a bundle that this service cannot serve.
+            await self._trial(promotion.directory, bundle)
+            await asyncio.to_thread(self._with_bundle, bundle)
+            self._tried = bundle.version
+            await asyncio.to_thread(promotion.publish)
+        finally:
+            promotion.close()
         return await self.swap()
 
     async def rollback(self) -> str:
@@ -70,9 +86,12 @@ class HotSwap:
         """Serve the bundle that the path names; returns its digest. Raises ArtifactError, and the old one goes on."""
         async with self._one:
             running = self._router.served_model(self._model)
-            bundle = await asyncio.to_thread(lambda: load(registry.locate(self._path)))
+            directory = registry.locate(self._path)
+            bundle = await asyncio.to_thread(load, directory)
             if bundle.version != running.bundle.version:
                 self._require_fit(bundle)
+                if bundle.version != self._tried:
+                    await self._trial(directory, bundle)
                 candidate = await asyncio.to_thread(self._with_bundle, bundle)
                 # Nothing is scored by a bundle that is about another engine, so there is nothing to compare with.
                 if self._shadow and not running.foreign:

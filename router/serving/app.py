@@ -124,7 +124,9 @@ def wire(parts: Parts) -> Wired:
         parts.audit.on_alarm(router.suspend)
     target = parts.limits.default_target
     swaps = {
-        m.served.model: HotSwap(m.artifact, m.served.model, m.with_bundle, router, parts.observer, m.shadow, target)
+        m.served.model: HotSwap(
+            m.artifact, m.served.model, m.with_bundle, m.trial, router, parts.observer, m.shadow, target
+        )
         for m in parts.models
     }
     return Wired(parts, admission, router, swaps)

@@ -19,8 +19,10 @@ async def examine(settings: Settings) -> list[Finding]:
         if settings.redis_url:
             findings.append(await _examine_redis(settings, stack))
         for served in settings.served:
-            bundle = manifest.load(registry.locate(served.artifact))
+            directory = registry.locate(served.artifact)
+            bundle = manifest.load(directory)
             server = models.triton(settings, served, stack)
+            await models.trial_of(server)(directory, bundle)
             runs_on = models.graph(bundle, settings.classifier_device, server).provider
             rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
             findings.append(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}, {runs_on}"))

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -20,6 +21,7 @@ from router.bundle.manifest import Bundle
 from router.errors import BackendUnavailable, ClassifierError, DependencyError
 from router.outcomes.e_process import Ledger
 from router.ports import Classifier, Observer, ScoreCache
+from router.routing.hot_swap import Trial
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import SUSPENDED
 from router.routing.served_model import ServedModel
@@ -27,8 +29,9 @@ from router.scoring.batching import Batching
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.onnx import Device, OnnxClassifier
 from router.scoring.scorer import Scorer
+from router.scoring.trial import require_bounded
 from router.serving.parts import Model
-from router.settings import Served, Settings
+from router.settings import EMBEDDED_BUNDLE, Served, Settings
 from router.telemetry import tracing
 
 if TYPE_CHECKING:
@@ -48,14 +51,19 @@ async def model(
 ) -> Model:
     """A served model. Raises ArtifactError, BackendError, ClassifierError, SettingsError."""
     # Before any wait for an engine: a broken bundle must be an error at once, and not after minutes.
-    bundle = manifest.load(registry.locate(served.artifact))
-    server = await ready(triton(settings, served, stack), settings.backend_wait)
+    registry.sweep(served.artifact)
+    directory = registry.locate(served.artifact)
+    bundle = manifest.load(directory)
+    client = triton(settings, served, stack)
+    trial = trial_of(client)
+    await trial(directory, bundle)
+    server = await ready(client, settings.backend_wait)
     backend, fingerprint = await served_backend(settings, served, observer, stack)
     latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
     secret = settings.cache_secret.get_secret_value().encode()
     make = partial(classifier, device=settings.classifier_device, server=server)
     with_bundle = _WithBundle(served.model, backend, fingerprint, latency, secret, make, cache, ledger, observer)
-    return Model(served.artifact, with_bundle(bundle), with_bundle, settings.shadow)
+    return Model(served.artifact, with_bundle(bundle), with_bundle, trial, settings.shadow)
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,17 @@ def graph(bundle: Bundle, device: Device, server: "Triton | None") -> "OnnxClass
     from router.scoring.triton import TritonClassifier
 
     return TritonClassifier(bundle, server)
+
+
+def trial_of(server: "Triton | None") -> Trial:
+    """The trial of bundles before their graphs run in this process. Raises ArtifactError when it is called."""
+
+    async def trial(directory: Path, bundle: Bundle) -> None:
+        # The embedded bundle is a part of this program, and a server's graph does not run here.
+        if server is None and directory != EMBEDDED_BUNDLE:
+            await require_bounded(directory, bundle)
+
+    return trial
 
 
 def triton(settings: Settings, served: Served, stack: AsyncExitStack) -> "Triton | None":

@@ -15,6 +15,7 @@ from router.outcomes.audit import Auditor
 from router.outcomes.e_process import Ledger
 from router.ports import DecisionArchive, Observer, OutcomeLog, Quotas, ScoreCache
 from router.routing.chooser import Chooser
+from router.routing.hot_swap import Trial
 from router.routing.served_model import ServedModel
 from router.rpc.requests import Limits
 from router.rpc.tls import Certificates
@@ -62,12 +63,14 @@ class Model:
         artifact: its bundle, or the registry that names it.
         served: the model with the bundle that the service starts with.
         with_bundle: makes the served model with another bundle; blocks, and raises ArtifactError.
+        trial: tries another bundle outside this process first, as HotSwap's.
         shadow: prompts that another bundle scores beside the served one before a swap.
     """
 
     artifact: Path
     served: ServedModel
     with_bundle: Callable[[Bundle], ServedModel]
+    trial: Trial
     shadow: int = 0
 
 

@@ -181,8 +181,8 @@ import os, signal, sys
 from pathlib import Path
 from router.bundle.registry import Promotion
 
-promotion = Promotion(Path(sys.argv[1]))
-promotion.copy(Path(sys.argv[2]))
+promotion = Promotion(Path(sys.argv[1]), Path(sys.argv[2]))
+promotion.copy()
 print("copied", flush=True)
 signal.pause()
 """

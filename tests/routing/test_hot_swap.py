@@ -54,7 +54,18 @@ class Running:
             return replace(first, bundle=bundle, scorer=scorer, policy=policy, fingerprint=FINGERPRINT)
 
         self.router.swap(of(bundle))
-        self.swap = HotSwap(path, MODEL, of, self.router, self.observer, shadow, MaxLoss(0.05), shadow_seconds)
+        self.tried: list[str] = []
+        self.hangs = False
+        self.swap = HotSwap(
+            path, MODEL, of, self.trial, self.router, self.observer, shadow, MaxLoss(0.05), shadow_seconds
+        )
+
+    async def trial(self, directory: Path, bundle: Bundle) -> None:
+        """Passes every bundle, or takes for ever."""
+        assert manifest.load(directory).version == bundle.version
+        self.tried.append(bundle.version)
+        if self.hangs:
+            await asyncio.Event().wait()
 
     @property
     def version(self) -> str:
@@ -236,3 +247,26 @@ async def test_without_traffic_a_shadow_ends_by_itself(models: Path, tmp_path: P
     version = await running.swap.promote(another_bundle(tmp_path / "b", "b"))
     assert running.version == version
     assert running.observer.of(Shadowed)[0].prompts == 0
+
+
+async def test_a_bundle_is_tried_once_before_it_serves(models: Path, tmp_path: Path) -> None:
+    running = Running(models)
+    before = running.version
+    version = await running.swap.promote(another_bundle(tmp_path / "b", "b"))
+    assert running.tried == [version]
+    await running.swap.rollback()
+    assert running.tried == [version, before]
+
+
+async def test_a_promotion_that_is_stopped_in_its_trial_leaves_nothing(models: Path, tmp_path: Path) -> None:
+    running = Running(models)
+    running.hangs = True
+    promoting = asyncio.create_task(running.swap.promote(another_bundle(tmp_path / "b", "b")))
+    await until(lambda: running.tried)
+    promoting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await promoting
+    assert registry.history(models) == [running.version]
+    assert [path.name for path in (models / registry.VERSIONS).iterdir()] == [running.version]
+    running.hangs = False
+    assert await running.swap.promote(tmp_path / "b") == running.version

@@ -37,6 +37,7 @@ from router.scoring.cache_key import ScoreKeys
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.onnx import OnnxClassifier
 from router.scoring.scorer import Scorer
+from router.scoring.trial import require_bounded
 from router.serving.keeper import Keeper
 from tests.conftest import MODELS
 from tests.support.fakes import LIMITS, DictCache, FakeBackend, ListLog, RecordingObserver, router_of
@@ -161,7 +162,9 @@ async def serving(
     """The router behind a server of its own."""
     cache: Any = router.served_model("").scorer.cache  # whatever it is, it can be flushed
     swaps = {
-        served.model: HotSwap(MODELS / "pocket-router", served.model, _unchanged(served), router, RecordingObserver())
+        served.model: HotSwap(
+            MODELS / "pocket-router", served.model, _unchanged(served), require_bounded, router, RecordingObserver()
+        )
         for served in router.served_models
     }
     admin = Routed.admin(AdminServicer(router, swaps, cache.flush))

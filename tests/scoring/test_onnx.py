@@ -1,8 +1,10 @@
 """A graph that is not what its bundle says is refused before it scores anything."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.bundle.features import NAMES, WIDTH
-from router.bundle.manifest import Bundle, ParitySample
-from router.domain import BudgetLadder, Prompt, Score
+from router.bundle.manifest import Bundle, ParitySample, load
+from router.domain import BudgetLadder, DecisionSource, Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError
+from router.scoring.batching import Batching
 from router.scoring.onnx import CPU, CUDA, PROVIDERS, Device, OnnxClassifier
 from router.scoring.outputs import PARITY_TOLERANCE
 from tests.conftest import MODELS
+from tests.support.fakes import request_of, router_of
+from tests.support.hostile_graphs import digits, endless, hostile, model_of
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +222,68 @@ def test_eight_bits_stay_on_the_cpu_unless_asked_for(
 
 def device_works(device: str) -> bool:
     return PROVIDERS[device][0] in onnxruntime.get_available_providers()
+
+
+@pytest.fixture(scope="module")
+def sometimes_endless(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose graph loops for ever for prompts without digits."""
+    return load(hostile(tmp_path_factory.mktemp("endless") / "bundle", endless(only_without_digits=True)))
+
+
+async def test_a_run_without_an_end_is_ended_and_the_graph_is_left_out(sometimes_endless: Bundle) -> None:
+    classifier = OnnxClassifier(sometimes_endless)
+    assert await classifier.score([Prompt.of("1 + 2")])
+    with pytest.raises(ClassifierError, match="took longer than 1 s"):
+        await classifier.score([Prompt.of("no digits")])
+    # Everyone waited for it, so nobody may ask for it again soon.
+    for text in ("no digits", "1 + 2"):
+        with pytest.raises(ClassifierError, match="left out"):
+            await classifier.score([Prompt.of(text)])
+
+
+async def test_a_run_without_an_end_in_a_thread_is_a_fallback_and_holds_nobody(sometimes_endless: Bundle) -> None:
+    encoder = replace(sometimes_endless, manifest=replace(sometimes_endless.manifest, text_encoder="encoder"))
+    router = router_of(classifier=Batching(OnnxClassifier(encoder).scored))
+    assert (await router.decide(request_of("no digits"))).source is DecisionSource.FALLBACK
+    await asyncio.get_running_loop().shutdown_default_executor()  # as at the exit of the process
+
+
+def test_a_thread_looks_at_runs_only_as_long_as_the_session_lives(bundle: Bundle) -> None:
+    before = set(threading.enumerate())
+    classifier = OnnxClassifier(bundle)
+    [watching] = set(threading.enumerate()) - before
+    del classifier
+    watching.join(60)
+    assert not watching.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [("quality", "score", "outputs"), ("features", "feature", "inputs"), ("token_quantiles", "quantiles", "outputs")],
+)
+def test_other_inputs_or_outputs_are_refused_by_name(tmp_path: Path, old: str, new: str, said: str) -> None:
+    model = model_of([*digits(), onnx.helper.make_node("Identity", ["digits"], ["row"])])
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = new if value.name == old else value.name
+    with pytest.raises(ArtifactError, match=rf"model\.onnx: its {said} are .*{new}"):
+        OnnxClassifier(load(hostile(tmp_path / "bundle", model)))
+
+
+def test_an_input_too_many_is_refused_by_name(tmp_path: Path) -> None:
+    model = model_of([*digits(), onnx.helper.make_node("Identity", ["digits"], ["row"])])
+    model.graph.input.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, [1]))
+    with pytest.raises(ArtifactError, match=r"model\.onnx: its inputs are .*more"):
+        OnnxClassifier(load(hostile(tmp_path / "bundle", model)))
+
+
+async def test_other_shapes_than_for_the_sample_are_an_error(tmp_path: Path) -> None:
+    """A graph whose answer is of one prompt, however many come."""
+    axes = onnx.helper.make_node("Constant", [], ["first"], value=onnx.numpy_helper.from_array(np.array([0])))
+    row = onnx.helper.make_node("ReduceMax", ["digits"], ["row"], axes=[0], keepdims=1)
+    classifier = OnnxClassifier(load(hostile(tmp_path / "bundle", model_of([*digits(), axes, row]))))
+    assert await classifier.score([Prompt.of("1")])
+    with pytest.raises(ClassifierError, match="other shapes"):
+        await classifier.score([Prompt.of("1"), Prompt.of("2")])

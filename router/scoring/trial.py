@@ -1,0 +1,96 @@
+"""A bundle's trial: another process loads it and scores its parity sample first, within bounds of time and memory.
+
+A graph or a tokenizer can loop for ever, take all memory, or crash the process that loads it. The bounds are the
+kernel's, so they hold whatever the bundle does; this process waits and can be stopped meanwhile.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from router.bundle import manifest
+from router.bundle.manifest import Bundle
+from router.errors import ArtifactError
+from router.scoring.onnx import OnnxClassifier
+
+STATIC_SECONDS, ENCODER_SECONDS = 20.0, 120.0
+"""Longest trial. A bundle with static vectors takes less than a second."""
+
+MEMORY, COPIES = 3 << 30, 6
+"""Address space of the process in bytes, and as many times the size of model and tokenizer on top."""
+
+
+async def require_bounded(directory: Path, bundle: Bundle, seconds: float | None = None) -> None:
+    """Try the bundle in `directory` in another process, which ends with this call.
+
+    Args:
+        bundle: the same, as this process has read it.
+        seconds: longest trial; the default depends on the text encoder.
+
+    Raises:
+        ArtifactError: it cannot be served, does not end, takes too much memory, crashes, or is another one by now.
+    """
+    if seconds is None:
+        seconds = ENCODER_SECONDS if bundle.manifest.text_encoder == "encoder" else STATIC_SECONDS
+    size = MEMORY + COPIES * (len(bundle.model) + len(bundle.tokenizer))
+    arguments = [sys.executable, "-P", "-m", __name__, str(directory), str(size), str(int(seconds) + 1)]
+    process = await asyncio.create_subprocess_exec(
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=_environment(),
+        start_new_session=True,  # Ctrl-C is for this process, which ends the other one
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            said, _ = await process.communicate()
+    except TimeoutError as error:
+        raise ArtifactError(f"{directory}: scoring its parity sample did not end within {seconds:g} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    _require_version(directory, bundle.version, said, process.returncode)
+
+
+def main(directory: str, memory: str, seconds: str) -> None:
+    """Load a bundle and score its parity sample, then print its version or what is wrong with it, as JSON."""
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    # Also where the waiting process is killed, and nobody ends this one.
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        bundle = manifest.load(Path(directory))
+        OnnxClassifier(bundle)
+    except ArtifactError as error:
+        print(json.dumps({"error": str(error)}))
+    else:
+        print(json.dumps({"version": bundle.version}))
+
+
+def _require_version(directory: Path, version: str, said: bytes, code: int | None) -> None:
+    try:
+        # The last line: a library may print something, too.
+        answer = json.loads(said.splitlines()[-1])
+    except (ValueError, IndexError) as error:
+        ended = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        raise ArtifactError(f"{directory}: scoring its parity sample ended a process ({ended})") from error
+    if "error" in answer:
+        raise ArtifactError(answer["error"])
+    if answer["version"] != version:
+        raise ArtifactError(f"{directory}: it changed while it was loaded")
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment and import path, without its secrets."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BUDGET_ROUTER_")}
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
