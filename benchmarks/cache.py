@@ -31,6 +31,7 @@ from router.scoring.memory_cache import MemoryCache
 from router.scoring.onnx import OnnxClassifier
 from router.scoring.redis_cache import RedisCache
 from router.scoring.scorer import Scorer
+from router.scoring.seal import Seal
 from router.scoring.tiered_cache import TieredCache
 from tests.support.valkey import Valkey, valkey_program
 from training.data import dataset
@@ -120,7 +121,7 @@ async def measured(name: str, url: str | None) -> dict[str, Any]:
     redis = None
     if url is not None:
         redis = connect(url, LIMIT)
-        cache = TieredCache(near, RedisCache(redis, 60, LIMIT), observe)
+        cache = TieredCache(near, RedisCache(redis, Seal(b"secret"), observe, 60, LIMIT), observe)
     scorer = scorer_on(cache)
     took: list[float] = []
     failed = 0

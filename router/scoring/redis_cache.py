@@ -2,43 +2,28 @@
 
 import asyncio
 import random
-import struct
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan, nan
 from typing import Any
 from uuid import uuid4
-from zlib import crc32
 
-from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import RedisError, ResponseError
 
 from router.domain import Score
 from router.errors import CacheError
+from router.events import Degraded
+from router.ports import Observer
 from router.redis.calls import AWAY_SECONDS, RedisCalls
 from router.redis.client import AnyRedis
+from router.scoring.seal import MOST_BYTES, Seal
 
-PREFIX, EPOCH = b"budget_router:score:", "budget_router:epoch"
+PREFIX, EPOCH = b"budget_router:score:2:", "budget_router:epoch"
+"""The number is that of the entries' format: those of another one are not looked at."""
+
 JITTER = 0.1
-CHECKSUM = 4
-PER_RUNG = 5
-"""Numbers a rung takes in an entry: quality, then mean, p50, p90 and p99 thinking tokens."""
-
-
-def encode(score: Score) -> bytes:
-    """A score as little-endian doubles, rung by rung, and their checksum; NaN where there is no token forecast."""
-    numbers = [nan if number is None else number for rung in score.rungs for number in rung]
-    data = struct.pack(f"<{len(numbers)}d", *numbers)
-    return data + crc32(data).to_bytes(CHECKSUM, "little")
-
-
-def decode(entry: bytes) -> Score | None:
-    """The inverse of `encode`; None where the entry is damaged or was written by something else."""
-    # The checksum guards against other programs' keys and other versions' entries, which may have any length.
-    data, checksum = entry[:-CHECKSUM], entry[-CHECKSUM:]
-    if not data or len(data) % (8 * PER_RUNG) or checksum != crc32(data).to_bytes(CHECKSUM, "little"):
-        return None
-    quality, *tokens = zip(*struct.iter_unpack(f"<{PER_RUNG}d", data), strict=True)
-    return Score(quality, *(tuple(None if isnan(n) else n for n in column) for column in tokens))
+LONGEST_EPOCH = 64
+FOREIGN = "cache entries"
+"""The dependency in Degraded, for entries that no replica with this secret wrote."""
 
 
 class RedisCache:
@@ -47,18 +32,28 @@ class RedisCache:
     Lookups of one turn of the event loop share one call. The keys carry an epoch, and a flush begins another one: that
     takes one write, however many entries there are, and old entries expire. Other processes see the new epoch when
     they next ask for it, as TieredCache.watch does.
+
+    Args:
+        seal: tells entries of the replicas from others, which are misses, and observed.
     """
 
-    def __init__(self, redis: AnyRedis, ttl: int, timeout: float, away_seconds: float = AWAY_SECONDS) -> None:
+    def __init__(
+        self,
+        redis: AnyRedis,
+        seal: Seal,
+        observer: Observer,
+        ttl: int,
+        timeout: float,
+        away_seconds: float = AWAY_SECONDS,
+    ) -> None:
         self._redis = redis
+        self._seal = seal
+        self._observer = observer
         self._ttl = ttl
         self._bounded = RedisCalls(timeout, CacheError, away_seconds)
         self.breaker = self._bounded.breaker
         self._epoch: bytes | None = None
         self._lookup: _Lookup | None = None
-        # A cluster has no MGET across its nodes; the client sends one to each node instead.
-        self._mget: Callable[[list[bytes]], Awaitable[list[Any]]]
-        self._mget = redis.mget_nonatomic if isinstance(redis, RedisCluster) else redis.mget
 
     async def close(self) -> None:
         """Close the connections."""
@@ -85,7 +80,9 @@ class RedisCache:
         prefix = await self._prefix()
         pipeline = self._redis.pipeline(transaction=False)
         for key, score in scores.items():
-            pipeline.set(prefix + key, encode(score), px=int(self._ttl * 1000 * random.uniform(1 - JITTER, 1)))
+            pipeline.set(
+                prefix + key, self._seal.encode(key, score), px=int(self._ttl * 1000 * random.uniform(1 - JITTER, 1))
+            )
         await self._bounded(pipeline.execute())
 
     async def flush(self) -> None:
@@ -97,7 +94,7 @@ class RedisCache:
 
     async def epoch(self) -> bytes:
         """The current epoch, which changes with every flush by any process. Raises CacheError."""
-        found: Any = await self._bounded(self._redis.get(EPOCH))
+        found: Any = await self._bounded(self._redis.getrange(EPOCH, 0, LONGEST_EPOCH - 1))
         self._epoch = epoch = found or b"0"
         return epoch
 
@@ -107,14 +104,35 @@ class RedisCache:
         keys = list(lookup.keys)
         try:
             prefix = await self._prefix()
-            values = await self._bounded(self._mget([prefix + key for key in keys]))
+            values = await self._bounded(self._fetched([prefix + key for key in keys]))
         except CacheError as error:
             return error
-        return {key: None if value is None else decode(value) for key, value in zip(keys, values, strict=True)}
+        found = {key: self._seal.decode(key, entry) for key, entry in zip(keys, values, strict=True) if entry}
+        if foreign := sum(score is None for score in found.values()):
+            self._observer(Degraded(FOREIGN, f"{foreign} of {len(found)} entries have no valid seal: they are misses"))
+        return {key: found.get(key) for key in keys}
+
+    async def _fetched(self, keys: list[bytes]) -> list[bytes]:
+        """Entries by key, empty where there are none, and one byte longer than any where they are too long."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            # Not GET: whoever can write to the cache could put 500 MB there.
+            pipeline.getrange(key, 0, MOST_BYTES)
+        answers = await pipeline.execute(raise_on_error=False)
+        return [_entry(answer) for answer in answers]
 
     async def _prefix(self) -> bytes:
         epoch = await self.epoch() if self._epoch is None else self._epoch
         return PREFIX + epoch + b":"
+
+
+def _entry(answer: bytes | Exception) -> bytes:
+    """The entry in an answer; of another type than a string it is none of ours. Raises RedisError."""
+    if isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
+        return b"\0"
+    if isinstance(answer, Exception):
+        raise answer if isinstance(answer, RedisError | OSError) else RedisError(str(answer))
+    return answer
 
 
 @dataclass

@@ -192,7 +192,7 @@ def score_cache(settings: Settings, observer: Observer, stack: AsyncExitStack, b
         return near
     from router.scoring.tiered_cache import TieredCache
 
-    tiered = TieredCache(near, redis_cache(settings, stack), observer)
+    tiered = TieredCache(near, redis_cache(settings, observer, stack), observer)
     # `redis_cache` has pushed the close of the connection, which must come after the writes under way.
     stack.push_async_callback(tiered.drain)
     # A flush by another process reaches Redis alone; this one must notice it and drop its own level.
@@ -200,12 +200,14 @@ def score_cache(settings: Settings, observer: Observer, stack: AsyncExitStack, b
     return tiered
 
 
-def redis_cache(settings: Settings, stack: AsyncExitStack) -> "RedisCache":
+def redis_cache(settings: Settings, observer: Observer, stack: AsyncExitStack) -> "RedisCache":
     """The shared level of the score cache."""
     from router.redis.client import connect
     from router.scoring.redis_cache import RedisCache
+    from router.scoring.seal import Seal
 
     redis = connect(settings.redis_url, settings.redis_timeout, plaintext=PLAINTEXT_KEYS in settings.public)
-    cache = RedisCache(redis, settings.cache_ttl, settings.redis_timeout)
+    seal = Seal(settings.cache_secret.get_secret_value().encode())
+    cache = RedisCache(redis, seal, observer, settings.cache_ttl, settings.redis_timeout)
     stack.push_async_callback(cache.close)
     return cache

@@ -59,7 +59,7 @@ def _examine_match(about: Manifest, fingerprint: str) -> Finding:
 
 
 async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:
-    cache = assembly.redis_cache(settings, stack)
+    cache = assembly.redis_cache(settings, lambda event: None, stack)
     try:
         # No score has this key; that Redis answers is all that counts.
         await cache.get_many([b"doctor"])

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from router.redis.client import connect
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
+from router.scoring.seal import Seal
 from router.scoring.tiered_cache import TieredCache
 from tests.support.fakes import RecordingObserver, request_of, router_of, score_of
 from tests.support.ports import free_port
@@ -62,7 +63,7 @@ async def clustered(masters: list[Valkey]) -> AsyncIterator[RedisCache]:
     """A cache on all of them."""
     await formed(masters)
     hosts = ",".join(f"127.0.0.1:{server.port}" for server in masters)
-    cache = RedisCache(connect(f"redis+cluster://{hosts}", TIMEOUT), 60, TIMEOUT)
+    cache = RedisCache(connect(f"redis+cluster://{hosts}", TIMEOUT), Seal(b"secret"), RecordingObserver(), 60, TIMEOUT)
     yield cache
     await cache.close()
 
@@ -105,7 +106,7 @@ async def test_sentinels_say_where_the_master_is(valkey: Valkey, valkey_binary: 
     sentinel.start()
     try:
         url = f"redis+sentinel://127.0.0.1:{sentinel.port}/scores"
-        cache = RedisCache(connect(url, TIMEOUT), 60, TIMEOUT)
+        cache = RedisCache(connect(url, TIMEOUT), Seal(b"secret"), RecordingObserver(), 60, TIMEOUT)
         await cache.put_many({b"a": score_of(0.5)})
         assert await cache.get_many([b"a"]) == [score_of(0.5)]
         await cache.close()

@@ -11,6 +11,7 @@ from router.domain import Score
 from router.redis.client import connect
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
+from router.scoring.seal import Seal
 from router.scoring.tiered_cache import TieredCache
 from tests.support.fakes import RISING, RecordingObserver, score_of
 from tests.support.valkey import Valkey
@@ -31,7 +32,7 @@ async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
         yield MemoryCache(10_000, 1 << 20)
         return
     server: Valkey = request.getfixturevalue("valkey")
-    far = RedisCache(connect(server.url, PATIENT), 60, PATIENT)
+    far = RedisCache(connect(server.url, PATIENT), Seal(b"secret"), RecordingObserver(), 60, PATIENT)
     tiered = TieredCache(MemoryCache(10_000, 1 << 20), far, RecordingObserver())
     yield far if request.param == "redis" else tiered
     await tiered.drain()

@@ -14,6 +14,7 @@ from router.redis import calls
 from router.redis.client import connect
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
+from router.scoring.seal import Seal
 from router.scoring.tiered_cache import EPOCH_SECONDS, MAX_WRITES, TieredCache
 from tests.support.fakes import RISING, RecordingObserver, request_of, router_of
 from tests.support.in_time import in_time
@@ -30,8 +31,8 @@ def observer() -> RecordingObserver:
 
 
 @pytest.fixture
-async def far(valkey: Valkey) -> AsyncIterator[RedisCache]:
-    cache = RedisCache(connect(valkey.url, TIMEOUT), TTL, TIMEOUT)
+async def far(valkey: Valkey, observer: RecordingObserver) -> AsyncIterator[RedisCache]:
+    cache = RedisCache(connect(valkey.url, TIMEOUT), Seal(b"secret"), observer, TTL, TIMEOUT)
     yield cache
     await cache.close()
 
@@ -139,7 +140,9 @@ async def test_a_flush_by_one_process_reaches_the_near_level_of_another(
     tiered: TieredCache, valkey: Valkey, observer: RecordingObserver
 ) -> None:
     client = connect(valkey.url, TIMEOUT)
-    other = TieredCache(MemoryCache(1_000, 1 << 20), RedisCache(client, TTL, TIMEOUT), observer)
+    other = TieredCache(
+        MemoryCache(1_000, 1 << 20), RedisCache(client, Seal(b"secret"), observer, TTL, TIMEOUT), observer
+    )
     watch = asyncio.create_task(other.watch())
     await tiered.put_many({b"a": RISING})
     await tiered.drain()
@@ -199,7 +202,9 @@ async def test_a_slow_server_costs_the_limit_at_most_and_fails_nothing(
     limit, away = 0.02, 3_600  # it is not tried again, however long the requests take
     async with SlowProxy(valkey.port, 0.5) as url:
         client = connect(url, limit)
-        cache = TieredCache(MemoryCache(10, 1 << 20), RedisCache(client, TTL, limit, away), observer)
+        cache = TieredCache(
+            MemoryCache(10, 1 << 20), RedisCache(client, Seal(b"secret"), observer, TTL, limit, away), observer
+        )
         router = router_of(cache=cache, observer=observer)
         for i in range(200):
             decision = await in_time(router.decide(request_of(f"prompt {i}")), limit)

@@ -1,0 +1,54 @@
+"""Scores as entries of a shared cache: numbers and a seal, by which a replica knows what another replica wrote.
+
+Whoever can write to the cache could otherwise choose the budgets. The seal is a keyed BLAKE2b of key and numbers, so an
+entry answers for its own key alone. Keys contain the bundle's digest, and with it the seals do.
+"""
+
+import struct
+from hashlib import blake2b, sha256
+from hmac import compare_digest
+from math import isnan, nan
+
+from router.bundle.checks import MOST_RUNGS
+from router.domain import Score
+
+SEAL = 16
+"""Bytes of a seal."""
+
+PER_RUNG = 5
+"""Numbers a rung takes in an entry: quality, then mean, p50, p90 and p99 thinking tokens."""
+
+MOST_BYTES = MOST_RUNGS * 8 * PER_RUNG + SEAL
+"""Largest entry."""
+
+
+class Seal:
+    """Encodes scores and knows its own entries again.
+
+    Args:
+        secret: the same for all replicas.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        # Derived, since the secret itself is the key of other hashes.
+        self._keyed = blake2b(key=sha256(b"seal of cached scores\0" + secret).digest(), digest_size=SEAL)
+
+    def encode(self, key: bytes, score: Score) -> bytes:
+        """A score as little-endian doubles, rung by rung, and their seal; NaN where there is no token forecast."""
+        numbers = [nan if number is None else number for rung in score.rungs for number in rung]
+        data = struct.pack(f"<{len(numbers)}d", *numbers)
+        return data + self._of(key, data)
+
+    def decode(self, key: bytes, entry: bytes) -> Score | None:
+        """The inverse of `encode`; None where the entry is damaged, of another key, or from somebody else."""
+        data, seal = entry[:-SEAL], entry[-SEAL:]
+        if not data or len(data) % (8 * PER_RUNG) or not compare_digest(seal, self._of(key, data)):
+            return None
+        quality, *tokens = zip(*struct.iter_unpack(f"<{PER_RUNG}d", data), strict=True)
+        return Score(quality, *(tuple(None if isnan(n) else n for n in column) for column in tokens))
+
+    def _of(self, key: bytes, data: bytes) -> bytes:
+        keyed = self._keyed.copy()
+        # The length keeps a byte from wandering between key and numbers.
+        keyed.update(len(key).to_bytes(8, "big") + key + data)
+        return keyed.digest()
