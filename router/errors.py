@@ -10,7 +10,9 @@ RouterError
 ├── PermissionDenied      the credentials are valid, but not for this
 ├── DependencyError       something outside failed
 │   ├── BackendError          the inference backend failed, or its answer is malformed
-│   │   ├── BackendUnavailable    it could not be reached; another try may succeed
+│   │   ├── BackendUnavailable    it fails for now; another try may succeed
+│   │   │   └── BackendUnreachable    no connection to it could be made; the request was not sent
+│   │   ├── BackendBusy           it has no room; carries when to try again
 │   │   └── BackendRefused        it does not accept this request; another try cannot succeed
 │   ├── ClassifierError       the difficulty classifier failed
 │   ├── CacheError            the score cache failed
@@ -97,7 +99,23 @@ class BackendError(DependencyError):
 
 
 class BackendUnavailable(BackendError):
-    """The inference backend could not be reached; another try may succeed."""
+    """The inference backend fails for now; another try may succeed."""
+
+
+class BackendUnreachable(BackendUnavailable):
+    """No connection to the inference backend could be made; the request was not sent, so it is not the cause."""
+
+
+class BackendBusy(BackendError):
+    """The inference backend has no room for this request, which is no fault.
+
+    Attributes:
+        retry_after: seconds after which another try may succeed.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class BackendRefused(BackendError):

@@ -18,6 +18,7 @@ from pydantic_settings import SettingsError as SourceError
 from router import addresses
 from router.admission import tenants
 from router.admission.tenants import Tenants
+from router.backends.urls import engine_url, proxy_url
 from router.errors import SettingsError
 
 PREFIX = "BUDGET_ROUTER_"
@@ -124,9 +125,16 @@ class Settings(BaseSettings):
         description="kind of engine that answers: `pocket` (embedded), `vllm`, `sglang`, `llama_cpp` or "
         "`openai_effort`: docs/backends.md",
     )
-    backend_url: str = Field("", description="base URL of the engine, without /v1; commas between several replicas")
+    backend_url: str = Field(
+        "", description="base URL of the engine, such as `http://gpu-1:8000`; commas between several replicas"
+    )
     backend_model: str = Field("", description="model name that the engine serves")
     backend_key: SecretStr = Field(SecretStr(""), description="bearer token for the engine")
+    backend_proxy: SecretStr = Field(
+        SecretStr(""),
+        description="`http://HOST:PORT` of a proxy between here and the engines; without it there is none, whatever "
+        "the environment names; loopback never uses it",
+    )
     backend_enforcement: Literal["auto", "native", "two_phase"] = Field(
         "auto",
         description="how budgets are held: `native` (by the engine), `two_phase` (by two requests), or `auto`, the "
@@ -288,6 +296,7 @@ def _problems(settings: Settings) -> Iterator[str]:
         yield "REDIS_URL: needed for several workers with tenants or an admin service"
     yield from _tls_problems(settings)
     yield from _address_problems(settings)
+    yield from _url_problems(settings)
 
 
 def _missing(settings: Settings, kind: str, needed: Sequence[str]) -> Iterator[str]:
@@ -314,6 +323,21 @@ def _address_problems(settings: Settings) -> Iterator[str]:
         # isascii, since "²" is a digit, too, which `int` refuses.
         if address and not (":" in address and port.isascii() and port.isdigit() and int(port) <= HIGHEST_PORT):
             yield f"{name.upper()}: HOST:PORT is expected, not {address!r}"
+
+
+def _url_problems(settings: Settings) -> Iterator[str]:
+    """Addresses of engines, and of the proxy before them, that could not be used."""
+    written = [
+        ("BACKEND_URL", settings.backend_url, engine_url),
+        ("FAILOVER_URL", settings.failover_url, engine_url),
+        ("BACKEND_PROXY", settings.backend_proxy.get_secret_value(), proxy_url),
+    ]
+    for name, urls, read in written:
+        try:
+            for url in urls.split(",") if urls else ():
+                read(url)
+        except SettingsError as error:
+            yield f"{name}: {error}"
 
 
 def _require_protection(settings: Settings) -> None:

@@ -4,9 +4,10 @@ Engines answer a budget with HTTP 200 and ignore it. A backend passes only when 
 large budget let go on, budget 0 left no thought at all, and the tokens were counted.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 from router.domain import (
     SLACK,
@@ -20,6 +21,15 @@ from router.domain import (
 )
 from router.errors import BackendError, InvalidRequest, RouterError
 from router.ports import Backend
+
+
+class Examined(Backend, Protocol):
+    """A backend that says why it cannot serve."""
+
+    async def check_ready(self) -> None:
+        """Returns where it can serve requests. Raises BackendError, which says why it cannot."""
+        ...
+
 
 PROBES = (
     Prompt.of("State the final answer to the following arithmetic problem: 57 + 87 - 70 + 15 - 8 + 93 - 21 ="),
@@ -69,12 +79,14 @@ class _Seen:
         return f"{self.tokens} thinking tokens (counted by the {source}), {self.completion.finish.value}"
 
 
-async def examine(backend: Backend) -> AsyncIterator[Finding]:
+async def examine(backend: Examined) -> AsyncIterator[Finding]:
     """Check readiness, the budgets 0, SMALL and LARGE, and a floor; one finding each."""
-    ready = await backend.ready()
-    yield Finding("ready", ready, "yes" if ready else "it does not answer, or does not serve the model")
-    if not ready:
+    try:
+        await backend.check_ready()
+    except BackendError as error:
+        yield Finding("ready", False, str(error))
         return
+    yield Finding("ready", True, "yes")
     # Some templates think although they were asked not to, and some parsers then call the thought an answer: text, too.
     nothing = await _probe(backend, PROBES[0], 0)
     silent = nothing.completion is not None and not nothing.text and not nothing.tokens
@@ -94,9 +106,13 @@ async def examine(backend: Backend) -> AsyncIterator[Finding]:
     yield Finding(f"floor {floor}", held, floored.describe(), needed=False)
 
 
-async def holds_budgets(backend: Backend) -> bool:
-    """True if every needed check passes."""
-    return all([finding.passed async for finding in examine(backend) if finding.needed])
+async def holds_budgets(backend: Examined, watch: Callable[[Finding], None] = lambda finding: None) -> bool:
+    """True if every needed check passes. `watch` sees each finding as it comes: a slow engine takes minutes."""
+    holds = True
+    async for finding in examine(backend):
+        watch(finding)
+        holds = holds and (finding.passed or not finding.needed)
+    return holds
 
 
 def _bites(small: _Seen, large: _Seen) -> Finding:

@@ -10,7 +10,8 @@ from itertools import groupby
 from typing import Any
 
 from router.backends.dialects import Dialect
-from router.backends.http import MALFORMED_RESPONSE, Chunk, EngineClient, expect_type, mapped_errors
+from router.backends.http import Chunk, EngineClient, expect_type, mapped_errors
+from router.backends.listing import check_serves
 from router.backends.messages import messages, tools
 from router.backends.two_phase import Thought, TwoPhase
 from router.domain import (
@@ -65,13 +66,17 @@ class Chat:
         self._fallback = fallback
         self._images = images
 
+    async def check_ready(self) -> None:
+        """Returns where the engine lists the model. Raises BackendError, which says why it does not."""
+        await check_serves(self._engine, self._model)
+
     async def ready(self) -> bool:
         """True when the engine lists the model."""
         try:
-            listed = await self._engine.ask("/v1/models")
-            return any(entry["id"] == self._model for entry in listed["data"])
-        except (BackendError, *MALFORMED_RESPONSE):
+            await self.check_ready()
+        except BackendError:
             return False
+        return True
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas as they come, then the completion. Raises InvalidRequest, BackendError."""

@@ -29,6 +29,7 @@ class Connection:
         unenforced: serve an engine that holds no budget, and call its budgets hints.
         images: the model takes images.
         headers: asked for the extra headers of each request, such as its trace.
+        proxy: URL of the proxy between here and the engine; "" = none.
     """
 
     kind: str
@@ -42,13 +43,19 @@ class Connection:
     timeouts: Timeouts = field(default_factory=Timeouts)
     connections: int = 100
     headers: Callable[[], Mapping[str, str]] = dict
+    proxy: str = ""
 
 
 def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> VerifiedBackend:
-    """The backend, not yet verified; the stack closes its connections."""
+    """The backend, not yet verified; the stack closes its connections. Raises SettingsError for a wrong URL."""
     dialect, model = DIALECTS[connection.kind], connection.model
     engine = EngineClient(
-        connection.url, connection.timeouts, connection.connections, connection.api_key, connection.headers
+        connection.url,
+        connection.timeouts,
+        connection.connections,
+        connection.api_key,
+        connection.headers,
+        connection.proxy,
     )
     stack.push_async_callback(engine.close)
     api = dialect.completions
@@ -61,7 +68,7 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Ve
     if two_phase is not None and connection.enforcement != "native":
         strategies.append(EnforcementStrategy(Enforcement.TWO_PHASE, two_phase, two_phase))
     last = chat if connection.unenforced or not strategies else None
-    return VerifiedBackend(strategies, last, chat.ready, partial(_identity, engine, model, dialect), canary)
+    return VerifiedBackend(strategies, last, chat.check_ready, partial(_identity, engine, model, dialect), canary)
 
 
 async def _identity(engine: EngineClient, model: str, dialect: Dialect) -> str:

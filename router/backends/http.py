@@ -1,6 +1,11 @@
-"""HTTP to an inference engine: JSON calls and server-sent events. Every failure becomes a typed error."""
+"""HTTP to an inference engine that is not trusted: JSON calls and server-sent events.
+
+Every failure becomes a typed error. Answers are bounded in bytes and in time; redirects and compression are refused;
+only the proxy that a setting names is used.
+"""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,17 +15,25 @@ import aiohttp
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
-from router.errors import BackendError, BackendRefused, BackendUnavailable
+from router.backends.sse import GROWTH, Bounds, EventReader
+from router.backends.sse import Chunk as Chunk
+from router.backends.statuses import check
+from router.backends.urls import engine_url, is_loopback, proxy_url
+from router.errors import BackendError, BackendUnavailable, BackendUnreachable
 
 T = TypeVar("T")
-Chunk = dict[str, Any]
-"""One server-sent event of an engine, parsed."""
 
-LONGEST_LINE = 1 << 20
-"""Bytes that one event may have."""
+LARGEST_ANSWER = 1 << 20
+"""Bytes that the answer to a short question may have, beside what the question itself accounts for."""
 
 KEEP_SECONDS = 3.0
 """How long an idle connection is kept: vLLM (uvicorn) and llama.cpp close theirs after 5 seconds."""
+
+READ_AHEAD = 1 << 16
+"""Bytes of a stream that are held for a caller who reads slowly, about twice that at most."""
+
+NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+"""Errors before a connection stands: the request was not sent, so it is not to blame."""
 
 MALFORMED_RESPONSE = (aiohttp.ClientError, HttpProcessingError, ValueError, AttributeError, TypeError, LookupError)
 """Errors of reading an answer that is not HTTP, not JSON, or not of the API's shape."""
@@ -38,12 +51,13 @@ class Timeouts:
 
 
 class EngineClient:
-    """Talks to the engine at `base_url`. Build it inside a running event loop.
+    """Talks to the engine at `base_url`. Build it inside a running event loop. Raises SettingsError for a wrong URL.
 
     Args:
-        connections: at most this many at a time.
+        connections: at most this many streams at a time, and as many short questions.
         api_key: sent as a bearer token; "" = none.
         headers: asked for the current extra headers at every request, such as a trace.
+        proxy: URL of the proxy between here and the engine, which loopback never uses; "" = none.
     """
 
     def __init__(
@@ -53,76 +67,101 @@ class EngineClient:
         connections: int,
         api_key: str = "",
         headers: Callable[[], Mapping[str, str]] = dict,
+        proxy: str = "",
     ) -> None:
-        self.url = base_url.rstrip("/")
+        self.url = engine_url(base_url)
         self._timeouts = timeouts
         self._headers = headers
+        key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        through = proxy_url(proxy) if proxy and not is_loopback(self.url) else None
 
         def session(**how: Any) -> aiohttp.ClientSession:
             return aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=timeouts.total, sock_connect=timeouts.connect),
                 connector=aiohttp.TCPConnector(limit=connections, **how),
-                read_bufsize=LONGEST_LINE,
-                headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
+                headers={"Accept-Encoding": "identity", "Content-Type": "application/json", **key},
+                auto_decompress=False,
+                read_bufsize=READ_AHEAD,
+                trust_env=False,
+                proxy=through,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
 
+        # Apart, so that slow streams on every connection keep neither health checks nor tokenising waiting.
+        self._streams = session(keepalive_timeout=KEEP_SECONDS)
+        self._questions = session(keepalive_timeout=KEEP_SECONDS)
         # A kept connection that the engine closes meanwhile fails at once, so there are fresh ones for a second try.
-        self._pooled = session(keepalive_timeout=KEEP_SECONDS)
         self._fresh = session(force_close=True)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._pooled.close()
-        await self._fresh.close()
+        for session in (self._streams, self._questions, self._fresh):
+            await session.close()
 
     async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object that answers a short question: a GET, or a POST of the body. Raises BackendError."""
+        data = None if body is None else json.dumps(body).encode()
+        limit = LARGEST_ANSWER + GROWTH * len(data or b"")
         with mapped_errors():
-            async with asyncio.timeout(self._timeouts.question), await self._sent(path, body) as response:
-                _check(response, "application/json")
-                found = await response.json()
+            async with (
+                asyncio.timeout(self._timeouts.question),
+                await self._sent(self._questions, path, data) as response,
+            ):
+                check(response, "application/json", path)
+                found = orjson.loads(await _whole(response, limit))
         if not isinstance(found, dict):
             raise BackendError("backend: it answers no JSON object")
         return found
 
-    async def chunks(self, path: str, body: dict[str, Any]) -> AsyncGenerator[list[Chunk]]:
+    async def chunks(self, path: str, body: dict[str, Any], tokens: int | None = None) -> AsyncGenerator[list[Chunk]]:
         """Server-sent events up to [DONE]; events that arrive together come in one list.
 
-        Closing the generator ends the request. Raises BackendError.
-        """
-        limit, rest = self._timeouts.first, b""
-        with mapped_errors():
-            async with await _within(limit, self._sent(path, body)) as response:
-                _check(response, "text/event-stream")
-                while data := await _within(limit, response.content.readany()):
-                    *lines, rest = (rest + data).split(b"\n")  # an event may arrive in pieces
-                    if len(rest) > LONGEST_LINE:
-                        raise BackendError("backend: an event has no end")
-                    chunks, ending = _parsed(lines)
-                    if chunks:  # what arrived before an error is still true
-                        yield chunks
-                    if isinstance(ending, BackendError):
-                        raise ending
-                    if ending:
-                        return
-                    limit = self._timeouts.idle  # prefill is over: from here on silence means trouble
+        Closing the generator ends the request. Time-outs count events: bytes that complete none are silence.
 
-    async def _sent(self, path: str, body: dict[str, Any] | None) -> aiohttp.ClientResponse:
-        """The response to a GET, or to a POST of the body.
+        Args:
+            tokens: how many were asked for, by which bytes and events are bounded; None = no limit was asked for.
+
+        Raises:
+            BackendError: the engine fails, is silent for too long, or sends more than was asked for.
+        """
+        data, loop = json.dumps(body).encode(), asyncio.get_running_loop()
+        deadline = loop.time() + self._timeouts.first
+        with mapped_errors():
+            async with await _by(deadline, self._sent(self._streams, path, data)) as response:
+                check(response, "text/event-stream", path)
+                events = EventReader(response.content.readany, Bounds.of(tokens, len(data)), path)
+                while chunks := await _by(deadline, events.next()):
+                    yield chunks
+                    # Prefill is over: from here on silence means trouble.
+                    deadline = loop.time() + self._timeouts.idle
+
+    async def _sent(self, session: aiohttp.ClientSession, path: str, data: bytes | None) -> aiohttp.ClientResponse:
+        """The response to a GET, or to a POST of the data.
 
         An engine may close a kept connection just when a request leaves on it: then a fresh connection is used.
         """
-        method, headers = "GET" if body is None else "POST", self._headers()
+        method, url = "GET" if data is None else "POST", self.url + path
+        given: dict[str, Any] = {"data": data, "headers": self._headers(), "allow_redirects": False}
         try:
-            return await self._pooled.request(method, self.url + path, json=body, headers=headers)
-        except aiohttp.ClientConnectorError:  # nothing listens; also a ClientOSError, but no stale connection
+            return await session.request(method, url, **given)
+        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):  # nothing listens: no stale connection
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await self._fresh.request(method, self.url + path, json=body, headers=headers)
+            return await self._fresh.request(method, url, **given)
 
 
-async def _within(seconds: float, work: Awaitable[T]) -> T:
-    async with asyncio.timeout(seconds):
+async def _whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body of a response. Raises BackendError where it has more than `limit` bytes."""
+    body = bytearray()
+    while data := await response.content.readany():
+        body += data
+        if len(body) > limit:
+            raise BackendError(f"backend: its answer is longer than {limit} bytes")
+    return bytes(body)
+
+
+async def _by(deadline: float, work: Awaitable[T]) -> T:
+    async with asyncio.timeout_at(deadline):
         return await work
 
 
@@ -131,40 +170,16 @@ def mapped_errors() -> Iterator[None]:
     """Turn foreign errors into ours. An engine's error text is not repeated: it may hold the prompt."""
     try:
         yield
+    except NOT_REACHED as error:
+        raise BackendUnreachable(f"backend: it cannot be reached ({type(error).__name__})") from error
     except aiohttp.ClientConnectionError as error:
         raise BackendUnavailable(f"backend: {type(error).__name__}") from error
     except TimeoutError as error:
         raise BackendError("backend: it took too long") from error
     except MALFORMED_RESPONSE as error:
         raise BackendError(f"backend: {type(error).__name__}") from error
-
-
-def _parsed(lines: list[bytes]) -> tuple[list[Chunk], bool | BackendError]:
-    """The chunks in some lines, and whether the stream ended behind them: properly, with an error, or not yet."""
-    chunks: list[Chunk] = []
-    for line in lines:
-        if not line.startswith(b"data:"):
-            continue
-        data = line.removeprefix(b"data:").strip()
-        if data == b"[DONE]":
-            return chunks, True
-        try:
-            chunk = orjson.loads(data)
-        except ValueError as error:
-            return chunks, BackendError(f"backend: {type(error).__name__}")
-        if not isinstance(chunk, dict) or "error" in chunk:
-            return chunks, BackendError("backend: it reports an error within the stream")
-        chunks.append(chunk)
-    return chunks, False
-
-
-def _check(response: aiohttp.ClientResponse, content_type: str) -> None:
-    if response.status == 429 or response.status >= 500:  # another replica may have room, or be healthy
-        raise BackendUnavailable(f"backend: HTTP {response.status}")
-    if response.status >= 400:
-        raise BackendRefused(f"backend: it refuses the request with HTTP {response.status}")
-    if response.content_type != content_type:
-        raise BackendError(f"backend: it answers {response.content_type}, not {content_type}")
+    except OSError as error:
+        raise BackendUnavailable(f"backend: {type(error).__name__}") from error
 
 
 def expect_type(kind: type, value: Any) -> Any:

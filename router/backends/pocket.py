@@ -100,6 +100,9 @@ class PocketBackend:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pocket")
         self._end, self._end_think = model.token(END), model.token(END_THINK)
 
+    async def check_ready(self) -> None:
+        """Returns at once: the model is in the process."""
+
     async def ready(self) -> bool:
         """Always true: the model runs in this process."""
         return True

@@ -1,8 +1,8 @@
 """Several engines that serve the same model, behind one port.
 
 Of two replicas drawn at random the one with fewer predicted tokens in flight is taken (power of two choices,
-Mitzenmacher 2001); a conversation stays with its replica, whose prefix cache holds it. A replica that fails a few times
-in a row is left out for a while, then tried with one request at a time.
+Mitzenmacher 2001); a conversation stays with its replica, whose prefix cache holds it. `replica.py` says when a replica
+is left out. Another try goes to a replica that has not failed the request yet, if there is one.
 """
 
 import asyncio
@@ -10,39 +10,20 @@ import hashlib
 import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from itertools import count
 
 from router.backends.hedging import hedged
-from router.backends.verified import VerifiedBackend
-from router.circuit_breaker import Breaker
+from router.backends.replica import Replica
 from router.domain import Enforcement, GenerationEvent, GenerationRequest
-from router.errors import BackendError, BackendRefused, BackendUnavailable
+from router.errors import BackendBusy, BackendError, BackendUnavailable
 from router.events import Degraded
 from router.ports import Observer
 
 TRIES = 3
 """Attempts before the first event."""
 
-AWAY_SECONDS, LONGEST_AWAY = 5.0, 300.0
-"""Seconds that a replica is left out after it failed: the first time, and at most."""
-
-
-@dataclass(eq=False)
-class Replica:
-    """One engine, its load and its recent failures.
-
-    Attributes:
-        breaker: leaves the engine out after failures.
-        tokens: predicted tokens in flight.
-        streams: requests in flight.
-    """
-
-    name: str
-    backend: VerifiedBackend
-    breaker: Breaker = field(default_factory=lambda: Breaker(AWAY_SECONDS, LONGEST_AWAY))
-    tokens: float = 0.0
-    streams: int = 0
+Failed = dict[Replica, BackendError]
+"""Where one request has failed, and how it last did."""
 
 
 class Replicas:
@@ -74,47 +55,58 @@ class Replicas:
 
     async def ready(self) -> bool:
         """True when at least one replica is ready; the others are left out until they answer."""
-        ready = await asyncio.gather(*(replica.backend.ready() for replica in self._replicas))
-        for replica, is_ready in zip(self._replicas, ready, strict=True):
-            if not is_ready:  # the health check has found out what requests need not find out one by one
-                replica.breaker.trip()
-        return any(ready)
+        return any(await asyncio.gather(*(replica.ready() for replica in self._replicas)))
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """The chosen replica's events. Raises InvalidRequest, BackendError.
 
-        A replica that cannot be reached costs nothing before its first event, so another try follows, after a
-        jittered wait: callers of a replica that went away must not come back all at once.
+        A replica that fails for now costs nothing before its first event, so another try follows, after a jittered
+        wait: callers of a replica that went away must not come back all at once. One that has no room is not tried
+        again; another one is.
         """
+        failed: Failed = {}
         for attempt in count(1):
             started = False
             try:
-                async with aclosing(self._attempt(request)) as events:
+                async with aclosing(self._attempt(request, failed)) as events:
                     async for event in events:
                         started = True
                         yield event
                 return
-            except BackendUnavailable as error:
-                if started or attempt == TRIES:
+            except (BackendUnavailable, BackendBusy) as error:
+                if started:
                     raise
+                if attempt == TRIES or self._next(request, failed) is None:
+                    raise _least_busy(failed) or error from None
                 self._observer(Degraded("backend", str(error)))
                 await asyncio.sleep(random.uniform(0, 0.1 * 2**attempt))
 
-    def _attempt(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
-        """One try, hedged where that is wanted. Raises BackendUnavailable."""
-        chosen = self._chosen(request, self._replicas)
+    def _attempt(self, request: GenerationRequest, failed: Failed) -> AsyncGenerator[GenerationEvent]:
+        """One try, hedged where that is wanted. Raises BackendUnavailable where no replica is left."""
+        chosen = self._next(request, failed)
         if chosen is None:
             raise BackendUnavailable("backend: no replica is available")
-        events = self._on(chosen, request)
+        events = self._on(chosen, request, failed)
         if self._hedge_after is None:
             return events
-        return hedged(events, lambda: self._elsewhere(chosen, request), self._hedge_after)
+        return hedged(events, lambda: self._elsewhere(chosen, request, failed), self._hedge_after)
 
-    def _elsewhere(self, busy: Replica, request: GenerationRequest) -> AsyncGenerator[GenerationEvent] | None:
-        other = self._chosen(request, [replica for replica in self._replicas if replica is not busy])
-        return None if other is None else self._on(other, request)
+    def _next(self, request: GenerationRequest, failed: Failed) -> Replica | None:
+        """A replica that has not failed the request, else one that may answer it yet; None where there is none."""
+        untried = self._chosen(request, [replica for replica in self._replicas if replica not in failed])
+        again = [replica for replica, error in failed.items() if isinstance(error, BackendUnavailable)]
+        return untried or self._chosen(request, again)
 
-    async def _on(self, replica: Replica, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+    def _elsewhere(
+        self, busy: Replica, request: GenerationRequest, failed: Failed
+    ) -> AsyncGenerator[GenerationEvent] | None:
+        others = [replica for replica in self._replicas if replica is not busy and replica not in failed]
+        other = self._chosen(request, others)
+        return None if other is None else self._on(other, request, failed)
+
+    async def _on(
+        self, replica: Replica, request: GenerationRequest, failed: Failed
+    ) -> AsyncGenerator[GenerationEvent]:
         """The events of one replica, with its load and its failures counted."""
         replica.breaker.started()
         replica.tokens += request.expected_tokens
@@ -122,26 +114,34 @@ class Replicas:
         try:
             async with aclosing(replica.backend.stream(request)) as events:
                 async for event in events:
-                    replica.breaker.succeeded()  # at the first event: a long answer must not keep it on trial
+                    replica.succeeded()  # at the first event: a long answer must not keep it on trial
                     yield event
-        except BackendRefused:  # the request is at fault, not the replica
-            raise
-        except BackendError:
-            replica.breaker.failed()
+        except BackendError as error:
+            if replica not in failed:
+                replica.failed(error)
+            failed[replica] = error
             raise
         finally:
             replica.tokens -= request.expected_tokens
             replica.streams -= 1
 
     def _chosen(self, request: GenerationRequest, replicas: Sequence[Replica]) -> Replica | None:
-        able = [replica for replica in replicas if replica.breaker.allows()]
+        able = [replica for replica in replicas if replica.allows]
+        # The last ones that are left are asked, doubted or not: nobody is refused for what another one asked.
+        able = [replica for replica in able if replica.trusted] or able
         if not able:
             return None
         if request.session is not None:
             return max(able, key=lambda replica: _affinity(request.session, replica.name))
         # Two at random, not the least loaded of all: routers that cannot see each other would all pick the same one.
         drawn = self._random.sample(able, min(2, len(able)))
-        return min(drawn, key=lambda replica: (replica.breaker.failures, replica.tokens, replica.streams))
+        return min(drawn, key=lambda replica: replica.load)
+
+
+def _least_busy(failed: Failed) -> BackendBusy | None:
+    """The refusal for want of room that ends soonest."""
+    busy = [error for error in failed.values() if isinstance(error, BackendBusy)]
+    return min(busy, key=lambda error: error.retry_after, default=None)
 
 
 def _affinity(session: str | None, name: str) -> bytes:

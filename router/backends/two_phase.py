@@ -61,10 +61,14 @@ class TwoPhase:
         self._end: list[int] = []
         self._window: int | None = None
 
+    async def check_ready(self) -> None:
+        """Returns where the engine tokenises as two phases need it. Raises BackendError, which says what is missing."""
+        await self._learn()
+
     async def ready(self) -> bool:
         """True when the engine tokenises, and the end of a thought is one token."""
         try:
-            await self._learn()
+            await self.check_ready()
         except BackendError:
             return False
         return True

@@ -4,16 +4,18 @@ The canary runs before the first request, and again after the engine was unreach
 another version, template or enforcement is not served: the certificates are not about it.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from router.backends.canary import Examined
 from router.domain import Completion, Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendUnavailable
 from router.ports import Backend
 
-Canary = Callable[[Backend], Awaitable[bool]]
+Canary = Callable[[Examined], Awaitable[bool]]
 """Runs a few short generations; true if the backend held its budgets in all of them."""
 
 
@@ -27,7 +29,7 @@ class EnforcementStrategy:
 
     enforcement: Enforcement
     backend: Backend
-    alone: Backend
+    alone: Examined
 
 
 class VerifiedBackend:
@@ -36,36 +38,48 @@ class VerifiedBackend:
     Args:
         strategies: in order of preference.
         last: the backend to serve where no strategy works, its budgets called hints; None = refuse.
-        alive: true while the engine answers and serves the model.
+        check: raises BackendError, which says why, unless the engine answers and serves the model.
         identity: names the engine, so that another one in its place is noticed.
     """
 
     def __init__(
         self,
         strategies: list[EnforcementStrategy],
-        last: Backend | None,
-        alive: Callable[[], Awaitable[bool]],
+        last: Examined | None,
+        check: Callable[[], Awaitable[None]],
         identity: Callable[[], Awaitable[str]],
         canary: Canary,
     ) -> None:
         self.strategies = strategies
         self._last = last
-        self._alive = alive
+        self._check = check
         self._identity = identity
         self._canary = canary
         self._first: str | None = None
         self._chosen: EnforcementStrategy | None = None
+        self._proving = asyncio.Lock()
 
     @property
     def enforcement(self) -> Enforcement:
         """How budgets are held; HINT until the canary has run."""
         return Enforcement.HINT if self._chosen is None else self._chosen.enforcement
 
+    @property
+    def proved(self) -> bool:
+        """True while requests are served: the canary has run, and the engine has not gone away since."""
+        return self._chosen is not None
+
     async def prove(self) -> str:
         """Run the canary; returns the fingerprint. Raises BackendUnavailable, or BackendError where nothing works."""
+        async with self._proving:
+            return await self._prove()
+
+    async def _prove(self) -> str:
         self._chosen = None  # nothing is served while the canary runs: this may be another engine by now
-        if not await self._alive():
-            raise BackendUnavailable("backend: it does not answer, or does not serve the model")
+        try:
+            await self._check()
+        except BackendError as error:  # it may still be loading the model, so it is worth waiting for
+            raise BackendUnavailable(str(error)) from error
         chosen = await self._choose()
         fingerprint = f"{await self._identity()}/{chosen.enforcement.value}"
         # An engine that was upgraded behind our back would be served with certificates that are not about it.
@@ -76,13 +90,14 @@ class VerifiedBackend:
 
     async def ready(self) -> bool:
         """True when the engine answers and is the one that was verified."""
-        if not await self._alive():
-            self._chosen = None  # so that the canary runs again when it is back
-            return False
-        if self._chosen is None:
+        # Two health checks at a time would each run a canary, and the second would take away what the first has proved.
+        async with self._proving:
             try:
-                await self.prove()
+                await self._check()
+                if self._chosen is None:
+                    await self._prove()
             except BackendError:
+                self._chosen = None  # so that the canary runs again when it is back
                 return False
         return True
 

@@ -25,6 +25,7 @@ CODES: Sequence[tuple[type[errors.RouterError], grpc.StatusCode]] = (
     (errors.Draining, grpc.StatusCode.UNAVAILABLE),
     (errors.Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (errors.PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
+    (errors.BackendBusy, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.BackendRefused, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.DependencyError, grpc.StatusCode.UNAVAILABLE),
     (errors.ArtifactError, grpc.StatusCode.FAILED_PRECONDITION),
@@ -45,7 +46,7 @@ def to_status(error: Exception) -> grpc.Status:
         details.append(BadRequest(field_violations=[violation]))
     if code in WORTH_RETRYING:
         # Clients that retry by themselves read this; without it they would come back at once.
-        after = error.retry_after if isinstance(error, errors.Overloaded) else RETRY_SECONDS
+        after = error.retry_after if isinstance(error, errors.Overloaded | errors.BackendBusy) else RETRY_SECONDS
         details.append(RetryInfo(retry_delay=Duration(nanos=int(after % 1 * 1e9), seconds=int(after))))
     return _status(code, str(error), details)
 

@@ -33,7 +33,7 @@ async def examine(settings: Settings) -> list[Finding]:
 async def _examine_backend(settings: Settings, served: Served, about: Manifest, stack: AsyncExitStack) -> list[Finding]:
     """Check each enforcement strategy by itself, which one would serve, and whether the bundle is about this engine."""
     if served.backend == "pocket":
-        backend, fingerprint = await models.served_backend(settings, served, lambda event: None, stack)
+        backend, fingerprint = models.pocket_backend(settings, stack)
         return [*[finding async for finding in canary.examine(backend)], _examine_match(about, fingerprint)]
     findings = []
     for replica in models.engines(settings, served, stack):

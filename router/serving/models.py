@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from router.backends import canary
+from router.backends.canary import Finding
 from router.backends.pocket import PocketBackend, PocketModel
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
@@ -36,11 +37,13 @@ from router.telemetry import tracing
 
 if TYPE_CHECKING:
     from router.backends.connect import Connection
-    from router.backends.replicas import Replica, Replicas
+    from router.backends.replica import Replica
+    from router.backends.replicas import Replicas
     from router.scoring.kserve import Triton
     from router.scoring.triton import TritonClassifier
 
 T = TypeVar("T")
+Watch = Callable[[str, Finding], None]
 
 WAIT_SECONDS = 1.0
 """Pause between two looks at a dependency that is not up yet."""
@@ -170,25 +173,41 @@ async def served_backend(
 ) -> "tuple[PocketBackend | Replicas, str]":
     """The backend, proved to hold budgets, and the fingerprint that a bundle must be about. Raises BackendError."""
     if served.backend == "pocket":
-        reasoner = PocketModel.load(settings.pocket_model)
-        pocket = PocketBackend(reasoner, settings.pocket_threads)
-        stack.callback(pocket.close)
-        return pocket, reasoner.fingerprint
+        return pocket_backend(settings, stack)
     from router.backends.replicas import Replicas
 
-    replicas = Replicas(engines(settings, served, stack), observer, settings.backend_hedge or None)
+    replicas = Replicas(engines(settings, served, stack, _log_finding), observer, settings.backend_hedge or None)
     named = {"backend": served.url}
     return replicas, await until_up(replicas.prove, BackendUnavailable, settings.backend_wait, named)
 
 
-def engines(settings: Settings, served: Served, stack: AsyncExitStack) -> "list[Replica]":
-    """Every replica of the engine, not proved yet."""
+def pocket_backend(settings: Settings, stack: AsyncExitStack) -> tuple[PocketBackend, str]:
+    """The embedded backend, and its fingerprint. Raises ArtifactError."""
+    reasoner = PocketModel.load(settings.pocket_model)
+    pocket = PocketBackend(reasoner, settings.pocket_threads)
+    stack.callback(pocket.close)
+    return pocket, reasoner.fingerprint
+
+
+def engines(
+    settings: Settings, served: Served, stack: AsyncExitStack, watch: Watch = lambda name, finding: None
+) -> "list[Replica]":
+    """Every replica of the engine, not proved yet; `watch` gets each finding of a canary with its replica's name."""
     from router.backends.connect import connect
-    from router.backends.replicas import Replica
+    from router.backends.replica import Replica
 
     connection = _connection(settings, served)
-    urls = [url.strip() for url in served.url.split(",")]
-    return [Replica(url, connect(replace(connection, url=url), canary.holds_budgets, stack)) for url in urls]
+
+    def replica(url: str) -> Replica:
+        holds_budgets = partial(canary.holds_budgets, watch=partial(watch, url))
+        return Replica(url, connect(replace(connection, url=url), holds_budgets, stack))
+
+    return [replica(url.strip()) for url in served.url.split(",")]
+
+
+def _log_finding(name: str, finding: Finding) -> None:
+    """A canary on a slow engine takes minutes, which must not pass in silence."""
+    structlog.get_logger().info("canary", backend=name, check=finding.check, passed=finding.passed, seen=finding.seen)
 
 
 def _connection(settings: Settings, served: Served) -> "Connection":
@@ -211,4 +230,5 @@ def _connection(settings: Settings, served: Served) -> "Connection":
         timeouts,
         settings.max_streams,
         tracing.carried.get,
+        settings.backend_proxy.get_secret_value(),
     )

@@ -4,15 +4,14 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from router.backends import canary
-from router.backends.canary import LARGE, PROBES, SMALL, Finding
+from router.backends.canary import LARGE, PROBES, SMALL, Examined, Finding
 from router.backends.pocket import PocketBackend, PocketModel
 from router.domain import GenerationEvent, GenerationRequest
 from router.errors import BackendError, BackendUnavailable
-from router.ports import Backend
 from tests.support.fakes import FakeBackend, completion_of
 
 
-async def findings(backend: Backend) -> list[Finding]:
+async def findings(backend: Examined) -> list[Finding]:
     return [finding async for finding in canary.examine(backend)]
 
 
@@ -31,9 +30,9 @@ class Spending(FakeBackend):
 class Floorless:
     """Another backend without floors."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Examined) -> None:
         self._backend = backend
-        self.ready = backend.ready
+        self.ready, self.check_ready = backend.ready, backend.check_ready
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         return self._backend.stream(replace(request, min_thinking_tokens=0))

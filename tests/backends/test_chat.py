@@ -12,8 +12,10 @@ from aiohttp import web
 
 from router.backends.chat import Chat, StreamState, merged, request_body
 from router.backends.dialects import DIALECTS
-from router.backends.http import LONGEST_LINE, EngineClient, Timeouts
-from router.backends.replicas import Replica, Replicas
+from router.backends.http import EngineClient, Timeouts
+from router.backends.replica import Replica
+from router.backends.replicas import Replicas
+from router.backends.sse import LONGEST_LINE
 from router.domain import (
     SLACK,
     Completion,
@@ -257,8 +259,8 @@ async def test_usage_without_details_claims_no_thinking(engine: Engine, backend:
     assert completion.count_source is CountSource.NONE
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503])
-async def test_a_busy_or_broken_engine_is_unavailable(engine: Engine, backend: Chat, status: int) -> None:
+@pytest.mark.parametrize("status", [408, 500, 502, 503])
+async def test_a_broken_engine_is_unavailable(engine: Engine, backend: Chat, status: int) -> None:
     engine.handler = answers(status)
     with pytest.raises(BackendUnavailable, match=str(status)):
         await run(backend)
@@ -387,12 +389,11 @@ async def test_leaving_a_router_is_seen_by_the_engine(engine: Engine, backend: C
     await asyncio.wait_for(engine.disconnected.wait(), 30)
 
 
-@pytest.mark.parametrize("fault", [answers(429), answers(503)])
-async def test_a_busy_engine_is_tried_again(engine: Engine, backend: Chat, fault: Handler) -> None:
-    async def busy_once(request: web.Request, body: dict[str, Any]) -> Stream:
-        return await (fault if len(engine.bodies) == 1 else well_behaved)(request, body)
+async def test_an_engine_that_fails_once_is_tried_again(engine: Engine, backend: Chat) -> None:
+    async def fails_once(request: web.Request, body: dict[str, Any]) -> Stream:
+        return await (answers(503) if len(engine.bodies) == 1 else well_behaved)(request, body)
 
-    engine.handler = busy_once
+    engine.handler = fails_once
     replicas = Replicas([Replica("only", await verified(backend))], RecordingObserver())
     events = [event async for event in router_of(backend=replicas).generate(route_request(), Sampling())]
     assert isinstance(events[-1], Completion)

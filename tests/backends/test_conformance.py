@@ -33,7 +33,7 @@ from router.domain import (
     ToolCallDelta,
     Tools,
 )
-from router.errors import BackendError, BackendUnavailable, InvalidRequest
+from router.errors import BackendBusy, BackendError, BackendUnavailable, InvalidRequest
 from router.ports import Backend
 from tests.support.simulators import ANSWER, ENGINES, MODEL, THOUGHT, WINDOW, Simulator, simulated
 
@@ -187,12 +187,21 @@ async def test_a_thought_that_is_opened_again_does_not_escape(kind: str, way: st
 
 
 @pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
-@pytest.mark.parametrize("status", [429, 500, 503])
-async def test_a_busy_engine_is_worth_another_try(kind: str, way: str, status: int) -> None:
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_broken_engine_is_worth_another_try(kind: str, way: str, status: int) -> None:
     async with proved(kind, way) as (simulator, backend):
         simulator.faults.status = status
         with pytest.raises(BackendUnavailable, match=str(status)):
             await run(backend, request_of(8))
+
+
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+async def test_an_engine_without_room_says_when_to_come_again(kind: str, way: str) -> None:
+    async with proved(kind, way) as (simulator, backend):
+        simulator.faults.status, simulator.faults.retry_after = 429, "7"
+        with pytest.raises(BackendBusy, match="429") as caught:
+            await run(backend, request_of(8))
+        assert caught.value.retry_after == 7
 
 
 @pytest.mark.parametrize(("kind", "way"), EVERY_WAY)

@@ -4,13 +4,15 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
 
 import pytest
 
 from router.backends import canary
 from router.backends.connect import Connection, connect
 from router.backends.http import Timeouts
-from router.backends.replicas import AWAY_SECONDS, LONGEST_AWAY, TRIES, Replica, Replicas
+from router.backends.replica import AWAY_SECONDS, LONGEST_AWAY, Replica
+from router.backends.replicas import TRIES, Replicas
 from router.circuit_breaker import FAILURES, Breaker
 from router.domain import (
     Completion,
@@ -22,7 +24,14 @@ from router.domain import (
     ReasoningDelta,
     Sampling,
 )
-from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
+from router.errors import (
+    BackendBusy,
+    BackendError,
+    BackendRefused,
+    BackendUnavailable,
+    BackendUnreachable,
+    InvalidRequest,
+)
 from router.events import Degraded
 from router.ports import Backend
 from tests.support.fakes import (
@@ -38,6 +47,8 @@ from tests.support.fakes import (
 )
 from tests.support.fakes import request_of as route_request
 from tests.support.simulators import MODEL, simulated
+
+UNREACHABLE = BackendUnreachable("backend: nothing listens")
 
 
 class Clock:
@@ -113,23 +124,213 @@ async def test_a_conversation_stays_and_only_those_of_a_lost_replica_move() -> N
     }
 
 
-async def test_a_replica_that_fails_is_left_out_then_tried_with_one_request() -> None:
-    clock, bad, good = Clock(), FakeBackend([UNAVAILABLE]), FakeBackend(delay=0.01)
+async def test_a_replica_that_cannot_be_reached_is_left_out_then_tried_with_one_request() -> None:
+    clock, bad, good = Clock(), FakeBackend([UNREACHABLE]), FakeBackend(delay=0.01)
     replicas = await replicas_of(bad, good, clock=clock)
     for _ in range(40):
-        try:
-            await run(replicas, request_of())
-        except BackendUnavailable:
-            continue
+        await run(replicas, request_of())
     assert 1 <= len(bad.asked) <= FAILURES
+    alone = Replicas([replicas._replicas[0]], RecordingObserver())
     while replicas._replicas[0].breaker.allows():
         replicas._replicas[0].breaker.failed()
     before = len(bad.asked)
     clock.now += AWAY_SECONDS
     with pytest.raises(BackendUnavailable):
-        await run(Replicas([replicas._replicas[0]], RecordingObserver()), request_of())
+        await run(alone, request_of())
     assert len(bad.asked) == before + 1
-    assert not replicas._replicas[0].breaker.allows(), "it stays away"
+    assert not replicas._replicas[0].allows, "it stays away"
+
+
+async def test_whatever_a_request_does_it_counts_once() -> None:
+    """Its three tries are not three failures: an engine that restarts would be left out after one caller."""
+    [replica] = (replicas := await replicas_of(FakeBackend([UNREACHABLE])))._replicas
+    for requests in range(1, FAILURES + 1):
+        assert replica.allows
+        with pytest.raises(BackendUnavailable):
+            await run(replicas, request_of())
+        assert replica.breaker.failures == requests
+    assert not replica.allows, "nobody need find out what three have found out"
+
+
+POISON = Prompt.of("poison")
+
+
+class Poisoned(FakeBackend):
+    """Fails every request whose prompt begins with "poison"; answers the others."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        super().__init__()
+        self._failure = failure or BackendUnavailable("backend: HTTP 500")
+
+    def _script(self, request: GenerationRequest) -> Script:
+        return [self._failure] if request.prompt.text.startswith("poison") else super()._script(request)
+
+
+@pytest.mark.parametrize("replica_count", [1, 2, 3])
+@pytest.mark.parametrize("failure", [BackendUnavailable("backend: HTTP 500"), BackendError("backend: nonsense")])
+async def test_nobody_is_refused_for_what_others_asked(failure: Exception, replica_count: int) -> None:
+    """One prompt again and again, many prompts, from one tenant or from several: the replica cannot tell them apart."""
+    engines = [Poisoned(failure) for _ in range(replica_count)]
+    replicas = await replicas_of(*engines)
+    for number in range(8):
+        for text in ("poison", f"poison {number}"):
+            with pytest.raises(BackendError):
+                await run(replicas, replace(request_of(), prompt=Prompt.of(text)))
+        await run(replicas, request_of())
+        await run(replicas, request_of("a conversation"))
+
+
+@pytest.mark.parametrize("replica_count", [1, 2])
+async def test_not_even_when_nobody_else_has_asked_for_long(replica_count: int) -> None:
+    replicas = await replicas_of(*[Poisoned() for _ in range(replica_count)])
+    for number in range(6 * FAILURES):
+        with pytest.raises(BackendUnavailable):
+            await run(replicas, replace(request_of(), prompt=Prompt.of(f"poison {number}")))
+    await run(replicas, request_of())
+
+
+async def test_a_doubted_replica_is_asked_where_no_other_is_left() -> None:
+    bad, good = FakeBackend([BackendError("nonsense")]), FakeBackend()
+    replicas = await replicas_of(bad, good)
+    doubted, trusted = replicas._replicas
+    doubted.doubts = FAILURES
+    trusted.tokens = 1_000
+    for session in (None, *map(str, range(8))):
+        await run(replicas, request_of(session))
+    assert (len(bad.asked), len(good.asked)) == (0, 9)
+    trusted.breaker.trip()
+    with pytest.raises(BackendError, match="nonsense"):
+        await run(replicas, request_of())
+
+
+async def test_the_health_check_finds_out_what_doubts_are_worth() -> None:
+    """By a generation of the router's own, for which no caller's prompt is to blame."""
+    engine = Poisoned()
+    [replica] = (replicas := await replicas_of(engine))._replicas
+    for _ in range(FAILURES):
+        with pytest.raises(BackendUnavailable):
+            await run(replicas, replace(request_of(), prompt=POISON))
+    assert not replica.trusted
+    assert await replicas.ready()
+    assert replica.trusted and replica.allows and engine.asked[-1].prompt.text == "2 + 2 ="
+    asked = len(engine.asked)
+    assert await replicas.ready() and len(engine.asked) == asked, "a trusted engine is not asked again"
+
+
+@pytest.mark.parametrize("failure", [UNAVAILABLE, BackendError("nonsense")])
+async def test_a_doubted_replica_that_fails_everything_is_left_out_until_it_does_not(failure: Exception) -> None:
+    engine = FakeBackend([failure])
+    [replica] = (replicas := await replicas_of(engine))._replicas
+    replica.doubts = FAILURES
+    assert not await replicas.ready()
+    with pytest.raises(BackendUnavailable, match="no replica is available"):
+        await run(replicas, request_of())
+    engine._scripts = []
+    assert await replicas.ready()
+    await run(replicas, request_of())
+
+
+@pytest.mark.parametrize("words", [BackendBusy("full", 7), BackendRefused("no"), InvalidRequest("budget", "none here")])
+async def test_an_engine_that_refuses_the_routers_own_generation_works(words: Exception) -> None:
+    [replica] = (replicas := await replicas_of(FakeBackend([words])))._replicas
+    replica.doubts = FAILURES
+    assert await replicas.ready() and replica.trusted
+
+
+async def test_a_silent_engine_that_answers_others_meanwhile_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.backends.replica.TRIAL_SECONDS", 0.01)
+    [replica] = (replicas := await replicas_of(FakeBackend([Hang()])))._replicas
+    replica.doubts = FAILURES
+    assert not await replicas.ready()
+
+    async def answers_another() -> None:
+        await asyncio.sleep(0)
+        replica.succeeded()
+
+    ready, _ = await asyncio.gather(replicas.ready(), answers_another())
+    assert ready
+
+
+async def test_a_poisonous_trial_neither_doubles_the_wait_nor_holds_up_others() -> None:
+    clock = Clock()
+    [replica] = (replicas := await replicas_of(Poisoned(), clock=clock))._replicas
+    for _ in range(FAILURES):
+        replica.failed(UNREACHABLE)
+    clock.now += AWAY_SECONDS
+    with pytest.raises(BackendUnavailable):
+        await run(replicas, replace(request_of(), prompt=POISON))
+    await run(replicas, request_of())
+
+
+async def test_a_failure_under_way_when_it_was_left_out_does_not_bring_it_back() -> None:
+    [replica] = (await replicas_of(FakeBackend()))._replicas
+    replica.breaker.trip()
+    replica.failed(UNAVAILABLE)
+    assert not replica.allows
+
+
+async def test_when_health_says_so_calls_succeed() -> None:
+    """The wait of a replica that was away is over once the health check has seen it answer."""
+    clock, engine = Clock(), FakeBackend()
+    [replica] = (replicas := await replicas_of(engine, clock=clock))._replicas
+    for _ in range(20):
+        replica.breaker.failed()
+        clock.now += 1_000
+    replica.breaker.failed()
+    assert not replica.allows
+    assert await replicas.ready()
+    await run(replicas, request_of())
+
+
+async def test_a_replica_that_is_being_proved_is_not_tried_at_all() -> None:
+    clock, engine = Clock(), FakeBackend()
+    [replica] = (replicas := await replicas_of(engine, clock=clock))._replicas
+    engine.is_ready = False
+    assert not await replicas.ready()
+    clock.now += AWAY_SECONDS
+    failures = replica.breaker.failures
+    for _ in range(3):
+        with pytest.raises(BackendUnavailable, match="no replica is available"):
+            await run(replicas, request_of())
+    assert (engine.asked, replica.breaker.failures) == ([], failures)
+    engine.is_ready = True
+    assert await replicas.ready()
+    await run(replicas, request_of())
+
+
+async def test_an_engine_without_room_is_no_fault_and_is_not_tried_again() -> None:
+    engine = FakeBackend([BackendBusy("backend: it has no room", 7)])
+    [replica] = (replicas := await replicas_of(engine))._replicas
+    for requests in range(1, 2 * FAILURES):
+        with pytest.raises(BackendBusy) as caught:
+            await run(replicas, request_of())
+        assert (caught.value.retry_after, len(engine.asked)) == (7, requests)
+    assert (replica.breaker.failures, replica.doubts) == (0, 0)
+
+
+async def test_where_one_has_no_room_another_is_asked() -> None:
+    full, free = FakeBackend([BackendBusy("full", 7)]), FakeBackend()
+    replicas = await replicas_of(full, free)
+    replicas._replicas[1].tokens = 1_000
+    await run(replicas, request_of())
+    assert (len(full.asked), len(free.asked)) == (1, 1)
+
+
+@pytest.mark.parametrize("other", [BackendBusy("full", 3), UNAVAILABLE])
+async def test_where_nobody_has_room_the_soonest_is_named(other: Exception) -> None:
+    replicas = await replicas_of(FakeBackend([BackendBusy("full", 7)]), FakeBackend([other]))
+    with pytest.raises(BackendBusy) as caught:
+        await run(replicas, request_of())
+    assert caught.value.retry_after == (other.retry_after if isinstance(other, BackendBusy) else 7)
+
+
+async def test_another_try_goes_to_another_replica() -> None:
+    bad, good = FakeBackend([UNAVAILABLE]), FakeBackend()
+    replicas = await replicas_of(bad, good)
+    for session in map(str, range(2 * FAILURES)):
+        replicas._replicas[0].doubts = 0
+        await run(replicas, request_of(session))
+    assert len(good.asked) == 2 * FAILURES and len(bad.asked) < 2 * FAILURES
 
 
 async def test_a_replica_that_answers_again_is_whole_again() -> None:
@@ -357,7 +558,7 @@ async def test_an_error_in_the_middle_is_the_replicas_failure_and_an_answer_forg
     for failures in (1, 1):
         with pytest.raises(BackendError):
             await run(replicas, request_of())
-        assert replica.breaker.failures == failures, "the first event of the second had forgiven the first"
+        assert replica.doubts == failures, "the first event of the second had forgiven the first"
     await run(replicas, request_of())
     assert replica.breaker.failures == 0
 

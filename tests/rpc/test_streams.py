@@ -8,7 +8,8 @@ import pytest
 
 from router._gen import budget_router_pb2 as pb
 from router.backends.pocket import PocketModel
-from router.backends.replicas import TRIES, Replica, Replicas
+from router.backends.replica import Replica
+from router.backends.replicas import TRIES, Replicas
 from router.bundle.manifest import Bundle
 from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable

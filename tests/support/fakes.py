@@ -11,6 +11,7 @@ from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
+from router.backends.canary import Examined
 from router.backends.verified import EnforcementStrategy, VerifiedBackend
 from router.bundle import manifest
 from router.bundle.manifest import Bundle
@@ -176,6 +177,10 @@ class FakeBackend:
         self.asked: list[GenerationRequest] = []
         self.open = self.ended = self.cancelled = 0
 
+    async def check_ready(self) -> None:
+        if not self.is_ready:
+            raise BackendUnavailable("the backend was told not to be ready")
+
     async def ready(self) -> bool:
         return self.is_ready
 
@@ -209,17 +214,17 @@ class FakeBackend:
         return [*map(ReasoningDelta, thinking), *map(ContentDelta, ANSWER), completion]
 
 
-async def verified(backend: Backend, identity: str = "same") -> VerifiedBackend:
+async def verified(backend: Examined, identity: str = "same") -> VerifiedBackend:
     """The backend behind a canary that always passes."""
 
     async def name() -> str:
         return identity
 
-    async def passes(_: Backend) -> bool:
+    async def passes(_: Examined) -> bool:
         return True
 
     strategy = EnforcementStrategy(Enforcement.NATIVE, backend, backend)
-    made = VerifiedBackend([strategy], None, backend.ready, name, passes)
+    made = VerifiedBackend([strategy], None, backend.check_ready, name, passes)
     await made.prove()
     return made
 

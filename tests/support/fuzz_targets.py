@@ -12,7 +12,8 @@ import grpc
 from router._gen import budget_router_pb2 as pb
 from router.backends.chat import StreamState
 from router.backends.dialects import DIALECTS
-from router.backends.http import _parsed, mapped_errors
+from router.backends.http import Chunk, mapped_errors
+from router.backends.sse import Bounds, EventReader
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
 from router.errors import BackendError, RouterError
 from router.routing.explain import Explainer
@@ -50,18 +51,34 @@ def stream(data: bytes) -> str:
     dialect = DIALECTS[kinds[data[0] % len(kinds)] if data else kinds[0]]
     state = StreamState(dialect)
     try:
-        chunks, ending = _parsed(data[1:].split(b"\n"))
+        chunks, ending = _loop.run_until_complete(_events(data[1:]))
         state.read(chunks, 64)
         with mapped_errors():
             if dialect.completions is not None:
                 for chunk in chunks:
                     dialect.completions.piece(chunk)
         state.completion(GenerationRequest(Prompt.of("x"), ReasoningBudget("64", 64)))
-        if isinstance(ending, BackendError):
+        if ending is not None:
             raise ending
     except BackendError as error:
         return str(error)
     return "OK"
+
+
+async def _events(data: bytes) -> tuple[list[Chunk], BackendError | None]:
+    """The events of a stream that brings `data`, and the error that it ends with."""
+    arriving, chunks = [b"", data + b"\n"], []
+
+    async def read() -> bytes:
+        return arriving.pop()
+
+    reader = EventReader(read, Bounds.of(64, 0), "/")
+    try:
+        while found := await reader.next():
+            chunks += found
+    except BackendError as error:
+        return chunks, error
+    return chunks, None
 
 
 TARGETS: dict[str, Callable[[bytes], str]] = {"requests": request, "streams": stream}

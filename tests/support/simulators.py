@@ -36,6 +36,9 @@ class Faults:
         uncounted: neither usage, timings nor token ids are told.
         cut_short: the stream ends in the middle.
         status: answered to every generation.
+        retry_after: sent with that status.
+        redirects_to: every generation is redirected there.
+        drips: seconds between the comments that are all that comes after a few events.
         breaks: an error within the stream, after a few events.
         hangs: nothing comes after a few events.
         html: a page in place of an answer.
@@ -51,6 +54,9 @@ class Faults:
     uncounted: bool = False
     cut_short: bool = False
     status: int = 0
+    retry_after: str = ""
+    redirects_to: str = ""
+    drips: float = 0.0
     breaks: bool = False
     hangs: bool = False
     html: bool = False
@@ -155,7 +161,10 @@ class Simulator:
         if self.failing_every and len(self.bodies) % self.failing_every == 0:
             return web.json_response({"error": "no"}, status=503)
         if faults.status:
-            return web.json_response({"error": "no"}, status=faults.status)
+            headers = {"Retry-After": faults.retry_after} if faults.retry_after else None
+            return web.json_response({"error": "no"}, status=faults.status, headers=headers)
+        if faults.redirects_to:
+            raise web.HTTPTemporaryRedirect(faults.redirects_to)
         said = str(self.bodies[-1][1].get("messages", [{}])[-1].get("content"))
         if self.fails.get(said, 0) > 0:
             self.fails[said] -= 1
@@ -182,6 +191,9 @@ class Simulator:
         at_a_time, thought = 5 if self.faults.several_tokens_a_delta else 1, 0
         groups = list(_groups(drawn, at_a_time))
         for number, (tokens, thinking) in enumerate(groups):
+            while number == 3 and self.faults.drips:
+                await response.write(b": still there\n\n")
+                await asyncio.sleep(self.faults.drips)
             if number == 3 and self.faults.hangs:
                 await asyncio.sleep(3_600)
             if number == 3 and self.faults.cut_short:

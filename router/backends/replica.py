@@ -1,0 +1,94 @@
+"""One engine of several, its load, and whether it is trusted.
+
+Two kinds of failures are told apart. An engine that cannot be reached is left out after a few requests in a row,
+whosever they were, and at once when the health check finds it so. A failure of an engine that was reached may be the
+request's: one prompt, or all those of one caller, may be more than the engine can bear. Such failures only raise
+doubts. A doubted engine is asked when no other is left, so nobody is refused on another's account. What it is worth is
+found out by a short generation of the router's own, with the next health check.
+"""
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from router.backends.verified import VerifiedBackend
+from router.circuit_breaker import FAILURES, Breaker
+from router.domain import GenerationRequest, Prompt, ReasoningBudget, Sampling
+from router.errors import BackendBusy, BackendError, BackendRefused, BackendUnreachable, InvalidRequest
+
+AWAY_SECONDS, LONGEST_AWAY = 5.0, 300.0
+"""Seconds that an engine is left out after it could not be reached: the first time, and at most."""
+
+TRIAL_SECONDS = 10.0
+"""Seconds that a doubted engine has for the first event of the router's own generation."""
+
+TRIAL = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("0", 0), sampling=Sampling(max_answer_tokens=1))
+
+
+@dataclass(eq=False)
+class Replica:
+    """One engine, its load and its recent failures.
+
+    Attributes:
+        breaker: leaves the engine out while it cannot be reached, or fails the router's own generation.
+        doubts: requests in a row that failed although they reached the engine.
+        tokens: predicted tokens in flight.
+        streams: requests in flight.
+    """
+
+    name: str
+    backend: VerifiedBackend
+    breaker: Breaker = field(default_factory=lambda: Breaker(AWAY_SECONDS, LONGEST_AWAY))
+    doubts: int = 0
+    tokens: float = 0.0
+    streams: int = 0
+
+    @property
+    def allows(self) -> bool:
+        """True if a request may be sent there now."""
+        return self.backend.proved and self.breaker.allows()
+
+    @property
+    def trusted(self) -> bool:
+        """False where it has failed so often that another engine is better asked."""
+        return self.doubts < FAILURES
+
+    @property
+    def load(self) -> tuple[int, float, int]:
+        """What speaks against it: failures in a row, tokens and requests in flight."""
+        return self.breaker.failures + self.doubts, self.tokens, self.streams
+
+    def succeeded(self) -> None:
+        """Note that it answers."""
+        self.doubts = 0
+        self.breaker.succeeded()
+
+    def failed(self, error: BackendError) -> None:
+        """Note how a request failed there: once for each request, however often that was tried."""
+        if isinstance(error, BackendUnreachable):
+            self.breaker.failed()
+            return
+        if not self.breaker.is_open:  # it was on trial, and was reached: no request's failure keeps it away longer
+            self.breaker.succeeded()
+        if not isinstance(error, BackendBusy | BackendRefused):
+            self.doubts += 1
+
+    async def ready(self) -> bool:
+        """True when it can serve requests, which go there again from now on; else it is left out."""
+        ready = await self.backend.ready() and (self.trusted or await self._answers())
+        if ready:
+            self.succeeded()
+        else:  # the health check has found out what requests need not find out one by one
+            self.breaker.trip()
+        return ready
+
+    async def _answers(self) -> bool:
+        """True unless it fails a generation that nobody's prompt can be blamed for."""
+        try:
+            async with asyncio.timeout(TRIAL_SECONDS), aclosing(self.backend.stream(TRIAL)) as events:
+                await anext(events)
+        except (BackendBusy, BackendRefused, InvalidRequest):  # words of an engine that works
+            return True
+        except (BackendError, StopAsyncIteration, TimeoutError):
+            return self.trusted  # true where it has answered others meanwhile
+        return True

@@ -1,0 +1,157 @@
+"""Server-sent events of an engine that is not trusted: parsed in linear time, and bounded."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from router.backends.statuses import reported
+from router.errors import BackendError
+
+Chunk = dict[str, Any]
+"""One server-sent event of an engine, parsed."""
+
+LONGEST_LINE = 1 << 20
+"""Bytes that one event may have, beside what the request itself accounts for."""
+
+GROWTH = 8
+"""Bytes of an answer that one byte of a request may account for: an engine repeats a prompt as token ids."""
+
+TOKEN_BYTES, SPARE_BYTES = 4096, 1 << 20
+"""Bytes that a token of a stream may take, with its ids and counts, and bytes of a stream beside its tokens."""
+
+SPARE_EVENTS = 1024
+"""Events of a stream beside two for each token."""
+
+MOST_TOKENS = 1 << 18
+"""Tokens of a stream that was asked for without a limit."""
+
+BATCH = 256
+"""Events that are handed on at a time: others are served between batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bytes and events that a stream may have, and bytes that one line of it may have."""
+
+    bytes: int
+    events: int
+    line: int
+
+    @classmethod
+    def of(cls, tokens: int | None, request: int) -> "Bounds":
+        """The bounds of an answer of at most `tokens` tokens to a request of so many bytes."""
+        most, repeated = MOST_TOKENS if tokens is None else tokens, GROWTH * request
+        return cls(SPARE_BYTES + most * TOKEN_BYTES + repeated, SPARE_EVENTS + 2 * most, LONGEST_LINE + repeated)
+
+
+class Lines:
+    """Splits a stream of bytes into lines. Linear: a line that comes byte by byte is not copied with every byte."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def __len__(self) -> int:
+        """Bytes of the line that has not ended."""
+        return len(self._rest)
+
+    def split(self, data: bytes) -> list[bytes]:
+        """The lines that end in `data`."""
+        first, *others = data.split(b"\n")
+        if not others:
+            self._rest += data
+            return []
+        if self._rest:
+            first = bytes(self._rest) + first
+        self._rest = bytearray(others.pop())
+        return [first, *others]
+
+
+class EventReader:
+    """Reads the events of a stream up to [DONE].
+
+    Args:
+        read: waits for bytes; none at the end.
+        path: the method that was asked, for errors.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[bytes]], bounds: Bounds, path: str) -> None:
+        self._read = read
+        self._bounds = bounds
+        self._path = path
+        self._lines = Lines()
+        self._waiting: deque[bytes] = deque()
+        self._bytes = self._events = 0
+        self._ended = False
+        self._failure: BackendError | None = None
+
+    async def next(self) -> list[Chunk]:
+        """The next events, at least one; none at the end. What came before an error is returned before it is raised.
+
+        Raises:
+            BackendError: the engine reports an error, sends nonsense, or sends more than was asked for.
+        """
+        if self._waiting:
+            await asyncio.sleep(0)  # the rest of a burst: others come first
+        while self._waiting or not self._ended:
+            if not self._waiting:
+                self._take(await self._read())
+            if chunks := self._parsed():
+                return chunks
+        if self._failure is not None:
+            raise self._failure
+        return []
+
+    def _take(self, data: bytes) -> None:
+        """Keep the data of events; comments, which keep a connection open, are none."""
+        self._bytes += len(data)
+        lines = self._lines.split(data)
+        self._waiting.extend(found for line in lines if line.startswith(b"data:") and (found := line[5:].strip()))
+        if not data:
+            self._end(None)
+        elif len(self._lines) > self._bounds.line:
+            self._end(BackendError("backend: an event has no end"))
+        elif self._bytes > self._bounds.bytes:
+            self._end(BackendError("backend: it sends more than was asked for"))
+
+    def _parsed(self) -> list[Chunk]:
+        """The next events of those that wait, at most BATCH."""
+        chunks: list[Chunk] = []
+        while self._waiting and len(chunks) < BATCH:
+            data = self._waiting.popleft()
+            try:
+                if data == b"[DONE]":
+                    self._stop(None)
+                else:
+                    chunks.append(_chunk(data, self._path))
+            except BackendError as error:
+                self._stop(error)
+        self._events += len(chunks)
+        if self._events > self._bounds.events:
+            self._stop(BackendError("backend: it sends more events than were asked for"))
+        return chunks
+
+    def _stop(self, failure: BackendError | None) -> None:
+        """End here, whatever else has arrived."""
+        self._waiting.clear()
+        self._end(failure)
+
+    def _end(self, failure: BackendError | None) -> None:
+        """End behind the events that wait."""
+        self._ended, self._failure = True, failure
+
+
+def _chunk(data: bytes, path: str) -> Chunk:
+    """One event. Raises BackendError where it is none, or reports an error."""
+    try:
+        chunk = orjson.loads(data)
+    except ValueError as error:
+        raise BackendError(f"backend: {type(error).__name__}") from error
+    if not isinstance(chunk, dict):
+        raise BackendError("backend: an event is no JSON object")
+    if chunk.get("error"):  # some engines send `"error": null` with every event
+        raise reported(chunk["error"], path)
+    return chunk
