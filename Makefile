@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path curves profiles quality forwarding loop drift cache reliability faults fuzz mutants conformance-vllm conformance-llamacpp peers pocket lock clean
+.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path curves profiles quality forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -108,6 +108,9 @@ cache: $(VENV)/.dev ## measure hit ratio of a Zipf replay, and requests while Re
 
 reliability: $(VENV)/.dev ## run overload, SIGTERM, SIGKILL and half an hour of soak (ARGS="overload --size 20" for one of them)
 	$(BIN)/python -m benchmarks.reliability $(ARGS)
+
+attack: $(VENV)/.dev ## attack the real service: pauses and failures of other tenants, peak memory (ARGS="'rapid reset' --json")
+	$(BIN)/python -m benchmarks.attack $(ARGS)
 
 faults: $(VENV)/.dev ## test every fault of every dependency, and print the results as a table
 	rm -f build/faults.jsonl; mkdir -p build
