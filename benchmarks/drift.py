@@ -36,7 +36,7 @@ def main() -> None:
     bundle = manifest.load(BUNDLE)
     certificate = next(c for c in bundle.manifest.certificates if c.alpha == ALPHA)
     predicted = inference.predict(bundle, outcomes.prompts)
-    lost = losses(outcomes.correct, choose(predicted.quality, predicted.cost, certificate.threshold))
+    lost = losses(outcomes.correct, choose(predicted.quality, predicted.cost, certificate.threshold, predicted.far))
     hard = lost[[task.partition("/")[0] in HARDER for task in outcomes.tasks]]
     rows = [
         quiet("no drift", drawn(lost), float(lost.mean())),

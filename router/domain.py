@@ -106,6 +106,7 @@ class Score:
     Attributes:
         quality: P(correct).
         mean: thinking tokens that a rung is expected to use; p50, p90 and p99 are their quantiles.
+        far: the prompt is unlike those that were certified, so no prediction about it can be relied on.
     """
 
     quality: tuple[float, ...]
@@ -113,6 +114,7 @@ class Score:
     p50: Forecast
     p90: Forecast
     p99: Forecast
+    far: bool = field(default=False, kw_only=True)
 
     @property
     def rungs(self) -> "Iterator[tuple[float, float | None, float | None, float | None, float | None]]":

@@ -75,7 +75,7 @@ def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: P
     """
     options = onnxruntime.SessionOptions()
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    served = inference.run(session, fitted.embedding.tokenizer, fitted.embedding.max_tokens, sample)
+    served = inference.run(session, fitted.embedding.tokenizer, fitted.embedding.max_tokens, sample, fitted.far_beyond)
     half = fitted.embedding.precision == "fp16"
     tolerance, share = (HALF_TOLERANCE, HALF_DECISIONS) if half else (TOLERANCE, 0.0)
     worst = float(np.abs(served.quality - expected.quality).max())
@@ -86,10 +86,10 @@ def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: P
         )
     differing = []
     for certificate in proofs.relative:
-        chosen, wanted = (choose(p.quality, p.cost, certificate.threshold) for p in (served, expected))
+        chosen, wanted = (choose(p.quality, p.cost, certificate.threshold, p.far) for p in (served, expected))
         differing.append(chosen != wanted)
     for certificate in proofs.absolute:
-        passing, should_pass = (p.quality >= certificate.threshold for p in (served, expected))
+        passing, should_pass = (p.claimed >= certificate.threshold for p in (served, expected))
         differing.append((passing != should_pass).any(axis=1))
     for differ in differing:
         if differ.mean() > share:
@@ -126,6 +126,7 @@ def _write(
         metrics=about["metrics"],
         files={name: digest(aside / name) for name in (MODEL, TOKENIZER, PARITY)},
         precision=fitted.embedding.precision,
+        far_beyond=fitted.far_beyond,
     )
     write_manifest(aside, manifest)
     html.write(aside, about["report"])

@@ -75,11 +75,12 @@ def train(
     basis = parts["fit"] if more is None else dataset.concatenate(parts["fit"], more)
     fitted = fit(basis, embedded, CachedInputs(partial(extraction, embedded), every.prompts), candidates)
     # The token quantiles come from the certify split, which the regression has not seen; P(correct) stays untouched,
-    # so certificates are still tested on labels that nothing was fitted on.
-    fitted = fitted.with_conformal_tokens(parts["certify"])
+    # so certificates are still tested on labels that nothing was fitted on. So does the distance at which a prompt is
+    # far: it reads no labels. What is certified is the policy that gives far prompts the top rung.
+    fitted = fitted.with_conformal_tokens(parts["certify"]).with_novelty(parts["certify"].prompts)
     _require_finite(fitted, parts["fit"])
     prediction = fitted.predict(parts["certify"].prompts)
-    proofs = certify(parts["certify"], prediction.quality, prediction.cost)
+    proofs = certify(parts["certify"], prediction.quality, prediction.cost, far=prediction.far)
     prediction = fitted.predict(parts["test"].prompts)
     report = evaluate.evaluate(parts["test"], prediction, proofs.relative, proofs.absolute)
     return Trained(parts, fitted, proofs, report)

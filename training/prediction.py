@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.arrays import Matrix
+from training.arrays import Mask, Matrix, Rows
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,14 @@ class Prediction:
         quality: P(correct) [prompts, rungs].
         mean_tokens: expected thinking tokens [prompts, rungs]; NaN for rungs without recorded counts.
         token_quantiles: thinking tokens at the manifest's QUANTILES [prompts, rungs, quantiles]; NaN likewise.
+        far: prompts that are unlike those that were certified [prompts]; None where the model does not tell. The
+            router takes the top rung for them, whatever is predicted.
     """
 
     quality: Matrix
     mean_tokens: Matrix
     token_quantiles: Matrix
+    far: Mask | None = None
 
     @property
     def cost(self) -> Matrix:
@@ -30,3 +33,13 @@ class Prediction:
         if np.isfinite(self.mean_tokens).all():
             return self.mean_tokens
         return np.broadcast_to(np.arange(self.quality.shape[1], dtype=float), self.quality.shape)
+
+    @property
+    def claimed(self) -> Matrix:
+        """P(correct) that an absolute target may rely on [prompts, rungs]: 0 for far prompts, which claim nothing."""
+        return self.quality if self.far is None else np.where(self.far[:, None], 0.0, self.quality)
+
+    def take(self, which: Rows) -> "Prediction":
+        """The predictions for the prompts at `which`, in that order."""
+        far = None if self.far is None else self.far[which]
+        return Prediction(self.quality[which], self.mean_tokens[which], self.token_quantiles[which], far)

@@ -121,7 +121,7 @@ def judge(
         refused = [f"nothing is certified for a loss of at most {max_loss:g} ({why})"]
         return Verdict(refused, None, None, None, fitted, len(judging), judging.skipped)
     predicted = inference.predict(bundle, judging.prompts)
-    new = choose(predicted.quality, predicted.cost, certificate.threshold)
+    new = choose(predicted.quality, predicted.cost, certificate.threshold, predicted.far)
     old = chosen_by(champion, judging.prompts, max_loss)
     model = _utility(challenger, bundle, predicted, certificate.threshold)
     estimate = gain(judging.logged, model, certificate.threshold, new, old)
@@ -138,7 +138,7 @@ def chosen_by(bundle: Bundle, prompts: list[str], max_loss: float) -> Rungs:
     if certificate is None:
         return np.full(len(prompts), len(bundle.manifest.ladder) - 1)
     predicted = inference.predict(bundle, prompts)
-    return choose(predicted.quality, predicted.cost, certificate.threshold)
+    return choose(predicted.quality, predicted.cost, certificate.threshold, predicted.far)
 
 
 def _imputed(fitting: LoggedTraffic, gold: Outcomes) -> Outcomes | None:

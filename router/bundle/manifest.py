@@ -2,7 +2,8 @@
 
 manifest.json   format, ladder, backend fingerprint, features, metrics, certificates, SHA-256 of each file
 model.onnx      features [n, width], tokens [n, length] -> quality [n, rungs], mean_tokens [n, rungs],
-                token_quantiles [n, rungs, 3]; tokens of a rung are NaN where the training data had no counts
+                token_quantiles [n, rungs, 3]; tokens of a rung are NaN where the training data had no counts;
+                novelty [n, 1], the distance from the prompts of training, in bundles that say what is far
 tokenizer.json  the tokenizer that makes the token ids
 parity.json     prompts with the quality that training computed for them
 """
@@ -51,6 +52,8 @@ class Manifest:
         metrics: figures on the test split, for people to read.
         files: SHA-256 by file name.
         precision: precision of the encoder, "fp32", "fp16" or "int8".
+        far_beyond: novelty beyond which a prompt is unlike those of the certificates; None where the graph has no such
+            output, and no prompt is called far.
     """
 
     format_version: int
@@ -67,15 +70,7 @@ class Manifest:
     metrics: dict[str, Any]
     files: Annotated[dict[str, Digest], AfterValidator(checks.file_names)]
     precision: Annotated[str, Field(pattern="^(fp32|fp16|int8)$")] = "fp32"
-
-    def foreign_to(self, engine: str) -> str:
-        """Why this bundle says nothing about the engine with a fingerprint, and what to do; "" where it is about it."""
-        if self.backend_fingerprint == engine:
-            return ""
-        return (
-            f"the bundle is about {self.backend_fingerprint} and the engine is {engine}; `budget-train collect` and "
-            "`budget-train fit` make a bundle that is about it"
-        )
+    far_beyond: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
 
 def _score(columns: dict[str, Any]) -> Score:
     if "tokens" not in columns:
-        return Score(*(tuple(columns[name]) for name in COLUMNS))
+        return Score(*(tuple(columns[name]) for name in COLUMNS), far=bool(columns.get("far")))
     rungs = [one or dict.fromkeys(COLUMNS) for one in columns["tokens"]]  # as earlier versions wrote it
     return Score(tuple(columns["quality"]), *(tuple(rung[name] for rung in rungs) for name in COLUMNS[1:]))
 

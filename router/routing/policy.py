@@ -4,6 +4,7 @@
 2. Relative target: the rung with the largest P(correct) - price * tokens, at the certified price: the Lagrangian
    form of "fewest tokens at no more than this mean loss". Without a certificate: the top rung, and the reason says so.
    Absolute target: the smallest rung with P(correct) >= the certified threshold; without one, >= the target.
+   Where a prompt is unlike those that were certified: the longest rung, since no prediction can be relied on.
 3. Where none passes, `on_unmet` decides.
 
 The rule of step 2 stands three times, because a request must be decided in microseconds and a table in one array
@@ -40,6 +41,8 @@ ROUNDING = 1e-9
 
 NEAR_BEST = 0.05
 """`CHEAPEST_NEAR_BEST` accepts a rung whose quality is this close to the best one."""
+
+UNLIKE = "the prompt is unlike the calibration prompts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +109,19 @@ class Policy:
         if self.suspended:
             longest = in_time[-1]
             return Choice(longest, longest == self.top, None, f"{self.suspended}: the longest that fits")
+        if score.far:
+            return self._unlike(options, in_time[-1])
         if isinstance(options.target, MaxLoss):
             return self._relative(score, options, options.target, in_time)
         return self._absolute(score, options, options.target, in_time)
+
+    def _unlike(self, options: RoutingOptions, longest: int) -> Choice:
+        """The longest rung in time, for a prompt unlike the certified ones. Raises TargetUnmet."""
+        if longest == self.top and isinstance(options.target, MaxLoss):
+            return Choice(longest, True, None, f"{UNLIKE}: the top rung, which loses nothing")
+        if options.on_unmet is OnUnmet.REJECT:
+            raise TargetUnmet(UNLIKE)
+        return Choice(longest, False, None, f"{UNLIKE}: the longest that fits")
 
     def affordable(self, score: Score, options: RoutingOptions) -> list[int]:
         """Rungs within bounds that do not break the deadline, cheapest first. Raises InvalidRequest."""

@@ -4,7 +4,7 @@ NVIDIA's client cannot be installed beside this project's protobuf (docs/depende
 needed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from router._gen import kserve_pb2 as pb
 from router._gen import kserve_pb2_grpc as pb_grpc
 from router.errors import ClassifierError
-from router.scoring.outputs import NAMES, Outputs
+from router.scoring.outputs import Outputs
 
 CALL_SECONDS = 0.8
 """Time limit of a call: shorter than the Scorer's, so that the error names the server, not the classifier."""
@@ -55,9 +55,9 @@ class Triton:
         metadata = self._call(self._stub.ModelMetadata, pb.ModelMetadataRequest(name=self._model))
         return sorted(metadata.versions, key=lambda version: (len(version), version), reverse=True)
 
-    def infer(self, version: str, inputs: Inputs, shapes: Sequence[tuple[int, ...]], seconds: float) -> Outputs:
-        """The graph's outputs, which must have these shapes, within so many seconds. Raises ClassifierError."""
-        response = self._call(self._stub.ModelInfer, request(self._model, version, inputs), seconds)
+    def infer(self, version: str, inputs: Inputs, shapes: Mapping[str, tuple[int, ...]], seconds: float) -> Outputs:
+        """The graph's outputs of these names and shapes, within so many seconds. Raises ClassifierError."""
+        response = self._call(self._stub.ModelInfer, request(self._model, version, inputs, shapes), seconds)
         return decoded(response, version, shapes)
 
     def _call(self, method: Callable[..., Any], message: Any, seconds: float = CALL_SECONDS) -> Any:
@@ -70,23 +70,23 @@ class Triton:
             raise ClassifierError(f"{self.name}: {error}") from error
 
 
-def request(model: str, version: str, inputs: Inputs) -> pb.ModelInferRequest:
-    """A request with the graph's inputs."""
+def request(model: str, version: str, inputs: Inputs, names: Iterable[str]) -> pb.ModelInferRequest:
+    """A request with the graph's inputs, for the outputs with these names."""
     message = pb.ModelInferRequest(model_name=model, model_version=version)
-    message.outputs.extend(pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in NAMES)
+    message.outputs.extend(pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in names)
     for name, array in inputs.items():
         message.inputs.add(name=name, datatype=DATATYPES[array.dtype.name], shape=array.shape)
         message.raw_input_contents.append(array.tobytes())
     return message
 
 
-def decoded(response: pb.ModelInferResponse, version: str, shapes: Sequence[tuple[int, ...]]) -> Outputs:
-    """The graph's outputs from a response. Raises ClassifierError where version, types or shapes differ."""
+def decoded(response: pb.ModelInferResponse, version: str, shapes: Mapping[str, tuple[int, ...]]) -> Outputs:
+    """The graph's outputs of these names and shapes. Raises ClassifierError where version, types or shapes differ."""
     if response.model_version != version:
         raise ClassifierError(f"asked was version {version} of the model, answered has {response.model_version!r}")
     pairs = zip(response.outputs, response.raw_output_contents, strict=False)
     raw = {tensor.name: (tensor, data) for tensor, data in pairs}
-    return [_array(name, raw, shape) for name, shape in zip(NAMES, shapes, strict=True)]
+    return [_array(name, raw, shape) for name, shape in shapes.items()]
 
 
 def _array(name: str, raw: Mapping[str, tuple[Any, bytes]], shape: tuple[int, ...]) -> NDArray[np.float32]:

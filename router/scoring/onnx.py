@@ -56,6 +56,8 @@ class OnnxClassifier:
             self._featurize = Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
         except ValueError as error:
             raise ArtifactError(f"{TOKENIZER}: {error}") from error
+        self._far_beyond = bundle.manifest.far_beyond
+        self._names = outputs.names(self._far_beyond)
         self._known = self._verified(bundle)
         self._session.seconds = BATCH_SECONDS if bundle.manifest.text_encoder == "encoder" else RUN_SECONDS
 
@@ -70,13 +72,13 @@ class OnnxClassifier:
 
     def scored(self, prompts: Sequence[Prompt]) -> list[Score]:
         """One score per prompt, in order, without a break. Raises ClassifierError."""
-        return outputs.scores(self._outputs(prompts), self._known, len(prompts))
+        return outputs.scores(self._outputs(prompts), self._known, len(prompts), self._far_beyond)
 
     def _outputs(self, prompts: Sequence[Prompt]) -> Outputs:
         if self._left_out is not None and not self._left_out.allows():
             raise ClassifierError("ONNX Runtime: a run took too long a moment ago, and the graph is left out")
         try:
-            return self._session.run(outputs.NAMES, self._featurize(prompts))
+            return self._session.run(self._names, self._featurize(prompts))
         except OverrunError as error:
             self._left_out = self._left_out or Breaker(AWAY_SECONDS, LONGEST_AWAY, most=1)
             self._left_out.failed()
@@ -106,7 +108,7 @@ def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
         session = onnxruntime.InferenceSession(bundle.model, options, providers=list(wanted))
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise ArtifactError(f"{MODEL}: ONNX Runtime refuses it: {error}") from error
-    _require_interface(session)
+    _require_interface(session, bundle.manifest)
     if device != "auto" and session.get_providers()[0] != wanted[0]:
         raise SettingsError(
             f"the classifier cannot run on {device}: ONNX Runtime fell back to {session.get_providers()[0]}; "
@@ -115,13 +117,13 @@ def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
     return session
 
 
-def _require_interface(session: onnxruntime.InferenceSession) -> None:
-    """Raises ArtifactError where a graph has other inputs or outputs than a bundle's."""
+def _require_interface(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
+    """Raises ArtifactError where a graph has other inputs or outputs than its manifest says."""
     for kind, wanted, found in (
         ("inputs", INPUTS, {one.name: one.type for one in session.get_inputs()}),
         (
             "outputs",
-            dict.fromkeys(outputs.NAMES, "tensor(float)"),
+            dict.fromkeys(outputs.names(manifest.far_beyond), "tensor(float)"),
             {one.name: one.type for one in session.get_outputs()},
         ),
     ):

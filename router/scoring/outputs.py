@@ -1,6 +1,7 @@
 """The outputs of a bundle's graph, wherever it runs: checked against the bundle, and turned into scores."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,8 @@ from router.domain import Score
 from router.errors import ArtifactError, ClassifierError
 
 NAMES = ("quality", "mean_tokens", "token_quantiles")
-"""The graph's outputs, in order."""
+NOVELTY = "novelty"
+"""The graph's outputs, in order; the last one is there in bundles that say what is far."""
 
 PARITY_TOLERANCE = 1e-4
 """Largest difference in P(correct) between the figures of training and those of serving."""
@@ -27,12 +29,30 @@ ROUNDING = 1e-3
 NOT_FINITE = "the graph returned a number that is not finite, or out of its range"
 Numbers = NDArray[np.float32]
 Outputs = Sequence[Numbers]
-"""Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3], in the order of NAMES."""
+"""Quality [n, rungs], mean tokens [n, rungs], token quantiles [n, rungs, 3], in the order of NAMES; novelty [n, 1]."""
 
 
-def shapes(prompts: int, rungs: int) -> list[tuple[int, ...]]:
-    """Shapes of the outputs, in order."""
-    return [(prompts, rungs), (prompts, rungs), (prompts, rungs, len(QUANTILES))]
+def names(far_beyond: float | None) -> Sequence[str]:
+    """The outputs to ask a graph for, by what its manifest says is far."""
+    return NAMES if far_beyond is None else (*NAMES, NOVELTY)
+
+
+def shapes(prompts: int, rungs: int, far_beyond: float | None) -> dict[str, tuple[int, ...]]:
+    """Shapes of the outputs by name, in order."""
+    sizes = (prompts, rungs), (prompts, rungs), (prompts, rungs, len(QUANTILES)), (prompts, 1)
+    return dict(zip(names(far_beyond), sizes, strict=False))
+
+
+def far(novelty: Sequence[NDArray[np.floating[Any]]], far_beyond: float | None) -> NDArray[np.bool_] | None:
+    """Which prompts [n] are unlike those that were certified; None where the bundle does not say what is far.
+
+    Args:
+        novelty: the output of that name, if there is one.
+    """
+    if far_beyond is None:
+        return None
+    # Not "beyond": a number that is not finite compares as false, and what cannot be measured is far.
+    return np.asarray(~(novelty[0][:, 0] <= far_beyond))
 
 
 def counted(outputs: Outputs, bundle: Bundle) -> list[bool]:
@@ -41,9 +61,10 @@ def counted(outputs: Outputs, bundle: Bundle) -> list[bool]:
     Raises:
         ArtifactError: they differ from the figures of training, so the graph is not the bundle's.
     """
-    quality, means, quantiles = outputs
+    quality, means, quantiles = outputs[: len(NAMES)]
     prompts, rungs = len(bundle.parity.prompts), len(bundle.manifest.ladder)
-    if [output.shape for output in outputs] != shapes(prompts, rungs):
+    wanted = shapes(prompts, rungs, bundle.manifest.far_beyond)
+    if [output.shape for output in outputs] != list(wanted.values()):
         raise ArtifactError(f"{MODEL}: its outputs do not fit a ladder of {rungs} rungs")
     if not prompts or [len(row) for row in bundle.parity.quality] != [rungs] * prompts:
         raise ArtifactError(f"{MODEL}: its parity sample needs prompts, and for each the quality of {rungs} rungs")
@@ -56,22 +77,23 @@ def counted(outputs: Outputs, bundle: Bundle) -> list[bool]:
     return list(known.tolist())
 
 
-def scores(outputs: Outputs, known: list[bool], prompts: int) -> list[Score]:
+def scores(outputs: Outputs, known: list[bool], prompts: int, far_beyond: float | None = None) -> list[Score]:
     """One score per prompt; rungs that are not `known` get no token forecast.
 
     Raises:
         ClassifierError: the shapes are not those for `prompts`, or a number is not finite or out of its range.
     """
-    quality, means, quantiles = outputs
-    expected = prompts, len(known)
-    if quality.shape != expected or means.shape != expected or quantiles.shape != (*expected, len(QUANTILES)):
+    if [output.shape for output in outputs] != list(shapes(prompts, len(known), far_beyond).values()):
         raise ClassifierError("the graph returned other shapes than for the sample of its bundle")
+    quality, means, quantiles, *novelty = outputs
     _require_ranges(quality, means, quantiles, known)
     columns = zip(quality.tolist(), means.tolist(), quantiles.swapaxes(1, 2).tolist(), strict=True)
     rows = [[of_quality, of_means, *of_quantiles] for of_quality, of_means, of_quantiles in columns]
+    beyond = far(novelty, far_beyond)
+    are_far = [False] * prompts if beyond is None else beyond.tolist()
     if not all(known):
-        return [_partly_known(row, known) for row in rows]
-    return [Score(*map(tuple, row)) for row in rows]
+        return [_partly_known(row, known, is_far) for row, is_far in zip(rows, are_far, strict=True)]
+    return [Score(*map(tuple, row), far=is_far) for row, is_far in zip(rows, are_far, strict=True)]
 
 
 def _require_ranges(quality: Numbers, means: Numbers, quantiles: Numbers, known: list[bool]) -> None:
@@ -87,7 +109,7 @@ def _require_ranges(quality: Numbers, means: Numbers, quantiles: Numbers, known:
         raise ClassifierError(NOT_FINITE)
 
 
-def _partly_known(row: list[list[float]], known: list[bool]) -> Score:
+def _partly_known(row: list[list[float]], known: list[bool], is_far: bool) -> Score:
     quality, *tokens = row
     columns = [tuple(n if is_known else None for n, is_known in zip(column, known, strict=True)) for column in tokens]
-    return Score(tuple(quality), *columns)
+    return Score(tuple(quality), *columns, far=is_far)

@@ -17,7 +17,7 @@ from router.redis.calls import AWAY_SECONDS, RedisCalls
 from router.redis.client import AnyRedis
 from router.scoring.seal import MOST_BYTES, Seal
 
-PREFIX, EPOCH = b"budget_router:score:2:", "budget_router:epoch"
+PREFIX, EPOCH = b"budget_router:score:3:", "budget_router:epoch"
 """The number is that of the entries' format: those of another one are not looked at."""
 
 JITTER = 0.1

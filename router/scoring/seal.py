@@ -18,7 +18,7 @@ SEAL = 16
 PER_RUNG = 5
 """Numbers a rung takes in an entry: quality, then mean, p50, p90 and p99 thinking tokens."""
 
-MOST_BYTES = MOST_RUNGS * 8 * PER_RUNG + SEAL
+MOST_BYTES = MOST_RUNGS * 8 * PER_RUNG + 8 + SEAL
 """Largest entry."""
 
 
@@ -34,18 +34,20 @@ class Seal:
         self._keyed = blake2b(key=sha256(b"seal of cached scores\0" + secret).digest(), digest_size=SEAL)
 
     def encode(self, key: bytes, score: Score) -> bytes:
-        """A score as little-endian doubles, rung by rung, and their seal; NaN where there is no token forecast."""
-        numbers = [nan if number is None else number for rung in score.rungs for number in rung]
+        """A score as little-endian doubles, rung by rung, then 1 if it is far, and their seal; NaN = no forecast."""
+        numbers = [*(nan if number is None else number for rung in score.rungs for number in rung), float(score.far)]
         data = struct.pack(f"<{len(numbers)}d", *numbers)
         return data + self._of(key, data)
 
     def decode(self, key: bytes, entry: bytes) -> Score | None:
         """The inverse of `encode`; None where the entry is damaged, of another key, or from somebody else."""
         data, seal = entry[:-SEAL], entry[-SEAL:]
-        if not data or len(data) % (8 * PER_RUNG) or not compare_digest(seal, self._of(key, data)):
+        rungs, rest = divmod(len(data), 8 * PER_RUNG)
+        if not rungs or rest != 8 or not compare_digest(seal, self._of(key, data)):
             return None
-        quality, *tokens = zip(*struct.iter_unpack(f"<{PER_RUNG}d", data), strict=True)
-        return Score(quality, *(tuple(None if isnan(n) else n for n in column) for column in tokens))
+        *numbers, far = struct.unpack(f"<{rungs * PER_RUNG + 1}d", data)
+        quality, *tokens = (tuple(numbers[i::PER_RUNG]) for i in range(PER_RUNG))
+        return Score(quality, *(tuple(None if isnan(n) else n for n in column) for column in tokens), far=bool(far))
 
     def _of(self, key: bytes, data: bytes) -> bytes:
         keyed = self._keyed.copy()

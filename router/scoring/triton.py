@@ -54,7 +54,7 @@ class TritonClassifier:
         self._breaker = breaker or Breaker(AWAY_SECONDS, LONGEST_AWAY)
         self._call_seconds = call_seconds
         self._max_tokens = bundle.manifest.max_tokens
-        self._rungs = len(bundle.manifest.ladder)
+        self._rungs, self._far_beyond = len(bundle.manifest.ladder), bundle.manifest.far_beyond
         self._version, self._known = self._found(bundle)
         self.provider = f"{server.name}, version {self._version}"
 
@@ -65,7 +65,8 @@ class TritonClassifier:
         inputs = self._inputs(prompts)
         self._breaker.started()
         try:
-            found = scores(self._infer(self._version, inputs, self._call_seconds), self._known, len(prompts))
+            answer = self._infer(self._version, inputs, self._call_seconds)
+            found = scores(answer, self._known, len(prompts), self._far_beyond)
         except ClassifierError:
             self._breaker.failed()
             raise
@@ -84,7 +85,8 @@ class TritonClassifier:
         return {**inputs, "tokens": np.pad(tokens, ((0, 0), (0, more)), constant_values=-1)}
 
     def _infer(self, version: str, inputs: Inputs, seconds: float) -> Outputs:
-        return self._server.infer(version, inputs, shapes(len(inputs["features"]), self._rungs), seconds)
+        wanted = shapes(len(inputs["features"]), self._rungs, self._far_beyond)
+        return self._server.infer(version, inputs, wanted, seconds)
 
     def _found(self, bundle: Bundle) -> tuple[str, list[bool]]:
         """The newest version that reproduces the parity sample, and which of its rungs [rungs] have token forecasts."""

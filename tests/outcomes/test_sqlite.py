@@ -133,7 +133,7 @@ async def test_a_decision_is_kept_with_its_propensity_and_score(path: Path, obse
 
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_score_is_found_as_it_was(path: Path, observer: RecordingObserver, known: bool) -> None:
-    score = RISING if known else unforeseen(*RISING.quality)
+    score = replace(RISING if known else unforeseen(*RISING.quality), far=known)
     log = SqliteOutcomes(path, observer)
     log.record(request_of(), decision_of(score=score), None)
     found = await log.find("a-decision")

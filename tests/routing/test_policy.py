@@ -1,6 +1,7 @@
 """Laws of the decision rule."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -288,6 +289,37 @@ def test_what_is_suspended_gets_the_longest_rung_that_fits(options: RoutingOptio
     choice = suspended.choose(RISING, options)
     assert (choice.index, choice.meets_target, choice.certificate) == (index, index == TOP, None)
     assert choice.reason.startswith("it drifted")
+
+
+FOREIGN_TO_ALL = replace(score_of(*[0.999] * len(LADDER)), far=True)
+"""What a classifier says of a prompt unlike all that it was certified on: it is sure, without a reason."""
+
+
+@pytest.mark.parametrize("on_unmet", OnUnmet)
+def test_a_far_prompt_gets_the_top_rung_which_loses_nothing(on_unmet: OnUnmet) -> None:
+    choice = policy_of().choose(FOREIGN_TO_ALL, RoutingOptions(MaxLoss(0.05), on_unmet=on_unmet))
+    assert (choice.index, choice.meets_target, choice.certificate) == (TOP, True, None)
+    assert "unlike the calibration prompts" in choice.reason
+
+
+def test_of_a_far_prompt_no_quality_is_claimed() -> None:
+    policy = replace(policy_of(), absolute=ABSOLUTE)
+    for on_unmet in (OnUnmet.TOP_RUNG, OnUnmet.CHEAPEST_NEAR_BEST):
+        choice = policy.choose(FOREIGN_TO_ALL, RoutingOptions(MinQuality(0.5), on_unmet=on_unmet))
+        assert (choice.index, choice.meets_target, choice.certificate) == (TOP, False, None)
+    with pytest.raises(TargetUnmet, match="unlike the calibration prompts"):
+        policy.choose(FOREIGN_TO_ALL, RoutingOptions(MinQuality(0.5), on_unmet=OnUnmet.REJECT))
+
+
+@pytest.mark.parametrize(
+    "bounds", [{"max_thinking_tokens": 64}, {"max_latency": LATENCY.seconds(60.0)}], ids=["ceiling", "deadline"]
+)
+def test_within_its_bounds_a_far_prompt_gets_the_longest_rung(bounds: dict[str, Any]) -> None:
+    options = RoutingOptions(MaxLoss(0.05), **bounds)
+    choice = policy_of().choose(FOREIGN_TO_ALL, options)
+    assert (choice.index, choice.meets_target, choice.certificate) == (3, False, None)
+    with pytest.raises(TargetUnmet, match="unlike the calibration prompts"):
+        policy_of().choose(FOREIGN_TO_ALL, replace(options, on_unmet=OnUnmet.REJECT))
 
 
 def test_bounds_of_just_a_rung_leave_that_rung() -> None:

@@ -20,9 +20,10 @@ Cache = MemoryCache | RedisCache | TieredCache
 PATIENT = 10.0
 
 number = st.floats(allow_nan=False, allow_infinity=False, min_value=0, max_value=1e9)
-scores = st.lists(
+rows = st.lists(
     st.tuples(st.floats(0, 1), *[number] * 4) | st.tuples(st.floats(0, 1), *[st.none()] * 4), min_size=1, max_size=8
-).map(lambda rows: Score(*zip(*rows, strict=True)))
+)
+scores = st.builds(lambda rows, far: Score(*zip(*rows, strict=True), far=far), rows, st.booleans())
 
 
 @pytest.fixture(params=["memory", "redis", "tiered"])

@@ -13,9 +13,9 @@ RUNGS = st.lists(st.tuples(NUMBERS, COUNTS, COUNTS, COUNTS, COUNTS), min_size=1,
 KEYS = st.binary(max_size=40)
 
 
-@given(KEYS, RUNGS)
-def test_a_score_comes_back(key: bytes, rungs: list[tuple[float, float | None]]) -> None:
-    score = Score(*zip(*rungs, strict=True))
+@given(KEYS, RUNGS, st.booleans())
+def test_a_score_comes_back(key: bytes, rungs: list[tuple[float, float | None]], far: bool) -> None:
+    score = Score(*zip(*rungs, strict=True), far=far)
     assert Seal(b"secret").decode(key, Seal(b"secret").encode(key, score)) == score
 
 

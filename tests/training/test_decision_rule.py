@@ -39,7 +39,8 @@ def predictions(draw: st.DrawFn) -> Prediction:
     absent = np.where(draw(st.lists(st.booleans(), min_size=RUNGS, max_size=RUNGS)), np.nan, 0.0)
     mean = table(counts) + (absent if draw(st.booleans()) else 0.0)
     quantiles = np.repeat((mean * 2)[:, :, None], len(QUANTILES), axis=2)
-    return Prediction(table(qualities), mean, quantiles)
+    far = draw(st.none() | st.lists(st.booleans(), min_size=prompts, max_size=prompts).map(np.array))
+    return Prediction(table(qualities), mean, quantiles, far)
 
 
 def score_of(prediction: Prediction, row: int) -> Score:
@@ -49,7 +50,8 @@ def score_of(prediction: Prediction, row: int) -> Score:
         tuple(None if np.isnan(value) else float(value) for value in prediction.token_quantiles[row, :, i])
         for i in range(len(QUANTILES))
     )
-    return Score(tuple(prediction.quality[row].tolist()), mean, *quantiles)
+    far = prediction.far is not None and bool(prediction.far[row])
+    return Score(tuple(prediction.quality[row].tolist()), mean, *quantiles, far=far)
 
 
 def decided(prediction: Prediction, price: float, deadline: float | None) -> list[int]:
@@ -69,7 +71,7 @@ def replayed(prediction: Prediction, price: float, deadline: float | None) -> Ru
 
 @given(predictions(), prices)
 def test_without_a_deadline_all_three_choose_the_same_rungs(prediction: Prediction, price: float) -> None:
-    table = choose(prediction.quality, prediction.cost, price).tolist()
+    table = choose(prediction.quality, prediction.cost, price, prediction.far).tolist()
     assert table == decided(prediction, price, None) == replayed(prediction, price, None).tolist()
 
 

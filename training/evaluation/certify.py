@@ -44,8 +44,10 @@ class Proofs:
     refused: dict[str, str]
 
 
-def choose(quality: Matrix, cost: Matrix, price: float) -> Rungs:
+def choose(quality: Matrix, cost: Matrix, price: float, far: Mask | None = None) -> Rungs:
     """The serving rule: the rung [prompts] with the largest quality - price * cost, the cheapest of equals.
+
+    Prompts unlike the certified ones get the top rung, where they lose nothing.
 
     It is CARROT's plug-in rule, too (arXiv 2502.03261). `router.routing.policy` decides one prompt by the same rule,
     and `plan.replay.served_rungs` adds deadlines; tests/training/test_decision_rule.py holds the three equal.
@@ -54,9 +56,10 @@ def choose(quality: Matrix, cost: Matrix, price: float) -> Rungs:
         quality: predicted P(correct) [prompts, rungs].
         cost: predicted cost [prompts, rungs], in any unit.
         price: P(correct) that a unit of cost must buy.
+        far: prompts unlike the certified ones [prompts].
     """
     best: Rungs = (quality - price * cost).argmax(axis=1)
-    return best
+    return best if far is None else np.where(far, quality.shape[1] - 1, best)
 
 
 def losses(correct: Matrix, chosen: Rungs) -> Vector:
@@ -90,7 +93,7 @@ def betting_p_value(values: Vector, alpha: float, delta: float = DELTA) -> float
     return float(np.exp(-max(capital.max(), 0.0)))
 
 
-def certify(outcomes: Outcomes, quality: Matrix, cost: Matrix, seed: int = 0) -> Proofs:
+def certify(outcomes: Outcomes, quality: Matrix, cost: Matrix, seed: int = 0, far: Mask | None = None) -> Proofs:
     """Certificates for ALPHAS and QUALITIES from the certify split.
 
     Args:
@@ -98,10 +101,11 @@ def certify(outcomes: Outcomes, quality: Matrix, cost: Matrix, seed: int = 0) ->
         quality: predicted P(correct) [prompts, rungs].
         cost: predicted cost [prompts, rungs], in any unit.
         seed: of the order in which groups are bet on.
+        far: prompts unlike these [prompts]: they get the top rung, and no absolute target claims them.
     """
     groups = Groups(outcomes.groups, seed)
     prices = price_grid(cost)
-    by_price = [groups.means(losses(outcomes.correct, choose(quality, cost, price))) for price in prices]
+    by_price = [groups.means(losses(outcomes.correct, choose(quality, cost, price, far))) for price in prices]
     refused, relative, absolute = {}, [], []
     for alpha in ALPHAS:
         last, why = fixed_sequence_test((betting_p_value(values, alpha) for values in by_price), prices)
@@ -109,8 +113,9 @@ def certify(outcomes: Outcomes, quality: Matrix, cost: Matrix, seed: int = 0) ->
             refused[f"loss of at most {alpha:g}"] = why
         else:
             relative.append(Certificate(alpha, DELTA, last, len(groups)))
+    claimed = quality if far is None else np.where(far[:, None], 0.0, quality)
     for wanted in QUALITIES:
-        proof = _absolute(outcomes, quality, wanted, groups)
+        proof = _absolute(outcomes, claimed, wanted, groups)
         if isinstance(proof, str):
             refused[f"quality of at least {wanted:g}"] = proof
         else:

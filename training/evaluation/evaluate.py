@@ -111,7 +111,7 @@ def evaluate(
         float(outcomes.samples.mean()),
         [_rung(outcomes, prediction, i) for i in range(len(outcomes.ladder))],
         policies,
-        [_absolute(outcomes, prediction.quality, c) for c in absolute],
+        [_absolute(outcomes, prediction.claimed, c) for c in absolute],
         [],
         _fixed(outcomes),
         oracle,
@@ -155,7 +155,7 @@ def mistakes(outcomes: Outcomes, prediction: Prediction, target: PolicyReport | 
     if target is None or target.threshold is None:
         return []
     rows = np.arange(len(outcomes))
-    chosen = choose(prediction.quality, prediction.cost, target.threshold)
+    chosen = choose(prediction.quality, prediction.cost, target.threshold, prediction.far)
     # lexsort sorts by its last key first.
     lost, sure = losses(outcomes.correct, chosen), prediction.quality[rows, chosen]
     worst = [i for i in np.lexsort((-sure, -lost))[:most] if lost[i] > 0]
@@ -209,10 +209,10 @@ def _tasks(outcomes: Outcomes, prediction: Prediction, target: PolicyReport | No
         part = np.flatnonzero(families == name)
         some = outcomes.take(part)
         price = target.threshold if target else None
-        own = Prediction(prediction.quality[part], prediction.mean_tokens[part], prediction.token_quantiles[part])
+        own = prediction.take(part)
         # Without a certificate the router serves the top rung, so that is what a family gets.
         top = np.full(len(some), len(some.ladder) - 1)
-        chosen = top if price is None else choose(own.quality, own.cost, price)
+        chosen = top if price is None else choose(own.quality, own.cost, price, own.far)
         tokens = some.thinking_tokens[np.arange(len(some)), chosen].mean()
         known = some.known_tokens.all() and some.thinking_tokens[:, -1].mean() > 0
         yield {

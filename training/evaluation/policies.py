@@ -83,11 +83,11 @@ def compare(
     """
     prices = price_grid(certify[1].cost)
     groups = Groups(certify[0].groups, seed=0)
-    chosen = (choose(certify[1].quality, certify[1].cost, price) for price in prices)
+    chosen = (choose(certify[1].quality, certify[1].cost, price, certify[1].far) for price in prices)
     values = (groups.means(losses(certify[0].correct, c)) for c in chosen)
     threshold, _ = fixed_sequence_test((betting_p_value(v, alpha) for v in values), prices)
     outcomes, prediction = test
-    curve = [_point(outcomes, choose(prediction.quality, prediction.cost, price)) for price in prices]
+    curve = [_point(outcomes, choose(prediction.quality, prediction.cost, price, prediction.far)) for price in prices]
     return MethodReport(
         name,
         log_loss(outcomes.correct, prediction.quality),
@@ -103,7 +103,7 @@ def policy(
 ) -> PolicyReport:
     """The report of the policy with a price; without a price the policy is always-top."""
     top = np.full(len(outcomes), len(outcomes.ladder) - 1)
-    chosen = top if price is None else choose(prediction.quality, prediction.cost, price)
+    chosen = top if price is None else choose(prediction.quality, prediction.cost, price, prediction.far)
     return policy_report(outcomes, chosen, name, alpha, price)
 
 

@@ -51,7 +51,7 @@ def resplit(pool: Outcomes, prediction: Prediction, alpha: float, resplits: int 
         alpha: the largest mean loss allowed.
     """
     prices = price_grid(prediction.cost)
-    chosen = [choose(prediction.quality, prediction.cost, price) for price in prices]
+    chosen = [choose(prediction.quality, prediction.cost, price, prediction.far) for price in prices]
     groups, of = np.unique(np.asarray(pool.groups), return_inverse=True)
     sizes = np.bincount(of)
     # Choices by price never change, so group losses are computed once and a re-split only picks columns.

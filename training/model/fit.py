@@ -26,10 +26,11 @@ from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder, Prompt
 from training.arrays import Fold, Matrix
 from training.data.dataset import Outcomes
-from training.model import calibration
+from training.model import calibration, novelty
 from training.model.calibration import BetaMap
 from training.model.embedding import Embedding, embed
 from training.model.families import BATCH, STEPS, Cure, Head, ModelFamily, Network, PooledLogit, log_loss
+from training.model.novelty import Novelty
 from training.prediction import Prediction
 
 FOLDS = 4
@@ -69,6 +70,8 @@ class Fitted:
         residual_quantiles: the same residuals at QUANTILES [rungs, quantiles].
         chosen: name of the family in CANDIDATES.
         log_losses: cross-validated, by name of family.
+        novelty: distance of prompts from those that were fitted on.
+        far_beyond: distance beyond which a prompt is far; None until `with_novelty` has found it.
     """
 
     embedding: Embedding
@@ -83,6 +86,8 @@ class Fitted:
     residual_quantiles: Matrix
     chosen: str
     log_losses: dict[str, float]
+    novelty: Novelty
+    far_beyond: float | None = None
 
     def predict(self, prompts: list[str]) -> Prediction:
         """The predictions that serving will make for prompts."""
@@ -91,7 +96,8 @@ class Fitted:
         quality = np.clip(quality if self.beta is None else self.beta(quality), self.bound, 1 - self.bound)
         logs = self.tokens.predict(scaled)[:, :, None]
         draws, quantiles = (self._tokens(logs + r) for r in (self.residual_grid, self.residual_quantiles))
-        return Prediction(quality, draws.mean(axis=2), quantiles)
+        far = None if self.far_beyond is None else self.novelty(scaled) > self.far_beyond
+        return Prediction(quality, draws.mean(axis=2), quantiles, far)
 
     def _tokens(self, logs: Matrix) -> Matrix:
         return np.asarray(np.minimum(np.maximum(np.expm1(logs), 0), self.caps[:, None]))
@@ -111,6 +117,10 @@ class Fitted:
         # so rank ceil((n + 1) q) covers at least q.
         ranks = np.minimum(np.ceil((n + 1) * np.array(QUANTILES)).astype(int), n) - 1
         return replace(self, residual_quantiles=residuals[ranks].T)
+
+    def with_novelty(self, prompts: list[str]) -> "Fitted":
+        """The same model, which knows how far a prompt may lie; `prompts` are those of the certificates, unlabelled."""
+        return replace(self, far_beyond=novelty.limit(self.novelty(self.scale.transform(self.extract(prompts)))))
 
 
 def inputs(embedding: Embedding, prompts: list[str]) -> Inputs:
@@ -179,6 +189,7 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
         np.quantile(residuals, QUANTILES, axis=0).T,
         chosen,
         log_losses,
+        novelty.fit(scaled),
     )
 
 

@@ -15,6 +15,7 @@ from scipy.linalg import block_diag
 
 from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder
+from router.scoring.outputs import NOVELTY
 from training.model.calibration import LEAST
 from training.model.embedding import stack
 from training.model.families import Layers
@@ -28,8 +29,8 @@ UNCAPPED = 1e9
 def build_graph(fitted: Fitted, ladder: BudgetLadder) -> onnx.ModelProto:
     """The graph of a fitted model.
 
-    Inputs are features [n, width] and tokens [n, length]; outputs are quality [n, rungs], mean_tokens [n, rungs] and
-    token_quantiles [n, rungs, quantiles].
+    Inputs are features [n, width] and tokens [n, length]; outputs are quality [n, rungs], mean_tokens [n, rungs],
+    token_quantiles [n, rungs, quantiles] and, where a distance is known at which a prompt is far, novelty [n, 1].
     """
     nodes = _Nodes()
     width = fitted.scale[0].n_features_in_
@@ -41,6 +42,9 @@ def build_graph(fitted: Fitted, ladder: BudgetLadder) -> onnx.ModelProto:
         "mean_tokens": ["n", rungs],
         "token_quantiles": ["n", rungs, len(QUANTILES)],
     }
+    if fitted.far_beyond is not None:
+        _novelty(nodes, fitted)
+        outputs[NOVELTY] = ["n", 1]
     graph = helper.make_graph(
         nodes.nodes,
         "head",
@@ -131,6 +135,14 @@ def _tokens(nodes: _Nodes, fitted: Fitted) -> None:
     sizes = nodes.weight("draws_and_quantiles", [fitted.residual_grid.shape[1], len(QUANTILES)], np.int64)
     nodes.nodes.append(helper.make_node("Split", [tokens, sizes], ["draws", "token_quantiles"], axis=2))
     nodes.add("ReduceMean", ["draws", "last"], "mean_tokens", keepdims=0)
+
+
+def _novelty(nodes: _Nodes, fitted: Fitted) -> None:
+    """Add the squared distance from the prompts that were fitted on."""
+    whitening = fitted.novelty.whitening
+    layers = _fold_scaling(fitted, [(whitening, np.zeros(whitening.shape[1]))])
+    distances = nodes.layers(layers, "features", "whitened")
+    nodes.add("ReduceSumSquare", [distances, nodes.weight("coordinates", [1], np.int64)], NOVELTY, keepdims=1)
 
 
 def _merge(members: Sequence[Layers]) -> Layers:

@@ -6,6 +6,7 @@ import onnxruntime
 from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import Bundle
 from router.domain import Prompt
+from router.scoring import outputs
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.prediction import Prediction
@@ -17,7 +18,7 @@ BATCH = 256
 def predict(bundle: Bundle, prompts: list[str]) -> Prediction:
     """Predictions of a verified bundle for prompts."""
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
-    return run(session, bundle.tokenizer, bundle.manifest.max_tokens, prompts)
+    return run(session, bundle.tokenizer, bundle.manifest.max_tokens, prompts, bundle.manifest.far_beyond)
 
 
 def predict_outcomes(bundle: Bundle, outcomes: Outcomes) -> Prediction:
@@ -27,12 +28,19 @@ def predict_outcomes(bundle: Bundle, outcomes: Outcomes) -> Prediction:
     return predict(bundle, outcomes.prompts)
 
 
-def run(session: onnxruntime.InferenceSession, tokenizer: bytes, max_tokens: int, prompts: list[str]) -> Prediction:
+def run(
+    session: onnxruntime.InferenceSession,
+    tokenizer: bytes,
+    max_tokens: int,
+    prompts: list[str],
+    far_beyond: float | None = None,
+) -> Prediction:
     """Predictions of a graph.
 
     Args:
         tokenizer: `tokenizers` JSON.
         max_tokens: tokens that are read of a prompt.
+        far_beyond: novelty beyond which a prompt is far; None where the graph does not compute it.
     """
     # Batches hold prompts of about equal length, so that little of a batch is padding.
     featurize = Featurizer(tokenizer, max_tokens)
@@ -40,6 +48,7 @@ def run(session: onnxruntime.InferenceSession, tokenizer: bytes, max_tokens: int
     parts = []
     for start in range(0, len(order), BATCH):
         batch = [Prompt.of(prompts[i]) for i in order[start : start + BATCH]]
-        parts.append(session.run(["quality", "mean_tokens", "token_quantiles"], featurize(batch)))
+        parts.append(session.run(outputs.names(far_beyond), featurize(batch)))
     back = np.argsort(order)
-    return Prediction(*(np.concatenate(output).astype(float)[back] for output in zip(*parts, strict=True)))
+    quality, means, quantiles, *novelty = (np.concatenate(one).astype(float)[back] for one in zip(*parts, strict=True))
+    return Prediction(quality, means, quantiles, outputs.far(novelty, far_beyond))

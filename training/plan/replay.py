@@ -145,7 +145,7 @@ def served_rungs(prediction: Prediction, price: float, in_time: Mask) -> Rungs:
         The rung worth most. Where it is late: the next dearer one in time, else the longest in time, and where every
         rung is late the cheapest.
     """
-    wanted, last = choose(prediction.quality, prediction.cost, price), in_time.shape[1] - 1
+    wanted, last = choose(prediction.quality, prediction.cost, price, prediction.far), in_time.shape[1] - 1
     enough = in_time & (np.arange(last + 1) >= wanted[:, None])
     longest = last - in_time[:, ::-1].argmax(axis=1)
     served = np.where(enough.any(axis=1), enough.argmax(axis=1), longest)
