@@ -72,6 +72,15 @@ class Manifest:
     precision: Annotated[str, Field(pattern="^(fp32|fp16|int8)$")] = "fp32"
     far_beyond: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
+    def foreign_to(self, engine: str) -> str:
+        """Why this bundle says nothing about the engine with a fingerprint, and what to do; "" where it is about it."""
+        if self.backend_fingerprint == engine:
+            return ""
+        return (
+            f"the bundle is about {self.backend_fingerprint} and the engine is {engine}; `budget-train collect` and "
+            "`budget-train fit` make a bundle that is about it"
+        )
+
 
 @dataclass(frozen=True)
 class ParitySample:
