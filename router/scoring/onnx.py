@@ -91,7 +91,7 @@ class OnnxClassifier:
         try:
             answers = self._outputs([Prompt.of(text) for text in bundle.parity.prompts])
             known = outputs.counted(answers, bundle)
-            outputs.scores(answers, known, len(bundle.parity.prompts))
+            outputs.scores(answers, known, len(bundle.parity.prompts), self._far_beyond)
         except ClassifierError as error:
             raise ArtifactError(f"{MODEL}: {error}") from error
         return known
