@@ -59,6 +59,15 @@ class Degraded:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsLost:
+    """Record: records of the outcome log are lost; `cause` is "unwritable", "full" (too many waited) or "exit"."""
+
+    cause: str
+    records: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Swapped:
     """Record: a model is served with another bundle from now on; versions are digests."""
 
@@ -116,6 +125,7 @@ Record = (
     | Generated
     | StreamAborted
     | Degraded
+    | RecordsLost
     | RequestShed
     | Swapped
     | Shadowed

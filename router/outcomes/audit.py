@@ -13,7 +13,7 @@ from contextlib import aclosing
 
 from router.domain import ContentDelta, Decision, GenerationRequest, MaxLoss, RouteRequest, Sampling
 from router.errors import RouterError
-from router.events import Audited, Degraded
+from router.events import Audited, Degraded, TaskFailed
 from router.outcomes.e_process import Ledger
 from router.ports import Backend, Observer, Verifier
 
@@ -108,6 +108,9 @@ class Auditor:
             best, given = await self._verifier.correct(again.prompt, [at_top, answer])
         except RouterError as error:
             self._observer(Degraded("audit", str(error)))
+            return
+        except Exception as error:  # nobody awaits this task, so the failure would go unseen
+            self._observer(TaskFailed("audit", error))
             return
         self._bet(decision, alpha, best - given)
 

@@ -76,9 +76,11 @@ class RedisOutcomes:
         return None if found is None else rows.restored(json.loads(found))
 
     async def close(self) -> None:
-        """Write all waiting entries, then close the connections."""
-        await self._behind.close()
-        await self._redis.aclose()
+        """Write all waiting entries, then close the connections. Raises DrainError where some could not be written."""
+        try:
+            await self._behind.close()
+        finally:
+            await self._redis.aclose()
 
     async def _write(self, batch: list[LogEntry]) -> None:
         pipeline = self._redis.pipeline(transaction=False)

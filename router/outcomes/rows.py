@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -43,8 +44,14 @@ COLUMNS = ("quality", "mean", "p50", "p90", "p99")
 _TEXT = json.JSONEncoder(ensure_ascii=False)
 """Encodes one text at a time, which is several times as fast as encoding a list of texts."""
 
+INT64 = 2**63
+
 Value = str | float | int | None
 Row = dict[str, Value]
+
+
+class UnwritableRowError(ValueError):
+    """A row holds a value that no log can hold; the message names the column."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,36 @@ class LogEntry:
         return cls(datetime.now(UTC), request, decision, completion)
 
     def row(self, names: PromptHasher) -> Row:
-        """The entry as a partial row. It takes a while, so the writer calls it, outside the path of the request."""
+        """The entry as a partial row. It takes a while, so the writer calls it, outside the path of the request.
+
+        Raises:
+            UnwritableRowError: a number is not finite or beyond 64 bits, or a text has half a surrogate.
+        """
         if self.completion is None:
-            return _decided(self.at, self.request, self.decision, names)
-        return _completed(self.completion) | {"completed_at": self.at.isoformat()}
+            return _checked(_decided(self.at, self.request, self.decision, names))
+        return _checked(_completed(self.completion) | {"completed_at": self.at.isoformat()})
+
+
+def _checked(row: Row) -> Row:
+    """The row itself, which any log can hold. Raises UnwritableRowError."""
+    for name, value in row.items():
+        if isinstance(value, str) and not _is_text(value):
+            raise UnwritableRowError(f"{name}: half a surrogate")
+        if isinstance(value, int) and not -INT64 <= value < INT64:
+            raise UnwritableRowError(f"{name}: beyond 64 bits")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UnwritableRowError(f"{name}: not finite")
+        if not isinstance(value, str | int | float | None):
+            raise UnwritableRowError(f"{name}: {type(value).__name__}")
+    return row
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decided(at: datetime, request: RouteRequest, decision: Decision, names: PromptHasher) -> Row:
@@ -115,8 +148,15 @@ def _decided(at: datetime, request: RouteRequest, decision: Decision, names: Pro
         "certificate": None if certificate is None else _often(certificate),
         "propensity": decision.propensities[decision.choice.index],
         "propensities": _often(decision.propensities),
-        "score": None if decision.score is None else _json(decision.score),
+        "score": None if decision.score is None else _scored(decision.score),
     }
+
+
+def _scored(score: Score) -> str:
+    # JSON has no NaN, and null means that a figure is not known, which a quality always is.
+    if not all(value is None or math.isfinite(value) for name in COLUMNS for value in getattr(score, name)):
+        raise UnwritableRowError("score: not finite")
+    return _json(score)
 
 
 def _json(value: object) -> str:

@@ -1,11 +1,10 @@
 """The outcome log in an SQLite file: the embedded default."""
 
 import asyncio
-import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import asynccontextmanager, closing, suppress
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -16,14 +15,18 @@ from urllib.parse import quote
 from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
 from router.errors import OutcomeLogError
 from router.outcomes import rows
-from router.outcomes.rows import FIELDS, LogEntry, PromptHasher, Row
+from router.outcomes.rows import LogEntry, PromptHasher, Row
+from router.outcomes.sqlite_file import LogFile
 from router.outcomes.write_behind import WriteBehind
 from router.ports import Observer
 
-INTEGERS = (
-    "rung_order", "budget_tokens", "meets_target", "attempts", "prompt_tokens", "thinking_tokens", "answer_tokens",
-)  # fmt: skip
-REALS = ("propensity", "correct", "relaxed")
+REPORT_SECONDS = 5.0
+"""Seconds that an outcome has to reach the disk; its reporter waits for it."""
+
+CLOSE_SECONDS = 1.0
+
+ROW_AT_FAULT = (sqlite3.DataError, sqlite3.IntegrityError)
+"""Errors of SQLite about a row; all others are about the file, and may pass."""
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -37,25 +40,28 @@ class SqliteOutcomes:
         texts: keep the prompts, not only their keyed hashes.
         secret: key of these hashes; empty = a random one that the file keeps.
         buffer: entries that may wait to be written; more are dropped, and observed.
+        report_seconds: how long a reporter waits for the disk at most.
 
     Raises:
         OutcomeLogError: the file cannot be opened.
     """
 
     def __init__(
-        self, path: Path, observer: Observer, *, texts: bool = False, secret: bytes = b"", buffer: int = 10_000
+        self,
+        path: Path,
+        observer: Observer,
+        *,
+        texts: bool = False,
+        secret: bytes = b"",
+        buffer: int = 10_000,
+        report_seconds: float = REPORT_SECONDS,
     ) -> None:
         self._behind = WriteBehind(self._write_events, observer, buffer)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outcomes")
+        self._secret, self._texts = secret, texts
+        self._report_seconds = report_seconds
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, check_same_thread=False, timeout=5)
-            # WAL: readers, such as `read_rows` of another process, do not block the writer.
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            _prepare(self._db)
-            self._names = PromptHasher(secret or _secret(self._db), texts)
-            self._db.commit()
+            self._file = LogFile(path)
         except (sqlite3.Error, OSError) as error:
             raise OutcomeLogError(f"{path}: {error}") from error
 
@@ -70,37 +76,65 @@ class SqliteOutcomes:
 
     async def report(self, outcome: Outcome) -> bool:
         """Write an outcome; it is durable on return. False if the decision is unknown. Raises OutcomeLogError."""
-        await self._behind.flush()  # the decision itself may still be waiting
         statement = _update(rows.reported(outcome), outcome.decision_id, outcome.tenant)
-        return await self._in_thread(self._durable, [statement]) > 0
+        async with self._in_time():
+            await self._behind.flush()  # the decision itself may still be waiting
+            return await self._in_thread(self._durable, [statement]) > 0
 
     async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
         """A decision with its tenant, and its prompt if the log keeps it; None if unknown. Raises OutcomeLogError."""
-        await self._behind.flush()
-        row = await self._in_thread(self._row, decision_id)
+        async with self._in_time():
+            await self._behind.flush()
+            row = await self._in_thread(self._row, decision_id)
         return None if row is None else rows.restored(row)
 
+    def identity(self) -> object:
+        """Changes when the file is deleted or replaced, and when it is back."""
+        return self._file.identity()
+
+    async def check(self) -> None:
+        """Open the file anew if it was deleted or replaced. Raises OutcomeLogError, once, where that was so."""
+        async with self._in_time():
+            await self._in_thread(lambda _: self._file.connection(), None)
+
     async def close(self) -> None:
-        """Write all waiting entries, then close the file."""
-        await self._behind.close()
-        self._thread.shutdown()
-        self._db.close()
+        """Write all waiting entries, then close the file. Raises DrainError where some could not be written."""
+        try:
+            await self._behind.close()
+        finally:
+            with suppress(TimeoutError, OutcomeLogError):  # the thread may hang in a call
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._in_thread(lambda _: self._file.close(), None)
+            self._thread.shutdown(wait=False)
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Nobody waits longer for the file, whoever holds it. Raises OutcomeLogError."""
+        try:
+            async with asyncio.timeout(self._report_seconds):
+                yield
+        except TimeoutError as error:
+            raise OutcomeLogError(f"SQLite: locked, or its disk hangs, for {self._report_seconds:g} s") from error
 
     async def _write_events(self, events: list[LogEntry]) -> None:
         await self._in_thread(self._events, events)
 
     async def _in_thread(self, work: Callable[[A], T], argument: A) -> T:
-        """Run `work` in the log's thread, after all work before it. Raises OutcomeLogError."""
+        """Run `work` in the log's thread, after all before it. Raises OutcomeLogError, ValueError, ROW_AT_FAULT."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, argument)
-        except sqlite3.Error as error:
+        except ROW_AT_FAULT:
+            raise
+        except (sqlite3.Error, OSError) as error:
             raise OutcomeLogError(f"SQLite: {error}") from error
 
     def _events(self, events: list[LogEntry]) -> None:
-        self._transaction([_statement(event, self._names) for event in events])
+        # The key is the file's own where none is set, and so another one in a new file.
+        names = PromptHasher(self._secret or self._file.secret, self._texts)
+        self._transaction([_statement(event, names) for event in events])
 
     def _row(self, decision_id: str) -> Row | None:
-        found = self._db.execute("SELECT * FROM decisions WHERE decision_id = ?", (decision_id,))
+        found = self._file.connection().execute("SELECT * FROM decisions WHERE decision_id = ?", (decision_id,))
         names = [column[0] for column in found.description]
         values = found.fetchone()
         return None if values is None else dict(zip(names, values, strict=True))
@@ -110,17 +144,21 @@ class SqliteOutcomes:
 
         Batches need no sync: a crash of the machine may cost a few decisions, but never an acknowledged outcome.
         """
-        self._db.execute("PRAGMA synchronous = FULL")
+        db = self._file.connection()
+        db.execute("PRAGMA synchronous = FULL")
         try:
             return self._transaction(statements)
         finally:
-            self._db.execute("PRAGMA synchronous = NORMAL")
+            with suppress(sqlite3.ProgrammingError):  # closed: the file was deleted meanwhile
+                db.execute("PRAGMA synchronous = NORMAL")
 
     def _transaction(self, statements: list[Statement]) -> int:
-        with self._db:
+        with self._file.connection() as db:
             # Runs of equal statements share one executemany, which costs a fraction of as many single calls.
             alike = groupby(statements, itemgetter(0))
-            return sum(self._db.executemany(sql, map(itemgetter(1), group)).rowcount for sql, group in alike)
+            count = sum(db.executemany(sql, map(itemgetter(1), group)).rowcount for sql, group in alike)
+        self._file.connection()  # raises if the file was deleted meanwhile: nothing there may be acknowledged
+        return count
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -133,28 +171,6 @@ def read_rows(path: Path) -> Iterator[Row]:
                 yield dict(zip(names, values, strict=True))
     except sqlite3.Error as error:
         raise OutcomeLogError(f"{path}: {error}") from error
-
-
-def _kind(name: str) -> str:
-    return "INTEGER" if name in INTEGERS else "REAL" if name in REALS else "TEXT"
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    """Create the tables; a file of an earlier version gets the columns that it lacks."""
-    columns = ", ".join(f"{name} {_kind(name)}" for name in FIELDS if name != "decision_id")
-    db.execute(f"CREATE TABLE IF NOT EXISTS decisions (decision_id TEXT PRIMARY KEY, {columns})")
-    present = {row[1] for row in db.execute("PRAGMA table_info(decisions)")}
-    for name in FIELDS:
-        if name not in present:
-            db.execute(f"ALTER TABLE decisions ADD COLUMN {name} {_kind(name)}")
-    db.execute("CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL)")
-
-
-def _secret(db: sqlite3.Connection) -> bytes:
-    # Several workers may start at once on one file: the first one's secret stays.
-    db.execute("INSERT INTO secrets VALUES ('prompts', ?) ON CONFLICT DO NOTHING", (secrets.token_bytes(32),))
-    (value,) = db.execute("SELECT value FROM secrets WHERE name = 'prompts'").fetchone()
-    return bytes(value)
 
 
 def _statement(event: LogEntry, names: PromptHasher) -> Statement:

@@ -1,7 +1,7 @@
 """Records that are written in batches a moment later, so that no caller waits for the log.
 
-A failed write keeps its batch and tries again, in order. Memory is bounded: beyond `most` records the oldest are lost,
-and counted.
+A failed write keeps its batch and tries again, in order. A record that can never be written costs itself alone. Memory
+is bounded: beyond `most` records the oldest are lost. Every loss is counted.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from router.errors import OutcomeLogError
-from router.events import Degraded
+from router.errors import DrainError, OutcomeLogError
+from router.events import Degraded, RecordsLost
 from router.ports import Observer
 
 T = TypeVar("T")
@@ -20,11 +20,16 @@ GATHER_SECONDS = 0.1
 AGAIN_SECONDS = 1.0
 """Pause before a batch that could not be written is tried again."""
 
+CLOSE_SECONDS = 5.0
+"""Seconds that the last records have at the end: the log may hang."""
+
 
 class WriteBehind(Generic[T]):
-    """Buffers records for `write`, which raises OutcomeLogError when it fails.
+    """Buffers records for `write`.
 
     Args:
+        write: writes a batch whole or not at all. Raises OutcomeLogError where a later try may succeed, and anything
+            else where one of the records can never be written.
         most: records that may wait; more are dropped, and observed.
 
     Attributes:
@@ -53,7 +58,7 @@ class WriteBehind(Generic[T]):
     def add(self, record: T) -> None:
         """Write a record a moment later; never waits."""
         if len(self._waiting) >= self._most:
-            self._observer(Degraded("outcomes", "the buffer is full: one record dropped"))
+            self._observer(RecordsLost("full", 1, "as many wait as may wait"))
             return
         self._waiting.append(record)
         # No task runs while nothing waits, so an idle service wakes up for nothing.
@@ -67,14 +72,21 @@ class WriteBehind(Generic[T]):
         if self.failing:
             raise OutcomeLogError("the outcome log cannot be written at the moment")
 
-    async def close(self) -> None:
-        """Write all waiting records; those that cannot be written now are lost, and observed."""
+    async def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Write all waiting records, for at most so many seconds.
+
+        Raises:
+            DrainError: some could not be written; they are lost, and observed.
+        """
         self._closing.set()  # ends the pause of the writing task, which then writes and stops
-        if self._writing is not None:
-            await self._writing
-        await self._write_once()
-        if self._waiting:
-            self._observer(Degraded("outcomes", f"{len(self._waiting)} records lost at the end"))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                if self._writing is not None:
+                    await self._writing
+                await self._write_once()
+        if lost := len(self._waiting):
+            self._observer(RecordsLost("exit", lost, "they could not be written before the end"))
+            raise DrainError(f"the outcome log could not be written at the end; records lost: {lost}")
 
     async def _write_soon(self) -> None:
         while self._waiting and not await self._closes_within(self._pause()):
@@ -92,15 +104,35 @@ class WriteBehind(Generic[T]):
     async def _write_once(self) -> None:
         async with self._one:  # a flush waits for the batch under way, too
             batch, self._waiting = self._waiting, []
-            if not batch:
-                return
             try:
-                await self._write(batch)
+                await self._isolated(batch)
                 self.failing = False
             except OutcomeLogError as error:
                 self.failing = True
-                # Back in front of the records that arrived meanwhile; the oldest are lost first.
-                self._waiting = batch + self._waiting
-                lost = max(len(self._waiting) - self._most, 0)
-                del self._waiting[:lost]
-                self._observer(Degraded("outcomes", f"{lost} records lost, {len(self._waiting)} wait: {error}"))
+                self._observer(Degraded("outcomes", f"{len(batch)} records wait: {error}"))
+            finally:
+                self._put_back(batch)
+
+    async def _isolated(self, batch: list[T]) -> None:
+        """Write records, which leave the batch as they are written. One that can never be written is lost alone."""
+        size = len(batch)
+        while batch:
+            size = min(size, len(batch))
+            try:
+                await self._write(batch[:size])
+            except OutcomeLogError:
+                raise
+            except Exception as error:
+                if size > 1:  # halved until the one at fault stands alone
+                    size //= 2
+                    continue
+                self._observer(RecordsLost("unwritable", 1, f"{type(error).__name__}: {error}"))
+            del batch[:size]
+            size *= 2
+
+    def _put_back(self, batch: list[T]) -> None:
+        """Keep what was not written, in front of what has arrived meanwhile; the oldest are lost first."""
+        self._waiting = batch + self._waiting
+        if (lost := len(self._waiting) - self._most) > 0:
+            del self._waiting[:lost]
+            self._observer(RecordsLost("full", lost, "more wait than may wait"))

@@ -82,7 +82,7 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
         tracer=tracing.passed_on if traces is None else traces.span,
         figures=figures,
         endpoints=endpoints(settings, certs),
-        followed=followed(settings, known, certs),
+        followed=followed(settings, known, certs, outcomes),
         background=background,
     )
 
@@ -171,9 +171,14 @@ def certificates(settings: Settings) -> Certificates | None:
     return Certificates(TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca))
 
 
-def followed(settings: Settings, known: Tenants, certs: Certificates | None) -> list[Followed]:
-    """The files of tenants and certificates, where there are any."""
+def followed(
+    settings: Settings, known: Tenants, certs: Certificates | None, outcomes: "SqliteOutcomes | RedisOutcomes"
+) -> list[Followed]:
+    """The files of tenants, certificates and outcomes, where there are any."""
     files = []
+    if isinstance(outcomes, SqliteOutcomes):
+        # Read by nobody, but one that was deleted must be noticed, and not only when there is something to write.
+        files.append(Followed("outcomes", outcomes.identity, outcomes.check))
     if (path := settings.tenants) is not None:
 
         async def reload() -> None:

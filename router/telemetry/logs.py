@@ -17,6 +17,7 @@ from router.events import (
     Degraded,
     Generated,
     Record,
+    RecordsLost,
     RequestShed,
     Shadowed,
     StreamAborted,
@@ -108,6 +109,8 @@ class LogLines:
                 self._later(self._log.info, "swapped", model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):
                 self._later(self._log.warning, "degraded", dependency=dependency, error=error)
+            case RecordsLost(cause, records, error):
+                self._later(self._log.error, "records lost", cause=cause, records=records, error=error)
             case TaskFailed(task, error):
                 self._later(self._log.error, "task failed", task=task, exc_info=error)
 

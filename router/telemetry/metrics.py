@@ -13,6 +13,7 @@ from router.events import (
     Degraded,
     Generated,
     Record,
+    RecordsLost,
     RequestShed,
     Shadowed,
     StreamAborted,
@@ -75,6 +76,7 @@ class Metrics:
         self._shadow_saved = gauges("shadow_saved", "Share of tokens that the candidate would not have spent", "model")
         self._swaps = counters("model_swaps", "Bundles swapped in", "model")
         self._failures = counters("background_failures", "Failures of background tasks, which go on", "task")
+        self._lost = counters("outcomes_lost", "Records of the outcome log that are lost", "cause")
         self._degraded = counters("degraded", "Requests that went on without a dependency", "dependency")
 
     def __call__(self, record: Record) -> None:
@@ -104,6 +106,8 @@ class Metrics:
                 self._shed(tenant, cause).inc()
             case Degraded(dependency, _):
                 self._degraded(dependency).inc()
+            case RecordsLost(cause, records, _):
+                self._lost(cause).inc(records)
             case TaskFailed(task, _):
                 self._failures(task).inc()
 

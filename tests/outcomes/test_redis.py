@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from router.domain import LabelSource, Outcome, Prompt
-from router.errors import OutcomeLogError
-from router.events import Degraded
+from router.domain import Completion, Decision, LabelSource, Outcome, Prompt
+from router.errors import DrainError, OutcomeLogError
+from router.events import Degraded, RecordsLost
 from router.outcomes.redis import PAGE, STREAM, RedisOutcomes, read_rows
 from router.outcomes.rows import PromptHasher
 from router.redis.client import connect
 from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
+from tests.support.log_entries import UNWRITABLE, recorded_among_others
 from tests.support.valkey import Valkey
 from training.data.export_log import frame
 
@@ -90,10 +91,24 @@ async def test_a_server_that_is_gone_drops_records_and_refuses_reports(valkey: V
     log.record(request_of(), decision_of("b"), None)
     with pytest.raises(OutcomeLogError):
         await log.report(Outcome("a", 1.0, LabelSource.USER))
-    await log.close()
+    with pytest.raises(DrainError, match=r"lost: [12]"):
+        await log.close()
     assert observer.of(Degraded)[0].dependency == "outcomes"
+    assert [lost.cause for lost in observer.of(RecordsLost)] == ["exit"]
     with pytest.raises(OutcomeLogError):
         await told(valkey)
+
+
+@pytest.mark.parametrize("entry", UNWRITABLE, ids=lambda entry: entry[0])
+async def test_a_row_that_cannot_be_written_costs_itself_alone(
+    valkey: Valkey, entry: tuple[str, Decision, Completion | None]
+) -> None:
+    observer = RecordingObserver()
+    log = log_on(valkey, observer)
+    await recorded_among_others(log, entry)
+    await log.close()
+    assert {row["decision_id"] for row in await told(valkey)} >= {"a", "b", "c", "d"}
+    assert [(lost.cause, lost.records) for lost in observer.of(RecordsLost)] == [("unwritable", 1)]
 
 
 async def test_a_server_that_hangs_is_an_error_in_time(valkey: Valkey, log: RedisOutcomes) -> None:

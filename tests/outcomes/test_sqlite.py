@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import os
+import shutil
 import sqlite3
+import stat
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -20,8 +24,8 @@ from router.domain import (
     Prompt,
     Role,
 )
-from router.errors import OutcomeLogError
-from router.events import Degraded
+from router.errors import DrainError, OutcomeLogError
+from router.events import Degraded, RecordsLost
 from router.outcomes.sqlite import SqliteOutcomes, read_rows
 from tests.support.fakes import (
     FINGERPRINT,
@@ -34,6 +38,7 @@ from tests.support.fakes import (
     unforeseen,
     until,
 )
+from tests.support.log_entries import UNWRITABLE, Entry, recorded_among_others
 
 
 @pytest.fixture
@@ -60,7 +65,7 @@ def outcome(id_: str = "a-decision", correct: float = 1.0) -> Outcome:
 async def test_only_what_is_acknowledged_waits_for_the_disk(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer)
     said: list[str] = []
-    log._db.set_trace_callback(said.append)
+    log._file.connection().set_trace_callback(said.append)
     log.record(request_of(), decision_of(), None)
     assert await log.report(outcome())
     await log.close()
@@ -204,7 +209,7 @@ async def test_a_full_buffer_drops_and_is_observed(path: Path, observer: Recordi
     log = SqliteOutcomes(path, observer, buffer=10)
     for i in range(13):
         log.record(request_of(), decision_of(str(i)), None)
-    assert [d.dependency for d in observer.of(Degraded)] == ["outcomes"] * 3
+    assert [(lost.cause, lost.records) for lost in observer.of(RecordsLost)] == [("full", 1)] * 3
     await log.close()
     assert len(rows(path)) == 10
 
@@ -260,10 +265,10 @@ async def test_records_that_cannot_be_kept_are_observed(path: Path, observer: Re
     log = SqliteOutcomes(path, observer)
     break_(path)
     log.record(request_of(), decision_of(), None)
-    await log.close()
-    told = observer.of(Degraded)
-    assert {degraded.dependency for degraded in told} == {"outcomes"}
-    assert told[-1].error == "1 records lost at the end"
+    with pytest.raises(DrainError, match="lost: 1"):
+        await log.close()
+    assert {degraded.dependency for degraded in observer.of(Degraded)} == {"outcomes"}
+    assert [(lost.cause, lost.records) for lost in observer.of(RecordsLost)] == [("exit", 1)]
 
 
 async def test_records_lost_to_a_report_that_fails_are_observed(path: Path, observer: RecordingObserver) -> None:
@@ -272,8 +277,10 @@ async def test_records_lost_to_a_report_that_fails_are_observed(path: Path, obse
     log.record(request_of(), decision_of(), None)
     with pytest.raises(OutcomeLogError):
         await log.report(outcome())
-    await log.close()
+    with pytest.raises(DrainError):
+        await log.close()
     assert observer.of(Degraded)
+    assert observer.of(RecordsLost)
 
 
 async def test_a_report_returns_under_steady_traffic(path: Path, observer: RecordingObserver) -> None:
@@ -436,3 +443,162 @@ async def test_rows_are_read_in_the_order_of_the_decisions(path: Path, observer:
         await asyncio.sleep(0.002)
     await log.close()
     assert [row["decision_id"] for row in read_rows(path)] == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize("entry", UNWRITABLE, ids=lambda entry: entry[0])
+async def test_a_row_that_cannot_be_written_costs_itself_alone(
+    path: Path, observer: RecordingObserver, entry: Entry
+) -> None:
+    log = SqliteOutcomes(path, observer)
+    await recorded_among_others(log, entry)
+    await log.close()
+    assert set(rows(path)) == {"a", "b", "c", "d"}
+    assert [(lost.cause, lost.records) for lost in observer.of(RecordsLost)] == [("unwritable", 1)]
+
+
+async def test_a_report_waits_for_a_locked_file_no_longer_than_it_must(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer, report_seconds=0.3)
+    log.record(request_of(), decision_of(), None)
+    assert await log.report(outcome())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for ask in (lambda: log.report(outcome(correct=0.0)), lambda: log.find("a-decision"), log.check):
+            async with asyncio.timeout(4):  # less than SQLite itself waits
+                with pytest.raises(OutcomeLogError, match="locked"):
+                    await ask()
+        other.execute("ROLLBACK")
+    await log.close()
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def delete_all(path: Path) -> None:
+    for file in path.parent.iterdir():
+        file.unlink()
+
+
+def delete_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def replace_by_an_older_one(path: Path) -> None:
+    with closing(sqlite3.connect(path.with_name("older"))) as db:
+        db.execute("CREATE TABLE decisions (decision_id TEXT PRIMARY KEY)")
+        db.commit()
+    path.with_name("older").replace(path)
+
+
+AWAY = [delete, delete_all, delete_folder, move, empty, replace_by_an_older_one]
+
+
+@pytest.mark.parametrize("away", AWAY)
+async def test_a_file_that_goes_away_is_noticed_and_what_is_acknowledged_afterwards_is_kept(
+    path: Path, observer: RecordingObserver, away: Callable[[Path], None]
+) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(request_of(), decision_of("before"), None)
+    assert await log.report(outcome("before"))
+    seen = log.identity()
+    away(path)
+    assert log.identity() != seen
+    log.record(request_of(), decision_of("after"), None)
+    with pytest.raises(OutcomeLogError):  # that it was away is told, once
+        await log.report(outcome("after"))
+    assert observer.of(Degraded)
+    assert await log.report(outcome("after"))
+    assert not await log.report(outcome("before")), "it is not acknowledged that something was kept that is gone"
+    assert rows(path)["after"]["correct"] == 1.0
+    assert not observer.of(RecordsLost)
+    await log.close()
+    assert set(rows(path)) == {"after"}
+
+
+@pytest.mark.parametrize("away", AWAY)
+async def test_workers_whose_file_goes_away_go_on_in_one_new_file(
+    path: Path, observer: RecordingObserver, away: Callable[[Path], None]
+) -> None:
+    logs = [SqliteOutcomes(path, observer) for _ in range(3)]
+    for number, log in enumerate(logs):
+        log.record(request_of(), decision_of(f"before {number}"), None)
+        assert await log.report(outcome(f"before {number}"))
+    away(path)
+    for name in ("one", "two"):
+        for number, log in enumerate(logs):
+            log.record(request_of(), decision_of(f"{name} {number}"), None)
+    for log in logs:
+        with suppress(OutcomeLogError):  # the writer may have met it already
+            await log.check()
+        await log.check()
+    for name in ("one", "two"):
+        assert all([await log.report(outcome(f"{name} {number}")) for number, log in enumerate(logs)])
+    for log in logs:
+        await log.close()
+    assert set(rows(path)) == {f"{name} {number}" for name in ("one", "two") for number in range(3)}
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_a_file_that_cannot_be_opened_anew_yet_is_tried_again(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    delete_all(path)
+    path.mkdir()  # noqa: ASYNC240  nobody waits for this event loop
+    log.record(request_of(), decision_of(), None)
+    for _ in range(2):
+        with pytest.raises(OutcomeLogError, match="regular file"):
+            await log.check()
+    path.rmdir()  # noqa: ASYNC240
+    with pytest.raises(OutcomeLogError, match="deleted or replaced"):
+        await log.check()
+    await log.close()
+    assert set(rows(path)) == {"a-decision"}
+    assert not observer.of(RecordsLost)
+
+
+@pytest.fixture
+def permissive() -> Iterator[None]:
+    """A umask that takes no permission away."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("permissive")
+async def test_nobody_else_can_read_the_log(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(request_of(), decision_of(), None)
+    await log.report(outcome())
+    assert modes(path.parent) == dict.fromkeys([path.name, f"{path.name}-wal", f"{path.name}-shm"], 0o600)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    delete(path)
+    with pytest.raises(OutcomeLogError):
+        await log.check()
+    assert set(modes(path.parent).values()) == {0o600}
+    await log.close()
+
+
+@pytest.mark.usefixtures("permissive")
+async def test_a_log_that_others_could_read_is_tightened(path: Path, observer: RecordingObserver) -> None:
+    """Also what SQLite keeps beside it, as a process that was killed leaves it."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE other (a)")
+        db.commit()
+        assert modes(path.parent)[f"{path.name}-wal"] == 0o644
+        log = SqliteOutcomes(path, observer)
+        assert set(modes(path.parent).values()) == {0o600}
+        await log.close()
