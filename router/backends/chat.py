@@ -90,7 +90,7 @@ class Chat:
             return
         state, over = StreamState(self._dialect), False
         body = request_body(self._model, self._dialect, request)
-        async with aclosing(self._engine.chunks("/v1/chat/completions", body)) as arriving:
+        async with aclosing(self._engine.chunks("/v1/chat/completions", body, body.get("max_tokens"))) as arriving:
             async for chunks in arriving:
                 deltas, over = state.read(chunks, request.budget.tokens if fallback is not None else None)
                 for delta in deltas:

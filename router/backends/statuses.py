@@ -59,7 +59,7 @@ def reported(error: Any, path: str) -> BackendError:
 def retry_after(value: str) -> float:
     """Seconds of a Retry-After header, a number or a date, from RETRY_SECONDS to LONGEST_RETRY."""
     try:
-        seconds = float(value) if re.fullmatch(r"\s*\d{1,12}(\.\d{1,6})?\s*", value) else _until(value)
+        seconds = float(value) if re.fullmatch(r"\s*[0-9]{1,12}(\.[0-9]{1,6})?\s*", value) else _until(value)
     except (ValueError, TypeError, OverflowError):
         return RETRY_SECONDS
     return min(max(math.ceil(seconds), RETRY_SECONDS), LONGEST_RETRY)

@@ -194,7 +194,7 @@ class TwoPhase:
     ) -> AsyncGenerator[list[Chunk]]:
         """The chunks of a completion of `ids`, at most `limit` tokens long."""
         body = self._completions.body(self._model, ids, limit, request.sampling, stop, banned)
-        return self._engine.chunks(self._completions.path, body)
+        return self._engine.chunks(self._completions.path, body, limit)
 
     def _read(self, chunks: list[Chunk]) -> list[Piece]:
         with mapped_errors():
