@@ -104,7 +104,7 @@ class Simulator:
         bodies: every request by path, in order.
         running: generations under way.
         cancelled: generations whose caller went away.
-        fails: how often a chat request with this last message is answered HTTP 500.
+        fails: how often a chat request with this last message is answered with `fault_status`.
         leaves_after_a_fault: then the model is not served any more.
         failing_every: every so many-th generation is answered HTTP 503; 0 = none.
     """
@@ -118,6 +118,7 @@ class Simulator:
     served: bool = True
     pause: float = 0.0
     fails: dict[str, int] = field(default_factory=dict)
+    fault_status: int = 500
     leaves_after_a_fault: bool = False
     failing_every: int = 0
     url: str = ""
@@ -169,7 +170,7 @@ class Simulator:
         if self.fails.get(said, 0) > 0:
             self.fails[said] -= 1
             self.served = not self.leaves_after_a_fault
-            return web.json_response({"error": "no"}, status=500)
+            return web.json_response({"error": "no"}, status=self.fault_status)
         if faults.html:
             return web.Response(text="<html>Sign in</html>", content_type="text/html")
         self.running += 1
