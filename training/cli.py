@@ -211,6 +211,7 @@ def retrain(
     """
     from router.bundle import manifest
     from router.bundle import registry as registries
+    from router.scoring import trial
     from training.data.labels import require_labels
 
     # Both must fail now, not after an hour of training.
@@ -223,7 +224,7 @@ def retrain(
     verdict = run(log, gold, champion, out, max_loss, candidates)
     promoted = not verdict.refused and not dry_run
     if promoted:
-        registries.promote(registry, out)
+        registries.promote(registry, out, trial.run)
     if as_json:
         click.echo(json.dumps(verdict.to_json() | {"promoted": promoted, "bundle": str(out)}))
     else:
@@ -238,8 +239,9 @@ def retrain(
 def promote(bundle: Path, registry: Path, as_json: bool) -> None:
     """Make BUNDLE current: every service that follows the registry serves it within a second, without a restart."""
     from router.bundle import registry as registries
+    from router.scoring import trial
 
-    version = registries.promote(registry, bundle)
+    version = registries.promote(registry, bundle, trial.run)
     click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
 
 

@@ -6,7 +6,7 @@ current.json       digests in the order of their promotion, of which the last is
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -103,10 +103,19 @@ class Promotion:
         self.close()
 
 
-def promote(registry: Path, directory: Path) -> str:
-    """Verify the bundle in `directory`, keep a copy, make it current; returns its digest. Raises ArtifactError."""
+def promote(registry: Path, directory: Path, trial: Callable[[Path, Bundle], object] | None = None) -> str:
+    """Verify the bundle in `directory`, keep a copy, make it current; returns its digest.
+
+    Args:
+        trial: called with the copy before it becomes current. Raises ArtifactError to refuse it.
+
+    Raises:
+        ArtifactError: it is refused.
+    """
     with Promotion(registry, directory) as promotion:
-        promotion.copy()
+        bundle = promotion.copy()
+        if trial is not None:
+            trial(promotion.directory, bundle)
         return promotion.publish()
 
 

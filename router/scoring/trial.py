@@ -17,19 +17,23 @@ from router.bundle.manifest import Bundle
 from router.errors import ArtifactError
 from router.scoring.onnx import OnnxClassifier
 
-STATIC_SECONDS, ENCODER_SECONDS = 20.0, 120.0
-"""Longest trial. A bundle with static vectors takes less than a second."""
+STATIC_SECONDS, ENCODER_SECONDS = 10, 120
+"""Longest trial, in seconds of a processor. A bundle with static vectors takes less than one."""
 
+PATIENCE = 6
+"""As many times longer may a trial take by the clock: the machine may be busy."""
+
+ENDLESS = "scoring its parity sample did not end"
 MEMORY, COPIES = 3 << 30, 6
 """Address space of the process in bytes, and as many times the size of model and tokenizer on top."""
 
 
-async def require_bounded(directory: Path, bundle: Bundle, seconds: float | None = None) -> None:
+async def require_bounded(directory: Path, bundle: Bundle, seconds: int | None = None) -> None:
     """Try the bundle in `directory` in another process, which ends with this call.
 
     Args:
         bundle: the same, as this process has read it.
-        seconds: longest trial; the default depends on the text encoder.
+        seconds: longest trial, of a processor; the default depends on the text encoder.
 
     Raises:
         ArtifactError: it cannot be served, does not end, takes too much memory, crashes, or is another one by now.
@@ -37,7 +41,7 @@ async def require_bounded(directory: Path, bundle: Bundle, seconds: float | None
     if seconds is None:
         seconds = ENCODER_SECONDS if bundle.manifest.text_encoder == "encoder" else STATIC_SECONDS
     size = MEMORY + COPIES * (len(bundle.model) + len(bundle.tokenizer))
-    arguments = [sys.executable, "-P", "-m", __name__, str(directory), str(size), str(int(seconds) + 1)]
+    arguments = [sys.executable, "-P", "-m", __name__, str(directory), str(size), str(seconds)]
     process = await asyncio.create_subprocess_exec(
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
@@ -47,22 +51,29 @@ async def require_bounded(directory: Path, bundle: Bundle, seconds: float | None
         start_new_session=True,  # Ctrl-C is for this process, which ends the other one
     )
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(PATIENCE * seconds):
             said, _ = await process.communicate()
     except TimeoutError as error:
-        raise ArtifactError(f"{directory}: scoring its parity sample did not end within {seconds:g} s") from error
+        raise ArtifactError(f"{directory}: {ENDLESS} within {PATIENCE * seconds} s") from error
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+    if process.returncode == -signal.SIGXCPU:
+        raise ArtifactError(f"{directory}: {ENDLESS} within {seconds} s of a processor")
     _require_version(directory, bundle.version, said, process.returncode)
+
+
+def run(directory: Path, bundle: Bundle) -> None:
+    """As `require_bounded`, for a program without an event loop. Raises ArtifactError."""
+    asyncio.run(require_bounded(directory, bundle))
 
 
 def main(directory: str, memory: str, seconds: str) -> None:
     """Load a bundle and score its parity sample, then print its version or what is wrong with it, as JSON."""
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
-    # Also where the waiting process is killed, and nobody ends this one.
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+    # Holds also where the waiting process is killed. The hard limit would kill without saying why.
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         bundle = manifest.load(Path(directory))

@@ -27,7 +27,7 @@ def environment(child: int) -> bytes:
     return Path(f"/proc/{child}/environ").read_bytes()
 
 
-async def refused(directory: Path, said: str, seconds: float | None = None) -> None:
+async def refused(directory: Path, said: str, seconds: int | None = None) -> None:
     before = children()
     with pytest.raises(ArtifactError, match=said) as caught:
         await require_bounded(directory, load(directory), seconds)

@@ -45,7 +45,7 @@ class Server:
                 env=environment(**settings),
             )
         assert self.process.stderr is not None
-        line = self.process.stderr.readline()
+        line = next((line for line in self.process.stderr if "admin service on" not in line), "")
         assert "listening on" in line, line + self.process.stderr.read()
         self.address = line.split()[-1]
 

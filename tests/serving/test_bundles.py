@@ -1,0 +1,118 @@
+"""The service as a process in front of bundles that it should not serve: it says why, and it ends when asked to."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+
+from router._gen import budget_router_pb2 as pb
+from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.bundle import registry
+from router.bundle.manifest import MANIFEST
+from tests.conftest import MODELS, another_bundle
+from tests.serving.test_serve import Server, command, environment, refused_as_process
+from tests.support.hostile_graphs import endless, hostile
+from tests.support.ports import free_port
+
+SHIPPED = MODELS / "pocket-router"
+TOKEN = "an operator's token"
+
+
+def children(process: int) -> set[int]:
+    """Processes that another one has started."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return {int(child) for task in tasks for child in (task / "children").read_text().split()}
+
+
+def trying(process: int) -> int:
+    """The process in which a service tries a bundle, once there is one."""
+    until = time.monotonic() + 60
+    while not (found := children(process)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found.pop()
+
+
+def ended(process: int) -> bool:
+    return not Path(f"/proc/{process}").exists()
+
+
+def with_fifo(bundle: Path) -> None:
+    (bundle / MANIFEST).unlink()
+    os.mkfifo(bundle / MANIFEST)
+
+
+def with_link(bundle: Path) -> None:
+    (bundle / MANIFEST).unlink()
+    (bundle / MANIFEST).symlink_to(SHIPPED / MANIFEST)
+
+
+def with_nonsense(bundle: Path) -> None:
+    text = (bundle / MANIFEST).read_text()
+    (bundle / MANIFEST).write_text(text.replace('"alpha": 0.005', '"alpha": -7'))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (with_fifo, "a FIFO, not a regular file"),
+        (with_link, "a symbolic link"),
+        (with_nonsense, "certificates: 0.alpha"),
+    ],
+)
+def test_a_bundle_that_is_none_is_one_line_and_exit_code_2(
+    tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(another_bundle(tmp_path / "bundle", "x"))
+    assert said in refused_as_process(tmp_path, artifact=str(tmp_path / "bundle"))
+
+
+def test_a_start_that_tries_an_endless_graph_ends_at_sigterm(tmp_path: Path) -> None:
+    bundle = hostile(tmp_path / "endless", endless())
+    starting = subprocess.Popen(
+        command("--listen", "127.0.0.1:0"),
+        cwd=tmp_path,
+        env=environment(artifact=str(bundle)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        child = trying(starting.pid)
+        starting.send_signal(signal.SIGTERM)
+        assert starting.wait(60) == 0
+        assert ended(child)
+    finally:
+        starting.kill()
+        starting.wait()
+
+
+def test_a_promotion_of_an_endless_graph_ends_with_the_service(tmp_path: Path) -> None:
+    models, port = tmp_path / "models", free_port()
+    version = registry.promote(models, SHIPPED)
+    bundle = hostile(tmp_path / "endless", endless())
+    server = Server(
+        tmp_path,
+        artifact=str(models),
+        admin_token=TOKEN,
+        admin_listen=f"127.0.0.1:{port}",
+        drain_seconds="1",
+    )
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            admin = pb_grpc.BudgetRouterAdminServiceStub(channel)
+            promoting = admin.PromoteModel.future(
+                pb.PromoteModelRequest(path=str(bundle)), metadata=[("authorization", f"Bearer {TOKEN}")]
+            )
+            child = trying(server.process.pid)
+            assert server.stop() == 0
+            assert promoting.exception(60) is not None
+        assert ended(child)
+        assert [path.name for path in (models / registry.VERSIONS).iterdir()] == [version]
+        assert registry.history(models) == [version]
+    finally:
+        server.close()
