@@ -137,6 +137,36 @@ def test_an_engine_with_both_is_accepted() -> None:
     assert settings.load(backend="vllm", backend_url="http://127.0.0.1:8000", backend_model="m").backend == "vllm"
 
 
+@pytest.mark.parametrize("url", ["http://gpu-1:8000/v1", "https://a.example, http://b:8000/v1/", "http://[::1]:8000"])
+def test_addresses_of_engines_are_accepted_as_people_write_them(url: str) -> None:
+    assert settings.load(backend="vllm", backend_url=url, backend_model="m").backend_url == url
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("BACKEND_URL", "gpu-1:8000"),
+        ("BACKEND_URL", "http://a,"),
+        ("BACKEND_URL", "http://user:s3cret@gpu-1"),
+        ("BACKEND_URL", "http://gpu-1/v1?key=s3cret"),
+        ("BACKEND_URL", "http://gpu-1/v1/chat/completions"),
+        ("FAILOVER_URL", "gpu-1:8000"),
+        ("BACKEND_PROXY", "s3cret:3128"),
+        ("BACKEND_PROXY", "socks5://s3cret"),
+    ],
+)
+def test_an_address_that_cannot_work_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str, tmp_path: Path
+) -> None:
+    engine = {"BACKEND": "vllm", "BACKEND_URL": "http://gpu-1", "BACKEND_MODEL": "m"}
+    failover = {"FAILOVER_BACKEND": "vllm", "FAILOVER_URL": "http://gpu-2", "FAILOVER_MODEL": "n"}
+    for each, value in {**engine, **failover, "FAILOVER_ARTIFACT": str(tmp_path), name: url}.items():
+        monkeypatch.setenv(PREFIX + each, value)
+    with pytest.raises(SettingsError, match=PREFIX + name) as caught:
+        settings.load()
+    assert "s3cret" not in str(caught.value)
+
+
 def test_one_model_is_served_by_default() -> None:
     [served] = settings.load().served
     assert (served.backend, served.model) == ("pocket", "pocket")

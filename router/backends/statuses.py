@@ -15,7 +15,7 @@ from router.errors import BackendBusy, BackendError, BackendRefused, BackendUnav
 RETRY_SECONDS, LONGEST_RETRY = 1.0, 60.0
 """Seconds until another try where the engine names none, and at most."""
 
-NOT_THE_REQUESTS = {401: "refuses the key", 402: "asks for payment", 404: "has no {path}, or does not serve the model",
+NOT_THE_REQUESTS = {401: "refuses the key", 402: "asks for payment", 404: "has no {path}",
                     405: "has no {path}", 407: "stands behind a proxy that wants a password"}  # fmt: skip
 """Refusals that every request would meet: another engine may well answer."""
 
@@ -44,7 +44,9 @@ def failure(status: int, headers: Mapping[str, str], path: str) -> BackendError:
     if status >= 500 or status == 408:
         return BackendUnavailable(f"backend: HTTP {status}")
     if status in NOT_THE_REQUESTS:
-        return BackendError(f"backend: it {NOT_THE_REQUESTS[status].format(path=path)} (HTTP {status})")
+        # Engines answer 404 to a wrong method and, where they generate, to a wrong model.
+        place = f"{path} for this model" if path.endswith("completions") else path
+        return BackendError(f"backend: it {NOT_THE_REQUESTS[status].format(path=place)} (HTTP {status})")
     return BackendRefused(f"backend: it refuses the request with HTTP {status}")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from router import settings
 from router._gen import budget_router_pb2 as pb
@@ -129,6 +130,15 @@ class Scene:
         await asyncio.gather(*(ask(number) for number in range(requests)))
         cell.moved = await self.moves(counter, before)
         return cell
+
+    async def healthy(self, wanted: bool, name: str) -> None:
+        """Wait until the health service says so of a part of the service."""
+        request = health_pb2.HealthCheckRequest(service=name)
+        status = health_pb2.HealthCheckResponse.SERVING if wanted else health_pb2.HealthCheckResponse.NOT_SERVING
+        async with asyncio.timeout(PATIENCE), grpc.aio.insecure_channel(self.address) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            while (await stub.Check(request)).status != status:  # noqa: ASYNC110  it lies behind a call
+                await asyncio.sleep(0.02)
 
     async def moves(self, counter: str, before: float) -> float:
         """Wait until a counter moves; returns by how much, 0 where it does not."""

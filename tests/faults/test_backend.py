@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from router.circuit_breaker import FAILURES
 from tests.conftest import MODELS
 from tests.faults.conftest import PATIENCE, Cell, Scene, scene
 from tests.rpc.conftest import generate, refusal
+from tests.support.ports import free_port
 from tests.support.simulators import MODEL, Simulator, simulated
 
 DEGRADED = 'budget_router_degraded_total{dependency="backend"}'
@@ -96,6 +97,25 @@ async def test_one_prompt_that_it_cannot_bear(tmp_path: Path, status: int) -> No
         await again
         simulator.fails.clear()
         await running.recovered(cell)
+
+
+async def test_killed_and_back(tmp_path: Path) -> None:
+    """While it is away everyone is refused soon; from the moment at which the health check says so, calls succeed."""
+    port = free_port()
+    given: dict[str, Any] = {"backend": "vllm", "backend_url": f"http://127.0.0.1:{port}/v1", "backend_model": MODEL}
+    async with AsyncExitStack() as stack:
+        doomed = await stack.enter_async_context(AsyncExitStack())
+        await doomed.enter_async_context(simulated("vllm", port))
+        running = await stack.enter_async_context(scene(tmp_path, **given))
+        await doomed.aclose()
+        cell = await running.under(Cell("backend", "killed and back"), BROKEN, unavoidable=STARTED)
+        await running.healthy(False, f"backend/{MODEL}")
+        await stack.enter_async_context(simulated("vllm", port))
+        await running.healthy(True, f"backend/{MODEL}")
+        for number in range(8):
+            await running.generated(number)
+        await running.recovered(cell)
+        await stack.aclose()
 
 
 async def test_full_with_nobody_to_take_over(tmp_path: Path) -> None:

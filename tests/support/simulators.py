@@ -42,6 +42,7 @@ class Faults:
         breaks: an error within the stream, after a few events.
         hangs: nothing comes after a few events.
         html: a page in place of an answer.
+        no_tokens: texts are not tokenised: HTTP 404.
         many_token_marker: the end of a thought is several tokens.
         empty_answers: generations that end before an answer, so many times.
         counts_everything: the answer is counted as thought, too.
@@ -60,6 +61,7 @@ class Faults:
     breaks: bool = False
     hangs: bool = False
     html: bool = False
+    no_tokens: bool = False
     many_token_marker: bool = False
     empty_answers: int = 0
     counts_everything: bool = False
@@ -381,12 +383,12 @@ ENGINES = {"vllm": vllm, "sglang": sglang, "llama_cpp": llama_cpp}
 
 
 @asynccontextmanager
-async def simulated(kind: str, **faults: Any) -> AsyncIterator[Simulator]:
-    """A running engine of a kind on a loopback port."""
+async def simulated(kind: str, port: int = 0, **faults: Any) -> AsyncIterator[Simulator]:
+    """A running engine of a kind on a loopback port; 0 = a free one."""
     simulator = Simulator(kind, replace(Faults(), **faults))
     runner = web.AppRunner(ENGINES[kind](simulator), handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     simulator.url = "http://{}:{}".format(*runner.addresses[0][:2])
     try:
         yield simulator
@@ -413,6 +415,8 @@ async def _body(simulator: Simulator, request: web.Request) -> dict[str, Any]:
 
 def _marked(simulator: Simulator, text: str) -> list[int]:
     """Markers are one token, unless this model has none for them."""
+    if simulator.faults.no_tokens:
+        raise web.HTTPNotFound
     return [LETTER + ord(c) for c in text] if simulator.faults.many_token_marker else encode(text)
 
 

@@ -1,0 +1,53 @@
+"""Engines as the service is told about them: proved in sight, and reached as the settings say."""
+
+from contextlib import AsyncExitStack
+
+from structlog.testing import capture_logs
+
+from router import settings
+from router.serving import doctor, models
+from router.settings import Settings
+from tests.support.fakes import RecordingObserver
+from tests.support.simulators import MODEL, simulated
+from tests.support.sockets import Raw, listening
+
+
+def settings_of(*urls: str, **given: object) -> Settings:
+    return settings.load(backend="vllm", backend_url=", ".join(urls), backend_model=MODEL, **given)
+
+
+async def test_every_finding_of_a_canary_is_logged_with_its_replica() -> None:
+    """On a slow engine a canary takes minutes, which must not pass in silence."""
+    async with simulated("vllm") as one, simulated("vllm") as other, AsyncExitStack() as stack:
+        loaded = settings_of(one.url, f"{other.url}/v1")
+        with capture_logs() as logged:
+            await models.served_backend(loaded, loaded.served[0], RecordingObserver(), stack)
+    found = [(line["backend"], line["check"], line["passed"]) for line in logged if line["event"] == "canary"]
+    checks = ["ready", "budget 0", "budget 64", "budget 8", "floor 48"]
+    assert [(backend, check) for backend, check, _ in found] == [
+        (url, check) for url in (one.url, f"{other.url}/v1") for check in checks
+    ]
+
+
+async def test_what_the_doctor_finds_is_said_once() -> None:
+    async with simulated("vllm") as engine:
+        with capture_logs() as logged:
+            findings = await doctor.examine(settings_of(engine.url))
+    assert any(finding.check == "native: budget 8" for finding in findings)
+    assert [line for line in logged if line["event"] == "canary"] == []
+
+
+async def test_the_doctor_names_what_is_served_instead_of_the_model() -> None:
+    async with simulated("vllm") as engine:
+        loaded = settings_of(engine.url).model_copy(update={"backend_model": "another"})
+        found = {finding.check: finding for finding in await doctor.examine(loaded)}
+    for check in ("native: ready", f"enforcement of {engine.url}"):
+        assert (found[check].passed, found[check].seen) == (False, f"backend: it serves {MODEL}; not another")
+
+
+async def test_engines_are_reached_by_the_proxy_of_the_setting() -> None:
+    async with listening(Raw(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")) as proxy, AsyncExitStack() as stack:
+        loaded = settings_of("http://engine.invalid:8000", backend_proxy=proxy.url)
+        [replica] = models.engines(loaded, loaded.served[0], stack)
+        assert not await replica.ready()
+        assert proxy.requests[0].startswith(b"GET http://engine.invalid:8000/v1/models ")
