@@ -12,6 +12,7 @@ RouterError
 │   ├── BackendError          the inference backend failed, or its answer is malformed
 │   │   ├── BackendUnavailable    it fails for now; another try may succeed
 │   │   │   └── BackendUnreachable    no connection to it could be made; the request was not sent
+│   │   ├── BackendTimeout        it was silent for too long
 │   │   ├── BackendBusy           it has no room; carries when to try again
 │   │   └── BackendRefused        it does not accept this request; another try cannot succeed
 │   ├── ClassifierError       the difficulty classifier failed
@@ -104,6 +105,10 @@ class BackendUnavailable(BackendError):
 
 class BackendUnreachable(BackendUnavailable):
     """No connection to the inference backend could be made; the request was not sent, so it is not the cause."""
+
+
+class BackendTimeout(BackendError):
+    """The inference backend was silent for too long."""
 
 
 class BackendBusy(BackendError):

@@ -19,7 +19,7 @@ from router.backends.sse import GROWTH, Bounds, EventReader
 from router.backends.sse import Chunk as Chunk
 from router.backends.statuses import check
 from router.backends.urls import engine_url, is_loopback, proxy_url
-from router.errors import BackendError, BackendUnavailable, BackendUnreachable
+from router.errors import BackendError, BackendTimeout, BackendUnavailable, BackendUnreachable
 
 T = TypeVar("T")
 
@@ -175,7 +175,7 @@ def mapped_errors() -> Iterator[None]:
     except aiohttp.ClientConnectionError as error:
         raise BackendUnavailable(f"backend: {type(error).__name__}") from error
     except TimeoutError as error:
-        raise BackendError("backend: it took too long") from error
+        raise BackendTimeout("backend: it took too long") from error
     except MALFORMED_RESPONSE as error:
         raise BackendError(f"backend: {type(error).__name__}") from error
     except OSError as error:

@@ -54,20 +54,19 @@ class Lines:
     def __init__(self) -> None:
         self._rest = bytearray()
 
-    def __len__(self) -> int:
+    @property
+    def rest(self) -> int:
         """Bytes of the line that has not ended."""
         return len(self._rest)
 
     def split(self, data: bytes) -> list[bytes]:
         """The lines that end in `data`."""
-        first, *others = data.split(b"\n")
-        if not others:
-            self._rest += data
-            return []
-        if self._rest:
-            first = bytes(self._rest) + first
-        self._rest = bytearray(others.pop())
-        return [first, *others]
+        *lines, rest = data.split(b"\n")
+        if lines and self._rest:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        self._rest += rest
+        return lines
 
 
 class EventReader:
@@ -108,11 +107,12 @@ class EventReader:
     def _take(self, data: bytes) -> None:
         """Keep the data of events; comments, which keep a connection open, are none."""
         self._bytes += len(data)
-        lines = self._lines.split(data)
-        self._waiting.extend(found for line in lines if line.startswith(b"data:") and (found := line[5:].strip()))
+        for line in self._lines.split(data):
+            if line.startswith(b"data:") and (found := line[5:].strip()):
+                self._waiting.append(found)
         if not data:
             self._end(None)
-        elif len(self._lines) > self._bounds.line:
+        elif self._lines.rest > self._bounds.line:
             self._end(BackendError("backend: an event has no end"))
         elif self._bytes > self._bounds.bytes:
             self._end(BackendError("backend: it sends more than was asked for"))

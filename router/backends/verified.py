@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from router.backends.canary import Examined
 from router.domain import Completion, Enforcement, GenerationEvent, GenerationRequest
-from router.errors import BackendError, BackendUnavailable
+from router.errors import BackendBusy, BackendError, BackendTimeout, BackendUnavailable
 from router.ports import Backend
 
 Canary = Callable[[Examined], Awaitable[bool]]
@@ -96,6 +96,10 @@ class VerifiedBackend:
                 await self._check()
                 if self._chosen is None:
                     await self._prove()
+            except BackendBusy:  # it is there, and nothing says that it is another one
+                return self.proved
+            except BackendTimeout:  # likewise, but of no use for now
+                return False
             except BackendError:
                 self._chosen = None  # so that the canary runs again when it is back
                 return False

@@ -13,7 +13,7 @@ from router.backends.connect import Connection, connect
 from router.backends.http import Timeouts
 from router.backends.verified import EnforcementStrategy, VerifiedBackend
 from router.domain import Enforcement
-from router.errors import BackendError, BackendUnavailable
+from router.errors import BackendBusy, BackendError, BackendTimeout, BackendUnavailable
 from tests.support.fakes import FakeBackend
 from tests.support.ports import free_port
 from tests.support.simulators import ENGINES, MODEL, simulated
@@ -114,6 +114,33 @@ async def test_two_health_checks_run_one_canary() -> None:
     backend = VerifiedBackend([strategy], None, engine.check_ready, identity, slow)
     assert await asyncio.gather(*(backend.ready() for _ in range(4))) == [True] * 4
     assert runs == 1 and backend.proved
+
+
+@pytest.mark.parametrize(
+    ("failure", "ready", "runs"),
+    [(BackendBusy("full", 7), True, 1), (BackendTimeout("slow"), False, 1), (BackendUnavailable("gone"), False, 2)],
+)
+async def test_only_an_engine_that_went_away_is_proved_again(failure: BackendError, ready: bool, runs: int) -> None:
+    """One that is slow or full for a moment would be away for as long as its canary takes."""
+    engine, ran, failures = FakeBackend(), 0, list[BackendError]()
+
+    async def check() -> None:
+        if failures:
+            raise failures.pop()
+
+    async def identity() -> str:
+        return "same"
+
+    async def passes(_: canary.Examined) -> bool:
+        nonlocal ran
+        ran += 1
+        return True
+
+    backend = VerifiedBackend([EnforcementStrategy(Enforcement.NATIVE, engine, engine)], None, check, identity, passes)
+    await backend.prove()
+    failures.append(failure)
+    assert await backend.ready() is ready
+    assert await backend.ready() and ran == runs
 
 
 async def test_every_finding_is_seen_as_it_comes() -> None:
