@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 CLIENT = {"google", "grpc", "grpc_health", "router", "typing_extensions"}
 """What the client imports, beside the standard library."""
 
-SERVICE = ("aiohttp", "cachetools", "click", "grpc_reflection", "grpc_status", "numpy", "onnxruntime", "orjson",
+SERVICE = ("aiohttp", "click", "grpc_reflection", "grpc_status", "numpy", "onnxruntime", "orjson",
            "prometheus_client", "pydantic", "pydantic_settings", "redis", "rich", "structlog", "tokenizers",
            "uvloop")  # fmt: skip
 TRAINING = ("jinja2", "math_verify", "matplotlib", "onnx", "polars", "reasoning_gym", "safetensors", "scipy",

@@ -34,6 +34,9 @@ START, END, THINK, END_THINK = "<|im_start|>", "<|im_end|>", "<think>", "</think
 WINDOW = 1024
 """Tokens of prompt, thinking and answer together."""
 
+LONGEST_PROMPT = 16 * WINDOW
+"""Characters beyond which a prompt is refused before it is read as tokens: most of the model's have one character."""
+
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -81,8 +84,9 @@ class PocketModel:
 
     def prompt_ids(self, text: str) -> list[int]:
         """A user message as the model sees it, up to the opening marker of the thought."""
-        body = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return [self.token(START), *body, self.token(END), self.token(THINK)]
+        # The batch call releases the GIL, which `encode` would hold.
+        (body,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        return [self.token(START), *body.ids, self.token(END), self.token(THINK)]
 
     def step(self, ids: NDArray[np.int64], past: Cache) -> tuple[Logits, Cache]:
         """Token ids [batch, new] after `past` -> logits of the next token [batch, vocabulary], grown cache."""
@@ -119,7 +123,7 @@ class PocketBackend:
         # Without a cap half of the window is for thinking, so that there is always room for an answer.
         cap = WINDOW // 2 if request.budget.tokens is None else request.budget.tokens
         if len(prompt) + cap + 1 >= WINDOW:
-            raise InvalidRequest("messages", f"prompt and budget exceed the window of {WINDOW} tokens")
+            raise _too_long()
         run.feed(prompt)
         used = 0
         while used < cap:
@@ -166,6 +170,12 @@ def _check(request: GenerationRequest) -> None:
         raise InvalidRequest("tools", "the embedded model calls no tools")
     if request.prompt.images is not None:
         raise InvalidRequest(request.prompt.images, "the embedded model takes no images")
+    if len(request.prompt.text) > LONGEST_PROMPT:
+        raise _too_long()
+
+
+def _too_long() -> InvalidRequest:
+    return InvalidRequest("messages", f"prompt and budget exceed the window of {WINDOW} tokens")
 
 
 class _Run:

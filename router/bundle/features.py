@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence, Sized
 from string import ascii_letters, ascii_uppercase, digits
 from typing import NamedTuple
-from unicodedata import normalize
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router.bundle.normal_form import normal_form
 from router.domain import Prompt
 
 VERSION = "static-2"
@@ -51,7 +51,7 @@ HAND = WIDTH - WORD_BUCKETS
 def scored_text(prompt: Prompt) -> str:
     """The part of a prompt that is scored, in Unicode normal form C: the same text, however it was typed."""
     # Cut before it is normalised, which takes time in proportion to the length.
-    return normalize("NFC", prompt.text[:MAX_CHARACTERS])
+    return normal_form(prompt.text[:MAX_CHARACTERS])[:MAX_CHARACTERS]  # a few characters have longer normal forms
 
 
 def extract(prompts: Sequence[Prompt]) -> NDArray[np.float32]:

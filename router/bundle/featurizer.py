@@ -34,6 +34,8 @@ class Featurizer:
         # Asked for only where the tokenizer adds some.
         self._special = self._tokenizer.num_special_tokens_to_add(False) > 0
         self._pieces = Pieces.of(self._tokenizer)
+        # The graph reads `max_tokens`, so no more of a text is read than they can hold.
+        self._reach = None if self._pieces is None else max_tokens * self._pieces.longest_token
 
     def __call__(self, prompts: Sequence[Prompt]) -> dict[str, NDArray[Any]]:
         """The graph's inputs for some prompts."""
@@ -55,9 +57,12 @@ class Featurizer:
         return matrix
 
     def _ids(self, text: str) -> list[int]:
-        known = None if self._pieces is None else self._pieces.tokens(text)
+        if self._pieces is None:
+            return self._encoded([text])[0]
+        known = self._pieces.tokens(text[: self._reach], self._max_tokens)
         return self._encoded([text])[0] if known is None else known[: self._max_tokens]
 
     def _encoded(self, texts: list[str]) -> list[list[int]]:
         """Token ids by the whole tokenizer. The batch call releases the GIL, which `encode` would hold."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._special)]
+        read = [text[: self._reach] for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(read, add_special_tokens=self._special)]

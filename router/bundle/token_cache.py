@@ -41,6 +41,8 @@ class Pieces:
         self._model = tokenizer.model
         self._special = _added(tokenizer)
         self._before: list[int] = tokenizer.encode("").ids
+        self.longest_token = max(map(len, tokenizer.get_vocab()), default=1)
+        """Characters of the longest token."""
         self._ids: OrderedDict[str, Ids] = OrderedDict()
 
     @classmethod
@@ -55,19 +57,22 @@ class Pieces:
             return None
         # A token such as "a▁b" could be merged across the beginning of a piece.
         crossing = re.compile("[^▁]▁")
-        # A special token with a space in it spans pieces, dropout draws merges at random, and a suffix marks the ends
-        # of words, where spaces mark their beginnings.
+        # A special token with a space in it spans pieces, dropout draws merges at random, a suffix marks the ends of
+        # words, where spaces mark their beginnings, and a fused token of the unknown may be as long as the text.
+        model = tokenizer.model
         if (
             any(" " in token for token in _added(tokenizer))
-            or tokenizer.model.dropout
-            or tokenizer.model.end_of_word_suffix
+            or model.dropout
+            or model.end_of_word_suffix
+            or (model.fuse_unk and not model.byte_fallback)
         ):
             return None
         return None if any(map(crossing.search, tokenizer.get_vocab(with_added_tokens=False))) else cls(tokenizer)
 
-    def tokens(self, text: str) -> list[int] | None:
-        """Token ids of a text; None where the text needs the whole tokenizer."""
-        pieces = text.split(" ")
+    def tokens(self, text: str, most: int) -> list[int] | None:
+        """Token ids of a text, at least the first `most`; None where the text needs the whole tokenizer."""
+        # A piece has one token at least, so no more pieces are read than there may be tokens.
+        pieces = text.split(" ", most)[:most]
         ids = list(map(self._ids.get, pieces))
         if None in ids:
             if not self._fits(text, pieces):

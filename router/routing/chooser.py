@@ -21,11 +21,9 @@ from router.domain import (
 )
 from router.errors import InvalidRequest, NotFound, TargetUnmet
 from router.routing.exploration import certain, propensities
+from router.routing.pins import Conversation
 from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
-
-Conversation = tuple[str, str, str]
-"""Model, tenant and conversation id."""
 
 _IDS = random.Random()  # unguessable ids would cost a system call each; only a decision's own tenant may ask about it
 _RANDOM_BITS = 80

@@ -3,13 +3,17 @@
 import re
 from dataclasses import replace
 
+from router.bundle.features import MAX_CHARACTERS
 from router.domain import Decision, DecisionSource, MaxLoss, Prompt, RouteRequest
 from router.errors import ClassifierError, NotFound
 from router.ports import Classifier, DecisionArchive
 from router.routing.router import BudgetRouter
+from router.turn import Turn
 
 WORDS = 48
 """The first distinct words of a prompt; each is left out in turn to measure what it weighs."""
+
+_WORD = re.compile(r"(\w+)")
 
 STRONGEST, LEAST_CHANGE = 3, 0.005
 """How many words an explanation names, and the smallest change of P(correct) that it names."""
@@ -73,11 +77,17 @@ def sentences(decision: Decision) -> list[str]:
 
 async def influences(classifier: Classifier, prompt: Prompt, decision: Decision) -> list[str]:
     """Sentences on the words whose absence changes P(correct) at the chosen rung most. Raises ClassifierError."""
-    words = list(dict.fromkeys(re.findall(r"\w+", prompt.text)))[:WORDS]
+    # Words alternate with what stands between them. Only the text that is scored is read.
+    parts = _WORD.split(prompt.text[:MAX_CHARACTERS])
+    words = list(dict.fromkeys(parts[1::2]))[:WORDS]
     if len(words) < 2:
         return []
+    prompts, turn = [prompt], Turn()
+    for word in words:
+        prompts.append(_of_text(prompt, "".join([part for part in parts if part != word])))
+        await turn.spend(len(parts) // 8)
     rung = decision.choice.index
-    whole, *without = await classifier.score([prompt, *(_without(prompt, word) for word in words)])
+    whole, *without = await classifier.score(prompts)
     changes = [score.quality[rung] - whole.quality[rung] for score in without]
     strongest = sorted(zip(words, changes, strict=True), key=lambda pair: -abs(pair[1]))[:STRONGEST]
     return [_influence(word, change, decision.rung.name) for word, change in strongest if abs(change) >= LEAST_CHANGE]
@@ -87,10 +97,10 @@ def _influence(word: str, change: float, rung: str) -> str:
     return f"Without “{word}” P(correct) at {rung} would be {abs(change):.2f} {'higher' if change > 0 else 'lower'}."
 
 
-def _without(prompt: Prompt, word: str) -> Prompt:
-    """The same prompt without a word of its scored text."""
-    less = re.sub(rf"\b{re.escape(word)}\b", "", prompt.text)
-    return Prompt(tuple(replace(m, content=less) if m.content == prompt.text else m for m in prompt.messages))
+def _of_text(prompt: Prompt, text: str) -> Prompt:
+    """The same prompt with another text where its scored one stood."""
+    scored = prompt.text
+    return Prompt(tuple([replace(m, content=text) if m.content == scored else m for m in prompt.messages]))
 
 
 def _curve(decision: Decision) -> list[str]:

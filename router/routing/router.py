@@ -27,9 +27,13 @@ from router.routing.chooser import Chooser
 from router.routing.generation import Generation
 from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
+from router.turn import Turn
 
 Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str], None]
 NO_TOOLS = Tools()
+STEPS_TO_ROUTE, STEPS_TO_CHOOSE, STEPS_TO_RECORD = 10, 20, 40
+"""Steps of a `Turn` for each prompt of a batch."""
+
 SUSPENDED = "the audit has found more loss than was certified"
 
 
@@ -71,23 +75,26 @@ class BudgetRouter:
 
     async def decide_batch(self, requests: Sequence[RouteRequest]) -> list[Decision]:
         """Choose a budget for every prompt, in order. Errors name the request's index as well as its field."""
-        began, index = time.perf_counter(), 0
+        began, index, turn = time.perf_counter(), 0, Turn()
         routed: list[tuple[ServedModel, RouteRequest]] = []
         decisions: dict[int, Decision] = {}
         try:
-            for index, request in enumerate(requests):  # noqa: B007  the handler below names it
-                routed.append((self._able(request)[0], self._admission.relaxed(request)))
-            for index, (served, request) in enumerate(routed):
-                if (fixed := self._chooser.fixed(served, request)) is not None:
+            for index, request in enumerate(requests):
+                served, relaxed = self._able(request)[0], self._admission.relaxed(request)
+                routed.append((served, relaxed))
+                if (fixed := self._chooser.fixed(served, relaxed)) is not None:
                     decisions[index] = fixed
+                await turn.spend(STEPS_TO_ROUTE)
             # In the order of the requests: the first of a new conversation decides for the others.
             for index, scored in (await self._scores(routed, decisions)).items():
                 decisions[index] = self._chooser.chosen(*routed[index], scored)
+                await turn.spend(STEPS_TO_CHOOSE)
         except FieldError as error:
             raise error.within(f"requests[{index}].") from error
         seconds = time.perf_counter() - began
         for index, (_, request) in enumerate(routed):
             self._decided(request, decisions[index], seconds)
+            await turn.spend(STEPS_TO_RECORD)
         return [decisions[index] for index in range(len(routed))]
 
     async def generate(

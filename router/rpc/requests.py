@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from unicodedata import category
@@ -28,13 +28,20 @@ from router.domain import (
 from router.errors import FieldError, InvalidRequest
 from router.rpc.enums import LABEL_SOURCES, ON_UNMET, ROLES
 from router.rpc.identity import Call
+from router.turn import Turn
 
 MAX_BATCH = 1024
 MAX_ANSWER_TOKENS = 32_768
 MAX_NAME = 128
 """Most bytes of an id or a name."""
 
-MAX_TOOLS = 128
+MAX_TOOLS, MAX_SCHEMA_BYTES, MAX_SCHEMAS_BYTES = 128, 1 << 16, 1 << 18
+"""Most tools, and most bytes of the parameters of one and of all. They are read and written as JSON, which takes many
+times as long as text, and nobody else is served meanwhile."""
+
+MAX_ATTACHED = 1_024
+"""Most tool calls and images of a prompt, together."""
+
 IMAGE_SCHEMES = ("https://", "data:image/")
 
 
@@ -70,16 +77,17 @@ def route_request(
     )
 
 
-def batch(message: pb.DecideBatchRequest, limits: Limits, call: Call) -> list[RouteRequest]:
+async def batch(message: pb.DecideBatchRequest, limits: Limits, call: Call) -> list[RouteRequest]:
     """The checked requests of a batch; errors name the index. Raises InvalidRequest, PermissionDenied."""
     if not 1 <= len(message.requests) <= MAX_BATCH:
         raise InvalidRequest("requests", f"must have 1 to {MAX_BATCH} entries, has {len(message.requests)}")
-    requests = []
+    turn, requests = Turn(), []
     for index, one in enumerate(message.requests):
         try:
             requests.append(route_request(one, limits, call))
         except FieldError as error:
             raise error.within(f"requests[{index}].") from error
+        await turn.spend(10 + one.ByteSize() // 4)  # a message has seven bytes at least, and costs two steps
     return requests
 
 
@@ -93,22 +101,29 @@ def sampling(message: pb.SamplingOptions) -> Sampling:
     return Sampling(message.temperature, longest, message.seed if message.HasField("seed") else None)
 
 
-def tools(message: pb.GenerateRequest, limits: Limits) -> Tools:
+async def tools(message: pb.GenerateRequest, limits: Limits) -> Tools:
     """Checked tools, and the choice among them. Raises InvalidRequest."""
     if len(message.tools) > MAX_TOOLS:
         raise InvalidRequest("tools", f"at most {MAX_TOOLS}, has {len(message.tools)}")
     if (size := sum(tool.ByteSize() for tool in message.tools)) > limits.max_prompt_bytes:
         raise InvalidRequest("tools", f"at most {limits.max_prompt_bytes} bytes, has {size}")
-    offered = tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(message.tools))
+    if (size := sum(len(tool.parameters.encode()) for tool in message.tools)) > MAX_SCHEMAS_BYTES:
+        raise InvalidRequest("tools", f"at most {MAX_SCHEMAS_BYTES} bytes of parameters, has {size}")
+    turn, offered = Turn(), []
+    for index, tool in enumerate(message.tools):
+        offered.append(_tool(tool, f"tools[{index}]"))
+        await turn.spend(10 + len(tool.parameters) // 16)
     choice = message.tool_choice or "auto"
     if choice not in (*TOOL_CHOICES, *(tool.name for tool in offered)):
         raise InvalidRequest("tool_choice", f"must be one of {', '.join(TOOL_CHOICES)}, or the name of a tool")
-    return Tools(offered, choice)
+    return Tools(tuple(offered), choice)
 
 
 def _tool(message: pb.Tool, field: str) -> Tool:
     if not _name(message.name, f"{field}.name").strip():
         raise InvalidRequest(f"{field}.name", "is required")
+    if (size := len(message.parameters.encode())) > MAX_SCHEMA_BYTES:
+        raise InvalidRequest(f"{field}.parameters", f"at most {MAX_SCHEMA_BYTES} bytes, has {size}")
     try:
         parameters = json.loads(message.parameters or "{}")
     except (ValueError, RecursionError):  # nested too deeply for the parser
@@ -153,7 +168,16 @@ def _prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
     most = limits.max_prompt_bytes
     if sum([m.ByteSize() for m in messages]) > most and (size := sum(map(_bytes, messages))) > most:
         raise InvalidRequest("messages", f"at most {most} bytes of content, has {size}")
-    return Prompt(tuple([_plain(m) or _message(m, i) for i, m in enumerate(messages)]))
+    turns = [_plain(message) for message in messages]
+    return Prompt(tuple(_completed(turns, messages) if None in turns else turns))  # type: ignore[arg-type]
+
+
+def _completed(turns: Sequence[Message | None], messages: Sequence[pb.Message]) -> Iterator[Message]:
+    """All turns of a conversation, those included that are not of text alone. Raises InvalidRequest."""
+    attached = sum(len(message.tool_calls) + len(message.image_urls) for message in messages)
+    if attached > MAX_ATTACHED:
+        raise InvalidRequest("messages", f"at most {MAX_ATTACHED} tool calls and images, has {attached}")
+    return (turn or _message(messages[i], i) for i, turn in enumerate(turns))
 
 
 def _bytes(message: pb.Message) -> int:
@@ -243,7 +267,7 @@ def _name(value: str, field: str) -> str:
     """A checked id or name, which is safe in logs and headers. Raises InvalidRequest."""
     if not value:
         return value
-    if len(value.encode()) > MAX_NAME:
+    if len(value) > MAX_NAME or len(value.encode()) > MAX_NAME:
         raise InvalidRequest(field, f"at most {MAX_NAME} bytes")
     # A line break in a name could forge a log line or a header.
     if any(category(character) == "Cc" for character in value):

@@ -17,6 +17,10 @@ from router.domain import (
     ToolCallDelta,
 )
 from router.rpc.enums import COUNT_SOURCES, DECISION_SOURCES, ENFORCEMENTS, FINISH_REASONS
+from router.turn import Turn
+
+DECISION_STEPS = 40
+"""Steps of a `Turn` to convert a decision with its forecasts."""
 
 
 def decision(value: Decision) -> pb.Decision:
@@ -43,6 +47,15 @@ def decision(value: Decision) -> pb.Decision:
     if value.choice.certificate is not None:
         message.certificate.CopyFrom(certificate(value.choice.certificate))
     return message
+
+
+async def decisions(values: Sequence[Decision]) -> list[pb.Decision]:
+    """The decisions of a batch as the caller gets them, in order."""
+    turn, messages = Turn(), []
+    for value in values:
+        messages.append(decision(value))
+        await turn.spend(DECISION_STEPS)
+    return messages
 
 
 def _add_forecasts(message: pb.Decision, rungs: Sequence[ReasoningBudget], score: Score) -> None:

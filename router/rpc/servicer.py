@@ -27,14 +27,14 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
 
     async def DecideBatch(self, request: pb.DecideBatchRequest, call: Call) -> pb.DecideBatchResponse:
         """Choose a reasoning budget for each of many prompts."""
-        decided = await self._router.decide_batch(requests.batch(request, self._limits, call))
-        return pb.DecideBatchResponse(decisions=map(responses.decision, decided))
+        decided = await self._router.decide_batch(await requests.batch(request, self._limits, call))
+        return pb.DecideBatchResponse(decisions=await responses.decisions(decided))
 
     async def Generate(self, request: pb.GenerateRequest, call: Call) -> AsyncIterator[pb.GenerateResponse]:
         """Choose a budget, forward the prompt to the engine, and stream its answer back."""
         # Only here does the call's deadline bound the budget: the other methods do not wait for any thinking.
         routed = requests.route_request(request, self._limits, call, call.remaining)
-        sampling, tools = requests.sampling(request.sampling), requests.tools(request, self._limits)
+        sampling, tools = requests.sampling(request.sampling), await requests.tools(request, self._limits)
         async with aclosing(self._router.generate(routed, sampling, tools)) as events:
             async for event in events:
                 yield responses.event(event)

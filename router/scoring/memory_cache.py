@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-from cachetools import LRUCache
-
 from router.domain import Score
+from router.fair_lru import FairLru
+from router.scoring.cache_key import TENANT_BYTES
 
 ENTRY_BYTES, RUNG_BYTES = 500, 250
 """Memory of an entry, and of each of its rungs (measured with tracemalloc, CPython 3.11)."""
 
 
 class MemoryCache:
-    """The most recently used scores: at most `entries` of them, in about `size` bytes."""
+    """The most recently used scores: at most `entries` of them, in about `size` bytes, fairly between tenants."""
 
     def __init__(self, entries: int, size: int) -> None:
-        self._entries = entries
-        self._scores: LRUCache[bytes, Score] = LRUCache(size, getsizeof=_bytes)
+        # One bound instead of two: an entry weighs what it takes, and never less than its share of the size.
+        self._least = size // entries
+        self._scores: FairLru[bytes, Score] = FairLru(size, _tenant, self._weight)
 
     breaker = None
     """None: nothing here can fail."""
@@ -27,16 +28,15 @@ class MemoryCache:
     async def put_many(self, scores: Mapping[bytes, Score]) -> None:
         """Keep scores; one that is larger than the whole cache is dropped."""
         for key, score in scores.items():
-            if _bytes(score) <= self._scores.maxsize:
-                self._scores[key] = score
-        # LRUCache bounds the bytes; the number of entries is bounded here.
-        while len(self._scores) > self._entries:
-            self._scores.popitem()
+            self._scores[key] = score
 
     async def flush(self) -> None:
         """Drop all scores."""
         self._scores.clear()
 
+    def _weight(self, score: Score) -> int:
+        return max(ENTRY_BYTES + RUNG_BYTES * len(score.quality), self._least)
 
-def _bytes(score: Score) -> int:
-    return ENTRY_BYTES + RUNG_BYTES * len(score.quality)
+
+def _tenant(key: bytes) -> bytes:
+    return key[:TENANT_BYTES]

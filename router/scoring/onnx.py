@@ -21,7 +21,7 @@ Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: Mapping[str, Sequence[str]] = {"cpu": (CPU,), "cuda": (CUDA, CPU), "tensorrt": (TENSORRT, CUDA, CPU)}
 """Execution providers by device: the first runs the graph, the next ones those nodes that it cannot run."""
 
-PART_PROMPTS, PART_CHARACTERS = 128, 32_768
+PART_PROMPTS, PART_CHARACTERS = 64, 16_384
 """Largest part that is scored without a break: it blocks the event loop for milliseconds."""
 
 START_SECONDS, RUN_SECONDS, BATCH_SECONDS = 600.0, 1.0, 10.0
@@ -32,6 +32,9 @@ AWAY_SECONDS, LONGEST_AWAY = 300.0, 3_600.0
 
 INPUTS = {"features": "tensor(float)", "tokens": "tensor(int64)"}
 """The graph's inputs."""
+
+LONG = 2_048
+"""Characters beyond which others run before a prompt is scored."""
 
 
 class OnnxClassifier:
@@ -65,9 +68,10 @@ class OnnxClassifier:
         """One score per prompt, in order; other tasks run between parts of a large batch. Raises ClassifierError."""
         scores: list[Score] = []
         for part in _parts(prompts):
-            scores += self.scored(part)
-            if len(scores) < len(prompts):
+            # The caller has hashed these prompts just now, which takes as long as a score where texts are long.
+            if scores or len(part[0].text) > LONG:
                 await asyncio.sleep(0)
+            scores += self.scored(part)
         return scores
 
     def scored(self, prompts: Sequence[Prompt]) -> list[Score]:
@@ -148,4 +152,5 @@ def _parts(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
             yield prompts[start:end]
             start, characters = end, 0
         characters += length
-    yield prompts[start:]
+    if prompts:
+        yield prompts[start:]

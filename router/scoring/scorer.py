@@ -9,9 +9,13 @@ from router.errors import CacheError, ClassifierError
 from router.events import Degraded
 from router.ports import Classifier, Observer, ScoreCache
 from router.scoring.cache_key import ScoreKeys
+from router.turn import Turn
 
 SCORE_SECONDS, PROMPTS = 1.0, 100
 """Time for a classifier before the request falls back to the top rung, and as much again for every PROMPTS prompts."""
+
+KEY_STEPS = 10
+"""Steps of a `Turn` to hash a prompt, beside those for its messages and its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,10 @@ class Scorer:
 
     async def score_batch(self, requests: Sequence[RouteRequest]) -> list[Scored]:
         """One entry per request, in order; requests with the same prompt are scored once."""
-        keys = [self.keys.key(r.tenant, r.prompt) for r in requests]
+        turn, keys = Turn(), []
+        for request in requests:
+            keys.append(self.keys.key(request.tenant, request.prompt))
+            await turn.spend(KEY_STEPS + len(request.prompt.messages) + len(request.prompt.text) // 8)
         scored = await self._remembered(keys)
         missing = {key: r.prompt for key, r in zip(keys, requests, strict=True) if key not in scored}
         if missing:

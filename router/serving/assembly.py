@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from router.admission import tenants
@@ -24,6 +23,7 @@ from router.outcomes.sqlite import SqliteOutcomes
 from router.outcomes.verifiers import Agreement
 from router.ports import Observer, Verifier
 from router.routing.chooser import Chooser
+from router.routing.pins import Pins
 from router.rpc.requests import Limits
 from router.rpc.tls import Certificates, TlsFiles
 from router.scoring.memory_cache import MemoryCache
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 
 OUTCOMES_TIMEOUT = 2.0
 """Seconds for a Redis to keep an outcome; callers of ReportOutcome wait for it."""
-
-PINNED_CONVERSATIONS, PINNED_SECONDS = 100_000, 3_600.0
-"""Conversations that keep their rung, and for how long after their last turn."""
 
 
 async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Parts:
@@ -74,7 +71,7 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
         tenants=known,
         queue=FairQueue(settings.capacity, settings.queue_seconds),
         quotas=quotas(settings, observer, stack, background),
-        chooser=Chooser(TTLCache(PINNED_CONVERSATIONS, PINNED_SECONDS), settings.explore),
+        chooser=Chooser(Pins(), settings.explore),
         ledger=ledger,
         audit=auditor(settings, ledger, observer, stack),
         limits=Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss)),

@@ -17,6 +17,9 @@ text = st.text(st.characters(exclude_categories=["Cs"]))
 piece = st.sampled_from(
     ["a", "seven", "Seven,", " ", "  ", "\n", "\t", "▁", "é", "漢", "🎉", "<s>", "'", "12", "don't", "2+2=4?", "x" * 40]
 )
+MOST = 512
+"""Tokens that the shipped bundle's graph reads."""
+
 texts = text | st.lists(piece).map("".join) | st.lists(piece).map(" ".join)
 
 
@@ -37,16 +40,16 @@ def test_pieces_are_remembered_as_they_are_read(featurizer: Featurizer) -> None:
     known = Pieces.of(featurizer._tokenizer)
     assert known is not None
     before = known._before
-    first = known.tokens("how many ways, 12 of 7?")
+    first = known.tokens("how many ways, 12 of 7?", MOST)
     assert len(known._ids) == 6
-    assert known.tokens("how many how many") == [*before, *(first or [])[len(before) :][:2] * 2]
+    assert known.tokens("how many how many", MOST) == [*before, *(first or [])[len(before) :][:2] * 2]
     assert len(known._ids) == 6
 
 
 def test_what_is_not_its_pieces_is_read_in_one_go(featurizer: Featurizer) -> None:
     known = Pieces(featurizer._tokenizer)
     for text in ("two  spaces", "<s> special", "", " ", "a▁b"):
-        assert known.tokens(text) is None
+        assert known.tokens(text, MOST) is None
     assert len(known._ids) == 0
 
 
@@ -69,7 +72,7 @@ def test_a_long_text_is_cut_where_the_tokenizer_would(featurizer: Featurizer) ->
 def test_callers_cannot_fill_the_memory(featurizer: Featurizer) -> None:
     known = Pieces(featurizer._tokenizer, most=10)
     for text in ["x" * 300, *(f"is {number} more than {number + 1} ?" for number in range(100))]:
-        assert [known.tokens(text)] == featurizer.tokens([Prompt.of(text)])
+        assert [known.tokens(text, MOST)] == featurizer.tokens([Prompt.of(text)])
         assert len(known._ids) <= 10
     assert "x" * 300 not in known._ids
 
@@ -78,7 +81,11 @@ def test_threads_that_read_the_same_pieces_agree(featurizer: Featurizer) -> None
     known = Pieces(featurizer._tokenizer, most=100)
     said = [f"{number} ways and {number * 7} more" for number in range(500)]
     found: list[list[list[int] | None]] = [[] for _ in range(4)]
-    threads = [threading.Thread(target=lambda out=out: out.extend(map(known.tokens, said))) for out in found]
+
+    def read(out: list[list[int] | None]) -> None:
+        out.extend(known.tokens(one, MOST) for one in said)
+
+    threads = [threading.Thread(target=read, args=[out]) for out in found]
     for thread in threads:
         thread.start()
     for thread in threads:

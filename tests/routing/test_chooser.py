@@ -9,8 +9,9 @@ import pytest
 
 from router.domain import Decision, DecisionSource, Enforcement, MaxLoss, MinQuality, OnUnmet, RoutingOptions, Score
 from router.errors import InvalidRequest, NotFound, TargetUnmet
-from router.routing.chooser import Chooser, Conversation
+from router.routing.chooser import Chooser
 from router.routing.exploration import certain, propensities
+from router.routing.pins import Conversation
 from router.routing.policy import Policy
 from router.routing.served_model import ServedModel
 from router.scoring.cache_key import ScoreKeys

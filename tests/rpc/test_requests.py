@@ -1,6 +1,9 @@
 """What comes in becomes the domain's own: every limit at its edge, and every field in its place."""
 
+import asyncio
+import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,6 +55,14 @@ def options(remaining: float | None = None, **fields: Any) -> RoutingOptions:
 def turn(**fields: Any) -> Message:
     """What one turn of a conversation becomes."""
     return routed(pb.DecideRequest(messages=[pb.Message(**fields)])).prompt.messages[0]
+
+
+def checked_tools(message: pb.GenerateRequest, limits: Limits = LIMITS) -> Tools:
+    return asyncio.run(requests.tools(message, limits))
+
+
+def checked_batch(message: pb.DecideBatchRequest) -> list[RouteRequest]:
+    return asyncio.run(requests.batch(message, LIMITS, Call()))
 
 
 def refused(field: str, parse: Any, *arguments: Any, **named: Any) -> None:
@@ -187,7 +198,7 @@ def test_sampling_reaches_its_limits() -> None:
 def test_tools_reach_their_limits() -> None:
     def tools(count: int, size: int = 0, choice: str = "") -> Tools:
         offered = [pb.Tool(name=f"t{i}", description="d" * size) for i in range(count)]
-        return requests.tools(pb.GenerateRequest(tools=offered, tool_choice=choice), LIMITS)
+        return checked_tools(pb.GenerateRequest(tools=offered, tool_choice=choice))
 
     assert tools(0) == Tools()
     assert tools(1) == Tools((Tool("t0", "", {}),))
@@ -195,7 +206,7 @@ def test_tools_reach_their_limits() -> None:
     assert tools(1, choice="required").choice == "required"
     limit = Limits(1, 10_000, MaxLoss(0.05))
     many = pb.GenerateRequest(tools=[pb.Tool(name=f"t{i}") for i in range(128)])
-    assert len(requests.tools(many, limit).offered) == 128
+    assert len(checked_tools(many, limit).offered) == 128
     wrapped = pb.Tool(name="t0", description="d" * 500).ByteSize() - 500
     assert tools(1, MOST_BYTES - wrapped).offered
     refused("tools", tools, 1, MOST_BYTES - wrapped + 1)
@@ -203,7 +214,30 @@ def test_tools_reach_their_limits() -> None:
 
 def test_the_parameters_of_a_tool_are_a_json_object() -> None:
     given = pb.GenerateRequest(tools=[pb.Tool(name="t", description="d", parameters='{"type": "object"}')])
-    assert requests.tools(given, LIMITS).offered == (Tool("t", "d", {"type": "object"}),)
+    assert checked_tools(given).offered == (Tool("t", "d", {"type": "object"}),)
+
+
+def test_the_parameters_of_tools_are_bounded_one_by_one_and_together() -> None:
+    def tools(*sizes: int) -> Tools:
+        offered = [pb.Tool(name="t", parameters=json.dumps({"a": "d" * (size - 9)})) for size in sizes]
+        return checked_tools(pb.GenerateRequest(tools=offered), replace(LIMITS, max_prompt_bytes=1 << 20))
+
+    one, four = requests.MAX_SCHEMA_BYTES, requests.MAX_SCHEMAS_BYTES // requests.MAX_SCHEMA_BYTES
+    assert len(tools(*[one] * four).offered) == four
+    refused("tools[1].parameters", tools, one, one + 1)
+    refused("tools", tools, *[one] * four, 9)
+
+
+def test_the_tool_calls_and_images_of_a_conversation_are_bounded_together() -> None:
+    def attached(calls: int, images: int) -> RouteRequest:
+        shown = pb.Message(role=pb.ROLE_USER, image_urls=["https://a"] * images)
+        called = pb.Message(role=pb.ROLE_ASSISTANT, content="c", tool_calls=[pb.ToolCall()] * calls)
+        limits = replace(LIMITS, max_prompt_bytes=1 << 20)
+        return requests.route_request(pb.DecideRequest(messages=[shown, called]), limits, Call())
+
+    assert len(attached(requests.MAX_ATTACHED - 1, 1).prompt.messages[1].tool_calls) == requests.MAX_ATTACHED - 1
+    refused("messages", attached, requests.MAX_ATTACHED, 1)
+    refused("messages", attached, 0, requests.MAX_ATTACHED + 1)
 
 
 @pytest.mark.parametrize("correct", [0.0, 0.5, 1.0])
@@ -214,10 +248,10 @@ def test_an_outcome_is_a_share_of_what_is_right(correct: float) -> None:
 
 def test_a_batch_has_1_to_1024_requests_in_order() -> None:
     many = pb.DecideBatchRequest(requests=[decide(str(i)) for i in range(1024)])
-    assert [one.prompt.text for one in requests.batch(many, LIMITS, Call())] == [str(i) for i in range(1024)]
-    assert len(requests.batch(pb.DecideBatchRequest(requests=[decide()]), LIMITS, Call())) == 1
-    refused("requests", requests.batch, pb.DecideBatchRequest(), LIMITS, Call())
-    refused("requests[1].messages", requests.batch, pb.DecideBatchRequest(requests=[decide(), {}]), LIMITS, Call())
+    assert [one.prompt.text for one in checked_batch(many)] == [str(i) for i in range(1024)]
+    assert len(checked_batch(pb.DecideBatchRequest(requests=[decide()]))) == 1
+    refused("requests", checked_batch, pb.DecideBatchRequest())
+    refused("requests[1].messages", checked_batch, pb.DecideBatchRequest(requests=[decide(), {}]))
 
 
 def test_what_is_explained_is_a_decision_or_a_request() -> None:
