@@ -37,7 +37,7 @@ from tests.rpc.conftest import ROUTING
 from tests.support.fakes import LIMITS, policy_of, router_of
 from tests.support.turns import MeasuredLoop
 
-PAUSE = 60_000
+PAUSE = 50_000
 """Longest turn in steps. On a core with nothing else to do, those seen take 20 ms at most; tests rarely have one."""
 
 PATIENCE = 120.0
