@@ -24,6 +24,7 @@ RouterError
 ├── SettingsError         the configuration is wrong
 ├── WorkerError           one of several processes that serve together does not come up
 ├── DrainError            the service has ended, but something was lost on the way
+├── WrongUsage            an argument of a command is wrong
 ├── MissingExtra          a part of the package needs what is not installed; says what to type
 └── ClientError           a call failed, as its caller sees it: router/client/errors.py has the kinds
 """
@@ -161,6 +162,10 @@ class WorkerError(RouterError):
 
 class DrainError(RouterError):
     """The service has ended, but something was lost on the way: records, or a process that had to be killed."""
+
+
+class WrongUsage(RouterError):
+    """An argument of a command is wrong."""
 
 
 class MissingExtra(RouterError):

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
 
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC server; port 0 takes a free one")
     workers: int = Field(
-        1, ge=1, description="processes that answer on that port together: docs/operations.md#several-workers"
+        1, ge=1, le=1_024, description="processes that answer on that port together: docs/operations.md#several-workers"
     )
     connection_seconds: float = Field(
         0,

@@ -1,23 +1,22 @@
-"""The entry point of `budget-train`, and its exit codes."""
+"""The entry point of `budget-train`."""
 
-import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from router.errors import MissingExtra, RouterError
-from router.extras import needs
+from router.cli.ending import run
+
+if TYPE_CHECKING:
+    import click
 
 
 def main() -> NoReturn:
-    """Run the command; exit code 2 if data, bundles or backends are wrong, 1 if an extra is missing."""
-    try:
-        with needs("train"):
-            from training.cli import cli
+    """Run the command; `run` has the exit codes."""
 
-            cli()
-    except RouterError as error:
-        print(f"budget-train: {error}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, MissingExtra) else 2)
-    sys.exit(0)
+    def command() -> "click.Command":
+        from training.cli import cli
+
+        return cli
+
+    run("budget-train", "train", command)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from router.cli.strict import FOLDER, NEW_FOLDER, File, Group, NewFile, Number
 from router.extras import needs
-from training.options import json_output, one_file
+from training.options import json_output, outcome_log, outcomes_file
 
 # Commands import their stages when they run: Polars and scikit-learn take seconds, and help must work without them.
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Command = Callable[..., None]
 
 _COUNT = click.IntRange(min=1)
-_registry = click.option("--registry", type=Path, required=True, envvar="BUDGET_ROUTER_ARTIFACT",
+_registry = click.option("--registry", type=NEW_FOLDER, required=True, envvar="BUDGET_ROUTER_ARTIFACT",
                          help="Directory of promoted bundles, BUDGET_ROUTER_ARTIFACT of the services.")  # fmt: skip
 _families = click.option("--model-family", "--form", "families", multiple=True, metavar="NAME",
                          help="Fit only this model family, one of those in report.json; repeat for several "
@@ -54,7 +55,7 @@ class _Recorded(click.Command):
         return command.make_context(info_name, args, parent, **extra)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def cli() -> None:
     """Train the difficulty classifier on outcomes: collect -> validate -> fit -> evaluate."""
 
@@ -65,8 +66,8 @@ cli.add_command(_Recorded("outcomes", "training.data.export_log", "Read the outc
 
 
 @cli.command()
-@click.option("--out", type=Path, required=True, help="Parquet file to write; FILE.journal keeps unfinished work.")
-@click.option("--prompts", type=Path,
+@click.option("--out", type=NewFile(), required=True, help="Parquet file to write; FILE.journal keeps unfinished work.")
+@click.option("--prompts", type=File(),
               help="JSON Lines with prompt, answer, and optionally task, group, scorer, metadata.")  # fmt: skip
 @click.option("--scorer", type=click.Choice(["exact", "numeric", "math", "reasoning-gym"]), default="math",
               show_default=True, help="Scorer for prompts that name none.")  # fmt: skip
@@ -84,9 +85,9 @@ cli.add_command(_Recorded("outcomes", "training.data.export_log", "Read the outc
 @click.option("--model", help="Name of the engine's model, or directory of the pocket reasoner.")
 @click.option("--ladder", help="Thinking tokens of each rung: 0,512,2048,unlimited [default: the pocket reasoner's].")
 @click.option("--samples", type=_COUNT, default=1, show_default=True, help="Answers per prompt and rung.")
-@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--temperature", type=Number(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--max-answer-tokens", type=_COUNT, help="Longest answer [default: 1024, the pocket reasoner's 64].")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True,
+@click.option("--timeout", type=Number(0, min_open=True), default=600.0, show_default=True,
               help="Seconds that an engine may take for one answer.")  # fmt: skip
 @click.option(
     "--concurrency", type=_COUNT, default=8, show_default=True, help="Answers in progress at once, by worker."
@@ -119,7 +120,7 @@ def collect(out: Path, executor: str, ray_address: str, as_json: bool, **options
 
 
 @cli.command()
-@click.argument("file", type=Path)
+@click.argument("file", type=File())
 @json_output
 def validate(file: Path, as_json: bool) -> None:
     """Name the faults of an outcome file with row and column; exit code 2 if there are any."""
@@ -139,8 +140,8 @@ def validate(file: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@one_file("--outcomes", "Parquet file of the outcome schema.")
-@click.option("--out", type=Path, required=True, help="Directory of the bundle; replaced in one step.")
+@outcomes_file
+@click.option("--out", type=NEW_FOLDER, required=True, help="Directory of the bundle; replaced in one step.")
 @click.option("--profile", type=click.Choice(["static", "encoder"]), default="static", show_default=True,
               help="Token vectors and hand features, or a MiniLM encoder beside them (for a GPU).")  # fmt: skip
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True,
@@ -172,8 +173,8 @@ def fit(
 
 
 @cli.command(name="evaluate")
-@click.option("--artifact", "directory", type=Path, required=True, help="Directory of the bundle.")
-@one_file("--outcomes", "Parquet file; only its test split is used.")
+@click.option("--artifact", "directory", type=FOLDER, required=True, help="Directory of the bundle.")
+@outcomes_file
 @json_output
 def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
     """Evaluate a bundle on the test split of an outcome file."""
@@ -185,11 +186,14 @@ def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--log", default="var/outcomes.sqlite", show_default=True, help="File or Redis URL of the outcome log.")
-@one_file("--gold", "Parquet file with every rung of every prompt, kept for judging.")
-@click.option("--max-loss", type=click.FloatRange(0, 1), default=0.02, show_default=True,
+@outcome_log
+@click.option("--gold", type=File(), required=True,
+              help="Parquet file with every rung of every prompt, kept for judging.")  # fmt: skip
+@click.option("--max-loss", type=Number(0, 1), default=0.02, show_default=True,
               help="Target that both bundles are compared at.")  # fmt: skip
-@click.option("--out", type=Path, default=Path("var/challenger"), show_default=True, help="The challenger's bundle.")
+@click.option(
+    "--out", type=NEW_FOLDER, default=Path("var/challenger"), show_default=True, help="The challenger's bundle."
+)
 @_families
 @click.option("--dry-run", is_flag=True, help="Judge only; promote nothing.")
 @_registry
@@ -233,7 +237,7 @@ def retrain(
 
 
 @cli.command()
-@click.argument("bundle", type=Path)
+@click.argument("bundle", type=FOLDER)
 @_registry
 @json_output
 def promote(bundle: Path, registry: Path, as_json: bool) -> None:

@@ -6,12 +6,13 @@ import sys
 import click
 
 from router.cli.display import show_decision, show_event, show_explanation
-from router.cli.options import calls_service, json_option, routing_options
+from router.cli.options import PROBABILITY, calls_service, json_option, routing_options
+from router.cli.strict import Command, Number
 from router.client import Client, Event, RoutingOptions, event_to_json, to_json
 from router.client.requests import LabelSource
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("text")
 @calls_service()
 @routing_options
@@ -25,11 +26,11 @@ def decide(text: str, client: Client, options: RoutingOptions, as_json: bool) ->
         show_decision(decision)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("text")
 @calls_service()
 @routing_options
-@click.option("--temperature", type=float, help="0 = greedy [default: the service's].")
+@click.option("--temperature", type=Number(0), help="0 = greedy [default: the service's].")
 @json_option
 def generate(text: str, client: Client, options: RoutingOptions, temperature: float | None, as_json: bool) -> None:
     """Have the backend answer TEXT ("-" = standard input) within the chosen budget, streaming."""
@@ -42,7 +43,7 @@ def generate(text: str, client: Client, options: RoutingOptions, temperature: fl
         before = event
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("text", required=False)
 @click.option("--id", "decision_id", help="A decision made earlier, in place of TEXT.")
 @calls_service()
@@ -60,9 +61,9 @@ def explain(text: str | None, decision_id: str | None, client: Client, options: 
         show_explanation(explanation)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("decision_id")
-@click.option("--correct", type=float, required=True, help="How right the answer was, 0..1.")
+@click.option("--correct", type=PROBABILITY, required=True, help="How right the answer was.")
 @click.option("--by", type=click.Choice(["verifier", "judge", "user", "agreement"]), default="user", show_default=True)
 @calls_service()
 @json_option
@@ -72,7 +73,7 @@ def report(decision_id: str, correct: float, by: LabelSource, client: Client, as
     click.echo(json.dumps({"decision_id": decision_id, "reported": True}) if as_json else "reported")
 
 
-@click.command()
+@click.command(cls=Command)
 @calls_service(3)  # less than the image's HEALTHCHECK waits, so that it sees the reason
 def health(client: Client) -> None:
     """Is the service SERVING? Exit code 1 if not; for container health checks."""

@@ -5,12 +5,13 @@ from importlib import import_module
 import click
 
 from router.cli import calls, service
+from router.cli.strict import Group
 
 RECORDED = ("outcomes", "plan")
 """Commands of budget-train about recorded traffic, which operators want here, too."""
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """The commands of this package, and those of RECORDED, which are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

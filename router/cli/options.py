@@ -7,26 +7,26 @@ from typing import Any, TypeAlias
 
 import click
 
+from router.cli.strict import File, Number
 from router.client import Client, Credentials, InvalidArgument, RoutingOptions
 from router.client.connection import SERVER
 
 Command: TypeAlias = Callable[..., None]
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-TOKENS = click.IntRange(min=0)
+TOKENS, PROBABILITY = click.IntRange(min=0), Number(0, 1)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 _SERVICE = (
     click.option("--server", default=SERVER, show_default=True, metavar="HOST:PORT", help="The running service."),
-    click.option("--key-file", type=FILE, help="File with the tenant's key."),
-    click.option("--ca", type=FILE, help="PEM file of the authority that signed the server's certificate."),
-    click.option("--cert", type=FILE, help="PEM file of a client certificate."),
-    click.option("--cert-key", type=FILE, help="PEM file of its key."),
+    click.option("--key-file", type=File(), help="File with the tenant's key."),
+    click.option("--ca", type=File(), help="PEM file of the authority that signed the server's certificate."),
+    click.option("--cert", type=File(), help="PEM file of a client certificate."),
+    click.option("--cert-key", type=File(), help="PEM file of its key."),
     click.option("--plaintext", is_flag=True, help="Without TLS, even where a key goes to another machine."),
 )
 _CHOICE = (
-    click.option("--max-loss", type=float, help="Accept this much P(correct) below the top rung (0..1)."),
-    click.option("--min-quality", type=float, help="Ask for at least this P(correct) (0..1)."),
+    click.option("--max-loss", type=PROBABILITY, help="Accept this much P(correct) below the top rung (0..1)."),
+    click.option("--min-quality", type=PROBABILITY, help="Ask for at least this P(correct) (0..1)."),
     click.option("--min-thinking-tokens", "--floor", type=TOKENS, help="Think at least this many tokens."),
     click.option("--max-thinking-tokens", "--ceiling", type=TOKENS, help="Think at most this many tokens."),
     click.option("--rung", help="Use this rung whatever is predicted."),
@@ -62,6 +62,8 @@ def routing_options(command: Command) -> Command:
         names = ("max_loss", "min_quality", "min_thinking_tokens", "max_thinking_tokens", "rung", "on_unmet")
         wanted = {name: given.pop(name) for name in names}
         if given.pop("fail_fast"):
+            if wanted["on_unmet"] is not None:
+                raise click.UsageError("--on-unmet and --fail-fast exclude each other")
             wanted["on_unmet"] = "cheapest_near_best"
         if wanted["max_loss"] is not None and wanted["min_quality"] is not None:
             raise click.UsageError("--max-loss and --min-quality exclude each other")
@@ -76,6 +78,8 @@ def _credentials(
     ca_pem, cert_pem, key_pem = (None if path is None else path.read_bytes() for path in (ca, cert, cert_key))
     # What is not UTF-8 is replaced, and then refused by Credentials in words that name the key.
     key = "" if key_file is None else key_file.read_text(errors="replace").strip()
+    if key_file is not None and not key:  # or the call would go out without a key
+        raise click.UsageError(f"--key-file: {key_file} holds no key")
     try:
         return Credentials(key, ca_pem, cert_pem, key_pem, plaintext)
     except InvalidArgument as error:

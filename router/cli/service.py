@@ -18,13 +18,17 @@ from rich.table import Table
 
 from router.cli.display import console
 from router.cli.options import json_option
+from router.cli.strict import Command
 
 if TYPE_CHECKING:
     from router.settings import Settings
     from router.telemetry.log_writer import Defer
 
+MOST_DAYS = 36_500
+"""A century: TOML and Python know no year 10,000."""
 
-@click.command()
+
+@click.command(cls=Command)
 @click.option("--listen", metavar="HOST:PORT", help="Address of the gRPC server [default: 127.0.0.1:50051].")
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Address of the Prometheus endpoint [default: none].")
 @click.option("--workers", type=int, metavar="N", help="Processes that answer [default: 1].")
@@ -74,7 +78,7 @@ def _listening(address: str, admin: str) -> None:
     print(f"budget-router: listening on {address}", file=sys.stderr)
 
 
-@click.command(hidden=True)
+@click.command(cls=Command, hidden=True)
 @click.argument("place", type=int)
 @click.option("--listen", required=True)
 @click.option("--admin-listen")
@@ -97,14 +101,18 @@ def work(place: int, control: int, **given: Any) -> None:
         _run(served())
 
 
-@click.command("new-key")
+@click.command("new-key", cls=Command)
 @click.argument("tenant", default="default")
-@click.option("--days", type=click.IntRange(1), default=365, show_default=True, help="How long it opens anything.")
+@click.option(
+    "--days", type=click.IntRange(1, MOST_DAYS), default=365, show_default=True, help="How long it opens anything."
+)
 @json_option
 def new_key(tenant: str, days: int, as_json: bool) -> None:
     """Make a key for TENANT: the key once, for the tenant, and the lines of the tenants file that know it."""
     from router.admission import tenants
 
+    if not tenant:
+        raise click.UsageError("TENANT is empty")
     key, ends = tenants.new_key(), datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
     digest, expires = tenants.digest(key), ends.isoformat().replace("+00:00", "Z")
     if as_json:
@@ -118,7 +126,7 @@ def new_key(tenant: str, days: int, as_json: bool) -> None:
     click.echo(f'keys = [{{ sha256 = "{digest}", expires = {expires} }}]', err=True)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--backend", help="Kind of engine: vllm, sglang, llama_cpp, openai_effort, or pocket.")
 @click.option("--url", help="Base URL of the engine, without /v1.")
 @click.option("--model", help="Model that it serves.")
@@ -131,7 +139,10 @@ def doctor(backend: str | None, url: str | None, model: str | None, as_json: boo
     from router import settings
     from router.serving import doctor as checks
 
-    findings = asyncio.run(checks.examine(settings.load(backend=backend, backend_url=url, backend_model=model)))
+    loaded = settings.load(backend=backend, backend_url=url, backend_model=model)
+    if loaded.backend == settings.POCKET and (url or model):  # or the embedded model would be found in good order
+        raise click.UsageError("--url and --model need --backend, the kind of engine")
+    findings = asyncio.run(checks.examine(loaded))
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings]))
     else:

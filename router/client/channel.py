@@ -4,6 +4,8 @@ import json
 import re
 from ipaddress import ip_address
 
+from router.client.errors import InvalidArgument
+
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
@@ -37,7 +39,18 @@ CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.max_reconnect_backoff_ms", 5_000),  # by default a replica that is back might wait two minutes for calls
 )
 
+HIGHEST_PORT = 65_535
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
+_ADDRESS = re.compile(r"(?:\[[^]\s]+]|[^][:/\s]+):(?P<port>[0-9]{1,5})")
 _HOST = re.compile(r"(?:\[(?P<v6>[^]]+)]|(?P<host>[^][:/]+))(?::\d+)?")
+
+
+def require_address(server: str) -> None:
+    """Raise InvalidArgument where `server` is neither HOST:PORT nor a gRPC name."""
+    # gRPC would look for a host of that name, or take port 99999 for another.
+    found = _ADDRESS.fullmatch(server)
+    if not server.startswith(_SCHEMES) and (found is None or not 0 < int(found["port"]) <= HIGHEST_PORT):
+        raise InvalidArgument(f"server: HOST:PORT is expected, not {server!r}", fields=["server"])
 
 
 def options(server: str) -> list[tuple[str, str | int]]:

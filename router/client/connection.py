@@ -21,9 +21,13 @@ class Connection:
         api: `grpc` or `grpc.aio`, which offer the same channels, blocking and for asyncio.
         server: HOST:PORT, or any gRPC name such as dns:///HOST:PORT.
         timeout: seconds that a call may take where it names none; None = what suits its method.
+
+    Raises:
+        InvalidArgument: `server` is no address, or a certificate is none.
     """
 
     def __init__(self, api: Any, server: str, timeout: float | None, credentials: Credentials) -> None:
+        channel.require_address(server)
         self.server = server
         self._timeout = timeout
         self._metadata = credentials.metadata

@@ -45,9 +45,11 @@ class Credentials:
         return (("authorization", f"Bearer {self.key}"),) if self.key else ()
 
     def for_channel(self, server: str) -> grpc.ChannelCredentials | None:
-        """TLS for a channel to `server`; None = plaintext."""
+        """TLS for a channel to `server`; None = plaintext. Raises InvalidArgument where a certificate is none."""
         if not self._is_tls and (self.plaintext or not self.key or is_loopback(server)):
             return None
+        for name in ("ca", "certificate"):
+            _require_certificate(name, getattr(self, name))
         return grpc.ssl_channel_credentials(self.ca or _trusted(), self.certificate_key, self.certificate)
 
     @property
@@ -56,6 +58,15 @@ class Credentials:
 
 
 ANONYMOUS = Credentials()
+
+
+def _require_certificate(field: str, pem: bytes | None) -> None:
+    """Raise InvalidArgument where `pem` holds no certificate; gRPC would say that the service is not there."""
+    try:
+        if pem is not None:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode())
+    except (ValueError, ssl.SSLError) as error:
+        raise InvalidArgument(f"{field}: no certificate in PEM", fields=[field]) from error
 
 
 def _trusted() -> bytes | None:

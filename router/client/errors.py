@@ -134,10 +134,24 @@ def _status(error: Any) -> Status:
     return next((Status.FromString(value) for name, value in metadata if name == DETAILS), Status())
 
 
+CAUSES = {
+    "Connection refused": "no service at {}; start one with `budget-router serve`",
+    "No such file or directory": "no service at {}; start one with `budget-router serve`",
+    "errors resolving": "no service at {}: its name is not known",
+    "the target uri is not valid": "no service at {}: its name is not known",
+    "WRONG_VERSION_NUMBER": "the service at {} does not speak TLS",
+    "CERTIFICATE_VERIFY_FAILED": "the certificate of {} is signed by nobody whom this machine or `ca` trusts",
+    "security handshaker": "the given certificates do not fit together, or are none",
+    "failing; last error: UNAVAILABLE": "{} closed the connection: it may want TLS, or a client certificate",
+    "Failed parsing HTTP/2": "{} does not speak gRPC",
+    "Received http2 header": "{} does not speak gRPC",
+}
+"""What gRPC says, and what it means; the first that is found counts."""
+
+
 def _explained(code: str, details: str, server: str) -> str:
     """gRPC's own message, put plainly where the cause is known."""
-    if code == "UNAVAILABLE" and "Connection refused" in details:
-        return f"no service at {server}; start one with `budget-router serve`"
     if code == "DEADLINE_EXCEEDED":
         return f"no answer from {server} within the timeout"
-    return details
+    known = (meaning.format(server) for said, meaning in CAUSES.items() if said in details)
+    return next(known, details) if code in ("UNAVAILABLE", "UNIMPLEMENTED") else details

@@ -201,7 +201,7 @@ def test_a_graph_that_differs_is_one_line_and_exit_code_2_and_leaves_nothing(
 def test_a_second_outcome_file_is_refused(command: list[str], file: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, [*command, "--outcomes", str(file), "--outcomes", str(tmp_path / "other")])
     assert result.exit_code == 2
-    assert "takes one file, not 2" in result.stderr
+    assert "--outcomes is given twice" in result.stderr
 
 
 def test_a_model_family_that_does_not_exist_is_refused_by_name(file: Path, tmp_path: Path) -> None:

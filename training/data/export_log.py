@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 import polars as pl
 
+from router.cli.strict import Group, NewFile
 from router.domain import DecisionSource
 from router.outcomes import redis, sqlite
 from router.outcomes.rows import Row
 from training.data.schema import SCHEMA, DatasetError, write
-from training.options import json_output
+from training.options import json_output, outcome_log
 
-DEFAULT = "var/outcomes.sqlite"
 UNBUDGETED = DecisionSource.ENGINE_DEFAULT.value
 
 SAME_NAME = (
@@ -63,15 +63,14 @@ def _outcome(row: Row) -> dict[str, object]:
     }
 
 
-@click.group()
+@click.group(cls=Group)
 def outcomes() -> None:
     """Read the outcome log."""
 
 
 @outcomes.command()
-@click.option("--log", default=DEFAULT, show_default=True,
-              help="File or Redis URL of the outcome log; the service may be running.")  # fmt: skip
-@click.option("--out", type=Path, required=True, help="Parquet file to write.")
+@outcome_log
+@click.option("--out", type=NewFile(), required=True, help="Parquet file to write.")
 @json_output
 def export(log: str, out: Path, as_json: bool) -> None:
     """Write the decisions that have an outcome as Parquet, one row each, with their propensities."""

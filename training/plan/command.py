@@ -1,44 +1,35 @@
 """Options and output of `budget-router plan`."""
 
 import json
-import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
+from router.cli.strict import FOLDER, Command, NewFile, Number
 from router.routing.policy import LatencyProfile
 from training.data import dataset
 from training.data.dataset import Outcomes
-from training.options import json_output, one_file
+from training.options import json_output, outcomes_file
 from training.plan.drawing import draw, tables
 from training.plan.replay import PlanRow, RecordedTraffic, forecast, rows, summary
 
 
-class _Seconds(click.FloatRange):
-    """A finite number; the range alone lets NaN pass."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        given = float(super().convert(value, param, ctx))
-        return given if math.isfinite(given) else self.fail(f"{value} is not finite", param, ctx)
-
-
-@click.command()
-@one_file("--outcomes", "Parquet file of the outcome schema.")
-@click.option("--artifact", "directory", type=Path, help="Bundle to route with [default: none, hindsight alone].")
-@click.option("--first-token", type=_Seconds(0), default=0.01, show_default=True, help="Seconds to the first token.")
-@click.option("--per-token", type=_Seconds(0), default=0.001, show_default=True, help="Seconds per token.")
+@click.command(cls=Command)
+@outcomes_file
+@click.option("--artifact", "directory", type=FOLDER, help="Bundle to route with [default: none, hindsight alone].")
+@click.option("--first-token", type=Number(0), default=0.01, show_default=True, help="Seconds to the first token.")
+@click.option("--per-token", type=Number(0), default=0.001, show_default=True, help="Seconds per token.")
 @click.option("--answer-tokens", type=click.IntRange(0), default=8, show_default=True, help="Tokens of an answer.")
 @click.option("--concurrency", type=click.IntRange(1), default=1, show_default=True, help="Requests that share a GPU.")
-@click.option("--deadline", "deadlines", type=_Seconds(0, min_open=True), multiple=True,
+@click.option("--deadline", "deadlines", type=Number(0, min_open=True), multiple=True,
               help="Seconds; repeat to compare [default: quantiles of the top rung's latency].")  # fmt: skip
 @click.option("--split", type=click.Choice(["test", "all"]), default="test", show_default=True,
               help="Prompts to replay.")  # fmt: skip
 @json_output
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the plan into this SVG file.")
+@click.option("--plot", type=NewFile(), help="Also draw the plan into this SVG file.")
 def plan(
     outcomes: Path, directory: Path | None, deadlines: tuple[float, ...], split: str, as_json: bool, plot: Path | None,
     concurrency: int, **profile: float,
