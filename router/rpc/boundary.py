@@ -16,11 +16,11 @@ from router.ports import Observer
 from router.rpc.identity import Call, Guard, Metadata
 from router.rpc.parsing import parser
 from router.rpc.reading import Reader
-from router.rpc.status import to_status
+from router.rpc.status import end_with, to_status
 from router.telemetry import tracing
 from router.telemetry.tracing import Tracer, passed_on
 
-Context: TypeAlias = Any  # grpc.aio.ServicerContext; its published types lack abort_with_status
+Context: TypeAlias = Any  # grpc.aio.ServicerContext
 Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which cannot be subscripted at run time
 Parse: TypeAlias = Callable[[bytes], Message]
 
@@ -109,7 +109,7 @@ class Boundary:
     async def _abort(self, method: str, error: Exception, context: Context) -> None:
         status = to_status(error)
         self._observer(CallCompleted(method, status.code.name))
-        await context.abort_with_status(status)
+        await end_with(status, context)
 
     def _traced(self, method: str, metadata: Metadata) -> AbstractContextManager[Mapping[str, str]]:
         return self._tracer(method, {name: metadata[name] for name in tracing.HEADERS if name in metadata})

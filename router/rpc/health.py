@@ -13,9 +13,9 @@ from grpc_health.v1.health_pb2 import DESCRIPTOR, HealthCheckRequest, HealthChec
 from router.errors import NotFound, RouterError
 from router.rpc.boundary import Permit
 from router.rpc.reading import SmallReader
-from router.rpc.status import to_status
+from router.rpc.status import end_with, to_status
 
-Context: TypeAlias = Any  # grpc.aio.ServicerContext; its published types lack abort_with_status
+Context: TypeAlias = Any  # grpc.aio.ServicerContext
 
 NAME = DESCRIPTOR.services_by_name["Health"].full_name
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
@@ -66,7 +66,7 @@ class HealthService:
                 raise NotFound("service", "is not served here")
             return self._response(request.service)
         except RouterError as error:
-            await context.abort_with_status(to_status(error))
+            await end_with(to_status(error), context)
             return None
 
     async def _watch(self, _requests: object, context: Context) -> None:
@@ -75,7 +75,7 @@ class HealthService:
                 request = await self._reader.read_one(context, HealthCheckRequest)
                 await self._tell(request.service, context)
         except RouterError as error:
-            await context.abort_with_status(to_status(error))
+            await end_with(to_status(error), context)
 
     async def _tell(self, service: str, context: Context) -> None:
         """Write the state of a service, and again whenever it changes, until a drain."""

@@ -12,9 +12,9 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from router.errors import Overloaded, RouterError
 from router.rpc.boundary import Permit
 from router.rpc.reading import SmallReader
-from router.rpc.status import to_status
+from router.rpc.status import end_with, to_status
 
-Context: TypeAlias = Any  # grpc.aio.ServicerContext; its published types lack abort_with_status
+Context: TypeAlias = Any  # grpc.aio.ServicerContext
 
 NAME = reflection.SERVICE_NAME
 MAX_CALLS = 4
@@ -51,9 +51,9 @@ class ReflectionService:
                     async for response in self._servicer.ServerReflectionInfo(self._questions(context), context):
                         await context.write(response)
         except TimeoutError:
-            await context.abort_with_status(to_status(Overloaded("calls", f"a reflection ends after {SECONDS:g} s")))
+            await end_with(to_status(Overloaded("calls", f"a reflection ends after {SECONDS:g} s")), context)
         except RouterError as error:
-            await context.abort_with_status(to_status(error))
+            await end_with(to_status(error), context)
 
     async def _questions(self, context: Context) -> AsyncIterator[ServerReflectionRequest]:
         for _ in range(MAX_REQUESTS):

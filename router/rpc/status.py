@@ -1,6 +1,9 @@
 """Errors -> gRPC status, in one table, with google.rpc details. Clients never see an unknown error's text."""
 
+import asyncio
 from collections.abc import Sequence
+from typing import Any as AnyType
+from typing import TypeAlias
 
 import grpc
 import structlog
@@ -12,6 +15,8 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from router import errors
+
+Context: TypeAlias = AnyType  # grpc.aio.ServicerContext; its published types lack abort_with_status
 
 WORTH_RETRYING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 DOMAIN = "budget-router"
@@ -49,6 +54,21 @@ def to_status(error: Exception) -> grpc.Status:
         after = error.retry_after if isinstance(error, errors.Overloaded | errors.BackendBusy) else RETRY_SECONDS
         details.append(RetryInfo(retry_delay=Duration(nanos=int(after % 1 * 1e9), seconds=int(after))))
     return _status(code, str(error), details)
+
+
+async def end_with(status: grpc.Status, context: Context) -> None:
+    """End a call with a status that is an error. Raises grpc.aio.AbortError, which gRPC waits for."""
+    try:
+        await context.abort_with_status(status)
+    except grpc.aio.AbortError as aborted:
+        # The call keeps this error, whose traceback keeps the frames of the call and all that they hold: its message,
+        # its metadata. Only the collector, which runs rarely, would find them. gRPC has the error in the next step.
+        asyncio.get_running_loop().call_soon(_forget_frames, aborted)
+        raise
+
+
+def _forget_frames(error: BaseException) -> None:
+    error.__traceback__ = error.__context__ = None
 
 
 def _status(code: grpc.StatusCode, message: str, details: Sequence[Message]) -> grpc.Status:

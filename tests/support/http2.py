@@ -120,8 +120,10 @@ class Connection:
         return Frame(head[3], head[4], int.from_bytes(head[5:9]) & 0x7FFFFFFF, payload)
 
     async def answers(self) -> AsyncIterator[Frame]:
-        """The frames until the server hangs up; pings and settings are answered meanwhile."""
+        """The frames until the server hangs up; pings, settings and data are acknowledged meanwhile."""
         while (seen := await self.receive()) is not None:
+            if seen.kind == DATA and seen.payload:
+                await self.send(frame(WINDOW, 0, 0, struct.pack(">I", len(seen.payload))))
             if seen.kind in (SETTINGS, PING) and not seen.flags & ACK:
                 await self.send(frame(seen.kind, ACK, 0, seen.payload if seen.kind == PING else b""))
             yield seen
