@@ -1,7 +1,7 @@
 """The boundary around every method of the API: identifies the caller, and turns malformed requests, overload and errors
 into statuses."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ from router.telemetry.tracing import Tracer, passed_on
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext
 Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which cannot be subscripted at run time
-Parse: TypeAlias = Callable[[bytes], Message]
+Parse: TypeAlias = Callable[[bytes], Awaitable[Message]]
 
 
 class Boundary:
@@ -72,7 +72,7 @@ class Boundary:
                 try:
                     call, data = await self._admitted(method, metadata, context)
                     with self._permit:
-                        response = await behaviour(parse(data), call)
+                        response = await behaviour(await parse(data), call)
                 except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
                     await self._abort(method, error, context)
                 self._observer(answered)
@@ -89,7 +89,7 @@ class Boundary:
                     call, data = await self._admitted(method, metadata, context)
                     with self._permit:
                         # Closed at once where the caller leaves: the garbage collector would let the engine run on.
-                        async with aclosing(behaviour(parse(data), call)) as responses:
+                        async with aclosing(behaviour(await parse(data), call)) as responses:
                             async for response in responses:
                                 yield response
                 except Exception as error:  # the last line of defence: nothing may reach a client as a traceback

@@ -5,7 +5,8 @@ is not UTF-8. Two bytes make an empty message, which takes forty times as much m
 of a large request are counted on the wire first.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cache
 from itertools import islice
 from typing import TypeAlias
@@ -24,6 +25,9 @@ Nested: TypeAlias = Mapping[int, "Nested"]
 MAX_FIELDS = 100_000
 """Most fields of a request, over all its messages: a full batch of long conversations has fewer."""
 
+FIELDS_A_TURN = 8_192
+"""Fields that are counted in a turn on the event loop: milliseconds."""
+
 UNCOUNTED_BYTES = 1 << 18
 """Size up to which a request parses at once, whatever it holds: in milliseconds, into a few MB."""
 
@@ -38,13 +42,13 @@ FIXED = {1: 8, 5: 4}
 """Bytes of a field by its kind on the wire. The marks of a group have none; its fields count like those around it."""
 
 
-def parser(kind: Descriptor) -> Callable[[bytes], Message]:
+def parser(kind: Descriptor) -> Callable[[bytes], Awaitable[Message]]:
     """A function that parses messages of a type. It raises InvalidRequest."""
     parse, nested, name = message_factory.GetMessageClass(kind).FromString, _nested(kind), kind.full_name
 
-    def parse_or_refuse(data: bytes) -> Message:
+    async def parse_or_refuse(data: bytes) -> Message:
         if len(data) > UNCOUNTED_BYTES:
-            _require_few_fields(data, nested)
+            await _require_few_fields(data, nested)
         try:
             return parse(data)
         except DecodeError:
@@ -57,14 +61,16 @@ def _nested(kind: Descriptor) -> Nested:
     return {field.number: _nested(field.message_type) for field in kind.fields if field.message_type is not None}
 
 
-def _require_few_fields(data: bytes, nested: Nested) -> None:
-    """Walk the wire format as far as the limit. Raises InvalidRequest."""
+async def _require_few_fields(data: bytes, nested: Nested) -> None:
+    """Walk the wire format as far as the limit; others run now and then. Raises InvalidRequest."""
     regions, left = [(0, len(data), nested)], MAX_FIELDS
     try:
         for at, end, known in regions:  # grows meanwhile by the messages within
             while at < end:
                 if (left := left - 1) < 0:
                     raise InvalidRequest("request", f"at most {MAX_FIELDS:,} fields")
+                if not left % FIELDS_A_TURN:
+                    await asyncio.sleep(0)
                 # Nearly all numbers have one byte. They are read here, since a call would cost more than the reading.
                 tag, at = (data[at], at + 1) if data[at] < 128 else _varint(data, at)
                 if (kind := tag & 7) == DELIMITED:

@@ -164,9 +164,12 @@ def _prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
         raise InvalidRequest("messages", "at least one is required")
     if len(messages) > limits.max_messages:
         raise InvalidRequest("messages", f"at most {limits.max_messages}, has {len(messages)}")
-    # ByteSize is cheap and never below the size of the content, so the exact sum is rarely needed.
+    # ByteSize is cheap, and hardly above the size of the content, so the exact sum is rarely needed.
     most = limits.max_prompt_bytes
-    if sum([m.ByteSize() for m in messages]) > most and (size := sum(map(_bytes, messages))) > most:
+    size = sum([message.ByteSize() for message in messages])
+    if most < size <= 2 * most:
+        size = sum(map(_bytes, messages))
+    if size > most:
         raise InvalidRequest("messages", f"at most {most} bytes of content, has {size}")
     turns = [_plain(message) for message in messages]
     return Prompt(tuple(_completed(turns, messages) if None in turns else turns))  # type: ignore[arg-type]
@@ -182,7 +185,7 @@ def _completed(turns: Sequence[Message | None], messages: Sequence[pb.Message]) 
 
 def _bytes(message: pb.Message) -> int:
     """Bytes of content, images and calls, which is less than the size of the whole message."""
-    calls = sum(call.ByteSize() for call in message.tool_calls)
+    calls = sum(call.ByteSize() for call in message.tool_calls) + len(message.tool_call_id.encode())
     return len(message.content.encode()) + sum(map(len, message.image_urls)) + calls
 
 

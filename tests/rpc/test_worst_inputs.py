@@ -6,7 +6,7 @@ What is measured is the longest callback of the loop, in steps of about a micros
 import asyncio
 import gc
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +54,9 @@ class Measured:
     loop: MeasuredLoop
     channel: Any
 
-    def longest_turn(self, method: str, message: Message) -> float:
+    def longest_turn(self, method: str, message: Message | bytes) -> float:
         """Steps of the longest turn while a call is answered, or refused by INVALID_ARGUMENT."""
-        data = message.SerializeToString()
+        data = message if isinstance(message, bytes) else message.SerializeToString()
         self._on_the_loop(self.loop.begin)
         try:
             if method == "Generate":
@@ -170,7 +170,7 @@ DECIDE = {
     "a name of 15 MiB": lambda: pb.DecideRequest(messages=decide("x").messages, tenant="a" * 15 * MIB),
     "a prompt of 15 MiB": lambda: decide("a" * 15 * MIB),
 }
-BATCHES = {
+BATCHES: Mapping[str, Callable[[], Message | bytes]] = {
     "plain": lambda: numbered("people sit around a table: how many ways?"),
     "long ones": lambda: numbered(words(1_200), 256),
     "marks": lambda: numbered("a" + MARKS * 4_000, 256),
@@ -179,6 +179,9 @@ BATCHES = {
     "30,000 messages": lambda: batch([decide(*[f"{i}"] * 30) for i in range(1_000)]),
     "the last one is wrong": lambda: batch([*[decide(*["a"] * 30)] * 1_000, decide()]),
     "too many": lambda: batch([decide()] * 20_000),
+    "8 million empty ones": lambda: b"\n\0" * (8 * MIB - 100),
+    "one of 7 million empty messages": lambda: batch([pb.DecideRequest.FromString(b"\n\0" * 7 * MIB)]),
+    "as many fields as there may be": lambda: batch([decide(*["ab"] * 33)] * 1_000 + [decide("a" * 500_000)]),
 }
 EXPLAINED = {
     "350,000 words": lambda: decide("ab " * (MIB // 3)),

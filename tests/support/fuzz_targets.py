@@ -29,6 +29,7 @@ FORGET = 1_000
 """Requests after which the fakes are made anew, which keep everything."""
 
 _loop = asyncio.new_event_loop()
+_PARSERS = {method.name: parser(method.input_type) for method in METHODS}
 _state: dict[str, Any] = {"left": 0}
 
 
@@ -36,7 +37,7 @@ def request(data: bytes) -> str:
     """A request whose method its first byte picks; the status that it is answered with."""
     method = METHODS[data[0] % len(METHODS)] if data else METHODS[0]
     try:
-        message = parser(method.input_type)(data[1:])
+        message = _loop.run_until_complete(_PARSERS[method.name](data[1:]))
         _loop.run_until_complete(_answered(getattr(_servicer(), method.name), message, method.server_streaming))
     except RouterError as error:
         status = to_status(error)
