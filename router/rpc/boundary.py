@@ -10,11 +10,11 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from router.errors import Draining, Overloaded
 from router.events import CallCompleted
 from router.ports import Observer
 from router.rpc.identity import Call, Guard, Metadata
 from router.rpc.parsing import parser
+from router.rpc.permits import TenantPermits
 from router.rpc.reading import Reader
 from router.rpc.status import end_with, to_status
 from router.telemetry import tracing
@@ -33,21 +33,22 @@ class Boundary:
 
     Args:
         guard: identifies the caller, and refuses those that may not call.
-        max_calls: calls of this service under way at once; more are refused before any work starts.
+        max_calls: calls of this service under way at once; more are refused before any work starts, and a tenant that
+            has more than its share before all of them are taken.
         observer: sees how every call ended.
         tracer: makes a span around every call.
     """
 
     def __init__(self, guard: Guard, max_calls: int, observer: Observer, tracer: Tracer = passed_on) -> None:
         self._guard = guard
-        self._permit = Permit(max_calls)
+        self._permits = TenantPermits(max_calls)
         self._reader = Reader(max_calls)
         self._observer = observer
         self._tracer = tracer
 
     def drain(self) -> None:
         """Refuse new calls from now on."""
-        self._permit.draining = True
+        self._permits.drain()
 
     def around(self, service: ServiceDescriptor, servicer: object) -> Mapping[str, Handler]:
         """Handlers of the service's methods by name, each of them the servicer's own, wrapped."""
@@ -71,7 +72,7 @@ class Boundary:
                 tracing.carried.set(onward)
                 try:
                     call, data = await self._admitted(method, metadata, context)
-                    with self._permit:
+                    with self._permits.held(call.tenant):
                         response = await behaviour(await parse(data), call)
                 except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
                     await self._abort(method, error, context)
@@ -87,7 +88,7 @@ class Boundary:
                 tracing.carried.set(onward)
                 try:
                     call, data = await self._admitted(method, metadata, context)
-                    with self._permit:
+                    with self._permits.held(call.tenant):
                         # Closed at once where the caller leaves: the garbage collector would let the engine run on.
                         async with aclosing(behaviour(await parse(data), call)) as responses:
                             async for response in responses:
@@ -102,7 +103,7 @@ class Boundary:
         """The caller and its message, which is not read for those that are refused anyway."""
         # In this order: a caller without credentials takes no place, and learns nothing of its request.
         tenant = self._guard(method, metadata, context)
-        self._permit.require_room()
+        self._permits.require_room(tenant)
         data = await self._reader.read_one(context)
         return Call(tenant, context.time_remaining()), data
 
@@ -113,26 +114,3 @@ class Boundary:
 
     def _traced(self, method: str, metadata: Metadata) -> AbstractContextManager[Mapping[str, str]]:
         return self._tracer(method, {name: metadata[name] for name in tracing.HEADERS if name in metadata})
-
-
-class Permit:
-    """Surrounds every call; refuses calls beyond `most`, and all new ones while draining."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._under_way = 0
-        self.draining = False
-
-    def require_room(self) -> None:
-        """Raises Draining, or Overloaded where one more call is too many."""
-        if self.draining:
-            raise Draining("this replica is shutting down; another one answers")
-        if self._under_way >= self._most:
-            raise Overloaded("calls", f"{self._most} calls are under way")
-
-    def __enter__(self) -> None:
-        self.require_room()
-        self._under_way += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._under_way -= 1

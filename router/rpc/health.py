@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1.health_pb2 import DESCRIPTOR, HealthCheckRequest, HealthCheckResponse
 
 from router.errors import NotFound, RouterError
-from router.rpc.boundary import Permit
+from router.rpc.permits import Permit
 from router.rpc.reading import SmallReader
 from router.rpc.status import end_with, to_status
 

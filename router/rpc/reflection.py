@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from router.errors import Overloaded, RouterError
-from router.rpc.boundary import Permit
+from router.rpc.permits import Permit
 from router.rpc.reading import SmallReader
 from router.rpc.status import end_with, to_status
 

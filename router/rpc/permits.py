@@ -1,0 +1,76 @@
+"""Places for calls: so many may be under way at once."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from router.errors import Draining, Overloaded
+
+KEPT = 8
+"""One place in so many is kept for tenants that have few calls under way."""
+
+
+class Permit:
+    """Surrounds every call; refuses calls beyond `most`, and all new ones while draining."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way = 0
+        self.draining = False
+
+    @property
+    def free(self) -> int:
+        """Places that are not taken."""
+        return self._most - self._under_way
+
+    def require_room(self) -> None:
+        """Raises Draining, or Overloaded where one more call is too many."""
+        if self.draining:
+            raise Draining("this replica is shutting down; another one answers")
+        if self.free <= 0:
+            raise Overloaded("calls", f"{self._most} calls are under way")
+
+    def __enter__(self) -> None:
+        self.require_room()
+        self._under_way += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._under_way -= 1
+
+
+class TenantPermits:
+    """Places that tenants share: one tenant alone may take nearly all, but only its share of those that are kept.
+
+    Shares are equal, with one more for the tenant that comes next. Callers without credentials are not told apart.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._permit = Permit(most)
+        self._kept = most // KEPT
+        self._under_way: Counter[str | None] = Counter()
+
+    def drain(self) -> None:
+        """Refuse new calls from now on."""
+        self._permit.draining = True
+
+    def require_room(self, tenant: str | None) -> None:
+        """Raises Draining, or Overloaded where one more call of the tenant is too many."""
+        self._permit.require_room()
+        if self._permit.free <= self._kept and tenant is not None and self._has_its_share(tenant):
+            raise Overloaded("calls", f"{self._under_way[tenant]} calls of the tenant are under way")
+
+    @contextmanager
+    def held(self, tenant: str | None) -> Iterator[None]:
+        """Hold a place for a call. Raises Draining, Overloaded."""
+        self.require_room(tenant)
+        with self._permit:
+            self._under_way[tenant] += 1
+            try:
+                yield
+            finally:
+                self._under_way[tenant] -= 1
+                if not self._under_way[tenant]:
+                    del self._under_way[tenant]
+
+    def _has_its_share(self, tenant: str) -> bool:
+        return self._under_way.get(tenant, 0) * (len(self._under_way) + 1) >= self._kept
