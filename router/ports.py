@@ -20,8 +20,8 @@ from router.events import Record
 class Classifier(Protocol):
     """Predicts quality and tokens for prompts."""
 
-    async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
-        """One score per prompt, in order. Raises ClassifierError."""
+    async def score(self, prompts: Sequence[Prompt], owner: bytes = b"") -> list[Score]:
+        """One score per prompt, in order; owners that wait take turns. Raises ClassifierError."""
         ...
 
 

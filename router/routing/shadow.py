@@ -30,12 +30,12 @@ class Shadow:
         self._tokens = [0.0, 0.0]
         self.done = asyncio.Event()
 
-    async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
+    async def score(self, prompts: Sequence[Prompt], owner: bytes = b"") -> list[Score]:
         """The served bundle's scores. Raises ClassifierError if that bundle fails, never for the candidate."""
-        scores = await self._served.scorer.classifier.score(prompts)
+        scores = await self._served.scorer.classifier.score(prompts, owner)
         if not self.done.is_set():
             try:
-                others = await self._candidate.scorer.classifier.score(prompts)
+                others = await self._candidate.scorer.classifier.score(prompts, owner)
             except ClassifierError:
                 self._failed += len(prompts)
             else:

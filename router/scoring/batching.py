@@ -1,9 +1,10 @@
 """Micro-batches for a classifier that takes milliseconds: a text encoder, on a CPU or a GPU.
 
 A prompt that arrives while nothing runs is scored at once. Prompts that arrive during a run wait for its end and then
-go together: the oldest, and those closest to it in length, since all are padded to the longest. So no prompt waits for
-others that may never come, and batches grow with the load by themselves. They stay short enough for the prompts that
-arrive next, which wait for all of it. Lengths are in characters, which stand in for tokens before a text is tokenized.
+go together: the oldest, and those closest to it in length, since all are padded to the longest. Tenants take turns to
+have their oldest go, so that a flood delays its own tenant. No prompt waits for others that may never come, and batches
+grow with the load by themselves. They stay short enough for the prompts that arrive next, which wait for all of it.
+Lengths are in characters, which stand in for tokens before a text is tokenized.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ class _Waiting:
     prompt: Prompt
     length: int
     score: "asyncio.Future[Score]"
+    owner: bytes = b""
 
 
 class Batching:
@@ -44,15 +46,22 @@ class Batching:
         self._most_characters = most_characters
         self._longest = seconds
         self._waiting: list[_Waiting] = []
+        self._turns: dict[bytes, int] = {}
+        """The batch that each owner of a waiting prompt began last; 0 where there is none."""
+        self._batches = 0
         self._running: asyncio.Task[None] | None = None
         self._seconds, self._characters = 0.0, 0.0
         """Sums over recent batches, each half the weight of the next: seconds they took, characters after padding."""
 
-    async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
-        """One score per prompt, in order; prompts of callers that left are not scored. Raises ClassifierError."""
+    async def score(self, prompts: Sequence[Prompt], owner: bytes = b"") -> list[Score]:
+        """One score per prompt, in order; prompts of callers that left are not scored. Raises ClassifierError.
+
+        Args:
+            owner: the tenant, by any name: tenants take turns.
+        """
         loop = asyncio.get_running_loop()
         lengths = [min(max(len(prompt.text), 1), MAX_CHARACTERS) for prompt in prompts]
-        mine = [_Waiting(prompt, n, loop.create_future()) for prompt, n in zip(prompts, lengths, strict=True)]
+        mine = [_Waiting(prompt, n, loop.create_future(), owner) for prompt, n in zip(prompts, lengths, strict=True)]
         self._waiting += mine
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._drain())
@@ -77,15 +86,19 @@ class Batching:
                     one.score.set_result(score)
 
     def _next(self) -> list[_Waiting]:
-        """Take the next batch: the oldest prompt that is still wanted, and as many of similar length as fit."""
+        """Take the next batch: the oldest prompt of the owner whose turn it is, and as many of its length as fit."""
         self._waiting = [one for one in self._waiting if not one.score.done()]
         if not self._waiting:
             return []
         # The oldest is always part of the batch, so no prompt waits for ever because of an unusual length.
-        oldest = self._waiting[0]
+        oldest = min(self._waiting, key=lambda one: self._turns.get(one.owner, 0))
+        self._batches += 1
+        self._turns = {one.owner: self._turns.get(one.owner, 0) for one in self._waiting} | {
+            oldest.owner: self._batches
+        }
         batch: list[_Waiting] = []
         longest, most = oldest.length, self._most()
-        for one in sorted(self._waiting, key=lambda one: abs(one.length - oldest.length)):
+        for one in sorted(self._waiting, key=lambda one: (one is not oldest, abs(one.length - oldest.length))):
             longest = max(longest, one.length)
             # One prompt alone always goes, however long. Sorted by distance, so the first that does not fit ends it.
             if batch and (len(batch) == BATCH_PROMPTS or longest * (len(batch) + 1) > most):

@@ -64,7 +64,7 @@ class OnnxClassifier:
         self._known = self._verified(bundle)
         self._session.seconds = BATCH_SECONDS if bundle.manifest.text_encoder == "encoder" else RUN_SECONDS
 
-    async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
+    async def score(self, prompts: Sequence[Prompt], owner: bytes = b"") -> list[Score]:
         """One score per prompt, in order; other tasks run between parts of a large batch. Raises ClassifierError."""
         scores: list[Score] = []
         for part in _parts(prompts):

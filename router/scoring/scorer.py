@@ -8,7 +8,7 @@ from router.domain import DecisionSource, Prompt, RouteRequest, Score
 from router.errors import CacheError, ClassifierError
 from router.events import Degraded
 from router.ports import Classifier, Observer, ScoreCache
-from router.scoring.cache_key import ScoreKeys
+from router.scoring.cache_key import TENANT_BYTES, ScoreKeys
 from router.turn import Turn
 
 SCORE_SECONDS, PROMPTS = 1.0, 100
@@ -101,9 +101,10 @@ class Scorer:
     async def _fresh(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Score]:
         """Scores by key, put into the cache; empty when the classifier failed."""
         patience = self.seconds * (1 + len(prompts) / PROMPTS)
+        owner = next(iter(prompts))[:TENANT_BYTES]
         try:
             async with asyncio.timeout(patience):
-                scores = dict(zip(prompts, await self.classifier.score(list(prompts.values())), strict=True))
+                scores = dict(zip(prompts, await self.classifier.score(list(prompts.values()), owner), strict=True))
         except (ClassifierError, TimeoutError) as error:  # not cached: the next request tries the classifier again
             self.observer(Degraded("classifier", str(error) or f"it took longer than {patience:g} s"))
             return {}

@@ -70,6 +70,23 @@ async def test_the_oldest_goes_first_with_those_of_its_length() -> None:
     assert gated.batches[1:] == [[long, long + "l"], [short, short + "s"]]
 
 
+async def test_a_flood_of_one_tenant_delays_another_by_one_batch() -> None:
+    gated = Gated()
+    classifier = Batching(gated, most_characters=300, seconds=1e6)
+    first = asked(classifier, "x")
+    await started(gated, 1)
+    flood = asyncio.create_task(classifier.score([Prompt.of("f" * 100)] * 30, b"flood"))
+    await asyncio.sleep(0.01)
+    gated.gate.release(1)
+    await started(gated, 2)
+    quiet = [asyncio.create_task(classifier.score([Prompt.of("q" * 100)] * 4, owner)) for owner in (b"q", b"r")]
+    await asyncio.sleep(0.01)
+    gated.gate.release(100)
+    await asyncio.gather(first, flood, *quiet)
+    # The two others begin every second and third batch, as long as they have prompts.
+    assert "".join(batch[0][0] for batch in gated.batches[1:8]) == "fqqfqqf"
+
+
 async def test_batches_stay_as_short_as_those_who_wait_for_them_need() -> None:
     batches: list[int] = []
 

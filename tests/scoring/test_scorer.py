@@ -29,9 +29,9 @@ class SlowCache(DictCache):
 class SlowClassifier(FakeClassifier):
     """Takes a moment."""
 
-    async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
+    async def score(self, prompts: Sequence[Prompt], owner: bytes = b"") -> list[Score]:
         await asyncio.sleep(0.01)
-        return await super().score(prompts)
+        return await super().score(prompts, owner)
 
 
 def scorer_of(classifier: FakeClassifier) -> Scorer:
@@ -122,7 +122,7 @@ async def test_another_classifier_shares_keys_and_cache() -> None:
 class HungClassifier(FakeClassifier):
     """Never answers."""
 
-    async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
+    async def score(self, prompts: Sequence[Prompt], owner: bytes = b"") -> list[Score]:
         await asyncio.Event().wait()
         return []
 

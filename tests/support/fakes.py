@@ -145,7 +145,7 @@ class FakeClassifier:
         self.failing = failing
         self.asked: list[list[Prompt]] = []
 
-    async def score(self, prompts: Sequence[Prompt]) -> list[Score]:
+    async def score(self, prompts: Sequence[Prompt], owner: bytes = b"") -> list[Score]:
         self.asked.append(list(prompts))
         if self.failing:
             raise ClassifierError("the classifier was told to fail")
