@@ -1,6 +1,7 @@
 """Wrong settings are refused before anything starts, and the error names the variable."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -287,3 +288,53 @@ def test_keys_and_tls_are_protection(tmp_path: Path) -> None:
 
 def test_every_kind_of_engine_can_be_set() -> None:
     assert set(get_args(Backend)) == {POCKET, *DIALECTS}
+
+
+REMOTE_KEYS: list[tuple[str, dict[str, Any]]] = [
+    ("BACKEND_URL", {"backend": "vllm", "backend_model": "m", "backend_key": "s3cret", "backend_url": "http://engine"}),
+    (
+        "BACKEND_URL",
+        {"backend": "vllm", "backend_model": "m", "backend_key": "s3cret", "backend_url": "https://a, http://b:8000"},
+    ),
+    ("BACKEND_URL", {"backend": "vllm", "backend_model": "m", "backend_url": "http://user:s3cret@engine"}),
+    (
+        "FAILOVER_URL",
+        {
+            "failover_backend": "vllm",
+            "failover_model": "m",
+            "failover_key": "s3cret",
+            "failover_url": "http://10.0.0.1",
+            "failover_artifact": Path("bundle"),
+        },
+    ),
+    ("REDIS_URL", {"redis_url": "redis://:s3cret@far", "cache_secret": "x"}),
+    ("REDIS_URL", {"redis_url": "redis+cluster://u:s3cret@127.0.0.1:1,far:2", "cache_secret": "x"}),
+    ("OUTCOMES_URL", {"outcomes_url": "redis://far?password=s3cret", "cache_secret": "x"}),
+    ("VERIFIER_URL", {"verifier_url": "http://u:s3cret@far"}),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), REMOTE_KEYS)
+def test_a_key_leaves_this_machine_by_tls_alone(name: str, given: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=f'{name}: .*without TLS.*"plaintext-keys"') as refused:
+        settings.load(**given)
+    assert "s3cret" not in str(refused.value)
+    settings.load(**given, public=["plaintext-keys"])
+    near = ("10.0.0.1", "engine", "far", "b:8000")
+    settings.load(**{k: re.sub("|".join(near), "127.0.0.1", v) if "url" in k else v for k, v in given.items()})
+    settings.load(**{k: re.sub(r"\b(http|redis)\b", r"\1s", v) if "url" in k else v for k, v in given.items()})
+
+
+def test_without_a_key_nothing_need_be_hidden() -> None:
+    settings.load(backend="vllm", backend_model="m", backend_url="http://engine")
+    settings.load(redis_url="redis://far", cache_secret="x")
+
+
+def test_keys_can_be_required_where_nobody_else_can_connect(tmp_path: Path) -> None:
+    (tenants := tmp_path / "tenants.toml").write_text("[one]\n")
+    settings.load(tenants=tenants)
+    for given in ({}, {"tenants": tenants}):
+        with pytest.raises(SettingsError, match="let everyone in"):
+            settings.load(require_keys=True, **given)
+    tenants.write_text(f'[one]\nkeys = [{{ sha256 = "{"0" * 64}" }}]\n')
+    settings.load(require_keys=True, tenants=tenants)

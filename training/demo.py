@@ -16,6 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from router.client import Client, ClientError, Completion, Content, Decision, RoutingOptions
+from router.files import make_private
 from training.data.splits import prompt_id, split_of
 from training.pocket.tasks import FAMILIES, LADDER, LEVELS, Item, held_out, items, verify
 
@@ -124,9 +125,10 @@ def _last(question: str) -> str:
 
 def start(port: int) -> tuple["subprocess.Popen[bytes]", str]:
     """Start the service as its own process, on embedded defaults; returns it and its address."""
-    Path("var").mkdir(exist_ok=True)
+    Path("var").mkdir(mode=0o700, exist_ok=True)
     server = f"127.0.0.1:{port or _free(DEFAULT_PORT)}"
     defaults = {name: value for name, value in os.environ.items() if not name.startswith("BUDGET_ROUTER_")}
+    make_private(Path("var/serve.log"))
     with Path("var/serve.log").open("wb") as log:
         command = [sys.executable, "-m", "router", "serve", "--listen", server]
         process = subprocess.Popen(command, env=defaults, stdout=log, stderr=log)

@@ -62,7 +62,12 @@ async def serve(settings: Settings, announce: Callable[[Ports], None], defer: De
         DrainError: records of the outcome log were lost at the end.
     """
     reload = Reload()
-    with stopped_by_signals(reload, settings.drain_seconds + EXIT_SECONDS) as signalled:
+
+    def hangup() -> None:
+        structlog.get_logger().info("reloading")
+        reload()
+
+    with stopped_by_signals(hangup, settings.drain_seconds + EXIT_SECONDS) as signalled:
         async with running(settings, defer, reload=reload) as ports:
             _spare_the_collector()
             announce(ports)

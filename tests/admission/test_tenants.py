@@ -1,6 +1,7 @@
 """The file of tenants: what it may say, and what a reload may not do."""
 
 import math
+import os
 from base64 import urlsafe_b64decode
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -13,6 +14,7 @@ from router.admission import tenants
 from router.admission.tenants import Key, Tenant, Tenants
 from router.domain import Quota
 from router.errors import SettingsError
+from router.files import MOST_BYTES
 
 DIGEST = tenants.digest("a key")
 
@@ -183,3 +185,23 @@ def test_a_new_key_has_256_bits_and_64_digits_are_kept_of_it() -> None:
     key = tenants.new_key()
     assert len(urlsafe_b64decode(key + "=")) == 32
     assert Key(sha256=tenants.digest(key)).sha256 == sha256(key.encode()).hexdigest()
+
+
+def test_only_a_regular_file_of_bounded_size_is_read(tmp_path: Path) -> None:
+    """Opening a FIFO would wait for a writer, for ever."""
+    os.mkfifo(path := tmp_path / "fifo")
+    for other in (path, tmp_path, Path("/dev/zero")):
+        with pytest.raises(SettingsError, match="not a regular file"):
+            tenants.load(other)
+    (large := tmp_path / "large").write_bytes(b"#" * (MOST_BYTES + 1))
+    with pytest.raises(SettingsError, match="larger than"):
+        tenants.load(large)
+    (latin := tmp_path / "latin").write_bytes("[ä]".encode("latin1"))
+    with pytest.raises(SettingsError, match="utf-8"):
+        tenants.load(latin)
+
+
+def test_a_service_that_is_closed_from_the_start_needs_credentials() -> None:
+    with pytest.raises(SettingsError, match="let everyone in"):
+        Tenants({"a": Tenant()}, closed=True)
+    assert Tenants({"a": Tenant(certificates=frozenset({"a"}))}, closed=True).requires_credentials

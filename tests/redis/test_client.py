@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from router.errors import SettingsError
 from router.redis.client import connect
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
@@ -119,3 +120,13 @@ def test_tls_and_its_certificates_are_taken_from_the_url() -> None:
         client = connect(url, TIMEOUT)
         options = client.connection_pool.connection_kwargs if isinstance(client, Redis) else client.connection_kwargs
         assert options["ssl_ca_certs"] == "/ca.pem"
+
+
+@pytest.mark.parametrize("url", ["redis://:s3cret@far", "redis+cluster://u:s3cret@127.0.0.1:1,far:2"])
+def test_a_password_leaves_this_machine_by_tls_alone(url: str) -> None:
+    with pytest.raises(SettingsError, match="far without TLS") as refused:
+        connect(url, TIMEOUT)
+    assert "s3cret" not in str(refused.value)
+    connect(url, TIMEOUT, plaintext=True)
+    connect(url.replace("redis", "rediss", 1), TIMEOUT)
+    connect(url.replace("far", "localhost"), TIMEOUT)

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Self
 
 import polars as pl
 
+from router.files import make_private
 from training.collect.units import UnitResult
 from training.data.schema import SCHEMA, DatasetError
 
@@ -38,6 +39,7 @@ class Journal:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        make_private(path)  # it holds prompts and answers
         self._file = path.open("a+b")
         try:
             self._lock()

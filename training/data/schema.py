@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from router.errors import RouterError
+from router.files import make_private
 
 SCHEMA = pl.Schema(
     {
@@ -55,6 +56,7 @@ def write(rows: pl.LazyFrame | pl.DataFrame, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, because a rename replaces a file in one step only within a file system.
     aside = path.with_name(f".{path.name}.tmp")
+    make_private(aside)  # outcomes hold prompts
     rows.lazy().cast(SCHEMA).select(list(SCHEMA)).sink_parquet(aside, compression_level=19)
     aside.replace(path)
 
