@@ -21,7 +21,7 @@ from router.addresses import holds_password, is_loopback, readable_hosts
         ("https://engine", []),
         ("redis://:secret@far:6379/0", ["far"]),
         ("rediss://:secret@far:6379/0", []),
-        ("redis+cluster://u:p@127.0.0.1:1,far:2,::1", ["far"]),
+        ("redis+cluster://u:p@127.0.0.1:1,far:2,[::1]", ["far"]),
         ("redis+sentinel://u:p@far:1,farther:2/name", ["far", "farther"]),
         ("rediss+cluster://u:p@far:1,farther:2", []),
         ("unix:///run/redis.sock", []),

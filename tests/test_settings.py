@@ -296,7 +296,6 @@ REMOTE_KEYS: list[tuple[str, dict[str, Any]]] = [
         "BACKEND_URL",
         {"backend": "vllm", "backend_model": "m", "backend_key": "s3cret", "backend_url": "https://a, http://b:8000"},
     ),
-    ("BACKEND_URL", {"backend": "vllm", "backend_model": "m", "backend_url": "http://user:s3cret@engine"}),
     (
         "FAILOVER_URL",
         {

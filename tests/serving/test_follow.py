@@ -12,7 +12,7 @@ from router.admission import tenants
 from router.admission.tenants import Tenants
 from router.errors import SettingsError
 from router.events import Degraded, TaskFailed
-from router.serving.follow import Followed, file_stamp, follow_file
+from router.serving.follow import Followed, Reload, file_stamp, follow_file
 from tests.support.fakes import RecordingObserver, until
 
 SECONDS = 0.01
@@ -129,3 +129,31 @@ async def test_a_file_that_goes_away_and_comes_back_is_followed(tmp_path: Path) 
 def _one_more(observer: RecordingObserver) -> Callable[[], bool]:
     before = len(observer.records)
     return lambda: len(observer.records) > before
+
+
+async def test_a_reload_reads_what_has_not_changed(file: File) -> None:
+    reload = Reload()
+    task = asyncio.create_task(follow_file(file.followed, RecordingObserver(), 60, 60, reload))
+    for times in (1, 2, 3):
+        await asyncio.sleep(0)
+        reload()
+        await until(lambda: len(file.seen) == times)  # noqa: B023
+    task.cancel()
+
+
+async def test_a_stamp_that_cannot_be_taken_ends_nothing(file: File) -> None:
+    """A registry, say, whose file is nested thousands deep."""
+    nested = True
+
+    def stamp() -> object:
+        if nested:
+            raise RecursionError("too deep")
+        return file_stamp(file.path)
+
+    file.raising = SettingsError("too deep")
+    async with following(Followed("file", stamp, file.followed.read)) as observer:
+        await until(lambda: observer.records)
+        await asyncio.sleep(5 * SECONDS)
+        assert observer.records == [Degraded("file", "too deep")], "once, as long as it stays as it is"
+        nested, file.raising = False, None
+        await until(lambda: file.seen == ["first"])

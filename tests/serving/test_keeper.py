@@ -82,3 +82,36 @@ def test_pauses_begin_anew_after_work_that_lasted() -> None:
     assert backoff.pause() == 4
     backoff.worked(4.1)
     assert backoff.pause() == 1
+
+
+async def test_a_task_is_started_again_when_something_it_awaits_is_cancelled() -> None:
+    """Only `close` ends a task."""
+    observer, other = RecordingObserver(), asyncio.create_task(asyncio.sleep(60))
+    awaited = iter([other])
+    running = asyncio.Event()
+
+    async def work() -> None:
+        for task in awaited:
+            await task
+        running.set()
+        await asyncio.Event().wait()
+
+    keeper = Keeper(observer, QUICK)
+    keeper.keep("loop", work)
+    await asyncio.sleep(0)
+    other.cancel()
+    await asyncio.wait_for(running.wait(), 30)
+    assert [failed.task for failed in observer.of(TaskFailed)] == ["loop"]
+    await keeper.close()
+
+
+async def test_an_observer_that_fails_costs_neither_others_nor_the_task() -> None:
+    def failing(record: object) -> None:
+        raise ValueError("a counter cannot fall")
+
+    observer, work = RecordingObserver(), Dying(ValueError("first"))
+    keeper = Keeper(Observers([failing, observer]), QUICK)
+    keeper.keep("loop", work)
+    await until(lambda: work.running)
+    assert [failed.task for failed in observer.of(TaskFailed)] == ["loop"]
+    await keeper.close()

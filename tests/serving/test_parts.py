@@ -1,6 +1,7 @@
 """The service that is really served, with some of its parts replaced."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -146,11 +147,101 @@ async def test_renewed_certificates_are_shown_and_unusable_ones_are_reported(tmp
         async with asyncio.timeout(PATIENCE):
             while not await trusts(ports.port, second):  # noqa: ASYNC110  what is waited for is a file
                 await asyncio.sleep(FOLLOW_SECONDS)
-        reported = len(observer.of(Degraded))  # the new certificate may have been read before the new key
-        (tmp_path / "server.key").write_text("half of a ke")
-        await until(lambda: len(observer.of(Degraded)) > reported)
+        for name, spoil in SPOILT.items():
+            for file in ("server.key", "server.pem"):
+                reported = len(observer.of(Degraded))  # the new certificate may have been read before the new key
+                mend = spoil(tmp_path / file)
+                await until(lambda: len(observer.of(Degraded)) > reported)  # noqa: B023
+                assert await trusts(ports.port, second), f"{file} is {name}: the last good ones count"
+                assert not await answers_in_plaintext(ports.port)
+                mend()
         assert {record.dependency for record in observer.of(Degraded)} == {"tls"}
-        assert await trusts(ports.port, second), "the last good ones count"
+        third = issue()
+        async with asyncio.timeout(PATIENCE):
+            while not await trusts(ports.port, third):  # noqa: ASYNC110
+                await asyncio.sleep(FOLLOW_SECONDS)
+
+
+def gone(file: Path) -> None:
+    file.unlink()
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def broken(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def nonsense(file: Path) -> None:
+    file.write_bytes(b"\xff\x00" * 1_000)
+
+
+def fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def endless(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+def restored(spoil: Callable[[Path], object]) -> Callable[[Path], Callable[[], None]]:
+    """Spoils a file, and returns what restores it."""
+
+    def spoilt(file: Path) -> Callable[[], None]:
+        good = file.read_bytes()
+        spoil(file)
+
+        def mend() -> None:
+            file.rmdir() if file.is_dir() else file.unlink(missing_ok=True)
+            file.write_bytes(good)
+
+        return mend
+
+    return spoilt
+
+
+SPOILT = {spoil.__name__: restored(spoil) for spoil in (gone, empty, broken, nonsense, fifo, folder, endless)}
+"""Ways to spoil a file that is followed."""
+
+
+async def answers_in_plaintext(port: int) -> bool:
+    """True if a call without TLS gets an answer."""
+    async with grpc.aio.insecure_channel(f"localhost:{port}") as channel:
+        routing: Any = pb_grpc.BudgetRouterServiceStub(channel)
+        try:
+            return bool((await routing.Decide(decide(), timeout=PATIENCE)).decision.rung)
+        except grpc.aio.AioRpcError:
+            return False
+
+
+@pytest.mark.parametrize("name", [*SPOILT, "without keys", "without tenants", "nested"])
+async def test_a_tenants_file_that_is_spoilt_keeps_the_service_closed(tmp_path: Path, name: str) -> None:
+    """Also where nobody else can connect, and whatever comes after."""
+    path, observer = tmp_path / "tenants.toml", RecordingObserver()
+    text = {"without keys": "[one]\n", "without tenants": "# nobody\n", "nested": "a = " + "[" * 10_000}
+    spoil = SPOILT.get(name) or restored(lambda file: file.write_text(text[name]))
+    path.write_text(f'[one]\nkeys = [{{ sha256 = "{digest("a key")}" }}]\n')
+    async with serving(tmp_path, observed(observer), tenants=path) as routing:
+        for _ in range(2):
+            reported = len(observer.of(Degraded))
+            mend = spoil(path)
+            await until(lambda: len(observer.of(Degraded)) > reported)  # noqa: B023
+            assert (await refusal(routing.Decide(decide()))).code is grpc.StatusCode.UNAUTHENTICATED
+            assert (await routing.Decide(decide(), **bearer("a key"), timeout=PATIENCE)).decision.rung
+            mend()
+        path.write_text(f'[one]\nkeys = [{{ sha256 = "{digest("another key")}" }}]\n')
+        async with no_more(routing, "a key"):
+            assert (await refusal(routing.Decide(decide()))).code is grpc.StatusCode.UNAUTHENTICATED
+    assert not observer.of(TaskFailed)
 
 
 async def trusts(port: int, authority: bytes) -> bool:
