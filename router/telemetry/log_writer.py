@@ -77,7 +77,10 @@ class LogWriter:
             closing = self._closing.wait(self._gather_seconds)
             self._some.clear()  # before the lines are taken: a line that arrives later sets it again
             while self._waiting:
-                self._write(list(self._lines()))
+                try:
+                    self._write(list(self._lines()))
+                except Exception:  # whatever it is, it must not cost the lines after it
+                    self.lost += 1
 
     def _lines(self) -> Iterator[str]:
         """Render all waiting lines; a deferred log puts its own line behind them."""

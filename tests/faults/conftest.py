@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,14 @@ class Cell:
     moved: float = 0.0
     recovery: float = 0.0
 
-    def verdict(self) -> None:
-        """Nothing failed that need not have, and the fault was told."""
+    def verdict(self, seconds: float = PATIENCE) -> None:
+        """Nothing failed that need not have, the fault was counted, and it took no longer than that to recover."""
         if TOLD:
             with Path(TOLD).open("a") as table:
                 table.write(json.dumps(vars(self)) + "\n")
         assert self.needless == 0, self
         assert self.moved > 0, self
-        assert self.recovery < PATIENCE, self
+        assert self.recovery < seconds, self
 
 
 @dataclass
@@ -169,7 +170,8 @@ class Scene:
 async def scene(
     directory: Path, replaced: Callable[[Parts], Parts] = lambda parts: parts, /, **given: Any
 ) -> AsyncIterator[Scene]:
-    """The whole service in this process; `replaced` may exchange its parts."""
+    """The whole service in this process; `replaced` may exchange its parts, and every call shows the `key` given."""
+    key = given.pop("key", "")
     metrics = f"127.0.0.1:{free_port()}"
     defaults: dict[str, Any] = {
         "listen": "127.0.0.1:0",
@@ -181,9 +183,21 @@ async def scene(
     async with app.running(settings.load(**defaults | given), at_once, replaced, FOLLOW_SECONDS) as ports:
         address = f"127.0.0.1:{ports.port}"
         async with grpc.aio.insecure_channel(address) as channel:
-            running = Scene(address, metrics, pb_grpc.BudgetRouterServiceStub(channel))
+            stub = pb_grpc.BudgetRouterServiceStub(channel)
+            running = Scene(address, metrics, Keyed(stub, key) if key else stub)
             await running.generated()
             yield running
+
+
+class Keyed:
+    """A stub whose every call shows a key."""
+
+    def __init__(self, stub: Any, key: str) -> None:
+        self._stub = stub
+        self._metadata = (("authorization", f"Bearer {key}"),)
+
+    def __getattr__(self, method: str) -> Any:
+        return partial(getattr(self._stub, method), metadata=self._metadata)
 
 
 class Proxy:

@@ -12,16 +12,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from select import PIPE_BUF
+from typing import Any
 
 import grpc
 import pytest
 
 from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.admission.tenants import digest
 from router.bundle import registry
 from router.outcomes.sqlite import read_rows
 from tests.conftest import MODELS
 from tests.faults.conftest import PATIENCE, Cell, Scene, scene
-from tests.rpc.conftest import generate
+from tests.rpc.conftest import decide, generate
 from tests.serving.test_app import CHEAP
 from tests.serving.test_serve import command, environment
 from tests.support.ports import free_port
@@ -30,12 +32,14 @@ DEGRADED = "budget_router_degraded_total"
 
 
 @asynccontextmanager
-async def process(directory: Path, read_log: bool = True) -> AsyncIterator[tuple[Scene, "subprocess.Popen[str]"]]:
+async def process(
+    directory: Path, *arguments: str, read_log: bool = True
+) -> AsyncIterator[tuple[Scene, "subprocess.Popen[str]"]]:
     """The service as a process of its own, whose standard output is a file, or a pipe that nobody reads."""
     metrics = f"127.0.0.1:{free_port()}"
     out = (directory / "log").open("w") if read_log else subprocess.PIPE
     started = subprocess.Popen(  # noqa: ASYNC220  its start may take a moment
-        command("--listen", "127.0.0.1:0", "--metrics-listen", metrics),
+        command("--listen", "127.0.0.1:0", "--metrics-listen", metrics, *arguments),
         stdout=out,
         stderr=subprocess.PIPE,
         text=True,
@@ -130,6 +134,28 @@ async def test_flapping(tmp_path: Path) -> None:
         cell = await running.under(Cell("disk", "flapping"), counter, requests=100, before=0)
         flapping.cancel()
         path.write_text("[default]\n")
+        await running.recovered(cell)
+
+
+async def test_tenants(tmp_path: Path) -> None:
+    """The tenants' file is broken, then emptied, then without keys, then restored: it stays closed, and known."""
+    good = f'[default]\nkeys = [{{ sha256 = "{digest("a key")}" }}]\n'
+    (path := tmp_path / "tenants.toml").write_text(good)
+    async with scene(tmp_path, key="a key", tenants=path) as running:
+        counter = f'{DEGRADED}{{dependency="tenants"}}'
+        first = await running.scraped(counter)
+        cell = Cell("tenants file", "broken, emptied, restored")
+        for text in (good[:20], "", "[default]\n"):
+            before = await running.scraped(counter)
+            path.write_text(text)
+            assert await running.moves(counter, before)
+            await running.under(cell, counter, before=first)
+            async with grpc.aio.insecure_channel(running.address) as channel:
+                anyone: Any = pb_grpc.BudgetRouterServiceStub(channel)
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await anyone.Decide(decide(), timeout=PATIENCE)
+                assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        path.write_text(good)
         await running.recovered(cell)
 
 

@@ -65,6 +65,36 @@ async def test_locked(tmp_path: Path, fault: str, seconds: float) -> None:
     assert len(list(read_rows(path))) >= cell.answered
 
 
+async def test_locked_reports(tmp_path: Path) -> None:
+    """Another process holds the file for long: decisions go on, and a reporter is refused in time."""
+    async with logged(tmp_path) as (running, path):
+        before = await running.scraped(DEGRADED)
+        with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await reported(running)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE, "and not DEADLINE_EXCEEDED"
+            cell = await running.under(Cell("outcome log", "locked"), DEGRADED, before=before)
+            other.execute("COMMIT")
+        await running.recovered(cell, lambda: reported(running))
+    assert len(list(read_rows(path))) >= cell.answered
+
+
+async def test_deleted(tmp_path: Path) -> None:
+    """Somebody deletes the file, once while nobody asks and once under load: the log goes on in a new one."""
+    async with logged(tmp_path) as (running, path):
+        await reported(running)
+        before = await running.scraped(DEGRADED)
+        path.unlink()
+        assert await running.moves(DEGRADED, before), "noticed, though there is nothing to write"
+        asking = asyncio.create_task(running.under(Cell("outcome log", "deleted"), DEGRADED, before=before))
+        await asyncio.sleep(0.05)
+        path.unlink()
+        cell = await asking
+        await running.recovered(cell, lambda: reported(running))
+    assert any(row["correct"] == 1.0 for row in read_rows(path))
+
+
 async def test_flapping(tmp_path: Path) -> None:
     async with logged(tmp_path) as (running, path):
         stop = asyncio.Event()

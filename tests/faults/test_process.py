@@ -16,12 +16,13 @@ from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.client.channel import CHANNEL_OPTIONS
 from tests.conftest import MODELS
-from tests.faults.conftest import Cell, Scene
+from tests.faults.conftest import PATIENCE, Cell, Scene
 from tests.faults.test_disk import process
 from tests.rpc.conftest import decide, generate
 from tests.serving.test_serve import refused_as_process
 
 CALLS = "budget_router_calls_total"
+REPLACED = "budget_router_workers_replaced_total"
 
 
 @asynccontextmanager
@@ -120,6 +121,33 @@ async def test_hang(tmp_path: Path) -> None:
         await asyncio.gather(calls, return_exceptions=True)
         cell.counter, cell.moved = CALLS, await other.scraped(CALLS)
         await other.recovered(cell)
+
+
+async def test_worker_stopped(tmp_path: Path) -> None:
+    """SIGSTOP of one of two workers: it is replaced, and calls on new connections wait, but do not fail."""
+    async with process(tmp_path, "--workers", "2") as (running, server), AsyncExitStack() as stack:
+        cell = Cell("worker", "stopped (SIGSTOP)")
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+        victim = int(children.read_text().split()[0])  # noqa: ASYNC240
+        before = await running.scraped(REPLACED)
+        os.kill(victim, signal.SIGSTOP)
+
+        async def ask() -> None:
+            options = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(running.address, options))
+            try:
+                await pb_grpc.BudgetRouterServiceStub(channel).Decide(decide(), timeout=120)
+                cell.answered += 1
+            except grpc.aio.AioRpcError as error:
+                cell.failed[error.code().name] += 1
+                cell.needless += 1
+
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*(ask() for _ in range(16)))
+        cell.counter, cell.moved = REPLACED, await running.moves(REPLACED, before)
+        assert await running.moves("budget_router_workers", 1), "there are two again"
+        cell.recovery = round(asyncio.get_running_loop().time() - began, 3)
+        cell.verdict(seconds=2 * PATIENCE)
 
 
 async def _held(stub: Any) -> None:

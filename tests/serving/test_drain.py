@@ -45,10 +45,10 @@ def test_records_that_are_lost_at_the_end_are_counted_in_one_line_and_the_exit_c
 
 
 def test_a_worker_that_loses_records_makes_its_supervisor_say_so(tmp_path: Path) -> None:
-    with running(tmp_path, "--workers", "2", **SOON) as server, connected(server) as client:
-        with locked(tmp_path / "var/outcomes.sqlite"):
-            client.decide("1 + 1 =")
-            code, errors = ended(server.process)
+    log = tmp_path / "var/outcomes.sqlite"
+    with running(tmp_path, "--workers", "2", **SOON) as server, connected(server) as client, locked(log):
+        client.decide("1 + 1 =")
+        code, errors = ended(server.process)
     assert code == 1
     assert "records lost: 1" in errors and "a worker ended with exit code 1" in errors
 

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.admission.tenants import digest
 from router.client import Client, ClientError, Completion, Credentials, Decision, RoutingOptions
 from router.errors import DrainError, WorkerError
 from router.outcomes.e_process import DELTA, Ledger
@@ -299,6 +300,40 @@ def test_that_workers_share_scores_and_flushes_through_redis_and_use_tls(tmp_pat
             return pool.decided("source=classifier") > 1
 
         until(scored_anew)
+
+
+def test_that_no_worker_opens_what_was_closed(tmp_path: Path, valkey: Valkey) -> None:
+    """Nobody but this machine can connect, so that the start would accept a file without keys."""
+    (tenants := tmp_path / "tenants.toml").write_text("[default]\n")
+    keys = f'[default]\nkeys = [{{ sha256 = "{digest("a key")}" }}]\n'
+    redis = {"REDIS_URL": valkey.url, "REDIS_TIMEOUT": "1", "CACHE_SECRET": "s"}
+    with running(tmp_path, TENANTS=str(tenants), **redis) as pool:
+        assert pool.decide("What is 2+2?", 4), "open as it starts"
+        tenants.write_text(keys)
+        until(lambda: not is_open(pool))
+        time.sleep(3)  # until each worker has said so
+        tenants.write_text("[default]\n")
+        for worker in sorted(pool.pids()):
+            refused = len(pool.lines("worker not replaced"))
+            os.kill(worker, signal.SIGKILL)
+            until(lambda: len(pool.lines("worker not replaced")) > refused)  # noqa: B023
+            assert not is_open(pool)
+        assert "let everyone in" in pool.errors
+        pool.process.send_signal(signal.SIGHUP)
+        until(lambda: bool(pool.lines("not renewed")))
+        assert not is_open(pool)
+        tenants.write_text(keys)
+        until(lambda: pool.figures()["budget_router_workers"] == 2)
+        assert pool.decide("What is 2+2?", 8, Credentials(key="a key")) and not is_open(pool)
+
+
+def is_open(pool: Pool) -> bool:
+    """True if anyone gets an answer, on one of several connections."""
+    for _ in range(6):
+        with Client(pool.address, timeout=5) as client, suppress(ClientError):
+            client.decide("What is 2+2?")
+            return True
+    return False
 
 
 @pytest.mark.parametrize(

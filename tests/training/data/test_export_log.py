@@ -1,5 +1,7 @@
 """The outcome log as a file that can be trained on."""
 
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +73,19 @@ async def test_the_command_writes_parquet(tmp_path: Path) -> None:
     done = CliRunner().invoke(outcomes, ["export", "--log", str(log), "--out", str(out), "--json"])
     assert (done.exit_code, '"outcomes": 3' in done.output) == (0, True)
     assert len(pl.read_parquet(out)) == 3
+
+
+async def test_nobody_else_can_read_what_is_exported(tmp_path: Path) -> None:
+    """Outcomes hold prompts; an export that others could read before is written over."""
+    before = os.umask(0)
+    try:
+        log, out = str(await logged(tmp_path / "log")), tmp_path / "out.parquet"
+        for _ in range(2):
+            CliRunner().invoke(outcomes, ["export", "--log", log, "--out", str(out)], catch_exceptions=False)
+            assert stat.S_IMODE(out.stat().st_mode) == 0o600
+            out.chmod(0o644)
+    finally:
+        os.umask(before)
 
 
 def test_a_missing_log_is_an_error_of_the_log(tmp_path: Path) -> None:
