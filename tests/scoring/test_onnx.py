@@ -152,7 +152,8 @@ def divider(rungs: int) -> bytes:
 async def test_a_number_that_is_not_finite_is_an_error_not_a_score(bundle: Bundle) -> None:
     rungs = len(bundle.manifest.ladder)
     parity = ParitySample(["12"], [[1 / float(np.log(3))] * rungs])
-    classifier = OnnxClassifier(replace(bundle, model=divider(rungs), parity=parity))
+    manifest = replace(bundle.manifest, far_beyond=None)
+    classifier = OnnxClassifier(replace(bundle, manifest=manifest, model=divider(rungs), parity=parity))
     assert await classifier.score([Prompt.of("123")])
     with pytest.raises(ClassifierError, match="finite"):
         await classifier.score([Prompt.of("12"), Prompt.of("no digits")])

@@ -24,7 +24,7 @@ def hostile(directory: Path, model: onnx.ModelProto | bytes, **manifest: object)
     (directory / MODEL).write_bytes(data)
     (directory / PARITY).write_text(json.dumps({"prompts": ["1 + 2"], "quality": [[QUALITY] * RUNGS]}))
     files = {name: digest(directory / name) for name in (MODEL, TOKENIZER, PARITY)}
-    text = json.loads((directory / MANIFEST).read_text()) | {"files": files} | manifest
+    text = json.loads((directory / MANIFEST).read_text()) | {"files": files, "far_beyond": None} | manifest
     (directory / MANIFEST).write_text(json.dumps(text))
     return directory
 
