@@ -13,6 +13,7 @@ from router.bundle import features
 from router.bundle.manifest import load
 from router.domain import Certificate, Prompt
 from router.scoring.onnx import OnnxClassifier
+from router.scoring.outputs import NAMES
 from tests.support.synthetic import CAPS, NO_REPORT, few_steps, outcomes_of
 from training.data.dataset import Outcomes, splits
 from training.evaluation.certify import Proofs, certify
@@ -48,7 +49,8 @@ def fitted(outcomes: Outcomes) -> Fitted:
     """Models of its fit split."""
     parts = splits(outcomes)
     with few_steps(300):
-        return fit.fit(parts["fit"], embedding.static(), candidates=QUICK).with_conformal_tokens(parts["certify"])
+        made = fit.fit(parts["fit"], embedding.static(), candidates=QUICK)
+        return made.with_conformal_tokens(parts["certify"]).with_novelty(parts["certify"].prompts)
 
 
 def session_of(fitted: Fitted, outcomes: Outcomes) -> onnxruntime.InferenceSession:
@@ -58,7 +60,8 @@ def session_of(fitted: Fitted, outcomes: Outcomes) -> onnxruntime.InferenceSessi
 def served(fitted: Fitted, outcomes: Outcomes, prompts: Sequence[str]) -> Prediction:
     """What the exported graph says."""
     embedded = fitted.embedding
-    return inference.run(session_of(fitted, outcomes), embedded.tokenizer, embedded.max_tokens, list(prompts))
+    session = session_of(fitted, outcomes)
+    return inference.run(session, embedded.tokenizer, embedded.max_tokens, list(prompts), fitted.far_beyond)
 
 
 ODD = ["x", "2 + 2", "word " * 3_000, "9" * 16_000, "漢字 🙂", "\n" * 100, "+".join("1" * 2_000)]
@@ -210,6 +213,37 @@ def test_a_decision_that_differs_is_refused(fitted: Fitted, outcomes: Outcomes) 
     nudged.quality[0, -1] -= TOLERANCE / 2
     with pytest.raises(ExportError, match="1 of 50 decisions differ"):
         check(fitted, model, sample, nudged, Proofs((), (edge,), {}))
+
+
+def test_the_graph_calls_the_same_prompts_far(fitted: Fitted, outcomes: Outcomes) -> None:
+    prompts = [*ODD, *outcomes.prompts[:100]]
+    expected, seen = fitted.predict(prompts).far, served(fitted, outcomes, prompts).far
+    assert expected is not None and seen is not None and expected.tolist() == seen.tolist()
+    assert expected[: len(ODD)].all() and not expected[len(ODD) :].all()
+
+
+def test_a_graph_without_a_limit_calls_nothing_far(fitted: Fitted, outcomes: Outcomes) -> None:
+    older = replace(fitted, far_beyond=None)
+    assert older.predict(ODD).far is None and served(older, outcomes, ODD).far is None
+    assert [output.name for output in session_of(older, outcomes).get_outputs()] == list(NAMES)
+
+
+def test_a_prompt_at_the_very_limit_may_lie_on_either_side(fitted: Fitted, outcomes: Outcomes) -> None:
+    model, sample = build_graph(fitted, outcomes.ladder), outcomes.prompts[:200]
+    expected = fitted.predict(sample)
+    known = expected.far
+    assert known is not None
+    price = Certificate(0.1, 0.1, 0.5, 1)
+
+    def judged(moved: int) -> None:
+        """So many prompts are far for scikit-learn alone; at this price no other prompt gets the top rung."""
+        far = known ^ (np.arange(len(sample)) < moved)
+        check(fitted, model, sample, replace(expected, far=far), Proofs((price,), (), {}))
+
+    judged(0)
+    judged(2)
+    with pytest.raises(ExportError, match="3 of 200 prompts are far for one of both only"):
+        judged(3)
 
 
 def test_half_precision_may_change_one_decision_in_a_hundred(fitted: Fitted, outcomes: Outcomes) -> None:
