@@ -49,7 +49,7 @@ class RedisOutcomes:
         self._names = names
         self._length = length
         self._timeout = timeout
-        self._behind = WriteBehind(self._write, observer, buffer)
+        self._behind = WriteBehind(self._write, observer, buffer, owner=LogEntry.owner, weigh=LogEntry.weight)
 
     def record(self, request: RouteRequest, decision: Decision, completion: Completion | None) -> None:
         """Append a decision, or the end of its generation, a moment later; never waits."""

@@ -46,6 +46,9 @@ _TEXT = json.JSONEncoder(ensure_ascii=False)
 
 INT64 = 2**63
 
+ENTRY_CHARACTERS = 4_096
+"""Characters of a prompt for which an entry counts as one more while it waits."""
+
 Value = str | float | int | None
 Row = dict[str, Value]
 
@@ -91,6 +94,14 @@ class LogEntry:
         """An entry of this moment."""
         return cls(datetime.now(UTC), request, decision, completion)
 
+    def owner(self) -> str:
+        """The tenant whose entry it is."""
+        return self.request.tenant
+
+    def weight(self) -> int:
+        """How many usual entries it takes the memory of: the request is kept until the entry is written."""
+        return 1 + sum(map(_characters, self.request.prompt.messages)) // ENTRY_CHARACTERS
+
     def row(self, names: PromptHasher) -> Row:
         """The entry as a partial row. It takes a while, so the writer calls it, outside the path of the request.
 
@@ -122,6 +133,11 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _characters(message: Message) -> int:
+    beside = [*message.images, *(call.arguments for call in message.tool_calls)]
+    return len(message.content) + sum(map(len, beside))
 
 
 def _decided(at: datetime, request: RouteRequest, decision: Decision, names: PromptHasher) -> Row:

@@ -56,7 +56,7 @@ class SqliteOutcomes:
         buffer: int = 10_000,
         report_seconds: float = REPORT_SECONDS,
     ) -> None:
-        self._behind = WriteBehind(self._write_events, observer, buffer)
+        self._behind = WriteBehind(self._write_events, observer, buffer, owner=LogEntry.owner, weigh=LogEntry.weight)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outcomes")
         self._secret, self._texts = secret, texts
         self._report_seconds = report_seconds

@@ -1,16 +1,17 @@
 """Records that are written in batches a moment later, so that no caller waits for the log.
 
 A failed write keeps its batch and tries again, in order. A record that can never be written costs itself alone. Memory
-is bounded: beyond `most` records the oldest are lost. Every loss is counted.
+is bounded, fairly between owners: beyond `most` records the oldest ones of the largest owner are lost, and counted.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
 from router.errors import DrainError, OutcomeLogError
 from router.events import Degraded, RecordsLost
+from router.outcomes.fair_buffer import FairBuffer
 from router.ports import Observer
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ class WriteBehind(Generic[T]):
         write: writes a batch whole or not at all. Raises OutcomeLogError where a later try may succeed, and anything
             else where one of the records can never be written.
         most: records that may wait; more are dropped, and observed.
+        owner: the owner of a record.
+        weigh: how many records a record counts for.
 
     Attributes:
         failing: the last batch could not be written; it is tried again.
@@ -43,13 +46,14 @@ class WriteBehind(Generic[T]):
         most: int,
         gather_seconds: float = GATHER_SECONDS,
         again_seconds: float = AGAIN_SECONDS,
+        owner: Callable[[T], Hashable] = lambda record: None,
+        weigh: Callable[[T], int] = lambda record: 1,
     ) -> None:
         self._write = write
         self._observer = observer
-        self._most = most
         self._gather_seconds = gather_seconds
         self._again_seconds = again_seconds
-        self._waiting: list[T] = []
+        self._waiting = FairBuffer(most, owner, weigh)
         self._writing: asyncio.Task[None] | None = None
         self._one = asyncio.Lock()
         self._closing = asyncio.Event()
@@ -57,10 +61,8 @@ class WriteBehind(Generic[T]):
 
     def add(self, record: T) -> None:
         """Write a record a moment later; never waits."""
-        if len(self._waiting) >= self._most:
-            self._observer(RecordsLost("full", 1, "as many wait as may wait"))
-            return
-        self._waiting.append(record)
+        if lost := self._waiting.add(record):
+            self._observer(RecordsLost("full", lost, "as many wait as may wait"))
         # No task runs while nothing waits, so an idle service wakes up for nothing.
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_soon())
@@ -103,7 +105,7 @@ class WriteBehind(Generic[T]):
 
     async def _write_once(self) -> None:
         async with self._one:  # a flush waits for the batch under way, too
-            batch, self._waiting = self._waiting, []
+            batch = self._waiting.take()
             try:
                 await self._isolated(batch)
                 self.failing = False
@@ -132,7 +134,5 @@ class WriteBehind(Generic[T]):
 
     def _put_back(self, batch: list[T]) -> None:
         """Keep what was not written, in front of what has arrived meanwhile; the oldest are lost first."""
-        self._waiting = batch + self._waiting
-        if (lost := len(self._waiting) - self._most) > 0:
-            del self._waiting[:lost]
+        if batch and (lost := self._waiting.put_back(batch)):
             self._observer(RecordsLost("full", lost, "more wait than may wait"))
