@@ -16,15 +16,17 @@ from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission.tenants import digest
-from router.domain import MaxLoss
+from router.domain import DecisionSource, MaxLoss, RouteRequest, RoutingOptions
 from router.events import Decided, Degraded, TaskFailed
 from router.ports import Classifier
+from router.routing.pins import CONVERSATIONS
 from router.rpc.requests import Limits
+from router.scoring.scorer import Scored
 from router.serving import app
 from router.serving.parts import Parts
 from router.telemetry.logs import Observers
 from tests.rpc.conftest import PATIENCE, bearer, decide, generate, refusal
-from tests.support.fakes import FakeClassifier, ListLog, RecordingObserver, at_once, score_of, until
+from tests.support.fakes import FakeClassifier, ListLog, RecordingObserver, at_once, request_of, score_of, until
 
 FOLLOW_SECONDS = 0.01
 
@@ -281,3 +283,27 @@ async def test_parts_show_no_secret(tmp_path: Path) -> None:
 
     async with serving(tmp_path, replaced, admin_token="open sesame", admin_listen="127.0.0.1:0"):
         assert "open sesame" not in shown[0]
+
+
+@pytest.mark.slow
+async def test_a_flood_of_one_tenants_conversations_drives_out_nobody_elses(tmp_path: Path) -> None:
+    built: list[Parts] = []
+
+    def kept(parts: Parts) -> Parts:
+        built.append(parts)
+        return parts
+
+    async with serving(tmp_path, kept):
+        [parts] = built
+        served = parts.models[0].served
+        scored = Scored(score_of(*[0.5] * len(served.policy.ladder)), DecisionSource.CLASSIFIER)
+
+        def talk(tenant: str, number: int) -> RouteRequest:
+            return request_of(options=RoutingOptions(MaxLoss(0.05), conversation_id=str(number)), tenant=tenant)
+
+        parts.chooser.chosen(served, talk("quiet", 0), scored)
+        for number in range(CONVERSATIONS + 1):
+            parts.chooser.chosen(served, talk("flood", number), scored)
+        decision = parts.chooser.fixed(served, talk("quiet", 0))
+        assert decision is not None and decision.source is DecisionSource.PINNED
+        assert parts.chooser.fixed(served, talk("flood", 0)) is None
