@@ -9,6 +9,7 @@ import json
 from collections.abc import Awaitable, Iterator
 from typing import Any, TypeVar
 
+import structlog
 from redis.exceptions import RedisError
 
 from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
@@ -25,6 +26,9 @@ KEPT_SECONDS = 30 * 86_400
 
 PAGE = 10_000
 """Rows that one call reads."""
+
+LARGEST = 8 << 20
+"""Most bytes that are read of a decision."""
 
 T = TypeVar("T")
 
@@ -63,8 +67,8 @@ class RedisOutcomes:
     async def report(self, outcome: Outcome) -> bool:
         """Append an outcome, at once. False if the decision is unknown. Raises OutcomeLogError."""
         await self._behind.flush()
-        found = await self._bounded(self._redis.get(DECISION + outcome.decision_id))
-        if found is None or outcome.tenant not in (None, json.loads(found)["tenant"]):
+        found = await self._found(outcome.decision_id)
+        if found is None or outcome.tenant not in (None, found.get("tenant")):
             return False
         await self._bounded(self._added(self._redis, outcome.decision_id, rows.reported(outcome)))
         return True
@@ -72,8 +76,11 @@ class RedisOutcomes:
     async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
         """A decision with its tenant, and its prompt if the log keeps it; None if unknown. Raises OutcomeLogError."""
         await self._behind.flush()
-        found = await self._bounded(self._redis.get(DECISION + decision_id))
-        return None if found is None else rows.restored(json.loads(found))
+        found = await self._found(decision_id)
+        try:
+            return None if found is None else rows.restored(found)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise OutcomeLogError(f"Redis: decision {decision_id} is damaged") from error
 
     async def close(self) -> None:
         """Write all waiting entries, then close the connections. Raises DrainError where some could not be written."""
@@ -81,6 +88,14 @@ class RedisOutcomes:
             await self._behind.close()
         finally:
             await self._redis.aclose()
+
+    async def _found(self, decision_id: str) -> Row | None:
+        """The row of a decision; None if unknown. Raises OutcomeLogError."""
+        # Not GET: another writer could put any size there.
+        data: bytes = await self._bounded(self._redis.getrange(DECISION + decision_id, 0, LARGEST))
+        if data and (row := _row(data)) is None:
+            raise OutcomeLogError(f"Redis: decision {decision_id} is damaged")
+        return row if data else None
 
     async def _write(self, batch: list[LogEntry]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
@@ -105,21 +120,42 @@ class RedisOutcomes:
 
 
 def read_rows(url: str, timeout: float = 30.0, page: int = PAGE) -> Iterator[Row]:
-    """All rows of a log, in the order of the decisions; `page` rows a call. Raises OutcomeLogError, SettingsError."""
+    """All rows of a log, in the order of the decisions; `page` rows a call. Entries that are no rows are left out.
+
+    Raises:
+        OutcomeLogError, SettingsError
+    """
     yield from asyncio.run(_read_rows(connect(url, timeout), page))
 
 
 async def _read_rows(redis: Any, size: int) -> list[Row]:
-    found: dict[str, Row] = {}
-    last = "-"
+    found: dict[bytes, Row] = {}
+    last, damaged = "-", 0
     try:
         while page := await redis.xrange(STREAM, last, "+", size):
             for entry, fields in page:
                 last = f"({entry.decode()}"
-                identity = fields[b"id"].decode()
-                found.setdefault(identity, dict.fromkeys(rows.FIELDS)).update(json.loads(fields[b"row"]))
+                row, identity = _row(fields.get(b"row", b"")), fields.get(b"id", b"")
+                if row is None or not identity:
+                    damaged += 1
+                else:
+                    found.setdefault(identity, dict.fromkeys(rows.FIELDS)).update(row)
     except (RedisError, OSError) as error:
         raise OutcomeLogError(f"Redis: {type(error).__name__}") from error
     finally:
         await redis.aclose()
+    if damaged:
+        structlog.get_logger().warning("entries of the outcome log left out", entries=damaged)
     return [row for row in found.values() if row["decision_id"] is not None]
+
+
+def _row(data: bytes) -> Row | None:
+    """A row from JSON; None where it is damaged, or is none."""
+    try:
+        row = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(row, dict) and row.keys() <= set(rows.FIELDS)
+    return (
+        row if known and all(value is None or isinstance(value, str | int | float) for value in row.values()) else None
+    )

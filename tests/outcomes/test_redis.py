@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from router.domain import Completion, Decision, LabelSource, Outcome, Prompt
 from router.errors import DrainError, OutcomeLogError
 from router.events import Degraded, RecordsLost
-from router.outcomes.redis import PAGE, STREAM, RedisOutcomes, read_rows
+from router.outcomes.redis import DECISION, LARGEST, PAGE, STREAM, RedisOutcomes, read_rows
 from router.outcomes.rows import PromptHasher
 from router.redis.client import connect
 from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
@@ -119,3 +119,42 @@ async def test_a_server_that_hangs_is_an_error_in_time(valkey: Valkey, log: Redi
         with pytest.raises(OutcomeLogError, match="TimeoutError"):
             await log.report(Outcome("a", 1.0, LabelSource.USER))
     valkey.resume()
+
+
+DAMAGED = [b"", b"{", b"[]", b"3", b"\xff", b'{"tenant": []}', b'{"no such column": 1}', b"[" * 100_000, b"null"]
+
+
+@pytest.mark.parametrize("entry", DAMAGED[1:])
+async def test_a_damaged_decision_is_an_error_by_name(log: RedisOutcomes, valkey: Valkey, entry: bytes) -> None:
+    async with Redis.from_url(valkey.url) as server:
+        await server.set(f"{DECISION}a", entry)
+    for call in (log.report(Outcome("a", 1.0, LabelSource.USER, "search")), log.find("a")):
+        with pytest.raises(OutcomeLogError, match="decision a is damaged"):
+            await call
+
+
+async def test_half_a_decision_is_an_error_by_name(log: RedisOutcomes, valkey: Valkey) -> None:
+    async with Redis.from_url(valkey.url) as server:
+        await server.set(f"{DECISION}a", b'{"tenant": "search"}')
+    with pytest.raises(OutcomeLogError, match="decision a is damaged"):
+        await log.find("a")
+
+
+async def test_of_a_huge_decision_little_is_fetched(log: RedisOutcomes, valkey: Valkey) -> None:
+    async with Redis.from_url(valkey.url) as server:
+        await server.setrange(f"{DECISION}a", 200 << 20, b"x")
+        with pytest.raises(OutcomeLogError):
+            await log.find("a")
+        assert (await server.info("stats"))["total_net_output_bytes"] < 2 * LARGEST
+
+
+async def test_a_damaged_entry_costs_itself_alone(log: RedisOutcomes, valkey: Valkey) -> None:
+    log.record(request_of("2 + 2 ="), decision_of("a"), None)
+    await log.report(Outcome("a", 1.0, LabelSource.USER))
+    async with Redis.from_url(valkey.url) as server:
+        for entry in DAMAGED:
+            await server.xadd(STREAM, {"id": "a", "row": entry})
+        await server.xadd(STREAM, {"row": b"{}"})
+        await server.xadd(STREAM, {"other": b"{}"})
+    [row] = await told(valkey)
+    assert (row["decision_id"], row["correct"]) == ("a", 1.0)
