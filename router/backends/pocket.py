@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from router.bundle.manifest import digest
+from router.bundle import files
+from router.bundle.graph import require_self_contained
+from router.bundle.manifest import LARGEST, MODEL, TOKENIZER
 from router.domain import (
     Completion,
     ContentDelta,
@@ -61,10 +64,12 @@ class PocketModel:
     @classmethod
     def load(cls, directory: Path) -> "PocketModel":
         """Read `model.onnx` and `tokenizer.json`. Raises ArtifactError."""
-        graph = directory / "model.onnx"
         try:
+            # Read once: the fingerprint is that of the bytes that run, and they name no other file.
+            graph = files.read(directory / MODEL, LARGEST[MODEL])
+            require_self_contained(graph)
             session = onnxruntime.InferenceSession(graph, single_threaded())
-            tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+            tokenizer = Tokenizer.from_buffer(files.read(directory / TOKENIZER, LARGEST[TOKENIZER]))
         except Exception as error:  # both libraries raise bare Exceptions
             raise ArtifactError(f"pocket reasoner in {directory}: {error}") from error
         if [value.name for value in session.get_inputs()] != ["input_ids", "past"]:
@@ -73,7 +78,9 @@ class PocketModel:
         # Dynamic dimensions have names instead of numbers: the batch, which is 1 here, and the length, still 0.
         shape = [n if isinstance(n, int) else 0 for n in session.get_inputs()[1].shape]
         shape[2] = 1
-        return cls(session, tokenizer, np.zeros(shape, dtype=np.float32), f"pocket/{digest(graph)[:16]}/native")
+        return cls(
+            session, tokenizer, np.zeros(shape, dtype=np.float32), f"pocket/{sha256(graph).hexdigest()[:16]}/native"
+        )
 
     def token(self, text: str) -> int:
         """The id of a special token. Raises ArtifactError if the tokenizer lacks it."""

@@ -121,15 +121,22 @@ def promote(registry: Path, directory: Path, trial: Callable[[Path, Bundle], obj
 
 def rollback(registry: Path) -> str:
     """Make the bundle before the current one current again; returns its digest. Raises ArtifactError."""
-    # Asked before `_locked`, which would make the folders of a registry in any directory.
+    # Asked before `_locked`, which would make a file in any directory.
+    previous(registry)
+    with _locked(registry):
+        version = previous(registry).name
+        _write(registry, history(registry)[:-1])
+    return version
+
+
+def previous(registry: Path) -> Path:
+    """The bundle that `rollback` makes current. Raises ArtifactError."""
     if not (registry / CURRENT).exists():
         raise ArtifactError(f"{registry}: not a registry of bundles; nothing was promoted there")
-    with _locked(registry):
-        *before, _ = history(registry)
-        if not before:
-            raise ArtifactError(f"{registry}: nothing was promoted before the current bundle")
-        _write(registry, before)
-    return before[-1]
+    *before, _ = history(registry)
+    if not before:
+        raise ArtifactError(f"{registry}: nothing was promoted before the current bundle")
+    return registry / VERSIONS / before[-1]
 
 
 def sweep(registry: Path) -> None:

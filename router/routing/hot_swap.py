@@ -59,7 +59,7 @@ class HotSwap:
         self._shadow_seconds = shadow_seconds
         self._one = asyncio.Lock()
         self._tried = ""
-        """The version that `promote` has just tried."""
+        """The version that was tried last."""
 
     async def promote(self, directory: Path) -> str:
         """Make a bundle the registry's current one and serve it; returns its digest. Raises ArtifactError."""
@@ -67,18 +67,16 @@ class HotSwap:
         try:
             # The copy is tried, since it is what will be served: the original may change meanwhile.
             bundle = await asyncio.to_thread(promotion.copy)
-            self._require_fit(bundle)
-            # The registry must never name a bundle that this service cannot serve.
-            await self._trial(promotion.directory, bundle)
-            await asyncio.to_thread(self._with_bundle, bundle)
-            self._tried = bundle.version
+            await self._require_servable(promotion.directory, bundle)
             await asyncio.to_thread(promotion.publish)
         finally:
             promotion.close()
         return await self.swap()
 
     async def rollback(self) -> str:
-        """Serve the bundle before the current one; returns its digest. Raises ArtifactError."""
+        """Serve the bundle before the current one; returns its digest. Raises ArtifactError, and nothing changes."""
+        directory = registry.previous(self._path)
+        await self._require_servable(directory, await asyncio.to_thread(load, directory))
         await asyncio.to_thread(registry.rollback, self._path)
         return await self.swap()
 
@@ -127,6 +125,13 @@ class HotSwap:
         if result.failed:
             compared = result.prompts + result.failed
             raise ArtifactError(f"it failed on {result.failed} of {compared} prompts in the shadow")
+
+    async def _require_servable(self, directory: Path, bundle: Bundle) -> None:
+        """Raises ArtifactError: the registry must never name a bundle that this service cannot serve."""
+        self._require_fit(bundle)
+        await self._trial(directory, bundle)
+        await asyncio.to_thread(self._with_bundle, bundle)
+        self._tried = bundle.version
 
     def _require_fit(self, bundle: Bundle) -> None:
         """Raises ArtifactError where a bundle is for another ladder or backend than the served ones."""

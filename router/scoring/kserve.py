@@ -20,6 +20,9 @@ from router.scoring.outputs import Outputs
 CALL_SECONDS = 0.8
 """Time limit of a call: shorter than the Scorer's, so that the error names the server, not the classifier."""
 
+MOST_VERSIONS = 16
+"""Versions that are looked at: each may take seconds."""
+
 DATATYPES = {"float32": "FP32", "int64": "INT64"}
 """The protocol's data types by NumPy's; both are little-endian on all supported machines."""
 
@@ -48,12 +51,13 @@ class Triton:
         self._channel.close()
 
     def versions(self) -> list[str]:
-        """Versions of the model, the newest first. Raises ClassifierError while it is not ready."""
+        """The newest versions of the model, the newest first. Raises ClassifierError while it is not ready."""
         ready = self._call(self._stub.ModelReady, pb.ModelReadyRequest(name=self._model)).ready
         if not ready:
             raise ClassifierError(f"{self.name}: it is not ready")
         metadata = self._call(self._stub.ModelMetadata, pb.ModelMetadataRequest(name=self._model))
-        return sorted(metadata.versions, key=lambda version: (len(version), version), reverse=True)
+        newest_first = sorted(metadata.versions, key=lambda version: (len(version), version), reverse=True)
+        return newest_first[:MOST_VERSIONS]
 
     def infer(self, version: str, inputs: Inputs, shapes: Mapping[str, tuple[int, ...]], seconds: float) -> Outputs:
         """The graph's outputs of these names and shapes, within so many seconds. Raises ClassifierError."""

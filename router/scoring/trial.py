@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from router.bundle import manifest
@@ -24,7 +25,7 @@ PATIENCE = 6
 """As many times longer may a trial take by the clock: the machine may be busy."""
 
 ENDLESS = "scoring its parity sample did not end"
-MEMORY, COPIES = 3 << 30, 6
+MEMORY, COPIES = 2 << 30, 6
 """Address space of the process in bytes, and as many times the size of model and tokenizer on top."""
 
 
@@ -75,6 +76,8 @@ def main(directory: str, memory: str, seconds: str) -> None:
     # Holds also where the waiting process is killed. The hard limit would kill without saying why.
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # where a container's memory is less, this process ends, and not the service
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         bundle = manifest.load(Path(directory))
         OnnxClassifier(bundle)

@@ -1,11 +1,13 @@
 """The embedded model keeps its budget to the token, whatever it is asked."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
+import onnx
 import pytest
 
 from router.backends.pocket import END, END_THINK, START, THINK, WINDOW, PocketBackend, PocketModel
@@ -247,6 +249,21 @@ def test_a_missing_file_is_refused(copy: Path, name: str) -> None:
 def test_a_malformed_file_is_refused(copy: Path, name: str) -> None:
     (copy / name).write_bytes(b"not what it was")
     with pytest.raises(ArtifactError, match="pocket"):
+        PocketModel.load(copy)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_only_regular_files_are_read(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises(ArtifactError, match=f"{name}: a FIFO"):
+        PocketModel.load(copy)
+
+
+def test_data_in_another_file_is_refused(copy: Path) -> None:
+    """The fingerprint, which certificates name, is that of the graph's own file."""
+    onnx.save(onnx.load(copy / "model.onnx"), copy / "model.onnx", save_as_external_data=True, location="weights")
+    with pytest.raises(ArtifactError, match="another file"):
         PocketModel.load(copy)
 
 

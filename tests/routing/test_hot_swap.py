@@ -270,3 +270,13 @@ async def test_a_promotion_that_is_stopped_in_its_trial_leaves_nothing(models: P
     assert [path.name for path in (models / registry.VERSIONS).iterdir()] == [running.version]
     running.hangs = False
     assert await running.swap.promote(tmp_path / "b") == running.version
+
+
+async def test_a_rollback_to_what_cannot_be_served_changes_nothing(models: Path, tmp_path: Path) -> None:
+    running = Running(models)
+    before = running.version
+    version = await running.swap.promote(another_bundle(tmp_path / "b", "b"))
+    (models / registry.VERSIONS / before / "model.onnx").write_bytes(b"spoilt")
+    with pytest.raises(ArtifactError, match="SHA-256"):
+        await running.swap.rollback()
+    assert running.version == version and registry.history(models) == [before, version]

@@ -24,7 +24,7 @@ from router.circuit_breaker import FAILURES, Breaker
 from router.domain import Prompt
 from router.errors import ArtifactError, ClassifierError, SettingsError
 from router.scoring.batching import BATCH_PROMPTS, Batching
-from router.scoring.kserve import Triton
+from router.scoring.kserve import MOST_VERSIONS, Triton
 from router.scoring.onnx import OnnxClassifier
 from router.scoring.triton import LENGTHS, TritonClassifier
 from router.serving import doctor
@@ -103,6 +103,13 @@ async def test_many_callers_share_calls(classifier: TritonClassifier, server: Tr
     assert [score for (score,) in scores] and len(server.shapes) < len(PROMPTS) / 2
 
 
+def test_of_many_versions_the_newest_are_looked_at(server: TritonSimulator) -> None:
+    server.versions |= {str(number): server.versions["1"] for number in range(2, 100)}
+    client = Triton(server.url, MODEL)
+    assert client.versions() == [str(number) for number in range(99, 99 - MOST_VERSIONS, -1)]
+    client.close()
+
+
 def first(**changes: object) -> Spoil:
     """Say something else of the first output."""
 
@@ -137,6 +144,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "no bytes": (lambda response: response.ClearField("raw_output_contents"), "no quality"),
     "NaN": (contents(lambda data: np.full(len(data) // 4, np.nan, np.float32).tobytes()), "not finite"),
     "infinite": (contents(lambda data: np.full(len(data) // 4, np.inf, np.float32).tobytes()), "not finite"),
+    "no probabilities": (contents(lambda data: np.full(len(data) // 4, 7, np.float32).tobytes()), "out of its range"),
     "empty": (lambda response: response.Clear(), "version 1 of the model"),
     "another version": (versioned, "version 1 of the model, answered has '2'"),
 }
