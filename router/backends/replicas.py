@@ -15,7 +15,7 @@ from itertools import count
 from router.backends.hedging import hedged
 from router.backends.replica import Replica
 from router.domain import Enforcement, GenerationEvent, GenerationRequest
-from router.errors import BackendBusy, BackendError, BackendUnavailable
+from router.errors import BackendBusy, BackendError, BackendRefused, BackendTimeout, BackendUnavailable
 from router.events import Degraded
 from router.ports import Observer
 
@@ -60,9 +60,9 @@ class Replicas:
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """The chosen replica's events. Raises InvalidRequest, BackendError.
 
-        A replica that fails for now costs nothing before its first event, so another try follows, after a jittered
-        wait: callers of a replica that went away must not come back all at once. One that has no room is not tried
-        again; another one is.
+        A replica that fails costs nothing before its first event, so another try follows, after a jittered wait:
+        callers of a replica that went away must not come back all at once. One that has no room, or answers nonsense,
+        is not tried again; another one is. After a refusal or a long silence nobody else would do better.
         """
         failed: Failed = {}
         for attempt in count(1):
@@ -73,8 +73,8 @@ class Replicas:
                         started = True
                         yield event
                 return
-            except (BackendUnavailable, BackendBusy) as error:
-                if started:
+            except BackendError as error:
+                if started or isinstance(error, BackendRefused | BackendTimeout):
                     raise
                 if attempt == TRIES or self._next(request, failed) is None:
                     raise _least_busy(failed) or error from None

@@ -28,6 +28,7 @@ from router.errors import (
     BackendBusy,
     BackendError,
     BackendRefused,
+    BackendTimeout,
     BackendUnavailable,
     BackendUnreachable,
     InvalidRequest,
@@ -317,6 +318,22 @@ async def test_where_one_has_no_room_another_is_asked() -> None:
 
 
 @pytest.mark.parametrize("other", [BackendBusy("full", 3), UNAVAILABLE])
+async def test_where_one_answers_nonsense_another_is_asked() -> None:
+    bad, good = FakeBackend([BackendError("nonsense")]), FakeBackend()
+    replicas = await replicas_of(bad, good)
+    replicas._replicas[1].tokens = 1_000
+    await run(replicas, request_of())
+    assert (len(bad.asked), len(good.asked), replicas._replicas[0].doubts) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("failure", [BackendTimeout("slow"), BackendRefused("no")])
+async def test_a_refusal_or_a_long_silence_is_not_tried_elsewhere(failure: Exception) -> None:
+    engines = [FakeBackend([failure]) for _ in range(3)]
+    with pytest.raises(type(failure)):
+        await run(await replicas_of(*engines), request_of())
+    assert sum(len(engine.asked) for engine in engines) == 1
+
+
 async def test_where_nobody_has_room_the_soonest_is_named(other: Exception) -> None:
     replicas = await replicas_of(FakeBackend([BackendBusy("full", 7)]), FakeBackend([other]))
     with pytest.raises(BackendBusy) as caught:
