@@ -317,7 +317,6 @@ async def test_where_one_has_no_room_another_is_asked() -> None:
     assert (len(full.asked), len(free.asked)) == (1, 1)
 
 
-@pytest.mark.parametrize("other", [BackendBusy("full", 3), UNAVAILABLE])
 async def test_where_one_answers_nonsense_another_is_asked() -> None:
     bad, good = FakeBackend([BackendError("nonsense")]), FakeBackend()
     replicas = await replicas_of(bad, good)
@@ -334,6 +333,7 @@ async def test_a_refusal_or_a_long_silence_is_not_tried_elsewhere(failure: Excep
     assert sum(len(engine.asked) for engine in engines) == 1
 
 
+@pytest.mark.parametrize("other", [BackendBusy("full", 3), UNAVAILABLE])
 async def test_where_nobody_has_room_the_soonest_is_named(other: Exception) -> None:
     replicas = await replicas_of(FakeBackend([BackendBusy("full", 7)]), FakeBackend([other]))
     with pytest.raises(BackendBusy) as caught:
