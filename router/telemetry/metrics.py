@@ -54,6 +54,7 @@ class Metrics:
         self._decisions = counters("decisions", "Decisions made", "model", "rung", "source")
         self._unmet = counter("target_unmet", "Decisions whose rung is not predicted to meet the target")
         self._uncertified = counter("uncertified", "Decisions without a certificate behind them")
+        self._far = counter("far", "Decisions for prompts unlike the calibration prompts")
         self._relaxed = counters("relaxed", "Decisions whose target was relaxed under pressure", "tenant")
         self._shed = counters("shed", "Generations that were refused for want of room", "tenant", "cause")
         self._calls = counters("calls", "Calls answered", "method", "code")
@@ -119,6 +120,8 @@ class Metrics:
         if decision.choice.certificate is None:
             self._uncertified.inc()
         if decision.score is not None:
+            if decision.score.far:
+                self._far.inc()
             chosen, top = decision.score.mean[decision.choice.index], decision.score.mean[-1]
             if chosen is not None and top is not None:
                 self._predicted.inc(chosen)

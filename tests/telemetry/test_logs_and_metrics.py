@@ -148,6 +148,14 @@ def test_decisions_are_counted_by_rung_and_source(metrics: Metrics, registry: Co
     assert value(registry, "decide_seconds_sum") == pytest.approx(0.006)
 
 
+def test_decisions_for_prompts_unlike_the_certified_ones_are_counted(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    for score in (RISING, replace(RISING, far=True), None):
+        metrics(Decided(request_of(), decision_of(score=score, certificate=None), 0))
+    assert value(registry, "far_total") == 1
+
+
 def test_decisions_that_promise_less_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics(Decided(request_of(), decision_of(), 0))
     metrics(Decided(request_of(), decision_of(certificate=None), 0))
