@@ -11,10 +11,12 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -23,6 +25,7 @@ import uvloop
 from aiohttp import web
 
 from benchmarks import harness
+from benchmarks.engine_bundle import bundle_about
 from benchmarks.harness import LOAD_CORE, SERVER_CORE, Target
 from benchmarks.load import SERVICE
 from router._gen import budget_router_pb2 as pb
@@ -155,10 +158,13 @@ async def measure(pause: float) -> dict[str, Any]:
     ours = {"BACKEND": "vllm", "BACKEND_URL": upstream, "BACKEND_MODEL": MODEL, "LISTEN": f"127.0.0.1:{port[routing]}"}
     settings = {f"BUDGET_ROUTER_{name}": value for name, value in ours.items()}
     async with (
+        AsyncExitStack() as stack,
         started(LOAD_CORE, "benchmarks.forwarding", "engine", port[upstream], str(pause)),
         started(SERVER_CORE, "benchmarks.forwarding", "bare", port[passing], upstream) as bare_pid,
     ):
         await until_up(upstream)
+        own = stack.enter_context(tempfile.TemporaryDirectory())
+        settings["BUDGET_ROUTER_ARTIFACT"] = str(await bundle_about(upstream, MODEL, Path(own) / "bundle"))
         async with (
             started(SERVER_CORE, "router", "serve", **settings) as router_pid,
             started(SERVER_CORE, "benchmarks.forwarding", "grpc", port[copying], upstream) as grpc_pid,

@@ -1,14 +1,18 @@
 """Measures the shipped bundle and its service: quality on the test split, time to start, memory."""
 
+import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
+from benchmarks.engine_bundle import bundle_about
 from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from router.bundle.manifest import load
 from router.client import Client
@@ -29,8 +33,10 @@ def main() -> list[Target]:
     figures: dict[str, Any] = {"quality": {name: report[name] for name in KEPT}}
     figures["certificates"] = len(load(BUNDLE).manifest.certificates)
     seconds, rss = zip(*(served() for _ in range(ROUNDS)), strict=True)
-    with engine() as url:
-        without = [served(BACKEND="vllm", BACKEND_URL=url, BACKEND_MODEL="tiny")[1] for _ in range(ROUNDS)]
+    with engine() as url, tempfile.TemporaryDirectory() as own:
+        artifact = str(asyncio.run(bundle_about(url, "tiny", Path(own) / "bundle")))
+        in_front = {"BACKEND": "vllm", "BACKEND_URL": url, "BACKEND_MODEL": "tiny", "ARTIFACT": artifact}
+        without = [served(**in_front)[1] for _ in range(ROUNDS)]
     start, most, least = harness.spread(seconds, 2), harness.spread(rss), harness.spread(without)
     print(
         f"start to SERVING {start['median']} s ({start['least']} to {start['most']}); memory after {CALLS} calls "
