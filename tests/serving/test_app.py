@@ -62,7 +62,7 @@ async def test_where_the_engine_goes_down_the_second_model_answers(tmp_path: Pat
             assert await models() == [MODEL]
             simulator.faults.status = 503
             assert await models() == [MODEL, "pocket"]
-            decision = (await routing.Decide(decide(model="pocket"))).decision
+            decision = (await routing.Decide(decide(CHEAP, model="pocket"))).decision
             assert decision.certified, "the second model's own bundle and fingerprint"
             status = await admin.GetModelStatus(pb.GetModelStatusRequest(model="pocket"), **bearer(TOKEN))
             assert status.model == "pocket"
