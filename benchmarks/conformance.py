@@ -19,8 +19,8 @@ from benchmarks import engines
 from benchmarks.harness import commit, machine
 from router.backends import canary
 from router.backends.connect import Connection, connect
+from router.backends.markers import Markers
 from router.backends.pocket import PocketBackend, PocketModel
-from router.backends.two_phase import Markers
 from router.domain import Completion, ContentDelta, GenerationRequest, Prompt, ReasoningBudget, Sampling
 from router.errors import BackendError
 from router.ports import Backend

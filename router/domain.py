@@ -266,9 +266,9 @@ SLACK = 2
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the backend samples tokens; temperature 0 is greedy."""
+    """How the backend samples tokens; temperature 0 is greedy, None is the engine's default."""
 
-    temperature: float = 0.0
+    temperature: float | None = 0.0
     max_answer_tokens: int = DEFAULT_ANSWER_TOKENS
     seed: int | None = None
 
@@ -375,9 +375,10 @@ class Completion:
 
     Attributes:
         budget: the rung that gave the answer; above the chosen one if that gave none.
-        attempts: how many rungs were tried.
+        attempts: how many there were; `thinking_tokens` are those of all of them.
         reported_thinking_tokens: the engine's own count for the last attempt, believed or not.
-        counts_disagree: that count contradicts what the router counted.
+        counts_disagree: the engine's counts contradict what the router counted.
+        violated: some attempt exceeded its budget; None = `thinking_tokens` says it.
     """
 
     finish: FinishReason
@@ -390,10 +391,13 @@ class Completion:
     attempts: int = 1
     reported_thinking_tokens: int | None = None
     counts_disagree: bool = False
+    violated: bool | None = None
 
     @property
     def budget_violated(self) -> bool:
-        """True if more thinking tokens were used than the budget allows."""
+        """True if more thinking tokens were used than the budget allows, in any attempt."""
+        if self.violated is not None:
+            return self.violated
         if self.thinking_tokens is None or self.budget.tokens is None:
             return False
         return self.thinking_tokens > self.budget.tokens

@@ -154,8 +154,11 @@ class Settings(BaseSettings):
     backend_idle_timeout: float = Field(30, gt=0, description="seconds that an engine may be silent between tokens")
     backend_timeout: float = Field(600, gt=0, description="seconds that an engine has for one answer")
     think_start: str = Field("<think>", description="text that opens a thought, for two-phase enforcement")
-    think_end: str = Field(
-        "</think>", description="text that ends a thought, for two-phase enforcement; one token of the model"
+    think_end: str = Field("</think>", description="text that ends a thought, for two-phase enforcement")
+    think_closing_cue: str | None = Field(
+        None,
+        description="text that ends a thought which is cut, before `THINK_END`; unset: the kind of engine has its own, "
+        "empty: none. It is part of the fingerprint wherever it is said",
     )
     failover_backend: Backend | Literal[""] = Field(
         "", description="kind of engine of a second model, which answers where the first is down"

@@ -82,6 +82,7 @@ cli.add_command(_Recorded("outcomes", "training.data.export_log", "Read the outc
 @click.option("--unenforced", is_flag=True, help="Accept an engine that was seen to hold no budget.")
 @click.option("--think-start", default="<think>", show_default=True, help="Text that opens a thought.")
 @click.option("--think-end", default="</think>", show_default=True, help="Text that ends a thought.")
+@click.option("--closing-cue", help='Text that ends a thought which is cut; "" for none [default: the engine\'s own].')
 @click.option("--model", help="Name of the engine's model, or directory of the pocket reasoner.")
 @click.option("--ladder", help="Thinking tokens of each rung: 0,512,2048,unlimited [default: the pocket reasoner's].")
 @click.option("--samples", type=_COUNT, default=1, show_default=True, help="Answers per prompt and rung.")

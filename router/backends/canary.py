@@ -38,6 +38,9 @@ PROBES = (
 )
 """Tried in turn until one makes the model think for more than SMALL tokens."""
 
+UNPROVEN = (CountSource.NONE, CountSource.ESTIMATE)
+"""Nobody has counted; a guess proves nothing."""
+
 SMALL, LARGE, LONGER = 8, 64, 8
 """Two budgets, and how far a floor lies above the natural length of a thought; all in tokens."""
 
@@ -66,7 +69,7 @@ class _Seen:
 
     @property
     def tokens(self) -> int | None:
-        if self.completion is None or self.completion.count_source is CountSource.NONE:
+        if self.completion is None or self.completion.count_source in UNPROVEN:
             return None
         return self.completion.thinking_tokens
 

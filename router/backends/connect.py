@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from router.backends.chat import Chat
 from router.backends.dialects import DIALECTS, Dialect
 from router.backends.http import EngineClient, Timeouts, mapped_errors
-from router.backends.two_phase import Markers, TwoPhase
+from router.backends.markers import Markers
+from router.backends.two_phase import TwoPhase
 from router.backends.verified import Canary, EnforcementStrategy, VerifiedBackend, digest
 from router.domain import Enforcement, Message, Prompt, Role
 
@@ -59,24 +60,35 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Ve
     )
     stack.push_async_callback(engine.close)
     api = dialect.completions
-    two_phase = None if api is None else TwoPhase(engine, model, api, connection.markers)
-    chat = Chat(engine, model, dialect, two_phase, connection.images)
+    markers = connection.markers
+    if markers.cue is None:
+        markers = replace(markers, cue=dialect.cue)
+    two_phase = None if api is None else TwoPhase(engine, model, api, markers)
+    chat = Chat(engine, model, dialect, two_phase, connection.images, markers)
     strategies = []
     if connection.kind != HOSTED and connection.enforcement != "two_phase":
         # The canary must see the engine alone: with its fallback, chat would pass even if the engine ignored budgets.
-        strategies.append(EnforcementStrategy(Enforcement.NATIVE, chat, Chat(engine, model, dialect, None)))
+        strategies.append(
+            EnforcementStrategy(Enforcement.NATIVE, chat, Chat(engine, model, dialect, None, markers=markers))
+        )
     if two_phase is not None and connection.enforcement != "native":
         strategies.append(EnforcementStrategy(Enforcement.TWO_PHASE, two_phase, two_phase))
     last = chat if connection.unenforced or not strategies else None
-    return VerifiedBackend(strategies, last, chat.check_ready, partial(_identity, engine, model, dialect), canary)
+    return VerifiedBackend(
+        strategies, last, chat.check_ready, partial(_identity, engine, model, dialect, markers.cue), canary
+    )
 
 
-async def _identity(engine: EngineClient, model: str, dialect: Dialect) -> str:
-    """Version, model and template of the engine, which tell one engine from another."""
+async def _identity(
+    engine: EngineClient, model: str, dialect: Dialect, cue: str | None, enforcement: Enforcement
+) -> str:
+    """Version, model and template of the engine, which tell one engine from another; a closing cue is part of them."""
     with mapped_errors():
         identity = f"{await dialect.version(engine)}/{model}"
         if dialect.completions is None:
             return identity
         render = dialect.completions.render
-        return f"{identity}/{digest(*[await render(engine, model, WORDS, thinking) for thinking in (True, False)])}"
+        renderings = [await render(engine, model, WORDS, thinking) for thinking in (True, False)]
+        said = enforcement is Enforcement.TWO_PHASE or (enforcement is Enforcement.NATIVE and dialect.cue_field)
+        return f"{identity}/{digest(*renderings, *([list(cue.encode())] if cue and said else []))}"
     raise AssertionError("unreachable")

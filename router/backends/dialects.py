@@ -10,19 +10,26 @@ from typing import Any
 
 from router.backends.http import Chunk, EngineClient, expect_type
 from router.backends.messages import messages
-from router.domain import DEFAULT_RUNG, GenerationRequest, Prompt, Sampling
+from router.backends.text import name
+from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest, Prompt, Sampling
 from router.errors import InvalidRequest
 
 Body = dict[str, Any]
 
+MOST = (1 << 31) - 1
+"""The largest count, and the largest token id, that is believed: the wire has 32 bits for them."""
+
+CLOSING_CUE = "Time is up, I answer now."
+"""Said at the end of a thought that is cut. Without it small models often answer nothing, or think on in the answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a completion: text, token ids, and why it ended ("stop", "length"; None = it has not ended)."""
+    """A part of a completion: text, token ids, and the engine's word for why it ended; None = it has not ended."""
 
     text: str
     ids: list[int]
-    finish: str | None
+    finish: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +40,8 @@ class TokenCompletionAPI:
         render: a prompt as token ids, up to where the model continues; with thinking or without.
         encode: a text as token ids; markers become special tokens, nothing is added.
         window: tokens that prompt and completion may have together; None where the engine does not say.
-        body: (model, ids, token limit or None, sampling, stop ids, banned ids) -> request. Where ids are banned, the
-            text does not end by itself either.
+        body: (model, ids, token limit or None, sampling, ids of the end marker, banned ids) -> request. Where ids are
+            banned within a thought, the text does not end by itself either.
         piece: reads one chunk.
     """
 
@@ -51,18 +58,47 @@ class Dialect:
     """One kind of engine.
 
     Attributes:
+        sampling: the fields of a chat request that say how to sample, and how much at most.
         fields: the fields of a chat request that only this kind takes.
         generated: tokens drawn so far, where a chunk says so.
         thought: thinking tokens among them, where a chunk says so.
         completions: None where the engine has only the chat API.
         version: the engine's version, for the fingerprint.
+        early: tokens below the budget at which the engine already cuts a thought.
+        cue: the closing cue where the settings name none.
+        cue_field: the field of a chat request that has the engine say a closing cue; "" = there is none.
     """
 
+    sampling: Callable[[GenerationRequest], Body]
     fields: Callable[[GenerationRequest], Body]
     generated: Callable[[Chunk], int | None]
     thought: Callable[[Chunk], int | None]
     completions: TokenCompletionAPI | None
     version: Callable[[EngineClient], Awaitable[str]]
+    early: int = 0
+    cue: str = CLOSING_CUE
+    cue_field: str = ""
+
+
+def sampled(sampling: Sampling) -> Body:
+    """Temperature and seed, where they are set: unset, an engine uses the model's own."""
+    named = {"temperature": sampling.temperature, "seed": sampling.seed}
+    return {field: value for field, value in named.items() if value is not None}
+
+
+def _sampling(request: GenerationRequest) -> Body:
+    """Engines count the thought into max_tokens; a limit below the budget would end it without an answer."""
+    budget = request.budget.tokens
+    longest = {} if budget is None else {"max_tokens": budget + request.sampling.max_answer_tokens}
+    return sampled(request.sampling) | longest
+
+
+def _hosted_sampling(request: GenerationRequest) -> Body:
+    """Hosted reasoning models refuse greedy sampling and `max_tokens`, so nothing is sent that was not asked for."""
+    asked, budget = request.sampling, request.budget.tokens
+    limited = budget is not None and asked.max_answer_tokens != DEFAULT_ANSWER_TOKENS
+    longest = {"max_completion_tokens": (budget or 0) + asked.max_answer_tokens} if limited else {}
+    return {field: value for field, value in sampled(asked).items() if value or field == "seed"} | longest
 
 
 def _usage(chunk: Chunk) -> Chunk:
@@ -70,16 +106,19 @@ def _usage(chunk: Chunk) -> Chunk:
 
 
 def _completion_tokens(chunk: Chunk) -> int | None:
-    return _integer(_usage(chunk).get("completion_tokens"))
+    return valid_count(_usage(chunk).get("completion_tokens"))
 
 
-def _integer(value: Any) -> int | None:
+def valid_count(value: Any) -> int | None:
+    """A count of tokens; None where it is absent, or none that an engine can mean. Raises TypeError if no number."""
+    if type(value) is float:  # parsers make floats of integers beyond 64 bits
+        return None
     found: int | None = expect_type(int, value)
-    return found
+    return found if found is not None and 0 <= found <= MOST else None
 
 
 def _details(chunk: Chunk) -> int | None:
-    return _integer((_usage(chunk).get("completion_tokens_details") or {}).get("reasoning_tokens"))
+    return valid_count((_usage(chunk).get("completion_tokens_details") or {}).get("reasoning_tokens"))
 
 
 def _vllm(request: GenerationRequest) -> Body:
@@ -110,7 +149,7 @@ def _sglang(request: GenerationRequest) -> Body:
 
 def _sglang_thought(chunk: Chunk) -> int | None:
     """SGLang counts the end marker too."""
-    counted = _integer(_usage(chunk).get("reasoning_tokens"))
+    counted = valid_count(_usage(chunk).get("reasoning_tokens"))
     return None if counted is None else max(0, counted - 1)
 
 
@@ -127,7 +166,7 @@ def _llama_cpp(request: GenerationRequest) -> Body:
 
 
 def _predicted(chunk: Chunk) -> int | None:
-    return _integer((chunk.get("timings") or {}).get("predicted_n"))
+    return valid_count((chunk.get("timings") or {}).get("predicted_n"))
 
 
 def _effort(request: GenerationRequest) -> Body:
@@ -155,29 +194,30 @@ def _completions_body(
         "model": model,
         "prompt": ids,
         "max_tokens": most,
-        "temperature": sampling.temperature,
-        "stop_token_ids": stop,
+        "stop_token_ids": stop if len(stop) == 1 else [],  # several would be alternatives, not a sequence
         "skip_special_tokens": False,
         "return_token_ids": True,
         "stream": True,
-        **({"seed": sampling.seed} if sampling.seed is not None else {}),
+        **sampled(sampling),
         **({"logit_bias": {str(one): -100 for one in banned}, "ignore_eos": bool(stop)} if banned else {}),
     }
 
 
 def _completions_piece(chunk: Chunk) -> Piece:
     for choice in chunk.get("choices") or ():
+        if choice.get("index"):
+            continue
         return Piece(
             expect_type(str, choice.get("text")) or "",
-            expect_type(list, choice.get("token_ids")) or [],
-            expect_type(str, choice.get("finish_reason")),
+            token_ids(choice.get("token_ids") or []),
+            choice.get("finish_reason") or None,
         )
     return Piece("", [], None)
 
 
 async def _encode(engine: EngineClient, path: str, model: str, text: str) -> list[int]:
     found = await engine.ask(path, {"model": model, "prompt": text, "add_special_tokens": False})
-    return _ids(found.get("tokens"))
+    return token_ids(found.get("tokens"))
 
 
 async def _vllm_encode(engine: EngineClient, model: str, text: str) -> list[int]:
@@ -191,7 +231,7 @@ async def _sglang_encode(engine: EngineClient, model: str, text: str) -> list[in
 async def _vllm_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
     template = {"enable_thinking": thinking}
     body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": template}
-    return _ids((await engine.ask("/tokenize", body)).get("tokens"))
+    return token_ids((await engine.ask("/tokenize", body)).get("tokens"))
 
 
 async def _sglang_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
@@ -199,7 +239,7 @@ async def _sglang_render(engine: EngineClient, model: str, prompt: Prompt, think
     template = {"enable_thinking": thinking}
     body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": template}
     found = await engine.ask("/v1/chat/completions", body | {"max_tokens": 1, "return_token_ids": True})
-    return _ids(found["choices"][0].get("prompt_token_ids") or found.get("prompt_token_ids"))
+    return token_ids(found["choices"][0].get("prompt_token_ids") or found.get("prompt_token_ids"))
 
 
 async def _llama_cpp_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
@@ -209,7 +249,7 @@ async def _llama_cpp_render(engine: EngineClient, model: str, prompt: Prompt, th
 
 
 async def _llama_cpp_encode(engine: EngineClient, _: str, text: str) -> list[int]:
-    return _ids((await engine.ask("/tokenize", {"content": text, "parse_special": True})).get("tokens"))
+    return token_ids((await engine.ask("/tokenize", {"content": text, "parse_special": True})).get("tokens"))
 
 
 def _llama_cpp_body(
@@ -219,11 +259,10 @@ def _llama_cpp_body(
     return {
         "prompt": ids,
         "n_predict": -1 if most is None else most,
-        "temperature": sampling.temperature,
         "return_tokens": True,
         "cache_prompt": True,
         "stream": True,
-        **({"seed": sampling.seed} if sampling.seed is not None else {}),
+        **sampled(sampling),
         **({"logit_bias": [[one, False] for one in banned], "ignore_eos": bool(stop)} if banned else {}),
     }
 
@@ -232,25 +271,26 @@ def _llama_cpp_piece(chunk: Chunk) -> Piece:
     finish = None
     if chunk.get("stop"):
         finish = "length" if chunk.get("stop_type") == "limit" else "stop"
-    return Piece(expect_type(str, chunk.get("content")) or "", expect_type(list, chunk.get("tokens")) or [], finish)
+    return Piece(expect_type(str, chunk.get("content")) or "", token_ids(chunk.get("tokens") or []), finish)
 
 
-def _ids(value: Any) -> list[int]:
-    if not isinstance(value, list) or not all(type(one) is int for one in value):
+def token_ids(value: Any) -> list[int]:
+    """A list of token ids. Raises TypeError."""
+    if not isinstance(value, list) or not all(type(one) is int and 0 <= one <= MOST for one in value):
         raise TypeError("token ids expected")
     return value
 
 
 async def _vllm_version(engine: EngineClient) -> str:
-    return f"vllm-{(await engine.ask('/version')).get('version')}"
+    return f"vllm-{name((await engine.ask('/version')).get('version'))}"
 
 
 async def _sglang_version(engine: EngineClient) -> str:
-    return f"sglang-{(await engine.ask('/get_server_info')).get('version')}"
+    return f"sglang-{name((await engine.ask('/get_server_info')).get('version'))}"
 
 
 async def _llama_cpp_version(engine: EngineClient) -> str:
-    return f"llama.cpp-{(await engine.ask('/props')).get('build_info')}"
+    return f"llama.cpp-{name((await engine.ask('/props')).get('build_info'))}"
 
 
 async def _unknown_version(_: EngineClient) -> str:
@@ -259,11 +299,11 @@ async def _unknown_version(_: EngineClient) -> str:
 
 async def _window(engine: EngineClient, model: str) -> int | None:
     listed = (await engine.ask("/v1/models"))["data"]
-    return _integer(next((entry.get("max_model_len") for entry in listed if entry["id"] == model), None))
+    return valid_count(next((entry.get("max_model_len") for entry in listed if entry["id"] == model), None))
 
 
 async def _llama_cpp_window(engine: EngineClient, _: str) -> int | None:
-    return _integer((await engine.ask("/props"))["default_generation_settings"].get("n_ctx"))
+    return valid_count((await engine.ask("/props"))["default_generation_settings"].get("n_ctx"))
 
 
 _VLLM = TokenCompletionAPI(
@@ -277,8 +317,11 @@ _LLAMA_CPP = TokenCompletionAPI(
 )
 
 DIALECTS: Mapping[str, Dialect] = {
-    "vllm": Dialect(_vllm, _completion_tokens, _details, _VLLM, _vllm_version),
-    "sglang": Dialect(_sglang, _completion_tokens, _sglang_thought, _SGLANG, _sglang_version),
-    "llama_cpp": Dialect(_llama_cpp, _predicted, _nothing, _LLAMA_CPP, _llama_cpp_version),
-    "openai_effort": Dialect(_effort, _nothing, _details, None, _unknown_version),
-}
+    "vllm": Dialect(_sampling, _vllm, _completion_tokens, _details, _VLLM, _vllm_version),
+    "sglang": Dialect(_sampling, _sglang, _completion_tokens, _sglang_thought, _SGLANG, _sglang_version),
+    "llama_cpp": Dialect(
+        _sampling, _llama_cpp, _predicted, _nothing, _LLAMA_CPP, _llama_cpp_version,
+        early=1, cue_field="reasoning_budget_message",
+    ),
+    "openai_effort": Dialect(_hosted_sampling, _effort, _nothing, _details, None, _unknown_version, cue=""),
+}  # fmt: skip

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from router.backends.statuses import reported
+from router.backends.text import loads
 from router.errors import BackendError
 
 Chunk = dict[str, Any]
@@ -147,7 +146,7 @@ class EventReader:
 def _chunk(data: bytes, path: str) -> Chunk:
     """One event. Raises BackendError where it is none, or reports an error."""
     try:
-        chunk = orjson.loads(data)
+        chunk = loads(data)
     except ValueError as error:
         raise BackendError(f"backend: {type(error).__name__}") from error
     if not isinstance(chunk, dict):

@@ -1,52 +1,20 @@
 """Budget forcing that works on any engine which completes token ids (s1, arXiv 2501.19393).
 
 Phase 1 thinks for at most the budget and stops at the end marker. Then the marker is appended, however the thought
-ended, and phase 2 answers. Both phases work on token ids: no text is tokenised twice, and counts are exact. The second
-request finds its prefix in the engine's cache. The end marker must be a single token.
+ended, and phase 2 answers. A thought that was cut gets the closing cue before its marker. Both phases work on token
+ids: no text is tokenised twice, and counts are exact. The second request finds its prefix in the engine's cache.
 """
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 
 from router.backends.dialects import Piece, TokenCompletionAPI
 from router.backends.http import Chunk, EngineClient, mapped_errors
-from router.domain import (
-    Completion,
-    ContentDelta,
-    CountSource,
-    Enforcement,
-    FinishReason,
-    GenerationEvent,
-    GenerationRequest,
-    ReasoningDelta,
-)
+from router.backends.markers import Markers
+from router.backends.second_phase import AnswerPhase
+from router.backends.thought import Thought, ThoughtReader
+from router.domain import GenerationEvent, GenerationRequest, ReasoningDelta
 from router.errors import BackendError, InvalidRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Markers:
-    """The texts around a thought."""
-
-    start: str = "<think>"
-    end: str = "</think>"
-
-
-@dataclass(slots=True)
-class Thought:
-    """A thought in the making.
-
-    Attributes:
-        prompt: token ids before the thought.
-        ids: token ids of the thought, without its end marker.
-        used: tokens that the engine drew for it; more than `ids` where a thought went past its budget and was cut.
-        natural: the thought ended by itself.
-    """
-
-    prompt: list[int]
-    ids: list[int]
-    used: int = 0
-    natural: bool = False
 
 
 class TwoPhase:
@@ -59,6 +27,7 @@ class TwoPhase:
         self._markers = markers
         self._start: list[int] = []
         self._end: list[int] = []
+        self._cue: list[int] = []
         self._window: int | None = None
 
     async def check_ready(self) -> None:
@@ -66,7 +35,7 @@ class TwoPhase:
         await self._learn()
 
     async def ready(self) -> bool:
-        """True when the engine tokenises, and the end of a thought is one token."""
+        """True when the engine tokenises."""
         try:
             await self.check_ready()
         except BackendError:
@@ -96,6 +65,11 @@ class TwoPhase:
         """Raises InvalidRequest where budget and answer cannot fit the model's window."""
         self._fit(request, 0)
 
+    def has_room(self, request: GenerationRequest, thought: Thought) -> bool:
+        """True where an answer fits behind a thought."""
+        room = self._room(request, thought)
+        return room is None or room >= 0
+
     def _fit(self, request: GenerationRequest, prompt: int) -> None:
         """Refuse what exceeds the window, and name the part at fault: the prompt, the budget, or the answer."""
         budget = request.budget.tokens or 0
@@ -123,71 +97,65 @@ class TwoPhase:
             return await self._completions.encode(self._engine, self._model, text)
         raise AssertionError("unreachable")
 
+    def unmarked(self, ids: list[int]) -> list[int]:
+        """The ids up to the first end marker."""
+        end = self._end
+        return next((ids[:at] for at in range(len(ids)) if ids[at : at + len(end)] == end), ids)
+
     async def answer(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[GenerationEvent]:
-        """Phase 2: the answer behind a thought that is over, then the completion."""
-        ids = thought.prompt if request.budget.tokens == 0 else [*thought.prompt, *thought.ids, *self._end]
-        banned = self._start if len(self._start) == 1 else []  # or the model would open its thought again
-        finish, answered = None, 0
-        async with aclosing(self._complete(request, ids, request.sampling.max_answer_tokens, [], banned)) as arriving:
-            async for chunks in arriving:
-                pieces = self._read(chunks)
-                finish = next((piece.finish for piece in pieces if piece.finish), finish)
-                answered += sum(len(piece.ids) for piece in pieces)
-                if text := "".join(piece.text for piece in pieces):
-                    yield ContentDelta(text)
-        if finish is None:  # a proxy or a crash cut the stream: half an answer is not an answer
-            raise BackendError("backend: the stream ended early")
-        reason = FinishReason.NATURAL if thought.natural else FinishReason.FORCED
-        yield Completion(
-            FinishReason.TRUNCATED if finish == "length" else reason,
-            request.budget,
-            Enforcement.TWO_PHASE,
-            CountSource.ROUTER,
-            prompt_tokens=len(thought.prompt),
-            thinking_tokens=thought.used,
-            answer_tokens=answered,
-        )
+        """Phase 2: the answer behind a thought that is over, then the completion. Raises BackendError."""
+        phase = AnswerPhase(request, thought, self._markers)
+        if thought.failed is None:
+            ids = [*thought.prompt, *thought.ids, *([] if thought.natural else self._cue), *self._end]
+            if request.budget.tokens == 0:
+                ids = thought.prompt
+            banned = self._start if len(self._start) == 1 else []  # or the model would open its thought again
+            most = request.sampling.max_answer_tokens
+            async with aclosing(self._complete(request, ids, most, [], banned)) as arriving:
+                async for chunks in arriving:
+                    for event in phase.read(self._read(chunks)):
+                        yield event
+                    if phase.full:
+                        break
+        for event in phase.rest():
+            yield event
+        yield phase.completion()
 
     def _segments(self, request: GenerationRequest, thought: Thought) -> Iterator[tuple[int | None, list[int]]]:
         """How far to think, and with which ids banned: below the floor the end marker cannot be drawn.
 
-        Each segment is a request of its own, since an engine bans an id for a whole request.
+        Each segment is a request of its own, since an engine bans an id for a whole request. Without its first token no
+        marker of several can be drawn.
         """
-        for limit, banned in ((request.min_thinking_tokens, self._end), (request.budget.tokens, [])):
+        for limit, banned in ((request.min_thinking_tokens, self._end[:1]), (request.budget.tokens, [])):
             left = self._room(request, thought) if limit is None else limit - len(thought.ids)
-            if left is None or left > 0:
+            if thought.failed is None and (left is None or left > 0):
                 yield left, banned
 
     def _room(self, request: GenerationRequest, thought: Thought) -> int | None:
         """Tokens that a thought without a cap may take and still leave room for the answer; None = unknown window."""
         if self._window is None:
             return None
-        return self._window - len(thought.prompt) - len(thought.ids) - request.sampling.max_answer_tokens - 1
+        markers = len(self._cue) + len(self._end)
+        return self._window - len(thought.prompt) - len(thought.ids) - request.sampling.max_answer_tokens - markers
 
     async def _think(
         self, request: GenerationRequest, thought: Thought, limit: int | None, banned: list[int]
     ) -> AsyncGenerator[ReasoningDelta]:
         """Phase 1: at most `limit` further tokens; their ids, and whether the thought ended, go into `thought`."""
-        ids = [*thought.prompt, *thought.ids]
+        first, ids = len(thought.ids), [*thought.prompt, *thought.ids]
+        reader = ThoughtReader(thought, limit, self._end, self._markers.end)
         async with aclosing(self._complete(request, ids, limit, self._end, banned)) as arriving:
             async for chunks in arriving:
-                text, ended = self._extend(thought, self._read(chunks))
-                if text:
+                if text := reader.read(self._read(chunks)):
                     yield ReasoningDelta(text)
-                if ended:  # closing the stream stops engines that know no stop ids
-                    thought.natural = not banned
-                    return
-
-    def _extend(self, thought: Thought, pieces: list[Piece]) -> tuple[str, bool]:
-        """Append pieces to a thought, up to its end marker; returns their text, and whether the thought ended."""
-        end, text = self._end[0], ""
-        for piece in pieces:
-            marked = end in piece.ids
-            thought.ids += piece.ids[: piece.ids.index(end)] if marked else piece.ids
-            text += piece.text.partition(self._markers.end)[0]  # a piece may hold the marker and more behind it
-            if marked or piece.finish == "stop":
-                return text, True
-        return text, False
+                if reader.over:  # closing the stream stops engines that know no stop ids
+                    break
+        if text := reader.close():
+            yield ReasoningDelta(text)
+        if reader.text and len(thought.ids) == first:  # the engine sends no ids, and the answer must follow the thought
+            thought.ids += (await self.encode("".join(reader.text)))[:limit]
+        thought.natural = reader.ended and not banned
 
     def _complete(
         self, request: GenerationRequest, ids: list[int], limit: int | None, stop: list[int], banned: list[int]
@@ -214,14 +182,14 @@ class TwoPhase:
         return [*ids, *self._start]
 
     async def _learn(self) -> None:
-        """Ask the engine once for the ids of the markers, and for its window. Raises BackendError."""
+        """Ask the engine once for the ids of markers and cue, and for its window. Raises BackendError."""
         if self._end:
             return
+        start, end = await self.encode(self._markers.start), await self.encode(self._markers.end)
+        if not end:
+            raise BackendError(f"backend: {self._markers.end!r} is no token of this model")
+        if self._markers.cue:
+            self._cue = await self.encode(f"\n{self._markers.cue}\n")
         with mapped_errors():
-            start = await self._completions.encode(self._engine, self._model, self._markers.start)
-            end = await self._completions.encode(self._engine, self._model, self._markers.end)
             self._window = await self._completions.window(self._engine, self._model)
-        # A marker of several tokens could be cut in the middle, and could not be banned below a floor.
-        if len(end) != 1:
-            raise BackendError(f"backend: {self._markers.end} is {len(end)} tokens of this model; it must be one")
         self._start, self._end = start, end

@@ -39,7 +39,7 @@ class VerifiedBackend:
         strategies: in order of preference.
         last: the backend to serve where no strategy works, its budgets called hints; None = refuse.
         check: raises BackendError, which says why, unless the engine answers and serves the model.
-        identity: names the engine, so that another one in its place is noticed.
+        identity: names the engine under an enforcement, so that another one in its place is noticed.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class VerifiedBackend:
         strategies: list[EnforcementStrategy],
         last: Examined | None,
         check: Callable[[], Awaitable[None]],
-        identity: Callable[[], Awaitable[str]],
+        identity: Callable[[Enforcement], Awaitable[str]],
         canary: Canary,
     ) -> None:
         self.strategies = strategies
@@ -81,7 +81,7 @@ class VerifiedBackend:
         except BackendError as error:  # it may still be loading the model, so it is worth waiting for
             raise BackendUnavailable(str(error)) from error
         chosen = await self._choose()
-        fingerprint = f"{await self._identity()}/{chosen.enforcement.value}"
+        fingerprint = f"{await self._identity(chosen.enforcement)}/{chosen.enforcement.value}"
         # An engine that was upgraded behind our back would be served with certificates that are not about it.
         if self._first not in (None, fingerprint):
             raise BackendError(f"backend: was {self._first}, is {fingerprint} now; restart to serve it")

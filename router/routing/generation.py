@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
+from router.backends.attempts import Attempts
 from router.domain import (
     Completion,
     ContentDelta,
@@ -13,7 +13,6 @@ from router.domain import (
     GenerationRequest,
     RouteRequest,
     Sampling,
-    ToolCallDelta,
     Tools,
 )
 from router.routing.served_model import ServedModel
@@ -30,10 +29,9 @@ class Generation:
 
     Attributes:
         expected_tokens: thinking tokens forecast (or assumed) at the chosen rung, and those of a usual answer.
-        completion: the last event, once it is there.
         first_token_seconds: from `began` to the first event; 0 before it.
         used_tokens: thinking and answer tokens to charge for: 0 before the first event, then the forecast, and what
-            was counted once the completion says it.
+            was counted in all attempts once the completion says it.
     """
 
     def __init__(
@@ -50,15 +48,18 @@ class Generation:
         self.decision = decision
         self.sampling = sampling
         self.tools = tools
-        self.completion: Completion | None = None
         self.first_token_seconds = 0.0
         self.used_tokens = 0.0
         self._began = began
         self._expected_thinking = self._thinking_tokens(decision.choice.index)
         self.expected_tokens = self._expected_thinking + served.policy.latency.answer_tokens
-        self._attempt = 0
-        self._answered = False
+        self._attempts = Attempts()
         self._answer: list[str] = []
+
+    @property
+    def completion(self) -> Completion | None:
+        """The last event, once it is there."""
+        return self._attempts.completion
 
     @property
     def patience(self) -> float | None:
@@ -83,35 +84,24 @@ class Generation:
     def attempts(self) -> Iterator[GenerationRequest]:
         """What to ask the backend for: the chosen rung, then, if that gave no answer, the next rung allowed.
 
-        A thought that takes all the tokens there are leaves none for the answer. The caller has paid for it by then,
-        so one more rung is cheaper than an empty reply.
+        The policy's bounds hold for the second attempt as well: it may not break the caller's ceiling. Where no longer
+        rung is allowed the chosen one is tried again.
         """
         options, chosen = self.request.options, self.decision.choice.index
         # The engine's own default is no rung of the ladder, so no rung is known to be longer.
         longer = [] if self._unforeseen else [i for i in self.served.policy.within_bounds(options) if i > chosen]
-        rungs = [chosen, *longer[:1]]
-        # The policy's bounds hold for the second attempt as well: it may not break the caller's ceiling.
-        for self._attempt, index in enumerate(rungs, 1):
-            self._answered = self._attempt == len(rungs)  # the last attempt's completion stands, whatever it holds
-            yield self._asked(index)
-            if self._answered:
-                return
+        return map(self._asked, self._attempts.over(chosen, (longer or [chosen])[0]))
 
     def take(self, event: GenerationEvent) -> GenerationEvent | None:
         """The event to pass on; None for the completion of an attempt that gave no answer."""
-        if isinstance(event, ContentDelta | ToolCallDelta):
-            self._answered = True
+        passed = self._attempts.take(event)
         if isinstance(event, ContentDelta):
             self._answer.append(event.text)
-        if not isinstance(event, Completion):
+        if isinstance(passed, Completion) and passed.thinking_tokens is not None:
+            self._passed(float(passed.thinking_tokens + (passed.answer_tokens or 0)))
+        elif passed is not None:
             self._passed(self.expected_tokens)
-            return event
-        if not self._answered:
-            return None
-        counted = event.thinking_tokens
-        self._passed(self.expected_tokens if counted is None else counted + (event.answer_tokens or 0))
-        self.completion = replace(event, attempts=self._attempt)
-        return self.completion
+        return passed
 
     @property
     def _unforeseen(self) -> bool:

@@ -213,7 +213,7 @@ def _log_finding(name: str, finding: Finding) -> None:
 def _connection(settings: Settings, served: Served) -> "Connection":
     from router.backends.connect import Connection
     from router.backends.http import Timeouts
-    from router.backends.two_phase import Markers
+    from router.backends.markers import Markers
 
     timeouts = Timeouts(
         first=settings.backend_first_timeout, idle=settings.backend_idle_timeout, total=settings.backend_timeout
@@ -226,7 +226,7 @@ def _connection(settings: Settings, served: Served) -> "Connection":
         settings.backend_enforcement,
         settings.backend_unenforced == "warn",
         settings.backend_images,
-        Markers(settings.think_start, settings.think_end),
+        Markers(settings.think_start, settings.think_end, settings.think_closing_cue),
         timeouts,
         settings.max_streams,
         tracing.carried.get,

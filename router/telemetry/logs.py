@@ -159,5 +159,8 @@ def _of_completion(completion: Completion) -> dict[str, object]:
         "answer_tokens": completion.answer_tokens,
         "enforcement": completion.enforcement.value,
         "budget_violated": completion.budget_violated,
+        "count_source": completion.count_source.value,
+        "reported_thinking_tokens": completion.reported_thinking_tokens,
+        "counts_disagree": completion.counts_disagree,
         "attempts": completion.attempts,
     }

@@ -5,7 +5,7 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from router.domain import Decision
+from router.domain import Decision, FinishReason
 from router.events import (
     Audited,
     CallCompleted,
@@ -65,6 +65,7 @@ class Metrics:
         self._thinking = histogram("thinking_tokens", "Thinking tokens used", TOKENS)
         self._answer = counter("answer_tokens", "Answer tokens")
         self._violations = counter("enforcement_violation", "Generations that thought beyond their budget")
+        self._disagreements = counter("count_disagreement", "Generations whose engine's token counts are contradicted")
         self._first_token = histogram("first_token_seconds", "Time to the first token", SECONDS)
         self._generate_seconds = histogram("generate_seconds", "Time to the last token", SECONDS)
         self._recovered = counter("truncation_recovered", "Answers from the next rung, after the chosen one gave none")
@@ -131,7 +132,8 @@ class Metrics:
         completion = record.completion
         self._completions(completion.finish.value, completion.enforcement.value).inc()
         self._violations.inc(completion.budget_violated)
-        self._recovered.inc(completion.attempts - 1)
+        self._disagreements.inc(completion.counts_disagree)
+        self._recovered.inc(completion.attempts > 1 and completion.finish is not FinishReason.NO_ANSWER)
         if completion.thinking_tokens is not None:
             self._thinking.observe(completion.thinking_tokens)
         self._answer.inc(completion.answer_tokens or 0)

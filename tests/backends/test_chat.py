@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from router.backends.chat import Chat, StreamState, merged, request_body
+from router.backends.chat import Chat, request_body
 from router.backends.dialects import DIALECTS
 from router.backends.http import EngineClient, Timeouts
 from router.backends.replica import Replica
 from router.backends.replicas import Replicas
 from router.backends.sse import LONGEST_LINE
+from router.backends.stream_state import StreamState, merged
 from router.domain import (
     SLACK,
     Completion,
@@ -157,6 +158,7 @@ async def test_the_budget_reaches_the_engine_and_its_count_comes_back(
         prompt_tokens=PROMPT_TOKENS,
         thinking_tokens=used,
         answer_tokens=len(ANSWER),
+        reported_thinking_tokens=used,
     )
 
 
@@ -244,19 +246,23 @@ async def test_an_empty_delta_is_no_event(engine: Engine, backend: Chat, empty: 
     assert len(await run(backend)) == 3
 
 
-async def test_without_usage_nothing_is_claimed(engine: Engine, backend: Chat) -> None:
+async def test_without_usage_the_count_is_an_estimate_and_called_one(engine: Engine, backend: Chat) -> None:
     engine.handler = sends(*GOOD[:3], DONE)
     completion = await end_of(backend)
-    assert (completion.count_source, completion.thinking_tokens) == (CountSource.NONE, None)
+    assert (completion.count_source, completion.thinking_tokens) == (CountSource.ESTIMATE, 1)
+    assert (completion.enforcement, completion.reported_thinking_tokens) == (Enforcement.HINT, None)
     assert (completion.answer_tokens, completion.budget_violated) == (None, False)
+    engine.handler = sends(*GOOD[1:3], DONE)
+    completion = await end_of(backend)
+    assert (completion.count_source, completion.thinking_tokens) == (CountSource.NONE, None), "nothing to estimate"
 
 
-async def test_usage_without_details_claims_no_thinking(engine: Engine, backend: Chat) -> None:
+async def test_usage_without_details_reports_no_thinking(engine: Engine, backend: Chat) -> None:
     counts = {"prompt_tokens": 3, "completion_tokens": 5, "completion_tokens_details": None}
     engine.handler = sends(*GOOD[:3], {"choices": [], "usage": counts}, DONE)
     completion = await end_of(backend)
-    assert (completion.prompt_tokens, completion.thinking_tokens, completion.answer_tokens) == (3, None, None)
-    assert completion.count_source is CountSource.NONE
+    assert (completion.prompt_tokens, completion.thinking_tokens, completion.answer_tokens) == (3, 1, 4)
+    assert completion.count_source is CountSource.ESTIMATE
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503])
@@ -317,7 +323,6 @@ async def test_an_error_within_the_stream_is_an_error(engine: Engine, backend: C
         b"[]",
         b"\xff\xfe",
         b'{"choices": NaN}',
-        b'{"choices": [], "id": "\\ud800"}',
         b"[" * 100_000,
         b'{"choices": 3}',
         b'{"choices": [3]}',
@@ -453,13 +458,13 @@ def test_what_comes_after_a_thought_that_is_over_is_not_read() -> None:
     state = StreamState(VLLM)
     chunks = [drawn([1] * 5, "a"), drawn([1] * 10, "b"), drawn([1], "c"), delta(content="4")]
     assert state.read(chunks, 10) == ([ReasoningDelta("ab")], True)
-    assert (state.text, len(state.ids), state.thinking_tokens) == ("ab", 15, 15)
+    assert (state.text, len(state.counts.ids), state.count.tokens) == ("ab", 15, 15)
 
 
 def test_token_ids_are_counted_while_it_thinks_and_no_longer() -> None:
     answer = {"choices": [{"delta": {"content": "4"}, "token_ids": [7, 8]}]}
     state, _ = read(None, drawn([1, 2]), drawn([3]), answer, delta("stop"))
-    assert (state.ids, state.text, state.thinking_tokens) == ([1, 2, 3], "soso", 3)
+    assert (state.counts.ids, state.text, state.count.tokens) == ([1, 2, 3], "soso", 3)
     end = state.completion(request_of(16))
     assert (end.count_source, end.enforcement, end.finish) == (
         CountSource.ROUTER, Enforcement.NATIVE, FinishReason.NATURAL,
@@ -469,7 +474,7 @@ def test_token_ids_are_counted_while_it_thinks_and_no_longer() -> None:
 
 def test_the_engines_own_count_is_preferred_whenever_it_comes() -> None:
     state, _ = read(None, drawn([1, 2]), usage(9, 0), drawn([3, 4]), delta("stop"))
-    assert (state.thinking_tokens, state.completion(request_of(16)).count_source) == (9, CountSource.ENGINE)
+    assert (state.count.tokens, state.completion(request_of(16)).count_source) == (9, CountSource.ENGINE)
 
 
 def test_what_was_drawn_so_far_is_the_count_where_the_engine_tells_no_other() -> None:
@@ -478,7 +483,7 @@ def test_what_was_drawn_so_far_is_the_count_where_the_engine_tells_no_other() ->
 
     thinking = [timed(3, reasoning_content="so"), timed(5, reasoning_content="so")]
     state, _ = read(None, *thinking, timed(9, content="4"), kind="llama_cpp")
-    assert state.thinking_tokens == 5
+    assert state.count.tokens == 5
     assert read(2, *thinking, kind="llama_cpp")[1] is True
     assert read(3, *thinking, kind="llama_cpp")[1] is False
 

@@ -11,6 +11,7 @@ import pytest
 from router.backends import canary
 from router.backends.connect import Connection, connect
 from router.backends.http import Timeouts
+from router.backends.markers import Markers
 from router.backends.pocket import PocketBackend, PocketModel
 from router.backends.verified import VerifiedBackend
 from router.domain import (
@@ -35,7 +36,7 @@ from router.domain import (
 )
 from router.errors import BackendBusy, BackendError, BackendUnavailable, InvalidRequest
 from router.ports import Backend
-from tests.support.simulators import ANSWER, ENGINES, MODEL, THOUGHT, WINDOW, Simulator, simulated
+from tests.support.simulators import ANSWER, ENGINES, MODEL, THOUGHT, WINDOW, Simulator, encode, simulated
 
 KINDS = tuple(ENGINES)
 WAYS = ("native", "two_phase")
@@ -109,7 +110,7 @@ async def test_budgets_are_held_to_the_token(kind: str, way: str, budget: int | 
     assert answer.completion.thinking_tokens == used
     assert answer.completion.enforcement is Enforcement(way)
     assert answer.completion.finish is (
-        FinishReason.NATURAL if budget is None or budget > THOUGHT else answer.completion.finish
+        FinishReason.NATURAL if budget is None or budget > THOUGHT + 1 else answer.completion.finish
     )
     assert not answer.completion.budget_violated
 
@@ -215,19 +216,39 @@ async def test_a_stream_that_goes_wrong_is_a_typed_error(kind: str, way: str, tr
         assert simulator.running == 0
 
 
+@pytest.mark.parametrize("several_at_once", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_marker_of_several_tokens_rules_two_phases_out(kind: str) -> None:
-    async with simulated(kind, many_token_marker=True) as simulator:
-        async with backend_of(simulator, "two_phase") as backend:
-            with pytest.raises(BackendError, match="no way to hold budgets"):
-                await backend.prove()
-        async with backend_of(simulator) as backend:
-            assert (await backend.prove()).endswith("/native")
-            with pytest.raises(InvalidRequest, match="min_thinking_tokens"):
-                await run(backend, request_of(64, floor=8))
-            simulator.faults.ignores_budget = True
+async def test_a_marker_of_several_tokens_is_held_in_two_phases(kind: str, several_at_once: bool) -> None:
+    faults = {"many_token_marker": True, "several_tokens_a_delta": several_at_once}
+    async with proved(kind, "two_phase", **faults) as (simulator, backend):
+        for budget in (0, 1, 8, 39, 40, 41, 100, None):
+            answer = await run(backend, request_of(budget))
+            used = THOUGHT if budget is None else min(budget, THOUGHT)
+            assert (answer.text, answer.completion.thinking_tokens) == ("".join(ANSWER), used)
+            assert answer.thought == "".join(f"s{i} " for i in range(used)), "no part of the marker"
+        answer = await run(backend, request_of(80, floor=60))
+        assert (answer.text, answer.completion.thinking_tokens) == ("".join(ANSWER), 60)
+    async with proved(kind, "native", **faults) as (simulator, backend):
+        simulator.faults.ignores_budget = True
+        answer = await run(backend, request_of(8))
+        assert (answer.text, answer.completion.enforcement) == ("".join(ANSWER), Enforcement.TWO_PHASE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_closing_cue_is_said_counted_apart_and_part_of_the_fingerprint(kind: str, way: str) -> None:
+    names = set()
+    for cue in ("", "Time is up.", None):
+        async with simulated(kind) as simulator, backend_of(simulator, way, markers=Markers(cue=cue)) as backend:
+            names.add(await backend.prove())
+            simulator.bodies.clear()
             answer = await run(backend, request_of(8))
-            assert answer.completion.budget_violated, "nothing can cut it, but it is told"
+            sent = str(simulator.bodies)
+        assert (answer.completion.thinking_tokens, answer.completion.finish) == (8, FinishReason.FORCED)
+        assert answer.thought.strip() == "".join(f"s{i} " for i in range(8)).strip(), "the caller does not see it"
+        said = "reasoning_budget_message" in sent or str(encode("Time is up"))[1:-1] in sent
+        assert said is (cue != "" and (way, kind) not in {("native", "vllm"), ("native", "sglang")})
+    assert len(names) == (1 if way == "native" and kind != "llama_cpp" else 3)
 
 
 @pytest.mark.parametrize(("kind", "way"), EVERY_WAY)

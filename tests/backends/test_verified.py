@@ -101,7 +101,7 @@ async def test_what_two_phases_miss_is_named(kind: str) -> None:
 async def test_two_health_checks_run_one_canary() -> None:
     engine, runs = FakeBackend(), 0
 
-    async def identity() -> str:
+    async def identity(_: Enforcement) -> str:
         return "same"
 
     async def slow(_: canary.Examined) -> bool:
@@ -128,7 +128,7 @@ async def test_only_an_engine_that_went_away_is_proved_again(failure: BackendErr
         if failures:
             raise failures.pop()
 
-    async def identity() -> str:
+    async def identity(_: Enforcement) -> str:
         return "same"
 
     async def passes(_: canary.Examined) -> bool:

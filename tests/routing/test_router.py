@@ -360,7 +360,7 @@ async def test_no_answer_at_the_chosen_rung_is_tried_once_more_at_the_next() -> 
     assert observer.of(Generated)[0].completion.attempts == 2
 
 
-async def test_the_next_rung_is_not_tried_above_the_ceiling_or_the_top() -> None:
+async def test_where_no_longer_rung_is_allowed_the_chosen_one_is_tried_again() -> None:
     for index, ceiling in ((1, LADDER.rungs[1].tokens), (len(LADDER) - 1, None)):
         backend = FakeBackend([completion_of(LADDER.rungs[index], finish=FinishReason.TRUNCATED)])
         request = request_of(
@@ -368,7 +368,9 @@ async def test_the_next_rung_is_not_tried_above_the_ceiling_or_the_top() -> None
         )
         *_, completion = await events_of(router_of(backend=backend), request)
         assert isinstance(completion, Completion)
-        assert completion.attempts == len(backend.asked) == 1
+        assert completion.attempts == len(backend.asked) == 2
+        assert [asked.budget for asked in backend.asked] == [LADDER.rungs[index]] * 2
+        assert completion.finish is FinishReason.NO_ANSWER
 
 
 async def test_an_answer_that_was_cut_off_is_not_said_twice() -> None:

@@ -217,7 +217,7 @@ class FakeBackend:
 async def verified(backend: Examined, identity: str = "same") -> VerifiedBackend:
     """The backend behind a canary that always passes."""
 
-    async def name() -> str:
+    async def name(_: Enforcement) -> str:
         return identity
 
     async def passes(_: Examined) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 
 from router._gen import budget_router_pb2 as pb
-from router.backends.chat import StreamState
 from router.backends.dialects import DIALECTS
 from router.backends.http import Chunk, mapped_errors
 from router.backends.sse import Bounds, EventReader
+from router.backends.stream_state import StreamState
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
 from router.errors import BackendError, RouterError
 from router.routing.explain import Explainer

@@ -21,7 +21,11 @@ EOS, START, END, USER, WAIT = 0, 1, 2, 3, 4
 STEP, WORD, LETTER = 100, 300, 1000
 ANSWER = ("The ", "answer ", "is ", "4.")
 MARKERS = {"<|end|>": EOS, "<think>": START, "</think>": END, "<|user|>": USER, "wait ": WAIT}
-TEXTS = {token: text for text, token in MARKERS.items()}
+PIECES = {5: "</", 6: "think", 7: ">"}
+"""The end of a thought where it is several tokens."""
+
+TEXTS = {token: text for text, token in MARKERS.items()} | PIECES
+ENDS = (END, *PIECES)
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Faults:
         no_tokens: texts are not tokenised: HTTP 404.
         many_token_marker: the end of a thought is several tokens.
         empty_answers: generations that end before an answer, so many times.
+        ends_thoughts: generations whose text ends within the thought, so many times.
         counts_everything: the answer is counted as thought, too.
     """
 
@@ -64,6 +69,7 @@ class Faults:
     no_tokens: bool = False
     many_token_marker: bool = False
     empty_answers: int = 0
+    ends_thoughts: int = 0
     counts_everything: bool = False
 
 
@@ -96,6 +102,7 @@ class Asked:
     stop: Sequence[int] = ()
     banned: Sequence[int] = ()
     ignore_eos: bool = False
+    message: str = ""
 
 
 @dataclass
@@ -107,6 +114,7 @@ class Simulator:
         running: generations under way.
         cancelled: generations whose caller went away.
         fails: how often a chat request with this last message is answered with `fault_status`.
+        mute: last messages that get a thought and no answer.
         leaves_after_a_fault: then the model is not served any more.
         failing_every: every so many-th generation is answered HTTP 503; 0 = none.
     """
@@ -121,6 +129,7 @@ class Simulator:
     pause: float = 0.0
     fails: dict[str, int] = field(default_factory=dict)
     fault_status: int = 500
+    mute: set[str] = field(default_factory=set)
     leaves_after_a_fault: bool = False
     failing_every: int = 0
     url: str = ""
@@ -129,30 +138,38 @@ class Simulator:
         """The chat template."""
         ids = [token for m in body["messages"] for token in [USER, *encode(f"{m['role']}:{m['content']}")]]
         thinking = (body.get("chat_template_kwargs") or {}).get("enable_thinking", True)
-        return [*ids, START] if thinking or self.faults.ignores_zero else [*ids, START, END]
+        return [*ids, START] if thinking or self.faults.ignores_zero else [*ids, START, *self.end]
 
     def draw(self, asked: Asked) -> Iterator[tuple[int, bool]]:
         """Tokens one by one, and whether each is thought; as the engine enforces it."""
-        ids, thought = list(asked.ids), 0
+        ids, thought, forced = list(asked.ids), 0, list[int]()
         for _ in range(asked.most):
-            token, thinking = self._next(ids, asked)
-            armed = asked.budget is not None and not self.faults.ignores_budget
-            if thinking and armed and asked.budget is not None and thought >= asked.budget and token != END:
-                token = END
+            token, thinking = (forced.pop(0), True) if forced else self._next(ids, asked)
+            armed = asked.budget is not None and not self.faults.ignores_budget and not forced
+            if thinking and armed and asked.budget is not None and thought >= asked.budget and token not in ENDS:
+                token, *forced = [*encode(asked.message), *self.end]
+                thought = 0
+            elif token == END != self.end[0]:
+                token, *forced = self.end
             ids.append(token)
-            thought = 0 if token in (START, END) else thought + 1
+            thought = 0 if token in (START, *ENDS) or forced else thought + 1
             yield token, thinking
             if token in asked.stop or (token == EOS and not asked.ignore_eos):
                 return
 
+    @property
+    def end(self) -> list[int]:
+        """The marker that ends a thought."""
+        return list(PIECES) if self.faults.many_token_marker else [END]
+
     def _next(self, ids: list[int], asked: Asked) -> tuple[int, bool]:
         start = len(ids) - 1 - ids[::-1].index(START) if START in ids else -1
-        if start >= 0 and END not in ids[start:]:
+        if start >= 0 and self.end[-1] not in ids[start:]:
             length = len(ids) - start - 1
             if length < THOUGHT:
                 return STEP + length, True
-            return (WAIT if END in asked.banned else END), True
-        behind = len(ids) - 1 - ids[::-1].index(END)
+            return (WAIT if self.end[0] in asked.banned else END), True
+        behind = len(ids) - 1 - ids[::-1].index(self.end[-1])
         answered = len(ids) - behind - 1
         if answered == 0 and self.faults.reopens and ids.count(START) == 1 and START not in asked.banned:
             return START, False
@@ -173,6 +190,7 @@ class Simulator:
             self.fails[said] -= 1
             self.served = not self.leaves_after_a_fault
             return web.json_response({"error": "no"}, status=self.fault_status)
+        self.faults.empty_answers += said in self.mute
         if faults.html:
             return web.Response(text="<html>Sign in</html>", content_type="text/html")
         self.running += 1
@@ -188,9 +206,12 @@ class Simulator:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         drawn = list(self.draw(asked))
-        if self.faults.empty_answers > 0 and asked.budget is not None:
+        if self.faults.empty_answers > 0 and (asked.budget is not None or self.mute):
             self.faults.empty_answers -= 1
             drawn = [(token, thinking) for token, thinking in drawn if thinking]
+        if self.faults.ends_thoughts > 0 and drawn[0][1]:
+            self.faults.ends_thoughts -= 1
+            drawn = [*((token, True) for token, thinking in drawn if thinking and token not in ENDS), (EOS, True)]
         at_a_time, thought = 5 if self.faults.several_tokens_a_delta else 1, 0
         groups = list(_groups(drawn, at_a_time))
         for number, (tokens, thinking) in enumerate(groups):
@@ -204,7 +225,9 @@ class Simulator:
             if number == 3 and self.faults.breaks:
                 await response.write(b'data: {"error": {"message": "out of memory"}}\n\n')
                 return response
-            thought += len(tokens) - tokens.count(END) if thinking or self.faults.counts_everything else 0
+            thought += (
+                sum(token not in (EOS, *ENDS) for token in tokens) if thinking or self.faults.counts_everything else 0
+            )
             last = number == len(groups) - 1
             finish = ("stop" if drawn[-1][0] in (EOS, *asked.stop) else "length") if last else None
             done = sum(len(some) for some, _ in groups[: number + 1])
@@ -239,7 +262,7 @@ def _text(tokens: list[int]) -> str:
 
 def _delta(body: dict[str, Any], tokens: list[int], thinking: bool) -> dict[str, Any]:
     """What was said: thought, answer, or where tools are offered a call whose arguments are the answer."""
-    text = _text(tokens)
+    text = _text([token for token in tokens if token not in PIECES])
     if not text or thinking or not body.get("tools"):
         return {} if not text else {"reasoning" if thinking else "content": text}
     function: dict[str, Any] = {"arguments": text}
@@ -335,7 +358,8 @@ def llama_cpp(simulator: Simulator) -> web.Application:
         body = await _body(simulator, request)
         ids = simulator.render(body)
         budget = body.get("thinking_budget_tokens")
-        asked = Asked(ids, body.get("max_tokens", WINDOW - len(ids)), budget if isinstance(budget, int) else None)
+        most, message = body.get("max_tokens", WINDOW - len(ids)), body.get("reasoning_budget_message", "")
+        asked = Asked(ids, most, budget if isinstance(budget, int) else None, message=message)
 
         def chunk(tokens: list[int], thinking: bool, drawn: int, _: int, finish: str | None) -> dict[str, Any]:
             delta = {
@@ -344,7 +368,9 @@ def llama_cpp(simulator: Simulator) -> web.Application:
             usage = {"prompt_tokens": len(ids), "completion_tokens": drawn} if finish else None
             return {
                 "choices": [{"delta": delta, "finish_reason": finish}],
-                **simulator.counted(timings={"predicted_n": drawn - tokens.count(END)}, usage=usage),
+                **simulator.counted(
+                    timings={"predicted_n": drawn - sum(token in (EOS, *ENDS) for token in tokens)}, usage=usage
+                ),
             }
 
         return await simulator.generate(request, asked, chunk)
@@ -414,10 +440,10 @@ async def _body(simulator: Simulator, request: web.Request) -> dict[str, Any]:
 
 
 def _marked(simulator: Simulator, text: str) -> list[int]:
-    """Markers are one token, unless this model has none for them."""
+    """Markers are one token, unless the end of a thought is several."""
     if simulator.faults.no_tokens:
         raise web.HTTPNotFound
-    return [LETTER + ord(c) for c in text] if simulator.faults.many_token_marker else encode(text)
+    return [piece for token in encode(text) for piece in (simulator.end if token == END else [token])]
 
 
 async def _completions(simulator: Simulator, request: web.Request) -> web.StreamResponse:

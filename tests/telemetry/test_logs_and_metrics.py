@@ -197,6 +197,26 @@ def test_thinking_beyond_the_budget_is_counted(
     assert value(registry, "enforcement_violation_total") == violations
 
 
+def test_contradicted_counts_are_counted_and_shown(
+    metrics: Metrics, registry: CollectorRegistry, log_lines: LogLines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doubtful = replace(completion_of(thinking_tokens=250), reported_thinking_tokens=3, counts_disagree=True)
+    for completion in (completion_of(), doubtful):
+        metrics(Generated(request_of(), decision_of(), completion, 0.02, 0.5))
+        log_lines(Generated(request_of(), decision_of(), completion, 0.02, 0.5))
+    assert value(registry, "count_disagreement_total") == 1
+    assert [(line["reported_thinking_tokens"], line["counts_disagree"]) for line in lines(capsys)] == [
+        (None, False), (3, True),
+    ]  # fmt: skip
+
+
+def test_only_an_answer_is_recovered(metrics: Metrics, registry: CollectorRegistry) -> None:
+    for finish in (FinishReason.NATURAL, FinishReason.NO_ANSWER):
+        completion = replace(completion_of(finish=finish), attempts=2)
+        metrics(Generated(request_of(), decision_of(), completion, 0.02, 0.5))
+    assert value(registry, "truncation_recovered_total") == 1
+
+
 def test_what_nobody_counted_does_not_pull_the_histogram_down(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics(Generated(request_of(), decision_of(), completion_of(thinking_tokens=None), 0.02, 0.5))
     assert value(registry, "thinking_tokens_count") == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from router.backends import canary
 from router.backends.connect import Connection, connect
 from router.backends.http import Timeouts
-from router.backends.two_phase import Markers
+from router.backends.markers import Markers
 from router.domain import DEFAULT_ANSWER_TOKENS, BudgetLadder, ReasoningBudget, Sampling
 from training.collect.units import Pocket, Recipe
 from training.data.schema import DatasetError
@@ -19,7 +19,7 @@ POCKET_ANSWER_TOKENS = 64
 UNLIMITED = "unlimited"
 OPTIONS = (
     "backend", "url", "model", "ladder", "samples", "temperature", "max_answer_tokens", "timeout", "concurrency",
-    "seed", "think_start", "think_end", "unenforced",
+    "seed", "think_start", "think_end", "closing_cue", "unenforced",
 )  # fmt: skip
 
 
@@ -36,6 +36,7 @@ def from_options(
     seed: int,
     think_start: str,
     think_end: str,
+    closing_cue: str | None,
     unenforced: bool,
 ) -> Recipe:
     """The recipe for a set of options. An engine is asked for its identity and must hold its budgets.
@@ -43,6 +44,7 @@ def from_options(
     Args:
         url: of an engine; None for the pocket reasoner.
         timeout: seconds that an engine may take for one answer.
+        closing_cue: what ends a thought that is cut; "" = nothing, None = the engine's own.
         unenforced: accept an engine that was seen to hold no budget.
 
     Raises:
@@ -64,7 +66,7 @@ def from_options(
         url,
         model,
         unenforced=unenforced,
-        markers=Markers(think_start, think_end),
+        markers=Markers(think_start, think_end, closing_cue),
         timeouts=Timeouts(first=timeout, idle=timeout, total=timeout),
         connections=concurrency,
     )

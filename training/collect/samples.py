@@ -13,8 +13,9 @@ from dataclasses import replace
 from itertools import islice
 
 from router.backends import canary
+from router.backends.attempts import Attempts
 from router.backends.connect import connect
-from router.domain import Completion, ContentDelta, GenerationRequest, Prompt
+from router.domain import ContentDelta, FinishReason, GenerationRequest, Prompt, ReasoningBudget
 from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
 from router.ports import Backend
 from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, unit_result
@@ -75,7 +76,7 @@ class SampleCollector:
         """
         for pause in (*self._recipe.retry_pauses, 0.0):
             try:
-                return await _attempt(self._backend, _request(unit, self._recipe))
+                return await _answered(self._backend, _request(unit, self._recipe), _next_rung(unit, self._recipe))
             except (BackendRefused, InvalidRequest):
                 return FAILED
             except BackendError:
@@ -108,16 +109,27 @@ def _seed(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:4], "big") >> 1
 
 
-async def _attempt(backend: Backend, request: GenerationRequest) -> Answer:
-    text = ""
-    async with aclosing(backend.stream(request)) as events:
-        async for event in events:
-            match event:
-                case ContentDelta(piece):
-                    text += piece
-                case Completion(finish=reason, thinking_tokens=thinking, answer_tokens=answered):
-                    return Answer(text, thinking, answered, reason.value)
-    raise BackendError("backend: the stream ended without a completion")
+def _next_rung(unit: Unit, recipe: Recipe) -> ReasoningBudget:
+    """The rung that a second attempt takes, as in serving."""
+    assert unit.rung is not None
+    return recipe.ladder.rungs[min(unit.rung + 1, len(recipe.ladder) - 1)]
+
+
+async def _answered(backend: Backend, request: GenerationRequest, longer: ReasoningBudget) -> Answer:
+    """The answer that serving would give: of a second attempt where the first gave none. Raises BackendError."""
+    attempts, text = Attempts(), []
+    for budget in attempts.over(request.budget, longer):
+        async with aclosing(backend.stream(replace(request, budget=budget))) as events:
+            async for event in events:
+                if isinstance(event, ContentDelta):
+                    text.append(event.text)
+                attempts.take(event)
+    end = attempts.completion
+    if end is None:
+        raise BackendError("backend: the stream ended without a completion")
+    if end.finish is FinishReason.ABORTED:
+        raise BackendError("backend: it gave up in the middle")
+    return Answer("".join(text), end.thinking_tokens, end.answer_tokens, end.finish.value)
 
 
 async def _next(results: AsyncGenerator[list[UnitResult]]) -> list[UnitResult]:

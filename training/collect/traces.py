@@ -6,12 +6,13 @@ run in lockstep, as one batch: they need no padding, so the graph that serves ru
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.backends.pocket import END, END_THINK, WINDOW, PocketModel
-from router.domain import BudgetLadder
+from router.domain import BudgetLadder, FinishReason
 from training.collect.units import FAILED, LOCKSTEP, Answer, Pocket, Recipe, Unit, UnitResult, unit_result
 
 
@@ -49,6 +50,7 @@ class TraceCollector:
             answers = trace(self._model, np.array([ids for _, ids in same]), ladder, self._longest)
         else:
             answers = [[FAILED] * len(ladder)] * len(same)
+        answers = [tried_again(of_rungs) for of_rungs in answers]
         return [unit_result(unit, of_rungs, self._recipe) for (unit, _), of_rungs in zip(same, answers, strict=True)]
 
 
@@ -87,6 +89,21 @@ def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, 
             break
         logits, past = model.step(tokens[:, None], past)
     return answers
+
+
+def tried_again(answers: list[Answer]) -> list[Answer]:
+    """The answers of a trace as serving gives them: where a rung gave none, that of a second attempt.
+
+    Greedy decoding makes the second attempt the answer of the next rung, or of the same one at the top.
+    """
+    return [_second(first, longer) for first, longer in zip(answers, [*answers[1:], answers[-1]], strict=True)]
+
+
+def _second(first: Answer, longer: Answer) -> Answer:
+    if first.text.strip() or first.thinking_tokens is None or longer.thinking_tokens is None:
+        return first
+    finish = longer.finish if longer.text.strip() else FinishReason.NO_ANSWER.value
+    return replace(longer, thinking_tokens=first.thinking_tokens + longer.thinking_tokens, finish=finish)
 
 
 def _answers(model: PocketModel, past: NDArray[np.float32], longest: int) -> Iterator[tuple[str, int, bool]]:

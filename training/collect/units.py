@@ -35,6 +35,9 @@ LOCKSTEP = 64
 FAILED = Answer("", None, None, "error")
 """The engine gave no answer. That is a failure of the engine, so it never counts as a wrong answer."""
 
+UNSCORED = frozenset({FAILED.finish} | {reason.value for reason in FinishReason} - {"natural", "forced"})
+"""Endings without a whole answer. A cut answer may hold the right number by chance, as an intermediate result."""
+
 
 @dataclass(frozen=True)
 class Pocket:
@@ -124,9 +127,8 @@ def unit_result(unit: Unit, answers: Sequence[Answer], recipe: Recipe) -> UnitRe
 
 
 def label(question: Question, answer: Answer) -> tuple[float, str]:
-    """How right an answer is (0..1), and how it ended; "error", "truncated" and "unparsable" are not merely wrong."""
-    # A cut answer may hold the right number by chance, as an intermediate result, so it is not scored.
-    if answer.finish in (FAILED.finish, FinishReason.TRUNCATED.value):
+    """How right an answer is (0..1), and how it ended; what has no whole answer is not merely wrong."""
+    if answer.finish in UNSCORED:
         return 0.0, answer.finish
     grade = SCORERS[question.scorer](answer.text, question.reference, question.metadata)
     return grade.correct, answer.finish if grade.parsed else "unparsable"

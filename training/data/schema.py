@@ -42,7 +42,9 @@ OPTIONAL = frozenset(
 """Columns that may be absent or null."""
 
 LABEL_SOURCES = ("verifier", "judge", "user", "agreement")
-FINISHES = ("natural", "forced", "truncated", "unparsable", "error", "unknown")
+FINISHES = (
+    "natural", "forced", "truncated", "filtered", "refused", "aborted", "no_answer", "unparsable", "error", "unknown",
+)  # fmt: skip
 """How a generation ended. "error" is a failure of the engine: such rows carry no label and are left out. "unknown" is
 a decision without a generation."""
 

@@ -13,7 +13,8 @@ from training.data.schema import DatasetError
 from training.pocket.tasks import LADDER
 
 DEFAULTS: dict[str, Any] = {
-    "backend": "vllm", "think_start": "<think>", "think_end": "</think>", "unenforced": False,
+    "backend": "vllm", "think_start": "<think>", "think_end": "</think>", "closing_cue": None,
+    "unenforced": False,
     "url": None, "model": None, "ladder": None, "samples": 1, "temperature": 0.0, "max_answer_tokens": None,
     "timeout": 600.0, "concurrency": 8, "seed": 11,
 }  # fmt: skip

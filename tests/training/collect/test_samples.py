@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_an_engine_that_is_gone_stops_the_run_and_keeps_what_is_done(engine: Sim
 
 
 def test_an_engine_that_holds_no_budget_is_not_collected_from(engine: Simulator, tmp_path: Path) -> None:
-    engine.faults.ignores_budget = engine.faults.many_token_marker = True
+    engine.faults.ignores_budget = engine.faults.no_tokens = True
     with pytest.raises(BackendUnavailable, match="holds no budget"):
         collect(QUESTIONS, recipe_of(engine.url), tmp_path / "o.parquet", local)
 
@@ -119,3 +120,14 @@ def test_an_engine_that_holds_no_budget_is_not_collected_from(engine: Simulator,
 def test_no_engine_at_all_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable, match="does not answer"):
         collect(QUESTIONS, recipe_of(f"http://127.0.0.1:{free_port()}"), tmp_path / "o.parquet", local)
+
+
+def test_a_rung_without_an_answer_is_tried_again_at_the_next_as_in_serving(engine: Simulator, tmp_path: Path) -> None:
+    engine.mute, engine.faults.no_tokens = {QUESTIONS[0].prompt}, True  # and no second phase helps
+    recipe = replace(recipe_of(engine.url), concurrency=1, ladder=parse_ladder("16,unlimited"))
+    collect(QUESTIONS, recipe, tmp_path / "o.parquet", local)
+    rows = pl.read_parquet(tmp_path / "o.parquet").filter(pl.col("prompt") == QUESTIONS[0].prompt).sort("rung_order")
+    assert rows["finish"].to_list() == ["no_answer"] * 2
+    assert rows["thinking_tokens"].to_list() == [16 + THOUGHT, 2 * THOUGHT]
+    assert rows["correct"].to_list() == [0, 0]
+    assert len(asked(engine)) == 3 * 2 + 2 * 2

@@ -20,8 +20,8 @@ from router.domain import (
 )
 from training.collect.questions import Question, held_out_questions
 from training.collect.recipes import POCKET_ANSWER_TOKENS as LONGEST
-from training.collect.traces import trace
-from training.collect.units import Answer
+from training.collect.traces import trace, tried_again
+from training.collect.units import FAILED, Answer
 from training.pocket.tasks import LADDER
 
 SHORT = BudgetLadder(tuple(ReasoningBudget(str(n), n) for n in (0, 3, 16, 40)))
@@ -98,3 +98,11 @@ def test_after_a_thought_that_ended_higher_rungs_answer_alike(pocket_model: Pock
         (of_rungs,) = trace(pocket_model, np.array([pocket_model.prompt_ids(item.prompt)]), LADDER, LONGEST)
         natural = [answer for answer in of_rungs if answer.finish == "natural"]
         assert natural == natural[:1] * len(natural)
+
+
+def test_a_rung_without_an_answer_gets_that_of_the_next_attempt() -> None:
+    some = Answer("4", 8, 1, "natural")
+    nothing, cut = Answer("", 3, 0, "forced"), Answer(" ", 5, 0, "truncated")
+    assert tried_again([nothing, some, some]) == [Answer("4", 11, 1, "natural"), some, some]
+    assert tried_again([some, cut]) == [some, Answer(" ", 10, 0, "no_answer")]
+    assert tried_again([FAILED, FAILED]) == [FAILED, FAILED]

@@ -1,0 +1,60 @@
+"""Text of engines, made fit to pass on: JSON with halves of characters, names, and text that shows nothing."""
+
+import json
+from typing import Any, NoReturn
+
+import orjson
+
+BLANK = "".join(c for c in map(chr, range(0x2070)) if c.isspace() or not c.isprintable()) + (
+    "\N{IDEOGRAPHIC SPACE}\N{ZERO WIDTH NO-BREAK SPACE}\N{BRAILLE PATTERN BLANK}\N{HANGUL FILLER}"
+)
+"""Characters that show nothing; an answer of these alone is no answer."""
+
+LONGEST_NAME = 100
+"""Characters of a name that an engine gives, such as its version."""
+
+
+def loads(data: bytes) -> Any:
+    """Parse JSON. Halves of surrogate pairs stay in its texts, broken UTF-8 is replaced. Raises ValueError."""
+    try:
+        return orjson.loads(data)
+    except ValueError:  # orjson refuses the halves that some engines send one a delta, so a laxer parser looks again
+        try:
+            return json.loads(data.decode(errors="replace"), parse_constant=_refuse)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def whole(text: str) -> str:
+    """The text with pairs of surrogates joined, and lone halves replaced by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def name(value: Any) -> str:
+    """What an engine calls something, fit for logs and messages: bounded, and without control characters."""
+    text = whole(str(value)[:LONGEST_NAME])
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+class SurrogateJoiner:
+    """Joins characters whose halves arrive in different pieces of a text."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def join(self, text: str) -> str:
+        """The text so far complete; half a character at its end waits for the next piece."""
+        if text.isascii() and not self._half:
+            return text
+        text = self._half + text
+        self._half = text[-1] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        return whole(text[:-1] if self._half else text)
+
+    def rest(self) -> str:
+        """U+FFFD in place of a half whose other half never came; else nothing."""
+        half, self._half = self._half, ""
+        return "\ufffd" if half else ""

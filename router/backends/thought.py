@@ -1,0 +1,150 @@
+"""A thought in the making, read token by token up to its end marker, which may be several tokens."""
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+
+from router.backends.counting import Count, Tally
+from router.backends.dialects import Piece
+from router.backends.endings import ending
+from router.backends.markers import overlap
+from router.backends.text import SurrogateJoiner
+from router.domain import FinishReason
+from router.errors import BackendError
+
+ENDED = (FinishReason.NATURAL, FinishReason.TRUNCATED)
+"""Endings behind which an answer can be had in a second phase."""
+
+
+@dataclass(slots=True)
+class Thought:
+    """A thought in the making.
+
+    Attributes:
+        prompt: token ids before the thought.
+        ids: token ids of the thought, without its end marker.
+        used: tokens that the engine drew for it; more than `ids` where a thought went past its budget and was cut.
+        natural: the thought ended by itself.
+        failed: the engine gave up in the middle: how; None = it did not.
+        count: what is known of the count beside `used`, where a chat stream brought the thought.
+    """
+
+    prompt: list[int]
+    ids: list[int]
+    used: int = 0
+    natural: bool = False
+    failed: FinishReason | None = None
+    count: Count | None = None
+
+
+class ThoughtReader:
+    """Reads one completion of a thought into `thought`.
+
+    The end marker is found by its ids. Where it is several tokens, another tokenisation may spell it, so it is found in
+    the text, too, and the thought is cut before the first token that has part of it.
+
+    Args:
+        limit: tokens that this completion may have; None = no limit.
+        end: ids of the end marker.
+        marker: its text.
+
+    Attributes:
+        ended: the end marker came, or the engine ended the text.
+        text: pieces of the text.
+    """
+
+    def __init__(self, thought: Thought, limit: int | None, end: list[int], marker: str) -> None:
+        self.ended = False
+        self.text: list[str] = []
+        self._thought = thought
+        self._first = len(thought.ids)
+        self._limit = limit
+        self._end = end
+        self._marker = marker
+        self._joiner = SurrogateJoiner()
+        self._tally = Tally()
+        self._waiting = ""
+        self._length = 0
+        self._starts: deque[tuple[int, int]] = deque(maxlen=2 * len(marker) + 1)  # of pieces: in the text, in the ids
+        self._finish: FinishReason | None = None
+
+    @property
+    def over(self) -> bool:
+        """The completion is over: the rest of it is not read."""
+        return self.ended or self.full
+
+    @property
+    def full(self) -> bool:
+        """It has all the tokens that it may have. An engine that sends no ids is stopped by its text."""
+        if self._limit is None:
+            return False
+        return len(self._thought.ids) - self._first >= self._limit or self._tally.least // 2 > self._limit
+
+    def read(self, pieces: list[Piece]) -> str:
+        """The text of the thought that some pieces make certain."""
+        said = "".join(self._piece(piece) for piece in pieces if not self.ended)
+        if self._limit is not None:
+            del self._thought.ids[self._first + self._limit :]
+        return self._said(said)
+
+    def close(self) -> str:
+        """The end of the completion: the text held back. Raises BackendError where the stream had no end."""
+        if self._finish is None and not self.over:
+            raise BackendError("backend: the stream ended early")
+        if self._finish not in (None, *ENDED):
+            self._thought.failed = self._finish
+        if self.ended:
+            return ""
+        held, self._waiting = self._waiting + self._joiner.rest(), ""
+        if held and len(self._end) > 1 and self._marker.startswith(held):  # the limit has cut the marker itself
+            self._cut(self._length - len(held))
+            held = ""
+        return self._said(held)
+
+    def _said(self, text: str) -> str:
+        if text:
+            self.text.append(text)
+            self._tally.add(text)
+        return text
+
+    def _piece(self, piece: Piece) -> str:
+        if piece.finish is not None:
+            self._finish = ending(piece.finish)
+        text = self._joiner.join(piece.text)
+        self._starts.append((self._length, len(self._thought.ids)))
+        self._length += len(text)
+        self._thought.ids += piece.ids
+        if (at := self._marked(len(piece.ids))) is not None:
+            del self._thought.ids[at:]
+            self.ended = True
+            return (self._waiting + text).partition(self._marker)[0]  # a piece may hold the marker and more behind it
+        if piece.ids and len(self._end) == 1:  # only the token ends the thought: its text may be quoted
+            said = self._waiting + text
+            self._waiting = ""
+        else:
+            said = self._before_marker(text)
+        self.ended = self.ended or self._finish is FinishReason.NATURAL
+        return said
+
+    def _marked(self, new: int) -> int | None:
+        """Where the marker begins in the ids, of which `new` have just come."""
+        ids, end = self._thought.ids, self._end
+        first = max(self._first, len(ids) - new - len(end) + 1)
+        return next((at for at in range(first, len(ids) - len(end) + 1) if ids[at : at + len(end)] == end), None)
+
+    def _before_marker(self, text: str) -> str:
+        before, marked, _ = (self._waiting + text).partition(self._marker)
+        if marked:
+            self._cut(self._length - len(self._waiting) - len(text) + len(before))
+            self.ended, self._waiting = True, ""
+            return before
+        keep = overlap(before, self._marker)
+        self._waiting = before[len(before) - keep :]
+        return before[: len(before) - keep]
+
+    def _cut(self, position: int) -> None:
+        """Drop the ids from the first piece on that has text behind a position."""
+        starts = [*self._starts, (self._length, len(self._thought.ids))]
+        kept = next((ids for (_, ids), (end, _) in pairwise(starts) if end > position), None)
+        if kept is not None:
+            del self._thought.ids[kept:]
