@@ -1,15 +1,15 @@
-"""`make fuzz`: fuzzes requests and engine streams, guided by coverage (atheris, libFuzzer), a bounded number of times.
+"""`make fuzz`: fuzzes requests, engine streams, manifests and files of tenants, a bounded number of times.
 
 python -m benchmarks.fuzz requests -runs=1000000 -max_len=4096 tests/fuzz/corpus/requests
 
-The corpus keeps inputs that reach new code, and the tests replay it.
+Coverage guides it (atheris, libFuzzer): the corpus keeps inputs that reach new code, and the tests replay it.
 """
 
 import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["router"]):
+with atheris.instrument_imports(include=["router", "tomllib"]):
     from tests.support.fuzz_targets import TARGETS
 
 

@@ -1,4 +1,4 @@
-"""What is fuzzed: bytes as a request to every method, and bytes as what an engine streams. Neither may crash anything.
+"""What is fuzzed: bytes as a request to every method, as what an engine streams, and as files that operators write.
 
 Used by `benchmarks.fuzz`, which looks for new inputs, and by the test that replays those that were kept.
 """
@@ -21,6 +21,7 @@ from router.rpc.identity import Call
 from router.rpc.parsing import parser
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.status import to_status
+from tests.support import fuzz_files
 from tests.support.fakes import LIMITS, ListLog, router_of
 
 METHODS = tuple(pb.DESCRIPTOR.services_by_name["BudgetRouterService"].methods)
@@ -82,7 +83,12 @@ async def _events(data: bytes) -> tuple[list[Chunk], BackendError | None]:
     return chunks, None
 
 
-TARGETS: dict[str, Callable[[bytes], str]] = {"requests": request, "streams": stream}
+TARGETS: dict[str, Callable[[bytes], str]] = {
+    "requests": request,
+    "streams": stream,
+    "manifests": fuzz_files.manifest,
+    "tenants": fuzz_files.tenants_file,
+}
 
 
 def _servicer() -> BudgetRouterServicer:

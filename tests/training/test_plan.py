@@ -273,7 +273,7 @@ def test_a_bundle_makes_a_row_of_every_target(file: Path, monkeypatch: pytest.Mo
         return prediction_of(outcomes.correct, outcomes.thinking_tokens), (STRICT, LAX)
 
     monkeypatch.setattr(command, "forecast", fake)
-    told = json.loads(run(file, "--artifact", "bundle", "--deadline", "1", "--json").output)
+    told = json.loads(run(file, "--artifact", str(file.parent), "--deadline", "1", "--json").output)
     targets = [(r["max_loss"], r["deadline"]) for r in told["rows"] if r["policy"] == "router"]
     assert targets == [(0.0, None), (0.25, None), (0.0, 1.0), (0.25, 1.0)]
 

@@ -124,7 +124,8 @@ async def test_a_log_too_small_to_judge_by_is_refused_before_anything_is_fitted(
 
 
 def test_a_bundle_alone_is_no_registry_to_retrain_for(tmp_path: Path) -> None:
-    command = ["retrain", "--gold", str(tmp_path / "gold"), "--registry", str(MODELS / "pocket-router")]
+    (gold := tmp_path / "gold").touch()
+    command = ["retrain", "--gold", str(gold), "--log", str(gold), "--registry", str(MODELS / "pocket-router")]
     done = CliRunner().invoke(cli, command)
     assert "not a registry" in str(done.exception)
 

@@ -88,7 +88,8 @@ async def test_nobody_else_can_read_what_is_exported(tmp_path: Path) -> None:
         os.umask(before)
 
 
-def test_a_missing_log_is_an_error_of_the_log(tmp_path: Path) -> None:
+def test_a_file_that_is_no_log_is_an_error_of_the_log(tmp_path: Path) -> None:
+    (tmp_path / "no").touch()
     done = CliRunner().invoke(outcomes, ["export", "--log", str(tmp_path / "no"), "--out", str(tmp_path / "out")])
     assert isinstance(done.exception, OutcomeLogError) and "no" in str(done.exception)
 

@@ -116,6 +116,7 @@ def test_a_bundle_that_names_no_precision_has_the_full_one(bundle: Bundle) -> No
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_static_vectors_have_one_precision(precision: str, tmp_path: Path) -> None:
+    (tmp_path / "none").touch()
     given = ["fit", "--outcomes", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--precision", precision]
     result = CliRunner().invoke(cli, given)
     assert result.exit_code == 2 and "needs --profile encoder" in result.output
