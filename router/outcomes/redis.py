@@ -77,10 +77,7 @@ class RedisOutcomes:
         """A decision with its tenant, and its prompt if the log keeps it; None if unknown. Raises OutcomeLogError."""
         await self._behind.flush()
         found = await self._found(decision_id)
-        try:
-            return None if found is None else rows.restored(found)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise OutcomeLogError(f"Redis: decision {decision_id} is damaged") from error
+        return None if found is None else rows.restored(found)
 
     async def close(self) -> None:
         """Write all waiting entries, then close the connections. Raises DrainError where some could not be written."""

@@ -3,6 +3,8 @@
 import hmac
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -190,12 +192,26 @@ def _ladder(ladder: BudgetLadder) -> str:
     return _json([[rung.name, rung.tokens] for rung in ladder.rungs])
 
 
+@contextmanager
+def _naming_what_is_wrong() -> Iterator[None]:
+    """A row that cannot be read, because something else wrote it, is an OutcomeLogError."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise OutcomeLogError(f"the row of this decision cannot be read: {type(error).__name__}") from error
+
+
 def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
     """The tenant, the decision, and the prompt (None where the log keeps none) of a row.
 
     Raises:
-        OutcomeLogError: an earlier version wrote the row, and kept too little.
+        OutcomeLogError: the row cannot be read, or an earlier version wrote it, and kept too little.
     """
+    with _naming_what_is_wrong():
+        return _restored(row)
+
+
+def _restored(row: Row) -> tuple[str, Decision, Prompt | None]:
     if row["ladder"] is None or row["propensities"] is None or row["rung_order"] is None:
         raise OutcomeLogError("an earlier version wrote this decision, and kept too little")
     target, _, value = str(row["target"]).partition("=")

@@ -602,3 +602,33 @@ async def test_a_log_that_others_could_read_is_tightened(path: Path, observer: R
         log = SqliteOutcomes(path, observer)
         assert set(modes(path.parent).values()) == {0o600}
         await log.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("score", "nonsense"),
+        ("score", "[" * 100_000),
+        ("score", "[1]"),
+        ("ladder", "7"),
+        ("source", "nobody"),
+        ("target", "max_loss=much"),
+        ("rung_order", "first"),
+        ("certificate", '{"alpha": 1}'),
+        ("propensities", "1"),
+        ("messages", "[1, 2]"),
+    ],
+)
+async def test_a_row_that_somebody_spoilt_is_an_error_of_the_log(
+    path: Path, observer: RecordingObserver, column: str, value: str
+) -> None:
+    log = SqliteOutcomes(path, observer)
+    log.record(request_of(), decision_of(), None)
+    assert await log.report(outcome())
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"UPDATE decisions SET {column} = ?", (value,))
+        db.commit()
+    with pytest.raises(OutcomeLogError, match="cannot be read"):
+        await log.find("a-decision")
+    assert await log.report(outcome())
+    await log.close()

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission.tenants import Tenant, Tenants
@@ -114,3 +115,22 @@ def test_files_that_are_unusable_at_the_start_are_refused(authority: trustme.CA,
     (tmp_path / spoilt).unlink()
     with pytest.raises(SettingsError, match="TLS files"):
         Certificates(files)
+
+
+def test_a_key_that_needs_a_passphrase_is_refused_and_nobody_is_asked_for_it(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    files = issued(authority, tmp_path)
+    key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+    locked = serialization.BestAvailableEncryption(b"a passphrase")
+    kind = serialization.PrivateFormat.TraditionalOpenSSL
+    files.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, kind, locked))
+    with pytest.raises(SettingsError, match="TLS files"):
+        Certificates(files)
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_an_authority_that_is_none_is_refused(authority: trustme.CA, tmp_path: Path, text: str) -> None:
+    (ca := tmp_path / "ca.pem").write_text(text)
+    with pytest.raises(SettingsError, match="TLS files"):
+        Certificates(issued(authority, tmp_path, client_ca=ca))
