@@ -72,10 +72,10 @@ def run(directory: Path, bundle: Bundle) -> None:
 
 def main(directory: str, memory: str, seconds: str) -> None:
     """Load a bundle and score its parity sample, then print its version or what is wrong with it, as JSON."""
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
-    # Holds also where the waiting process is killed. The hard limit would kill without saying why.
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_AS, int(memory))
+    # Holds also where the waiting process is killed.
+    _limit(resource.RLIMIT_CPU, int(seconds))
+    _limit(resource.RLIMIT_CORE, 0)
     with suppress(OSError):  # where a container's memory is less, this process ends, and not the service
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
@@ -85,6 +85,13 @@ def main(directory: str, memory: str, seconds: str) -> None:
         print(json.dumps({"error": str(error)}))
     else:
         print(json.dumps({"version": bundle.version}))
+
+
+def _limit(kind: int, most: int) -> None:
+    """Lower a limit of this process, which an operator may have set lower still."""
+    # The hard limit stays: that of the processor's time would kill without saying why.
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _require_version(directory: Path, version: str, said: bytes, code: int | None) -> None:
