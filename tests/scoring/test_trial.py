@@ -14,13 +14,9 @@ from router.scoring.trial import require_bounded
 from tests.conftest import MODELS, another_bundle
 from tests.support.fakes import until
 from tests.support.hostile_graphs import digits, endless, greedy, hostile, model_of
+from tests.support.processes import children
 
 SHIPPED = MODELS / "pocket-router"
-
-
-def children() -> set[int]:
-    """Processes that this one has started."""
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
 
 
 def environment(child: int) -> bytes:

@@ -18,15 +18,10 @@ from tests.conftest import MODELS, another_bundle
 from tests.serving.test_serve import Server, command, environment, refused_as_process
 from tests.support.hostile_graphs import endless, hostile
 from tests.support.ports import free_port
+from tests.support.processes import children
 
 SHIPPED = MODELS / "pocket-router"
 TOKEN = "an operator's token"
-
-
-def children(process: int) -> set[int]:
-    """Processes that another one has started."""
-    tasks = Path(f"/proc/{process}/task").iterdir()
-    return {int(child) for task in tasks for child in (task / "children").read_text().split()}
 
 
 def trying(process: int) -> int:
@@ -38,8 +33,12 @@ def trying(process: int) -> int:
     return found.pop()
 
 
-def ended(process: int) -> bool:
-    return not Path(f"/proc/{process}").exists()
+def require_ended(process: int) -> None:
+    """Wait for the end of a process; what nobody has asked about since is a zombie, and has ended, too."""
+    until = time.monotonic() + 60
+    while (status := Path(f"/proc/{process}/status")).exists() and "State:\tZ" not in status.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def with_fifo(bundle: Path) -> None:
@@ -85,7 +84,7 @@ def test_a_start_that_tries_an_endless_graph_ends_at_sigterm(tmp_path: Path) -> 
         child = trying(starting.pid)
         starting.send_signal(signal.SIGTERM)
         assert starting.wait(60) == 0
-        assert ended(child)
+        require_ended(child)
     finally:
         starting.kill()
         starting.wait()
@@ -111,7 +110,7 @@ def test_a_promotion_of_an_endless_graph_ends_with_the_service(tmp_path: Path) -
             child = trying(server.process.pid)
             assert server.stop() == 0
             assert promoting.exception(60) is not None
-        assert ended(child)
+        require_ended(child)
         assert [path.name for path in (models / registry.VERSIONS).iterdir()] == [version]
         assert registry.history(models) == [version]
     finally:
