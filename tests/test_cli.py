@@ -18,6 +18,8 @@ from tests.serving.test_serve import Server, environment, running
 from tests.support.ports import free_port
 
 PROMPT = "2 + 2 ="
+SPELLING = "Spell this word backward (example: sun -> nus): router"
+"""A prompt like those that the shipped bundle was calibrated on."""
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +102,13 @@ def test_options_reach_the_service(server: Server) -> None:
 
 def test_what_to_do_where_the_target_is_not_met_can_be_said(server: Server) -> None:
     top, near = (
-        told(server, "decide", PROMPT, "--min-quality", "1", "--on-unmet", said)[0]
+        told(server, "decide", SPELLING, "--min-quality", "1", "--on-unmet", said)[0]
         for said in ("top_rung", "cheapest_near_best")
     )
     assert top["min_quality"] == near["min_quality"] == 1
     assert near["budget_tokens"] < top["budget_tokens"] == 256
-    assert told(server, "decide", PROMPT, "--min-quality", "1", "--fail-fast")[0]["rung"] == near["rung"]
-    refused = ask(server, "decide", PROMPT, "--min-quality", "1", "--on-unmet", "reject")
+    assert told(server, "decide", SPELLING, "--min-quality", "1", "--fail-fast")[0]["rung"] == near["rung"]
+    refused = ask(server, "decide", SPELLING, "--min-quality", "1", "--on-unmet", "reject")
     assert isinstance(refused.exception, FailedPrecondition)
 
 
