@@ -22,6 +22,11 @@ from router.backends.two_phase import TwoPhase
 from router.domain import FinishReason, GenerationEvent, GenerationRequest
 from router.errors import BackendError, InvalidRequest
 
+PLAIN_ANSWERS = 3
+"""Answers without a thought, one after another, from which on a model is taken for one that does not think.
+
+Its answers need not wait any more for the end marker of a thought that does not come."""
+
 
 def request_body(model: str, dialect: Dialect, request: GenerationRequest, cue: str | None = None) -> dict[str, Any]:
     """The chat request. `max_tokens` always leaves room for the answer behind the budget, and for a closing cue."""
@@ -63,6 +68,7 @@ class Chat:
         self._fallback = fallback
         self._images = images
         self._markers = markers or Markers()
+        self._plain = 0
 
     async def check_ready(self) -> None:
         """Returns where the engine lists the model. Raises BackendError, which says why it does not."""
@@ -86,7 +92,8 @@ class Chat:
                 async for event in events:
                     yield event
             return
-        state, over = StreamState(self._dialect, self._markers, Limits.of(request)), False
+        limits = Limits.of(request, self._dialect.completions is not None and self._plain < PLAIN_ANSWERS)
+        state, over = StreamState(self._dialect, self._markers, limits), False
         body = request_body(self._model, self._dialect, request, self._markers.cue)
         async with aclosing(self._engine.chunks("/v1/chat/completions", body, body.get("max_tokens"))) as arriving:
             async for chunks in arriving:
@@ -98,6 +105,8 @@ class Chat:
         # Leaving the block above cancelled the request. The answer continues behind the thought, cut at its budget.
         for event in state.rest():
             yield event
+        if request.budget.tokens != 0:
+            self._plain = self._plain + 1 if state.plain else 0
         thought = None if fallback is None else await _unfinished(state, over, request, fallback)
         if fallback is None or thought is None:
             yield state.completion(request)

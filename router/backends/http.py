@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import aiohttp
+import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
 from router.backends.sse import GROWTH, Bounds, EventReader
 from router.backends.sse import Chunk as Chunk
 from router.backends.statuses import check
-from router.backends.text import loads
 from router.backends.urls import engine_url, is_loopback, proxy_url
 from router.errors import BackendError, BackendTimeout, BackendUnavailable, BackendUnreachable
 
@@ -108,7 +108,7 @@ class EngineClient:
                 await self._sent(self._questions, path, data) as response,
             ):
                 check(response, "application/json", path)
-                found = loads(await _whole(response, limit))
+                found = orjson.loads(await _whole(response, limit))
         if not isinstance(found, dict):
             raise BackendError("backend: it answers no JSON object")
         return found

@@ -29,13 +29,17 @@ class Limits:
     budget: int | None = None
 
     @classmethod
-    def of(cls, request: GenerationRequest) -> "Limits":
-        """The limits of a request. Engines count both parts into one limit, so each part may take all of it."""
+    def of(cls, request: GenerationRequest, thinks: bool) -> "Limits":
+        """The limits of a request. Engines count both parts into one limit, so each part may take all of it.
+
+        Args:
+            thinks: the model is known to think, or not known not to.
+        """
         budget, answer = request.budget.tokens, request.sampling.max_answer_tokens
         if budget is None:
-            return cls(answer=answer, hold=LONGEST_HOLD)
+            return cls(answer=answer, hold=LONGEST_HOLD if thinks else 0)
         # A thought within its budget would have taken this long, too, before the first word of an answer.
-        hold = min(max(8 * budget, 256), LONGEST_HOLD) if budget else 0
+        hold = min(max(8 * budget, 256), LONGEST_HOLD) if budget and thinks else 0
         return cls(budget + answer, budget + answer, hold, budget)
 
 
@@ -48,18 +52,19 @@ class Gate:
 
     Attributes:
         full: there was more.
-        pieces: how many pieces came.
+        pieces, characters: how many came.
     """
 
     def __init__(self, tokens: int) -> None:
-        self.full, self.pieces = False, 0
-        self._left = CHARACTERS_A_TOKEN * (tokens + 1)
+        self.full, self.pieces, self.characters = False, 0, 0
+        self._most = CHARACTERS_A_TOKEN * (tokens + 1)
 
     def through(self, text: str) -> str:
         """The text, cut at the limit."""
         self.pieces += 1
-        self._left -= len(text)
-        if self._left >= 0:
+        self.characters += len(text)
+        beyond = self.characters - self._most
+        if beyond <= 0:
             return text
         self.full = True
-        return text[: max(len(text) + self._left, 0)]
+        return text[: max(len(text) - beyond, 0)]

@@ -192,7 +192,7 @@ class _Run:
         self._model = model
         self._past = model.empty
         self._waiting: list[int] = []
-        self._temperature = sampling.temperature
+        self._temperature = sampling.temperature or 0.0
         self._random = np.random.default_rng(sampling.seed)
 
     def feed(self, ids: list[int]) -> None:

@@ -31,6 +31,9 @@ from router.errors import BackendError
 Events = list[GenerationEvent]
 NO_CALL = ToolCall("", "", "")
 
+LONG_ANSWER = 256
+"""Characters of an answer before which a model that thinks would have thought."""
+
 
 class StreamState:
     """Reads a chat stream: choice 0 alone, within its limits.
@@ -73,6 +76,11 @@ class StreamState:
     def unanswered_thought(self) -> bool:
         """It thought, and nothing followed."""
         return self._tally.visible and not self.answered
+
+    @property
+    def plain(self) -> bool:
+        """It answered at length, and no thought was seen."""
+        return not self._tally.visible and self._answering.characters >= LONG_ANSWER
 
     @property
     def full(self) -> bool:

@@ -549,3 +549,24 @@ def test_a_request_streams_from_the_model() -> None:
     body = request_body(MODEL, VLLM, request_of(0, sampling=Sampling(seed=0, max_answer_tokens=7)))
     assert (body["model"], body["stream"], body["seed"], body["max_tokens"]) == (MODEL, True, 0, 7)
     assert "tools" not in body
+
+
+async def test_a_model_that_does_not_think_need_not_wait_for_the_end_of_a_thought(
+    engine: Engine, backend: Chat
+) -> None:
+    answer = [delta(content="word ")] * 100
+
+    async def waits_in_the_middle(request: web.Request, body: dict[str, Any]) -> Stream:
+        return await hangs(request, body) if await events_to(request, *answer[:3]) else Stream()
+
+    engine.handler = sends(*answer, delta("stop"), DONE)
+    for _ in range(3):
+        [first, *_] = await run(backend, request_of(None))
+        assert isinstance(first, ContentDelta) and len(first.text) == 500, "all at once: it might have been a thought"
+    engine.handler = waits_in_the_middle
+    async with aclosing(backend.stream(request_of(None))) as events:
+        assert isinstance(await asyncio.wait_for(anext(events), 30), ContentDelta)
+    engine.handler = sends(*GOOD)
+    await run(backend)
+    engine.handler = sends(delta(content="let me see</think>4"), delta("stop"), DONE)
+    assert (await run(backend))[:2] == [ReasoningDelta("let me see"), ContentDelta("4")], "it thinks after all"

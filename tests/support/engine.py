@@ -111,5 +111,7 @@ async def serving(engine: Engine) -> AsyncIterator[Engine]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     engine.url = "http://{}:{}".format(*runner.addresses[0][:2])
-    yield engine
-    await runner.cleanup()
+    try:
+        yield engine
+    finally:
+        await runner.cleanup()
