@@ -15,7 +15,7 @@ from router.ports import Observer
 from router.rpc.identity import Call, Guard, Metadata
 from router.rpc.parsing import parser
 from router.rpc.permits import TenantPermits
-from router.rpc.reading import Reader
+from router.rpc.reading import FairReader
 from router.rpc.status import end_with, to_status
 from router.telemetry import tracing
 from router.telemetry.tracing import Tracer, passed_on
@@ -42,7 +42,7 @@ class Boundary:
     def __init__(self, guard: Guard, max_calls: int, observer: Observer, tracer: Tracer = passed_on) -> None:
         self._guard = guard
         self._permits = TenantPermits(max_calls)
-        self._reader = Reader(max_calls)
+        self._reader = FairReader(max_calls)
         self._observer = observer
         self._tracer = tracer
 
@@ -104,7 +104,7 @@ class Boundary:
         # In this order: a caller without credentials takes no place, and learns nothing of its request.
         tenant = self._guard(method, metadata, context)
         self._permits.require_room(tenant)
-        data = await self._reader.read_one(context)
+        data = await self._reader.read(tenant, context)
         return Call(tenant, context.time_remaining()), data
 
     async def _abort(self, method: str, error: Exception, context: Context) -> None:

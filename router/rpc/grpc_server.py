@@ -1,15 +1,18 @@
-"""gRPC's server, mended: a call of a method whose name is not UTF-8 would end it.
+"""gRPC's server, mended in two places where a caller without credentials could harm it.
 
-gRPC decodes the names of methods that nobody has registered in the loop that accepts all calls, and an error there
-shuts the whole server down. Anyone who can connect can send such a name. Here all methods are registered, and calls of
-others are answered UNIMPLEMENTED before their names are looked at.
+gRPC decodes the names of methods that nobody has registered in the loop that accepts all calls. A name that is not
+UTF-8 is an error there, which shuts the whole server down. Here all methods are registered, and calls of others are
+answered UNIMPLEMENTED before their names are looked at.
+
+And gRPC's search for a call's handler leaves a cycle of objects behind, with the call's metadata in it. The collector,
+which runs rarely, finds it late, and metadata can have megabytes. Here the search leaves nothing behind.
 """
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from grpc._cython import cygrpc  # the loop has no public place to mend it
+from grpc._cython import cygrpc  # there is no public place for either
 from grpc.aio._server import Server
 
 
@@ -35,6 +38,11 @@ async def _refuse(call: Any) -> None:
     await cygrpc._schedule_rpc_coro(answer, call, loop, "")
 
 
+async def _find_method_handler(method: str, metadata: tuple[Any, ...], resolver: Any, _interceptors: object) -> Any:
+    """The handler of a method, as gRPC's own function finds it where a server has no interceptors."""
+    return resolver.resolve_handler(cygrpc._HandlerCallDetails(method, metadata))
+
+
 class RegisteredServer(Server):
     """A server like that of `grpc.aio.server`, whose methods are added by `add_registered_method_handlers`.
 
@@ -43,5 +51,6 @@ class RegisteredServer(Server):
     """
 
     def __init__(self, options: Sequence[tuple[str, Any]]) -> None:
+        cygrpc._find_method_handler = _find_method_handler
         self._loop = cygrpc.get_working_loop()
         self._server = _Calls(self._loop, options)

@@ -5,6 +5,7 @@ back the caller by flow control.
 """
 
 import asyncio
+from collections import Counter, defaultdict
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -13,79 +14,104 @@ from google.protobuf.message import DecodeError, Message
 from router.errors import InvalidRequest, Overloaded
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext
-
 M = TypeVar("M", bound=Message)
 
-MESSAGE_SECONDS = 30.0
-"""How long a message may take to arrive."""
+MAX_READS, MESSAGE_SECONDS = 8, 30.0
+"""Messages of a tenant that are read at once, and how long one may take to arrive."""
 
-MAX_SMALL_READS, MAX_SMALL_BYTES, SMALL_SECONDS = 8, 4_096, 5.0
-"""The same for callers without credentials: messages at once, their size, and how long one may take."""
+LARGE_BYTES = 1 << 18
+"""Size above which messages are handed on one by one."""
+
+MAX_SMALL_READS, SMALL_SECONDS, MAX_SMALL_BYTES = 4, 5.0, 4_096
+"""For callers without credentials: messages that are read at once, how long one may take to arrive, and its size."""
 
 
-class Reader:
-    """Reads the messages of calls, at most `most` at once: where there are more, the oldest one is given up.
-
-    A message that has been on its way for longest is the least likely to arrive at all. Honest ones come with their
-    calls, so callers that never finish theirs keep nobody out.
+class FairReader:
+    """Reads the messages of tenants. Calls of a tenant that has too many on their way wait; those of others do not.
 
     Args:
-        seconds: how long a message may take to arrive.
+        max_waiting: calls of a tenant that may wait.
     """
 
-    def __init__(self, most: int, seconds: float = MESSAGE_SECONDS) -> None:
-        self._most = most
-        self._seconds = seconds
-        self._waiting: dict[asyncio.Timeout, None] = {}  # the oldest comes first
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._waiting: Counter[str | None] = Counter()
+        self._turns: dict[str | None, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_READS))
+        self._large = asyncio.Lock()
 
-    async def read(self, context: Context) -> bytes | None:
-        """The next message of a call; None where there is no more. Raises Overloaded, InvalidRequest."""
-        if len(self._waiting) >= self._most:
-            self._give_up_oldest()
-        limit = asyncio.timeout(self._seconds)
-        self._waiting[limit] = None
+    async def read(self, tenant: str | None, context: Context) -> bytes:
+        """The message of a call. Raises Overloaded, InvalidRequest."""
+        if self._waiting[tenant] >= self._max_waiting:
+            raise Overloaded("calls", f"{self._max_waiting} messages are on their way")
+        self._waiting[tenant] += 1
         try:
-            async with limit:
-                data: Any = await context.read()
+            async with self._turns[tenant], asyncio.timeout(MESSAGE_SECONDS):
+                data = _required(await _next(context))
         except TimeoutError:
-            if limit not in self._waiting:
-                raise Overloaded("calls", f"{self._most} messages are on their way") from None
-            raise InvalidRequest("request", f"did not arrive within {self._seconds:g} s") from None
+            raise _late(MESSAGE_SECONDS) from None
         finally:
-            self._waiting.pop(limit, None)
-        return None if data is grpc.aio.EOF else bytes(data)
-
-    async def read_one(self, context: Context) -> bytes:
-        """The message of a call that has one. Raises Overloaded, InvalidRequest."""
-        data = await self.read(context)
-        if data is None:
-            raise InvalidRequest("request", "is missing")
+            self._waiting[tenant] -= 1
+        if len(data) > LARGE_BYTES:
+            async with self._large:  # checking one takes milliseconds: calls of others get their turn in between
+                await asyncio.sleep(0)
         return data
-
-    def _give_up_oldest(self) -> None:
-        oldest = next(iter(self._waiting))
-        del self._waiting[oldest]
-        oldest.reschedule(0)  # a time that has passed
 
 
 class SmallReader:
-    """Reads the requests of callers without credentials, which are names: few at once, and none of more than a few KB.
+    """Reads the messages of callers without credentials, which hold names: few at once, and none of more than a few KB.
 
-    gRPC has one limit for all methods, so a message of `MAX_MESSAGE_BYTES` is in memory before it is refused here. Few
-    are at once.
+    Where there are too many, the oldest one is given up: what has been on its way for longest is the least likely to
+    arrive. Honest ones come with their calls, so callers that never finish theirs keep nobody out.
+
+    gRPC has one limit of size for all methods, so a message of that size is in memory before it is refused here.
     """
 
-    def __init__(self, most: int = MAX_SMALL_READS, seconds: float = SMALL_SECONDS) -> None:
-        self._reader = Reader(most, seconds)
+    def __init__(self) -> None:
+        self._limits: dict[asyncio.Timeout, None] = {}  # of those on their way, the oldest first
 
     async def read(self, context: Context, kind: type[M]) -> M | None:
         """The next message of a call; None where there is no more. Raises Overloaded, InvalidRequest."""
-        data = await self._reader.read(context)
+        data = await self._bytes(context)
         return None if data is None else _small(data, kind)
 
     async def read_one(self, context: Context, kind: type[M]) -> M:
         """The message of a call that has one. Raises Overloaded, InvalidRequest."""
-        return _small(await self._reader.read_one(context), kind)
+        return _small(_required(await self._bytes(context)), kind)
+
+    async def _bytes(self, context: Context) -> bytes | None:
+        if len(self._limits) >= MAX_SMALL_READS:
+            self._give_up_oldest()
+        limit = asyncio.timeout(SMALL_SECONDS)
+        self._limits[limit] = None
+        try:
+            async with limit:
+                return await _next(context)
+        except TimeoutError:
+            if limit not in self._limits:
+                raise Overloaded("calls", f"{MAX_SMALL_READS} messages are on their way") from None
+            raise _late(SMALL_SECONDS) from None
+        finally:
+            self._limits.pop(limit, None)
+
+    def _give_up_oldest(self) -> None:
+        oldest = next(iter(self._limits))
+        del self._limits[oldest]
+        oldest.reschedule(0)  # a time that has passed
+
+
+async def _next(context: Context) -> bytes | None:
+    data = await context.read()
+    return None if data is grpc.aio.EOF else data
+
+
+def _required(data: bytes | None) -> bytes:
+    if data is None:
+        raise InvalidRequest("request", "is missing")
+    return data
+
+
+def _late(seconds: float) -> InvalidRequest:
+    return InvalidRequest("request", f"did not arrive within {seconds:g} s")
 
 
 def _small(data: bytes, kind: type[M]) -> M:

@@ -17,7 +17,7 @@ from router.rpc.status import end_with, to_status
 Context: TypeAlias = Any  # grpc.aio.ServicerContext
 
 NAME = reflection.SERVICE_NAME
-MAX_CALLS = 4
+MAX_CALLS = 2
 """Fewer than the messages that are read at once, so that open calls do not keep health checks out."""
 
 MAX_REQUESTS, SECONDS = 1_000, 30.0

@@ -22,7 +22,17 @@ from router.rpc.servicer import BudgetRouterServicer
 MAX_MESSAGE_BYTES = 16 << 20
 """Largest message after decompression. Above the limit on prompts, so that the API refuses a long one, by its field."""
 
+MAX_ADMIN_BYTES = 64 << 10
+"""The same for operators, who send names and paths."""
+
 MAX_METADATA_BYTES = 16 << 10
+MAX_CONNECTION_STREAMS = 100
+"""Calls under way on one connection. A client that makes more waits, or opens another connection."""
+
+MAX_PENDING = 10_000
+"""Calls that gRPC has accepted and this process not yet seen, some 10 KB each. Beyond its own limit of 1,000 gRPC drops
+calls at random, those of honest callers among them."""
+
 FOREVER = 2**31 - 1
 """What gRPC takes for no limit of a connection's age."""
 
@@ -34,10 +44,15 @@ Health = Callable[[], Awaitable[Mapping[str, bool]]]
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service of the API, and the servicer that answers its methods."""
+    """A service of the API, and the servicer that answers its methods.
+
+    Attributes:
+        max_bytes: size of its largest message.
+    """
 
     api: ServiceDescriptor
     servicer: object
+    max_bytes: int = MAX_MESSAGE_BYTES
 
     @classmethod
     def routing(cls, servicer: BudgetRouterServicer) -> "Service":
@@ -47,7 +62,7 @@ class Service:
     @classmethod
     def admin(cls, servicer: AdminServicer) -> "Service":
         """The admin service, for operators."""
-        return cls(pb.DESCRIPTOR.services_by_name["BudgetRouterAdminService"], servicer)
+        return cls(pb.DESCRIPTOR.services_by_name["BudgetRouterAdminService"], servicer, MAX_ADMIN_BYTES)
 
 
 class RouterServer:
@@ -78,7 +93,7 @@ class RouterServer:
         self._name = service.api.full_name
         self._boundary = boundary
         self._ask = health
-        self._server = RegisteredServer(_options(shared, connection_seconds))
+        self._server = RegisteredServer(_options(service.max_bytes, shared, connection_seconds))
         # Health and reflection lie outside the boundary: probes have no credentials, and must be answered under load.
         reader = SmallReader()
         self._health = HealthService(reader)
@@ -126,11 +141,21 @@ class RouterServer:
         self._health.set({**works, self._name: works[""]})
 
 
-def _options(shared: bool, connection_seconds: float) -> Sequence[tuple[str, int]]:
+def _options(max_bytes: int, shared: bool, connection_seconds: float) -> Sequence[tuple[str, int]]:
     """gRPC's options of a server; `shared` and `connection_seconds` as in RouterServer."""
     return (
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", max_bytes),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.max_concurrent_streams", MAX_CONNECTION_STREAMS),
+        # gRPC would also count calls that have ended and are not yet forgotten, and so refuse those of honest clients.
+        ("grpc.http.overload_protection", 0),
+        ("grpc.server.max_pending_requests", MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
+        # The limits above bind callers that have acknowledged them; by default a minute may pass without.
+        ("grpc.http2.settings_timeout", 10_000),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        # Without, gRPC keeps the window of calls that nobody reads at 64 KiB, and opens it for messages that are read.
+        ("grpc.http2.bdp_probe", 0),
         # On by default: a second service on a taken port would start, and answer half of the calls.
         ("grpc.so_reuseport", int(shared)),
         ("grpc.max_connection_age_ms", round(connection_seconds * 1000) or FOREVER),

@@ -4,6 +4,7 @@ Headers are literals that are never indexed, which every server reads, so that n
 """
 
 import asyncio
+import re
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -35,6 +36,13 @@ class Frame:
         return self.kind == RESET or (self.kind in (DATA, HEADERS) and bool(self.flags & END_STREAM))
 
 
+def grpc_status(seen: Frame) -> int | None:
+    """The status with which a call ended; None for other frames. Read from the first call of a connection alone: later
+    ones may repeat it in a shorter form."""
+    found = re.search(rb"grpc-status[\x01\x02](\d+)", seen.payload) if seen.kind == HEADERS else None
+    return int(found[1]) if found else None
+
+
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """The bytes of a frame."""
     return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
@@ -46,7 +54,7 @@ def call(stream: int, path: str, metadata: Headers = (), flags: int = END_HEADER
 
 
 def header_block(path: str, metadata: Headers = ()) -> bytes:
-    """The compressed headers of a gRPC call; `metadata` comes last."""
+    """The headers of a gRPC call, a byte for each character; `metadata` comes last."""
     fixed = (":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "attack")
     grpc = ("content-type", "application/grpc"), ("te", "trailers")
     return b"".join(literal(name, value) for name, value in (*fixed, *grpc, *metadata))
@@ -58,7 +66,7 @@ def literal(name: str, value: str) -> bytes:
 
 
 def _string(text: str) -> bytes:
-    return _integer(len(text), 7) + text.encode()
+    return _integer(len(text), 7) + text.encode("latin-1")
 
 
 def _integer(value: int, bits: int) -> bytes:
@@ -127,6 +135,13 @@ class Connection:
             if seen.kind in (SETTINGS, PING) and not seen.flags & ACK:
                 await self.send(frame(seen.kind, ACK, 0, seen.payload if seen.kind == PING else b""))
             yield seen
+
+    async def status(self) -> int | None:
+        """The gRPC status of the first call of this connection; None where the server hangs up before it ends."""
+        async for seen in self.answers():
+            if (status := grpc_status(seen)) is not None:
+                return status
+        return None
 
     async def ended(self, streams: int) -> int:
         """Read until so many streams have ended, or the server hangs up; how many of them have ended."""

@@ -1,0 +1,217 @@
+"""Callers without credentials: they are refused before anything of theirs is read, and they harm nobody."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from router._gen import budget_router_pb2 as pb
+from router.admission.tenants import Key, Tenant, Tenants, digest
+from router.bundle.manifest import Bundle
+from router.domain import ReasoningDelta
+from router.rpc import health, reading, reflection
+from router.rpc.server import MAX_CONNECTION_STREAMS
+from tests.rpc.conftest import PATIENCE, TOKEN, Service, bearer, decide, generate, refusal, serving
+from tests.support import attacks, http2
+from tests.support.fakes import FakeBackend, Hang, router_of, until
+
+ONE, OTHER = "one's key", "other's key"
+TENANTS = Tenants({"one": Tenant(keys=(Key(sha256=digest(ONE)),)), "other": Tenant(keys=(Key(sha256=digest(OTHER)),))})
+EXHAUSTED, INVALID = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT
+SERVING = health_pb2.HealthCheckResponse.SERVING
+UNFINISHED = http2.message(b"", length=10 << 20)
+"""The prefix of a message that never comes."""
+
+
+@pytest.fixture
+async def closed(bundle: Bundle) -> AsyncIterator[Service]:
+    """A service whose tenants have keys."""
+    async with serving(router_of(tenants=("one", "other")), bundle, tenants=TENANTS) as service:
+        yield service
+
+
+def key(of: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {of}")]
+
+
+async def status(address: str, path: str, metadata: http2.Headers = (), data: bytes = UNFINISHED) -> int | None:
+    """How the server ends a call whose message does not end."""
+    async with http2.connected(address) as connection, asyncio.timeout(PATIENCE):
+        await connection.send(http2.call(1, path, metadata) + http2.body(1, data, end=False))
+        return await connection.status()
+
+
+async def answered(service: Service, of: str = ONE) -> bool:
+    """An honest call, which must succeed."""
+    return bool((await service.routing.Decide(decide(), timeout=PATIENCE, **bearer(of))).decision.rung)
+
+
+def probes(service: Service) -> Any:
+    return health_pb2_grpc.HealthStub(service.channel)
+
+
+async def healthy(service: Service) -> bool:
+    found = await probes(service).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+    return bool(found.status == SERVING)
+
+
+@pytest.mark.parametrize(
+    "method", [method.name for method in pb.DESCRIPTOR.services_by_name["BudgetRouterService"].methods]
+)
+@pytest.mark.parametrize("metadata", [[], key("a guess")], ids=["no key", "a wrong key"])
+async def test_without_a_key_no_message_is_waited_for(closed: Service, method: str, metadata: http2.Headers) -> None:
+    path = f"/budget_router.v1.BudgetRouterService/{method}"
+    assert await status(closed.address, path, metadata) == grpc.StatusCode.UNAUTHENTICATED.value[0]
+
+
+@pytest.mark.parametrize("path", ["/budget_router.v1.BudgetRouterService/Nothing", "/nobody/Nothing", "/", "nonsense"])
+async def test_of_an_unknown_method_no_message_is_waited_for(closed: Service, path: str) -> None:
+    assert await status(closed.address, path) == grpc.StatusCode.UNIMPLEMENTED.value[0]
+
+
+@pytest.mark.parametrize("path", ["/\xff\xfe", "/budget_router.v1.BudgetRouterService/\xc3", "\x80"])
+async def test_a_method_whose_name_is_no_text_ends_no_server(closed: Service, path: str) -> None:
+    """gRPC decodes it in the loop that accepts all calls: one such call would shut the server down."""
+    assert await status(closed.address, path) == grpc.StatusCode.UNIMPLEMENTED.value[0]
+    assert await answered(closed) and await healthy(closed)
+
+
+async def test_without_room_no_message_is_waited_for(bundle: Bundle) -> None:
+    backend = FakeBackend([ReasoningDelta("hm"), Hang()])
+    async with serving(router_of(backend=backend), bundle, max_calls=1) as service:
+        call = service.routing.Generate(generate())
+        await call.read()
+        assert await status(service.address, attacks.DECIDE) == EXHAUSTED.value[0]
+        call.cancel()
+        await until(lambda: backend.open == 0)
+
+
+async def test_a_large_message_without_a_key_is_answered_all_the_same(closed: Service) -> None:
+    seen = await refusal(closed.routing.Decide(decide("x" * (12 << 20)), timeout=PATIENCE))
+    assert seen.code is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_call_without_a_message_is_refused_by_name(fake: Service) -> None:
+    async with http2.connected(fake.address) as connection, asyncio.timeout(PATIENCE):
+        await connection.send(http2.call(1, attacks.DECIDE, flags=http2.END_HEADERS | http2.END_STREAM))
+        assert await connection.status() == INVALID.value[0]
+
+
+async def test_a_message_that_would_explode_is_refused_before_it_is_parsed(closed: Service) -> None:
+    data = attacks.empty_messages()
+    compressed: Any = {"compression": grpc.Compression.Gzip, "timeout": PATIENCE}
+    call = closed.channel.unary_unary(attacks.DECIDE)
+    assert (await refusal(call(data, **compressed))).code is grpc.StatusCode.UNAUTHENTICATED
+    seen = await refusal(call(data, **compressed, **bearer(ONE)))
+    assert (seen.code, seen.fields) == (INVALID, ["request"]) and "fields" in seen.message
+
+
+async def test_messages_that_never_end_cost_their_own_tenant_alone(closed: Service) -> None:
+    async with http2.connected(closed.address) as connection:
+        for stream in range(1, 2 * MAX_CONNECTION_STREAMS, 2):
+            await connection.send(
+                http2.call(stream, attacks.DECIDE, key(OTHER)) + http2.body(stream, UNFINISHED, end=False)
+            )
+        for _ in range(10):
+            assert await answered(closed)
+
+
+async def test_a_message_that_comes_too_slowly_is_given_up(closed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MESSAGE_SECONDS", 0.1)
+    assert await status(closed.address, attacks.DECIDE, key(ONE)) == INVALID.value[0]
+
+
+async def test_more_calls_than_a_connection_carries_wait_and_succeed(closed: Service) -> None:
+    calls = [answered(closed) for _ in range(4 * MAX_CONNECTION_STREAMS)]
+    assert all(await asyncio.gather(*calls))
+
+
+async def test_calls_that_are_cancelled_at_once_make_no_other_call_fail(closed: Service) -> None:
+    flood = asyncio.create_task(attacks.rapid_reset(closed.address, calls=5_000, connections=3))
+    asked = [await answered(closed) for _ in range(50)]
+    await flood
+    assert all(asked) and await healthy(closed)
+
+
+async def test_refused_calls_leave_no_garbage(closed: Service) -> None:
+    """Only the collector would find it, which runs rarely, and it holds the metadata of each call."""
+    calls = 50
+    for _ in range(2):  # the first round makes what is made once
+        gc.collect()
+        for method in (attacks.DECIDE, "/nobody/Nothing", attacks.HEALTH_CHECK):
+            for _ in range(calls):
+                await refusal(closed.channel.unary_unary(method)(b"\x0a\x01x", metadata=[("x-padding", "x" * 1_000)]))
+        await asyncio.sleep(0.1)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        gc.set_debug(0)
+        kinds = [type(one).__name__ for one in gc.garbage]
+        gc.garbage.clear()
+    assert not any(kinds.count(kind) >= calls for kind in {"_Metadatum", "_HandlerCallDetails", "AbortError", "frame"})
+
+
+@pytest.mark.parametrize("method", [attacks.HEALTH_CHECK, attacks.HEALTH_WATCH])
+async def test_a_name_of_megabytes_has_no_health(closed: Service, method: str) -> None:
+    data = health_pb2.HealthCheckRequest(service="x" * (1 << 20)).SerializeToString()
+    for address in (closed.channel, closed.admin_channel):
+        seen = await refusal(address.unary_stream(method)(data, timeout=PATIENCE))
+        assert seen.code in (INVALID, EXHAUSTED)  # the admin port takes no message of that size at all
+
+
+async def test_unfinished_health_checks_keep_no_probe_out(closed: Service) -> None:
+    async with http2.connected(closed.address) as connection:
+        for stream in range(1, 100, 2):
+            await connection.send(http2.call(stream, attacks.HEALTH_CHECK) + http2.body(stream, UNFINISHED, end=False))
+        for _ in range(5):
+            assert await healthy(closed)
+        assert await connection.ended(50 - reading.MAX_SMALL_READS) == 50 - reading.MAX_SMALL_READS
+
+
+async def test_a_name_that_nobody_serves_may_be_watched(closed: Service) -> None:
+    watch = probes(closed).Watch(health_pb2.HealthCheckRequest(service="nobody"))
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    watch.cancel()
+
+
+async def test_watches_are_bounded_and_do_not_hold_up_a_drain(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "MAX_WATCHES", 2)
+    async with serving(router_of(), bundle) as service:
+        request = health_pb2.HealthCheckRequest()
+        watches = [probes(service).Watch(request) for _ in range(2)]
+        assert [(await watch.read()).status for watch in watches] == [SERVING] * 2
+        assert (await refusal(probes(service).Watch(request))).code is EXHAUSTED
+        async with asyncio.timeout(PATIENCE):
+            await service.server.drain(10 * PATIENCE)
+        assert [(await watch.read()).status for watch in watches] == [health_pb2.HealthCheckResponse.NOT_SERVING] * 2
+
+
+async def test_reflection_is_bounded(closed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(closed.channel)
+    long = reflection_pb2.ServerReflectionRequest(file_by_filename="x" * 10_000)
+    call = stub.ServerReflectionInfo()
+    await call.write(long)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is INVALID
+    held = [stub.ServerReflectionInfo() for _ in range(reflection.MAX_CALLS)]
+    for one in held:
+        await one.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await one.read()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ServerReflectionInfo().read()
+    assert caught.value.code() is EXHAUSTED
+    assert await healthy(closed)
+
+
+async def test_the_operators_port_takes_no_large_message(closed: Service) -> None:
+    request = pb.PromoteModelRequest(path="x" * (1 << 20))
+    assert (await refusal(closed.admin.PromoteModel(request, timeout=PATIENCE))).code in (
+        EXHAUSTED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    )
+    assert (await refusal(closed.admin.PromoteModel(request, timeout=PATIENCE, **bearer(TOKEN)))).code is EXHAUSTED
