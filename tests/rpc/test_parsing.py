@@ -1,7 +1,10 @@
 """Requests as bytes: what is too much to parse is refused at a bounded cost, and all else parses as protobuf has it."""
 
+import asyncio
+from typing import Any
+
 import pytest
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +15,16 @@ from router.rpc.parsing import MAX_FIELDS, NAMED_FIELDS, UNCOUNTED_BYTES, parser
 from router.rpc.requests import MAX_BATCH
 from tests.rpc.conftest import corrupt, decide, user
 
-DECIDE, BATCH = parser(pb.DecideRequest.DESCRIPTOR), parser(pb.DecideBatchRequest.DESCRIPTOR)
+
+def parsed(kind: Any, data: bytes) -> Message:
+    """A message of a type, as the service parses it."""
+
+    async def parse() -> Message:
+        return await parser(kind.DESCRIPTOR)(data)
+
+    return asyncio.run(parse())
+
+
 PADDING = decide("x" * UNCOUNTED_BYTES).SerializeToString()
 """A good request of a size whose fields are counted."""
 
@@ -40,14 +52,14 @@ def held(messages: bytes) -> bytes:
 def test_floods_of_fields_are_refused(flood: bytes) -> None:
     data = flood * (8_000_000 // len(flood))
     with pytest.raises(InvalidRequest, match="fields") as caught:
-        DECIDE(data)
+        parsed(pb.DecideRequest, data)
     assert caught.value.field == "request"
 
 
 def test_full_batches_of_conversations_parse() -> None:
     turns = user("what is 2 + 2, and why would anyone ask?") * 20
     request = pb.DecideBatchRequest(requests=[decide(messages=turns, tenant="one")] * MAX_BATCH)
-    assert BATCH(request.SerializeToString()) == request
+    assert parsed(pb.DecideBatchRequest, request.SerializeToString()) == request
 
 
 def test_the_largest_requests_that_parse_uncounted_have_few_objects() -> None:
@@ -59,20 +71,20 @@ def test_the_largest_requests_that_parse_uncounted_have_few_objects() -> None:
 )
 def test_large_requests_that_do_not_parse_are_refused(end: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        DECIDE(PADDING + end)
+        parsed(pb.DecideRequest, PADDING + end)
     assert caught.value.field in ("request", "model")
 
 
 def test_the_last_string_of_a_full_batch_is_named() -> None:
     request = pb.DecideBatchRequest(requests=[decide()] * (MAX_BATCH - 1) + [decide(model="@@@")])
     with pytest.raises(InvalidRequest, match="UTF-8") as caught:
-        BATCH(corrupt(request, b"@@@", b"\xff\xfe\xfd"))
+        parsed(pb.DecideBatchRequest, corrupt(request, b"@@@", b"\xff\xfe\xfd"))
     assert caught.value.field == f"requests[{MAX_BATCH - 1}].model"
 
 
 def test_a_string_behind_too_many_fields_is_refused_without_its_name() -> None:
     with pytest.raises(InvalidRequest, match="UTF-8") as caught:
-        DECIDE(b"\x0a\x00" * NAMED_FIELDS + b"\x1a\x03\xff\xfe\xfd")
+        parsed(pb.DecideRequest, b"\x0a\x00" * NAMED_FIELDS + b"\x1a\x03\xff\xfe\xfd")
     assert caught.value.field == "request"
 
 
@@ -89,6 +101,6 @@ def test_counting_the_fields_changes_no_verdict(data: bytes) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(parsing, "UNCOUNTED_BYTES", 0)
         try:
-            assert DECIDE(data) == expected
+            assert parsed(pb.DecideRequest, data) == expected
         except InvalidRequest:
             assert expected is None
