@@ -131,6 +131,24 @@ def test_contradictions_are_refused(given: dict[str, Any], field: str) -> None:
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize("pem", [b"", b"x", b"\xff", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"])
+@pytest.mark.parametrize("field", ["ca", "certificate"])
+def test_what_is_no_certificate_is_refused_by_name(field: str, pem: bytes) -> None:
+    given: dict[str, Any] = {"ca": {"ca": pem}, "certificate": {"certificate": pem, "certificate_key": b"x"}}[field]
+    with pytest.raises(InvalidArgument) as caught:
+        Client("127.0.0.1:1", credentials=Credentials(**given))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "server", ["", "router", "router:", "router:http", "router:0", "router:65536", "http://router:1"]
+)
+def test_a_server_is_a_host_and_a_port(server: str) -> None:
+    with pytest.raises(InvalidArgument, match="HOST:PORT") as caught:
+        Client(server)
+    assert caught.value.field == "server"
+
+
 def test_a_key_is_not_shown() -> None:
     assert KEY not in repr(Credentials(KEY, b"ca", b"certificate", b"certificate-key"))
     assert b"certificate-key".decode() not in repr(Credentials(KEY, b"ca", b"certificate", b"certificate-key"))

@@ -1,16 +1,18 @@
 """Statuses become exceptions that say what, where and when again."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
+import trustme
 
 from router import client as package
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.bundle.manifest import Bundle
-from router.client import ClientError, ResourceExhausted, Unavailable
+from router.client import ClientError, Credentials, ResourceExhausted, Unavailable
 from router.client.errors import KINDS
 from router.errors import BackendUnavailable, Overloaded, RouterError
 from router.rpc.status import to_status
@@ -85,3 +87,56 @@ async def test_a_stream_is_refused_alike(bundle: Bundle, kind: str) -> None:
         with pytest.raises(ResourceExhausted) as caught:
             await streamed(client, "x")
     assert caught.value.retry_after == 1
+
+
+@asynccontextmanager
+async def listening(credentials: grpc.ServerCredentials | None) -> AsyncIterator[int]:
+    """The port of a gRPC server without methods, in plaintext or with TLS."""
+    server, any_ = grpc.aio.server(), "localhost:0"
+    port = server.add_insecure_port(any_) if credentials is None else server.add_secure_port(any_, credentials)
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def web_page() -> AsyncIterator[int]:
+    """A server that answers everything as HTTP/1 does."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(24)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_connection_that_fails_is_put_plainly() -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    made, foreign, ca = authority.issue_cert("localhost"), other.issue_cert("x"), authority.cert_pem.bytes()
+    pair = made.private_key_pem.bytes(), made.cert_chain_pems[0].bytes()
+    tls, both = grpc.ssl_server_credentials([pair]), grpc.ssl_server_credentials([pair], ca, require_client_auth=True)
+    unfit = Credentials(ca=ca, certificate=foreign.cert_chain_pems[0].bytes(), certificate_key=pair[0])
+    for server, credentials, said in (
+        (listening(tls), Credentials(), "may want TLS"),
+        (listening(both), Credentials(ca=ca), "a client certificate"),
+        (listening(both), unfit, "do not fit together"),
+        (listening(tls), Credentials(ca=other.cert_pem.bytes()), "signed by nobody"),
+        (listening(None), Credentials(ca=ca), "does not speak TLS"),
+        (web_page(), Credentials(), "does not speak gRPC"),
+    ):
+        async with server as port, connected("asyncio", f"localhost:{port}", credentials=credentials) as client:
+            with pytest.raises(Unavailable, match=said) as caught:
+                await client.decide("x", timeout=60)
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("server", ["nowhere.invalid:1", "unix:/nowhere"])
+async def test_an_address_where_nothing_can_be_is_put_plainly(server: str) -> None:
+    async with connected("asyncio", server, timeout=60) as client:
+        with pytest.raises(Unavailable, match=f"^no service at {server}"):
+            await client.decide("x")

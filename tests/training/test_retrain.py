@@ -1,5 +1,6 @@
 """A challenger is promoted where it is proved to be better, else refused with a reason; test_loop.py serves it."""
 
+import asyncio
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from router.outcomes.sqlite import SqliteOutcomes
 from tests.conftest import MODELS
 from tests.support.fakes import RecordingObserver, completion_of, decision_of, request_of
 from tests.support.synthetic import NO_REPORT, OUTCOMES, few_steps, outcomes_of, sums
+from tests.test_package import command as console
 from training import pipeline
 from training.cli import cli
 from training.data.dataset import Outcomes, from_frame
@@ -136,3 +138,18 @@ def test_promote_and_rollback_by_hand(tmp_path: Path) -> None:
     done = run.invoke(cli, ["promote", str(MODELS / "pocket-router"), "--registry", str(models), "--json"])
     assert json.loads(done.stdout)["model_version"] == registry.history(models)[-1]
     assert run.invoke(cli, ["rollback", "--registry", str(models)]).exception
+
+
+async def test_too_few_outcomes_are_refused_before_anything_slow_is_imported(tmp_path: Path) -> None:
+    log = SqliteOutcomes(tmp_path / "log", RecordingObserver())
+    for i in range(3):
+        log.record(request_of(f"{i} + 1 ="), decision_of(f"d{i}"), None)
+        await log.report(Outcome(f"d{i}", 1.0, LabelSource.USER))
+    await log.close()
+    registry.promote(tmp_path / "models", MODELS / "pocket-router")
+    (tmp_path / "gold").touch()
+    line = f"budget-train retrain --gold {tmp_path}/gold --log {tmp_path}/log --registry {tmp_path}/models"
+    done = await asyncio.to_thread(console, line, "sklearn", "onnx")
+    assert (done.returncode, done.stdout) == (2, "")
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("budget-train: ") and "3 decisions with an outcome" in said and "833 are needed" in said
