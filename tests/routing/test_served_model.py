@@ -14,6 +14,7 @@ from router.domain import (
     Completion,
     Decision,
     DecisionSource,
+    FinishReason,
     MaxLoss,
     MinQuality,
     OnUnmet,
@@ -142,10 +143,11 @@ async def test_a_failover_model_with_a_foreign_bundle_is_served_by_its_default()
     assert [asked.budget for asked in backend.asked] == [UNCAPPED]
 
 
-async def test_an_uncapped_thought_without_an_answer_has_no_longer_rung_to_try() -> None:
+async def test_an_uncapped_thought_without_an_answer_is_tried_once_more_and_not_capped() -> None:
     backend = FakeBackend([completion_of(UNCAPPED)])
     completion = await generated(router_of(bundle=FOREIGN_BUNDLE, backend=backend), RoutingOptions(MaxLoss(0.05)))
-    assert (completion.attempts, len(backend.asked)) == (1, 1)
+    assert (completion.attempts, completion.finish) == (2, FinishReason.NO_ANSWER)
+    assert [asked.budget for asked in backend.asked] == [UNCAPPED, UNCAPPED]
 
 
 class Charged(MemoryQuotas):
