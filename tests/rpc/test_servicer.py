@@ -10,7 +10,15 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from router._gen import budget_router_pb2 as pb
 from router.bundle.manifest import Bundle
-from router.domain import Completion, CountSource, Enforcement, FinishReason, ReasoningBudget, ReasoningDelta
+from router.domain import (
+    Completion,
+    ContentDelta,
+    CountSource,
+    Enforcement,
+    FinishReason,
+    ReasoningBudget,
+    ReasoningDelta,
+)
 from router.errors import SettingsError
 from router.routing.explain import Explainer
 from router.rpc.boundary import Boundary
@@ -216,7 +224,7 @@ async def test_sampling_reaches_the_backend(fake: Service, backend: FakeBackend,
 async def test_counts_that_nobody_reported_are_absent(bundle: Bundle) -> None:
     unlimited = ReasoningBudget("high", None)
     done = Completion(FinishReason.TRUNCATED, unlimited, Enforcement.HINT, CountSource.NONE, None, None, None)
-    async with serving(router_of(backend=FakeBackend([done])), bundle) as service:
+    async with serving(router_of(backend=FakeBackend([ContentDelta("4"), done])), bundle) as service:
         events = [event async for event in service.routing.Generate(generate())]
     completion = events[-1].completion
     for name in ("prompt_tokens", "thinking_tokens", "answer_tokens", "budget_tokens"):
