@@ -129,7 +129,7 @@ async def test_a_damaged_decision_is_an_error_by_name(log: RedisOutcomes, valkey
     async with Redis.from_url(valkey.url) as server:
         await server.set(f"{DECISION}a", entry)
     for call in (log.report(Outcome("a", 1.0, LabelSource.USER, "search")), log.find("a")):
-        with pytest.raises(OutcomeLogError, match="is damaged|cannot be read"):
+        with pytest.raises(OutcomeLogError, match=r"is damaged|cannot be read"):
             await call
 
 
