@@ -14,6 +14,7 @@ from router.bundle.manifest import Bundle
 from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable
 from router.events import Degraded
+from router.rpc.server import MAX_CONNECTION_STREAMS
 from tests.rpc.conftest import Service, decide, embedded, generate, refusal, serving
 from tests.support.fakes import (
     THINKING,
@@ -29,7 +30,7 @@ from tests.support.fakes import (
 )
 
 SECRET = "secret of the prompt"
-MANY = 200
+MANY = MAX_CONNECTION_STREAMS
 
 
 async def complete(service: Service, request: pb.GenerateRequest) -> pb.Completion:
