@@ -19,8 +19,11 @@ from router.rpc.reflection import NAME as REFLECTION
 from router.rpc.reflection import ReflectionService
 from router.rpc.servicer import BudgetRouterServicer
 
-MAX_MESSAGE_BYTES = 16 << 20
-"""Largest message after decompression. Above the limit on prompts, so that the API refuses a long one, by its field."""
+MAX_MESSAGE_BYTES = 4 << 20
+"""Largest message after decompression: gRPC takes it into memory in one piece, within 20 ms of the event loop's time.
+
+Above the limit on prompts, so that the API refuses a long one, by its field.
+"""
 
 MAX_ADMIN_BYTES = 64 << 10
 """The same for operators, who send names and paths."""

@@ -167,20 +167,20 @@ DECIDE = {
     "95,000 images": lambda: attached(image_urls=["https://a"] * 95_000),
     "an image of zeros": lambda: attached(image_urls=["data:image/" + "\0" * (MIB - 50)]),
     "arguments of marks": lambda: attached(content="c", tool_calls=[pb.ToolCall(arguments=MARKS * (MIB // 4 - 50))]),
-    "a name of 15 MiB": lambda: pb.DecideRequest(messages=decide("x").messages, tenant="a" * 15 * MIB),
-    "a prompt of 15 MiB": lambda: decide("a" * 15 * MIB),
+    "a name of 4 MB": lambda: pb.DecideRequest(messages=decide("x").messages, tenant="a" * 4_000_000),
+    "a prompt of 4 MB": lambda: decide("a" * 4_000_000),
 }
 BATCHES: Mapping[str, Callable[[], Message | bytes]] = {
     "plain": lambda: numbered("people sit around a table: how many ways?"),
     "long ones": lambda: numbered(words(1_200), 256),
     "marks": lambda: numbered("a" + MARKS * 4_000, 256),
-    "words of one letter": lambda: numbered(" ".join(map(chr, range(0x4E00, 0x5E00))), 256),
-    "15 MiB": lambda: numbered("é" * (MIB // 2 - 50), 15),
+    "words of one letter": lambda: numbered(" ".join(map(chr, range(0x4E00, 0x5E00))), 250),
+    "4 MB": lambda: numbered("é" * (MIB // 2 - 50), 3),
     "30,000 messages": lambda: batch([decide(*[f"{i}"] * 30) for i in range(1_000)]),
     "the last one is wrong": lambda: batch([*[decide(*["a"] * 30)] * 1_000, decide()]),
     "too many": lambda: batch([decide()] * 20_000),
-    "8 million empty ones": lambda: b"\n\0" * (8 * MIB - 100),
-    "one of 7 million empty messages": lambda: batch([pb.DecideRequest.FromString(b"\n\0" * 7 * MIB)]),
+    "2 million empty ones": lambda: b"\n\0" * (2 * MIB - 100),
+    "one of 2 million empty messages": lambda: batch([pb.DecideRequest.FromString(b"\n\0" * 2_000_000)]),
     "as many fields as there may be": lambda: batch([decide(*["ab"] * 33)] * 1_000 + [decide("a" * 500_000)]),
 }
 EXPLAINED = {

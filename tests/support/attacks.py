@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from router._gen import budget_router_pb2 as pb
+from router.rpc.server import MAX_MESSAGE_BYTES
 from tests.support import http2
 from tests.support.http2 import Connection, Headers, connected
 
@@ -19,6 +20,9 @@ DECIDE = "/budget_router.v1.BudgetRouterService/Decide"
 HEALTH_CHECK, HEALTH_WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 NO_METADATA: Headers = ()
+LARGEST = MAX_MESSAGE_BYTES - 64
+"""Bytes of text in a message that gRPC just takes: it refuses a larger one without a look at it."""
+
 SECONDS = 10.0
 """How long an attack holds what it has taken."""
 
@@ -26,12 +30,12 @@ Attack: TypeAlias = Callable[[str], Awaitable[None]]
 """Attacks the server at HOST:PORT."""
 
 
-def empty_messages(count: int = 7_800_000) -> bytes:
+def empty_messages(count: int = LARGEST // 2) -> bytes:
     """A Decide of so many messages without a field, and of one string that is not UTF-8."""
     return b"\x0a\x00" * count + b"\x1a\x03\xff\xfe\xfd"  # field 1, empty; field 3, three bytes
 
 
-async def exploding_message(address: str, metadata: Headers = NO_METADATA, count: int = 7_800_000) -> None:
+async def exploding_message(address: str, metadata: Headers = NO_METADATA, count: int = LARGEST // 2) -> None:
     """A few KB of gzip that become millions of messages."""
     async with connected(address) as connection:
         data = http2.message(gzip.compress(empty_messages(count)), compressed=True)
@@ -40,7 +44,7 @@ async def exploding_message(address: str, metadata: Headers = NO_METADATA, count
         await _within(connection.ended(1))
 
 
-async def gzip_bombs(address: str, metadata: Headers = NO_METADATA, calls: int = 60, size: int = 15 << 20) -> None:
+async def gzip_bombs(address: str, metadata: Headers = NO_METADATA, calls: int = 60, size: int = LARGEST) -> None:
     """Many calls at once, each on its own connection, that grow a thousandfold."""
     request = pb.DecideRequest(messages=[pb.Message(role=pb.ROLE_USER, content="x" * size)])
     data = http2.message(gzip.compress(request.SerializeToString()), compressed=True)
@@ -54,7 +58,7 @@ async def gzip_bombs(address: str, metadata: Headers = NO_METADATA, calls: int =
     await asyncio.gather(*(call() for _ in range(calls)))
 
 
-async def long_names(address: str, method: str = HEALTH_WATCH, calls: int = 60, size: int = 15 << 20) -> None:
+async def long_names(address: str, method: str = HEALTH_WATCH, calls: int = 60, size: int = LARGEST) -> None:
     """Calls of a method that needs no credentials, each with a name of many bytes."""
     request = b"\x0a" + _varint(size) + b"x" * size
     async with grpc.aio.insecure_channel(address, [("grpc.max_send_message_length", -1)]) as channel:
@@ -144,11 +148,11 @@ async def endless_continuation(address: str, frames: int = 20_000) -> None:
 async def unfinished_messages(
     address: str, metadata: Headers = NO_METADATA, calls: int = 2_000, connections: int = 10, sent: int = 0
 ) -> None:
-    """Calls whose message never ends: its prefix claims 15 MiB, of which `sent` bytes come."""
+    """Calls whose message never ends: its prefix claims the largest size there is, of which `sent` bytes come."""
 
     async def begin() -> None:
         async with connected(address) as connection:
-            begun = http2.message(b"x" * sent, length=15 << 20)
+            begun = http2.message(b"x" * sent, length=LARGEST)
             for stream in range(1, 2 * calls, 2):
                 await connection.send(http2.call(stream, DECIDE, metadata) + http2.body(stream, begun, end=False))
             await _within(connection.ended(calls))
