@@ -6,6 +6,7 @@ its calls ended. Everything goes to an address of the loopback interface that `b
 
 import asyncio
 import json
+import os
 import random
 import string
 import sys
@@ -273,13 +274,16 @@ ATTACKS: dict[str, Attack] = {
 """Every attack by name. Those without a key come first."""
 
 
-async def main(name: str, address: str, key: str, seconds: float) -> Counter[str]:
-    """Attack for so many seconds; returns how the calls ended."""
+async def main(name: str, address: str, key: str, seconds: float) -> None:
+    """Attack for so many seconds, print how the calls ended, and end the process."""
     attacker = Attacker(address, key)
-    with suppress(TimeoutError):
-        await asyncio.wait_for(ATTACKS[name].run(attacker), seconds)
-    return attacker.endings
+    attack = asyncio.ensure_future(ATTACKS[name].run(attacker))
+    await asyncio.wait([attack], timeout=seconds)
+    if attack.done():
+        attack.result()  # it went wrong: an attack has no end of its own
+    print(json.dumps(attacker.endings), flush=True)
+    os._exit(0)  # connections that the service does not read from could not be closed
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])))))
+    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])))
