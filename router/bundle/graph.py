@@ -53,6 +53,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     at, end = 0, len(message)
     while at < end:
         tag, at = _varint(message, at)
+        # Readers cut a tag to 32 bits, and would find another field there than this one.
+        if tag >> 32:
+            raise ValueError("it is no ONNX graph")
         number, wire = tag >> 3, tag & 7
         value: int | memoryview = 0
         if wire == 0:

@@ -166,6 +166,12 @@ def test_a_place_that_only_a_careless_reader_takes_for_another_file_is_refused()
         require_self_contained(field(7, field(5, place)))
 
 
+def test_a_field_that_only_a_careless_reader_takes_for_another_file_is_refused() -> None:
+    tag = bytes([13 << 3 | 0x82, 0x80, 0x80, 0x80, 0x10])  # of which 32 bits are those of `external_data`
+    with pytest.raises(ValueError, match="no ONNX graph"):
+        require_self_contained(field(7, field(5, tag + b"\x00")))
+
+
 @pytest.mark.parametrize("data", [b"\x00" * 9, b"\x07", b"\x3a\xff\x01", b"\x80" * 12, b"\x3b\x3c", b"not a graph"])
 def test_what_is_no_graph_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="no ONNX graph"):
