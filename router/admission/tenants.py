@@ -12,6 +12,7 @@ Keys are random, so a plain SHA-256 of one cannot be reversed; `budget-router ne
 """
 
 import math
+import re
 import secrets
 import tomllib
 from collections.abc import Iterable
@@ -73,7 +74,12 @@ class Tenant(BaseModel):
 DEFAULT = {"default": Tenant()}
 """Tenants of a service without a file: everyone who can reach it may call, as `default`."""
 
+DEEPEST = 16
+"""Dots in a key. The time to parse a key grows with their square, and no tenant needs one."""
+
 _FILE = TypeAdapter(dict[str, Tenant])
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"?|\'[^\'\n]*\'?|#.*')
+_BETWEEN = re.compile(r"[\[\]{}=,\n]")
 
 
 class Tenants:
@@ -127,7 +133,7 @@ def _with_credentials(known: dict[str, Tenant]) -> bool:
 def load(path: Path) -> dict[str, Tenant]:
     """Read a file's tenants by name. Raises SettingsError, which names the place at fault and repeats no value."""
     try:
-        known = _FILE.validate_python(tomllib.loads(files.read(path).decode()))
+        known = _FILE.validate_python(_parsed(files.read(path).decode()))
     except ValidationError as error:
         first = error.errors()[0]
         raise SettingsError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -138,6 +144,13 @@ def load(path: Path) -> dict[str, Tenant]:
     _require_distinct(path, "key", [key.sha256 for tenant in known.values() for key in tenant.keys])
     _require_distinct(path, "certificate", [name for tenant in known.values() for name in tenant.certificates])
     return known
+
+
+def _parsed(text: str) -> dict[str, object]:
+    """The tables of a TOML file, in a time that grows with its length. Raises ValueError, RecursionError."""
+    if any(part.count(".") > DEEPEST for part in _BETWEEN.split(_QUOTED.sub("", text))):
+        raise ValueError(f"a key has more than {DEEPEST} dots")
+    return tomllib.loads(text)
 
 
 def _require_distinct(path: Path, kind: str, credentials: list[str]) -> None:

@@ -225,11 +225,16 @@ async def answers_in_plaintext(port: int) -> bool:
             return False
 
 
-@pytest.mark.parametrize("name", [*SPOILT, "without keys", "without tenants", "nested"])
+@pytest.mark.parametrize("name", [*SPOILT, "without keys", "without tenants", "nested", "dotted"])
 async def test_a_tenants_file_that_is_spoilt_keeps_the_service_closed(tmp_path: Path, name: str) -> None:
     """Also where nobody else can connect, and whatever comes after."""
     path, observer = tmp_path / "tenants.toml", RecordingObserver()
-    text = {"without keys": "[one]\n", "without tenants": "# nobody\n", "nested": "a = " + "[" * 10_000}
+    text = {
+        "without keys": "[one]\n",
+        "without tenants": "# nobody\n",
+        "nested": "a = " + "[" * 10_000,
+        "dotted": "a." * 1_000_000 + "a = 1",
+    }
     spoil = SPOILT.get(name) or restored(lambda file: file.write_text(text[name]))
     path.write_text(f'[one]\nkeys = [{{ sha256 = "{digest("a key")}" }}]\n')
     async with serving(tmp_path, observed(observer), tenants=path) as routing:
