@@ -51,7 +51,7 @@ def stopped_by_signals(hangup: Action, seconds: float) -> Iterator[Callable[[], 
         watchdog.start()  # here, and not in the loop, which may hang
         in_loop(end)
 
-    with heard({**dict.fromkeys(STOPPING, terminated), signal.SIGHUP: lambda: in_loop(hangup)}):
+    with heard({**dict.fromkeys(STOPPING, terminated), signal.SIGHUP: lambda: in_loop(hangup)}, ending=stop.is_set):
         try:
             yield signalled
         except asyncio.CancelledError:
@@ -62,8 +62,12 @@ def stopped_by_signals(hangup: Action, seconds: float) -> Iterator[Callable[[], 
 
 
 @contextmanager
-def heard(actions: Mapping[int, Action]) -> Iterator[None]:
-    """Call the action of a signal whenever it comes, in a thread of its own. Must be entered in the main thread."""
+def heard(actions: Mapping[int, Action], ending: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Call the action of a signal whenever it comes, in a thread of its own. Must be entered in the main thread.
+
+    Afterwards the signals do what they did before. Where the process is `ending`, they do nothing, so that a
+    second SIGTERM makes no failure of an orderly end.
+    """
     # Handlers of the event loop run in the loop, and those of Python in the main thread: both may hang in a call. The
     # number of a signal is written to this socket by the kernel's handler, whatever the threads are doing.
     ours, theirs = socket.socketpair()
@@ -77,7 +81,7 @@ def heard(actions: Mapping[int, Action]) -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(loops_own)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ending() else handler)
         theirs.close()
         thread.join()
         ours.close()

@@ -11,7 +11,7 @@ import pytest
 from tests.serving.test_serve import environment
 
 PROGRAM = """
-import asyncio, re, sys, threading, time
+import asyncio, atexit, re, sys, threading, time
 from router.serving.signals import stopped_by_signals
 
 def say(word):
@@ -41,8 +41,11 @@ async def stubborn():
 async def nothing():
     pass
 
+async def dawdle():
+    atexit.register(sys.stdin.read)
+
 async def main(starting, work):
-    with stopped_by_signals(lambda: say("reload"), 0.5) as signalled:
+    with stopped_by_signals(lambda: say("reload"), 60 if work is dawdle else 0.5) as signalled:
         say("started")
         if not starting:
             await signalled()
@@ -66,6 +69,7 @@ def program(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """A process that hears signals, and has said that it does."""
     started = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -99,6 +103,18 @@ def test_that_a_process_ends_whatever_hangs_and_says_what(loop: str, when: str, 
         (line,) = errors.splitlines()
         assert line.startswith("budget-router: not ended 0.5 s after the signal to stop")
         assert named in line
+
+
+@pytest.mark.parametrize("loop", ["", "uvloop"])
+def test_that_further_signals_change_nothing_at_the_end(loop: str) -> None:
+    with program("serving", "dawdle", *filter(None, [loop])) as process:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGTERM)
+        assert [process.stdout.readline() for _ in range(2)] == ["draining\n", "ended\n"]
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            process.send_signal(number)
+        _, errors = process.communicate("", timeout=60)
+        assert process.returncode == 0, errors
 
 
 def test_that_a_thread_that_outlives_the_loop_is_ended_too() -> None:
