@@ -1,11 +1,10 @@
 """What an engine's chunks say of tokens: usage, counts while it thinks, and token ids."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from router.backends.counting import Count, Tally, settle
 from router.backends.dialects import Dialect, token_ids, valid_count
-from router.backends.http import Chunk
+from router.backends.http import Chunk, expect_type
 from router.domain import SLACK
 
 
@@ -24,7 +23,8 @@ class EngineCounts:
         self.several = False
         self._dialect = dialect
         self._budget = budget
-        self._usage: Mapping[str, Any] = {}
+        self._prompt: int | None = None
+        self._both: int | None = None
         self._reported: int | None = None
         self._drawn: int | None = None
         self._waiting: list[int] = []
@@ -39,12 +39,12 @@ class EngineCounts:
     @property
     def totals(self) -> tuple[int | None, int | None]:
         """Tokens of the prompt, and of thought and answer; None where the engine's numbers cannot be right."""
-        given = [self._usage.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
-        prompt, drawn, both = found = [valid_count(number) for number in given]
-        broken = any(number is not None and valid is None for number, valid in zip(given, found, strict=True))
-        if broken or (both is not None and both < (prompt or 0) + (drawn or 0)):
-            return None, None
-        return prompt, None if self.several else drawn
+        return self._prompt, None if self.several else self._both
+
+    @property
+    def thought_ids(self) -> int:
+        """Ids drawn for the thought, or that may have been."""
+        return len(self.ids) + len(self._waiting)
 
     def take_ids(self, ids: Any, thinking: bool, waiting: bool) -> None:
         """Token ids belong to the thought where their chunk brought a piece of it; some wait, as their text does."""
@@ -63,8 +63,11 @@ class EngineCounts:
 
         Args:
             cued: it says, or may say, the closing cue, whose tokens are not thought.
+
+        Raises TypeError, AttributeError where a count is no number.
         """
-        self._usage = chunk.get("usage") or self._usage
+        if usage := expect_type(dict, chunk.get("usage") or None):
+            self._prompt, self._both = _totals(usage)
         if self.several:
             self._reported, self._drawn = None, len(self.ids) or None
             return
@@ -84,3 +87,13 @@ class EngineCounts:
         """The count to report for a thought. Where part of it `leaked` into the answer, drawn tokens say nothing."""
         certain = len(self.ids) - self._last - SLACK  # the last ids of a thought may lie behind its end
         return settle(tally, self._reported, None if leaked else self._drawn, certain, self.totals[1])
+
+
+def _totals(usage: Chunk) -> tuple[int | None, int | None]:
+    """Tokens of the prompt, and those drawn; None where the numbers cannot be right. Raises TypeError if none."""
+    given = [usage.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+    prompt, drawn, both = found = [valid_count(number) for number in given]
+    broken = any(number is not None and valid is None for number, valid in zip(given, found, strict=True))
+    if broken or (both is not None and both < (prompt or 0) + (drawn or 0)):
+        return None, None
+    return prompt, drawn

@@ -1,6 +1,7 @@
 """Server-sent events of an engine that is not trusted: parsed in linear time, and bounded."""
 
 import asyncio
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ class EventReader:
         """Keep the data of events; comments, which keep a connection open, are none."""
         self._bytes += len(data)
         for line in self._lines.split(data):
+            line = line.removeprefix(BOM_UTF8)
             if line.startswith(b"data:") and (found := line[5:].strip()):
                 self._waiting.append(found)
         if not data:
@@ -153,4 +155,6 @@ def _chunk(data: bytes, path: str) -> Chunk:
         raise BackendError("backend: an event is no JSON object")
     if chunk.get("error"):  # some engines send `"error": null` with every event
         raise reported(chunk["error"], path)
+    if chunk.get("object") == "error":  # as vLLM did before it had the above
+        raise reported(chunk, path)
     return chunk

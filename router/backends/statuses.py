@@ -53,8 +53,8 @@ def failure(status: int, headers: Mapping[str, str], path: str) -> BackendError:
 def reported(error: Any, path: str) -> BackendError:
     """The error that an engine reports within a stream, by the status that it names, if any."""
     code = error.get("code") if isinstance(error, dict) else None
-    if type(code) is int and 400 <= code < 500:
-        return failure(code, {}, path)
+    if type(code) in (int, str) and (status := re.fullmatch("4[0-9]{2}", str(code)[:4])):
+        return failure(int(status[0]), {}, path)
     return BackendError("backend: it reports an error within the stream")
 
 

@@ -56,6 +56,7 @@ class StreamState:
         self._texts: list[str] = []
         self._finish: Any = None
         self._declined = self._called = False
+        self._blank: list[str] = []
 
     @property
     def text(self) -> str:
@@ -93,6 +94,7 @@ class StreamState:
             self._thinking.full
             or self._answering.full
             or drawn > self._limits.answer + SLACK
+            or self.counts.thought_ids > self._limits.thought + SLACK
             or pieces > 2 * self._limits.answer + SPARE_PIECES
         )
 
@@ -137,8 +139,7 @@ class StreamState:
         thought = found.tokens
         if thought is None and budget == 0:  # no thought arrived, so nobody counted one
             thought = 0
-        with mapped_errors():
-            prompt, total = self.counts.totals
+        prompt, total = self.counts.totals
         if finish is FinishReason.NATURAL and self._forced(thought, budget):
             finish = FinishReason.FORCED
         return Completion(
@@ -203,9 +204,13 @@ class StreamState:
                 self._tally.add("x" * self._reader.leaked)
 
     def _refuse(self, refusal: str, events: Events) -> None:
-        if refusal:
-            self._declined = self._declined or bool(refusal.strip(BLANK))
-            events.append(RefusalDelta(refusal))
+        """A refusal begins with its first visible character; blank text alone is none."""
+        if not self._declined and not refusal.strip(BLANK):
+            self._blank.append(refusal)
+        elif refusal:
+            self._declined = True
+            events.append(RefusalDelta("".join((*self._blank, refusal))))
+            self._blank.clear()
 
     def _pass(self, said: Iterable[ReasoningDelta | ContentDelta], events: Events) -> None:
         for event in said:

@@ -5,8 +5,17 @@ from typing import Any, NoReturn
 
 import orjson
 
-BLANK = "".join(c for c in map(chr, range(0x2070)) if c.isspace() or not c.isprintable()) + (
-    "\N{IDEOGRAPHIC SPACE}\N{ZERO WIDTH NO-BREAK SPACE}\N{BRAILLE PATTERN BLANK}\N{HANGUL FILLER}"
+_IGNORABLE = (
+    (0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x3164, 0x3164), (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE007F),
+    (0xE0100, 0xE01EF),
+)  # fmt: skip
+"""Ranges of characters that Unicode calls ignorable by default: they show nothing, although Python can print them."""
+
+BLANK = (
+    "".join(c for c in map(chr, range(0x2070)) if c.isspace() or not c.isprintable())
+    + "\N{IDEOGRAPHIC SPACE}\N{BRAILLE PATTERN BLANK}"
+    + "".join(chr(code) for first, last in _IGNORABLE for code in range(first, last + 1))
 )
 """Characters that show nothing; an answer of these alone is no answer."""
 

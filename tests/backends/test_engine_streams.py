@@ -15,9 +15,11 @@ from router._gen import budget_router_pb2 as pb
 from router.backends.chat import Chat
 from router.backends.dialects import DIALECTS
 from router.backends.http import EngineClient, Timeouts
+from router.backends.limits import Limits
 from router.backends.markers import Markers
 from router.backends.replica import Replica
 from router.backends.replicas import Replicas
+from router.backends.stream_state import StreamState
 from router.backends.two_phase import TwoPhase
 from router.bundle.manifest import Bundle
 from router.domain import (
@@ -25,7 +27,10 @@ from router.domain import (
     ContentDelta,
     Enforcement,
     FinishReason,
+    GenerationRequest,
     MaxLoss,
+    Prompt,
+    ReasoningBudget,
     RoutingOptions,
     Sampling,
 )
@@ -251,6 +256,14 @@ SIBLINGS: dict[str, tuple[list[dict[str, Any] | bytes], dict[str, Any]]] = {
         [*[delta(reasoning="step ")] * 200, text("4", "stop"), usage(3, 1)],
         {"reported_thinking_tokens": 3, "counts_disagree": True, "thinking_tokens": 250, "budget_violated": True},
     ),
+    "as many as 32 bits hold, twice": (
+        [delta(reasoning="so"), delta("stop"), usage(2**31 - 1, 0)], {"answer": "42", "attempts": 2},
+    ),
+    "a blank refusal": ([delta(refusal=" \u200b"), *STOP], {"answer": "42", "refusal": "", "attempts": 2}),
+    "a refusal that begins with blanks": (
+        [delta(refusal="\n"), delta(refusal="No."), *STOP],
+        {"refusal": "\nNo.", "finish_reason": pb.FINISH_REASON_REFUSED},
+    ),
     "none for two hundred": (
         [*[delta(reasoning="step ")] * 200, text("4", "stop")],
         {"count_source": pb.COUNT_SOURCE_ESTIMATE, "counts_disagree": False, "budget_violated": True},
@@ -262,6 +275,43 @@ SIBLINGS: dict[str, tuple[list[dict[str, Any] | bytes], dict[str, Any]]] = {
 async def test_their_siblings_end_as_is_right(bundle: Bundle, name: str) -> None:
     stream, right = SIBLINGS[name]
     check(await play(bundle, stream, GOOD), right)
+
+
+COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "llama_cpp", "openai_effort"])
+@pytest.mark.parametrize("number", ["5", True, [], {}, "x" * 100])
+@pytest.mark.parametrize("name", [*COUNTS, "usage"])
+async def test_a_count_that_is_no_number_is_a_typed_error(bundle: Bundle, kind: str, number: object, name: str) -> None:
+    counted = {name: number} if name == "usage" else {"usage": dict.fromkeys(COUNTS, 9) | {name: number}}
+    if counted.get("usage", True):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await play(bundle, [delta(reasoning="so"), text("4", "stop"), {"choices": []} | counted], kind=kind)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("first", [2**24, 2**31 - 1])
+async def test_counts_of_all_attempts_fit_the_wire(bundle: Bundle, first: int) -> None:
+    silent = [delta(reasoning="so"), delta("stop"), usage(first, 0)]
+    got = await play(bundle, silent, kind="openai_effort", budget=64)
+    check(got, {"finish_reason": pb.FINISH_REASON_NO_ANSWER, "attempts": 2})
+    assert got.end.thinking_tokens <= 2 * 2**24
+
+
+@pytest.mark.parametrize("uncapped", [True, False])
+@pytest.mark.parametrize("name", ["reasoning", "content", "nothing"])
+def test_token_ids_are_bounded_whatever_text_comes_with_them(uncapped: bool, name: str) -> None:
+    budget = None if uncapped else 8
+    request = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("r", budget))
+    state = StreamState(DIALECTS["vllm"], Markers(), Limits.of(request, True))
+    state.read([delta(content="so ")], None)
+    event = {"choices": [{"delta": {name: "a "}, "token_ids": [1] * 100_000}]}
+    read = 0
+    while not state.full:
+        state.read([event], None)
+        read += 1
+    assert read <= (3 if uncapped else 1)
 
 
 @pytest.mark.parametrize("error", ["out of memory", {"message": None}, {"code": 500}, ["no"], True])

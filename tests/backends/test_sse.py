@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterable
 
 import pytest
@@ -88,7 +89,11 @@ async def test_an_error_that_is_empty_is_none(nothing: object) -> None:
         ({"code": 400, "message": "too long"}, BackendRefused),
         ({"code": 404}, BackendError),
         ({"code": 500}, BackendError),
-        ({"code": "429"}, BackendError),
+        ({"code": "429"}, BackendBusy),
+        ({"code": "422"}, BackendRefused),
+        ({"code": "rate_limit_exceeded"}, BackendError),
+        ({"code": "4290"}, BackendError),
+        ({"code": -429}, BackendError),
         ({"code": True}, BackendError),
         ({"code": 10**30}, BackendError),
         ("out of memory", BackendError),
@@ -98,6 +103,19 @@ async def test_an_error_that_is_empty_is_none(nothing: object) -> None:
 async def test_an_error_within_the_stream_is_told_by_its_status(error: object, kind: type[BackendError]) -> None:
     _, failure = await read(event(error=error))
     assert type(failure) is kind and "memory" not in str(failure) and "too long" not in str(failure)
+
+
+async def test_an_event_that_is_an_error_as_a_whole_is_one() -> None:
+    """As vLLM wrote errors once."""
+    batches, failure = await read(event(n=1), event(object="error", message="too long", code=400), DONE)
+    assert batches == [[{"n": 1}]] and type(failure) is BackendRefused
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+async def test_a_byte_order_mark_hides_no_event(size: int) -> None:
+    data = BOM_UTF8 + event(n=1) + DONE
+    batches, failure = await read(*[data[at : at + size] for at in range(0, len(data), size)])
+    assert (batches, failure) == ([[{"n": 1}]], None)
 
 
 async def test_a_line_is_not_copied_with_every_byte_of_it() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.backends.text import LONGEST_NAME, SurrogateJoiner, loads, name, whole
+from router.backends.text import BLANK, LONGEST_NAME, SurrogateJoiner, loads, name, whole
 
 HALVES = st.text(st.sampled_from("aü\ud83d\ude00\ud800\udfff\N{GRINNING FACE}"), max_size=10)
 
@@ -33,6 +33,23 @@ def test_any_json_is_read(value: object) -> None:
 def test_what_is_no_json_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         loads(data)
+
+
+SHOWS_NOTHING = (
+    "\x00\t\x85\xa0\xad\u034f\u115f\u1160\u17b4\u180b\u180e\u200b\u200d\u2028\u202e\u2060\u206f\u2800\u3000\u3164"
+    "\ufe0f\ufeff\uffa0\ufff9\U0001bca0\U0001d173\U000e0001\U000e0020\U000e0100"
+)
+
+
+@pytest.mark.parametrize("code", [ord(character) for character in SHOWS_NOTHING])
+def test_what_shows_nothing_is_blank(code: int) -> None:
+    assert not chr(code).strip(BLANK)
+
+
+@given(st.characters(categories=["L", "N", "P", "S"]))
+def test_what_shows_something_is_not(character: str) -> None:
+    unseen = "\u115f\u1160\u3164\uffa0\u2800"  # fillers, which count as letters, and a pattern without dots
+    assert character.strip(BLANK) or character in unseen
 
 
 @pytest.mark.parametrize("given", ["1.0", "\ud800", "a\nb\x00", "x" * 10_000, None, {"a": 1}, 3])
