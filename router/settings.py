@@ -37,6 +37,7 @@ PLAINTEXT_KEYS = "plaintext-keys"
 SERVICE_LINKS = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 """Names, behind the prefix, of variables that Kubernetes sets in every pod for a Service named `budget-router...`."""
 
+LISTEN = re.compile(r"(?:\[[^]\s]+]|[^][:/\s]*):(?P<port>[0-9]{1,5})")
 HIGHEST_PORT = 65_535
 _PACKAGE = Path(__file__).parent
 EMBEDDED_BUNDLE = _PACKAGE / "models" / "pocket-router"
@@ -322,9 +323,8 @@ def _tls_problems(settings: Settings) -> Iterator[str]:
 def _address_problems(settings: Settings) -> Iterator[str]:
     """Addresses to listen on are HOST:PORT."""
     for name in ("listen", "metrics_listen", "admin_listen"):
-        port = (address := getattr(settings, name)).rpartition(":")[2]
-        # isascii, since "²" is a digit, too, which `int` refuses.
-        if address and not (":" in address and port.isascii() and port.isdigit() and int(port) <= HIGHEST_PORT):
+        found = LISTEN.fullmatch(address := getattr(settings, name))
+        if address and (found is None or int(found["port"]) > HIGHEST_PORT):
             yield f"{name.upper()}: HOST:PORT is expected, not {address!r}"
 
 
