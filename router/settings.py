@@ -39,6 +39,12 @@ SERVICE_LINKS = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(
 
 LISTEN = re.compile(r"(?:\[[^]\s]+]|[^][:/\s]*):(?P<port>[0-9]{1,5})")
 HIGHEST_PORT = 65_535
+DAY = 86_400.0
+"""Longest time that a setting may name, in seconds: timers of systems refuse much longer ones."""
+
+MOST = 2**31 - 1
+"""Largest number that gRPC and Redis take."""
+
 _PACKAGE = Path(__file__).parent
 EMBEDDED_BUNDLE = _PACKAGE / "models" / "pocket-router"
 """The bundle that ships with the package."""
@@ -58,7 +64,7 @@ class Served:
 class Settings(BaseSettings):
     """Read from BUDGET_ROUTER_* variables; frozen."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", allow_inf_nan=False)
 
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC server; port 0 takes a free one")
     workers: int = Field(
@@ -67,14 +73,14 @@ class Settings(BaseSettings):
     connection_seconds: float = Field(
         0,
         ge=0,
-        le=86_400,
+        le=DAY,
         description="age at which clients are asked to reconnect, and so find other workers and new replicas; "
         "0 = never",
     )
     max_streams: int = Field(
-        1_000, ge=1, description="calls under way at once; further ones are answered RESOURCE_EXHAUSTED"
+        1_000, ge=1, le=MOST, description="calls under way at once; further ones are answered RESOURCE_EXHAUSTED"
     )
-    drain_seconds: float = Field(20, ge=0, description="time that streams have to end after SIGTERM")
+    drain_seconds: float = Field(20, ge=0, le=DAY, description="time that streams have to end after SIGTERM")
     admin_listen: str = Field("127.0.0.1:50052", description="HOST:PORT of the admin service")
     admin_token: SecretStr = Field(
         SecretStr(""), description="bearer token of the admin service, which is closed without one"
@@ -146,14 +152,18 @@ class Settings(BaseSettings):
     )
     backend_images: bool = Field(False, description="the model that the engine serves takes images")
     backend_hedge: float = Field(
-        0, ge=0, description="seconds without a token after which a second replica is asked as well; 0 = never"
+        0, ge=0, le=DAY, description="seconds without a token after which a second replica is asked as well; 0 = never"
     )
     backend_wait: float = Field(
-        300, ge=0, description="seconds that an engine, or a Triton server, has to come up at start"
+        300, ge=0, le=DAY, description="seconds that an engine, or a Triton server, has to come up at start"
     )
-    backend_first_timeout: float = Field(120, gt=0, description="seconds that an engine has for its first token")
-    backend_idle_timeout: float = Field(30, gt=0, description="seconds that an engine may be silent between tokens")
-    backend_timeout: float = Field(600, gt=0, description="seconds that an engine has for one answer")
+    backend_first_timeout: float = Field(
+        120, gt=0, le=DAY, description="seconds that an engine has for its first token"
+    )
+    backend_idle_timeout: float = Field(
+        30, gt=0, le=DAY, description="seconds that an engine may be silent between tokens"
+    )
+    backend_timeout: float = Field(600, gt=0, le=DAY, description="seconds that an engine has for one answer")
     think_start: str = Field("<think>", description="text that opens a thought, for two-phase enforcement")
     think_end: str = Field("</think>", description="text that ends a thought, for two-phase enforcement")
     think_closing_cue: str | None = Field(
@@ -171,15 +181,17 @@ class Settings(BaseSettings):
         None, description="directory of the second model's own bundle, as `ARTIFACT`"
     )
     pocket_model: Path = Field(_PACKAGE / "models" / "pocket", description="directory of the embedded model")
-    pocket_threads: int = Field(1, ge=1, description="threads of the embedded model")
-    max_messages: int = Field(1_000, ge=1, description="messages in one request")
-    max_prompt_bytes: int = Field(1 << 20, ge=1, description="bytes of all messages of one request")
+    pocket_threads: int = Field(1, ge=1, le=1_024, description="threads of the embedded model")
+    max_messages: int = Field(1_000, ge=1, le=MOST, description="messages in one request")
+    max_prompt_bytes: int = Field(1 << 20, ge=1, le=MOST, description="bytes of all messages of one request")
     capacity: float = Field(1_000_000, gt=0, description="predicted tokens under way at once; further requests wait")
     queue_seconds: float = Field(
-        1.0, ge=0, description="expected wait for capacity beyond which a request is refused at once"
+        1.0, ge=0, le=DAY, description="expected wait for capacity beyond which a request is refused at once"
     )
-    first_token_seconds: float = Field(0.01, ge=0, description="the backend's time to its first token, for deadlines")
-    token_seconds: float = Field(0.001, ge=0, description="the backend's time per token, for deadlines")
+    first_token_seconds: float = Field(
+        0.01, ge=0, le=DAY, description="the backend's time to its first token, for deadlines"
+    )
+    token_seconds: float = Field(0.001, ge=0, le=DAY, description="the backend's time per token, for deadlines")
     answer_tokens: float = Field(8, ge=0, description="tokens of a usual answer, for deadlines and for admission")
     redis_url: str = Field(
         "",
@@ -187,11 +199,11 @@ class Settings(BaseSettings):
         "in the process",
     )
     redis_timeout: float = Field(
-        0.005, gt=0, description="seconds that Redis has for an answer before it counts as a miss"
+        0.005, gt=0, le=DAY, description="seconds that Redis has for an answer before it counts as a miss"
     )
     cache_entries: int = Field(100_000, ge=1, description="scores that the process caches")
     cache_bytes: int = Field(64 << 20, ge=1, description="memory of the cached scores")
-    cache_ttl: int = Field(86_400, ge=1, description="seconds that Redis keeps a score")
+    cache_ttl: int = Field(86_400, ge=1, le=MOST, description="seconds that Redis keeps a score")
     cache_secret: SecretStr = Field(
         SecretStr(""), description="key of the hashes of prompts, the same for all replicas; needed with Redis"
     )
@@ -199,7 +211,9 @@ class Settings(BaseSettings):
     outcomes_url: str = Field(
         "", description="URL of a Redis that keeps the outcome log of several replicas instead of a file"
     )
-    outcomes_length: int = Field(1_000_000, ge=1, description="approximate number of rows that such a log holds")
+    outcomes_length: int = Field(
+        1_000_000, ge=1, le=MOST, description="approximate number of rows that such a log holds"
+    )
     log_prompts: bool = Field(
         False, description="keep the texts of prompts in the outcome log, which retraining from it needs"
     )
