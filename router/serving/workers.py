@@ -76,8 +76,8 @@ class Workers:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.gather(*map(self._let_go, [*self._working.values(), *self._leaving]))
-        if self._lost:
-            raise DrainError(f"a worker ended with exit code {self._lost[0]} instead of 0")
+            if self._lost:  # also where not all had started, or one could not: what is lost counts more
+                raise DrainError(f"a worker ended with exit code {self._lost[0]} instead of 0")
 
     def rolling_restart(self) -> None:
         """Replace all workers in the background, one by one: a successor answers before its predecessor drains.

@@ -452,6 +452,18 @@ async def test_that_a_worker_that_ends_badly_when_it_is_asked_to_is_an_error_at_
             pass
 
 
+@pytest.mark.parametrize("ends", [WorkerError("it does not come up"), asyncio.CancelledError()])
+async def test_that_a_worker_that_ends_badly_is_an_error_while_others_start(ends: BaseException) -> None:
+    async def start(place: int, closed: bool) -> Worker:
+        if place:
+            raise ends
+        return fake(leaves=1)
+
+    with pytest.raises(DrainError, match="exit code 1"):
+        async with Workers(2, start, 0).running():
+            pass
+
+
 async def test_that_a_place_is_filled_whatever_goes_wrong_with_a_start() -> None:
     tries = 0
     filled = asyncio.Event()
