@@ -3,8 +3,9 @@
 Two kinds of failures are told apart. An engine that cannot be reached is left out after a few requests in a row,
 whosever they were, and at once when the health check finds it so. A failure of an engine that was reached may be the
 request's: one prompt, or all those of one caller, may be more than the engine can bear. Such failures only raise
-doubts. A doubted engine is asked when no other is left, so nobody is refused on another's account. What it is worth is
-found out by a short generation of the router's own, with the next health check.
+doubts, as does a health check that takes too long. A doubted engine is asked when no other is left, so nobody is
+refused on another's account. A short generation of the router's own, with the next health check, shows what the engine
+is worth. That it lists its models shows nothing of its generations, so it clears no doubt.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ class Replica:
 
     Attributes:
         breaker: leaves the engine out while it cannot be reached, or fails the router's own generation.
-        doubts: requests in a row that failed although they reached the engine.
+        doubts: requests in a row that failed although they reached the engine, and health checks that took too long.
         tokens: predicted tokens in flight.
         streams: requests in flight.
     """
@@ -42,6 +43,7 @@ class Replica:
     doubts: int = 0
     tokens: float = 0.0
     streams: int = 0
+    _checking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def allows(self) -> bool:
@@ -59,7 +61,7 @@ class Replica:
         return self.breaker.failures + self.doubts, self.tokens, self.streams
 
     def succeeded(self) -> None:
-        """Note that it answers."""
+        """Clear its failures."""
         self.doubts = 0
         self.breaker.succeeded()
 
@@ -74,13 +76,22 @@ class Replica:
             self.doubts += 1
 
     async def ready(self) -> bool:
-        """True when it can serve requests, which go there again from now on; else it is left out."""
-        ready = await self.backend.ready() and (self.trusted or await self._answers())
-        if ready:
-            self.succeeded()
-        else:  # the health check has found out what requests need not find out one by one
-            self.breaker.trip()
-        return ready
+        """True when it can serve requests, which go there again from now on. Where it cannot, it is left out."""
+        if self._checking.locked():  # by the health check of another server, whose finding counts for both
+            async with self._checking:
+                return self.allows
+        async with self._checking:
+            await self._check()
+        return self.allows
+
+    async def _check(self) -> None:
+        listed = await self.backend.ready()
+        if self.backend.proved and not listed:  # it took too long: a single prompt can keep an engine that busy
+            self.doubts += 1
+        if not self.backend.proved or not (self.trusted or await self._answers()):
+            self.breaker.trip()  # the health check has found out what requests need not find out one by one
+        elif listed:
+            self.breaker.succeeded()
 
     async def _answers(self) -> bool:
         """True unless it fails a generation that nobody's prompt can be blamed for."""
@@ -88,7 +99,8 @@ class Replica:
             async with asyncio.timeout(TRIAL_SECONDS), aclosing(self.backend.stream(TRIAL)) as events:
                 await anext(events)
         except (BackendBusy, BackendRefused, InvalidRequest):  # words of an engine that works
-            return True
+            pass
         except (BackendError, StopAsyncIteration, TimeoutError):
             return self.trusted  # true where it has answered others meanwhile
+        self.succeeded()
         return True

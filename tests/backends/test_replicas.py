@@ -231,6 +231,78 @@ async def test_a_doubted_replica_that_fails_everything_is_left_out_until_it_does
     await run(replicas, request_of())
 
 
+class Listing(FakeBackend):
+    """Lists its models, or takes too long to; fails every generation while `failing`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow, self.failing = False, False
+
+    async def check_ready(self) -> None:
+        if self.slow:
+            raise BackendTimeout("backend: it took too long")
+
+    def _script(self, request: GenerationRequest) -> Script:
+        return [BackendTimeout("backend: it took too long")] if self.failing else super()._script(request)
+
+
+async def test_an_engine_that_lists_its_models_while_its_generations_fail_is_doubted() -> None:
+    """Health checks come between the failures, and clear none of them."""
+    sick, sound = Listing(), FakeBackend()
+    replicas = await replicas_of(sick, sound)
+    doubted, other = replicas._replicas
+    sick.failing = True
+    for failures in range(1, FAILURES + 1):
+        other.tokens = 1_000
+        with pytest.raises(BackendTimeout):
+            await run(Replicas([doubted], RecordingObserver()), request_of())
+        assert doubted.doubts == failures
+        if failures < FAILURES:
+            assert await replicas.ready() and doubted.doubts == failures
+    assert await replicas.ready() and not doubted.allows, "it has failed the router's own generation"
+    sick.failing = False
+    assert await replicas.ready() and doubted.allows and doubted.trusted
+
+
+async def test_a_health_check_that_takes_too_long_raises_a_doubt_and_refuses_nobody() -> None:
+    engine = Listing()
+    [replica] = (replicas := await replicas_of(engine))._replicas
+    engine.slow = True
+    for checks in range(1, FAILURES):
+        assert await replicas.ready()
+        assert (replica.doubts, engine.asked) == (checks, [])
+    await run(replicas, request_of())
+    assert replica.doubts == 0, "an answer clears them"
+
+
+async def test_an_engine_too_slow_to_list_its_models_is_left_out_once_it_fails_a_generation() -> None:
+    engine = Listing()
+    [replica] = (replicas := await replicas_of(engine))._replicas
+    engine.slow = True
+    for _ in range(3 * FAILURES):
+        assert await replicas.ready(), "it answers the router's own generations"
+    engine.failing = True
+    for _ in range(FAILURES - 1):
+        await replicas.ready()
+    assert not await replicas.ready() and not replica.allows
+
+
+async def test_a_health_check_that_takes_too_long_does_not_end_the_time_away() -> None:
+    clock, engine = Clock(), Listing()
+    [replica] = (replicas := await replicas_of(engine, clock=clock))._replicas
+    engine.slow = True
+    replica.breaker.trip()
+    assert not await replicas.ready()
+
+
+async def test_two_servers_that_check_at_once_send_one_trial() -> None:
+    engine = FakeBackend(delay=0.01)
+    [replica] = (replicas := await replicas_of(engine))._replicas
+    replica.doubts = FAILURES
+    assert await asyncio.gather(*(replicas.ready() for _ in range(3))) == [True] * 3
+    assert len(engine.asked) == 1
+
+
 @pytest.mark.parametrize("words", [BackendBusy("full", 7), BackendRefused("no"), InvalidRequest("budget", "none here")])
 async def test_an_engine_that_refuses_the_routers_own_generation_works(words: Exception) -> None:
     [replica] = (replicas := await replicas_of(FakeBackend([words])))._replicas
