@@ -54,6 +54,7 @@ class WriteBehind(Generic[T]):
         self._gather_seconds = gather_seconds
         self._again_seconds = again_seconds
         self._waiting = FairBuffer(most, owner, weigh)
+        self._batch: list[T] = []  # what is being written: by the task below, or by a flush
         self._writing: asyncio.Task[None] | None = None
         self._one = asyncio.Lock()
         self._closing = asyncio.Event()
@@ -86,12 +87,16 @@ class WriteBehind(Generic[T]):
                 if self._writing is not None:
                     await self._writing
                 await self._write_once()
-        if lost := len(self._waiting):
+        if lost := self._unwritten:
             self._observer(RecordsLost("exit", lost, "they could not be written before the end"))
             raise DrainError(f"the outcome log could not be written at the end; records lost: {lost}")
 
+    @property
+    def _unwritten(self) -> int:
+        return len(self._batch) + len(self._waiting)
+
     async def _write_soon(self) -> None:
-        while self._waiting and not await self._closes_within(self._pause()):
+        while self._unwritten and not await self._closes_within(self._pause()):
             await self._write_once()
 
     def _pause(self) -> float:
@@ -105,7 +110,7 @@ class WriteBehind(Generic[T]):
 
     async def _write_once(self) -> None:
         async with self._one:  # a flush waits for the batch under way, too
-            batch = self._waiting.take()
+            batch = self._batch = self._waiting.take()
             try:
                 await self._isolated(batch)
                 self.failing = False
@@ -113,6 +118,7 @@ class WriteBehind(Generic[T]):
                 self.failing = True
                 self._observer(Degraded("outcomes", f"{len(batch)} records wait: {error}"))
             finally:
+                self._batch = []
                 self._put_back(batch)
 
     async def _isolated(self, batch: list[T]) -> None:

@@ -167,3 +167,21 @@ async def test_a_log_that_hangs_does_not_hold_up_the_end() -> None:
         with pytest.raises(DrainError, match="lost: 2"):
             await behind.close(0.05)
     assert [(lost.cause, lost.records) for lost in observer.of(RecordsLost)] == [("exit", 2)]
+
+
+async def test_what_a_flush_is_writing_at_the_end_is_lost_too_where_the_log_hangs() -> None:
+    observer, hangs = RecordingObserver(), asyncio.Event()
+
+    async def write(batch: list[int]) -> None:
+        await hangs.wait()
+
+    behind = WriteBehind(write, observer, 100, gather_seconds=0)
+    behind.add(1)
+    flush = asyncio.create_task(behind.flush())
+    await asyncio.sleep(0)
+    flush.cancel()  # its caller leaves; the write goes on
+    behind.add(2)
+    with pytest.raises(DrainError, match="records lost: 2"):
+        await behind.close(0.01)
+    assert observer.of(RecordsLost) == [RecordsLost("exit", 2, "they could not be written before the end")]
+    hangs.set()
