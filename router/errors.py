@@ -83,6 +83,9 @@ class Overloaded(RouterError):
 class Draining(RouterError):
     """This replica is shutting down; another one answers."""
 
+    def __init__(self) -> None:
+        super().__init__("this replica is shutting down; another one answers")
+
 
 class Unauthenticated(RouterError):
     """Credentials are missing, wrong or expired."""

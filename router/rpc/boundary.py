@@ -1,5 +1,5 @@
-"""The boundary around every method of the API: identifies the caller, and turns malformed requests, overload and errors
-into statuses."""
+"""The boundary around every method of the API: identifies the caller, bounds what is under way, and turns malformed
+requests, overload and errors into statuses."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
@@ -16,7 +16,7 @@ from router.rpc.identity import Call, Guard, Metadata
 from router.rpc.parsing import parser
 from router.rpc.permits import TenantPermits
 from router.rpc.reading import FairReader
-from router.rpc.status import end_with, to_status
+from router.rpc.refusals import Refusals
 from router.telemetry import tracing
 from router.telemetry.tracing import Tracer, passed_on
 
@@ -37,13 +37,16 @@ class Boundary:
             has more than its share before all of them are taken.
         observer: sees how every call ended.
         tracer: makes a span around every call.
+
+    Attributes:
+        observer: the same.
     """
 
     def __init__(self, guard: Guard, max_calls: int, observer: Observer, tracer: Tracer = passed_on) -> None:
         self._guard = guard
         self._permits = TenantPermits(max_calls)
         self._reader = FairReader(max_calls)
-        self._observer = observer
+        self.observer = observer
         self._tracer = tracer
 
     def drain(self) -> None:
@@ -70,13 +73,11 @@ class Boundary:
             metadata = dict(context.invocation_metadata() or ())
             with self._traced(method, metadata) as onward:
                 tracing.carried.set(onward)
-                try:
+                async with Refusals(method, context, self.observer):
                     call, data = await self._admitted(method, metadata, context)
                     with self._permits.held(call.tenant):
                         response = await behaviour(await parse(data), call)
-                except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
-                    await self._abort(method, error, context)
-                self._observer(answered)
+                self.observer(answered)
                 return response
 
         return guarded
@@ -86,16 +87,14 @@ class Boundary:
             metadata = dict(context.invocation_metadata() or ())
             with self._traced(method, metadata) as onward:
                 tracing.carried.set(onward)
-                try:
+                async with Refusals(method, context, self.observer):
                     call, data = await self._admitted(method, metadata, context)
                     with self._permits.held(call.tenant):
                         # Closed at once where the caller leaves: the garbage collector would let the engine run on.
                         async with aclosing(behaviour(await parse(data), call)) as responses:
                             async for response in responses:
                                 yield response
-                except Exception as error:  # the last line of defence: nothing may reach a client as a traceback
-                    await self._abort(method, error, context)
-                self._observer(CallCompleted(method, "OK"))
+                self.observer(CallCompleted(method, "OK"))
 
         return guarded
 
@@ -106,11 +105,6 @@ class Boundary:
         self._permits.require_room(tenant)
         data = await self._reader.read(tenant, context)
         return Call(tenant, context.time_remaining()), data
-
-    async def _abort(self, method: str, error: Exception, context: Context) -> None:
-        status = to_status(error)
-        self._observer(CallCompleted(method, status.code.name))
-        await end_with(status, context)
 
     def _traced(self, method: str, metadata: Metadata) -> AbstractContextManager[Mapping[str, str]]:
         return self._tracer(method, {name: metadata[name] for name in tracing.HEADERS if name in metadata})

@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_health.v1.health_pb2 import DESCRIPTOR, HealthCheckRequest, HealthCheckResponse
 
-from router.errors import NotFound, RouterError
+from router.errors import NotFound
+from router.ports import Observer
 from router.rpc.permits import Permit
 from router.rpc.reading import SmallReader
-from router.rpc.status import end_with, to_status
+from router.rpc.refusals import Refusals
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext
 
@@ -27,10 +28,12 @@ class HealthService:
 
     Args:
         reader: reads the requests of callers without credentials.
+        observer: sees the calls that are refused.
     """
 
-    def __init__(self, reader: SmallReader) -> None:
+    def __init__(self, reader: SmallReader, observer: Observer) -> None:
         self._reader = reader
+        self._observer = observer
         self._watches = Permit(MAX_WATCHES)
         self._works: Mapping[str, bool] = {}
         self._changed = asyncio.Event()
@@ -59,23 +62,18 @@ class HealthService:
             self._changed.set()
             self._changed = asyncio.Event()
 
-    async def _check(self, _requests: object, context: Context) -> HealthCheckResponse | None:
-        try:
+    async def _check(self, _requests: object, context: Context) -> HealthCheckResponse:
+        async with Refusals("Check", context, self._observer):
             request = await self._reader.read_one(context, HealthCheckRequest)
             if request.service not in self._works:
                 raise NotFound("service", "is not served here")
             return self._response(request.service)
-        except RouterError as error:
-            await end_with(to_status(error), context)
-            return None
 
     async def _watch(self, _requests: object, context: Context) -> None:
-        try:
+        async with Refusals("Watch", context, self._observer):
             with self._watches:
                 request = await self._reader.read_one(context, HealthCheckRequest)
                 await self._tell(request.service, context)
-        except RouterError as error:
-            await end_with(to_status(error), context)
 
     async def _tell(self, service: str, context: Context) -> None:
         """Write the state of a service, and again whenever it changes, until a drain."""

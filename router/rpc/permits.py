@@ -26,7 +26,7 @@ class Permit:
     def require_room(self) -> None:
         """Raises Draining, or Overloaded where one more call is too many."""
         if self.draining:
-            raise Draining("this replica is shutting down; another one answers")
+            raise Draining
         if self.free <= 0:
             raise Overloaded("calls", f"{self._most} calls are under way")
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from router.errors import InvalidRequest, Overloaded
+from router.errors import Draining, InvalidRequest, Overloaded
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext
 M = TypeVar("M", bound=Message)
@@ -68,17 +68,25 @@ class SmallReader:
 
     def __init__(self) -> None:
         self._limits: dict[asyncio.Timeout, None] = {}  # of those on their way, the oldest first
+        self._draining = False
+
+    def drain(self) -> None:
+        """Give up the messages that are on their way, and refuse all others from now on."""
+        self._draining = True
+        while self._limits:
+            self._give_up_oldest()
 
     async def read(self, context: Context, kind: type[M]) -> M | None:
-        """The next message of a call; None where there is no more. Raises Overloaded, InvalidRequest."""
+        """The next message of a call; None where there is no more. Raises Draining, Overloaded, InvalidRequest."""
         data = await self._bytes(context)
         return None if data is None else _small(data, kind)
 
     async def read_one(self, context: Context, kind: type[M]) -> M:
-        """The message of a call that has one. Raises Overloaded, InvalidRequest."""
+        """The message of a call that has one. Raises Draining, Overloaded, InvalidRequest."""
         return _small(_required(await self._bytes(context)), kind)
 
     async def _bytes(self, context: Context) -> bytes | None:
+        self._require_open()
         if len(self._limits) >= MAX_SMALL_READS:
             self._give_up_oldest()
         limit = asyncio.timeout(SMALL_SECONDS)
@@ -87,16 +95,27 @@ class SmallReader:
             async with limit:
                 return await _next(context)
         except TimeoutError:
+            self._require_open()
             if limit not in self._limits:
                 raise Overloaded("calls", f"{MAX_SMALL_READS} messages are on their way") from None
             raise _late(SMALL_SECONDS) from None
         finally:
             self._limits.pop(limit, None)
 
+    def _require_open(self) -> None:
+        if self._draining:
+            raise Draining
+
     def _give_up_oldest(self) -> None:
         oldest = next(iter(self._limits))
         del self._limits[oldest]
-        oldest.reschedule(0)  # a time that has passed
+        end_now(oldest)
+
+
+def end_now(limit: asyncio.Timeout) -> None:
+    """Let a timeout that has been entered expire at once, unless it is just expiring by itself."""
+    if not limit.expired():
+        limit.reschedule(0)  # a time that has passed
 
 
 async def _next(context: Context) -> bytes | None:

@@ -9,10 +9,11 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from router.errors import Overloaded, RouterError
+from router.errors import Overloaded
+from router.ports import Observer
 from router.rpc.permits import Permit
 from router.rpc.reading import SmallReader
-from router.rpc.status import end_with, to_status
+from router.rpc.refusals import Refusals
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext
 
@@ -30,13 +31,15 @@ class ReflectionService:
     Args:
         services: full names of the services to tell about.
         reader: reads the requests of callers without credentials.
+        observer: sees the calls that are refused.
     """
 
-    def __init__(self, services: Sequence[str], reader: SmallReader) -> None:
+    def __init__(self, services: Sequence[str], reader: SmallReader, observer: Observer) -> None:
         self._servicer: Any = reflection.aio.ReflectionServicer(
             services
         )  # its published types are not those of a stream
         self._reader = reader
+        self._observer = observer
         self._permit = Permit(MAX_CALLS)
 
     def handlers(self) -> Mapping[str, Any]:
@@ -45,15 +48,18 @@ class ReflectionService:
         return {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(self._info, None, serialize)}
 
     async def _info(self, _requests: object, context: Context) -> None:
-        try:
+        async with Refusals("ServerReflectionInfo", context, self._observer):
             with self._permit:
-                async with asyncio.timeout(SECONDS):
-                    async for response in self._servicer.ServerReflectionInfo(self._questions(context), context):
-                        await context.write(response)
+                await self._answer(context)
+
+    async def _answer(self, context: Context) -> None:
+        """Answer questions until there is no more. Raises Draining, InvalidRequest, Overloaded."""
+        try:
+            async with asyncio.timeout(SECONDS):
+                async for response in self._servicer.ServerReflectionInfo(self._questions(context), context):
+                    await context.write(response)
         except TimeoutError:
-            await end_with(to_status(Overloaded("calls", f"a reflection ends after {SECONDS:g} s")), context)
-        except RouterError as error:
-            await end_with(to_status(error), context)
+            raise Overloaded("calls", f"a reflection ends after {SECONDS:g} s") from None
 
     async def _questions(self, context: Context) -> AsyncIterator[ServerReflectionRequest]:
         for _ in range(MAX_REQUESTS):

@@ -98,11 +98,12 @@ class RouterServer:
         self._ask = health
         self._server = RegisteredServer(_options(service.max_bytes, shared, connection_seconds))
         # Health and reflection lie outside the boundary: probes have no credentials, and must be answered under load.
-        reader = SmallReader()
-        self._health = HealthService(reader)
+        self._reader = SmallReader()
+        self._health = HealthService(self._reader, boundary.observer)
         self._add(self._name, boundary.around(service.api, service.servicer))
         self._add(HEALTH, self._health.handlers())
-        self._add(REFLECTION, ReflectionService([self._name, HEALTH, REFLECTION], reader).handlers())
+        reflection = ReflectionService([self._name, HEALTH, REFLECTION], self._reader, boundary.observer)
+        self._add(REFLECTION, reflection.handlers())
         self.port = self._bind(listen, credentials)
 
     def _add(self, service: str, handlers: Mapping[str, Handler]) -> None:
@@ -131,6 +132,8 @@ class RouterServer:
         self._boundary.drain()
         # Balancers look elsewhere from now on, while the calls under way end.
         self._health.drain()
+        # A reflection asks whenever it likes, and a check may never end: neither holds up those calls.
+        self._reader.drain()
         await self._server.stop(grace)
 
     async def watch_health(self, seconds: float = HEALTH_SECONDS) -> None:

@@ -1,7 +1,8 @@
 """The composition root, top to bottom: build the parts, wire them, run what they make."""
 
+import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -160,11 +161,16 @@ async def run(
         keeper.keep(f"follow {followed.name}", work)
     # All addresses are bound before any server accepts a call, so a taken port is an error and not half a service.
     servers = _servers(wired)
+    stack.push_async_callback(_drain, servers, parts.endpoints.drain_seconds)
     for server in servers:
         await server.start()
         keeper.keep("health", server.watch_health)
-        stack.push_async_callback(server.drain, parts.endpoints.drain_seconds)
     return Ports(servers[0].port, servers[1].port if len(servers) > 1 else None, parts.tenants)
+
+
+async def _drain(servers: Sequence[RouterServer], seconds: float) -> None:
+    """Drain all servers together: a call of one, such as a promotion, takes nothing from the time of the others."""
+    await asyncio.gather(*(server.drain(seconds) for server in servers))
 
 
 def _mirror(parts: Parts, now: Gauges) -> Mapping[str, Work]:
@@ -191,7 +197,7 @@ def _alarms(wired: Wired) -> Followed:
         return file_stamp(ledger.path), [served.bundle.version for served in router.served_models]
 
     async def read() -> None:
-        ledger.read()
+        await asyncio.to_thread(ledger.read)
         for served in router.served_models:
             if ledger.alarmed(served.bundle.version) and not served.policy.suspended:
                 router.suspend(served.model, served.bundle.version)

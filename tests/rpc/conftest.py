@@ -58,6 +58,7 @@ class Service:
     channel: Any
     admin_channel: Any
     router: BudgetRouter
+    observer: RecordingObserver
 
     @property
     def address(self) -> str:
@@ -186,7 +187,7 @@ async def serving(
     addresses = [f"127.0.0.1:{server.port}" for server in servers]
     try:
         async with grpc.aio.insecure_channel(addresses[0]) as first, grpc.aio.insecure_channel(addresses[1]) as second:
-            yield Service(servers[0], first, second, router)
+            yield Service(servers[0], first, second, router, observer)
     finally:
         await keeper.close()
         for server in servers:

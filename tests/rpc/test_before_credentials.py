@@ -3,10 +3,12 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -14,6 +16,8 @@ from router._gen import budget_router_pb2 as pb
 from router.admission.tenants import Key, Tenant, Tenants, digest
 from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
+from router.errors import InvalidRequest, Overloaded
+from router.events import CallCompleted
 from router.rpc import health, reading, reflection
 from router.rpc.server import MAX_CONNECTION_STREAMS
 from tests.rpc.conftest import PATIENCE, TOKEN, Service, bearer, decide, generate, refusal, serving
@@ -44,6 +48,16 @@ async def status(address: str, path: str, metadata: http2.Headers = (), data: by
     async with http2.connected(address) as connection, asyncio.timeout(PATIENCE):
         await connection.send(http2.call(1, path, metadata) + http2.body(1, data, end=False))
         return await connection.status()
+
+
+@dataclass(frozen=True)
+class FakeContext:
+    """A call whose message is there."""
+
+    message: Message
+
+    async def read(self) -> bytes:
+        return self.message.SerializeToString()
 
 
 async def answered(service: Service, of: str = ONE) -> bool:
@@ -188,6 +202,65 @@ async def test_watches_are_bounded_and_do_not_hold_up_a_drain(bundle: Bundle, mo
         async with asyncio.timeout(PATIENCE):
             await service.server.drain(10 * PATIENCE)
         assert [(await watch.read()).status for watch in watches] == [health_pb2.HealthCheckResponse.NOT_SERVING] * 2
+
+
+async def test_neither_a_reflection_nor_an_unfinished_check_holds_up_a_drain(closed: Service) -> None:
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(closed.channel)
+    call = stub.ServerReflectionInfo()
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    await call.read()
+    async with http2.connected(closed.address) as connection, asyncio.timeout(PATIENCE):
+        await connection.send(http2.call(1, attacks.HEALTH_CHECK) + http2.body(1, UNFINISHED, end=False))
+        ended = asyncio.create_task(connection.status())
+        for _ in range(5):
+            assert await healthy(closed)
+        await closed.server.drain(100 * PATIENCE)
+        await ended
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("method", [attacks.DECIDE, attacks.HEALTH_CHECK, attacks.HEALTH_WATCH, attacks.REFLECTION])
+async def test_the_text_of_an_unforeseen_error_reaches_nobody_and_is_counted(
+    fake: Service, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    async def fails(_: object) -> bytes:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(reading, "_next", fails)
+    seen = await refusal(fake.channel.unary_stream(method)(b"", timeout=PATIENCE))
+    assert seen.code is grpc.StatusCode.UNKNOWN and "secret" not in seen.message
+    assert fake.observer.of(CallCompleted) == [CallCompleted(method.rpartition("/")[2], "UNKNOWN")]
+
+
+class Stubborn:
+    """A call whose message never comes, and whose reading ends only when it may."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+        self.cancelled = False
+
+    async def read(self) -> bytes:
+        try:
+            await asyncio.Event().wait()
+            return b""
+        finally:
+            self.cancelled = True
+            await self.may_end.wait()
+
+
+async def test_a_message_that_is_just_given_up_fails_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "SMALL_SECONDS", 0.01)
+    reader, calls = reading.SmallReader(), [Stubborn() for _ in range(reading.MAX_SMALL_READS)]
+    reads = [asyncio.create_task(reader.read(call, health_pb2.HealthCheckRequest)) for call in calls]
+    await until(lambda: all(call.cancelled for call in calls))
+    arrived = FakeContext(health_pb2.HealthCheckRequest(service="one"))
+    assert await reader.read(arrived, health_pb2.HealthCheckRequest) == arrived.message
+    for call in calls:
+        call.may_end.set()
+    refused = await asyncio.gather(*reads, return_exceptions=True)
+    assert [type(error) for error in refused] == [Overloaded] + [InvalidRequest] * (len(calls) - 1)
 
 
 async def test_reflection_is_bounded(closed: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from router.bundle import registry
 from router.serving import app
 from router.settings import Settings
 from tests.conftest import MODELS, another_bundle
-from tests.rpc.conftest import TOKEN, bearer, decide, generate, refusal
-from tests.support.fakes import at_once
+from tests.rpc.conftest import PATIENCE, TOKEN, bearer, decide, generate, refusal
+from tests.support.fakes import at_once, until
 from tests.support.simulators import MODEL, simulated
 
 CHEAP = "Spell this word backward (example: sun -> nus): prunt"
@@ -102,6 +102,35 @@ async def test_a_bundle_is_promoted_under_load_without_a_failed_request(tmp_path
         assert (seen.code, seen.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ArtifactError")
         seen = await refusal(admin.PromoteModel(pb.PromoteModelRequest(), **bearer(TOKEN)))
         assert seen.fields == ["path"]
+
+
+async def test_a_promotion_under_way_takes_nothing_from_the_drain_of_the_routing_service(tmp_path: Path) -> None:
+    registry.promote(tmp_path / "models", MODELS / "pocket-router")
+    loaded = settings.load(
+        listen="127.0.0.1:0",
+        outcomes=tmp_path / "outcomes.sqlite",
+        artifact=tmp_path / "models",
+        admin_token=TOKEN,
+        admin_listen="127.0.0.1:0",
+        drain_seconds=100 * PATIENCE,
+        shadow=1_000,  # without traffic the promotion waits for as long as it may
+    )
+    bundle = another_bundle(tmp_path / "b", "b")
+    async with AsyncExitStack() as stack, AsyncExitStack() as running, asyncio.timeout(PATIENCE):
+        ports = await running.enter_async_context(app.running(loaded, at_once))
+        admin_channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{ports.admin}"))
+        admin: Any = pb_grpc.BudgetRouterAdminServiceStub(admin_channel)
+        promoting = admin.PromoteModel(pb.PromoteModelRequest(path=str(bundle)), **bearer(TOKEN))
+        await until(lambda: len(registry.history(tmp_path / "models")) == 2)
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{ports.port}"))
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        closing = asyncio.create_task(running.pop_all().aclose())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert not closing.done()
+        promoting.cancel()
+        await closing
 
 
 async def test_an_audit_that_alarms_sends_everyone_to_the_top_rung_also_after_a_restart(tmp_path: Path) -> None:
