@@ -12,7 +12,7 @@ from typing import Any
 from router.backends.counting import estimate
 from router.backends.dialects import Dialect
 from router.backends.http import EngineClient
-from router.backends.limits import Limits
+from router.backends.limits import ReadLimits
 from router.backends.listing import check_serves
 from router.backends.markers import Markers
 from router.backends.messages import messages, tools
@@ -92,7 +92,7 @@ class Chat:
                 async for event in events:
                     yield event
             return
-        limits = Limits.of(request, self._dialect.completions is not None and self._plain < PLAIN_ANSWERS)
+        limits = ReadLimits.of(request, self._dialect.completions is not None and self._plain < PLAIN_ANSWERS)
         state, over = StreamState(self._dialect, self._markers, limits), False
         body = request_body(self._model, self._dialect, request, self._markers.cue)
         async with aclosing(self._engine.chunks("/v1/chat/completions", body, body.get("max_tokens"))) as arriving:

@@ -48,15 +48,15 @@ class EngineCounts:
 
     def take_ids(self, ids: Any, thinking: bool, waiting: bool) -> None:
         """Token ids belong to the thought where their chunk brought a piece of it; some wait, as their text does."""
-        found = self._waiting + token_ids(ids)
-        self._waiting = []
+        self._waiting += token_ids(ids)
+        if waiting and not thinking:
+            return
         if thinking:
-            self.ids += found
-            self._last = len(found)
-        elif waiting:
-            self._waiting = found
+            self.ids += self._waiting
+            self._last = len(self._waiting)
         else:
-            self.answer_ids += len(found)
+            self.answer_ids += len(self._waiting)
+        self._waiting = []
 
     def take(self, chunk: Chunk, thinking: bool, cued: bool) -> None:
         """Take the engine's count of thinking tokens, and count what was drawn while it was thinking.

@@ -4,32 +4,39 @@ from dataclasses import dataclass
 
 from router.domain import GenerationRequest
 
-LONGEST_THOUGHT = 1 << 18
-"""Tokens of a thought without a cap after which its stream is cut."""
+MAX_STREAM_TOKENS = 1 << 18
+"""Tokens of a thought, or of a stream, that was asked for without a limit."""
 
 CHARACTERS_A_TOKEN = 32
-"""Characters that a token may have on the average before a text counts as longer than its limit in tokens."""
+"""Characters that a token may have on the average before a text counts as longer than its limit in tokens. Tokenizers
+put dozens of repeated signs into one token, but not in every token of a text."""
+
+CHARACTERS_A_MARKED_TOKEN, LEAST_HOLD = 8, 256
+"""Characters of content for each token of the budget that wait for an end marker, and the fewest that wait."""
 
 LONGEST_HOLD = 4096
 """Characters of content that wait for the end marker of a thought that was expected and did not come as such."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Tokens that thought and answer may have, by what was asked of the engine.
+class ReadLimits:
+    """Tokens of a stream that are read, by what was asked of the engine.
 
     Attributes:
+        thought, answer: tokens of each part.
+        total: tokens of both.
         hold: characters of content that wait for the end marker of a thought; 0 = none.
         budget: tokens at which a thought is cut; None = nowhere.
     """
 
-    thought: int = LONGEST_THOUGHT
-    answer: int = LONGEST_THOUGHT
+    thought: int = MAX_STREAM_TOKENS
+    answer: int = MAX_STREAM_TOKENS
+    total: int = 2 * MAX_STREAM_TOKENS
     hold: int = 0
     budget: int | None = None
 
     @classmethod
-    def of(cls, request: GenerationRequest, thinks: bool) -> "Limits":
+    def of(cls, request: GenerationRequest, thinks: bool) -> "ReadLimits":
         """The limits of a request. Engines count both parts into one limit, so each part may take all of it.
 
         Args:
@@ -37,34 +44,38 @@ class Limits:
         """
         budget, answer = request.budget.tokens, request.sampling.max_answer_tokens
         if budget is None:
-            return cls(answer=answer, hold=LONGEST_HOLD if thinks else 0)
+            return cls(answer=answer, total=MAX_STREAM_TOKENS + answer, hold=LONGEST_HOLD if thinks else 0)
+        both = budget + answer
         # A thought within its budget would have taken this long, too, before the first word of an answer.
-        hold = min(max(8 * budget, 256), LONGEST_HOLD) if budget and thinks else 0
-        return cls(budget + answer, budget + answer, hold, budget)
+        held = min(max(CHARACTERS_A_MARKED_TOKEN * budget, LEAST_HOLD), LONGEST_HOLD)
+        return cls(both, both, both, held if budget and thinks else 0, budget)
+
+    def exceeded(self, thought: int, answer: int, spare: int) -> bool:
+        """True where a part, or both together, have more than their tokens and some spare ones."""
+        return thought > self.thought + spare or answer > self.answer + spare or thought + answer > self.total + spare
 
 
-SPARE_PIECES = 512
-"""Deltas with text beside two for each token that an answer may have; a delta is hardly ever less than a token."""
+PIECES_A_TOKEN, SPARE_PIECES = 2, 512
+"""Deltas with text that a token may take, and deltas beside those; a delta is hardly ever less than a token."""
 
 
 class Gate:
-    """Lets through so much text as `tokens` can be.
+    """Passes text up to the length that `tokens` may have.
 
     Attributes:
-        full: there was more.
+        full: more text, or more pieces of it, have come.
         pieces, characters: how many came.
     """
 
     def __init__(self, tokens: int) -> None:
         self.full, self.pieces, self.characters = False, 0, 0
         self._most = CHARACTERS_A_TOKEN * (tokens + 1)
+        self._most_pieces = PIECES_A_TOKEN * tokens + SPARE_PIECES
 
     def through(self, text: str) -> str:
         """The text, cut at the limit."""
         self.pieces += 1
         self.characters += len(text)
         beyond = self.characters - self._most
-        if beyond <= 0:
-            return text
-        self.full = True
-        return text[: max(len(text) - beyond, 0)]
+        self.full = self.full or beyond > 0 or self.pieces > self._most_pieces
+        return text[: max(len(text) - beyond, 0)] if beyond > 0 else text

@@ -2,7 +2,7 @@
 
 from router.backends.dialects import Piece
 from router.backends.endings import ending
-from router.backends.limits import SPARE_PIECES, Gate
+from router.backends.limits import Gate
 from router.backends.markers import AnswerReader, Markers
 from router.backends.stream_state import merged
 from router.backends.text import SurrogateJoiner
@@ -36,8 +36,7 @@ class AnswerPhase:
     @property
     def full(self) -> bool:
         """More has come than was asked for; the rest is not read."""
-        most = self._request.sampling.max_answer_tokens
-        return self._gate.full or self._drawn > most + SLACK or self._gate.pieces > 2 * most + SPARE_PIECES
+        return self._gate.full or self._drawn > self._request.sampling.max_answer_tokens + SLACK
 
     def read(self, pieces: list[Piece]) -> list[GenerationEvent]:
         """The events in some pieces."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from router.backends.limits import MAX_STREAM_TOKENS
 from router.backends.statuses import reported
 from router.backends.text import loads
 from router.errors import BackendError
@@ -26,9 +27,6 @@ TOKEN_BYTES, SPARE_BYTES = 4096, 1 << 20
 SPARE_EVENTS = 1024
 """Events of a stream beside two for each token."""
 
-MOST_TOKENS = 1 << 18
-"""Tokens of a stream that was asked for without a limit."""
-
 BATCH = 256
 """Events that are handed on at a time: others are served between batches."""
 
@@ -44,7 +42,7 @@ class Bounds:
     @classmethod
     def of(cls, tokens: int | None, request: int) -> "Bounds":
         """The bounds of an answer of at most `tokens` tokens to a request of so many bytes."""
-        most, repeated = MOST_TOKENS if tokens is None else tokens, GROWTH * request
+        most, repeated = MAX_STREAM_TOKENS if tokens is None else tokens, GROWTH * request
         return cls(SPARE_BYTES + most * TOKEN_BYTES + repeated, SPARE_EVENTS + 2 * most, LONGEST_LINE + repeated)
 
 
@@ -105,7 +103,7 @@ class EventReader:
         return []
 
     def _take(self, data: bytes) -> None:
-        """Keep the data of events; comments, which keep a connection open, are none."""
+        """Keep the data of events. A comment, which keeps a connection open, is no event."""
         self._bytes += len(data)
         for line in self._lines.split(data):
             line = line.removeprefix(BOM_UTF8)

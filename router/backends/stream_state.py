@@ -10,7 +10,7 @@ from router.backends.dialects import Dialect
 from router.backends.endings import ending
 from router.backends.engine_counts import EngineCounts
 from router.backends.http import Chunk, mapped_errors
-from router.backends.limits import LONGEST_THOUGHT, SPARE_PIECES, Gate, Limits
+from router.backends.limits import PIECES_A_TOKEN, SPARE_PIECES, Gate, ReadLimits
 from router.backends.markers import AnswerReader, CueReader, Markers
 from router.backends.text import BLANK, SurrogateJoiner
 from router.domain import (
@@ -42,9 +42,9 @@ class StreamState:
         counts: what the engine says of tokens.
     """
 
-    def __init__(self, dialect: Dialect, markers: Markers | None = None, limits: Limits | None = None) -> None:
+    def __init__(self, dialect: Dialect, markers: Markers | None = None, limits: ReadLimits | None = None) -> None:
         self._early = dialect.early
-        self._limits = limits or Limits()
+        self._limits = limits or ReadLimits()
         self.counts = EngineCounts(dialect, self._limits.budget)
         markers = markers or Markers()
         self._reader = AnswerReader(markers, self._limits.hold)
@@ -86,16 +86,12 @@ class StreamState:
     @property
     def full(self) -> bool:
         """More has come than was asked for; the rest is not read."""
-        # Without a cap the answer alone has a limit; with one, engines count thought and answer into a single limit.
-        uncapped = self._limits.thought == LONGEST_THOUGHT
-        drawn = self.counts.answer_ids + (0 if uncapped else len(self.counts.ids))
-        pieces = self._answering.pieces + (0 if uncapped else self._thinking.pieces)
+        thinking, answering, exceeded = self._thinking, self._answering, self._limits.exceeded
         return (
-            self._thinking.full
-            or self._answering.full
-            or drawn > self._limits.answer + SLACK
-            or self.counts.thought_ids > self._limits.thought + SLACK
-            or pieces > 2 * self._limits.answer + SPARE_PIECES
+            thinking.full
+            or answering.full
+            or exceeded(self.counts.thought_ids, self.counts.answer_ids, SLACK)
+            or thinking.pieces + answering.pieces > PIECES_A_TOKEN * self._limits.total + SPARE_PIECES
         )
 
     @property

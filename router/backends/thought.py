@@ -4,9 +4,10 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 
-from router.backends.counting import Count, Tally
+from router.backends.counting import Count
 from router.backends.dialects import Piece
 from router.backends.endings import ending
+from router.backends.limits import MAX_STREAM_TOKENS, Gate
 from router.backends.markers import overlap
 from router.backends.text import SurrogateJoiner
 from router.domain import FinishReason
@@ -44,7 +45,7 @@ class ThoughtReader:
     the text, too, and the thought is cut before the first token that has part of it.
 
     Args:
-        limit: tokens that this completion may have; None = no limit.
+        limit: tokens that this completion may have; None = MAX_STREAM_TOKENS.
         end: ids of the end marker.
         marker: its text.
 
@@ -58,11 +59,11 @@ class ThoughtReader:
         self.text: list[str] = []
         self._thought = thought
         self._first = len(thought.ids)
-        self._limit = limit
+        self._limit = MAX_STREAM_TOKENS if limit is None else limit
+        self._gate = Gate(self._limit)
         self._end = end
         self._marker = marker
         self._joiner = SurrogateJoiner()
-        self._tally = Tally()
         self._waiting = ""
         self._length = 0
         self._starts: deque[tuple[int, int]] = deque(maxlen=2 * len(marker) + 1)  # of pieces: in the text, in the ids
@@ -76,15 +77,12 @@ class ThoughtReader:
     @property
     def full(self) -> bool:
         """It has all the tokens that it may have. An engine that sends no ids is stopped by its text."""
-        if self._limit is None:
-            return False
-        return len(self._thought.ids) - self._first >= self._limit or self._tally.least // 2 > self._limit
+        return self._gate.full or len(self._thought.ids) - self._first >= self._limit
 
     def read(self, pieces: list[Piece]) -> str:
         """The text of the thought that some pieces make certain."""
         said = "".join(self._piece(piece) for piece in pieces if not self.ended)
-        if self._limit is not None:
-            del self._thought.ids[self._first + self._limit :]
+        del self._thought.ids[self._first + self._limit :]
         return self._said(said)
 
     def close(self) -> str:
@@ -104,13 +102,12 @@ class ThoughtReader:
     def _said(self, text: str) -> str:
         if text:
             self.text.append(text)
-            self._tally.add(text)
         return text
 
     def _piece(self, piece: Piece) -> str:
         if piece.finish is not None:
             self._finish = ending(piece.finish)
-        text = self._joiner.join(piece.text)
+        text = self._joiner.join(self._gate.through(piece.text)) if piece.text else ""
         self._starts.append((self._length, len(self._thought.ids)))
         self._length += len(text)
         self._thought.ids += piece.ids

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from router.backends.counting import Count, Tally, settle
 from router.backends.dialects import DIALECTS
-from router.backends.limits import Limits
+from router.backends.limits import ReadLimits
 from router.backends.stream_state import StreamState
 from router.domain import SLACK, CountSource, GenerationRequest, Prompt, ReasoningBudget, ReasoningDelta, Sampling
 
@@ -68,7 +68,7 @@ TOKENS = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=6),
 
 @given(TOKENS, st.lists(st.integers(1, 5), min_size=1, max_size=60))
 def test_by_ids_no_more_is_counted_than_was_drawn(tokens: list[str], sizes: list[int]) -> None:
-    state = StreamState(DIALECTS["vllm"], limits=Limits())
+    state = StreamState(DIALECTS["vllm"], limits=ReadLimits())
     said, at = "", 0
     for size in [*sizes, len(tokens)]:
         piece = tokens[at : at + size]
