@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.backends.http import expect_type
+from router.backends.http import expect_few, expect_type
 from router.backends.text import SurrogateJoiner, whole
 from router.domain import ToolCall, ToolCallDelta
 
@@ -13,7 +13,7 @@ MOST_CALLS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class DeltaTexts:
     """The texts of one delta."""
 
     thought: str = ""
@@ -21,21 +21,21 @@ class Said:
     refusal: str = ""
 
 
-def texts(delta: Mapping[str, Any]) -> Said:
+def texts(delta: Mapping[str, Any]) -> DeltaTexts:
     """Thought, answer and refusal of a delta. Raises TypeError where one of them is no text."""
     thought, content = delta.get("reasoning") or delta.get("reasoning_content") or "", delta.get("content") or ""
     refusal = expect_type(str, delta.get("refusal")) or ""
     if type(thought) is str and type(content) is str:
-        return Said(thought, content, refusal)
+        return DeltaTexts(thought, content, refusal)
     parts = [*_parts(thought, "thinking"), *_parts(content, "text")]
-    return Said(_of("thinking", parts), _of("text", parts), refusal + _of("refusal", parts))
+    return DeltaTexts(_of("thinking", parts), _of("text", parts), refusal + _of("refusal", parts))
 
 
 def _parts(value: Any, kind: str) -> Iterable[tuple[str, str]]:
     """The kinds and texts of content that comes as a text or in parts; parts of other kinds show nothing here."""
     if type(value) is str:
         return [(kind, value)]
-    return [found for part in expect_type(list, value) for found in _part(part, kind)]
+    return [found for part in expect_few(value) for found in _part(part, kind)]
 
 
 def _part(part: Any, kind: str) -> Iterable[tuple[str, str]]:
@@ -54,7 +54,7 @@ def _part(part: Any, kind: str) -> Iterable[tuple[str, str]]:
 
 def _flat(parts: Any) -> Iterable[tuple[str, str]]:
     """The texts of parts that hold no further parts."""
-    return [("text", expect_type(str, part.get("text")) or "") for part in expect_type(list, parts)]
+    return [("text", expect_type(str, part.get("text")) or "") for part in expect_few(parts)]
 
 
 def _of(kind: str, parts: Iterable[tuple[str, str]]) -> str:
@@ -69,10 +69,10 @@ class CallReader:
 
     def read(self, delta: Mapping[str, Any]) -> list[ToolCallDelta]:
         """The pieces in a delta. Raises TypeError, ValueError where one is not of the API's shape."""
-        pieces = delta.get("tool_calls")
+        pieces = expect_few(delta.get("tool_calls"))
         if not pieces:
             called = delta.get("function_call")  # the older API: one call, without a number
-            pieces = [{"function": called}] if called else ()
+            pieces = [{"function": called}] if called else []
         return [self._piece(piece) for piece in pieces]
 
     def rest(self) -> list[ToolCallDelta]:

@@ -5,10 +5,11 @@ HTTP 200 and ignore it, so nothing here counts before a canary has seen it work.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from router.backends.http import Chunk, EngineClient, expect_type
+from router.backends.http import Chunk, EngineClient, expect_few, expect_type
 from router.backends.messages import messages
 from router.backends.text import name
 from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest, Prompt, Sampling
@@ -207,7 +208,7 @@ def _completions_body(
 
 
 def _completions_piece(chunk: Chunk) -> Piece:
-    for choice in chunk.get("choices") or ():
+    for choice in expect_few(chunk.get("choices")):
         if choice.get("index"):
             continue
         return Piece(
@@ -285,6 +286,17 @@ def token_ids(value: Any) -> list[int]:
     if value and not 0 <= min(value) <= max(value) <= LARGEST_ID:
         raise TypeError("token ids expected")
     return value
+
+
+def find_ids(ids: list[int], part: list[int], first: int = 0) -> int | None:
+    """Where a part, of at least one id, begins in `ids` from `first` on; None = nowhere."""
+    at = first - 1
+    with suppress(ValueError):
+        while True:
+            at = ids.index(part[0], at + 1)
+            if ids[at : at + len(part)] == part:
+                return at
+    return None
 
 
 async def _vllm_version(engine: EngineClient) -> str:

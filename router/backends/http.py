@@ -5,23 +5,25 @@ only the proxy that a setting names is used.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import aiohttp
-import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
 from router.backends.sse import GROWTH, Bounds, EventReader
 from router.backends.sse import Chunk as Chunk
 from router.backends.statuses import check
+from router.backends.text import dumps, loads
 from router.backends.urls import engine_url, is_loopback, proxy_url
 from router.errors import BackendError, BackendTimeout, BackendUnavailable, BackendUnreachable
 
 T = TypeVar("T")
+
+MOST_AT_ONCE = 1 << 10
+"""Choices, parts or tool calls that one event of an engine may have."""
 
 LARGEST_ANSWER = 1 << 20
 """Bytes that the answer to a short question may have, beside what the question itself accounts for."""
@@ -100,7 +102,7 @@ class EngineClient:
 
     async def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object that answers a short question: a GET, or a POST of the body. Raises BackendError."""
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else dumps(body)
         limit = LARGEST_ANSWER + GROWTH * len(data or b"")
         with mapped_errors():
             async with (
@@ -108,7 +110,7 @@ class EngineClient:
                 await self._sent(self._questions, path, data) as response,
             ):
                 check(response, "application/json", path)
-                found = orjson.loads(await _whole(response, limit))
+                found = loads(await _whole(response, limit))
         if not isinstance(found, dict):
             raise BackendError("backend: it answers no JSON object")
         return found
@@ -124,7 +126,7 @@ class EngineClient:
         Raises:
             BackendError: the engine fails, is silent for too long, or sends more than was asked for.
         """
-        data, loop = json.dumps(body).encode(), asyncio.get_running_loop()
+        data, loop = dumps(body), asyncio.get_running_loop()
         deadline = loop.time() + self._timeouts.first
         with mapped_errors():
             async with await _by(deadline, self._sent(self._streams, path, data)) as response:
@@ -187,3 +189,11 @@ def expect_type(kind: type, value: Any) -> Any:
     if value is not None and type(value) is not kind:
         raise TypeError(f"{kind.__name__} expected")
     return value
+
+
+def expect_few(value: Any) -> list[Any]:
+    """The list, where it has at most MOST_AT_ONCE members; [] for None. Raises TypeError, ValueError."""
+    found: list[Any] = expect_type(list, value) or []
+    if len(found) > MOST_AT_ONCE:
+        raise ValueError("too many at once")
+    return found

@@ -27,8 +27,11 @@ TOKEN_BYTES, SPARE_BYTES = 4096, 1 << 20
 SPARE_EVENTS = 1024
 """Events of a stream beside two for each token."""
 
-BATCH = 256
-"""Events that are handed on at a time: others are served between batches."""
+BATCH, BATCH_BYTES = 256, 1 << 16
+"""Events, and bytes after which no further one is taken, that are handed on at a time: others run between batches."""
+
+REPEATED = b'"prompt_token_ids":['
+"""The prompt as an engine repeats it. Nobody reads it, and it may be a million ids, so it is not parsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +120,12 @@ class EventReader:
             self._end(BackendError("backend: it sends more than was asked for"))
 
     def _parsed(self) -> list[Chunk]:
-        """The next events of those that wait, at most BATCH."""
+        """The next events of those that wait, at most a batch."""
         chunks: list[Chunk] = []
-        while self._waiting and len(chunks) < BATCH:
+        size = 0
+        while self._waiting and len(chunks) < BATCH and size < BATCH_BYTES:
             data = self._waiting.popleft()
+            size += len(data)
             try:
                 if data == b"[DONE]":
                     self._stop(None)
@@ -146,7 +151,7 @@ class EventReader:
 def _chunk(data: bytes, path: str) -> Chunk:
     """One event. Raises BackendError where it is none, or reports an error."""
     try:
-        chunk = loads(data)
+        chunk = loads(_without_prompt(data))
     except ValueError as error:
         raise BackendError(f"backend: {type(error).__name__}") from error
     if not isinstance(chunk, dict):
@@ -156,3 +161,10 @@ def _chunk(data: bytes, path: str) -> Chunk:
     if chunk.get("object") == "error":  # as vLLM did before it had the above
         raise reported(chunk, path)
     return chunk
+
+
+def _without_prompt(data: bytes) -> bytes:
+    """An event without the prompt's ids. What is no list of numbers in their place is no JSON any more."""
+    before, repeated, rest = data.partition(REPEATED)
+    ids, ended, behind = rest.partition(b"]")
+    return before + REPEATED + ended + behind if repeated and len(ids) > BATCH_BYTES else data

@@ -9,7 +9,7 @@ from router.backends.deltas import CallReader, texts
 from router.backends.dialects import Dialect
 from router.backends.endings import ending
 from router.backends.engine_counts import EngineCounts
-from router.backends.http import Chunk, mapped_errors
+from router.backends.http import Chunk, expect_few, mapped_errors
 from router.backends.limits import PIECES_A_TOKEN, SPARE_PIECES, Gate, ReadLimits
 from router.backends.markers import AnswerReader, CueReader, Markers
 from router.backends.text import BLANK, SurrogateJoiner
@@ -156,7 +156,7 @@ class StreamState:
 
     def _take(self, chunk: Chunk, events: Events) -> None:
         thinking = False
-        for choice in chunk.get("choices") or ():  # the last chunk has usage alone
+        for choice in expect_few(chunk.get("choices")):  # the last chunk has usage alone
             if choice.get("index"):
                 self.counts.several = True
                 continue

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from router.backends.counting import Count
-from router.backends.dialects import Piece
+from router.backends.dialects import Piece, find_ids
 from router.backends.endings import ending
 from router.backends.limits import MAX_STREAM_TOKENS, Gate
 from router.backends.markers import overlap
@@ -126,8 +126,7 @@ class ThoughtReader:
     def _marked(self, new: int) -> int | None:
         """Where the marker begins in the ids, of which `new` have just come."""
         ids, end = self._thought.ids, self._end
-        first = max(self._first, len(ids) - new - len(end) + 1)
-        return next((at for at in range(first, len(ids) - len(end) + 1) if ids[at : at + len(end)] == end), None)
+        return find_ids(ids, end, max(self._first, len(ids) - new - len(end) + 1))
 
     def _before_marker(self, text: str) -> str:
         before, marked, _ = (self._waiting + text).partition(self._marker)

@@ -8,7 +8,7 @@ ids: no text is tokenised twice, and counts are exact. The second request finds 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
-from router.backends.dialects import Piece, TokenCompletionAPI
+from router.backends.dialects import Piece, TokenCompletionAPI, find_ids
 from router.backends.http import Chunk, EngineClient, mapped_errors
 from router.backends.markers import Markers
 from router.backends.second_phase import AnswerPhase
@@ -99,8 +99,7 @@ class TwoPhase:
 
     def unmarked(self, ids: list[int]) -> list[int]:
         """The ids up to the first end marker."""
-        end = self._end
-        return next((ids[:at] for at in range(len(ids)) if ids[at : at + len(end)] == end), ids)
+        return ids[: find_ids(ids, self._end)]
 
     async def answer(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[GenerationEvent]:
         """Phase 2: the answer behind a thought that is over, then the completion. Raises BackendError."""
