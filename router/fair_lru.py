@@ -34,6 +34,10 @@ class FairLru(MutableMapping[K, V]):
         self._owner = owner
         self._weigh = weigh
         self._held: dict[Hashable, _Held[K, V]] = {}
+        self._largest: _Held[K, V] = _Held()
+        """The owner who last was the largest. While it holds more than its share, no larger one is looked for."""
+
+        self._size = 0
         self.weight = 0
         """Sum of the weights of all entries."""
 
@@ -63,6 +67,7 @@ class FairLru(MutableMapping[K, V]):
         held.entries[key] = value
         held.weight += weight
         self.weight += weight
+        self._size += 1
         while self.weight > self._most:
             self._evict(held)
 
@@ -76,7 +81,14 @@ class FairLru(MutableMapping[K, V]):
     def clear(self) -> None:
         """Drop all entries."""
         self._held.clear()
-        self.weight = 0
+        self._largest = _Held()
+        self._size = self.weight = 0
+
+    def take(self) -> list[V]:
+        """Remove and return the values of all entries, owner by owner."""
+        taken = [value for held in self._held.values() for value in held.entries.values()]
+        self.clear()
+        return taken
 
     def __contains__(self, key: object) -> bool:
         held = self._held.get(self._owner(key))  # type: ignore[arg-type]
@@ -86,16 +98,20 @@ class FairLru(MutableMapping[K, V]):
         return iter([key for held in self._held.values() for key in held.entries])  # a look at a value moves its key
 
     def __len__(self) -> int:
-        return sum(len(held.entries) for held in self._held.values())
+        return self._size
 
     def _evict(self, newest: _Held[K, V]) -> None:
-        """Drop an entry: of the owner that has just written where it holds more than its share, else of the largest."""
-        # The largest is looked for only where a small owner grows, and so at most once for each entry of its share.
-        large = newest.weight * len(self._held) > self._most
-        held = newest if large else max(self._held.values(), key=lambda one: one.weight)
+        """Drop an entry of an owner above its share: the one that has just written, else the largest."""
+        held = newest if self._above_share(newest) else self._largest
+        if not self._above_share(held):
+            held = self._largest = max(self._held.values(), key=lambda one: one.weight)
         del self[next(iter(held.entries))]
+
+    def _above_share(self, held: _Held[K, V]) -> bool:
+        return held.weight * len(self._held) > self._most
 
     def _subtract(self, held: _Held[K, V], value: V) -> None:
         weight = self._weigh(value)
         held.weight -= weight
         self.weight -= weight
+        self._size -= 1

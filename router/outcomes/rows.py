@@ -49,7 +49,10 @@ _TEXT = json.JSONEncoder(ensure_ascii=False)
 INT64 = 2**63
 
 ENTRY_CHARACTERS = 4_096
-"""Characters of a prompt for which an entry counts as one more while it waits."""
+"""Characters of a request for which an entry counts as one more while it waits."""
+
+PART_CHARACTERS = 256
+"""Characters for which a message, a tool call or an image counts beside its texts: objects take memory, too."""
 
 Value = str | float | int | None
 Row = dict[str, Value]
@@ -102,7 +105,10 @@ class LogEntry:
 
     def weight(self) -> int:
         """How many usual entries it takes the memory of: the request is kept until the entry is written."""
-        return 1 + sum(map(_characters, self.request.prompt.messages)) // ENTRY_CHARACTERS
+        characters = sum(
+            map(_characters, self.request.prompt.messages), len(self.request.options.conversation_id or "")
+        )
+        return 1 + characters // ENTRY_CHARACTERS
 
     def row(self, names: PromptHasher) -> Row:
         """The entry as a partial row. It takes a while, so the writer calls it, outside the path of the request.
@@ -138,8 +144,12 @@ def _is_text(value: str) -> bool:
 
 
 def _characters(message: Message) -> int:
-    beside = [*message.images, *(call.arguments for call in message.tool_calls)]
-    return len(message.content) + sum(map(len, beside))
+    """Characters of all texts of a message, and of what holds them."""
+    texts = [message.content, message.tool_call_id, *message.images]
+    for call in message.tool_calls:
+        texts += call.id, call.name, call.arguments
+    parts = 1 + len(message.images) + len(message.tool_calls)
+    return sum(map(len, texts)) + PART_CHARACTERS * parts
 
 
 def _decided(at: datetime, request: RouteRequest, decision: Decision, names: PromptHasher) -> Row:

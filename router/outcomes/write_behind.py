@@ -1,7 +1,8 @@
 """Records that are written in batches a moment later, so that no caller waits for the log.
 
 A failed write keeps its batch and tries again, in order. A record that can never be written costs itself alone. Memory
-is bounded, fairly between owners: beyond `most` records the oldest ones of the largest owner are lost, and counted.
+is bounded, fairly between owners: where more waits beside the batch than may wait, an owner above its share loses its
+oldest records, which are counted.
 """
 
 import asyncio
@@ -31,9 +32,9 @@ class WriteBehind(Generic[T]):
     Args:
         write: writes a batch whole or not at all. Raises OutcomeLogError where a later try may succeed, and anything
             else where one of the records can never be written.
-        most: records that may wait; more are dropped, and observed.
+        most: weight of the records that may wait beside the batch under way; more are dropped, and observed.
         owner: the owner of a record.
-        weigh: how many records a record counts for.
+        weigh: the weight of a record, which is asked for once; 1 by default.
 
     Attributes:
         failing: the last batch could not be written; it is tried again.
@@ -60,10 +61,14 @@ class WriteBehind(Generic[T]):
         self._closing = asyncio.Event()
         self.failing = False
 
+    def __len__(self) -> int:
+        """Records that are not written yet."""
+        return len(self._batch) + len(self._waiting)
+
     def add(self, record: T) -> None:
         """Write a record a moment later; never waits."""
         if lost := self._waiting.add(record):
-            self._observer(RecordsLost("full", lost, "as many wait as may wait"))
+            self._observer(RecordsLost("full", lost, "the buffer is full"))
         # No task runs while nothing waits, so an idle service wakes up for nothing.
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_soon())
@@ -87,16 +92,12 @@ class WriteBehind(Generic[T]):
                 if self._writing is not None:
                     await self._writing
                 await self._write_once()
-        if lost := self._unwritten:
+        if lost := len(self):
             self._observer(RecordsLost("exit", lost, "they could not be written before the end"))
             raise DrainError(f"the outcome log could not be written at the end; records lost: {lost}")
 
-    @property
-    def _unwritten(self) -> int:
-        return len(self._batch) + len(self._waiting)
-
     async def _write_soon(self) -> None:
-        while self._unwritten and not await self._closes_within(self._pause()):
+        while len(self) and not await self._closes_within(self._pause()):
             await self._write_once()
 
     def _pause(self) -> float:
@@ -110,19 +111,18 @@ class WriteBehind(Generic[T]):
 
     async def _write_once(self) -> None:
         async with self._one:  # a flush waits for the batch under way, too
-            batch = self._batch = self._waiting.take()
             try:
-                await self._isolated(batch)
+                await self._isolated()  # what could not be written before
+                self._batch = self._waiting.take()
+                await self._isolated()
                 self.failing = False
             except OutcomeLogError as error:
                 self.failing = True
-                self._observer(Degraded("outcomes", f"{len(batch)} records wait: {error}"))
-            finally:
-                self._batch = []
-                self._put_back(batch)
+                self._observer(Degraded("outcomes", f"{len(self)} records wait: {error}"))
 
-    async def _isolated(self, batch: list[T]) -> None:
-        """Write records, which leave the batch as they are written. One that can never be written is lost alone."""
+    async def _isolated(self) -> None:
+        """Write the batch, which records leave as they are written. One that can never be written is lost alone."""
+        batch = self._batch
         size = len(batch)
         while batch:
             size = min(size, len(batch))
@@ -137,8 +137,3 @@ class WriteBehind(Generic[T]):
                 self._observer(RecordsLost("unwritable", 1, f"{type(error).__name__}: {error}"))
             del batch[:size]
             size *= 2
-
-    def _put_back(self, batch: list[T]) -> None:
-        """Keep what was not written, in front of what has arrived meanwhile; the oldest are lost first."""
-        if batch and (lost := self._waiting.put_back(batch)):
-            self._observer(RecordsLost("full", lost, "more wait than may wait"))

@@ -24,39 +24,41 @@ def weight(kept: list[Record], owner: str = "abc") -> int:
 
 @given(records, st.data())
 def test_it_keeps_within_its_bound_in_order_and_counts_what_is_lost(given: list[Record], data: st.DataObject) -> None:
-    buffer, lost, taken = buffer_of(), 0, list[Record]()
+    buffer, lost, kept = buffer_of(), 0, list[Record]()
     for record in given:
         lost += buffer.add(record)
         if data.draw(st.integers(0, 9)) == 0:
-            taken = buffer.take()
-            lost += buffer.put_back(taken)
+            kept += buffer.take()
     size = len(buffer)
-    kept = buffer.take()
-    assert size == len(kept) and len(buffer) == 0
-    assert kept == sorted(kept, key=lambda record: record[1])
-    assert weight(kept) <= MOST and lost == len(given) - len(kept)
+    last = buffer.take()
+    assert size == len(last) and len(buffer) == 0 and weight(last) <= MOST
+    assert kept + last == sorted(kept + last, key=lambda record: record[1])
+    assert lost == len(given) - len(kept + last)
 
 
-@given(records, records)
-def test_what_is_put_back_comes_first(before: list[Record], since: list[Record]) -> None:
+@given(records)
+def test_of_each_owner_the_oldest_are_lost(given: list[Record]) -> None:
     buffer = buffer_of()
-    for record in before:
+    for record in given:
         buffer.add(record)
-    taken = buffer.take()
-    for owner, number, size in since:
-        buffer.add((owner, number + len(before), size))
-    arrived = buffer.take()
-    for record in arrived:
-        buffer.add(record)
-    lost = buffer.put_back(taken)
     kept = buffer.take()
-    assert lost == len(taken + arrived) - len(kept)
-    assert kept == sorted(kept, key=lambda record: record[1])
-    assert weight(kept) <= MOST
-    for owner in "abc":  # of each owner the oldest are lost
-        mine = [record for record in taken + arrived if record[0] == owner]
-        still = [record for record in kept if record[0] == owner]
+    for owner in "abc":
+        mine, still = ([record for record in some if record[0] == owner] for some in (given, kept))
+        # One that exceeds its owner's share is lost itself, and then all of its owner's are.
         assert still == mine[len(mine) - len(still) :]
+
+
+def test_a_record_is_weighed_once_and_one_beyond_the_bound_costs_itself_alone() -> None:
+    weighed: list[int] = []
+
+    def weigh(record: int) -> int:
+        weighed.append(record)
+        return record
+
+    buffer = FairBuffer(MOST, lambda record: None, weigh)
+    assert [buffer.add(record) for record in (1, 2, MOST + 1, 3, 7)] == [0, 0, 1, 0, 1]
+    assert buffer.take() == [2, 3, 7]
+    assert weighed == [1, 2, MOST + 1, 3, 7]
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=200))
@@ -67,11 +69,6 @@ def test_an_owner_within_its_share_loses_nothing(flood: list[str]) -> None:
         buffer.add(record)
     for number, owner in enumerate(flood):
         buffer.add((owner, 10 + number, 1))
-    taken = buffer.take()
-    assert [record for record in taken if record[0] == "quiet"] == mine
-    for number, owner in enumerate(flood):
-        buffer.add((owner, 1_000 + number, 1))
-    buffer.put_back(taken)
     assert [record for record in buffer.take() if record[0] == "quiet"] == mine
 
 

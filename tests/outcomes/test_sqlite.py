@@ -216,7 +216,7 @@ async def test_a_full_buffer_drops_and_is_observed(path: Path, observer: Recordi
 
 async def test_after_a_full_buffer_records_are_kept_again(path: Path, observer: RecordingObserver) -> None:
     log = SqliteOutcomes(path, observer, buffer=1)
-    for id_ in ("a", "dropped"):
+    for id_ in ("dropped", "a"):
         log.record(request_of(), decision_of(id_), None)
     await log.report(outcome("a"))
     log.record(request_of(), decision_of("b"), None)

@@ -77,13 +77,37 @@ async def test_what_is_too_much_to_wait_is_lost_oldest_first_and_reported() -> N
     for number in range(3):
         behind.add(number)
     await asyncio.sleep(0.005)  # they are being written
-    for number in range(3, 5):
+    for number in range(3, 8):
         behind.add(number)
+    assert [(lost.cause, lost.records) for lost in observer.of(RecordsLost)] == [("full", 1)] * 2
     await asyncio.sleep(0.05)
-    assert [(lost.cause, lost.records) for lost in observer.of(RecordsLost)] == [("full", 2)]
     slow.failing = False
     await behind.close()
-    assert slow.written == [2, 3, 4]
+    assert slow.written == [0, 1, 2, 5, 6, 7], "what could not be written stays, and is first"
+    assert len(observer.of(RecordsLost)) == 2
+
+
+async def test_a_log_that_stays_away_moves_no_record_again() -> None:
+    """Tries cost the same, however many records wait."""
+    weighed: list[int] = []
+    slow = Slow(failing=True)
+
+    def weigh(record: int) -> int:
+        weighed.append(record)
+        return 1
+
+    behind = WriteBehind(slow, RecordingObserver(), 100, gather_seconds=0, again_seconds=0, weigh=weigh)
+    behind.add(1)
+    with pytest.raises(OutcomeLogError):
+        await behind.flush()
+    for number in range(2, 50):
+        behind.add(number)
+    for _ in range(3):
+        with pytest.raises(OutcomeLogError):
+            await behind.flush()
+    slow.failing = False
+    await behind.close()
+    assert slow.written == weighed == list(range(1, 50))
 
 
 async def test_what_cannot_be_written_to_the_end_is_lost_and_reported() -> None:
