@@ -49,12 +49,13 @@ class BoundedSession:
         """Outputs by name, in order. Raises OverrunError, and whatever ONNX Runtime raises."""
         # Numbers instead of a lock: this is on the path of every decision.
         self._started += 1
+        # Each run has its own: the thread may end a run that has just ended by itself, and must not end the next one.
+        options = self._options = onnxruntime.RunOptions()
         try:
-            return self._session.run(names, inputs, self._options)  # type: ignore[no-any-return]
+            return self._session.run(names, inputs, options)  # type: ignore[no-any-return]
         except Exception as error:
-            if not self._options.terminate:
+            if not options.terminate:
                 raise
-            self._options = onnxruntime.RunOptions()  # the old ones would end every further run, too
             raise OverrunError(f"a run took longer than {self.seconds:g} s") from error
         finally:
             self._ended = self._started
@@ -66,10 +67,11 @@ class BoundedSession:
             The same for the next look.
         """
         number, looks = seen
+        options = self._options  # first: those of a run that begins meanwhile stay as they are
         if self._started == self._ended or self._started != number:
             return self._started, 0
         if (looks + 1) * TICK_SECONDS >= self.seconds:
-            self._options.terminate = True
+            options.terminate = True
         return number, looks + 1
 
 

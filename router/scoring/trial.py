@@ -42,15 +42,7 @@ async def require_bounded(directory: Path, bundle: Bundle, seconds: int | None =
     if seconds is None:
         seconds = ENCODER_SECONDS if bundle.manifest.text_encoder == "encoder" else STATIC_SECONDS
     size = MEMORY + COPIES * (len(bundle.model) + len(bundle.tokenizer))
-    arguments = [sys.executable, "-P", "-m", __name__, str(directory), str(size), str(seconds)]
-    process = await asyncio.create_subprocess_exec(
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=_environment(),
-        start_new_session=True,  # Ctrl-C is for this process, which ends the other one
-    )
+    process = await _started(directory, sys.executable, "-P", "-m", __name__, str(directory), str(size), str(seconds))
     try:
         async with asyncio.timeout(PATIENCE * seconds):
             said, _ = await process.communicate()
@@ -85,6 +77,21 @@ def main(directory: str, memory: str, seconds: str) -> None:
         print(json.dumps({"error": str(error)}))
     else:
         print(json.dumps({"version": bundle.version}))
+
+
+async def _started(directory: Path, *arguments: str) -> asyncio.subprocess.Process:
+    """The other process. Raises ArtifactError where the machine has no room for one more."""
+    try:
+        return await asyncio.create_subprocess_exec(
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is for this process, which ends the other one
+        )
+    except OSError as error:
+        raise ArtifactError(f"{directory}: no process can be started for its trial: {error.strerror}") from error
 
 
 def _limit(kind: int, most: int) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import resource
+import sys
 from pathlib import Path
 
 import onnx
@@ -97,3 +99,22 @@ async def test_the_other_process_sees_no_secret(tmp_path: Path, monkeypatch: pyt
     await asyncio.wait([task])
     assert seen and not any(b"s3cret" in one for one in seen)
     assert os.environ["BUDGET_ROUTER_CACHE_SECRET"] == "s3cret"
+
+
+async def test_where_no_process_can_be_started_the_bundle_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load(SHIPPED)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(ArtifactError, match="no process can be started for its trial: No such file"):
+        await require_bounded(SHIPPED, bundle)
+
+
+async def test_where_no_descriptor_is_left_the_bundle_is_refused() -> None:
+    bundle, (soft, hard) = load(SHIPPED), resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 1, hard))
+    try:
+        with pytest.raises(ArtifactError, match="no process can be started for its trial: Too many open files"):
+            await require_bounded(SHIPPED, bundle)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(taken[0])
