@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from router.domain import GenerationRequest
 
 MAX_STREAM_TOKENS = 1 << 18
-"""Tokens of a thought, or of a stream, that was asked for without a limit."""
+"""Tokens after which a thought is cut, and a stream that was asked for without a limit, whatever cap a caller names."""
 
 CHARACTERS_A_TOKEN = 32
 """Characters that a token may have on the average before a text counts as longer than its limit in tokens. Tokenizers
@@ -45,7 +45,7 @@ class ReadLimits:
         budget, answer = request.budget.tokens, request.sampling.max_answer_tokens
         if budget is None:
             return cls(answer=answer, total=MAX_STREAM_TOKENS + answer, hold=LONGEST_HOLD if thinks else 0)
-        both = budget + answer
+        both = min(budget, MAX_STREAM_TOKENS) + answer
         # A thought within its budget would have taken this long, too, before the first word of an answer.
         held = min(max(CHARACTERS_A_MARKED_TOKEN * budget, LEAST_HOLD), LONGEST_HOLD)
         return cls(both, both, both, held if budget and thinks else 0, budget)

@@ -45,7 +45,9 @@ class Bounds:
     @classmethod
     def of(cls, tokens: int | None, request: int) -> "Bounds":
         """The bounds of an answer of at most `tokens` tokens to a request of so many bytes."""
-        most, repeated = MAX_STREAM_TOKENS if tokens is None else tokens, GROWTH * request
+        most, repeated = MAX_STREAM_TOKENS, GROWTH * request
+        if tokens is not None:
+            most = min(tokens, 2 * MAX_STREAM_TOKENS)  # a thought and an answer of the greatest length
         return cls(SPARE_BYTES + most * TOKEN_BYTES + repeated, SPARE_EVENTS + 2 * most, LONGEST_LINE + repeated)
 
 

@@ -45,7 +45,7 @@ class ThoughtReader:
     the text, too, and the thought is cut before the first token that has part of it.
 
     Args:
-        limit: tokens that this completion may have; None = MAX_STREAM_TOKENS.
+        limit: tokens that this completion may have, at most MAX_STREAM_TOKENS; None = those.
         end: ids of the end marker.
         marker: its text.
 
@@ -59,7 +59,7 @@ class ThoughtReader:
         self.text: list[str] = []
         self._thought = thought
         self._first = len(thought.ids)
-        self._limit = MAX_STREAM_TOKENS if limit is None else limit
+        self._limit = MAX_STREAM_TOKENS if limit is None else min(limit, MAX_STREAM_TOKENS)
         self._gate = Gate(self._limit)
         self._end = end
         self._marker = marker

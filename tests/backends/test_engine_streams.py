@@ -13,13 +13,15 @@ from aiohttp import web
 
 from router._gen import budget_router_pb2 as pb
 from router.backends.chat import Chat
-from router.backends.dialects import DIALECTS
+from router.backends.dialects import DIALECTS, Piece
 from router.backends.http import EngineClient, Timeouts
-from router.backends.limits import Limits
+from router.backends.limits import MAX_STREAM_TOKENS, ReadLimits
 from router.backends.markers import Markers
 from router.backends.replica import Replica
 from router.backends.replicas import Replicas
+from router.backends.sse import SPARE_EVENTS, Bounds
 from router.backends.stream_state import StreamState
+from router.backends.thought import Thought, ThoughtReader
 from router.backends.two_phase import TwoPhase
 from router.bundle.manifest import Bundle
 from router.domain import (
@@ -299,12 +301,36 @@ async def test_counts_of_all_attempts_fit_the_wire(bundle: Bundle, first: int) -
     assert got.end.thinking_tokens <= 2 * 2**24
 
 
+@pytest.mark.parametrize("limit", [None, 2**31 - 1, MAX_STREAM_TOKENS])
+@pytest.mark.parametrize("piece", [Piece("", [1] * 100_000, None), Piece("so long " * 100_000, [], None)])
+def test_a_thought_of_two_phases_is_bounded(limit: int | None, piece: Piece) -> None:
+    thought = Thought([], [])
+    reader = ThoughtReader(thought, limit, [2], "</think>")
+    read = 0
+    while not reader.over:
+        reader.read([piece])
+        read += 1
+    assert read <= 12 and len(thought.ids) <= MAX_STREAM_TOKENS
+
+
+@pytest.mark.parametrize("budget", [None, 2**31 - 1])
+def test_a_caller_that_allows_everything_gets_a_bounded_stream(budget: int | None) -> None:
+    request = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("r", budget))
+    state = StreamState(DIALECTS["vllm"], Markers(), ReadLimits.of(request, True))
+    characters = 0
+    while not state.full:
+        state.read([delta(reasoning="x" * 1_000_000)], None)
+        characters += 1_000_000
+    assert characters <= 16_000_000
+    assert Bounds.of(budget, 100).events <= 4 * MAX_STREAM_TOKENS + SPARE_EVENTS
+
+
 @pytest.mark.parametrize("uncapped", [True, False])
 @pytest.mark.parametrize("name", ["reasoning", "content", "nothing"])
 def test_token_ids_are_bounded_whatever_text_comes_with_them(uncapped: bool, name: str) -> None:
     budget = None if uncapped else 8
     request = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("r", budget))
-    state = StreamState(DIALECTS["vllm"], Markers(), Limits.of(request, True))
+    state = StreamState(DIALECTS["vllm"], Markers(), ReadLimits.of(request, True))
     state.read([delta(content="so ")], None)
     event = {"choices": [{"delta": {name: "a "}, "token_ids": [1] * 100_000}]}
     read = 0

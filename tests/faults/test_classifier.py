@@ -23,23 +23,23 @@ Score = Callable[..., Any]
 
 
 def down(score: Score) -> Score:
-    async def fails(self: OnnxClassifier, prompts: Any) -> Any:
+    async def fails(self: OnnxClassifier, prompts: Any, owner: bytes = b"") -> Any:
         raise ClassifierError("told to fail")
 
     return fails
 
 
 def hang(score: Score) -> Score:
-    async def hangs(self: OnnxClassifier, prompts: Any) -> Any:
+    async def hangs(self: OnnxClassifier, prompts: Any, owner: bytes = b"") -> Any:
         await asyncio.Event().wait()
 
     return hangs
 
 
 def slow(score: Score) -> Score:
-    async def waits(self: OnnxClassifier, prompts: Any) -> Any:
+    async def waits(self: OnnxClassifier, prompts: Any, owner: bytes = b"") -> Any:
         await asyncio.sleep(0.05)
-        return await score(self, prompts)
+        return await score(self, prompts, owner)
 
     return waits
 
@@ -47,10 +47,10 @@ def slow(score: Score) -> Score:
 def flapping(score: Score) -> Score:
     numbers = count()
 
-    async def flaps(self: OnnxClassifier, prompts: Any) -> Any:
+    async def flaps(self: OnnxClassifier, prompts: Any, owner: bytes = b"") -> Any:
         if next(numbers) % 2:
             raise ClassifierError("told to fail")
-        return await score(self, prompts)
+        return await score(self, prompts, owner)
 
     return flaps
 
@@ -88,7 +88,7 @@ async def test_garbage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         await running.recovered(cell)
 
 
-@pytest.mark.parametrize("words", [300, pytest.param(3_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("words", [300, pytest.param(750, marks=pytest.mark.slow)])
 async def test_full(tmp_path: Path, words: int) -> None:
     """As many prompts at once as a call may hold, while others ask."""
     async with scene(tmp_path) as running:
