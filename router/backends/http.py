@@ -37,7 +37,9 @@ READ_AHEAD = 1 << 16
 NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 """Errors before a connection stands: the request was not sent, so it is not to blame."""
 
-MALFORMED_RESPONSE = (aiohttp.ClientError, HttpProcessingError, ValueError, AttributeError, TypeError, LookupError)
+MALFORMED_RESPONSE = (
+    aiohttp.ClientError, HttpProcessingError, ValueError, AttributeError, TypeError, LookupError, RecursionError,
+)  # fmt: skip
 """Errors of reading an answer that is not HTTP, not JSON, or not of the API's shape."""
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from unicodedata import category
@@ -38,6 +38,9 @@ MAX_NAME = 128
 MAX_TOOLS, MAX_SCHEMA_BYTES, MAX_SCHEMAS_BYTES = 128, 1 << 16, 1 << 18
 """Most tools, and most bytes of the parameters of one and of all. They are read and written as JSON, which takes many
 times as long as text, and nobody else is served meanwhile."""
+
+MAX_SCHEMA_LEVELS = 100
+"""Most levels of objects and lists of a tool's parameters: writing JSON takes a frame of the stack for each."""
 
 MAX_ATTACHED = 1_024
 """Most tool calls and images of a prompt, together."""
@@ -130,7 +133,23 @@ def _tool(message: pb.Tool, field: str) -> Tool:
         parameters = None
     if not isinstance(parameters, dict):
         raise InvalidRequest(f"{field}.parameters", "must be a JSON object")
+    if not _is_shallow(parameters):
+        raise InvalidRequest(f"{field}.parameters", f"at most {MAX_SCHEMA_LEVELS} levels of objects and lists")
     return Tool(message.name, message.description, parameters)
+
+
+def _is_shallow(value: object) -> bool:
+    """Whether parsed JSON has at most MAX_SCHEMA_LEVELS levels."""
+    level = [value]
+    for _ in range(MAX_SCHEMA_LEVELS + 1):
+        level = [within for one in level for within in _within(one)]
+    return not level
+
+
+def _within(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def outcome(message: pb.ReportOutcomeRequest, tenant: str | None) -> Outcome:

@@ -3,15 +3,16 @@
 import asyncio
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
-from router.backends.http import LARGEST_ANSWER, EngineClient, Timeouts
+from router.backends.http import LARGEST_ANSWER, EngineClient, Timeouts, mapped_errors
 from router.backends.sse import GROWTH
 from router.backends.statuses import LONGEST_RETRY, RETRY_SECONDS, retry_after
+from router.backends.text import name
 from router.errors import (
     BackendBusy,
     BackendError,
@@ -115,6 +116,15 @@ async def test_whatever_it_answers_is_a_typed_error_in_time(raw: Raw, call: Call
         assert "secret" not in str(caught.value)
         assert engine.sent < 16 << 20, "nobody reads on"
         await until(lambda: engine.open == 0)
+
+
+@pytest.mark.parametrize("levels", [900, 950, 1_000, 1_020])
+async def test_nested_words_of_an_engine_are_typed_errors_or_names(levels: int) -> None:
+    """JSON of so many levels is read, and cannot be written by Python."""
+    body = b'{"version": ' + b"[" * levels + b"]" * levels + b"}"
+    async with facing(Raw(JSON + b"\r\n" + body)) as (_, client):
+        with suppress(BackendError), mapped_errors():
+            assert name((await client.ask("/version"))["version"])
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,18 @@ def test_the_parameters_of_a_tool_are_a_json_object() -> None:
     assert checked_tools(given).offered == (Tool("t", "d", {"type": "object"}),)
 
 
+@pytest.mark.parametrize("open_", ['{"a":', "["])
+@pytest.mark.parametrize("levels", [1, 99, 100, 800, 950, 960, 970, 980, 990, 5_000])
+def test_the_parameters_of_a_tool_have_few_levels(open_: str, levels: int) -> None:
+    close = "}" if open_ != "[" else "]"
+    deep = pb.Tool(name="t", parameters='{"a":' + open_ * (levels - 1) + "1" + close * (levels - 1) + "}")
+    large = replace(LIMITS, max_prompt_bytes=1 << 20)
+    if levels <= requests.MAX_SCHEMA_LEVELS:
+        assert checked_tools(pb.GenerateRequest(tools=[deep]), large).offered
+    else:
+        refused("tools[0].parameters", checked_tools, pb.GenerateRequest(tools=[deep]), large)
+
+
 def test_the_parameters_of_tools_are_bounded_one_by_one_and_together() -> None:
     def tools(*sizes: int) -> Tools:
         offered = [pb.Tool(name="t", parameters=json.dumps({"a": "d" * (size - 9)})) for size in sizes]
