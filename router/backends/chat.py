@@ -20,7 +20,7 @@ from router.backends.stream_state import StreamState
 from router.backends.thought import ENDED, Thought
 from router.backends.two_phase import TwoPhase
 from router.domain import FinishReason, GenerationEvent, GenerationRequest
-from router.errors import BackendError, InvalidRequest
+from router.errors import BackendError, BackendTimeout, InvalidRequest
 
 PLAIN_ANSWERS = 3
 """Answers without a thought, one after another, from which on a model is taken for one that does not think.
@@ -95,13 +95,17 @@ class Chat:
         limits = ReadLimits.of(request, self._dialect.completions is not None and self._plain < PLAIN_ANSWERS)
         state, over = StreamState(self._dialect, self._markers, limits), False
         body = request_body(self._model, self._dialect, request, self._markers.cue)
-        async with aclosing(self._engine.chunks("/v1/chat/completions", body, body.get("max_tokens"))) as arriving:
-            async for chunks in arriving:
-                deltas, over = state.read(chunks, request.budget.tokens if fallback is not None else None)
-                for delta in deltas:
-                    yield delta
-                if over or state.full:
-                    break
+        try:
+            async with aclosing(self._engine.chunks("/v1/chat/completions", body, body.get("max_tokens"))) as arriving:
+                async for chunks in arriving:
+                    deltas, over = state.read(chunks, request.budget.tokens if fallback is not None else None)
+                    for delta in deltas:
+                        yield delta
+                    if over or state.full:
+                        break
+        except BackendTimeout:
+            if not state.ended:  # else the answer is whole, and only the end of the stream is missing
+                raise
         # Leaving the block above cancelled the request. The answer continues behind the thought, cut at its budget.
         for event in state.rest():
             yield event

@@ -34,6 +34,11 @@ class AnswerPhase:
         self._drawn = self._thought_again = 0
 
     @property
+    def ended(self) -> bool:
+        """The engine has said how it ended."""
+        return self._finish is not None
+
+    @property
     def full(self) -> bool:
         """More has come than was asked for; the rest is not read."""
         return self._gate.full or self._drawn > self._request.sampling.max_answer_tokens + SLACK

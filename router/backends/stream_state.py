@@ -84,6 +84,11 @@ class StreamState:
         return not self._tally.visible and self._answering.characters >= LONG_ANSWER
 
     @property
+    def ended(self) -> bool:
+        """The engine has said how it ended; only counts may follow."""
+        return self._finish is not None
+
+    @property
     def full(self) -> bool:
         """More has come than was asked for; the rest is not read."""
         thinking, answering, exceeded = self._thinking, self._answering, self._limits.exceeded

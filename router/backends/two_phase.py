@@ -14,7 +14,7 @@ from router.backends.markers import Markers
 from router.backends.second_phase import AnswerPhase
 from router.backends.thought import Thought, ThoughtReader
 from router.domain import GenerationEvent, GenerationRequest, ReasoningDelta
-from router.errors import BackendError, InvalidRequest
+from router.errors import BackendError, BackendTimeout, InvalidRequest
 
 
 class TwoPhase:
@@ -110,12 +110,16 @@ class TwoPhase:
                 ids = thought.prompt
             banned = self._start if len(self._start) == 1 else []  # or the model would open its thought again
             most = request.sampling.max_answer_tokens
-            async with aclosing(self._complete(request, ids, most, [], banned)) as arriving:
-                async for chunks in arriving:
-                    for event in phase.read(self._read(chunks)):
-                        yield event
-                    if phase.full:
-                        break
+            try:
+                async with aclosing(self._complete(request, ids, most, [], banned)) as arriving:
+                    async for chunks in arriving:
+                        for event in phase.read(self._read(chunks)):
+                            yield event
+                        if phase.full:
+                            break
+            except BackendTimeout:
+                if not phase.ended:  # else the answer is whole, and only the end of the stream is missing
+                    raise
         for event in phase.rest():
             yield event
         yield phase.completion()

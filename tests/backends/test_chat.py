@@ -369,6 +369,19 @@ async def test_an_engine_that_hangs_is_an_error_in_time(engine: Engine, hasty: C
     await asyncio.wait_for(engine.disconnected.wait(), 30)
 
 
+async def test_an_answer_that_has_ended_is_whole_though_its_stream_does_not_end(engine: Engine, hasty: Chat) -> None:
+    async def hangs_at_the_end(request: web.Request, _: dict[str, Any]) -> Stream:
+        await events_to(request, *GOOD[:-1])
+        await asyncio.sleep(3_600)
+        raise AssertionError
+
+    engine.handler = hangs_at_the_end
+    events = await in_time(run(hasty), TIMEOUT)
+    end = events[-1]
+    assert isinstance(end, Completion) and end.finish is FinishReason.NATURAL
+    assert ContentDelta("4") in events
+
+
 async def test_closing_the_stream_is_seen_by_the_engine(engine: Engine, backend: Chat) -> None:
     engine.handler = thinks_for_ever
     async with aclosing(backend.stream(request_of())) as events:

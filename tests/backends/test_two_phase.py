@@ -175,6 +175,16 @@ async def test_what_cannot_fit_with_any_prompt_is_named() -> None:
             backend.check(request_of(WINDOW, most=1))
 
 
+@pytest.mark.parametrize("budget", [None, 8])
+async def test_an_answer_that_has_ended_is_whole_though_its_stream_does_not_end(budget: int | None) -> None:
+    async with simulated("vllm", lingers=True) as simulator:
+        client = EngineClient(simulator.url, Timeouts(first=5, idle=0.5, total=60, question=5), connections=5)
+        end = await completed(TwoPhase(client, MODEL, VLLM, Markers()), request_of(budget))
+        await client.close()
+    assert end.finish is (FinishReason.NATURAL if budget is None else FinishReason.FORCED)
+    assert (end.thinking_tokens, end.answer_tokens) == (THOUGHT if budget is None else budget, 5)
+
+
 async def test_without_a_window_nothing_is_limited() -> None:
     limits: list[int | None] = []
 

@@ -45,6 +45,7 @@ class Faults:
         drips: seconds between the comments that are all that comes after a few events.
         breaks: an error within the stream, after a few events.
         hangs: nothing comes after a few events.
+        lingers: the stream does not end behind its last event.
         html: a page in place of an answer.
         no_tokens: texts are not tokenised: HTTP 404.
         many_token_marker: the end of a thought is several tokens.
@@ -65,6 +66,7 @@ class Faults:
     drips: float = 0.0
     breaks: bool = False
     hangs: bool = False
+    lingers: bool = False
     html: bool = False
     no_tokens: bool = False
     many_token_marker: bool = False
@@ -234,6 +236,8 @@ class Simulator:
             event = json.dumps(chunk(tokens, thinking, done, thought, finish))
             await response.write(b"data: " + event.encode() + b"\n\n")
             await asyncio.sleep(self.pause)
+        if self.faults.lingers:
+            await asyncio.sleep(3_600)
         await response.write(b"data: [DONE]\n\n")
         return response
 
