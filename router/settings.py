@@ -398,6 +398,7 @@ def _called(settings: Settings) -> Iterator[tuple[str, str, bool]]:
         key = getattr(settings, f"{kind}_key").get_secret_value()
         for url in getattr(settings, f"{kind}_url").split(","):
             yield f"{kind.upper()}_URL", url.strip(), bool(key)
+    yield "BACKEND_PROXY", settings.backend_proxy.get_secret_value().strip(), False
     for name in ("redis_url", "outcomes_url", "verifier_url", "otlp_url"):
         yield name.upper(), getattr(settings, name), False
 

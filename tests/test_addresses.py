@@ -38,7 +38,13 @@ def test_passwords_stand_before_the_host_or_in_the_query() -> None:
     assert not any(map(holds_password, ["redis://h", "redis://h?db=1", "http://h/a@b"]))
 
 
-@pytest.mark.parametrize("host", ["router", "", "::ffff:10.0.0.1", "127.0.0.1.", "0.0.0.0", "10.0.0.1"])
+@pytest.mark.parametrize(
+    "host", ["router", "", "::ffff:10.0.0.1", "127.0.0.1.", "0.0.0.0", "10.0.0.1", "localhost.x", "alocalhost"]
+)
 def test_other_machines_and_names_are_not_this_machine(host: str) -> None:
     assert not is_loopback(host)
-    assert is_loopback("localhost") and is_loopback("127.9.9.9") and is_loopback("::1")
+
+
+@pytest.mark.parametrize("host", ["localhost", "engine.localhost", "127.9.9.9", "::1"])
+def test_localhost_and_loopback_addresses_are_this_machine(host: str) -> None:
+    assert is_loopback(host) and not readable_hosts(f"http://[{host}]" if ":" in host else f"http://{host}")

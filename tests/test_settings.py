@@ -337,6 +337,16 @@ def test_a_key_leaves_this_machine_by_tls_alone(name: str, given: dict[str, Any]
     settings.load(**{k: re.sub(r"\b(http|redis)\b", r"\1s", v) if "url" in k else v for k, v in given.items()})
 
 
+def test_a_password_of_a_proxy_stays_on_this_machine() -> None:
+    proxy = "http://user:s3cret@far:3128"
+    with pytest.raises(SettingsError, match=r"BACKEND_PROXY: .*to far without TLS") as refused:
+        settings.load(backend_proxy=proxy)
+    assert "s3cret" not in str(refused.value)
+    settings.load(backend_proxy=proxy, public=["plaintext-keys"])
+    settings.load(backend_proxy=proxy.replace("far", "127.0.0.1"))
+    settings.load(backend_proxy="http://far:3128")
+
+
 def test_without_a_key_nothing_need_be_hidden() -> None:
     settings.load(backend="vllm", backend_model="m", backend_url="http://engine")
     settings.load(redis_url="redis://far", cache_secret="x")

@@ -9,15 +9,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
+from router.addresses import is_loopback
 from router.backends.sse import GROWTH, Bounds, EventReader
 from router.backends.sse import Chunk as Chunk
 from router.backends.statuses import check
 from router.backends.text import dumps, loads
-from router.backends.urls import engine_url, is_loopback, proxy_url
+from router.backends.urls import engine_url, proxy_url
 from router.errors import BackendError, BackendTimeout, BackendUnavailable, BackendUnreachable
 
 T = TypeVar("T")
@@ -77,7 +79,7 @@ class EngineClient:
         self._timeouts = timeouts
         self._headers = headers
         key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        through = proxy_url(proxy) if proxy and not is_loopback(self.url) else None
+        through = proxy_url(proxy) if proxy and not is_loopback(urlsplit(self.url).hostname or "") else None
 
         def session(**how: Any) -> aiohttp.ClientSession:
             return aiohttp.ClientSession(

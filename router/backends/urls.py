@@ -1,9 +1,8 @@
 """Addresses of engines and of proxies, as an operator writes them."""
 
 import re
-from ipaddress import ip_address
-from urllib.parse import SplitResult, urlsplit
 
+from router.addresses import http_parts
 from router.errors import SettingsError
 
 METHOD = re.compile(r"/(chat|completions?|models|responses|messages|generate|tokenize)(/|$)")
@@ -16,7 +15,7 @@ def engine_url(url: str) -> str:
     >>> engine_url(" http://gpu-1:8000/v1/ ")
     'http://gpu-1:8000'
     """
-    split = _split(url.strip())
+    split = http_parts(url.strip())
     path = split.path.rstrip("/").removesuffix("/v1").rstrip("/")
     # An address may hold a key; none of these texts may reach a log, so no problem quotes it.
     if "@" in split.netloc:
@@ -30,43 +29,16 @@ def engine_url(url: str) -> str:
 
 def proxy_url(url: str) -> str:
     """The URL of a proxy, which may hold a user and a password. Raises SettingsError."""
-    split = _split(url.strip())
+    split = http_parts(url.strip())
     if split.scheme != "http" or split.path.strip("/") or split.query or split.fragment:
         raise SettingsError("a proxy is http://HOST:PORT")
     return url.strip()
 
 
-def is_loopback(url: str) -> bool:
-    """True where the host of a URL is this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
-    except ValueError:  # a name: the address behind it may be anywhere
-        return False
-
-
 def origin(location: str) -> str:
     """Scheme, host and port of a URL; "" where it has none that could be written in a setting."""
     try:
-        split = _split(location)
+        split = http_parts(location)
     except SettingsError:
         return ""
     return f"{split.scheme}://{split.netloc.rpartition('@')[2]}"
-
-
-def _split(url: str) -> SplitResult:
-    """The parts of an HTTP URL. Raises SettingsError."""
-    if not url:
-        raise SettingsError("an address is empty; commas stand between addresses alone")
-    if not re.fullmatch(r"[!-~]+", url):
-        raise SettingsError("the URL must be ASCII, without blanks")
-    if not re.match(r"https?://", url, re.IGNORECASE):
-        raise SettingsError("the URL must begin with http:// or https://")
-    try:
-        split = urlsplit(url)
-        good = split.port != 0 and re.fullmatch(r"[\w.-]+|[0-9a-f:.]+", split.hostname or "", re.IGNORECASE)
-    except ValueError:  # the port is no number, or a bracket is missing
-        good = None
-    if not good:
-        raise SettingsError("the URL must name a host, and a port from 1 to 65535 or none: http://HOST:PORT")
-    return split

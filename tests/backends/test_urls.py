@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.backends.urls import engine_url, is_loopback, origin, proxy_url
+from router.backends.urls import engine_url, origin, proxy_url
 from router.errors import SettingsError
 
 SECRET = "s3cret"
@@ -83,23 +83,6 @@ def test_a_proxy_may_have_a_password(url: str) -> None:
 def test_no_other_kind_of_proxy_is_spoken_to(url: str) -> None:
     with pytest.raises(SettingsError):
         proxy_url(url)
-
-
-@pytest.mark.parametrize(
-    ("url", "loopback"),
-    [
-        ("http://127.0.0.1:8000", True),
-        ("http://127.9.9.9", True),
-        ("http://[::1]:8000", True),
-        ("http://localhost:1", True),
-        ("http://engine.localhost", True),
-        ("http://10.0.0.1", False),
-        ("http://localhost.example.com", False),
-        ("http://gpu-1", False),
-    ],
-)
-def test_loopback_is_this_machine(url: str, loopback: bool) -> None:
-    assert is_loopback(url) is loopback
 
 
 @pytest.mark.parametrize(
