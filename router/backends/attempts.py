@@ -24,14 +24,15 @@ T = TypeVar("T")
 RETRIED = (FinishReason.NATURAL, FinishReason.FORCED, FinishReason.TRUNCATED, FinishReason.NO_ANSWER)
 """Endings that mean no answer where none came. The others say by themselves what happened."""
 
-LEAST_CERTAIN = (CountSource.ESTIMATE, CountSource.ROUTER, CountSource.ENGINE, CountSource.NONE)
+CERTAINTY = (CountSource.ESTIMATE, CountSource.ROUTER, CountSource.ENGINE, CountSource.NONE)
+"""Sources of a known count, the least certain one first. Nobody need count where no thought was asked for."""
 
 
 class Attempts:
     """Follows the events of up to two attempts.
 
     Attributes:
-        number: of the attempt under way, from 1.
+        number: counts the attempts, from 1; 0 = none is under way.
         completion: the end of all attempts, once it is there.
     """
 
@@ -70,15 +71,17 @@ def _answers(event: GenerationEvent) -> bool:
 
 
 def _sum(ended: list[Completion]) -> Completion:
-    """The last attempt's completion, with everything that was thought in all of them."""
+    """The last attempt's completion, with everything that was thought in all of them; unknown if it is in any."""
     if len(ended) == 1:
         return ended[0]
     counted = [one.thinking_tokens for one in ended if one.thinking_tokens is not None]
+    known = len(counted) == len(ended)
+    source = min((one.count_source for one in ended), key=CERTAINTY.index)
     return replace(
         ended[-1],
         attempts=len(ended),
-        thinking_tokens=sum(counted) if counted else None,
-        count_source=min((one.count_source for one in ended), key=LEAST_CERTAIN.index),
+        thinking_tokens=sum(counted) if known else None,
+        count_source=source if known else CountSource.NONE,
         counts_disagree=any(one.counts_disagree for one in ended),
         violated=any(one.budget_violated for one in ended),
     )

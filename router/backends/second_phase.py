@@ -78,7 +78,7 @@ class AnswerPhase:
             CountSource.ROUTER if known is None or not known.guessed else known.source,
             prompt_tokens=len(self._thought.prompt),
             thinking_tokens=used,
-            answer_tokens=self._drawn - self._thought_again,
+            answer_tokens=self._drawn - self._thought_again if self._drawn or not self._gate.characters else None,
             reported_thinking_tokens=None if known is None else known.reported,
             counts_disagree=known is not None and known.disagrees,
             violated=known.beyond(budget.tokens) if known is not None and doubtful else None,

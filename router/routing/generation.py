@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 
 from router.backends.attempts import Attempts
+from router.backends.counting import estimate
 from router.domain import (
     Completion,
     ContentDelta,
@@ -98,7 +99,8 @@ class Generation:
         if isinstance(event, ContentDelta):
             self._answer.append(event.text)
         if isinstance(passed, Completion) and passed.thinking_tokens is not None:
-            self._passed(float(passed.thinking_tokens + (passed.answer_tokens or 0)))
+            answered = estimate(self.answer) if passed.answer_tokens is None else passed.answer_tokens
+            self._passed(float(passed.thinking_tokens + answered))
         elif passed is not None:
             self._passed(self.expected_tokens)
         return passed

@@ -65,5 +65,24 @@ def test_two_thoughts_within_their_budgets_violate_none() -> None:
     first, second = replace(FIRST, thinking_tokens=16), replace(SECOND, thinking_tokens=32)
     _, end = run([first], [ContentDelta("4"), second])
     assert (end.thinking_tokens, end.budget_violated) == (48, False)
-    _, end = run([replace(first, thinking_tokens=None)], [ContentDelta("4"), second])
-    assert end.thinking_tokens == 32
+
+
+UNKNOWN = replace(FIRST, thinking_tokens=None, count_source=CountSource.NONE)
+NOTHING = replace(FIRST, thinking_tokens=0, count_source=CountSource.NONE)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tokens", "source"),
+    [
+        (UNKNOWN, SECOND, None, CountSource.NONE),
+        (FIRST, UNKNOWN, None, CountSource.NONE),
+        (UNKNOWN, UNKNOWN, None, CountSource.NONE),
+        (NOTHING, replace(SECOND, thinking_tokens=5, count_source=CountSource.ENGINE), 5, CountSource.ENGINE),
+        (NOTHING, NOTHING, 0, CountSource.NONE),
+    ],
+)
+def test_what_is_unknown_of_one_attempt_is_unknown_of_all(
+    first: Completion, second: Completion, tokens: int | None, source: CountSource
+) -> None:
+    _, end = run([first], [ContentDelta("4"), second])
+    assert (end.thinking_tokens, end.count_source) == (tokens, source)

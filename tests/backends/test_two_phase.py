@@ -273,3 +273,9 @@ async def test_a_thought_ends_at_its_marker_or_where_the_engine_stops(
     assert phases(simulator)[1]["prompt"][len(PROMPT) :][: len(ids)] == ids
     end = events[-1]
     assert isinstance(end, Completion) and (end.finish is FinishReason.NATURAL or not natural)
+
+
+async def test_an_answer_without_ids_has_no_count_of_its_own() -> None:
+    async with engine(replace(VLLM, piece=lambda chunk: replace(VLLM.piece(chunk), ids=[]))) as (_, backend):
+        end = await completed(backend, request_of(16))
+    assert (end.answer_tokens, end.thinking_tokens) == (None, 16)

@@ -1,6 +1,7 @@
 """A bundle that is not about the engine decides nothing: the engine's own default is served, and everyone is told."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from router.bundle.manifest import Bundle
 from router.domain import (
     DEFAULT_RUNG,
     Completion,
+    ContentDelta,
     Decision,
     DecisionSource,
     FinishReason,
@@ -179,6 +181,19 @@ async def test_admission_counts_what_is_stated_and_the_completion_corrects_it(ca
     expected = assumed + LATENCY.answer_tokens
     used = (completion.thinking_tokens or 0) + (completion.answer_tokens or 0)
     assert quotas.taken == [expected] and quotas.unused == [expected - used]
+
+
+async def test_an_answer_that_nobody_counted_is_charged_by_its_length() -> None:
+    quotas = Charged()
+    limited = {TENANT: Tenant(tokens_per_minute=1_000_000)}
+    admission = Admission(Tenants(limited), FairQueue(1e9, 1.0), quotas, RecordingObserver())
+    answer = "word " * 80
+    backend = FakeBackend([ContentDelta(answer), replace(completion_of(UNCAPPED), answer_tokens=None)])
+    completion = await generated(
+        router_of(bundle=FOREIGN_BUNDLE, admission=admission, backend=backend), RoutingOptions(MaxLoss(0.05))
+    )
+    assert completion.answer_tokens is None
+    assert quotas.taken[0] - quotas.unused[0] == 2 + len(answer) / 4
 
 
 async def test_a_deadline_refuses_nobody_for_tokens_that_are_merely_assumed() -> None:
