@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from router.backends.counting import estimate
+from router.backends.counting import MARGIN, estimate
 from router.backends.dialects import Dialect
 from router.backends.http import EngineClient
 from router.backends.limits import ReadLimits
@@ -40,7 +40,7 @@ def request_body(model: str, dialect: Dialect, request: GenerationRequest, cue: 
     }
     if cue and dialect.cue_field and request.budget.tokens:
         body[dialect.cue_field] = cue = f"\n{cue}\n"
-        body["max_tokens"] += 2 * estimate(cue)
+        body["max_tokens"] += MARGIN * estimate(cue)
     return body
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from router.backends.chat import Chat
 from router.backends.dialects import DIALECTS, Dialect
-from router.backends.http import EngineClient, Timeouts, mapped_errors
+from router.backends.http import EngineClient, MappedErrors, Timeouts
 from router.backends.markers import Markers
 from router.backends.two_phase import TwoPhase
 from router.backends.verified import Canary, EnforcementStrategy, VerifiedBackend, digest
@@ -83,7 +83,7 @@ async def _identity(
     engine: EngineClient, model: str, dialect: Dialect, cue: str | None, enforcement: Enforcement
 ) -> str:
     """Version, model and template of the engine, which tell one engine from another; a closing cue is part of them."""
-    with mapped_errors():
+    with MappedErrors():
         identity = f"{await dialect.version(engine)}/{model}"
         if dialect.completions is None:
             return identity
@@ -91,4 +91,3 @@ async def _identity(
         renderings = [await render(engine, model, WORDS, thinking) for thinking in (True, False)]
         said = enforcement is Enforcement.TWO_PHASE or (enforcement is Enforcement.NATIVE and dialect.cue_field)
         return f"{identity}/{digest(*renderings, *([list(cue.encode())] if cue and said else []))}"
-    raise AssertionError("unreachable")

@@ -1,8 +1,8 @@
 """Thinking tokens: what the engine says, beside what the router sees.
 
 An engine's count is believed unless the thought that arrived contradicts it. The bounds are wide on purpose: no
-tokenizer makes fewer than one token of CHARACTERS characters over a longer text, and only less than that is called a
-contradiction. Then token ids count, or an estimate of BYTES bytes a token.
+tokenizer makes fewer than one token of CHARACTERS_A_TOKEN characters over a longer text, and only less than that is
+called a contradiction. Then token ids count, or an estimate of BYTES_A_TOKEN bytes a token.
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,18 @@ from dataclasses import dataclass
 from router.backends.text import BLANK
 from router.domain import SLACK, CountSource
 
-BYTES = 4
+BYTES_A_TOKEN = 4
 """Bytes of UTF-8 that an average token stands for."""
 
-CHARACTERS, GRACE = 8, 64
-"""Characters a token that the text of a thought has at most on the average, and characters that are left out of it."""
+CHARACTERS_A_TOKEN, GRACE = 8, 64
+"""Characters a token that a text has at most on the average, repetitions and some further ones left out."""
+
+READ_A_TOKEN = 32
+"""Characters a token that are read of a text of whatever kind: a token may be dozens of repeated signs, but not every
+token of a text is."""
+
+MARGIN = 2
+"""Factor by which tokens counted by their text may be wrong, before anything is cut for it."""
 
 RUNS = ("  ", "--", "==", "\t\t")
 """Repetitions of which tokenizers put dozens into one token."""
@@ -22,7 +29,7 @@ RUNS = ("  ", "--", "==", "\t\t")
 
 def estimate(text: str) -> int:
     """About how many tokens a text is."""
-    return -(-len(text.encode(errors="replace")) // BYTES)
+    return -(-len(text.encode(errors="replace")) // BYTES_A_TOKEN)
 
 
 @dataclass(slots=True)
@@ -51,12 +58,12 @@ class Tally:
     @property
     def least(self) -> int:
         """Tokens that it has at least."""
-        return max(int(self.visible), (self.characters - GRACE) // CHARACTERS)
+        return max(int(self.visible), (self.characters - GRACE) // CHARACTERS_A_TOKEN)
 
     @property
     def estimate(self) -> int:
         """Tokens that it has on the average."""
-        return max(self.least, -(-self.size // BYTES))
+        return max(self.least, -(-self.size // BYTES_A_TOKEN))
 
     def contradicts(self, tokens: int) -> bool:
         """No tokenizer makes so few tokens of it."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from router.backends.http import Chunk, EngineClient, expect_few, expect_type
 from router.backends.messages import messages
-from router.backends.text import name
+from router.backends.text import printable_name
 from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest, Prompt, Sampling
 from router.errors import InvalidRequest
 
@@ -300,15 +300,15 @@ def find_ids(ids: list[int], part: list[int], first: int = 0) -> int | None:
 
 
 async def _vllm_version(engine: EngineClient) -> str:
-    return f"vllm-{name((await engine.ask('/version')).get('version'))}"
+    return f"vllm-{printable_name((await engine.ask('/version')).get('version'))}"
 
 
 async def _sglang_version(engine: EngineClient) -> str:
-    return f"sglang-{name((await engine.ask('/get_server_info')).get('version'))}"
+    return f"sglang-{printable_name((await engine.ask('/get_server_info')).get('version'))}"
 
 
 async def _llama_cpp_version(engine: EngineClient) -> str:
-    return f"llama.cpp-{name((await engine.ask('/props')).get('build_info'))}"
+    return f"llama.cpp-{printable_name((await engine.ask('/props')).get('build_info'))}"
 
 
 async def _unknown_version(_: EngineClient) -> str:

@@ -5,8 +5,7 @@ only the proxy that a setting names is used.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -108,7 +107,7 @@ class EngineClient:
         """The JSON object that answers a short question: a GET, or a POST of the body. Raises BackendError."""
         data = None if body is None else dumps(body)
         limit = LARGEST_ANSWER + GROWTH * len(data or b"")
-        with mapped_errors():
+        with MappedErrors():
             async with (
                 asyncio.timeout(self._timeouts.question),
                 await self._sent(self._questions, path, data) as response,
@@ -132,7 +131,7 @@ class EngineClient:
         """
         data, loop = dumps(body), asyncio.get_running_loop()
         deadline = loop.time() + self._timeouts.first
-        with mapped_errors():
+        with MappedErrors():
             async with await _by(deadline, self._sent(self._streams, path, data)) as response:
                 check(response, "text/event-stream", path)
                 events = EventReader(response.content.readany, Bounds.of(tokens, len(data)), path)
@@ -171,21 +170,29 @@ async def _by(deadline: float, work: Awaitable[T]) -> T:
         return await work
 
 
-@contextmanager
-def mapped_errors() -> Iterator[None]:
-    """Turn foreign errors into ours. An engine's error text is not repeated: it may hold the prompt."""
-    try:
-        yield
-    except NOT_REACHED as error:
-        raise BackendUnreachable(f"backend: it cannot be reached ({type(error).__name__})") from error
-    except aiohttp.ClientConnectionError as error:
-        raise BackendUnavailable(f"backend: {type(error).__name__}") from error
-    except TimeoutError as error:
-        raise BackendTimeout("backend: it took too long") from error
-    except MALFORMED_RESPONSE as error:
-        raise BackendError(f"backend: {type(error).__name__}") from error
-    except OSError as error:
-        raise BackendUnavailable(f"backend: {type(error).__name__}") from error
+class MappedErrors:
+    """Turns foreign errors into ours. An engine's error text is not repeated: it may hold the prompt."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and (ours := _mapped(error)) is not None:
+            raise ours from error
+
+
+def _mapped(error: BaseException) -> BackendError | None:
+    """Our error for a foreign one; None for those that pass."""
+    named = type(error).__name__
+    if isinstance(error, NOT_REACHED):
+        return BackendUnreachable(f"backend: it cannot be reached ({named})")
+    if isinstance(error, aiohttp.ClientConnectionError):
+        return BackendUnavailable(f"backend: {named}")
+    if isinstance(error, TimeoutError):
+        return BackendTimeout("backend: it took too long")
+    if isinstance(error, MALFORMED_RESPONSE):
+        return BackendError(f"backend: {named}")
+    return BackendUnavailable(f"backend: {named}") if isinstance(error, OSError) else None
 
 
 def expect_type(kind: type, value: Any) -> Any:

@@ -2,20 +2,15 @@
 
 from dataclasses import dataclass
 
+from router.backends.counting import CHARACTERS_A_TOKEN, READ_A_TOKEN
 from router.domain import GenerationRequest
 
 MAX_STREAM_TOKENS = 1 << 18
 """Tokens after which a thought is cut, and a stream that was asked for without a limit, whatever cap a caller names."""
 
-CHARACTERS_A_TOKEN = 32
-"""Characters that a token may have on the average before a text counts as longer than its limit in tokens. Tokenizers
-put dozens of repeated signs into one token, but not in every token of a text."""
-
-CHARACTERS_A_MARKED_TOKEN, LEAST_HOLD = 8, 256
-"""Characters of content for each token of the budget that wait for an end marker, and the fewest that wait."""
-
-LONGEST_HOLD = 4096
-"""Characters of content that wait for the end marker of a thought that was expected and did not come as such."""
+LEAST_HOLD, LONGEST_HOLD = 256, 4096
+"""Characters of content that wait for the end marker of a thought that was expected and did not come as such: the
+fewest, however small the budget, and the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ class ReadLimits:
             return cls(answer=answer, total=MAX_STREAM_TOKENS + answer, hold=LONGEST_HOLD if thinks else 0)
         both = min(budget, MAX_STREAM_TOKENS) + answer
         # A thought within its budget would have taken this long, too, before the first word of an answer.
-        held = min(max(CHARACTERS_A_MARKED_TOKEN * budget, LEAST_HOLD), LONGEST_HOLD)
+        held = min(max(CHARACTERS_A_TOKEN * budget, LEAST_HOLD), LONGEST_HOLD)
         return cls(both, both, both, held if budget and thinks else 0, budget)
 
     def exceeded(self, thought: int, answer: int, spare: int) -> bool:
@@ -69,7 +64,7 @@ class Gate:
 
     def __init__(self, tokens: int) -> None:
         self.full, self.pieces, self.characters = False, 0, 0
-        self._most = CHARACTERS_A_TOKEN * (tokens + 1)
+        self._most = READ_A_TOKEN * (tokens + 1)
         self._most_pieces = PIECES_A_TOKEN * tokens + SPARE_PIECES
 
     def through(self, text: str) -> str:

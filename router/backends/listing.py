@@ -2,7 +2,7 @@
 
 import re
 
-from router.backends.http import EngineClient, expect_type, mapped_errors
+from router.backends.http import EngineClient, MappedErrors, expect_type
 from router.errors import BackendError
 
 SHOWN = 8
@@ -11,7 +11,7 @@ SHOWN = 8
 
 async def check_serves(engine: EngineClient, model: str) -> None:
     """Returns where the engine lists the model. Raises BackendError, which says what it serves instead."""
-    with mapped_errors():
+    with MappedErrors():
         listed = (await engine.ask("/v1/models"))["data"]
         names: list[str] = [expect_type(str, entry["id"]) or "" for entry in listed]
     if model not in names:

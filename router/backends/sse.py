@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from router.backends.limits import MAX_STREAM_TOKENS
+from router.backends.limits import MAX_STREAM_TOKENS, PIECES_A_TOKEN
 from router.backends.statuses import reported
 from router.backends.text import loads
 from router.errors import BackendError
@@ -25,7 +25,7 @@ TOKEN_BYTES, SPARE_BYTES = 4096, 1 << 20
 """Bytes that a token of a stream may take, with its ids and counts, and bytes of a stream beside its tokens."""
 
 SPARE_EVENTS = 1024
-"""Events of a stream beside two for each token."""
+"""Events of a stream beside those of its tokens."""
 
 BATCH, BATCH_BYTES = 256, 1 << 16
 """Events, and bytes after which no further one is taken, that are handed on at a time: others run between batches."""
@@ -48,7 +48,9 @@ class Bounds:
         most, repeated = MAX_STREAM_TOKENS, GROWTH * request
         if tokens is not None:
             most = min(tokens, 2 * MAX_STREAM_TOKENS)  # a thought and an answer of the greatest length
-        return cls(SPARE_BYTES + most * TOKEN_BYTES + repeated, SPARE_EVENTS + 2 * most, LONGEST_LINE + repeated)
+        return cls(
+            SPARE_BYTES + most * TOKEN_BYTES + repeated, SPARE_EVENTS + PIECES_A_TOKEN * most, LONGEST_LINE + repeated
+        )
 
 
 class Lines:

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from router.backends.counting import Count, Tally
+from router.backends.counting import MARGIN, Count, Tally
 from router.backends.deltas import CallReader, texts
 from router.backends.dialects import Dialect
 from router.backends.endings import ending
 from router.backends.engine_counts import EngineCounts
-from router.backends.http import Chunk, expect_few, mapped_errors
+from router.backends.http import Chunk, MappedErrors, expect_few
 from router.backends.limits import PIECES_A_TOKEN, SPARE_PIECES, Gate, ReadLimits
 from router.backends.markers import AnswerReader, CueReader, Markers
 from router.backends.text import BLANK, SurrogateJoiner
@@ -116,7 +116,7 @@ class StreamState:
         """
         events: Events = []
         over = False
-        with mapped_errors():
+        with MappedErrors():
             for chunk in chunks:
                 self._take(chunk, events)
                 over = self._over(budget)
@@ -224,7 +224,7 @@ class StreamState:
         """More was thought than asked for, beyond what engines differ by in their counts; no answer has begun."""
         if budget is None or self.answered or self._reader.waiting:
             return False
-        return max(self.counts.known, self._tally.least // 2) > budget + SLACK
+        return max(self.counts.known, self._tally.least // MARGIN) > budget + SLACK
 
 
 def merged(events: Events) -> Iterator[GenerationEvent]:

@@ -57,7 +57,7 @@ def whole(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def name(value: Any) -> str:
+def printable_name(value: Any) -> str:
     """What an engine calls something, fit for logs and messages: bounded, and without control characters."""
     text = whole(str(value)[:LONGEST_NAME])
     return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)

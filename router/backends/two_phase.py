@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
 from router.backends.dialects import Piece, TokenCompletionAPI, find_ids
-from router.backends.http import Chunk, EngineClient, mapped_errors
+from router.backends.http import Chunk, EngineClient, MappedErrors
 from router.backends.markers import Markers
 from router.backends.second_phase import AnswerPhase
 from router.backends.thought import Thought, ThoughtReader
@@ -93,9 +93,8 @@ class TwoPhase:
 
     async def encode(self, text: str) -> list[int]:
         """A text as token ids. Raises BackendError."""
-        with mapped_errors():
+        with MappedErrors():
             return await self._completions.encode(self._engine, self._model, text)
-        raise AssertionError("unreachable")
 
     def unmarked(self, ids: list[int]) -> list[int]:
         """The ids up to the first end marker."""
@@ -168,14 +167,12 @@ class TwoPhase:
         return self._engine.chunks(self._completions.path, body, limit)
 
     def _read(self, chunks: list[Chunk]) -> list[Piece]:
-        with mapped_errors():
+        with MappedErrors():
             return [self._completions.piece(chunk) for chunk in chunks]
-        raise AssertionError("unreachable")
 
     async def _render(self, request: GenerationRequest, thinking: bool) -> list[int]:
-        with mapped_errors():
+        with MappedErrors():
             return await self._completions.render(self._engine, self._model, request.prompt, thinking)
-        raise AssertionError("unreachable")
 
     def _opened(self, ids: list[int]) -> list[int]:
         """The ids, followed by the start marker unless the template has already put it there."""
@@ -193,6 +190,6 @@ class TwoPhase:
             raise BackendError(f"backend: {self._markers.end!r} is no token of this model")
         if self._markers.cue:
             self._cue = await self.encode(f"\n{self._markers.cue}\n")
-        with mapped_errors():
+        with MappedErrors():
             self._window = await self._completions.window(self._engine, self._model)
         self._start, self._end = start, end

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from router.backends.counting import READ_A_TOKEN
 from router.backends.dialects import DIALECTS, Piece
-from router.backends.limits import CHARACTERS_A_TOKEN, MAX_STREAM_TOKENS, PIECES_A_TOKEN, SPARE_PIECES, ReadLimits
+from router.backends.limits import MAX_STREAM_TOKENS, PIECES_A_TOKEN, SPARE_PIECES, ReadLimits
 from router.backends.stream_state import StreamState
 from router.backends.thought import Thought, ThoughtReader
 from router.domain import SLACK, GenerationRequest, Prompt, ReasoningBudget, Sampling
@@ -48,7 +49,7 @@ def test_ids_that_wait_for_their_text_are_read_up_to_the_limit() -> None:
 @pytest.mark.parametrize("sign", ["x", " ", "-", "\n"])
 def test_a_thought_without_ids_is_cut_by_its_length_whatever_it_is_of(limit: int | None, sign: str) -> None:
     reader = ThoughtReader(Thought([], []), limit, END, "</think>")
-    most = CHARACTERS_A_TOKEN * ((limit or MAX_STREAM_TOKENS) + 1)
+    most = READ_A_TOKEN * ((limit or MAX_STREAM_TOKENS) + 1)
     text = sign * (most // 4)
     for _ in range(6):
         reader.read([Piece(text, [], None)])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.backends.text import BLANK, LONGEST_NAME, SurrogateJoiner, loads, name, whole
+from router.backends.text import BLANK, LONGEST_NAME, SurrogateJoiner, loads, printable_name, whole
 
 HALVES = st.text(st.sampled_from("aü\ud83d\ude00\ud800\udfff\N{GRINNING FACE}"), max_size=10)
 
@@ -54,6 +54,6 @@ def test_what_shows_something_is_not(character: str) -> None:
 
 @pytest.mark.parametrize("given", ["1.0", "\ud800", "a\nb\x00", "x" * 10_000, None, {"a": 1}, 3])
 def test_a_name_is_short_and_has_no_control_characters(given: object) -> None:
-    found = name(given)
+    found = printable_name(given)
     found.encode()
     assert found.isprintable() and len(found) <= LONGEST_NAME

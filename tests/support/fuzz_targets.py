@@ -11,7 +11,7 @@ import grpc
 
 from router._gen import budget_router_pb2 as pb
 from router.backends.dialects import DIALECTS
-from router.backends.http import Chunk, mapped_errors
+from router.backends.http import Chunk, MappedErrors
 from router.backends.sse import Bounds, EventReader
 from router.backends.stream_state import StreamState
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
@@ -55,7 +55,7 @@ def stream(data: bytes) -> str:
     try:
         chunks, ending = _loop.run_until_complete(_events(data[1:]))
         state.read(chunks, 64)
-        with mapped_errors():
+        with MappedErrors():
             if dialect.completions is not None:
                 for chunk in chunks:
                     dialect.completions.piece(chunk)
