@@ -147,6 +147,10 @@ class OutcomeLogError(DependencyError):
     """The outcome log failed."""
 
 
+class OutcomeLogHangs(OutcomeLogError):
+    """The outcome log does not answer in time."""
+
+
 class VerifierError(DependencyError):
     """The verifier of answers failed."""
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
-from router.errors import OutcomeLogError
+from router.errors import OutcomeLogError, OutcomeLogHangs
 from router.outcomes import rows
 from router.outcomes.rows import LogEntry, PromptHasher, Row
 from router.outcomes.sqlite_file import LogFile
@@ -109,12 +109,12 @@ class SqliteOutcomes:
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
-        """Nobody waits longer for the file, whoever holds it. Raises OutcomeLogError."""
+        """Nobody waits longer for the file, whoever holds it. Raises OutcomeLogHangs."""
         try:
             async with asyncio.timeout(self._report_seconds):
                 yield
         except TimeoutError as error:
-            raise OutcomeLogError(f"SQLite: locked, or its disk hangs, for {self._report_seconds:g} s") from error
+            raise OutcomeLogHangs(f"SQLite: locked, or its disk hangs, for {self._report_seconds:g} s") from error
 
     async def _write_events(self, events: list[LogEntry]) -> None:
         await self._in_thread(self._events, events)

@@ -21,6 +21,8 @@ Context: TypeAlias = AnyType  # grpc.aio.ServicerContext; its published types la
 WORTH_RETRYING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 DOMAIN = "budget-router"
 RETRY_SECONDS = 1
+NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+"""Trailing metadata: gRPC's clients do not try the call again by themselves."""
 
 CODES: Sequence[tuple[type[errors.RouterError], grpc.StatusCode]] = (
     (errors.InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
@@ -53,7 +55,8 @@ def to_status(error: Exception) -> grpc.Status:
         # Clients that retry by themselves read this; without it they would come back at once.
         after = error.retry_after if isinstance(error, errors.Overloaded | errors.BackendBusy) else RETRY_SECONDS
         details.append(RetryInfo(retry_delay=Duration(nanos=int(after % 1 * 1e9), seconds=int(after))))
-    return _status(code, str(error), details)
+    # Its caller has waited for seconds already; the tries of gRPC's clients would make that four times as long.
+    return _status(code, str(error), details, [NO_RETRY] if isinstance(error, errors.OutcomeLogHangs) else [])
 
 
 async def end_with(status: grpc.Status, context: Context) -> None:
@@ -71,10 +74,15 @@ def _forget_frames(error: BaseException) -> None:
     error.__traceback__ = error.__context__ = None
 
 
-def _status(code: grpc.StatusCode, message: str, details: Sequence[Message]) -> grpc.Status:
+def _status(
+    code: grpc.StatusCode, message: str, details: Sequence[Message], metadata: Sequence[tuple[str, str]] = ()
+) -> grpc.Status:
     packed = []
     for detail in details:
         box = Any()
         box.Pack(detail)
         packed.append(box)
-    return rpc_status.to_status(Status(code=code.value[0], message=message, details=packed))
+    # A named tuple, which its published type does not say.
+    status: AnyType = rpc_status.to_status(Status(code=code.value[0], message=message, details=packed))
+    with_metadata: grpc.Status = status._replace(trailing_metadata=(*status.trailing_metadata, *metadata))
+    return with_metadata

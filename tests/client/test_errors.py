@@ -14,7 +14,7 @@ from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.bundle.manifest import Bundle
 from router.client import ClientError, Credentials, ResourceExhausted, Unavailable
 from router.client.errors import KINDS
-from router.errors import BackendUnavailable, Overloaded, RouterError
+from router.errors import BackendUnavailable, OutcomeLogError, OutcomeLogHangs, Overloaded, RouterError
 from router.rpc.status import to_status
 from tests.client.conftest import CLIENTS, connected, streamed
 from tests.rpc.conftest import serving
@@ -26,8 +26,10 @@ class Refusing(pb_grpc.BudgetRouterServiceServicer):
 
     def __init__(self, status: Any) -> None:
         self.status = status
+        self.calls = 0
 
     async def Decide(self, request: Any, context: Any) -> None:
+        self.calls += 1
         if isinstance(self.status, grpc.StatusCode):
             await context.abort(self.status, "said")
         await context.abort_with_status(self.status)
@@ -36,14 +38,31 @@ class Refusing(pb_grpc.BudgetRouterServiceServicer):
 @asynccontextmanager
 async def refusing(status: Any) -> AsyncIterator[str]:
     """The address of a service that refuses everything."""
+    async with refusing_with(Refusing(status)) as address:
+        yield address
+
+
+@asynccontextmanager
+async def refusing_with(servicer: Refusing) -> AsyncIterator[str]:
+    """The address of a service that refuses everything so."""
     server = grpc.aio.server()
-    pb_grpc.add_BudgetRouterServiceServicer_to_server(Refusing(status), server)
+    pb_grpc.add_BudgetRouterServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
     finally:
         await server.stop(None)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+async def test_a_call_that_has_waited_for_a_log_that_hangs_is_not_tried_again(kind: str) -> None:
+    for error, tried in ((OutcomeLogHangs("locked"), {1}), (OutcomeLogError("failed"), {2, 3, 4})):
+        servicer = Refusing(to_status(error))
+        async with refusing_with(servicer) as address, connected(kind, address, timeout=30) as client:
+            with pytest.raises(Unavailable):
+                await client.decide("x")
+        assert servicer.calls in tried
 
 
 @pytest.mark.parametrize("kind", CLIENTS)

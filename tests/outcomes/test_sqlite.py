@@ -24,7 +24,7 @@ from router.domain import (
     Prompt,
     Role,
 )
-from router.errors import DrainError, OutcomeLogError
+from router.errors import DrainError, OutcomeLogError, OutcomeLogHangs
 from router.events import Degraded, RecordsLost
 from router.outcomes.sqlite import SqliteOutcomes, read_rows
 from tests.support.fakes import (
@@ -464,7 +464,7 @@ async def test_a_report_waits_for_a_locked_file_no_longer_than_it_must(path: Pat
         other.execute("BEGIN EXCLUSIVE")
         for ask in (lambda: log.report(outcome(correct=0.0)), lambda: log.find("a-decision"), log.check):
             async with asyncio.timeout(4):  # less than SQLite itself waits
-                with pytest.raises(OutcomeLogError, match="locked"):
+                with pytest.raises(OutcomeLogHangs, match="locked"):
                     await ask()
         other.execute("ROLLBACK")
     await log.close()
