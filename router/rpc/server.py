@@ -124,7 +124,11 @@ class RouterServer:
         """Accept calls, with the health of this moment; `watch_health` keeps it up to date."""
         # Asked before the first call: until then nothing is served, not even "".
         self._set(await self._ask())
-        await self._server.start()
+        start = asyncio.create_task(self._server.start())
+        try:
+            await asyncio.shield(start)
+        finally:
+            await start  # gRPC cannot stop a server whose start was cancelled
 
     async def drain(self, grace: float) -> None:
         """Become NOT_SERVING, refuse new calls, and let those under way end within `grace` seconds."""
