@@ -288,6 +288,9 @@ def _read(overrides: dict[str, Any]) -> Settings:
         # Only the message names the field: error parsing value for field "public" from source ...
         field = str(error).split('"')[1]
         raise SettingsError(f'{PREFIX}{field.upper()}: must be written as JSON, such as ["default"]') from error
+    except RecursionError as error:
+        # Of the settings that are written as JSON there is one.
+        raise SettingsError(f"{PREFIX}PUBLIC: nested too deeply") from error
     except ValidationError as error:
         # Its own text quotes the value, which may be a secret.
         first = error.errors()[0]

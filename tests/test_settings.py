@@ -128,6 +128,8 @@ def test_a_value_out_of_range_is_refused_by_name(monkeypatch: pytest.MonkeyPatch
 def test_a_value_that_is_not_json_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX + "PUBLIC", "metrics")
     refused(PREFIX + "PUBLIC", "JSON")
+    monkeypatch.setenv(PREFIX + "PUBLIC", "[" * 100_000)
+    refused(PREFIX + "PUBLIC", "nested")
 
 
 def test_an_engine_needs_its_url() -> None:

@@ -39,9 +39,11 @@ def history(registry: Path) -> list[str]:
     except (ArtifactError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{registry / CURRENT}: not a registry of bundles") from error
     # A digest names a folder: one like "../.." would lead out of the registry.
-    if not promoted or not all(isinstance(one, str) and one.isalnum() for one in promoted):
+    if not (isinstance(promoted, list) and promoted) or not all(
+        isinstance(one, str) and one.isalnum() for one in promoted
+    ):
         raise ArtifactError(f"{registry / CURRENT}: names no version")
-    return list(promoted)
+    return promoted
 
 
 class Promotion:

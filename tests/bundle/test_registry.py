@@ -59,7 +59,8 @@ def test_a_bundle_is_no_registry(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"promoted": []}', '{"promoted": ["../../etc"]}', '{"promoted": [1]}']
+    "text",
+    ["", "{}", "[]", '{"promoted": []}', '{"promoted": ["../../etc"]}', '{"promoted": [1]}', '{"promoted": "abc"}'],
 )
 def test_a_spoiled_list_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / registry.CURRENT).write_text(text)
