@@ -1,56 +1,106 @@
-"""gRPC's server, mended in two places where a caller without credentials could harm it.
+"""gRPC's server, mended where a caller without credentials could harm it.
 
-gRPC decodes the names of methods that nobody has registered in the loop that accepts all calls. A name that is not
-UTF-8 is an error there, which shuts the whole server down. Here all methods are registered, and calls of others are
-answered UNIMPLEMENTED before their names are looked at.
+gRPC hands on one call after the other in a loop of its own, and decodes the names of methods that are not registered.
+A name that is not UTF-8 is an error there, which shuts the whole server down. Here all methods are registered, and the
+names of others are not looked at.
 
-And gRPC's search for a call's handler leaves a cycle of objects behind, with the call's metadata in it. The collector,
-which runs rarely, finds it late, and metadata can have megabytes. Here the search leaves nothing behind.
+gRPC also hands on calls that are cancelled already, and calls with megabytes of metadata: its limit binds a client only
+once the client has acknowledged it. Here a connection that sends either is closed, and its other calls are dropped.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
+import grpc
 from grpc._cython import cygrpc  # there is no public place for either
 from grpc.aio._server import Server
 
+from router.rpc.connections import Connections
+
+State: TypeAlias = Any  # cygrpc.RPCState, which has no published type
+
+MAX_METADATA_BYTES = 16 << 10
+AT_ONCE = 64
+"""Calls of a method that are accepted in one turn of the event loop."""
+
 
 class _Calls(cygrpc.AioServer):  # type: ignore[misc]  # it has no published types
-    """Accepts calls of registered methods."""
+    """Accepts calls of registered methods, and refuses others."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: Sequence[tuple[str, Any]]) -> None:
         super().__init__(loop, None, (), (), tuple(options), None)
-        self._refusals: set[asyncio.Task[None]] = set()  # the loop alone would not keep them alive
+        self._running_on = loop
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._connections = Connections()
+        self._calls: set[asyncio.Task[None]] = set()  # the loop alone would not keep them alive
+
+    def add_registered_method_handlers(self, handlers: Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]) -> None:
+        """Add methods by full name; all of them take a stream of requests."""
+        super().add_registered_method_handlers(handlers)
+        self._handlers.update(handlers)
+
+    async def _request_registered_call(self, method: bytes) -> None:
+        """gRPC's loop waits for this as for the next call of a method. It ends with the server alone, by an error."""
+        name = method.decode()
+        accept = partial(super()._request_registered_call, method)
+        await asyncio.gather(*(self._accept(accept, name, self._handlers[name]) for _ in range(AT_ONCE)))
 
     async def _request_call(self) -> None:
-        """gRPC's loop waits for this as for the next call of a method that is not registered."""
+        """The same for calls of methods that are not registered."""
+        await self._accept(super()._request_call, "", None)
+
+    async def _accept(self, accept: Callable[[], Any], name: str, handler: Any) -> None:
         while True:
-            refusal = asyncio.create_task(_refuse(await super()._request_call()))
-            self._refusals.add(refusal)
-            refusal.add_done_callback(self._refusals.discard)
+            self._begin(await accept(), name, handler)
+
+    def _begin(self, state: State, name: str, handler: Any) -> None:
+        loop = self._running_on
+        context = cygrpc._ServicerContext(state, None, None, loop)
+        connection = context.peer()
+        if not self._connections.take(connection):
+            return  # gRPC cancels a call that nobody holds
+        answer = self._watched(connection, self._answer(state, context, connection, handler))
+        call = loop.create_task(cygrpc._schedule_rpc_coro(answer, state, loop, name))
+        self._calls.add(call)
+        call.add_done_callback(partial(self._forget, connection))
+
+    def _forget(self, connection: str, call: "asyncio.Task[None]") -> None:
+        self._calls.discard(call)
+        self._connections.free(connection)
+
+    async def _watched(self, connection: str, answer: Awaitable[None]) -> None:
+        try:
+            await answer
+        except (asyncio.CancelledError, cygrpc.ExecuteBatchError):  # the caller takes no answer
+            self._connections.cancelled(connection)
+            raise
+
+    def _answer(self, state: State, context: Any, connection: str, handler: Any) -> Any:
+        # At once, and not in a task: of all calls that are too large, one alone is looked at.
+        if _size(context.invocation_metadata()) > MAX_METADATA_BYTES:
+            self._connections.close(connection)
+            return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"metadata: at most {MAX_METADATA_BYTES} bytes")
+        if handler is None:
+            return context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        kind = cygrpc._handle_stream_stream_rpc if handler.response_streaming else cygrpc._handle_stream_unary_rpc
+        return kind(handler, state, self._running_on)
 
 
-async def _refuse(call: Any) -> None:
-    """Answer a call as one of a method that does not exist."""
-    loop, nothing = asyncio.get_running_loop(), cygrpc._MethodResolver([], {})
-    answer = cygrpc._handle_rpc("", nothing, (), call, loop, False)
-    await cygrpc._schedule_rpc_coro(answer, call, loop, "")
-
-
-async def _find_method_handler(method: str, metadata: tuple[Any, ...], resolver: Any, _interceptors: object) -> Any:
-    """The handler of a method, as gRPC's own function finds it where a server has no interceptors."""
-    return resolver.resolve_handler(cygrpc._HandlerCallDetails(method, metadata))
+def _size(metadata: Sequence[tuple[str, str | bytes]]) -> int:
+    return sum(len(name) + len(value) for name, value in metadata)
 
 
 class RegisteredServer(Server):
     """A server like that of `grpc.aio.server`, whose methods are added by `add_registered_method_handlers`.
+
+    All of them are methods to which the caller streams its request.
 
     Args:
         options: gRPC's channel arguments.
     """
 
     def __init__(self, options: Sequence[tuple[str, Any]]) -> None:
-        cygrpc._find_method_handler = _find_method_handler
         self._loop = cygrpc.get_working_loop()
         self._server = _Calls(self._loop, options)

@@ -11,7 +11,8 @@ from router._gen import budget_router_pb2 as pb
 from router.errors import SettingsError
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary, Handler
-from router.rpc.grpc_server import RegisteredServer
+from router.rpc.connections import MAX_CONNECTION_STREAMS
+from router.rpc.grpc_server import MAX_METADATA_BYTES, RegisteredServer
 from router.rpc.health import NAME as HEALTH
 from router.rpc.health import HealthService
 from router.rpc.reading import SmallReader
@@ -28,13 +29,12 @@ Above the limit on prompts, so that the API refuses a long one, by its field.
 MAX_ADMIN_BYTES = 64 << 10
 """The same for operators, who send names and paths."""
 
-MAX_METADATA_BYTES = 16 << 10
-MAX_CONNECTION_STREAMS = 100
-"""Calls under way on one connection. A client that makes more waits, or opens another connection."""
-
 MAX_PENDING = 10_000
 """Calls that gRPC has accepted and this process not yet seen, some 10 KB each. Beyond its own limit of 1,000 gRPC drops
 calls at random, those of honest callers among them."""
+
+MAX_PIECE_BYTES = 64 << 10
+"""Bytes of one connection that gRPC takes before it looks at others."""
 
 FOREVER = 2**31 - 1
 """What gRPC takes for no limit of a connection's age."""
@@ -166,6 +166,8 @@ def _options(max_bytes: int, shared: bool, connection_seconds: float) -> Sequenc
         ("grpc.server_handshake_timeout_ms", 10_000),
         # Without, gRPC keeps the window of calls that nobody reads at 64 KiB, and opens it for messages that are read.
         ("grpc.http2.bdp_probe", 0),
+        # All connections take turns, a piece at a time. By default a piece has up to 4 MiB, which may hold many calls.
+        ("grpc.experimental.tcp_max_read_chunk_size", MAX_PIECE_BYTES),
         # On by default: a second service on a taken port would start, and answer half of the calls.
         ("grpc.so_reuseport", int(shared)),
         ("grpc.max_connection_age_ms", round(connection_seconds * 1000) or FOREVER),

@@ -19,7 +19,7 @@ from router.domain import ReasoningDelta
 from router.errors import InvalidRequest, Overloaded
 from router.events import CallCompleted
 from router.rpc import health, reading, reflection
-from router.rpc.server import MAX_CONNECTION_STREAMS
+from router.rpc.connections import MAX_CONNECTION_STREAMS
 from tests.rpc.conftest import PATIENCE, TOKEN, Service, bearer, decide, generate, refusal, serving
 from tests.support import attacks, http2
 from tests.support.fakes import FakeBackend, Hang, router_of, until
@@ -150,6 +150,35 @@ async def test_calls_that_are_cancelled_at_once_make_no_other_call_fail(closed: 
     asked = [await answered(closed) for _ in range(50)]
     await flood
     assert all(asked) and await healthy(closed)
+
+
+async def test_a_connection_that_cancels_all_its_calls_is_closed(closed: Service) -> None:
+    block = http2.header_block(attacks.DECIDE)
+    async with http2.connected(closed.address) as connection, asyncio.timeout(PATIENCE):
+        await connection.begun()
+        closing = asyncio.create_task(connection.ended(1_000_000))
+        for stream in range(1, 4_000, 2):
+            begun = http2.frame(http2.HEADERS, http2.END_HEADERS, stream, block)
+            await connection.send(begun + http2.reset(stream))
+        await closing
+        assert connection.closed
+    assert await answered(closed) and await healthy(closed)
+
+
+async def test_a_client_may_cancel_as_many_calls_as_a_connection_carries(closed: Service) -> None:
+    calls = [closed.routing.Decide(decide(), timeout=PATIENCE, **bearer(ONE)) for _ in range(MAX_CONNECTION_STREAMS)]
+    await asyncio.sleep(0)
+    assert all(call.cancel() for call in calls)
+    assert await answered(closed)
+
+
+async def test_metadata_of_a_client_that_acknowledges_no_limit_costs_it_its_connection(closed: Service) -> None:
+    async with http2.connected(closed.address) as connection, asyncio.timeout(PATIENCE):
+        await connection.send(attacks.continued(1, 1 << 18))
+        while await connection.receive():
+            pass
+        assert connection.closed
+    assert await answered(closed) and await healthy(closed)
 
 
 async def test_refused_calls_leave_no_garbage(closed: Service) -> None:

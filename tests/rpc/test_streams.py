@@ -14,7 +14,7 @@ from router.bundle.manifest import Bundle
 from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable
 from router.events import Degraded
-from router.rpc.server import MAX_CONNECTION_STREAMS
+from router.rpc.connections import MAX_CONNECTION_STREAMS
 from tests.rpc.conftest import Service, decide, embedded, generate, refusal, serving
 from tests.support.fakes import (
     THINKING,

@@ -136,6 +136,11 @@ class Connection:
                 await self.send(frame(seen.kind, ACK, 0, seen.payload if seen.kind == PING else b""))
             yield seen
 
+    async def begun(self) -> None:
+        """Acknowledge the server's settings, which bind it and the caller from then on."""
+        if await self.receive() is not None:  # the first frame of a server
+            await self.send(frame(SETTINGS, ACK, 0))
+
     async def status(self) -> int | None:
         """The gRPC status of the first call of this connection; None where the server hangs up before it ends."""
         async for seen in self.answers():
