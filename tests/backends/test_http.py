@@ -9,10 +9,10 @@ from email.utils import format_datetime
 
 import pytest
 
-from router.backends.http import LARGEST_ANSWER, EngineClient, Timeouts, mapped_errors
+from router.backends.http import LARGEST_ANSWER, EngineClient, MappedErrors, Timeouts
 from router.backends.sse import GROWTH
 from router.backends.statuses import LONGEST_RETRY, RETRY_SECONDS, retry_after
-from router.backends.text import name
+from router.backends.text import printable_name
 from router.errors import (
     BackendBusy,
     BackendError,
@@ -123,8 +123,8 @@ async def test_nested_words_of_an_engine_are_typed_errors_or_names(levels: int) 
     """JSON of so many levels is read, and cannot be written by Python."""
     body = b'{"version": ' + b"[" * levels + b"]" * levels + b"}"
     async with facing(Raw(JSON + b"\r\n" + body)) as (_, client):
-        with suppress(BackendError), mapped_errors():
-            assert name((await client.ask("/version"))["version"])
+        with suppress(BackendError), MappedErrors():
+            assert printable_name((await client.ask("/version"))["version"])
 
 
 @pytest.mark.parametrize(
