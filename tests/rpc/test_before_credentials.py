@@ -212,7 +212,7 @@ async def test_unfinished_health_checks_keep_no_probe_out(closed: Service) -> No
             await connection.send(http2.call(stream, attacks.HEALTH_CHECK) + http2.body(stream, UNFINISHED, end=False))
         for _ in range(5):
             assert await healthy(closed)
-        assert await connection.ended(50 - reading.MAX_SMALL_READS) == 50 - reading.MAX_SMALL_READS
+        assert await connection.ended(50 - reading.MAX_SMALL_READS) >= 50 - reading.MAX_SMALL_READS
 
 
 async def test_a_name_that_nobody_serves_may_be_watched(closed: Service) -> None:
