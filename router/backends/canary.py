@@ -4,6 +4,7 @@ Engines answer a budget with HTTP 200 and ignore it. A backend passes only when 
 large budget let go on, budget 0 left no thought at all, and the tokens were counted.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from router.domain import (
     ReasoningDelta,
     Sampling,
 )
-from router.errors import BackendError, InvalidRequest, RouterError
+from router.errors import BackendBusy, BackendError, InvalidRequest, RouterError
 from router.ports import Backend
 
 
@@ -43,6 +44,10 @@ UNPROVEN = (CountSource.NONE, CountSource.ESTIMATE)
 
 SMALL, LARGE, LONGER = 8, 64, 8
 """Two budgets, and how far a floor lies above the natural length of a thought; all in tokens."""
+
+
+BUSY_TRIES = 3
+"""Tries of a probe while the engine has no room, before the last one."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +135,21 @@ def _bites(small: _Seen, large: _Seen) -> Finding:
 async def _probe(backend: Backend, prompt: Prompt, budget: int, floor: int = 0) -> _Seen:
     request = GenerationRequest(prompt, ReasoningBudget(str(budget), budget), floor, Sampling(max_answer_tokens=64))
     try:
-        return await _run(backend, request)
+        return await _when_there_is_room(backend, request)
     except InvalidRequest as error:
         return _Seen("", None, f"not offered: {error.problem}")
     except RouterError as error:  # a finding, so that doctor goes on with the other checks
         return _Seen("", None, str(error))
+
+
+async def _when_there_is_room(backend: Backend, request: GenerationRequest) -> _Seen:
+    """Run a probe, again where the engine is full: that says nothing about budgets. Raises RouterError."""
+    for _ in range(BUSY_TRIES):
+        try:
+            return await _run(backend, request)
+        except BackendBusy as error:
+            await asyncio.sleep(error.retry_after)
+    return await _run(backend, request)
 
 
 async def _run(backend: Backend, request: GenerationRequest) -> _Seen:

@@ -4,10 +4,10 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from router.backends import canary
-from router.backends.canary import LARGE, PROBES, SMALL, Examined, Finding
+from router.backends.canary import BUSY_TRIES, LARGE, PROBES, SMALL, Examined, Finding
 from router.backends.pocket import PocketBackend, PocketModel
 from router.domain import GenerationEvent, GenerationRequest
-from router.errors import BackendError, BackendUnavailable
+from router.errors import BackendBusy, BackendError, BackendUnavailable
 from tests.support.fakes import FakeBackend, completion_of
 
 
@@ -93,6 +93,29 @@ async def test_a_backend_that_fails_is_a_finding_not_a_crash() -> None:
     found = await findings(FakeBackend([BackendUnavailable("gone")], [BackendError("nonsense")]))
     assert [f.seen for f in found[1:]] == ["gone", "nonsense", "nonsense", "nonsense"]
     assert not any(f.passed for f in found[1:])
+
+
+class Full:
+    """A backend that has no room for its first few streams."""
+
+    def __init__(self, backend: Examined, times: int) -> None:
+        self._backend = backend
+        self._left = times
+        self.ready, self.check_ready = backend.ready, backend.check_ready
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        self._left -= 1
+        if self._left >= 0:
+            raise BackendBusy("no room", 0.01)
+        async for event in self._backend.stream(request):
+            yield event
+
+
+async def test_an_engine_that_is_full_for_a_moment_is_asked_again(pocket_model: PocketModel) -> None:
+    backend = PocketBackend(pocket_model)
+    assert await canary.holds_budgets(Full(backend, BUSY_TRIES))
+    assert not await canary.holds_budgets(Full(backend, 1_000))
+    backend.close()
 
 
 async def test_a_stream_without_an_end_is_a_finding() -> None:
