@@ -17,6 +17,9 @@ from router.events import Audited, Degraded, TaskFailed
 from router.outcomes.e_process import Ledger
 from router.ports import Backend, Observer, Verifier
 
+CLOSE_SECONDS = 5.0
+"""Seconds that the last evidence has to reach the disk."""
+
 UNDER_WAY = 8
 """Audits at a time; requests beyond them are not audited."""
 
@@ -69,6 +72,8 @@ class Auditor:
         self._alarms: list[Alarm] = []
         self._random = random.Random()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._saving: asyncio.Task[None] | None = None
+        self._unsaved = False
 
     def on_alarm(self, alarm: Alarm) -> None:
         """Call `alarm` once for each bundle whose certificate an audit refutes."""
@@ -94,10 +99,12 @@ class Auditor:
             task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Cancel the audits under way."""
+        """Cancel the audits under way, and write the evidence so far."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._saving is not None:
+            await asyncio.wait([self._saving], timeout=CLOSE_SECONDS)
 
     async def _compare(
         self, backend: Backend, again: GenerationRequest, decision: Decision, alpha: float, answer: str
@@ -116,12 +123,20 @@ class Auditor:
 
     def _bet(self, decision: Decision, alpha: float, loss: float) -> None:
         before = self._ledger.alarmed(decision.model_version)
-        try:
-            self._ledger.bet(decision.model_version, alpha, loss)
-        except OSError as error:
-            self._observer(Degraded("audit", f"its file cannot be written: {error}"))
-        found = self._ledger.process(decision.model_version, alpha)
+        found = self._ledger.bet(decision.model_version, alpha, loss)
+        self._unsaved = True
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.create_task(self._save())
         self._observer(Audited(decision.model, alpha, loss, found.wealth, found.alarmed))
         if found.alarmed and not before:
             for alarm in self._alarms:
                 alarm(decision.model, decision.model_version)
+
+    async def _save(self) -> None:
+        """Write the ledger until it holds all evidence; bets that arrive meanwhile share the next write."""
+        while self._unsaved:
+            self._unsaved = False
+            try:
+                await self._ledger.save()
+            except OSError as error:
+                self._observer(Degraded("audit", f"its file cannot be written: {error}"))

@@ -1,5 +1,6 @@
 """The evidence against a certificate, and the file that keeps it."""
 
+import asyncio
 import json
 import math
 import os
@@ -89,20 +90,25 @@ class Ledger:
         return self._kept.setdefault(version, {}).setdefault(f"{alpha:g}", EProcess(alpha))
 
     def bet(self, version: str, alpha: float, loss: float) -> EProcess:
-        """Bet on one more loss, unless the bundle has alarmed: an alarm stays.
-
-        Raises:
-            OSError: the file cannot be written; the loss counts in memory all the same.
-        """
+        """Bet on one more loss, unless the bundle has alarmed: an alarm stays. `save` keeps it."""
         found = self.process(version, alpha)
         if not found.alarmed:
             found.bet(loss)
-            self._write()
         return found
 
-    def _write(self) -> None:
-        kept = {v: {alpha: vars(one) for alpha, one in by.items()} for v, by in self._kept.items()}
+    async def save(self) -> None:
+        """Write the file, in a thread: the disk may be slow. One call at a time.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        await asyncio.to_thread(self._write, self._text())
+
+    def _text(self) -> str:
+        return json.dumps({v: {alpha: vars(one) for alpha, one in by.items()} for v, by in self._kept.items()})
+
+    def _write(self, text: str) -> None:
         # The name holds the process: during a rolling restart the successor writes while the predecessor drains.
         aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        aside.write_text(json.dumps(kept))
+        aside.write_text(text)
         aside.replace(self.path)

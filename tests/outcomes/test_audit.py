@@ -1,6 +1,7 @@
 """The audit alarms where the certificate does not hold, seldom where it does, and its alarm has effect."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +88,13 @@ def test_an_audit_counts_from_one_and_never_goes_below_nothing() -> None:
     assert process.labels == 500
 
 
-def test_the_ledger_outlives_a_restart_and_an_alarm_stays(tmp_path: Path) -> None:
+async def test_the_ledger_outlives_a_restart_and_an_alarm_stays(tmp_path: Path) -> None:
     path = tmp_path / "audit.json"
     ledger = Ledger(path)
     ledger.bet("v1", ALPHA, 0.0)
     while not ledger.bet("v1", 0.05, 1.0).alarmed:
         pass
+    await ledger.save()
     again = Ledger(path)
     assert again.alarmed("v1") and not again.alarmed("v2")
     assert next((p.alpha, p.labels) for p in again.processes("v1")) == (ALPHA, 1)
@@ -235,7 +237,7 @@ async def test_a_ledger_that_cannot_be_written_is_reported_and_still_counts(tmp_
     audit = Audit(tmp_path / "gone", Fixed(1.0, 0.0))
     (tmp_path / "gone").rmdir()
     await audit.ask()
-    await until(lambda: audit.audited)
+    await until(lambda: audit.observer.of(Degraded))
     assert "cannot be written" in audit.observer.of(Degraded)[0].error
     assert audit.ledger.processes(VERSION)[0].labels == 1
 
@@ -259,18 +261,20 @@ def test_evidence_of_ten_to_one_alarms() -> None:
     assert not EProcess(ALPHA, 1, [10.0, 9.9]).alarmed
 
 
-def test_a_ledger_keeps_a_process_for_every_bundle_and_alpha(tmp_path: Path) -> None:
+async def test_a_ledger_keeps_a_process_for_every_bundle_and_alpha(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "deep" / "down" / "audit.json")
     assert ledger.processes("v1") == [] and not ledger.alarmed("v1")
     ledger.bet("v1", 0.02, 1.0)
     ledger.bet("v1", 0.05, 0.0)
     ledger.bet("v2", 0.02, 0.0)
+    await ledger.save()
     assert [process.alpha for process in ledger.processes("v1")] == [0.02, 0.05]
     assert ledger.process("v1", 0.02) is ledger.processes("v1")[0]
     another = Ledger(tmp_path / "deep" / "down" / "audit.json")
     assert another.processes("v1") == ledger.processes("v1")
     assert another.processes("v2") == ledger.processes("v2") != another.processes("v1")
     ledger.bet("v2", 0.02, 1.0)
+    await ledger.save()
     another.read()
     assert another.processes("v2")[0].labels == 2
 
@@ -332,3 +336,30 @@ async def test_nothing_is_audited_at_a_share_of_nothing(tmp_path: Path) -> None:
     for _ in range(20):
         await audit.ask()
     assert len(audit.backend.asked) == 20
+
+
+class HeldLedger(Ledger):
+    """A ledger whose disk writes one text for each `release` of the semaphore."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.free = threading.Semaphore(0)
+        self.writes = 0
+
+    def _write(self, text: str) -> None:
+        self.free.acquire()
+        self.writes += 1
+        super()._write(text)
+
+
+async def test_a_slow_disk_holds_up_nothing_and_the_last_evidence_is_on_it_at_the_end(tmp_path: Path) -> None:
+    observer, ledger = RecordingObserver(), HeldLedger(tmp_path / "audit.json")
+    auditor = Auditor(1.0, TokenBucket(1e9), Fixed(0.5, 0.5), ledger, observer)
+    for number in range(1, 6):
+        auditor(FakeBackend(), request_of(), decision_of(), Sampling(), "4")
+        await until(lambda: len(observer.of(Audited)) == number)  # noqa: B023 - awaited within the turn
+    assert ledger.writes == 0
+    ledger.free.release(2)
+    await auditor.close()
+    assert ledger.writes == 2, "bets that arrive during a write share the next one"
+    assert Ledger(tmp_path / "audit.json").processes(VERSION)[0].labels == 5

@@ -274,6 +274,7 @@ def test_that_one_worker_audits_and_all_heed_the_alarm(tmp_path: Path) -> None:
         ledger = Ledger(tmp_path / "var" / "audit.json")
         while not ledger.alarmed(version):
             ledger.bet(version, 0.02, 1.0)
+        asyncio.run(ledger.save())
         assert ledger.process(version, 0.02).wealth >= 1 / DELTA
         until(lambda: pool.figures().get("budget_router_certified,alpha=0.02,model=pocket") == 0)
 
