@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from router import files
+from tests.support.clock import Clock
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,8 @@ def test_a_regular_file_is_read_whole(tmp_path: Path) -> None:
         files.read(path, 7)
     (link := tmp_path / "link").symlink_to(path)
     assert files.read(link) == b"12345678"
+    with pytest.raises(OSError, match="a symbolic link, not a regular file"):
+        files.read(link, follow_links=False)
 
 
 def fifo(path: Path) -> None:
@@ -73,3 +76,31 @@ def test_a_link_to_a_file_that_is_not_there_yet_makes_that_file(tmp_path: Path) 
     (link := tmp_path / "link").symlink_to(tmp_path / "target")
     files.make_private(link)
     assert mode(tmp_path / "target") == 0o600
+
+
+@pytest.mark.parametrize("make", [True, False])
+def test_a_lock_is_waited_for_and_not_for_ever(tmp_path: Path, make: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock" if make else tmp_path
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    monkeypatch.setattr("time.sleep", clock.pass_by)
+    with files.locked(path, make=make):
+        before = clock.now
+        with pytest.raises(OSError, match="another process has held its lock for 5 s"), files.locked(path, make=make):
+            pass
+        assert 5 <= clock.now - before < 6
+    with files.locked(path, make=make):
+        pass
+
+
+def test_a_folder_is_locked_through_a_link_and_a_file_is_not(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "there").symlink_to(tmp_path / "folder")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with files.locked(tmp_path / "there"):
+        pass
+    with pytest.raises(OSError), files.locked(tmp_path / "link", make=True):
+        pass
+    with pytest.raises(FileNotFoundError), files.locked(tmp_path / "nowhere"):
+        pass
+    assert not (tmp_path / "nowhere").exists()

@@ -12,7 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
-from router.bundle import files, manifest, staging
+from router import files
+from router.bundle import manifest, staging
+from router.bundle.files import copy, listed, naming, read
 from router.bundle.manifest import Bundle
 from router.bundle.staging import Staging
 from router.errors import ArtifactError
@@ -35,7 +37,7 @@ def locate(path: Path) -> Path:
 def history(registry: Path) -> list[str]:
     """Digests of the promoted bundles that were not rolled back, oldest first. Raises ArtifactError."""
     try:
-        promoted = json.loads(files.read(registry / CURRENT, LARGEST))["promoted"]
+        promoted = json.loads(read(registry / CURRENT, LARGEST))["promoted"]
     except (ArtifactError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{registry / CURRENT}: not a registry of bundles") from error
     # A digest names a folder: one like "../.." would lead out of the registry.
@@ -64,7 +66,7 @@ class Promotion:
         self._version = manifest.load(source).version
         if (registry / manifest.MANIFEST).exists():
             raise ArtifactError(f"{registry}: a bundle, not a registry of bundles")
-        with _naming(registry):
+        with naming(registry):
             (registry / VERSIONS).mkdir(parents=True, exist_ok=True)
         self._registry, self._source = registry, source
         self._staging = Staging(registry / VERSIONS)
@@ -72,10 +74,10 @@ class Promotion:
 
     def copy(self) -> Bundle:
         """Copy the bundle and verify the copy. Raises ArtifactError: it has other than regular files, or changed."""
-        with _naming(self._source):
-            for name in files.listed(self._source, MOST_FILES):
+        with naming(self._source):
+            for name in listed(self._source, MOST_FILES):
                 largest = manifest.LARGEST.get(name, LARGEST_REPORT)
-                files.copy(self._source / name, self.directory / name, largest)
+                copy(self._source / name, self.directory / name, largest)
         copied = _verified(self.directory)
         if copied.version != self._version:
             raise ArtifactError(f"{self._source}: it changed while it was copied")
@@ -151,7 +153,7 @@ def _verified(directory: Path) -> Bundle:
     """The bundle in `directory`, of which every file that the manifest names was compared. Raises ArtifactError."""
     bundle = manifest.load(directory)
     for name, digest in bundle.manifest.files.items():
-        data = files.read(directory / name, manifest.LARGEST.get(name, LARGEST_REPORT))
+        data = read(directory / name, manifest.LARGEST.get(name, LARGEST_REPORT))
         if sha256(data).hexdigest() != digest:
             raise ArtifactError(f"{name}: its SHA-256 is not the one in {manifest.MANIFEST}")
     return bundle
@@ -159,7 +161,7 @@ def _verified(directory: Path) -> Bundle:
 
 def _is_whole(kept: Path, version: str) -> bool:
     try:
-        files.listed(kept, MOST_FILES)
+        listed(kept, MOST_FILES)
         return _verified(kept).version == version
     except ArtifactError:
         return False
@@ -168,17 +170,8 @@ def _is_whole(kept: Path, version: str) -> bool:
 @contextmanager
 def _locked(registry: Path) -> Iterator[None]:
     """Hold the registry's lock. Raises ArtifactError where the file system refuses anything within."""
-    with _naming(registry), staging.locked(registry / LOCK):
+    with naming(registry), files.locked(registry / LOCK, make=True):
         yield
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into ArtifactErrors that name `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise ArtifactError(f"{path}: {error}") from error
 
 
 def _write(registry: Path, promoted: list[str]) -> None:

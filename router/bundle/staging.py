@@ -3,22 +3,17 @@
 A folder is locked while its process lives. The next process that stages something beside it removes what others left.
 """
 
-import fcntl
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from router.bundle import files
-from router.errors import ArtifactError
+from router import files
+from router.bundle.files import naming
 
 PREFIX, LOCK, CONTENT = ".staged-", "lock", "content"
-LOCK_SECONDS, POLL_SECONDS = 10.0, 0.05
-"""Longest wait for a lock: a process that is stopped while it holds one must not stop the others."""
 
 
 class Staging:
@@ -33,11 +28,11 @@ class Staging:
 
     def __init__(self, parent: Path) -> None:
         # One at a time, or the sweep of another process could take a folder before it is locked.
-        with locked(parent):
+        with naming(parent), files.locked(parent):
             sweep(parent)
             self.home = Path(tempfile.mkdtemp(dir=parent, prefix=PREFIX))
             self._lock = (self.home / LOCK).open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            files.take_lock(self._lock.fileno())
             self.folder = self.home / CONTENT
             self.folder.mkdir()
 
@@ -68,40 +63,12 @@ def sweep(parent: Path, prefix: str = PREFIX) -> None:
                 shutil.rmtree(home, ignore_errors=True)
 
 
-@contextmanager
-def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the lock of a folder, or of a file that is made. Raises ArtifactError: it cannot be had within `seconds`."""
-    try:
-        make = 0 if path.is_dir() else os.O_CREAT | os.O_RDWR
-        # The kernel releases it when the process ends, so a process that is killed locks nobody out.
-        descriptor = os.open(path, os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | make, 0o644)
-    except OSError as error:
-        raise ArtifactError(f"{path}: {error.strerror}") from error
-    try:
-        deadline = time.monotonic() + seconds
-        while not _taken(descriptor):
-            if time.monotonic() > deadline:
-                raise ArtifactError(f"{path}: another process has held its lock for {seconds:g} s")
-            time.sleep(POLL_SECONDS)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _in_use(home: Path) -> bool:
     try:
         descriptor = os.open(home / LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False  # never locked, or half removed
     try:
-        return not _taken(descriptor)
+        return not files.take_lock(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -1,15 +1,12 @@
 """The SQLite file of the outcome log: private, and opened anew when it was deleted or replaced under the service."""
 
-import fcntl
-import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from router.errors import OutcomeLogError
-from router.files import make_private
+from router.files import locked, make_private
 from router.outcomes.rows import FIELDS
 
 INTEGERS = (
@@ -70,7 +67,8 @@ class LogFile:
     def _opened(self) -> sqlite3.Connection:
         """Open the file and prepare its tables; remove what a deleted predecessor has left beside it."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(self.path.parent):
+        # Several workers may notice at once that the file is gone, and one must make the new one.
+        with locked(self.path.parent):
             for name in self._beside():
                 # Frames of a deleted file would be taken for those of its successor.
                 if _identity(name) in self._left:
@@ -96,7 +94,7 @@ class LogFile:
 
     def _discard_emptied(self) -> None:
         """Delete a file that was emptied in place: closing it would write a part of what it held into it again."""
-        with suppress(OSError), _locked(self.path.parent):
+        with suppress(OSError), locked(self.path.parent):
             if _inode(self.path) == self._identity and self.identity() is None:
                 self.path.unlink()
 
@@ -115,17 +113,6 @@ def _inode(path: Path) -> Identity:
     """Raises OSError."""
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock: several workers may notice at once that the file is gone, and one must make the new one."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _kind(name: str) -> str:

@@ -61,7 +61,8 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
     cache = score_cache(settings, observer, stack, background)
     ledger = Ledger(settings.audit_file)
     served_models = [await models.model(settings, served, cache, ledger, observer, stack) for served in settings.served]
-    outcomes = outcome_log(settings, observer)
+    # In a thread: another process may hold the file, and signals end the start meanwhile.
+    outcomes = await asyncio.to_thread(outcome_log, settings, observer)
     stack.push_async_callback(outcomes.close)
     known, certs = known_tenants(settings), certificates(settings)
     return Parts(

@@ -297,7 +297,7 @@ def test_only_regular_files_of_a_sensible_size_are_read(copy: Path, name: str, k
     else:
         with place.open("wb") as file:
             file.truncate(100 << 30)
-        kind = f"at most {LARGEST[name]:,} are read"
+        kind = f"larger than {LARGEST[name]:,} bytes"
     refused(copy, str(place), kind)
 
 

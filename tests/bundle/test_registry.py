@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from router.bundle import manifest, registry, staging
+from router.bundle import manifest, registry
 from router.errors import ArtifactError
+from router.files import locked
 from tests.conftest import MODELS, another_bundle
+from tests.support.clock import Clock
 
 SHIPPED = MODELS / "pocket-router"
 
@@ -95,7 +97,7 @@ def entries(models: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["report.html", "manifest.json", "more"])
 @pytest.mark.parametrize(
-    "kind", ["a symbolic link", "a symbolic link to a folder", "a FIFO", "a folder", "bytes, at most"]
+    "kind", ["a symbolic link", "a symbolic link to a folder", "a FIFO", "a folder", "larger than"]
 )
 def test_a_bundle_has_regular_files_alone(tmp_path: Path, name: str, kind: str) -> None:
     models, bundle = tmp_path / "models", another_bundle(tmp_path / "bundle", "x")
@@ -220,14 +222,20 @@ def test_what_a_killed_promotion_left_is_removed_and_what_a_living_one_needs_is_
             process.stdout.close()
 
 
-def test_a_lock_that_a_stopped_process_holds_is_an_error_in_time(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
+def test_a_registry_whose_lock_a_stopped_process_holds_is_an_error_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.promote(tmp_path, SHIPPED)
+    registry.promote(tmp_path, another_bundle(tmp_path / "bundle", "x"))
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    monkeypatch.setattr("time.sleep", clock.pass_by)
     with (
-        staging.locked(tmp_path / "file"),
-        pytest.raises(ArtifactError, match="has held its lock"),
-        staging.locked(tmp_path / "file", seconds=0.01),
+        locked(tmp_path / registry.LOCK, make=True),
+        pytest.raises(ArtifactError, match=r"\.lock: another process has held its lock"),
     ):
-        pass
+        registry.rollback(tmp_path)
+    registry.rollback(tmp_path)
 
 
 @pytest.mark.parametrize("name", [registry.CURRENT, registry.LOCK, f".{registry.CURRENT}.tmp"])

@@ -26,7 +26,9 @@ from router.domain import (
 )
 from router.errors import DrainError, OutcomeLogError, OutcomeLogHangs
 from router.events import Degraded, RecordsLost
+from router.files import locked
 from router.outcomes.sqlite import SqliteOutcomes, read_rows
+from tests.support.clock import Clock
 from tests.support.fakes import (
     FINGERPRINT,
     RISING,
@@ -632,3 +634,16 @@ async def test_a_row_that_somebody_spoilt_is_an_error_of_the_log(
         await log.find("a-decision")
     assert await log.report(outcome())
     await log.close()
+
+
+async def test_a_folder_that_another_process_has_locked_is_a_typed_error_in_time(
+    path: Path, observer: RecordingObserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent), monkeypatch.context() as patch:
+        clock = Clock()
+        patch.setattr("time.monotonic", clock)
+        patch.setattr("time.sleep", clock.pass_by)
+        with pytest.raises(OutcomeLogError, match="another process has held its lock for 5 s"):
+            SqliteOutcomes(path, observer)
+    await SqliteOutcomes(path, observer).close()

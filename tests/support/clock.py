@@ -14,6 +14,10 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    def pass_by(self, seconds: float) -> None:
+        """Sleep, without waiting."""
+        self.now += seconds
+
 
 def loop_clock(patch: pytest.MonkeyPatch) -> Clock:
     """A clock that the running event loop goes by, so that waits for seconds end at once."""
