@@ -71,6 +71,12 @@ def make_private(path: Path) -> None:
             path.chmod(status.st_mode & OWNER_ONLY)
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a text file that its owner alone can read. Raises OSError, as `make_private` does."""
+    make_private(path)
+    path.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def locked(path: Path, seconds: float = LOCK_SECONDS, *, make: bool = False) -> Iterator[None]:
     """Hold the lock of a folder; with `make`, of a file, which is made where it is not there.

@@ -38,7 +38,7 @@ class Model(RuleBasedStateMachine):
         held = Counter[str]()
         for one, weight in before.items():
             held[owner(one)] += weight
-        # Whoever loses an entry to another held more than its share.
+        # An owner that loses an entry to another held more than its share.
         assert all(held[owner(one)] * owners > MOST for one in lost if owner(one) != owner(key))
         for one in lost:  # the entries that an owner loses are those it has not used for longest
             order = [other for other in self.used if other in before and owner(other) == owner(one)]

@@ -24,6 +24,7 @@ from router.bundle.manifest import (
 from router.bundle.staging import Staging
 from router.domain import BudgetLadder
 from router.errors import RouterError
+from router.files import write_private
 from router.scoring.outputs import HALF_TOLERANCE
 from training.evaluation.certify import Proofs, choose
 from training.model import inference
@@ -53,7 +54,7 @@ class ExportError(RouterError):
 def export(
     fitted: Fitted, ladder: BudgetLadder, proofs: Proofs, sample: list[str], directory: Path, **about: Any
 ) -> None:
-    """Write a bundle to `directory` and replace the bundle there.
+    """Write a bundle to `directory` and replace the bundle there. Its files with prompts are their owner's alone.
 
     Args:
         sample: prompts on which graph and scikit-learn must agree; the first ones become the parity sample.
@@ -119,7 +120,7 @@ def _write(
     (aside / TOKENIZER).write_bytes(fitted.embedding.tokenizer)
     # Serving scores these prompts when it loads the bundle, and refuses it if another machine computes other values.
     parity = {"prompts": sample, "quality": expected.quality[: len(sample)].tolist()}
-    (aside / PARITY).write_text(json.dumps(parity, indent=1) + "\n")
+    write_private(aside / PARITY, json.dumps(parity, indent=1) + "\n")
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         created_at=datetime.now(UTC).replace(microsecond=0),

@@ -12,8 +12,8 @@ from pathlib import PurePath
 from router.domain import BudgetLadder, Certificate
 
 MOST_RUNGS, MOST_CERTIFICATES, LONGEST_LINE = 64, 1_000, 512
-MOST_TOKENS = 2**31 - 1
-"""Largest number of tokens that the API can carry."""
+MAX_WIRE_COUNT = 2**31 - 1
+"""Largest count, of tokens or prompts, that the API can carry."""
 
 HIGHEST_PRICE = 1_000_000
 """Largest threshold of a relative certificate, in P(correct) per token."""
@@ -29,7 +29,7 @@ def ladder(value: BudgetLadder) -> BudgetLadder:
     for i, rung in enumerate(value.rungs):
         line(rung.name, f"rungs.{i}.name: ")
         if rung.tokens is not None:
-            _within(f"rungs.{i}.tokens", rung.tokens, 0, MOST_TOKENS)
+            _within(f"rungs.{i}.tokens", rung.tokens, 0, MAX_WIRE_COUNT)
     if len({rung.name for rung in value.rungs}) < len(value.rungs):
         raise ValueError("rungs: two have the same name")
     caps = [inf if rung.tokens is None else rung.tokens for rung in value.rungs]
@@ -85,7 +85,7 @@ def _certificates(certificates: tuple[Certificate, ...], highest: float) -> tupl
     for i, one in enumerate(certificates):
         _within(f"{i}.alpha", one.alpha, 0, 1)
         _within(f"{i}.threshold", one.threshold, 0, highest)
-        _within(f"{i}.prompts", one.prompts, 1, MOST_TOKENS)
+        _within(f"{i}.prompts", one.prompts, 1, MAX_WIRE_COUNT)
         if not 0 < one.delta < 1:
             raise ValueError(f"{i}.delta: must lie between 0 and 1, is {str(one.delta)[:20]}")
     if len({one.alpha for one in certificates}) < len(certificates):

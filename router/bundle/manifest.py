@@ -30,7 +30,7 @@ QUANTILES = (0.5, 0.9, 0.99)
 LARGEST = {MANIFEST: 1 << 20, PARITY: 16 << 20, TOKENIZER: 64 << 20, MODEL: 1 << 30}
 """Most bytes of each file."""
 
-MOST_TOKENS = 65_536
+MAX_PROMPT_TOKENS = 65_536
 """Most token ids of a prompt: every prompt that is scored has fewer."""
 
 Digest = Annotated[str, Field(pattern=checks.DIGEST)]
@@ -62,7 +62,7 @@ class Manifest:
     backend_fingerprint: Line
     feature_version: Line
     text_encoder: Annotated[str, Field(alias="profile", pattern="^(static|encoder)$")]
-    max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_PROMPT_TOKENS)]
     data_hash: Digest
     certificates: Annotated[tuple[Certificate, ...], AfterValidator(checks.relative)]
     absolute: Annotated[tuple[Certificate, ...], AfterValidator(checks.absolute)]

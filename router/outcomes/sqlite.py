@@ -109,7 +109,7 @@ class SqliteOutcomes:
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
-        """Nobody waits longer for the file, whoever holds it. Raises OutcomeLogHangs."""
+        """Nobody waits longer for the file, whichever process holds it. Raises OutcomeLogHangs."""
         try:
             async with asyncio.timeout(self._report_seconds):
                 yield

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.bundle.checks import MAX_WIRE_COUNT
 from router.bundle.manifest import MODEL, QUANTILES, Bundle
 from router.domain import Score
 from router.errors import ArtifactError, ClassifierError
@@ -19,9 +20,6 @@ PARITY_TOLERANCE = 1e-4
 
 HALF_TOLERANCE = 1e-2
 """As PARITY_TOLERANCE, in half precision: training computes in single on a CPU, a GPU rounds after every step."""
-
-MOST_TOKENS = 2**31 - 1
-"""Largest forecast: the API carries no larger number."""
 
 ROUNDING = 1e-3
 """How far a figure may lie outside its range."""
@@ -99,8 +97,8 @@ def scores(outputs: Outputs, known: list[bool], prompts: int, far_beyond: float 
 def _require_ranges(quality: Numbers, means: Numbers, quantiles: Numbers, known: list[bool]) -> None:
     """Raises ClassifierError where P(correct) or a forecast is out of its range. NaN lies in none."""
     # Whole arrays at once: a look at each number would take longer than the graph.
-    forecasts = (means >= -ROUNDING) & (means <= MOST_TOKENS)
-    levels = (quantiles >= -ROUNDING) & (quantiles <= MOST_TOKENS)
+    forecasts = (means >= -ROUNDING) & (means <= MAX_WIRE_COUNT)
+    levels = (quantiles >= -ROUNDING) & (quantiles <= MAX_WIRE_COUNT)
     if not all(known):
         unknown = ~np.array(known)
         forecasts, levels = forecasts | unknown, levels | unknown[:, None]

@@ -116,7 +116,7 @@ class RedisCache:
         """Entries by key, empty where there are none, and one byte longer than any where they are too long."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            # Not GET: whoever can write to the cache could put 500 MB there.
+            # Not GET: anyone who can write to the cache could put 500 MB there.
             pipeline.getrange(key, 0, MOST_BYTES)
         answers = await pipeline.execute(raise_on_error=False)
         return [_entry(answer) for answer in answers]

@@ -1,7 +1,7 @@
 """Scores as entries of a shared cache: numbers and a seal, by which a replica knows what another replica wrote.
 
-Whoever can write to the cache could otherwise choose the budgets. The seal is a keyed BLAKE2b of key and numbers, so an
-entry answers for its own key alone. Keys contain the bundle's digest, and with it the seals do.
+Anyone who can write to the cache could otherwise choose the budgets. The seal is a keyed BLAKE2b of key and numbers, so
+an entry answers for its own key alone. Keys contain the bundle's digest, and with it the seals do.
 """
 
 import struct

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -122,6 +123,15 @@ def test_a_link_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(SHIPPED)
     with pytest.raises(ArtifactError, match="link: a symbolic link, not a folder"):
         registry.promote(tmp_path / "models", tmp_path / "link")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
+def test_a_promoted_file_is_as_private_as_it_was(tmp_path: Path, mode: int) -> None:
+    bundle = another_bundle(tmp_path / "bundle", "x")
+    (bundle / manifest.PARITY).chmod(mode)
+    version = registry.promote(tmp_path / "models", bundle)
+    kept = tmp_path / "models" / registry.VERSIONS / version / manifest.PARITY
+    assert stat.S_IMODE(kept.stat().st_mode) == mode
 
 
 def test_a_folder_of_many_files_is_no_bundle(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """From a small outcome table to a bundle that serves."""
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -185,6 +187,17 @@ def test_a_bundle_replaces_another_and_leaves_nothing_else(fitted: Fitted, outco
     exported(fitted, outcomes, bundle)
     assert sorted(p.name for p in bundle.iterdir()) == FILES
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_holds_prompts_is_its_owners_alone(fitted: Fitted, outcomes: Outcomes, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        exported(fitted, outcomes, tmp_path / "bundle")
+    finally:
+        os.umask(before)
+    private = {file.name for file in (tmp_path / "bundle").iterdir() if stat.S_IMODE(file.stat().st_mode) == 0o600}
+    assert private == {"parity.json", "report.html", "report.json"}
+    assert load(tmp_path / "bundle").parity.prompts
 
 
 class Liar(Fitted):

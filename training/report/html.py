@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from router.files import write_private
 from training.report.figures import Part, figures, in_points
 
 RESULTS = ("rungs", "policies", "absolute", "methods", "fixed", "oracle", "hindsight", "tasks", "mistakes")
@@ -14,7 +15,7 @@ PARTS = (*RESULTS, "violations", "leave_one_task_out")
 
 
 def write(directory: Path, report: Part) -> None:
-    """Write `report.json` and `report.html` into an existing directory.
+    """Write `report.json` and `report.html` into an existing directory. Their owner alone reads them: they hold prompts.
 
     Args:
         report: `Report.to_json()` with the further keys "violations", "leave_one_task_out" and "about". The last is a
@@ -23,8 +24,8 @@ def write(directory: Path, report: Part) -> None:
     Raises:
         OSError: the directory cannot be written.
     """
-    (directory / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (directory / "report.html").write_text(page(report), encoding="utf-8")
+    write_private(directory / "report.json", json.dumps(report, indent=1) + "\n")
+    write_private(directory / "report.html", page(report))
 
 
 def page(report: Part) -> str:
