@@ -15,7 +15,7 @@ PARTS = (*RESULTS, "violations", "leave_one_task_out")
 
 
 def write(directory: Path, report: Part) -> None:
-    """Write `report.json` and `report.html`, which hold prompts and are their owner's alone, into an existing directory.
+    """Write `report.json` and `report.html`, which hold prompts and are their owner's alone, into an existing folder.
 
     Args:
         report: `Report.to_json()` with the further keys "violations", "leave_one_task_out" and "about". The last is a
