@@ -106,16 +106,12 @@ class Chat:
         except BackendTimeout:
             if not state.ended:  # else the answer is whole, and only the end of the stream is missing
                 raise
-        # Leaving the block above cancelled the request. The answer continues behind the thought, cut at its budget.
+        # Leaving the block above cancelled the request.
         for event in state.rest():
             yield event
         if request.budget.tokens != 0:
             self._plain = self._plain + 1 if state.plain else 0
-        thought = None if fallback is None else await _unfinished(state, over, request, fallback)
-        if fallback is None or thought is None:
-            yield state.completion(request)
-            return
-        async with aclosing(fallback.answer(request, thought)) as events:
+        async with aclosing(_ended(state, over, request, fallback)) as events:
             async for event in events:
                 yield event
 
@@ -134,6 +130,19 @@ class Chat:
             return None
         self._fallback.check(request)
         return self._fallback
+
+
+async def _ended(
+    state: StreamState, over: bool, request: GenerationRequest, fallback: TwoPhase | None
+) -> AsyncGenerator[GenerationEvent]:
+    """The completion; before it the answer behind a thought that the stream left unfinished, cut at its budget."""
+    thought = None if fallback is None else await _unfinished(state, over, request, fallback)
+    if fallback is None or thought is None:
+        yield state.completion(request)
+        return
+    async with aclosing(fallback.answer(request, thought)) as events:
+        async for event in events:
+            yield event
 
 
 async def _unfinished(state: StreamState, over: bool, request: GenerationRequest, fallback: TwoPhase) -> Thought | None:

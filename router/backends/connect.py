@@ -1,6 +1,6 @@
 """From the kind of an engine and its address to a backend that can be verified."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -59,24 +59,26 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Ve
         connection.proxy,
     )
     stack.push_async_callback(engine.close)
-    api = dialect.completions
     markers = connection.markers
     if markers.cue is None:
         markers = replace(markers, cue=dialect.cue)
-    two_phase = None if api is None else TwoPhase(engine, model, api, markers)
+    two_phase = None if dialect.completions is None else TwoPhase(engine, model, dialect.completions, markers)
     chat = Chat(engine, model, dialect, two_phase, connection.images, markers)
-    strategies = []
-    if connection.kind != HOSTED and connection.enforcement != "two_phase":
-        # The canary must see the engine alone: with its fallback, chat would pass even if the engine ignored budgets.
-        strategies.append(
-            EnforcementStrategy(Enforcement.NATIVE, chat, Chat(engine, model, dialect, None, markers=markers))
-        )
-    if two_phase is not None and connection.enforcement != "native":
-        strategies.append(EnforcementStrategy(Enforcement.TWO_PHASE, two_phase, two_phase))
+    # The canary must see the engine alone: with its fallback, chat would pass even if the engine ignored budgets.
+    strategies = list(_strategies(connection, chat, Chat(engine, model, dialect, None, markers=markers), two_phase))
     last = chat if connection.unenforced or not strategies else None
-    return VerifiedBackend(
-        strategies, last, chat.check_ready, partial(_identity, engine, model, dialect, markers.cue), canary
-    )
+    identity = partial(_identity, engine, model, dialect, markers.cue)
+    return VerifiedBackend(strategies, last, chat.check_ready, identity, canary)
+
+
+def _strategies(
+    connection: Connection, chat: Chat, alone: Chat, two_phase: TwoPhase | None
+) -> Iterator[EnforcementStrategy]:
+    """The ways to hold budgets that may be tried, the preferred one first."""
+    if connection.kind != HOSTED and connection.enforcement != "two_phase":
+        yield EnforcementStrategy(Enforcement.NATIVE, chat, alone)
+    if two_phase is not None and connection.enforcement != "native":
+        yield EnforcementStrategy(Enforcement.TWO_PHASE, two_phase, two_phase)
 
 
 async def _identity(

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from router.backends.completions import token_ids, valid_count
 from router.backends.counting import Count, Tally, settle
-from router.backends.dialects import Dialect, token_ids, valid_count
+from router.backends.dialects import Dialect
 from router.backends.http import Chunk, expect_type
 from router.domain import SLACK
 

@@ -7,6 +7,7 @@ only the proxy that a setting names is used.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -77,21 +78,8 @@ class EngineClient:
         self.url = engine_url(base_url)
         self._timeouts = timeouts
         self._headers = headers
-        key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         through = proxy_url(proxy) if proxy and not is_loopback(urlsplit(self.url).hostname or "") else None
-
-        def session(**how: Any) -> aiohttp.ClientSession:
-            return aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=timeouts.total, sock_connect=timeouts.connect),
-                connector=aiohttp.TCPConnector(limit=connections, **how),
-                headers={"Accept-Encoding": "identity", "Content-Type": "application/json", **key},
-                auto_decompress=False,
-                read_bufsize=READ_AHEAD,
-                trust_env=False,
-                proxy=through,
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-
+        session = partial(_session, timeouts, connections, api_key, through)
         # Apart, so that slow streams on every connection keep neither health checks nor tokenising waiting.
         self._streams = session(keepalive_timeout=KEEP_SECONDS)
         self._questions = session(keepalive_timeout=KEEP_SECONDS)
@@ -153,6 +141,23 @@ class EngineClient:
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             return await self._fresh.request(method, url, **given)
+
+
+def _session(
+    timeouts: Timeouts, connections: int, api_key: str, proxy: str | None, **kept: Any
+) -> aiohttp.ClientSession:
+    """Connections to one engine, `kept` as the connector takes it; whatever the environment names has no effect."""
+    key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    return aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=timeouts.total, sock_connect=timeouts.connect),
+        connector=aiohttp.TCPConnector(limit=connections, **kept),
+        headers={"Accept-Encoding": "identity", "Content-Type": "application/json", **key},
+        auto_decompress=False,
+        read_bufsize=READ_AHEAD,
+        trust_env=False,
+        proxy=proxy,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
 
 
 async def _whole(response: aiohttp.ClientResponse, limit: int) -> bytes:

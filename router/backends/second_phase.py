@@ -1,6 +1,6 @@
 """The answer behind a thought that is over, as the second of two phases reads it."""
 
-from router.backends.dialects import Piece
+from router.backends.completions import Piece
 from router.backends.endings import ending
 from router.backends.limits import Gate
 from router.backends.markers import AnswerReader, Markers

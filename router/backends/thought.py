@@ -4,8 +4,8 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 
+from router.backends.completions import Piece, find_ids
 from router.backends.counting import Count
-from router.backends.dialects import Piece, find_ids
 from router.backends.endings import ending
 from router.backends.limits import MAX_STREAM_TOKENS, Gate
 from router.backends.markers import overlap

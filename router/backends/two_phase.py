@@ -8,7 +8,7 @@ ids: no text is tokenised twice, and counts are exact. The second request finds 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
-from router.backends.dialects import Piece, TokenCompletionAPI, find_ids
+from router.backends.completions import Piece, TokenCompletionAPI, find_ids
 from router.backends.http import Chunk, EngineClient, MappedErrors
 from router.backends.markers import Markers
 from router.backends.second_phase import AnswerPhase

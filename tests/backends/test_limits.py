@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from router.backends.completions import Piece
 from router.backends.counting import READ_A_TOKEN
-from router.backends.dialects import DIALECTS, Piece
+from router.backends.dialects import DIALECTS
 from router.backends.limits import MAX_STREAM_TOKENS, PIECES_A_TOKEN, SPARE_PIECES, ReadLimits
 from router.backends.stream_state import StreamState
 from router.backends.thought import Thought, ThoughtReader

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from router.backends.dialects import DIALECTS, find_ids
+from router.backends.completions import find_ids
+from router.backends.dialects import DIALECTS
 from router.backends.limits import ReadLimits
 from router.backends.sse import LONGEST_LINE, Bounds, EventReader
 from router.backends.stream_state import StreamState

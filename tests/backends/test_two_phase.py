@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from router.backends.dialects import DIALECTS, Piece, TokenCompletionAPI
+from router.backends.completions import Piece, TokenCompletionAPI
+from router.backends.dialects import DIALECTS
 from router.backends.http import EngineClient, Timeouts
 from router.backends.markers import Markers
 from router.backends.thought import Thought

@@ -1,0 +1,189 @@
+"""The APIs of engines that complete token ids: how they render, tokenise, and draw."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from router.backends.http import Chunk, EngineClient, expect_few, expect_type
+from router.backends.messages import messages
+from router.domain import Prompt, Sampling
+
+Body = dict[str, Any]
+
+LARGEST_COUNT = 1 << 24
+"""The largest count that is believed: no model reads or writes so many tokens at once. Sums of counts fit the wire."""
+
+LARGEST_ID = (1 << 31) - 1
+"""The largest token id that is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a completion: text, token ids, and the engine's word for why it ended; None = it has not ended."""
+
+    text: str
+    ids: list[int]
+    finish: Any
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCompletionAPI:
+    """The API of an engine that completes token ids, which two-phase enforcement needs.
+
+    Attributes:
+        render: a prompt as token ids, up to where the model continues; with thinking or without.
+        encode: a text as token ids; markers become special tokens, nothing is added.
+        window: tokens that prompt and completion may have together; None where the engine does not say.
+        body: (model, ids, token limit or None, sampling, ids of the end marker, banned ids) -> request. Where ids are
+            banned within a thought, the text does not end by itself either.
+        piece: reads one chunk.
+    """
+
+    path: str
+    render: Callable[[EngineClient, str, Prompt, bool], Awaitable[list[int]]]
+    encode: Callable[[EngineClient, str, str], Awaitable[list[int]]]
+    window: Callable[[EngineClient, str], Awaitable[int | None]]
+    body: Callable[[str, list[int], int | None, Sampling, list[int], list[int]], Body]
+    piece: Callable[[Chunk], Piece]
+
+
+def sampled(sampling: Sampling) -> Body:
+    """Temperature and seed, where they are set: unset, an engine uses the model's own."""
+    named = {"temperature": sampling.temperature, "seed": sampling.seed}
+    return {field: value for field, value in named.items() if value is not None}
+
+
+def valid_count(value: Any) -> int | None:
+    """A count of tokens; None where it is absent, or none that an engine can mean. Raises TypeError if no number."""
+    if type(value) is float:  # parsers make floats of integers beyond 64 bits
+        return None
+    found: int | None = expect_type(int, value)
+    return found if found is not None and 0 <= found <= LARGEST_COUNT else None
+
+
+def _completions_body(
+    model: str, ids: list[int], most: int | None, sampling: Sampling, stop: list[int], banned: list[int]
+) -> Body:
+    """`/v1/completions` of vLLM and SGLang."""
+    return {
+        "model": model,
+        "prompt": ids,
+        "max_tokens": most,
+        "stop_token_ids": stop if len(stop) == 1 else [],  # several would be alternatives, not a sequence
+        "skip_special_tokens": False,
+        "return_token_ids": True,
+        "stream": True,
+        **sampled(sampling),
+        **({"logit_bias": {str(one): -100 for one in banned}, "ignore_eos": bool(stop)} if banned else {}),
+    }
+
+
+def _completions_piece(chunk: Chunk) -> Piece:
+    for choice in expect_few(chunk.get("choices")):
+        if choice.get("index"):
+            continue
+        return Piece(
+            expect_type(str, choice.get("text")) or "",
+            token_ids(choice.get("token_ids") or []),
+            choice.get("finish_reason") or None,
+        )
+    return Piece("", [], None)
+
+
+async def _encode(engine: EngineClient, path: str, model: str, text: str) -> list[int]:
+    found = await engine.ask(path, {"model": model, "prompt": text, "add_special_tokens": False})
+    return token_ids(found.get("tokens"))
+
+
+async def _vllm_encode(engine: EngineClient, model: str, text: str) -> list[int]:
+    return await _encode(engine, "/tokenize", model, text)
+
+
+async def _sglang_encode(engine: EngineClient, model: str, text: str) -> list[int]:
+    return await _encode(engine, "/v1/tokenize", model, text)
+
+
+async def _vllm_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
+    template = {"enable_thinking": thinking}
+    body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": template}
+    return token_ids((await engine.ask("/tokenize", body)).get("tokens"))
+
+
+async def _sglang_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
+    """SGLang's tokenizer API takes no messages: a chat request for one token returns the prompt's ids."""
+    template = {"enable_thinking": thinking}
+    body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": template}
+    found = await engine.ask("/v1/chat/completions", body | {"max_tokens": 1, "return_token_ids": True})
+    return token_ids(found["choices"][0].get("prompt_token_ids") or found.get("prompt_token_ids"))
+
+
+async def _llama_cpp_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
+    template = {"enable_thinking": thinking}
+    found = await engine.ask("/apply-template", {"messages": messages(prompt), "chat_template_kwargs": template})
+    return await _llama_cpp_encode(engine, model, expect_type(str, found["prompt"]))
+
+
+async def _llama_cpp_encode(engine: EngineClient, _: str, text: str) -> list[int]:
+    return token_ids((await engine.ask("/tokenize", {"content": text, "parse_special": True})).get("tokens"))
+
+
+def _llama_cpp_body(
+    _: str, ids: list[int], most: int | None, sampling: Sampling, stop: list[int], banned: list[int]
+) -> Body:
+    """`/completion`. It has no stop ids: the reader of the stream sees the marker's id and hangs up."""
+    return {
+        "prompt": ids,
+        "n_predict": -1 if most is None else most,
+        "return_tokens": True,
+        "cache_prompt": True,
+        "stream": True,
+        **sampled(sampling),
+        **({"logit_bias": [[one, False] for one in banned], "ignore_eos": bool(stop)} if banned else {}),
+    }
+
+
+def _llama_cpp_piece(chunk: Chunk) -> Piece:
+    finish = None
+    if chunk.get("stop"):
+        finish = "length" if chunk.get("stop_type") == "limit" else "stop"
+    return Piece(expect_type(str, chunk.get("content")) or "", token_ids(chunk.get("tokens") or []), finish)
+
+
+def token_ids(value: Any) -> list[int]:
+    """A list of token ids. Raises TypeError."""
+    # Without a loop in Python: one event may hold half a million.
+    if not isinstance(value, list) or not set(map(type, value)) <= {int}:
+        raise TypeError("token ids expected")
+    if value and not 0 <= min(value) <= max(value) <= LARGEST_ID:
+        raise TypeError("token ids expected")
+    return value
+
+
+def find_ids(ids: list[int], part: list[int], first: int = 0) -> int | None:
+    """Where a part, of at least one id, begins in `ids` from `first` on; None = nowhere."""
+    at = first - 1
+    with suppress(ValueError):
+        while True:
+            at = ids.index(part[0], at + 1)
+            if ids[at : at + len(part)] == part:
+                return at
+    return None
+
+
+async def _window(engine: EngineClient, model: str) -> int | None:
+    listed = (await engine.ask("/v1/models"))["data"]
+    return valid_count(next((entry.get("max_model_len") for entry in listed if entry["id"] == model), None))
+
+
+async def _llama_cpp_window(engine: EngineClient, _: str) -> int | None:
+    return valid_count((await engine.ask("/props"))["default_generation_settings"].get("n_ctx"))
+
+
+VLLM = TokenCompletionAPI("/v1/completions", _vllm_render, _vllm_encode, _window, _completions_body, _completions_piece)
+SGLANG = TokenCompletionAPI(
+    "/v1/completions", _sglang_render, _sglang_encode, _window, _completions_body, _completions_piece
+)
+LLAMA_CPP = TokenCompletionAPI(
+    "/completion", _llama_cpp_render, _llama_cpp_encode, _llama_cpp_window, _llama_cpp_body, _llama_cpp_piece
+)
