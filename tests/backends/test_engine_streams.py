@@ -13,7 +13,8 @@ from aiohttp import web
 
 from router._gen import budget_router_pb2 as pb
 from router.backends.chat import Chat
-from router.backends.dialects import DIALECTS, Piece
+from router.backends.completions import Piece
+from router.backends.dialects import DIALECTS
 from router.backends.http import EngineClient, Timeouts
 from router.backends.limits import MAX_STREAM_TOKENS, ReadLimits
 from router.backends.markers import Markers
