@@ -42,13 +42,24 @@ FIXED = {1: 8, 5: 4}
 """Bytes of a field by its kind on the wire. The marks of a group have none; its fields count like those around it."""
 
 
-def parser(kind: Descriptor) -> Callable[[bytes], Awaitable[Message]]:
-    """A function that parses messages of a type. It raises InvalidRequest."""
+def parser(kind: Descriptor, large: asyncio.Lock) -> Callable[[bytes], Awaitable[Message]]:
+    """A function that parses messages of a type. It raises InvalidRequest.
+
+    Args:
+        large: held while a large message is counted and parsed; shared by all that run on one event loop.
+    """
     parse, nested, name = message_factory.GetMessageClass(kind).FromString, _nested(kind), kind.full_name
 
     async def parse_or_refuse(data: bytes) -> Message:
-        if len(data) > UNCOUNTED_BYTES:
+        if len(data) <= UNCOUNTED_BYTES:
+            return parse_at_once(data)
+        # One by one: each takes milliseconds of a turn of the loop, and many together would hold up all other calls.
+        async with large:
+            await asyncio.sleep(0)
             await _require_few_fields(data, nested)
+            return parse_at_once(data)
+
+    def parse_at_once(data: bytes) -> Message:
         try:
             return parse(data)
         except DecodeError:

@@ -5,22 +5,22 @@ back the caller by flow control.
 """
 
 import asyncio
-from collections import Counter, defaultdict
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from router.errors import Draining, InvalidRequest, Overloaded
+from router.rpc.read_queue import ReadQueue
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext
 M = TypeVar("M", bound=Message)
 
 MAX_READS, MESSAGE_SECONDS = 8, 30.0
-"""Messages of a tenant that are read at once, and how long one may take to arrive."""
+"""Messages of a tenant that are read at once, and how long one may wait for that and then take to arrive."""
 
-LARGE_BYTES = 1 << 18
-"""Size above which messages are handed on one by one."""
+OPEN_SECONDS = 1.0
+"""How long a message may take where the service is open to everyone, and others wait."""
 
 MAX_SMALL_READS, SMALL_SECONDS, MAX_SMALL_BYTES = 4, 5.0, 4_096
 """For callers without credentials: messages that are read at once, how long one may take to arrive, and its size."""
@@ -29,32 +29,26 @@ MAX_SMALL_READS, SMALL_SECONDS, MAX_SMALL_BYTES = 4, 5.0, 4_096
 class FairReader:
     """Reads the messages of tenants. Calls of a tenant that has too many on their way wait; those of others do not.
 
+    Callers without credentials are not told apart, so there a message that does not come makes way for those that wait.
+
     Args:
         max_waiting: calls of a tenant that may wait.
     """
 
     def __init__(self, max_waiting: int) -> None:
         self._max_waiting = max_waiting
-        self._waiting: Counter[str | None] = Counter()
-        self._turns: dict[str | None, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_READS))
-        self._large = asyncio.Lock()
+        self._queues: dict[str | None, ReadQueue] = {}
 
     async def read(self, tenant: str | None, context: Context) -> bytes:
         """The message of a call. Raises Overloaded, InvalidRequest."""
-        if self._waiting[tenant] >= self._max_waiting:
-            raise Overloaded("calls", f"{self._max_waiting} messages are on their way")
-        self._waiting[tenant] += 1
-        try:
-            async with self._turns[tenant], asyncio.timeout(MESSAGE_SECONDS):
-                data = _required(await _next(context))
-        except TimeoutError:
-            raise _late(MESSAGE_SECONDS) from None
-        finally:
-            self._waiting[tenant] -= 1
-        if len(data) > LARGE_BYTES:
-            async with self._large:  # checking one takes milliseconds: calls of others get their turn in between
-                await asyncio.sleep(0)
-        return data
+        async with self._queue(tenant).place(context):
+            return _required(await _next(context))
+
+    def _queue(self, tenant: str | None) -> ReadQueue:
+        if (queue := self._queues.get(tenant)) is None:
+            hurried = OPEN_SECONDS if tenant is None else MESSAGE_SECONDS
+            queue = self._queues[tenant] = ReadQueue(MAX_READS, self._max_waiting, MESSAGE_SECONDS, hurried)
+        return queue
 
 
 class SmallReader:
@@ -98,7 +92,7 @@ class SmallReader:
             self._require_open()
             if limit not in self._limits:
                 raise Overloaded("calls", f"{MAX_SMALL_READS} messages are on their way") from None
-            raise _late(SMALL_SECONDS) from None
+            raise InvalidRequest("request", f"did not arrive within {SMALL_SECONDS:g} s") from None
         finally:
             self._limits.pop(limit, None)
 
@@ -127,10 +121,6 @@ def _required(data: bytes | None) -> bytes:
     if data is None:
         raise InvalidRequest("request", "is missing")
     return data
-
-
-def _late(seconds: float) -> InvalidRequest:
-    return InvalidRequest("request", f"did not arrive within {seconds:g} s")
 
 
 def _small(data: bytes, kind: type[M]) -> M:

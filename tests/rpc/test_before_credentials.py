@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +134,16 @@ async def test_messages_that_never_end_cost_their_own_tenant_alone(closed: Servi
             )
         for _ in range(10):
             assert await answered(closed)
+
+
+async def test_messages_that_never_end_keep_nobody_out_of_an_open_service(fake: Service) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(5):
+            connection = await stack.enter_async_context(http2.connected(fake.address))
+            for stream in range(1, 2 * MAX_CONNECTION_STREAMS, 2):
+                await connection.send(http2.call(stream, attacks.DECIDE) + http2.body(stream, UNFINISHED, end=False))
+        for _ in range(5):
+            assert await answered(fake)
 
 
 async def test_a_message_that_comes_too_slowly_is_given_up(closed: Service, monkeypatch: pytest.MonkeyPatch) -> None:

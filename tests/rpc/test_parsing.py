@@ -20,7 +20,7 @@ def parsed(kind: Any, data: bytes) -> Message:
     """A message of a type, as the service parses it."""
 
     async def parse() -> Message:
-        return await parser(kind.DESCRIPTOR)(data)
+        return await parser(kind.DESCRIPTOR, asyncio.Lock())(data)
 
     return asyncio.run(parse())
 
@@ -73,6 +73,27 @@ def test_large_requests_that_do_not_parse_are_refused(end: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parsed(pb.DecideRequest, PADDING + end)
     assert caught.value.field in ("request", "model")
+
+
+async def test_large_requests_are_parsed_one_by_one() -> None:
+    """Others have a turn between any two of them, however many come together."""
+    kind: Any = pb.DecideRequest
+    parse, turns = parser(kind.DESCRIPTOR, asyncio.Lock()), 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def turn_of_one() -> int:
+        await parse(PADDING)
+        return turns
+
+    other = asyncio.create_task(others())
+    ended = await asyncio.gather(*(turn_of_one() for _ in range(12)))
+    other.cancel()
+    assert len(set(ended)) == 12
 
 
 def test_the_last_string_of_a_full_batch_is_named() -> None:
