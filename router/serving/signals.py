@@ -29,36 +29,61 @@ def stopped_by_signals(hangup: Action, seconds: float) -> Iterator[Callable[[], 
     Yields:
         A function to await once the start is over: it returns when a signal comes, and the block can drain.
     """
-    task, stop, loop = asyncio.current_task(), asyncio.Event(), asyncio.get_running_loop()
-    assert task is not None
-    starting, watchdog = True, Watchdog(seconds, loop)
-
-    async def signalled() -> None:
-        nonlocal starting
-        starting = False
-        await stop.wait()
-
-    def end() -> None:
-        stop.set()
-        if starting:
-            task.cancel()
-
-    def in_loop(action: Action) -> None:
-        with suppress(RuntimeError):  # the loop is closed, and the process about to end
-            loop.call_soon_threadsafe(action)
-
-    def terminated() -> None:
-        watchdog.start()  # here, and not in the loop, which may hang
-        in_loop(end)
-
-    with heard({**dict.fromkeys(STOPPING, terminated), signal.SIGHUP: lambda: in_loop(hangup)}, ending=stop.is_set):
+    stopping = _Stopping(seconds)
+    actions: dict[int, Action] = {
+        **dict.fromkeys(STOPPING, stopping.terminated),
+        signal.SIGHUP: lambda: stopping.in_loop(hangup),
+    }
+    with heard(actions, ending=stopping.begun):
         try:
-            yield signalled
+            yield stopping.signalled
         except asyncio.CancelledError:
-            if not (starting and stop.is_set()):
+            if not stopping.ended_start:
                 raise
-            task.uncancel()
+            stopping.task.uncancel()
             structlog.get_logger().info("stopped while starting")
+
+
+class _Stopping:
+    """The way of the current task from its start to its end; `seconds` as in `stopped_by_signals`."""
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self._stop, self._loop, self._starting = asyncio.Event(), asyncio.get_running_loop(), True
+        self._watchdog = Watchdog(seconds, self._loop)
+
+    def begun(self) -> bool:
+        """A signal has asked for the end."""
+        return self._stop.is_set()
+
+    @property
+    def ended_start(self) -> bool:
+        """A signal came before the start was over."""
+        return self._starting and self.begun()
+
+    async def signalled(self) -> None:
+        """Wait for a signal; the start is over."""
+        self._starting = False
+        await self._stop.wait()
+
+    def terminated(self) -> None:
+        """Act on a signal to stop, in the thread that hears it."""
+        try:
+            self._watchdog.start()  # here, and not in the loop, which may hang
+        finally:
+            self.in_loop(self._end)
+
+    def in_loop(self, action: Action) -> None:
+        """Call an action in the event loop, from any thread."""
+        with suppress(RuntimeError):  # the loop is closed, and the process about to end
+            self._loop.call_soon_threadsafe(action)
+
+    def _end(self) -> None:
+        self._stop.set()
+        if self._starting:
+            self.task.cancel()
 
 
 @contextmanager
@@ -91,7 +116,10 @@ def _hear(signals: socket.socket, actions: Mapping[int, Action]) -> None:
     while numbers := signals.recv(16):
         for number in numbers:
             if number in actions:
-                actions[number]()
+                try:
+                    actions[number]()
+                except Exception as error:  # signals to come must still be heard
+                    structlog.get_logger().error("unexpected", exc_info=error)
 
 
 def _nothing(*_: object) -> None:

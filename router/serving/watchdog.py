@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -24,16 +25,18 @@ class Watchdog:
     def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         self._seconds = seconds
         self._loop = loop
-        self._thread: threading.Thread | None = None
+        self._started = False
 
     def start(self) -> None:
         """Begin to wait; does nothing the second time."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._end, name="watchdog", daemon=True)
-            self._thread.start()
-            # The kernel's own alarm comes where this thread cannot: a call may hold Python's lock, and a write to
-            # standard error may hang. Its default action ends the process.
-            signal.setitimer(signal.ITIMER_REAL, self._seconds + 1)
+        if self._started:
+            return
+        self._started = True
+        # The kernel's own alarm comes where the thread cannot: a call may hold Python's lock, a write to standard error
+        # may hang, and there may be no room for one more thread. Its default action ends the process.
+        signal.setitimer(signal.ITIMER_REAL, self._seconds + 1)
+        with suppress(RuntimeError):  # no room
+            threading.Thread(target=self._end, name="watchdog", daemon=True).start()
 
     def _end(self) -> None:
         time.sleep(self._seconds)

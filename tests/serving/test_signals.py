@@ -41,11 +41,19 @@ async def stubborn():
 async def nothing():
     pass
 
+def crowded():
+    # From now on there is no room for one more thread.
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+    threading._start_new_thread = refuse
+
 async def dawdle():
     atexit.register(sys.stdin.read)
 
 async def main(starting, work):
     with stopped_by_signals(lambda: say("reload"), 60 if work is dawdle else 0.5) as signalled:
+        if "crowded" in sys.argv:
+            crowded()
         say("started")
         if not starting:
             await signalled()
@@ -54,7 +62,7 @@ async def main(starting, work):
         await asyncio.Event().wait() if starting else None
 
 starting, work = sys.argv[1] == "starting", globals()[sys.argv[2]]
-if len(sys.argv) > 3:
+if "uvloop" in sys.argv:
     import uvloop
     uvloop.run(main(starting, work))
 else:
@@ -103,6 +111,15 @@ def test_that_a_process_ends_whatever_hangs_and_says_what(loop: str, when: str, 
         (line,) = errors.splitlines()
         assert line.startswith("budget-router: not ended 0.5 s after the signal to stop")
         assert named in line
+
+
+@pytest.mark.parametrize(("work", "code"), [("nothing", 0), ("stubborn", -signal.SIGALRM)])
+def test_that_a_process_without_room_for_a_thread_ends_all_the_same(work: str, code: int) -> None:
+    with program("starting", work, "crowded") as process:
+        for _ in range(2):
+            process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == code, errors
 
 
 @pytest.mark.parametrize("loop", ["", "uvloop"])
