@@ -6,6 +6,7 @@ current.json       digests in the order of their promotion, of which the last is
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -57,6 +58,8 @@ class Promotion:
     Attributes:
         directory: the copy. It is no part of the registry until `publish`, and `close` removes it.
 
+    Its methods may run in different threads: each waits for the end of the others.
+
     Raises:
         ArtifactError: the source is no bundle, the registry is none, or cannot be written.
     """
@@ -69,12 +72,13 @@ class Promotion:
         with naming(registry):
             (registry / VERSIONS).mkdir(parents=True, exist_ok=True)
         self._registry, self._source = registry, source
+        self._alone = threading.Lock()
         self._staging = Staging(registry / VERSIONS)
         self.directory = self._staging.folder
 
     def copy(self) -> Bundle:
         """Copy the bundle and verify the copy. Raises ArtifactError: it has other than regular files, or changed."""
-        with naming(self._source):
+        with self._alone, naming(self._source):
             for name in listed(self._source, MOST_FILES):
                 largest = manifest.LARGEST.get(name, LARGEST_REPORT)
                 copy(self._source / name, self.directory / name, largest)
@@ -86,7 +90,7 @@ class Promotion:
     def publish(self) -> str:
         """Make the copy the current bundle; returns its digest. Raises ArtifactError."""
         kept = self._registry / VERSIONS / self._version
-        with _locked(self._registry):
+        with self._alone, _locked(self._registry):
             if not _is_whole(kept, self._version):
                 # A folder that was spoilt later must not bar its digest for ever.
                 if os.path.lexists(kept):
@@ -98,7 +102,9 @@ class Promotion:
 
     def close(self) -> None:
         """Remove the copy where it was not published."""
-        self._staging.close()
+        # Removing goes by open folders: it would follow a copy that is just renamed into place, and empty it.
+        with self._alone:
+            self._staging.close()
 
     def __enter__(self) -> Self:
         return self

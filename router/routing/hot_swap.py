@@ -70,12 +70,13 @@ class HotSwap:
             await self._require_servable(promotion.directory, bundle)
             await asyncio.to_thread(promotion.publish)
         finally:
-            promotion.close()
+            # In a thread, too: it waits for one that a cancelled call has left at work.
+            await asyncio.to_thread(promotion.close)
         return await self.swap()
 
     async def rollback(self) -> str:
         """Serve the bundle before the current one; returns its digest. Raises ArtifactError, and nothing changes."""
-        directory = registry.previous(self._path)
+        directory = await asyncio.to_thread(registry.previous, self._path)
         await self._require_servable(directory, await asyncio.to_thread(load, directory))
         await asyncio.to_thread(registry.rollback, self._path)
         return await self.swap()
@@ -84,7 +85,7 @@ class HotSwap:
         """Serve the bundle that the path names; returns its digest. Raises ArtifactError, and the old one goes on."""
         async with self._one:
             running = self._router.served_model(self._model)
-            directory = registry.locate(self._path)
+            directory = await asyncio.to_thread(registry.locate, self._path)
             bundle = await asyncio.to_thread(load, directory)
             if bundle.version != running.bundle.version:
                 self._require_fit(bundle)

@@ -1,6 +1,7 @@
 """A running service takes another bundle between two requests, or keeps the one it has."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
+from router.bundle.staging import Staging
 from router.domain import Decision, DecisionSource, MaxLoss
 from router.errors import ArtifactError
 from router.events import Degraded, Shadowed, Swapped
@@ -270,6 +272,33 @@ async def test_a_promotion_that_is_stopped_in_its_trial_leaves_nothing(models: P
     assert [path.name for path in (models / registry.VERSIONS).iterdir()] == [running.version]
     running.hangs = False
     assert await running.swap.promote(tmp_path / "b") == running.version
+
+
+async def test_a_promotion_that_is_stopped_while_it_publishes_leaves_a_whole_bundle(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread goes on, and the copy must not be removed under its hands."""
+    running, renaming, may_end, renamed = Running(models), threading.Event(), threading.Event(), threading.Event()
+    rename = Staging.rename
+
+    def slowly(staging: Staging, target: Path) -> None:
+        renaming.set()
+        may_end.wait(30)
+        rename(staging, target)
+        renamed.set()
+
+    monkeypatch.setattr(Staging, "rename", slowly)
+    candidate = another_bundle(tmp_path / "b", "b")
+    promoting = asyncio.create_task(running.swap.promote(candidate))
+    await until(renaming.is_set)
+    promoting.cancel()
+    await asyncio.sleep(0.1)  # enough to remove everything
+    assert [path.name for path in (models / registry.VERSIONS).iterdir() if path.name.startswith(".staged-")]
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await promoting
+    assert renamed.is_set()
+    assert await running.swap.swap() == manifest.load(candidate).version == registry.history(models)[-1]
 
 
 async def test_a_rollback_to_what_cannot_be_served_changes_nothing(models: Path, tmp_path: Path) -> None:
