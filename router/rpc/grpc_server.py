@@ -22,7 +22,7 @@ from router.rpc.connections import Connections
 State: TypeAlias = Any  # cygrpc.RPCState, which has no published type
 
 MAX_METADATA_BYTES = 16 << 10
-AT_ONCE = 64
+AT_ONCE = 8
 """Calls of a method that are accepted in one turn of the event loop."""
 
 

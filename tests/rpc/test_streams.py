@@ -181,6 +181,7 @@ async def test_many_streams_at_once_all_complete_and_leave_no_task(bundle: Bundl
 async def test_many_streams_cancelled_at_once_leave_nothing_behind(bundle: Bundle) -> None:
     backend = FakeBackend([ReasoningDelta("hm"), Hang()])
     async with serving(router_of(backend=backend), bundle) as service:
+        await asyncio.sleep(0.1)  # the server's own tasks begin
         before = await other_tasks()
         calls = [service.routing.Generate(generate(f"prompt {i}")) for i in range(MANY)]
         await until(lambda: backend.open == MANY)
@@ -200,6 +201,7 @@ async def test_many_streams_of_the_pocket_reasoner_all_complete(bundle: Bundle, 
         for i in range(MANY)
     ]
     async with serving(router, bundle) as service:
+        await asyncio.sleep(0.1)  # the server's own tasks begin
         before = await other_tasks()
         done = await asyncio.gather(*(complete(service, request) for request in requests))
         await until(lambda: len(asyncio.all_tasks()) - 1 <= len(before))
