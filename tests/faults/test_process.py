@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
@@ -123,6 +124,7 @@ async def test_hang(tmp_path: Path) -> None:
         await other.recovered(cell)
 
 
+@pytest.mark.slow
 async def test_worker_stopped(tmp_path: Path) -> None:
     """SIGSTOP of one of two workers: it is replaced, and calls on new connections wait, but do not fail."""
     async with process(tmp_path, "--workers", "2") as (running, server), AsyncExitStack() as stack:

@@ -242,6 +242,7 @@ async def test_a_run_without_an_end_is_ended_and_the_graph_is_left_out(sometimes
             await classifier.score([Prompt.of(text)])
 
 
+@pytest.mark.slow
 async def test_a_run_without_an_end_in_a_thread_is_a_fallback_and_holds_nobody(sometimes_endless: Bundle) -> None:
     encoder = replace(sometimes_endless, manifest=replace(sometimes_endless.manifest, text_encoder="encoder"))
     router = router_of(classifier=Batching(OnnxClassifier(encoder).scored))

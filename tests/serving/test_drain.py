@@ -115,6 +115,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_thread_that_never_ends_is_named_and_ended(tmp_path: Path) -> None:
     """As a graph with an endless loop would be."""
     (tmp_path / "hanging.py").write_text(HANGING)

@@ -303,6 +303,7 @@ def test_that_workers_share_scores_and_flushes_through_redis_and_use_tls(tmp_pat
         until(scored_anew)
 
 
+@pytest.mark.slow
 def test_that_no_worker_opens_what_was_closed(tmp_path: Path, valkey: Valkey) -> None:
     """Nobody but this machine can connect, so that the start would accept a file without keys."""
     (tenants := tmp_path / "tenants.toml").write_text("[default]\n")
