@@ -27,7 +27,7 @@ from tests.support import attacks as support
 from tests.support.hostile_engine import HOSTILE, LISTED
 
 SERVICE = "/budget_router.v1.BudgetRouterService/"
-PROMPT_BYTES, BATCH, MESSAGE_BYTES = 1 << 20, 1_024, 15 << 20
+PROMPT_BYTES, BATCH, MESSAGE_BYTES = 1 << 20, 1_024, 4_000_000
 """The service's limits: a prompt, requests in a batch, and nearly a message."""
 
 PATIENCE = 30.0
@@ -97,7 +97,7 @@ async def nothing(_: Attacker) -> None:
 
 
 async def reflection(attacker: Attacker) -> None:
-    """Questions about the API without an end, and about names of 15 MiB."""
+    """Questions about the API without an end, and about names of 4 MB."""
     small = reflection_pb2.ServerReflectionRequest(file_containing_symbol="budget_router.v1.BudgetRouterService")
     large = reflection_pb2.ServerReflectionRequest(file_containing_symbol="a" * MESSAGE_BYTES)
 
@@ -111,7 +111,7 @@ async def reflection(attacker: Attacker) -> None:
 
 
 async def large_prompts(attacker: Attacker) -> None:
-    """Decide and Generate of 15 MiB without a key."""
+    """Decide and Generate of 4 MB without a key."""
     body = pb.DecideRequest(messages=_turn("a " * (MESSAGE_BYTES // 2))).SerializeToString()
     await attacker.repeat(16, lambda _, channel: attacker.call(channel, SERVICE + "Decide", body))
 
@@ -140,7 +140,7 @@ async def words(attacker: Attacker) -> None:
 
 
 async def batches(attacker: Attacker) -> None:
-    """Batches at every limit: 1,024 requests, 15 MiB."""
+    """Batches at every limit: 1,024 requests, 4 MB."""
     each = "word " * (MESSAGE_BYTES // BATCH // 5 - 8)
     messages = [_turn(f"{each}{number}") for number in range(BATCH)]
     body = pb.DecideBatchRequest(requests=[pb.DecideRequest(messages=turn) for turn in messages]).SerializeToString()
