@@ -66,7 +66,6 @@ class Connections:
 
 def _hang_up(connection: str) -> None:
     """Disconnect the socket of a connection, for which gRPC has no function; it sees that the client is gone."""
-
     address = unquote(connection).partition(":")[2]
     for descriptor in [int(path.name) for path in Path("/dev/fd").iterdir()]:
         # A duplicate: gRPC may close its own meanwhile, and another connection get the number.

@@ -29,15 +29,14 @@ class ReflectionService:
     """Answers `grpc.reflection.v1alpha.ServerReflection`.
 
     Args:
-        services: full names of the services to tell about.
+        services: full names of the services that it describes.
         reader: reads the requests of callers without credentials.
         observer: sees the calls that are refused.
     """
 
     def __init__(self, services: Sequence[str], reader: SmallReader, observer: Observer) -> None:
-        self._servicer: Any = reflection.aio.ReflectionServicer(
-            services
-        )  # its published types are not those of a stream
+        # Any, since its published types are not those of a stream.
+        self._servicer: Any = reflection.aio.ReflectionServicer(services)
         self._reader = reader
         self._observer = observer
         self._permit = Permit(MAX_CALLS)

@@ -29,10 +29,10 @@ from router.scoring.onnx import OnnxClassifier
 from router.scoring.triton import LENGTHS, TritonClassifier
 from router.serving import doctor
 from router.settings import Settings
-from tests.conftest import MODELS, another_bundle
+from tests.conftest import another_bundle
 from tests.faults.conftest import Scene, scene
 from tests.rpc.conftest import TOKEN, bearer, decide, refusal
-from tests.serving.test_app import serving
+from tests.serving.test_app import administered, serving
 from tests.support.triton_simulator import MODEL, TritonSimulator, less_sure
 
 Spoil = Callable[[kserve_pb2.ModelInferResponse], None]
@@ -360,17 +360,9 @@ def surely_less(directory: Path, graph: bytes, bundle: Bundle) -> Path:
 async def test_a_bundle_is_promoted_once_triton_has_its_graph(
     bundle: Bundle, server: TritonSimulator, tmp_path: Path
 ) -> None:
-    registry.promote(tmp_path / "models", MODELS / "pocket-router")
     graph = less_sure(bundle.model)
     path = str(surely_less(tmp_path / "less", graph, bundle))
-    loaded = settings.load(
-        listen="127.0.0.1:0",
-        outcomes=tmp_path / "outcomes.sqlite",
-        artifact=tmp_path / "models",
-        admin_token=TOKEN,
-        admin_listen="127.0.0.1:0",
-        triton_url=server.url,
-    )
+    loaded = administered(tmp_path, triton_url=server.url)
     async with serving(loaded) as (routing, admin):
 
         async def quality() -> float:

@@ -68,15 +68,21 @@ async def test_where_the_engine_goes_down_the_second_model_answers(tmp_path: Pat
             assert status.model == "pocket"
 
 
-async def test_a_bundle_is_promoted_under_load_without_a_failed_request(tmp_path: Path) -> None:
-    registry.promote(tmp_path / "models", MODELS / "pocket-router")
-    loaded = settings.load(
+def administered(directory: Path, **overrides: Any) -> Settings:
+    """Settings of a service that follows a registry of the shipped bundle, with an admin service."""
+    registry.promote(directory / "models", MODELS / "pocket-router")
+    return settings.load(
         listen="127.0.0.1:0",
-        outcomes=tmp_path / "outcomes.sqlite",
-        artifact=tmp_path / "models",
+        outcomes=directory / "outcomes.sqlite",
+        artifact=directory / "models",
         admin_token=TOKEN,
         admin_listen="127.0.0.1:0",
+        **overrides,
     )
+
+
+async def test_a_bundle_is_promoted_under_load_without_a_failed_request(tmp_path: Path) -> None:
+    loaded = administered(tmp_path)
     bundles = [str(another_bundle(tmp_path / name, name)) for name in "abc"]
     async with serving(loaded) as (routing, admin):
         versions: list[str] = []
@@ -105,13 +111,8 @@ async def test_a_bundle_is_promoted_under_load_without_a_failed_request(tmp_path
 
 
 async def test_a_promotion_under_way_takes_nothing_from_the_drain_of_the_routing_service(tmp_path: Path) -> None:
-    registry.promote(tmp_path / "models", MODELS / "pocket-router")
-    loaded = settings.load(
-        listen="127.0.0.1:0",
-        outcomes=tmp_path / "outcomes.sqlite",
-        artifact=tmp_path / "models",
-        admin_token=TOKEN,
-        admin_listen="127.0.0.1:0",
+    loaded = administered(
+        tmp_path,
         drain_seconds=100 * PATIENCE,
         shadow=1_000,  # without traffic the promotion waits for as long as it may
     )
