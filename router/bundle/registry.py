@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
@@ -52,40 +52,54 @@ def history(registry: Path) -> list[str]:
 class Promotion:
     """The way of a bundle into a registry: a private copy, which is verified, and then made current in one step.
 
+    Its methods may run in different threads: each waits for the end of the others.
+
     Args:
         source: the bundle's directory.
 
     Attributes:
-        directory: the copy. It is no part of the registry until `publish`, and `close` removes it.
-
-    Its methods may run in different threads: each waits for the end of the others.
-
-    Raises:
-        ArtifactError: the source is no bundle, the registry is none, or cannot be written.
+        directory: the copy, once it is made. It is no part of the registry until `publish`, and `close` removes it.
     """
 
+    directory: Path
+    _version: str
+    _staging: Staging
+
     def __init__(self, registry: Path, source: Path) -> None:
-        # Read in place first: its errors then name the operator's files.
-        self._version = manifest.load(source).version
-        if (registry / manifest.MANIFEST).exists():
-            raise ArtifactError(f"{registry}: a bundle, not a registry of bundles")
-        with naming(registry):
-            (registry / VERSIONS).mkdir(parents=True, exist_ok=True)
         self._registry, self._source = registry, source
         self._alone = threading.Lock()
-        self._staging = Staging(registry / VERSIONS)
-        self.directory = self._staging.folder
+        self._held = ExitStack()
+        self._closed = False
 
     def copy(self) -> Bundle:
-        """Copy the bundle and verify the copy. Raises ArtifactError: it has other than regular files, or changed."""
-        with self._alone, naming(self._source):
-            for name in listed(self._source, MOST_FILES):
-                largest = manifest.LARGEST.get(name, LARGEST_REPORT)
-                copy(self._source / name, self.directory / name, largest)
+        """Copy the bundle and verify the copy.
+
+        Raises:
+            ArtifactError: the source is no bundle, has other than regular files, or changes meanwhile; the registry is
+                none, or cannot be written; the promotion was closed.
+        """
+        with self._alone:
+            if self._closed:  # a call that was cancelled left this one behind
+                raise ArtifactError(f"{self._source}: its promotion was cancelled")
+            # Read in place first: its errors then name the operator's files.
+            self._version = manifest.load(self._source).version
+            self._staging = self._held.enter_context(self._stage())
+            self.directory = self._staging.folder
+            with naming(self._source):
+                for name in listed(self._source, MOST_FILES):
+                    largest = manifest.LARGEST.get(name, LARGEST_REPORT)
+                    copy(self._source / name, self.directory / name, largest)
         copied = _verified(self.directory)
         if copied.version != self._version:
             raise ArtifactError(f"{self._source}: it changed while it was copied")
         return copied
+
+    def _stage(self) -> Staging:
+        if (self._registry / manifest.MANIFEST).exists():
+            raise ArtifactError(f"{self._registry}: a bundle, not a registry of bundles")
+        with naming(self._registry):
+            (self._registry / VERSIONS).mkdir(parents=True, exist_ok=True)
+        return Staging(self._registry / VERSIONS)
 
     def publish(self) -> str:
         """Make the copy the current bundle; returns its digest. Raises ArtifactError."""
@@ -104,7 +118,8 @@ class Promotion:
         """Remove the copy where it was not published."""
         # Removing goes by open folders: it would follow a copy that is just renamed into place, and empty it.
         with self._alone:
-            self._staging.close()
+            self._closed = True
+            self._held.close()
 
     def __enter__(self) -> Self:
         return self

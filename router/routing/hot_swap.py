@@ -63,7 +63,7 @@ class HotSwap:
 
     async def promote(self, directory: Path) -> str:
         """Make a bundle the registry's current one and serve it; returns its digest. Raises ArtifactError."""
-        promotion = await asyncio.to_thread(Promotion, self._path, directory)
+        promotion = Promotion(self._path, directory)
         try:
             # The copy is tried, since it is what will be served: the original may change meanwhile.
             bundle = await asyncio.to_thread(promotion.copy)

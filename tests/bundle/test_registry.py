@@ -190,6 +190,15 @@ def test_a_version_that_was_spoilt_is_mended_by_its_promotion(tmp_path: Path) ->
     assert not registry.locate(models).is_symlink() and entries(models) == [version]
 
 
+def test_a_promotion_that_was_closed_copies_nothing(tmp_path: Path) -> None:
+    """A call may be cancelled before its copy begins in another thread."""
+    promotion = registry.Promotion(tmp_path / "models", SHIPPED)
+    promotion.close()
+    with pytest.raises(ArtifactError, match="cancelled"):
+        promotion.copy()
+    assert not (tmp_path / "models").exists()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
