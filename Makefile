@@ -27,11 +27,11 @@ setup: $(VENV)/.dev ## install the dependencies of training and tests
 run: $(VENV)/.run ## send prompts through the real service and show them (ONCE=1 stops after the summary, PORT=n)
 	@$(BIN)/python -m training.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
-test: $(VENV)/.dev ## run the tests with coverage (ARGS="tests/routing/test_policy.py -x -n 0" for pytest)
+test: $(VENV)/.dev ## run the tests (ARGS="tests/routing/test_policy.py -x -n 0" for pytest)
 	$(pytest) -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.dev ## run every test, also those marked slow (twice as long)
-	$(pytest) $(ARGS)
+test-all: $(VENV)/.dev ## run every test, also those marked slow, with coverage (three times as long)
+	$(pytest) --cov --cov-report=term:skip-covered $(ARGS)
 
 check: $(VENV)/.dev audit ## check lint, types, import contracts, API compatibility with BASE=main, deploy files, dependencies
 	$(BIN)/ruff check
@@ -146,8 +146,7 @@ clean: ## remove the virtual environment and all caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One thread a test process: the threads of two on two cores wait for each other.
-pytest = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-	--cov --cov-report=term:skip-covered
+pytest = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # protoc(folder): generates the code of proto/ in that folder. Each file is registered under its canonical name, as in
 # users' stubs, so that both work in one process; only the Python modules move to router._gen.

@@ -75,6 +75,7 @@ def test_the_form_is_chosen_by_cross_validation(fitted: Fitted) -> None:
     assert fitted.chosen == min(fitted.log_losses, key=lambda name: fitted.log_losses[name])
 
 
+@pytest.mark.slow
 def test_fitting_twice_gives_the_same(outcomes: Outcomes) -> None:
     with few_steps():
         one, other = (fit.fit(splits(outcomes)["fit"], embedding.static(), candidates=QUICK) for _ in range(2))

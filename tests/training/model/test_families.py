@@ -51,6 +51,7 @@ def test_a_form_beats_the_mean_and_comes_near_the_truth(name: str) -> None:
     assert log_loss(labels, predicted) < floor + 0.5 * (constant - floor)
 
 
+@pytest.mark.slow
 def test_the_cure_model_fits_best_what_it_is_the_model_of() -> None:
     x, p = truth(3_000)
     y = drawn(p)

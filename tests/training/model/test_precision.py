@@ -91,7 +91,7 @@ def test_a_prompt_without_tokens_is_zero(precision: str, encoders: dict[str, Emb
     assert np.abs(vectors[0]).max() == 0 and np.linalg.norm(vectors[1]) ** 2 == pytest.approx(12, rel=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_a_bundle_serves_and_a_prompt_has_one_score(
     precision: str, encoders: dict[str, Embedding], outcomes: Outcomes, tmp_path: Path
 ) -> None:
