@@ -39,6 +39,15 @@ def _executor(command: Command) -> Command:
     return executor(address(command))
 
 
+def _engine(command: Command) -> Command:
+    url = click.option("--fingerprint-from", metavar="URL",
+                       help="Take the engine's fingerprint from the engine at this URL, not from the column `model`, "
+                       "which then holds the model's name.")  # fmt: skip
+    kind = click.option("--backend", type=click.Choice(["vllm", "sglang", "llama_cpp", "openai_effort"]),
+                        default="vllm", show_default=True, help="Kind of engine at that URL.")  # fmt: skip
+    return url(kind(command))
+
+
 class _Recorded(click.Command):
     """A command about recorded traffic, imported when it runs: help for the others needs no Polars."""
 
@@ -122,20 +131,27 @@ def collect(out: Path, executor: str, ray_address: str, as_json: bool, **options
 
 @cli.command()
 @click.argument("file", type=File())
+@_engine
 @json_output
-def validate(file: Path, as_json: bool) -> None:
-    """Name the faults of an outcome file with row and column; exit code 2 if there are any."""
+def validate(file: Path, fingerprint_from: str | None, backend: str, as_json: bool) -> None:
+    """Name the faults of an outcome file with row and column; exit code 2 if there are any.
+
+    Warnings are about what no service would use, and about targets that so few prompts cannot certify.
+    """
     from training.data import dataset
-    from training.data.overview import overview
+    from training.data.overview import Overview, overview
 
     faults = dataset.validate(file)
-    counts = None if faults else asdict(overview(file))
+    seen = None if faults else overview(file)
+    counts = seen and asdict(seen)
+    warnings = _warnings(file, fingerprint_from, backend) if isinstance(seen, Overview) else []
     if as_json:
-        click.echo(json.dumps({"faults": faults, "overview": counts}))
+        click.echo(json.dumps({"faults": faults, "warnings": warnings, "overview": counts}))
     for fault in [] if as_json else faults:
         click.echo(f"{file}: {fault.removeprefix(f'{file}: ')}", err=True)
     for name, value in () if as_json or counts is None else counts.items():
         click.echo(f"{name.replace('_', ' '):<16} {value}")
+    _warn(warnings)
     # Not an error of the command: the faults are its result, and scripts read the exit code.
     raise SystemExit(2 if faults else 0)
 
@@ -149,6 +165,7 @@ def validate(file: Path, as_json: bool) -> None:
               help="Precision of the encoder: fp16 for a GPU, int8 for a CPU.")  # fmt: skip
 @_families
 @click.option("--compare", is_flag=True, help="Add every baseline, and each family of tasks left out (minutes).")
+@_engine
 @_executor
 @json_output
 def fit(
@@ -158,19 +175,24 @@ def fit(
     precision: str,
     families: tuple[str, ...],
     compare: bool,
+    fingerprint_from: str | None,
+    backend: str,
     executor: str,
     ray_address: str,
     as_json: bool,
 ) -> None:
     """Fit, calibrate, certify, evaluate and export a bundle with report.json and report.html."""
     from training import pipeline
+    from training.evaluation import advice
     from training.report.text import describe
 
     if (profile, precision) not in pipeline.PROFILES:
         raise click.UsageError(f"--precision {precision} needs --profile encoder: {profile} vectors have one precision")
     candidates, extraction = _candidates(families), _extraction(executor, ray_address)
-    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates)
+    engine = None if fingerprint_from is None else _fingerprint(outcomes, fingerprint_from, backend)
+    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates, engine)
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
+    _warn([*advice.about_engine(report["about"]["model"]), *advice.about_default(report)])
 
 
 @cli.command(name="evaluate")
@@ -182,8 +204,11 @@ def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
     from training.data import dataset
     from training.report.text import describe
 
-    report = evaluate_bundle(directory, dataset.splits(dataset.read(outcomes))["test"])
-    click.echo(json.dumps(report) if as_json else describe(report))
+    test = dataset.splits(dataset.read(outcomes))["test"]
+    report = evaluate_bundle(directory, test)
+    warnings = _about_another_engine(directory, test.model)
+    click.echo(json.dumps(report | {"warnings": warnings}) if as_json else describe(report))
+    _warn(warnings)
 
 
 @cli.command()
@@ -343,6 +368,38 @@ def _candidates(names: tuple[str, ...]) -> dict[str, "ModelFamily"]:
     except KeyError as error:
         choices = ", ".join(map(repr, CANDIDATES))
         raise click.UsageError(f"no model family {error}; the families are {choices}") from error
+
+
+def _warnings(file: Path, url: str | None, kind: str) -> list[str]:
+    """Warnings about a file that can be trained on. Raises BackendError where no engine at `url` holds budgets."""
+    from training.data import dataset
+    from training.evaluation import advice
+
+    outcomes = dataset.read(file)
+    return [*advice.about_engine(outcomes.model, url and _fingerprint(file, url, kind)), *advice.about_size(outcomes)]
+
+
+def _fingerprint(file: Path, url: str, kind: str) -> str:
+    """The fingerprint of the engine at `url` that serves the model which a file names. Raises BackendError."""
+    from training.collect import recipes
+    from training.data import dataset
+
+    return recipes.fingerprint_at(url, kind, dataset.read(file).model)
+
+
+def _about_another_engine(directory: Path, model: str) -> list[str]:
+    from router.bundle import manifest
+
+    about = manifest.load(directory).manifest.backend_fingerprint
+    if about == model:
+        return []
+    return [f"the bundle is about {about}, the outcomes are those of {model}: its certificates say nothing about them"]
+
+
+def _warn(warnings: list[str]) -> None:
+    """Print warnings at the end, where they are seen; on standard error, which no script parses."""
+    for warning in warnings:
+        click.secho(f"warning: {warning}", fg="red", err=True)
 
 
 def _text(value: Any) -> str:

@@ -63,14 +63,26 @@ def export(
     Raises:
         ExportError: graph and scikit-learn differ, see `check`; nothing is written.
     """
-    model = build_graph(fitted, ladder)
     expected = fitted.predict(sample)
-    check(fitted, model, sample, expected, proofs)
+    model = _agreeing(fitted, ladder, proofs, sample, expected)
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, because a rename is one step only within a file system.
     with Staging(directory.parent) as staging:
         _write(fitted, model, ladder, proofs, sample[:PARITY_PROMPTS], expected, staging.folder, about)
         _move(staging, directory)
+
+
+def _agreeing(
+    fitted: Fitted, ladder: BudgetLadder, proofs: Proofs, sample: list[str], expected: Prediction
+) -> onnx.ModelProto:
+    """The graph that agrees with scikit-learn: in 64 bits where the model is too steep for 32. Raises ExportError."""
+    model = build_graph(fitted, ladder)
+    try:
+        check(fitted, model, sample, expected, proofs)
+    except ExportError:
+        model = build_graph(fitted, ladder, double=True)
+        check(fitted, model, sample, expected, proofs)
+    return model
 
 
 def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: Prediction, proofs: Proofs) -> None:
@@ -88,7 +100,7 @@ def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: P
     if not worst <= tolerance:
         raise ExportError(
             f"ONNX Runtime and scikit-learn differ by {worst:.1e} in P(correct), more than {tolerance:g}: the fitted "
-            f"{fitted.chosen!r} is too steep for 32 bits; fit another --model-family, or more prompts"
+            f"{fitted.chosen!r} is too steep; fit another --model-family, or more prompts"
         )
     if expected.far is not None and served.far is not None:
         if (differ := served.far != expected.far).mean() > AT_LIMIT:

@@ -14,6 +14,7 @@ from training.data.dataset import Outcomes
 from training.data.overview import overview
 from training.data.schema import DatasetError
 from training.evaluation import comparison, evaluate
+from training.evaluation.advice import with_remedies
 from training.evaluation.certify import ALPHAS, Proofs, certify
 from training.evaluation.evaluate import Report
 from training.evaluation.violation import RESPLITS, resplit
@@ -81,6 +82,7 @@ def train(
     _require_finite(fitted, parts["fit"])
     prediction = fitted.predict(parts["certify"].prompts)
     proofs = certify(parts["certify"], prediction.quality, prediction.cost, far=prediction.far)
+    proofs = with_remedies(proofs, parts["certify"], prediction)
     prediction = fitted.predict(parts["test"].prompts)
     report = evaluate.evaluate(parts["test"], prediction, proofs.relative, proofs.absolute)
     return Trained(parts, fitted, proofs, report)
@@ -99,17 +101,20 @@ def run(
     extraction: Extraction = inputs,
     precision: str = "fp32",
     candidates: dict[str, ModelFamily] = CANDIDATES,
+    engine: str | None = None,
 ) -> dict[str, Any]:
     """Run all stages on the file `path`, write the bundle with its report to `out`, and return the report.
 
     Args:
         compare: add every baseline, and each family of tasks left out.
+        engine: fingerprint of the engine that answered, in place of the one in the file.
 
     Raises:
         DatasetError: the file cannot be trained on.
         ExportError: the exported graph differs from the fitted model; nothing is written.
     """
     outcomes = dataset.read(path)
+    outcomes = outcomes if engine is None else replace(outcomes, model=engine)
     trained = train(outcomes, profile, extraction, precision=precision, candidates=candidates)
     trained = with_baselines(trained) if compare else trained
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []

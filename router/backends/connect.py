@@ -47,6 +47,12 @@ class Connection:
     proxy: str = ""
 
 
+async def fingerprint(connection: Connection, canary: Canary) -> str:
+    """The name of the engine for which alone a bundle's certificates count. Raises SettingsError, BackendError."""
+    async with AsyncExitStack() as stack:
+        return await connect(connection, canary, stack).prove()
+
+
 def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> VerifiedBackend:
     """The backend, not yet verified; the stack closes its connections. Raises SettingsError for a wrong URL."""
     dialect, model = DIALECTS[connection.kind], connection.model

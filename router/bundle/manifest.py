@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from router.bundle import checks, features, files, graph
-from router.domain import BudgetLadder, Certificate
+from router.domain import BudgetLadder, Certificate, Enforcement
 from router.errors import ArtifactError
 
 FORMAT_VERSION = 2
@@ -76,10 +76,19 @@ class Manifest:
         """Why this bundle says nothing about the engine with a fingerprint, and what to do; "" where it is about it."""
         if self.backend_fingerprint == engine:
             return ""
-        return (
-            f"the bundle is about {self.backend_fingerprint} and the engine is {engine}; `budget-train collect` and "
-            "`budget-train fit` make a bundle that is about it"
-        )
+        about = f"the bundle is about {self.backend_fingerprint} and the engine is {engine}; "
+        if not is_fingerprint(self.backend_fingerprint):
+            return about + (
+                "the column `model` of its outcome file must hold the engine's fingerprint: "
+                "`budget-train fit --fingerprint-from URL` reads it from the engine"
+            )
+        return about + "`budget-train collect` and `budget-train fit` make a bundle that is about it"
+
+
+def is_fingerprint(name: str) -> bool:
+    """True if `name` says how budgets are held, as fingerprints do at their end; False for a mere model's name."""
+    *engine, enforcement = name.split("/")
+    return bool(engine) and enforcement in {each.value for each in Enforcement}
 
 
 @dataclass(frozen=True)

@@ -189,12 +189,53 @@ def test_a_graph_that_differs_is_one_line_and_exit_code_2_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, out = tmp_path / "few.parquet", tmp_path / "bundle"
-    write(sums(120), path)  # so few prompts that the fitted logit is too steep for 32 bits
+    write(sums(120), path)
+    monkeypatch.setattr("training.export.TOLERANCE", 1e-12)  # which no precision reaches
     code, error = tried(
         ["fit", "--outcomes", str(path), "--out", str(out), "--form", "pooled logit"], capsys, monkeypatch
     )
     assert (code, error.count("\n")) == (2, 1) and "ONNX Runtime and scikit-learn differ by" in error
     assert sorted(p.name for p in tmp_path.iterdir()) == ["few.parquet"]
+
+
+def test_a_model_too_steep_for_32_bits_is_exported_in_64_and_what_it_cannot_do_is_said_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "few.parquet", tmp_path / "bundle"
+    write(sums(120), path)  # so few prompts that the fitted logit is too steep for 32 bits
+    code, error = tried(
+        ["fit", "--outcomes", str(path), "--out", str(out), "--form", "pooled logit"], capsys, monkeypatch
+    )
+    assert code == 0 and b"precise" in (out / "model.onnx").read_bytes()
+    engine, default = error.splitlines()
+    assert "'fake/1' is not an engine's fingerprint" in engine and "--fingerprint-from URL" in engine
+    assert "a loss of at most 0.02, the default, is not certified" in default and "more prompts" in default
+    refused = load(out).manifest.not_certified
+    assert refused["loss of at most 0.02"] in default
+    assert "`budget-train fit --fingerprint-from URL`" in load(out).manifest.foreign_to("vllm-1/m/0123abcd/native")
+
+
+def test_validation_warns_of_what_no_service_would_use_and_of_too_few_prompts(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, error = tried(["validate", str(file)], capsys, monkeypatch)
+    engine, size = error.splitlines()
+    assert code == 0 and "'fake/1' is not an engine's fingerprint" in engine
+    assert "158 calibration prompts where nothing is lost, and the file has" in size
+    write(sums(1_000).with_columns(model=pl.lit("vllm-1/m/0123abcd/native")), tmp_path / "many.parquet")
+    code, error = tried(["validate", str(tmp_path / "many.parquet")], capsys, monkeypatch)
+    assert (code, error) == (0, "")
+
+
+def test_evaluating_outcomes_of_another_engine_is_warned_of(
+    bundle: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = ["evaluate", "--artifact", str(bundle), "--outcomes"]
+    assert tried([*evaluate, str(file)], capsys, monkeypatch) == (0, "")
+    path = tmp_path / "other.parquet"
+    pl.read_parquet(file).with_columns(model=pl.lit("fake/2")).write_parquet(path)
+    code, error = tried([*evaluate, str(path)], capsys, monkeypatch)
+    assert (code, error.count("\n")) == (0, 1) and "about fake/1, the outcomes are those of fake/2" in error
 
 
 @pytest.mark.parametrize("command", [["fit", "--out", "bundle"], ["evaluate", "--artifact", "bundle"]])

@@ -1,21 +1,24 @@
 """A recipe from the options of `budget-train collect`."""
 
 import asyncio
-from contextlib import AsyncExitStack
+import re
 from itertools import pairwise
 from pathlib import Path
 
+import router
 from router.backends import canary
-from router.backends.connect import Connection, connect
+from router.backends.connect import Connection, fingerprint
 from router.backends.http import Timeouts
 from router.backends.markers import Markers
+from router.bundle.manifest import is_fingerprint
 from router.domain import DEFAULT_ANSWER_TOKENS, BudgetLadder, ReasoningBudget, Sampling
 from training.collect.units import Pocket, Recipe
 from training.data.schema import DatasetError
 from training.pocket.tasks import LADDER
 
-POCKET = Path("router/models/pocket")
+POCKET = Path(router.__path__[0]) / "models" / "pocket"
 POCKET_ANSWER_TOKENS = 64
+TEMPLATE = re.compile("[0-9a-f]{8}")
 UNLIMITED = "unlimited"
 OPTIONS = (
     "backend", "url", "model", "ladder", "samples", "temperature", "max_answer_tokens", "timeout", "concurrency",
@@ -71,7 +74,30 @@ def from_options(
         connections=concurrency,
     )
     rungs = parse_ladder(ladder, efforts=backend == "openai_effort")
-    return Recipe(connection, asyncio.run(_fingerprint(connection)), rungs, samples, sampling, concurrency)
+    # The name by which the router knows this engine in serving: certificates hold for that name only.
+    model_column = asyncio.run(fingerprint(connection, canary.holds_budgets))
+    return Recipe(connection, model_column, rungs, samples, sampling, concurrency)
+
+
+def fingerprint_at(url: str, kind: str, model: str) -> str:
+    """The fingerprint of the engine at `url`, which must hold its budgets.
+
+    Args:
+        model: the model's name in the engine, or a fingerprint that holds it.
+
+    Raises:
+        BackendError: no such engine answers there, or it holds no budget.
+        SettingsError: the URL is wrong.
+    """
+    return asyncio.run(fingerprint(Connection(kind, url, _name(model)), canary.holds_budgets))
+
+
+def _name(model: str) -> str:
+    """The model's name in VERSION/NAME/TEMPLATE/ENFORCEMENT, of which hosted models have no template."""
+    if not is_fingerprint(model):
+        return model
+    _, *name, _ = model.split("/")
+    return "/".join(name[:-1] if TEMPLATE.fullmatch(name[-1]) else name)
 
 
 def _pocket(directory: Path, ladder: str | None, samples: int, sampling: Sampling, concurrency: int) -> Recipe:
@@ -79,12 +105,6 @@ def _pocket(directory: Path, ladder: str | None, samples: int, sampling: Samplin
 
     rungs = LADDER if ladder is None else parse_ladder(ladder)
     return Recipe(Pocket(directory), PocketModel.load(directory).fingerprint, rungs, samples, sampling, concurrency)
-
-
-async def _fingerprint(connection: Connection) -> str:
-    """The name by which the router knows this engine in serving, because certificates hold for that name only."""
-    async with AsyncExitStack() as stack:
-        return await connect(connection, canary.holds_budgets, stack).prove()
 
 
 def parse_ladder(ladder: str, efforts: bool = False) -> BudgetLadder:

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from training.collect.journal import Journal
 from training.collect.questions import Question, digest
 from training.collect.units import Collector, Recipe, Unit, UnitResult
-from training.data.schema import DatasetError, faults, write
+from training.data.faults import faults
+from training.data.schema import DatasetError, write
 
 Executor = Callable[[Iterable[Unit], Recipe], Iterator[list[UnitResult]]]
 """Runs units by a recipe, in this process or elsewhere; yields results as they are finished."""

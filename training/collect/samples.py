@@ -15,7 +15,16 @@ from itertools import islice
 from router.backends import canary
 from router.backends.attempts import Attempts
 from router.backends.connect import connect
-from router.domain import ContentDelta, FinishReason, GenerationRequest, Prompt, ReasoningBudget
+from router.domain import (
+    SLACK,
+    Completion,
+    ContentDelta,
+    Enforcement,
+    FinishReason,
+    GenerationRequest,
+    Prompt,
+    ReasoningBudget,
+)
 from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
 from router.ports import Backend
 from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, unit_result
@@ -129,7 +138,17 @@ async def _answered(backend: Backend, request: GenerationRequest, longer: Reason
         raise BackendError("backend: the stream ended without a completion")
     if end.finish is FinishReason.ABORTED:
         raise BackendError("backend: it gave up in the middle")
-    return Answer("".join(text), end.thinking_tokens, end.answer_tokens, end.finish.value)
+    if not held(end):
+        return FAILED
+    return Answer("".join(text), end.thinking_tokens, end.answer_tokens, end.finish.value, end.attempts)
+
+
+def held(end: Completion) -> bool:
+    """False where a budget that is enforced was not held: the answer then says nothing about its rung."""
+    cap, used = end.budget.tokens, end.thinking_tokens
+    if end.attempts > 1 or end.enforcement is Enforcement.HINT or cap is None or used is None:
+        return True
+    return used <= cap + SLACK
 
 
 async def _next(results: AsyncGenerator[list[UnitResult]]) -> list[UnitResult]:

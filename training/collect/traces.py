@@ -103,7 +103,7 @@ def _second(first: Answer, longer: Answer) -> Answer:
     if first.text.strip() or first.thinking_tokens is None or longer.thinking_tokens is None:
         return first
     finish = longer.finish if longer.text.strip() else FinishReason.NO_ANSWER.value
-    return replace(longer, thinking_tokens=first.thinking_tokens + longer.thinking_tokens, finish=finish)
+    return replace(longer, thinking_tokens=first.thinking_tokens + longer.thinking_tokens, finish=finish, attempts=2)
 
 
 def _answers(model: PocketModel, past: NDArray[np.float32], longest: int) -> Iterator[tuple[str, int, bool]]:

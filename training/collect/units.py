@@ -21,12 +21,13 @@ RETRY_PAUSES = (1.0, 5.0)
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of one rung: its text, the tokens used (None if unknown), and how it ended."""
+    """The answer of one rung: its text, the tokens used in all attempts (None if unknown), and how it ended."""
 
     text: str
     thinking_tokens: int | None
     answer_tokens: int | None
     finish: str
+    attempts: int = 1
 
 
 LOCKSTEP = 64
@@ -155,6 +156,7 @@ def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe) -> OutcomeRow:
         "thinking_tokens": answer.thinking_tokens,
         "total_tokens": _total(answer),
         "finish": ended,
+        "attempts": answer.attempts,
         "observed_at": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
 

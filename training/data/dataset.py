@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, ReasoningBudget
 from training.arrays import Mask, Matrix, Rows
-from training.data.schema import DatasetError, conformed, faults, naming_file
+from training.data.faults import faults, is_logged
+from training.data.schema import DatasetError, conformed, naming_file
 from training.data.splits import SPLITS, split_of
 
 FEWEST = 10
@@ -75,12 +76,12 @@ def read(path: Path) -> Outcomes:
 
 
 def validate(path: Path) -> list[str]:
-    """All faults of a file with their row and column; none for a file that can be trained on."""
+    """All faults of a file with their row and column; none for served traffic, or a file that can be trained on."""
     try:
         with naming_file(path):
             rows = pl.scan_parquet(path)
             problems = list(faults(rows))
-            if not problems:
+            if not (problems or is_logged(rows)):
                 splits(from_frame(rows))
             return problems
     except DatasetError as error:
@@ -90,7 +91,7 @@ def validate(path: Path) -> list[str]:
 def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
     """Outcomes by prompt and rung.
 
-    Repeated answers are averaged. A prompt that lost all answers at a rung to errors of the engine is dropped.
+    Repeated answers are averaged. A prompt without an answer at some rung is left out, alone.
 
     Raises:
         DatasetError: the rows cannot be trained on; the message names the first fault.
@@ -99,8 +100,9 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
     for fault in faults(rows):
         raise DatasetError(fault)
     rows = conformed(rows)
+    if is_logged(rows):
+        raise DatasetError("served traffic has one rung a prompt: `budget-train retrain` learns from its log")
     ladder = _ladder(rows)
-    failed = rows.filter(pl.col("finish") == "error").select("prompt_id").collect(engine="streaming")
     rows = rows.filter(pl.col("finish") != "error")
     prompts = _prompts(rows)
     if len(prompts) == 0:
@@ -116,7 +118,7 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
         return values
 
     samples = table("samples", 0).astype(np.int64)
-    complete = _complete(samples, prompts["prompt_id"], ladder, set(failed["prompt_id"]))
+    complete = _complete(samples, ladder)
     return Outcomes(
         rows.select(pl.col("model").first()).collect().item(),
         ladder,
@@ -195,14 +197,13 @@ def _cells(rows: pl.LazyFrame) -> pl.DataFrame:
     )
 
 
-def _complete(samples: NDArray[np.int64], ids: pl.Series, ladder: BudgetLadder, failed: set[str]) -> Rows:
-    """Prompts that have every rung. Raises DatasetError where a prompt lacks one that no engine error explains."""
-    lacking = (samples == 0).any(axis=1)
-    explained = np.array([identity in failed for identity in ids])
-    for prompt in np.flatnonzero(lacking & ~explained)[:1]:
-        rung = ladder.rungs[int(np.argmin(samples[prompt]))]
-        count = int((lacking & ~explained).sum())
+def _complete(samples: NDArray[np.int64], ladder: BudgetLadder) -> Rows:
+    """Prompts that have every rung, from answers [prompts, rungs]. Raises DatasetError where none has."""
+    complete = np.flatnonzero((samples > 0).all(axis=1))
+    if len(complete) == 0:
+        rarest = int((samples > 0).sum(axis=0).argmin())
+        have = int((samples[:, rarest] > 0).sum())
         raise DatasetError(
-            f"prompt {ids[int(prompt)]}: rung {rung.name} is missing ({count} of {len(ids)} prompts lack a rung)"
+            f"no prompt has every rung: of {len(samples)} prompts, {have} have rung {ladder.rungs[rarest].name}"
         )
-    return np.flatnonzero(~lacking)
+    return complete

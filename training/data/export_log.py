@@ -18,7 +18,7 @@ UNBUDGETED = DecisionSource.ENGINE_DEFAULT.value
 
 SAME_NAME = (
     "prompt", "prompt_id", "rung", "rung_order", "budget_tokens", "correct", "label_source", "thinking_tokens",
-    "propensity", "decision_id",
+    "attempts", "propensity", "decision_id",
 )  # fmt: skip
 """Columns that have the same name and meaning in the log and in the schema."""
 

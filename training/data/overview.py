@@ -8,7 +8,8 @@ from scipy.stats import binomtest
 
 from training.arrays import Matrix
 from training.data.dataset import Outcomes, from_frame
-from training.data.schema import naming_file
+from training.data.faults import is_logged
+from training.data.schema import conformed, naming_file
 from training.data.splits import SPLITS, split_of, text_key
 
 
@@ -19,7 +20,7 @@ class Overview:
     Attributes:
         samples: answers per prompt and rung, mean.
         errors: rows left out because the engine failed.
-        lost: prompts left out because such errors took all answers at some rung.
+        lost: prompts left out because some rung has no answer, or has errors alone.
         duplicates: prompts that differ only in case and spacing from one with another prompt_id.
         leaks: duplicates that lie in another split than their twin.
         unknown_tokens: rungs that lack the token count of some prompt.
@@ -40,14 +41,43 @@ class Overview:
     not_rising: list[str]
 
 
-def overview(path: Path) -> Overview:
-    """Count a file. Raises DatasetError if it cannot be trained on."""
+@dataclass(frozen=True)
+class Traffic:
+    """Counts of served traffic, as `outcomes export` writes it.
+
+    Attributes:
+        models: decisions by fingerprint of the engine.
+        rungs: decisions by rung.
+        correct: mean.
+    """
+
+    decisions: int
+    prompts: int
+    models: dict[str, int]
+    rungs: dict[str, int]
+    label_sources: dict[str, int]
+    correct: float
+
+
+def overview(path: Path) -> Overview | Traffic:
+    """Count a file. Raises DatasetError if it is neither served traffic nor can be trained on."""
     with naming_file(path):
         rows = pl.scan_parquet(path)
+        if is_logged(rows):
+            return _traffic(conformed(rows).collect(engine="streaming"))
         outcomes = from_frame(rows)
         errors = pl.col("finish") == "error"
         counts = rows.select(pl.len(), errors.sum().alias("errors"), pl.col("prompt_id").n_unique().alias("prompts"))
         return _overview(outcomes, *counts.collect(engine="streaming").row(0))
+
+
+def _traffic(rows: pl.DataFrame) -> Traffic:
+    def counts(column: str) -> dict[str, int]:
+        return dict(rows[column].value_counts().sort(column).iter_rows())
+
+    correct = rows.select(pl.col("correct").mean()).item()
+    models, rungs, sources = counts("model"), counts("rung"), counts("label_source")
+    return Traffic(len(rows), rows["prompt_id"].n_unique(), models, rungs, sources, correct)
 
 
 def _overview(outcomes: Outcomes, rows: int, errors: int, prompts: int) -> Overview:

@@ -1,6 +1,6 @@
-"""The schema of outcome files, which logs, collection and training share, and the faults of a file.
+"""The schema of outcome files, which logs, collection and training share.
 
-Polars scans and checks files in a stream, so a file may be larger than memory.
+Polars scans files in a stream, so a file may be larger than memory.
 """
 
 from collections.abc import Iterator
@@ -30,6 +30,7 @@ SCHEMA = pl.Schema(
         "thinking_tokens": pl.Int64(),
         "total_tokens": pl.Int64(),
         "finish": pl.String(),
+        "attempts": pl.Int32(),
         "propensity": pl.Float64(),
         "decision_id": pl.String(),
         "observed_at": pl.Datetime("us", "UTC"),
@@ -37,8 +38,11 @@ SCHEMA = pl.Schema(
 )
 
 OPTIONAL = frozenset(
-    ("task", "budget_tokens", "trace_id", "thinking_tokens", "total_tokens", "propensity", "decision_id", "observed_at")
-)
+    (
+        "task", "budget_tokens", "trace_id", "thinking_tokens", "total_tokens", "attempts", "propensity", "decision_id",
+        "observed_at",
+    )
+)  # fmt: skip
 """Columns that may be absent or null."""
 
 LABEL_SOURCES = ("verifier", "judge", "user", "agreement")
@@ -81,83 +85,3 @@ def conformed(rows: pl.LazyFrame) -> pl.LazyFrame:
         pl.col(name).cast(dtype) if name in present else pl.lit(None, dtype).alias(name)
         for name, dtype in SCHEMA.items()
     )
-
-
-def faults(rows: pl.LazyFrame) -> Iterator[str]:
-    """Faults in words: wrong columns; else the first row that breaks each rule; else rows that contradict others."""
-    wrong = list(_wrong_columns(rows.collect_schema()))
-    yield from wrong
-    if wrong:
-        return
-    rows = conformed(rows).with_row_index("row")
-    if rows.select(pl.len()).collect(engine="streaming").item() == 0:
-        yield "no rows"
-        return
-    # One pass over the file finds the first offender of every rule; only offenders are then read again.
-    offenders = rows.select(
-        pl.col("row").filter(broken).first().alias(str(i)) for i, (_, broken, _) in enumerate(_RULES)
-    ).collect(engine="streaming")
-    broken_rules = [(row, *_RULES[int(i)]) for i, row in offenders.row(0, named=True).items() if row is not None]
-    for row, column, _, wanted in sorted(broken_rules, key=lambda rule: rule[0]):
-        value = rows.filter(pl.col("row") == row).select(column).collect(engine="streaming").item()
-        yield f"row {row}, column {column}: {value!r}: {wanted}"
-    if not broken_rules:
-        yield from _contradictions(rows)
-
-
-def _wrong_columns(present: pl.Schema) -> Iterator[str]:
-    for name, wanted in SCHEMA.items():
-        if name not in present:
-            if name not in OPTIONAL:
-                yield f"column {name}: is missing"
-        elif not _convertible(present[name], wanted):
-            yield f"column {name}: holds {present[name]}, not {wanted}"
-
-
-def _convertible(given: pl.DataType, wanted: pl.DataType) -> bool:
-    if given == pl.Null() or given == wanted:
-        return True
-    # Integers must not come from floats, which would be cut silently; other numbers convert without loss of meaning.
-    if wanted.is_integer():
-        return given.is_integer()
-    if wanted.is_float():
-        return given.is_numeric() or given == pl.Boolean()
-    return type(given) in ((pl.Datetime,) if isinstance(wanted, pl.Datetime) else (pl.Categorical, pl.Enum))
-
-
-def _among(column: str, allowed: tuple[str, ...]) -> tuple[str, pl.Expr, str]:
-    return column, ~pl.col(column).is_in(allowed), f"is none of {', '.join(allowed)}"
-
-
-_RULES: tuple[tuple[str, pl.Expr, str], ...] = (
-    *((name, pl.col(name).is_null(), "is missing") for name in SCHEMA if name not in OPTIONAL),
-    *((name, pl.col(name) == "", "is empty") for name in ("prompt", "prompt_id", "group", "rung")),
-    ("correct", ~pl.col("correct").is_between(0, 1) | pl.col("correct").is_nan(), "does not lie in 0..1"),
-    *((name, pl.col(name) < 0, "is negative") for name in ("rung_order", "budget_tokens", "thinking_tokens")),
-    ("propensity", ~pl.col("propensity").is_between(0, 1, closed="right"), "does not lie in 0..1"),
-    _among("label_source", LABEL_SOURCES),
-    _among("finish", FINISHES),
-)
-"""A column, the condition that a broken row meets, and the fault in words."""
-
-
-def _contradictions(rows: pl.LazyFrame) -> Iterator[str]:
-    """Rows that disagree with the first row of the same key, by `_SAME`."""
-    rows = rows.with_columns(file=pl.lit(0))
-    for key, columns, wanted in _SAME:
-        kind = rows.select("row", key, *columns)
-        first = kind.group_by(key).agg(pl.col(columns).sort_by("row").first().name.prefix("first "))
-        differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"first {name}")) for name in columns)
-        row = kind.join(first, on=key).filter(differs).select(pl.col("row").min()).collect(engine="streaming").item()
-        if row is not None:
-            yield f"row {row}, column {columns[0]}: {wanted}"
-
-
-_SAME: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("rung_order", ("rung", "budget_tokens"), "the position had another rung or budget before"),
-    ("rung", ("rung_order",), "the rung had another position before"),
-    ("prompt_id", ("group",), "the prompt had another group before, so it would lie on both sides of a split"),
-    ("prompt_id", ("prompt",), "the prompt had another text before"),
-    ("file", ("model",), "another model than before; a bundle serves a single model"),
-)
-"""A key, columns in which rows of equal key must agree, and the fault in words."""

@@ -44,6 +44,11 @@ class Proofs:
     refused: dict[str, str]
 
 
+def loss_target(alpha: float) -> str:
+    """The name of a relative target among those that were refused."""
+    return f"loss of at most {alpha:g}"
+
+
 def choose(quality: Matrix, cost: Matrix, price: float, far: Mask | None = None) -> Rungs:
     """The serving rule: the rung [prompts] with the largest quality - price * cost, the cheapest of equals.
 
@@ -110,7 +115,7 @@ def certify(outcomes: Outcomes, quality: Matrix, cost: Matrix, seed: int = 0, fa
     for alpha in ALPHAS:
         last, why = fixed_sequence_test((betting_p_value(values, alpha) for values in by_price), prices)
         if last is None:
-            refused[f"loss of at most {alpha:g}"] = why
+            refused[loss_target(alpha)] = why
         else:
             relative.append(Certificate(alpha, DELTA, last, len(groups)))
     claimed = quality if far is None else np.where(far[:, None], 0.0, quality)

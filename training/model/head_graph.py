@@ -26,15 +26,18 @@ UNCAPPED = 1e9
 """Stands for "no cap" in the graph: more tokens than any rung uses."""
 
 
-def build_graph(fitted: Fitted, ladder: BudgetLadder) -> onnx.ModelProto:
+def build_graph(fitted: Fitted, ladder: BudgetLadder, double: bool = False) -> onnx.ModelProto:
     """The graph of a fitted model.
+
+    Args:
+        double: compute P(correct) in 64 bits, for a model that is too steep for 32.
 
     Inputs are features [n, width] and tokens [n, length]; outputs are quality [n, rungs], mean_tokens [n, rungs],
     token_quantiles [n, rungs, quantiles] and, where a distance is known at which a prompt is far, novelty [n, 1].
     """
-    nodes = _Nodes()
+    nodes, precise = _Nodes(), _Nodes(np.float64 if double else np.float32)
     width = fitted.scale[0].n_features_in_
-    _quality(nodes, fitted)
+    _quality(precise, fitted)
     _tokens(nodes, fitted)
     rungs = len(ladder)
     outputs: dict[str, list[str | int | None]] = {
@@ -46,11 +49,11 @@ def build_graph(fitted: Fitted, ladder: BudgetLadder) -> onnx.ModelProto:
         _novelty(nodes, fitted)
         outputs[NOVELTY] = ["n", 1]
     graph = helper.make_graph(
-        nodes.nodes,
+        precise.nodes + nodes.nodes,
         "head",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", width])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
-        nodes.weights,
+        precise.weights + nodes.weights,
     )
     head = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
     model = stack(fitted.embedding, head)
@@ -59,9 +62,10 @@ def build_graph(fitted: Fitted, ladder: BudgetLadder) -> onnx.ModelProto:
 
 
 class _Nodes:
-    """Nodes and weights of a graph under construction."""
+    """Nodes and weights of a graph under construction; weights have the type `number` unless they say otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: type[np.floating[Any]] = np.float32) -> None:
+        self.number = number
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
@@ -70,9 +74,9 @@ class _Nodes:
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    def weight(self, name: str, value: ArrayLike, dtype: type = np.float32) -> str:
+    def weight(self, name: str, value: ArrayLike, dtype: type | None = None) -> str:
         """Add a constant; returns its name."""
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype=dtype), name))
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype=dtype or self.number), name))
         return name
 
     def gemm(self, value: str, weights: ArrayLike, biases: ArrayLike, output: str) -> str:
@@ -91,9 +95,11 @@ class _Nodes:
 
 
 def _quality(nodes: _Nodes, fitted: Fitted) -> None:
-    """Add the members, their mean, calibration and bounds."""
+    """Add the members, their mean, calibration and bounds, in the type of the nodes."""
     members, cured = fitted.head.members, fitted.head.cured
-    p = nodes.add("Sigmoid", [nodes.layers(_fold_scaling(fitted, _merge(members)), "features", "members")], "p")
+    double = nodes.number is np.float64
+    inputs = nodes.add("Cast", ["features"], "precise", to=TensorProto.DOUBLE) if double else "features"
+    p = nodes.add("Sigmoid", [nodes.layers(_fold_scaling(fitted, _merge(members)), inputs, "members")], "p")
     rungs = members[0][-1][1].size - cured
     if cured:
         p = nodes.add("Reshape", [p, nodes.weight("each", [0, len(members), 1 + rungs], np.int64)], "by_member")
@@ -112,7 +118,10 @@ def _quality(nodes: _Nodes, fitted: Fitted) -> None:
         slopes = np.vstack([fitted.beta.up * each, -fitted.beta.down * each])
         logit = nodes.gemm(nodes.add("Log", [inside], "logs_of_both"), slopes, fitted.beta.offsets, "logit")
         p = nodes.add("Sigmoid", [logit], "calibrated")
-    nodes.add("Clip", [p, nodes.weight("low", fitted.bound), nodes.weight("high", 1 - fitted.bound)], "quality")
+    bounds = [nodes.weight("low", fitted.bound), nodes.weight("high", 1 - fitted.bound)]
+    bounded = nodes.add("Clip", [p, *bounds], "bounded" if double else "quality")
+    if double:
+        nodes.add("Cast", [bounded], "quality", to=TensorProto.FLOAT)
 
 
 def _tokens(nodes: _Nodes, fitted: Fitted) -> None:

@@ -10,7 +10,12 @@ def describe(report: dict[str, Any]) -> str:
         report: as `html.write` takes it.
     """
     parts = [f"{report['prompts']} test prompts, {report['never_solved']:.1%} never solved", _rungs(report)]
+    about = report.get("about", {})
+    if lost := about.get("data", {}).get("lost"):
+        parts.append(f"{lost} of the file's prompts left out: some rung has no answer")
     parts.append(_policies(report) if report["policies"] else NOTHING)
+    if refused := about.get("not_certified"):
+        parts.append("\n".join(["not certified:", *(f"  {target}: {why}" for target, why in refused.items())]))
     if report["absolute"]:
         parts.append(_absolute(report))
     if report["methods"]:

@@ -12,16 +12,18 @@ import pytest
 
 from router.backends.connect import Connection
 from router.backends.http import Timeouts
-from router.domain import Sampling
-from router.errors import BackendUnavailable
+from router.bundle.manifest import is_fingerprint
+from router.domain import Completion, CountSource, Enforcement, FinishReason, ReasoningBudget, Sampling
+from router.errors import BackendError, BackendUnavailable
 from tests.support.ports import free_port
 from tests.support.simulators import ANSWER, MODEL, THOUGHT, Simulator, simulated
 from training.collect.questions import Question
-from training.collect.recipes import parse_ladder
+from training.collect.recipes import fingerprint_at, parse_ladder
 from training.collect.run import collect, local
+from training.collect.samples import held
 from training.collect.units import Recipe
 from training.data.dataset import read
-from training.data.overview import overview
+from training.data.overview import Overview, overview
 
 QUESTIONS = [Question(f"{i} + {4 - i} =", "4", "sums", f"g{i}", "numeric", {}) for i in range(4)]
 
@@ -96,7 +98,7 @@ def test_a_prompt_that_always_fails_is_the_engines_error_and_never_wrong(engine:
     assert [(row["right"], row["wrong"], row["error"]) for row in tally] == [(3, 0, 1)] * 3
     outcomes, seen = read(tmp_path / "o.parquet"), overview(tmp_path / "o.parquet")
     assert sorted(outcomes.prompts) == sorted(q.prompt for q in QUESTIONS if q is not QUESTIONS[1])
-    assert (seen.errors, seen.lost, seen.prompts) == (3, 1, 3)
+    assert isinstance(seen, Overview) and (seen.errors, seen.lost, seen.prompts) == (3, 1, 3)
 
 
 def test_an_engine_that_is_gone_stops_the_run_and_keeps_what_is_done(engine: Simulator, tmp_path: Path) -> None:
@@ -109,6 +111,21 @@ def test_an_engine_that_is_gone_stops_the_run_and_keeps_what_is_done(engine: Sim
     collect(QUESTIONS, recipe_of(engine.url), tmp_path / "o.parquet", local)
     assert len(asked(engine)) - before < 12
     assert len(read(tmp_path / "o.parquet")) == 4
+
+
+def test_the_fingerprint_of_an_engine_is_that_of_its_collected_outcomes(engine: Simulator) -> None:
+    name = fingerprint_at(engine.url, "vllm", MODEL)
+    assert is_fingerprint(name) and f"/{MODEL}/" in name and not is_fingerprint(MODEL)
+    assert fingerprint_at(f"{engine.url}/v1", "vllm", name) == name
+    with pytest.raises(BackendError, match=f"it serves {MODEL}; not another"):
+        fingerprint_at(engine.url, "vllm", "another")
+
+
+def test_an_answer_beyond_its_budget_is_the_engines_error() -> None:
+    rung = ReasoningBudget("16", 16)
+    end = Completion(FinishReason.FORCED, rung, Enforcement.NATIVE, CountSource.ENGINE, 5, 19, 3)
+    assert [held(replace(end, thinking_tokens=tokens)) for tokens in (None, 16, 18, 19)] == [True, True, True, False]
+    assert held(replace(end, enforcement=Enforcement.HINT)) and held(replace(end, attempts=2))
 
 
 def test_an_engine_that_holds_no_budget_is_not_collected_from(engine: Simulator, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.dataset import concatenate, from_frame, read, splits, validate
-from training.data.overview import overview
+from training.data.overview import Overview, overview
 from training.data.schema import OPTIONAL, SCHEMA, DatasetError, write
 from training.data.splits import SPLITS, prompt_id, split_of
 from training.pocket.tasks import FAMILIES
@@ -140,10 +140,20 @@ def test_a_single_class_is_refused(correct: float) -> None:
         splits(from_frame(table(given)))
 
 
-def test_a_missing_rung_is_named() -> None:
-    given = rows(3)
+def test_a_missing_cell_costs_its_prompt_alone_and_is_counted(tmp_path: Path) -> None:
+    given = rows(200)
     del given[4]
-    with pytest.raises(DatasetError, match=f"{prompt_id('prompt 1')}: rung 16 is missing .1 of 3 prompts"):
+    assert sorted(from_frame(table(given)).prompts) == sorted(f"prompt {i}" for i in range(200) if i != 1)
+    write(table(given), tmp_path / "o.parquet")
+    seen = overview(tmp_path / "o.parquet")
+    assert validate(tmp_path / "o.parquet") == []
+    assert isinstance(seen, Overview) and (seen.prompts, seen.lost) == (199, 1)
+
+
+def test_a_file_in_which_no_prompt_has_every_rung_says_which_is_rarest() -> None:
+    given = [one for i, one in enumerate(rows(3)) if i % 3 != 1 or i == 1] + [row("another", 1)]
+    del given[0]
+    with pytest.raises(DatasetError, match="no prompt has every rung: of 4 prompts, 2 have rung"):
         from_frame(table(given))
 
 
@@ -161,7 +171,9 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "unknown source": ({"label_source": "gut"}, "column label_source: 'gut': is none of verifier"),
     "propensity 0": ({"propensity": 0.0}, "column propensity: 0.0: does not lie in 0..1"),
     "unknown rung": ({"rung": "17"}, "column rung: the position had another rung"),
-    "another budget": ({"budget_tokens": 17}, "column rung: the position had another rung or budget"),
+    "another budget": ({"budget_tokens": 90}, "column rung: the position had another rung or budget"),
+    "tokens above the cap": ({"thinking_tokens": 67}, "column thinking_tokens: 67: is above the row's budget_tokens"),
+    "no attempt": ({"attempts": 0}, "column attempts: 0: is below 1"),
     "another position": ({"rung": "0"}, "column rung: the position had another rung"),
     "another model": ({"model": "m2"}, "column model: another model than before"),
     "another group": ({"group": "g2"}, "column group: the prompt had another group before"),
@@ -178,6 +190,35 @@ def test_a_broken_row_is_named_with_its_column(name: str, tmp_path: Path) -> Non
     with pytest.raises(DatasetError, match="row 5, " + re.escape(message)):
         read(tmp_path / "o.parquet")
     assert any(fault.startswith(f"row 5, {message}") for fault in validate(tmp_path / "o.parquet"))
+
+
+def fault_of(given: list[dict[str, Any]]) -> str:
+    with pytest.raises(DatasetError) as raised:
+        from_frame(table(given))
+    return str(raised.value)
+
+
+def test_an_answer_that_is_counted_twice_is_named() -> None:
+    given = rows(30)
+    assert fault_of([*given, given[4], given[7]]).startswith("row 90, column sample_id: repeats row 4; number further")
+    assert fault_of([*given, given[4], given[7]]).endswith("(2 rows)")
+    assert fault_of([*given, given[4] | {"correct": 0.5}]).startswith("row 90, column sample_id: repeats row 4")
+
+
+@pytest.mark.parametrize("caps", [(0, 64, 16), (16, None, 64), (64, 16, 32)])
+def test_caps_out_of_order_are_named(caps: tuple[int | None, ...]) -> None:
+    given = [one | {"budget_tokens": caps[one["rung_order"]], "thinking_tokens": 0} for one in rows(30)]
+    fault = fault_of(given)
+    lowest = min(cap or 99 for cap in caps[1:])
+    assert fault.startswith(f"row {caps.index(lowest)}, column budget_tokens: {lowest}: comes after ")
+    assert "rung_order must rise with the cap" in fault
+
+
+def test_tokens_may_exceed_the_cap_where_it_is_a_hint_or_there_were_two_attempts() -> None:
+    given = [one | {"thinking_tokens": 500} for one in rows(30)]
+    assert "thinking_tokens: 500" in fault_of(given) and fault_of(given).endswith("(90 rows)")
+    for allowed in ({"model": "openai/m/hint"}, {"attempts": 2}, {"budget_tokens": None}):
+        from_frame(table([one | allowed for one in given]))
 
 
 def test_validation_names_every_kind_of_fault(tmp_path: Path) -> None:
@@ -220,6 +261,7 @@ def test_the_overview_counts_twins_and_leaks(tmp_path: Path) -> None:
     given = rows(200) + [row(f"PROMPT  {i}", order) for i in range(50) for order in range(3)]
     write(table(given), tmp_path / "o.parquet")
     seen = overview(tmp_path / "o.parquet")
+    assert isinstance(seen, Overview)
     sides = [split_of(prompt_id(f"prompt {i}")) != split_of(prompt_id(f"PROMPT  {i}")) for i in range(50)]
     assert (seen.rows, seen.prompts, seen.duplicates, seen.leaks) == (750, 250, 50, sum(sides))
     assert seen.not_rising == [] and seen.unknown_tokens == []
@@ -228,7 +270,8 @@ def test_the_overview_counts_twins_and_leaks(tmp_path: Path) -> None:
 def test_a_rung_that_is_worse_than_a_cheaper_one_is_reported(tmp_path: Path) -> None:
     given = [row(f"prompt {i}", order, correct=float(order != 2)) for i in range(60) for order in range(3)]
     write(table(given), tmp_path / "o.parquet")
-    assert overview(tmp_path / "o.parquet").not_rising == ["16 > 64"]
+    seen = overview(tmp_path / "o.parquet")
+    assert isinstance(seen, Overview) and seen.not_rising == ["16 > 64"]
 
 
 def test_joining_keeps_every_prompt() -> None:

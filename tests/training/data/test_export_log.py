@@ -1,5 +1,6 @@
 """The outcome log as a file that can be trained on."""
 
+import json
 import os
 import stat
 from dataclasses import replace
@@ -13,8 +14,11 @@ from router.domain import DEFAULT_RUNG, BudgetLadder, DecisionSource, LabelSourc
 from router.errors import OutcomeLogError
 from router.outcomes.sqlite import SqliteOutcomes, read_rows
 from tests.support.fakes import FINGERPRINT, RecordingObserver, completion_of, decision_of, request_of
+from training.cli import cli
+from training.data.dataset import read
 from training.data.export_log import frame, outcomes
-from training.data.schema import DatasetError, faults
+from training.data.faults import faults
+from training.data.schema import DatasetError
 
 UNBUDGETED = BudgetLadder((ReasoningBudget(DEFAULT_RUNG, None),))
 
@@ -73,6 +77,24 @@ async def test_the_command_writes_parquet(tmp_path: Path) -> None:
     done = CliRunner().invoke(outcomes, ["export", "--log", str(log), "--out", str(out), "--json"])
     assert (done.exit_code, '"outcomes": 3' in done.output) == (0, True)
     assert len(pl.read_parquet(out)) == 3
+
+
+async def test_what_is_exported_is_valid_although_it_has_one_rung_a_prompt(tmp_path: Path) -> None:
+    log = SqliteOutcomes(tmp_path / "log", RecordingObserver(), texts=True)
+    for i, decision in enumerate([decision_of("a", index=1), replace(decision_of("b", index=2), backend="another")]):
+        for number in range(2):  # the same prompt twice, at the same rung, and longer than its cap allows
+            log.record(request_of(f"{i} + 1 ="), one := replace(decision, id=f"{decision.id}{number}"), None)
+            log.record(request_of(f"{i} + 1 ="), one, completion_of(thinking_tokens=10**6))
+            await log.report(Outcome(one.id, 1.0, LabelSource.USER))
+    await log.close()
+    out, run = tmp_path / "o.parquet", CliRunner()
+    assert run.invoke(outcomes, ["export", "--log", str(tmp_path / "log"), "--out", str(out)]).exit_code == 0
+    done = run.invoke(cli, ["validate", str(out), "--json"])
+    seen = json.loads(done.stdout)
+    assert (done.exit_code, seen["faults"], seen["warnings"]) == (0, [], [])
+    assert seen["overview"]["decisions"] == 4 and seen["overview"]["models"] == {FINGERPRINT: 2, "another": 2}
+    with pytest.raises(DatasetError, match="`budget-train retrain` learns from its log"):
+        read(out)
 
 
 async def test_nobody_else_can_read_what_is_exported(tmp_path: Path) -> None:
