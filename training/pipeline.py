@@ -14,7 +14,7 @@ from training.data.dataset import Outcomes
 from training.data.overview import overview
 from training.data.schema import DatasetError
 from training.evaluation import comparison, evaluate
-from training.evaluation.advice import with_remedies
+from training.evaluation.advice import about_agreement, with_remedies
 from training.evaluation.certify import ALPHAS, Proofs, certify
 from training.evaluation.evaluate import Report
 from training.evaluation.violation import RESPLITS, resplit
@@ -82,7 +82,7 @@ def train(
     _require_finite(fitted, parts["fit"])
     prediction = fitted.predict(parts["certify"].prompts)
     proofs = certify(parts["certify"], prediction.quality, prediction.cost, far=prediction.far)
-    proofs = with_remedies(proofs, parts["certify"], prediction)
+    proofs = with_remedies(about_agreement(proofs, outcomes.label_sources), parts["certify"], prediction)
     prediction = fitted.predict(parts["test"].prompts)
     report = evaluate.evaluate(parts["test"], prediction, proofs.relative, proofs.absolute)
     return Trained(parts, fitted, proofs, report)
@@ -145,6 +145,7 @@ def full_report(trained: Trained, overview: dict[str, Any], left_out: list[dict[
     return {
         "about": {
             "model": trained.parts["fit"].model,
+            "label_sources": list(trained.parts["fit"].label_sources),
             "profile": trained.fitted.embedding.profile,
             "precision": trained.fitted.embedding.precision,
             "model_family": trained.fitted.chosen,

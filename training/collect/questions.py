@@ -8,11 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from training.collect.agreement import AGREEMENT
 from training.collect.scorers import SCORERS
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
 from training.pocket import gym
 from training.pocket.tasks import FAMILIES, LEVELS, held_out, items
+
+NAMES = (*SCORERS, *AGREEMENT)
+"""Names of all scorers."""
 
 FIELDS = frozenset(("prompt", "answer", "task", "group", "scorer", "metadata"))
 
@@ -24,7 +28,7 @@ class Question:
     Attributes:
         reference: the right answer, as the scorer reads it.
         group: questions of one group never lie in two splits.
-        scorer: a name in `SCORERS`.
+        scorer: a name in NAMES.
         metadata: further input of the scorer.
     """
 
@@ -110,20 +114,21 @@ def _parsed(line: str, scorer: str, where: str) -> Question:
         raise DatasetError(f"{where}: is not JSON") from None
     if not isinstance(given, dict):
         raise DatasetError(f"{where}: is not a JSON object")
-    for fault in _faults(given):
+    for fault in _faults(given, scorer):
         raise DatasetError(f"{where}: {fault}")
     scorer = given.get("scorer", scorer)
     reference, metadata = str(given.get("answer", "")), given.get("metadata", {})
     # Scoring an empty answer finds a reference that cannot be scored now, not after hours of collection.
     try:
-        SCORERS[scorer]("", reference, metadata)
+        if scorer not in AGREEMENT:
+            SCORERS[scorer]("", reference, metadata)
     except (KeyError, ValueError) as error:
         raise DatasetError(f"{where}: {scorer} cannot score it: {error}") from None
     text = given["prompt"]
     return Question(text, reference, given.get("task"), given.get("group", prompt_id(text)), scorer, metadata)
 
 
-def _faults(given: dict[str, Any]) -> Iterator[str]:
+def _faults(given: dict[str, Any], scorer: str) -> Iterator[str]:
     for name in sorted(set(given) - FIELDS):
         yield f"unknown field {name!r}; the fields are {', '.join(sorted(FIELDS))}"
     for name in ("prompt", "group", "task", "scorer"):
@@ -131,9 +136,9 @@ def _faults(given: dict[str, Any]) -> Iterator[str]:
             yield f"{name} is not a non-empty string"
     if "prompt" not in given:
         yield "prompt is missing"
-    if given.get("scorer", next(iter(SCORERS))) not in SCORERS:
-        yield f"unknown scorer {given['scorer']!r}; the scorers are {', '.join(SCORERS)}"
+    if given.get("scorer", scorer) not in NAMES:
+        yield f"unknown scorer {given['scorer']!r}; the scorers are {', '.join(NAMES)}"
     if not isinstance(given.get("metadata", {}), dict):
         yield "metadata is not an object"
-    if "answer" not in given and given.get("scorer") != "reasoning-gym":
-        yield "answer is missing"
+    if "answer" not in given and given.get("scorer", scorer) not in ("reasoning-gym", *AGREEMENT):
+        yield f"answer is missing; without answers, --scorer {next(iter(AGREEMENT))} compares with the top rung"

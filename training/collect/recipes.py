@@ -22,7 +22,7 @@ TEMPLATE = re.compile("[0-9a-f]{8}")
 UNLIMITED = "unlimited"
 OPTIONS = (
     "backend", "url", "model", "ladder", "samples", "temperature", "max_answer_tokens", "timeout", "concurrency",
-    "seed", "think_start", "think_end", "closing_cue", "unenforced",
+    "seed", "think_start", "think_end", "closing_cue", "unenforced", "backend_key",
 )  # fmt: skip
 
 
@@ -41,6 +41,7 @@ def from_options(
     think_end: str,
     closing_cue: str | None,
     unenforced: bool,
+    backend_key: str = "",
 ) -> Recipe:
     """The recipe for a set of options. An engine is asked for its identity and must hold its budgets.
 
@@ -64,32 +65,26 @@ def from_options(
         return _pocket(Path(model or POCKET), ladder, samples, sampling, concurrency)
     if model is None or ladder is None:
         raise DatasetError("--url needs --model, the model's name in the engine, and --ladder, cheapest rung first")
-    connection = Connection(
-        backend,
-        url,
-        model,
-        unenforced=unenforced,
-        markers=Markers(think_start, think_end, closing_cue),
-        timeouts=Timeouts(first=timeout, idle=timeout, total=timeout),
-        connections=concurrency,
-    )
+    markers = Markers(think_start, think_end, closing_cue)
+    connection = connection_of(backend, url, model, backend_key, unenforced, markers, timeout, concurrency)
     rungs = parse_ladder(ladder, efforts=backend == "openai_effort")
     # The name by which the router knows this engine in serving: certificates hold for that name only.
     model_column = asyncio.run(fingerprint(connection, canary.holds_budgets))
     return Recipe(connection, model_column, rungs, samples, sampling, concurrency)
 
 
-def fingerprint_at(url: str, kind: str, model: str) -> str:
+def fingerprint_at(url: str, kind: str, model: str, key: str = "") -> str:
     """The fingerprint of the engine at `url`, which must hold its budgets.
 
     Args:
         model: the model's name in the engine, or a fingerprint that holds it.
+        key: bearer token; "" = none.
 
     Raises:
         BackendError: no such engine answers there, or it holds no budget.
         SettingsError: the URL is wrong.
     """
-    return asyncio.run(fingerprint(Connection(kind, url, _name(model)), canary.holds_budgets))
+    return asyncio.run(fingerprint(Connection(kind, url, _name(model), key), canary.holds_budgets))
 
 
 def _name(model: str) -> str:
@@ -98,6 +93,22 @@ def _name(model: str) -> str:
         return model
     _, *name, _ = model.split("/")
     return "/".join(name[:-1] if TEMPLATE.fullmatch(name[-1]) else name)
+
+
+def connection_of(
+    backend: str, url: str, model: str, key: str, unenforced: bool, markers: Markers, timeout: float, concurrency: int
+) -> Connection:
+    """How to reach an engine that has `timeout` seconds for one answer."""
+    return Connection(
+        backend,
+        url,
+        model,
+        key,
+        unenforced=unenforced,
+        markers=markers,
+        timeouts=Timeouts(first=timeout, idle=timeout, total=timeout),
+        connections=concurrency,
+    )
 
 
 def _pocket(directory: Path, ladder: str | None, samples: int, sampling: Sampling, concurrency: int) -> Recipe:

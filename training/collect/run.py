@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from tqdm import tqdm
 
+from training.collect.agreement import AGREEMENT
 from training.collect.journal import Journal
 from training.collect.questions import Question, digest
 from training.collect.units import Collector, Recipe, Unit, UnitResult
@@ -70,7 +71,13 @@ def units(questions: Sequence[Question], recipe: Recipe) -> list[Unit]:
     if recipe.nested:
         return [Unit(question, None, 0) for question in questions]
     rungs, samples = range(len(recipe.ladder)), range(recipe.samples)
-    return [Unit(question, rung, sample) for question in questions for rung in rungs for sample in samples]
+    return [
+        Unit(question, rung, sample)
+        for question in questions
+        # Agreement needs the top rung's answer beside each other one.
+        for rung in ((None,) if question.scorer in AGREEMENT else rungs)
+        for sample in samples
+    ]
 
 
 def settings(questions: Sequence[Question], recipe: Recipe) -> dict[str, Any]:

@@ -75,7 +75,8 @@ class SampleCollector:
             await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _unit(self, unit: Unit) -> UnitResult:
-        return unit_result(unit, [await self._answer(unit)], self._recipe)
+        rungs = range(len(self._recipe.ladder)) if unit.rung is None else [unit.rung]
+        return unit_result(unit, [await self._answer(replace(unit, rung=rung)) for rung in rungs], self._recipe)
 
     async def _answer(self, unit: Unit) -> Answer:
         """An answer, or FAILED if the engine refuses the request or fails in every attempt.

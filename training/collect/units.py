@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from router.backends.connect import Connection
 from router.domain import BudgetLadder, FinishReason, Sampling
+from training.collect.agreement import AGREEMENT, agrees
 from training.collect.questions import Question
 from training.collect.scorers import SCORERS
 from training.data.splits import prompt_id
@@ -87,7 +88,8 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Unit:
-    """The smallest piece of work: an answer at one rung, or (rung None) a trace cut at every rung."""
+    """The smallest piece of work: an answer at one rung, or (rung None) at every rung, from one trace or labelled
+    together."""
 
     question: Question
     rung: int | None
@@ -122,9 +124,28 @@ class Collector(Protocol):
 
 def unit_result(unit: Unit, answers: Sequence[Answer], recipe: Recipe) -> UnitResult:
     """Score the answers of a unit: one at its rung, or one for every rung."""
-    # A trace's answers begin at rung 0; those of a unit with a rung begin, and end, at that rung.
-    first = unit.rung or 0
-    return UnitResult(unit.key, [_row(unit, answer, order, recipe) for order, answer in enumerate(answers, first)])
+    # The answers of all rungs begin at rung 0; those of a unit with a rung begin, and end, at that rung.
+    orders = range(unit.rung or 0, len(recipe.ladder))
+    labelled = zip(orders, answers, labels(unit.question, answers), strict=False)
+    return UnitResult(unit.key, [_row(unit, answer, order, recipe, *given) for order, answer, given in labelled])
+
+
+def labels(question: Question, answers: Sequence[Answer]) -> list[tuple[float, str]]:
+    """How right each answer is (0..1), and how it ended; by agreement, the answers must be those of all rungs."""
+    if question.scorer not in AGREEMENT:
+        return [label(question, answer) for answer in answers]
+    top = answers[-1]
+    if top == FAILED:  # nothing to compare with
+        return [(0.0, FAILED.finish)] * len(answers)
+    return [_compared(question, answer, top) for answer in answers]
+
+
+def _compared(question: Question, answer: Answer, top: Answer) -> tuple[float, str]:
+    if answer.finish in UNSCORED or top.finish in UNSCORED:
+        # Where the top rung gives no whole answer, nothing is lost by giving none either.
+        both = answer.finish in UNSCORED and top.finish in UNSCORED and answer != FAILED
+        return float(both), answer.finish
+    return agrees(answer.text, top.text, question.scorer).correct, answer.finish
 
 
 def label(question: Question, answer: Answer) -> tuple[float, str]:
@@ -135,10 +156,9 @@ def label(question: Question, answer: Answer) -> tuple[float, str]:
     return grade.correct, answer.finish if grade.parsed else "unparsable"
 
 
-def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe) -> OutcomeRow:
+def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe, correct: float, ended: str) -> OutcomeRow:
     question, rung = unit.question, recipe.ladder.rungs[order]
     identity = prompt_id(question.prompt)
-    correct, ended = label(question, answer)
     return {
         "prompt": question.prompt,
         "prompt_id": identity,
@@ -149,10 +169,10 @@ def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe) -> OutcomeRow:
         "rung": rung.name,
         "rung_order": order,
         "budget_tokens": rung.tokens,
-        "trace_id": identity if unit.rung is None else None,
+        "trace_id": identity if recipe.nested else None,
         "sample_id": unit.sample,
         "correct": correct,
-        "label_source": "verifier",
+        "label_source": "agreement" if question.scorer in AGREEMENT else "verifier",
         "thinking_tokens": answer.thinking_tokens,
         "total_tokens": _total(answer),
         "finish": ended,

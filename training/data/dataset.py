@@ -30,6 +30,7 @@ class Outcomes:
         thinking_tokens: mean thinking tokens used [prompts, rungs]; NaN where none is recorded.
         samples: answers averaged [prompts, rungs].
         halves: mean correctness of the even and of the odd samples [2, prompts, rungs]; NaN for an empty half.
+        label_sources: who said what is correct.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Outcomes:
     thinking_tokens: Matrix
     samples: NDArray[np.int64]
     halves: Matrix
+    label_sources: tuple[str, ...] = ("verifier",)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -62,6 +64,7 @@ class Outcomes:
             self.thinking_tokens[rows],
             self.samples[rows],
             self.halves[:, rows],
+            self.label_sources,
         )
 
 
@@ -129,6 +132,7 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
         table("thinking_tokens", np.nan),
         samples,
         np.stack([table("even", np.nan), table("odd", np.nan)]),
+        tuple(rows.select(pl.col("label_source").unique().sort()).collect(engine="streaming")["label_source"]),
     ).take(complete)
 
 
@@ -163,6 +167,7 @@ def concatenate(one: Outcomes, other: Outcomes) -> Outcomes:
         np.concatenate([one.thinking_tokens, other.thinking_tokens]),
         np.concatenate([one.samples, other.samples]),
         np.concatenate([one.halves, other.halves], axis=1),
+        tuple(sorted({*one.label_sources, *other.label_sources})),
     )
 
 

@@ -4,13 +4,25 @@ from dataclasses import replace
 from typing import Any
 
 from router.bundle.manifest import is_fingerprint
+from router.domain import LabelSource
 from training.arrays import Vector
 from training.data.dataset import Outcomes
 from training.data.splits import split_of
 from training.evaluation import sample_size
-from training.evaluation.certify import ALPHAS, Groups, Proofs, choose, loss_target, losses, price_grid
-from training.evaluation.policies import TARGET
+from training.evaluation.certify import (
+    ALPHAS,
+    TARGET,
+    Groups,
+    Proofs,
+    choose,
+    loss_target,
+    losses,
+    price_grid,
+    quality_target,
+)
 from training.prediction import Prediction
+
+AGREEMENT = LabelSource.AGREEMENT.value
 
 
 def about_engine(model: str, engine: str | None = None) -> list[str]:
@@ -50,6 +62,15 @@ def about_default(report: dict[str, Any]) -> list[str]:
     return [
         f"a {loss_target(TARGET)}, the default, is not certified, so by default every prompt gets the top rung: {why}"
     ]
+
+
+def about_agreement(proofs: Proofs, label_sources: tuple[str, ...]) -> Proofs:
+    """The same proofs without absolute targets where labels say only what agrees with the top rung."""
+    if AGREEMENT not in label_sources:
+        return proofs
+    why = "the labels say what agrees with the top rung, not what is right"
+    claimed = [quality_target(1 - certificate.alpha) for certificate in proofs.absolute]
+    return replace(proofs, absolute=(), refused=proofs.refused | dict.fromkeys(claimed, why))
 
 
 def with_remedies(proofs: Proofs, certify: Outcomes, prediction: Prediction) -> Proofs:

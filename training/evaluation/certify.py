@@ -23,6 +23,9 @@ from training.data.dataset import Outcomes
 
 ALPHAS = (0.005, 0.01, 0.02, 0.05, 0.1)
 QUALITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+TARGET = 0.02
+"""The loss that callers who name no target allow, at which methods are compared, too."""
+
 DELTA = 0.1
 PRICES = tuple(float(f"{price:.4g}") for price in (0.0, *np.geomspace(1e-3, 3.0, 160)))
 """P(correct) that the mean cost of the top rung must buy, most careful first; fixed before any label is read."""
@@ -47,6 +50,11 @@ class Proofs:
 def loss_target(alpha: float) -> str:
     """The name of a relative target among those that were refused."""
     return f"loss of at most {alpha:g}"
+
+
+def quality_target(quality: float) -> str:
+    """The name of an absolute target among those that were refused."""
+    return f"quality of at least {quality:g}"
 
 
 def choose(quality: Matrix, cost: Matrix, price: float, far: Mask | None = None) -> Rungs:
@@ -122,7 +130,7 @@ def certify(outcomes: Outcomes, quality: Matrix, cost: Matrix, seed: int = 0, fa
     for wanted in QUALITIES:
         proof = _absolute(outcomes, claimed, wanted, groups)
         if isinstance(proof, str):
-            refused[f"quality of at least {wanted:g}"] = proof
+            refused[quality_target(wanted)] = proof
         else:
             absolute.append(proof)
     return Proofs(tuple(relative), tuple(absolute), refused)

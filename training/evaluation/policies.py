@@ -14,13 +14,18 @@ from sklearn.metrics import roc_auc_score
 from training.arrays import Matrix, Rungs, Vector
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
-from training.evaluation.certify import Groups, betting_p_value, choose, fixed_sequence_test, losses, price_grid
+from training.evaluation.certify import (
+    TARGET,
+    Groups,
+    betting_p_value,
+    choose,
+    fixed_sequence_test,
+    losses,
+    price_grid,
+)
 from training.evaluation.references import cascade
 from training.model.families import log_loss
 from training.prediction import Prediction
-
-TARGET = 0.02
-"""The maximum loss at which methods are compared."""
 
 Interval = tuple[float, float]
 Points = list[tuple[float, float]]

@@ -13,6 +13,8 @@ def describe(report: dict[str, Any]) -> str:
     about = report.get("about", {})
     if lost := about.get("data", {}).get("lost"):
         parts.append(f"{lost} of the file's prompts left out: some rung has no answer")
+    if "agreement" in about.get("label_sources", ()):
+        parts.append("labels are agreement with the top rung: a loss is a share of answers that differ from its answer")
     parts.append(_policies(report) if report["policies"] else NOTHING)
     if refused := about.get("not_certified"):
         parts.append("\n".join(["not certified:", *(f"  {target}: {why}" for target, why in refused.items())]))

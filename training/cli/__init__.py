@@ -1,7 +1,6 @@
 """The command `budget-train`."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -9,22 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.strict import FOLDER, NEW_FOLDER, File, Group, NewFile, Number
+from router.cli.strict import FOLDER, NEW_FOLDER, File, Group, Number
 from router.extras import needs
-from training.options import json_output, outcome_log, outcomes_file
+from training.cli.cluster import Command, executor_options, ray_on
+from training.cli.collect import collect
+from training.options import ENGINES, backend_key, json_output, outcome_log, outcomes_file
 
 # Commands import their stages when they run: Polars and scikit-learn take seconds, and help must work without them.
 if TYPE_CHECKING:
-    from training.collect.questions import Question
-    from training.collect.run import Executor
     from training.data.dataset import Outcomes
     from training.model.families import ModelFamily
     from training.pipeline import Extraction
     from training.retrain import Verdict
 
-Command = Callable[..., None]
-
-_COUNT = click.IntRange(min=1)
 _registry = click.option("--registry", type=NEW_FOLDER, required=True, envvar="BUDGET_ROUTER_ARTIFACT",
                          help="Directory of promoted bundles, BUDGET_ROUTER_ARTIFACT of the services.")  # fmt: skip
 _families = click.option("--model-family", "--form", "families", multiple=True, metavar="NAME",
@@ -32,20 +28,12 @@ _families = click.option("--model-family", "--form", "families", multiple=True, 
                          "[default: all, compared by cross-validation].")  # fmt: skip
 
 
-def _executor(command: Command) -> Command:
-    address = click.option("--ray-address", default="auto", show_default=True, help="Address of the Ray cluster.")
-    executor = click.option("--executor", "--engine", "executor", type=click.Choice(["local", "ray"]), default="local",
-                            show_default=True, help="Work in this process, or on an existing Ray cluster.")  # fmt: skip
-    return executor(address(command))
-
-
 def _engine(command: Command) -> Command:
     url = click.option("--fingerprint-from", metavar="URL",
                        help="Take the engine's fingerprint from the engine at this URL, not from the column `model`, "
                        "which then holds the model's name.")  # fmt: skip
-    kind = click.option("--backend", type=click.Choice(["vllm", "sglang", "llama_cpp", "openai_effort"]),
-                        default="vllm", show_default=True, help="Kind of engine at that URL.")  # fmt: skip
-    return url(kind(command))
+    kind = click.option("--backend", type=ENGINES, default="vllm", show_default=True, help="Kind of that engine.")
+    return url(kind(backend_key(command)))
 
 
 class _Recorded(click.Command):
@@ -71,69 +59,15 @@ def cli() -> None:
 
 # `budget-router` has these as well.
 cli.add_command(_Recorded("plan", "training.plan", "Replay recorded traffic under targets and deadlines."))
+cli.add_command(collect)
 cli.add_command(_Recorded("outcomes", "training.data.export_log", "Read the outcome log."))
-
-
-@cli.command()
-@click.option("--out", type=NewFile(), required=True, help="Parquet file to write; FILE.journal keeps unfinished work.")
-@click.option("--prompts", type=File(),
-              help="JSON Lines with prompt, answer, and optionally task, group, scorer, metadata.")  # fmt: skip
-@click.option("--scorer", type=click.Choice(["exact", "numeric", "math", "reasoning-gym"]), default="math",
-              show_default=True, help="Scorer for prompts that name none.")  # fmt: skip
-@click.option("--gym", multiple=True, metavar="NAME", help="Take a reasoning-gym data set instead; may be repeated.")
-@click.option("--count", type=_COUNT, default=200, show_default=True, help="Prompts of each --gym data set.")
-@click.option("--per-level", type=_COUNT, default=180, show_default=True,
-              help="Without --prompts and --gym: prompts of each family and level that the pocket reasoner has not "
-              "seen.")  # fmt: skip
-@click.option("--url", help="Base URL of an engine, without /v1 [default: the pocket reasoner answers].")
-@click.option("--backend", type=click.Choice(["vllm", "sglang", "llama_cpp", "openai_effort"]), default="vllm",
-              show_default=True, help="Kind of engine at --url.")  # fmt: skip
-@click.option("--unenforced", is_flag=True, help="Accept an engine that was seen to hold no budget.")
-@click.option("--think-start", default="<think>", show_default=True, help="Text that opens a thought.")
-@click.option("--think-end", default="</think>", show_default=True, help="Text that ends a thought.")
-@click.option("--closing-cue", help='Text that ends a thought which is cut; "" for none [default: the engine\'s own].')
-@click.option("--model", help="Name of the engine's model, or directory of the pocket reasoner.")
-@click.option("--ladder", help="Thinking tokens of each rung: 0,512,2048,unlimited [default: the pocket reasoner's].")
-@click.option("--samples", type=_COUNT, default=1, show_default=True, help="Answers per prompt and rung.")
-@click.option("--temperature", type=Number(0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--max-answer-tokens", type=_COUNT, help="Longest answer [default: 1024, the pocket reasoner's 64].")
-@click.option("--timeout", type=Number(0, min_open=True), default=600.0, show_default=True,
-              help="Seconds that an engine may take for one answer.")  # fmt: skip
-@click.option(
-    "--concurrency", type=_COUNT, default=8, show_default=True, help="Answers in progress at once, by worker."
-)
-@click.option("--seed", default=11, show_default=True, help="Seed of generated prompts and of sampling.")
-@_executor
-@json_output
-def collect(out: Path, executor: str, ray_address: str, as_json: bool, **options: Any) -> None:
-    """Let a backend answer every prompt at every rung, score the answers, write the outcomes.
-
-    The pocket reasoner thinks once for each prompt, and its thought is cut at every rung; an engine answers each rung
-    anew. A run may be stopped at any time: the same command continues it.
-    """
-    from training.collect import recipes
-    from training.collect.run import collect as run
-
-    questions = _questions(**options)
-    recipe = recipes.from_options(**{name: options[name] for name in recipes.OPTIONS})
-    try:
-        tally = run(questions, recipe, out, _executor_named(executor, ray_address))
-    except KeyboardInterrupt:
-        click.echo("\nstopped; the same command continues", err=True)
-        raise click.Abort from None
-    if as_json:
-        click.echo(json.dumps({"file": str(out), "prompts": len(questions), "rungs": tally}))
-        return
-    for row in tally:
-        click.echo("  ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in row.items()))
-    click.echo(f"{len(questions)} prompts: {out}")
 
 
 @cli.command()
 @click.argument("file", type=File())
 @_engine
 @json_output
-def validate(file: Path, fingerprint_from: str | None, backend: str, as_json: bool) -> None:
+def validate(file: Path, fingerprint_from: str | None, backend: str, backend_key: str, as_json: bool) -> None:
     """Name the faults of an outcome file with row and column; exit code 2 if there are any.
 
     Warnings are about what no service would use, and about targets that so few prompts cannot certify.
@@ -143,8 +77,8 @@ def validate(file: Path, fingerprint_from: str | None, backend: str, as_json: bo
 
     faults = dataset.validate(file)
     seen = None if faults else overview(file)
-    counts = seen and asdict(seen)
-    warnings = _warnings(file, fingerprint_from, backend) if isinstance(seen, Overview) else []
+    counts = None if seen is None else asdict(seen)
+    warnings = _warnings(file, fingerprint_from, backend, backend_key) if isinstance(seen, Overview) else []
     if as_json:
         click.echo(json.dumps({"faults": faults, "warnings": warnings, "overview": counts}))
     for fault in [] if as_json else faults:
@@ -166,7 +100,7 @@ def validate(file: Path, fingerprint_from: str | None, backend: str, as_json: bo
 @_families
 @click.option("--compare", is_flag=True, help="Add every baseline, and each family of tasks left out (minutes).")
 @_engine
-@_executor
+@executor_options
 @json_output
 def fit(
     outcomes: Path,
@@ -177,6 +111,7 @@ def fit(
     compare: bool,
     fingerprint_from: str | None,
     backend: str,
+    backend_key: str,
     executor: str,
     ray_address: str,
     as_json: bool,
@@ -189,7 +124,7 @@ def fit(
     if (profile, precision) not in pipeline.PROFILES:
         raise click.UsageError(f"--precision {precision} needs --profile encoder: {profile} vectors have one precision")
     candidates, extraction = _candidates(families), _extraction(executor, ray_address)
-    engine = None if fingerprint_from is None else _fingerprint(outcomes, fingerprint_from, backend)
+    engine = None if fingerprint_from is None else _fingerprint(outcomes, fingerprint_from, backend, backend_key)
     report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates, engine)
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
     _warn([*advice.about_engine(report["about"]["model"]), *advice.about_default(report)])
@@ -318,46 +253,13 @@ def verdict_text(verdict: "Verdict", promoted: bool) -> str:
     return "\n".join([*lines, "promoted" if promoted else "not promoted"])
 
 
-def _questions(
-    prompts: Path | None, gym: tuple[str, ...], scorer: str, count: int, per_level: int, seed: int, **_: Any
-) -> "list[Question]":
-    from training.collect import questions
-
-    if prompts is not None and gym:
-        raise click.UsageError("--prompts and --gym exclude each other")
-    if prompts is not None:
-        return questions.from_file(prompts, scorer)
-    return questions.from_gym(gym, count, seed) if gym else questions.held_out_questions(per_level, seed)
-
-
-def _executor_named(name: str, address: str) -> "Executor":
-    if name == "local":
-        from training.collect.run import local
-
-        return local
-    _join_cluster(address)
-    from training.collect import ray
-
-    return ray.collect
-
-
 def _extraction(executor: str, address: str) -> "Extraction":
     if executor == "local":
         from training.model.fit import inputs
 
         return inputs
-    _join_cluster(address)
-    from training.collect import ray
-
-    return ray.features
-
-
-def _join_cluster(address: str) -> None:
-    """Connect to the Ray cluster. Raises MissingExtra, ClusterError."""
-    with needs("ray"):
-        from training.collect import ray
-
-    ray.connect(address)
+    features: Extraction = ray_on(address).features
+    return features
 
 
 def _candidates(names: tuple[str, ...]) -> dict[str, "ModelFamily"]:
@@ -370,21 +272,24 @@ def _candidates(names: tuple[str, ...]) -> dict[str, "ModelFamily"]:
         raise click.UsageError(f"no model family {error}; the families are {choices}") from error
 
 
-def _warnings(file: Path, url: str | None, kind: str) -> list[str]:
+def _warnings(file: Path, url: str | None, kind: str, key: str) -> list[str]:
     """Warnings about a file that can be trained on. Raises BackendError where no engine at `url` holds budgets."""
     from training.data import dataset
     from training.evaluation import advice
 
     outcomes = dataset.read(file)
-    return [*advice.about_engine(outcomes.model, url and _fingerprint(file, url, kind)), *advice.about_size(outcomes)]
+    return [
+        *advice.about_engine(outcomes.model, url and _fingerprint(file, url, kind, key)),
+        *advice.about_size(outcomes),
+    ]
 
 
-def _fingerprint(file: Path, url: str, kind: str) -> str:
+def _fingerprint(file: Path, url: str, kind: str, key: str) -> str:
     """The fingerprint of the engine at `url` that serves the model which a file names. Raises BackendError."""
     from training.collect import recipes
     from training.data import dataset
 
-    return recipes.fingerprint_at(url, kind, dataset.read(file).model)
+    return recipes.fingerprint_at(url, kind, dataset.read(file).model, key)
 
 
 def _about_another_engine(directory: Path, model: str) -> list[str]:
@@ -400,7 +305,3 @@ def _warn(warnings: list[str]) -> None:
     """Print warnings at the end, where they are seen; on standard error, which no script parses."""
     for warning in warnings:
         click.secho(f"warning: {warning}", fg="red", err=True)
-
-
-def _text(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else str(value)

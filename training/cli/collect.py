@@ -1,0 +1,196 @@
+"""The command `budget-train collect`, and its estimate."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from router.cli.strict import Command, File, NewFile, Number
+from training.cli.cluster import executor_options, ray_on
+from training.options import ENGINES, backend_key, json_output
+
+if TYPE_CHECKING:
+    from training.collect.questions import Question
+    from training.collect.run import Executor
+    from training.estimate import Engine
+
+_COUNT = click.IntRange(min=1)
+_SCORERS = click.Choice(
+    ["exact", "numeric", "math", "reasoning-gym", "agreement", "agreement-numeric", "agreement-math"]
+)
+ESTIMATED = (
+    "first_token_ms", "token_ms", "thought_tokens", "answer_tokens", "prompt_tokens", "price_in", "price_out",
+)  # fmt: skip
+"""Options of --estimate alone."""
+
+PROMPT_TOKENS, ANSWER_TOKENS, CHARACTERS = 200, 200, 4
+"""What an estimate assumes where nothing is known: tokens of a prompt and of an answer, characters of a token."""
+
+POCKET_TOKENS = 6
+"""Mean tokens of the pocket reasoner's answers."""
+
+
+@click.command(cls=Command)
+@click.option("--out", type=NewFile(), help="Parquet file to write; FILE.journal keeps unfinished work.")
+@click.option("--prompts", type=File(),
+              help="JSON Lines with prompt, answer, and optionally task, group, scorer, metadata.")  # fmt: skip
+@click.option("--scorer", type=_SCORERS, default="math", show_default=True,
+              help="Scorer for prompts that name none. Those of agreement need no answers: the top rung's answer "
+              "counts as right.")  # fmt: skip
+@click.option("--gym", multiple=True, metavar="NAME", help="Take a reasoning-gym data set instead; may be repeated.")
+@click.option("--count", type=_COUNT, default=200, show_default=True, help="Prompts of each --gym data set.")
+@click.option("--per-level", type=_COUNT, default=180, show_default=True,
+              help="Without --prompts and --gym: prompts of each family and level that the pocket reasoner has not "
+              "seen.")  # fmt: skip
+@click.option("--url", help="Base URL of an engine [default: the pocket reasoner answers].")
+@click.option("--backend", type=ENGINES, default="vllm", show_default=True, help="Kind of engine at --url.")
+@backend_key
+@click.option("--unenforced", is_flag=True, help="Accept an engine that was seen to hold no budget.")
+@click.option("--think-start", default="<think>", show_default=True, help="Text that opens a thought.")
+@click.option("--think-end", default="</think>", show_default=True, help="Text that ends a thought.")
+@click.option("--closing-cue", help='Text that ends a thought which is cut; "" for none [default: the engine\'s own].')
+@click.option("--model", help="Name of the engine's model, or directory of the pocket reasoner.")
+@click.option("--ladder", help="Thinking tokens of each rung: 0,512,2048,unlimited [default: the pocket reasoner's].")
+@click.option("--samples", type=_COUNT, default=1, show_default=True, help="Answers per prompt and rung.")
+@click.option("--temperature", type=Number(0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--max-answer-tokens", type=_COUNT, help="Longest answer [default: 1024, the pocket reasoner's 64].")
+@click.option("--timeout", type=Number(0, min_open=True), default=600.0, show_default=True,
+              help="Seconds that an engine may take for one answer.")  # fmt: skip
+@click.option(
+    "--concurrency", type=_COUNT, default=8, show_default=True, help="Answers in progress at once, by worker."
+)
+@click.option("--seed", default=11, show_default=True, help="Seed of generated prompts and of sampling.")
+@executor_options
+@click.option("--estimate", is_flag=True,
+              help="Collect nothing: print the prompts that each target needs, and the requests, tokens, hours and "
+              "money that they take. With --url, eight requests measure the engine.")  # fmt: skip
+@click.option("--first-token-ms", type=Number(0), help="For --estimate: milliseconds to the first token.")
+@click.option("--token-ms", type=Number(0), help="For --estimate: milliseconds per token, at --concurrency.")
+@click.option("--thought-tokens", type=_COUNT,
+              help="For --estimate: length of a thought without a cap [default: every thought reaches its "
+              "cap].")  # fmt: skip
+@click.option("--answer-tokens", type=_COUNT, help=f"For --estimate: length of an answer [default: {ANSWER_TOKENS}].")
+@click.option("--prompt-tokens", type=_COUNT,
+              help=f"For --estimate: length of a prompt [default: of --prompts, else {PROMPT_TOKENS}].")  # fmt: skip
+@click.option("--price-in", type=Number(0), help="For --estimate: price of a million tokens of prompts.")
+@click.option("--price-out", type=Number(0), help="For --estimate: price of a million tokens of thoughts and answers.")
+@json_output
+def collect(
+    out: Path | None, executor: str, ray_address: str, estimate: bool, as_json: bool, **options: Any
+) -> None:  # fmt: skip
+    """Let a backend answer every prompt at every rung, score the answers, write the outcomes.
+
+    The pocket reasoner thinks once for each prompt, and its thought is cut at every rung; an engine answers each rung
+    anew. A run may be stopped at any time: the same command continues it.
+    """
+    given = {name: options.pop(name) for name in ESTIMATED}
+    if estimate:
+        _estimate(options, given, as_json)
+        return
+    for name, value in given.items():
+        if value is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for --estimate")
+    if out is None:
+        raise click.UsageError("Missing option '--out'")
+    _collect(out, _executor_named(executor, ray_address), options, as_json)
+
+
+def _collect(out: Path, executor: "Executor", options: dict[str, Any], as_json: bool) -> None:
+    from training.collect import recipes
+    from training.collect.run import collect as run
+
+    questions = _questions(**options)
+    recipe = recipes.from_options(**{name: options[name] for name in recipes.OPTIONS})
+    try:
+        tally = run(questions, recipe, out, executor)
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command continues", err=True)
+        raise click.Abort from None
+    if as_json:
+        click.echo(json.dumps({"file": str(out), "prompts": len(questions), "rungs": tally}))
+        return
+    for row in tally:
+        click.echo("  ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in row.items()))
+    click.echo(f"{len(questions)} prompts: {out}")
+
+
+def _estimate(options: dict[str, Any], given: dict[str, Any], as_json: bool) -> None:
+    from training import estimate
+    from training.collect.recipes import parse_ladder
+    from training.evaluation import sample_size
+    from training.pocket.tasks import LADDER
+
+    own = _questions(**options) if options["prompts"] or options["gym"] else []
+    ladder = parse_ladder(options["ladder"], options["backend"] == "openai_effort") if options["ladder"] else LADDER
+    engine = _engine(options, given, own)
+    samples, concurrency = options["samples"], options["concurrency"]
+    # Only the pocket reasoner's thoughts can be cut at every rung.
+    nested = not (options["url"] or options["ladder"] or options["temperature"] or samples > 1)
+    one = estimate.per_prompt(ladder, samples, engine, nested)
+    found = estimate.Estimate(
+        "nested" if nested else "independent",
+        one,
+        estimate.rows(sample_size.table(), one, engine, concurrency),
+        estimate.cost(len(own), one, engine, concurrency) if own else None,
+        bounded=not engine.thoughts,
+    )
+    click.echo(json.dumps(asdict(found)) if as_json else estimate.describe(found, concurrency))
+
+
+def _engine(options: dict[str, Any], given: dict[str, Any], own: "list[Question]") -> "Engine":
+    """What the options say of the engine, and for the rest what a few requests show, or a guess."""
+    from training.estimate import Engine
+
+    characters = sum(len(question.prompt) for question in own)
+    prompt = characters / len(own) / CHARACTERS if own else PROMPT_TOKENS
+    answer = ANSWER_TOKENS if options["url"] or options["ladder"] else POCKET_TOKENS
+    engine = Engine(None, None, (), answer, prompt, given["price_in"], given["price_out"])
+    if options["url"]:
+        engine = replace(engine, **asdict(_measured(options, own)))
+    thought = given["thought_tokens"]
+    said = {
+        "first_token": given["first_token_ms"] and given["first_token_ms"] / 1_000,
+        "per_token": given["token_ms"] and given["token_ms"] / 1_000,
+        "thoughts": thought and [thought],
+        "answer": given["answer_tokens"],
+        "prompt": given["prompt_tokens"],
+    }
+    return replace(engine, **{name: value for name, value in said.items() if value is not None})
+
+
+def _measured(options: dict[str, Any], own: "list[Question]") -> Any:
+    from router.backends.canary import PROBES
+    from router.backends.connect import Connection
+    from training.collect import measure, recipes
+
+    recipe = recipes.from_options(**{name: options[name] for name in recipes.OPTIONS})
+    assert isinstance(recipe.source, Connection)
+    texts = [question.prompt for question in own] or [probe.text for probe in PROBES]
+    return measure.measure(recipe.source, texts, recipe.ladder.rungs[-1], recipe.sampling, recipe.concurrency)
+
+
+def _questions(
+    prompts: Path | None, gym: tuple[str, ...], scorer: str, count: int, per_level: int, seed: int, **_: Any
+) -> "list[Question]":
+    from training.collect import questions
+
+    if prompts is not None and gym:
+        raise click.UsageError("--prompts and --gym exclude each other")
+    if prompts is not None:
+        return questions.from_file(prompts, scorer)
+    return questions.from_gym(gym, count, seed) if gym else questions.held_out_questions(per_level, seed)
+
+
+def _executor_named(name: str, address: str) -> "Executor":
+    if name == "local":
+        from training.collect.run import local
+
+        return local
+    collected: Executor = ray_on(address).collect
+    return collected
+
+
+def _text(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
