@@ -81,6 +81,11 @@ class Settings(BaseSettings):
         1_000, ge=1, le=MOST, description="calls under way at once; further ones are answered RESOURCE_EXHAUSTED"
     )
     drain_seconds: float = Field(20, ge=0, le=DAY, description="time that streams have to end after SIGTERM")
+    health_listen: str = Field(
+        "",
+        description="HOST:PORT that answers health checks alone, without TLS, for probes that speak none; without it "
+        "there is none",
+    )
     admin_listen: str = Field("127.0.0.1:50052", description="HOST:PORT of the admin service")
     admin_token: SecretStr = Field(
         SecretStr(""), description="bearer token of the admin service, which is closed without one"
@@ -339,7 +344,7 @@ def _tls_problems(settings: Settings) -> Iterator[str]:
 
 def _address_problems(settings: Settings) -> Iterator[str]:
     """Addresses to listen on are HOST:PORT."""
-    for name in ("listen", "metrics_listen", "admin_listen"):
+    for name in ("listen", "health_listen", "metrics_listen", "admin_listen"):
         found = LISTEN.fullmatch(address := getattr(settings, name))
         if address and (found is None or int(found["port"]) > HIGHEST_PORT):
             yield f"{name.upper()}: HOST:PORT is expected, not {address!r}"

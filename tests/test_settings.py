@@ -268,12 +268,13 @@ def test_what_others_can_reach_is_refused_without_protection(listen: str) -> Non
         settings.load(admin_listen=listen, admin_token="open sesame")
     settings.load(listen=listen, metrics_listen=listen, public=["plaintext", "no-keys", "metrics"])
     settings.load(admin_listen=listen)  # without a token it is not served
+    settings.load(health_listen=listen)  # it says one word, to anyone
 
 
 @pytest.mark.parametrize(
     "listen", ["nonsense", "127.0.0.1:1:1", "http://127.0.0.1:1", "[::1:1", "::1:1", "a b:1", "a:²"]
 )
-@pytest.mark.parametrize("name", ["listen", "metrics_listen", "admin_listen"])
+@pytest.mark.parametrize("name", ["listen", "health_listen", "metrics_listen", "admin_listen"])
 def test_what_is_no_address_is_called_so_and_not_unprotected(name: str, listen: str) -> None:
     with pytest.raises(SettingsError, match=rf"{name.upper()}: HOST:PORT is expected"):
         settings.load(**{name: listen})

@@ -15,7 +15,7 @@ from router.rpc.connections import MAX_CONNECTION_STREAMS
 from router.rpc.grpc_server import MAX_METADATA_BYTES, RegisteredServer
 from router.rpc.health import NAME as HEALTH
 from router.rpc.health import HealthService
-from router.rpc.reading import SmallReader
+from router.rpc.reading import MAX_SMALL_BYTES, SmallReader
 from router.rpc.reflection import NAME as REFLECTION
 from router.rpc.reflection import ReflectionService
 from router.rpc.servicer import BudgetRouterServicer
@@ -41,6 +41,9 @@ FOREVER = 2**31 - 1
 
 HIGHEST_PORT = 65_535
 HEALTH_SECONDS = 2.0
+LIVE = "live"
+"""Name whose health is SERVING while the event loop turns, whatever the engine does: a restart would not mend that."""
+
 Health = Callable[[], Awaitable[Mapping[str, bool]]]
 """Finds out which parts work, by name: "" is the service itself, others are its dependencies."""
 
@@ -78,9 +81,10 @@ class RouterServer:
         health: says what works; the service is SERVING while "" is true.
         shared: other processes may listen on the same port.
         connection_seconds: age at which clients are asked to reconnect, and so find new replicas; 0 = never.
+        probes: HOST:PORT that answers health checks alone, in plaintext; empty = none.
 
     Raises:
-        SettingsError: the address is malformed, in use, or not of this machine.
+        SettingsError: an address is malformed, in use, or not of this machine.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class RouterServer:
         health: Health,
         shared: bool = False,
         connection_seconds: float = 0,
+        probes: str = "",
     ) -> None:
         self._name = service.api.full_name
         self._boundary = boundary
@@ -104,27 +109,22 @@ class RouterServer:
         self._add(HEALTH, self._health.handlers())
         reflection = ReflectionService([self._name, HEALTH, REFLECTION], self._reader, boundary.observer)
         self._add(REFLECTION, reflection.handlers())
-        self.port = self._bind(listen, credentials)
+        self.port = _bind(self._server, listen, credentials)
+        self._servers = [self._server]
+        if probes:  # Kubernetes' probes speak no TLS, so they have a server of their own, with these checks alone
+            probed = RegisteredServer(_options(MAX_SMALL_BYTES, shared, 0))
+            probed.add_registered_method_handlers(HEALTH, dict(self._health.handlers()))
+            _bind(probed, probes, None)
+            self._servers.append(probed)
 
     def _add(self, service: str, handlers: Mapping[str, Handler]) -> None:
         self._server.add_registered_method_handlers(service, dict(handlers))
-
-    def _bind(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
-        port = listen.rpartition(":")[2]
-        if not port.isdigit() or int(port) > HIGHEST_PORT:  # gRPC would listen on 99999 modulo 65536
-            raise SettingsError(f"cannot listen on {listen or 'nothing'}: HOST:PORT is expected")
-        try:
-            if credentials is None:
-                return self._server.add_insecure_port(listen)
-            return self._server.add_secure_port(listen, credentials)
-        except RuntimeError as error:
-            raise SettingsError(f"cannot listen on {listen}: port in use, or not an address of this machine") from error
 
     async def start(self) -> None:
         """Accept calls, with the health of this moment; `watch_health` keeps it up to date."""
         # Asked before the first call: until then nothing is served, not even "".
         self._set(await self._ask())
-        start = asyncio.create_task(self._server.start())
+        start = asyncio.gather(*(server.start() for server in self._servers))
         try:
             await asyncio.shield(start)
         finally:
@@ -138,7 +138,7 @@ class RouterServer:
         self._health.drain()
         # A reflection asks whenever it likes, and a check may never end: neither holds up those calls.
         self._reader.drain()
-        await self._server.stop(grace)
+        await asyncio.gather(*(server.stop(grace) for server in self._servers))
 
     async def watch_health(self, seconds: float = HEALTH_SECONDS) -> None:
         """Ask for the health again and again. Runs until cancelled; a drain makes it NOT_SERVING for good."""
@@ -148,7 +148,20 @@ class RouterServer:
 
     def _set(self, works: Mapping[str, bool]) -> None:
         # Probes ask for "" or, as gRPC's documentation has it, for the full name of the service.
-        self._health.set({**works, self._name: works[""]})
+        self._health.set({**works, self._name: works[""], LIVE: True})
+
+
+def _bind(server: RegisteredServer, listen: str, credentials: grpc.ServerCredentials | None) -> int:
+    """Bind a server to HOST:PORT; returns the port. Raises SettingsError."""
+    port = listen.rpartition(":")[2]
+    if not port.isdigit() or int(port) > HIGHEST_PORT:  # gRPC would listen on 99999 modulo 65536
+        raise SettingsError(f"cannot listen on {listen or 'nothing'}: HOST:PORT is expected")
+    try:
+        if credentials is None:
+            return server.add_insecure_port(listen)
+        return server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        raise SettingsError(f"cannot listen on {listen}: port in use, or not an address of this machine") from error
 
 
 def _options(max_bytes: int, shared: bool, connection_seconds: float) -> Sequence[tuple[str, int]]:

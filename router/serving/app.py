@@ -211,7 +211,7 @@ def _servers(wired: Wired) -> list[RouterServer]:
     servicer = BudgetRouterServicer(wired.router, Explainer(wired.router, parts.outcomes), parts.limits)
     boundary = Boundary(TenantGuard(parts.tenants), ends.max_streams, parts.observer, parts.tracer)
     routing = Service.routing(servicer)
-    servers = [_server(wired, routing, boundary, ends.listen, ends.connection_seconds)]
+    servers = [_server(wired, routing, boundary, ends.listen, ends.connection_seconds, ends.health_listen)]
     if ends.admin_token:
         boundary = Boundary(OperatorGuard(ends.admin_token), OPERATORS, parts.observer, parts.tracer)
         admin = Service.admin(AdminServicer(wired.router, wired.swaps, parts.cache.flush))
@@ -220,8 +220,13 @@ def _servers(wired: Wired) -> list[RouterServer]:
 
 
 def _server(
-    wired: Wired, service: Service, boundary: Boundary, listen: str, connection_seconds: float = 0
+    wired: Wired,
+    service: Service,
+    boundary: Boundary,
+    listen: str,
+    connection_seconds: float = 0,
+    probes: str = "",
 ) -> RouterServer:
     ends = wired.parts.endpoints
     credentials = None if ends.certificates is None else ends.certificates.credentials()
-    return RouterServer(service, boundary, listen, credentials, wired.health, ends.shared, connection_seconds)
+    return RouterServer(service, boundary, listen, credentials, wired.health, ends.shared, connection_seconds, probes)

@@ -91,6 +91,7 @@ def endpoints(settings: Settings, certs: Certificates | None) -> Endpoints:
         listen=settings.listen,
         admin_listen=settings.admin_listen,
         admin_token=settings.admin_token.get_secret_value(),
+        health_listen=settings.health_listen,
         metrics_listen=settings.metrics_listen,
         certificates=certs,
         shared=settings.workers > 1,

@@ -82,6 +82,7 @@ class Endpoints:
         listen: HOST:PORT of the routing service; port 0 takes a free one.
         admin_listen: HOST:PORT of the admin service.
         admin_token: bearer token of the admin service, which is closed without one.
+        health_listen: HOST:PORT that answers health checks alone, in plaintext; empty = none.
         metrics_listen: HOST:PORT of the Prometheus endpoint; empty = none.
         certificates: certificates for TLS handshakes; None = plaintext.
         shared: other processes listen on the same port, and their supervisor serves the metrics.
@@ -93,6 +94,7 @@ class Endpoints:
     listen: str
     admin_listen: str
     admin_token: str = field(repr=False)
+    health_listen: str
     metrics_listen: str
     certificates: Certificates | None
     shared: bool

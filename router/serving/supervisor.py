@@ -67,6 +67,8 @@ def _reserved(settings: Settings) -> Iterator[Addresses]:
         api, admin = stack.enter_context(reserved(settings.listen)), ""
         if settings.admin_token.get_secret_value():
             admin = stack.enter_context(reserved(settings.admin_listen))
+        if settings.health_listen:
+            stack.enter_context(reserved(settings.health_listen))
         yield Addresses(api, admin)
 
 

@@ -1,5 +1,6 @@
 """TLS: who is let in by certificate, and that renewed files count without a restart."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import grpc
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission.tenants import Tenant, Tenants
@@ -20,8 +22,11 @@ from router.rpc.server import RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.tls import Certificates, TlsFiles
-from tests.rpc.conftest import decide
+from tests.rpc.conftest import PATIENCE, decide, refusal
 from tests.support.fakes import LIMITS, ListLog, RecordingObserver, router_of
+from tests.support.ports import free_port
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 TENANTS = Tenants({"one": Tenant(certificates=frozenset({"one.example.com"}))})
 
@@ -134,3 +139,37 @@ def test_an_authority_that_is_none_is_refused(authority: trustme.CA, tmp_path: P
     (ca := tmp_path / "ca.pem").write_text(text)
     with pytest.raises(SettingsError, match="TLS files"):
         Certificates(issued(authority, tmp_path, client_ca=ca))
+
+
+async def test_probes_without_tls_see_the_health_and_nothing_else(authority: trustme.CA, tmp_path: Path) -> None:
+    """Kubernetes' gRPC probe speaks no TLS, and shows no certificate where the service asks for one."""
+    works = {"": True}
+
+    async def health() -> dict[str, bool]:
+        return works
+
+    router, probes = router_of(), f"127.0.0.1:{free_port()}"
+    boundary = Boundary(TenantGuard(Tenants({})), 10, RecordingObserver())
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    files = issued(authority, tmp_path, client_ca=tmp_path / "ca.pem")
+    routing = Routed.routing(BudgetRouterServicer(router, Explainer(router, ListLog()), LIMITS))
+    credentials = Certificates(files).credentials()
+    server = RouterServer(routing, boundary, "127.0.0.1:0", credentials, health, probes=probes)
+    await server.start()
+    watching = asyncio.create_task(server.watch_health(0.01))
+    async with grpc.aio.insecure_channel(probes) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        service: Any = pb_grpc.BudgetRouterServiceStub(channel)
+
+        async def seen(name: str) -> int:
+            return int((await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE)).status)
+
+        watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+        assert (await watch.read()).status == await seen("live") == SERVING
+        works = {"": False}
+        assert (await watch.read()).status == NOT_SERVING
+        assert [await seen(name) for name in ("", "live")] == [NOT_SERVING, SERVING]
+        assert (await refusal(service.Decide(decide()))).code is grpc.StatusCode.UNIMPLEMENTED
+        await server.drain(0)
+        assert (await refusal(stub.Check(health_pb2.HealthCheckRequest()))).code is grpc.StatusCode.UNAVAILABLE
+    watching.cancel()
