@@ -33,7 +33,7 @@ test: $(VENV)/.dev ## run the tests (ARGS="tests/routing/test_policy.py -x -n 0"
 test-all: $(VENV)/.dev ## run every test, also those marked slow, with coverage (three times as long)
 	$(pytest) --cov --cov-report=term:skip-covered $(ARGS)
 
-check: $(VENV)/.dev audit ## check lint, types, import contracts, API compatibility with BASE=main, deploy files, dependencies
+check: $(VENV)/.dev $(VENV)/.deploy audit ## check lint, types, import contracts, API compatibility with BASE=main, deploy files, dependencies
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -138,6 +138,7 @@ lock: $(VENV)/.bootstrap ## update the locked requirements after a change in pyp
 	$(call compile,serve,pyproject.toml --extra serve --constraint requirements/dev.txt)
 	$(call compile,fuzz,pyproject.toml --extra fuzz --constraint requirements/dev.txt)
 	$(call compile,mutants,pyproject.toml --extra mutants --constraint requirements/dev.txt)
+	$(call compile,deploy,pyproject.toml --extra deploy --constraint requirements/dev.txt)
 	$(call compile,serve-gpu,pyproject.toml --extra serve-gpu --constraint requirements/dev.txt)
 	$(call compile,peers,requirements/peers.in --constraint requirements/dev.txt --excludes requirements/peers-excludes.txt)
 
@@ -192,6 +193,11 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.bootstrap
 
 $(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
 	@echo "Installing atheris"
+	@$(install) $<
+	@touch $@
+
+$(VENV)/.deploy: requirements/deploy.txt $(VENV)/.dev
+	@echo "Installing Helm and the schemas of Kubernetes"
 	@$(install) $<
 	@touch $@
 

@@ -102,6 +102,7 @@ class Audited:
         loss: correctness at the top rung less that of the answer given, -1..1.
         wealth: evidence against the certificate for `alpha` so far; 1 = none.
         alarmed: the evidence is enough to reject the certificate.
+        thinking_tokens: of the answer, and at the top rung; None where one of them is unknown.
     """
 
     model: str
@@ -109,6 +110,7 @@ class Audited:
     loss: float
     wealth: float
     alarmed: bool
+    thinking_tokens: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

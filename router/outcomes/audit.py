@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
-from router.domain import ContentDelta, Decision, GenerationRequest, MaxLoss, RouteRequest, Sampling
+from router.domain import Completion, ContentDelta, Decision, GenerationRequest, MaxLoss, RouteRequest, Sampling
 from router.errors import RouterError
 from router.events import Audited, Degraded, TaskFailed
 from router.outcomes.e_process import Ledger
@@ -80,21 +80,31 @@ class Auditor:
         self._alarms.append(alarm)
 
     def __call__(
-        self, backend: Backend, request: RouteRequest, decision: Decision, sampling: Sampling, answer: str
+        self,
+        backend: Backend,
+        request: RouteRequest,
+        decision: Decision,
+        sampling: Sampling,
+        answer: str,
+        used: int | None,
     ) -> None:
-        """Consider an answered request; never waits. Only decisions under a relative certificate are audited."""
+        """Consider an answered request; never waits. Only decisions under a relative certificate are audited.
+
+        Args:
+            used: thinking tokens of the answer; None = unknown.
+        """
         certificate = decision.choice.certificate
         if certificate is None or not isinstance(decision.target, MaxLoss) or self._random.random() >= self._share:
             return
         top = decision.ladder.rungs[-1]
         if decision.rung == top:  # the loss is 0 without another run; leaving it out would overestimate the mean
-            self._bet(decision, certificate.alpha, 0.0)
+            self._bet(decision, certificate.alpha, 0.0, _pair(used, used))
             return
         mean = None if decision.score is None else decision.score.mean[-1]
         tokens = float(top.tokens or 0) if mean is None else mean
         if len(self._tasks) < UNDER_WAY and self._bucket.take(tokens):
             again = GenerationRequest(request.prompt, top, 0, sampling, tokens)
-            task = asyncio.create_task(self._compare(backend, again, decision, certificate.alpha, answer))
+            task = asyncio.create_task(self._compare(backend, again, decision, certificate.alpha, answer, used))
             self._tasks.add(task)  # the event loop itself keeps only weak references
             task.add_done_callback(self._tasks.discard)
 
@@ -107,11 +117,16 @@ class Auditor:
             await asyncio.wait([self._saving], timeout=CLOSE_SECONDS)
 
     async def _compare(
-        self, backend: Backend, again: GenerationRequest, decision: Decision, alpha: float, answer: str
+        self,
+        backend: Backend,
+        again: GenerationRequest,
+        decision: Decision,
+        alpha: float,
+        answer: str,
+        used: int | None,
     ) -> None:
         try:  # a run that fails gives no label, which cannot make an alarm
-            async with aclosing(backend.stream(again)) as events:
-                at_top = "".join([event.text async for event in events if isinstance(event, ContentDelta)])
+            at_top, tokens = await _run(backend, again)
             best, given = await self._verifier.correct(again.prompt, [at_top, answer])
         except RouterError as error:
             self._observer(Degraded("audit", str(error)))
@@ -119,15 +134,15 @@ class Auditor:
         except Exception as error:  # nobody awaits this task, so the failure would go unseen
             self._observer(TaskFailed("audit", error))
             return
-        self._bet(decision, alpha, best - given)
+        self._bet(decision, alpha, best - given, _pair(used, tokens))
 
-    def _bet(self, decision: Decision, alpha: float, loss: float) -> None:
+    def _bet(self, decision: Decision, alpha: float, loss: float, tokens: tuple[int, int] | None) -> None:
         before = self._ledger.alarmed(decision.model_version)
         found = self._ledger.bet(decision.model_version, alpha, loss)
         self._unsaved = True
         if self._saving is None or self._saving.done():
             self._saving = asyncio.create_task(self._save())
-        self._observer(Audited(decision.model, alpha, loss, found.wealth, found.alarmed))
+        self._observer(Audited(decision.model, alpha, loss, found.wealth, found.alarmed, tokens))
         if found.alarmed and not before:
             for alarm in self._alarms:
                 alarm(decision.model, decision.model_version)
@@ -140,3 +155,19 @@ class Auditor:
                 await self._ledger.save()
             except OSError as error:
                 self._observer(Degraded("audit", f"its file cannot be written: {error}"))
+
+
+async def _run(backend: Backend, request: GenerationRequest) -> tuple[str, int | None]:
+    """The answer to a request, and its thinking tokens; None where nobody counted them. Raises BackendError."""
+    answer, tokens = "", None
+    async with aclosing(backend.stream(request)) as events:
+        async for event in events:
+            if isinstance(event, ContentDelta):
+                answer += event.text
+            elif isinstance(event, Completion):
+                tokens = event.thinking_tokens
+    return answer, tokens
+
+
+def _pair(used: int | None, at_top: int | None) -> tuple[int, int] | None:
+    return None if used is None or at_top is None else (used, at_top)

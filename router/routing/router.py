@@ -29,7 +29,7 @@ from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
 from router.turn import Turn
 
-Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str], None]
+Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str, int | None], None]
 NO_TOOLS = Tools()
 STEPS_TO_ROUTE, STEPS_TO_CHOOSE, STEPS_TO_RECORD = 10, 20, 40
 """Steps of a `Turn` for each prompt of a batch."""
@@ -225,4 +225,5 @@ class BudgetRouter:
         self._observer(Generated(request, decision, completion, generation.first_token_seconds, seconds))
         # An audit runs the top rung as well: not under pressure, and tool calls cannot be compared.
         if self._audit is not None and not generation.tools.offered and not self._admission.level:
-            self._audit(generation.served.backend, request, decision, generation.sampling, generation.answer)
+            answer, used = generation.answer, completion.thinking_tokens
+            self._audit(generation.served.backend, request, decision, generation.sampling, answer, used)

@@ -28,6 +28,12 @@ TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 """Bounds of the buckets of thinking tokens; powers of two, as the caps of most ladders."""
 
 
+DEPENDENCIES = (
+    "artifact", "audit", "backend", "cache", "cache entries", "classifier", "outcomes", "quotas", "tenants", "tls"
+)  # fmt: skip
+"""What requests may go on without: the labels of `degraded`."""
+
+
 class Metrics:
     """Prometheus metrics."""
 
@@ -61,6 +67,10 @@ class Metrics:
         self._decide_seconds = histogram("decide_seconds", "Time to decide", SECONDS)
         self._predicted = counter("predicted_thinking_tokens", "Mean thinking tokens forecast at the chosen rung")
         self._predicted_top = counter("predicted_top_thinking_tokens", "The same, had the top rung been chosen")
+        text = "Thinking tokens used where it is known what the top rung would have used"
+        self._realised = counters("realised_thinking_tokens", text, "model", "source")
+        text = "Thinking tokens that the top rung used there (audit) or would have used (forecast)"
+        self._realised_top = counters("realised_top_thinking_tokens", text, "model", "source")
         self._completions = counters("completions", "Generations ended", "finish", "enforcement")
         self._thinking = histogram("thinking_tokens", "Thinking tokens used", TOKENS)
         self._answer = counter("answer_tokens", "Answer tokens")
@@ -80,6 +90,11 @@ class Metrics:
         self._failures = counters("background_failures", "Failures of background tasks, which go on", "task")
         self._lost = counters("outcomes_lost", "Records of the outcome log that are lost", "cause")
         self._degraded = counters("degraded", "Requests that went on without a dependency", "dependency")
+        # A series that begins at 1 has no increase for Prometheus, so those that alerts count begin at 0.
+        for dependency in DEPENDENCIES:
+            self._degraded(dependency)
+        for cause in ("full", "unwritable"):
+            self._lost(cause)
 
     def __call__(self, record: Record) -> None:
         match record:
@@ -93,12 +108,14 @@ class Metrics:
                 self._generated(record)
             case StreamAborted(_, _, cause):
                 self._broken(cause).inc()
-            case Audited(model, alpha, loss, wealth, alarmed):
+            case Audited(model, alpha, loss, wealth, alarmed, tokens):
                 self._audits(model, f"{alpha:g}").inc()
                 # A counter cannot fall, so an answer better than the top rung's adds nothing.
                 self._audit_loss(model, f"{alpha:g}").inc(max(loss, 0))
                 self._audit_wealth(model, f"{alpha:g}").set(wealth)
                 self._audit_alarm(model, f"{alpha:g}").set(alarmed)
+                if tokens is not None:
+                    self._spent(model, "audit", *tokens)
             case Shadowed(model, _, _, _, agreement, saved):
                 self._shadow_agreement(model).set(agreement)
                 self._shadow_saved(model).set(saved)
@@ -136,6 +153,23 @@ class Metrics:
         self._recovered.inc(completion.attempts > 1 and completion.finish is not FinishReason.NO_ANSWER)
         if completion.thinking_tokens is not None:
             self._thinking.observe(completion.thinking_tokens)
+            if (at_top := _at_top(record, completion.thinking_tokens)) is not None:
+                self._spent(record.decision.model, "forecast", completion.thinking_tokens, at_top)
         self._answer.inc(completion.answer_tokens or 0)
         self._first_token.observe(record.first_token_seconds)
         self._generate_seconds.observe(record.seconds)
+
+    def _spent(self, model: str, source: str, used: float, at_top: float) -> None:
+        self._realised(model, source).inc(used)
+        self._realised_top(model, source).inc(at_top)
+
+
+def _at_top(record: Generated, used: int) -> float | None:
+    """Thinking tokens that the top rung would have used; None where nobody knows, or where the caller forbade it."""
+    decision, most = record.decision, record.request.options.max_thinking_tokens
+    top = decision.ladder.rungs[-1]
+    if decision.rung == top:  # also the engine's default, the only rung of its ladder: nothing is saved
+        return used
+    if most is not None and (top.tokens is None or most < top.tokens):  # the caller saves here, not the router
+        return None
+    return None if decision.score is None else decision.score.mean[-1]

@@ -159,6 +159,7 @@ async def test_a_cheaper_answer_is_compared_with_the_top_rungs(tmp_path: Path) -
     assert audit.verifier.asked == [(Prompt.of("2 + 2 ="), ["the answer", "the answer"])]
     [record] = audit.audited
     assert (record.model, record.alpha, record.loss, record.alarmed) == (MODEL, 0.05, 1.0, False)
+    assert record.thinking_tokens == (2, 2), "of the answer, and at the top rung"
 
 
 async def test_a_certificate_that_does_not_hold_is_given_up_for_everyone(tmp_path: Path) -> None:
@@ -185,8 +186,8 @@ async def test_the_top_rungs_own_answers_lose_nothing_and_cost_nothing(tmp_path:
     at_top = decision.__class__(
         "id", MODEL, "f", LADDER, choice, MaxLoss(0.05), DecisionSource.CLASSIFIER, VERSION, decision.score, (0,) * top
     )
-    audit.auditor(audit.backend, request_of(), at_top, Sampling(), "x")
-    assert [record.loss for record in audit.audited] == [0.0]
+    audit.auditor(audit.backend, request_of(), at_top, Sampling(), "x", 7)
+    assert [(record.loss, record.thinking_tokens) for record in audit.audited] == [(0.0, (7, 7))]
     assert not audit.backend.asked
 
 
@@ -292,7 +293,7 @@ def test_an_allowance_is_full_at_first_and_refills_within_an_hour() -> None:
 async def test_no_more_than_eight_audits_run_at_a_time(tmp_path: Path) -> None:
     hanging = Audit(tmp_path, Fixed(1.0, 1.0), FakeBackend([Hang()]))
     for _ in range(10):
-        hanging.auditor(hanging.backend, request_of(), decision_of(), Sampling(), "4")
+        hanging.auditor(hanging.backend, request_of(), decision_of(), Sampling(), "4", 3)
     await until(lambda: hanging.backend.open == 8)
     await asyncio.sleep(0.01)
     assert len(hanging.backend.asked) == 8
@@ -309,8 +310,8 @@ async def test_an_audit_takes_what_the_top_rung_is_forecast_to_use(
         observer, ledger = RecordingObserver(), Ledger(tmp_path / f"{runs}.json")
         auditor = Auditor(1.0, TokenBucket(tokens, lambda: 0.0), verifier, ledger, observer)
         backend.asked.clear()
-        auditor(backend, request_of(), decision_of(score=forecast), Sampling(), "4")
-        auditor(backend, request_of(), decision_of(score=forecast), Sampling(), "4")
+        auditor(backend, request_of(), decision_of(score=forecast), Sampling(), "4", 3)
+        auditor(backend, request_of(), decision_of(score=forecast), Sampling(), "4", 3)
         await until(lambda: not auditor._tasks)  # noqa: B023 - awaited within the turn
         assert [(asked.budget, asked.expected_tokens, asked.min_thinking_tokens) for asked in backend.asked] == [
             (LADDER.rungs[-1], allowed, 0)
@@ -324,7 +325,7 @@ async def test_a_bundle_is_suspended_once_and_for_the_difference_alone(tmp_path:
     auditor.on_alarm(lambda *bundle: suspended.append(bundle))
     while len(observer.of(Audited)) < 200:
         seen = len(observer.of(Audited))
-        auditor(FakeBackend(), request_of(), decision_of(), Sampling(), "4")
+        auditor(FakeBackend(), request_of(), decision_of(), Sampling(), "4", 3)
         await until(lambda: len(observer.of(Audited)) > seen)  # noqa: B023 - awaited within the turn
     assert {record.loss for record in observer.of(Audited)} == {0.5}
     assert observer.of(Audited)[-1].alarmed and not observer.of(Audited)[0].alarmed
@@ -356,7 +357,7 @@ async def test_a_slow_disk_holds_up_nothing_and_the_last_evidence_is_on_it_at_th
     observer, ledger = RecordingObserver(), HeldLedger(tmp_path / "audit.json")
     auditor = Auditor(1.0, TokenBucket(1e9), Fixed(0.5, 0.5), ledger, observer)
     for number in range(1, 6):
-        auditor(FakeBackend(), request_of(), decision_of(), Sampling(), "4")
+        auditor(FakeBackend(), request_of(), decision_of(), Sampling(), "4", 3)
         await until(lambda: len(observer.of(Audited)) == number)  # noqa: B023 - awaited within the turn
     assert ledger.writes == 0
     ledger.free.release(2)

@@ -17,8 +17,8 @@ from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
 from router.bundle.manifest import Bundle
-from router.domain import DecisionSource, FinishReason
-from router.events import CallCompleted, Decided, Degraded, Generated, Record, RequestShed, StreamAborted
+from router.domain import DecisionSource, FinishReason, MaxLoss, RoutingOptions
+from router.events import Audited, CallCompleted, Decided, Degraded, Generated, Record, RequestShed, StreamAborted
 from router.serving.gauges import Gauges
 from router.telemetry import log_writer
 from router.telemetry.logs import LogLines, Observers, configure_logging
@@ -177,6 +177,48 @@ def test_a_fallback_does_not_look_like_a_saving(metrics: Metrics, registry: Coll
     assert value(registry, "decisions_total", model=MODEL, rung="128", source="fallback") == 1
 
 
+def capped(tokens: int | None) -> Generated:
+    """A generation at the third of six rungs, whose caller allows so many thinking tokens."""
+    request = request_of(options=RoutingOptions(MaxLoss(0.05), max_thinking_tokens=tokens))
+    return Generated(request, decision_of(index=2), completion_of(thinking_tokens=12), 0.02, 0.5)
+
+
+def test_what_was_used_is_summed_beside_what_the_top_rung_would_have_used(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    metrics(capped(None))
+    at_top = decision_of(index=len(LADDER) - 1)
+    metrics(Generated(request_of(), at_top, completion_of(thinking_tokens=80), 0.02, 0.5))
+    # Nothing is known about these: a pinned rung without a score, a caller's own cap, tokens that nobody counted.
+    metrics(Generated(request_of(), decision_of(index=2, score=None), completion_of(thinking_tokens=9), 0.02, 0.5))
+    metrics(capped(200))
+    metrics(Generated(request_of(), decision_of(index=2), completion_of(thinking_tokens=None), 0.02, 0.5))
+    forecast = {"model": MODEL, "source": "forecast"}
+    assert value(registry, "realised_thinking_tokens_total", **forecast) == 12 + 80
+    assert value(registry, "realised_top_thinking_tokens_total", **forecast) == 50 + 80
+    assert (
+        registry.get_sample_value("budget_router_realised_thinking_tokens_total", {**forecast, "source": "audit"})
+        is None
+    )
+
+
+def test_audits_measure_what_the_top_rung_uses(metrics: Metrics, registry: CollectorRegistry) -> None:
+    for tokens in ((10, 40), (40, 40), None):
+        metrics(Audited(MODEL, 0.02, 0.0, 1.0, False, tokens))
+    audit = {"model": MODEL, "source": "audit"}
+    assert value(registry, "realised_thinking_tokens_total", **audit) == 50
+    assert value(registry, "realised_top_thinking_tokens_total", **audit) == 80
+    assert value(registry, "audits_total", model=MODEL, alpha="0.02") == 3
+
+
+def test_what_alerts_count_begins_at_zero(registry: CollectorRegistry) -> None:
+    """Prometheus sees no increase in a series whose first sample is 1."""
+    Metrics(registry)
+    for dependency in ("tenants", "tls", "artifact", "audit", "cache entries"):
+        assert value(registry, "degraded_total", dependency=dependency) == 0
+    assert value(registry, "outcomes_lost_total", cause="full") == 0
+
+
 def test_generations_are_counted_by_their_end(metrics: Metrics, registry: CollectorRegistry) -> None:
     for finish in (FinishReason.FORCED, FinishReason.FORCED, FinishReason.TRUNCATED):
         completion = completion_of(thinking_tokens=100, finish=finish)
@@ -240,7 +282,7 @@ def test_two_services_in_one_process_count_apart() -> None:
     one, other = CollectorRegistry(), CollectorRegistry()
     Metrics(one)(RECORDS[2])
     Metrics(other)
-    assert other.get_sample_value("budget_router_degraded_total", {"dependency": "cache"}) is None
+    assert other.get_sample_value("budget_router_degraded_total", {"dependency": "cache"}) == 0
 
 
 def test_what_is_not_let_in_and_what_gave_way_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
