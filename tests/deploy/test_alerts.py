@@ -38,6 +38,12 @@ def test_every_alert_links_to_its_own_section_of_the_runbook() -> None:
     assert links == [f"{DEFAULT}operations.md#{name.lower()}" for name in sections]
 
 
+def test_the_summary_names_the_alerts_that_page() -> None:
+    summary = (ROOT / "docs/operations.md").read_text().partition("\n## ")[0]
+    named = set(re.findall(r"\b[A-Z][a-z]+(?:[A-Z][a-z]+)+\b|\bShedding\b", summary))
+    assert named == {rule["alert"] for rule in RULES if rule["labels"]["severity"] == "page"}
+
+
 def test_every_alert_is_seen_silent_and_seen_firing() -> None:
     tests = yaml.safe_load((PROMETHEUS / "alerts_test.yml").read_text())["tests"]
     seen: dict[str, set[bool]] = {rule["alert"]: set() for rule in RULES}

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not COMPOSE.exists(), reason="`make check` insta
 def services(*options: str, secret: str = "a secret") -> dict[str, dict[str, Any]]:
     """The services that `docker compose OPTIONS up` starts, with all variables filled in."""
     environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "BUDGET_ROUTER_CACHE_SECRET": secret}
-    command = [COMPOSE, *options, "config", "--format", "json"]
+    command = [str(COMPOSE), *options, "config", "--format", "json"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise ValueError(done.stderr)
