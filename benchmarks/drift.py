@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
 from router.bundle import manifest
+from router.domain import DEFAULT_MAX_LOSS
 from router.outcomes.e_process import DELTA, EProcess
 from training.data import dataset
 from training.evaluation.certify import choose, losses
 from training.model import inference
 
 RESULTS = Path("benchmarks/results/drift.json")
-ALPHA, TWICE = 0.02, 0.04
+ALPHA, TWICE = DEFAULT_MAX_LOSS, 2 * DEFAULT_MAX_LOSS
 QUIET_RUNS, QUIET_LABELS = 20, 1_000
 RUNS, MOST, SOON = 500, 5_000, 300
 HARDER = ("number_sorting", "letter_counting", "ab")

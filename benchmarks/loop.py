@@ -28,6 +28,7 @@ from tqdm import tqdm
 from benchmarks.harness import OUTCOMES, commit, machine
 from router.bundle import registry
 from router.client import Client, ClientError, Completion, Content, Decision, RoutingOptions
+from router.domain import DEFAULT_MAX_LOSS
 from training import pipeline
 from training.collect.questions import Question, held_out_questions
 from training.collect.scorers import SCORERS
@@ -48,7 +49,7 @@ class Sizes:
     novice: int = 250
     first: int = 2_000
     second: int = 2_000
-    max_loss: float = 0.02
+    max_loss: float = DEFAULT_MAX_LOSS
     families: tuple[str, ...] = ()
 
 

@@ -20,7 +20,7 @@ from benchmarks import harness
 from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from benchmarks.load import prompt
 from router.bundle import features, manifest
-from router.domain import Prompt
+from router.domain import DEFAULT_MAX_LOSS, Prompt
 from router.scoring.onnx import CUDA, OnnxClassifier
 from training import cli, pipeline
 from training.data import dataset
@@ -28,7 +28,7 @@ from training.model.embedding import Embedding
 from training.model.fit import Inputs, inputs
 
 TRAINED = Path("build/profiles")
-ALPHA = 0.02
+ALPHA = DEFAULT_MAX_LOSS
 ROUNDS, CALLS, WARM_UP = 5, 200, 1_000
 """Prompts per round, and prompts before the first round; as in serving, most words have then been seen."""
 

@@ -1,4 +1,4 @@
-"""The adaptive budget router: the smallest reasoning budget that meets a quality target, enforced."""
+"""The adaptive budget router: how long a reasoning model thinks about each prompt, at a loss that you state."""
 
 from typing import TYPE_CHECKING, Any
 

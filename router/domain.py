@@ -138,6 +138,9 @@ class MinQuality:
 
 QualityTarget = MaxLoss | MinQuality
 
+DEFAULT_MAX_LOSS = 0.02
+"""The quality target wherever none is named: of requests, of plans and reports, of retraining."""
+
 
 class OnUnmet(Enum):
     """What to do when no rung is predicted to meet the target."""
@@ -208,7 +211,11 @@ class RouteRequest:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The policy's pick: a position on the ladder, and what may be claimed for it."""
+    """The policy's pick: a position on the ladder, and what may be claimed for it.
+
+    Attributes:
+        meets_target: this prompt's own forecast meets the target. A certificate promises it on average over prompts.
+    """
 
     index: int
     meets_target: bool

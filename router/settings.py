@@ -19,6 +19,7 @@ from router import addresses
 from router.admission import tenants
 from router.admission.tenants import Tenants
 from router.backends.urls import engine_url, proxy_url
+from router.domain import DEFAULT_MAX_LOSS
 from router.errors import SettingsError
 
 PREFIX = "BUDGET_ROUTER_"
@@ -131,7 +132,7 @@ class Settings(BaseSettings):
     shadow: int = Field(
         0, ge=0, description="fresh prompts that another bundle scores beside the served one before it is swapped in"
     )
-    max_loss: float = Field(0.02, ge=0, le=1, description="quality target of callers that name none")
+    max_loss: float = Field(DEFAULT_MAX_LOSS, ge=0, le=1, description="quality target of callers that name none")
     backend: Backend = Field(
         "pocket",
         description="kind of engine that answers: `pocket` (embedded), `vllm`, `sglang`, `llama_cpp` or "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from click.testing import CliRunner, Result
 
 from router.cli import main
 from router.cli.commands import cli
-from router.client import ClientError, FailedPrecondition, Unauthenticated
+from router.cli.display import show_event
+from router.client import ClientError, Content, FailedPrecondition, Reasoning, Unauthenticated
+from router.digits import probability
 from tests.serving.test_serve import Server, environment, running
 from tests.support.ports import free_port
 
@@ -81,7 +84,7 @@ def test_decide_draws_the_curve_with_the_chosen_rung_marked(server: Server) -> N
     (marked,) = [line for line in result.stdout.splitlines() if "▶" in line]
     assert marked.split()[1] == decision["rung"]
     for forecast in decision["forecasts"]:
-        assert f"{forecast['quality']:.2f}" in result.stdout
+        assert probability(forecast["quality"]) in result.stdout
     assert f"rung {decision['rung']}" in result.stdout
 
 
@@ -139,9 +142,34 @@ def test_generate_takes_a_temperature(server: Server) -> None:
 
 
 def test_people_see_the_id_that_a_report_needs(server: Server) -> None:
-    for command in (("decide", PROMPT), ("generate", PROMPT, "--rung", "0")):
-        (shown,) = [line for line in ask(server, *command).stdout.splitlines() if line.startswith("decision ")]
+    for command in (("decide", PROMPT), ("generate", PROMPT, "--rung", "0"), ("explain", PROMPT)):
+        lines = ask(server, *command).stdout.splitlines()
+        (shown,) = [line for line in lines if line.startswith("decision ")]
         assert ask(server, "report", shown.split()[1], "--correct", "1").stdout == "reported\n"
+        # The last line is the whole command: with the service that was asked.
+        program, *typed = shlex.split(lines[-1].partition("? ")[2])
+        assert (program, typed[1], typed[-1]) == ("budget-router", shown.split()[1], server.address)
+        assert CliRunner().invoke(cli, typed).stdout == "reported\n"
+
+
+def test_decide_generate_and_explain_give_one_reason_in_the_same_digits(server: Server) -> None:
+    for prompt in (PROMPT, SPELLING):
+        (decision,) = told(server, "decide", prompt)
+        decided, generated, explained = (
+            ask(server, *command).stdout
+            for command in (("decide", prompt), ("generate", prompt, "--max-loss", "0.02"), ("explain", prompt))
+        )
+        assert f": {decision['reason']}\n" in decided and f": {decision['reason']}\n" in generated
+        assert f"was chosen: {decision['reason']}.\n" in explained
+        for forecast in decision["forecasts"]:
+            assert f"{forecast['rung']}: {probability(forecast['quality'])} (" in explained
+
+
+def test_the_answer_may_not_rule_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for event in (Reasoning("\x1b[2J:smile: [red]\tx\n"), Content("\x07\x9b31m:smile: [red]\tx\n")):
+        show_event(event, None)
+    shown = capsys.readouterr().out
+    assert shown == "[2J:smile: [red]\tx\n31m:smile: [red]\tx\n"
 
 
 def test_health_is_a_word_and_an_exit_code(server: Server) -> None:

@@ -1,15 +1,20 @@
 """Commands that call a running service."""
 
 import json
+import shlex
 import sys
+from pathlib import Path
+from shutil import which
 
 import click
 
-from router.cli.display import show_decision, show_event, show_explanation
-from router.cli.options import PROBABILITY, calls_service, json_option, routing_options
+from router.cli.display import show_decision, show_event, show_explanation, show_report_command
+from router.cli.options import PROBABILITY, calls_service, json_option, routing_options, service_arguments
 from router.cli.strict import Command, Number
-from router.client import Client, Event, RoutingOptions, event_to_json, to_json
+from router.client import Client, Decision, Event, RoutingOptions, event_to_json, to_json
 from router.client.requests import LabelSource
+
+PROGRAM = "budget-router"
 
 
 @click.command(cls=Command)
@@ -24,6 +29,7 @@ def decide(text: str, client: Client, options: RoutingOptions, as_json: bool) ->
         click.echo(json.dumps(to_json(decision)))
     else:
         show_decision(decision)
+        show_report_command(_report(decision))
 
 
 @click.command(cls=Command)
@@ -35,12 +41,16 @@ def decide(text: str, client: Client, options: RoutingOptions, as_json: bool) ->
 def generate(text: str, client: Client, options: RoutingOptions, temperature: float | None, as_json: bool) -> None:
     """Have the backend answer TEXT ("-" = standard input) within the chosen budget, streaming."""
     before: Event | None = None
+    decision: Decision | None = None
     for event in client.generate(_prompt(text), options=options, temperature=temperature):
         if as_json:
             click.echo(json.dumps(event_to_json(event)))
         else:
             show_event(event, before)
         before = event
+        decision = event if isinstance(event, Decision) else decision
+    if decision is not None and not as_json:
+        show_report_command(_report(decision))
 
 
 @click.command(cls=Command)
@@ -59,6 +69,7 @@ def explain(text: str | None, decision_id: str | None, client: Client, options: 
         click.echo(json.dumps(to_json(explanation)))
     else:
         show_explanation(explanation)
+        show_report_command(_report(explanation.decision))
 
 
 @click.command(cls=Command)
@@ -83,6 +94,17 @@ def health(client: Client) -> None:
 
 
 COMMANDS = (decide, generate, explain, report, health)
+
+
+def _report(decision: Decision) -> str:
+    """The command that reports how right the answer to a decision was, to the same service."""
+    return shlex.join([_program(), "report", decision.decision_id, "--correct", "1", *service_arguments()])
+
+
+def _program() -> str:
+    """This command, as it must be typed: that of a virtual environment need not be on the PATH."""
+    typed = Path(sys.argv[0])
+    return str(typed) if typed.name == PROGRAM and which(PROGRAM) is None else PROGRAM
 
 
 def _prompt(text: str) -> str:

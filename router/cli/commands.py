@@ -27,7 +27,7 @@ class _Commands(Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="budget-router")
 def cli() -> None:
-    """Give each prompt the smallest reasoning budget that meets its quality target.
+    """Choose a reasoning budget for each prompt: as few thinking tokens as the loss you accept on average allows.
 
     Start with `budget-router serve`, then `budget-router generate "..."` in another terminal.
     Every setting is an environment variable BUDGET_ROUTER_*; see docs/settings.md.

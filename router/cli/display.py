@@ -1,58 +1,80 @@
 """Output of the commands in a terminal."""
 
+import unicodedata
+
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from router.client import Completion, Content, Decision, Event, Explanation, Reasoning, Refusal
+from router.digits import probability
 
 BAR = 30
 """Characters of a full bar."""
 
-console = Console(highlight=False)
+console = Console(highlight=False, emoji=False)
 
 
 def show_decision(decision: Decision) -> None:
     """Draw the quality curve and the chosen rung."""
-    console.print(_curve(decision))
-    console.print(_verdict(decision), soft_wrap=True)
+    _show_curve(decision)
+    _show_verdict(decision)
 
 
 def show_explanation(explanation: Explanation) -> None:
     """Draw the quality curve and the reasons."""
-    console.print(_curve(explanation.decision))
-    console.print("\n".join(explanation.sentences), markup=False)
+    _show_curve(explanation.decision)
+    click.echo("\n".join(map(_plain, explanation.sentences)))
+    _show_id(explanation.decision)
 
 
 def show_event(event: Event, before: Event | None) -> None:
     """Draw one event of a stream; `before` is the event that it follows."""
     if isinstance(before, Reasoning) and isinstance(event, Content | Refusal):
-        console.print()  # the answer starts on a line of its own
+        click.echo()  # the answer starts on a line of its own
     match event:
         case Decision():
-            console.print(_verdict(event), soft_wrap=True)
-        # No markup: an answer may hold "[red]", and rich would swallow it.
+            _show_verdict(event)
         case Reasoning(text):
-            console.print(text, end="", style="dim", markup=False, soft_wrap=True)
+            click.secho(_plain(text), nl=False, dim=True)
         case Content(text) | Refusal(text):
-            console.print(text, end="", style="bold", markup=False, soft_wrap=True)
+            click.secho(_plain(text), nl=False, bold=True)
         case Completion(thinking_tokens=used, budget_tokens=cap):
             spent = f"{'unknown' if used is None else used} of {'no cap' if cap is None else cap}"
-            console.print(f"\n[dim]{spent} thinking tokens, {event.finish_reason}[/]")
+            click.secho(f"\n{spent} thinking tokens, {event.finish_reason}", dim=True)
 
 
-def _curve(decision: Decision) -> Table:
+def show_report_command(command: str) -> None:
+    """Show the command that reports how right the answer was."""
+    click.secho(f"how right was the answer? {command}", dim=True)
+
+
+def _show_curve(decision: Decision) -> None:
+    """Draw P(correct) and thinking tokens by rung; nothing where nothing was predicted."""
+    if not decision.forecasts:
+        return
     table = Table("", "rung", "P(correct)", "", "thinking tokens", box=None)
     for forecast in decision.forecasts:
         chosen = forecast.rung == decision.rung
         bar = "█" * round(forecast.quality * BAR)
         tokens = "unknown" if forecast.thinking_tokens_unknown else f"{forecast.mean_thinking_tokens:.0f}"
-        cells = [escape(forecast.rung), f"{forecast.quality:.2f}", bar, tokens]
+        cells = escape(_plain(forecast.rung)), probability(forecast.quality), bar, tokens
         table.add_row("▶" if chosen else " ", *cells, style="bold green" if chosen else "")
-    return table
+    console.print(table)
 
 
-def _verdict(decision: Decision) -> str:
+def _show_verdict(decision: Decision) -> None:
     proof = "certified" if decision.certified else "not certified"
-    said = f"({proof}, {decision.source}): {escape(decision.reason)}"
-    return f"[bold]rung {escape(decision.rung)}[/] {said}\n[dim]decision {decision.decision_id}[/]"
+    rung = click.style(f"rung {_plain(decision.rung)}", bold=True)
+    click.echo(f"{rung} ({proof}, {decision.source}): {_plain(decision.reason)}")
+    _show_id(decision)
+
+
+def _show_id(decision: Decision) -> None:
+    click.secho(f"decision {decision.decision_id}", dim=True)
+
+
+def _plain(text: str) -> str:
+    """Text without the control characters by which an answer could rule the terminal."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")

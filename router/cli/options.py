@@ -1,6 +1,7 @@
 """Options that several commands share: the service, the credentials for it, and the options of a choice."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,11 +25,20 @@ _SERVICE = (
     click.option("--cert-key", type=File(), help="PEM file of its key."),
     click.option("--plaintext", is_flag=True, help="Without TLS, even where a key goes to another machine."),
 )
+_CREDENTIALS = ("key_file", "ca", "cert", "cert_key", "plaintext")
+_ROUTING = tuple(field.name for field in fields(RoutingOptions))
 _CHOICE = (
-    click.option("--max-loss", type=PROBABILITY, help="Accept this much P(correct) below the top rung (0..1)."),
-    click.option("--min-quality", type=PROBABILITY, help="Ask for at least this P(correct) (0..1)."),
+    click.option(
+        "--max-loss",
+        type=PROBABILITY,
+        help="Accept this much P(correct) below the top rung, on average [default: the service's].",
+    ),
+    click.option("--min-quality", type=Number(0, 1, min_open=True), help="Ask for at least this P(correct)."),
     click.option("--min-thinking-tokens", "--floor", type=TOKENS, help="Think at least this many tokens."),
     click.option("--max-thinking-tokens", "--ceiling", type=TOKENS, help="Think at most this many tokens."),
+    click.option(
+        "--max-latency", type=Number(0, min_open=True), metavar="SECONDS", help="Take no rung that may take longer."
+    ),
     click.option("--rung", help="Use this rung whatever is predicted."),
     click.option(
         "--on-unmet",
@@ -45,7 +55,7 @@ def calls_service(timeout: float | None = None) -> Callable[[Command], Command]:
     def decorated(command: Command) -> Command:
         @wraps(command)
         def connected(server: str, **given: Any) -> None:
-            access = {name: given.pop(name) for name in ("key_file", "ca", "cert", "cert_key", "plaintext")}
+            access = {name: given.pop(name) for name in _CREDENTIALS}
             with Client(server, timeout=timeout, credentials=_credentials(**access)) as client:
                 command(client=client, **given)
 
@@ -59,8 +69,7 @@ def routing_options(command: Command) -> Command:
 
     @wraps(command)
     def asked(**given: Any) -> None:
-        names = ("max_loss", "min_quality", "min_thinking_tokens", "max_thinking_tokens", "rung", "on_unmet")
-        wanted = {name: given.pop(name) for name in names}
+        wanted = {name: given.pop(name) for name in _ROUTING if name in given}
         if given.pop("fail_fast"):
             if wanted["on_unmet"] is not None:
                 raise click.UsageError("--on-unmet and --fail-fast exclude each other")
@@ -70,6 +79,16 @@ def routing_options(command: Command) -> Command:
         command(options=RoutingOptions(**wanted), **given)
 
     return _with(_CHOICE, asked)
+
+
+def service_arguments() -> list[str]:
+    """The options of the running command that say which service to call, and how, as they were given."""
+    context, found = click.get_current_context(), list[str]()
+    for option in context.command.params:
+        name, value = option.name or "", context.params.get(option.name or "")
+        if name in ("server", *_CREDENTIALS) and value not in (None, False, SERVER):
+            found += [option.opts[0]] if value is True else [option.opts[0], str(value)]
+    return found
 
 
 def _credentials(

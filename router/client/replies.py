@@ -52,7 +52,8 @@ class Decision:
         budget_tokens: cap in thinking tokens; None = no cap, or not a number.
         predicted_quality: P(correct) at the chosen rung, 0..1; None where nothing was predicted.
         max_loss: the target in force; `min_quality` is None then, and the other way round.
-        meets_target: the chosen rung is predicted to meet the target.
+        meets_target: this prompt's own forecast meets the target at the chosen rung. What is certified is certified on
+            average over prompts, so a certified decision may miss `max_loss`.
         certified: a certificate stands behind it.
         source: "classifier", "cache", "override", "pinned", "explore", "fallback" or
             "engine_default".

@@ -62,7 +62,8 @@ class RoutingOptions:
     """Options of a choice; None leaves one to the service.
 
     Attributes:
-        max_loss: largest accepted loss of P(correct) against the top rung, 0..1; excludes `min_quality`.
+        max_loss: largest accepted loss of P(correct) against the top rung, 0..1, on average over prompts; excludes
+            `min_quality`.
         min_quality: least accepted P(correct), above 0 to 1.
         min_thinking_tokens: thinking does not end earlier.
         max_thinking_tokens: thinking does not go on longer.

@@ -18,10 +18,12 @@ from router.domain import (
     OnUnmet,
     ReasoningBudget,
     RouteRequest,
+    RoutingOptions,
 )
 from router.errors import InvalidRequest, NotFound, TargetUnmet
 from router.routing.exploration import certain, propensities
 from router.routing.pins import Conversation
+from router.routing.policy import Policy
 from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
 
@@ -56,7 +58,7 @@ class Chooser:
                 raise NotFound("options.rung", f"not on the ladder: {', '.join(r.name for r in policy.ladder.rungs)}")
             if index not in policy.within_bounds(options):
                 raise InvalidRequest("options.rung", "lies outside min_thinking_tokens and max_thinking_tokens")
-            return _decision(served, request, _named(served, index), Scored(None, DecisionSource.OVERRIDE))
+            return _decision(served, request, _named(served, options, index), Scored(None, DecisionSource.OVERRIDE))
         if served.foreign:
             return _engine_default(served, request)
         if not options.conversation_id:
@@ -73,19 +75,20 @@ class Chooser:
         if scored.score is None:
             # Unsure goes up: a failure of ours must cost tokens, not answers.
             top = policy.within_bounds(options)[-1]
-            choice = Choice(top, top == policy.top, None, "the classifier failed: the top rung allowed")
+            meets = policy.foresees(options.target, None, top)
+            choice = Choice(top, meets, None, "the classifier failed: the longest rung allowed")
             return _decision(served, request, choice, scored)
         choice = policy.choose(scored.score, options)
         decision = _decision(served, request, choice, scored)
         if not options.conversation_id:
-            return self._explored_from(decision, policy.affordable(scored.score, options))
+            return self._explored_from(decision, policy, policy.affordable(scored.score, options))
         # Two requests of a new conversation may be scored at once; the one that comes here first pins the rung.
         kept = self._pins.setdefault(_conversation(served, request), choice.index)
         if kept != choice.index and kept in policy.within_bounds(options):
             return _kept(served, request, kept)
         return decision
 
-    def _explored_from(self, decision: Decision, allowed: list[int]) -> Decision:
+    def _explored_from(self, decision: Decision, policy: Policy, allowed: list[int]) -> Decision:
         """The decision, or for a share of the requests a longer rung."""
         if not self._explored:
             return decision
@@ -93,7 +96,8 @@ class Chooser:
         (drawn,) = self._random.choices(range(len(chances)), chances)
         if drawn == decision.choice.index:
             return replace(decision, propensities=chances)
-        choice = Choice(drawn, decision.choice.meets_target, None, "explored: longer than the policy asks for")
+        meets = policy.foresees(decision.target, decision.score, drawn)
+        choice = Choice(drawn, meets, None, "explored: longer than the policy asks for")
         return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
 
 
@@ -101,11 +105,11 @@ def _conversation(served: ServedModel, request: RouteRequest) -> Conversation:
     return served.model, request.tenant, request.options.conversation_id or ""
 
 
-def _named(served: ServedModel, index: int) -> Choice:
+def _named(served: ServedModel, options: RoutingOptions, index: int) -> Choice:
     """The rung that the caller named. Of an engine that the bundle is not about no rung is known to meet a target."""
     if served.foreign:
         return Choice(index, False, None, f"the caller named the rung; {served.foreign}")
-    return Choice(index, index == served.policy.top, None, "the caller named the rung")
+    return Choice(index, served.policy.foresees(options.target, None, index), None, "the caller named the rung")
 
 
 def _engine_default(served: ServedModel, request: RouteRequest) -> Decision:
@@ -122,7 +126,8 @@ def _engine_default(served: ServedModel, request: RouteRequest) -> Decision:
 
 
 def _kept(served: ServedModel, request: RouteRequest, index: int) -> Decision:
-    choice = Choice(index, index == served.policy.top, None, "the conversation keeps its rung")
+    meets = served.policy.foresees(request.options.target, None, index)
+    choice = Choice(index, meets, None, "the conversation keeps its rung")
     return _decision(served, request, choice, Scored(None, DecisionSource.PINNED))
 
 

@@ -4,9 +4,11 @@ import re
 from dataclasses import replace
 
 from router.bundle.features import MAX_CHARACTERS
-from router.domain import Decision, DecisionSource, MaxLoss, Prompt, RouteRequest
+from router.digits import bound, gain, probability
+from router.domain import Decision, DecisionSource, MaxLoss, MinQuality, Prompt, RouteRequest
 from router.errors import ClassifierError, NotFound
 from router.ports import Classifier, DecisionArchive
+from router.routing.policy import meets
 from router.routing.router import BudgetRouter
 from router.turn import Turn
 
@@ -18,15 +20,16 @@ _WORD = re.compile(r"(\w+)")
 STRONGEST, LEAST_CHANGE = 3, 0.005
 """How many words an explanation names, and the smallest change of P(correct) that it names."""
 
+UNPREDICTED = "Nothing was predicted for this prompt."
+
 SOURCES = {
     DecisionSource.CLASSIFIER: "The prompt was scored for this decision.",
     DecisionSource.CACHE: "The score was remembered from an earlier decision.",
-    DecisionSource.OVERRIDE: "The caller named the rung.",
-    DecisionSource.PINNED: "The conversation keeps the rung of its first decision.",
-    DecisionSource.EXPLORE: "The rung was drawn to learn from it; it is longer than the policy asks for.",
-    DecisionSource.ENGINE_DEFAULT: "The bundle is about another engine, so nothing was predicted and nothing is capped "
-    "but by the caller.",
-    DecisionSource.FALLBACK: "The classifier failed; the top rung is safe.",
+    DecisionSource.OVERRIDE: "The prompt was not scored, as the rung was named.",
+    DecisionSource.PINNED: "The prompt was not scored: a conversation keeps the rung of its first decision.",
+    DecisionSource.EXPLORE: "The rung was drawn to learn from it.",
+    DecisionSource.ENGINE_DEFAULT: "Nothing is capped but by the caller.",
+    DecisionSource.FALLBACK: "A failure of the classifier may cost tokens, but no answers.",
 }
 
 
@@ -94,7 +97,7 @@ async def influences(classifier: Classifier, prompt: Prompt, decision: Decision)
 
 
 def _influence(word: str, change: float, rung: str) -> str:
-    return f"Without “{word}” P(correct) at {rung} would be {abs(change):.2f} {'higher' if change > 0 else 'lower'}."
+    return f"Without “{word}” P(correct) at {rung} would be {abs(change):.3f} {'higher' if change > 0 else 'lower'}."
 
 
 def _of_text(prompt: Prompt, text: str) -> Prompt:
@@ -107,27 +110,61 @@ def _curve(decision: Decision) -> list[str]:
     if decision.score is None:
         return []
     rungs = zip(decision.ladder.rungs, decision.score.quality, decision.score.mean, strict=True)
-    points = [f"{r.name}: {q:.2f}" + ("" if mean is None else f" ({mean:.0f} tokens)") for r, q, mean in rungs]
+    points = [f"{r.name}: {probability(q)}{'' if mean is None else f' ({_tokens(mean)})'}" for r, q, mean in rungs]
     return [f"P(correct) by rung: {', '.join(points)}."]
 
 
+def _tokens(mean: float) -> str:
+    return f"{mean:.0f} token{'' if round(mean) == 1 else 's'}"
+
+
 def _target(decision: Decision) -> str:
-    met = "is" if decision.choice.meets_target else "is not"
+    """What the target asks for, and what this prompt's own forecast says of it."""
+    value = decision.target.value
     if isinstance(decision.target, MaxLoss):
-        return (
-            f"The target, at most {decision.target.value:g} P(correct) below the top rung, {met} predicted to be met."
-        )
-    return f"The target, P(correct) of at least {decision.target.value:g}, {met} predicted to be met."
+        return f"The target: on average over prompts at most {value:g} P(correct) below the top rung. {_loss(decision)}"
+    return f"The target: P(correct) of at least {value:g}. {_quality(decision)}"
+
+
+def _loss(decision: Decision) -> str:
+    if decision.choice.index == len(decision.ladder) - 1 and decision.source is not DecisionSource.ENGINE_DEFAULT:
+        return "The top rung loses nothing."
+    if (score := decision.score) is None:
+        return UNPREDICTED
+    top, quality = score.quality[-1], score.quality[decision.choice.index]
+    lost = "no lower" if top <= quality else f"{gain(top, quality, decision.target.value)} below it"
+    return f"For this prompt the forecast is {lost}{_judged(decision)}"
+
+
+def _quality(decision: Decision) -> str:
+    if decision.predicted_quality is None:
+        return UNPREDICTED
+    forecast = probability(decision.predicted_quality, decision.target.value)
+    return f"For this prompt the forecast is {forecast}{_judged(decision)}"
+
+
+def _judged(decision: Decision) -> str:
+    """What a forecast means for the target."""
+    if decision.choice.meets_target:
+        return ", which meets the target."
+    if decision.score is not None and meets(decision.target, decision.score.quality, decision.choice.index):
+        return ", which cannot be relied on."
+    return ", which misses the target."
 
 
 def _certificate(decision: Decision) -> str:
     proof = decision.choice.certificate
     if proof is None:
         return "No certificate stands behind it."
-    what = "mean loss" if isinstance(decision.target, MaxLoss) else "share of wrong answers"
+    certified = f"Certified on {proof.prompts} prompts: with probability {1 - proof.delta:g}"
+    if isinstance(decision.target, MinQuality):
+        sure = f"answers forecast at {bound(proof.threshold)} or more"
+        return f"{certified}, at most {proof.alpha:g} of the {sure} are wrong."
+    known = decision.score is not None and None not in decision.score.mean
+    unit = "token" if known else "rung"
     return (
-        f"Certified on {proof.prompts} prompts: {what} at most {proof.alpha:g}, with probability {1 - proof.delta:g};"
-        f" threshold {proof.threshold:g}."
+        f"{certified}, the mean loss is at most {proof.alpha:g}. Thinking longer must gain {proof.threshold:.2g}"
+        f" P(correct) for each {unit}."
     )
 
 

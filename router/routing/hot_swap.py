@@ -8,7 +8,7 @@ from pathlib import Path
 from router.bundle import registry
 from router.bundle.manifest import MANIFEST, Bundle, load
 from router.bundle.registry import Promotion
-from router.domain import MaxLoss, QualityTarget
+from router.domain import DEFAULT_MAX_LOSS, MaxLoss, QualityTarget
 from router.errors import ArtifactError
 from router.events import Swapped
 from router.ports import Observer
@@ -16,7 +16,7 @@ from router.routing.router import BudgetRouter
 from router.routing.served_model import ServedModel
 from router.routing.shadow import Shadow
 
-DEFAULT_TARGET = MaxLoss(0.02)
+DEFAULT_TARGET = MaxLoss(DEFAULT_MAX_LOSS)
 SHADOW_SECONDS = 600.0
 """Longest time in the shadow: with little traffic a candidate must not wait for ever."""
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
+from router.digits import ROUNDING
 from router.domain import (
     BudgetLadder,
     Certificate,
@@ -29,6 +30,7 @@ from router.domain import (
     Score,
 )
 from router.errors import InvalidRequest, TargetUnmet
+from router.routing import reasons
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,13 +38,8 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", float, "NDArray[np.float64]")
 
-ROUNDING = 1e-9
-"""1 - .9 is not .1 in binary."""
-
 NEAR_BEST = 0.05
 """`CHEAPEST_NEAR_BEST` accepts a rung whose quality is this close to the best one."""
-
-UNLIKE = "the prompt is unlike the calibration prompts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +93,7 @@ class Policy:
         return rungs
 
     def choose(self, score: Score, options: RoutingOptions) -> Choice:
-        """The smallest rung that meets the target, or what `on_unmet` asks for.
+        """The rung for a score by the rule above, or what `on_unmet` asks for.
 
         Raises:
             InvalidRequest: floor and ceiling leave no rung.
@@ -104,24 +101,47 @@ class Policy:
         """
         in_time = self.affordable(score, options)
         if not in_time:
-            cheapest = self.within_bounds(options)[:1]
-            return self._unmet(score, options, cheapest, "every rung allowed breaks the deadline")
+            return self._too_late(score, options)
         if self.suspended:
-            longest = in_time[-1]
-            return Choice(longest, longest == self.top, None, f"{self.suspended}: the longest that fits")
+            return self._longest(score, options, in_time, self.suspended)
         if score.far:
-            return self._unlike(options, in_time[-1])
+            return self._unlike(score, options, in_time)
         if isinstance(options.target, MaxLoss):
             return self._relative(score, options, options.target, in_time)
         return self._absolute(score, options, options.target, in_time)
 
-    def _unlike(self, options: RoutingOptions, longest: int) -> Choice:
-        """The longest rung in time, for a prompt unlike the certified ones. Raises TargetUnmet."""
-        if longest == self.top and isinstance(options.target, MaxLoss):
-            return Choice(longest, True, None, f"{UNLIKE}: the top rung, which loses nothing")
+    def foresees(self, target: QualityTarget, score: Score | None, index: int) -> bool:
+        """Whether a prompt's own forecast meets the target at a rung.
+
+        The top rung loses nothing against itself, whatever is forecast. Everything else needs a forecast on which one
+        can rely.
+        """
+        if isinstance(target, MaxLoss) and index == self.top:
+            return True
+        if score is None or score.far or self.suspended:
+            return False
+        return meets(target, score.quality, index)
+
+    def _choice(
+        self, score: Score, options: RoutingOptions, index: int, reason: str, certificate: Certificate | None = None
+    ) -> Choice:
+        return Choice(index, self.foresees(options.target, score, index), certificate, reason)
+
+    def _too_late(self, score: Score, options: RoutingOptions) -> Choice:
+        """The cheapest rung, where every rung allowed breaks the deadline. Raises TargetUnmet."""
+        cheapest = self.within_bounds(options)[0]
+        why = f"every rung allowed breaks the deadline ({self._late(score, cheapest, options.max_latency)})"
         if options.on_unmet is OnUnmet.REJECT:
-            raise TargetUnmet(UNLIKE)
-        return Choice(longest, False, None, f"{UNLIKE}: the longest that fits")
+            raise TargetUnmet(why)
+        return self._choice(score, options, cheapest, f"{why}: the shortest")
+
+    def _unlike(self, score: Score, options: RoutingOptions, in_time: list[int]) -> Choice:
+        """The longest rung in time, for a prompt unlike the certified ones. Raises TargetUnmet."""
+        if in_time[-1] == self.top and isinstance(options.target, MaxLoss):
+            return self._choice(score, options, self.top, f"{reasons.UNLIKE}: the top rung, which loses nothing")
+        if options.on_unmet is OnUnmet.REJECT:
+            raise TargetUnmet(reasons.UNLIKE + self._lateness(score, options, in_time))
+        return self._longest(score, options, in_time, reasons.UNLIKE)
 
     def affordable(self, score: Score, options: RoutingOptions) -> list[int]:
         """Rungs within bounds that do not break the deadline, cheapest first. Raises InvalidRequest."""
@@ -129,30 +149,32 @@ class Policy:
         return within if max_latency is None else [i for i in within if self._in_time(score, i, max_latency)]
 
     def _in_time(self, score: Score, index: int, max_latency: float) -> bool:
+        seconds = self._seconds(score, index)
+        return seconds is not None and seconds <= max_latency
+
+    def _seconds(self, score: Score, index: int) -> float | None:
+        """The time that a rung may take; None where nothing bounds it."""
         p99, cap = score.p99[index], self.ladder.rungs[index].tokens
         most = cap if p99 is None else p99
-        return most is not None and self.latency.seconds(most) <= max_latency
+        return None if most is None else self.latency.seconds(most)
 
     def _relative(self, score: Score, options: RoutingOptions, target: MaxLoss, rungs: list[int]) -> Choice:
-        top = self.top
         certificate = self.certificate(target)
         if certificate is None:
-            why = f"no certificate for a loss of {target.value:g}"
-            if rungs[-1] != top:
+            why = reasons.uncertified(target, self.certificates)
+            if rungs[-1] != self.top:
                 return self._unmet(score, options, rungs, why)
-            return Choice(top, True, None, f"{why}: the top rung")
+            return self._longest(score, options, rungs, why)
         # Over the whole ladder, not the rungs allowed: the certificate is about the policy that chooses freely.
         wanted = self._worth_most(score, certificate.threshold)
         if wanted in rungs:
-            reason = "the longest is worth its tokens"
-            if wanted != top:
-                gain = score.quality[top] - score.quality[wanted]
-                reason = f"thinking longer would gain {gain:.3f} P(correct), too little for its tokens"
-            return Choice(wanted, True, certificate, reason)
-        dearer = next((i for i in rungs if i > wanted), None)
-        if dearer is None:
-            return self._unmet(score, options, rungs, f"the target asks for rung {self.ladder.rungs[wanted].name}")
-        return Choice(dearer, True, None, "smallest rung within bounds, which the certificate does not cover")
+            reason = reasons.worth(score, wanted, self.ladder.rungs[self.top].name, target)
+            return self._choice(score, options, wanted, reason, certificate)
+        why = self._excluded(options, wanted)
+        longer = next((i for i in rungs if i > wanted), None)
+        if longer is None:
+            return self._unmet(score, options, rungs, why)
+        return self._choice(score, options, longer, f"{why}: {reasons.UNCOVERED}")
 
     def _worth_most(self, score: Score, price: float) -> int:
         known = [mean for mean in score.mean if mean is not None]
@@ -171,21 +193,52 @@ class Policy:
         certificate = self.certificate(target)
         wanted = target.value if certificate is None else certificate.threshold
         passing = [i for i, quality in enumerate(score.quality) if quality >= wanted]
-        index = next((i for i in rungs if i in passing), None)
+        index, reached = next((i for i in rungs if i in passing), None), reasons.reaching(target, certificate)
         if index is None:
-            return self._unmet(score, options, rungs, f"no rung allowed reaches P(correct) {wanted:.3f}")
-        # A floor that moves the choice up leaves the certified policy, though quality can only be better there.
-        proof = certificate if index == passing[0] else None
-        return Choice(index, True, proof, f"smallest rung with P(correct) of at least {wanted:.3f}")
+            return self._unmet(score, options, rungs, f"no rung allowed reaches {reached}")
+        if index != passing[0]:
+            # A floor that moves the choice up leaves the certified policy, though quality can only be better there.
+            return self._choice(score, options, index, f"{self._excluded(options, passing[0])}: {reasons.UNCOVERED}")
+        return self._choice(score, options, index, f"the smallest rung that reaches {reached}", certificate)
 
     def _unmet(self, score: Score, options: RoutingOptions, rungs: list[int], why: str) -> Choice:
         if options.on_unmet is OnUnmet.REJECT:
-            raise TargetUnmet(why)
+            raise TargetUnmet(why + self._lateness(score, options, rungs))
         if options.on_unmet is OnUnmet.TOP_RUNG:
-            return Choice(rungs[-1], False, None, f"{why}: the longest that fits")
+            return self._longest(score, options, rungs, why)
         best = max(score.quality[i] for i in rungs)
         cheapest = next(i for i in rungs if score.quality[i] >= best - NEAR_BEST)
-        return Choice(cheapest, False, None, f"{why}: the cheapest rung within {NEAR_BEST} of the best")
+        return self._choice(score, options, cheapest, f"{why}: the cheapest rung within {NEAR_BEST} of the best")
+
+    def _longest(self, score: Score, options: RoutingOptions, rungs: list[int], why: str) -> Choice:
+        """The last of the rungs that are left, and what keeps it from being the top one."""
+        longest = "the top rung"
+        if rungs[-1] != self.top:
+            late = self._lateness(score, options, rungs)
+            longest = f"the longest in time{late}" if late else "the longest within max_thinking_tokens"
+        return self._choice(score, options, rungs[-1], f"{why}: {longest}")
+
+    def _excluded(self, options: RoutingOptions, index: int) -> str:
+        """The rung that the target asks for, and why it is not allowed."""
+        within, why = self.within_bounds(options), "too slow"
+        if index not in within:
+            why = "below min_thinking_tokens" if index < within[0] else "above max_thinking_tokens"
+        return f"the target asks for rung {self.ladder.rungs[index].name}, which is {why}"
+
+    def _lateness(self, score: Score, options: RoutingOptions, rungs: list[int]) -> str:
+        """How a deadline keeps out the longest rung within bounds; "" where it does not. `rungs` are those in time."""
+        longest = self.within_bounds(options)[-1]
+        return "" if longest in rungs else f" ({self._late(score, longest, options.max_latency)})"
+
+    def _late(self, score: Score, index: int, limit: float | None) -> str:
+        return reasons.late(self.ladder.rungs[index].name, self._seconds(score, index), limit or 0.0)
+
+
+def meets(target: QualityTarget, quality: Sequence[float], index: int) -> bool:
+    """Whether a forecast, P(correct) by rung, meets the target at a rung."""
+    if isinstance(target, MaxLoss):
+        return quality[-1] - quality[index] <= target.value + ROUNDING
+    return quality[index] >= target.value
 
 
 def _within(tokens: int | None, options: RoutingOptions) -> bool:

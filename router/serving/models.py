@@ -19,9 +19,11 @@ from router.backends.canary import Finding
 from router.backends.pocket import PocketBackend, PocketModel
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
+from router.domain import MaxLoss
 from router.errors import BackendUnavailable, ClassifierError, DependencyError
 from router.outcomes.e_process import Ledger
 from router.ports import Classifier, Observer, ScoreCache
+from router.routing import reasons
 from router.routing.hot_swap import Trial
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import SUSPENDED
@@ -65,7 +67,10 @@ async def model(
     latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
     secret = settings.cache_secret.get_secret_value().encode()
     make = partial(classifier, device=settings.classifier_device, server=server)
-    with_bundle = _WithBundle(served.model, backend, fingerprint, latency, secret, make, cache, ledger, observer)
+    target = MaxLoss(settings.max_loss)
+    with_bundle = _WithBundle(
+        served.model, backend, fingerprint, latency, secret, make, cache, ledger, observer, target
+    )
     return Model(served.artifact, with_bundle(bundle), with_bundle, trial, settings.shadow)
 
 
@@ -82,6 +87,7 @@ class _WithBundle:
     cache: ScoreCache
     ledger: Ledger
     observer: Observer
+    target: MaxLoss
 
     def __call__(self, bundle: Bundle) -> ServedModel:
         """The served model; blocks while the graph loads. Raises ArtifactError, SettingsError."""
@@ -96,6 +102,10 @@ class _WithBundle:
         if served.foreign:
             effect = "the engine's own default is served, without budgets"
             structlog.get_logger().warning("foreign bundle", model=self.model, why=served.foreign, effect=effect)
+        elif policy.certificate(self.target) is None:
+            why = reasons.uncertified(self.target, policy.certificates)
+            effect = "requests that name no target of their own get the top rung"
+            structlog.get_logger().warning("default target not certified", model=self.model, why=why, effect=effect)
         return served
 
 

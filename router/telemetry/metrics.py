@@ -58,7 +58,7 @@ class Metrics:
             return Histogram(f"budget_router_{name}", text, buckets=buckets, registry=registry)
 
         self._decisions = counters("decisions", "Decisions made", "model", "rung", "source")
-        self._unmet = counter("target_unmet", "Decisions whose rung is not predicted to meet the target")
+        self._unmet = counter("target_unmet", "Decisions whose own forecast does not meet the target")
         self._uncertified = counter("uncertified", "Decisions without a certificate behind them")
         self._far = counter("far", "Decisions for prompts unlike the calibration prompts")
         self._relaxed = counters("relaxed", "Decisions whose target was relaxed under pressure", "tenant")

@@ -7,7 +7,17 @@ from itertools import pairwise
 
 import pytest
 
-from router.domain import Decision, DecisionSource, Enforcement, MaxLoss, MinQuality, OnUnmet, RoutingOptions, Score
+from router.domain import (
+    Decision,
+    DecisionSource,
+    Enforcement,
+    MaxLoss,
+    MinQuality,
+    OnUnmet,
+    QualityTarget,
+    RoutingOptions,
+    Score,
+)
 from router.errors import InvalidRequest, NotFound, TargetUnmet
 from router.routing.chooser import Chooser
 from router.routing.exploration import certain, propensities
@@ -111,10 +121,13 @@ def test_a_conversation_keeps_its_first_rung() -> None:
     assert (hard.choice.index, hard.source) == (4, DecisionSource.PINNED), "another call of it came first"
 
 
-def test_a_pinned_top_rung_meets_every_target() -> None:
-    talk = RoutingOptions(MaxLoss(0.05), conversation_id="talk")
-    decision = fixed(Chooser({(MODEL, "default", "talk"): TOP}), talk)
-    assert decision is not None and decision.choice.meets_target
+@pytest.mark.parametrize(("target", "meets"), [(MaxLoss(0.05), True), (MinQuality(0.5), False)], ids=str)
+def test_of_a_top_rung_without_a_forecast_no_quality_is_claimed(target: QualityTarget, meets: bool) -> None:
+    talk = RoutingOptions(target, conversation_id="talk")
+    pinned = fixed(Chooser({(MODEL, "default", "talk"): TOP}), talk)
+    named = fixed(Chooser({}), RoutingOptions(target, rung="256"))
+    failed = chosen(Chooser({}), RoutingOptions(target), score=None)
+    assert [decision and decision.choice.meets_target for decision in (pinned, named, failed)] == [meets] * 3
 
 
 def test_conversations_of_others_are_others() -> None:

@@ -3,7 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
-from router.domain import DecisionSource, Message, MinQuality, Prompt, Role, Score
+import pytest
+
+from router.domain import (
+    Certificate,
+    Choice,
+    DecisionSource,
+    MaxLoss,
+    Message,
+    MinQuality,
+    Prompt,
+    QualityTarget,
+    Role,
+    Score,
+)
 from router.outcomes.sqlite import SqliteOutcomes
 from router.routing.explain import Explainer, influences, sentences
 from tests.support.fakes import (
@@ -12,9 +25,11 @@ from tests.support.fakes import (
     FakeClassifier,
     RecordingObserver,
     decision_of,
+    policy_of,
     request_of,
     router_of,
     score_of,
+    unforeseen,
 )
 
 
@@ -27,10 +42,12 @@ def by_word(prompt: Prompt) -> Score:
 def test_the_rule_comes_first_and_nothing_is_left_out() -> None:
     assert sentences(decision_of()) == [
         "Rung 128 was chosen: because.",
-        "P(correct) by rung: 0: 0.10 (0 tokens), 16: 0.30 (10 tokens), 32: 0.50 (20 tokens), 64: 0.70 (30 tokens),"
-        " 128: 0.85 (40 tokens), 256: 0.90 (50 tokens).",
-        "The target, at most 0.05 P(correct) below the top rung, is predicted to be met.",
-        "Certified on 1000 prompts: mean loss at most 0.05, with probability 0.9; threshold 0.01.",
+        "P(correct) by rung: 0: 0.100 (0 tokens), 16: 0.300 (10 tokens), 32: 0.500 (20 tokens), 64: 0.700 (30 tokens),"
+        " 128: 0.850 (40 tokens), 256: 0.900 (50 tokens).",
+        "The target: on average over prompts at most 0.05 P(correct) below the top rung. For this prompt the forecast"
+        " is 0.050 below it, which meets the target.",
+        "Certified on 1000 prompts: with probability 0.9, the mean loss is at most 0.05. Thinking longer must gain 0.01"
+        " P(correct) for each token.",
         "The prompt was scored for this decision.",
     ]
 
@@ -38,9 +55,44 @@ def test_the_rule_comes_first_and_nothing_is_left_out() -> None:
 def test_what_is_missing_is_said_too() -> None:
     told = sentences(replace(decision_of(score=None, certificate=None, meets_target=False), target=MinQuality(0.8)))
     assert told[1:3] == [
-        "The target, P(correct) of at least 0.8, is not predicted to be met.",
+        "The target: P(correct) of at least 0.8. Nothing was predicted for this prompt.",
         "No certificate stands behind it.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("target", "score", "index", "said"),
+    [
+        (MaxLoss(0.05), score_of(0.5, 0.5, 0.5, 0.5, 0.5, 0.6), 0, "is 0.100 below it, which misses the target."),
+        (MaxLoss(0.02), score_of(0.9, 0.9, 0.9, 0.9, 0.9, 0.9204), 0, "is 0.0204 below it, which misses the target."),
+        (MaxLoss(0.02), score_of(0.9, 0.9, 0.9, 0.9, 0.9, 0.8), 0, "is no lower, which meets the target."),
+        (MaxLoss(0.02), RISING, 5, "The top rung loses nothing."),
+        (MinQuality(0.85), RISING, 4, "is 0.850, which meets the target."),
+        (MinQuality(1.0), score_of(*[0.9997] * 6), 5, "is 0.999, which misses the target."),
+        (MinQuality(0.5), replace(score_of(*[0.999] * 6), far=True), 5, "is 0.999, which cannot be relied on."),
+    ],
+    ids=str,
+)
+def test_what_this_prompts_forecast_says_of_the_target_is_said_in_numbers_that_fit(
+    target: QualityTarget, score: Score, index: int, said: str
+) -> None:
+    choice = Choice(index, policy_of().foresees(target, score, index), None, "because")
+    told = sentences(replace(decision_of(score=score), target=target, choice=choice))
+    assert told[2].endswith(said)
+
+
+def test_a_certificate_of_an_absolute_target_speaks_of_its_threshold() -> None:
+    proof = Certificate(0.1, 0.1, 0.97, 500)
+    told = sentences(replace(decision_of(certificate=proof), target=MinQuality(0.85)))
+    assert told[3] == (
+        "Certified on 500 prompts: with probability 0.9, at most 0.1 of the answers forecast at 0.970 or more are"
+        " wrong."
+    )
+
+
+def test_where_tokens_are_unknown_rungs_are_counted() -> None:
+    told = sentences(decision_of(score=unforeseen(*RISING.quality)))
+    assert "128: 0.850, 256" in told[1] and told[3].endswith("for each rung.")
 
 
 def test_every_source_has_its_sentence_and_exploration_its_chance() -> None:
@@ -53,8 +105,8 @@ def test_every_source_has_its_sentence_and_exploration_its_chance() -> None:
 async def test_the_words_that_weigh_most_are_named_with_their_weight() -> None:
     told = await influences(FakeClassifier(by_word), Prompt.of("a hard sum, please: 2 + 2"), decision_of())
     assert told == [
-        "Without “hard” P(correct) at 128 would be 0.30 higher.",
-        "Without “please” P(correct) at 128 would be 0.10 lower.",
+        "Without “hard” P(correct) at 128 would be 0.300 higher.",
+        "Without “please” P(correct) at 128 would be 0.100 lower.",
     ]
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from router.digits import ROUNDING
 from router.domain import (
     BudgetLadder,
     Certificate,
@@ -71,11 +72,31 @@ def test_the_rung_lies_within_floor_and_ceiling(score: Score, options: RoutingOp
 
 
 @given(scores(), wishes())
-def test_only_what_holds_the_deadline_meets_the_target(score: Score, options: RoutingOptions) -> None:
+def test_a_rung_beyond_the_deadline_is_taken_only_where_all_are_and_said_to_be(
+    score: Score, options: RoutingOptions
+) -> None:
     choice = choose(score, options)
     expected = score.p99[choice.index]
-    if choice.meets_target and options.max_latency is not None:
-        assert expected is not None and LATENCY.seconds(expected) <= options.max_latency
+    if options.max_latency is not None and expected is not None:
+        late = LATENCY.seconds(expected) > options.max_latency
+        assert late == choice.reason.startswith("every rung allowed breaks the deadline")
+
+
+@given(scores(), wishes())
+def test_the_target_is_met_where_this_prompts_forecast_meets_it(score: Score, options: RoutingOptions) -> None:
+    choice = choose(score, options)
+    quality, wanted = score.quality[choice.index], options.target.value
+    if isinstance(options.target, MaxLoss):
+        assert choice.meets_target == (score.quality[TOP] - quality <= wanted + ROUNDING)
+    else:
+        assert choice.meets_target == (quality >= wanted)
+
+
+@given(st.floats(0, 1), probability)
+def test_without_a_forecast_the_top_rung_alone_meets_a_relative_target(loss: float, quality: float) -> None:
+    policy = policy_of()
+    assert [policy.foresees(MaxLoss(loss), None, i) for i in range(len(LADDER))] == [False] * TOP + [True]
+    assert not any(policy.foresees(MinQuality(quality), None, i) for i in range(len(LADDER)))
 
 
 @given(scores(), probability)
@@ -97,8 +118,7 @@ def test_a_relative_target_picks_the_rung_that_is_worth_most_at_its_price(score:
 @given(scores(), probability)
 def test_an_absolute_target_picks_the_smallest_rung_that_reaches_it(score: Score, wanted: float) -> None:
     choice = policy_of().choose(score, RoutingOptions(MinQuality(wanted)))
-    assert choice.meets_target == (max(score.quality) >= wanted)
-    if choice.meets_target:
+    if max(score.quality) >= wanted:
         assert score.quality[choice.index] >= wanted
         assert all(quality < wanted for quality in score.quality[: choice.index])
 
@@ -128,10 +148,9 @@ def test_only_the_unconstrained_choice_is_certified(score: Score, options: Routi
 
 
 @given(scores(), wishes())
-def test_what_is_certified_meets_the_target_and_loses_no_more_than_asked(score: Score, options: RoutingOptions) -> None:
+def test_what_is_certified_loses_no_more_than_asked_on_average(score: Score, options: RoutingOptions) -> None:
     choice = choose(score, options)
     if choice.certificate is not None:
-        assert choice.meets_target
         assert isinstance(options.target, MaxLoss)
         assert choice.certificate.alpha <= options.target.value
 
@@ -172,7 +191,8 @@ def test_where_tokens_are_unknown_a_deadline_is_held_to_the_cap() -> None:
     assert (choice.index, choice.meets_target) == (3, True)
     uncapped = policy_of(BudgetLadder((ReasoningBudget("low", None), ReasoningBudget("high", None))))
     choice = uncapped.choose(unforeseen(0.5, 0.9), RoutingOptions(MinQuality(0.4), max_latency=100.0))
-    assert (choice.index, choice.meets_target) == (0, False)
+    assert (choice.index, choice.certificate) == (0, None)
+    assert choice.reason.startswith("every rung allowed breaks the deadline (nothing bounds the time of rung low")
 
 
 def test_a_relative_target_is_certified() -> None:
@@ -361,6 +381,79 @@ def test_an_absolute_certificate_holds_for_what_its_alpha_leaves() -> None:
     assert Policy(LADDER, (), LATENCY).certificate(MaxLoss(1.0)) is None
 
 
-def test_the_gain_of_thinking_longer_is_reported() -> None:
-    choice = policy_of().choose(RISING, RoutingOptions(MaxLoss(0.05)))
-    assert "gain 0.050 P(correct)" in choice.reason
+HELD = LATENCY.seconds(60.0)
+"""A deadline that the rung "64" holds, and no longer one."""
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (
+            RoutingOptions(MaxLoss(0.05)),
+            "rung 256 is predicted to gain 0.050 P(correct), too little for 10 more tokens",
+        ),
+        (RoutingOptions(MaxLoss(0.04)), "no certificate for a loss of 0.04 (there are some for 0.05): the top rung"),
+        (
+            RoutingOptions(MaxLoss(0.04), max_thinking_tokens=64),
+            "no certificate for a loss of 0.04 (there are some for 0.05): the longest within max_thinking_tokens",
+        ),
+        (
+            RoutingOptions(MaxLoss(0.05), max_thinking_tokens=64),
+            "the target asks for rung 128, which is above max_thinking_tokens: the longest within max_thinking_tokens",
+        ),
+        (
+            RoutingOptions(MaxLoss(0.05), min_thinking_tokens=200),
+            "the target asks for rung 128, which is below min_thinking_tokens: the next longer one, which no "
+            "certificate covers",
+        ),
+        (
+            RoutingOptions(MaxLoss(0.05), max_latency=HELD),
+            "the target asks for rung 128, which is too slow: the longest in time (rung 256 may take 1.2 s, the "
+            "deadline leaves 0.8 s)",
+        ),
+        (
+            RoutingOptions(MinQuality(0.85), max_latency=HELD),
+            "no rung allowed reaches P(correct) 0.880, from which on forecasts are certified for the target of 0.85: "
+            "the longest in time (rung 256 may take 1.2 s, the deadline leaves 0.8 s)",
+        ),
+        (
+            RoutingOptions(MinQuality(0.85)),
+            "the smallest rung that reaches P(correct) 0.880, from which on forecasts are certified for the target of "
+            "0.85",
+        ),
+        (RoutingOptions(MinQuality(0.88)), "the smallest rung that reaches P(correct) 0.880"),
+        (
+            RoutingOptions(MinQuality(0.95)),
+            "no rung allowed reaches P(correct) 0.95, which no certificate covers: the top rung",
+        ),
+        (
+            RoutingOptions(MaxLoss(0.05), max_latency=0.01),
+            "every rung allowed breaks the deadline (rung 0 may take 0.2 s, the deadline leaves 0.01 s): the shortest",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_reason_says_what_the_rule_did(options: RoutingOptions, reason: str) -> None:
+    assert replace(policy_of(), absolute=ABSOLUTE).choose(RISING, options).reason == reason
+
+
+def test_a_refusal_says_what_the_deadline_keeps_out() -> None:
+    options = RoutingOptions(MaxLoss(0.05), on_unmet=OnUnmet.REJECT, max_latency=HELD)
+    with pytest.raises(TargetUnmet, match=r"too slow \(rung 256 may take 1\.2 s, the deadline leaves 0\.8 s\)"):
+        policy_of().choose(RISING, options)
+
+
+def test_nothing_is_said_to_be_gained_where_the_top_rung_is_no_better() -> None:
+    for score in (score_of(*[0.5] * len(LADDER)), score_of(0.5, 0.5, 0.5, 0.5, 0.5, 0.498)):
+        reason = policy_of().choose(score, RoutingOptions(MaxLoss(0.05))).reason
+        assert reason == "rung 256 is predicted to gain nothing"
+
+
+def test_a_certified_choice_may_lose_more_on_one_prompt_than_on_average_and_says_so() -> None:
+    steep = score_with((0.5, 0.5, 0.5, 0.5, 0.5, 0.6), (0, 10, 20, 30, 40, 50))
+    choice = policy_of(certificates=[replace(CERTIFICATE, threshold=0.01)]).choose(steep, RoutingOptions(MaxLoss(0.05)))
+    assert (choice.index, choice.certificate is not None, choice.meets_target) == (0, True, False)
+    assert choice.reason.endswith(
+        "gain 0.100 P(correct), too little for 50 more tokens; the loss of 0.05 is promised on average over prompts, "
+        "not for this one"
+    )

@@ -213,7 +213,7 @@ async def test_the_log_gets_a_ladder_of_one_rung() -> None:
 
 async def test_an_explanation_says_what_happened() -> None:
     told = " ".join(sentences(await decided(router_of(bundle=FOREIGN_BUNDLE), RoutingOptions(MaxLoss(0.05)))))
-    assert ABOUT in told and "nothing was predicted" in told and "No certificate" in told
+    assert ABOUT in told and "Nothing was predicted" in told and "No certificate" in told
 
 
 @pytest.mark.parametrize(

@@ -141,10 +141,17 @@ def test_a_rung_without_token_counts_is_named() -> None:
         RecordedTraffic(outcomes_of(CORRECT, tokens), PROFILE)
 
 
-def test_the_summary_speaks_of_the_boldest_policy_and_the_tightest_deadline() -> None:
-    said = summary(rows(TRAFFIC, PREDICTION, (STRICT, LAX), [9.0, 5.0]))
+def test_the_summary_speaks_of_the_target_and_the_tightest_deadline() -> None:
+    plan = rows(TRAFFIC, PREDICTION, (STRICT, LAX), [9.0, 5.0])
+    said = summary(plan, target=0.3)
     assert said.startswith("router, loss 0.25: 25.0 thinking tokens a request, always-top 65.0;")
     assert said.endswith("Within 5 s: accuracy 0.500, 100.0% in time.")
+    assert summary(plan).startswith("router, loss 0: "), "the default target is stricter"
+
+
+def test_the_summary_says_that_no_certificate_covers_the_default_target() -> None:
+    said = summary(rows(TRAFFIC, PREDICTION, (LAX,), [5.0]))
+    assert said.startswith("No certificate covers a loss of 0.02, so the router takes the top rung: 65.0 thinking")
 
 
 def test_without_certificates_or_deadlines_the_summary_is_about_the_top_rung() -> None:

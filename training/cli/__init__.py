@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.strict import FOLDER, NEW_FOLDER, File, Group, Number
+from router.cli.strict import FOLDER, NEW_FOLDER, File, Group, NewFile, Number
+from router.domain import DEFAULT_MAX_LOSS
 from router.extras import needs
 from training.cli.cluster import Command, executor_options, ray_on
 from training.cli.collect import collect
@@ -150,7 +151,7 @@ def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
 @outcome_log
 @click.option("--gold", type=File(), required=True,
               help="Parquet file with every rung of every prompt, kept for judging.")  # fmt: skip
-@click.option("--max-loss", type=Number(0, 1), default=0.02, show_default=True,
+@click.option("--max-loss", type=Number(0, 1), default=DEFAULT_MAX_LOSS, show_default=True,
               help="Target that both bundles are compared at.")  # fmt: skip
 @click.option(
     "--out", type=NEW_FOLDER, default=Path("var/challenger"), show_default=True, help="The challenger's bundle."

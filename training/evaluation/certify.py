@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.domain import Certificate
+from router.domain import DEFAULT_MAX_LOSS, Certificate
 from training.arrays import Mask, Matrix, Rungs, Vector
 from training.data.dataset import Outcomes
 
 ALPHAS = (0.005, 0.01, 0.02, 0.05, 0.1)
 QUALITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-TARGET = 0.02
+TARGET = DEFAULT_MAX_LOSS
 """The loss that callers who name no target allow, at which methods are compared, too."""
 
 DELTA = 0.1

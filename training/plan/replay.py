@@ -13,7 +13,7 @@ import numpy as np
 
 from router.bundle import manifest
 from router.bundle.manifest import QUANTILES
-from router.domain import Certificate
+from router.domain import DEFAULT_MAX_LOSS, Certificate
 from router.routing.policy import LatencyProfile
 from training.arrays import Mask, Matrix, Rungs
 from training.data.dataset import Outcomes
@@ -163,11 +163,22 @@ def forecast(directory: Path, outcomes: Outcomes) -> tuple[Prediction, tuple[Cer
     return inference.predict_outcomes(bundle, outcomes), bundle.manifest.certificates
 
 
-def summary(plan: Sequence[PlanRow]) -> str:
-    """One or two sentences: the boldest policy beside always-top, then under the tightest deadline."""
+def summary(plan: Sequence[PlanRow], target: float = DEFAULT_MAX_LOSS) -> str:
+    """One or two sentences: the policy that serves `target` beside always-top, then under the tightest deadline.
+
+    Without a bundle they are about hindsight; without a certificate that covers the target, about always-top.
+    """
     top = next(row for row in plan if row.rungs[-1] == 1)
-    # Certificates come in rising order of their loss, so the last policy without a deadline is the boldest.
-    best = [row for row in plan if row.deadline is None][-1]
+    free = [row for row in plan if row.deadline is None]
+    routed = [row for row in free if row.max_loss is not None]
+    # Certificates come in rising order of their loss; the last one that covers the target serves it.
+    covering = [row for row in routed if row.max_loss is not None and row.max_loss <= target]
+    if routed and not covering:
+        return (
+            f"No certificate covers a loss of {target:g}, so the router takes the top rung: "
+            f"{top.thinking_tokens:.1f} thinking tokens a request; p99 {top.p99:.3g} s; accuracy {top.accuracy:.3f}."
+        )
+    best = (covering or free)[-1]
     sentence = (
         f"{best.label}: {best.thinking_tokens:.1f} thinking tokens a request, always-top {top.thinking_tokens:.1f}; "
         f"p99 {best.p99:.3g} s, always-top {top.p99:.3g} s; "

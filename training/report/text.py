@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from training.evaluation.policies import TARGET
+
 
 def describe(report: dict[str, Any]) -> str:
     """The report's rungs and targets and, if there are any, its methods and re-splits, as tables of text.
@@ -52,7 +54,7 @@ def _policies(report: dict[str, Any]) -> str:
     ]
     # The gap is unknown where token counts are missing or where no policy is certified at that loss.
     gap = report["gap_closed"]
-    tail = [] if gap is None else [f"oracle gap closed at 0.02: {gap:.1%}"]
+    tail = [] if gap is None else [f"oracle gap closed at {TARGET:g}: {gap:.1%}"]
     return "\n".join([head, *rows, *tail])
 
 
@@ -66,7 +68,7 @@ def _absolute(report: dict[str, Any]) -> str:
 
 
 def _methods(report: dict[str, Any]) -> str:
-    head = f"{'at loss .02':<30} {'log-loss':>8} {'AUROC':>6} {'AIQ gain':>8} {'loss':>7}"
+    head = f"{f'at loss {TARGET:g}':<30} {'log-loss':>8} {'AUROC':>6} {'AIQ gain':>8} {'loss':>7}"
     head += f" {'saved vs top':>22} {'vs hull':>22}"
     rows = [
         f"{m['method']:<30} {_number(m['log_loss'], '8.3f')} {_number(m['auroc'], '6.3f')}"

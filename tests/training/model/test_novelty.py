@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from router.bundle.manifest import Bundle
 from router.domain import MaxLoss, MinQuality, Prompt, RoutingOptions
-from router.routing.policy import UNLIKE, LatencyProfile, Policy
+from router.routing.policy import LatencyProfile, Policy
+from router.routing.reasons import UNLIKE
 from router.scoring.onnx import OnnxClassifier
 from training.arrays import Matrix
 from training.data import dataset

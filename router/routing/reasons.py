@@ -1,0 +1,69 @@
+"""Why the policy chose a rung, in words. Numbers are those of the forecasts, in the same digits as elsewhere."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from router.digits import ROUNDING, bound, gain
+from router.domain import Certificate, MaxLoss, MinQuality, Score
+
+UNLIKE = "the prompt is unlike the calibration prompts"
+UNCOVERED = "the next longer one, which no certificate covers"
+
+
+def worth(score: Score, wanted: int, top: str, target: MaxLoss) -> str:
+    """Why the rung worth most is worth more than the top one, which is called `top`."""
+    best, quality = score.quality[-1], score.quality[wanted]
+    if wanted == len(score.quality) - 1:
+        return "the top rung is worth its tokens"
+    gained = gain(best, quality, target.value)
+    if best <= quality:
+        return f"rung {top} is predicted to gain {gained}"
+    reason = f"rung {top} is predicted to gain {gained} P(correct), too little for {_further(score, wanted)}"
+    if best - quality <= target.value + ROUNDING:
+        return reason
+    return f"{reason}; the loss of {target.value:g} is promised on average over prompts, not for this one"
+
+
+def _further(score: Score, wanted: int) -> str:
+    """How much longer the top rung thinks: in tokens, or in rungs where tokens are not known."""
+    here, top = score.mean[wanted], score.mean[-1]
+    if here is None or top is None or None in score.mean:
+        return _counted(len(score.mean) - 1 - wanted, "rung")
+    # As both are shown: rounded.
+    return _counted(max(round(top) - round(here), 0), "token")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number or 'less than 1'} more {what}{'s' * (number > 1)}"
+
+
+def uncertified(target: MaxLoss, certificates: Sequence[Certificate]) -> str:
+    """What keeps a relative target from being certified."""
+    some = ", ".join(f"{certificate.alpha:g}" for certificate in certificates)
+    return f"no certificate for a loss of {target.value:g}" + (f" (there are some for {some})" if some else "")
+
+
+def reaching(target: MinQuality, certificate: Certificate | None) -> str:
+    """The P(correct) that a rung must reach, and why it is not the target itself."""
+    if certificate is None:
+        return f"P(correct) {target.value:g}, which no certificate covers"
+    reached = f"P(correct) {bound(certificate.threshold)}"
+    if certificate.threshold == target.value:
+        return reached
+    return f"{reached}, from which on forecasts are certified for the target of {target.value:g}"
+
+
+def late(rung: str, seconds: float | None, limit: float) -> str:
+    """Why a rung breaks a deadline: it may take `seconds`, and the deadline leaves `limit`."""
+    # Rounded away from each other, so that the numbers show it.
+    left = f"the deadline leaves {_significant(limit, math.floor)} s"
+    if seconds is None:
+        return f"nothing bounds the time of rung {rung}, {left}"
+    return f"rung {rung} may take {_significant(seconds, math.ceil)} s, {left}"
+
+
+def _significant(seconds: float, rounded: Callable[[float], int]) -> str:
+    """Seconds to three digits, or to the millisecond."""
+    scale = 10.0 ** (2 - math.floor(math.log10(max(seconds, 0.1))))
+    whole = round(seconds * scale, 6)  # 1.5 is 150, whatever binary makes of it
+    return f"{rounded(whole) / scale:.12g}"
