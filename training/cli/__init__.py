@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.strict import FOLDER, NEW_FOLDER, File, Group, NewFile, Number
+from router.cli.strict import FOLDER, NEW_FOLDER, File, Group, Number
 from router.domain import DEFAULT_MAX_LOSS
 from router.extras import needs
 from training.cli.cluster import Command, executor_options, ray_on

@@ -9,10 +9,9 @@ from tqdm import tqdm
 
 from training.data.dataset import Outcomes
 from training.evaluation.baselines import baselines
-from training.evaluation.certify import choose, losses, price_grid
+from training.evaluation.certify import TARGET, choose, losses, price_grid
 from training.evaluation.evaluate import family
 from training.evaluation.policies import (
-    TARGET,
     MethodReport,
     PolicyReport,
     best_fixed,

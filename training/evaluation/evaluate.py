@@ -11,8 +11,8 @@ from router.domain import Certificate
 from training.arrays import Matrix, Vector
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
-from training.evaluation.certify import choose, losses
-from training.evaluation.policies import TARGET, MethodReport, Points, PolicyReport, auroc, columns, policy
+from training.evaluation.certify import TARGET, choose, losses
+from training.evaluation.policies import MethodReport, Points, PolicyReport, auroc, columns, policy
 from training.evaluation.references import oracle_curve
 from training.model.families import log_loss
 from training.prediction import Prediction

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from training.evaluation.policies import TARGET
+from training.evaluation.certify import TARGET
 
 
 def describe(report: dict[str, Any]) -> str:
