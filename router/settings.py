@@ -194,10 +194,18 @@ class Settings(BaseSettings):
     queue_seconds: float = Field(
         1.0, ge=0, le=DAY, description="expected wait for capacity beyond which a request is refused at once"
     )
-    first_token_seconds: float = Field(
-        0.01, ge=0, le=DAY, description="the backend's time to its first token, for deadlines"
+    first_token_seconds: float | None = Field(
+        None,
+        ge=0,
+        le=DAY,
+        description="the backend's time to its first token, for deadlines; unset: as the canary measures it at start",
     )
-    token_seconds: float = Field(0.001, ge=0, le=DAY, description="the backend's time per token, for deadlines")
+    token_seconds: float | None = Field(
+        None,
+        ge=0,
+        le=DAY,
+        description="the backend's time per token, for deadlines; unset: as the canary measures it at start",
+    )
     answer_tokens: float = Field(8, ge=0, description="tokens of a usual answer, for deadlines and for admission")
     redis_url: str = Field(
         "",
@@ -279,9 +287,19 @@ def load(**overrides: Any) -> Settings:
     Raises:
         SettingsError: a value is wrong, missing, or a name is not that of a setting.
     """
+    return _load(overrides, ("backend_url", "backend_model"))
+
+
+def load_for_doctor(**overrides: Any) -> Settings:
+    """As `load`; but the engine's model need not be named, since `doctor` finds it out. Raises SettingsError."""
+    return _load(overrides, ("backend_url",))
+
+
+def _load(overrides: dict[str, Any], needed: Sequence[str]) -> Settings:
+    """`needed` are the settings that every engine but the embedded one needs. Raises SettingsError."""
     _refuse_unknown_names()  # pydantic ignores variables that it does not know
     settings = _read({name: value for name, value in overrides.items() if value is not None})
-    for problem in _problems(settings):
+    for problem in _problems(settings, needed):
         raise SettingsError(PREFIX + problem)
     _require_protection(settings)
     return settings
@@ -303,9 +321,9 @@ def _read(overrides: dict[str, Any]) -> Settings:
         raise SettingsError(f"{PREFIX}{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}") from error
 
 
-def _problems(settings: Settings) -> Iterator[str]:
+def _problems(settings: Settings, needed: Sequence[str]) -> Iterator[str]:
     """Settings that do not fit together; each problem begins with the name of one."""
-    yield from _missing(settings, "backend", ("backend_url", "backend_model"))
+    yield from _missing(settings, "backend", needed)
     yield from _missing(settings, "failover_backend", ("failover_url", "failover_model"))
     secret, admin = settings.cache_secret.get_secret_value(), settings.admin_token.get_secret_value()
     if settings.failover_backend and settings.failover_artifact is None:

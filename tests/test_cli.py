@@ -201,9 +201,10 @@ def test_doctor_finds_nothing_wrong_with_the_defaults(monkeypatch: pytest.Monkey
         monkeypatch.delenv(name)
     result = CliRunner().invoke(cli, ["doctor", "--json"])
     assert result.exit_code == 0, result.output
-    findings = json.loads(result.stdout)
-    assert len(findings) >= 5
-    assert all(finding["passed"] for finding in findings)
+    found = json.loads(result.stdout)
+    assert len(found["findings"]) >= 5
+    assert all(finding["passed"] for finding in found["findings"])
+    assert found["next"] == ["budget-router serve"] and found["settings"] == {}
 
 
 def test_doctor_fails_when_the_engine_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +213,7 @@ def test_doctor_fails_when_the_engine_is_not_there(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(f"BUDGET_ROUTER_{name}", value)
     result = CliRunner().invoke(cli, ["doctor"])
     assert result.exit_code == 1
-    assert "FAILS" in result.stdout and "native: ready" in result.stdout
+    assert f"FAILS  engine at {url}" in result.stdout and "nothing listens" in result.stdout
 
 
 def test_doctor_sees_a_redis_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +221,7 @@ def test_doctor_sees_a_redis_that_does_not_answer(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("BUDGET_ROUTER_CACHE_SECRET", "x")
     result = CliRunner().invoke(cli, ["doctor", "--json"])
     assert result.exit_code == 1
-    assert [f["check"] for f in json.loads(result.stdout) if not f["passed"]] == ["Redis"]
+    assert [f["check"] for f in json.loads(result.stdout)["findings"] if not f["passed"]] == ["Redis"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from functools import partial
 
 from router.backends.chat import Chat
 from router.backends.dialects import DIALECTS, Dialect
-from router.backends.http import EngineClient, MappedErrors, Timeouts
+from router.backends.failures import MappedErrors
+from router.backends.http import EngineClient, Timeouts
 from router.backends.markers import Markers
 from router.backends.two_phase import TwoPhase
 from router.backends.verified import Canary, EnforcementStrategy, VerifiedBackend, digest
@@ -47,15 +48,8 @@ class Connection:
     proxy: str = ""
 
 
-async def fingerprint(connection: Connection, canary: Canary) -> str:
-    """The name of the engine for which alone a bundle's certificates count. Raises SettingsError, BackendError."""
-    async with AsyncExitStack() as stack:
-        return await connect(connection, canary, stack).prove()
-
-
-def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> VerifiedBackend:
-    """The backend, not yet verified; the stack closes its connections. Raises SettingsError for a wrong URL."""
-    dialect, model = DIALECTS[connection.kind], connection.model
+def client(connection: Connection, stack: AsyncExitStack) -> EngineClient:
+    """The HTTP client of an engine; the stack closes it. Raises SettingsError for a wrong URL."""
     engine = EngineClient(
         connection.url,
         connection.timeouts,
@@ -65,6 +59,19 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Ve
         connection.proxy,
     )
     stack.push_async_callback(engine.close)
+    return engine
+
+
+async def fingerprint(connection: Connection, canary: Canary) -> str:
+    """The name of the engine for which alone a bundle's certificates count. Raises SettingsError, BackendError."""
+    async with AsyncExitStack() as stack:
+        return await connect(connection, canary, stack).prove()
+
+
+def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> VerifiedBackend:
+    """The backend, not yet verified; the stack closes its connections. Raises SettingsError for a wrong URL."""
+    dialect, model = DIALECTS[connection.kind], connection.model
+    engine = client(connection, stack)
     markers = connection.markers
     if markers.cue is None:
         markers = replace(markers, cue=dialect.cue)

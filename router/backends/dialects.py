@@ -11,7 +11,7 @@ from router.backends.completions import LLAMA_CPP, SGLANG, VLLM, Body, TokenComp
 from router.backends.http import Chunk, EngineClient
 from router.backends.text import printable_name
 from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest
-from router.errors import InvalidRequest
+from router.errors import BackendError, InvalidRequest
 
 CLOSING_CUE = "Time is up, I answer now."
 """Said at the end of a thought that is cut. Without it small models often answer nothing, or think on in the answer."""
@@ -141,7 +141,11 @@ async def _vllm_version(engine: EngineClient) -> str:
 
 
 async def _sglang_version(engine: EngineClient) -> str:
-    return f"sglang-{printable_name((await engine.ask('/get_server_info')).get('version'))}"
+    try:
+        info = await engine.ask("/server_info")
+    except BackendError:  # older versions have only this one, which newer ones call deprecated
+        info = await engine.ask("/get_server_info")
+    return f"sglang-{printable_name(info.get('version'))}"
 
 
 async def _llama_cpp_version(engine: EngineClient) -> str:

@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 
 from router.addresses import is_loopback
+from router.backends.failures import MappedErrors
 from router.backends.sse import GROWTH, Bounds, EventReader
 from router.backends.sse import Chunk as Chunk
 from router.backends.statuses import check
 from router.backends.text import dumps, loads
 from router.backends.urls import engine_url, proxy_url
-from router.errors import BackendError, BackendTimeout, BackendUnavailable, BackendUnreachable
+from router.errors import BackendError
 
 T = TypeVar("T")
 
@@ -35,14 +35,6 @@ KEEP_SECONDS = 3.0
 
 READ_AHEAD = 1 << 16
 """Bytes of a stream that are held for a caller who reads slowly, about twice that at most."""
-
-NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
-"""Errors before a connection stands: the request was not sent, so it is not to blame."""
-
-MALFORMED_RESPONSE = (
-    aiohttp.ClientError, HttpProcessingError, ValueError, AttributeError, TypeError, LookupError, RecursionError,
-)  # fmt: skip
-"""Errors of reading an answer that is not HTTP, not JSON, or not of the API's shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,31 +165,6 @@ async def _whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
 async def _by(deadline: float, work: Awaitable[T]) -> T:
     async with asyncio.timeout_at(deadline):
         return await work
-
-
-class MappedErrors:
-    """Turns foreign errors into ours. An engine's error text is not repeated: it may hold the prompt."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and (ours := _mapped(error)) is not None:
-            raise ours from error
-
-
-def _mapped(error: BaseException) -> BackendError | None:
-    """Our error for a foreign one; None for those that pass."""
-    named = type(error).__name__
-    if isinstance(error, NOT_REACHED):
-        return BackendUnreachable(f"backend: it cannot be reached ({named})")
-    if isinstance(error, aiohttp.ClientConnectionError):
-        return BackendUnavailable(f"backend: {named}")
-    if isinstance(error, TimeoutError):
-        return BackendTimeout("backend: it took too long")
-    if isinstance(error, MALFORMED_RESPONSE):
-        return BackendError(f"backend: {named}")
-    return BackendUnavailable(f"backend: {named}") if isinstance(error, OSError) else None
 
 
 def expect_type(kind: type, value: Any) -> Any:

@@ -1,24 +1,44 @@
-"""Does an engine serve a model? Its list of models says so."""
+"""The models that an engine lists: is one served, and what does the engine call itself?"""
 
 import re
+from dataclasses import dataclass
 
-from router.backends.http import EngineClient, MappedErrors, expect_type
+from router.backends.failures import MappedErrors
+from router.backends.http import EngineClient, expect_type
 from router.errors import BackendError
 
 SHOWN = 8
 """Names of models that an error lists."""
 
 
-async def check_serves(engine: EngineClient, model: str) -> None:
-    """Returns where the engine lists the model. Raises BackendError, which says what it serves instead."""
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model in an engine's list; `owner` is the word of the engine for itself, or whatever a host writes there."""
+
+    name: str
+    owner: str
+
+
+async def listed(engine: EngineClient) -> list[ListedModel]:
+    """The models that the engine lists. Raises BackendError."""
     with MappedErrors():
-        listed = (await engine.ask("/v1/models"))["data"]
-        names: list[str] = [expect_type(str, entry["id"]) or "" for entry in listed]
+        entries = (await engine.ask("/v1/models"))["data"]
+        return [
+            ListedModel(expect_type(str, entry["id"]) or "", expect_type(str, entry.get("owned_by")) or "")
+            for entry in entries
+        ]
+
+
+async def check_serves(engine: EngineClient, model: str) -> list[ListedModel]:
+    """The engine's list, where it holds the model. Raises BackendError, which says what it serves instead."""
+    found = await listed(engine)
+    names = [one.name for one in found]
     if model not in names:
-        raise BackendError(f"backend: it serves {_shown(names)}; not {model}")
+        raise BackendError(f"backend: it serves {shown(names)}; not {model}")
+    return found
 
 
-def _shown(names: list[str]) -> str:
+def shown(names: list[str]) -> str:
     """A few names, without what would spoil a log."""
     some = [re.sub(r"[^ -~]", "?", name[:80]) for name in names[:SHOWN]]
     return ", ".join([*some, *(["..."] if len(names) > SHOWN else [])]) or "no model yet"

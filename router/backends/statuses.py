@@ -15,7 +15,7 @@ from router.errors import BackendBusy, BackendError, BackendRefused, BackendUnav
 RETRY_SECONDS, LONGEST_RETRY = 1.0, 60.0
 """Seconds until another try where the engine names none, and at most."""
 
-NOT_THE_REQUESTS = {401: "refuses the key", 402: "asks for payment", 404: "has no {path}",
+NOT_THE_REQUESTS = {401: "refuses the key, or wants one", 402: "asks for payment", 404: "has no {path}",
                     405: "has no {path}", 407: "stands behind a proxy that wants a password"}  # fmt: skip
 """Refusals that every request would meet: another engine may well answer."""
 

@@ -9,7 +9,8 @@ from router.backends.deltas import CallReader, texts
 from router.backends.dialects import Dialect
 from router.backends.endings import ending
 from router.backends.engine_counts import EngineCounts
-from router.backends.http import Chunk, MappedErrors, expect_few
+from router.backends.failures import MappedErrors
+from router.backends.http import Chunk, expect_few
 from router.backends.limits import PIECES_A_TOKEN, SPARE_PIECES, Gate, ReadLimits
 from router.backends.markers import AnswerReader, CueReader, Markers
 from router.backends.text import BLANK, SurrogateJoiner

@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
 from router.backends.completions import Piece, TokenCompletionAPI, find_ids
-from router.backends.http import Chunk, EngineClient, MappedErrors
+from router.backends.failures import MappedErrors
+from router.backends.http import Chunk, EngineClient
 from router.backends.markers import Markers
 from router.backends.second_phase import AnswerPhase
 from router.backends.thought import Thought, ThoughtReader

@@ -5,6 +5,7 @@ from importlib import import_module
 import click
 
 from router.cli import calls, service
+from router.cli.doctor import doctor
 from router.cli.strict import Group
 
 RECORDED = ("outcomes", "plan")
@@ -34,5 +35,5 @@ def cli() -> None:
     """
 
 
-for _command in (*service.COMMANDS, *calls.COMMANDS):
+for _command in (*service.COMMANDS, doctor, *calls.COMMANDS):
     cli.add_command(_command)

@@ -91,16 +91,21 @@ def service_arguments() -> list[str]:
     return found
 
 
+def key_in(file: Path) -> str:
+    """The key that a file holds. Raises UsageError where it holds none: the call would go out without a key."""
+    # What is not UTF-8 is replaced, and then refused by those who use it in words that name the key.
+    key = file.read_text(errors="replace").strip()
+    if not key:
+        raise click.UsageError(f"--key-file: {file} holds no key")
+    return key
+
+
 def _credentials(
     key_file: Path | None, ca: Path | None, cert: Path | None, cert_key: Path | None, plaintext: bool
 ) -> Credentials:
     ca_pem, cert_pem, key_pem = (None if path is None else path.read_bytes() for path in (ca, cert, cert_key))
-    # What is not UTF-8 is replaced, and then refused by Credentials in words that name the key.
-    key = "" if key_file is None else key_file.read_text(errors="replace").strip()
-    if key_file is not None and not key:  # or the call would go out without a key
-        raise click.UsageError(f"--key-file: {key_file} holds no key")
     try:
-        return Credentials(key, ca_pem, cert_pem, key_pem, plaintext)
+        return Credentials("" if key_file is None else key_in(key_file), ca_pem, cert_pem, key_pem, plaintext)
     except InvalidArgument as error:
         raise click.UsageError(str(error)) from None
 

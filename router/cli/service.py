@@ -9,14 +9,11 @@ import socket
 import sys
 from collections.abc import Coroutine
 from contextlib import closing
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
-from router.cli.display import console
 from router.cli.options import json_option
 from router.cli.strict import Command
 
@@ -126,32 +123,4 @@ def new_key(tenant: str, days: int, as_json: bool) -> None:
     click.echo(f'keys = [{{ sha256 = "{digest}", expires = {expires} }}]', err=True)
 
 
-@click.command(cls=Command)
-@click.option("--backend", help="Kind of engine: vllm, sglang, llama_cpp, openai_effort, or pocket.")
-@click.option("--url", help="Base URL of the engine, without /v1.")
-@click.option("--model", help="Model that it serves.")
-@json_option
-def doctor(backend: str | None, url: str | None, model: str | None, as_json: bool) -> None:
-    """Check settings, model bundle, cache and backend: are budgets really held? Exit code 1 if not.
-
-    Each way of an engine to hold budgets is tried on its own; the last line says which one would be served.
-    """
-    from router import settings
-    from router.serving import doctor as checks
-
-    loaded = settings.load(backend=backend, backend_url=url, backend_model=model)
-    if loaded.backend == settings.POCKET and (url or model):  # or the embedded model would be found in good order
-        raise click.UsageError("--url and --model need --backend, the kind of engine")
-    findings = asyncio.run(checks.examine(loaded))
-    if as_json:
-        click.echo(json.dumps([asdict(f) for f in findings]))
-    else:
-        table = Table("check", "verdict", "seen", box=None)
-        for f in findings:
-            failed = "[red]FAILS[/]" if f.needed else "[yellow]no[/]"
-            table.add_row(f.check, "[green]ok[/]" if f.passed else failed, f.seen)
-        console.print(table)
-    sys.exit(0 if all(f.passed or not f.needed for f in findings) else 1)
-
-
-COMMANDS = (serve, work, new_key, doctor)
+COMMANDS = (serve, work, new_key)

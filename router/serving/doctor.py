@@ -1,68 +1,88 @@
 """`budget-router doctor`: checks everything that the service would run with."""
 
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 from router.backends import canary
 from router.backends.canary import Finding
 from router.bundle import manifest, registry
 from router.bundle.manifest import Manifest
-from router.errors import BackendError, CacheError
-from router.serving import assembly, models
-from router.settings import Served, Settings
+from router.errors import CacheError
+from router.serving import assembly, engine_checks, engines, models
+from router.serving.examination import ABOUT, Examination, Proved, Watch
+from router.settings import POCKET, Served, Settings
 
 
-async def examine(settings: Settings) -> list[Finding]:
-    """Check Redis, bundles and backends of the settings. Raises ArtifactError, BackendError, SettingsError."""
-    findings = []
+async def examine(settings: Settings, kind_open: bool = False, watch: Watch = lambda finding: None) -> Examination:
+    """Check Redis, engines and bundles of the settings.
+
+    Args:
+        kind_open: the settings do not say what kind of engine is at BACKEND_URL.
+        watch: gets each finding as it comes: a slow engine takes minutes.
+
+    Raises:
+        ArtifactError, SettingsError: the settings cannot be used, or leave open what the engine does not say.
+    """
+    found = Examination(watch, [])
     async with AsyncExitStack() as stack:
         if settings.redis_url:
-            findings.append(await _examine_redis(settings, stack))
-        for served in settings.served:
-            directory = registry.locate(served.artifact)
-            bundle = manifest.load(directory)
-            server = models.triton(settings, served, stack)
-            await models.trial_of(server)(directory, bundle)
-            runs_on = models.graph(bundle, settings.classifier_device, server).provider
-            rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
-            findings.append(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}, {runs_on}"))
-            findings += await _examine_backend(settings, served, bundle.manifest, stack)
-    return findings
+            await _examine_redis(settings, found, stack)
+        found.served = await engine_checks.identified(settings, kind_open, found)
+        found.proved = await _examine_model(settings, found.served, settings.served[0], found, stack)
+        for served in settings.served[1:]:
+            await _examine_model(settings, served, served, found, stack)
+    return found
 
 
-async def _examine_backend(settings: Settings, served: Served, about: Manifest, stack: AsyncExitStack) -> list[Finding]:
-    """Check each enforcement strategy by itself, which one would serve, and whether the bundle is about this engine."""
-    if served.backend == "pocket":
-        backend, fingerprint = models.pocket_backend(settings, stack)
-        return [*[finding async for finding in canary.examine(backend)], _examine_match(about, fingerprint)]
-    findings = []
-    for replica in models.engines(settings, served, stack):
-        for strategy in replica.backend.strategies:
-            name = strategy.enforcement.value
-            # Not needed: one strategy that works is enough, and whether there is one is the finding below.
-            findings += [
-                replace(f, check=f"{name}: {f.check}", needed=False) async for f in canary.examine(strategy.alone)
-            ]
-        try:
-            fingerprint = await replica.backend.prove()
-            findings.append(Finding(f"enforcement of {replica.name}", True, fingerprint))
-            findings.append(_examine_match(about, fingerprint))
-        except BackendError as error:
-            findings.append(Finding(f"enforcement of {replica.name}", False, str(error)))
-    return findings
+async def _examine_model(
+    settings: Settings, known: Served | None, served: Served, found: Examination, stack: AsyncExitStack
+) -> Proved | None:
+    """Check a bundle, then its engine, unless that is not `known`. The engine as it would serve; None = not at all."""
+    about = await _examine_bundle(settings, served, found, stack)
+    if known is None:
+        return None
+    if known.backend == POCKET:
+        proved = await _examine_pocket(settings, found, stack)
+    else:
+        proved = await engine_checks.examine_engine(settings, known, found, stack)
+    first = next(iter(proved.values()), None)
+    if first is not None:
+        _examine_match(about, first.fingerprint, found)
+    if len({one.fingerprint for one in proved.values()}) > 1:
+        seen = ", ".join(f"{name} is {one.fingerprint}" for name, one in proved.items())
+        found.add(Finding("replicas are alike", False, seen))
+    return first
 
 
-def _examine_match(about: Manifest, fingerprint: str) -> Finding:
-    foreign = about.foreign_to(fingerprint)
-    effect = f"{foreign}; until then the engine's own default is served, without budgets"
-    return Finding("bundle is about this engine", not foreign, effect if foreign else fingerprint)
-
-
-async def _examine_redis(settings: Settings, stack: AsyncExitStack) -> Finding:
+async def _examine_redis(settings: Settings, found: Examination, stack: AsyncExitStack) -> None:
     cache = assembly.redis_cache(settings, lambda event: None, stack)
     try:
         # No score has this key; that Redis answers is all that counts.
         await cache.get_many([b"doctor"])
     except CacheError as error:
-        return Finding("Redis", False, str(error))
-    return Finding("Redis", True, "answers")
+        found.add(Finding("Redis", False, str(error)))
+    else:
+        found.add(Finding("Redis", True, "answers"))
+
+
+async def _examine_bundle(settings: Settings, served: Served, found: Examination, stack: AsyncExitStack) -> Manifest:
+    directory = registry.locate(served.artifact)
+    bundle = manifest.load(directory)
+    server = models.triton(settings, served, stack)
+    await models.trial_of(server)(directory, bundle)
+    runs_on = models.graph(bundle, settings.classifier_device, server).provider
+    rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
+    found.add(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}, {runs_on}"))
+    return bundle.manifest
+
+
+async def _examine_pocket(settings: Settings, found: Examination, stack: AsyncExitStack) -> dict[str, Proved]:
+    backend, fingerprint = engines.pocket_backend(settings, stack)
+    async for finding in canary.examine(backend):
+        found.add(finding)
+    return {POCKET: Proved(fingerprint, None)}
+
+
+def _examine_match(about: Manifest, fingerprint: str, found: Examination) -> None:
+    foreign = about.foreign_to(fingerprint)
+    effect = f"{foreign}; until then the engine's own default is served, without budgets"
+    found.add(Finding(ABOUT, not foreign, effect if foreign else fingerprint))

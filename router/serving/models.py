@@ -4,23 +4,20 @@ The clients of HTTP and Triton are imported where they are chosen: the default s
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import structlog
 
-from router.backends import canary
-from router.backends.canary import Finding
-from router.backends.pocket import PocketBackend, PocketModel
+from router.backends.pocket import PocketBackend
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
 from router.domain import MaxLoss
-from router.errors import BackendUnavailable, ClassifierError, DependencyError
+from router.errors import ClassifierError
 from router.outcomes.e_process import Ledger
 from router.ports import Classifier, Observer, ScoreCache
 from router.routing import reasons
@@ -33,22 +30,14 @@ from router.scoring.cache_key import ScoreKeys
 from router.scoring.onnx import Device, OnnxClassifier
 from router.scoring.scorer import Scorer
 from router.scoring.trial import require_bounded
+from router.serving import engines
 from router.serving.parts import Model
 from router.settings import EMBEDDED_BUNDLE, Served, Settings
-from router.telemetry import tracing
 
 if TYPE_CHECKING:
-    from router.backends.connect import Connection
-    from router.backends.replica import Replica
     from router.backends.replicas import Replicas
     from router.scoring.kserve import Triton
     from router.scoring.triton import TritonClassifier
-
-T = TypeVar("T")
-Watch = Callable[[str, Finding], None]
-
-WAIT_SECONDS = 1.0
-"""Pause between two looks at a dependency that is not up yet."""
 
 
 async def model(
@@ -63,8 +52,8 @@ async def model(
     trial = trial_of(client)
     await trial(directory, bundle)
     server = await ready(client, settings.backend_wait)
-    backend, fingerprint = await served_backend(settings, served, observer, stack)
-    latency = LatencyProfile(settings.first_token_seconds, settings.token_seconds, settings.answer_tokens)
+    backend, fingerprint, speed = await engines.served_backend(settings, served, observer, stack)
+    latency = engines.latency_profile(settings, speed)
     secret = settings.cache_secret.get_secret_value().encode()
     make = partial(classifier, device=settings.classifier_device, server=server)
     target = MaxLoss(settings.max_loss)
@@ -159,86 +148,5 @@ async def ready(server: "Triton | None", patience: float) -> "Triton | None":
     """The same server once it has its model ready. Raises ClassifierError after `patience` seconds."""
     if server is not None:
         attempt = partial(asyncio.to_thread, server.versions)  # this client blocks
-        await until_up(attempt, ClassifierError, patience, {"classifier": server.name})
+        await engines.until_up(attempt, ClassifierError, patience, {"classifier": server.name})
     return server
-
-
-async def until_up(
-    attempt: Callable[[], Awaitable[T]], down: type[DependencyError], patience: float, named: Mapping[str, str]
-) -> T:
-    """Try until a dependency is up. Raises `down` after `patience` seconds; each wait is logged with these fields."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            return await attempt()
-        except down as error:
-            if time.monotonic() > deadline:
-                raise
-            structlog.get_logger().warning("waiting", **named, error=str(error))
-            await asyncio.sleep(WAIT_SECONDS)
-
-
-async def served_backend(
-    settings: Settings, served: Served, observer: Observer, stack: AsyncExitStack
-) -> "tuple[PocketBackend | Replicas, str]":
-    """The backend, proved to hold budgets, and the fingerprint that a bundle must be about. Raises BackendError."""
-    if served.backend == "pocket":
-        return pocket_backend(settings, stack)
-    from router.backends.replicas import Replicas
-
-    replicas = Replicas(engines(settings, served, stack, _log_finding), observer, settings.backend_hedge or None)
-    named = {"backend": served.url}
-    return replicas, await until_up(replicas.prove, BackendUnavailable, settings.backend_wait, named)
-
-
-def pocket_backend(settings: Settings, stack: AsyncExitStack) -> tuple[PocketBackend, str]:
-    """The embedded backend, and its fingerprint. Raises ArtifactError."""
-    reasoner = PocketModel.load(settings.pocket_model)
-    pocket = PocketBackend(reasoner, settings.pocket_threads)
-    stack.callback(pocket.close)
-    return pocket, reasoner.fingerprint
-
-
-def engines(
-    settings: Settings, served: Served, stack: AsyncExitStack, watch: Watch = lambda name, finding: None
-) -> "list[Replica]":
-    """Every replica of the engine, not proved yet; `watch` gets each finding of a canary with its replica's name."""
-    from router.backends.connect import connect
-    from router.backends.replica import Replica
-
-    connection = _connection(settings, served)
-
-    def replica(url: str) -> Replica:
-        holds_budgets = partial(canary.holds_budgets, watch=partial(watch, url))
-        return Replica(url, connect(replace(connection, url=url), holds_budgets, stack))
-
-    return [replica(url.strip()) for url in served.url.split(",")]
-
-
-def _log_finding(name: str, finding: Finding) -> None:
-    """A canary on a slow engine takes minutes, which must not pass in silence."""
-    structlog.get_logger().info("canary", backend=name, check=finding.check, passed=finding.passed, seen=finding.seen)
-
-
-def _connection(settings: Settings, served: Served) -> "Connection":
-    from router.backends.connect import Connection
-    from router.backends.http import Timeouts
-    from router.backends.markers import Markers
-
-    timeouts = Timeouts(
-        first=settings.backend_first_timeout, idle=settings.backend_idle_timeout, total=settings.backend_timeout
-    )
-    return Connection(
-        served.backend,
-        served.url,
-        served.model,
-        served.key.get_secret_value(),
-        settings.backend_enforcement,
-        settings.backend_unenforced == "warn",
-        settings.backend_images,
-        Markers(settings.think_start, settings.think_end, settings.think_closing_cue),
-        timeouts,
-        settings.max_streams,
-        tracing.carried.get,
-        settings.backend_proxy.get_secret_value(),
-    )

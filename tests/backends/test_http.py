@@ -9,7 +9,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from router.backends.http import LARGEST_ANSWER, EngineClient, MappedErrors, Timeouts
+from router.backends.failures import MappedErrors
+from router.backends.http import LARGEST_ANSWER, EngineClient, Timeouts
 from router.backends.sse import GROWTH
 from router.backends.statuses import LONGEST_RETRY, RETRY_SECONDS, retry_after
 from router.backends.text import printable_name

@@ -384,7 +384,7 @@ async def test_a_bundle_is_promoted_once_triton_has_its_graph(
 
 
 async def test_the_doctor_names_the_server_and_the_version(server: TritonSimulator) -> None:
-    findings = await doctor.examine(settings.load(triton_url=server.url))
+    findings = (await doctor.examine(settings.load(triton_url=server.url))).findings
     (seen,) = (finding.seen for finding in findings if finding.check == "model bundle")
     assert seen.endswith(f"Triton at {server.url}, model {MODEL}, version 1")
 

@@ -13,7 +13,7 @@ from router import settings
 from router._gen import budget_router_pb2 as pb
 from router.bundle import manifest, registry
 from router.errors import TargetUnmet
-from router.serving import doctor, models
+from router.serving import doctor, engines
 from router.settings import Settings
 from tests.conftest import MODELS, another_bundle
 from tests.rpc.conftest import TOKEN, bearer, decide, generate, refusal
@@ -42,7 +42,7 @@ def settings_for(simulator: Simulator, directory: Path, **more: object) -> Setti
 async def fingerprint_of(loaded: Settings) -> str:
     """What the router calls the engine of these settings."""
     async with AsyncExitStack() as stack:
-        (replica,) = models.engines(loaded, loaded.served[0], stack)
+        (replica,) = engines.replicas(loaded, loaded.served[0], stack)
         return await replica.backend.prove()
 
 
@@ -56,11 +56,11 @@ async def test_the_doctor_fails_where_the_bundle_is_about_another_engine(kind: s
     async with simulated(kind) as simulator:
         loaded = settings_for(simulator, tmp_path)
         engine = await fingerprint_of(loaded)
-        (found,) = [finding for finding in await doctor.examine(loaded) if finding.check == CHECK]
+        (found,) = [finding for finding in (await doctor.examine(loaded)).findings if finding.check == CHECK]
         assert not found.passed and found.needed
         assert ABOUT in found.seen and engine in found.seen and "budget-train collect" in found.seen
         own = settings_for(simulator, tmp_path, artifact=await bundle_about(tmp_path / "own", loaded))
-        (found,) = [finding for finding in await doctor.examine(own) if finding.check == CHECK]
+        (found,) = [finding for finding in (await doctor.examine(own)).findings if finding.check == CHECK]
         assert found.passed and found.seen == engine
 
 
@@ -70,7 +70,8 @@ async def test_its_exit_code_is_1(tmp_path: Path) -> None:
         done = await asyncio.to_thread(
             subprocess.run, [*command, "--url", simulator.url], capture_output=True, cwd=tmp_path, env=environment()
         )
-    failed = [finding["check"] for finding in json.loads(done.stdout) if finding["needed"] and not finding["passed"]]
+    found = json.loads(done.stdout)["findings"]
+    failed = [finding["check"] for finding in found if finding["needed"] and not finding["passed"]]
     assert (done.returncode, failed) == (1, [CHECK]), done.stderr
 
 

@@ -11,7 +11,8 @@ import grpc
 
 from router._gen import budget_router_pb2 as pb
 from router.backends.dialects import DIALECTS
-from router.backends.http import Chunk, MappedErrors
+from router.backends.failures import MappedErrors
+from router.backends.http import Chunk
 from router.backends.sse import Bounds, EventReader
 from router.backends.stream_state import StreamState
 from router.domain import GenerationRequest, Prompt, ReasoningBudget

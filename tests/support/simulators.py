@@ -26,6 +26,8 @@ PIECES = {5: "</", 6: "think", 7: ">"}
 
 TEXTS = {token: text for text, token in MARKERS.items()} | PIECES
 ENDS = (END, *PIECES)
+OWNERS = {"vllm": "vllm", "sglang": "sglang", "llama_cpp": "llamacpp"}
+"""What the kinds of engines write into their lists of models."""
 
 
 @dataclass
@@ -119,6 +121,10 @@ class Simulator:
         mute: last messages that get a thought and no answer.
         leaves_after_a_fault: then the model is not served any more.
         failing_every: every so many-th generation is answered HTTP 503; 0 = none.
+        models: the names that it lists.
+        owner: whom its list names as their owner.
+        key: the bearer token that it wants; "" = none.
+        statuses: paths that answer with a status alone: 404, where a proxy does not forward them.
     """
 
     kind: str
@@ -135,6 +141,10 @@ class Simulator:
     leaves_after_a_fault: bool = False
     failing_every: int = 0
     url: str = ""
+    models: Sequence[str] = (MODEL,)
+    owner: str = ""
+    key: str = ""
+    statuses: dict[str, int] = field(default_factory=dict)
 
     def render(self, body: dict[str, Any]) -> list[int]:
         """The chat template."""
@@ -351,6 +361,7 @@ def sglang(simulator: Simulator) -> web.Application:
     app = _app(simulator, chat)
     app.router.add_post("/v1/completions", partial(_completions, simulator))
     app.router.add_post("/v1/tokenize", tokenize)
+    app.router.add_get("/server_info", info)
     app.router.add_get("/get_server_info", info)
     return app
 
@@ -415,7 +426,7 @@ ENGINES = {"vllm": vllm, "sglang": sglang, "llama_cpp": llama_cpp}
 @asynccontextmanager
 async def simulated(kind: str, port: int = 0, **faults: Any) -> AsyncIterator[Simulator]:
     """A running engine of a kind on a loopback port; 0 = a free one."""
-    simulator = Simulator(kind, replace(Faults(), **faults))
+    simulator = Simulator(kind, replace(Faults(), **faults), owner=OWNERS[kind])
     runner = web.AppRunner(ENGINES[kind](simulator), handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -428,10 +439,22 @@ async def simulated(kind: str, port: int = 0, **faults: Any) -> AsyncIterator[Si
 
 def _app(simulator: Simulator, chat: Any) -> web.Application:
     async def models(_: web.Request) -> web.Response:
-        listed = [{"id": MODEL, "max_model_len": WINDOW}] if simulator.served else []
+        card = {"object": "model", "owned_by": simulator.owner, "max_model_len": WINDOW}
+        listed = [{"id": name, **card} for name in simulator.models if simulator.served]
         return web.json_response({"object": "list", "data": listed})
 
-    app = web.Application()
+    @web.middleware
+    async def guard(request: web.Request, handler: Any) -> web.StreamResponse:
+        if request.path in simulator.statuses:
+            return web.Response(status=simulator.statuses[request.path])
+        # vLLM asks for the key below /v1 alone, the others nearly everywhere.
+        guarded = simulator.kind != "vllm" or request.path.startswith("/v1")
+        if simulator.key and guarded and request.headers.get("Authorization") != f"Bearer {simulator.key}":
+            raise web.HTTPUnauthorized
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    app = web.Application(middlewares=[guard])
     app.router.add_get("/v1/models", models)
     app.router.add_post("/v1/chat/completions", chat)
     return app

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from structlog.testing import capture_logs
 
 from router import settings
-from router.serving import doctor, models
+from router.serving import doctor, engines
 from router.settings import Settings
 from tests.support.fakes import RecordingObserver
 from tests.support.simulators import MODEL, simulated
@@ -21,9 +21,9 @@ async def test_every_finding_of_a_canary_is_logged_with_its_replica() -> None:
     async with simulated("vllm") as one, simulated("vllm") as other, AsyncExitStack() as stack:
         loaded = settings_of(one.url, f"{other.url}/v1")
         with capture_logs() as logged:
-            await models.served_backend(loaded, loaded.served[0], RecordingObserver(), stack)
+            await engines.served_backend(loaded, loaded.served[0], RecordingObserver(), stack)
     found = [(line["backend"], line["check"], line["passed"]) for line in logged if line["event"] == "canary"]
-    checks = ["ready", "budget 0", "budget 64", "budget 8", "floor 48"]
+    checks = ["ready", "budget 0", "budget 64", "budget 8", "floor 48", "speed"]
     assert [(backend, check) for backend, check, _ in found] == [
         (url, check) for url in (one.url, f"{other.url}/v1") for check in checks
     ]
@@ -32,7 +32,7 @@ async def test_every_finding_of_a_canary_is_logged_with_its_replica() -> None:
 async def test_what_the_doctor_finds_is_said_once() -> None:
     async with simulated("vllm") as engine:
         with capture_logs() as logged:
-            findings = await doctor.examine(settings_of(engine.url))
+            findings = (await doctor.examine(settings_of(engine.url))).findings
     assert any(finding.check == "native: budget 8" for finding in findings)
     assert [line for line in logged if line["event"] == "canary"] == []
 
@@ -40,14 +40,33 @@ async def test_what_the_doctor_finds_is_said_once() -> None:
 async def test_the_doctor_names_what_is_served_instead_of_the_model() -> None:
     async with simulated("vllm") as engine:
         loaded = settings_of(engine.url).model_copy(update={"backend_model": "another"})
-        found = {finding.check: finding for finding in await doctor.examine(loaded)}
-    for check in ("native: ready", f"enforcement of {engine.url}"):
-        assert (found[check].passed, found[check].seen) == (False, f"backend: it serves {MODEL}; not another")
+        found = {finding.check: finding for finding in (await doctor.examine(loaded)).findings}
+    failed = found[f"engine at {engine.url}"]
+    assert (failed.passed, failed.seen) == (False, f"it serves {MODEL}; not another")
 
 
 async def test_engines_are_reached_by_the_proxy_of_the_setting() -> None:
     async with listening(Raw(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")) as proxy, AsyncExitStack() as stack:
         loaded = settings_of("http://engine.invalid:8000", backend_proxy=proxy.url)
-        [replica] = models.engines(loaded, loaded.served[0], stack)
+        [replica] = engines.replicas(loaded, loaded.served[0], stack)
         assert not await replica.ready()
         assert proxy.requests[0].startswith(b"GET http://engine.invalid:8000/v1/models ")
+
+
+async def test_deadlines_go_by_what_the_canary_has_measured() -> None:
+    async with simulated("vllm") as fast, simulated("vllm") as slow, AsyncExitStack() as stack:
+        slow.pause = 0.005
+        loaded = settings_of(fast.url, slow.url)
+        _, _, speed = await engines.served_backend(loaded, loaded.served[0], RecordingObserver(), stack)
+    assert speed.per_token >= 0.005, "of the slower replica"
+    measured = engines.latency_profile(loaded, speed)
+    assert (measured.first_token, measured.per_token) == (speed.first_token, speed.per_token)
+    told = engines.latency_profile(settings_of(fast.url, first_token_seconds=3, token_seconds=0), speed)
+    assert (told.first_token, told.per_token) == (3, 0)
+
+
+async def test_where_nothing_is_measured_no_deadline_shrinks_a_budget() -> None:
+    async with simulated("vllm") as engine, AsyncExitStack() as stack:
+        loaded = settings_of(engine.url).model_copy(update={"backend": "openai_effort"})
+        _, _, speed = await engines.served_backend(loaded, loaded.served[0], RecordingObserver(), stack)
+    assert speed == engines.POCKET_SPEED

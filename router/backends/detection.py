@@ -1,0 +1,96 @@
+"""What an engine says about itself: its kind and its model, where nobody has named them.
+
+vLLM, SGLang and llama.cpp write their names into their lists of models (`owned_by`), and each has an address of its
+own that tells its version. A server that has none of these speaks the API of hosted models, and that alone.
+"""
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from router.backends.connect import HOSTED, Connection, client
+from router.backends.dialects import DIALECTS
+from router.backends.http import EngineClient
+from router.backends.listing import ListedModel, check_serves, listed, shown
+from router.errors import BackendBusy, BackendError, BackendTimeout, BackendUnavailable, SettingsError
+
+OWNERS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama_cpp"}
+"""The word that an engine writes as the owner of its models, and its kind."""
+
+SIGNS = {
+    "llama_cpp": (("/props", "build_info"),),
+    "sglang": (("/server_info", "version"), ("/get_server_info", "version")),
+    "vllm": (("/version", "version"),),
+}
+"""Addresses that only one kind of engine has, and a field of the answer. Forks write other owners, but keep these."""
+
+UNCERTAIN = (BackendBusy, BackendTimeout, BackendUnavailable)
+"""Failures that say nothing about whether an engine has an address."""
+
+
+async def identified(connection: Connection) -> Connection:
+    """The connection with kind and model as the engine names them, where it leaves them open ("").
+
+    Raises:
+        BackendError: the engine does not say what it serves.
+        SettingsError: the URL is wrong, its answers leave the kind open, or it serves several models or none.
+    """
+    async with AsyncExitStack() as stack:
+        engine = client(connection, stack)
+        models = await listed(engine)
+        kind = connection.kind or await _kind(engine, models)
+    return replace(connection, kind=kind, model=connection.model or _only(models))
+
+
+async def version(connection: Connection) -> str:
+    """The version of an engine of the connection's kind that serves its model.
+
+    Raises:
+        BackendError: it does not answer, is another kind of engine, or serves other models; says which.
+        SettingsError: the URL is wrong.
+    """
+    kind = connection.kind
+    async with AsyncExitStack() as stack:
+        engine = client(connection, stack)
+        models = await check_serves(engine, connection.model)
+        named = {OWNERS[model.owner] for model in models if model.owner in OWNERS}
+        if named and kind not in (HOSTED, *named):
+            raise BackendError(f"backend: it says that it is {', '.join(named)}, not {kind}")
+        try:
+            return await DIALECTS[kind].version(engine)
+        except UNCERTAIN:
+            raise
+        except BackendError as error:
+            raise BackendError(
+                f"{error}, which every {kind} has: is it another kind of engine, or does a proxy before it forward /v1 "
+                "alone?"
+            ) from error
+
+
+async def _kind(engine: EngineClient, models: list[ListedModel]) -> str:
+    """A name in DIALECTS. Raises SettingsError."""
+    for model in models:
+        if model.owner in OWNERS:
+            return OWNERS[model.owner]
+    certain = True
+    for kind, places in SIGNS.items():
+        for path, field in places:
+            try:
+                if field in await engine.ask(path):
+                    return kind
+            except UNCERTAIN:
+                certain = False
+            except BackendError:  # it has no such address, or answers something else there
+                pass
+    if not certain:
+        raise SettingsError(
+            f"the answers of {engine.url} do not tell what kind of engine it is; name it with --backend: "
+            f"{', '.join(DIALECTS)}"
+        )
+    return HOSTED
+
+
+def _only(models: list[ListedModel]) -> str:
+    names = [model.name for model in models]
+    if len(names) != 1:
+        raise SettingsError(f"the engine serves {shown(names)}; name one of them with --model")
+    return names[0]

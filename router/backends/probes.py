@@ -1,0 +1,117 @@
+"""One short generation of a backend: its thought, its counts, and how long they took."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from statistics import median
+
+from router.domain import (
+    Completion,
+    CountSource,
+    GenerationRequest,
+    Prompt,
+    ReasoningBudget,
+    ReasoningDelta,
+    Sampling,
+)
+from router.errors import BackendBusy, BackendError, InvalidRequest, RouterError
+from router.ports import Backend
+
+UNPROVEN = (CountSource.NONE, CountSource.ESTIMATE)
+"""Nobody has counted; a guess proves nothing."""
+
+BUSY_TRIES = 3
+"""Tries of a probe while the engine has no room, before the last one."""
+
+FEW = 8
+"""Tokens of a generation below which its speed says little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a backend was for one caller: seconds to its first token, and seconds per token from then on."""
+
+    first_token: float
+    per_token: float
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The thought of one probe, or the problem that prevented it.
+
+    Attributes:
+        first: seconds to the first event.
+        rest: seconds from there to the completion.
+    """
+
+    text: str
+    completion: Completion | None
+    problem: str = ""
+    first: float = 0.0
+    rest: float = 0.0
+
+    @property
+    def tokens(self) -> int | None:
+        """Thinking tokens; None where nobody has counted them."""
+        if self.completion is None or self.completion.count_source in UNPROVEN:
+            return None
+        return self.completion.thinking_tokens
+
+    @property
+    def per_token(self) -> float | None:
+        """Seconds per token; None where too few have come, or nobody has counted them."""
+        if self.completion is None or self.completion.answer_tokens is None or self.tokens is None:
+            return None
+        further = self.tokens + self.completion.answer_tokens - 1
+        return self.rest / further if further >= FEW else None
+
+    def describe(self) -> str:
+        """What was seen, in a few words."""
+        if self.completion is None:
+            return self.problem
+        if self.tokens is None:
+            return "thinking tokens are not reported: nothing can be verified"
+        source = self.completion.count_source.value
+        return f"{self.tokens} thinking tokens (counted by the {source}), {self.completion.finish.value}"
+
+
+def speed(probed: Sequence[Probed]) -> Speed | None:
+    """Medians: the first generation of an engine may be slow, and one may wait behind others. None = not measured."""
+    firsts = [one.first for one in probed if one.completion is not None]
+    rates = [one.per_token for one in probed if one.per_token is not None]
+    return Speed(median(firsts), median(rates)) if rates else None
+
+
+async def probe(backend: Backend, prompt: Prompt, budget: int, floor: int = 0) -> Probed:
+    """Let a backend answer a prompt within a budget of thinking tokens; what goes wrong is a finding, too."""
+    request = GenerationRequest(prompt, ReasoningBudget(str(budget), budget), floor, Sampling(max_answer_tokens=64))
+    try:
+        return await _when_there_is_room(backend, request)
+    except InvalidRequest as error:
+        return Probed("", None, f"not offered: {error.problem}")
+    except RouterError as error:
+        return Probed("", None, str(error))
+
+
+async def _when_there_is_room(backend: Backend, request: GenerationRequest) -> Probed:
+    """Run a probe, again where the engine is full: that says nothing about budgets. Raises RouterError."""
+    for _ in range(BUSY_TRIES):
+        try:
+            return await _run(backend, request)
+        except BackendBusy as error:
+            await asyncio.sleep(error.retry_after)
+    return await _run(backend, request)
+
+
+async def _run(backend: Backend, request: GenerationRequest) -> Probed:
+    text, began, first = "", time.perf_counter(), 0.0
+    async with aclosing(backend.stream(request)) as events:
+        async for event in events:
+            first = first or time.perf_counter() - began
+            if isinstance(event, ReasoningDelta):
+                text += event.text
+            if isinstance(event, Completion):
+                return Probed(text, event, first=first, rest=time.perf_counter() - began - first)
+    raise BackendError("the stream ended without a completion")

@@ -1,0 +1,110 @@
+"""The part of `doctor` that examines engines behind HTTP: what they are, and which way to hold budgets works there."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from router.backends import canary
+from router.backends.canary import Examined, Finding
+from router.backends.probes import Speed
+from router.backends.verified import EnforcementStrategy
+from router.errors import BackendError
+from router.serving import engines
+from router.serving.examination import Examination, Proved
+from router.settings import POCKET, Served, Settings
+
+if TYPE_CHECKING:
+    from router.backends.replica import Replica
+
+START_WITH = {
+    "vllm": "--reasoning-parser P",
+    "sglang": "--reasoning-parser P --enable-strict-thinking",
+    "llama_cpp": "--jinja",
+}
+"""What the kinds of engines need on their command lines to hold budgets."""
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A strategy, whether it holds budgets, and how fast the engine is with it."""
+
+    strategy: Examined
+    holds: bool
+    speed: Speed | None
+
+
+async def identified(settings: Settings, kind_open: bool, found: Examination) -> Served | None:
+    """The first model's engine, with its kind and its model; None where it does not answer. Raises SettingsError."""
+    first = settings.served[0]
+    if not kind_open and (first.backend == POCKET or settings.backend_model):
+        return first
+    from router.backends import detection
+
+    kind, url = "" if kind_open else first.backend, first.url.partition(",")[0].strip()
+    connection = replace(engines.connection(settings, first), kind=kind, url=url, model=settings.backend_model)
+    try:
+        known = await detection.identified(connection)
+    except BackendError as error:
+        found.add(_unknown(url, error))
+        return None
+    return replace(first, backend=known.kind, model=known.model)
+
+
+async def examine_engine(
+    settings: Settings, served: Served, found: Examination, stack: AsyncExitStack
+) -> dict[str, Proved]:
+    """Check each replica: what it is, each enforcement strategy by itself, and which one would serve.
+
+    Returns:
+        The replicas that would serve.
+    """
+    from router.backends import detection
+
+    held: dict[Examined, bool] = {}
+
+    async def known(_: str, strategy: Examined) -> bool:
+        return held[strategy]
+
+    proved: dict[str, Proved] = {}
+    for replica in engines.replicas(settings, served, stack, known):
+        try:
+            version = await detection.version(replace(engines.connection(settings, served), url=replica.name))
+        except BackendError as error:
+            found.add(_unknown(replica.name, error))
+            continue
+        found.add(Finding(f"engine at {replica.name}", True, f"{version}, serves {served.model}"))
+        tried = [await _examine_strategy(strategy, found) for strategy in replica.backend.strategies]
+        held |= {one.strategy: one.holds for one in tried}
+        if fingerprint := await _examine_enforcement(replica, tried, served.backend, found):
+            speed = next((one.speed for one in tried if one.holds), None)
+            proved[replica.name] = Proved(fingerprint, speed)
+    return proved
+
+
+def _unknown(url: str, error: BackendError) -> Finding:
+    """An engine that does not say what it is."""
+    key = "; give it one with --key-file or BUDGET_ROUTER_BACKEND_KEY" if "HTTP 401" in str(error) else ""
+    return Finding(f"engine at {url}", False, f"{error}{key}")
+
+
+async def _examine_strategy(strategy: EnforcementStrategy, found: Examination) -> _Tried:
+    name, holds, speed = strategy.enforcement.value, True, None
+    async for finding in canary.examine(strategy.alone):
+        holds, speed = holds and (finding.passed or not finding.needed), finding.speed
+        # Not needed: one strategy that works is enough, and whether there is one is a finding of its own.
+        found.add(replace(finding, check=f"{name}: {finding.check}", needed=False))
+    return _Tried(strategy.alone, holds, speed)
+
+
+async def _examine_enforcement(replica: "Replica", tried: list[_Tried], kind: str, found: Examination) -> str:
+    """The fingerprint of the engine with the strategy that would serve; "" where none works."""
+    check = f"enforcement of {replica.name}"
+    try:
+        fingerprint = await replica.backend.prove()
+    except BackendError as error:
+        remedy = f"no way to hold budgets works: see above; does the engine run with {START_WITH.get(kind)}?"
+        works = not tried or any(one.holds for one in tried)
+        found.add(Finding(check, False, str(error) if works else remedy))
+        return ""
+    found.add(Finding(check, True, fingerprint))
+    return fingerprint

@@ -1,0 +1,53 @@
+"""What an examination by `doctor` has found."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from router.backends.canary import Finding
+from router.backends.probes import Speed
+from router.settings import Served
+
+Watch = Callable[[Finding], None]
+
+ABOUT = "bundle is about this engine"
+"""The check that everybody fails at first: the bundle that ships is about the embedded model."""
+
+
+@dataclass(frozen=True)
+class Proved:
+    """An engine that would be served. Its speed is None where it was not measured."""
+
+    fingerprint: str
+    speed: Speed | None
+
+
+@dataclass
+class Examination:
+    """What was found.
+
+    Attributes:
+        watch: gets each finding as it comes.
+        served: the first model's engine, with its kind and its model; None = it does not answer.
+        proved: that engine as it would serve; None = it would not.
+    """
+
+    watch: Watch
+    findings: list[Finding]
+    served: Served | None = None
+    proved: Proved | None = None
+
+    def add(self, finding: Finding) -> None:
+        """Note a finding."""
+        finding = replace(finding, seen=finding.seen.removeprefix("backend: "))
+        self.findings.append(finding)
+        self.watch(finding)
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the needed checks that did not pass."""
+        return [finding.check for finding in self.findings if finding.needed and not finding.passed]
+
+    @property
+    def broken(self) -> bool:
+        """True where more fails than that the bundle is about another engine, which is how everybody begins."""
+        return any(check != ABOUT for check in self.failed)

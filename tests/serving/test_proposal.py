@@ -1,0 +1,105 @@
+"""The settings that the doctor proposes, and the file that holds them."""
+
+import shlex
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from router import settings
+from router.backends.canary import Finding
+from router.backends.probes import Speed
+from router.serving import proposal
+from router.serving.examination import ABOUT, Examination, Proved
+from router.settings import Settings
+
+URL = "http://127.0.0.1:8000"
+
+
+def given(**more: object) -> Settings:
+    return settings.load(backend="vllm", backend_url=f"{URL}/v1, http://b:1/", backend_model="my model", **more)
+
+
+def found(loaded: Settings, *findings: Finding, fingerprint: str = "vllm-1/m/x/native") -> Examination:
+    proved = Proved(fingerprint, Speed(0.1234, 0.00987)) if fingerprint else None
+    return Examination(lambda finding: None, list(findings), loaded.served[0], proved)
+
+
+def modes(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def sourced(path: Path, name: str) -> str:
+    """What a shell makes of a setting in the file."""
+    script = f'set -a; . {shlex.quote(str(path))}; set +a; printenv "{name}"'
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, env={}).stdout
+
+
+def test_all_that_serves_the_engine_is_proposed_and_the_key_is_not_shown() -> None:
+    loaded = given(backend_key="secret", public=["plaintext-keys"])
+    proposed = proposal.settings(loaded, found(loaded))
+    assert proposed == {
+        "BUDGET_ROUTER_BACKEND": "vllm",
+        "BUDGET_ROUTER_BACKEND_URL": f"{URL},http://b:1",
+        "BUDGET_ROUTER_BACKEND_MODEL": "my model",
+        "BUDGET_ROUTER_BACKEND_KEY": "secret",
+        "BUDGET_ROUTER_BACKEND_ENFORCEMENT": "native",
+        "BUDGET_ROUTER_FIRST_TOKEN_SECONDS": "0.12",
+        "BUDGET_ROUTER_TOKEN_SECONDS": "0.0099",
+    }
+    assert "secret" not in str(proposal.shown(proposed))
+
+
+def test_what_is_not_proved_is_not_proposed() -> None:
+    loaded = given()
+    assert proposal.settings(loaded, found(loaded, fingerprint="")) == {}
+    hint = proposal.settings(given(backend_unenforced="warn"), found(loaded, fingerprint="vllm-1/m/x/hint"))
+    assert "BUDGET_ROUTER_BACKEND_ENFORCEMENT" not in hint and hint["BUDGET_ROUTER_BACKEND_UNENFORCED"] == "warn"
+    embedded = settings.load(backend_url=URL)  # an address that nobody uses, as in docker-compose.yml
+    assert proposal.settings(embedded, found(embedded)) == {}
+
+
+@pytest.mark.parametrize("value", ["plain", "two words", "it's", '$HOME "x" `y`', "a#b", "a\\b"])
+def test_a_shell_reads_what_was_written(tmp_path: Path, value: str) -> None:
+    file = tmp_path / ".env"
+    proposal.write(file, {"BUDGET_ROUTER_BACKEND_MODEL": value})
+    assert sourced(file, "BUDGET_ROUTER_BACKEND_MODEL") == f"{value}\n"
+
+
+def test_other_lines_stay_and_nobody_else_reads_the_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    old = (
+        "# mine\nOTHER=1\nexport BUDGET_ROUTER_BACKEND=sglang\nBUDGET_ROUTER_BACKEND_MODEL=old\nBUDGET_ROUTER_AUDIT=.1"
+    )
+    file.write_text(old)
+    file.chmod(0o644)
+    (tmp_path / "link").symlink_to(file)
+    proposal.write(tmp_path / "link", {"BUDGET_ROUTER_BACKEND": "vllm", "BUDGET_ROUTER_BACKEND_KEY": "secret"})
+    assert file.read_text().splitlines() == [
+        "# mine",
+        "OTHER=1",
+        "BUDGET_ROUTER_BACKEND_MODEL=old",
+        "BUDGET_ROUTER_AUDIT=.1",
+        "BUDGET_ROUTER_BACKEND=vllm",
+        "BUDGET_ROUTER_BACKEND_KEY=secret",
+    ]
+    assert modes(file) == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "link"]
+
+
+def test_one_step_follows_another() -> None:
+    loaded = given()
+    foreign, broken = Finding(ABOUT, False, ""), Finding("engine", False, "")
+
+    def steps(*findings: Finding, open_end: bool = True, written: Path | None = None) -> list[str]:
+        again = ["--url", "http://a b"]
+        seen = found(loaded, *findings)
+        return proposal.next_commands("bin/budget-router", again, seen, open_end=open_end, written=written)
+
+    assert steps(broken, foreign) == ["bin/budget-router doctor --url 'http://a b'"]
+    assert steps(foreign) == ["bin/budget-router doctor --url 'http://a b' --write .env"]
+    assert steps(written=Path(".env")) == ["set -a; . ./.env; set +a", "bin/budget-router serve"]
+    assert steps(open_end=False) == ["bin/budget-router serve"]
+    (collect,) = steps(foreign, open_end=False)
+    assert collect.startswith(f"bin/budget-train collect --backend vllm --url {URL} --model 'my model' --ladder 0,")
