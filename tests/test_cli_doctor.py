@@ -113,6 +113,10 @@ def _without_list(simulator: Simulator) -> None:
     simulator.statuses = {"/v1/models": 404}
 
 
+def _loading(simulator: Simulator) -> None:
+    simulator.statuses = {"/v1/models": 503}
+
+
 def _locked(simulator: Simulator) -> None:
     simulator.key = "sesame"
 
@@ -128,7 +132,8 @@ def _as_it_is(simulator: Simulator) -> None:
 CAUSES: list[tuple[Change, tuple[str, ...], str]] = [
     (_named, ("--model", MODEL), "it serves mine, yours; not tiny"),
     (_without_version, (), "it has no /version (HTTP 404), which every vllm has"),
-    (_without_list, (), "it has no /v1/models (HTTP 404)"),
+    (_without_list, (), "it has no /v1/models (HTTP 404); the URL must be the one below which /v1/models answers"),
+    (_loading, (), "HTTP 503; it may still be loading its model"),
     (_locked, (), "it refuses the key, or wants one (HTTP 401); give it one with --key-file"),
     (_ignoring, (), "no way to hold budgets works: see above; does the engine run with --reasoning-parser P?"),
     (_ignoring, (), "it has no /tokenize (HTTP 404)"),

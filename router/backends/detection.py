@@ -31,8 +31,8 @@ async def identified(connection: Connection) -> Connection:
     """The connection with kind and model as the engine names them, where it leaves them open ("").
 
     Raises:
-        BackendError: the engine does not say what it serves.
-        SettingsError: the URL is wrong, its answers leave the kind open, or it serves several models or none.
+        BackendError: the engine does not say what it serves, or serves nothing yet.
+        SettingsError: the URL is wrong, or the engine's answers leave the kind open, or several models.
     """
     async with AsyncExitStack() as stack:
         engine = client(connection, stack)
@@ -91,6 +91,8 @@ async def _kind(engine: EngineClient, models: list[ListedModel]) -> str:
 
 def _only(models: list[ListedModel]) -> str:
     names = [model.name for model in models]
-    if len(names) != 1:
+    if not names:
+        raise BackendUnavailable("backend: it serves no model yet")
+    if len(names) > 1:
         raise SettingsError(f"the engine serves {shown(names)}; name one of them with --model")
     return names[0]

@@ -23,6 +23,15 @@ START_WITH = {
 }
 """What the kinds of engines need on their command lines to hold budgets."""
 
+KEY = "give it one with --key-file or BUDGET_ROUTER_BACKEND_KEY"
+ADVICE = {
+    "(HTTP 401)": KEY,
+    "HTTP 403": KEY,
+    "/v1/models (HTTP 404)": "the URL must be the one below which /v1/models answers",
+    "HTTP 503": "it may still be loading its model",
+}
+"""What to do about an error that holds these words."""
+
 
 @dataclass(frozen=True)
 class _Tried:
@@ -83,8 +92,8 @@ async def examine_engine(
 
 def _unknown(url: str, error: BackendError) -> Finding:
     """An engine that does not say what it is."""
-    key = "; give it one with --key-file or BUDGET_ROUTER_BACKEND_KEY" if "HTTP 401" in str(error) else ""
-    return Finding(f"engine at {url}", False, f"{error}{key}")
+    advice = "".join(f"; {words}" for sign, words in ADVICE.items() if sign in str(error))
+    return Finding(f"engine at {url}", False, f"{error}{advice}")
 
 
 async def _examine_strategy(strategy: EnforcementStrategy, found: Examination) -> _Tried:
