@@ -12,6 +12,8 @@ ClientError               any status; `code` names it
 └── Cancelled             the service stopped in the middle of the call
 """
 
+import re
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -134,24 +136,53 @@ def _status(error: Any) -> Status:
     return next((Status.FromString(value) for name, value in metadata if name == DETAILS), Status())
 
 
+NOT_GRPC = "{} does not speak gRPC"
+CLOSED = "{} closed the connection: it may want TLS or a client certificate, or not speak gRPC"
 CAUSES = {
     "Connection refused": "no service at {}; start one with `budget-router serve`",
     "No such file or directory": "no service at {}; start one with `budget-router serve`",
     "errors resolving": "no service at {}: its name is not known",
     "the target uri is not valid": "no service at {}: its name is not known",
+    "No route to host": "no service at {}: there is no route to it",
+    "Network is unreachable": "no service at {}: there is no route to it",
     "WRONG_VERSION_NUMBER": "the service at {} does not speak TLS",
     "CERTIFICATE_VERIFY_FAILED": "the certificate of {} is signed by nobody whom this machine or `ca` trusts",
     "security handshaker": "the given certificates do not fit together, or are none",
-    "failing; last error: UNAVAILABLE": "{} closed the connection: it may want TLS, or a client certificate",
-    "Failed parsing HTTP/2": "{} does not speak gRPC",
-    "Received http2 header": "{} does not speak gRPC",
+    "got frame type 0)": CLOSED,  # what HTTP/2 makes of the alert with which TLS refuses plaintext
+    "Failed parsing HTTP/2": NOT_GRPC,
+    "Received http2 header": NOT_GRPC,
+    "Connection reset": CLOSED,
+    "Broken pipe": CLOSED,
+    "failing; last error: UNAVAILABLE": CLOSED,
 }
 """What gRPC says, and what it means; the first that is found counts."""
+
+_LOCALHOST = re.compile(r"(?:dns:(?:///)?)?localhost:(?P<port>\d+)")
+PROBE_SECONDS = 0.2
 
 
 def _explained(code: str, details: str, server: str) -> str:
     """gRPC's own message, put plainly where the cause is known."""
     if code == "DEADLINE_EXCEEDED":
         return f"no answer from {server} within the timeout"
-    known = (meaning.format(server) for said, meaning in CAUSES.items() if said in details)
-    return next(known, details) if code in ("UNAVAILABLE", "UNIMPLEMENTED") else details
+    if code not in ("UNAVAILABLE", "UNIMPLEMENTED"):
+        return details
+    meaning = next((meaning for said, meaning in CAUSES.items() if said in details), None)
+    if meaning == CAUSES["Connection refused"] and _accepts(server):
+        meaning = CLOSED
+    return details if meaning is None else meaning.format(server)
+
+
+def _accepts(server: str) -> bool:
+    """True if some address of localhost accepts connections.
+
+    localhost is 127.0.0.1 and ::1, and gRPC tells only the error of the last one that it tried: "refused" may be about
+    the address where nobody listens, while another server holds the port at the other one.
+    """
+    if (found := _LOCALHOST.fullmatch(server)) is None:
+        return False
+    try:
+        socket.create_connection(("localhost", int(found["port"])), PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True

@@ -1,8 +1,13 @@
 """Statuses become exceptions that say what, where and when again."""
 
 import asyncio
+import re
+import socket
+import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -19,6 +24,7 @@ from router.rpc.status import to_status
 from tests.client.conftest import CLIENTS, connected, streamed
 from tests.rpc.conftest import serving
 from tests.support.fakes import router_of
+from tests.support.ports import free_port
 
 
 class Refusing(pb_grpc.BudgetRouterServiceServicer):
@@ -123,15 +129,64 @@ async def listening(credentials: grpc.ServerCredentials | None) -> AsyncIterator
 @asynccontextmanager
 async def web_page() -> AsyncIterator[int]:
     """A server that answers everything as HTTP/1 does."""
+    async with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        yield port
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(24)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await writer.drain()
-        writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
+@asynccontextmanager
+async def answering(words: bytes, reset: bool = False) -> AsyncIterator[int]:
+    """The port of a server on 127.0.0.1 alone that says the same to everyone, and then closes the connection."""
+
+    class Saying(BaseRequestHandler):
+        def handle(self) -> None:
+            if reset:
+                self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            elif words:
+                with suppress(OSError):  # the client may leave first
+                    self.request.sendall(words)
+                    self.request.shutdown(socket.SHUT_WR)
+                    # What is not read when a connection is closed resets it.
+                    while self.request.recv(1 << 16):
+                        pass
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Saying) as server:
+        accepting = Thread(target=server.serve_forever, args=(0.02,))
+        accepting.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            accepting.join()
+
+
+OTHERS = {
+    "web page": (b"HTTP/1.1 400 Bad Request\r\n\r\n", False),
+    "SSH": (b"SSH-2.0-OpenSSH_9\r\n", False),
+    "Redis": (b"-ERR unknown command 'PRI'\r\n", False),
+    "TLS alert": (b"\x15\x03\x01\x00\x02\x02\x46", False),
+    "closes": (b"", False),
+    "resets": (b"", True),
+}
+"""Servers that are none of ours: what they say, and whether they reset connections."""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_another_server_is_not_taken_for_none(host: str) -> None:
+    async def said(words: bytes, reset: bool) -> str:
+        async with answering(words, reset) as port, connected("asyncio", f"{host}:{port}", timeout=60) as client:
+            with pytest.raises(Unavailable) as caught:
+                await client.decide("x")
+        return str(caught.value).replace(str(port), "")
+
+    for name, error in zip(OTHERS, await asyncio.gather(*(said(*other) for other in OTHERS.values())), strict=True):
+        assert re.match(f"{host}: .*not speak gRPC$", error), (name, error)
+
+
+async def test_a_port_of_localhost_where_nobody_listens_has_no_service() -> None:
+    server = f"localhost:{free_port()}"
+    async with connected("asyncio", server, timeout=60) as client:
+        with pytest.raises(Unavailable, match=f"^no service at {server}; start one with `budget-router serve`$"):
+            await client.decide("x")
 
 
 async def test_a_connection_that_fails_is_put_plainly() -> None:
@@ -146,7 +201,7 @@ async def test_a_connection_that_fails_is_put_plainly() -> None:
         (listening(both), unfit, "do not fit together"),
         (listening(tls), Credentials(ca=other.cert_pem.bytes()), "signed by nobody"),
         (listening(None), Credentials(ca=ca), "does not speak TLS"),
-        (web_page(), Credentials(), "does not speak gRPC"),
+        (web_page(), Credentials(), "not speak gRPC"),
     ):
         async with server as port, connected("asyncio", f"localhost:{port}", credentials=credentials) as client:
             with pytest.raises(Unavailable, match=said) as caught:

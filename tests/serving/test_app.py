@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 import trustme
 from aiohttp import web
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from structlog.testing import capture_logs
 
 from router import settings
 from router._gen import budget_router_pb2 as pb
@@ -223,3 +225,17 @@ async def test_traces_go_to_a_collector(tmp_path: Path) -> None:
         assert [event async for event in routing.Generate(generate(CHEAP))]
     collector.stop(1)
     assert sorted(spans) == ["Decide", "Generate"]
+
+
+@pytest.mark.parametrize("max_loss", [0.001, 0.02])
+async def test_a_default_target_that_the_bundle_does_not_certify_is_said_at_start(
+    tmp_path: Path, max_loss: float
+) -> None:
+    loaded = settings.load(listen="127.0.0.1:0", outcomes=tmp_path / "outcomes.sqlite", max_loss=max_loss)
+    with capture_logs() as lines:
+        async with serving(loaded, admin=False) as (routing, _):
+            decision = (await routing.Decide(decide(CHEAP))).decision
+    said = [line["why"] for line in lines if line["event"] == "default target not certified"]
+    why = "no certificate for a loss of 0.001 (there are some for 0.005, 0.01, 0.02, 0.05, 0.1)"
+    assert said == ([why] if max_loss == 0.001 else [])
+    assert (decision.reason == f"{why}: the top rung") == (max_loss == 0.001)
