@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from router.settings import PREFIX, Settings
+from router import settings
+from router.settings import PREFIX, Settings, requires_credentials
 from tests.support.series import exported
 
 helm = pytest.importorskip("helm_python", reason="`make check` installs it")
@@ -83,6 +84,23 @@ def test_every_variable_is_a_setting_and_is_set_once(name: str) -> None:
     names = [one["name"] for one in container_of(manifests)["env"]]
     assert len(set(names)) == len(names)
     assert {name.removeprefix(PREFIX).lower() for name in names} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_service_would_start_with_the_pods_environment(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PREFIX + "LISTEN", "0.0.0.0:50051")  # as the image has it
+    for variable, value in environment_of(release(name)).items():
+        secret = "redis://:password@redis:6379/0" if variable.endswith("_URL") else "a secret"
+        monkeypatch.setenv(variable, value if isinstance(value, str) else secret)
+    tenants = tmp_path / "tenants.toml"
+    tenants.write_text(f'[search]\nkeys = [{{ sha256 = "{"0" * 64}" }}]\n')
+    if values_of(name).get("tenants", {}).get("secret") != "":
+        monkeypatch.setenv(PREFIX + "TENANTS", str(tenants))
+    loaded = settings.load()
+    assert loaded.health_listen and loaded.metrics_listen
+    assert requires_credentials(loaded) == (name != "open")
 
 
 def test_helm_finds_no_fault() -> None:
