@@ -1,5 +1,6 @@
 """The chart, rendered by Helm itself and checked against the schemas of Kubernetes, for each file in its folder ci/."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -236,6 +237,11 @@ def test_the_rule_holds_all_alerts_about_this_release_alone(tmp_path: Path) -> N
     if shutil.which("promtool") is not None:
         (tmp_path / "rules.yml").write_text(yaml.safe_dump(spec))
         subprocess.run(["promtool", "check", "rules", tmp_path / "rules.yml"], check=True, capture_output=True)
+
+
+def test_grafana_gets_the_dashboard() -> None:
+    (text,) = release("operator")["ConfigMap"]["data"].values()
+    assert json.loads(text) == json.loads((DEPLOY / "grafana/dashboards/budget-router.json").read_text())
 
 
 async def test_autoscalers_read_a_metric_that_exists() -> None:
