@@ -17,7 +17,7 @@ from rich.progress import track
 
 from benchmarks import engines
 from benchmarks.harness import commit, machine
-from router.backends import canary
+from router.backends import canary, detection
 from router.backends.connect import Connection, connect
 from router.backends.markers import Markers
 from router.backends.pocket import PocketBackend, PocketModel
@@ -117,7 +117,10 @@ def by_budget(budget: int, found: list[Answer], known: list[Answer]) -> dict[str
 
 
 async def run(kind: str, url: str, model: str, markers: Markers) -> list[dict[str, Any]]:
-    """Measure both enforcements of one engine."""
+    """Measure both enforcements of one engine, which must say itself of which kind it is."""
+    detected = (await detection.identified(Connection("", url, model))).kind
+    if detected != kind:
+        raise SystemExit(f"the engine is taken for {detected}, and is {kind}")
     questions = held_out_questions(2, 77)[:PROMPTS]
     pocket = PocketBackend(PocketModel.load(MODELS / "pocket"), threads=2) if model == "pocket" else None
     found = []
