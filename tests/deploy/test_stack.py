@@ -9,21 +9,24 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import grpc
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.client.channel import CHANNEL_OPTIONS
+from tests.deploy.dashboard import PANELS, filled
 from tests.rpc.conftest import decide, generate
 from tests.serving.test_doctor import bundle_about
 from tests.serving.test_serve import command, environment
 from tests.support.ports import free_port
 from tests.support.simulators import MODEL, simulated
 from tests.support.valkey import Valkey
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 @contextmanager
@@ -78,14 +81,12 @@ async def stack(directory: Path, valkey: Valkey) -> AsyncIterator[tuple[Any, lis
             await asyncio.to_thread(one.__exit__, None, None, None)
 
 
-async def test_two_replicas_share_what_is_shared_and_both_are_scraped(tmp_path: Path, valkey: Valkey) -> None:
+async def test_two_replicas_share_what_is_shared_and_prometheus_sees_both(tmp_path: Path, valkey: Valkey) -> None:
     async with stack(tmp_path, valkey) as (routing, metrics):
         decisions = [(await routing.Decide(decide("the same prompt"))).decision]
         await asyncio.sleep(0.5)  # the score is written to Redis by nobody who waits for it
         decisions += [(await routing.Decide(decide("the same prompt"))).decision for _ in range(19)]
-        for number in range(20):
-            events = [event async for event in routing.Generate(generate(f"{number} + 1 ="))]
-            assert events[-1].WhichOneof("event") == "completion"
+        await _generate(routing, 20)
         for decision in decisions:  # whichever replica is asked
             report = pb.ReportOutcomeRequest(
                 decision_id=decision.decision_id, correct=1, label_source=pb.LABEL_SOURCE_USER
@@ -94,6 +95,38 @@ async def test_two_replicas_share_what_is_shared_and_both_are_scraped(tmp_path: 
         made = [await asyncio.to_thread(_decisions, address) for address in metrics]
         assert all(sum(by.values()) >= 10 for by in made), "both answer"
         assert sum(by.get("classifier", 0) for by in made) == 21, "a prompt is scored once, by whichever"
+        if shutil.which("prometheus") is not None:
+            await _asked_by_prometheus(tmp_path, metrics, routing)
+
+
+async def _asked_by_prometheus(directory: Path, metrics: list[str], routing: Any) -> None:
+    """Prometheus itself scrapes the replicas, takes the alerts, and answers every query of the dashboard."""
+    config, port = directory / "prometheus.yml", free_port()
+    config.write_text(
+        f"global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{DEPLOY}/prometheus/alerts.yml]\n"
+        f"scrape_configs: [{{job_name: budget-router, static_configs: [{{targets: {json.dumps(metrics)}}}]}}]\n"
+    )
+    process = subprocess.Popen(  # noqa: ASYNC220  its start may take a moment
+        ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={directory / 'tsdb'}",
+         f"--web.listen-address=127.0.0.1:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(60):
+            while await asyncio.to_thread(_result, port, 'sum(up{job="budget-router"})') != [2]:  # noqa: ASYNC110
+                await asyncio.sleep(0.5)
+            realised, *others = [filled(target["expr"]) for panel in PANELS for target in panel["targets"]]
+            while not await asyncio.to_thread(_result, port, realised):
+                await _generate(routing, 3)
+        assert all([await asyncio.to_thread(_result, port, query) is not None for query in others])
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _generate(routing: Any, times: int) -> None:
+    for number in range(times):
+        events = [event async for event in routing.Generate(generate(f"{number} + 1 ="))]
+        assert events[-1].WhichOneof("event") == "completion"
 
 
 def _decisions(address: str) -> dict[str, float]:
@@ -106,38 +139,11 @@ def _decisions(address: str) -> dict[str, float]:
     return found
 
 
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed")
-async def test_prometheus_scrapes_them_and_its_rules_work(tmp_path: Path, valkey: Valkey) -> None:
-    rules = Path(__file__).parents[2] / "deploy/prometheus/alerts.yml"
-    async with stack(tmp_path, valkey) as (routing, metrics):
-        await routing.Decide(decide())
-        targets = json.dumps(metrics)
-        config = tmp_path / "prometheus.yml"
-        config.write_text(
-            f"global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{rules}]\n"
-            f"scrape_configs: [{{job_name: budget-router, static_configs: [{{targets: {targets}}}]}}]\n"
-        )
-        port = free_port()
-        process = subprocess.Popen(  # noqa: ASYNC220  its start may take a moment
-            ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-             f"--web.listen-address=127.0.0.1:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(60):
-                for query, wanted in (('sum(up{job="budget-router"})', 2), ("sum(budget_router_decisions_total)", 1)):
-                    while await asyncio.to_thread(_result, port, query) != wanted:  # noqa: ASYNC110
-                        await asyncio.sleep(0.5)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _result(port: int, query: str) -> float | None:
-    """What a query yields, None where nothing yet."""
-    address = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.request.quote(query)}"  # type: ignore[attr-defined]
+def _result(port: int, query: str) -> list[float] | None:
+    """The values that a query yields; None where Prometheus is not up yet, or refuses the query."""
+    address = f"http://127.0.0.1:{port}/api/v1/query?" + urlencode({"query": query})
     try:
         with urllib.request.urlopen(address, timeout=10) as response:
-            found = json.loads(response.read())["data"]["result"]
+            return [float(found["value"][1]) for found in json.loads(response.read())["data"]["result"]]
     except OSError:
         return None
-    return float(found[0]["value"][1]) if found else None
