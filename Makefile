@@ -124,8 +124,8 @@ fuzz: $(VENV)/.fuzz ## fuzz requests, engine streams, manifests and files of ten
 mutants: $(VENV)/.mutants ## test whether the tests notice bugs in core modules (ARGS="--seed 7 --per-module 6 --json")
 	@$(BIN)/python -m benchmarks.mutants $(ARGS)
 
-loop: $(VENV)/.dev ## run the learning loop with figures: serve, report outcomes, retrain, promote under load
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.loop
+loop: $(VENV)/.dev ## run the learning loop, figures in build/loop.json: serve, report, retrain, promote under load (7 minutes)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.loop $(ARGS)
 
 pocket: $(VENV)/.pocket ## train the pocket reasoner from scratch and export it (hours on two cores)
 	$(BIN)/python -m training.pocket.train

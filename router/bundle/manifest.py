@@ -33,6 +33,8 @@ LARGEST = {MANIFEST: 1 << 20, PARITY: 16 << 20, TOKENIZER: 64 << 20, MODEL: 1 <<
 MAX_PROMPT_TOKENS = 65_536
 """Most token ids of a prompt: every prompt that is scored has fewer."""
 
+FIRST_STEPS = "`budget-train fit` makes a bundle, and `budget-train promote` a registry of it"
+
 Digest = Annotated[str, Field(pattern=checks.DIGEST)]
 Line = Annotated[str, AfterValidator(checks.line)]
 
@@ -143,6 +145,8 @@ def load(directory: Path) -> Bundle:
         ArtifactError: a file is missing, malformed, too large, of another version or kind, or not the one that the
             manifest names; the message names the file and the field.
     """
+    if not (directory / MANIFEST).exists():
+        raise ArtifactError(f"{directory / MANIFEST}: No such file or directory; {FIRST_STEPS}")
     data = files.read(directory / MANIFEST, LARGEST[MANIFEST])
     manifest = _manifest(data, directory / MANIFEST)
     content = {name: _verified(directory, manifest, name) for name in (MODEL, TOKENIZER, PARITY)}

@@ -37,6 +37,11 @@ def locate(path: Path) -> Path:
 
 def history(registry: Path) -> list[str]:
     """Digests of the promoted bundles that were not rolled back, oldest first. Raises ArtifactError."""
+    if (registry / manifest.MANIFEST).exists():
+        raise ArtifactError(f"{registry}: a bundle, not a registry of bundles")
+    if not (registry / CURRENT).exists():
+        makes = f"`budget-train promote BUNDLE --registry {registry}` makes it one"
+        raise ArtifactError(f"{registry}: not a registry of bundles; {makes}")
     try:
         promoted = json.loads(read(registry / CURRENT, LARGEST))["promoted"]
     except (ArtifactError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -156,8 +161,6 @@ def rollback(registry: Path) -> str:
 
 def previous(registry: Path) -> Path:
     """The bundle that `rollback` makes current. Raises ArtifactError."""
-    if not (registry / CURRENT).exists():
-        raise ArtifactError(f"{registry}: not a registry of bundles; nothing was promoted there")
     *before, _ = history(registry)
     if not before:
         raise ArtifactError(f"{registry}: nothing was promoted before the current bundle")

@@ -53,6 +53,18 @@ def test_a_spoiled_bundle_does_not_get_in(tmp_path: Path) -> None:
     assert registry.history(models) == [version]
 
 
+@pytest.mark.parametrize("make", [True, False], ids=["empty", "absent"])
+def test_a_registry_without_a_bundle_says_how_it_gets_one(make: bool, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    if make:
+        models.mkdir()
+    for asked in (registry.history, registry.rollback):
+        with pytest.raises(ArtifactError, match=f"`budget-train promote BUNDLE --registry {models}`"):
+            asked(models)
+    with pytest.raises(ArtifactError, match=r"manifest.json: No such file .*`budget-train promote` a registry"):
+        manifest.load(registry.locate(models))
+
+
 def test_a_bundle_is_no_registry(tmp_path: Path) -> None:
     bundle = another_bundle(tmp_path / "bundle", "x")
     with pytest.raises(ArtifactError, match="not a registry"):

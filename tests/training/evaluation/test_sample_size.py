@@ -1,0 +1,32 @@
+"""How many prompts a certificate needs, held against the test that certifies."""
+
+import numpy as np
+import pytest
+
+from training.evaluation.certify import DELTA, betting_p_value
+from training.evaluation.sample_size import in_file, like, losing, needed, table, without_loss
+
+
+@pytest.mark.parametrize(("alpha", "prompts"), [(0.01, 318), (0.02, 158), (0.05, 62), (0.1, 30)])
+def test_without_loss_one_prompt_fewer_proves_nothing(alpha: float, prompts: int) -> None:
+    assert without_loss(alpha) == prompts
+    assert betting_p_value(np.zeros(prompts), alpha) <= DELTA < betting_p_value(np.zeros(prompts - 1), alpha)
+
+
+def test_the_number_of_prompts_proves_what_is_true_nine_times_in_ten() -> None:
+    alpha, rate = 0.1, 0.05
+    prompts = needed(alpha, losing(rate))
+    assert prompts is not None
+    random = np.random.default_rng(7)  # other draws than those that found it
+    proved = [betting_p_value(losing(rate)(random, prompts), alpha) <= DELTA for _ in range(400)]
+    assert np.mean(proved) == pytest.approx(0.9, abs=0.05)
+
+
+def test_more_loss_needs_more_prompts_and_a_loss_at_the_target_is_never_proved() -> None:
+    for row in table((0.05, 0.1)):
+        known = [n for n in row.calibration if n is not None]
+        assert len(known) == 3 and known == sorted(set(known))
+        assert row.prompts == tuple(map(in_file, known))
+    assert needed(0.1, losing(0.11)) is None
+    seen = np.array([1.0, *[0.0] * 99])
+    assert needed(0.05, like(seen)) == pytest.approx(needed(0.05, losing(0.01)), rel=0.2)

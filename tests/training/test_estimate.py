@@ -1,0 +1,83 @@
+"""What adoption takes: the arithmetic, and the command that prints it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from training.cli import cli
+from training.collect.recipes import parse_ladder
+from training.data.schema import DatasetError
+from training.estimate import Engine, PerPrompt, cost, per_prompt
+from training.evaluation import sample_size
+
+LADDER = parse_ladder("0,100,1000")
+ENGINE = Engine(0.5, 0.01, (), answer=10, prompt=20, price_in=1.0, price_out=2.0)
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search for sample sizes has tests of its own."""
+    monkeypatch.setattr(sample_size, "DRAWS", 5)
+
+
+def test_independent_answers_pay_for_every_rung_and_a_trace_for_the_top_one() -> None:
+    assert per_prompt(LADDER, 2, ENGINE, nested=False) == PerPrompt(6, 2 * 1_100, 60, 120)
+    assert per_prompt(LADDER, 1, ENGINE, nested=True) == PerPrompt(1, 1_000, 30, 20)
+
+
+def test_thoughts_that_end_by_themselves_cost_no_more_than_their_length() -> None:
+    known = Engine(None, None, [50, 3_000], 10, 20)
+    assert per_prompt(LADDER, 1, known, nested=False).thinking_tokens == 0 + (50 + 100) / 2 + (50 + 1_000) / 2
+    assert per_prompt(parse_ladder("0,unlimited"), 1, known, nested=False).thinking_tokens == 1_525
+    with pytest.raises(DatasetError, match="--thought-tokens must say how long thoughts are"):
+        per_prompt(parse_ladder("0,unlimited"), 1, ENGINE, nested=False)
+
+
+def test_hours_and_money() -> None:
+    found = cost(3_600, PerPrompt(2, 300, 50, 400), ENGINE, concurrency=4)
+    assert (found.requests, found.thinking_tokens, found.answer_tokens) == (7_200, 1_080_000, 180_000)
+    assert found.hours == pytest.approx((2 * 0.5 + 350 * 0.01) / 4)
+    assert found.money == pytest.approx(3_600 * (400 * 1 + 350 * 2) / 1e6)
+    unknown = cost(10, PerPrompt(2, 300, 50, 400), Engine(None, None, (), 10, 20), 4)
+    assert (unknown.hours, unknown.money) == (None, None)
+
+
+def estimated(*arguments: str) -> str:
+    done = CliRunner().invoke(cli, ["collect", "--estimate", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_the_command_needs_no_engine() -> None:
+    engine = ["--ladder", "0,512,unlimited", "--samples", "4", "--temperature", "0.6", "--thought-tokens", "2000"]
+    told = json.loads(estimated(*engine, "--token-ms", "20", "--first-token-ms", "100", "--concurrency", "8", "--json"))
+    assert told["collection"] == "independent" and not told["bounded"]
+    assert told["per_prompt"]["requests"] == 12 and told["per_prompt"]["thinking_tokens"] == 4 * (512 + 2_000)
+    (at_default,) = (row for row in told["targets"] if (row["max_loss"], row["true_loss"]) == (0.02, 0))
+    assert at_default["calibration"] == 158 and at_default["splits"] == {"fit": 474, "certify": 158, "test": 158}
+    assert at_default["cost"]["requests"] == 790 * 12 and at_default["cost"]["money"] is None
+    assert at_default["cost"]["hours"] == pytest.approx(790 * (12 * 0.1 + (10_048 + 2_400) * 0.02) / 8 / 3_600)
+
+
+def test_the_text_opens_with_the_default_target_and_says_what_is_an_upper_bound(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "2 + 2 ="}\n{"prompt": "3 + 3 ="}\n')
+    lines = estimated("--prompts", str(tmp_path / "p.jsonl"), "--scorer", "agreement").splitlines()
+    assert lines[0].startswith("at 0.02: 158 calibration prompts where nothing is lost, which are about 790 prompts")
+    (own,) = (line.split() for line in lines if line.startswith("these prompts"))
+    assert own[2:4] == ["2", "2"]
+    assert any("nested: 1 requests, 256 thinking tokens" in line and "at most" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "o", "--token-ms", "3"], "--token-ms is for --estimate"),
+        (["--estimate", "--ladder", "0,unlimited"], "--thought-tokens"),
+        ([], "'--out'"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(cli, ["collect", *arguments])
+    assert done.exit_code != 0 and message in f"{done.output}{done.exception}"
