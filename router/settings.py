@@ -243,7 +243,7 @@ class Settings(BaseSettings):
         "", description="URL of a verifier that judges answers for the audit; without it their agreement counts"
     )
     metrics_listen: str = Field("", description="HOST:PORT of the Prometheus endpoint; without it there is none")
-    otlp_url: str = Field("", description="URL of a collector of traces (OTLP over gRPC); needs `budget-router[otel]`")
+    otlp_url: str = Field("", description="URL of a collector of traces (OTLP over gRPC); needs the extra `otel`")
 
     @property
     def served(self) -> list[Served]:

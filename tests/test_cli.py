@@ -24,6 +24,9 @@ PROMPT = "2 + 2 ="
 SPELLING = "Spell this word backward (example: sun -> nus): router"
 """A prompt like those that the shipped bundle was calibrated on."""
 
+COUNTING = "How many 1 bits are there in the binary representation of the number 9401?"
+"""One that needs a longer thought."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -103,6 +106,12 @@ def test_options_reach_the_service(server: Server) -> None:
         assert told(server, "decide", PROMPT, least, "64")[0]["budget_tokens"] >= 64
 
 
+def test_a_deadline_that_shrinks_a_budget_is_said(server: Server) -> None:
+    free, held = (told(server, "decide", COUNTING, *options)[0] for options in ((), ("--max-latency", "0.05")))
+    assert held["budget_tokens"] < free["budget_tokens"] and not held["certified"]
+    assert "the longest in time (rung 256 may take 0." in held["reason"] and "leaves 0.05 s" in held["reason"]
+
+
 def test_what_to_do_where_the_target_is_not_met_can_be_said(server: Server) -> None:
     top, near = (
         told(server, "decide", SPELLING, "--min-quality", "1", "--on-unmet", said)[0]
@@ -175,6 +184,7 @@ def test_the_answer_may_not_rule_the_terminal(capsys: pytest.CaptureFixture[str]
 def test_health_is_a_word_and_an_exit_code(server: Server) -> None:
     result = ask(server, "health")
     assert (result.exit_code, result.stdout) == (0, "SERVING\n")
+    assert told(server, "health") == [{"status": "SERVING"}]
 
 
 def test_tokens_are_counted_from_zero_up() -> None:
@@ -232,7 +242,7 @@ def test_doctor_sees_a_redis_that_does_not_answer(monkeypatch: pytest.MonkeyPatc
         (("decide", PROMPT, "--floor", "100000"), "options.min_thinking_tokens"),
         (("decide", PROMPT, "--min-thinking-tokens", str(2**31)), "options.min_thinking_tokens"),
         (("decide", PROMPT, "--floor", "64", "--ceiling", "32"), "options.min_thinking_tokens"),
-        (("generate", PROMPT, "--temperature", "3"), "sampling.temperature"),
+        (("generate", PROMPT, "--temperature", "3"), "--temperature"),
         (("report", "unknown", "--correct", "1"), "decision_id"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

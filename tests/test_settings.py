@@ -12,8 +12,12 @@ from pydantic import ValidationError
 
 from router import settings
 from router.backends.dialects import DIALECTS
+from router.domain import DEFAULT_MAX_LOSS
 from router.errors import SettingsError
+from router.routing.hot_swap import DEFAULT_TARGET
 from router.settings import GROUPS, POCKET, PREFIX, Backend, Settings
+from training.cli import cli
+from training.evaluation.certify import TARGET
 
 ROOT = Path(__file__).parents[1]
 
@@ -363,3 +367,17 @@ def test_keys_can_be_required_where_nobody_else_can_connect(tmp_path: Path) -> N
             settings.load(require_keys=True, **given)
     tenants.write_text(f'[one]\nkeys = [{{ sha256 = "{"0" * 64}" }}]\n')
     settings.load(require_keys=True, tenants=tenants)
+
+
+def test_there_is_one_default_target() -> None:
+    retrain = next(option for option in cli.commands["retrain"].params if option.name == "max_loss")
+    assert {Settings.model_fields["max_loss"].default, retrain.default, TARGET, DEFAULT_TARGET.value} == {
+        DEFAULT_MAX_LOSS
+    }
+    written = f"{DEFAULT_MAX_LOSS:g}".removeprefix("0")
+    for file, said in {
+        "README.md": f"{written} (default)",
+        "docs/settings.md": f"`MAX_LOSS` | `0{written}`",
+        "proto/budget_router/v1/budget_router.proto": f"Default: max_loss {written} ",
+    }.items():
+        assert said in (ROOT / file).read_text()

@@ -84,6 +84,7 @@ CASES = [
     *each("budget-router", [
         "decide x --max-loss _", "decide x --min-quality _", "decide x --floor _", "decide x --ceiling _",
         "generate x --temperature _", "explain x --max-loss _", "report x --correct _", "new-key --days _",
+        "decide x --max-latency _",
         "serve --workers _", "plan --outcomes text --deadline _", "plan --outcomes text --first-token _",
         "plan --outcomes text --per-token _", "plan --outcomes text --answer-tokens _",
         "plan --outcomes text --concurrency _",
@@ -109,6 +110,7 @@ CASES = [
         "_", "report x --correct 1 --by _", "decide x --on-unmet _", "outcomes _", "doctor --backend _",
         "new-key a _",
     ], ["nobody"]),
+    *each("budget-router", ["new-key _"], ["", "a\nb", "\udcff", "a" * 129]),
     *each("budget-router", [
         "decide", "generate", "report", "report x", "explain", "explain x --id y", "plan", "outcomes export",
         "decide x --max-loss .1 --min-quality .5", "decide x --fail-fast --on-unmet reject",

@@ -36,7 +36,7 @@ def decide(text: str, client: Client, options: RoutingOptions, as_json: bool) ->
 @click.argument("text")
 @calls_service()
 @routing_options
-@click.option("--temperature", type=Number(0), help="0 = greedy [default: the service's].")
+@click.option("--temperature", type=Number(0, 2), help="0 = greedy [default: the service's].")
 @json_option
 def generate(text: str, client: Client, options: RoutingOptions, temperature: float | None, as_json: bool) -> None:
     """Have the backend answer TEXT ("-" = standard input) within the chosen budget, streaming."""
@@ -86,10 +86,12 @@ def report(decision_id: str, correct: float, by: LabelSource, client: Client, as
 
 @click.command(cls=Command)
 @calls_service(3)  # less than the image's HEALTHCHECK waits, so that it sees the reason
-def health(client: Client) -> None:
+@json_option
+def health(client: Client, as_json: bool) -> None:
     """Is the service SERVING? Exit code 1 if not; for container health checks."""
     ready = client.is_ready()
-    click.echo("SERVING" if ready else "NOT_SERVING")
+    status = "SERVING" if ready else "NOT_SERVING"
+    click.echo(json.dumps({"status": status}) if as_json else status)
     sys.exit(0 if ready else 1)
 
 

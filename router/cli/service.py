@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MOST_DAYS = 36_500
 """A century: TOML and Python know no year 10,000."""
 
+LONGEST_TENANT = 128
+"""Bytes of the longest name that a call may give."""
+
 
 @click.command(cls=Command)
 @click.option("--listen", metavar="HOST:PORT", help="Address of the gRPC server [default: 127.0.0.1:50051].")
@@ -108,8 +111,8 @@ def new_key(tenant: str, days: int, as_json: bool) -> None:
     """Make a key for TENANT: the key once, for the tenant, and the lines of the tenants file that know it."""
     from router.admission import tenants
 
-    if not tenant:
-        raise click.UsageError("TENANT is empty")
+    if not (tenant.isprintable() and 0 < len(tenant.encode()) <= LONGEST_TENANT):
+        raise click.UsageError(f"TENANT must have 1 to {LONGEST_TENANT} bytes, all of them printable")
     key, ends = tenants.new_key(), datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
     digest, expires = tenants.digest(key), ends.isoformat().replace("+00:00", "Z")
     if as_json:

@@ -191,7 +191,10 @@ def _prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
     if size > most:
         raise InvalidRequest("messages", f"at most {most} bytes of content, has {size}")
     turns = [_plain(message) for message in messages]
-    return Prompt(tuple(_completed(turns, messages) if None in turns else turns))  # type: ignore[arg-type]
+    prompt = Prompt(tuple(_completed(turns, messages) if None in turns else turns))  # type: ignore[arg-type]
+    if prompt.messages[-1].role is Role.SYSTEM and all(turn.role is Role.SYSTEM for turn in prompt.messages):
+        raise InvalidRequest("messages", "a system message alone asks for nothing: a message of a user is required")
+    return prompt
 
 
 def _completed(turns: Sequence[Message | None], messages: Sequence[pb.Message]) -> Iterator[Message]:
@@ -258,7 +261,7 @@ def _target(message: pb.RoutingOptions, default: QualityTarget) -> QualityTarget
         case "max_loss":
             if not 0 <= message.max_loss <= 1:  # false for NaN too
                 raise InvalidRequest("options.max_loss", "must lie in 0..1")
-            return MaxLoss(message.max_loss)
+            return MaxLoss(abs(message.max_loss))  # -0 would be shown as such
         case "min_quality":
             if not 0 < message.min_quality <= 1:
                 raise InvalidRequest("options.min_quality", "must lie above 0 and at most 1")

@@ -120,6 +120,7 @@ CASES: list[Case] = [
     Case("no messages, Generate", "Generate", b"", "messages"),
     decide_case("blank prompt", "messages[0].content", decide("")),
     decide_case("white space", "messages[0].content", decide(" \t\n\u00a0\u2003")),
+    decide_case("a system alone", "messages", decide(messages=[pb.Message(role=pb.ROLE_SYSTEM, content="Be brief.")])),
     decide_case("blank second message", "messages[1].content", decide(messages=[*user(), *user("  ")])),
     decide_case("3 MB prompt", "messages", decide("x" * 3_000_000)),
     Case("3 MB prompt, Generate", "Generate", generate("x" * 3_000_000).SerializeToString(), "messages"),

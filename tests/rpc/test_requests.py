@@ -54,7 +54,8 @@ def options(remaining: float | None = None, **fields: Any) -> RoutingOptions:
 
 def turn(**fields: Any) -> Message:
     """What one turn of a conversation becomes."""
-    return routed(pb.DecideRequest(messages=[pb.Message(**fields)])).prompt.messages[0]
+    asked = pb.Message(role=pb.ROLE_USER, content="x")
+    return routed(pb.DecideRequest(messages=[pb.Message(**fields), asked])).prompt.messages[0]
 
 
 def checked_tools(message: pb.GenerateRequest, limits: Limits = LIMITS) -> Tools:
@@ -180,6 +181,13 @@ def test_what_belongs_to_one_role_is_refused_of_every_other(field: str, owner: i
             assert turn(role=role, content="x", **fields).content == "x"
         else:
             refused(f"messages[0].{field}", turn, role=role, content="x", **fields)
+
+
+def test_the_system_alone_asks_for_nothing() -> None:
+    system, user = pb.Message(role=pb.ROLE_SYSTEM, content="Be brief."), pb.Message(role=pb.ROLE_USER, content="x")
+    for number in (1, 3):
+        refused("messages", routed, pb.DecideRequest(messages=[system] * number))
+    assert routed(pb.DecideRequest(messages=[user, system])).prompt.text == "x"
 
 
 @pytest.mark.parametrize("content", ["", " ", "\n\t"])
