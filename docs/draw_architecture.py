@@ -17,7 +17,7 @@ STEPS = (
     ("rpc", "checks credentials, converts the request"),
     ("routing", "picks the served model, asks for its score"),
     ("scoring", "answers from its caches, or runs the classifier"),
-    ("routing", "chooses the smallest budget that meets the target"),
+    ("routing", "chooses a budget within the target"),
     ("admission", "lets the generation in when its tokens fit"),
     ("backends", "streams from an engine, within the budget"),
     ("outcomes", "records the decision and how it ended"),

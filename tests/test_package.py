@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import router
-from tests.serving.test_serve import environment, running
+from tests.serving.test_serve import environment
 
 ROOT = Path(__file__).parents[1]
 CLIENT = {"google", "grpc", "grpc_health", "router", "typing_extensions"}
@@ -117,12 +117,3 @@ def test_a_command_of_the_light_install_is_one_line_too(line: str, extra: str) -
     (said,) = done.stderr.splitlines()
     assert said.startswith(f"{line.split()[0]}: click is not installed; ")
     assert f"pip install -e '.[{extra}]'" in said
-
-
-def test_the_snippet_of_the_readme_runs(tmp_path: Path) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert "127.0.0.1:50051" in snippet
-    with running(tmp_path) as server:
-        done = python(snippet.replace("127.0.0.1:50051", server.address))
-    assert done.returncode == 0, done.stderr
-    assert "rung" in done.stdout and "thinking tokens" in done.stdout

@@ -125,6 +125,7 @@ class Simulator:
         owner: whom its list names as their owner.
         key: the bearer token that it wants; "" = none.
         statuses: paths that answer with a status alone: 404, where a proxy does not forward them.
+        window: tokens of a prompt, a thought and an answer together.
     """
 
     kind: str
@@ -145,6 +146,7 @@ class Simulator:
     owner: str = ""
     key: str = ""
     statuses: dict[str, int] = field(default_factory=dict)
+    window: int = WINDOW
 
     def render(self, body: dict[str, Any]) -> list[int]:
         """The chat template."""
@@ -303,7 +305,7 @@ def vllm(simulator: Simulator) -> web.Application:
         body = await _body(simulator, request)
         ids = simulator.render(body)
         budget = body.get("thinking_token_budget")
-        asked = Asked(ids, body.get("max_tokens", WINDOW - len(ids)), budget)
+        asked = Asked(ids, body.get("max_tokens", simulator.window - len(ids)), budget)
 
         def chunk(tokens: list[int], thinking: bool, drawn: int, thought: int, finish: str | None) -> dict[str, Any]:
             choice = {
@@ -318,7 +320,7 @@ def vllm(simulator: Simulator) -> web.Application:
     async def tokenize(request: web.Request) -> web.Response:
         body = await _body(simulator, request)
         ids = simulator.render(body) if "messages" in body else _marked(simulator, body["prompt"])
-        return web.json_response({"tokens": ids, "count": len(ids), "max_model_len": WINDOW})
+        return web.json_response({"tokens": ids, "count": len(ids), "max_model_len": simulator.window})
 
     async def version(_: web.Request) -> web.Response:
         return web.json_response({"version": simulator.version})
@@ -339,7 +341,7 @@ def sglang(simulator: Simulator) -> web.Application:
         if not body.get("stream"):
             return web.json_response({"choices": [{"message": {}, "prompt_token_ids": ids}]})
         budget = (body.get("custom_params") or {}).get("thinking_budget")
-        asked = Asked(ids, body.get("max_tokens", WINDOW - len(ids)), budget)
+        asked = Asked(ids, body.get("max_tokens", simulator.window - len(ids)), budget)
 
         def chunk(tokens: list[int], thinking: bool, drawn: int, thought: int, finish: str | None) -> dict[str, Any]:
             delta = {
@@ -373,7 +375,7 @@ def llama_cpp(simulator: Simulator) -> web.Application:
         body = await _body(simulator, request)
         ids = simulator.render(body)
         budget = body.get("thinking_budget_tokens")
-        most, message = body.get("max_tokens", WINDOW - len(ids)), body.get("reasoning_budget_message", "")
+        most, message = body.get("max_tokens", simulator.window - len(ids)), body.get("reasoning_budget_message", "")
         asked = Asked(ids, most, budget if isinstance(budget, int) else None, message=message)
 
         def chunk(tokens: list[int], thinking: bool, drawn: int, _: int, finish: str | None) -> dict[str, Any]:
@@ -392,7 +394,7 @@ def llama_cpp(simulator: Simulator) -> web.Application:
 
     async def completion(request: web.Request) -> web.StreamResponse:
         body = await _body(simulator, request)
-        most = body["n_predict"] if body["n_predict"] >= 0 else WINDOW - len(body["prompt"])
+        most = body["n_predict"] if body["n_predict"] >= 0 else simulator.window - len(body["prompt"])
         banned = [token for token, _ in body.get("logit_bias", [])]
         asked = Asked(body["prompt"], most, None, (), banned, body.get("ignore_eos", False))
 
@@ -410,7 +412,9 @@ def llama_cpp(simulator: Simulator) -> web.Application:
         return web.json_response({"tokens": _marked(simulator, (await _body(simulator, request))["content"])})
 
     async def props(_: web.Request) -> web.Response:
-        return web.json_response({"build_info": simulator.version, "default_generation_settings": {"n_ctx": WINDOW}})
+        return web.json_response(
+            {"build_info": simulator.version, "default_generation_settings": {"n_ctx": simulator.window}}
+        )
 
     app = _app(simulator, chat)
     app.router.add_post("/completion", completion)
@@ -439,7 +443,7 @@ async def simulated(kind: str, port: int = 0, **faults: Any) -> AsyncIterator[Si
 
 def _app(simulator: Simulator, chat: Any) -> web.Application:
     async def models(_: web.Request) -> web.Response:
-        card = {"object": "model", "owned_by": simulator.owner, "max_model_len": WINDOW}
+        card = {"object": "model", "owned_by": simulator.owner, "max_model_len": simulator.window}
         listed = [{"id": name, **card} for name in simulator.models if simulator.served]
         return web.json_response({"object": "list", "data": listed})
 
