@@ -182,6 +182,13 @@ def test_output_that_nobody_reads_ends_the_command_silently(server: Server, argu
         assert process.wait(60) == 1
 
 
+@pytest.mark.parametrize("arguments", [("new-key", "--json"), ("--help",)], ids=" ".join)
+def test_where_output_is_closed_nothing_is_said(arguments: tuple[str, ...]) -> None:
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "router", *arguments]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, env=environment(), timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_ctrl_c_ends_a_call_silently() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"

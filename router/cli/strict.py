@@ -98,7 +98,8 @@ def invoked(command: click.Command) -> int:
     """
     try:
         code = command.main(standalone_mode=False)
-        sys.stdout.flush()  # or Python would find out while it ends that nobody reads on
+        if sys.stdout is not None:  # as it is where a shell has closed it
+            sys.stdout.flush()  # or Python would find out while it ends that nobody reads on
     except NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
