@@ -240,6 +240,7 @@ def written(path: Path, tokens: list[int | None]) -> Path:
             "thinking_tokens": tokens[order],
             "total_tokens": None,
             "finish": "natural",
+            "attempts": None,
             "propensity": None,
             "decision_id": None,
             "observed_at": None,
