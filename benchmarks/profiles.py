@@ -22,8 +22,7 @@ from benchmarks.load import prompt
 from router.bundle import features, manifest
 from router.domain import DEFAULT_MAX_LOSS, Prompt
 from router.scoring.onnx import CUDA, OnnxClassifier
-from training import cli, pipeline
-from training.data import dataset
+from training import bundle_report, pipeline
 from training.model.embedding import Embedding
 from training.model.fit import Inputs, inputs
 
@@ -84,7 +83,7 @@ def fit(*names: str) -> None:
 def report(row: Row) -> dict[str, Any]:
     """Evaluate a profile on the test split; trains it first, unless it ships with the package."""
     if row is SHIPPED:
-        return cli.evaluate_bundle(BUNDLE, dataset.splits(dataset.read(OUTCOMES))["test"])
+        return bundle_report.report(BUNDLE, OUTCOMES)
     if row is VECTORS:
         return pipeline.run(OUTCOMES, row.bundle, "static", False, vectors_alone)
     return pipeline.run(OUTCOMES, row.bundle, "encoder", False, precision=row.precision)

@@ -17,8 +17,7 @@ from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from router.bundle.manifest import load
 from router.client import Client
 from tests.support.ports import free_port
-from training.cli import evaluate_bundle
-from training.data import dataset
+from training import bundle_report
 from training.report.text import describe
 
 KEPT = ("prompts", "rungs", "policies", "absolute", "gap_closed")
@@ -28,7 +27,7 @@ ROUNDS = 5
 
 def main() -> list[Target]:
     """Evaluate the bundle, start the service, measure both; print and store the figures."""
-    report = evaluate_bundle(BUNDLE, dataset.splits(dataset.read(OUTCOMES))["test"])
+    report = bundle_report.report(BUNDLE, OUTCOMES)
     print(describe(report) + "\n")
     figures: dict[str, Any] = {"quality": {name: report[name] for name in KEPT}}
     figures["certificates"] = len(load(BUNDLE).manifest.certificates)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from training.evaluation import comparison, evaluate
 from training.evaluation.advice import about_agreement, with_remedies
 from training.evaluation.certify import ALPHAS, Proofs, certify
 from training.evaluation.evaluate import Report
+from training.evaluation.spending import UNKNOWN_RATES, Rates
 from training.evaluation.violation import RESPLITS, resplit
 from training.export import export
 from training.model import embedding
@@ -59,6 +61,7 @@ def train(
     more: Outcomes | None = None,
     precision: str = "fp32",
     candidates: dict[str, ModelFamily] = CANDIDATES,
+    rates: Rates = UNKNOWN_RATES,
 ) -> Trained:
     """Run the stages dataset -> fit -> calibrate -> certify -> evaluate.
 
@@ -66,6 +69,7 @@ def train(
         profile, precision: a key of PROFILES.
         more: outcomes that are fitted on beside the fit split.
         candidates: model families to choose from.
+        rates: in which savings are stated beside tokens.
 
     Raises:
         DatasetError: the outcomes cannot be split, or no model family can be fitted to them.
@@ -83,8 +87,9 @@ def train(
     prediction = fitted.predict(parts["certify"].prompts)
     proofs = certify(parts["certify"], prediction.quality, prediction.cost, far=prediction.far)
     proofs = with_remedies(about_agreement(proofs, outcomes.label_sources), parts["certify"], prediction)
-    prediction = fitted.predict(parts["test"].prompts)
-    report = evaluate.evaluate(parts["test"], prediction, proofs.relative, proofs.absolute)
+    prompts = parts["test"].prompts
+    prediction, units = fitted.predict(prompts), rates.units(embedded.tokenizer, prompts)
+    report = evaluate.evaluate(parts["test"], prediction, proofs.relative, proofs.absolute, units)
     return Trained(parts, fitted, proofs, report)
 
 
@@ -102,12 +107,14 @@ def run(
     precision: str = "fp32",
     candidates: dict[str, ModelFamily] = CANDIDATES,
     engine: str | None = None,
+    rates: Rates = UNKNOWN_RATES,
 ) -> dict[str, Any]:
     """Run all stages on the file `path`, write the bundle with its report to `out`, and return the report.
 
     Args:
         compare: add every baseline, and each family of tasks left out.
         engine: fingerprint of the engine that answered, in place of the one in the file.
+        rates: in which savings are stated beside tokens.
 
     Raises:
         DatasetError: the file cannot be trained on.
@@ -115,10 +122,10 @@ def run(
     """
     outcomes = dataset.read(path)
     outcomes = outcomes if engine is None else replace(outcomes, model=engine)
-    trained = train(outcomes, profile, extraction, precision=precision, candidates=candidates)
+    trained = train(outcomes, profile, extraction, precision=precision, candidates=candidates, rates=rates)
     trained = with_baselines(trained) if compare else trained
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []
-    report = full_report(trained, asdict(overview(path)), left_out)
+    report = full_report(trained, {"file": path.name, **asdict(overview(path))}, left_out)
     # From all splits: the comparison of graph and model reads no labels.
     sample = [outcomes.prompts[i] for i in np.random.default_rng(0).permutation(len(outcomes))[:SAMPLE]]
     export(
@@ -135,23 +142,26 @@ def run(
     return report
 
 
-def full_report(trained: Trained, overview: dict[str, Any], left_out: list[dict[str, Any]]) -> dict[str, Any]:
+def full_report(trained: Trained, data: dict[str, Any], left_out: list[dict[str, Any]]) -> dict[str, Any]:
     """All figures of a trained router in JSON types.
 
     Args:
-        overview: counts of the outcome file.
+        data: "file", the name of the outcome file, and its counts.
         left_out: figures of each family of tasks that was left out of fitting.
     """
     return {
         "about": {
             "model": trained.parts["fit"].model,
             "label_sources": list(trained.parts["fit"].label_sources),
+            "fitted": f"{datetime.now(UTC):%Y-%m-%d}",
+            "ladder": [rung.name for rung in trained.parts["fit"].ladder.rungs],
+            "splits": {name: len(part) for name, part in trained.parts.items()},
             "profile": trained.fitted.embedding.profile,
             "precision": trained.fitted.embedding.precision,
             "model_family": trained.fitted.chosen,
             "log_loss_by_family": trained.fitted.log_losses,
             "calibration": "beta" if trained.fitted.beta else "none: it did not lower held-out log-loss",
-            "data": overview,
+            "data": data,
             "certificates": [asdict(c) for c in trained.proofs.relative],
             "absolute": [asdict(c) for c in trained.proofs.absolute],
             "not_certified": trained.proofs.refused,

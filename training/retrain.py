@@ -91,7 +91,7 @@ def retrain(
         backend_fingerprint=outcomes.model,
         data_hash=manifest.digest(gold),
         metrics=pipeline.summary(challenger),
-        report=pipeline.full_report(challenger, {"traffic": len(fitting)}, []),
+        report=pipeline.full_report(challenger, {"file": gold.name, "traffic": len(fitting)}, []),
     )
     return judge(challenger, manifest.load(out), champion, judging, max_loss, len(fitting))
 

@@ -19,7 +19,8 @@ OUTCOMES = Path(__file__).parents[2] / "benchmarks" / "data" / "pocket_outcomes.
 """Labelled answers of the pocket reasoner, which the shipped bundle is fitted on."""
 
 NO_REPORT: dict[str, Any] = {
-    "about": {"not_certified": {}}, "prompts": 0, "samples": 1.0, "rungs": [], "policies": [], "absolute": [],
+    "about": {"not_certified": {}}, "prompts": 0, "samples": 1.0, "default": 0.02, "reported": None, "rungs": [],
+    "policies": [], "absolute": [],
     "methods": [], "fixed": [], "oracle": [], "hindsight": [], "gap_closed": None, "tasks": [], "never_solved": 0.0,
     "mistakes": [], "violations": [], "leave_one_task_out": [],
 }  # fmt: skip

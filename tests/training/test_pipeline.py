@@ -82,12 +82,31 @@ def test_a_bundle_serves_and_carries_its_proofs_and_its_report(bundle: Path, fil
 def test_evaluating_the_bundle_gives_what_its_report_says(bundle: Path, file: Path) -> None:
     arguments = ["evaluate", "--artifact", str(bundle), "--outcomes", str(file), "--json"]
     told = json.loads(CliRunner().invoke(cli, arguments).stdout)
-    assert f"{told['prompts']} test prompts" in CliRunner().invoke(cli, arguments[:-1]).stdout
     report = json.loads((bundle / "report.json").read_text())
+    # On the file of the fit, what only the fit can know stays.
+    assert told["violations"] == report["violations"] and told["about"] == report["about"]
     assert [p["accuracy"] for p in told["policies"]] == [p["accuracy"] for p in report["policies"]]
     assert [r["calibration_error"] for r in told["rungs"]] == pytest.approx(
         [r["calibration_error"] for r in report["rungs"]], abs=1e-4
     )
+
+
+def test_prices_and_times_of_tokens_are_stated_on_the_page_and_in_the_terminal(bundle: Path, file: Path) -> None:
+    page, rates = file.parent / "page.html", ["--price-in", "0.5", "--price-out", "2"]
+    arguments = ["evaluate", "--artifact", str(bundle), "--outcomes", str(file), "--html", str(page), *rates]
+    result = CliRunner().invoke(cli, arguments, env={"BUDGET_ROUTER_TOKEN_SECONDS": "0.02"})
+    assert "test prompts" in result.stdout
+    for named, shown in (
+        ("seconds until the answer begins", "Time until the answer begins"),
+        ("money per 1,000 prompts", "Money for prompts and thinking"),
+    ):
+        assert named in result.stdout and shown in page.read_text()
+
+
+def test_a_price_of_prompts_alone_is_refused(bundle: Path, file: Path) -> None:
+    arguments = ["evaluate", "--artifact", str(bundle), "--outcomes", str(file), "--price-in", "1"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 2 and "--price-in needs --price-out" in result.output
 
 
 def test_inputs_are_extracted_once_and_may_come_from_elsewhere(

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.strict import FOLDER, NEW_FOLDER, File, Group, Number
+from router.cli.strict import FOLDER, NEW_FOLDER, File, Group, NewFile, Number
 from router.domain import DEFAULT_MAX_LOSS
 from router.extras import needs
 from training.cli.cluster import Command, executor_options, ray_on
 from training.cli.collect import collect
-from training.options import ENGINES, backend_key, json_output, outcome_log, outcomes_file
+from training.options import ENGINES, backend_key, json_output, outcome_log, outcomes_file, rates
 
 # Commands import their stages when they run: Polars and scikit-learn take seconds, and help must work without them.
 if TYPE_CHECKING:
-    from training.data.dataset import Outcomes
+    from training.evaluation.spending import Rates
     from training.model.families import ModelFamily
     from training.pipeline import Extraction
     from training.retrain import Verdict
@@ -100,6 +100,7 @@ def validate(file: Path, fingerprint_from: str | None, backend: str, backend_key
               help="Precision of the encoder: fp16 for a GPU, int8 for a CPU.")  # fmt: skip
 @_families
 @click.option("--compare", is_flag=True, help="Add every baseline, and each family of tasks left out (minutes).")
+@rates
 @_engine
 @executor_options
 @json_output
@@ -116,6 +117,7 @@ def fit(
     executor: str,
     ray_address: str,
     as_json: bool,
+    **rates: float | None,
 ) -> None:
     """Fit, calibrate, certify, evaluate and export a bundle with report.json and report.html."""
     from training import pipeline
@@ -126,25 +128,28 @@ def fit(
         raise click.UsageError(f"--precision {precision} needs --profile encoder: {profile} vectors have one precision")
     candidates, extraction = _candidates(families), _extraction(executor, ray_address)
     engine = None if fingerprint_from is None else _fingerprint(outcomes, fingerprint_from, backend, backend_key)
-    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates, engine)
+    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates, engine, _rates(**rates))
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
     _warn([*advice.about_engine(report["about"]["model"]), *advice.about_default(report)])
 
 
-@cli.command(name="evaluate")
+@cli.command()
 @click.option("--artifact", "directory", type=FOLDER, required=True, help="Directory of the bundle.")
 @outcomes_file
+@click.option("--html", "page", type=NewFile(), help="Also write the report as a page to this file.")
+@rates
 @json_output
-def evaluate_(directory: Path, outcomes: Path, as_json: bool) -> None:
+def evaluate(directory: Path, outcomes: Path, page: Path | None, as_json: bool, **rates: float | None) -> None:
     """Evaluate a bundle on the test split of an outcome file."""
-    from training.data import dataset
+    from training import bundle_report
+    from training.report import html
     from training.report.text import describe
 
-    test = dataset.splits(dataset.read(outcomes))["test"]
-    report = evaluate_bundle(directory, test)
-    warnings = _about_another_engine(directory, test.model)
-    click.echo(json.dumps(report | {"warnings": warnings}) if as_json else describe(report))
-    _warn(warnings)
+    report = bundle_report.report(directory, outcomes, _rates(**rates))
+    if page is not None:
+        html.write_page(page, report)
+    click.echo(json.dumps(report) if as_json else describe(report))
+    _warn(report["warnings"])
 
 
 @cli.command()
@@ -222,22 +227,6 @@ def rollback(registry: Path, as_json: bool) -> None:
     click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
 
 
-def evaluate_bundle(directory: Path, outcomes: "Outcomes") -> dict[str, Any]:
-    """The report of a bundle, by its ONNX graph, on outcomes that it was not fitted on.
-
-    Raises:
-        ArtifactError: the bundle is missing or damaged.
-        DatasetError: the outcomes have another ladder.
-    """
-    from router.bundle import manifest
-    from training.evaluation.evaluate import evaluate
-    from training.model import inference
-
-    bundle = manifest.load(directory)
-    prediction = inference.predict_outcomes(bundle, outcomes)
-    return evaluate(outcomes, prediction, bundle.manifest.certificates, bundle.manifest.absolute).to_json()
-
-
 def verdict_text(verdict: "Verdict", promoted: bool) -> str:
     """A verdict in lines of text."""
     lines = [f"{verdict.fitted} logged prompts fitted on, {verdict.judged} judged on; left out: {verdict.skipped}"]
@@ -293,16 +282,16 @@ def _fingerprint(file: Path, url: str, kind: str, key: str) -> str:
     return recipes.fingerprint_at(url, kind, dataset.read(file).model, key)
 
 
-def _about_another_engine(directory: Path, model: str) -> list[str]:
-    from router.bundle import manifest
-
-    about = manifest.load(directory).manifest.backend_fingerprint
-    if about == model:
-        return []
-    return [f"the bundle is about {about}, the outcomes are those of {model}: its certificates say nothing about them"]
-
-
 def _warn(warnings: list[str]) -> None:
     """Print warnings at the end, where they are seen; on standard error, which no script parses."""
     for warning in warnings:
         click.secho(f"warning: {warning}", fg="red", err=True)
+
+
+def _rates(price_in: float | None, price_out: float | None, **seconds: float | None) -> "Rates":
+    """The rates that the options give. Raises UsageError where prompts alone have a price."""
+    from training.evaluation.spending import Rates
+
+    if price_in is not None and price_out is None:
+        raise click.UsageError("--price-in needs --price-out, the price of the tokens that are saved")
+    return Rates(price_in=price_in, price_out=price_out, **seconds)

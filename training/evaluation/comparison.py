@@ -10,7 +10,6 @@ from tqdm import tqdm
 from training.data.dataset import Outcomes
 from training.evaluation.baselines import baselines
 from training.evaluation.certify import TARGET, choose, losses, price_grid
-from training.evaluation.evaluate import family
 from training.evaluation.policies import (
     MethodReport,
     PolicyReport,
@@ -19,6 +18,7 @@ from training.evaluation.policies import (
     compare,
     policy_report,
 )
+from training.evaluation.tasks import family
 from training.model.embedding import embed
 from training.model.fit import Fitted, families_named, fit
 from training.prediction import Prediction

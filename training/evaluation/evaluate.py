@@ -1,6 +1,6 @@
 """Quality of predictions on unseen prompts, and of the certified policies that use them."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,12 +8,14 @@ import numpy as np
 
 from router.bundle.manifest import QUANTILES
 from router.domain import Certificate
-from training.arrays import Matrix, Vector
+from training.arrays import Matrix, Rungs, Vector
 from training.data.dataset import Outcomes
-from training.evaluation import metrics
-from training.evaluation.certify import TARGET, choose, losses
-from training.evaluation.policies import MethodReport, Points, PolicyReport, auroc, columns, policy
+from training.evaluation import metrics, tasks
+from training.evaluation.certify import TARGET, choose
+from training.evaluation.frontier import FrontierPoint, frontier
+from training.evaluation.policies import MethodReport, Points, PolicyReport, auroc, columns, policy, reported
 from training.evaluation.references import oracle_curve
+from training.evaluation.spending import TOKENS, Saving, Spending, Unit
 from training.model.families import log_loss
 from training.prediction import Prediction
 
@@ -64,15 +66,23 @@ class Report:
 
     Attributes:
         samples: answers per prompt and rung, mean.
+        default: the target of requests that name none.
+        reported: the certified target that savings, tasks and mistakes are about; None where none is certified.
+        savings: by unit; none where thinking tokens are not recorded.
+        frontier: by rising price; none where thinking tokens are not recorded.
         fixed: one point per fixed rung.
         oracle: curve of the probability (split-half) oracle; equal to `hindsight` with one sample a prompt.
-        gap_closed: (accuracy - hull) / (oracle - hull) at the tokens of the router's TARGET policy.
+        gap_closed: (accuracy - hull) / (oracle - hull) at the tokens of the policy that is reported.
         never_solved: share of prompts that no rung answered right.
         mistakes: the prompts where the router was most sure of a cheaper rung and wrong.
     """
 
     prompts: int
     samples: float
+    default: float
+    reported: float | None
+    savings: list[Saving]
+    frontier: list[FrontierPoint]
     rungs: list[RungReport]
     policies: list[PolicyReport]
     absolute: list[AbsoluteReport]
@@ -95,6 +105,7 @@ def evaluate(
     prediction: Prediction,
     certificates: tuple[Certificate, ...],
     absolute: tuple[Certificate, ...] = (),
+    units: Sequence[Unit] = (TOKENS,),
 ) -> Report:
     """Evaluate predictions and their certificates on outcomes of the test split.
 
@@ -102,13 +113,19 @@ def evaluate(
         prediction: for the prompts of the outcomes.
         certificates: relative targets.
         absolute: absolute targets.
+        units: in which savings are stated.
     """
     policies = [policy(outcomes, prediction, c.alpha, c.threshold) for c in certificates]
     oracle, hindsight = oracles(outcomes)
-    target = next((p for p in policies if p.alpha == TARGET), None)
+    target = reported(policies)
+    chosen = _choices(outcomes, prediction, target)
     return Report(
         len(outcomes),
         float(outcomes.samples.mean()),
+        TARGET,
+        None if target is None else target.alpha,
+        [] if target is None else savings(outcomes, chosen, units),
+        frontier(outcomes, prediction, certificates),
         [_rung(outcomes, prediction, i) for i in range(len(outcomes.ladder))],
         policies,
         [_absolute(outcomes, prediction.claimed, c) for c in absolute],
@@ -117,9 +134,26 @@ def evaluate(
         oracle,
         hindsight,
         None if target is None else gap_closed(outcomes, target, oracle),
-        list(_tasks(outcomes, prediction, target)),
+        tasks.tasks(outcomes, prediction, chosen),
         float((outcomes.correct.max(axis=1) == 0).mean()),
-        mistakes(outcomes, prediction, target),
+        tasks.mistakes(outcomes, prediction, chosen),
+    )
+
+
+def _choices(outcomes: Outcomes, prediction: Prediction, target: PolicyReport | None) -> Rungs:
+    """The rungs [prompts] that the router serves; without a certificate that is the top rung."""
+    if target is None or target.threshold is None:
+        return np.full(len(outcomes), len(outcomes.ladder) - 1)
+    return choose(prediction.quality, prediction.cost, target.threshold, prediction.far)
+
+
+def savings(outcomes: Outcomes, chosen: Rungs, units: Sequence[Unit]) -> list[Saving]:
+    """The saving of chosen rungs [prompts] in every unit; none where thinking tokens are not recorded."""
+    if not outcomes.known_tokens.all():
+        return []
+    rows = np.arange(len(outcomes))
+    return list(
+        Spending(outcomes, outcomes.correct[rows, chosen], outcomes.thinking_tokens[rows, chosen]).savings(units)
     )
 
 
@@ -150,28 +184,6 @@ def gap_closed(outcomes: Outcomes, target: PolicyReport, oracle: Points) -> floa
     return float((target.accuracy - floor) / (best - floor)) if best > floor else None
 
 
-def mistakes(outcomes: Outcomes, prediction: Prediction, target: PolicyReport | None, most: int = 10) -> list[Any]:
-    """The `most` prompts that lost most against the top rung, those with the surest prediction first."""
-    if target is None or target.threshold is None:
-        return []
-    rows = np.arange(len(outcomes))
-    chosen = choose(prediction.quality, prediction.cost, target.threshold, prediction.far)
-    # lexsort sorts by its last key first.
-    lost, sure = losses(outcomes.correct, chosen), prediction.quality[rows, chosen]
-    worst = [i for i in np.lexsort((-sure, -lost))[:most] if lost[i] > 0]
-    return [
-        {
-            "prompt": outcomes.prompts[i][:300],
-            "task": outcomes.tasks[i],
-            "rung": outcomes.ladder.rungs[chosen[i]].name,
-            "predicted": float(sure[i]),
-            "correct": float(outcomes.correct[i, chosen[i]]),
-            "top": float(outcomes.correct[i, -1]),
-        }
-        for i in worst
-    ]
-
-
 def _rung(outcomes: Outcomes, prediction: Prediction, index: int) -> RungReport:
     correct, predicted = outcomes.correct[:, index], prediction.quality[:, index]
     tokens, known = outcomes.thinking_tokens[:, index], bool(outcomes.known_tokens[index])
@@ -200,34 +212,6 @@ def _absolute(outcomes: Outcomes, quality: Matrix, certificate: Certificate) -> 
         float(selected.mean()),
         float(right.mean()) if len(right) else None,
     )
-
-
-def _tasks(outcomes: Outcomes, prediction: Prediction, target: PolicyReport | None) -> Iterator[dict[str, Any]]:
-    """Loss and saving of the target policy by family of tasks."""
-    families = np.array([family(task) for task in outcomes.tasks])
-    for name in np.unique(families):
-        part = np.flatnonzero(families == name)
-        some = outcomes.take(part)
-        price = target.threshold if target else None
-        own = prediction.take(part)
-        # Without a certificate the router serves the top rung, so that is what a family gets.
-        top = np.full(len(some), len(some.ladder) - 1)
-        chosen = top if price is None else choose(own.quality, own.cost, price, own.far)
-        tokens = some.thinking_tokens[np.arange(len(some)), chosen].mean()
-        known = some.known_tokens.all() and some.thinking_tokens[:, -1].mean() > 0
-        yield {
-            "task": str(name),
-            "prompts": len(some),
-            "accuracy": float(some.correct[:, -1].mean()),
-            "loss": float(losses(some.correct, chosen).mean()),
-            "saved_against_top": float(1 - tokens / some.thinking_tokens[:, -1].mean()) if known else None,
-            "auroc": auroc(some.correct, own.quality),
-        }
-
-
-def family(task: str) -> str:
-    """A task's family: the part of its name before the last slash, or the whole name without a slash."""
-    return task.rpartition("/")[0] or task
 
 
 def _fixed(outcomes: Outcomes) -> Points:

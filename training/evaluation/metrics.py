@@ -101,3 +101,8 @@ def bootstrap_interval(means: Matrix, statistic: Callable[[Vector], float]) -> t
     """95 % interval of a statistic of column means, from their bootstrap samples [draws, columns]."""
     low, high = np.quantile([statistic(row) for row in means], [0.025, 0.975])
     return float(low), float(high)
+
+
+def mean_interval(groups: Sequence[str], values: Vector) -> tuple[float, float]:
+    """95 % interval of the mean of values [prompts]."""
+    return bootstrap_interval(bootstrap_means(groups, values[:, None]), lambda means: float(means[0]))

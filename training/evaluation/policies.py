@@ -5,7 +5,7 @@ certified choices on the test split, in thinking tokens used. Savings are stated
 hull, the cheapest random mix of fixed rungs of the same accuracy.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +24,13 @@ from training.evaluation.certify import (
     price_grid,
 )
 from training.evaluation.references import cascade
+from training.evaluation.spending import Interval, Spending
 from training.model.families import log_loss
 from training.prediction import Prediction
 
-Interval = tuple[float, float]
+UNKNOWN = None, None
+"""An estimate where thinking tokens are not recorded."""
+
 Points = list[tuple[float, float]]
 """(mean thinking tokens, accuracy)"""
 
@@ -112,6 +115,16 @@ def policy(
     return policy_report(outcomes, chosen, name, alpha, price)
 
 
+def reported(policies: Sequence[PolicyReport]) -> PolicyReport | None:
+    """The certified policy that a report is about: the one at TARGET, else the strictest; None without any.
+
+    At TARGET the router serves the least strict policy that loses no more than TARGET.
+    """
+    certified = sorted((one for one in policies if one.threshold is not None), key=lambda one: one.alpha)
+    served = [one for one in certified if one.alpha <= TARGET]
+    return served[-1] if served else next(iter(certified), None)
+
+
 def policy_report(
     outcomes: Outcomes,
     chosen: Rungs,
@@ -125,48 +138,28 @@ def policy_report(
     Args:
         spent: thinking tokens [prompts] where these are not the chosen rung's, as for a cascade.
     """
-    rows, of = np.arange(len(outcomes)), _OfMeans(len(outcomes.ladder))
+    rows = np.arange(len(outcomes))
     correct = outcomes.correct[rows, chosen]
     spent = outcomes.thinking_tokens[rows, chosen] if spent is None else spent
     known = bool(outcomes.known_tokens.all())
-    # Every figure is a function of column means, so one bootstrap of the columns serves all intervals.
-    values = np.column_stack([correct, spent, outcomes.correct, outcomes.thinking_tokens])
-    samples, means = metrics.bootstrap_means(outcomes.groups, values), values.mean(axis=0)
-
-    def bounds(statistic: Callable[[Vector], float]) -> Interval:
-        return metrics.bootstrap_interval(samples, statistic)
-
+    spending = Spending(outcomes, correct, spent)
+    loss, loss_interval = spending.loss()
+    top, top_interval = spending.saved_against_top() if known else UNKNOWN
+    hull, hull_interval = spending.saved_against_hull() if known else UNKNOWN
     return PolicyReport(
         name,
         alpha,
         threshold,
         float(correct.mean()),
-        of.loss(means),
-        bounds(of.loss),
+        loss,
+        loss_interval,
         float(spent.mean()) if known else None,
-        of.saved_against_top(means) if known else None,
-        bounds(of.saved_against_top) if known else None,
-        of.saved_against_hull(means) if known else None,
-        bounds(of.saved_against_hull) if known else None,
-        (np.bincount(chosen, minlength=of.rungs) / len(chosen)).tolist(),
+        top,
+        top_interval,
+        hull,
+        hull_interval,
+        (np.bincount(chosen, minlength=len(outcomes.ladder)) / len(chosen)).tolist(),
     )
-
-
-@dataclass(frozen=True)
-class _OfMeans:
-    """Figures as functions of column means [2 + 2 rungs]: a policy's correct and tokens, then every rung's."""
-
-    rungs: int
-
-    def loss(self, means: Vector) -> float:
-        return float(means[1 + self.rungs] - means[0])
-
-    def saved_against_top(self, means: Vector) -> float:
-        return 1 - means[1] / means[-1] if means[-1] > 0 else 0.0
-
-    def saved_against_hull(self, means: Vector) -> float:
-        mix = metrics.hull_tokens(means[2 + self.rungs :], means[2 : 2 + self.rungs], means[0])
-        return 1 - means[1] / mix if mix > 0 else 0.0
 
 
 def cheapest_cascade(

@@ -1,12 +1,5 @@
-"""The figures of a report as SVG inside its page.
+"""The figures of a report, each drawn for wide and for narrow screens."""
 
-Figures are drawn in placeholder colours, which then become CSS variables, so that they follow the page into dark mode.
-Equal reports give equal bytes.
-"""
-
-import io
-import re
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -14,201 +7,151 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from training.evaluation.metrics import hull
+from training.report.canvas import ACCENT, FAINT, GREEN, INK, ORANGE, STYLE, Canvas, in_points, percent_axis, points
+from training.report.frontier import frontier
 
 Part = dict[str, Any]
 
-ROUTER = "router"
-"""The router's name among the methods."""
 
-INK, FAINT, ROUTER_INK = "#010203", "#040506", "#070809"
-CSS_COLORS = {INK: "currentColor", FAINT: "var(--faint)", ROUTER_INK: "var(--router)"}
-ORANGE, GREEN = "#d55e00", "#009e73"
-"""Colours of the Okabe-Ito palette, which colour-blind readers can distinguish; legible on light and dark pages."""
-
-STYLE: dict[Any, Any] = {
-    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
-    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), "none"),
-    # Without parse_math, "$" in the name of a rung or task is no formula.
-    **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon", "text.parse_math"), False),
-    **{"axes.axisbelow": True, "axes.grid": True, "grid.alpha": 0.3, "grid.color": FAINT},
-    # Text stays text, in the font of the page; ids are salted hashes, by default with a new salt each time.
-    **{"svg.fonttype": "none", "svg.hashsalt": "report"},
-}
-
-
-def figures(report: Part) -> dict[str, Markup]:
-    """SVG elements by name, for the figures that the report has data for."""
+def figures(report: Part) -> dict[str, dict[str, Markup]]:
+    """SVG elements "wide" and "narrow" by name; none for a figure that the report has no data for."""
     # Each figure has the name of the function that draws it, which the page refers to.
     draws = (frontier, reliability, rungs, coverage, violations)
     with matplotlib.rc_context(STYLE):
-        drawn = {draw.__name__: draw(report) for draw in draws}
-        return {name: _svg(name, figure) for name, figure in drawn.items() if figure}
+        return {draw.__name__: _widths(draw, report) for draw in draws}
 
 
-def _svg(name: str, figure: Figure) -> Markup:
-    """An SVG element; its ids get a prefix, because all figures share the page's one name space."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    # What stands before the element, an XML declaration and a DOCTYPE, is not allowed inside a page.
-    _, start, rest = buffer.getvalue().partition("<svg")
-    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", start + rest)
-    for color, css in CSS_COLORS.items():
-        svg = svg.replace(color, css)
-    return Markup(svg)  # safe: matplotlib escapes every label
+def _widths(draw: Any, report: Part) -> dict[str, Markup]:
+    widths = {}
+    for width in ("wide", "narrow"):
+        canvas = Canvas(f"{draw.__name__}-{width}", width == "wide")
+        figure: Figure | None = draw(canvas, report)
+        if figure is not None:
+            widths[width] = canvas.svg(figure)
+    return widths
 
 
-def frontier(report: Part) -> Figure | None:
-    """Accuracy against thinking tokens, or None without token counts."""
-    if not report["fixed"]:
-        return None
-    figure = Figure((8, 5.4), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlabel="thinking tokens per prompt, mean", ylabel="answers that are right")
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _methods(axes, report["methods"])
-    for name, style, label in (("hindsight", ":", "hindsight oracle"), ("oracle", "--", "probability oracle")):
-        axes.plot(*_columns(report[name]), style, color=GREEN, label=label)
-    _fixed(axes, report)
-    proved = [p for p in report["policies"] if p["threshold"] is not None]
-    points = [(p["thinking_tokens"], p["accuracy"]) for p in proved]
-    axes.plot(*_columns(points), "D", color=ORANGE, zorder=4, label="certified targets (loss in points)")
-    for policy, point in zip(proved, points, strict=True):
-        _label(axes, _number(policy["alpha"]), point, (-5, 6), ORANGE)
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
-
-
-def _methods(axes: Axes, methods: list[Part]) -> None:
-    """Draw curves: the router's in bold, and the three best others with their names."""
-    others = [m for m in methods if m["method"] != ROUTER and m["curve"]]
-    for method in others:
-        axes.plot(
-            *_columns(method["curve"]), color=FAINT, linewidth=0.8, marker="." if len(method["curve"]) == 1 else ""
-        )
-    for method in (m for m in methods if m["method"] == ROUTER):
-        axes.plot(*_columns(method["curve"]), color=ROUTER_INK, linewidth=2.5, zorder=3, label="the router")
-    # More names than three would cover the curves; the table below the figure has all methods.
-    known = [m for m in others if m["area_gain"] is not None]
-    for place, method in enumerate(sorted(known, key=lambda m: -m["area_gain"])[:3]):
-        most = max(tokens for tokens, _ in method["curve"])
-        point = min(method["curve"], key=lambda point: abs(point[0] - most * (place + 1) / 4))
-        line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6}
-        where = (0.97, 0.06 + 0.07 * place)
-        axes.annotate(method["method"], point, where, textcoords="axes fraction", ha="right", arrowprops=line)
-
-
-def _fixed(axes: Axes, report: Part) -> None:
-    tokens, accuracy = _columns(report["fixed"])
-    axes.plot(
-        *hull(np.array(tokens), np.array(accuracy)), "-.", color=INK, linewidth=1, label="best mix of fixed rungs"
-    )
-    axes.plot(tokens, accuracy, "o", color=INK, label="fixed rungs")
-    for rung, point in zip(report["rungs"], report["fixed"], strict=False):
-        _label(axes, rung["rung"], point, (7, -11), INK)
-
-
-def _label(axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], color: str) -> None:
-    axes.annotate(text, point, offset, textcoords="offset points", ha="left" if offset[0] > 0 else "right", color=color)
-
-
-def _columns(points: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
-    return [point[0] for point in points], [point[1] for point in points]
-
-
-def reliability(report: Part) -> Figure | None:
+def reliability(canvas: Canvas, report: Part) -> Figure | None:
     """Predicted against real shares of right answers, a panel per rung; None without rungs."""
     if not report["rungs"]:
         return None
-    columns = min(len(report["rungs"]), 5)
-    rows = -(-len(report["rungs"]) // columns)  # rounded up, so the grid may have more panels than there are rungs
-    figure = Figure((8, 0.6 + 2 * rows), layout="constrained")
+    columns = min(len(report["rungs"]), 6 if canvas.wide else 3)
+    rows = -(-len(report["rungs"]) // columns)  # rounded up, so the grid may have more places than there are rungs
+    figure = canvas.figure(0.5 + 1.55 * rows)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for panel in panels:
+    for panel in panels[len(report["rungs"]) :]:
+        panel.remove()
+    for index, (panel, rung) in enumerate(zip(panels, report["rungs"], strict=False)):
         panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
-    for panel, rung in zip(panels, report["rungs"], strict=False):
-        panel.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1)
-        panel.plot(*_columns(rung["reliability"]), "o-", color=ROUTER_INK, markersize=3, linewidth=1)
-        panel.set_title(f"{rung['rung']}\nECE {rung['calibration_error']:.3f}", fontsize=9)
-    figure.supxlabel("predicted chance of a right answer", fontsize=10)
-    figure.supylabel("answers that were right", fontsize=10)
+        panel.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+        panel.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
+        # The last panel of a column has the numbers, wherever the grid ends below it.
+        panel.tick_params(labelbottom=index + columns >= len(report["rungs"]))
+        _calibration(canvas, panel, rung)
+    figure.supxlabel("predicted chance of a right answer", fontsize=9)
+    figure.supylabel("answers that were right", fontsize=9)
     return figure
 
 
-def rungs(report: Part) -> Figure | None:
+def _calibration(canvas: Canvas, panel: Axes, rung: Part) -> None:
+    panel.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=0.8)
+    panel.plot(
+        [p for p, _, _ in rung["reliability"]], [r for _, r, _ in rung["reliability"]], color=ACCENT, linewidth=1
+    )
+    for predicted, right, prompts in rung["reliability"]:
+        (dot,) = panel.plot([predicted], [right], "o", color=ACCENT, markersize=2.5)
+        canvas.hover(dot, f"{prompts} prompts: {predicted:.0%} predicted, {right:.0%} right")
+    panel.set_title(f"{rung['rung']}\nECE {rung['calibration_error']:.3f}")
+
+
+def rungs(canvas: Canvas, report: Part) -> Figure | None:
     """Share of prompts at each rung, a bar per target; None without certified targets."""
     if not (report["policies"] and report["rungs"]):
         return None
-    figure = Figure((8, 1.4 + 0.4 * len(report["policies"])), layout="constrained")
-    axes = _rows(figure, "prompts", [in_points(policy["alpha"]) for policy in report["policies"]])
-    axes.set_ylabel("loss allowed")
+    figure = canvas.figure(1.2 + 0.32 * len(report["policies"]))
+    targets = [in_points(policy["alpha"]) for policy in report["policies"]]
+    axes = _rows(figure, "prompts", targets)
+    axes.set(ylabel="loss allowed", xlim=(0, 1))
+    axes.grid(visible=False)
     shares = np.array([policy["rungs"] for policy in report["policies"]])
-    # The lighter half of the colours alone: the labels on the bars are dark.
-    colors = matplotlib.colormaps["viridis"](np.linspace(0.45, 1, shares.shape[1]))
+    # The lighter colours alone: the labels on the bars are dark on light and on dark pages.
+    colors = matplotlib.colormaps["Blues"](np.linspace(0.08, 0.62, shares.shape[1]))
     for index, (rung, color) in enumerate(zip(report["rungs"], colors, strict=True)):
         left, width = shares[:, :index].sum(axis=1), shares[:, index]
-        bars = axes.barh(range(len(shares)), width, left=left, color=color, edgecolor=INK, linewidth=0.5)
+        bars = axes.barh(range(len(shares)), width, left=left, color=color, edgecolor="#5b7a99", linewidth=0.4)
         bars.set_label(rung["rung"])
-        texts = [f"{100 * share:.0f}" if share >= 0.05 else "" for share in width]  # a smaller bar is too narrow
-        axes.bar_label(bars, texts, label_type="center", color="#111111", fontsize=9)
-    figure.legend(loc="outside lower center", ncols=5)
+        for bar, share, target in zip(bars, width, targets, strict=True):
+            canvas.hover(bar, f"{target}: {share:.1%} of the prompts at {rung['rung']}")
+        # A smaller bar is too narrow for its number.
+        texts = [f"{100 * share:.0f}" if share >= (0.04 if canvas.wide else 0.09) else "" for share in width]
+        axes.bar_label(bars, texts, label_type="center", color="#111111")
+    canvas.legend(figure, 6, 4)
     return figure
 
 
 def _rows(figure: Figure, xlabel: str, names: list[str]) -> Axes:
     """Axes with one row per name, the first on top, and shares from left to right."""
     axes = figure.subplots()
-    axes.set(xlabel=xlabel, xlim=(0, 1.005))
+    axes.set(xlabel=xlabel)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    percent_axis(axes, "x")
     return axes
 
 
-def coverage(report: Part) -> Figure | None:
-    """Share of prompts below their token forecasts, a row per rung; None without token counts."""
-    known = [rung for rung in report["rungs"] if rung["coverage"]]
+def coverage(canvas: Canvas, report: Part) -> Figure | None:
+    """Share of prompts below their token forecasts, a row per rung that thinks; None without token counts."""
+    known = [rung for rung in report["rungs"] if rung["coverage"] and rung["thinking_tokens"]]
     if not known:
         return None
-    figure = Figure((8, 1.4 + 0.35 * len(known)), layout="constrained")
+    figure = canvas.figure(1.2 + 0.28 * len(known))
     axes = _rows(figure, "prompts that thought no longer than forecast", [rung["rung"] for rung in known])
-    series = (("p50", 0.5, "o", GREEN), ("p90", 0.9, "s", ROUTER_INK), ("p99", 0.99, "^", ORANGE))
+    least = min(min(rung["coverage"]) for rung in known)
+    axes.set(xlim=(min(0.45, least - 0.05), 1.01), ylim=(len(known) - 0.5, -0.5))
+    series = (("p50", 0.5, "o", GREEN), ("p90", 0.9, "s", ACCENT), ("p99", 0.99, "^", ORANGE))
     for index, (name, nominal, marker, color) in enumerate(series):
-        axes.axvline(nominal, color=color, linestyle="--", linewidth=1)
-        axes.plot([r["coverage"][index] for r in known], range(len(known)), marker, color=color, label=name)
-    figure.legend(loc="outside lower center", ncols=3)
+        axes.axvline(nominal, color=color, linestyle="--", linewidth=0.8)
+        axes.plot([], [], marker, color=color, linestyle="none", markersize=5, label=f"{name} forecast")
+        for row, rung in enumerate(known):
+            (dot,) = axes.plot([rung["coverage"][index]], [row], marker, color=color, markersize=5)
+            canvas.hover(dot, f"{rung['rung']}: {rung['coverage'][index]:.1%} below the {name} forecast")
+    canvas.legend(figure)
     return figure
 
 
-def violations(report: Part) -> Figure | None:
+def violations(canvas: Canvas, report: Part) -> Figure | None:
     """Shares of violated certificates, and of the possible saving that they allow; None without re-splits."""
     rows = report["violations"]
     if not rows:
         return None
-    figure = Figure((8, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    at = np.arange(len(rows))
-    left.bar(at, [v["violated"] for v in rows], color=ROUTER_INK, label="broken, all prompts")
-    left.plot(at, [v["violated_unseen"] for v in rows], "D", color=ORANGE, label="broken, other prompts")
-    left.hlines([v["delta"] for v in rows], at - 0.45, at + 0.45, color=INK, linestyles="--", label="allowed")
-    right.bar(at, [v["utilisation"] or 0 for v in rows], color=GREEN)
-    for axes, title in ((left, "certificates violated"), (right, "share of the possible saving")):
-        axes.set(title=title, xlabel="loss allowed, in points")
-        axes.set_xticks(at, [_number(v["alpha"]) for v in rows])
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.grid(visible=False, axis="x")
-    figure.legend(loc="outside lower center", ncols=3)
+    # Without token counts no saving is known, and its panel would be empty.
+    panels = 1 + any(row["utilisation"] is not None for row in rows)
+    figure = canvas.figure(2.8 if canvas.wide else 2.4 * panels + 0.4)
+    axes = figure.subplots(*((1, panels) if canvas.wide else (panels, 1)), squeeze=False).ravel()
+    _violated(canvas, axes[0], rows)
+    for right in axes[1:]:
+        bars = right.bar(np.arange(len(rows)), [row["utilisation"] or 0 for row in rows], 0.6, color=GREEN)
+        right.set_title("share of the possible saving")
+        for bar, row in zip(bars, rows, strict=True):
+            reached = "unknown" if row["utilisation"] is None else f"{row['utilisation']:.1%}"
+            canvas.hover(bar, f"{in_points(row['alpha'])}: {reached} of the saving that is possible in hindsight")
+    for panel in axes:
+        panel.set(xlabel="loss allowed, in points")
+        panel.set_xticks(np.arange(len(rows)), [points(row["alpha"]) for row in rows])
+        percent_axis(panel, "y")
+        panel.grid(visible=False, axis="x")
+    canvas.legend(figure, 3, 1)
     return figure
 
 
-def in_points(share: float) -> str:
-    """A share in percentage points: 0.02 -> "2 points"."""
-    number = _number(share)
-    return f"{number} point" if number == "1" else f"{number} points"
-
-
-def _number(share: float) -> str:
-    return f"{round(100 * share, 1):g}"
+def _violated(canvas: Canvas, axes: Axes, rows: list[Part]) -> None:
+    at = np.arange(len(rows))
+    bars = axes.bar(at, [row["violated"] for row in rows], 0.6, color=ACCENT, label="violated, all prompts")
+    axes.plot(at, [row["violated_unseen"] for row in rows], "D", color=ORANGE, label="violated, other prompts", ms=5)
+    axes.hlines([row["delta"] for row in rows], at - 0.4, at + 0.4, color=INK, linestyles="--", label="allowed")
+    for bar, row in zip(bars, rows, strict=True):
+        shares = f"{row['violated']:.1%} violated, {row['violated_unseen']:.1%} on other prompts"
+        canvas.hover(bar, f"{in_points(row['alpha'])}: {shares}, {row['delta']:.0%} allowed")
+    axes.set(title="certificates violated", ylim=(0, None))

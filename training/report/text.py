@@ -20,6 +20,8 @@ def describe(report: dict[str, Any]) -> str:
     parts.append(_policies(report) if report["policies"] else NOTHING)
     if refused := about.get("not_certified"):
         parts.append("\n".join(["not certified:", *(f"  {target}: {why}" for target, why in refused.items())]))
+    if report.get("savings"):
+        parts.append(_savings(report))
     if report["absolute"]:
         parts.append(_absolute(report))
     if report["methods"]:
@@ -52,10 +54,28 @@ def _policies(report: dict[str, Any]) -> str:
         f" {_saving(p, 'top'):>22} {_saving(p, 'hull'):>22}"
         for p in report["policies"]
     ]
-    # The gap is unknown where token counts are missing or where no policy is certified at that loss.
+    # The gap is unknown where token counts are missing.
     gap = report["gap_closed"]
-    tail = [] if gap is None else [f"oracle gap closed at {TARGET:g}: {gap:.1%}"]
+    tail = [] if gap is None else [f"oracle gap closed at {report['reported']:g}: {gap:.1%}"]
     return "\n".join([head, *rows, *tail])
+
+
+UNITS = {
+    "tokens": "thinking tokens per prompt",
+    "seconds": "seconds until the answer begins",
+    "money": "money per 1,000 prompts, without answers",
+}
+
+
+def _savings(report: dict[str, Any]) -> str:
+    at = f"at a loss of at most {report['reported']:g}"
+    head = f"{at:<40} {'always top':>10} {'router':>10} {'saved vs top':>22} {'vs hull':>22}"
+    rows = [
+        f"{UNITS[s['unit']['kind']]:<40} {s['top']:>10.4g} {s['spent']:>10.4g} {_saving(s, 'top'):>22}"
+        f" {_saving(s, 'hull'):>22}"
+        for s in report["savings"]
+    ]
+    return "\n".join([head, *rows])
 
 
 def _absolute(report: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Savings and losses that can be worked out by hand, and the re-split experiment on a known truth."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 from router.domain import BudgetLadder, Certificate, ReasoningBudget
 from training.data.dataset import Outcomes
 from training.evaluation.certify import DELTA
-from training.evaluation.evaluate import evaluate, family, gap_closed, oracles
-from training.evaluation.policies import best_fixed, cheapest_cascade, compare, policy_report
+from training.evaluation.evaluate import evaluate, gap_closed, oracles
+from training.evaluation.policies import best_fixed, cheapest_cascade, compare, policy, policy_report, reported
+from training.evaluation.spending import Rates, Unit
+from training.evaluation.tasks import family
 from training.evaluation.violation import resplit
 from training.prediction import Prediction
 
@@ -95,9 +98,9 @@ def test_unknown_tokens_leave_savings_unknown() -> None:
     outcomes = replace(outcomes, thinking_tokens=unknown)
     prediction = replace(prediction, mean_tokens=unknown)
     report = evaluate(outcomes, prediction, (Certificate(0.02, DELTA, 0.01, 300),))
-    (policy,) = report.policies
-    assert policy.saved_against_top is None and policy.thinking_tokens is None
-    assert report.oracle == [] and report.gap_closed is None
+    (own,) = report.policies
+    assert own.saved_against_top is None and own.thinking_tokens is None
+    assert report.oracle == [] and report.gap_closed is None and report.frontier == [] and report.savings == []
     assert all(rung.coverage is None and rung.thinking_tokens is None for rung in report.rungs)
 
 
@@ -105,10 +108,80 @@ def test_a_report_has_every_rung_target_and_family() -> None:
     outcomes, prediction = world(500)
     report = evaluate(outcomes, prediction, (Certificate(0.02, DELTA, 0.001, 9),), (Certificate(0.2, DELTA, 0.8, 9),))
     assert [rung.rung for rung in report.rungs] == ["0", "10", "40"]
-    assert [row["task"] for row in report.tasks] == ["easy", "hard"]
+    assert sorted(row["task"] for row in report.tasks) == ["easy", "hard"]
     assert all(rung.coverage == [1.0] * 3 and rung.calibration_error < 0.2 for rung in report.rungs)
     (absolute,) = report.absolute
     assert absolute.right is not None and absolute.right > 0.7 and 0 < absolute.selected < 1
+
+
+@pytest.mark.parametrize(
+    ("alphas", "wanted"), [((0.01, 0.02, 0.1), 0.02), ((0.01,), 0.01), ((0.1, 0.05), 0.05), ((), None)]
+)
+def test_a_report_is_about_the_policy_of_requests_without_a_target_or_else_the_strictest(
+    alphas: tuple[float, ...], wanted: float | None
+) -> None:
+    outcomes, prediction = world(20)
+    one = policy(outcomes, prediction, 0.5, 0.01)
+    unproved = replace(one, alpha=0.02, threshold=None)
+    found = reported([unproved, *(replace(one, alpha=alpha) for alpha in alphas)])
+    assert (found and found.alpha) == wanted
+
+
+def test_savings_and_tasks_are_those_of_the_policy_that_is_reported() -> None:
+    outcomes, prediction = world(300)
+    report = evaluate(outcomes, prediction, (Certificate(0.05, DELTA, 0.004, 300),))
+    (own,) = report.policies
+    assert (report.default, report.reported) == (0.02, 0.05)
+    (saving,) = report.savings
+    assert (saving.saved_against_top, saving.top_interval) == (own.saved_against_top, own.top_interval)
+    assert (saving.saved_against_hull, saving.hull_interval) == (own.saved_against_hull, own.hull_interval)
+    # Tasks are about the same policy: their losses add up to its own, the largest first.
+    losses = [row["loss"] for row in report.tasks]
+    total = sum(row["loss"] * row["prompts"] for row in report.tasks) / report.prompts
+    assert losses == sorted(losses, reverse=True) and total == pytest.approx(own.loss)
+    assert all(row["loss_interval"][0] <= row["loss"] <= row["loss_interval"][1] for row in report.tasks)
+
+
+def test_without_a_certificate_there_is_no_saving_and_no_loss() -> None:
+    report = evaluate(*world(100), ())
+    assert (report.reported, report.savings, report.mistakes) == (None, [], [])
+    assert {(row["loss"], row["saved_against_top"]) for row in report.tasks} == {(0.0, 0.0)}
+
+
+def test_savings_in_time_and_money_count_what_does_not_shrink() -> None:
+    outcomes, prediction = world(300)
+    units = [Unit("tokens"), Unit("seconds", 1, 0.5, 0.1), Unit("money", 1_000, 40e-6, 2e-6)]
+    report = evaluate(outcomes, prediction, (Certificate(0.02, DELTA, 0.01, 300),), units=units)
+    tokens, seconds, money = report.savings
+    assert tokens.top == 40 and seconds.top == pytest.approx(4.5) and money.top == pytest.approx(0.12)
+    assert seconds.spent == pytest.approx(0.5 + 0.1 * tokens.spent)
+    assert seconds.saved_against_top == pytest.approx(0.1 * (40 - tokens.spent) / 4.5)
+    assert money.saved_against_top == pytest.approx(tokens.saved_against_top / 1.5)
+    assert money.top_interval[0] == pytest.approx(tokens.top_interval[0] / 1.5)
+
+
+def test_rates_that_are_unknown_give_no_unit() -> None:
+    tokenizer = (Path(__file__).parents[3] / "router/models/pocket/tokenizer.json").read_bytes()
+    kinds = [[u.kind for u in rates.units(tokenizer, ["2 + 2 ="])] for rates in (Rates(), Rates(0.1, 0.2, 1, 2))]
+    assert kinds == [["tokens"], ["tokens", "seconds", "money"]]
+    assert Rates(price_out=2).units(tokenizer, [""])[1] == Unit("money", 1_000, 0.0, 2e-6)
+    assert Rates(price_in=1, price_out=2).units(tokenizer, ["2 + 2 ="])[1].fixed > 0
+
+
+def test_the_frontier_has_the_point_of_every_target_and_gets_cheaper() -> None:
+    outcomes, prediction = world(500)
+    certificates = (Certificate(0.01, DELTA, 0.001, 9), Certificate(0.02, DELTA, 0.004, 9))
+    report = evaluate(outcomes, prediction, (*certificates, Certificate(0.1, DELTA, 0.004, 9)))
+    points = [point for point in report.frontier if point.certified is not None]
+    assert [point.certified for point in points] == [0.01, 0.02], "of equal prices the strictest target counts"
+    for point, own in zip(points, report.policies, strict=False):
+        assert (point.accuracy, point.thinking_tokens) == (own.accuracy, own.thinking_tokens)
+        assert point.saved_against_hull == pytest.approx(own.saved_against_hull)
+        assert own.top_interval is not None
+        assert point.loss_interval == pytest.approx(own.loss_interval)
+        assert point.top_interval == pytest.approx(own.top_interval)
+    spent = [point.thinking_tokens for point in report.frontier]
+    assert spent == sorted(spent, reverse=True) and 10 < len(spent) < 40
 
 
 def test_mistakes_are_the_surest_of_the_lost() -> None:

@@ -15,7 +15,7 @@ from router.bundle import manifest
 from router.bundle.manifest import Bundle
 from router.domain import Prompt
 from router.scoring.onnx import OnnxClassifier
-from tests.support.synthetic import outcomes_of
+from tests.support.synthetic import NO_REPORT, outcomes_of
 from tests.support.tiny_bert import tiny_bert
 from training import pipeline
 from training.cli import cli
@@ -31,12 +31,8 @@ ABOUT: dict[str, Any] = {
     "backend_fingerprint": "fake",
     "data_hash": "0" * 64,
     "metrics": {},
-    "report": {
-        "about": {"not_certified": {}}, "prompts": 0, "samples": 1.0, "rungs": [], "policies": [], "absolute": [],
-        "methods": [], "fixed": [], "oracle": [], "hindsight": [], "gap_closed": None, "tasks": [], "never_solved": 0.0,
-        "mistakes": [], "violations": [], "leave_one_task_out": [],
-    },
-}  # fmt: skip
+    "report": NO_REPORT,
+}
 
 
 @pytest.fixture(scope="module")

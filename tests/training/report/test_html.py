@@ -1,6 +1,7 @@
 """The report page: it says what the figures say, stands on its own, and takes any report."""
 
 import json
+import re
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,117 +9,13 @@ from typing import Any
 
 import pytest
 
-from training.report import figures, html
+from tests.support.reports import NO_FIGURES, empty, full, not_certified, rung, without_tokens
+from training.report import canvas, html
 
 FIGURES = {"frontier", "reliability", "rungs", "coverage", "violations"}
-VOID = {"meta", "br"}
-
-
-def policy(alpha: float, rungs: int, method: str = "router", **changes: Any) -> dict[str, Any]:
-    """A policy that saves 31 % against the top rung."""
-    return {
-        "method": method,
-        "alpha": alpha,
-        "threshold": 0.001,
-        "accuracy": 0.85 - alpha / 2,
-        "loss": alpha / 2,
-        "loss_interval": (alpha / 4, alpha),
-        "thinking_tokens": 690.0 - 3000 * alpha,
-        "saved_against_top": 0.31,
-        "top_interval": (0.28, 0.34),
-        "saved_against_hull": 0.27,
-        "hull_interval": (0.2, 0.33),
-        "rungs": [1 / rungs] * rungs,
-        **changes,
-    }
-
-
-def method(name: str, lift: float, rungs: int, **changes: Any) -> dict[str, Any]:
-    """A method whose curve is `lift` above the fixed rungs."""
-    curve = [(1000.0 * t, 0.3 + 0.55 * t**0.5 + lift * 4 * t * (1 - t)) for t in (1, 0.8, 0.6, 0.4, 0.2, 0.1, 0.0)]
-    judged = policy(0.02, rungs, name, **changes)
-    return {"method": name, "log_loss": 0.41, "auroc": 0.8, "area_gain": lift, "policy": judged, "curve": curve}
-
-
-def rung(index: int, rungs: int) -> dict[str, Any]:
-    """A rung, well calibrated."""
-    return {
-        "rung": f"rung {index}",
-        "accuracy": 0.3 + 0.55 * (index / (rungs - 1)) ** 0.5,
-        "thinking_tokens": 1000.0 * index / (rungs - 1),
-        "brier": 0.15,
-        "log_loss": 0.4,
-        "auroc": None if index == 0 else 0.8,
-        "calibration_error": 0.021,
-        "debiased": 0.004,
-        "reliability": [(k / 14, min(1.0, k / 14 + 0.02), 80) for k in range(15)],
-        "coverage": [0.52, 0.89, 0.985],
-    }
-
-
-def full(rungs: int = 4, **changes: Any) -> dict[str, Any]:
-    """A report with everything in it."""
-    ladder = [rung(i, rungs) for i in range(rungs)]
-    fixed = [(r["thinking_tokens"], r["accuracy"]) for r in ladder]
-    lifts = {"router": 0.06, "kNN": 0.045, "task label": 0.03, "TF-IDF": 0.02, "prompt length": 0.0}
-    lost = {"prompt": "<script>alert(1)</script> & so on", "task": "sums", "rung": "rung 0"}
-    return {
-        "about": {
-            "model": "pocket",
-            "log_losses": {"pooled": 0.4, "independent": 0.42},
-            "prompts": {"fit": 6000, "test": 1200},
-            "overview": {"not_rising": [], "unknown_tokens": ["rung <0>"]},
-            "calibrated": None,
-            "not_certified": {"loss of at most 0.005": "p = 0.40 for the most careful policy, 0.1 is needed"},
-        },
-        "prompts": 1200,
-        "samples": 4.0,
-        "rungs": ladder,
-        "policies": [policy(alpha, rungs) for alpha in (0.01, 0.02, 0.05)],
-        "absolute": [{"quality": 0.9, "threshold": 0.93, "selected": 0.5, "right": None}],
-        "methods": [method(name, lift, rungs) for name, lift in lifts.items()],
-        "fixed": fixed,
-        "oracle": [(t, min(0.9, a + 0.1)) for t, a in fixed],
-        "hindsight": [(t, min(0.95, a + 0.2)) for t, a in fixed],
-        "gap_closed": 0.4,
-        "tasks": [
-            {"task": "sums", "prompts": 300, "accuracy": 0.9, "loss": 0.0, "saved_against_top": None, "auroc": None}
-        ],
-        "never_solved": 0.08,
-        "mistakes": [{**lost, "predicted": 0.97, "correct": 0.0, "top": 1.0}],
-        "violations": [
-            {
-                "alpha": alpha,
-                "delta": 0.1,
-                "resplits": 500,
-                "certify": 1000,
-                "violated": 0.04,
-                "violated_unseen": 0.06,
-                "uncertified": 0.2,
-                "utilisation": None if alpha == 0.01 else 0.8,
-            }
-            for alpha in (0.01, 0.02, 0.05)
-        ],
-        "leave_one_task_out": [{"task": "sums", "prompts": 300, "auroc": 0.7, "loss": 0.03, "saved_against_top": 0.2}],
-        **changes,
-    }
-
-
-def empty() -> dict[str, Any]:
-    """A report with nothing in it."""
-    parts = ("about", *html.PARTS, "gap_closed")
-    return {**dict.fromkeys(parts), "prompts": 0, "samples": 0.0, "never_solved": 0.0}
-
-
-def without_tokens() -> dict[str, Any]:
-    """A report on data in which thinking tokens are not recorded."""
-    unknown: dict[str, Any] = dict.fromkeys(
-        ("thinking_tokens", "saved_against_top", "top_interval", "saved_against_hull", "hull_interval")
-    )
-    rungs = [rung(i, 2) | {"thinking_tokens": None, "coverage": None} for i in range(2)]
-    methods = [method(name, 0, 2, **unknown) | {"area_gain": None} for name in ("router", "kNN")]
-    curves: dict[str, Any] = {"fixed": [], "oracle": [], "hindsight": [], "gap_closed": None}
-    return full(2) | curves | {"rungs": rungs, "methods": methods, "policies": [policy(0.02, 2, **unknown)]}
+VOID = {"meta", "br", "input"}
+TERMS = ("Rung", "Always-longest", "regret", "hull", "Frontier", "Certificate", "ECE", "Target", "Oracle")
+REPORT = Path(__file__).parents[3] / "router" / "models" / "pocket-router"
 
 
 @cache
@@ -127,16 +24,14 @@ def page(rungs: int = 4) -> str:
     return html.page(full(rungs))
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a full report is written."""
-    directory = tmp_path_factory.mktemp("report")
-    html.write(directory, full())
-    return directory
+@cache
+def shipped() -> str:
+    """The page of the shipped bundle."""
+    return (REPORT / "report.html").read_text()
 
 
 class Reader(HTMLParser):
-    """Checks that tags are balanced, and gathers what a test asks for."""
+    """Checks that tags are balanced and ids unique, and gathers what a test asks for."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -145,14 +40,24 @@ class Reader(HTMLParser):
         self.ids: list[str] = []
         self.links: list[str] = []
         self.images: list[str] = []
+        self.table: str | None = None
+        self.rows: dict[str | None, list[list[str]]] = {}
+        self.text = ""
         self.feed(page)
         self.close()
         assert self.open == []
+        assert len(self.ids) == len(set(self.ids))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_startendtag(tag, attrs)
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "table":
+            self.table = dict(attrs).get("id")
+        if tag == "tr":
+            self.rows.setdefault(self.table, []).append([])
+        if tag in ("td", "th"):
+            self.rows[self.table][-1].append("")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
@@ -164,110 +69,170 @@ class Reader(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.rows[self.table][-1][-1] += data
+        if not {"style", "script"} & set(self.open):
+            self.text += data.replace("\u00a0", " ")
 
-@pytest.mark.parametrize("rungs", [2, 4, 10])
-def test_a_full_report_has_every_figure_with_a_text_for_those_who_do_not_see_it(rungs: int) -> None:
-    reader = Reader(page(rungs))
-    assert page(rungs).count("ECE 0.021") == rungs
-    assert reader.tags.count("svg") == len(FIGURES)
+
+def drawn(page: str) -> set[str]:
+    """Names of the figures on a page."""
+    return {name for name in FIGURES if any(one.startswith(f"{name}-wide") for one in Reader(page).ids)}
+
+
+def test_a_full_report_has_every_figure_twice_with_a_text_for_those_who_do_not_see_it() -> None:
+    reader = Reader(page(7))
+    assert page(7).count("ECE 0.021") == 2 * 7
+    assert reader.tags.count("svg") == 2 * len(FIGURES)
     assert len(reader.images) == len(FIGURES) and all(reader.images)
-    assert len(reader.ids) == len(set(reader.ids))
 
 
 def test_a_report_without_anything_is_a_page_without_figures() -> None:
-    nothing = html.page(empty())
-    assert "svg" not in Reader(nothing).tags
-    assert "Nothing could be certified" in nothing
+    nothing = Reader(html.page(empty()))
+    assert not {"svg", "script", "table", "figure"} & set(nothing.tags)
+    assert "Nothing is certified" in nothing.text
 
 
-@pytest.mark.parametrize("part", ["about", *html.PARTS])
-def test_any_part_may_be_missing(part: str) -> None:
-    Reader(html.page(full(2) | {part: None}))
+@pytest.mark.parametrize("start", range(3))
+def test_any_part_may_be_missing(start: int) -> None:
+    # Every third part is missing, so that each is seen without its neighbours.
+    Reader(html.page(full(2) | dict.fromkeys(("about", *html.PARTS)[start::3])))
 
 
 def test_without_token_counts_there_are_no_figures_of_cost() -> None:
-    reader = Reader(html.page(without_tokens()))
-    assert {name for name in FIGURES if any(one.startswith(f"{name}-") for one in reader.ids)} == FIGURES - {
-        "frontier",
-        "coverage",
-    }
+    unknown = html.page(without_tokens())
+    assert drawn(unknown) == FIGURES - {"frontier", "coverage"}
+    # Nor an empty panel beside that of the violations.
+    assert "share of the possible saving" not in re.sub(r"<table.*?</table>", "", unknown, flags=re.DOTALL)
+    assert "green bars" not in unknown and 'id="slider"' not in unknown
+
+
+def test_the_page_opens_with_savings_in_tokens_time_and_money_and_their_intervals() -> None:
+    opening, _, _ = Reader(page()).text.partition("Cost and quality")
+    assert opening.index("2 points the router spends 31 % fewer") < opening.index("Promised") < opening.index("Model")
+    for figure in ("31.0 %", "27.9 % to 34.1 %", "690 instead of 1,000 per prompt", "27.0 %", "21.6 % to 32.4 %"):
+        assert figure in opening
+    assert "14.1 instead of 20.2 s per prompt" in opening and "1.42 instead of 2.04 per 1,000 prompts" in opening
+    for fact in ("pocket", "answers.parquet: 8,200 prompts, 6,000 to fit", "2026-11-27", "rung 0, rung 1"):
+        assert fact in opening
+
+
+def test_rates_that_are_unknown_are_asked_for() -> None:
+    tokens = full(savings=full()["savings"][:1]) | NO_FIGURES
+    assert "--per-token" in html.page(tokens) and "--per-token" not in page()
+
+
+def test_a_default_that_is_not_certified_is_what_the_page_opens_with() -> None:
+    text = Reader(html.page(not_certified() | NO_FIGURES)).text
+    opening, _, _ = text.partition("Cost and quality")
+    assert "The default target, a loss of at most 2 points, is not certified" in opening
+    assert "Certified: a loss of at most 5 points" in opening
+
+
+def test_what_limits_the_figures_stands_beside_them() -> None:
+    limited = full() | NO_FIGURES | {"warnings": ["the bundle is about another engine"]}
+    limited["about"] |= {"label_sources": ["agreement", "verifier"]}
+    opening, _, _ = Reader(html.page(limited)).text.partition("Cost and quality")
+    assert "The bundle is about another engine." in opening and "Labels are agreement with the top rung" in opening
+
+
+def test_the_slider_moves_through_the_rows_of_the_frontier() -> None:
+    rows = Reader(page()).rows["frontier"]
+    frontier = full()["frontier"]
+    assert len(rows) == 1 + len(frontier)
+    slider = re.search(r'type="range" id="point" min="0" max="(\d+)" value="(\d+)"', page())
+    assert slider is not None and int(slider[1]) == len(frontier) - 1
+    assert frontier[int(slider[2])]["certified"] == 0.02, "it starts at the target that the page opens with"
+    for row, point in zip(rows[1:], frontier, strict=True):
+        certified = "not certified" if point["certified"] is None else canvas.in_points(point["certified"])
+        assert row[0] == certified and row[1].startswith(f"{100 * point['loss']:.1f} (")
+        assert row[4].startswith(f"{100 * point['saved_against_top']:.1f}\u00a0% (")
+        assert float(row[6]) == pytest.approx(0.25 + 0.02 * point["thinking_tokens"], abs=0.06)
+    # Every row has a mark in the figure, which the script highlights, and every target a button.
+    assert {f"frontier-wide-point-{i}" for i in range(len(frontier))} <= set(Reader(page()).ids)
+    assert re.findall(r'<button type="button" value="(\d)">', page()) == ["2", "5", "8"]
+
+
+def test_marks_say_their_values_when_hovered_over() -> None:
+    assert "<title>2 points of loss, 20.0% of the tokens saved; certified: at most 1 point</title>" in page()
+    assert "<title>always rung 1: 333 thinking tokens, 61.8% right</title>" in page()
+
+
+def test_tasks_that_lose_more_than_the_target_are_warned_of() -> None:
+    text = Reader(page()).text
+    assert text.index("sums") < text.index("words") < text.index("bits")
+    assert "sumsloses more than the target" in text
+    assert "wordsloses more than the target, perhaps by chance" in text
+    assert text.count("loses more than") == 2
+
+
+def test_the_glossary_explains_the_words_of_the_page() -> None:
+    _, _, glossary = Reader(page()).text.partition("Glossary")
+    assert all(term in glossary for term in TERMS)
 
 
 def test_prompts_and_names_are_text_never_markup() -> None:
-    rungs = [rung(i, 4) | {"rung": f"<script>{i} & $x$"} for i in range(4)]
-    spoilt = html.page(full(rungs=4) | {"rungs": rungs})
-    assert "script" not in Reader(spoilt).tags
+    rungs = [rung(i, 2) | {"rung": f"<script>{i} & $x$"} for i in range(2)]
+    spoilt = html.page(full(2) | {"rungs": rungs})
+    assert Reader(spoilt).tags.count("script") == 1, "the page's own"
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; so on" in spoilt
 
 
-def test_the_page_loads_nothing() -> None:
-    reader = Reader(page(10))
+@pytest.mark.parametrize("make", [lambda: page(7), shipped])
+def test_the_page_loads_nothing(make: Any) -> None:
+    reader = Reader(make())
     assert {link for link in reader.links if link} <= {f"#{name}" for name in reader.ids}
-    assert "@import" not in page(10) and "url(http" not in page(10)
-    assert len(page(10).encode()) < 1_000_000
+    assert not re.search(r"@import|url\(http|fetch\(|import\(|XMLHttp", make())
+    assert len(make().encode()) < 1_000_000
 
 
 def test_figures_follow_the_page_into_the_dark() -> None:
-    assert all(css in page() and color not in page() for color, css in figures.CSS_COLORS.items())
+    assert all(css in page() and color not in page() for color, css in canvas.CSS_COLORS.items())
+
+
+@pytest.mark.parametrize("block", [0, 1], ids=["light", "dark"])
+def test_colours_are_legible(block: int) -> None:
+    style = (Path(html.__file__).parent / "style.css").read_text()
+    colors = dict(re.findall(r"--(\w+): (#\w+);", re.findall(r":root \{[^}]*\}", style)[block]))
+    for name in ("ink", "faint", "accent", "warn"):
+        assert all(_contrast(colors[name], colors[paper]) >= 4.5 for paper in ("paper", "soft"))
+
+
+def _contrast(one: str, other: str) -> float:
+    """The contrast of two colours by WCAG 2."""
+    light = sorted(_luminance(color.lstrip("#")) for color in (one, other))
+    return (light[1] + 0.05) / (light[0] + 0.05)
+
+
+def _luminance(color: str) -> float:
+    full = color if len(color) == 6 else "".join(2 * digit for digit in color)
+    parts = [int(full[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_what_is_not_certified_is_listed_with_why() -> None:
     assert "loss of at most 0.005" in page() and "p = 0.40 for the most careful policy" in page()
 
 
-def test_equal_reports_give_equal_bytes(written: Path, tmp_path: Path) -> None:
+def test_equal_reports_give_equal_bytes_and_the_json_is_the_report(tmp_path: Path) -> None:
     html.write(tmp_path, full())
-    for file in ("report.html", "report.json"):
-        assert (tmp_path / file).read_bytes() == (written / file).read_bytes()
+    assert (tmp_path / "report.html").read_text() == page()
+    assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(full()))
 
 
-def test_the_json_is_the_report(written: Path) -> None:
-    assert json.loads((written / "report.json").read_text()) == json.loads(json.dumps(full()))
-
-
-def test_the_conclusions_state_both_savings_with_their_intervals() -> None:
-    first, second, _ = html.conclusions(full())
-    assert first == (
-        "At no more than 2 points below always thinking longest, the router spends 31 % fewer thinking tokens than "
-        "always-longest (95 % interval 28 % to 34 %) and 27 % fewer than the best mix of fixed budgets "
-        "(95 % interval 20 % to 33 %)."
-    )
-    assert second == (
-        "On 1,200 prompts it had never seen, accuracy was 1 point lower (95 % interval of the loss 0.5 to 2.0)."
-    )
-
-
-@pytest.mark.parametrize("interval", [(-0.1, 0.05), (-0.2, -0.1)])
-def test_the_conclusions_say_when_the_best_mix_is_not_beaten(interval: tuple[float, float]) -> None:
-    target = policy(0.02, 4, saved_against_hull=sum(interval) / 2, hull_interval=interval)
-    first = html.conclusions(full(policies=[target]))[0]
-    assert first.startswith("The router does not beat the best mix of fixed budgets beyond chance: at no more than 2")
-    assert " % more than the best mix" in first
-
-
-def test_the_conclusions_say_when_a_policy_loses_more_than_promised() -> None:
-    assert "3 points lower, which is more than" in html.conclusions(full(policies=[policy(0.02, 4, loss=0.03)]))[1]
-    assert "0.5 points higher (" in html.conclusions(full(policies=[policy(0.02, 4, loss=-0.005)]))[1]
-
-
-@pytest.mark.parametrize(("saved", "said"), [(0.26, "kNN does as well: it"), (0.1, "(kNN) does worse: it spends 10 %")])
-def test_the_conclusions_compare_with_nearest_neighbours(saved: float, said: str) -> None:
-    methods = [method("router", 0.1, 4), method("kNN", 0.1, 4, saved_against_hull=saved)]
-    assert said in html.conclusions(full(methods=methods))[-1]
-
-
-def test_the_conclusions_without_token_counts_promise_no_saving() -> None:
-    first, *rest = html.conclusions(without_tokens())
-    assert "thinking tokens are not recorded" in first
-    assert len(rest) == 1
-
-
-@pytest.mark.parametrize("policies", [[], [policy(0.02, 4, threshold=None)]])
-def test_the_conclusions_say_when_nothing_was_certified(policies: list[Any]) -> None:
-    said = html.conclusions(full(policies=policies))
-    assert said == ["Nothing could be certified: the router always takes the top rung, and saves nothing."]
-
-
-def test_the_conclusions_are_about_the_loss_that_methods_are_compared_at_or_else_the_strictest() -> None:
-    assert "2 points" in html.conclusions(full())[0]
-    assert "1 point below" in html.conclusions(full(methods=[]))[0]
+def test_the_shipped_page_opens_with_the_figures_of_its_evaluation() -> None:
+    report = json.loads((REPORT / "report.json").read_text())
+    default = next(policy for policy in report["policies"] if policy["alpha"] == report["default"])
+    (saving,) = report["savings"]
+    assert report["reported"] == report["default"] == 0.02
+    for name in ("saved_against_top", "top_interval", "saved_against_hull", "hull_interval"):
+        assert saving[name] == default[name]
+    opening, _, _ = Reader(shipped()).text.partition("Cost and quality")
+    low, high = default["hull_interval"]
+    assert f"{100 * default['saved_against_top']:.1f} %" in opening
+    assert f"{100 * default['saved_against_hull']:.1f} %" in opening
+    assert f"({100 * low:.1f} % to {100 * high:.1f} %)" in opening
+    certificate = next(one for one in report["about"]["certificates"] if one["alpha"] == 0.02)
+    assert f"n = {certificate['prompts']:,} prompts" in opening

@@ -1,0 +1,138 @@
+"""What a policy spends and saves on a test split, in tokens, time and money, with bootstrap intervals."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from training.arrays import Vector
+from training.data.dataset import Outcomes
+from training.evaluation import metrics
+
+Interval = tuple[float, float]
+Estimate = tuple[float, Interval]
+"""A value with its 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A measure of what a prompt takes until its answer begins: it grows by the same amount with every thinking token.
+
+    Attributes:
+        kind: "tokens", "seconds" or "money".
+        per: the number of prompts that figures are given for.
+        fixed: what one prompt takes without thinking.
+        per_token: what a thinking token adds.
+    """
+
+    kind: str
+    per: int = 1
+    fixed: float = 0.0
+    per_token: float = 1.0
+
+    def of(self, tokens: float) -> float:
+        """What `per` prompts take that think for `tokens` each."""
+        return self.per * (self.fixed + self.per_token * tokens)
+
+
+TOKENS = Unit("tokens")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How long tokens take and what they cost; None where that is unknown.
+
+    Attributes:
+        first_token: seconds to an engine's first token.
+        per_token: seconds per token.
+        price_in, price_out: per million tokens, in any currency.
+    """
+
+    first_token: float | None = None
+    per_token: float | None = None
+    price_in: float | None = None
+    price_out: float | None = None
+
+    def units(self, tokenizer: bytes, prompts: list[str]) -> list[Unit]:
+        """Tokens, and the units for which the rates are known.
+
+        Args:
+            tokenizer: `tokenizers` JSON, which stands for the engine's own where prompts have a price.
+            prompts: whose mean length is paid for.
+        """
+        units = [TOKENS]
+        if self.per_token is not None:
+            units.append(Unit("seconds", 1, self.first_token or 0.0, self.per_token))
+        if self.price_out is not None:
+            fixed = self.price_in / 1e6 * _length(tokenizer, prompts) if self.price_in else 0.0
+            units.append(Unit("money", 1_000, fixed, self.price_out / 1e6))
+        return units
+
+
+UNKNOWN_RATES = Rates()
+
+
+def _length(tokenizer: bytes, prompts: list[str]) -> float:
+    counted = Tokenizer.from_buffer(tokenizer).encode_batch(prompts)
+    return float(np.mean([len(one.ids) for one in counted]))
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What a policy saves in one unit.
+
+    Attributes:
+        unit: in which the figures are given.
+        top, mix, spent: mean of always-top, of the cheapest mix of fixed rungs of the policy's accuracy, of the policy.
+        saved_against_top, saved_against_hull: share of `top` and of `mix` that was saved, each with its 95 % interval.
+    """
+
+    unit: Unit
+    top: float
+    mix: float
+    spent: float
+    saved_against_top: float
+    top_interval: Interval
+    saved_against_hull: float
+    hull_interval: Interval
+
+
+class Spending:
+    """A policy beside all fixed rungs, with their bootstrap samples."""
+
+    def __init__(self, outcomes: Outcomes, correct: Vector, spent: Vector) -> None:
+        """Args: correct, spent: correctness and thinking tokens of the policy [prompts]."""
+        # Every figure is a function of column means, so one bootstrap of the columns serves all intervals.
+        values = np.column_stack([correct, spent, outcomes.correct, outcomes.thinking_tokens])
+        self._samples, self._means = metrics.bootstrap_means(outcomes.groups, values), values.mean(axis=0)
+        self._rungs = len(outcomes.ladder)
+
+    def loss(self) -> Estimate:
+        """Accuracy of always-top minus the policy's."""
+        return self._estimate(lambda means: float(means[1 + self._rungs] - means[0]))
+
+    def saved_against_top(self, unit: Unit = TOKENS) -> Estimate:
+        """Share of what always-top takes that is saved."""
+        return self._estimate(lambda means: _saved(unit, means[1], means[-1]))
+
+    def saved_against_hull(self, unit: Unit = TOKENS) -> Estimate:
+        """The same against the cheapest mix of fixed rungs of the policy's accuracy."""
+        return self._estimate(lambda means: _saved(unit, means[1], self._mix(means)))
+
+    def savings(self, units: Sequence[Unit]) -> Iterator[Saving]:
+        """The saving in every unit."""
+        spent, top, mix = float(self._means[1]), float(self._means[-1]), self._mix(self._means)
+        for unit in units:
+            figures = *self.saved_against_top(unit), *self.saved_against_hull(unit)
+            yield Saving(unit, unit.of(top), unit.of(mix), unit.of(spent), *figures)
+
+    def _mix(self, means: Vector) -> float:
+        return metrics.hull_tokens(means[2 + self._rungs :], means[2 : 2 + self._rungs], means[0])
+
+    def _estimate(self, statistic: Callable[[Vector], float]) -> Estimate:
+        return statistic(self._means), metrics.bootstrap_interval(self._samples, statistic)
+
+
+def _saved(unit: Unit, spent: float, instead_of: float) -> float:
+    return float(1 - unit.of(spent) / unit.of(instead_of)) if unit.of(instead_of) > 0 else 0.0

@@ -1,0 +1,61 @@
+"""The router by family of tasks, and the prompts on which it lost most."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from training.arrays import Rungs
+from training.data.dataset import Outcomes
+from training.evaluation import metrics
+from training.evaluation.certify import losses
+from training.evaluation.policies import auroc
+from training.prediction import Prediction
+
+
+def tasks(outcomes: Outcomes, prediction: Prediction, chosen: Rungs) -> list[dict[str, Any]]:
+    """Loss and saving of chosen rungs [prompts] by family of tasks, the one that loses most first."""
+    return sorted(_tasks(outcomes, prediction, chosen), key=lambda task: (-task["loss"], task["task"]))
+
+
+def _tasks(outcomes: Outcomes, prediction: Prediction, chosen: Rungs) -> Iterator[dict[str, Any]]:
+    """Loss and saving of chosen rungs [prompts] by family of tasks."""
+    families = np.array([family(task) for task in outcomes.tasks])
+    for name in np.unique(families):
+        part = np.flatnonzero(families == name)
+        some, own = outcomes.take(part), chosen[part]
+        lost = losses(some.correct, own)
+        tokens, top = some.thinking_tokens[np.arange(len(some)), own].mean(), some.thinking_tokens[:, -1].mean()
+        yield {
+            "task": str(name),
+            "prompts": len(some),
+            "accuracy": float(some.correct[:, -1].mean()),
+            "loss": float(lost.mean()),
+            "loss_interval": metrics.mean_interval(some.groups, lost),
+            "saved_against_top": float(1 - tokens / top) if some.known_tokens.all() and top > 0 else None,
+            "auroc": auroc(some.correct, prediction.quality[part]),
+        }
+
+
+def family(task: str) -> str:
+    """A task's family: the part of its name before the last slash, or the whole name without a slash."""
+    return task.rpartition("/")[0] or task
+
+
+def mistakes(outcomes: Outcomes, prediction: Prediction, chosen: Rungs, most: int = 10) -> list[Any]:
+    """The `most` prompts that lost most against the top rung, those with the surest prediction first."""
+    rows = np.arange(len(outcomes))
+    # lexsort sorts by its last key first.
+    lost, sure = losses(outcomes.correct, chosen), prediction.quality[rows, chosen]
+    worst = [i for i in np.lexsort((-sure, -lost))[:most] if lost[i] > 0]
+    return [
+        {
+            "prompt": outcomes.prompts[i][:300],
+            "task": outcomes.tasks[i],
+            "rung": outcomes.ladder.rungs[chosen[i]].name,
+            "predicted": float(sure[i]),
+            "correct": float(outcomes.correct[i, chosen[i]]),
+            "top": float(outcomes.correct[i, -1]),
+        }
+        for i in worst
+    ]

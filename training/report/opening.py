@@ -1,0 +1,122 @@
+"""The opening of a report: what is saved, what is promised, what was measured, in plain sentences."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from training.evaluation.certify import loss_target
+from training.report.canvas import in_points
+
+Part = dict[str, Any]
+
+
+def target(report: Part) -> Part | None:
+    """The certified policy that the report is about: the one of requests that name no target, else the strictest."""
+    return next((policy for policy in report["policies"] if policy["alpha"] == report["reported"]), None)
+
+
+def headline(report: Part, refused: dict[str, str]) -> list[str]:
+    """The main result, the most important sentence first.
+
+    Args:
+        refused: reasons by target that is not certified.
+    """
+    policy, default = target(report), report["default"]
+    if policy is None:
+        return ["Nothing is certified: every request gets the top rung, and nothing is saved.", *_why(refused, default)]
+    if policy["alpha"] <= default:
+        return [_saving(policy)]
+    first = f"The default target, {_loss_of(default)}, is not certified: requests that name no target get the top rung."
+    certified = f"Certified: {'; '.join(_offers(report['policies']))}."
+    return [first, *_why(refused, default), certified, _saving(policy)]
+
+
+def _offers(policies: list[Part]) -> Iterator[str]:
+    for policy in policies:
+        saved = policy["saved_against_top"]
+        yield _loss_of(policy["alpha"]) + ("" if saved is None else f", which saves {_percent(saved)} of the tokens")
+
+
+def _why(refused: dict[str, str], default: float) -> list[str]:
+    reason = refused.get(loss_target(default))
+    return [] if reason is None else [f"The reason: {reason}."]
+
+
+def _saving(policy: Part) -> str:
+    top, mix = policy["saved_against_top"], policy["saved_against_hull"]
+    if top is None or mix is None:
+        return f"For {_loss_of(policy['alpha'])} the saving is unknown: thinking tokens are not recorded."
+    spends = f"spends {_fewer(top, 'thinking tokens')} always-longest"
+    if policy["hull_interval"][0] > 0:
+        return f"For {_loss_of(policy['alpha'])} the router {spends}."
+    # An interval that includes zero must not read as a success.
+    doubt = "does not beat the best mix of fixed budgets beyond chance"
+    return f"For {_loss_of(policy['alpha'])} the router {doubt}: it {spends}, and {_fewer(mix)} that mix."
+
+
+def _loss_of(alpha: float) -> str:
+    return f"a loss of at most {in_points(alpha)}"
+
+
+def promise(report: Part) -> str | None:
+    """What the certificate of the reported target says; None without one."""
+    certificates = (report["about"].get("certificates") or []) if report["reported"] is not None else []
+    for one in certificates:
+        if one["alpha"] == report["reported"]:
+            return (
+                f"Promised: with {_percent(1 - one['delta'])} confidence, {_loss_of(one['alpha'])} on average against "
+                f"always-longest, for prompts like those of the certificate (delta = {one['delta']:g}, "
+                f"n = {one['prompts']:,} prompts that nothing was fitted on)."
+            )
+    return None
+
+
+def measured(report: Part) -> list[str]:
+    """What the reported policy lost on the test split, and how the closest baseline does; nothing without a policy."""
+    policy = target(report)
+    return [] if policy is None else [_loss(policy, report["prompts"]), *_neighbours(policy, report["methods"])]
+
+
+def _loss(policy: Part, prompts: int) -> str:
+    loss, (low, high) = policy["loss"], (100 * bound for bound in policy["loss_interval"])
+    direction = "lower" if loss >= 0 else "higher"
+    beyond = ", which is more than the target" if loss > policy["alpha"] else ""
+    change = f"{in_points(abs(loss))} {direction}" if round(loss, 3) else "the same"
+    change += f"{beyond} (95\u00a0% interval of the loss {low:z.1f} to {high:z.1f})"
+    return f"Measured: on {prompts:,} prompts it had never seen, accuracy was {change}."
+
+
+def _neighbours(policy: Part, methods: list[Part]) -> list[str]:
+    """The result of kNN, the baseline that is hardest to beat, at the same target."""
+    policies = (method["policy"] for method in methods if method["method"] == "kNN")
+    saved = next((one["saved_against_hull"] for one in policies if one["alpha"] == policy["alpha"]), None)
+    if saved is None or policy["hull_interval"] is None:
+        return []
+    # Within the interval the difference may be chance, so kNN must be below all of it to be called worse.
+    worse = saved < policy["hull_interval"][0]
+    word = "A plain nearest-neighbour lookup (kNN) does worse" if worse else "kNN does as well"
+    return [f"{word}: it spends {_fewer(saved)} the best mix."]
+
+
+def _fewer(saved: float, what: str = "") -> str:
+    """The comparison up to what is compared with: "3 % fewer tokens than"."""
+    if round(saved, 2) == 0:
+        return f"as many {what} as".replace("  ", " ")
+    return f"{_percent(abs(saved))} {'fewer' if saved >= 0 else 'more'} {what} than".replace("  ", " ")
+
+
+def _percent(share: float) -> str:
+    # A line must not break before the sign.
+    return f"{round(100 * share)}\u00a0%"
+
+
+def warning(task: Part, alpha: float) -> str:
+    """What a task's loss says about a target, in a few words; empty where the loss lies within it.
+
+    Args:
+        task: with "loss" and its "loss_interval".
+    """
+    if task["loss"] <= alpha:
+        return ""
+    interval: Sequence[float] | None = task.get("loss_interval")
+    by_chance = interval is not None and interval[0] <= alpha
+    return "more than the target, perhaps by chance" if by_chance else "more than the target"
