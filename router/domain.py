@@ -383,7 +383,7 @@ class Completion:
     Attributes:
         budget: the rung that gave the answer; above the chosen one if that gave none.
         attempts: how many there were; `thinking_tokens` are those of all of them, None if those of one are unknown.
-        reported_thinking_tokens: the engine's own count for the last attempt, believed or not.
+        reported_thinking_tokens: the engine's own count for the last attempt, also where it is not used.
         counts_disagree: the engine's counts contradict what the router counted.
         violated: some attempt exceeded its budget; None = `thinking_tokens` says it.
     """

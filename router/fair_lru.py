@@ -1,7 +1,7 @@
 """A bounded mapping that keeps what was used most recently, fairly between owners.
 
-The room is shared: one owner alone may fill it. When it is full, an owner with more than its share gives way first, so
-that nobody can drive out the entries of others by a flood of its own.
+The room is shared: one owner alone may fill it. When it is full, an owner with more than its share loses entries first,
+so no owner can drive out the entries of others by a flood of its own.
 """
 
 from collections import OrderedDict

@@ -3,7 +3,7 @@
 The user with the fewest recent tokens, by weight, is next. This is the virtual token counter of Sheng et al. (Fairness
 in Serving Large Language Models, OSDI 2024), with counters that decay, so that a flood delays only its own user.
 
-No request waits in vain: one that would wait longer than its patience is refused at once. The expected wait follows
+A request that would wait longer than its patience is refused at once. The expected wait follows
 from Little's law: tokens leave the service at capacity / mean time of a request. Ahead of a request are the tokens of
 its own user, and of others as far as their counters are lower; users with lower counters are also expected to keep
 arriving, which takes their share off the pace.

@@ -1,7 +1,7 @@
 """Does a backend hold its budgets? A few short generations find out, at start-up (the canary) and in `doctor`.
 
 Engines answer a budget with HTTP 200 and ignore it. A backend passes only when a small budget cut a thought that a
-large budget let go on, budget 0 left no thought at all, and the tokens were counted. The same generations show how
+large budget let continue, budget 0 left no thought at all, and the tokens were counted. The same generations show how
 fast it is.
 """
 

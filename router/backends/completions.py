@@ -12,10 +12,10 @@ from router.domain import Prompt, Sampling
 Body = dict[str, Any]
 
 LARGEST_COUNT = 1 << 24
-"""The largest count that is believed: no model reads or writes so many tokens at once. Sums of counts fit the wire."""
+"""The largest count that is accepted: no model reads or writes so many tokens at once. Sums of counts fit the wire."""
 
 LARGEST_ID = (1 << 31) - 1
-"""The largest token id that is believed."""
+"""The largest token id that is accepted."""
 
 
 @dataclass(frozen=True, slots=True)

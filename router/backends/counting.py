@@ -1,6 +1,6 @@
 """Thinking tokens: what the engine says, beside what the router sees.
 
-An engine's count is believed unless the thought that arrived contradicts it. The bounds are wide on purpose: no
+An engine's count is used unless the thought that arrived contradicts it. The bounds are wide on purpose: no
 tokenizer makes fewer than one token of CHARACTERS_A_TOKEN characters over a longer text, and only less than that is
 called a contradiction. Then token ids count, or an estimate of BYTES_A_TOKEN bytes a token.
 """
@@ -76,7 +76,7 @@ class Count:
 
     Attributes:
         tokens: None where nobody counted them.
-        reported: the engine's own number, believed or not.
+        reported: the engine's own number, also where it is not used.
         disagrees: the engine's numbers contradict what arrived.
         least: how many there are for certain, or by the engine's word.
     """

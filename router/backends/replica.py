@@ -1,11 +1,11 @@
 """One engine of several, its load, and whether it is trusted.
 
-Two kinds of failures are told apart. An engine that cannot be reached is left out after a few requests in a row,
-whosever they were, and at once when the health check finds it so. A failure of an engine that was reached may be the
-request's: one prompt, or all those of one caller, may be more than the engine can bear. Such failures only raise
-doubts, as does a health check that takes too long. A doubted engine is asked when no other is left, so nobody is
-refused on another's account. A short generation of the router's own, with the next health check, shows what the engine
-is worth. That it lists its models shows nothing of its generations, so it clears no doubt.
+There are two kinds of failures. An engine that cannot be reached is left out after a few failed requests in a row,
+from any callers, and immediately when the health check cannot reach it. A failure of an engine that was reached may
+be caused by the request: the engine may be unable to answer one prompt, or all prompts of one caller. Such failures
+only raise doubts, as does a health check that takes too long. A doubted engine is still asked when no other is left,
+so no caller is refused because of another one. With the next health check the router sends a short generation of its
+own, which shows whether the engine works. A list of models does not show that, so it clears no doubt.
 """
 
 import asyncio

@@ -98,7 +98,7 @@ class VerifiedBackend:
                     await self._prove()
             except BackendBusy:  # it is there, and nothing says that it is another one
                 return self.proved
-            except BackendTimeout:  # likewise, but of no use for now
+            except BackendTimeout:  # likewise, but it cannot be used for now
                 return False
             except BackendError:
                 self._chosen = None  # so that the canary runs again when it is back

@@ -1,4 +1,4 @@
-"""Looks through an ONNX graph for what lies outside it: tensors in other files, which no digest vouches for.
+"""Looks through an ONNX graph for what lies outside it: tensors in other files, which no digest covers.
 
 The graph is read as Protocol Buffers put it on the wire, since serving does without the onnx package. Everything that
 can hold a tensor is walked: initializers, attributes of nodes, subgraphs, functions, training information.
@@ -41,7 +41,7 @@ def require_self_contained(model: bytes) -> None:
                 raise ValueError(f"more than {MOST_FIELDS:,} fields")
             # Any place but the default is refused: readers cut the number of a place to 32 bits.
             if kind == "tensor" and (number == EXTERNAL_DATA or (number == DATA_LOCATION and value)):
-                raise ValueError("it has data in another file, which no digest vouches for")
+                raise ValueError("it has data in another file, which no digest covers")
             if kind == "node" and number == OP_TYPE and value == memoryview(COMPILED):
                 raise ValueError("it runs a compiled graph of another file")
             if number in inside and not isinstance(value, int):

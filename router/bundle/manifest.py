@@ -1,4 +1,4 @@
-"""The model bundle: a directory with a manifest that vouches for every other file.
+"""The model bundle: a directory with a manifest that has the digest of every other file.
 
 manifest.json   format, ladder, backend fingerprint, features, metrics, certificates, SHA-256 of each file
 model.onnx      features [n, width], tokens [n, length] -> quality [n, rungs], mean_tokens [n, rungs],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from router.settings import Settings
 
 CHECK_WIDTH = 27
-"""Of the names of checks; that of a replica is longer."""
+"""Width of the column of checks; the name of a replica may be longer."""
 
 
 @click.command(cls=Command)
@@ -86,7 +86,7 @@ def _settings(url: str | None, model: str | None, backend: str | None, key_file:
     """The settings, with what the options name. Raises UsageError, SettingsError."""
     from router import settings
 
-    if backend == settings.POCKET and (url or model):  # or the embedded model would be found in good order
+    if backend == settings.POCKET and (url or model):  # or the embedded model would be examined instead
         raise click.UsageError("the embedded model takes neither --url nor --model")
     key = None if key_file is None else key_in(key_file)
     loaded = settings.load_for_doctor(backend=backend, backend_url=url, backend_model=model, backend_key=key)

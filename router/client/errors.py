@@ -162,7 +162,7 @@ PROBE_SECONDS = 0.2
 
 
 def _explained(code: str, details: str, server: str) -> str:
-    """gRPC's own message, put plainly where the cause is known."""
+    """gRPC's own message, or a plainer one where the cause is known."""
     if code == "DEADLINE_EXCEEDED":
         return f"no answer from {server} within the timeout"
     if code not in ("UNAVAILABLE", "UNIMPLEMENTED"):

@@ -123,7 +123,7 @@ class Completion:
         budget_violated: more were used.
         rung: the rung that gave the answer, above the chosen one where that ended without an answer.
         attempts: rungs tried.
-        reported_thinking_tokens: the engine's own count for the last attempt, believed or not.
+        reported_thinking_tokens: the engine's own count for the last attempt, also where it is not used.
         counts_disagree: that count contradicts what the router counted.
     """
 

@@ -41,7 +41,7 @@ class Permit:
 class TenantPermits:
     """Places that tenants share: one tenant alone may take nearly all, but only its share of those that are kept.
 
-    Shares are equal, with one more for the tenant that comes next. Callers without credentials are not told apart.
+    Shares are equal, with one more for the tenant that comes next. All callers without credentials count as one tenant.
     """
 
     def __init__(self, most: int) -> None:

@@ -29,7 +29,8 @@ MAX_SMALL_READS, SMALL_SECONDS, MAX_SMALL_BYTES = 4, 5.0, 4_096
 class FairReader:
     """Reads the messages of tenants. Calls of a tenant that has too many on their way wait; those of others do not.
 
-    Callers without credentials are not told apart, so there a message that does not come makes way for those that wait.
+    All callers without credentials count as one tenant; among them a message that does not arrive loses its place to
+    one that waits.
 
     Args:
         max_waiting: calls of a tenant that may wait.

@@ -20,7 +20,7 @@ PATIENCE = 5.0
 
 MIRROR_SECONDS = 1.0
 POOLED: dict[str, Mode] = {
-    # Least of all workers: a certificate that one of them no longer believes is lost.
+    # The least of all workers: a certificate is in force only where all of them use it.
     "token_backlog": "livesum", "queued_tokens": "livesum", "tasks": "livesum", "certified": "livemin",
     "bundle_matches": "livemin",
 }  # fmt: skip
@@ -69,7 +69,7 @@ class Gauges(Collector):
 
     def _certified(self) -> GaugeMetricFamily:
         certified = GaugeMetricFamily(
-            "budget_router_certified", "1 = certificates for this loss are believed", labels=["model", "alpha"]
+            "budget_router_certified", "1 = certificates for this loss are in force", labels=["model", "alpha"]
         )
         for served in self._router.served_models:
             for certificate in served.bundle.manifest.certificates:

@@ -25,7 +25,7 @@ class Overview:
         leaks: duplicates that lie in another split than their twin.
         unknown_tokens: rungs that lack the token count of some prompt.
         splits: prompts per split.
-        not_rising: neighbouring rungs of which the dearer one is significantly worse (McNemar, 5 %).
+        not_rising: neighbouring rungs of which the more expensive one is significantly worse (McNemar, 5 %).
     """
 
     rows: int
@@ -102,7 +102,7 @@ def _overview(outcomes: Outcomes, rows: int, errors: int, prompts: int) -> Overv
 
 
 def _declines(pair: Matrix) -> bool:
-    """Exact one-sided McNemar test at 5 %: the dearer of two rungs loses more prompts than it wins."""
+    """Exact one-sided McNemar test at 5 %: the more expensive of two rungs loses more prompts than it wins."""
     # Prompts equal at both rungs say nothing; of the others, half should win if the rungs are equally good.
     lost, won = int((pair[:, 1] < pair[:, 0]).sum()), int((pair[:, 1] > pair[:, 0]).sum())
     return lost > won and float(binomtest(lost, lost + won, 0.5, "greater").pvalue) < 0.05

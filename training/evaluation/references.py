@@ -6,7 +6,7 @@ from training.arrays import Matrix, Rungs, Vector
 from training.evaluation.certify import choose
 
 WEIGHTS = (1e-4, 1e2)
-"""Range of the oracle's prices: P(correct) that the mean tokens of the dearest rung must buy."""
+"""Range of the oracle's prices: P(correct) that the mean tokens of the most expensive rung must buy."""
 
 
 def cascade(quality: Matrix, low: int, threshold: float, tokens: Matrix) -> tuple[Rungs, Vector]:
@@ -37,7 +37,7 @@ def oracle_curve(choose_on: Matrix, score_on: Matrix, tokens: Matrix, points: in
     With one table [prompts, rungs] in both roles this is hindsight. Choosing on one half of the samples and scoring on
     the other, averaged over both orders, is the probability oracle: it knows P(correct), but not the luck of a draw.
     """
-    # Prices are per mean tokens of the dearest rung, so one range of weights fits ladders of any length.
-    rows, dearest = np.arange(len(tokens)), float(tokens.mean(axis=0).max())
-    chosen = [choose(choose_on, tokens, weight / (dearest or 1.0)) for weight in np.geomspace(*WEIGHTS, points)]
+    # Prices are per mean tokens of the most expensive rung, so one range of weights fits ladders of any length.
+    rows, most = np.arange(len(tokens)), float(tokens.mean(axis=0).max())
+    chosen = [choose(choose_on, tokens, weight / (most or 1.0)) for weight in np.geomspace(*WEIGHTS, points)]
     return np.array([tokens[rows, c].mean() for c in chosen]), np.array([score_on[rows, c].mean() for c in chosen])

@@ -142,8 +142,8 @@ def served_rungs(prediction: Prediction, price: float, in_time: Mask) -> Rungs:
         in_time: rungs that keep the deadline [prompts, rungs].
 
     Returns:
-        The rung worth most. Where it is late: the next dearer one in time, else the longest in time, and where every
-        rung is late the cheapest.
+        The rung that is worth most. If it is late, the next more expensive one that is in time, else the longest in
+        time; if every rung is late, the cheapest.
     """
     wanted, last = choose(prediction.quality, prediction.cost, price, prediction.far), in_time.shape[1] - 1
     enough = in_time & (np.arange(last + 1) >= wanted[:, None])
