@@ -33,9 +33,10 @@ NOT_RUN = {
     "llama-server": "needs an engine; a simulator takes its place",
     "make": "takes minutes; the target must exist",
     "pip": "installs packages; the extra must exist",
+    "python -m benchmarks.adoption": "compares files that take minutes to collect",
+    "python -m sglang.launch_server": "needs an engine; a simulator takes its place",
     "protoc": "run by tests/docs/test_languages.py",
     "vllm": "needs an engine; a simulator takes its place",
-    "python -m sglang.launch_server": "needs an engine; a simulator takes its place",
 }
 """Programs that no test runs, and why."""
 
