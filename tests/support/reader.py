@@ -42,6 +42,7 @@ NOT_RUN = {
 
 ONLY_PARSED = {
     "budget-train collect --out pocket.parquet": "has the pocket reasoner answer 10,000 prompts",
+    "budget-train collect --per-level": "has the pocket reasoner answer hundreds of prompts",
     "budget-train retrain": "needs hundreds of reported outcomes; tests/test_loop.py runs it",
 }
 """Beginnings of our commands whose options and files are checked, and that are not run, and why."""
@@ -92,6 +93,8 @@ class Reader:
             return self._serve(words[2:], own)
         if " ".join(words).startswith(tuple(ONLY_PARSED)):
             self.shell.check(words, own)
+            if words[1] == "collect":
+                outcomes(100).write_parquet(self.shell.directory / words[words.index("--out") + 1])
             return 0
         if words[1] == "fit" and not self.fits:
             self.shell.check(words, own)
@@ -100,7 +103,7 @@ class Reader:
         if words[1] in CALLS and "--server" not in words:
             words = [*words, "--server", self.service]
         code = self.shell.ours(words, own)
-        if words[1] == "collect" and code == 0:
+        if words[1] == "collect" and "--out" in words:
             self._more_outcomes(words[words.index("--out") + 1])
         return code
 
@@ -158,7 +161,7 @@ def leave_off_where_the_readme_ends(directory: Path) -> None:
     (directory / "prompts.jsonl").write_text(
         '{"prompt": "2 + 2 =", "answer": "4"}\n{"prompt": "2 + 3 =", "answer": "5"}\n'
     )
-    for name in ("outcomes.parquet", "gold.parquet"):
+    for name in ("outcomes.parquet", "gold.parquet", "mine.parquet"):
         outcomes(100).write_parquet(directory / name)
     (directory / "var").mkdir()
     (directory / "var" / "outcomes.sqlite").touch()
