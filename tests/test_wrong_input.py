@@ -92,7 +92,8 @@ CASES = [
     *each("budget-train", [
         "collect --out new --samples _", "collect --out new --temperature _", "collect --out new --timeout _",
         "collect --out new --concurrency _", "collect --out new --count _", "collect --out new --per-level _",
-        "collect --out new --max-answer-tokens _", "retrain --registry folder --log text --gold text --max-loss _",
+        "collect --out new --max-answer-tokens _", "collect --estimate --token-ms _", "collect --estimate --price-in _",
+        "collect --estimate --thought-tokens _", "retrain --registry folder --log text --gold text --max-loss _",
     ], NUMBERS),
     *each("budget-router", ["decide x --max-loss _", "report x --correct _"], ["1.5", "1e300"]),
     *each("budget-router", ["new-key --days _", "serve --workers _", "decide x --floor _"], ["99999999999999999999"]),
@@ -128,7 +129,9 @@ CASES = [
         "fit --outcomes text --out o --form nobody",
         "fit --outcomes text --out o --precision int8", "collect --out o --gym nobody",
         "collect --out o --scorer nobody", "collect --out o --gym a --prompts text", "collect --out o --url http://127.0.0.1:1",
-        "collect --out o --samples 2", "collect --out o --per-level 1 --model missing",
+        "collect --out o --samples 2", "collect --out o --token-ms 3", "collect --estimate --ladder 0,unlimited",
+        "fit --outcomes text --out o --fingerprint-from nonsense",
+        "collect --out o --per-level 1 --model missing",
         "collect --out o --per-level 1 --model m --ladder 0,16 --url nonsense",
     ], ["-"]),
     *each("budget-train", ["collect --out o --per-level 1 --ladder _"], [

@@ -20,7 +20,8 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_the_default_is_the_pocket_reasoner_nested() -> None:
+def test_the_default_is_the_pocket_reasoner_nested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the package holds the model, wherever the command runs
     recipe = from_options(**DEFAULTS)
     assert isinstance(recipe.source, Pocket) and recipe.nested and recipe.backend == "pocket"
     assert recipe.ladder == LADDER and recipe.fingerprint.startswith("pocket/")

@@ -17,6 +17,7 @@ from router.domain import Completion, CountSource, Enforcement, FinishReason, Re
 from router.errors import BackendError, BackendUnavailable
 from tests.support.ports import free_port
 from tests.support.simulators import ANSWER, MODEL, THOUGHT, Simulator, simulated
+from training.collect.measure import measure
 from training.collect.questions import Question
 from training.collect.recipes import fingerprint_at, parse_ladder
 from training.collect.run import collect, local
@@ -119,6 +120,15 @@ def test_the_fingerprint_of_an_engine_is_that_of_its_collected_outcomes(engine: 
     assert fingerprint_at(f"{engine.url}/v1", "vllm", name) == name
     with pytest.raises(BackendError, match=f"it serves {MODEL}; not another"):
         fingerprint_at(engine.url, "vllm", "another")
+
+
+def test_a_few_requests_measure_an_engine(engine: Simulator) -> None:
+    source = recipe_of(engine.url).source
+    assert isinstance(source, Connection)
+    seen = measure(source, [q.prompt for q in QUESTIONS], ReasoningBudget("unlimited", None), Sampling(0, 64), 2)
+    assert seen.thoughts == [THOUGHT] * 4 and seen.answer >= len(ANSWER) and seen.prompt > 0
+    assert seen.first_token > 0 and seen.per_token >= 0
+    assert sorted(body["messages"][-1]["content"] for body in asked(engine)) == sorted(q.prompt for q in QUESTIONS)
 
 
 def test_an_answer_beyond_its_budget_is_the_engines_error() -> None:
