@@ -18,7 +18,8 @@ from router.domain import Certificate, MaxLoss
 from router.routing.policy import LatencyProfile, Policy
 from training import pipeline
 from training.arrays import Matrix, Rungs
-from training.data import dataset, export_log
+from training.data import dataset
+from training.data import log as log_file
 from training.data.dataset import Outcomes
 from training.data.labels import FEWEST, require_judges
 from training.data.splits import split_of
@@ -78,7 +79,7 @@ def retrain(
         OutcomeLogError: the log cannot be read.
     """
     outcomes = dataset.read(gold)
-    served = logged_traffic.read(export_log.read(log), outcomes.ladder, outcomes.model)
+    served = logged_traffic.read(log_file.read(log), outcomes.ladder, outcomes.model)
     fitting, judging = split_traffic(served, outcomes)
     require_judges(len(judging))
     challenger = pipeline.train(outcomes, more=_imputed(fitting, outcomes), candidates=candidates)

@@ -149,7 +149,7 @@ async def test_too_few_outcomes_are_refused_before_anything_slow_is_imported(tmp
     registry.promote(tmp_path / "models", MODELS / "pocket-router")
     (tmp_path / "gold").touch()
     line = f"budget-train retrain --gold {tmp_path}/gold --log {tmp_path}/log --registry {tmp_path}/models"
-    done = await asyncio.to_thread(console, line, "sklearn", "onnx")
+    done = await asyncio.to_thread(console, line, "polars", "sklearn", "onnx")
     assert (done.returncode, done.stdout) == (2, "")
     (said,) = done.stderr.splitlines()
     assert said.startswith("budget-train: ") and "3 decisions with an outcome" in said and "833 are needed" in said

@@ -9,8 +9,8 @@ import polars as pl
 
 from router.cli.strict import Group, NewFile
 from router.domain import DecisionSource
-from router.outcomes import redis, sqlite
 from router.outcomes.rows import Row
+from training.data.log import read
 from training.data.schema import SCHEMA, DatasetError, write
 from training.options import json_output, outcome_log
 
@@ -21,11 +21,6 @@ SAME_NAME = (
     "attempts", "propensity", "decision_id",
 )  # fmt: skip
 """Columns that have the same name and meaning in the log and in the schema."""
-
-
-def read(log: str) -> Iterable[Row]:
-    """Rows of an outcome log, which is a file or the URL of a Redis. Raises OutcomeLogError, SettingsError."""
-    return redis.read_rows(log) if "://" in log else sqlite.read_rows(Path(log))
 
 
 def frame(logged: Iterable[Row]) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """The number of outcomes that retraining needs, checked before anything slow is imported or fitted."""
 
-from training.data.export_log import read
-from training.data.schema import DatasetError
+from training.data.errors import DatasetError
+from training.data.log import read
 from training.data.splits import SPLITS
 
 FEWEST = 500

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from router.errors import RouterError
 from router.files import make_private
+from training.data.errors import DatasetError as DatasetError
 
 SCHEMA = pl.Schema(
     {
@@ -51,10 +51,6 @@ FINISHES = (
 )  # fmt: skip
 """How a generation ended. "error" is a failure of the engine: such rows carry no label and are left out. "unknown" is
 a decision without a generation."""
-
-
-class DatasetError(RouterError):
-    """Outcomes that cannot be trained on; the message says where and why."""
 
 
 def write(rows: pl.LazyFrame | pl.DataFrame, path: Path) -> None:
