@@ -103,7 +103,7 @@ class Reader:
         if words[1] in CALLS and "--server" not in words:
             words = [*words, "--server", self.service]
         code = self.shell.ours(words, own)
-        if words[1] == "collect" and "--out" in words:
+        if words[1] == "collect" and code == 0 and "--out" in words:
             self._more_outcomes(words[words.index("--out") + 1])
         return code
 

@@ -33,7 +33,7 @@ def _engine(command: Command) -> Command:
     url = click.option("--fingerprint-from", metavar="URL",
                        help="Take the engine's fingerprint from the engine at this URL, not from the column `model`, "
                        "which then holds the model's name.")  # fmt: skip
-    kind = click.option("--backend", type=ENGINES, default="vllm", show_default=True, help="Kind of that engine.")
+    kind = click.option("--backend", type=ENGINES, help="Kind of that engine [default: as it says].")
     return url(kind(backend_key(command)))
 
 
@@ -68,7 +68,7 @@ cli.add_command(_Recorded("outcomes", "training.data.export_log", "Read the outc
 @click.argument("file", type=File())
 @_engine
 @json_output
-def validate(file: Path, fingerprint_from: str | None, backend: str, backend_key: str, as_json: bool) -> None:
+def validate(file: Path, fingerprint_from: str | None, backend: str | None, backend_key: str, as_json: bool) -> None:
     """Name the faults of an outcome file with row and column; exit code 2 if there are any.
 
     Warnings are about what no service would use, and about targets that so few prompts cannot certify.
@@ -112,7 +112,7 @@ def fit(
     families: tuple[str, ...],
     compare: bool,
     fingerprint_from: str | None,
-    backend: str,
+    backend: str | None,
     backend_key: str,
     executor: str,
     ray_address: str,
@@ -262,7 +262,7 @@ def _candidates(names: tuple[str, ...]) -> dict[str, "ModelFamily"]:
         raise click.UsageError(f"no model family {error}; the families are {choices}") from error
 
 
-def _warnings(file: Path, url: str | None, kind: str, key: str) -> list[str]:
+def _warnings(file: Path, url: str | None, kind: str | None, key: str) -> list[str]:
     """Warnings about a file that can be trained on. Raises BackendError where no engine at `url` holds budgets."""
     from training.data import dataset
     from training.evaluation import advice
@@ -274,12 +274,12 @@ def _warnings(file: Path, url: str | None, kind: str, key: str) -> list[str]:
     ]
 
 
-def _fingerprint(file: Path, url: str, kind: str, key: str) -> str:
+def _fingerprint(file: Path, url: str, kind: str | None, key: str) -> str:
     """The fingerprint of the engine at `url` that serves the model which a file names. Raises BackendError."""
     from training.collect import recipes
     from training.data import dataset
 
-    return recipes.fingerprint_at(url, kind, dataset.read(file).model, key)
+    return recipes.fingerprint_at(url, kind or "", dataset.read(file).model, key)
 
 
 def _warn(warnings: list[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import router
 from router.backends import canary
 from router.backends.connect import Connection, fingerprint
+from router.backends.detection import identified
 from router.backends.http import Timeouts
 from router.backends.markers import Markers
 from router.bundle.manifest import is_fingerprint
@@ -77,6 +78,7 @@ def fingerprint_at(url: str, kind: str, model: str, key: str = "") -> str:
     """The fingerprint of the engine at `url`, which must hold its budgets.
 
     Args:
+        kind: a name in DIALECTS; "" = as the engine says.
         model: the model's name in the engine, or a fingerprint that holds it.
         key: bearer token; "" = none.
 
@@ -84,7 +86,11 @@ def fingerprint_at(url: str, kind: str, model: str, key: str = "") -> str:
         BackendError: no such engine answers there, or it holds no budget.
         SettingsError: the URL is wrong.
     """
-    return asyncio.run(fingerprint(Connection(kind, url, _name(model), key), canary.holds_budgets))
+    return asyncio.run(_fingerprint_at(Connection(kind, url, _name(model), key)))
+
+
+async def _fingerprint_at(connection: Connection) -> str:
+    return await fingerprint(await identified(connection), canary.holds_budgets)
 
 
 def _name(model: str) -> str:

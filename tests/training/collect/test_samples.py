@@ -117,7 +117,7 @@ def test_an_engine_that_is_gone_stops_the_run_and_keeps_what_is_done(engine: Sim
 def test_the_fingerprint_of_an_engine_is_that_of_its_collected_outcomes(engine: Simulator) -> None:
     name = fingerprint_at(engine.url, "vllm", MODEL)
     assert is_fingerprint(name) and f"/{MODEL}/" in name and not is_fingerprint(MODEL)
-    assert fingerprint_at(f"{engine.url}/v1", "vllm", name) == name
+    assert fingerprint_at(f"{engine.url}/v1", "", name) == name
     with pytest.raises(BackendError, match=f"it serves {MODEL}; not another"):
         fingerprint_at(engine.url, "vllm", "another")
 

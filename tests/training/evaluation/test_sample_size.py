@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from benchmarks.adoption import table as fixed_rungs
+from tests.support.synthetic import outcomes_of
 from training.evaluation.certify import DELTA, betting_p_value
 from training.evaluation.sample_size import in_file, like, losing, needed, table, without_loss
 
@@ -20,6 +22,13 @@ def test_the_number_of_prompts_proves_what_is_true_nine_times_in_ten() -> None:
     random = np.random.default_rng(7)  # other draws than those that found it
     proved = [betting_p_value(losing(rate)(random, prompts), alpha) <= DELTA for _ in range(400)]
     assert np.mean(proved) == pytest.approx(0.9, abs=0.05)
+
+
+def test_the_table_of_fixed_rungs_says_which_can_be_certified() -> None:
+    """Sums need longer thoughts the more terms they have, so that the smallest rung never will do."""
+    rungs = [line.split() for line in fixed_rungs(outcomes_of(200))]
+    assert [rung for rung, *_ in rungs] == ["0", "16", "64"]
+    assert rungs[0][-2:] == ["never", "never"] and float(rungs[0][3]) > float(rungs[2][3])
 
 
 def test_more_loss_needs_more_prompts_and_a_loss_at_the_target_is_never_proved() -> None:
