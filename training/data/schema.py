@@ -59,7 +59,7 @@ def write(rows: pl.LazyFrame | pl.DataFrame, path: Path) -> None:
     # Beside the target, because a rename replaces a file in one step only within a file system.
     aside = path.with_name(f".{path.name}.tmp")
     make_private(aside)  # outcomes hold prompts
-    rows.lazy().cast(SCHEMA).select(list(SCHEMA)).sink_parquet(aside, compression_level=19)
+    conformed(rows.lazy()).sink_parquet(aside, compression_level=19)
     aside.replace(path)
 
 
