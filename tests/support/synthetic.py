@@ -12,7 +12,7 @@ import pytest
 from training.data.dataset import Outcomes, from_frame
 from training.data.schema import SCHEMA
 from training.data.splits import prompt_id
-from training.model import families, fit
+from training.model import families
 
 CAPS = (0, 16, 64, None)
 OUTCOMES = Path(__file__).parents[2] / "benchmarks" / "data" / "pocket_outcomes.parquet"
@@ -31,8 +31,7 @@ NO_REPORT: dict[str, Any] = {
 def few_steps(steps: int = 100) -> Iterator[None]:
     """Networks are fitted in a tenth of the steps, where it does not matter how good they get."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (fit, families):
-            patch.setattr(module, "STEPS", steps)
+        patch.setattr(families, "STEPS", steps)
         yield
 
 

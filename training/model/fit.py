@@ -1,8 +1,7 @@
-"""Fit P(correct | prompt, rung) and a token forecast per rung.
+"""Fit P(correct | prompt, rung), a forecast of thinking tokens (`lengths`) and the distance of prompts (`novelty`).
 
 The family of the quality model is chosen by cross-validated log-loss on the fit split alone, from the fixed list
-CANDIDATES. Tokens are one regression on log(1 + tokens) of every rung. Its residuals give the mean (Duan's smearing
-estimator, JASA 1983) and, on the certify split, conformal quantiles. No forecast exceeds the rung's cap.
+CANDIDATES.
 """
 
 import warnings
@@ -15,21 +14,20 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import VarianceThreshold
 from sklearn.model_selection import GroupKFold
-from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from router.bundle import features
-from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder, Prompt
 from training.arrays import Fold, Matrix
 from training.data.dataset import Outcomes
-from training.model import calibration, novelty
+from training.model import calibration, lengths, novelty
 from training.model.calibration import BetaMap
 from training.model.embedding import Embedding, embed
-from training.model.families import BATCH, STEPS, Cure, Head, ModelFamily, Network, PooledLogit, log_loss
+from training.model.families import Cure, Head, ModelFamily, Network, PooledLogit, log_loss
+from training.model.lengths import Lengths
 from training.model.novelty import Novelty
 from training.prediction import Prediction
 
@@ -37,9 +35,6 @@ FOLDS = 4
 SEED = 0
 RARE = 0.02
 """Columns with less variance than this are dropped: they are mostly noise. A word in 2 % of prompts has about .02."""
-
-RESIDUALS = 50
-"""Points of the residual grid that the mean forecast averages over."""
 
 MANY = 4_000
 """Fewest prompts for a cure model: on fewer, a share that is never solved looks like a flat curve."""
@@ -65,9 +60,7 @@ class Fitted:
         extract: prompts -> hand features and the vector of the embedding [prompts, width].
         scale: drops rare columns and standardises the rest.
         bound: P(correct) stays this far from 0 and 1, because n prompts cannot show a chance below about 1 / n.
-        caps: most tokens of each rung; infinite where there is no cap, NaN where tokens are not recorded.
-        residual_grid: mid-quantiles of the out-of-fold residuals of log(1 + tokens), ascending [rungs, RESIDUALS].
-        residual_quantiles: the same residuals at QUANTILES [rungs, quantiles].
+        lengths: the forecast of tokens; its quantiles are too narrow until `with_conformal_tokens` has corrected them.
         chosen: name of the family in CANDIDATES.
         log_losses: cross-validated, by name of family.
         novelty: distance of prompts from those that were fitted on.
@@ -80,10 +73,7 @@ class Fitted:
     head: Head
     beta: BetaMap | None
     bound: float
-    tokens: MLPRegressor
-    caps: Matrix
-    residual_grid: Matrix
-    residual_quantiles: Matrix
+    lengths: Lengths
     chosen: str
     log_losses: dict[str, float]
     novelty: Novelty
@@ -94,29 +84,13 @@ class Fitted:
         scaled = self.scale.transform(self.extract(prompts))
         quality = self.head.predict(scaled)
         quality = np.clip(quality if self.beta is None else self.beta(quality), self.bound, 1 - self.bound)
-        logs = self.tokens.predict(scaled)[:, :, None]
-        draws, quantiles = (self._tokens(logs + r) for r in (self.residual_grid, self.residual_quantiles))
         far = None if self.far_beyond is None else self.novelty(scaled) > self.far_beyond
-        return Prediction(quality, draws.mean(axis=2), quantiles, far)
-
-    def _tokens(self, logs: Matrix) -> Matrix:
-        return np.asarray(np.minimum(np.maximum(np.expm1(logs), 0), self.caps[:, None]))
+        return Prediction(quality, *self.lengths.predict(scaled), far)
 
     def with_conformal_tokens(self, outcomes: Outcomes) -> "Fitted":
-        """The same model with split-conformal token quantiles (Lei et al. 2018).
-
-        Args:
-            outcomes: prompts that the model was not fitted on. For a new prompt like these, the quantile q is at least
-                the tokens used with probability q, whatever the regression is worth.
-        """
-        known = outcomes.known_tokens
-        logs = self.tokens.predict(self.scale.transform(self.extract(outcomes.prompts)))
-        residuals = np.sort(np.log1p(np.where(known, outcomes.thinking_tokens, 0)) - logs, axis=0)
-        n = len(outcomes)
-        # Among n + 1 exchangeable residuals the new one is below the k-th of the n with probability k / (n + 1),
-        # so rank ceil((n + 1) q) covers at least q.
-        ranks = np.minimum(np.ceil((n + 1) * np.array(QUANTILES)).astype(int), n) - 1
-        return replace(self, residual_quantiles=residuals[ranks].T)
+        """The same model with split-conformal token quantiles, from prompts that it was not fitted on."""
+        scaled = self.scale.transform(self.extract(outcomes.prompts))
+        return replace(self, lengths=self.lengths.conformal(scaled, outcomes.thinking_tokens))
 
     def with_novelty(self, prompts: list[str]) -> "Fitted":
         """The same model, which knows how far a prompt may lie; `prompts` are those of the certificates, unlabelled."""
@@ -171,9 +145,6 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
     }
     log_losses = {name: log_loss(outcomes.correct, predicted) for name, predicted in held_out.items()}
     chosen = min(log_losses, key=lambda name: log_losses[name])
-    known = outcomes.known_tokens
-    logs = np.log1p(np.where(known, outcomes.thinking_tokens, 0))
-    residuals = logs - _out_of_fold(lambda a, b: _tokens(len(a)).fit(a, b).predict, x, logs, folds, scales)
     scale = _scale().fit(x)
     scaled = scale.transform(x)
     return Fitted(
@@ -183,10 +154,7 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
         families[chosen].fit(scaled, outcomes.correct),
         calibration.fit_if_better(held_out[chosen], outcomes.correct, folds),
         1 / (len(outcomes) + 2),
-        _tokens(len(x)).fit(scaled, logs),
-        np.where(known, caps(outcomes.ladder), np.nan),
-        np.quantile(residuals, (np.arange(RESIDUALS) + 0.5) / RESIDUALS, axis=0).T,
-        np.quantile(residuals, QUANTILES, axis=0).T,
+        lengths.fit(scaled, outcomes.thinking_tokens, caps(outcomes.ladder)),
         chosen,
         log_losses,
         novelty.fit(scaled),
@@ -205,11 +173,6 @@ def caps(ladder: BudgetLadder) -> Matrix:
 
 def _scale() -> Pipeline:
     return make_pipeline(VarianceThreshold(RARE), StandardScaler())
-
-
-def _tokens(prompts: int) -> MLPRegressor:
-    passes, batch = max(40, STEPS * BATCH // prompts), min(BATCH, prompts)
-    return MLPRegressor(hidden_layer_sizes=(32,), alpha=3.0, max_iter=passes, batch_size=batch, random_state=SEED)
 
 
 def _out_of_fold(

@@ -125,25 +125,25 @@ def _quality(nodes: _Nodes, fitted: Fitted) -> None:
 
 
 def _tokens(nodes: _Nodes, fitted: Fitted) -> None:
-    """Add min(cap, max(0, exp(prediction + residual) - 1)) per rung; NaN for rungs without recorded counts.
+    """Add mean and quantiles of the tokens: sums over rungs of `Lengths.steps`, between 0 and the rung's cap.
 
-    The mean over the residual grid is Duan's smearing estimate; the residual quantiles give the token quantiles.
+    They are NaN for rungs without recorded counts.
     """
-    layers = _fold_scaling(fitted, list(zip(fitted.tokens.coefs_, fitted.tokens.intercepts_, strict=True)))
-    logs = nodes.layers(layers, "features", "logs")
-    logs = nodes.add("Unsqueeze", [logs, nodes.weight("last", [2], np.int64)], "logs_of_rungs")
-    residuals = np.concatenate([fitted.residual_grid, fitted.residual_quantiles], axis=1)[None]
-    shifted = nodes.add("Add", [logs, nodes.weight("residuals", residuals)], "shifted")
-    raw = nodes.add("Sub", [nodes.add("Exp", [shifted], "exp"), nodes.weight("one", 1.0)], "with_residuals")
-    caps = np.minimum(np.nan_to_num(fitted.caps, nan=UNCAPPED), UNCAPPED)[None, :, None]
+    lengths, (weights, biases) = fitted.lengths, fitted.lengths.steps()
+    longer = nodes.layers(_fold_scaling(fitted, _merge(lengths.head.members)), "features", "lengths")
+    longer = nodes.add("Sigmoid", [longer], "longer")
+    steps = nodes.gemm(longer, weights.reshape(len(weights), -1), biases.ravel(), "steps")
+    by_rung = nodes.add("Reshape", [steps, nodes.weight("by_rung/shape", [0, *biases.shape], np.int64)], "by_rung")
+    sums = nodes.add("CumSum", [by_rung, nodes.weight("over_rungs", 1, np.int64)], "sums")
+    caps = np.minimum(np.nan_to_num(lengths.caps, nan=UNCAPPED), UNCAPPED)[None, :, None]
     # NaN is added last, since ONNX does not promise that Min and Relu keep it.
-    tokens = nodes.add("Min", [nodes.add("Relu", [raw], "positive"), nodes.weight("caps", caps)], "capped")
-    if np.isnan(fitted.caps).any():
-        unknown = np.where(np.isnan(fitted.caps), np.nan, 0.0)[None, :, None]
+    tokens = nodes.add("Min", [nodes.add("Relu", [sums], "positive"), nodes.weight("caps", caps)], "capped")
+    if np.isnan(lengths.caps).any():
+        unknown = np.where(np.isnan(lengths.caps), np.nan, 0.0)[None, :, None]
         tokens = nodes.add("Add", [tokens, nodes.weight("absent", unknown)], "known")
-    sizes = nodes.weight("draws_and_quantiles", [fitted.residual_grid.shape[1], len(QUANTILES)], np.int64)
-    nodes.nodes.append(helper.make_node("Split", [tokens, sizes], ["draws", "token_quantiles"], axis=2))
-    nodes.add("ReduceMean", ["draws", "last"], "mean_tokens", keepdims=0)
+    sizes = nodes.weight("mean_and_quantiles", [1, len(QUANTILES)], np.int64)
+    nodes.nodes.append(helper.make_node("Split", [tokens, sizes], ["means", "token_quantiles"], axis=2))
+    nodes.add("Squeeze", ["means", nodes.weight("last", [2], np.int64)], "mean_tokens")
 
 
 def _novelty(nodes: _Nodes, fitted: Fitted) -> None:
