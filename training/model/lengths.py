@@ -114,4 +114,4 @@ def _shares(tokens: Matrix, length: Vector, caps: Vector) -> Vector:
     """The share that thoughts at each rung use of min(cap, L): 1 under a hard cap, less for an effort without a cap."""
     within = np.minimum(length[:, None], caps).mean(axis=0)
     used = np.nan_to_num(tokens).mean(axis=0)
-    return np.minimum(np.divide(used, within, out=np.ones(len(caps)), where=within > 0), 1)
+    return np.asarray(np.minimum(np.divide(used, within, out=np.ones(len(caps)), where=within > 0), 1))

@@ -17,6 +17,7 @@ from router.scoring import outputs
 from training.arrays import Matrix, Vector
 from training.data import dataset
 from training.data.dataset import Outcomes
+from training.evaluation.certify import choose
 from training.model import inference, lengths
 from training.model.families import PooledLogit
 from training.model.fit import caps
@@ -60,6 +61,17 @@ def featurizer(bundle: Bundle) -> Featurizer:
     return Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
 
 
+def test_a_longer_rung_is_chosen_for_a_higher_chance_alone(bundle: Bundle, held_out: Outcomes) -> None:
+    predicted = inference.predict(bundle, held_out.prompts)
+    assert predicted.far is not None
+    near = predicted.take(np.flatnonzero(~predicted.far))
+    for certificate in bundle.manifest.certificates:
+        chosen = choose(near.quality, near.cost, certificate.threshold)
+        shorter = np.arange(len(bundle.manifest.ladder)) < chosen[:, None]
+        here = np.take_along_axis(near.quality, chosen[:, None], axis=1)
+        assert (here > near.quality)[shorter].all()
+
+
 @given(text=st.text(max_size=200))
 def test_no_forecast_of_any_text_falls_as_the_cap_rises(
     text: str, bundle: Bundle, graph: onnxruntime.InferenceSession, featurizer: Featurizer
@@ -98,7 +110,7 @@ def drawn(prompts: int, seed: int = 0) -> tuple[Matrix, Vector]:
     """One scaled feature, and lengths that it governs: exponential with a mean of 10 or of 40 tokens."""
     random = np.random.default_rng(seed)
     kind = random.integers(2, size=prompts)
-    return kind[:, None] * 2.0 - 1, random.exponential(np.array([10.0, 40.0])[kind])
+    return np.asarray(kind[:, None] * 2.0 - 1), random.exponential(np.array([10.0, 40.0])[kind])
 
 
 @pytest.fixture(scope="module")
