@@ -11,7 +11,7 @@ from router._gen import budget_router_pb2 as pb
 from router.errors import SettingsError
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary, Handler
-from router.rpc.connections import MAX_CONNECTION_STREAMS
+from router.rpc.connections import MAX_CONNECTION_STREAMS, PLACES
 from router.rpc.grpc_server import MAX_METADATA_BYTES, RegisteredServer
 from router.rpc.health import NAME as HEALTH
 from router.rpc.health import HealthService
@@ -170,8 +170,10 @@ def _options(max_bytes: int, shared: bool, connection_seconds: float) -> Sequenc
         ("grpc.max_receive_message_length", max_bytes),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.max_concurrent_streams", MAX_CONNECTION_STREAMS),
-        # gRPC would also count calls that have ended and are not yet forgotten, and so refuse those of honest clients.
-        ("grpc.http.overload_protection", 0),
+        # Of a connection that cancels its calls as it begins them, gRPC refuses those that find no place. Clients try
+        # again what is refused this way, but by default an honest one would meet it whenever calls end quickly.
+        ("grpc.http.overload_protection", 1),
+        ("grpc.http2.max_deallocating_streams", PLACES - MAX_CONNECTION_STREAMS),
         ("grpc.server.max_pending_requests", MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
         # The limits above bind callers that have acknowledged them; by default a minute may pass without.
@@ -184,7 +186,7 @@ def _options(max_bytes: int, shared: bool, connection_seconds: float) -> Sequenc
         # On by default: a second service on a taken port would start, and answer half of the calls.
         ("grpc.so_reuseport", int(shared)),
         ("grpc.max_connection_age_ms", round(connection_seconds * 1000) or FOREVER),
-        # Clients ping while an engine thinks in silence; by default that is answered by hanging up.
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 1),
+        # Pings cost next to nothing, but each one beyond a limit is added to an error of all those before it: 4,000
+        # take a second of a core. Without a limit clients may also ping while an engine thinks in silence.
+        ("grpc.http2.max_ping_strikes", 0),
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from router.domain import ReasoningDelta
 from router.errors import InvalidRequest, Overloaded
 from router.events import CallCompleted
 from router.rpc import health, reading, reflection
-from router.rpc.connections import MAX_CONNECTION_STREAMS
+from router.rpc.connections import MAX_CONNECTION_STREAMS, PLACES
 from tests.rpc.conftest import PATIENCE, TOKEN, Service, bearer, decide, generate, refusal, serving
 from tests.support import attacks, http2
 from tests.support.fakes import FakeBackend, Hang, router_of, until
@@ -136,7 +137,10 @@ async def test_messages_that_never_end_cost_their_own_tenant_alone(closed: Servi
             assert await answered(closed)
 
 
-async def test_messages_that_never_end_keep_nobody_out_of_an_open_service(fake: Service) -> None:
+async def test_messages_that_never_end_keep_nobody_out_of_an_open_service(
+    fake: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "OPEN_SECONDS", 0.1)
     async with AsyncExitStack() as stack:
         for _ in range(5):
             connection = await stack.enter_async_context(http2.connected(fake.address))
@@ -157,11 +161,38 @@ async def test_more_calls_than_a_connection_carries_wait_and_succeed(closed: Ser
 
 
 async def test_calls_that_are_cancelled_at_once_make_no_other_call_fail(closed: Service) -> None:
-    """As long as no more than `MAX_PENDING` of them wait: gRPC drops calls at random beyond it."""
-    flood = asyncio.create_task(attacks.rapid_reset(closed.address, calls=3_000, connections=3))
+    flood = asyncio.create_task(attacks.rapid_reset(closed.address, calls=5_000, connections=3))
     asked = [await answered(closed) for _ in range(50)]
     await flood
     assert all(asked) and await healthy(closed)
+
+
+async def test_of_calls_that_are_cancelled_at_once_few_wait(closed: Service) -> None:
+    """Even while this process sees none of them: if too many wait, gRPC drops calls at random, also those of others."""
+    calls, block = 2_000, http2.header_block(attacks.DECIDE)
+    streams = range(1, 2 * calls, 2)
+    begun = [http2.frame(http2.HEADERS, http2.END_HEADERS, stream, block) + http2.reset(stream) for stream in streams]
+    async with http2.connected(closed.address) as connection, asyncio.timeout(PATIENCE):
+        await connection.begun()
+        await connection.send(b"".join(begun))
+        time.sleep(0.3)  # the event loop stands still, while gRPC goes on  # noqa: ASYNC251
+        refused = 0
+        async for seen in connection.answers():
+            refused += seen.kind == http2.RESET and int.from_bytes(seen.payload) == http2.REFUSED
+            if refused >= calls - PLACES - MAX_CONNECTION_STREAMS:
+                break
+    assert not connection.closed
+
+
+async def test_a_client_may_ping_as_often_as_it_likes(closed: Service) -> None:
+    """Hanging up costs more: gRPC adds each ping beyond a limit to an error of all those before it."""
+    async with http2.connected(closed.address) as connection, asyncio.timeout(PATIENCE):
+        await connection.send(http2.frame(http2.PING, 0, 0, b"12345678") * 1_000)
+        async for seen in connection.answers():
+            if seen.kind == http2.PING and seen.flags & http2.ACK:
+                break
+        await connection.send(http2.call(1, attacks.DECIDE))
+        assert await connection.status() == grpc.StatusCode.UNAUTHENTICATED.value[0]
 
 
 async def test_a_connection_that_cancels_all_its_calls_is_closed(closed: Service) -> None:
@@ -221,9 +252,10 @@ async def test_unfinished_health_checks_keep_no_probe_out(closed: Service) -> No
     async with http2.connected(closed.address) as connection:
         for stream in range(1, 100, 2):
             await connection.send(http2.call(stream, attacks.HEALTH_CHECK) + http2.body(stream, UNFINISHED, end=False))
+        # All have begun once all but those that may be read have been given up.
+        assert await connection.ended(50 - reading.MAX_SMALL_READS) >= 50 - reading.MAX_SMALL_READS
         for _ in range(5):
             assert await healthy(closed)
-        assert await connection.ended(50 - reading.MAX_SMALL_READS) >= 50 - reading.MAX_SMALL_READS
 
 
 async def test_a_name_that_nobody_serves_may_be_watched(closed: Service) -> None:

@@ -14,7 +14,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 LONGEST_FRAME = 16_384
-CANCEL = 8
+REFUSED, CANCEL = 7, 8
 INITIAL_WINDOW = 4
 """The setting of how many bytes of a stream the client takes before it says more."""
 
