@@ -116,6 +116,12 @@ async def large_prompts(attacker: Attacker) -> None:
     await attacker.repeat(16, lambda _, channel: attacker.call(channel, SERVICE + "Decide", body))
 
 
+async def empty_messages(attacker: Attacker) -> None:
+    """Decide of 4 MB that would become two million messages."""
+    body = support.empty_messages()
+    await attacker.repeat(AT_ONCE, lambda _, channel: attacker.call(channel, SERVICE + "Decide", body))
+
+
 async def guesses(attacker: Attacker) -> None:
     """Decide with keys that are wrong."""
     body = pb.DecideRequest(messages=_turn("2 + 2 =")).SerializeToString()
@@ -262,6 +268,7 @@ ATTACKS: dict[str, Attack] = {
     "large prompts": Attack(large_prompts),
     "wrong keys": Attack(guesses),
     **{f"{name}, key": Attack(flood(one, metadata=True), key=True) for name, one in WITH_KEY.items()},
+    "empty messages": Attack(empty_messages, key=True),
     "combining marks": Attack(marks, key=True),
     "unknown words": Attack(words, key=True),
     "batches": Attack(batches, key=True),

@@ -21,7 +21,7 @@ from router.rpc.reflection import ReflectionService
 from router.rpc.servicer import BudgetRouterServicer
 
 MAX_MESSAGE_BYTES = 4 << 20
-"""Largest message after decompression: gRPC takes it into memory in one piece, within 20 ms of the event loop's time.
+"""Largest message: gRPC takes it into memory in one piece, within 20 ms of the event loop's time.
 
 Above the limit on prompts, so that the API refuses a long one, by its field.
 """
@@ -38,6 +38,9 @@ MAX_PIECE_BYTES = 64 << 10
 
 FOREVER = 2**31 - 1
 """What gRPC takes for no limit of a connection's age."""
+
+UNCOMPRESSED = 1
+"""Of gRPC's set of compression algorithms the one that does nothing."""
 
 HIGHEST_PORT = 65_535
 HEALTH_SECONDS = 2.0
@@ -168,6 +171,8 @@ def _options(max_bytes: int, shared: bool, connection_seconds: float) -> Sequenc
     """gRPC's options of a server; `shared` and `connection_seconds` as in RouterServer."""
     return (
         ("grpc.max_receive_message_length", max_bytes),
+        # A compressed message grows a thousandfold, on gRPC's threads and before its size is known.
+        ("grpc.compression_enabled_algorithms_bitset", UNCOMPRESSED),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.max_concurrent_streams", MAX_CONNECTION_STREAMS),
         # Of a connection that cancels its calls as it begins them, gRPC refuses those that find no place. Clients try

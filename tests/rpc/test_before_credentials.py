@@ -119,12 +119,20 @@ async def test_a_call_without_a_message_is_refused_by_name(fake: Service) -> Non
 
 
 async def test_a_message_that_would_explode_is_refused_before_it_is_parsed(closed: Service) -> None:
-    data = attacks.empty_messages()
-    compressed: Any = {"compression": grpc.Compression.Gzip, "timeout": PATIENCE}
-    call = closed.channel.unary_unary(attacks.DECIDE)
-    assert (await refusal(call(data, **compressed))).code is grpc.StatusCode.UNAUTHENTICATED
-    seen = await refusal(call(data, **compressed, **bearer(ONE)))
+    data, call = attacks.empty_messages(), closed.channel.unary_unary(attacks.DECIDE)
+    assert (await refusal(call(data, timeout=PATIENCE))).code is grpc.StatusCode.UNAUTHENTICATED
+    seen = await refusal(call(data, timeout=PATIENCE, **bearer(ONE)))
     assert (seen.code, seen.fields) == (INVALID, ["request"]) and "fields" in seen.message
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+@pytest.mark.parametrize("path", [attacks.DECIDE, attacks.HEALTH_CHECK])
+async def test_nothing_compressed_is_taken(closed: Service, compression: grpc.Compression, path: str) -> None:
+    """It would grow a thousandfold, on gRPC's threads."""
+    call: Any = closed.channel.unary_unary(path)
+    seen = await refusal(call(b"", compression=compression, timeout=PATIENCE, **bearer(ONE)))
+    assert seen.code is grpc.StatusCode.UNIMPLEMENTED and "ompression" in seen.message
+    assert await answered(closed)
 
 
 async def test_messages_that_never_end_cost_their_own_tenant_alone(closed: Service) -> None:
