@@ -2,7 +2,9 @@
 
 import asyncio
 import ctypes
+import os
 import socket
+import stat
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -68,10 +70,16 @@ def _hang_up(connection: str) -> None:
     """Disconnect the socket of a connection, for which gRPC has no function; it sees that the client is gone."""
     address = unquote(connection).partition(":")[2]
     for descriptor in [int(path.name) for path in Path("/dev/fd").iterdir()]:
-        # A duplicate: gRPC may close its own meanwhile, and another connection get the number.
-        with suppress(OSError), socket.fromfd(descriptor, socket.AF_INET6, socket.SOCK_STREAM) as held:
+        with suppress(OSError), _duplicate(descriptor) as held:
             if _address(held.getpeername()) == address:
                 _C.connect(held.fileno(), NOBODY, len(NOBODY))
+
+
+def _duplicate(descriptor: int) -> socket.socket:
+    """A second one: gRPC may close its own meanwhile, and another connection get the number. Raises OSError."""
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):  # of anything else `fromfd` leaves its duplicate open
+        raise OSError("not a socket")
+    return socket.fromfd(descriptor, socket.AF_INET6, socket.SOCK_STREAM)
 
 
 def _address(peer: object) -> str:

@@ -2,10 +2,13 @@
 
 import asyncio
 import gc
+import os
+import stat
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -214,6 +217,22 @@ async def test_a_connection_that_cancels_all_its_calls_is_closed(closed: Service
         await closing
         assert connection.closed
     assert await answered(closed) and await healthy(closed)
+
+
+async def test_closing_a_connection_leaves_no_file_open(closed: Service) -> None:
+    before = _opened()
+    async with http2.connected(closed.address) as connection, asyncio.timeout(PATIENCE):
+        await connection.send(attacks.continued(1, 1 << 18))
+        while await connection.receive() is not None:  # until the server hangs up
+            pass
+    assert await answered(closed)
+    assert _opened() == before
+
+
+def _opened() -> int:
+    """How many things other than sockets this process has open: pipes, files, queues of events."""
+    kinds = [os.stat(path).st_mode for path in Path("/dev/fd").iterdir() if path.exists()]  # noqa: PTH116
+    return sum(not stat.S_ISSOCK(kind) for kind in kinds)
 
 
 async def test_a_client_may_cancel_as_many_calls_as_a_connection_carries(closed: Service) -> None:
