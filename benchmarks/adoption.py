@@ -11,7 +11,8 @@ import numpy as np
 
 from training.data import dataset
 from training.data.dataset import Outcomes
-from training.evaluation.certify import Groups, losses
+from training.evaluation.betting import Groups
+from training.evaluation.certify import losses
 from training.evaluation.sample_size import like, needed
 
 TARGETS = (0.05, 0.1)
@@ -22,7 +23,7 @@ def table(outcomes: Outcomes) -> list[str]:
     lines = []
     for rung, budget in enumerate(outcomes.ladder.rungs[:-1]):
         lost = losses(outcomes.correct, np.full(len(outcomes), rung))
-        by_group = Groups(outcomes.groups, 0).means(lost)
+        by_group = Groups(outcomes.groups).means(lost)
         wanted = [needed(alpha, like(by_group)) if lost.mean() < alpha else None for alpha in TARGETS]
         numbers = "".join(f"{'never' if n is None else n:>10}" for n in wanted)
         lines.append(f"{budget.name:>8}{(lost > 0).mean():>9.1%}{(lost < 0).mean():>9.1%}{lost.mean():>9.3f}{numbers}")

@@ -18,7 +18,7 @@ from router.bundle import manifest
 from router.domain import DEFAULT_MAX_LOSS
 from router.outcomes.e_process import DELTA, EProcess
 from training.data import dataset
-from training.evaluation.certify import choose, losses
+from training.evaluation.certify import certified_rungs, losses
 from training.model import inference
 
 RESULTS = Path("benchmarks/results/drift.json")
@@ -37,7 +37,7 @@ def main() -> None:
     bundle = manifest.load(BUNDLE)
     certificate = next(c for c in bundle.manifest.certificates if c.alpha == ALPHA)
     predicted = inference.predict(bundle, outcomes.prompts)
-    lost = losses(outcomes.correct, choose(predicted.quality, predicted.cost, certificate.threshold, predicted.far))
+    lost = losses(outcomes.correct, certified_rungs(certificate, predicted))
     hard = lost[[task.partition("/")[0] in HARDER for task in outcomes.tasks]]
     rows = [
         quiet("no drift", drawn(lost), float(lost.mean())),

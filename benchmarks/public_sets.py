@@ -10,10 +10,15 @@ from training.data.splits import prompt_id
 FOLDER = Path("../shared/data")
 JHU = ("none", "concise_cot", "cot", "long_cot")
 EFFORTS = ("low", "medium", "high", "xhigh")
+TTS = {
+    "FRAMES and SimpleQA, Gemini": "gemini",
+    "FRAMES and SimpleQA, Claude": "claude",
+    "FRAMES and SimpleQA, GPT-5 mini": "gpt5mini",
+}
 
 
 def converted() -> dict[str, pl.DataFrame]:
-    """Outcome records by name of set: two older models on exam questions, a newer one on factual questions."""
+    """Outcome records by name of set: models on exam questions and on factual ones, with and without budgets."""
     jhu = pl.read_parquet(FOLDER / "jhu_concise_cot.parquet").with_columns(
         task=pl.col("dataset").str.split("/").list.last(), thinking=pl.col("total_tokens")
     )
@@ -25,7 +30,29 @@ def converted() -> dict[str, pl.DataFrame]:
         "JHU, GPT-4": outcomes(jhu.filter(pl.col("model") == "gpt-4"), JHU),
         "JHU, GPT-3.5": outcomes(jhu.filter(pl.col("model") == "gpt-35-turbo"), JHU),
         "SimpleQA, GPT-5.2": outcomes(simple, EFFORTS),
+        "Global-MMLU (half), s1.1-32B": _forced(pl.read_parquet(FOLDER / "s1_global_mmlu_half.parquet")),
+        **{name: _hinted(pl.read_parquet(FOLDER / f"tts_knowledge_{file}.parquet")) for name, file in TTS.items()},
     }
+
+
+def _hinted(rows: pl.DataFrame) -> pl.DataFrame:
+    """Outcome records whose budgets were hints, which the provider did not hold to."""
+    return rows.with_columns(budget_tokens=pl.lit(None, pl.Int64))
+
+
+def _forced(rows: pl.DataFrame) -> pl.DataFrame:
+    """Outcome records of budgets that were forced; a question has the same group in every language.
+
+    Rung 0 is the model that the other one was made from.
+    """
+    budgets = tuple(str(budget) for budget in sorted(rows["budget_tokens"].unique()))
+    named = rows.with_columns(
+        effort=pl.col("budget_tokens").cast(pl.String),
+        model=pl.lit("s1.1-32B"),
+        task=pl.col("category"),
+        thinking=pl.col("thinking_tokens"),
+    )
+    return outcomes(named, budgets)
 
 
 def outcomes(rows: pl.DataFrame, efforts: tuple[str, ...]) -> pl.DataFrame:
@@ -39,7 +66,7 @@ def outcomes(rows: pl.DataFrame, efforts: tuple[str, ...]) -> pl.DataFrame:
     return rows.filter(complete).select(
         "prompt",
         "prompt_id",
-        pl.col("prompt_id").alias("group"),
+        pl.col("group") if "group" in rows.columns else pl.col("prompt_id").alias("group"),
         "task",
         pl.lit("recorded").alias("backend"),
         "model",

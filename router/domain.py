@@ -161,12 +161,14 @@ class Certificate:
         threshold: for a relative target, the P(correct) that a further thinking token must buy; for an absolute one,
             the smallest P(correct) accepted.
         prompts: calibration prompts.
+        rung: for a relative target, the position of the rung that every prompt gets; None = the threshold decides.
     """
 
     alpha: float
     delta: float
     threshold: float
     prompts: int
+    rung: int | None = None
 
 
 class DecisionSource(Enum):

@@ -45,6 +45,7 @@ def report(directory: Path, path: Path, rates: Rates = UNKNOWN_RATES) -> Part:
         "certificates": [asdict(one) for one in bundle.manifest.certificates],
         "absolute": [asdict(one) for one in bundle.manifest.absolute],
         "not_certified": bundle.manifest.not_certified,
+        "reference": bundle.manifest.reference,
     }
     about["data"] = about.get("data", {}) | {"file": path.name}
     kept = {name: fit[name] for name in OF_THE_FIT if name in fit}
@@ -55,7 +56,7 @@ def evaluated(bundle: Bundle, outcomes: Outcomes, rates: Rates = UNKNOWN_RATES) 
     """Figures of a bundle on outcomes that it was not fitted on. Raises DatasetError if these have another ladder."""
     prediction, units = inference.predict_outcomes(bundle, outcomes), rates.units(bundle.tokenizer, outcomes.prompts)
     own = bundle.manifest
-    return evaluate(outcomes, prediction, own.certificates, own.absolute, units).to_json()
+    return evaluate(outcomes, prediction, own.certificates, own.absolute, units, own.reference).to_json()
 
 
 def _warnings(bundle: str, outcomes: str) -> list[str]:

@@ -9,7 +9,7 @@ from router.domain import BudgetLadder
 from training.data.schema import DatasetError
 from training.data.splits import SPLITS
 from training.evaluation.certify import TARGET
-from training.evaluation.sample_size import PARTS, Needed
+from training.evaluation.sample_size import PARTS, Needed, in_file_for_a_fixed_rung
 
 SECONDS = 3_600
 MILLION = 1_000_000
@@ -141,8 +141,9 @@ def describe(found: Estimate, concurrency: int) -> str:
     one = found.per_prompt
     least = next(row for row in found.targets if row.max_loss == TARGET)
     lines = [
-        f"at {TARGET:g}: {least.calibration} calibration prompts where nothing is lost, "
-        f"which are about {least.cost.prompts if least.cost else 0:,} prompts of a file",
+        f"at {TARGET:g}: {least.calibration} calibration prompts where nothing is lost, which are about "
+        f"{least.cost.prompts if least.cost else 0:,} prompts of a file for a choice by prompt, and "
+        f"{in_file_for_a_fixed_rung(least.calibration or 0):,} for one rung for everybody",
         "",
         HEAD,
         *(_line(row) for row in found.targets),

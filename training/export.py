@@ -26,7 +26,7 @@ from router.domain import BudgetLadder
 from router.errors import RouterError
 from router.files import write_private
 from router.scoring.outputs import HALF_TOLERANCE
-from training.evaluation.certify import Proofs, choose
+from training.evaluation.certify import Proofs, certified_rungs
 from training.model import inference
 from training.model.fit import Fitted
 from training.model.head_graph import build_graph
@@ -108,7 +108,7 @@ def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: P
         served = replace(served, far=expected.far)
     differing = []
     for certificate in proofs.relative:
-        chosen, wanted = (choose(p.quality, p.cost, certificate.threshold, p.far) for p in (served, expected))
+        chosen, wanted = (certified_rungs(certificate, p) for p in (served, expected))
         differing.append(chosen != wanted)
     for certificate in proofs.absolute:
         passing, should_pass = (p.claimed >= certificate.threshold for p in (served, expected))
@@ -149,6 +149,7 @@ def _write(
         files={name: digest(aside / name) for name in (MODEL, TOKENIZER, PARITY)},
         precision=fitted.embedding.precision,
         far_beyond=fitted.far_beyond,
+        reference=proofs.reference,
     )
     write_manifest(aside, manifest)
     html.write(aside, about["report"])

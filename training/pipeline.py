@@ -84,12 +84,13 @@ def train(
     # far: it reads no labels. What is certified is the policy that gives far prompts the top rung.
     fitted = fitted.with_conformal_tokens(parts["certify"]).with_novelty(parts["certify"].prompts)
     _require_finite(fitted, parts["fit"])
-    prediction = fitted.predict(parts["certify"].prompts)
-    proofs = certify(parts["certify"], prediction.quality, prediction.cost, far=prediction.far)
-    proofs = with_remedies(about_agreement(proofs, outcomes.label_sources), parts["certify"], prediction)
-    prompts = parts["test"].prompts
-    prediction, units = fitted.predict(prompts), rates.units(embedded.tokenizer, prompts)
-    report = evaluate.evaluate(parts["test"], prediction, proofs.relative, proofs.absolute, units)
+    predicted = {name: fitted.predict(part.prompts) for name, part in parts.items()}
+    samples = (parts["certify"], predicted["certify"]), (parts["fit"], predicted["fit"])
+    proofs = with_remedies(about_agreement(certify(*samples), outcomes.label_sources), *samples)
+    units = rates.units(embedded.tokenizer, parts["test"].prompts)
+    report = evaluate.evaluate(
+        parts["test"], predicted["test"], proofs.relative, proofs.absolute, units, proofs.reference
+    )
     return Trained(parts, fitted, proofs, report)
 
 
@@ -165,6 +166,7 @@ def full_report(trained: Trained, data: dict[str, Any], left_out: list[dict[str,
             "certificates": [asdict(c) for c in trained.proofs.relative],
             "absolute": [asdict(c) for c in trained.proofs.absolute],
             "not_certified": trained.proofs.refused,
+            "reference": trained.proofs.reference,
         },
         **trained.report.to_json(),
         "violations": [v.to_json() for v in violations(trained, ALPHAS)],
@@ -176,7 +178,7 @@ def violations(trained: Trained, alphas: tuple[float, ...], resplits: int = RESP
     """`resplit` for every alpha, on all prompts that were not fitted on."""
     pool = dataset.concatenate(trained.parts["certify"], trained.parts["test"])
     prediction = trained.fitted.predict(pool.prompts)
-    return [resplit(pool, prediction, alpha, resplits) for alpha in alphas]
+    return [resplit((pool, prediction), alpha, resplits) for alpha in alphas]
 
 
 def summary(trained: Trained) -> dict[str, Any]:

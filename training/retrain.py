@@ -24,7 +24,7 @@ from training.data.dataset import Outcomes
 from training.data.labels import FEWEST, require_judges
 from training.data.splits import split_of
 from training.evaluation import logged_traffic
-from training.evaluation.certify import choose
+from training.evaluation.certify import certified_rungs
 from training.evaluation.logged_traffic import LoggedTraffic
 from training.evaluation.off_policy import Gain, gain
 from training.export import export
@@ -122,7 +122,7 @@ def judge(
         refused = [f"nothing is certified for a loss of at most {max_loss:g} ({why})"]
         return Verdict(refused, None, None, None, fitted, len(judging), judging.skipped)
     predicted = inference.predict(bundle, judging.prompts)
-    new = choose(predicted.quality, predicted.cost, certificate.threshold, predicted.far)
+    new = certified_rungs(certificate, predicted)
     old = chosen_by(champion, judging.prompts, max_loss)
     model = _utility(challenger, bundle, predicted, certificate.threshold)
     estimate = gain(judging.logged, model, certificate.threshold, new, old)
@@ -135,11 +135,8 @@ def judge(
 
 def chosen_by(bundle: Bundle, prompts: list[str], max_loss: float) -> Rungs:
     """The rungs [prompts] that a bundle's policy takes: the top rung where no certificate covers the target."""
-    certificate = _certificate(bundle, max_loss)
-    if certificate is None:
-        return np.full(len(prompts), len(bundle.manifest.ladder) - 1)
-    predicted = inference.predict(bundle, prompts)
-    return choose(predicted.quality, predicted.cost, certificate.threshold, predicted.far)
+    proof = _certificate(bundle, max_loss)
+    return certified_rungs(proof, inference.predict(bundle, prompts), bundle.manifest.reference)
 
 
 def _imputed(fitting: LoggedTraffic, gold: Outcomes) -> Outcomes | None:

@@ -215,16 +215,18 @@ class RungForecast(_message.Message):
     def __init__(self, rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., quality: _Optional[float] = ..., mean_thinking_tokens: _Optional[float] = ..., p50_thinking_tokens: _Optional[float] = ..., p90_thinking_tokens: _Optional[float] = ..., p99_thinking_tokens: _Optional[float] = ..., thinking_tokens_unknown: _Optional[bool] = ...) -> None: ...
 
 class Certificate(_message.Message):
-    __slots__ = ("alpha", "delta", "threshold", "prompts")
+    __slots__ = ("alpha", "delta", "threshold", "prompts", "rung")
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    RUNG_FIELD_NUMBER: _ClassVar[int]
     alpha: float
     delta: float
     threshold: float
     prompts: int
-    def __init__(self, alpha: _Optional[float] = ..., delta: _Optional[float] = ..., threshold: _Optional[float] = ..., prompts: _Optional[int] = ...) -> None: ...
+    rung: str
+    def __init__(self, alpha: _Optional[float] = ..., delta: _Optional[float] = ..., threshold: _Optional[float] = ..., prompts: _Optional[int] = ..., rung: _Optional[str] = ...) -> None: ...
 
 class Decision(_message.Message):
     __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model", "relaxed")

@@ -56,6 +56,7 @@ class Manifest:
         precision: precision of the encoder, "fp32", "fp16" or "int8".
         far_beyond: novelty beyond which a prompt is unlike those of the certificates; None where the graph has no such
             output, and no prompt is called far.
+        reference: position of the rung that everybody gets where a target is not certified; None = the top rung.
     """
 
     format_version: int
@@ -73,6 +74,7 @@ class Manifest:
     files: Annotated[dict[str, Digest], AfterValidator(checks.file_names)]
     precision: Annotated[str, Field(pattern="^(fp32|fp16|int8)$")] = "fp32"
     far_beyond: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    reference: Annotated[int, Field(ge=0)] | None = None
 
     def foreign_to(self, engine: str) -> str:
         """Why this bundle says nothing about the engine with a fingerprint, and what to do; "" where it is about it."""

@@ -35,12 +35,14 @@ class Certificate:
 
     Attributes:
         prompts: calibration prompts.
+        rung: the rung that every prompt gets; "" = the rung is chosen for each prompt.
     """
 
     alpha: float
     delta: float
     threshold: float
     prompts: int
+    rung: str = ""
 
 
 @dataclass(frozen=True, slots=True)

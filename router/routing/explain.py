@@ -160,6 +160,8 @@ def _certificate(decision: Decision) -> str:
     if isinstance(decision.target, MinQuality):
         sure = f"answers forecast at {bound(proof.threshold)} or more"
         return f"{certified}, at most {proof.alpha:g} of the {sure} are wrong."
+    if proof.rung is not None:
+        return f"{certified}, the mean loss is at most {proof.alpha:g} if every prompt gets this rung."
     known = decision.score is not None and None not in decision.score.mean
     unit = "token" if known else "rung"
     return (

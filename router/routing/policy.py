@@ -2,8 +2,9 @@
 
 1. Rungs outside floor and ceiling, or too slow for the deadline, are dropped.
 2. Relative target: the rung with the largest P(correct) - price * tokens, at the certified price: the Lagrangian
-   form of "fewest tokens at no more than this mean loss". Without a certificate: the top rung, and the reason says so.
-   Absolute target: the smallest rung with P(correct) >= the certified threshold; without one, >= the target.
+   form of "fewest tokens at no more than this mean loss". Or, where that is what is certified, one rung for everybody.
+   Absolute target: the smallest rung with P(correct) >= the certified threshold.
+   Without a certificate for the target: the reference rung, and the reason says so.
    Where a prompt is unlike those that were certified: the longest rung, since no prediction can be relied on.
 3. Where none passes, `on_unmet` decides.
 
@@ -61,6 +62,8 @@ class Policy:
 
     Attributes:
         suspended: why the certificates no longer count, "" while they do. A suspended policy takes the longest rung.
+        reference: position of the rung for targets that are not certified; None = the top rung. It is a shorter one
+            where that was right at least as often.
     """
 
     ladder: BudgetLadder
@@ -68,6 +71,7 @@ class Policy:
     latency: LatencyProfile
     absolute: Sequence[Certificate] = ()
     suspended: str = ""
+    reference: int | None = None
 
     @property
     def top(self) -> int:
@@ -161,14 +165,13 @@ class Policy:
     def _relative(self, score: Score, options: RoutingOptions, target: MaxLoss, rungs: list[int]) -> Choice:
         certificate = self.certificate(target)
         if certificate is None:
-            why = reasons.uncertified(target, self.certificates)
-            if rungs[-1] != self.top:
-                return self._unmet(score, options, rungs, why)
-            return self._longest(score, options, rungs, why)
+            return self._uncertified(score, options, rungs, reasons.uncertified(target, self.certificates))
         # Over the whole ladder, not the rungs allowed: the certificate is about the policy that chooses freely.
-        wanted = self._worth_most(score, certificate.threshold)
+        fixed = certificate.rung
+        wanted = self._worth_most(score, certificate.threshold) if fixed is None else fixed
         if wanted in rungs:
-            reason = reasons.worth(score, wanted, self.ladder.rungs[self.top].name, target)
+            top = self.ladder.rungs[self.top].name
+            reason = reasons.worth(score, wanted, top, target) if fixed is None else reasons.for_everybody(top)
             return self._choice(score, options, wanted, reason, certificate)
         why = self._excluded(options, wanted)
         longer = next((i for i in rungs if i > wanted), None)
@@ -191,8 +194,9 @@ class Policy:
 
     def _absolute(self, score: Score, options: RoutingOptions, target: MinQuality, rungs: list[int]) -> Choice:
         certificate = self.certificate(target)
-        wanted = target.value if certificate is None else certificate.threshold
-        passing = [i for i, quality in enumerate(score.quality) if quality >= wanted]
+        if certificate is None:
+            return self._uncertified(score, options, rungs, reasons.uncertified(target, self.absolute))
+        passing = [i for i, quality in enumerate(score.quality) if quality >= certificate.threshold]
         index, reached = next((i for i in rungs if i in passing), None), reasons.reaching(target, certificate)
         if index is None:
             return self._unmet(score, options, rungs, f"no rung allowed reaches {reached}")
@@ -200,6 +204,17 @@ class Policy:
             # A floor that moves the choice up leaves the certified policy, though quality can only be better there.
             return self._choice(score, options, index, f"{self._excluded(options, passing[0])}: {reasons.UNCOVERED}")
         return self._choice(score, options, index, f"the smallest rung that reaches {reached}", certificate)
+
+    def _uncertified(self, score: Score, options: RoutingOptions, rungs: list[int], why: str) -> Choice:
+        """The reference rung, for a target that no certificate covers. Raises TargetUnmet."""
+        best = self.top if self.reference is None else self.reference
+        refused = options.on_unmet is OnUnmet.REJECT and not self.foresees(options.target, score, best)
+        if best not in rungs or refused:
+            return self._unmet(score, options, rungs, why)
+        name = "the top rung"
+        if best != self.top:
+            name = f"rung {self.ladder.rungs[best].name}, which was right at least as often as the top rung"
+        return self._choice(score, options, best, f"{why}: {name}")
 
     def _unmet(self, score: Score, options: RoutingOptions, rungs: list[int], why: str) -> Choice:
         if options.on_unmet is OnUnmet.REJECT:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from router.digits import ROUNDING, bound, gain
-from router.domain import Certificate, MaxLoss, MinQuality, Score
+from router.domain import Certificate, MaxLoss, MinQuality, QualityTarget, Score
 
 UNLIKE = "the prompt is unlike the calibration prompts"
 UNCOVERED = "the next longer one, which no certificate covers"
@@ -37,16 +37,21 @@ def _counted(number: int, what: str) -> str:
     return f"{number or 'less than 1'} more {what}{'s' * (number > 1)}"
 
 
-def uncertified(target: MaxLoss, certificates: Sequence[Certificate]) -> str:
-    """What keeps a relative target from being certified."""
-    some = ", ".join(f"{certificate.alpha:g}" for certificate in certificates)
-    return f"no certificate for a loss of {target.value:g}" + (f" (there are some for {some})" if some else "")
+def for_everybody(top: str) -> str:
+    """Why every prompt gets the same rung, which is shorter than the top one."""
+    return f"certified for every prompt: rung {top} gains too little on average"
 
 
-def reaching(target: MinQuality, certificate: Certificate | None) -> str:
+def uncertified(target: QualityTarget, certificates: Sequence[Certificate]) -> str:
+    """What keeps a target from being certified; the certificates are those of its kind."""
+    relative = isinstance(target, MaxLoss)
+    some = ", ".join(f"{c.alpha if relative else round(1 - c.alpha, 6):g}" for c in certificates)
+    what = "a loss" if relative else "P(correct)"
+    return f"no certificate for {what} of {target.value:g}" + (f" (there are some for {some})" if some else "")
+
+
+def reaching(target: MinQuality, certificate: Certificate) -> str:
     """The P(correct) that a rung must reach, and why it is not the target itself."""
-    if certificate is None:
-        return f"P(correct) {target.value:g}, which no certificate covers"
     reached = f"P(correct) {bound(certificate.threshold)}"
     if certificate.threshold == target.value:
         return reached

@@ -44,7 +44,7 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
             model_version=served.bundle.version,
             created_at=created,
             rungs=[rung.name for rung in manifest.ladder.rungs],
-            certificates=map(responses.certificate, manifest.certificates),
+            certificates=[responses.certificate(one, manifest.ladder) for one in manifest.certificates],
             backend_fingerprint=manifest.backend_fingerprint,
             suspended=served.suspended,
             enforcement=ENFORCEMENTS.numbers[served.enforcement],

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
+    BudgetLadder,
     Certificate,
     Completion,
     ContentDelta,
@@ -45,7 +46,7 @@ def decision(value: Decision) -> pb.Decision:
     else:
         message.min_quality = value.target.value
     if value.choice.certificate is not None:
-        message.certificate.CopyFrom(certificate(value.choice.certificate))
+        message.certificate.CopyFrom(certificate(value.choice.certificate, value.ladder))
     return message
 
 
@@ -74,9 +75,12 @@ def _add_forecasts(message: pb.Decision, rungs: Sequence[ReasoningBudget], score
         forecast.p90_thinking_tokens, forecast.p99_thinking_tokens = p90, p99
 
 
-def certificate(value: Certificate) -> pb.Certificate:
-    """A certificate as the caller gets it."""
-    return pb.Certificate(alpha=value.alpha, delta=value.delta, threshold=value.threshold, prompts=value.prompts)
+def certificate(value: Certificate, ladder: BudgetLadder) -> pb.Certificate:
+    """A certificate as the caller gets it; the ladder is that of its bundle."""
+    fixed = "" if value.rung is None else ladder.rungs[value.rung].name
+    return pb.Certificate(
+        alpha=value.alpha, delta=value.delta, threshold=value.threshold, prompts=value.prompts, rung=fixed
+    )
 
 
 def event(value: Decision | GenerationEvent) -> pb.GenerateResponse:

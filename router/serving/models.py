@@ -85,7 +85,7 @@ class _WithBundle:
         scorer = Scorer(self.classifier(bundle), keys, self.cache, self.observer)
         suspended = SUSPENDED if self.ledger.alarmed(bundle.version) else ""
         about = bundle.manifest
-        policy = Policy(about.ladder, about.certificates, self.latency, about.absolute, suspended)
+        policy = Policy(about.ladder, about.certificates, self.latency, about.absolute, suspended, about.reference)
         enforcement = self.backend.enforcement
         served = ServedModel(self.model, bundle.loaded, policy, scorer, self.backend, enforcement, self.fingerprint)
         if served.foreign:

@@ -32,6 +32,7 @@ from tests.support.fakes import (
     FINGERPRINT,
     LADDER,
     MODEL,
+    PROMISING,
     RISING,
     VERSION,
     DictCache,
@@ -50,7 +51,7 @@ FAILED = Scored(None, DecisionSource.FALLBACK)
 
 def served(policy: Policy | None = None, model: str = MODEL) -> ServedModel:
     scorer = Scorer(FakeClassifier(), ScoreKeys(b"secret", VERSION, LADDER), DictCache(), RecordingObserver())
-    return ServedModel(model, BUNDLE, policy or policy_of(), scorer, FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
+    return ServedModel(model, BUNDLE, policy or PROMISING, scorer, FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
 
 
 def fixed(chooser: Chooser, options: RoutingOptions) -> Decision | None:

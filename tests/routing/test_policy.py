@@ -50,6 +50,11 @@ def wishes(draw: st.DrawFn, target: st.SearchStrategy[QualityTarget] = targets) 
     return RoutingOptions(draw(target), floor, ceiling, draw(seconds), unmet)
 
 
+def promising(quality: float) -> Policy:
+    """A policy with a certificate for an absolute target, at the target itself."""
+    return replace(policy_of(), absolute=(Certificate(1 - quality, 0.1, quality, 500),))
+
+
 def tokens(index: int) -> int:
     cap = LADDER.rungs[index].tokens
     assert cap is not None
@@ -117,7 +122,7 @@ def test_a_relative_target_picks_the_rung_that_is_worth_most_at_its_price(score:
 
 @given(scores(), probability)
 def test_an_absolute_target_picks_the_smallest_rung_that_reaches_it(score: Score, wanted: float) -> None:
-    choice = policy_of().choose(score, RoutingOptions(MinQuality(wanted)))
+    choice = promising(wanted).choose(score, RoutingOptions(MinQuality(wanted)))
     if max(score.quality) >= wanted:
         assert score.quality[choice.index] >= wanted
         assert all(quality < wanted for quality in score.quality[: choice.index])
@@ -168,7 +173,7 @@ def test_the_same_question_gets_the_same_answer(score: Score, options: RoutingOp
 def test_of_equally_good_rungs_the_cheapest_is_picked() -> None:
     flat = score_of(*[0.5] * len(LADDER))
     assert policy_of().choose(flat, RoutingOptions(MaxLoss(0.05))).index == 0
-    assert policy_of().choose(flat, RoutingOptions(MinQuality(0.5))).index == 0
+    assert promising(0.5).choose(flat, RoutingOptions(MinQuality(0.5))).index == 0
 
 
 def test_a_rung_must_buy_more_than_its_price() -> None:
@@ -235,11 +240,37 @@ def test_an_absolute_target_is_certified_at_its_own_threshold() -> None:
     assert policy.choose(RISING, RoutingOptions(MinQuality(0.9), min_thinking_tokens=200)).certificate == ABSOLUTE[0]
 
 
-def test_an_absolute_target_without_a_certificate_is_met_by_prediction_alone() -> None:
+def test_without_a_certificate_an_absolute_target_gets_the_top_rung_whatever_is_predicted() -> None:
     choice = policy_of().choose(RISING, RoutingOptions(MinQuality(0.7)))
-    assert (choice.index, choice.meets_target, choice.certificate) == (3, True, None)
+    assert (choice.index, choice.meets_target, choice.certificate) == (TOP, True, None)
     stricter = replace(policy_of(), absolute=ABSOLUTE).choose(RISING, RoutingOptions(MinQuality(0.95)))
-    assert (stricter.meets_target, stricter.certificate) == (False, None)
+    assert (stricter.index, stricter.meets_target, stricter.certificate) == (TOP, False, None)
+    with pytest.raises(TargetUnmet, match="no certificate for P"):
+        policy_of().choose(RISING, RoutingOptions(MinQuality(0.95), on_unmet=OnUnmet.REJECT))
+
+
+def test_one_rung_may_be_certified_for_every_prompt() -> None:
+    fixed = replace(CERTIFICATE, rung=2)
+    policy = policy_of(certificates=[fixed])
+    for score in (RISING, score_of(1.0, 1.0, 1.0, 1.0, 1.0, 1.0), score_of(0.0, 0.0, 0.0, 0.0, 0.0, 1.0)):
+        choice = policy.choose(score, RoutingOptions(MaxLoss(0.05)))
+        assert (choice.index, choice.certificate) == (2, fixed)
+        assert choice.reason == "certified for every prompt: rung 256 gains too little on average"
+    bounded = policy.choose(RISING, RoutingOptions(MaxLoss(0.05), min_thinking_tokens=40))
+    assert (bounded.index, bounded.certificate) == (3, None)
+    assert policy.choose(replace(RISING, far=True), RoutingOptions(MaxLoss(0.05))).index == TOP
+
+
+@pytest.mark.parametrize("target", [MaxLoss(0.04), MinQuality(0.8)])
+def test_what_is_not_certified_gets_the_reference_rung(target: QualityTarget) -> None:
+    policy = replace(policy_of(), reference=4)
+    choice = policy.choose(RISING, RoutingOptions(target))
+    assert (choice.index, choice.certificate) == (4, None)
+    assert choice.reason.endswith(": rung 128, which was right at least as often as the top rung")
+    assert policy.choose(RISING, RoutingOptions(target, max_thinking_tokens=100)).index == 3
+    assert policy.choose(RISING, RoutingOptions(target, min_thinking_tokens=200)).index == TOP
+    suspended = replace(policy, suspended="an audit").choose(RISING, RoutingOptions(target))
+    assert suspended.index == TOP, "an audit found that shorter is worse"
 
 
 @pytest.mark.parametrize(
@@ -272,7 +303,7 @@ def test_by_default_an_unmet_target_gets_the_top_rung_allowed() -> None:
 
 def test_a_hopeless_prompt_can_be_answered_cheaply() -> None:
     hopeless = score_of(0.01, 0.04, 0.05, 0.06, 0.07, 0.08)
-    choice = policy_of().choose(hopeless, RoutingOptions(MinQuality(0.5), on_unmet=OnUnmet.CHEAPEST_NEAR_BEST))
+    choice = promising(0.5).choose(hopeless, RoutingOptions(MinQuality(0.5), on_unmet=OnUnmet.CHEAPEST_NEAR_BEST))
     assert (choice.index, choice.meets_target) == (1, False)
     assert hopeless.quality[choice.index] >= max(hopeless.quality) - NEAR_BEST
 
@@ -363,9 +394,10 @@ def test_a_deadline_of_just_the_latency_is_held() -> None:
 
 def test_what_is_not_dearer_than_near_the_best_is_cheap_enough() -> None:
     options = RoutingOptions(MinQuality(1.0), on_unmet=OnUnmet.CHEAPEST_NEAR_BEST)
-    assert policy_of().choose(score_of(0.25, 0.5, 0.5, 0.5, 0.5, 0.5 + NEAR_BEST), options).index == 1
-    assert policy_of().choose(score_of(0.25, 0.4, 0.5, 0.5, 0.5, 0.54), options).index == 2
-    assert policy_of().choose(score_of(0.25, 0.4, 0.5, 0.5, 0.5, 0.56), options).index == 5
+    policy = promising(1.0)
+    assert policy.choose(score_of(0.25, 0.5, 0.5, 0.5, 0.5, 0.5 + NEAR_BEST), options).index == 1
+    assert policy.choose(score_of(0.25, 0.4, 0.5, 0.5, 0.5, 0.54), options).index == 2
+    assert policy.choose(score_of(0.25, 0.4, 0.5, 0.5, 0.5, 0.56), options).index == 5
 
 
 def test_an_absolute_certificate_holds_for_what_its_alpha_leaves() -> None:
@@ -424,7 +456,7 @@ HELD = LATENCY.seconds(60.0)
         (RoutingOptions(MinQuality(0.88)), "the smallest rung that reaches P(correct) 0.880"),
         (
             RoutingOptions(MinQuality(0.95)),
-            "no rung allowed reaches P(correct) 0.95, which no certificate covers: the top rung",
+            "no certificate for P(correct) of 0.95 (there are some for 0.9): the top rung",
         ),
         (
             RoutingOptions(MaxLoss(0.05), max_latency=0.01),

@@ -107,7 +107,7 @@ async def test_one_cached_score_serves_every_target() -> None:
     classifier = FakeClassifier()
     router = router_of(classifier=classifier)
     await router.decide(request_of())
-    cheap = await router.decide(request_of(options=RoutingOptions(MinQuality(0.3))))
+    cheap = await router.decide(request_of(options=RoutingOptions(MaxLoss(0.05), max_thinking_tokens=16)))
     assert (cheap.source, cheap.choice.index) == (DecisionSource.CACHE, 1)
 
 

@@ -300,6 +300,12 @@ def policy_of(ladder: BudgetLadder = LADDER, certificates: Sequence[Certificate]
     return Policy(ladder, certificates, LATENCY)
 
 
+PROMISES = tuple(Certificate(round(1 - quality, 6), 0.1, quality, 500) for quality in (0.3, 0.5, 0.65, 0.99))
+"""Certificates for absolute targets, each at the target itself."""
+
+PROMISING = replace(policy_of(), absolute=PROMISES)
+
+
 def router_of(
     *,
     classifier: Classifier | None = None,
@@ -316,8 +322,8 @@ def router_of(
     admission: Admission | None = None,
     bundle: Bundle = BUNDLE,
 ) -> BudgetRouter:
-    """A router of fakes, but for what is given."""
-    policy = policy or policy_of()
+    """A router of fakes, but for what is given. Its policy has certificates for absolute targets, too."""
+    policy = policy or PROMISING
     observer, cache = observer or RecordingObserver(), cache or DictCache()
     scorer = Scorer(classifier or FakeClassifier(), ScoreKeys(b"secret", VERSION, policy.ladder), cache, observer)
     first = ServedModel(model, bundle, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE, FINGERPRINT)

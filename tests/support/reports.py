@@ -28,6 +28,7 @@ def policy(alpha: float, rungs: int, method: str = "router", **changes: Any) -> 
         "saved_against_hull": 0.27,
         "hull_interval": (0.2, 0.33),
         "rungs": [1 / rungs] * rungs,
+        "rung": None,
         **changes,
     }
 
@@ -71,10 +72,11 @@ def saving(kind: str, per: int, fixed: float, per_token: float) -> dict[str, Any
 
 
 def frontier(rungs: int) -> list[dict[str, Any]]:
-    """Points from the top rung down; every third has a certificate, the second of them for 2 points."""
+    """Points from the top rung down; every third is certified, the second for 2 points, the last as a fixed rung."""
     return [
         {
             "certified": (0.01, 0.02, 0.05)[i // 3] if i % 3 == 2 else None,
+            "rung": "rung 1" if i == 8 else None,
             "accuracy": 0.85 - i * i / 200,
             "loss": i * i / 200,
             "loss_interval": (i * i / 400, i * i / 100),

@@ -66,7 +66,7 @@ def replayed(prediction: Prediction, price: float, deadline: float | None) -> Ru
     p99 = prediction.token_quantiles[:, :, QUANTILES.index(0.99)]
     most = np.where(np.isnan(p99), CAPS, p99)
     in_time = np.ones(most.shape, bool) if deadline is None else LATENCY.seconds(most) <= deadline
-    return served_rungs(prediction, price, in_time)
+    return served_rungs(prediction, Certificate(0.02, 0.1, price, 100), in_time)
 
 
 @given(predictions(), prices)

@@ -56,15 +56,18 @@ def test_the_command_needs_no_engine() -> None:
     assert told["collection"] == "independent" and not told["bounded"]
     assert told["per_prompt"]["requests"] == 12 and told["per_prompt"]["thinking_tokens"] == 4 * (512 + 2_000)
     (at_default,) = (row for row in told["targets"] if (row["max_loss"], row["true_loss"]) == (0.02, 0))
-    assert at_default["calibration"] == 158 and at_default["splits"] == {"fit": 474, "certify": 158, "test": 158}
-    assert at_default["cost"]["requests"] == 790 * 12 and at_default["cost"]["money"] is None
-    assert at_default["cost"]["hours"] == pytest.approx(790 * (12 * 0.1 + (10_048 + 2_400) * 0.02) / 8 / 3_600)
+    assert at_default["calibration"] == 204 and at_default["splits"] == {"fit": 612, "certify": 204, "test": 204}
+    assert at_default["cost"]["requests"] == 1_020 * 12 and at_default["cost"]["money"] is None
+    assert at_default["cost"]["hours"] == pytest.approx(1_020 * (12 * 0.1 + (10_048 + 2_400) * 0.02) / 8 / 3_600)
 
 
 def test_the_text_opens_with_the_default_target_and_says_what_is_an_upper_bound(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "2 + 2 ="}\n{"prompt": "3 + 3 ="}\n')
     lines = estimated("--prompts", str(tmp_path / "p.jsonl"), "--scorer", "agreement").splitlines()
-    assert lines[0].startswith("at 0.02: 158 calibration prompts where nothing is lost, which are about 790 prompts")
+    assert lines[0].startswith(
+        "at 0.02: 204 calibration prompts where nothing is lost, which are about 1,020 prompts of a file for a choice "
+        "by prompt, and 255 for one rung for everybody"
+    )
     (own,) = (line.split() for line in lines if line.startswith("these prompts"))
     assert own[2:4] == ["2", "2"]
     assert any("nested: 1 requests, 256 thinking tokens" in line and "at most" in line for line in lines)

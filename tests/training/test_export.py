@@ -154,8 +154,7 @@ async def test_rungs_without_token_counts_have_no_forecast(outcomes: Outcomes, t
 def proofs(fitted: Fitted, outcomes: Outcomes) -> Proofs:
     """What the certify split proves."""
     part = splits(outcomes)["certify"]
-    prediction = fitted.predict(part.prompts)
-    return certify(part, prediction.quality, prediction.cost)
+    return certify((part, fitted.predict(part.prompts)))
 
 
 def exported(fitted: Fitted, outcomes: Outcomes, directory: Path, proofs: Proofs = NOTHING) -> None:

@@ -228,7 +228,7 @@ def test_a_model_too_steep_for_32_bits_is_exported_in_64_and_what_it_cannot_do_i
     assert code == 0 and b"precise" in (out / "model.onnx").read_bytes()
     engine, default = error.splitlines()
     assert "'fake/1' is not an engine's fingerprint" in engine and "--fingerprint-from URL" in engine
-    assert "a loss of at most 0.02, the default, is not certified" in default and "more prompts" in default
+    assert "a loss of at most 0.02, the default, is not certified" in default and "more in the file" in default
     refused = load(out).manifest.not_certified
     assert refused["loss of at most 0.02"] in default
     assert "`budget-train fit --fingerprint-from URL`" in load(out).manifest.foreign_to("vllm-1/m/0123abcd/native")
@@ -240,8 +240,9 @@ def test_validation_warns_of_what_no_service_would_use_and_of_too_few_prompts(
     code, error = tried(["validate", str(file)], capsys, monkeypatch)
     engine, size = error.splitlines()
     assert code == 0 and "'fake/1' is not an engine's fingerprint" in engine
-    assert "158 calibration prompts where nothing is lost, and the file has" in size
-    write(sums(1_000).with_columns(model=pl.lit("vllm-1/m/0123abcd/native")), tmp_path / "many.parquet")
+    assert "can be certified for a fixed rung alone" in size
+    assert "204 calibration prompts where nothing is lost, and the file has" in size
+    write(sums(1_300).with_columns(model=pl.lit("vllm-1/m/0123abcd/native")), tmp_path / "many.parquet")
     code, error = tried(["validate", str(tmp_path / "many.parquet")], capsys, monkeypatch)
     assert (code, error) == (0, "")
 

@@ -180,7 +180,7 @@ def test_prompts_are_served_as_the_policy_serves_them(cells: Matrix, price: floa
     policy = Policy(LADDER, (Certificate(0.02, 0.1, price, 1),), PROFILE)
     wish = RoutingOptions(MaxLoss(0.02), max_latency=deadline)
     scores = [Score(tuple(q.tolist()), *[tuple(t.tolist())] * 4) for q, t in zip(quality, tokens, strict=True)]
-    served = served_rungs(prediction_of(quality, tokens), price, in_time(tokens, deadline))
+    served = served_rungs(prediction_of(quality, tokens), policy.certificates[0], in_time(tokens, deadline))
     assert served.tolist() == [policy.choose(score, wish).index for score in scores]
 
 
@@ -188,8 +188,9 @@ def test_prompts_are_served_as_the_policy_serves_them(cells: Matrix, price: floa
 def test_a_tighter_deadline_never_raises_the_forecast(cells: Matrix, price: float, one: float, other: float) -> None:
     quality, tokens = cells[:, :, 0], np.sort(cells[:, :, 1], axis=1)
     prediction, each = prediction_of(quality, tokens), np.arange(len(cells))
+    proof = Certificate(0.02, 0.1, price, 1)
     tight, loose = (
-        tokens[each, served_rungs(prediction, price, in_time(tokens, d))] for d in (min(one, other), max(one, other))
+        tokens[each, served_rungs(prediction, proof, in_time(tokens, d))] for d in (min(one, other), max(one, other))
     )
     assert (tight <= loose).all()
 

@@ -1,26 +1,25 @@
 """What stands between an outcome file and a bundle that saves something: the engine's name, or too few prompts."""
 
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 from router.bundle.manifest import is_fingerprint
 from router.domain import LabelSource
 from training.arrays import Vector
 from training.data.dataset import Outcomes
-from training.data.splits import split_of
+from training.data.splits import SPLITS, split_of
 from training.evaluation import sample_size
 from training.evaluation.certify import (
     ALPHAS,
     TARGET,
-    Groups,
     Proofs,
-    choose,
+    Sample,
+    fixed_rungs,
+    learned_prices,
     loss_target,
-    losses,
-    price_grid,
     quality_target,
 )
-from training.prediction import Prediction
 
 AGREEMENT = LabelSource.AGREEMENT.value
 
@@ -43,12 +42,14 @@ def about_engine(model: str, engine: str | None = None) -> list[str]:
 
 def about_size(outcomes: Outcomes) -> list[str]:
     """A warning if even outcomes without any loss could not prove the default target."""
-    have = len({group for group in outcomes.groups if split_of(group) == "certify"})
+    parts = [split_of(group) for group in set(outcomes.groups)]
+    have, labelled = parts.count("certify"), len(parts) - parts.count("test")
     least = sample_size.without_loss(TARGET)
     if have >= least:
         return []
+    what = "cannot be certified" if labelled < least else "can be certified for a fixed rung alone"
     return [
-        f"a {loss_target(TARGET)}, the default, cannot be certified: that needs {least} calibration prompts where "
+        f"a {loss_target(TARGET)}, the default, {what}: a choice by prompt needs {least} calibration prompts where "
         f"nothing is lost, and the file has {have}; about {sample_size.in_file(least - have)} more prompts are needed, "
         "or more where answers are lost"
     ]
@@ -60,7 +61,8 @@ def about_default(report: dict[str, Any]) -> list[str]:
     if why is None:
         return []
     return [
-        f"a {loss_target(TARGET)}, the default, is not certified, so by default every prompt gets the top rung: {why}"
+        f"a {loss_target(TARGET)}, the default, is not certified, so by default every prompt gets the reference rung, "
+        f"{report['rungs'][report['about']['reference'] or -1]['rung']}: {why}"
     ]
 
 
@@ -73,31 +75,34 @@ def about_agreement(proofs: Proofs, label_sources: tuple[str, ...]) -> Proofs:
     return replace(proofs, absolute=(), refused=proofs.refused | dict.fromkeys(claimed, why))
 
 
-def with_remedies(proofs: Proofs, certify: Outcomes, prediction: Prediction) -> Proofs:
-    """The same proofs, whose refused relative targets also say how many prompts would do.
-
-    Args:
-        prediction: for the prompts of the certify split.
-    """
-    groups = Groups(certify.groups, seed=0)
-    most_careful = choose(prediction.quality, prediction.cost, price_grid(prediction.cost)[0], prediction.far)
-    seen = groups.means(losses(certify.correct, most_careful))
+def with_remedies(proofs: Proofs, held_out: Sample, fitted: Sample) -> Proofs:
+    """The same proofs, whose refused relative targets also say how many prompts would do. Arguments as `certify`."""
+    sequences = {
+        sample_size.LABELLED: fixed_rungs(held_out, fitted),
+        SPLITS["certify"]: learned_prices(held_out, fitted),
+    }
+    # The policies that are tested first: where these fail, so does everything.
+    first = {share: sequence.policies[0].values for share, sequence in sequences.items() if sequence.policies}
     refused = dict(proofs.refused)
     for alpha in ALPHAS:
         if (target := loss_target(alpha)) in refused:
-            refused[target] += f"; {_remedy(alpha, seen)}"
+            share, values = min(first.items(), key=lambda one: float(one[1].mean()))
+            refused[target] += f"; {_remedy(alpha, values, share)}"
     return replace(proofs, refused=refused)
 
 
-def _remedy(alpha: float, seen: Vector) -> str:
-    lost = float(seen.mean())
+def _remedy(alpha: float, seen: Vector, share: float) -> str:
+    """What would certify a policy whose losses were seen; its test reads that share of a file's prompts."""
+    lost, tested = float(seen.mean()), "a fixed rung" if share == sample_size.LABELLED else "a learned price"
     if lost >= alpha:
-        return f"that policy loses {lost:.3f} of the {len(seen)} there, so more prompts alone will not do"
+        return f"{tested} loses at least {lost:.3f} on the {len(seen)} prompts there, so more alone will not do"
     wanted = sample_size.needed(alpha, sample_size.like(seen))
     if wanted is None:
-        return f"that policy loses {lost:.3f} of the {len(seen)} there, so near that {sample_size.MOST:,} are too few"
-    more = sample_size.in_file(max(wanted - len(seen), 1))
+        return (
+            f"{tested} loses {lost:.3f} on the {len(seen)} prompts there, so near that {sample_size.MOST:,} are too few"
+        )
+    more = ceil(max(wanted - len(seen), 1) / share)
     return (
-        f"{wanted:,} calibration prompts would do if they lost {lost:.3f} as well, {len(seen)} are there: about "
-        f"{more:,} more prompts in the file"
+        f"{wanted:,} prompts would do for {tested} if its mean loss stays at {lost:.3f}, {len(seen)} are there: about "
+        f"{more:,} more in the file"
     )

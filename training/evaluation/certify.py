@@ -1,8 +1,10 @@
 """Certificates by Learn-then-Test (Angelopoulos et al. 2021) with a fixed sequence of policies.
 
-Relative targets. The policy with price v takes for each prompt the rung with the largest predicted
-P(correct) - v * cost: the Lagrangian form of "fewest tokens at no more than this mean loss". Price 0 is nearly
-always-top; a higher price trades more quality for tokens. The loss on a prompt is D = Y_top - Y_chosen, in -1..1.
+Relative targets. The loss on a prompt is D = Y_top - Y_chosen, in -1..1. Two sequences of policies are tested side by
+side, each at half of delta. *Learned prices*: the policy with price v takes for each prompt the rung with the largest
+predicted P(correct) - v * cost, the Lagrangian form of "fewest tokens at no more than this mean loss". Price 0 is
+nearly always-top; a higher price trades more quality for tokens. *Fixed rungs*: everybody gets the same rung. Of the
+policies that both sequences certify, the one that spends fewer tokens is served.
 
 Absolute targets. Of the prompts that a policy claims to answer with quality q, at most 1 - q may be wrong (selective
 risk). The policy takes the smallest rung with P(correct) >= threshold; a higher threshold is more careful.
@@ -12,26 +14,35 @@ certified: with probability 1 - delta over the calibration data its true mean lo
 group are not independent, so losses are averaged within groups first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
 from router.domain import DEFAULT_MAX_LOSS, Certificate
 from training.arrays import Mask, Matrix, Rungs, Vector
 from training.data.dataset import Outcomes
+from training.evaluation.betting import DELTA, Groups, betting_p_value, fixed_sequence_test
+from training.prediction import Prediction
 
 ALPHAS = (0.005, 0.01, 0.02, 0.05, 0.1)
 QUALITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 TARGET = DEFAULT_MAX_LOSS
 """The loss that callers who name no target allow, at which methods are compared, too."""
 
-DELTA = 0.1
 PRICES = tuple(float(f"{price:.4g}") for price in (0.0, *np.geomspace(1e-3, 3.0, 160)))
 """P(correct) that the mean cost of the top rung must buy, most careful first; fixed before any label is read."""
 
 MARGINS = tuple(np.round(np.arange(0.2, -0.0001, -0.01), 4).tolist())
 """Margins added to an absolute target, most careful first."""
+
+SHARE = DELTA / 2
+"""What each of the two sequences may spend of DELTA."""
+
+Sample = tuple[Outcomes, Prediction]
+"""A split, and the predictions for its prompts."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +51,14 @@ class Proofs:
 
     Attributes:
         refused: the other targets in words, each with the reason.
+        reference: position of the certified rung that is right most often, if it is so at least as often as the top
+            one; None where that is the top one.
     """
 
     relative: tuple[Certificate, ...]
     absolute: tuple[Certificate, ...]
     refused: dict[str, str]
+    reference: int | None = None
 
 
 def loss_target(alpha: float) -> str:
@@ -80,107 +94,150 @@ def losses(correct: Matrix, chosen: Rungs) -> Vector:
     return correct[:, -1] - correct[np.arange(len(correct)), chosen]
 
 
-def betting_p_value(values: Vector, alpha: float, delta: float = DELTA) -> float:
-    """p-value of the hypothesis "E[D] > alpha" by betting (Waudby-Smith & Ramdas 2024, section 4).
-
-    A gambler bets on x = (D + 1) / 2, in 0..1, that its mean is below the bound. Each bet depends on earlier values
-    only, so under the hypothesis the capital is a supermartingale that starts at 1. By Ville's inequality it ever
-    reaches c with probability at most 1 / c, so 1 / (largest capital) is a p-value.
+def certify(held_out: Sample, fitted: Sample | None = None) -> Proofs:
+    """Certificates for ALPHAS and QUALITIES.
 
     Args:
-        values: D in -1..1, in an order that does not depend on them.
-        alpha: the largest mean loss allowed.
-        delta: level at which the bets aim; any value keeps the p-value valid.
+        held_out: the certify split, which nothing was fitted or chosen on.
+        fitted: the fit split. Fixed rungs are tested on its labels, too, since they have learnt nothing from them.
     """
-    if len(values) == 0:
-        return 1.0
-    # Bets follow the variance so far, from a prior of mean 1/2 and variance 1/4: a small variance allows bold bets.
-    x, bound = (values + 1) / 2, (alpha + 1) / 2
-    n = np.arange(1, len(x) + 1)
-    mean = (0.5 + np.cumsum(x)) / (n + 1)
-    variance = (0.25 + np.cumsum((x - mean) ** 2)) / (n + 1)
-    past = np.concatenate(([0.25], variance[:-1]))
-    # Capital must stay positive whatever comes: a bet below 1 / (1 - bound) does not lose everything on x = 1.
-    bets = np.minimum(np.sqrt(2 * np.log(1 / delta) / (len(x) * past)), 0.75 / (1 - bound))
-    capital = np.cumsum(np.log1p(bets * (bound - x)))
-    return float(np.exp(-max(capital.max(), 0.0)))
-
-
-def certify(outcomes: Outcomes, quality: Matrix, cost: Matrix, seed: int = 0, far: Mask | None = None) -> Proofs:
-    """Certificates for ALPHAS and QUALITIES from the certify split.
-
-    Args:
-        outcomes: the certify split, which nothing was fitted or chosen on.
-        quality: predicted P(correct) [prompts, rungs].
-        cost: predicted cost [prompts, rungs], in any unit.
-        seed: of the order in which groups are bet on.
-        far: prompts unlike these [prompts]: they get the top rung, and no absolute target claims them.
-    """
-    groups = Groups(outcomes.groups, seed)
-    prices = price_grid(cost)
-    by_price = [groups.means(losses(outcomes.correct, choose(quality, cost, price, far))) for price in prices]
+    outcomes, prediction = held_out
     refused, relative, absolute = {}, [], []
+    sequences = [fixed_rungs(held_out, fitted), learned_prices(held_out, fitted)]
     for alpha in ALPHAS:
-        last, why = fixed_sequence_test((betting_p_value(values, alpha) for values in by_price), prices)
-        if last is None:
-            refused[loss_target(alpha)] = why
+        best = cheapest(sequences, alpha)
+        if isinstance(best, str):
+            refused[loss_target(alpha)] = best
         else:
-            relative.append(Certificate(alpha, DELTA, last, len(groups)))
-    claimed = quality if far is None else np.where(far[:, None], 0.0, quality)
+            relative.append(best.certificate(alpha))
+    groups = Groups(outcomes.groups)
     for wanted in QUALITIES:
-        proof = _absolute(outcomes, claimed, wanted, groups)
+        proof = _absolute(outcomes, prediction.claimed, wanted, groups)
         if isinstance(proof, str):
             refused[quality_target(wanted)] = proof
         else:
             absolute.append(proof)
-    return Proofs(tuple(relative), tuple(absolute), refused)
+    return Proofs(tuple(relative), tuple(absolute), refused, _reference(sequences[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class CandidatePolicy:
+    """A policy that may be certified: a price, or one rung for everybody.
+
+    Attributes:
+        chosen: the rungs [prompts] that it takes on the certify split.
+        values: its losses by group, in the order of bets.
+        tokens: its mean cost on the certify split, by which certified policies are compared.
+        saved: mean cost that it saves there against always-top.
+        variance: that of its losses on the fit split; None where that is not known.
+    """
+
+    chosen: Rungs
+    values: Vector
+    tokens: float
+    saved: float
+    price: float = 0.0
+    rung: int | None = None
+    variance: float | None = None
+
+    def certificate(self, alpha: float) -> Certificate:
+        """Its certificate. A fixed rung's price is the one at which its saving is worth a loss of `alpha`."""
+        price = self.price if self.rung is None else alpha / self.saved if self.saved > 0 else 0.0
+        return Certificate(alpha, DELTA, price, len(self.values), self.rung)
+
+
+@dataclass(frozen=True)
+class PolicySequence:
+    """Policies in the order of their tests, which are made at half of DELTA, since there are two sequences."""
+
+    name: str
+    policies: list[CandidatePolicy]
+
+    def proved(self, alpha: float) -> CandidatePolicy | str:
+        """The boldest policy that is proved to lose at most `alpha`, or the reason why there is none."""
+        p_values = (betting_p_value(one.values, alpha, SHARE, one.variance) for one in self.policies)
+        last, why = fixed_sequence_test(p_values, self.policies, SHARE)
+        return why if last is None else last
+
+
+def cheapest(sequences: Sequence[PolicySequence], alpha: float) -> CandidatePolicy | str:
+    """Of the policies that are proved to lose at most `alpha` the one that spends least, or why there is none."""
+    proved = [sequence.proved(alpha) for sequence in sequences]
+    certified = [one for one in proved if not isinstance(one, str)]
+    if certified:
+        return min(certified, key=attrgetter("tokens"))
+    return "; ".join(f"{sequence.name}: {why}" for sequence, why in zip(sequences, proved, strict=True))
+
+
+def fixed_rungs(held_out: Sample, fitted: Sample | None = None) -> PolicySequence:
+    """One rung for everybody, from the longest below the top downwards, on all labels. Arguments as `certify`."""
+    outcomes, _ = held_out
+    every = [held_out] if fitted is None else [held_out, fitted]
+    groups = Groups([group for part, _ in every for group in part.groups])
+    policies = []
+    for rung in reversed(range(len(outcomes.ladder) - 1)):
+        chosen = [constant(rung, predicted) for _, predicted in every]
+        lost = [losses(part.correct, one) for (part, _), one in zip(every, chosen, strict=True)]
+        policies.append(_candidate(held_out, chosen[0], groups.means(np.concatenate(lost)), rung=rung))
+    return PolicySequence("fixed rungs", policies)
+
+
+def learned_prices(held_out: Sample, fitted: Sample | None = None) -> PolicySequence:
+    """The rung that is worth most to the prompt, from price 0 upwards. Arguments as `certify`."""
+    outcomes, prediction = held_out
+    groups, policies = Groups(outcomes.groups), []
+    for price in price_grid(prediction.cost):
+        chosen = choose(prediction.quality, prediction.cost, price, prediction.far)
+        variance = None
+        if fitted is not None:
+            part, own = fitted
+            variance = float(losses(part.correct, choose(own.quality, own.cost, price, own.far)).var())
+        values = groups.means(losses(outcomes.correct, chosen))
+        policies.append(_candidate(held_out, chosen, values, price=price, variance=variance))
+    return PolicySequence("learned prices", policies)
+
+
+def _reference(fixed: PolicySequence) -> int | None:
+    lowest = fixed.proved(ALPHAS[-1])
+    if isinstance(lowest, str):
+        return None
+    certified = fixed.policies[: fixed.policies.index(lowest) + 1]
+    best = min(certified, key=lambda one: float(one.values.mean()))
+    return best.rung if best.values.mean() <= 0 else None
+
+
+def _candidate(held_out: Sample, chosen: Rungs, values: Vector, **policy: Any) -> CandidatePolicy:
+    outcomes, prediction = held_out
+    cost = outcomes.thinking_tokens if outcomes.known_tokens.all() else prediction.cost
+    tokens = float(cost[np.arange(len(chosen)), chosen].mean())
+    return CandidatePolicy(chosen, values, tokens, float(cost[:, -1].mean()) - tokens, **policy)
+
+
+def constant(rung: int, prediction: Prediction) -> Rungs:
+    """One rung for everybody [prompts], but the top one for prompts unlike the certified ones."""
+    top = prediction.quality.shape[1] - 1
+    everybody = np.full(len(prediction.quality), rung)
+    return everybody if prediction.far is None else np.where(prediction.far, top, everybody)
+
+
+def certified_rungs(certificate: Certificate | None, prediction: Prediction, reference: int | None = None) -> Rungs:
+    """The rungs [prompts] that the router serves under a relative certificate.
+
+    Args:
+        certificate: None = the target is not certified, so everybody gets the reference rung.
+        reference: its position; None = the top rung.
+    """
+    if certificate is None:
+        return constant(prediction.quality.shape[1] - 1 if reference is None else reference, prediction)
+    if certificate.rung is not None:
+        return constant(certificate.rung, prediction)
+    return choose(prediction.quality, prediction.cost, certificate.threshold, prediction.far)
 
 
 def price_grid(cost: Matrix) -> list[float]:
     """PRICES per unit of cost, from predicted costs [prompts, rungs]; labels are not read."""
     top = float(cost[:, -1].mean())
     return [price / top if top > 0 else 0.0 for price in PRICES]
-
-
-def fixed_sequence_test(p_values: Iterator[float], policies: Sequence[float]) -> tuple[float | None, str]:
-    """The last policy before the first whose p-value exceeds DELTA, or None with the reason.
-
-    The order is fixed before labels are read, and testing stops at the first failure. So a policy is falsely certified
-    only if the first policy that truly loses too much passes, which has probability at most DELTA: many policies need
-    no correction for many tests (Angelopoulos et al. 2021, "fixed sequence testing").
-
-    Args:
-        p_values: in the order of `policies`; none is computed after the first failure.
-    """
-    last = None
-    for p_value, policy in zip(p_values, policies, strict=False):
-        if p_value > DELTA:
-            return last, f"p = {p_value:.2f} for the most careful policy, {DELTA:g} is needed"
-        last = policy
-    return last, "no policy to test"
-
-
-class Groups:
-    """Averages over groups, in a random order that is the same for every policy.
-
-    The order is random because betting is sequential: in file order, similar prompts would follow each other.
-    """
-
-    def __init__(self, groups: Sequence[str], seed: int) -> None:
-        _, self._of = np.unique(np.asarray(groups), return_inverse=True)
-        self._sizes = np.bincount(self._of)
-        self._order = np.random.default_rng(seed).permutation(len(self._sizes))
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def means(self, values: Vector, among: Mask | None = None) -> Vector:
-        """Group means of `values` [prompts]; `among` restricts them to some prompts and to groups that have one."""
-        of, values = (self._of, values) if among is None else (self._of[among], values[among])
-        counts = np.bincount(of, minlength=len(self))
-        sums = np.bincount(of, values, minlength=len(self))
-        order = self._order[counts[self._order] > 0]
-        return np.asarray(sums[order] / counts[order])
 
 
 def _absolute(outcomes: Outcomes, quality: Matrix, wanted: float, groups: Groups) -> Certificate | str:

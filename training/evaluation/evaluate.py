@@ -11,7 +11,7 @@ from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
 from training.data.dataset import Outcomes
 from training.evaluation import metrics, tasks
-from training.evaluation.certify import TARGET, choose
+from training.evaluation.certify import TARGET, certified_rungs
 from training.evaluation.frontier import FrontierPoint, frontier
 from training.evaluation.policies import MethodReport, Points, PolicyReport, auroc, columns, policy, reported
 from training.evaluation.references import oracle_curve
@@ -106,6 +106,7 @@ def evaluate(
     certificates: tuple[Certificate, ...],
     absolute: tuple[Certificate, ...] = (),
     units: Sequence[Unit] = (TOKENS,),
+    reference: int | None = None,
 ) -> Report:
     """Evaluate predictions and their certificates on outcomes of the test split.
 
@@ -114,11 +115,13 @@ def evaluate(
         certificates: relative targets.
         absolute: absolute targets.
         units: in which savings are stated.
+        reference: position of the rung of targets that are not certified; None = the top rung.
     """
-    policies = [policy(outcomes, prediction, c.alpha, c.threshold) for c in certificates]
+    policies = [policy(outcomes, prediction, c.alpha, c) for c in certificates]
     oracle, hindsight = oracles(outcomes)
     target = reported(policies)
-    chosen = _choices(outcomes, prediction, target)
+    proof = next((one for one in certificates if target is not None and one.alpha == target.alpha), None)
+    chosen = certified_rungs(proof, prediction, reference)
     return Report(
         len(outcomes),
         float(outcomes.samples.mean()),
@@ -138,13 +141,6 @@ def evaluate(
         float((outcomes.correct.max(axis=1) == 0).mean()),
         tasks.mistakes(outcomes, prediction, chosen),
     )
-
-
-def _choices(outcomes: Outcomes, prediction: Prediction, target: PolicyReport | None) -> Rungs:
-    """The rungs [prompts] that the router serves; without a certificate that is the top rung."""
-    if target is None or target.threshold is None:
-        return np.full(len(outcomes), len(outcomes.ladder) - 1)
-    return choose(prediction.quality, prediction.cost, target.threshold, prediction.far)
 
 
 def savings(outcomes: Outcomes, chosen: Rungs, units: Sequence[Unit]) -> list[Saving]:

@@ -1,6 +1,6 @@
-"""The router's frontier: what it loses and saves at every price, those of the certified targets among them."""
+"""The router's frontier: what it loses and saves at every price, and with every certified policy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
-from training.evaluation.certify import choose, price_grid
+from training.evaluation.certify import certified_rungs, choose, price_grid
 from training.evaluation.spending import Interval
 from training.prediction import Prediction
 
@@ -19,10 +19,11 @@ STEP = 0.03
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """The policy of one price on the test split.
+    """A policy on the test split: that of a price, or one rung for everybody where that is certified.
 
     Attributes:
-        certified: the strictest target that is served at this price; None where none is.
+        certified: the strictest target that is served by this policy; None where none is.
+        rung: the rung that everybody gets; None where it is chosen by price.
         loss: accuracy of always-top minus the policy's, with its 95 % interval.
         thinking_tokens: mean per prompt.
         saved_against_top: share of always-top's thinking tokens that was saved, with its 95 % interval.
@@ -31,6 +32,7 @@ class FrontierPoint:
     """
 
     certified: float | None
+    rung: str | None
     accuracy: float
     loss: float
     loss_interval: Interval
@@ -42,7 +44,7 @@ class FrontierPoint:
 
 
 def frontier(outcomes: Outcomes, prediction: Prediction, certificates: tuple[Certificate, ...]) -> list[FrontierPoint]:
-    """Points by rising price; none where thinking tokens are not recorded.
+    """Points by falling cost; none where thinking tokens are not recorded.
 
     Args:
         prediction: for the prompts of the outcomes.
@@ -50,41 +52,46 @@ def frontier(outcomes: Outcomes, prediction: Prediction, certificates: tuple[Cer
     """
     if not (outcomes.known_tokens.all() and outcomes.thinking_tokens[:, -1].mean() > 0):
         return []
-    targets: dict[float, float] = {}
+    strictest: dict[tuple[float, int | None], Certificate] = {}
     for certificate in sorted(certificates, key=lambda one: -one.alpha):
-        targets[certificate.threshold] = certificate.alpha  # the strictest comes last and stays
-    chosen = dict(_chosen(outcomes, prediction, targets))
-    return list(_points(outcomes, chosen, targets))
+        strictest[0.0 if certificate.rung is not None else certificate.threshold, certificate.rung] = certificate
+    return list(_points(outcomes, _chosen(outcomes, prediction, list(strictest.values()))))
 
 
-def _chosen(outcomes: Outcomes, prediction: Prediction, targets: dict[float, float]) -> Iterator[tuple[float, Rungs]]:
-    """Prices with the rungs that they choose [prompts]."""
+def _chosen(
+    outcomes: Outcomes, prediction: Prediction, certified: Sequence[Certificate]
+) -> list[tuple[Certificate | None, Rungs]]:
+    """The rungs [prompts] of certified policies, and of prices between them that differ enough, by falling cost."""
     rows, top = np.arange(len(outcomes)), outcomes.thinking_tokens[:, -1].mean()
-    last = np.inf
-    for price in sorted({*price_grid(prediction.cost), *targets}):
+    policies = [(one, certified_rungs(one, prediction)) for one in certified]
+    spent = [float(outcomes.thinking_tokens[rows, chosen].mean()) for _, chosen in policies]
+    between: list[tuple[Certificate | None, Rungs]] = []
+    for price in price_grid(prediction.cost):
         chosen = choose(prediction.quality, prediction.cost, price, prediction.far)
-        spent = outcomes.thinking_tokens[rows, chosen].mean()
-        if price in targets or last - spent >= STEP * top:
-            last = spent
-            yield price, chosen
+        cost = float(outcomes.thinking_tokens[rows, chosen].mean())
+        if all(abs(cost - other) >= STEP * top for other in spent):
+            spent.append(cost)
+            between.append((None, chosen))
+    return sorted([*policies, *between], key=lambda one: -outcomes.thinking_tokens[rows, one[1]].mean())
 
 
-def _points(outcomes: Outcomes, chosen: dict[float, Rungs], targets: dict[float, float]) -> Iterator[FrontierPoint]:
+def _points(outcomes: Outcomes, policies: list[tuple[Certificate | None, Rungs]]) -> Iterator[FrontierPoint]:
     rows, rungs = np.arange(len(outcomes)), len(outcomes.ladder)
-    correct = np.column_stack([outcomes.correct[rows, one] for one in chosen.values()])
-    spent = np.column_stack([outcomes.thinking_tokens[rows, one] for one in chosen.values()])
+    correct = np.column_stack([outcomes.correct[rows, chosen] for _, chosen in policies])
+    spent = np.column_stack([outcomes.thinking_tokens[rows, chosen] for _, chosen in policies])
     tokens, accuracy = outcomes.thinking_tokens.mean(axis=0), outcomes.correct.mean(axis=0)
     losses = outcomes.correct[:, -1:] - correct
     # One bootstrap of all columns: a sample of prompts is the same for every point.
     columns = np.column_stack([losses, spent, outcomes.thinking_tokens[:, -1]])
     samples = metrics.bootstrap_means(outcomes.groups, columns)
-    loss_intervals = _intervals(samples[:, : len(chosen)])
-    top_intervals = _intervals(1 - samples[:, len(chosen) : -1] / np.maximum(samples[:, -1:], 1e-12))
-    for i, (price, one) in enumerate(chosen.items()):
+    loss_intervals = _intervals(samples[:, : len(policies)])
+    top_intervals = _intervals(1 - samples[:, len(policies) : -1] / np.maximum(samples[:, -1:], 1e-12))
+    for i, (proof, chosen) in enumerate(policies):
         right, used = float(correct[:, i].mean()), float(spent[:, i].mean())
         mix = metrics.hull_tokens(tokens, accuracy, right)
         yield FrontierPoint(
-            targets.get(price),
+            None if proof is None else proof.alpha,
+            None if proof is None or proof.rung is None else outcomes.ladder.rungs[proof.rung].name,
             right,
             float(losses[:, i].mean()),
             loss_intervals[i],
@@ -92,7 +99,7 @@ def _points(outcomes: Outcomes, chosen: dict[float, Rungs], targets: dict[float,
             float(1 - used / tokens[-1]),
             top_intervals[i],
             float(1 - used / mix) if mix > 0 else 0.0,
-            (np.bincount(one, minlength=rungs) / len(one)).tolist(),
+            (np.bincount(chosen, minlength=rungs) / len(chosen)).tolist(),
         )
 
 

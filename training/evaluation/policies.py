@@ -6,23 +6,16 @@ hull, the cheapest random mix of fixed rungs of the same accuracy.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
-from training.evaluation.certify import (
-    TARGET,
-    Groups,
-    betting_p_value,
-    choose,
-    fixed_sequence_test,
-    losses,
-    price_grid,
-)
+from training.evaluation.certify import TARGET, certified_rungs, choose, learned_prices, losses
 from training.evaluation.references import cascade
 from training.evaluation.spending import Interval, Spending
 from training.model.families import log_loss
@@ -42,6 +35,7 @@ class PolicyReport:
     Attributes:
         alpha: the largest mean loss allowed.
         threshold: the certified price; None where none was proved, which means always-top.
+        rung: the rung that everybody gets; None where it is chosen by price.
         loss: accuracy of always-top minus the policy's, with its 95 % interval.
         thinking_tokens: mean per prompt.
         saved_against_top: share of always-top's thinking tokens that were saved, with its 95 % interval.
@@ -61,6 +55,7 @@ class PolicyReport:
     saved_against_hull: float | None
     hull_interval: Interval | None
     rungs: list[float]
+    rung: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,34 +80,38 @@ def compare(
 ) -> MethodReport:
     """A method's curve on the test split, and its policy at the price that the certify split proves.
 
+    Fixed rungs are left out, since all methods have the same ones.
+
     Args:
         certify, test: outcomes of a split, and the method's predictions for them.
         alpha: the largest mean loss allowed.
     """
-    prices = price_grid(certify[1].cost)
-    groups = Groups(certify[0].groups, seed=0)
-    chosen = (choose(certify[1].quality, certify[1].cost, price, certify[1].far) for price in prices)
-    values = (groups.means(losses(certify[0].correct, c)) for c in chosen)
-    threshold, _ = fixed_sequence_test((betting_p_value(v, alpha) for v in values), prices)
+    learned = learned_prices(certify)
+    proved = learned.proved(alpha)
     outcomes, prediction = test
-    curve = [_point(outcomes, choose(prediction.quality, prediction.cost, price, prediction.far)) for price in prices]
+    curve = [
+        _point(outcomes, choose(prediction.quality, prediction.cost, one.price, prediction.far))
+        for one in learned.policies
+    ]
     return MethodReport(
         name,
         log_loss(outcomes.correct, prediction.quality),
         auroc(outcomes.correct, prediction.quality),
         _area_gain(outcomes, curve),
-        policy(outcomes, prediction, alpha, threshold, name),
+        policy(outcomes, prediction, alpha, None if isinstance(proved, str) else proved.certificate(alpha), name),
         curve,
     )
 
 
 def policy(
-    outcomes: Outcomes, prediction: Prediction, alpha: float, price: float | None, name: str = "router"
+    outcomes: Outcomes, prediction: Prediction, alpha: float, proof: Certificate | None, name: str = "router"
 ) -> PolicyReport:
-    """The report of the policy with a price; without a price the policy is always-top."""
-    top = np.full(len(outcomes), len(outcomes.ladder) - 1)
-    chosen = top if price is None else choose(prediction.quality, prediction.cost, price, prediction.far)
-    return policy_report(outcomes, chosen, name, alpha, price)
+    """The report of the certified policy; without a certificate that is always-top."""
+    report = policy_report(
+        outcomes, certified_rungs(proof, prediction), name, alpha, None if proof is None else proof.threshold
+    )
+    fixed = None if proof is None or proof.rung is None else outcomes.ladder.rungs[proof.rung].name
+    return replace(report, rung=fixed)
 
 
 def reported(policies: Sequence[PolicyReport]) -> PolicyReport | None:

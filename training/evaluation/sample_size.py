@@ -13,7 +13,8 @@ import numpy as np
 
 from training.arrays import Vector
 from training.data.splits import SPLITS
-from training.evaluation.certify import DELTA, betting_p_value
+from training.evaluation.betting import betting_p_value
+from training.evaluation.certify import SHARE
 
 TARGETS = (0.01, 0.02, 0.05, 0.1)
 POWER = 0.9
@@ -24,6 +25,9 @@ DRAWS = 200
 
 MOST = 50_000
 """Largest number of calibration prompts that is looked at."""
+
+LABELLED = SPLITS["fit"] + SPLITS["certify"]
+"""Share of a file's prompts on whose labels fixed rungs are tested."""
 
 PARTS = (0.0, 0.25, 0.5)
 """True losses as parts of the target, in the table of an estimate."""
@@ -59,7 +63,7 @@ def table(targets: tuple[float, ...] = TARGETS) -> list[Needed]:
 
 def without_loss(alpha: float) -> int:
     """Groups of prompts that prove a loss of at most `alpha` (above 0) where none of them loses anything."""
-    return 1 + bisect_left(range(1, MOST), True, key=lambda n: betting_p_value(np.zeros(n), alpha) <= DELTA)
+    return 1 + bisect_left(range(1, MOST), True, key=lambda n: betting_p_value(np.zeros(n), alpha, SHARE) <= SHARE)
 
 
 def needed(alpha: float, draw: Draw) -> int | None:
@@ -79,6 +83,11 @@ def like(values: Vector) -> Draw:
     return lambda random, n: random.choice(values, n)
 
 
+def in_file_for_a_fixed_rung(labels: int) -> int:
+    """Prompts of a file that has about so many outside its test split: all of them count for a fixed rung."""
+    return ceil(labels / LABELLED)
+
+
 def in_file(calibration: int) -> int:
     """Prompts of a file whose certify split has about so many."""
     return ceil(calibration / SPLITS["certify"])
@@ -86,4 +95,4 @@ def in_file(calibration: int) -> int:
 
 def _power(alpha: float, draw: Draw, n: int) -> float:
     random = np.random.default_rng(0)  # the same draws for every size: noise must not make the search go back
-    return float(np.mean([betting_p_value(draw(random, n), alpha) <= DELTA for _ in range(DRAWS)]))
+    return float(np.mean([betting_p_value(draw(random, n), alpha, SHARE) <= SHARE for _ in range(DRAWS)]))

@@ -1,15 +1,23 @@
 """Test of the guarantee: certificates on random re-splits of held-out prompts, against the true loss on the pool."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from training.arrays import Mask, Rungs, Vector
-from training.data.dataset import Outcomes
-from training.evaluation.certify import DELTA, betting_p_value, choose, fixed_sequence_test, losses, price_grid
-from training.prediction import Prediction
+from training.arrays import Rows
+from training.data.splits import SPLITS
+from training.evaluation.betting import DELTA
+from training.evaluation.certify import (
+    CandidatePolicy,
+    PolicySequence,
+    Sample,
+    cheapest,
+    fixed_rungs,
+    learned_prices,
+)
 
 RESPLITS = 500
 CERTIFY = 1_000
@@ -21,11 +29,11 @@ class Violation:
     """One target over all re-splits.
 
     Attributes:
-        certify: groups that each re-split certifies on.
+        certify: groups that each re-split draws to certify on.
         violated: share of re-splits whose certified policy loses more than alpha on the pool.
-        violated_unseen: the same share on prompts that the re-split did not certify on, whose mean is noisy itself.
+        violated_unseen: the same share on groups that the re-split did not draw, whose mean is noisy itself.
         uncertified: share of re-splits in which nothing could be proved.
-        utilisation: mean saving of the certified policy / saving of the best price in hindsight; None without tokens.
+        utilisation: mean saving of the certified policy / saving of the best policy in hindsight; None if none saves.
     """
 
     alpha: float
@@ -42,51 +50,54 @@ class Violation:
         return asdict(self)
 
 
-def resplit(pool: Outcomes, prediction: Prediction, alpha: float, resplits: int = RESPLITS) -> Violation:
-    """Certify on random groups of a pool, again and again.
+def resplit(pool: Sample, alpha: float, resplits: int = RESPLITS) -> Violation:
+    """Certify on random groups of a pool, drawn with replacement, again and again.
 
     Args:
         pool: prompts that were not fitted on; its mean loss stands for the true one.
-        prediction: for the prompts of the pool.
         alpha: the largest mean loss allowed.
     """
-    prices = price_grid(prediction.cost)
-    chosen = [choose(prediction.quality, prediction.cost, price, prediction.far) for price in prices]
-    groups, of = np.unique(np.asarray(pool.groups), return_inverse=True)
-    sizes = np.bincount(of)
-    # Choices by price never change, so group losses are computed once and a re-split only picks columns.
-    lost = np.array([np.bincount(of, losses(pool.correct, c)) / sizes for c in chosen])
-    saved = _saved(pool, chosen)
-    size = min(CERTIFY, len(groups) // 2)
+    sequences = [fixed_rungs(pool), learned_prices(pool)]
+    policies = {_key(policy): policy for sequence in sequences for policy in sequence.policies}
+    groups = len(sequences[0].policies[0].values)
+    size = min(CERTIFY, groups // 2)
+    # Fixed rungs are tested on the labels of the fit split, too.
+    sizes = [round(size * (1 + SPLITS["fit"] / SPLITS["certify"])), size]
     random = np.random.default_rng(0)
-    certified = []
+    certified: list[CandidatePolicy | None] = []
+    unseen = []
     for _ in tqdm(range(resplits), desc=f"re-splits, loss {alpha:g}", leave=False, disable=None):
-        order = random.permutation(len(groups))
-        mine, rest = order[:size], order[size:]
-        price, _why = fixed_sequence_test((betting_p_value(values[mine], alpha) for values in lost), prices)
-        certified.append((-1 if price is None else prices.index(price), rest))
+        drawn = [random.integers(groups, size=one) for one in sizes]
+        best = cheapest([_of(sequence, mine) for sequence, mine in zip(sequences, drawn, strict=True)], alpha)
+        certified.append(None if isinstance(best, str) else policies[_key(best)])
+        unseen.append(np.setdiff1d(np.arange(groups), np.concatenate(drawn)))
+    lost = [0.0 if one is None else one.values.mean() for one in certified]
+    lost_unseen = [
+        0.0 if one is None or not len(rest) else one.values[rest].mean()
+        for one, rest in zip(certified, unseen, strict=True)
+    ]
     return Violation(
         alpha,
         DELTA,
         resplits,
         size,
-        float(np.mean([i >= 0 and lost[i].mean() > alpha for i, _ in certified])),
-        float(np.mean([i >= 0 and lost[i, rest].mean() > alpha for i, rest in certified])),
-        float(np.mean([i < 0 for i, _ in certified])),
-        _utilisation(saved, lost.mean(axis=1) <= alpha, [i for i, _ in certified]),
+        float(np.mean(np.array(lost) > alpha)),
+        float(np.mean(np.array(lost_unseen) > alpha)),
+        float(np.mean([one is None for one in certified])),
+        _utilisation(certified, [one for one in policies.values() if one.values.mean() <= alpha]),
     )
 
 
-def _saved(pool: Outcomes, chosen: list[Rungs]) -> Vector | None:
-    """Share of always-top's tokens saved [prices]."""
-    if not pool.known_tokens.all():
-        return None
-    rows, tokens = np.arange(len(pool)), pool.thinking_tokens
-    return np.array([1 - tokens[rows, c].sum() / tokens[:, -1].sum() for c in chosen])
+def _key(policy: CandidatePolicy) -> tuple[int | None, float]:
+    return policy.rung, policy.price
 
 
-def _utilisation(saved: Vector | None, allowed: Mask, certified: list[int]) -> float | None:
-    if saved is None or not allowed.any() or saved[allowed].max() <= 0:
-        return None
-    mean = float(np.mean([saved[i] if i >= 0 else 0.0 for i in certified]))
-    return mean / float(saved[allowed].max())
+def _of(sequence: PolicySequence, mine: Rows) -> PolicySequence:
+    """The same policies with the losses of some groups."""
+    return replace(sequence, policies=[replace(one, values=one.values[mine]) for one in sequence.policies])
+
+
+def _utilisation(certified: Sequence[CandidatePolicy | None], allowed: Sequence[CandidatePolicy]) -> float | None:
+    most = max((one.saved for one in allowed), default=0.0)
+    mean = float(np.mean([0.0 if one is None else one.saved for one in certified]))
+    return mean / most if most > 0 else None

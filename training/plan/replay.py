@@ -18,7 +18,7 @@ from router.routing.policy import LatencyProfile
 from training.arrays import Mask, Matrix, Rungs
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
-from training.evaluation.certify import choose, losses
+from training.evaluation.certify import certified_rungs, losses
 from training.evaluation.metrics import hull_accuracy
 from training.model import inference
 from training.model.fit import caps
@@ -131,21 +131,20 @@ def rows(
     return plan
 
 
-def served_rungs(prediction: Prediction, price: float, in_time: Mask) -> Rungs:
-    """The rungs that `router.routing.policy.Policy` serves at a price, for all prompts at once.
+def served_rungs(prediction: Prediction, certificate: Certificate, in_time: Mask) -> Rungs:
+    """The rungs that `router.routing.policy.Policy` serves under a relative certificate, for all prompts at once.
 
     The rule stands three times: the policy decides one prompt without NumPy, in microseconds; `certify.choose` decides
     a table without deadlines; this adds deadlines to it. tests/training/test_decision_rule.py holds the three equal.
 
     Args:
-        price: P(correct) that a unit of cost must buy.
         in_time: rungs that keep the deadline [prompts, rungs].
 
     Returns:
-        The rung that is worth most. If it is late, the next more expensive one that is in time, else the longest in
+        The certified policy's rung. If it is late, the next more expensive one that is in time, else the longest in
         time; if every rung is late, the cheapest.
     """
-    wanted, last = choose(prediction.quality, prediction.cost, price, prediction.far), in_time.shape[1] - 1
+    wanted, last = certified_rungs(certificate, prediction), in_time.shape[1] - 1
     enough = in_time & (np.arange(last + 1) >= wanted[:, None])
     longest = last - in_time[:, ::-1].argmax(axis=1)
     served = np.where(enough.any(axis=1), enough.argmax(axis=1), longest)
@@ -204,7 +203,7 @@ def _router(
     most = np.where(np.isnan(p99), caps(traffic.outcomes.ladder), p99)
     in_time = _in_time(traffic.latency, most, deadline)
     for certificate in certificates:
-        chosen = served_rungs(prediction, certificate.threshold, in_time)
+        chosen = served_rungs(prediction, certificate, in_time)
         yield traffic.row("router", chosen, deadline, certificate.alpha)
 
 

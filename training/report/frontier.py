@@ -84,7 +84,8 @@ def _router(canvas: Canvas, axes: Axes, report: Part) -> None:
     if not report["frontier"]:
         return
     curve = [(point["thinking_tokens"], point["accuracy"]) for point in report["frontier"]]
-    axes.plot(*_columns(curve), color=ACCENT, linewidth=1.8, zorder=3, label="the router")
+    learned = [place for place, point in zip(curve, report["frontier"], strict=True) if not point["rung"]]
+    axes.plot(*_columns(learned), color=ACCENT, linewidth=1.8, zorder=3, label="the router")
     axes.plot([], [], "D", color=ACCENT, markersize=6, label="certified targets, in points")
     for row, (tokens, accuracy) in enumerate(curve):
         point = report["frontier"][row]
@@ -92,6 +93,7 @@ def _router(canvas: Canvas, axes: Axes, report: Part) -> None:
         (mark,) = axes.plot([tokens], [accuracy], "o" if proof is None else "D", color=ACCENT, zorder=4)
         mark.set_markersize(3 if proof is None else 6)
         served = "" if proof is None else f"; certified: at most {in_points(proof)}"
+        served += f", rung {point['rung']} for everybody" if point["rung"] else ""
         saved = f"{point['saved_against_top']:.1%} of the tokens saved"
         canvas.hover(mark, f"{in_points(point['loss'])} of loss, {saved}{served}", f"point-{row}")
 

@@ -22,10 +22,12 @@ def headline(report: Part, refused: dict[str, str]) -> list[str]:
     """
     policy, default = target(report), report["default"]
     if policy is None:
-        return ["Nothing is certified: every request gets the top rung, and nothing is saved.", *_why(refused, default)]
+        return [f"Nothing is certified: every request gets {_fallback(report)}.", *_why(refused, default)]
     if policy["alpha"] <= default:
         return [_saving(policy)]
-    first = f"The default target, {_loss_of(default)}, is not certified: requests that name no target get the top rung."
+    first = (
+        f"The default target, {_loss_of(default)}, is not certified: requests without a target get {_fallback(report)}."
+    )
     certified = f"Certified: {'; '.join(_offers(report['policies']))}."
     return [first, *_why(refused, default), certified, _saving(policy)]
 
@@ -33,7 +35,17 @@ def headline(report: Part, refused: dict[str, str]) -> list[str]:
 def _offers(policies: list[Part]) -> Iterator[str]:
     for policy in policies:
         saved = policy["saved_against_top"]
-        yield _loss_of(policy["alpha"]) + ("" if saved is None else f", which saves {_percent(saved)} of the tokens")
+        fixed = f" by rung {policy['rung']} for everybody" if policy.get("rung") else ""
+        saves = "" if saved is None else f", which saves {_percent(saved)} of the tokens"
+        yield _loss_of(policy["alpha"]) + fixed + saves
+
+
+def _fallback(report: Part) -> str:
+    """The rung of targets that are not certified."""
+    index = report["about"].get("reference")
+    if index is None:
+        return "the top rung, which saves nothing"
+    return f"rung {report['rungs'][index]['rung']}, beyond which thinking did not help"
 
 
 def _why(refused: dict[str, str], default: float) -> list[str]:

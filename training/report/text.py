@@ -18,6 +18,7 @@ def describe(report: dict[str, Any]) -> str:
     if "agreement" in about.get("label_sources", ()):
         parts.append("labels are agreement with the top rung: a loss is a share of answers that differ from its answer")
     parts.append(_policies(report) if report["policies"] else NOTHING)
+    parts += _reference(report)
     if refused := about.get("not_certified"):
         parts.append("\n".join(["not certified:", *(f"  {target}: {why}" for target, why in refused.items())]))
     if report.get("savings"):
@@ -31,7 +32,19 @@ def describe(report: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-NOTHING = "nothing could be certified: the router always takes the top rung, and saves nothing"
+NOTHING = "nothing could be certified: the router always takes the reference rung"
+
+
+def _reference(report: dict[str, Any]) -> list[str]:
+    """A sentence where thinking longer does not help."""
+    rungs, index = report["rungs"], report["about"].get("reference")
+    if index is None:
+        return []
+    best, top = rungs[index], rungs[-1]
+    return [
+        f"thinking longer than {best['rung']} does not help: {best['accuracy']:.3f} of these prompts are right there, "
+        f"{top['accuracy']:.3f} at {top['rung']}; targets that are not certified get rung {best['rung']}"
+    ]
 
 
 def _rungs(report: dict[str, Any]) -> str:
@@ -48,9 +61,11 @@ def _rungs(report: dict[str, Any]) -> str:
 
 
 def _policies(report: dict[str, Any]) -> str:
-    head = f"{'loss at most':>12} {'accuracy':>9} {'thinking':>9} {'loss':>7} {'saved vs top':>22} {'vs hull':>22}"
+    head = f"{'loss at most':>12} {'policy':>16} {'accuracy':>9} {'thinking':>9} {'loss':>7}"
+    head += f" {'saved vs top':>22} {'vs hull':>22}"
     rows = [
-        f"{p['alpha']:>12g} {p['accuracy']:>9.3f} {_number(p['thinking_tokens'], '9.1f')} {p['loss']:>7.3f}"
+        f"{p['alpha']:>12g} {'by prompt' if p['rung'] is None else 'always ' + p['rung']:>16} {p['accuracy']:>9.3f}"
+        f" {_number(p['thinking_tokens'], '9.1f')} {p['loss']:>7.3f}"
         f" {_saving(p, 'top'):>22} {_saving(p, 'hull'):>22}"
         for p in report["policies"]
     ]

@@ -1,6 +1,7 @@
 """What a certificate is worth: simulated calibrations, and the laws of the rule it is for."""
 
-import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,21 +12,24 @@ from numpy.typing import NDArray
 from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
 from training.data.dataset import Outcomes
+from training.evaluation.betting import DELTA, Groups
 from training.evaluation.certify import (
     ALPHAS,
-    DELTA,
     MARGINS,
     PRICES,
     QUALITIES,
-    Groups,
+    SHARE,
+    Sample,
     _absolute,
-    betting_p_value,
+    certified_rungs,
     certify,
     choose,
-    fixed_sequence_test,
+    fixed_rungs,
+    learned_prices,
     losses,
     price_grid,
-)  # fmt: skip
+)
+from training.prediction import Prediction
 
 SIMULATIONS = 300
 SLACK = 3 * (DELTA * (1 - DELTA) / SIMULATIONS) ** 0.5
@@ -43,7 +47,7 @@ def outcomes_of(correct: Matrix, groups: list[str] | None = None) -> Outcomes:
     """Outcomes on a ladder as wide as they are."""
     names = [str(i) for i in range(len(correct))]
     ladder = BudgetLadder(tuple(ReasoningBudget(str(i), i) for i in range(correct.shape[1])))
-    tokens = np.zeros(correct.shape)
+    tokens = np.tile(np.arange(correct.shape[1], dtype=float), (len(correct), 1))
     halves = np.stack([correct, correct])
     return Outcomes("m", ladder, names, names, groups or names, correct, tokens, np.ones(correct.shape, int), halves)
 
@@ -54,25 +58,22 @@ def gains_and_losses(loss: float, prompts: int, random: np.random.Generator) -> 
     return np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])[kind]
 
 
-def lower_always(prompts: int) -> tuple[Matrix, Matrix]:
+def predicted(quality: Matrix, cost: Matrix) -> Prediction:
+    """Predictions with one forecast of tokens."""
+    return Prediction(quality, cost, np.repeat(cost[:, :, None], 3, axis=2))
+
+
+def lower_always(prompts: int) -> Prediction:
     """Predictions that make every price choose the lower of two rungs."""
-    return np.full((prompts, 2), 0.5), np.tile([0.0, 1.0], (prompts, 1))
-
-
-@pytest.mark.parametrize("alpha", [0.02, 0.1])
-def test_a_loss_of_exactly_alpha_is_proved_harmless_in_at_most_delta_of_calibrations(alpha: float) -> None:
-    random = np.random.default_rng(1)
-    samples = (gains_and_losses(alpha, 1_000, random) for _ in range(SIMULATIONS))
-    proved = sum(betting_p_value(one[:, 1] - one[:, 0], alpha) <= DELTA for one in samples)
-    assert proved / SIMULATIONS <= DELTA + SLACK
+    return predicted(np.full((prompts, 2), 0.5), np.tile([0.0, 1.0], (prompts, 1)))
 
 
 def test_a_policy_that_loses_exactly_alpha_is_certified_in_at_most_delta_of_calibrations() -> None:
     random = np.random.default_rng(2)
     certified = 0
-    for seed in range(SIMULATIONS):
+    for _ in range(SIMULATIONS):
         outcomes = outcomes_of(gains_and_losses(ALPHAS[-1], 1_000, random))
-        certified += bool(certify(outcomes, *lower_always(1_000), seed).relative)
+        certified += bool(certify((outcomes, lower_always(1_000))).relative)
     assert certified / SIMULATIONS <= DELTA + SLACK
 
 
@@ -85,9 +86,9 @@ def false_promises(random: np.random.Generator) -> tuple[Outcomes, Matrix]:
 def test_a_false_absolute_promise_is_proved_in_at_most_delta_of_calibrations() -> None:
     random = np.random.default_rng(3)
     proved = 0
-    for seed in range(SIMULATIONS):
+    for _ in range(SIMULATIONS):
         outcomes, quality = false_promises(random)
-        groups = Groups(outcomes.groups, seed)
+        groups = Groups(outcomes.groups)
         proved += any(isinstance(_absolute(outcomes, quality, q, groups), Certificate) for q in QUALITIES if q >= 0.8)
     assert proved / SIMULATIONS <= DELTA + SLACK
 
@@ -96,45 +97,47 @@ def test_a_false_absolute_promise_is_proved_in_at_most_delta_of_calibrations() -
 def test_a_false_absolute_promise_is_certified_in_at_most_delta_of_calibrations() -> None:
     random = np.random.default_rng(3)
     certified = 0
-    for seed in range(SIMULATIONS):
+    for _ in range(SIMULATIONS):
         outcomes, quality = false_promises(random)
-        proofs = certify(outcomes, quality, np.tile([0.0, 1.0], (1_000, 1)), seed)
+        proofs = certify((outcomes, predicted(quality, np.tile([0.0, 1.0], (1_000, 1)))))
         certified += any(c.alpha <= 0.2 + 1e-9 for c in proofs.absolute)
     assert certified / SIMULATIONS <= DELTA + SLACK
 
 
 def test_a_harmful_policy_is_never_certified_and_it_is_said_why() -> None:
     outcomes = outcomes_of(gains_and_losses(0.3, 2_000, np.random.default_rng(3)))
-    proofs = certify(outcomes, *lower_always(2_000))
+    proofs = certify((outcomes, lower_always(2_000)))
     assert proofs.relative == ()
-    assert all("p = 1.00" in proofs.refused[f"loss of at most {alpha:g}"] for alpha in ALPHAS)
+    for alpha in ALPHAS:
+        why = proofs.refused[f"loss of at most {alpha:g}"]
+        assert "fixed rungs: p = " in why and "learned prices: p = " in why
+        assert all(float(p) > 0.5 for p in re.findall("p = ([0-9.]+) for", why))
 
 
 def test_a_harmless_policy_is_certified_for_every_alpha_that_data_can_show() -> None:
     outcomes = outcomes_of(np.ones((2_000, 2)))
-    quality, cost = lower_always(2_000)
-    proofs = certify(outcomes, quality, cost)
+    proofs = certify((outcomes, lower_always(2_000)))
     assert {0.02, 0.05, 0.1} <= {c.alpha for c in proofs.relative} <= set(ALPHAS)
-    assert all(c == Certificate(c.alpha, DELTA, price_grid(cost)[-1], 2_000) for c in proofs.relative)
+    assert all(c == Certificate(c.alpha, DELTA, c.alpha, 2_000, rung=0) for c in proofs.relative), "cost 1 is saved"
 
 
 def test_a_handful_of_prompts_proves_little() -> None:
-    proofs = certify(outcomes_of(np.ones((5, 2))), *lower_always(5))
+    proofs = certify((outcomes_of(np.ones((5, 2))), lower_always(5)))
     assert proofs.relative == () and proofs.absolute == ()
     assert len(proofs.refused) == len(ALPHAS) + len(QUALITIES)
 
 
-def honest(prompts: int, seed: int) -> tuple[Outcomes, Matrix, Matrix]:
+def honest(prompts: int, seed: int) -> Sample:
     """Prompts of all difficulties, and predictions that are right on average."""
     random = np.random.default_rng(seed)
     quality = np.sort(random.uniform(size=(prompts, RUNGS)), axis=1)
     outcomes = outcomes_of((random.uniform(size=(prompts, 1)) < quality).astype(float))
-    return outcomes, quality, np.repeat(COST, prompts, axis=0)
+    return outcomes, predicted(quality, np.repeat(COST, prompts, axis=0))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_who_accepts_more_loss_gets_no_smaller_a_price(seed: int) -> None:
-    certificates = certify(*honest(2_000, seed)).relative
+    certificates = certify(honest(2_000, seed)).relative
     assert certificates
     assert [c.alpha for c in certificates] == sorted(c.alpha for c in certificates)
     assert [c.threshold for c in certificates] == sorted(c.threshold for c in certificates)
@@ -142,67 +145,29 @@ def test_who_accepts_more_loss_gets_no_smaller_a_price(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_certificates_hold_on_fresh_data(seed: int) -> None:
-    proofs = certify(*honest(2_000, seed))
-    fresh, quality, cost = honest(20_000, seed + 100)
+    proofs = certify(honest(2_000, seed))
+    fresh, prediction = honest(20_000, seed + 100)
     assert proofs.relative and proofs.absolute
     for c in proofs.relative:
-        assert losses(fresh.correct, choose(quality, cost, c.threshold)).mean() <= c.alpha + 0.01
+        assert losses(fresh.correct, certified_rungs(c, prediction)).mean() <= c.alpha + 0.01
     for c in proofs.absolute:
-        meets = quality >= c.threshold
+        meets = prediction.quality >= c.threshold
         right = fresh.correct[np.arange(len(meets)), meets.argmax(axis=1)][meets.any(axis=1)]
         assert 1 - right.mean() <= c.alpha + 0.02
 
 
-def test_the_same_seed_gives_the_same_certificates() -> None:
-    assert certify(*honest(500, 0), seed=3) == certify(*honest(500, 0), seed=3)
+def test_the_order_of_the_file_changes_nothing() -> None:
+    outcomes, prediction = honest(500, 0)
+    backwards = np.arange(500)[::-1]
+    assert certify((outcomes.take(backwards), prediction.take(backwards))) == certify((outcomes, prediction))
 
 
 def test_prompts_of_a_group_count_once() -> None:
     """Twenty copies of each prompt prove no more than one."""
     once = outcomes_of(np.ones((100, 2)))
     copies = outcomes_of(np.ones((2_000, 2)), [str(i % 100) for i in range(2_000)])
-    one, many = certify(once, *lower_always(100)), certify(copies, *lower_always(2_000))
+    one, many = certify((once, lower_always(100))), certify((copies, lower_always(2_000)))
     assert [(c.alpha, c.prompts) for c in one.relative] == [(c.alpha, c.prompts) for c in many.relative]
-
-
-def test_group_means_leave_out_groups_without_any() -> None:
-    groups = Groups(["a", "a", "b", "c"], seed=0)
-    values, among = np.array([0.0, 1.0, 4.0, 9.0]), np.array([False, True, True, False])
-    assert sorted(groups.means(values)) == [0.5, 4.0, 9.0]
-    assert sorted(groups.means(values, among)) == [1.0, 4.0]
-
-
-@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=300).map(np.array), st.sampled_from(ALPHAS))
-def test_a_p_value_lies_in_0_1(values: Matrix, alpha: float) -> None:
-    assert 0 < betting_p_value(values, alpha) <= 1
-
-
-def test_no_data_proves_nothing() -> None:
-    assert betting_p_value(np.array([]), 0.1) == 1.0
-
-
-@given(st.integers(1, 300), st.sampled_from(ALPHAS))
-def test_losing_every_time_proves_nothing(prompts: int, alpha: float) -> None:
-    assert betting_p_value(np.ones(prompts), alpha) == 1
-
-
-@given(st.integers(20, 300), st.sampled_from(ALPHAS))
-def test_gaining_every_time_proves_harmlessness(prompts: int, alpha: float) -> None:
-    assert betting_p_value(-np.ones(prompts), alpha) < DELTA
-
-
-def test_more_data_proves_more() -> None:
-    values = [betting_p_value(np.zeros(n), 0.05) for n in (10, 100, 1_000, 10_000)]
-    assert values == sorted(values, reverse=True)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_the_walk_stops_at_the_first_failure(p_values: list[float]) -> None:
-    last, why = fixed_sequence_test(iter(p_values), list(range(len(p_values))))
-    passed = 0 if last is None else int(last) + 1
-    assert all(p <= DELTA for p in p_values[:passed])
-    assert passed == len(p_values) or p_values[passed] > DELTA
-    assert why
 
 
 @given(tables, prices)
@@ -257,32 +222,6 @@ def test_prices_are_per_unit_of_cost() -> None:
     assert price_grid(np.zeros((3, 2))) == [0.0] * len(PRICES)
 
 
-def by_hand(values: list[float], alpha: float) -> float:
-    """The p-value as the paper writes it down, one bet after the other."""
-    x, bound, n = [(value + 1) / 2 for value in values], (alpha + 1) / 2, len(values)
-    capital, most, total, squares = 1.0, 1.0, 0.5, 0.25
-    variance = 0.25
-    for i, one in enumerate(x, 1):
-        bet = min((2 * math.log(1 / 0.1) / (n * variance)) ** 0.5, 0.75 / (1 - bound))
-        capital *= 1 + bet * (bound - one)
-        most = max(most, capital)
-        total += one
-        squares += (one - total / (i + 1)) ** 2
-        variance = squares / (i + 1)
-    return 1 / most
-
-
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=200), st.sampled_from([*ALPHAS, 0.5]))
-def test_a_p_value_is_that_of_the_paper(values: list[float], alpha: float) -> None:
-    assert betting_p_value(np.array(values), alpha) == pytest.approx(by_hand(values, alpha), rel=1e-9)
-
-
-def test_a_policy_passes_at_delta_and_fails_above() -> None:
-    assert fixed_sequence_test(iter([0.0, 0.1, 0.11, 0.0]), [1, 2, 3, 4])[0] == 2
-    assert fixed_sequence_test(iter([0.11]), [1]) == (None, "p = 0.11 for the most careful policy, 0.1 is needed")
-    assert fixed_sequence_test(iter([]), []) == (None, "no policy to test")
-
-
 def test_what_is_tested_was_fixed_beforehand() -> None:
     assert (len(PRICES), PRICES[1], PRICES[-1]) == (161, 0.001, 3.0)
     steps = np.diff(np.log(PRICES[1:]))
@@ -306,7 +245,7 @@ def absolute(
 ) -> tuple[dict[float, float], dict[str, str]]:
     """Of absolute targets: the certified threshold by quality, and why there is none by target."""
     correct, quality = (np.concatenate(one) for one in zip(*parts, strict=True))
-    proofs = certify(outcomes_of(correct, groups), quality, np.tile([0.0, 1.0], (len(correct), 1)))
+    proofs = certify((outcomes_of(correct, groups), predicted(quality, np.tile([0.0, 1.0], (len(correct), 1)))))
     assert all(
         (c.delta, c.prompts) == (DELTA, len(set(groups or map(str, range(len(correct)))))) for c in proofs.absolute
     )
@@ -341,5 +280,51 @@ def test_only_the_selected_prompts_of_a_group_count() -> None:
     assert thresholds[0.95] == pytest.approx(0.95)
 
 
-def test_without_a_seed_the_order_is_always_the_same() -> None:
-    assert certify(*honest(500, 0)) == certify(*honest(500, 0), seed=0)
+def useless(correct: Matrix) -> Sample:
+    """Outcomes, and predictions that know nothing of them."""
+    quality = np.random.default_rng(5).uniform(size=correct.shape)
+    return outcomes_of(correct), predicted(quality, np.tile(np.arange(correct.shape[1]) * 100.0, (len(correct), 1)))
+
+
+def level(prompts: int, quality: list[float], seed: int = 0) -> Matrix:
+    """Each rung is right as often as `quality` says, on nearly the same prompts."""
+    luck = np.random.default_rng(seed).uniform(size=(prompts, 1))
+    return np.asarray((luck < quality).astype(float))
+
+
+def test_a_fixed_rung_is_certified_where_nothing_can_be_learnt() -> None:
+    proofs = certify(useless(level(1_000, [0.3, 0.8, 0.8])))
+    assert [(c.alpha, c.rung) for c in proofs.relative] == [(alpha, 1) for alpha in ALPHAS]
+    assert proofs.relative[3].threshold == pytest.approx(0.05), "a token of mean cost 1 is saved"
+
+
+def test_fixed_rungs_are_tested_from_the_longest_one_downwards() -> None:
+    proofs = certify(useless(level(2_000, [0.9, 0.5, 0.9])))
+    assert proofs.relative == (), "the middle rung fails, so the lowest is not looked at"
+
+
+def test_fixed_rungs_count_the_labels_of_the_fit_split_too() -> None:
+    held_out, fitted = useless(level(60, [0.3, 0.8, 0.8])), useless(level(200, [0.3, 0.8, 0.8], seed=1))
+    fitted = replace(fitted[0], groups=[f"fit {name}" for name in fitted[0].groups]), fitted[1]
+    assert not {c.alpha for c in certify(held_out).relative} & {0.02, 0.05}
+    proofs = certify(held_out, fitted)
+    assert {(c.alpha, c.rung, c.prompts) for c in proofs.relative} >= {(0.02, 1, 260), (0.05, 1, 260)}
+
+
+def test_far_prompts_get_the_top_rung_of_a_certified_fixed_rung() -> None:
+    prediction = replace(lower_always(3), far=np.array([False, True, False]))
+    assert certified_rungs(Certificate(0.02, DELTA, 0.0, 100, rung=0), prediction).tolist() == [0, 1, 0]
+    assert certified_rungs(None, prediction, reference=0).tolist() == [0, 1, 0]
+    assert certified_rungs(None, prediction).tolist() == [1, 1, 1]
+
+
+def test_either_sequence_spends_half_of_delta() -> None:
+    sample = useless(level(1_000, [0.3, 0.8, 0.8]))
+    assert 2 * SHARE == DELTA
+    assert [s.name for s in (fixed_rungs(sample), learned_prices(sample))] == ["fixed rungs", "learned prices"]
+
+
+def test_a_shorter_rung_that_is_right_more_often_is_the_reference() -> None:
+    assert certify(useless(level(1_000, [0.3, 0.82, 0.8]))).reference == 1
+    assert certify(useless(level(1_000, [0.3, 0.79, 0.8]))).reference is None, "it loses a little"
+    assert certify(useless(level(20, [0.3, 0.82, 0.8]))).reference is None, "too few prompts to certify it"

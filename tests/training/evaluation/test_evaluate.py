@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, Certificate, ReasoningBudget
 from training.data.dataset import Outcomes
-from training.evaluation.certify import DELTA
+from training.evaluation.betting import DELTA
 from training.evaluation.evaluate import evaluate, gap_closed, oracles
 from training.evaluation.policies import best_fixed, cheapest_cascade, compare, policy, policy_report, reported
 from training.evaluation.spending import Rates, Unit
@@ -121,7 +121,7 @@ def test_a_report_is_about_the_policy_of_requests_without_a_target_or_else_the_s
     alphas: tuple[float, ...], wanted: float | None
 ) -> None:
     outcomes, prediction = world(20)
-    one = policy(outcomes, prediction, 0.5, 0.01)
+    one = policy(outcomes, prediction, 0.5, Certificate(0.5, DELTA, 0.01, 20))
     unproved = replace(one, alpha=0.02, threshold=None)
     found = reported([unproved, *(replace(one, alpha=alpha) for alpha in alphas)])
     assert (found and found.alpha) == wanted
@@ -208,8 +208,7 @@ def test_a_family_is_what_stands_before_the_last_slash() -> None:
 
 @pytest.mark.parametrize("alpha", [0.05, 0.1])
 def test_certificates_are_violated_no_more_often_than_promised(alpha: float) -> None:
-    pool, prediction = world(3_000)
-    found = resplit(pool, prediction, alpha, resplits=200)
+    found = resplit(world(3_000), alpha, resplits=200)
     assert found.violated <= DELTA + 3 * (DELTA * (1 - DELTA) / 200) ** 0.5
     assert found.certify == 1_000 and found.uncertified < 1
     assert found.utilisation is not None and 0 < found.utilisation <= 1.05
@@ -218,5 +217,5 @@ def test_certificates_are_violated_no_more_often_than_promised(alpha: float) -> 
 def test_lying_predictions_are_never_certified() -> None:
     pool, prediction = world(2_000)
     lying = replace(prediction, quality=prediction.quality[:, ::-1].copy())
-    found = resplit(pool, lying, 0.02, resplits=50)
+    found = resplit((pool, lying), 0.02, resplits=50)
     assert found.uncertified == 1.0 and found.violated == 0.0

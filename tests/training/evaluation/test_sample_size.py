@@ -5,14 +5,17 @@ import pytest
 
 from benchmarks.adoption import table as fixed_rungs
 from tests.support.synthetic import outcomes_of
-from training.evaluation.certify import DELTA, betting_p_value
+from training.evaluation.betting import betting_p_value
+from training.evaluation.certify import SHARE
 from training.evaluation.sample_size import in_file, like, losing, needed, table, without_loss
 
 
-@pytest.mark.parametrize(("alpha", "prompts"), [(0.01, 318), (0.02, 158), (0.05, 62), (0.1, 30)])
+@pytest.mark.parametrize(("alpha", "prompts"), [(0.01, 410), (0.02, 204), (0.05, 80), (0.1, 39)])
 def test_without_loss_one_prompt_fewer_proves_nothing(alpha: float, prompts: int) -> None:
     assert without_loss(alpha) == prompts
-    assert betting_p_value(np.zeros(prompts), alpha) <= DELTA < betting_p_value(np.zeros(prompts - 1), alpha)
+    assert (
+        betting_p_value(np.zeros(prompts), alpha, SHARE) <= SHARE < betting_p_value(np.zeros(prompts - 1), alpha, SHARE)
+    )
 
 
 def test_the_number_of_prompts_proves_what_is_true_nine_times_in_ten() -> None:
@@ -20,7 +23,7 @@ def test_the_number_of_prompts_proves_what_is_true_nine_times_in_ten() -> None:
     prompts = needed(alpha, losing(rate))
     assert prompts is not None
     random = np.random.default_rng(7)  # other draws than those that found it
-    proved = [betting_p_value(losing(rate)(random, prompts), alpha) <= DELTA for _ in range(400)]
+    proved = [betting_p_value(losing(rate)(random, prompts), alpha, SHARE) <= SHARE for _ in range(400)]
     assert np.mean(proved) == pytest.approx(0.9, abs=0.05)
 
 

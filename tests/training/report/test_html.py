@@ -146,6 +146,7 @@ def test_the_slider_moves_through_the_rows_of_the_frontier() -> None:
     assert frontier[int(slider[2])]["certified"] == 0.02, "it starts at the target that the page opens with"
     for row, point in zip(rows[1:], frontier, strict=True):
         certified = "not certified" if point["certified"] is None else canvas.in_points(point["certified"])
+        certified += f", rung {point['rung']} for everybody" if point["rung"] else ""
         assert row[0] == certified and row[1].startswith(f"{100 * point['loss']:.1f} (")
         assert row[4].startswith(f"{100 * point['saved_against_top']:.1f}\u00a0% (")
         assert float(row[6]) == pytest.approx(0.25 + 0.02 * point["thinking_tokens"], abs=0.06)

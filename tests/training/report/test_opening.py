@@ -38,7 +38,7 @@ def test_a_default_that_is_not_certified_comes_first_then_why_and_what_is_certif
     first, reason, certified, saving = headline(not_certified())
     assert first == (
         "The default target, a loss of at most 2 points, is not certified: "
-        "requests that name no target get the top rung."
+        "requests without a target get the top rung, which saves nothing."
     )
     assert reason == f"The reason: {REASON}."
     assert certified == (
@@ -53,7 +53,7 @@ def test_a_default_that_is_not_certified_comes_first_then_why_and_what_is_certif
 def test_where_nothing_is_certified_the_report_says_so_and_promises_nothing() -> None:
     report = not_certified(policies=[], reported=None)
     assert headline(report) == [
-        "Nothing is certified: every request gets the top rung, and nothing is saved.",
+        "Nothing is certified: every request gets the top rung, which saves nothing.",
         f"The reason: {REASON}.",
     ]
     assert opening.promise(report) is None and opening.measured(report) == []
