@@ -81,6 +81,8 @@ class Chooser:
         choice = policy.choose(scored.score, options)
         decision = _decision(served, request, choice, scored)
         if not options.conversation_id:
+            if not self._explored:
+                return decision
             return self._explored_from(decision, policy, policy.affordable(scored.score, options))
         # Two requests of a new conversation may be scored at once; the one that comes here first pins the rung.
         kept = self._pins.setdefault(_conversation(served, request), choice.index)
@@ -90,8 +92,6 @@ class Chooser:
 
     def _explored_from(self, decision: Decision, policy: Policy, allowed: list[int]) -> Decision:
         """The decision, or for a share of the requests a longer rung."""
-        if not self._explored:
-            return decision
         chances = propensities(len(decision.ladder), decision.choice.index, allowed, self._explored)
         (drawn,) = self._random.choices(range(len(chances)), chances)
         if drawn == decision.choice.index:
