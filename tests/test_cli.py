@@ -109,7 +109,7 @@ def test_options_reach_the_service(server: Server) -> None:
 def test_a_deadline_that_shrinks_a_budget_is_said(server: Server) -> None:
     free, held = (told(server, "decide", COUNTING, *options)[0] for options in ((), ("--max-latency", "0.05")))
     assert held["budget_tokens"] < free["budget_tokens"] and not held["certified"]
-    assert "the longest in time (rung 256 may take 0." in held["reason"] and "leaves 0.05 s" in held["reason"]
+    assert "the longest in time (rung " in held["reason"] and "leaves 0.05 s" in held["reason"]
 
 
 def test_what_to_do_where_the_target_is_not_met_can_be_said(server: Server) -> None:

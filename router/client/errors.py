@@ -174,7 +174,7 @@ def _explained(code: str, details: str, server: str) -> str:
 
 
 def _accepts(server: str) -> bool:
-    """True if some address of localhost accepts connections.
+    """True if something listens at some address of localhost.
 
     localhost is 127.0.0.1 and ::1, and gRPC tells only the error of the last one that it tried: "refused" may be about
     the address where nobody listens, while another server holds the port at the other one.
@@ -182,7 +182,10 @@ def _accepts(server: str) -> bool:
     if (found := _LOCALHOST.fullmatch(server)) is None:
         return False
     try:
-        socket.create_connection(("localhost", int(found["port"])), PROBE_SECONDS).close()
+        socket.create_connection(("localhost", int(found["port"])), PROBE_SECONDS, all_errors=True).close()
+    except ExceptionGroup as tried:
+        # Who listens and does not get round to it makes a caller wait; where nobody listens, the kernel refuses at once.
+        return any(isinstance(one, TimeoutError | ConnectionResetError) for one in tried.exceptions)
     except OSError:
         return False
     return True

@@ -208,8 +208,8 @@ class Policy:
     def _uncertified(self, score: Score, options: RoutingOptions, rungs: list[int], why: str) -> Choice:
         """The reference rung, for a target that no certificate covers. Raises TargetUnmet."""
         best = self.top if self.reference is None else self.reference
-        refused = options.on_unmet is OnUnmet.REJECT and not self.foresees(options.target, score, best)
-        if best not in rungs or refused:
+        elsewhere = options.on_unmet is not OnUnmet.TOP_RUNG and not self.foresees(options.target, score, best)
+        if best not in rungs or elsewhere:
             return self._unmet(score, options, rungs, why)
         name = "the top rung"
         if best != self.top:
@@ -241,9 +241,9 @@ class Policy:
         return f"the target asks for rung {self.ladder.rungs[index].name}, which is {why}"
 
     def _lateness(self, score: Score, options: RoutingOptions, rungs: list[int]) -> str:
-        """How a deadline keeps out the longest rung within bounds; "" where it does not. `rungs` are those in time."""
-        longest = self.within_bounds(options)[-1]
-        return "" if longest in rungs else f" ({self._late(score, longest, options.max_latency)})"
+        """The shortest rung within bounds that the deadline keeps out; "" where there is none. `rungs` are in time."""
+        late = next((i for i in self.within_bounds(options) if i not in rungs), None)
+        return "" if late is None else f" ({self._late(score, late, options.max_latency)})"
 
     def _late(self, score: Score, index: int, limit: float | None) -> str:
         return reasons.late(self.ladder.rungs[index].name, self._seconds(score, index), limit or 0.0)

@@ -68,7 +68,7 @@ def late(rung: str, seconds: float | None, limit: float) -> str:
 
 
 def _significant(seconds: float, rounded: Callable[[float], int]) -> str:
-    """Seconds to three digits, or to the millisecond."""
-    scale = 10.0 ** (2 - math.floor(math.log10(max(seconds, 0.1))))
+    """Seconds to three digits."""
+    scale = 10.0 ** (2 - math.floor(math.log10(max(seconds, 1e-9))))
     whole = round(seconds * scale, 6)  # 1.5 is 150, whatever binary makes of it
     return f"{rounded(whole) / scale:.12g}"

@@ -341,6 +341,8 @@ def test_a_manifest_that_loads_means_what_it_says(shipped: Path, data: st.DataOb
     else:
         write_manifest(shipped, read)
         said = {"precision": "fp32", "far_beyond": None, "reference": None} | tree
+        for certificate in said["certificates"] + said["absolute"]:
+            certificate.setdefault("rung", None)
         assert json.loads((shipped / MANIFEST).read_text()) == said
 
 

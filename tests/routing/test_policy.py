@@ -440,13 +440,13 @@ HELD = LATENCY.seconds(60.0)
         ),
         (
             RoutingOptions(MaxLoss(0.05), max_latency=HELD),
-            "the target asks for rung 128, which is too slow: the longest in time (rung 256 may take 1.2 s, the "
+            "the target asks for rung 128, which is too slow: the longest in time (rung 128 may take 1 s, the "
             "deadline leaves 0.8 s)",
         ),
         (
             RoutingOptions(MinQuality(0.85), max_latency=HELD),
             "no rung allowed reaches P(correct) 0.880, from which on forecasts are certified for the target of 0.85: "
-            "the longest in time (rung 256 may take 1.2 s, the deadline leaves 0.8 s)",
+            "the longest in time (rung 128 may take 1 s, the deadline leaves 0.8 s)",
         ),
         (
             RoutingOptions(MinQuality(0.85)),
@@ -471,7 +471,7 @@ def test_the_reason_says_what_the_rule_did(options: RoutingOptions, reason: str)
 
 def test_a_refusal_says_what_the_deadline_keeps_out() -> None:
     options = RoutingOptions(MaxLoss(0.05), on_unmet=OnUnmet.REJECT, max_latency=HELD)
-    with pytest.raises(TargetUnmet, match=r"too slow \(rung 256 may take 1\.2 s, the deadline leaves 0\.8 s\)"):
+    with pytest.raises(TargetUnmet, match=r"too slow \(rung 128 may take 1 s, the deadline leaves 0\.8 s\)"):
         policy_of().choose(RISING, options)
 
 

@@ -104,5 +104,5 @@ def test_a_rung_without_an_answer_gets_that_of_the_next_attempt() -> None:
     some = Answer("4", 8, 1, "natural")
     nothing, cut = Answer("", 3, 0, "forced"), Answer(" ", 5, 0, "truncated")
     assert tried_again([nothing, some, some]) == [Answer("4", 11, 1, "natural", 2), some, some]
-    assert tried_again([some, cut]) == [some, Answer(" ", 10, 0, "no_answer")]
+    assert tried_again([some, cut]) == [some, Answer(" ", 10, 0, "no_answer", 2)]
     assert tried_again([FAILED, FAILED]) == [FAILED, FAILED]
