@@ -184,7 +184,7 @@ def _accepts(server: str) -> bool:
     try:
         socket.create_connection(("localhost", int(found["port"])), PROBE_SECONDS, all_errors=True).close()
     except ExceptionGroup as tried:
-        # Who listens and does not get round to it makes a caller wait; where nobody listens, the kernel refuses at once.
+        # A listener that does not get round to it makes callers wait; where nobody listens, the kernel refuses at once.
         return any(isinstance(one, TimeoutError | ConnectionResetError) for one in tried.exceptions)
     except OSError:
         return False
