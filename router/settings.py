@@ -46,6 +46,9 @@ DAY = 86_400.0
 MOST = 2**31 - 1
 """Largest number that gRPC and Redis take."""
 
+_OF_ONE_ENGINE = {"backend": POCKET, "backend_model": "", "backend_key": "", "backend_enforcement": "auto"}
+"""What is said of one engine, as it is where nothing is said."""
+
 _PACKAGE = Path(__file__).parent
 EMBEDDED_BUNDLE = _PACKAGE / "models" / "pocket-router"
 """The bundle that ships with the package."""
@@ -291,8 +294,21 @@ def load(**overrides: Any) -> Settings:
 
 
 def load_for_doctor(**overrides: Any) -> Settings:
-    """As `load`; but the engine's model need not be named, since `doctor` finds it out. Raises SettingsError."""
-    return _load(overrides, ("backend_url",))
+    """As `load`; but the engine's model need not be named, since `doctor` finds it out. Raises SettingsError.
+
+    An address that the environment does not name is another engine's: what the environment says of its engine does not
+    count there, and its key goes nowhere else.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    known = _bases(_read({}).backend_url)
+    if known and not _bases(given.get("backend_url", "")) <= known:
+        given = _OF_ONE_ENGINE | given
+    return _load(given, ("backend_url",))
+
+
+def _bases(urls: str) -> set[str]:
+    """Addresses as they are compared, whatever stands at their ends."""
+    return {re.sub("(/v1)?/*$", "", url.strip()) for url in urls.split(",")} - {""}
 
 
 def _load(overrides: dict[str, Any], needed: Sequence[str]) -> Settings:

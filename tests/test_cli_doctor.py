@@ -185,6 +185,35 @@ async def test_a_file_is_not_replaced_unless_that_is_meant(run: Run, tmp_path: P
     assert code == 1 and lines[:2] == ["MINE=1", "BUDGET_ROUTER_BACKEND=vllm"] and len(lines) > 4
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"), [("gone/router.env", None, "No such file"), ("latin", b"# caf\xe9\n", "is not UTF-8")]
+)
+async def test_a_file_that_cannot_be_written_is_refused_before_the_checks(
+    file: str, content: bytes | None, said: str, run: Run, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    async with simulated("vllm") as engine:
+        code, out, err = await run("--url", engine.url, "--write", file, "--force")
+        assert (code, out, err.count("\n")) == (2, "", 1) and said in err
+
+
+async def test_another_address_is_another_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with simulated("sglang") as old, simulated("vllm") as new:
+        old.key = "sesame"
+        settings = {"BACKEND": "sglang", "BACKEND_URL": f"{old.url},http://127.0.0.1:9", "BACKEND_MODEL": "gone"}
+        for name, value in (settings | {"BACKEND_KEY": "sesame", "BACKEND_ENFORCEMENT": "two_phase"}).items():
+            monkeypatch.setenv(f"BUDGET_ROUTER_{name}", value)
+        code, out, _ = await run("--url", new.url, "--json")
+        found = json.loads(out)
+        assert found["settings"]["BUDGET_ROUTER_BACKEND"] == "vllm"
+        assert found["settings"]["BUDGET_ROUTER_BACKEND_MODEL"] == MODEL
+        assert found["settings"]["BUDGET_ROUTER_BACKEND_ENFORCEMENT"] == "native"
+        assert "BUDGET_ROUTER_BACKEND_KEY" not in found["settings"]
+        code, out, _ = await run("--url", f" {old.url}/v1/", "--json")
+    assert code == 1 and "it serves tiny; not gone" in out  # one of the environment's replicas, with its key
+
+
 async def test_what_the_engine_leaves_open_is_asked_for_in_one_line(run: Run) -> None:
     async with simulated("vllm") as engine:
         engine.models = ["mine", "yours"]

@@ -56,10 +56,7 @@ def doctor(
     from router.serving import doctor as checks
     from router.serving import proposal
 
-    if force and write is None:
-        raise click.UsageError("--force needs --write")
-    if write is not None and write.exists() and not force:
-        raise click.UsageError(f"--write: {write} exists; --force keeps its other lines")
+    _require_writable(write, force)
     given = _settings(url, model, backend, key_file)
     found = asyncio.run(checks.examine(given, _kind_open(given, url, model, backend), _quiet if as_json else _show))
     proposed = proposal.settings(given, found)
@@ -80,6 +77,24 @@ def doctor(
     else:
         _show_rest(report, write, broken=found.broken)
     sys.exit(1 if found.failed else 0)
+
+
+def _require_writable(file: Path | None, force: bool) -> None:
+    """Find out before the checks, which take minutes, whether their result can be written. Raises UsageError."""
+    from router.serving import proposal
+
+    if file is None:
+        if force:
+            raise click.UsageError("--force needs --write")
+        return
+    if file.exists() and not force:
+        raise click.UsageError(f"--write: {file} exists; --force keeps its other lines")
+    try:
+        proposal.kept(file)
+    except OSError as error:
+        raise click.UsageError(f"--write: {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"--write: {file} is not UTF-8") from error
 
 
 def _settings(url: str | None, model: str | None, backend: str | None, key_file: Path | None) -> "Settings":

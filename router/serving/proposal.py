@@ -3,15 +3,30 @@
 import os
 import re
 import shlex
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from router import files
 from router.backends.urls import engine_url
 from router.serving.examination import ABOUT, Examination
 from router.settings import POCKET, PREFIX, Settings
 
 KEY = f"{PREFIX}BACKEND_KEY"
+NAMES = tuple(
+    PREFIX + name
+    for name in (
+        "BACKEND",
+        "BACKEND_URL",
+        "BACKEND_MODEL",
+        "BACKEND_KEY",
+        "BACKEND_ENFORCEMENT",
+        "BACKEND_UNENFORCED",
+        "FIRST_TOKEN_SECONDS",
+        "TOKEN_SECONDS",
+    )
+)
+"""All settings that can be proposed: they are about one engine, so none of another engine stays beside them."""
+
 LADDER = "0,512,2048,8192"
 """Rungs that suit most reasoning models, for a first collection."""
 
@@ -26,17 +41,17 @@ def settings(given: Settings, found: Examination) -> dict[str, str]:
     if found.served is None or found.served.backend == POCKET or found.proved is None:
         return {}
     enforcement, speed = found.proved.fingerprint.rpartition("/")[2], found.proved.speed
-    proposed = {
-        "BACKEND": found.served.backend,
-        "BACKEND_URL": ",".join(engine_url(url) for url in found.served.url.split(",")),
-        "BACKEND_MODEL": found.served.model,
-        "BACKEND_KEY": given.backend_key.get_secret_value(),
-        "BACKEND_ENFORCEMENT": "" if enforcement == "hint" else enforcement,
-        "BACKEND_UNENFORCED": "warn" if given.backend_unenforced == "warn" else "",
-        "FIRST_TOKEN_SECONDS": "" if speed is None else f"{speed.first_token:.2g}",
-        "TOKEN_SECONDS": "" if speed is None else f"{speed.per_token:.2g}",
-    }
-    return {PREFIX + name: value for name, value in proposed.items() if value}
+    values = (
+        found.served.backend,
+        ",".join(engine_url(url) for url in found.served.url.split(",")),
+        found.served.model,
+        given.backend_key.get_secret_value(),
+        "" if enforcement == "hint" else enforcement,
+        "warn" if given.backend_unenforced == "warn" else "",
+        "" if speed is None else f"{speed.first_token:.2g}",
+        "" if speed is None else f"{speed.per_token:.2g}",
+    )
+    return {name: value for name, value in zip(NAMES, values, strict=True) if value}
 
 
 def shown(proposed: Mapping[str, str]) -> dict[str, str]:
@@ -44,18 +59,37 @@ def shown(proposed: Mapping[str, str]) -> dict[str, str]:
     return {name: "***" if name == KEY else value for name, value in proposed.items()}
 
 
-def write(path: Path, proposed: Mapping[str, str]) -> None:
-    """Write the settings as lines that a shell reads; other lines of the file stay. Its owner alone can read it.
+def kept(path: Path) -> list[str]:
+    """The lines of a file that stay when settings are written into it; [] where there is none yet.
 
-    The file is replaced as a whole: a command that is killed leaves the old one. Raises OSError.
+    Raises:
+        OSError: it cannot be read, or its folder takes no file.
+        UnicodeDecodeError: it is not UTF-8.
     """
     path = Path(os.path.realpath(path))
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
     old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [line for line in old if not ((found := _ASSIGNS.match(line)) and found[1] in proposed)]
-    lines = [*kept, *(f"{name}={shlex.quote(value)}" for name, value in proposed.items())]
-    new = path.with_name(f"{path.name}.new")
-    files.write_private(new, "".join(f"{line}\n" for line in lines))
-    new.replace(path)
+    return [line for line in old if not ((found := _ASSIGNS.match(line)) and found[1] in NAMES)]
+
+
+def write(path: Path, proposed: Mapping[str, str]) -> None:
+    """Write the settings as lines that a shell reads; lines about other settings stay. Its owner alone can read it.
+
+    The file is replaced as a whole: a command that is killed leaves the old one. Raises as `kept` does.
+    """
+    lines = [*kept(path), *(f"{name}={shlex.quote(value)}" for name, value in proposed.items())]
+    path = Path(os.path.realpath(path))
+    # A name that nobody can guess, and so prepare as a link to another file.
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    new = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        new.replace(path)
+    except BaseException:
+        new.unlink()
+        raise
 
 
 def next_commands(

@@ -79,13 +79,32 @@ def test_other_lines_stay_and_nobody_else_reads_the_file(tmp_path: Path) -> None
     assert file.read_text().splitlines() == [
         "# mine",
         "OTHER=1",
-        "BUDGET_ROUTER_BACKEND_MODEL=old",
         "BUDGET_ROUTER_AUDIT=.1",
         "BUDGET_ROUTER_BACKEND=vllm",
         "BUDGET_ROUTER_BACKEND_KEY=secret",
     ]
     assert modes(file) == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "link"]
+
+
+def test_nothing_of_another_engine_stays(tmp_path: Path) -> None:
+    file = tmp_path / "router.env"
+    hosted = given(backend_key="key-of-hosted", backend_unenforced="warn", public=["plaintext-keys"])
+    proposal.write(file, proposal.settings(hosted, found(hosted, fingerprint="openai_effort-1/m/hint")))
+    assert "BUDGET_ROUTER_BACKEND_KEY=key-of-hosted" in file.read_text()
+    loaded = given()
+    proposal.write(file, proposal.settings(loaded, found(loaded)))
+    assert "key-of-hosted" not in file.read_text() and "UNENFORCED" not in file.read_text()
+    assert len(file.read_text().splitlines()) == len(proposal.settings(loaded, found(loaded)))
+
+
+def test_no_file_beside_it_is_touched(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "router.env.new").symlink_to(victim)
+    proposal.write(tmp_path / "router.env", {"BUDGET_ROUTER_BACKEND": "vllm"})
+    assert victim.read_text() == "precious" and (tmp_path / "router.env.new").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["router.env", "router.env.new", "victim"]
 
 
 def test_one_step_follows_another() -> None:
