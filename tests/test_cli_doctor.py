@@ -41,8 +41,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def written() -> list[str]:
-    """The lines of .env."""
-    return Path(".env").read_text().splitlines() if Path(".env").exists() else []
+    """The lines of router.env."""
+    return Path("router.env").read_text().splitlines() if Path("router.env").exists() else []
 
 
 def pocket(text: str) -> bool:
@@ -64,7 +64,7 @@ async def test_an_address_is_enough_and_the_next_command_leads_on(kind: str, run
         (step,) = found["next"]
         code, out, _ = await run(*shlex.split(step)[2:])
     assert code == 1 and len(written()) == len(found["settings"])
-    assert "set -a; . ./.env; set +a\n" in out and f"budget-train collect --backend {kind}" in out
+    assert "set -a; . ./router.env; set +a\n" in out and f"budget-train collect --backend {kind}" in out
 
 
 async def test_with_a_bundle_about_the_engine_the_next_command_is_serve(
@@ -74,9 +74,9 @@ async def test_with_a_bundle_about_the_engine_the_next_command_is_serve(
         _, out, _ = await run("--url", engine.url, "--json")
         own = another_bundle(tmp_path / "own", "the engine", backend_fingerprint=json.loads(out)["fingerprint"])
         monkeypatch.setenv("BUDGET_ROUTER_ARTIFACT", str(own))
-        code, out, _ = await run("--url", engine.url, "--write", ".env")
-        assert code == 0 and out.endswith("Next:\nset -a; . ./.env; set +a\nbudget-router serve\n")
-        # As `set -a; . ./.env; set +a` does.
+        code, out, _ = await run("--url", engine.url, "--write", "router.env")
+        assert code == 0 and out.endswith("Next:\nset -a; . ./router.env; set +a\nbudget-router serve\n")
+        # As `set -a; . ./router.env; set +a` does.
         for line in written():
             monkeypatch.setenv(*line.split("=", 1))
         code, out, _ = await run()
@@ -147,10 +147,11 @@ async def test_each_cause_has_a_sentence_of_its_own(
 ) -> None:
     async with simulated("vllm") as engine:
         change(engine)
-        code, out, err = await run("--url", engine.url, *arguments, "--write", ".env")
+        code, out, err = await run("--url", engine.url, *arguments, "--write", "router.env")
     assert (code, err) == (1, "") and said in out and "FAILS" in out
-    assert "Nothing is written to .env" in out and not written()
+    assert "Nothing is written to router.env" in out and not written()
     assert f"Put right what FAILS, then type:\nbudget-router doctor --url {engine.url}" in out
+    assert out.endswith(" --write router.env\n")
 
 
 async def test_an_address_at_which_no_engine_is(run: Run) -> None:
@@ -169,18 +170,18 @@ async def test_a_key_is_used_and_written_and_never_shown(run: Run, tmp_path: Pat
     (tmp_path / "key").write_text("sesame\n")
     async with simulated("vllm") as engine:
         engine.key = "sesame"
-        code, out, _ = await run("--url", engine.url, "--key-file", "key", "--write", ".env")
+        code, out, _ = await run("--url", engine.url, "--key-file", "key", "--write", "router.env")
     assert code == 1 and "BUDGET_ROUTER_BACKEND_KEY=***" in out and "sesame" not in out
     assert "BUDGET_ROUTER_BACKEND_KEY=sesame" in written()
-    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "router.env").stat().st_mode) == 0o600
 
 
 async def test_a_file_is_not_replaced_unless_that_is_meant(run: Run, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("MINE=1\nBUDGET_ROUTER_BACKEND=sglang\n")
+    (tmp_path / "router.env").write_text("MINE=1\nBUDGET_ROUTER_BACKEND=sglang\n")
     async with simulated("vllm") as engine:
-        code, out, err = await run("--url", engine.url, "--write", ".env")
+        code, out, err = await run("--url", engine.url, "--write", "router.env")
         assert (code, out, len(err.splitlines())) == (2, "", 1) and "--force" in err and not engine.bodies
-        code, _, _ = await run("--url", engine.url, "--write", ".env", "--force")
+        code, _, _ = await run("--url", engine.url, "--write", "router.env", "--force")
     lines = written()
     assert code == 1 and lines[:2] == ["MINE=1", "BUDGET_ROUTER_BACKEND=vllm"] and len(lines) > 4
 
@@ -212,6 +213,15 @@ async def test_another_address_is_another_engine(run: Run, monkeypatch: pytest.M
         assert "BUDGET_ROUTER_BACKEND_KEY" not in found["settings"]
         code, out, _ = await run("--url", f" {old.url}/v1/", "--json")
     assert code == 1 and "it serves tiny; not gone" in out  # one of the environment's replicas, with its key
+
+
+async def test_what_is_only_taken_for_a_hosted_model_is_said(run: Run) -> None:
+    async with simulated("vllm") as engine:
+        engine.owner, engine.statuses = "gateway", {"/version": 404}
+        code, out, _ = await run("--url", engine.url)
+        assert code == 1 and "name it with --backend if it is none" in out and "/hint" in out
+        _, out, _ = await run("--url", engine.url, "--backend", "openai_effort")
+    assert "taken for" not in out
 
 
 async def test_what_the_engine_leaves_open_is_asked_for_in_one_line(run: Run) -> None:

@@ -30,7 +30,7 @@ CHECK_WIDTH = 27
 @click.option("--model", help="Model that it serves [default: the only one that it lists].")
 @click.option("--backend", help="Kind of engine: vllm, sglang, llama_cpp, openai_effort [default: as it answers].")
 @click.option("--key-file", type=File(), help="File with the engine's key.")
-@click.option("--write", type=NewFile(), help="Write the settings that serve the engine into FILE, such as .env.")
+@click.option("--write", type=NewFile(), help="Write the settings that serve the engine into FILE, such as router.env.")
 @click.option("--force", is_flag=True, help="--write into a file that exists: its other lines stay.")
 @json_option
 def doctor(
@@ -64,7 +64,9 @@ def doctor(
     if written is not None:
         proposal.write(written, proposed)
     again = _again({"--url": url, "--model": model, "--backend": backend, "--key-file": key_file})
-    steps = proposal.next_commands(_program(), again, found, open_end=bool(again and proposed), written=written)
+    wanted = [] if write is None else proposal.options(write)
+    open_end = bool(again and proposed)
+    steps = proposal.next_commands(_program(), again, found, open_end=open_end, wanted=wanted, written=written)
     report = {
         "findings": [asdict(finding) for finding in found.findings],
         "fingerprint": None if found.proved is None else found.proved.fingerprint,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from router.backends import canary
 from router.backends.canary import Examined, Finding
+from router.backends.connect import HOSTED
 from router.backends.probes import Speed
 from router.backends.verified import EnforcementStrategy
 from router.errors import BackendError
@@ -33,6 +34,10 @@ ADVICE = {
 """What to do about an error that holds these words."""
 
 
+TAKEN = "it does not say; taken for a hosted API, whose budgets are hints; name it with --backend if it is none"
+"""Where nothing tells an engine from a hosted API, as behind a gateway that forwards /v1 alone."""
+
+
 @dataclass(frozen=True)
 class _Tried:
     """A strategy, whether it holds budgets, and how fast the engine is with it."""
@@ -56,6 +61,8 @@ async def identified(settings: Settings, kind_open: bool, found: Examination) ->
     except BackendError as error:
         found.add(_unknown(url, error))
         return None
+    if kind_open and known.kind == HOSTED:
+        found.add(Finding("kind of engine", False, TAKEN, needed=False))
     return replace(first, backend=known.kind, model=known.model)
 
 

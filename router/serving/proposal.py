@@ -30,6 +30,9 @@ NAMES = tuple(
 LADDER = "0,512,2048,8192"
 """Rungs that suit most reasoning models, for a first collection."""
 
+FILE = Path("router.env")
+"""Where settings are proposed to be written. Compose would read `.env` of its folder by itself, in words of its own."""
+
 _ASSIGNS = re.compile(r"\s*(?:export\s+)?(\w+)=")
 
 
@@ -92,8 +95,19 @@ def write(path: Path, proposed: Mapping[str, str]) -> None:
         raise
 
 
+def options(file: Path) -> list[str]:
+    """The options that write the settings into a file, whether or not it exists."""
+    return ["--write", str(file), *(["--force"] if file.exists() else [])]
+
+
 def next_commands(
-    program: str, again: Sequence[str], found: Examination, *, open_end: bool, written: Path | None
+    program: str,
+    again: Sequence[str],
+    found: Examination,
+    *,
+    open_end: bool,
+    wanted: Sequence[str],
+    written: Path | None,
 ) -> list[str]:
     """What to type next: first all must be well, then the settings must last, then the engine needs its own bundle.
 
@@ -101,13 +115,14 @@ def next_commands(
         program: this command.
         again: the arguments that named the engine.
         open_end: settings are proposed that the environment does not have yet.
-        written: the file that has them now.
+        wanted: the options that name a file for the settings.
+        written: that file where it has them now.
     """
     this = [program, "doctor", *again]
     if found.broken:
-        return [shlex.join(this)]
+        return [shlex.join([*this, *wanted])]
     if open_end and written is None:
-        return [shlex.join([*this, "--write", ".env"])]
+        return [shlex.join([*this, *options(FILE)])]
     first = [] if written is None else [f"set -a; . {shlex.quote(_sourced(written))}; set +a"]
     return [*first, _collect(program, found) if ABOUT in found.failed else shlex.join([program, "serve"])]
 

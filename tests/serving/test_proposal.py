@@ -62,13 +62,13 @@ def test_what_is_not_proved_is_not_proposed() -> None:
 
 @pytest.mark.parametrize("value", ["plain", "two words", "it's", '$HOME "x" `y`', "a#b", "a\\b"])
 def test_a_shell_reads_what_was_written(tmp_path: Path, value: str) -> None:
-    file = tmp_path / ".env"
+    file = tmp_path / "router.env"
     proposal.write(file, {"BUDGET_ROUTER_BACKEND_MODEL": value})
     assert sourced(file, "BUDGET_ROUTER_BACKEND_MODEL") == f"{value}\n"
 
 
 def test_other_lines_stay_and_nobody_else_reads_the_file(tmp_path: Path) -> None:
-    file = tmp_path / ".env"
+    file = tmp_path / "router.env"
     old = (
         "# mine\nOTHER=1\nexport BUDGET_ROUTER_BACKEND=sglang\nBUDGET_ROUTER_BACKEND_MODEL=old\nBUDGET_ROUTER_AUDIT=.1"
     )
@@ -84,7 +84,7 @@ def test_other_lines_stay_and_nobody_else_reads_the_file(tmp_path: Path) -> None
         "BUDGET_ROUTER_BACKEND_KEY=secret",
     ]
     assert modes(file) == 0o600
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "link"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "router.env"]
 
 
 def test_nothing_of_another_engine_stays(tmp_path: Path) -> None:
@@ -107,18 +107,23 @@ def test_no_file_beside_it_is_touched(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["router.env", "router.env.new", "victim"]
 
 
-def test_one_step_follows_another() -> None:
+def test_one_step_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     loaded = given()
     foreign, broken = Finding(ABOUT, False, ""), Finding("engine", False, "")
 
     def steps(*findings: Finding, open_end: bool = True, written: Path | None = None) -> list[str]:
         again = ["--url", "http://a b"]
         seen = found(loaded, *findings)
-        return proposal.next_commands("bin/budget-router", again, seen, open_end=open_end, written=written)
+        return proposal.next_commands(
+            "bin/budget-router", again, seen, open_end=open_end, wanted=["--write", "x"], written=written
+        )
 
-    assert steps(broken, foreign) == ["bin/budget-router doctor --url 'http://a b'"]
-    assert steps(foreign) == ["bin/budget-router doctor --url 'http://a b' --write .env"]
-    assert steps(written=Path(".env")) == ["set -a; . ./.env; set +a", "bin/budget-router serve"]
+    assert steps(broken, foreign) == ["bin/budget-router doctor --url 'http://a b' --write x"]
+    assert steps(foreign) == ["bin/budget-router doctor --url 'http://a b' --write router.env"]
+    (tmp_path / "router.env").touch()
+    assert steps(foreign) == ["bin/budget-router doctor --url 'http://a b' --write router.env --force"]
+    assert steps(written=Path("router.env")) == ["set -a; . ./router.env; set +a", "bin/budget-router serve"]
     assert steps(open_end=False) == ["bin/budget-router serve"]
     (collect,) = steps(foreign, open_end=False)
     assert collect.startswith(f"bin/budget-train collect --backend vllm --url {URL} --model 'my model' --ladder 0,")

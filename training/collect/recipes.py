@@ -125,16 +125,20 @@ def _pocket(directory: Path, ladder: str | None, samples: int, sampling: Samplin
 
 
 def parse_ladder(ladder: str, efforts: bool = False) -> BudgetLadder:
-    """The ladder that a text such as "0,512,unlimited" describes; with `efforts`, names of efforts are rungs too.
+    """The ladder that a text such as "0,512,unlimited" describes; with `efforts`, of names of efforts.
+
+    A hosted model has no rung of a number of tokens but 0, which is the effort `none`.
 
     Raises:
-        DatasetError: a rung is neither, or the rungs do not rise.
+        DatasetError: a rung is none of them, or the rungs do not rise.
 
     >>> [rung.tokens for rung in parse_ladder("0,512,unlimited").rungs]
     [0, 512, None]
     """
     names = [name.strip() for name in ladder.split(",")]
     for name in names:
+        if efforts and name.isdecimal() and int(name):
+            raise DatasetError(f"--ladder: a hosted model takes efforts such as low,medium,high, not {name} tokens")
         if not (name.isdecimal() or name == UNLIMITED or (efforts and name)):
             raise DatasetError(f"--ladder: {name!r} is neither a number of tokens nor {UNLIMITED!r}")
     rungs = tuple(ReasoningBudget(name, int(name) if name.isdecimal() else None) for name in names)

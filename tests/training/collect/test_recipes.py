@@ -42,6 +42,9 @@ def test_an_engine_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 def test_efforts_are_rungs_by_name_where_they_are_asked_for() -> None:
     assert [rung.tokens for rung in parse_ladder("low,high", efforts=True).rungs] == [None, None]
+    assert [rung.tokens for rung in parse_ladder("0,low", efforts=True).rungs] == [0, None]
+    with pytest.raises(DatasetError, match="takes efforts such as low,medium,high, not 512 tokens"):
+        parse_ladder("0,512,2048", efforts=True)
 
 
 @pytest.mark.parametrize(
