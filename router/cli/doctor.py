@@ -26,7 +26,7 @@ CHECK_WIDTH = 27
 
 
 @click.command(cls=Command)
-@click.option("--url", help="Base URL of the engine.")
+@click.option("--url", help="Base URL of the engine; the environment's key goes to no other address than its own.")
 @click.option("--model", help="Model that it serves [default: the only one that it lists].")
 @click.option("--backend", help="Kind of engine: vllm, sglang, llama_cpp, openai_effort [default: as it answers].")
 @click.option("--key-file", type=File(), help="File with the engine's key.")
