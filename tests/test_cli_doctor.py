@@ -220,8 +220,8 @@ async def test_what_is_only_taken_for_a_hosted_model_is_said(run: Run) -> None:
         engine.owner, engine.statuses = "gateway", {"/version": 404}
         code, out, _ = await run("--url", engine.url)
         assert code == 1 and "name it with --backend if it is none" in out and "/hint" in out
-        _, out, _ = await run("--url", engine.url, "--backend", "openai_effort")
-    assert "taken for" not in out
+        _, out, _ = await run("--url", engine.url, "--backend", "openai_effort", "--write", "router.env")
+    assert "taken for" not in out and "--ladder low,medium,high" in out
 
 
 async def test_what_the_engine_leaves_open_is_asked_for_in_one_line(run: Run) -> None:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from router.backends.connect import HOSTED
 from router.backends.urls import engine_url
 from router.serving.examination import ABOUT, Examination
 from router.settings import POCKET, PREFIX, Settings
@@ -29,6 +30,9 @@ NAMES = tuple(
 
 LADDER = "0,512,2048,8192"
 """Rungs that suit most reasoning models, for a first collection."""
+
+EFFORTS = "low,medium,high"
+"""Rungs of a hosted model."""
 
 FILE = Path("router.env")
 """Where settings are proposed to be written. Compose would read `.env` of its folder by itself, in words of its own."""
@@ -138,5 +142,5 @@ def _collect(program: str, found: Examination) -> str:
     engine = found.served
     assert engine is not None  # or no bundle would have been compared with it
     where = ["--backend", engine.backend, "--url", engine_url(engine.url.partition(",")[0]), "--model", engine.model]
-    how = ["--ladder", LADDER, "--samples", "4", "--temperature", "0.6"]
+    how = ["--ladder", EFFORTS if engine.backend == HOSTED else LADDER, "--samples", "4", "--temperature", "0.6"]
     return shlex.join([train, "collect", *where, *how, "--prompts", "prompts.jsonl", "--out", "outcomes.parquet"])
