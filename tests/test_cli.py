@@ -290,6 +290,13 @@ def test_no_server_is_one_line_and_exit_code_1(exit_of: Any, arguments: tuple[st
     assert line.startswith("budget-router: no service at 127.0.0.1:") and "budget-router serve" in line
 
 
+def test_health_tells_machines_that_nothing_listens() -> None:
+    result = CliRunner().invoke(cli, ["health", "--json", "--server", f"127.0.0.1:{free_port()}"])
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["status"]) == (1, "UNREACHABLE")
+    assert found["error"].startswith("no service at 127.0.0.1:")
+
+
 def test_no_server_prints_nothing_else_either() -> None:
     done = command("decide", "x", "--server", f"127.0.0.1:{free_port()}")
     assert done.returncode == 1

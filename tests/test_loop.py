@@ -1,11 +1,16 @@
 """The closed loop in a smaller form: traffic, outcomes, retraining, promotion under load, fewer tokens."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.loop import Sizes, run
+from benchmarks.loop import RESULTS, Sizes, run
+
+
+def test_the_figures_are_written_where_git_ignores_them() -> None:
+    assert subprocess.run(["git", "check-ignore", "--quiet", RESULTS], cwd=Path(__file__).parents[1]).returncode == 0
 
 
 @pytest.mark.slow

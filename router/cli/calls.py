@@ -3,18 +3,14 @@
 import json
 import shlex
 import sys
-from pathlib import Path
-from shutil import which
 
 import click
 
 from router.cli.display import show_decision, show_event, show_explanation, show_report_command
-from router.cli.options import PROBABILITY, calls_service, json_option, routing_options, service_arguments
+from router.cli.options import PROBABILITY, calls_service, json_option, program, routing_options, service_arguments
 from router.cli.strict import Command, Number
-from router.client import Client, Decision, Event, RoutingOptions, event_to_json, to_json
+from router.client import Client, DeadlineExceeded, Decision, Event, RoutingOptions, Unavailable, event_to_json, to_json
 from router.client.requests import LabelSource
-
-PROGRAM = "budget-router"
 
 
 @click.command(cls=Command)
@@ -88,11 +84,20 @@ def report(decision_id: str, correct: float, by: LabelSource, client: Client, as
 @calls_service(3)  # less than the image's HEALTHCHECK waits, so that it sees the reason
 @json_option
 def health(client: Client, as_json: bool) -> None:
-    """Is the service SERVING? Exit code 1 if not; for container health checks."""
-    ready = client.is_ready()
-    status = "SERVING" if ready else "NOT_SERVING"
+    """Is the service SERVING? Exit code 1 if not; for container health checks.
+
+    \b
+    --json prints {"status": "SERVING"}, "NOT_SERVING" or "UNREACHABLE", the last with an "error".
+    """
+    try:
+        status = "SERVING" if client.is_ready() else "NOT_SERVING"
+    except (DeadlineExceeded, Unavailable) as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"status": "UNREACHABLE", "error": str(error)}))
+        sys.exit(1)
     click.echo(json.dumps({"status": status}) if as_json else status)
-    sys.exit(0 if ready else 1)
+    sys.exit(0 if status == "SERVING" else 1)
 
 
 COMMANDS = (decide, generate, explain, report, health)
@@ -100,13 +105,7 @@ COMMANDS = (decide, generate, explain, report, health)
 
 def _report(decision: Decision) -> str:
     """The command that reports how right the answer to a decision was, to the same service."""
-    return shlex.join([_program(), "report", decision.decision_id, "--correct", "1", *service_arguments()])
-
-
-def _program() -> str:
-    """This command, as it must be typed: that of a virtual environment need not be on the PATH."""
-    typed = Path(sys.argv[0])
-    return str(typed) if typed.name == PROGRAM and which(PROGRAM) is None else PROGRAM
+    return shlex.join([program(), "report", decision.decision_id, "--correct", "1", *service_arguments()])
 
 
 def _prompt(text: str) -> str:

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +12,7 @@ import click
 from rich.markup import escape
 
 from router.cli.display import console
-from router.cli.options import json_option, key_in
+from router.cli.options import json_option, key_in, program
 from router.cli.strict import Command, File, NewFile
 
 if TYPE_CHECKING:
@@ -66,7 +64,7 @@ def doctor(
     again = _again({"--url": url, "--model": model, "--backend": backend, "--key-file": key_file})
     wanted = [] if write is None else proposal.options(write)
     open_end = bool(again and proposed)
-    steps = proposal.next_commands(_program(), again, found, open_end=open_end, wanted=wanted, written=written)
+    steps = proposal.next_commands(program(), again, found, open_end=open_end, wanted=wanted, written=written)
     report = {
         "findings": [asdict(finding) for finding in found.findings],
         "fingerprint": None if found.proved is None else found.proved.fingerprint,
@@ -123,15 +121,6 @@ def _kind_open(given: "Settings", url: str | None, model: str | None, backend: s
 
 def _again(options: Mapping[str, object]) -> list[str]:
     return [str(word) for name, value in options.items() if value is not None for word in (name, value)]
-
-
-def _program() -> str:
-    """This command as it can be typed again."""
-    called = sys.argv[0]
-    if Path(called).name != "budget-router":
-        return "budget-router"
-    found = shutil.which("budget-router")
-    return "budget-router" if found and os.path.realpath(found) == os.path.realpath(called) else called
 
 
 def _quiet(_: "Finding") -> None:

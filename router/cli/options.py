@@ -1,5 +1,8 @@
 """Options that several commands share: the service, the credentials for it, and the options of a choice."""
 
+import os
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
@@ -13,6 +16,7 @@ from router.client import Client, Credentials, InvalidArgument, RoutingOptions
 from router.client.connection import SERVER
 
 Command: TypeAlias = Callable[..., None]
+PROGRAM = "budget-router"
 TOKENS, PROBABILITY = click.IntRange(min=0), Number(0, 1)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
@@ -89,6 +93,15 @@ def service_arguments() -> list[str]:
         if name in ("server", *_CREDENTIALS) and value not in (None, False, SERVER):
             found += [option.opts[0]] if value is True else [option.opts[0], str(value)]
     return found
+
+
+def program() -> str:
+    """This command as it must be typed again: that of a virtual environment need not be the one on the PATH."""
+    called = sys.argv[0]
+    if Path(called).name != PROGRAM:
+        return PROGRAM
+    found = shutil.which(PROGRAM)
+    return PROGRAM if found and os.path.realpath(found) == os.path.realpath(called) else called
 
 
 def key_in(file: Path) -> str:

@@ -165,9 +165,11 @@ class Metrics:
 
 
 def _at_top(record: Generated, used: int) -> float | None:
-    """Thinking tokens that the top rung would have used; None where nobody knows, or where the caller forbade it."""
-    decision, most = record.decision, record.request.options.max_thinking_tokens
-    top = decision.ladder.rungs[-1]
+    """Thinking tokens that the top rung would have used; None where nobody knows, or where the caller may save."""
+    decision, options = record.decision, record.request.options
+    if options.max_latency is not None:  # the decision does not say whether this has kept out a rung
+        return None
+    most, top = options.max_thinking_tokens, decision.ladder.rungs[-1]
     if decision.rung == top:  # also the engine's default, the only rung of its ladder: nothing is saved
         return used
     if most is not None and (top.tokens is None or most < top.tokens):  # the caller saves here, not the router

@@ -104,6 +104,12 @@ def test_the_service_would_start_with_the_pods_environment(
     assert requires_credentials(loaded) == (name != "open")
 
 
+@pytest.mark.parametrize("given", [67108864, 1_000_000, 0, 0.25, True, "0001"])
+def test_a_setting_keeps_its_digits(given: object) -> None:
+    shown = environment_of(rendered({"settings": {"CACHE_BYTES": given}}))[PREFIX + "CACHE_BYTES"]
+    assert shown == (str(given).lower() if given is True else str(given))
+
+
 def test_helm_finds_no_fault() -> None:
     report = helm.lint(CHART, strict=True)
     assert not report["errors"] and {message["error"] for message in report["messages"]} <= {"icon is recommended"}
@@ -186,6 +192,7 @@ def test_secrets_are_named_and_never_written() -> None:
         ({"settings": {"backend": "vllm"}}, "'backend' does not match"),
         ({"repicas": 3}, "repicas"),
         ({"autoscaling": {"kind": "vpa"}}, "autoscaling/kind"),
+        ({"autoscaling": {"kind": "keda", "tokensPerReplica": "80k"}}, "autoscaling/tokensPerReplica"),
         ({"tls": {"enabled": True}}, "enabled"),
         ({"settings": {"REDIS_URL": "redis://redis:6379"}}, "CACHE_SECRET: needed with REDIS_URL"),
         ({"tenants": {"secret": ""}}, "add no-keys to public"),

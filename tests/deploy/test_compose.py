@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from router import settings
+from router.backends.probes import Speed
+from router.serving import proposal
+from router.serving.examination import Examination, Proved
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = Path(sys.executable).parent / "docker-compose"
@@ -23,9 +26,9 @@ STARTS = {
 pytestmark = pytest.mark.skipif(not COMPOSE.exists(), reason="`make check` installs Docker Compose")
 
 
-def services(*options: str, secret: str = "a secret") -> dict[str, dict[str, Any]]:
-    """The services that `docker compose OPTIONS up` starts, with all variables filled in."""
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "BUDGET_ROUTER_CACHE_SECRET": secret}
+def services(*options: str, secret: str = "a secret", **more: str) -> dict[str, dict[str, Any]]:
+    """The services that `docker compose OPTIONS up` starts, with all variables filled in, also `more`."""
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "BUDGET_ROUTER_CACHE_SECRET": secret, **more}
     command = [str(COMPOSE), *options, "config", "--format", "json"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     if done.returncode:
@@ -51,6 +54,16 @@ def test_each_way_to_start_starts_what_fits_together(name: str, monkeypatch: pyt
     if loaded.backend_url:
         host = loaded.backend_url.removeprefix("http://").partition(":")[0]
         assert host in found and loaded.backend_model in found[host]["command"]
+
+
+def test_an_engine_elsewhere_is_served_by_all_that_the_doctor_proposes_for_it() -> None:
+    engine = {"backend": "openai_effort", "backend_url": "https://api.example.com", "backend_model": "gpt-5"}
+    given = settings.load(**engine, backend_unenforced="warn", backend_key="sk-1")
+    proved = Proved("openai/gpt-5/native", Speed(first_token=0.3, per_token=0.01))
+    found = Examination(lambda _: None, [], given.served[0], proved)
+    proposed = proposal.settings(given, found)
+    assert len(proposed) == 8
+    assert proposed.items() <= services(**proposed)["router"]["environment"].items()
 
 
 @pytest.mark.parametrize("name", ["embedded", "cpu"])

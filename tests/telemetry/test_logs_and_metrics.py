@@ -177,21 +177,23 @@ def test_a_fallback_does_not_look_like_a_saving(metrics: Metrics, registry: Coll
     assert value(registry, "decisions_total", model=MODEL, rung="128", source="fallback") == 1
 
 
-def capped(tokens: int | None) -> Generated:
-    """A generation at the third of six rungs, whose caller allows so many thinking tokens."""
-    request = request_of(options=RoutingOptions(MaxLoss(0.05), max_thinking_tokens=tokens))
+def bounded(tokens: int | None, seconds: float | None = None) -> Generated:
+    """A generation at the third of six rungs, whose caller allows so many thinking tokens and seconds."""
+    request = request_of(options=RoutingOptions(MaxLoss(0.05), max_thinking_tokens=tokens, max_latency=seconds))
     return Generated(request, decision_of(index=2), completion_of(thinking_tokens=12), 0.02, 0.5)
 
 
 def test_what_was_used_is_summed_beside_what_the_top_rung_would_have_used(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
-    metrics(capped(None))
+    metrics(bounded(None))
     at_top = decision_of(index=len(LADDER) - 1)
     metrics(Generated(request_of(), at_top, completion_of(thinking_tokens=80), 0.02, 0.5))
-    # Nothing is known about these: a pinned rung without a score, a caller's own cap, tokens that nobody counted.
+    # Nothing is known about these: a pinned rung without a score, a caller's cap or deadline, tokens not counted.
     metrics(Generated(request_of(), decision_of(index=2, score=None), completion_of(thinking_tokens=9), 0.02, 0.5))
-    metrics(capped(200))
+    metrics(bounded(200))
+    metrics(bounded(None, seconds=0.5))
+    metrics(replace(bounded(None, seconds=0.5), decision=at_top))
     metrics(Generated(request_of(), decision_of(index=2), completion_of(thinking_tokens=None), 0.02, 0.5))
     forecast = {"model": MODEL, "source": "forecast"}
     assert value(registry, "realised_thinking_tokens_total", **forecast) == 12 + 80

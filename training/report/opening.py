@@ -103,10 +103,10 @@ def _neighbours(policy: Part, methods: list[Part]) -> list[str]:
     saved = next((one["saved_against_hull"] for one in policies if one["alpha"] == policy["alpha"]), None)
     if saved is None or policy["hull_interval"] is None:
         return []
-    # Within the interval the difference may be chance, so kNN must be below all of it to be called worse.
-    worse = saved < policy["hull_interval"][0]
-    word = "A plain nearest-neighbour lookup (kNN) does worse" if worse else "kNN does as well"
-    return [f"{word}: it spends {_fewer(saved)} the best mix."]
+    # Within the interval the difference may be chance; only beyond it kNN is called worse or better.
+    low, high = policy["hull_interval"]
+    word = "worse" if saved < low else "better" if saved > high else "as well"
+    return [f"A plain nearest-neighbour lookup (kNN) does {word}: it spends {_fewer(saved)} the best mix."]
 
 
 def _fewer(saved: float, what: str = "") -> str:

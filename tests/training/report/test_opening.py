@@ -95,7 +95,14 @@ def test_a_loss_beyond_the_target_is_named(loss: float, said: str) -> None:
     assert said in measured(full(policies=[policy(0.02, 4, loss=loss)]))[0]
 
 
-@pytest.mark.parametrize(("saved", "said"), [(0.26, "kNN does as well: it"), (0.1, "(kNN) does worse: it spends 10 %")])
+@pytest.mark.parametrize(
+    ("saved", "said"),
+    [
+        (0.26, "(kNN) does as well: it"),
+        (0.1, "(kNN) does worse: it spends 10 %"),
+        (0.4, "(kNN) does better: it spends 40 %"),
+    ],
+)
 def test_nearest_neighbours_are_compared_with(saved: float, said: str) -> None:
     methods = [method("router", 0.1, 4), method("kNN", 0.1, 4, saved_against_hull=saved)]
     assert said in measured(full(methods=methods))[-1]

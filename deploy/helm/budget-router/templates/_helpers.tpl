@@ -15,6 +15,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.seriesSelector | default (printf "job=%q,namespace=%q" .Release.Name .Release.Namespace) }}
 {{- end }}
 
+{{/* A setting as text. Helm holds every number as a float, which Go writes as 6.7108864e+07 from a million on. */}}
+{{- define "budget-router.plain" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ int64 . }}{{ else }}{{ toString . }}{{ end -}}
+{{- end }}
+
 {{/* The source of the bundle's volume as JSON; nothing without one. */}}
 {{- define "budget-router.bundle" -}}
 {{- $b := .Values.bundle -}}
