@@ -25,6 +25,7 @@ from training.model import embedding
 from training.model.embedding import Embedding
 from training.model.families import ModelFamily, log_loss
 from training.model.fit import CANDIDATES, CachedInputs, Fitted, Inputs, fit, inputs
+from training.progress import say
 
 SAMPLE = 1_000
 """Prompts on which the exported graph must agree with scikit-learn."""
@@ -78,6 +79,8 @@ def train(
     embedded = PROFILES[profile, precision]()
     every = outcomes if more is None else dataset.concatenate(outcomes, more)
     basis = parts["fit"] if more is None else dataset.concatenate(parts["fit"], more)
+    one = "1 model family" if len(candidates) == 1 else f"{len(candidates)} model families compared"
+    say(f"fit: {len(basis):,} prompts, {one}")
     fitted = fit(basis, embedded, CachedInputs(partial(extraction, embedded), every.prompts), candidates)
     # The token quantiles come from the certify split, which the regression has not seen; P(correct) stays untouched,
     # so certificates are still tested on labels that nothing was fitted on. So does the distance at which a prompt is
@@ -86,6 +89,7 @@ def train(
     _require_finite(fitted, parts["fit"])
     predicted = {name: fitted.predict(part.prompts) for name, part in parts.items()}
     samples = (parts["certify"], predicted["certify"]), (parts["fit"], predicted["fit"])
+    say(f"certify: {len(parts['certify']):,} prompts; evaluate: {len(parts['test']):,} prompts")
     proofs = with_remedies(about_agreement(certify(*samples), outcomes.label_sources), *samples)
     units = rates.units(embedded.tokenizer, parts["test"].prompts)
     report = evaluate.evaluate(
@@ -126,7 +130,9 @@ def run(
     trained = train(outcomes, profile, extraction, precision=precision, candidates=candidates, rates=rates)
     trained = with_baselines(trained) if compare else trained
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []
+    say(f"re-splits: {RESPLITS} of each target test how often certificates are violated")
     report = full_report(trained, {"file": path.name, **asdict(overview(path))}, left_out)
+    say("export: the graph is compared with the model")
     # From all splits: the comparison of graph and model reads no labels.
     sample = [outcomes.prompts[i] for i in np.random.default_rng(0).permutation(len(outcomes))[:SAMPLE]]
     export(

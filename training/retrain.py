@@ -6,6 +6,7 @@ serving bundle must lie above zero. The model inside that estimate is calibrated
 nothing else has read.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from training.arrays import Matrix, Rungs
 from training.data import dataset
 from training.data import log as log_file
 from training.data.dataset import Outcomes
-from training.data.labels import FEWEST, require_judges
+from training.data.labels import FEWEST, remedy, require_judges
+from training.data.schema import DatasetError
 from training.data.splits import split_of
-from training.evaluation import logged_traffic
-from training.evaluation.certify import certified_rungs
+from training.evaluation import logged_traffic, sample_size
+from training.evaluation.certify import ALPHAS, certified_rungs, loss_target
 from training.evaluation.logged_traffic import LoggedTraffic
 from training.evaluation.off_policy import Gain, gain
 from training.export import export
@@ -74,11 +76,13 @@ def retrain(
         max_loss: the relative target that both bundles are compared at.
 
     Raises:
-        DatasetError: the gold set cannot be trained on, or the log has too few decisions to judge by.
+        DatasetError: the gold set cannot be trained on or is too small for the target, or the log has too few decisions
+            to judge by.
         ExportError: the exported graph differs from the fitted model.
         OutcomeLogError: the log cannot be read.
     """
     outcomes = dataset.read(gold)
+    require_certifiable(outcomes, max_loss, champion)
     served = logged_traffic.read(log_file.read(log), outcomes.ladder, outcomes.model)
     fitting, judging = split_traffic(served, outcomes)
     require_judges(len(judging))
@@ -95,6 +99,37 @@ def retrain(
         report=pipeline.full_report(challenger, {"file": gold.name, "traffic": len(fitting)}, []),
     )
     return judge(challenger, manifest.load(out), champion, judging, max_loss, len(fitting))
+
+
+def require_certifiable(gold: Outcomes, max_loss: float, champion: Bundle) -> None:
+    """Raise DatasetError if no challenger could be certified for the target, however good it is.
+
+    Args:
+        champion: the serving bundle, whose targets are proposed.
+    """
+    strict = _tested(max_loss)
+    if strict is None:
+        raise DatasetError(f"--max-loss {max_loss:g}: the strictest target that is tested is {min(ALPHAS):g}")
+    have = len({group for group in gold.groups if split_of(group) != "test"})
+    if have >= (least := sample_size.without_loss(strict)):
+        return
+    possible = [alpha for alpha in ALPHAS if sample_size.without_loss(alpha) <= have]
+    raise DatasetError(
+        f"the gold set cannot certify a loss of at most {max_loss:g}: it has {have} prompts outside its test split, "
+        f"{least} are needed even where nothing is lost{_instead(possible, champion)}"
+    )
+
+
+def _tested(max_loss: float) -> float | None:
+    """The loosest target that is tested and within `max_loss`, None if there is none."""
+    return max((alpha for alpha in ALPHAS if alpha <= max_loss), default=None)
+
+
+def _instead(possible: Iterable[float], champion: Bundle) -> str:
+    """Of the targets that a challenger can have, those of the serving bundle, in words that end a sentence."""
+    served = {one.alpha for one in champion.manifest.certificates}
+    both = [f"--max-loss {alpha:g}" for alpha in possible if alpha in served]
+    return f"; possible, and certified for the serving bundle: {' or '.join(both)}" if both else ""
 
 
 def split_traffic(served: LoggedTraffic, gold: Outcomes) -> tuple[LoggedTraffic, LoggedTraffic]:
@@ -118,8 +153,12 @@ def judge(
     """
     certificate = _certificate(bundle, max_loss)
     if certificate is None:
-        why = "; ".join(f"{target}: {reason}" for target, reason in bundle.manifest.not_certified.items())
-        refused = [f"nothing is certified for a loss of at most {max_loss:g} ({why})"]
+        strict = _tested(max_loss)
+        why = None if strict is None else bundle.manifest.not_certified.get(loss_target(strict))
+        refused = [
+            f"nothing is certified for a loss of at most {max_loss:g}{_serving(champion)}",
+            *([why] if why else []),
+        ]
         return Verdict(refused, None, None, None, fitted, len(judging), judging.skipped)
     predicted = inference.predict(bundle, judging.prompts)
     new = certified_rungs(certificate, predicted)
@@ -130,7 +169,9 @@ def judge(
     tokens = np.minimum(predicted.mean_tokens, judging.logged.caps)
     rows = np.arange(len(judging))
     means = float(tokens[rows, old].mean()), float(tokens[rows, new].mean())
-    return Verdict(_objections(estimate), certificate, estimate, means, fitted, len(judging), judging.skipped)
+    return Verdict(
+        _objections(estimate, len(judging)), certificate, estimate, means, fitted, len(judging), judging.skipped
+    )
 
 
 def chosen_by(bundle: Bundle, prompts: list[str], max_loss: float) -> Rungs:
@@ -148,10 +189,18 @@ def _imputed(fitting: LoggedTraffic, gold: Outcomes) -> Outcomes | None:
     return fitting.imputed(gold, quick.predict(fitting.prompts))
 
 
-def _objections(estimate: Gain) -> list[str]:
+def _uncertified(bundle: Bundle, champion: Bundle, max_loss: float) -> list[str]:
+    strict, own = _tested(max_loss), bundle.manifest
+    why = own.not_certified.get(loss_target(strict)) if strict is not None else None
+    instead = _instead([one.alpha for one in own.certificates], champion)
+    return [f"nothing is certified for a loss of at most {max_loss:g}{instead}", *([why] if why else [])]
+
+
+def _objections(estimate: Gain, judged: int) -> list[str]:
     objections = []
     if estimate.effective < FEWEST:
-        objections.append(f"the effective sample is {estimate.effective:.0f}, {FEWEST} are needed")
+        what = remedy(estimate.effective, judged)
+        objections.append(f"the effective sample is {estimate.effective:.0f}, {FEWEST} are needed: {what}")
     if estimate.dr.low <= 0:
         gained = f"{estimate.dr.value:.4f}, at least {estimate.dr.low:.4f}"
         objections.append(f"the utility gain may be none: {gained}")

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from router.backends.connect import HOSTED, Connection, client
 from router.backends.dialects import DIALECTS
+from router.backends.failures import MappedErrors
 from router.backends.http import EngineClient
 from router.backends.listing import ListedModel, check_serves, listed, shown
 from router.errors import BackendBusy, BackendError, BackendTimeout, BackendUnavailable, SettingsError
@@ -64,6 +65,27 @@ async def version(connection: Connection) -> str:
                 f"{error}, which every {kind} has: is it another kind of engine, or does a proxy before it forward /v1 "
                 "alone?"
             ) from error
+
+
+async def window(connection: Connection) -> int | None:
+    """Tokens that prompt, thought and answer may have together; None where the engine does not say.
+
+    Raises:
+        BackendError: it does not answer.
+        SettingsError: the URL is wrong.
+    """
+    completions = DIALECTS[connection.kind].completions
+    if completions is None:
+        return None
+    async with AsyncExitStack() as stack:
+        engine = client(connection, stack)
+        try:
+            with MappedErrors():
+                return await completions.window(engine, connection.model)
+        except UNCERTAIN:
+            raise
+        except BackendError:  # a proxy may not forward this address
+            return None
 
 
 async def _kind(engine: EngineClient, models: list[ListedModel]) -> str:

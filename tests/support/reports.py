@@ -121,7 +121,7 @@ def full(rungs: int = 4, **changes: Any) -> dict[str, Any]:
             "certificates": [
                 {"alpha": alpha, "delta": 0.1, "threshold": 0.001, "prompts": 1000} for alpha in (0.01, 0.02, 0.05)
             ],
-            "not_certified": {"loss of at most 0.005": "p = 0.40 for the most careful policy, 0.1 is needed"},
+            "not_certified": {"loss of at most 0.005": "p = 0.40 for the most careful policy (at most 0.1 would do)"},
         },
         "prompts": 1200,
         "samples": 4.0,
@@ -164,7 +164,7 @@ def full(rungs: int = 4, **changes: Any) -> dict[str, Any]:
 
 def not_certified(**changes: Any) -> dict[str, Any]:
     """A report in which 5 and 10 points are certified, but not the default target."""
-    refused = {"loss of at most 0.02": "p = 0.31 for the most careful policy, 0.1 is needed"}
+    refused = {"loss of at most 0.02": "p = 0.31 for the most careful policy (at most 0.1 would do)"}
     certificates = [{"alpha": alpha, "delta": 0.1, "threshold": 0.001, "prompts": 81} for alpha in (0.05, 0.1)]
     about = full()["about"] | {"not_certified": refused, "certificates": certificates}
     policies = [policy(0.05, 4, saved_against_top=0.12), policy(0.1, 4)]

@@ -20,7 +20,7 @@ from tests.support.fakes import RecordingObserver, completion_of, decision_of, r
 from tests.support.synthetic import NO_REPORT, OUTCOMES, few_steps, outcomes_of, sums
 from tests.test_package import command as console
 from training import pipeline
-from training.cli import cli
+from training.cli import cli, verdict_text
 from training.data.dataset import Outcomes, from_frame
 from training.data.schema import DatasetError, write
 from training.evaluation.logged_traffic import LoggedTraffic, read
@@ -104,7 +104,9 @@ def test_what_is_proved_to_spend_less_is_promoted(challenge: Challenge) -> None:
 def test_too_little_traffic_is_not_enough(challenge: Challenge) -> None:
     few = challenge.served.take(np.arange(60))
     verdict = judge(challenge.challenger, challenge.bundle, challenge.bundle, few, 0.1, 0)
-    assert any("500 are needed" in why for why in verdict.refused)
+    assert any("500 are needed: report outcomes of about" in why for why in verdict.refused)
+    said = verdict_text(verdict, promoted=False)
+    assert said.startswith("0 logged prompts fitted on, 60 judged on; left out: none\n") and "{" not in said
 
 
 async def test_a_log_too_small_to_judge_by_is_refused_before_anything_is_fitted(tmp_path: Path) -> None:
@@ -120,8 +122,12 @@ async def test_a_log_too_small_to_judge_by_is_refused_before_anything_is_fitted(
         await log.report(Outcome(f"d{i}", 1.0, LabelSource.VERIFIER))
     await log.close()
     champion = manifest.load(MODELS / "pocket-router")
-    with pytest.raises(DatasetError, match="500 are needed: report outcomes of about 833 decisions"):
-        retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", champion, out, 0.05)
+    with pytest.raises(DatasetError, match=r"47 prompts outside its test split, 204 are .*: --max-loss 0.1$"):
+        retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", champion, out, 0.02)
+    with pytest.raises(DatasetError, match=r"the strictest target that is tested is 0.005"):
+        retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", champion, out, 0.001)
+    with pytest.raises(DatasetError, match=r"500 are needed: report outcomes of about 8.. more decisions"):
+        retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", champion, out, 0.1)
     assert not out.exists()
 
 
@@ -152,4 +158,8 @@ async def test_too_few_outcomes_are_refused_before_anything_slow_is_imported(tmp
     done = await asyncio.to_thread(console, line, "polars", "sklearn", "onnx")
     assert (done.returncode, done.stdout) == (2, "")
     (said,) = done.stderr.splitlines()
-    assert said.startswith("budget-train: ") and "3 decisions with an outcome" in said and "833 are needed" in said
+    assert (
+        said.startswith("budget-train: ")
+        and "3 outcomes of decisions that the policy made" in said
+        and "833 are needed" in said
+    )

@@ -157,7 +157,8 @@ def evaluate(directory: Path, outcomes: Path, page: Path | None, as_json: bool, 
 @click.option("--gold", type=File(), required=True,
               help="Parquet file with every rung of every prompt, kept for judging.")  # fmt: skip
 @click.option("--max-loss", type=Number(0, 1), default=DEFAULT_MAX_LOSS, show_default=True,
-              help="Target that both bundles are compared at.")  # fmt: skip
+              envvar="BUDGET_ROUTER_MAX_LOSS",
+              help="Target that both bundles are compared at, BUDGET_ROUTER_MAX_LOSS of the services.")  # fmt: skip
 @click.option(
     "--out", type=NEW_FOLDER, default=Path("var/challenger"), show_default=True, help="The challenger's bundle."
 )
@@ -209,11 +210,15 @@ def retrain(
 @json_output
 def promote(bundle: Path, registry: Path, as_json: bool) -> None:
     """Make BUNDLE current: every service that follows the registry serves it within a second, without a restart."""
+    from router.bundle import manifest
     from router.bundle import registry as registries
+    from router.bundle.offers import offer_of
     from router.scoring import trial
 
     version = registries.promote(registry, bundle, trial.run)
     click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
+    offer = offer_of(manifest.load(registries.locate(registry)).manifest, DEFAULT_MAX_LOSS)
+    _warn([] if offer is None else [f"the default target saves next to nothing; to save tokens, {offer}"])
 
 
 @cli.command()
@@ -229,7 +234,8 @@ def rollback(registry: Path, as_json: bool) -> None:
 
 def verdict_text(verdict: "Verdict", promoted: bool) -> str:
     """A verdict in lines of text."""
-    lines = [f"{verdict.fitted} logged prompts fitted on, {verdict.judged} judged on; left out: {verdict.skipped}"]
+    skipped = ", ".join(f"{count} {reason}" for reason, count in verdict.skipped.items() if count)
+    lines = [f"{verdict.fitted} logged prompts fitted on, {verdict.judged} judged on; left out: {skipped or 'none'}"]
     if verdict.tokens is not None:
         lines.append("thinking tokens forecast: {:.1f} as served, {:.1f} by the challenger".format(*verdict.tokens))
     if verdict.gain is not None:
@@ -239,7 +245,7 @@ def verdict_text(verdict: "Verdict", promoted: bool) -> str:
         lines.append(
             f"effective sample {verdict.gain.effective:.0f}; {verdict.gain.resting_on_model:.0%} rest on a model"
         )
-    lines += [f"refused: {why}" for why in verdict.refused]
+    lines += [f"refused: {why.replace('; ', f'{chr(10)}  ')}" for why in verdict.refused]
     return "\n".join([*lines, "promoted" if promoted else "not promoted"])
 
 

@@ -45,13 +45,13 @@ POCKET_TOKENS = 6
               help="Without --prompts and --gym: prompts of each family and level that the pocket reasoner has not "
               "seen.")  # fmt: skip
 @click.option("--url", help="Base URL of an engine [default: the pocket reasoner answers].")
-@click.option("--backend", type=ENGINES, default="vllm", show_default=True, help="Kind of engine at --url.")
+@click.option("--backend", type=ENGINES, help="Kind of the engine at --url [default: as it says].")
 @backend_key
 @click.option("--unenforced", is_flag=True, help="Accept an engine that was seen to hold no budget.")
 @click.option("--think-start", default="<think>", show_default=True, help="Text that opens a thought.")
 @click.option("--think-end", default="</think>", show_default=True, help="Text that ends a thought.")
 @click.option("--closing-cue", help='Text that ends a thought which is cut; "" for none [default: the engine\'s own].')
-@click.option("--model", help="Name of the engine's model, or directory of the pocket reasoner.")
+@click.option("--model", help="Name of the engine's model [default: its only one], or the pocket reasoner's directory.")
 @click.option("--ladder", help="Thinking tokens of each rung: 0,512,2048,unlimited [default: the pocket reasoner's].")
 @click.option("--samples", type=_COUNT, default=1, show_default=True, help="Answers per prompt and rung.")
 @click.option("--temperature", type=Number(0), default=0.0, show_default=True, help="0 is greedy.")
@@ -83,9 +83,11 @@ def collect(
     """Let a backend answer every prompt at every rung, score the answers, write the outcomes.
 
     The pocket reasoner thinks once for each prompt, and its thought is cut at every rung; an engine answers each rung
-    anew. A run may be stopped at any time: the same command continues it.
+    anew. A run may be stopped at any time: the same command continues it. Exit code 1 means that a rung has no answer.
     """
     given = {name: options.pop(name) for name in ESTIMATED}
+    if options["url"]:
+        options |= _named(**options)
     if estimate:
         _estimate(options, given, as_json)
         return
@@ -97,9 +99,18 @@ def collect(
     _collect(out, _executor_named(executor, ray_address), options, as_json)
 
 
+def _named(url: str, backend: str | None, model: str | None, backend_key: str, **_: Any) -> dict[str, str]:
+    """Kind and model of an engine, as it says where they are not given."""
+    from training.collect import recipes
+
+    kind, name = recipes.named(url, backend or "", model or "", backend_key)
+    return {"backend": kind, "model": name}
+
+
 def _collect(out: Path, executor: "Executor", options: dict[str, Any], as_json: bool) -> None:
     from training.collect import recipes
     from training.collect.run import collect as run
+    from training.collect.run import unanswered
 
     questions = _questions(**options)
     recipe = recipes.from_options(**{name: options[name] for name in recipes.OPTIONS})
@@ -110,10 +121,13 @@ def _collect(out: Path, executor: "Executor", options: dict[str, Any], as_json: 
         raise click.Abort from None
     if as_json:
         click.echo(json.dumps({"file": str(out), "prompts": len(questions), "rungs": tally}))
-        return
-    for row in tally:
-        click.echo("  ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in row.items()))
-    click.echo(f"{len(questions)} prompts: {out}")
+    else:
+        for row in tally:
+            click.echo("  ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in row.items()))
+        click.echo(f"{len(questions)} prompts: {out}")
+    if empty := unanswered(tally):
+        click.echo(f"rung {', '.join(empty)} has no answer at all, so nothing can be fitted to {out}", err=True)
+        raise SystemExit(1)
 
 
 def _estimate(options: dict[str, Any], given: dict[str, Any], as_json: bool) -> None:
@@ -165,7 +179,8 @@ def _measured(options: dict[str, Any], own: "list[Question]") -> Any:
     from router.backends.connect import Connection
     from training.collect import measure, recipes
 
-    recipe = recipes.from_options(**{name: options[name] for name in recipes.OPTIONS})
+    # One request of each prompt measures an engine, however many samples are collected.
+    recipe = recipes.from_options(**{name: options[name] for name in recipes.OPTIONS} | {"samples": 1})
     assert isinstance(recipe.source, Connection)
     texts = [question.prompt for question in own] or [probe.text for probe in PROBES]
     return measure.measure(recipe.source, texts, recipe.ladder.rungs[-1], recipe.sampling, recipe.concurrency)

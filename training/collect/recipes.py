@@ -8,7 +8,7 @@ from pathlib import Path
 import router
 from router.backends import canary
 from router.backends.connect import Connection, fingerprint
-from router.backends.detection import identified
+from router.backends.detection import identified, window
 from router.backends.http import Timeouts
 from router.backends.markers import Markers
 from router.bundle.manifest import is_fingerprint
@@ -21,6 +21,9 @@ POCKET = Path(router.__path__[0]) / "models" / "pocket"
 POCKET_ANSWER_TOKENS = 64
 TEMPLATE = re.compile("[0-9a-f]{8}")
 UNLIMITED = "unlimited"
+SHORTEST = 32
+"""Tokens of the shortest top rung that is worth a ladder."""
+
 OPTIONS = (
     "backend", "url", "model", "ladder", "samples", "temperature", "max_answer_tokens", "timeout", "concurrency",
     "seed", "think_start", "think_end", "closing_cue", "unenforced", "backend_key",
@@ -28,7 +31,7 @@ OPTIONS = (
 
 
 def from_options(
-    backend: str,
+    backend: str | None,
     url: str | None,
     model: str | None,
     ladder: str | None,
@@ -47,13 +50,13 @@ def from_options(
     """The recipe for a set of options. An engine is asked for its identity and must hold its budgets.
 
     Args:
-        url: of an engine; None for the pocket reasoner.
+        url: of an engine, whose `backend` and `model` must then be given; None for the pocket reasoner.
         timeout: seconds that an engine may take for one answer.
         closing_cue: what ends a thought that is cut; "" = nothing, None = the engine's own.
         unenforced: accept an engine that was seen to hold no budget.
 
     Raises:
-        DatasetError: the options contradict each other.
+        DatasetError: the options contradict each other, or a rung exceeds the engine's window.
         ArtifactError: the pocket reasoner cannot be loaded.
         BackendError: the engine does not answer, or holds no budget.
     """
@@ -64,14 +67,49 @@ def from_options(
     sampling = Sampling(temperature, longest, seed if temperature else None)
     if url is None:
         return _pocket(Path(model or POCKET), ladder, samples, sampling, concurrency)
-    if model is None or ladder is None:
-        raise DatasetError("--url needs --model, the model's name in the engine, and --ladder, cheapest rung first")
+    if ladder is None:
+        raise DatasetError("--url needs --ladder, cheapest rung first")
     markers = Markers(think_start, think_end, closing_cue)
+    assert backend is not None
+    assert model is not None
     connection = connection_of(backend, url, model, backend_key, unenforced, markers, timeout, concurrency)
     rungs = parse_ladder(ladder, efforts=backend == "openai_effort")
+    require_room(rungs, longest, asyncio.run(window(connection)))
     # The name by which the router knows this engine in serving: certificates hold for that name only.
     model_column = asyncio.run(fingerprint(connection, canary.holds_budgets))
     return Recipe(connection, model_column, rungs, samples, sampling, concurrency)
+
+
+def require_room(ladder: BudgetLadder, longest: int, room: int | None) -> None:
+    """Raise DatasetError if a rung and the longest answer leave no token of the engine's window to the prompt.
+
+    Args:
+        longest: tokens of the longest answer.
+        room: tokens of prompt, thought and answer together; None = unknown.
+    """
+    for rung in ladder.rungs:
+        if room is not None and rung.tokens is not None and rung.tokens + longest >= room:
+            raise DatasetError(
+                f"--ladder: rung {rung.name} and an answer of up to {longest} tokens exceed the engine's window of "
+                f"{room} tokens; {_fitting(room - longest)}"
+            )
+
+
+def _fitting(left: int) -> str:
+    """What to ask for instead, where an answer leaves so many tokens to prompt and thought: about half for each."""
+    shorter = "name a smaller --max-answer-tokens"
+    if left < 2 * SHORTEST:
+        return shorter
+    top = 1 << (left.bit_length() - 2)
+    return f"name lower rungs, such as {','.join(map(str, (0, top // 16, top // 4, top)))}, or {shorter[5:]}"
+
+
+def named(url: str, kind: str, model: str, key: str = "") -> tuple[str, str]:
+    """Kind and model of the engine at `url`, which is asked for what is left open (""). Raises as `identified`."""
+    if kind and model:
+        return kind, model
+    found = asyncio.run(identified(Connection(kind, url, model, key)))
+    return found.kind, found.model
 
 
 def fingerprint_at(url: str, kind: str, model: str, key: str = "") -> str:

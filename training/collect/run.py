@@ -15,6 +15,7 @@ from training.collect.questions import Question, digest
 from training.collect.units import Collector, Recipe, Unit, UnitResult
 from training.data.faults import faults
 from training.data.schema import DatasetError, write
+from training.progress import Tenths, say
 
 Executor = Callable[[Iterable[Unit], Recipe], Iterator[list[UnitResult]]]
 """Runs units by a recipe, in this process or elsewhere; yields results as they are finished."""
@@ -33,13 +34,7 @@ def collect(questions: Sequence[Question], recipe: Recipe, out: Path, executor: 
     todo = units(questions, recipe)
     with Journal(out.with_name(f"{out.name}.journal"), settings(questions, recipe)) as journal:
         left = [unit for unit in todo if unit.key not in journal.done]
-        done = len(todo) - len(left)
-        with tqdm(
-            total=len(todo), initial=done, unit="trace" if recipe.nested else "answer", desc="collect", disable=None
-        ) as bar:
-            for results in executor(left, recipe) if left else ():
-                journal.append(results)
-                bar.update(len(results))
+        _run(left, len(todo), recipe, journal, executor)
         # A bug in a collector must show here, not weeks later in `fit`; the journal survives, so nothing is lost.
         for fault in faults(journal.rows()):
             raise DatasetError(fault)
@@ -47,6 +42,27 @@ def collect(questions: Sequence[Question], recipe: Recipe, out: Path, executor: 
         write(journal.rows(), out)
         journal.remove()
     return tally(pl.scan_parquet(out))
+
+
+def _run(left: Sequence[Unit], total: int, recipe: Recipe, journal: Journal, executor: Executor) -> None:
+    unit, done, cause = "trace" if recipe.nested else "answer", total - len(left), ""
+    before = f", {done:,} are done already" if done else ""
+    say(f"collect: {total:,} {unit}s at {len(recipe.ladder)} rungs, {recipe.concurrency} at a time{before}")
+    tenths = Tenths(f"collect, {unit}s", total, done)
+    with tqdm(total=total, initial=done, unit=unit, desc="collect", disable=None) as bar:
+        for results in executor(left, recipe) if left else ():
+            journal.append(results)
+            bar.update(len(results))
+            tenths.add(len(results))
+            # The first is enough: an engine that refuses a rung refuses it thousands of times.
+            if not cause and (cause := next((one.cause for one in results if one.cause), "")):
+                bar.clear()
+                say(f"collect: the first answer that failed, at {cause}")
+
+
+def unanswered(tally: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the rungs at which no prompt has an answer; no prompt of the file can then be trained on."""
+    return [row["rung"] for row in tally if row["error"] == row["answers"]]
 
 
 def local(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[UnitResult]]:

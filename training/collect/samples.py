@@ -27,7 +27,7 @@ from router.domain import (
 )
 from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
 from router.ports import Backend
-from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, unit_result
+from training.collect.units import Answer, Pocket, Recipe, Unit, UnitResult, failed, unit_result
 
 
 class SampleCollector:
@@ -79,20 +79,22 @@ class SampleCollector:
         return unit_result(unit, [await self._answer(replace(unit, rung=rung)) for rung in rungs], self._recipe)
 
     async def _answer(self, unit: Unit) -> Answer:
-        """An answer, or FAILED if the engine refuses the request or fails in every attempt.
+        """A failed answer if the engine refuses the request or fails in every attempt.
 
         Raises:
             BackendUnavailable: the engine is not ready any more, so every other unit would fail as well.
         """
+        cause: BackendError | None = None
         for pause in (*self._recipe.retry_pauses, 0.0):
             try:
                 return await _answered(self._backend, _request(unit, self._recipe), _next_rung(unit, self._recipe))
-            except (BackendRefused, InvalidRequest):
-                return FAILED
-            except BackendError:
+            except (BackendRefused, InvalidRequest) as error:
+                return failed(error)
+            except BackendError as error:
+                cause = error
                 await asyncio.sleep(pause)  # unlike a refusal, such a failure may be over in a second
         await self._check()
-        return FAILED
+        return failed(cause)
 
 
 async def _open(recipe: Recipe, stack: AsyncExitStack) -> Backend:
@@ -140,7 +142,7 @@ async def _answered(backend: Backend, request: GenerationRequest, longer: Reason
     if end.finish is FinishReason.ABORTED:
         raise BackendError("backend: it gave up in the middle")
     if not held(end):
-        return FAILED
+        return failed(f"the engine thought {end.thinking_tokens} tokens, more than the rung allows")
     return Answer("".join(text), end.thinking_tokens, end.answer_tokens, end.finish.value, end.attempts)
 
 

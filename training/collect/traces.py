@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from router.backends.pocket import END, END_THINK, WINDOW, PocketModel
 from router.domain import BudgetLadder, FinishReason
-from training.collect.units import FAILED, LOCKSTEP, Answer, Pocket, Recipe, Unit, UnitResult, unit_result
+from training.collect.units import LOCKSTEP, Answer, Pocket, Recipe, Unit, UnitResult, failed, unit_result
 
 
 class TraceCollector:
@@ -49,7 +49,8 @@ class TraceCollector:
         if fits:
             answers = trace(self._model, np.array([ids for _, ids in same]), ladder, self._longest)
         else:
-            answers = [[FAILED] * len(ladder)] * len(same)
+            too_long = failed("prompt, longest thought and answer exceed the window of the pocket reasoner")
+            answers = [[too_long] * len(ladder)] * len(same)
         answers = [tried_again(of_rungs) for of_rungs in answers]
         return [unit_result(unit, of_rungs, self._recipe) for (unit, _), of_rungs in zip(same, answers, strict=True)]
 

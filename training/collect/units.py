@@ -1,7 +1,7 @@
 """The data types of collection: recipes, units of work, and their results."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,13 +22,18 @@ RETRY_PAUSES = (1.0, 5.0)
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of one rung: its text, the tokens used in all attempts (None if unknown), and how it ended."""
+    """The answer of one rung: its text, the tokens used in all attempts (None if unknown), and how it ended.
+
+    Attributes:
+        cause: why there is no answer.
+    """
 
     text: str
     thinking_tokens: int | None
     answer_tokens: int | None
     finish: str
     attempts: int = 1
+    cause: str = field(default="", compare=False)
 
 
 LOCKSTEP = 64
@@ -36,6 +41,12 @@ LOCKSTEP = 64
 
 FAILED = Answer("", None, None, "error")
 """The engine gave no answer. That is a failure of the engine, so it never counts as a wrong answer."""
+
+
+def failed(cause: object) -> Answer:
+    """FAILED with its cause."""
+    return replace(FAILED, cause=str(cause))
+
 
 UNSCORED = frozenset({FAILED.finish} | {reason.value for reason in FinishReason} - {"natural", "forced"})
 """Endings without a whole answer. A cut answer may hold the right number by chance, as an intermediate result."""
@@ -104,10 +115,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """The outcomes of a finished unit."""
+    """The outcomes of a finished unit, and why its first missing answer is missing."""
 
     key: str
     rows: list[OutcomeRow]
+    cause: str = ""
 
 
 class Collector(Protocol):
@@ -127,7 +139,13 @@ def unit_result(unit: Unit, answers: Sequence[Answer], recipe: Recipe) -> UnitRe
     # The answers of all rungs begin at rung 0; those of a unit with a rung begin, and end, at that rung.
     orders = range(unit.rung or 0, len(recipe.ladder))
     labelled = zip(orders, answers, labels(unit.question, answers), strict=False)
-    return UnitResult(unit.key, [_row(unit, answer, order, recipe, *given) for order, answer, given in labelled])
+    rows = [_row(unit, answer, order, recipe, *given) for order, answer, given in labelled]
+    return UnitResult(unit.key, rows, _cause(rows, answers))
+
+
+def _cause(rows: Sequence[OutcomeRow], answers: Sequence[Answer]) -> str:
+    causes = (f"rung {row['rung']}: {answer.cause}" for row, answer in zip(rows, answers, strict=False) if answer.cause)
+    return next(causes, "")
 
 
 def labels(question: Question, answers: Sequence[Answer]) -> list[tuple[float, str]]:

@@ -5,6 +5,7 @@ from math import ceil
 from typing import Any
 
 from router.bundle.manifest import is_fingerprint
+from router.bundle.offers import Offer, best_offer
 from router.domain import LabelSource
 from training.arrays import Vector
 from training.data.dataset import Outcomes
@@ -56,14 +57,22 @@ def about_size(outcomes: Outcomes) -> list[str]:
 
 
 def about_default(report: dict[str, Any]) -> list[str]:
-    """A warning if the target of callers that name none is not certified; the report is that of `pipeline.run`."""
+    """Warnings if the target of callers that name none is not certified, or saves nothing; the last says what to do.
+
+    Args:
+        report: that of `pipeline.run`.
+    """
     why = report["about"]["not_certified"].get(loss_target(TARGET))
-    if why is None:
-        return []
-    return [
-        f"a {loss_target(TARGET)}, the default, is not certified, so by default every prompt gets the reference rung, "
-        f"{report['rungs'][report['about']['reference'] or -1]['rung']}: {why}"
-    ]
+    offer = best_offer(TARGET, {policy["alpha"]: policy["saved_against_top"] for policy in report["policies"]})
+    if why is not None:
+        rung = report["rungs"][report["about"]["reference"] or -1]["rung"]
+        first = f"a {loss_target(TARGET)}, the default, is not certified, so by default every prompt gets rung {rung}"
+        return [f"{first}: {why}", *_offered(offer)]
+    return [] if offer is None else [f"a {loss_target(TARGET)}, the default, saves next to nothing", *_offered(offer)]
+
+
+def _offered(offer: Offer | None) -> list[str]:
+    return [] if offer is None else [f"to save tokens now, {offer}"]
 
 
 def about_agreement(proofs: Proofs, label_sources: tuple[str, ...]) -> Proofs:

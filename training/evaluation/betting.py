@@ -68,7 +68,7 @@ def fixed_sequence_test(
     last = None
     for p_value, policy in zip(p_values, policies, strict=False):
         if p_value > delta:
-            return last, f"p = {p_value:.2f} for the most careful policy, {delta:g} is needed"
+            return last, f"p = {p_value:.2f} for the most careful policy (at most {delta:g} would do)"
         last = policy
     return last, "no policy to test"
 

@@ -244,14 +244,16 @@ def _absolute(outcomes: Outcomes, quality: Matrix, wanted: float, groups: Groups
     # With fewer than log(delta) / log(q) prompts not even an errorless record proves quality q; three times as many
     # leave room for errors.
     enough = int(np.ceil(np.log(DELTA) / np.log(wanted))) * 3
-    tests = []
+    fewest, tests = max(enough, 30), []
     for threshold in (min(wanted + margin, 0.999) for margin in MARGINS):
         meets = quality >= threshold
         chosen, among = meets.argmax(axis=1), meets.any(axis=1)
-        if among.sum() < max(enough, 30):  # the count depends on predictions alone, so skipping spends no error
+        if among.sum() < fewest:  # the count depends on predictions alone, so skipping spends no error
             continue
         wrong = 1 - outcomes.correct[np.arange(len(chosen)), chosen]
         tests.append((threshold, groups.means(wrong, among)))
+    if not tests:  # the last threshold is the lowest one, which most prompts reach
+        return f"{among.sum()} of {len(among)} calibration prompts are predicted to reach it, {fewest} are needed"
     p_values = (betting_p_value(values, 1 - wanted) for _, values in tests)
     last, why = fixed_sequence_test(p_values, [threshold for threshold, _ in tests])
     return why if last is None else Certificate(round(1 - wanted, 6), DELTA, last, len(groups))

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.domain import BudgetLadder, DecisionSource
+from router.domain import BudgetLadder
 from router.outcomes.rows import Row
 from training.arrays import Rows, Vector
 from training.data.dataset import Outcomes
+from training.data.labels import CHOSEN
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
 from training.evaluation.off_policy import LoggedAnswers
 from training.model.fit import caps
 from training.prediction import Prediction
-
-CHOSEN = (DecisionSource.CLASSIFIER.value, DecisionSource.CACHE.value, DecisionSource.EXPLORE.value)
-"""Sources of decisions that the policy made; a rung that a caller chose or a conversation kept says nothing of it."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from router.bundle.offers import best_offer
 from training.evaluation.certify import loss_target
 from training.report.canvas import in_points
 
@@ -24,12 +25,18 @@ def headline(report: Part, refused: dict[str, str]) -> list[str]:
     if policy is None:
         return [f"Nothing is certified: every request gets {_fallback(report)}.", *_why(refused, default)]
     if policy["alpha"] <= default:
-        return [_saving(policy)]
+        return [_saving(policy), *_offered(report)]
     first = (
         f"The default target, {_loss_of(default)}, is not certified: requests without a target get {_fallback(report)}."
     )
     certified = f"Certified: {'; '.join(_offers(report['policies']))}."
-    return [first, *_why(refused, default), certified, _saving(policy)]
+    return [first, *_why(refused, default), certified, *_offered(report), _saving(policy)]
+
+
+def _offered(report: Part) -> list[str]:
+    """What to do where the default target is not certified, and another one saves something."""
+    offer = best_offer(report["default"], {one["alpha"]: one["saved_against_top"] for one in report["policies"]})
+    return [] if offer is None else [f"To save tokens now, {offer}.".replace(" %", "\u00a0%")]
 
 
 def _offers(policies: list[Part]) -> Iterator[str]:
@@ -91,7 +98,7 @@ def measured(report: Part) -> list[str]:
 def _loss(policy: Part, prompts: int) -> str:
     loss, (low, high) = policy["loss"], (100 * bound for bound in policy["loss_interval"])
     direction = "lower" if loss >= 0 else "higher"
-    beyond = ", which is more than the target" if loss > policy["alpha"] else ""
+    beyond = f", which is {more}" if (more := warning(policy, policy["alpha"])) else ""
     change = f"{in_points(abs(loss))} {direction}" if round(loss, 3) else "the same"
     change += f"{beyond} (95\u00a0% interval of the loss {low:z.1f} to {high:z.1f})"
     return f"Measured: on {prompts:,} prompts it had never seen, accuracy was {change}."
@@ -131,4 +138,4 @@ def warning(task: Part, alpha: float) -> str:
         return ""
     interval: Sequence[float] | None = task.get("loss_interval")
     by_chance = interval is not None and interval[0] <= alpha
-    return "more than the target, perhaps by chance" if by_chance else "more than the target"
+    return "more than the target, but within chance of it" if by_chance else "more than the target"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from training.evaluation.certify import TARGET
+from training.report.opening import warning
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -71,8 +72,20 @@ def _policies(report: dict[str, Any]) -> str:
     ]
     # The gap is unknown where token counts are missing.
     gap = report["gap_closed"]
-    tail = [] if gap is None else [f"oracle gap closed at {report['reported']:g}: {gap:.1%}"]
-    return "\n".join([head, *rows, *tail])
+    return "\n".join([head, *rows, *_beyond(report), *([] if gap is None else [_gap(gap, report["reported"])])])
+
+
+def _beyond(report: dict[str, Any]) -> list[str]:
+    """A line for each target that the test prompts seem to break."""
+    broken = [(one["alpha"], more) for one in report["policies"] if (more := warning(one, one["alpha"]))]
+    return [f"at {alpha:g} these {report['prompts']} prompts lost {more}" for alpha, more in broken]
+
+
+def _gap(gap: float, target: float) -> str:
+    """How far the policy comes from the best mix of fixed rungs towards the oracle, in accuracy at equal tokens."""
+    if gap <= 0:
+        return f"at {target:g} a mix of fixed rungs is right as often for as many tokens"
+    return f"at {target:g} it comes {gap:.0%} of the way from the best mix of fixed rungs to the oracle"
 
 
 UNITS = {

@@ -7,7 +7,7 @@ import pytest
 
 from router.errors import BackendUnavailable
 from tests.support.ports import free_port
-from training.collect.recipes import from_options, parse_ladder
+from training.collect.recipes import from_options, parse_ladder, require_room
 from training.collect.units import Pocket
 from training.data.schema import DatasetError
 from training.pocket.tasks import LADDER
@@ -50,8 +50,7 @@ def test_efforts_are_rungs_by_name_where_they_are_asked_for() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"url": "http://x", "ladder": "0,1"}, "--url needs --model"),
-        ({"url": "http://x", "model": "m"}, "and --ladder"),
+        ({"url": "http://x", "model": "m"}, "--url needs --ladder"),
         ({"samples": 2}, "needs a --temperature"),
         ({"ladder": "0"}, "two rungs or more"),
         ({"ladder": "16,0"}, "cheapest first"),
@@ -64,6 +63,20 @@ def test_efforts_are_rungs_by_name_where_they_are_asked_for() -> None:
 def test_wishes_that_contradict_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         from_options(**DEFAULTS | change)
+
+
+@pytest.mark.parametrize(
+    ("ladder", "longest", "room"), [("0,512", 64, 577), ("0,unlimited", 64, 100), ("0,512", 64, None)]
+)
+def test_a_ladder_within_the_window_is_taken(ladder: str, longest: int, room: int | None) -> None:
+    require_room(parse_ladder(ladder), longest, room)
+
+
+def test_a_rung_beyond_the_window_is_refused_with_rungs_that_fit() -> None:
+    with pytest.raises(DatasetError, match=r"rung 2048 and an answer .* such as 0,32,128,512, or a smaller"):
+        require_room(parse_ladder("0,512,2048,8192"), 512, 2048)
+    with pytest.raises(DatasetError, match=r"of 1040 tokens; name a smaller --max-answer-tokens$"):
+        require_room(parse_ladder("0,512"), 1024, 1040)
 
 
 def test_a_ladder_is_parsed_in_order() -> None:

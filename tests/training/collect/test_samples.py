@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
 from router.backends.connect import Connection
 from router.backends.http import Timeouts
@@ -17,10 +18,11 @@ from router.domain import Completion, CountSource, Enforcement, FinishReason, Re
 from router.errors import BackendError, BackendUnavailable
 from tests.support.ports import free_port
 from tests.support.simulators import ANSWER, MODEL, THOUGHT, Simulator, simulated
+from training.cli import cli
 from training.collect.measure import measure
 from training.collect.questions import Question
 from training.collect.recipes import fingerprint_at, parse_ladder
-from training.collect.run import collect, local
+from training.collect.run import collect, local, unanswered
 from training.collect.samples import held
 from training.collect.units import Recipe
 from training.data.dataset import read
@@ -93,9 +95,15 @@ def test_a_fault_that_passes_is_tried_again(engine: Simulator, tmp_path: Path) -
     assert len(read(tmp_path / "o.parquet")) == 4
 
 
-def test_a_prompt_that_always_fails_is_the_engines_error_and_never_wrong(engine: Simulator, tmp_path: Path) -> None:
+def test_a_prompt_that_always_fails_is_the_engines_error_and_never_wrong(
+    engine: Simulator, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     engine.fails[QUESTIONS[1].prompt] = 10**9
     tally = collect(QUESTIONS, recipe_of(engine.url), tmp_path / "o.parquet", local)
+    said = capfd.readouterr().err
+    assert said.startswith("collect: 12 answers at 3 rungs, 3 at a time\n")
+    assert said.count("the first answer that failed, at rung") == 1 and "HTTP 500" in said
+    assert "collect, answers: 12 of 12" in said and unanswered(tally) == []
     assert [(row["right"], row["wrong"], row["error"]) for row in tally] == [(3, 0, 1)] * 3
     outcomes, seen = read(tmp_path / "o.parquet"), overview(tmp_path / "o.parquet")
     assert sorted(outcomes.prompts) == sorted(q.prompt for q in QUESTIONS if q is not QUESTIONS[1])
@@ -112,6 +120,24 @@ def test_an_engine_that_is_gone_stops_the_run_and_keeps_what_is_done(engine: Sim
     collect(QUESTIONS, recipe_of(engine.url), tmp_path / "o.parquet", local)
     assert len(asked(engine)) - before < 12
     assert len(read(tmp_path / "o.parquet")) == 4
+
+
+def test_the_window_of_an_engine_refuses_a_ladder_before_anything_is_asked(engine: Simulator, tmp_path: Path) -> None:
+    engine.window = 512
+    (tmp_path / "p.jsonl").write_text('{"prompt": "2 + 2 =", "answer": "4"}\n')
+    arguments = ["collect", "--url", engine.url, "--prompts", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(cli, [*arguments, "--ladder", "0,1024", "--max-answer-tokens", "64"])
+    assert done.exit_code != 0 and "exceed the engine's window of 512 tokens" in str(done.exception)
+    assert not [path for path, _ in engine.bodies if path == "/v1/chat/completions"]
+
+
+def test_a_rung_without_any_answer_is_exit_code_1(engine: Simulator, tmp_path: Path) -> None:
+    engine.fails["2 + 2 ="], engine.fault_status = 10**9, 400
+    (tmp_path / "p.jsonl").write_text('{"prompt": "2 + 2 =", "answer": "4"}\n')
+    arguments = ["collect", "--url", engine.url, "--prompts", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(cli, [*arguments, "--ladder", "0,16", "--max-answer-tokens", "64"])
+    assert done.exit_code == 1 and "rung 0, 16 has no answer at all" in done.stderr
+    assert "the first answer that failed, at rung" in done.stderr and "HTTP 400" in done.stderr
 
 
 def test_the_fingerprint_of_an_engine_is_that_of_its_collected_outcomes(engine: Simulator) -> None:

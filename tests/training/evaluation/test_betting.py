@@ -112,5 +112,8 @@ def test_a_p_value_is_that_of_the_paper(values: list[float], alpha: float) -> No
 
 def test_a_policy_passes_at_delta_and_fails_above() -> None:
     assert fixed_sequence_test(iter([0.0, 0.1, 0.11, 0.0]), [1, 2, 3, 4])[0] == 2
-    assert fixed_sequence_test(iter([0.11]), [1]) == (None, "p = 0.11 for the most careful policy, 0.1 is needed")
+    assert fixed_sequence_test(iter([0.11]), [1]) == (
+        None,
+        "p = 0.11 for the most careful policy (at most 0.1 would do)",
+    )
     assert fixed_sequence_test(iter([]), []) == (None, "no policy to test")

@@ -256,9 +256,11 @@ def absolute(
 def test_a_promise_is_tested_where_three_times_the_prompts_it_takes_at_best_are_selected(
     wanted: float, enough: int
 ) -> None:
-    untested = f"quality of at least {wanted:g}", "no policy to test"
-    assert untested in absolute(promised(enough - 1, 0.999))[1].items()
-    assert untested not in absolute(promised(enough, 0.999))[1].items()
+    target = f"quality of at least {wanted:g}"
+    few = enough - 1
+    why = f"{few} of {few} calibration prompts are predicted to reach it, {enough} are needed"
+    assert absolute(promised(few, 0.999))[1][target] == why
+    assert "are needed" not in absolute(promised(enough, 0.999))[1].get(target, "")
 
 
 def test_a_kept_promise_is_certified_at_the_quality_itself() -> None:

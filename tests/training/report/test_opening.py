@@ -7,7 +7,7 @@ import pytest
 from tests.support.reports import UNKNOWN, full, method, not_certified, policy, task, without_tokens
 from training.report import opening
 
-REASON = "p = 0.31 for the most careful policy, 0.1 is needed"
+REASON = "p = 0.31 for the most careful policy (at most 0.1 would do)"
 
 
 def headline(report: dict[str, Any]) -> list[str]:
@@ -35,7 +35,7 @@ def test_the_promise_names_the_certificate_its_delta_and_its_prompts() -> None:
 
 
 def test_a_default_that_is_not_certified_comes_first_then_why_and_what_is_certified() -> None:
-    first, reason, certified, saving = headline(not_certified())
+    first, reason, certified, offered, saving = headline(not_certified())
     assert first == (
         "The default target, a loss of at most 2 points, is not certified: "
         "requests without a target get the top rung, which saves nothing."
@@ -44,6 +44,9 @@ def test_a_default_that_is_not_certified_comes_first_then_why_and_what_is_certif
     assert certified == (
         "Certified: a loss of at most 5 points, which saves 12 % of the tokens; "
         "a loss of at most 10 points, which saves 31 % of the tokens."
+    )
+    assert offered.startswith(
+        "To save tokens now, serve with BUDGET_ROUTER_MAX_LOSS=0.05, which is certified and saves"
     )
     assert saving.startswith("For a loss of at most 5 points the router spends 12 % fewer")
     promise = opening.promise(not_certified())
@@ -89,7 +92,11 @@ def test_what_was_measured_has_its_interval() -> None:
 
 @pytest.mark.parametrize(
     ("loss", "said"),
-    [(0.03, "3 points lower, which is more than"), (-0.005, "0.5 points higher ("), (0.0, "the same (")],
+    [
+        (0.03, "3 points lower, which is more than the target, but within chance of it ("),
+        (-0.005, "0.5 points higher ("),
+        (0.0, "the same ("),
+    ],
 )
 def test_a_loss_beyond_the_target_is_named(loss: float, said: str) -> None:
     assert said in measured(full(policies=[policy(0.02, 4, loss=loss)]))[0]
@@ -112,7 +119,7 @@ def test_nearest_neighbours_are_compared_with(saved: float, said: str) -> None:
     ("loss", "least", "said"),
     [
         (0.02, 0.0, ""),
-        (0.05, 0.01, "more than the target, perhaps by chance"),
+        (0.05, 0.01, "more than the target, but within chance of it"),
         (0.05, 0.03, "more than the target"),
     ],
 )
