@@ -153,12 +153,7 @@ def judge(
     """
     certificate = _certificate(bundle, max_loss)
     if certificate is None:
-        strict = _tested(max_loss)
-        why = None if strict is None else bundle.manifest.not_certified.get(loss_target(strict))
-        refused = [
-            f"nothing is certified for a loss of at most {max_loss:g}{_serving(champion)}",
-            *([why] if why else []),
-        ]
+        refused = _uncertified(bundle, champion, max_loss)
         return Verdict(refused, None, None, None, fitted, len(judging), judging.skipped)
     predicted = inference.predict(bundle, judging.prompts)
     new = certified_rungs(certificate, predicted)
