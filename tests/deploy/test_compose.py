@@ -28,7 +28,9 @@ pytestmark = pytest.mark.skipif(not COMPOSE.exists(), reason="`make check` insta
 
 def services(*options: str, secret: str = "a secret", **more: str) -> dict[str, dict[str, Any]]:
     """The services that `docker compose OPTIONS up` starts, with all variables filled in, also `more`."""
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "BUDGET_ROUTER_CACHE_SECRET": secret, **more}
+    # A .env that someone keeps in the checkout has no say here.
+    fixed = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "COMPOSE_DISABLE_ENV_FILE": "1"}
+    environment = {**fixed, "BUDGET_ROUTER_CACHE_SECRET": secret, **more}
     command = [str(COMPOSE), *options, "config", "--format", "json"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     if done.returncode:
