@@ -45,6 +45,8 @@ def page(report: Part) -> str:
     """A report as one HTML page without links to other files."""
     filled = report | {part: report.get(part) or [] for part in PARTS}
     filled["about"] = dict(report.get("about") or {})
+    if filled["reported"] is None:
+        filled["savings"] = []  # they are those of the reported target
     refused = filled["about"].pop("not_certified", None) or {}
     derived = {
         "refused": refused,
@@ -52,10 +54,17 @@ def page(report: Part) -> str:
         "promise": opening.promise(filled),
         "measured": opening.measured(filled),
         "target": opening.target(filled),
+        "start": _start(filled["frontier"], filled["reported"]),
         "facts": {name: filled["about"].pop(name, None) for name in FACTS},
         "figures": figures(filled),
     }
     return _environment().get_template("page.html.jinja").render(filled | derived) + "\n"
+
+
+def _start(frontier: list[Part], reported: float | None) -> int:
+    """The point of the frontier at which the slider starts: the reported target's, else the top rung's."""
+    certified = [point["certified"] for point in frontier]
+    return certified.index(reported) if reported is not None and reported in certified else 0
 
 
 def _environment() -> Environment:

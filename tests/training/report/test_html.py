@@ -156,6 +156,13 @@ def test_the_slider_moves_through_the_rows_of_the_frontier() -> None:
     assert re.findall(r'<button type="button" value="(\d)">', page()) == ["2", "5", "8"]
 
 
+def test_where_nothing_is_certified_the_slider_starts_at_the_top_rung_and_no_saving_is_stated() -> None:
+    points = [point | {"certified": None, "rung": None} for point in full()["frontier"]]
+    nothing = html.page(full(reported=None, policies=[], methods=[], frontier=points) | NO_FIGURES)
+    assert 'id="point" min="0" max="8" value="0"' in nothing and "<button" not in nothing
+    assert "Nothing is certified" in nothing and '<ul class="savings">' not in nothing
+
+
 def test_marks_say_their_values_when_hovered_over() -> None:
     assert "<title>2 points of loss, 20.0% of the tokens saved; certified: at most 1 point</title>" in page()
     assert "<title>always rung 1: 250 thinking tokens, 57.5% right</title>" in page()
