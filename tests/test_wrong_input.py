@@ -118,7 +118,7 @@ CASES = [
         "decide x --cert text", "decide x --ca text --plaintext", "decide x --server", "decide x --nothing",
         "doctor --backend vllm", "doctor --url nonsense", "doctor --model m", "doctor --backend pocket --url http://a",
         "doctor --write text", "doctor --write folder", "doctor --write fifo", "doctor --key-file empty",
-        "doctor --force",
+        "doctor --force", "doctor --key-file text",
         "plan --outcomes text --outcomes text", "outcomes export --out a --out b --log text", "work", "work x",
         "work 0 --listen 127.0.0.1:0 --workers 1 --control 9999",
     ], ["-"]),
@@ -130,7 +130,8 @@ CASES = [
         "fit --outcomes text --out o --precision int8", "collect --out o --gym nobody",
         "collect --out o --scorer nobody", "collect --out o --gym a --prompts text", "collect --out o --url http://127.0.0.1:1",
         "collect --out o --samples 2", "collect --out o --token-ms 3", "collect --estimate --ladder 0,unlimited",
-        "fit --outcomes text --out o --fingerprint-from nonsense",
+        "fit --outcomes text --out o --fingerprint-from nonsense", "fit --outcomes text --out o --first-token 1",
+        "fit --outcomes text --out o --backend vllm", "validate text --backend vllm", "validate text --key-file text",
         "collect --out o --per-level 1 --model missing",
         "collect --out o --per-level 1 --model m --ladder 0,16 --url nonsense",
     ], ["-"]),
@@ -143,6 +144,12 @@ CASES = [
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 def test_wrong_input_is_one_line_and_exit_code_2(run: Run, name: str, arguments: tuple[str, ...]) -> None:
     require_one_line(run(name, *arguments), name)
+
+
+def test_an_engine_that_is_down_is_one_line_and_exit_code_1(run: Run) -> None:
+    engine = ("--url", "http://127.0.0.1:1", "--model", "m", "--ladder", "0,16")
+    code, lines = run("budget-train", "collect", "--out", "o", "--per-level", "1", *engine)
+    assert code == 1 and len(lines) == 1 and "backend: it cannot be reached" in lines[0]
 
 
 def started(*arguments: str, **variables: str) -> "subprocess.Popen[bytes]":

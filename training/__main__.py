@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, NoReturn
 
 from router.cli.ending import run
+from router.errors import BackendError
 
 if TYPE_CHECKING:
     import click
@@ -16,7 +17,7 @@ def main() -> NoReturn:
 
         return cli
 
-    run("budget-train", "train", command)
+    run("budget-train", "train", command, failures=(BackendError,))
 
 
 if __name__ == "__main__":

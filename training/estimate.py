@@ -24,6 +24,7 @@ class Engine:
         thoughts: thinking tokens of some thoughts at the top rung; where there are none, every thought reaches its cap.
         answer, prompt: mean tokens.
         price_in, price_out: of a million tokens of prompts, and of thoughts and answers.
+        measured_at: requests that were in progress while the speed was measured; None where it was not.
     """
 
     first_token: float | None
@@ -33,6 +34,7 @@ class Engine:
     prompt: float
     price_in: float | None = None
     price_out: float | None = None
+    measured_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Estimate:
         collection: "independent" (a request for each rung and sample) or "nested" (a trace that is cut at every rung).
         prompts: what the caller's own prompts take; None where none were given.
         bounded: every thought was taken to reach its cap, so there will be fewer tokens.
+        measured_at: as in Engine.
     """
 
     collection: str
@@ -88,6 +91,7 @@ class Estimate:
     targets: list[Row]
     prompts: Cost | None
     bounded: bool
+    measured_at: int | None
 
 
 def per_prompt(ladder: BudgetLadder, samples: int, engine: Engine, nested: bool) -> PerPrompt:
@@ -157,6 +161,11 @@ def describe(found: Estimate, concurrency: int) -> str:
         f"{one.answer_tokens:,.0f} answer tokens{bound}",
         f"hours are of an engine with {concurrency} requests at a time; these many prompts certify nine times in ten",
     ]
+    if found.measured_at is not None and found.measured_at < concurrency:
+        lines.append(
+            f"its speed was measured with {found.measured_at} requests at a time; with {concurrency} a token takes "
+            "longer, and so do the hours: --token-ms says how long"
+        )
     return "\n".join(lines)
 
 

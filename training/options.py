@@ -1,8 +1,11 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from router.cli.strict import File, FileOrUrl, Number
 
@@ -13,8 +16,41 @@ outcomes_file = click.option("--outcomes", type=File(), required=True, help="Par
 outcome_log = click.option("--log", type=FileOrUrl(), default="var/outcomes.sqlite", show_default=True,
                            help="File or Redis URL of the outcome log; the service may be running.")  # fmt: skip
 json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-backend_key = click.option("--backend-key", envvar="BUDGET_ROUTER_BACKEND_KEY", default="",
-                           help="Bearer token for the engine; better in BUDGET_ROUTER_BACKEND_KEY.")  # fmt: skip
+
+
+def _key(_context: click.Context, _option: click.Parameter, file: Path | None) -> str:
+    if file is None:
+        return os.environ.get("BUDGET_ROUTER_BACKEND_KEY", "")
+    from router.cli.options import key_in  # gRPC comes with it
+
+    return key_in(file)
+
+
+backend_key = click.option(
+    "--key-file",
+    "backend_key",
+    type=File(),
+    callback=_key,
+    help="File with the engine's key [default: the key in BUDGET_ROUTER_BACKEND_KEY].",
+)
+"""The key itself is no option: every user of the machine sees the arguments of a process."""
+
+
+def require(needed: Mapping[str, str]) -> None:
+    """Refuse options of the running command that would be ignored, since others are not given.
+
+    Args:
+        needed: by name of a parameter, the parameter without which it has no effect. The environment may set both.
+
+    Raises:
+        UsageError: such an option is on the command line.
+    """
+    context = click.get_current_context()
+    options = {option.name: option.opts[0] for option in context.command.params}
+    for name, other in needed.items():
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if typed and context.params[other] in (None, ()):
+            raise click.UsageError(f"{options[name]} needs {options[other]}")
 
 
 _RATES = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -103,6 +104,8 @@ def _settings(url: str | None, model: str | None, backend: str | None, key_file:
 
     if backend == settings.POCKET and (url or model):  # or the embedded model would be examined instead
         raise click.UsageError("the embedded model takes neither --url nor --model")
+    if key_file is not None and not (url or os.environ.get("BUDGET_ROUTER_BACKEND_URL")):
+        raise click.UsageError("--key-file needs --url, the address of the engine that the key is for")
     key = None if key_file is None else key_in(key_file)
     loaded = settings.load_for_doctor(backend=backend, backend_url=url, backend_model=model, backend_key=key)
     if model and not loaded.backend_url:

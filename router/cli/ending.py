@@ -19,7 +19,9 @@ INTERRUPTED = 130
 """Exit code of a command that Ctrl-C has ended, as shells have it."""
 
 
-def run(name: str, extra: str, command: "Callable[[], click.Command]") -> NoReturn:
+def run(
+    name: str, extra: str, command: "Callable[[], click.Command]", failures: tuple[type[RouterError], ...] = ()
+) -> NoReturn:
     """Import a command, run it on this process's arguments, and exit; an error is one line.
 
     Exit codes: 2 for wrong input, or a service that cannot start; 1 for a call that failed, a missing extra, output
@@ -28,6 +30,7 @@ def run(name: str, extra: str, command: "Callable[[], click.Command]") -> NoRetu
     Args:
         extra: the part of the package that the command needs.
         command: imports the command.
+        failures: errors that end a command as failed calls do. To `serve` the same ones mean that it cannot start.
     """
     try:
         with needs(extra):
@@ -35,7 +38,7 @@ def run(name: str, extra: str, command: "Callable[[], click.Command]") -> NoRetu
 
             sys.exit(invoked(command()))
     except RouterError as error:
-        _end(name, str(error), _exit_code(error))
+        _end(name, str(error), 1 if isinstance(error, failures) else _exit_code(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except OSError as error:  # a file that an argument names, or one beside it

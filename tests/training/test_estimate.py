@@ -1,11 +1,13 @@
 """What adoption takes: the arithmetic, and the command that prints it."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from tests.support.simulators import MODEL, THOUGHT, simulated
 from training.cli import cli
 from training.collect.recipes import parse_ladder
 from training.data.schema import DatasetError
@@ -73,12 +75,37 @@ def test_the_text_opens_with_the_default_target_and_says_what_is_an_upper_bound(
     assert any("nested: 1 requests, 256 thinking tokens" in line and "at most" in line for line in lines)
 
 
+async def test_an_engine_is_measured_with_prompts_and_the_text_says_with_how_many_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "2 + 2 =", "answer": "4"}\n{"prompt": "3 + 3 =", "answer": "6"}\n')
+    (tmp_path / "key").write_text("sesame\n")
+    async with simulated("vllm") as engine:
+        engine.key = "sesame"
+        where = ["--url", engine.url, "--model", MODEL, "--key-file", str(tmp_path / "key"), "--ladder", "0,unlimited"]
+        own = ["--prompts", str(tmp_path / "p.jsonl"), "--concurrency", "64"]
+        text = await asyncio.to_thread(estimated, *where, *own)
+        assert "speed was measured with 2 requests at a time; with 64 a token takes longer" in text
+        assert f"{THOUGHT} thinking tokens" in text
+        # Without prompts nothing but the speed is measured: the canary's answers are shorter than any real ones.
+        known = json.loads(await asyncio.to_thread(estimated, *where, "--thought-tokens", "2000", "--json"))
+    assert (known["per_prompt"]["thinking_tokens"], known["per_prompt"]["answer_tokens"]) == (2_000, 2 * 200)
+    assert known["measured_at"] == 3 and known["targets"][0]["cost"]["hours"] is not None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--out", "o", "--token-ms", "3"], "--token-ms is for --estimate"),
         (["--estimate", "--ladder", "0,unlimited"], "--thought-tokens"),
         ([], "'--out'"),
+        (["--estimate", "--out", "o"], "--out and --estimate exclude each other"),
+        (["--estimate", "--price-in", "3"], "--price-in needs --price-out"),
+        (["--estimate", "--price-out", "3"], "--price-out needs --price-in"),
+        (["--estimate", "--token-ms", "3"], "--token-ms needs --first-token-ms"),
+        (["--estimate", "--unenforced"], "--unenforced needs --url"),
+        (["--estimate", "--url", "http://x", "--model", "m", "--ladder", "0,1"], "--url needs --prompts to measure"),
+        (["--out", "o", "--backend", "vllm"], "--backend needs --url"),
+        (["--out", "o", "--count", "3"], "--count needs --gym"),
+        (["--out", "o", "--scorer", "agreement"], "--scorer needs --prompts"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(arguments: list[str], message: str) -> None:

@@ -240,8 +240,8 @@ def test_validation_warns_of_what_no_service_would_use_and_of_too_few_prompts(
     code, error = tried(["validate", str(file)], capsys, monkeypatch)
     engine, size = error.splitlines()
     assert code == 0 and "'fake/1' is not an engine's fingerprint" in engine
-    assert "can be certified for a fixed rung alone" in size
-    assert "204 calibration prompts where nothing is lost, and the file has" in size
+    assert "is certified for a fixed rung at most, unless some prompts gain" in size
+    assert "204 calibration prompts where nothing is lost or gained, and the file has" in size
     write(sums(1_300).with_columns(model=pl.lit("vllm-1/m/0123abcd/native")), tmp_path / "many.parquet")
     code, error = tried(["validate", str(tmp_path / "many.parquet")], capsys, monkeypatch)
     assert (code, error) == (0, "")

@@ -13,7 +13,7 @@ from router.domain import DEFAULT_MAX_LOSS
 from router.extras import needs
 from training.cli.cluster import Command, executor_options, ray_on
 from training.cli.collect import collect
-from training.options import ENGINES, backend_key, json_output, outcome_log, outcomes_file, rates
+from training.options import ENGINES, backend_key, json_output, outcome_log, outcomes_file, rates, require
 
 # Commands import their stages when they run: Polars and scikit-learn take seconds, and help must work without them.
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ def _engine(command: Command) -> Command:
     url = click.option("--fingerprint-from", metavar="URL",
                        help="Take the engine's fingerprint from the engine at this URL, not from the column `model`, "
                        "which then holds the model's name.")  # fmt: skip
-    kind = click.option("--backend", type=ENGINES, help="Kind of that engine [default: as it says].")
+    kind = click.option("--backend", type=ENGINES, help="Kind of that engine [default: as it answers].")
     return url(kind(backend_key(command)))
+
+
+_ABOUT_ENGINE = dict.fromkeys(("backend", "backend_key"), "fingerprint_from")
 
 
 class _Recorded(click.Command):
@@ -73,6 +76,7 @@ def validate(file: Path, fingerprint_from: str | None, backend: str | None, back
 
     Warnings are about what no service would use, and about targets that so few prompts cannot certify.
     """
+    require(_ABOUT_ENGINE)
     from training.data import dataset
     from training.data.overview import Overview, overview
 
@@ -120,15 +124,16 @@ def fit(
     **rates: float | None,
 ) -> None:
     """Fit, calibrate, certify, evaluate and export a bundle with report.json and report.html."""
+    require(_ABOUT_ENGINE)
     from training import pipeline
     from training.evaluation import advice
     from training.report.text import describe
 
     if (profile, precision) not in pipeline.PROFILES:
         raise click.UsageError(f"--precision {precision} needs --profile encoder: {profile} vectors have one precision")
-    candidates, extraction = _candidates(families), _extraction(executor, ray_address)
+    units, candidates, extraction = _rates(**rates), _candidates(families), _extraction(executor, ray_address)
     engine = None if fingerprint_from is None else _fingerprint(outcomes, fingerprint_from, backend, backend_key)
-    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates, engine, _rates(**rates))
+    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates, engine, units)
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
     _warn([*advice.about_engine(report["about"]["model"]), *advice.about_default(report)])
 
@@ -295,9 +300,8 @@ def _warn(warnings: list[str]) -> None:
 
 
 def _rates(price_in: float | None, price_out: float | None, **seconds: float | None) -> "Rates":
-    """The rates that the options give. Raises UsageError where prompts alone have a price."""
+    """The rates that the options give. Raises UsageError where one of two that go together is missing."""
     from training.evaluation.spending import Rates
 
-    if price_in is not None and price_out is None:
-        raise click.UsageError("--price-in needs --price-out, the price of the tokens that are saved")
+    require({"price_in": "price_out", "first_token": "per_token"})
     return Rates(price_in=price_in, price_out=price_out, **seconds)

@@ -9,11 +9,13 @@ import click
 
 from router.cli.strict import Command, File, NewFile, Number
 from training.cli.cluster import executor_options, ray_on
-from training.options import ENGINES, backend_key, json_output
+from training.options import ENGINES, backend_key, json_output, require
 
 if TYPE_CHECKING:
+    from router.domain import BudgetLadder
     from training.collect.questions import Question
     from training.collect.run import Executor
+    from training.collect.units import Recipe
     from training.estimate import Engine
 
 _COUNT = click.IntRange(min=1)
@@ -24,6 +26,15 @@ ESTIMATED = (
     "first_token_ms", "token_ms", "thought_tokens", "answer_tokens", "prompt_tokens", "price_in", "price_out",
 )  # fmt: skip
 """Options of --estimate alone."""
+
+ABOUT_ENGINE = (
+    "backend", "backend_key", "unenforced", "think_start", "think_end", "closing_cue", "timeout",
+)  # fmt: skip
+"""Options that say nothing without --url."""
+
+PRICES = {"price_in": "price_out", "price_out": "price_in"}
+TIMES = {"first_token_ms": "token_ms", "token_ms": "first_token_ms"}
+"""Of these options one alone gives neither money nor hours; an engine that is measured tells the other time."""
 
 PROMPT_TOKENS, ANSWER_TOKENS, CHARACTERS = 200, 200, 4
 """What an estimate assumes where nothing is known: tokens of a prompt and of an answer, characters of a token."""
@@ -65,7 +76,7 @@ POCKET_TOKENS = 6
 @executor_options
 @click.option("--estimate", is_flag=True,
               help="Collect nothing: print the prompts that each target needs, and the requests, tokens, hours and "
-              "money that they take. With --url, eight requests measure the engine.")  # fmt: skip
+              "money that they take. With --url, eight of the --prompts measure the engine.")  # fmt: skip
 @click.option("--first-token-ms", type=Number(0), help="For --estimate: milliseconds to the first token.")
 @click.option("--token-ms", type=Number(0), help="For --estimate: milliseconds per token, at --concurrency.")
 @click.option("--thought-tokens", type=_COUNT,
@@ -86,17 +97,30 @@ def collect(
     anew. A run may be stopped at any time: the same command continues it. Exit code 1 means that a rung has no answer.
     """
     given = {name: options.pop(name) for name in ESTIMATED}
-    if options["url"]:
-        options |= _named(**options)
+    # Without an engine, the kind still says to an estimate what the rungs of its ladder are.
+    require(dict.fromkeys(ABOUT_ENGINE[estimate:], "url") | {"count": "gym", "scorer": "prompts"})
     if estimate:
-        _estimate(options, given, as_json)
-        return
-    for name, value in given.items():
+        _require_for_estimate(out, options, given)
+    elif out is None:
+        raise click.UsageError("Missing option '--out'")
+    for name, value in () if estimate else given.items():
         if value is not None:
             raise click.UsageError(f"--{name.replace('_', '-')} is for --estimate")
+    if options["url"]:
+        options |= _named(**options)
     if out is None:
-        raise click.UsageError("Missing option '--out'")
-    _collect(out, _executor_named(executor, ray_address), options, as_json)
+        _estimate(options, given, as_json)
+    else:
+        _collect(out, _executor_named(executor, ray_address), options, as_json)
+
+
+def _require_for_estimate(out: Path | None, options: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raises UsageError where an option would be ignored, or nothing is there to measure an engine with."""
+    if out is not None:
+        raise click.UsageError("--out and --estimate exclude each other: an estimate collects nothing")
+    require(PRICES if options["url"] else PRICES | TIMES)
+    if options["url"] and not (options["prompts"] or options["gym"] or given["thought_tokens"]):
+        raise click.UsageError("--estimate with --url needs --prompts to measure with, or --thought-tokens")
 
 
 def _named(url: str, backend: str | None, model: str | None, backend_key: str, **_: Any) -> dict[str, str]:
@@ -108,12 +132,10 @@ def _named(url: str, backend: str | None, model: str | None, backend_key: str, *
 
 
 def _collect(out: Path, executor: "Executor", options: dict[str, Any], as_json: bool) -> None:
-    from training.collect import recipes
     from training.collect.run import collect as run
     from training.collect.run import unanswered
 
-    questions = _questions(**options)
-    recipe = recipes.from_options(**{name: options[name] for name in recipes.OPTIONS})
+    questions, recipe = _questions(**options), _recipe(options)
     try:
         tally = run(questions, recipe, out, executor)
     except KeyboardInterrupt:
@@ -132,13 +154,13 @@ def _collect(out: Path, executor: "Executor", options: dict[str, Any], as_json: 
 
 def _estimate(options: dict[str, Any], given: dict[str, Any], as_json: bool) -> None:
     from training import estimate
-    from training.collect.recipes import parse_ladder
     from training.evaluation import sample_size
-    from training.pocket.tasks import LADDER
 
     own = _questions(**options) if options["prompts"] or options["gym"] else []
-    ladder = parse_ladder(options["ladder"], options["backend"] == "openai_effort") if options["ladder"] else LADDER
-    engine = _engine(options, given, own)
+    # One request of each prompt measures an engine, however many samples are collected.
+    recipe = _recipe(options | {"samples": 1}) if options["url"] else None
+    ladder = _ladder(options) if recipe is None else recipe.ladder
+    engine = _engine(options, given, own, recipe)
     samples, concurrency = options["samples"], options["concurrency"]
     # Only the pocket reasoner's thoughts can be cut at every rung.
     nested = not (options["url"] or options["ladder"] or options["temperature"] or samples > 1)
@@ -149,11 +171,26 @@ def _estimate(options: dict[str, Any], given: dict[str, Any], as_json: bool) -> 
         estimate.rows(sample_size.table(), one, engine, concurrency),
         estimate.cost(len(own), one, engine, concurrency) if own else None,
         bounded=not engine.thoughts,
+        measured_at=engine.measured_at,
     )
     click.echo(json.dumps(asdict(found)) if as_json else estimate.describe(found, concurrency))
 
 
-def _engine(options: dict[str, Any], given: dict[str, Any], own: "list[Question]") -> "Engine":
+def _recipe(options: dict[str, Any]) -> "Recipe":
+    from training.collect import recipes
+
+    return recipes.from_options(**{name: options[name] for name in recipes.OPTIONS})
+
+
+def _ladder(options: dict[str, Any]) -> "BudgetLadder":
+    """The ladder where no engine is asked."""
+    from training.collect.recipes import parse_ladder
+    from training.pocket.tasks import LADDER
+
+    return parse_ladder(options["ladder"], options["backend"] == "openai_effort") if options["ladder"] else LADDER
+
+
+def _engine(options: dict[str, Any], given: dict[str, Any], own: "list[Question]", recipe: "Recipe | None") -> "Engine":
     """What the options say of the engine, and for the rest what a few requests show, or a guess."""
     from training.estimate import Engine
 
@@ -161,8 +198,8 @@ def _engine(options: dict[str, Any], given: dict[str, Any], own: "list[Question]
     prompt = characters / len(own) / CHARACTERS if own else PROMPT_TOKENS
     answer = ANSWER_TOKENS if options["url"] or options["ladder"] else POCKET_TOKENS
     engine = Engine(None, None, (), answer, prompt, given["price_in"], given["price_out"])
-    if options["url"]:
-        engine = replace(engine, **asdict(_measured(options, own)))
+    if recipe is not None:
+        engine = replace(engine, **_measured(recipe, own))
     thought = given["thought_tokens"]
     said = {
         "first_token": given["first_token_ms"] and given["first_token_ms"] / 1_000,
@@ -171,19 +208,21 @@ def _engine(options: dict[str, Any], given: dict[str, Any], own: "list[Question]
         "answer": given["answer_tokens"],
         "prompt": given["prompt_tokens"],
     }
+    if said["first_token"] is not None and said["per_token"] is not None:
+        engine = replace(engine, measured_at=None)
     return replace(engine, **{name: value for name, value in said.items() if value is not None})
 
 
-def _measured(options: dict[str, Any], own: "list[Question]") -> Any:
+def _measured(recipe: "Recipe", own: "list[Question]") -> dict[str, Any]:
+    """What a few requests show, by fields of Engine. Without prompts of one's own, only the engine's speed."""
     from router.backends.canary import PROBES
     from router.backends.connect import Connection
-    from training.collect import measure, recipes
+    from training.collect.measure import measure
 
-    # One request of each prompt measures an engine, however many samples are collected.
-    recipe = recipes.from_options(**{name: options[name] for name in recipes.OPTIONS} | {"samples": 1})
     assert isinstance(recipe.source, Connection)
     texts = [question.prompt for question in own] or [probe.text for probe in PROBES]
-    return measure.measure(recipe.source, texts, recipe.ladder.rungs[-1], recipe.sampling, recipe.concurrency)
+    seen = asdict(measure(recipe.source, texts, recipe.ladder.rungs[-1], recipe.sampling, recipe.concurrency))
+    return seen if own else {name: seen[name] for name in ("first_token", "per_token", "measured_at")}
 
 
 def _questions(

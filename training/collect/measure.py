@@ -23,12 +23,14 @@ class Measured:
 
     Attributes:
         first_token, per_token: seconds, median.
+        measured_at: requests that were in progress at once.
         thoughts: thinking tokens of each request.
         answer, prompt: tokens, mean.
     """
 
     first_token: float
     per_token: float
+    measured_at: int
     thoughts: list[int]
     answer: float
     prompt: float
@@ -60,6 +62,7 @@ def measure(
     return Measured(
         median(one.first for one in seen),
         median(_per_token(one) for one in seen),
+        min(concurrency, len(seen)),
         counted,
         mean(one.end.answer_tokens or 0 for one in seen),
         mean(one.end.prompt_tokens or 0 for one in seen),

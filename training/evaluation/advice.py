@@ -42,17 +42,18 @@ def about_engine(model: str, engine: str | None = None) -> list[str]:
 
 
 def about_size(outcomes: Outcomes) -> list[str]:
-    """A warning if even outcomes without any loss could not prove the default target."""
+    """A warning if outcomes in which no prompt gains or loses could not prove the default target."""
     parts = [split_of(group) for group in set(outcomes.groups)]
     have, labelled = parts.count("certify"), len(parts) - parts.count("test")
     least = sample_size.without_loss(TARGET)
     if have >= least:
         return []
-    what = "cannot be certified" if labelled < least else "can be certified for a fixed rung alone"
+    # Gains prove something, too, so fewer prompts are no proof that nothing can be certified.
+    what = "is not certified" if labelled < least else "is certified for a fixed rung at most"
     return [
-        f"a {loss_target(TARGET)}, the default, {what}: a choice by prompt needs {least} calibration prompts where "
-        f"nothing is lost, and the file has {have}; about {sample_size.in_file(least - have)} more prompts are needed, "
-        "or more where answers are lost"
+        f"a {loss_target(TARGET)}, the default, {what}, unless some prompts gain: a choice by prompt needs {least} "
+        f"calibration prompts where nothing is lost or gained, and the file has {have}; about "
+        f"{sample_size.in_file(least - have)} more prompts are needed, or more where answers are lost"
     ]
 
 
