@@ -105,7 +105,7 @@ async def test_an_engine_is_measured_with_prompts_and_the_text_says_with_how_man
         (["--estimate", "--url", "http://x", "--model", "m", "--ladder", "0,1"], "--url needs --prompts to measure"),
         (["--out", "o", "--backend", "vllm"], "--backend needs --url"),
         (["--out", "o", "--count", "3"], "--count needs --gym"),
-        (["--out", "o", "--scorer", "agreement"], "--scorer needs --prompts"),
+        (["--out", "o", "--scorer", "exact"], "--scorer needs --prompts"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(arguments: list[str], message: str) -> None:

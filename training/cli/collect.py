@@ -48,7 +48,7 @@ POCKET_TOKENS = 6
 @click.option("--prompts", type=File(),
               help="JSON Lines with prompt, answer, and optionally task, group, scorer, metadata.")  # fmt: skip
 @click.option("--scorer", type=_SCORERS, default="math", show_default=True,
-              help="Scorer for prompts that name none. Those of agreement need no answers: the top rung's answer "
+              help="Scorer for --prompts that name none. Those of agreement need no answers: the top rung's answer "
               "counts as right.")  # fmt: skip
 @click.option("--gym", multiple=True, metavar="NAME", help="Take a reasoning-gym data set instead; may be repeated.")
 @click.option("--count", type=_COUNT, default=200, show_default=True, help="Prompts of each --gym data set.")
@@ -98,7 +98,7 @@ def collect(
     """
     given = {name: options.pop(name) for name in ESTIMATED}
     # Without an engine, the kind still says to an estimate what the rungs of its ladder are.
-    require(dict.fromkeys(ABOUT_ENGINE[estimate:], "url") | {"count": "gym", "scorer": "prompts"})
+    require(dict.fromkeys(ABOUT_ENGINE[estimate:], "url") | {"count": "gym"})
     if estimate:
         _require_for_estimate(out, options, given)
     elif out is None:
@@ -229,12 +229,17 @@ def _questions(
     prompts: Path | None, gym: tuple[str, ...], scorer: str, count: int, per_level: int, seed: int, **_: Any
 ) -> "list[Question]":
     from training.collect import questions
+    from training.collect.agreement import AGREEMENT
 
     if prompts is not None and gym:
         raise click.UsageError("--prompts and --gym exclude each other")
     if prompts is not None:
         return questions.from_file(prompts, scorer)
-    return questions.from_gym(gym, count, seed) if gym else questions.held_out_questions(per_level, seed)
+    found = questions.from_gym(gym, count, seed) if gym else questions.held_out_questions(per_level, seed)
+    if scorer in AGREEMENT:
+        return [replace(question, scorer=scorer) for question in found]
+    require({"scorer": "prompts"})  # the others have their own
+    return found
 
 
 def _executor_named(name: str, address: str) -> "Executor":

@@ -153,6 +153,14 @@ def test_right_wrong_truncated_unparsable_and_failed_answers_are_distinguished()
     assert (told["rung"], told["answers"], told["thinking_tokens"]) == ("0", 5, 3)
 
 
+def test_prompts_that_have_answers_are_labelled_by_agreement_where_that_is_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "o.parquet"
+    gym = ["--gym", "basic_arithmetic", "--count", "2", "--ladder", "0,16", "--scorer", "agreement"]
+    result = CliRunner().invoke(cli, ["collect", *gym, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert set(pl.read_parquet(out)["label_source"]) == {"agreement"}
+
+
 def test_the_command_says_what_came_of_it(tmp_path: Path) -> None:
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"prompt": "2 + 2 =", "answer": "4"}\n{"prompt": "3 + 4 =", "answer": "7"}\n')
