@@ -189,6 +189,7 @@ class RoutingOptions:
 
     Attributes:
         target_relaxation: P(correct) by which the target was relaxed because the service is overloaded.
+        latency_named: the request names `max_latency`, which is otherwise the time that its call has left.
     """
 
     target: QualityTarget
@@ -199,6 +200,7 @@ class RoutingOptions:
     rung: str | None = None
     conversation_id: str | None = None
     target_relaxation: float = 0.0
+    latency_named: bool = True
 
 
 @dataclass(frozen=True, slots=True)

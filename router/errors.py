@@ -14,7 +14,8 @@ RouterError
 │   │   │   └── BackendUnreachable    no connection to it could be made; the request was not sent
 │   │   ├── BackendTimeout        it was silent for too long
 │   │   ├── BackendBusy           it has no room; carries when to try again
-│   │   └── BackendRefused        it does not accept this request; another try cannot succeed
+│   │   ├── BackendRefused        it does not accept this request; another try cannot succeed
+│   │   └── BackendMisconfigured  a setting is wrong about it, its key or its model; waiting cannot help
 │   ├── ClassifierError       the difficulty classifier failed
 │   ├── CacheError            the score cache failed
 │   ├── QuotaError            the shared quotas failed
@@ -129,6 +130,18 @@ class BackendBusy(BackendError):
 
 class BackendRefused(BackendError):
     """The inference backend does not accept this request; another try cannot succeed."""
+
+
+class BackendMisconfigured(BackendError):
+    """A setting is wrong about the inference backend, which waiting does not mend.
+
+    Attributes:
+        setting: "key", "model" or "kind".
+    """
+
+    def __init__(self, message: str, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class ClassifierError(DependencyError):

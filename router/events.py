@@ -59,6 +59,21 @@ class Degraded:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLost:
+    """Record: a health check has found that an engine cannot serve; it is left out until it can."""
+
+    engine: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBack:
+    """Record: an engine that was lost serves again."""
+
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecordsLost:
     """Record: records of the outcome log are lost; `cause` is "unwritable", "full" (too many waited) or "exit"."""
 
@@ -127,6 +142,8 @@ Record = (
     | Generated
     | StreamAborted
     | Degraded
+    | EngineLost
+    | EngineBack
     | RecordsLost
     | RequestShed
     | Swapped

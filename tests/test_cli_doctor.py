@@ -45,6 +45,11 @@ def written() -> list[str]:
     return Path("router.env").read_text().splitlines() if Path("router.env").exists() else []
 
 
+def put(name: str, text: str) -> None:
+    """Write a file."""
+    Path(name).write_text(text)
+
+
 def pocket(text: str) -> bool:
     """True where the embedded model was examined."""
     return "budget 64" in text and "native: budget 64" not in text
@@ -64,7 +69,9 @@ async def test_an_address_is_enough_and_the_next_command_leads_on(kind: str, run
         (step,) = found["next"]
         code, out, _ = await run(*shlex.split(step)[2:])
     assert code == 1 and len(written()) == len(found["settings"])
-    assert "set -a; . ./router.env; set +a\n" in out and f"budget-train collect --backend {kind}" in out
+    assert "Next:\nset -a; . ./router.env; set +a\nbudget-router serve\n\n" in out
+    assert f"budget-train collect --backend {kind}" in out and "make setup" in out
+    assert "--ladder 0,32,128,512 " in out, "as the window has 2,048 tokens"
 
 
 async def test_with_a_bundle_about_the_engine_the_next_command_is_serve(
@@ -151,7 +158,7 @@ async def test_each_cause_has_a_sentence_of_its_own(
     assert (code, err) == (1, "") and said in out and "FAILS" in out
     assert "Nothing is written to router.env" in out and not written()
     assert f"Put right what FAILS, then type:\nbudget-router doctor --url {engine.url}" in out
-    assert out.endswith(" --write router.env\n")
+    assert "--model tiny" not in out and "--backend llama_cpp" not in out and out.endswith(" --write router.env\n")
 
 
 async def test_an_address_at_which_no_engine_is(run: Run) -> None:
@@ -249,3 +256,20 @@ async def test_every_replica_is_examined(run: Run) -> None:
 async def test_the_exit_codes_are_documented(run: Run) -> None:
     _, out, _ = await run("--help")
     assert all(f"  {code}  " in out for code in (0, 1, 2))
+
+
+async def test_that_no_engine_is_checked_is_said(run: Run) -> None:
+    code, out, _ = await run()
+    assert code == 0 and "the embedded pocket reasoner, because BUDGET_ROUTER_BACKEND_URL is not set\n" in out
+    put("router.env", "BUDGET_ROUTER_BACKEND_URL=http://127.0.0.1:8000\n")
+    _, out, _ = await run()
+    assert "router.env is here and not loaded: set -a; . ./router.env; set +a" in out
+
+
+async def test_a_default_target_without_a_certificate_names_the_ones_that_have_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUDGET_ROUTER_MAX_LOSS", "0.001")
+    code, out, _ = await run()
+    assert code == 0 and "no certificate for a loss of 0.001" in out
+    assert "serve with BUDGET_ROUTER_MAX_LOSS=0.0" in out and "or collect more prompts" in out

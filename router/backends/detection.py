@@ -12,7 +12,14 @@ from router.backends.dialects import DIALECTS
 from router.backends.failures import MappedErrors
 from router.backends.http import EngineClient
 from router.backends.listing import ListedModel, check_serves, listed, shown
-from router.errors import BackendBusy, BackendError, BackendTimeout, BackendUnavailable, SettingsError
+from router.errors import (
+    BackendBusy,
+    BackendError,
+    BackendMisconfigured,
+    BackendTimeout,
+    BackendUnavailable,
+    SettingsError,
+)
 
 OWNERS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama_cpp"}
 """The word that an engine writes as the owner of its models, and its kind."""
@@ -55,7 +62,7 @@ async def version(connection: Connection) -> str:
         models = await check_serves(engine, connection.model)
         named = {OWNERS[model.owner] for model in models if model.owner in OWNERS}
         if named and kind not in (HOSTED, *named):
-            raise BackendError(f"backend: it says that it is {', '.join(named)}, not {kind}")
+            raise BackendMisconfigured(f"backend: it says that it is {', '.join(named)}, not {kind}", "kind")
         try:
             return await DIALECTS[kind].version(engine)
         except UNCERTAIN:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from router.backends.failures import MappedErrors
 from router.backends.http import EngineClient, expect_type
-from router.errors import BackendError
+from router.backends.statuses import MODELS
+from router.errors import BackendError, BackendMisconfigured
 
 SHOWN = 8
 """Names of models that an error lists."""
@@ -22,7 +23,7 @@ class ListedModel:
 async def listed(engine: EngineClient) -> list[ListedModel]:
     """The models that the engine lists. Raises BackendError."""
     with MappedErrors():
-        entries = (await engine.ask("/v1/models"))["data"]
+        entries = (await engine.ask(MODELS))["data"]
         return [
             ListedModel(expect_type(str, entry["id"]) or "", expect_type(str, entry.get("owned_by")) or "")
             for entry in entries
@@ -30,11 +31,17 @@ async def listed(engine: EngineClient) -> list[ListedModel]:
 
 
 async def check_serves(engine: EngineClient, model: str) -> list[ListedModel]:
-    """The engine's list, where it holds the model. Raises BackendError, which says what it serves instead."""
+    """The engine's list, where it holds the model.
+
+    Raises:
+        BackendMisconfigured: it serves others, which the message names.
+        BackendError: it serves none yet, or gives no list.
+    """
     found = await listed(engine)
     names = [one.name for one in found]
     if model not in names:
-        raise BackendError(f"backend: it serves {shown(names)}; not {model}")
+        wrong = f"backend: it serves {shown(names)}; not {model}"
+        raise BackendMisconfigured(wrong, "model") if names else BackendError(wrong)
     return found
 
 

@@ -60,6 +60,11 @@ class Replica:
         """What speaks against it: failures in a row, tokens and requests in flight."""
         return self.breaker.failures + self.doubts, self.tokens, self.streams
 
+    @property
+    def failure(self) -> str:
+        """Why it is left out, as far as a health check has seen."""
+        return self.backend.failure or "it fails requests that any engine can answer"
+
     def succeeded(self) -> None:
         """Clear its failures."""
         self.doubts = 0

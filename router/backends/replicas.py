@@ -16,7 +16,7 @@ from router.backends.hedging import hedged
 from router.backends.replica import Replica
 from router.domain import Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendBusy, BackendError, BackendRefused, BackendTimeout, BackendUnavailable
-from router.events import Degraded
+from router.events import Degraded, EngineBack, EngineLost
 from router.ports import Observer
 
 TRIES = 3
@@ -30,7 +30,7 @@ class Replicas:
     """Spreads requests over the replicas of one model, and tries again before the first event.
 
     Args:
-        observer: sees every failure that another try covered up.
+        observer: sees every failure that another try covered up, and engines that are lost or back.
         hedge_after: seconds of silence after which a second replica is asked as well; None = never.
     """
 
@@ -39,6 +39,7 @@ class Replicas:
         self._observer = observer
         self._hedge_after = hedge_after
         self._random = random.Random()
+        self._lost: set[Replica] = set()
 
     @property
     def enforcement(self) -> Enforcement:
@@ -55,7 +56,18 @@ class Replicas:
 
     async def ready(self) -> bool:
         """True when at least one replica is ready; the others are left out until they answer."""
-        return any(await asyncio.gather(*(replica.ready() for replica in self._replicas)))
+        return any(await asyncio.gather(*(self._looked_at(replica) for replica in self._replicas)))
+
+    async def _looked_at(self, replica: Replica) -> bool:
+        """Whether a replica is ready. That it is lost, or back, is reported once."""
+        ready = await replica.ready()
+        if ready and replica in self._lost:
+            self._lost.remove(replica)
+            self._observer(EngineBack(replica.name))
+        elif not ready and replica not in self._lost:
+            self._lost.add(replica)
+            self._observer(EngineLost(replica.name, replica.failure))
+        return ready
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """The chosen replica's events. Raises InvalidRequest, BackendError.
@@ -85,11 +97,17 @@ class Replicas:
         """One try, hedged where that is wanted. Raises BackendUnavailable where no replica is left."""
         chosen = self._next(request, failed)
         if chosen is None:
-            raise BackendUnavailable("backend: no replica is available")
+            raise BackendUnavailable(f"backend: {self._none_left()}")
         events = self._on(chosen, request, failed)
         if self._hedge_after is None:
             return events
         return hedged(events, lambda: self._elsewhere(chosen, request, failed), self._hedge_after)
+
+    def _none_left(self) -> str:
+        """That no engine may be asked now. Their addresses are for the log, not for callers."""
+        if len(self._replicas) == 1:
+            return "the engine cannot be reached, or is being checked; the router tries it again by itself"
+        return f"none of the {len(self._replicas)} engines can be reached; the router tries them again by itself"
 
     def _next(self, request: GenerationRequest, failed: Failed) -> Replica | None:
         """A replica that has not failed the request, else one that may answer it yet; None where there is none."""

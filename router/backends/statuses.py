@@ -10,12 +10,15 @@ from typing import Any
 from aiohttp import ClientResponse
 
 from router.backends.urls import origin
-from router.errors import BackendBusy, BackendError, BackendRefused, BackendUnavailable
+from router.errors import BackendBusy, BackendError, BackendMisconfigured, BackendRefused, BackendUnavailable
 
 RETRY_SECONDS, LONGEST_RETRY = 1.0, 60.0
 """Seconds until another try where the engine names none, and at most."""
 
-NOT_THE_REQUESTS = {401: "refuses the key, or wants one", 402: "asks for payment", 404: "has no {path}",
+MODELS = "/v1/models"
+"""The list of models: it holds nothing of a request, so a refusal is about the key."""
+
+NOT_THE_REQUESTS = {402: "asks for payment", 404: "has no {path}",
                     405: "has no {path}", 407: "stands behind a proxy that wants a password"}  # fmt: skip
 """Refusals that every request would meet: another engine may well answer."""
 
@@ -43,6 +46,8 @@ def failure(status: int, headers: Mapping[str, str], path: str) -> BackendError:
         return BackendBusy(f"backend: it has no room (HTTP {status})", retry_after(headers.get("Retry-After", "")))
     if status >= 500 or status == 408:
         return BackendUnavailable(f"backend: HTTP {status}")
+    if status == 401 or (status == 403 and path == MODELS):
+        return BackendMisconfigured(f"backend: it refuses the key, or wants one (HTTP {status})", "key")
     if status in NOT_THE_REQUESTS:
         # Engines answer 404 to a wrong method and, where they generate, to a wrong model.
         place = f"{path} for this model" if path.endswith("completions") else path

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from router.backends.canary import Examined
 from router.domain import Completion, Enforcement, GenerationEvent, GenerationRequest
-from router.errors import BackendBusy, BackendError, BackendTimeout, BackendUnavailable
+from router.errors import BackendBusy, BackendError, BackendMisconfigured, BackendTimeout, BackendUnavailable
 from router.ports import Backend
 
 Canary = Callable[[Examined], Awaitable[bool]]
@@ -40,6 +40,9 @@ class VerifiedBackend:
         last: the backend to serve where no strategy works, its budgets called hints; None = refuse.
         check: raises BackendError, which says why, unless the engine answers and serves the model.
         identity: names the engine under an enforcement, so that another one in its place is noticed.
+
+    Attributes:
+        failure: what the last health check has found wrong; "" = nothing.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class VerifiedBackend:
         self._first: str | None = None
         self._chosen: EnforcementStrategy | None = None
         self._proving = asyncio.Lock()
+        self.failure = ""
 
     @property
     def enforcement(self) -> Enforcement:
@@ -70,7 +74,13 @@ class VerifiedBackend:
         return self._chosen is not None
 
     async def prove(self) -> str:
-        """Run the canary; returns the fingerprint. Raises BackendUnavailable, or BackendError where nothing works."""
+        """Run the canary; returns the fingerprint.
+
+        Raises:
+            BackendMisconfigured: its key or its model is wrong.
+            BackendUnavailable: it is not up yet.
+            BackendError: nothing works.
+        """
         async with self._proving:
             return await self._prove()
 
@@ -78,6 +88,8 @@ class VerifiedBackend:
         self._chosen = None  # nothing is served while the canary runs: this may be another engine by now
         try:
             await self._check()
+        except BackendMisconfigured:  # it is up, so no wait would change that
+            raise
         except BackendError as error:  # it may still be loading the model, so it is worth waiting for
             raise BackendUnavailable(str(error)) from error
         chosen = await self._choose()
@@ -89,7 +101,8 @@ class VerifiedBackend:
         return fingerprint
 
     async def ready(self) -> bool:
-        """True when the engine answers and is the one that was verified."""
+        """True when the engine answers and is the one that was verified; otherwise `failure` says why not."""
+        self.failure = ""
         # Two health checks at a time would each run a canary, and the second would take away what the first has proved.
         async with self._proving:
             try:
@@ -98,9 +111,11 @@ class VerifiedBackend:
                     await self._prove()
             except BackendBusy:  # it is there, and nothing says that it is another one
                 return self.proved
-            except BackendTimeout:  # likewise, but it cannot be used for now
+            except BackendTimeout as error:  # likewise, but it cannot be used for now
+                self.failure = str(error)
                 return False
-            except BackendError:
+            except BackendError as error:
+                self.failure = str(error)
                 self._chosen = None  # so that the canary runs again when it is back
                 return False
         return True

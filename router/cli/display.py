@@ -41,8 +41,7 @@ def show_event(event: Event, before: Event | None) -> None:
         case Content(text) | Refusal(text):
             click.secho(_plain(text), nl=False, bold=True)
         case Completion(thinking_tokens=used, budget_tokens=cap):
-            spent = f"{'unknown' if used is None else used} of {'no cap' if cap is None else cap}"
-            click.secho(f"\n{spent} thinking tokens, {event.finish_reason}", dim=True)
+            click.secho(f"\n{_spent(used, cap)}, {event.finish_reason}", dim=True)
 
 
 def show_report_command(command: str) -> None:
@@ -69,6 +68,14 @@ def _show_verdict(decision: Decision) -> None:
     rung = click.style(f"rung {_plain(decision.rung)}", bold=True)
     click.echo(f"{rung} ({proof}, {decision.source}): {_plain(decision.reason)}")
     _show_id(decision)
+
+
+def _spent(used: int | None, cap: int | None) -> str:
+    """Thinking tokens that were used, and how many were allowed; None = unknown, and no cap."""
+    if cap == 0 and not used:
+        return "no thinking, as the budget is 0"
+    counted = "unknown number of thinking tokens" if used is None else f"{used} thinking token{'s' * (used != 1)}"
+    return f"{counted}, {'no cap' if cap is None else f'budget {cap}'}"
 
 
 def _show_id(decision: Decision) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,10 @@ from router.cli.strict import Command, File, NewFile
 if TYPE_CHECKING:
     from router.backends.canary import Finding
     from router.settings import Settings
+
+FOR_SAVINGS = """The engine then thinks as it does by default. Savings begin with a bundle of your own. `make setup`
+installs budget-train; prompts.jsonl has an object a line: {"prompt": "2 + 2 =", "answer": "4"}"""
+"""What precedes the command that begins a bundle."""
 
 CHECK_WIDTH = 27
 """Width of the column of checks; the name of a replica may be longer."""
@@ -62,16 +65,18 @@ def doctor(
     written = write if write is not None and proposed else None
     if written is not None:
         proposal.write(written, proposed)
-    again = _again({"--url": url, "--model": model, "--backend": backend, "--key-file": key_file})
+    options = {"--url": url, "--model": model, "--backend": backend, "--key-file": key_file}
+    again = {name: str(value) for name, value in options.items() if value is not None}
     wanted = [] if write is None else proposal.options(write)
-    open_end = bool(again and proposed)
-    steps = proposal.next_commands(program(), again, found, open_end=open_end, wanted=wanted, written=written)
+    typed, open_end = program(), bool(again and proposed)
+    steps = proposal.next_commands(typed, again, found, open_end=open_end, wanted=wanted, written=written)
     report = {
         "findings": [asdict(finding) for finding in found.findings],
         "fingerprint": None if found.proved is None else found.proved.fingerprint,
         "settings": proposal.shown(proposed),
         "written": None if written is None else str(written),
         "next": steps,
+        "for_savings": "" if open_end and written is None else proposal.training_command(typed, found),
     }
     if as_json:
         click.echo(json.dumps(report))
@@ -122,10 +127,6 @@ def _kind_open(given: "Settings", url: str | None, model: str | None, backend: s
     return bool(url or model) or ("backend" not in given.model_fields_set and bool(given.backend_url))
 
 
-def _again(options: Mapping[str, object]) -> list[str]:
-    return [str(word) for name, value in options.items() if value is not None for word in (name, value)]
-
-
 def _quiet(_: "Finding") -> None:
     pass
 
@@ -149,3 +150,5 @@ def _show_rest(report: dict[str, Any], wanted: Path | None, broken: bool) -> Non
         click.echo(f"\nNothing is written to {wanted}: no engine was found that could be served.")
     click.echo("\nPut right what FAILS, then type:" if broken else "\nNext:")
     click.echo("\n".join(report["next"]))
+    if report["for_savings"]:
+        click.echo(f"\n{FOR_SAVINGS}\n{report['for_savings']}")

@@ -28,7 +28,7 @@ SOURCES = {
     DecisionSource.OVERRIDE: "The prompt was not scored, as the rung was named.",
     DecisionSource.PINNED: "The prompt was not scored: a conversation keeps the rung of its first decision.",
     DecisionSource.EXPLORE: "The rung was drawn to learn from it.",
-    DecisionSource.ENGINE_DEFAULT: "Nothing is capped but by the caller.",
+    DecisionSource.ENGINE_DEFAULT: "The model thinks as it does by default, up to max_thinking_tokens if that is set.",
     DecisionSource.FALLBACK: "A failure of the classifier may cost tokens, but no answers.",
 }
 
@@ -149,6 +149,8 @@ def _judged(decision: Decision) -> str:
         return ", which meets the target."
     if decision.score is not None and meets(decision.target, decision.score.quality, decision.choice.index):
         return ", which cannot be relied on."
+    if decision.choice.certificate is not None and isinstance(decision.target, MaxLoss):
+        return ", more than the target; the target is about the average, which other prompts make up for."
     return ", which misses the target."
 
 
@@ -160,6 +162,8 @@ def _certificate(decision: Decision) -> str:
     if isinstance(decision.target, MinQuality):
         sure = f"answers forecast at {bound(proof.threshold)} or more"
         return f"{certified}, at most {proof.alpha:g} of the {sure} are wrong."
+    if proof.alpha < decision.target.value:
+        certified = f"The largest certified loss within the target is used. {certified}"
     if proof.rung is not None:
         return f"{certified}, the mean loss is at most {proof.alpha:g} if every prompt gets this rung."
     known = decision.score is not None and None not in decision.score.mean

@@ -6,10 +6,11 @@ from router.backends import canary
 from router.backends.canary import Finding
 from router.bundle import manifest, registry
 from router.bundle.manifest import Manifest
+from router.domain import MaxLoss
 from router.errors import CacheError
-from router.serving import assembly, engine_checks, engines, models
+from router.serving import assembly, default_target, engine_checks, engines, models, proposal
 from router.serving.examination import ABOUT, Examination, Proved, Watch
-from router.settings import POCKET, Served, Settings
+from router.settings import POCKET, PREFIX, Served, Settings
 
 
 async def examine(settings: Settings, kind_open: bool = False, watch: Watch = lambda finding: None) -> Examination:
@@ -41,16 +42,29 @@ async def _examine_model(
     if known is None:
         return None
     if known.backend == POCKET:
+        found.add(Finding("engine", True, _embedded(settings)))
         proved = await _examine_pocket(settings, found, stack)
     else:
         proved = await engine_checks.examine_engine(settings, known, found, stack)
     first = next(iter(proved.values()), None)
     if first is not None:
         _examine_match(about, first.fingerprint, found)
+        if served == settings.served[0] and not about.foreign_to(first.fingerprint):
+            _examine_target(MaxLoss(settings.max_loss), about, found)
     if len({one.fingerprint for one in proved.values()}) > 1:
         seen = ", ".join(f"{name} is {one.fingerprint}" for name, one in proved.items())
         found.add(Finding("replicas are alike", False, seen))
     return first
+
+
+def _embedded(settings: Settings) -> str:
+    """That no engine is checked but the embedded model, and why."""
+    if settings.backend_url or settings.served[0].backend != POCKET:
+        return "the embedded pocket reasoner, as the settings say"
+    seen = f"the embedded pocket reasoner, because {PREFIX}BACKEND_URL is not set"
+    if proposal.FILE.exists() and f"{PREFIX}BACKEND_URL" in proposal.FILE.read_text(encoding="utf-8", errors="replace"):
+        seen += f"; {proposal.FILE} is here and not loaded: set -a; . ./{proposal.FILE}; set +a"
+    return seen
 
 
 async def _examine_redis(settings: Settings, found: Examination, stack: AsyncExitStack) -> None:
@@ -86,3 +100,11 @@ def _examine_match(about: Manifest, fingerprint: str, found: Examination) -> Non
     foreign = about.foreign_to(fingerprint)
     effect = f"{foreign}; until then the engine's own default is served, without budgets"
     found.add(Finding(ABOUT, not foreign, effect if foreign else fingerprint))
+
+
+def _examine_target(target: MaxLoss, about: Manifest, found: Examination) -> None:
+    """Whether requests that name no target of their own save anything. Not needed: without, they are served safely."""
+    remedy = default_target.remedy(target, about)
+    why = default_target.uncovered(target, about) or f"a loss of {target.value:g} is certified"
+    seen = f"{why}, which saves nothing; {remedy}" if remedy else why
+    found.add(Finding("default target", not remedy, seen, needed=False))

@@ -9,7 +9,7 @@ from router.backends.canary import Examined, Finding
 from router.backends.connect import HOSTED
 from router.backends.probes import Speed
 from router.backends.verified import EnforcementStrategy
-from router.errors import BackendError
+from router.errors import BackendError, BackendMisconfigured
 from router.serving import engines
 from router.serving.examination import Examination, Proved
 from router.settings import POCKET, Served, Settings
@@ -27,7 +27,7 @@ START_WITH = {
 KEY = "give it one with --key-file or BUDGET_ROUTER_BACKEND_KEY"
 ADVICE = {
     "(HTTP 401)": KEY,
-    "HTTP 403": KEY,
+    "(HTTP 403)": KEY,
     "/v1/models (HTTP 404)": "the URL must be the one below which /v1/models answers",
     "HTTP 503": "it may still be loading its model",
 }
@@ -59,7 +59,7 @@ async def identified(settings: Settings, kind_open: bool, found: Examination) ->
     try:
         known = await detection.identified(connection)
     except BackendError as error:
-        found.add(_unknown(url, error))
+        _add_unknown(url, error, found)
         return None
     if kind_open and known.kind == HOSTED:
         found.add(Finding("kind of engine", False, TAKEN, needed=False))
@@ -84,10 +84,13 @@ async def examine_engine(
     proved: dict[str, Proved] = {}
     for replica in engines.replicas(settings, served, stack, known):
         try:
-            version = await detection.version(replace(engines.connection(settings, served), url=replica.name))
+            connection = replace(engines.connection(settings, served), url=replica.name)
+            version, window = await detection.version(connection), await detection.window(connection)
         except BackendError as error:
-            found.add(_unknown(replica.name, error))
+            _add_unknown(replica.name, error, found)
             continue
+        if window is not None:
+            found.window = min(window, found.window or window)
         found.add(Finding(f"engine at {replica.name}", True, f"{version}, serves {served.model}"))
         tried = [await _examine_strategy(strategy, found) for strategy in replica.backend.strategies]
         held |= {one.strategy: one.holds for one in tried}
@@ -97,10 +100,12 @@ async def examine_engine(
     return proved
 
 
-def _unknown(url: str, error: BackendError) -> Finding:
-    """An engine that does not say what it is."""
+def _add_unknown(url: str, error: BackendError, found: Examination) -> None:
+    """Note an engine that does not say what it is."""
     advice = "".join(f"; {words}" for sign, words in ADVICE.items() if sign in str(error))
-    return Finding(f"engine at {url}", False, f"{error}{advice}")
+    found.add(Finding(f"engine at {url}", False, f"{error}{advice}"))
+    if isinstance(error, BackendMisconfigured):
+        found.wrong.add(error.setting)
 
 
 async def _examine_strategy(strategy: EnforcementStrategy, found: Examination) -> _Tried:

@@ -17,10 +17,10 @@ from router.backends import canary
 from router.backends.canary import Examined, Finding
 from router.backends.pocket import PocketBackend, PocketModel
 from router.backends.probes import Speed
-from router.errors import BackendUnavailable, DependencyError
+from router.errors import BackendMisconfigured, BackendUnavailable, DependencyError, SettingsError
 from router.ports import Observer
 from router.routing.policy import LatencyProfile
-from router.settings import Served, Settings
+from router.settings import PREFIX, Served, Settings
 from router.telemetry import tracing
 
 if TYPE_CHECKING:
@@ -35,22 +35,27 @@ NamedCanary = Callable[[str, Examined], Awaitable[bool]]
 POCKET_SPEED = Speed(0.01, 0.001)
 """The embedded model on one core."""
 
-WAIT_SECONDS = 1.0
-"""Pause between two looks at a dependency that is not up yet."""
+WAIT_SECONDS, REPEAT_SECONDS = 1.0, 10.0
+"""Pause between two looks at a dependency that is not up yet, and between two log lines that say the same of it."""
 
 
 async def until_up(
     attempt: Callable[[], Awaitable[T]], down: type[DependencyError], patience: float, named: Mapping[str, str]
 ) -> T:
-    """Try until a dependency is up. Raises `down` after `patience` seconds; each wait is logged with these fields."""
+    """Try until a dependency is up; the wait is logged with these fields. Raises `down` after `patience` seconds."""
     deadline = time.monotonic() + patience
+    said, again = "", 0.0
     while True:
         try:
             return await attempt()
         except down as error:
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 raise
-            structlog.get_logger().warning("waiting", **named, error=str(error))
+            if str(error) != said or now >= again:
+                said, again = str(error), now + REPEAT_SECONDS
+                left = round(deadline - now)
+                structlog.get_logger().warning("waiting", **named, error=said, gives_up_in_seconds=left)
             await asyncio.sleep(WAIT_SECONDS)
 
 
@@ -60,6 +65,7 @@ async def served_backend(
     """The backend, proved to hold budgets, the fingerprint that a bundle must be about, and its speed.
 
     Raises:
+        SettingsError: the engine refuses the key, or serves other models.
         BackendError: no way to hold budgets works, or the engine does not come up.
     """
     if served.backend == "pocket":
@@ -78,7 +84,13 @@ async def served_backend(
 
     backend = Replicas(replicas(settings, served, stack, logged), observer, settings.backend_hedge or None)
     named = {"backend": served.url}
-    fingerprint = await until_up(backend.prove, BackendUnavailable, settings.backend_wait, named)
+    try:
+        fingerprint = await until_up(backend.prove, BackendUnavailable, settings.backend_wait, named)
+    except BackendMisconfigured as error:
+        engine = "BACKEND" if served == settings.served[0] else "FAILOVER"
+        raise SettingsError(
+            f"{PREFIX}{engine}_{error.setting.upper()}: {str(error).removeprefix('backend: ')}"
+        ) from error
     return backend, fingerprint, slowest(measured.values())
 
 

@@ -1,7 +1,7 @@
 """What an examination by `doctor` has found."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from router.backends.canary import Finding
 from router.backends.probes import Speed
@@ -29,12 +29,16 @@ class Examination:
         watch: gets each finding as it comes.
         served: the first model's engine, with its kind and its model; None = it does not answer.
         proved: that engine as it would serve; None = it would not.
+        window: tokens that prompt, thought and answer may have together in every replica; None = unknown.
+        wrong: what the settings have wrong about an engine: "key", "model" or "kind".
     """
 
     watch: Watch
     findings: list[Finding]
     served: Served | None = None
     proved: Proved | None = None
+    window: int | None = None
+    wrong: set[str] = field(default_factory=set)
 
     def add(self, finding: Finding) -> None:
         """Note a finding."""

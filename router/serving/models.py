@@ -20,7 +20,6 @@ from router.domain import MaxLoss
 from router.errors import ClassifierError
 from router.outcomes.e_process import Ledger
 from router.ports import Classifier, Observer, ScoreCache
-from router.routing import reasons
 from router.routing.hot_swap import Trial
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import SUSPENDED
@@ -30,7 +29,7 @@ from router.scoring.cache_key import ScoreKeys
 from router.scoring.onnx import Device, OnnxClassifier
 from router.scoring.scorer import Scorer
 from router.scoring.trial import require_bounded
-from router.serving import engines
+from router.serving import default_target, engines
 from router.serving.parts import Model
 from router.settings import EMBEDDED_BUNDLE, Served, Settings
 
@@ -91,10 +90,13 @@ class _WithBundle:
         if served.foreign:
             effect = "the engine's own default is served, without budgets"
             structlog.get_logger().warning("foreign bundle", model=self.model, why=served.foreign, effect=effect)
-        elif policy.certificate(self.target) is None:
-            why = reasons.uncertified(self.target, policy.certificates)
-            effect = "requests that name no target of their own get the top rung"
-            structlog.get_logger().warning("default target not certified", model=self.model, why=why, effect=effect)
+        elif why := default_target.uncovered(self.target, about):
+            said = {
+                "why": why,
+                "effect": "requests that name no target of their own get the top rung, which saves nothing",
+                "remedy": default_target.remedy(self.target, about),
+            }
+            structlog.get_logger().warning("default target not certified", model=self.model, **said)
         return served
 
 

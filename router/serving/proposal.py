@@ -4,15 +4,16 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from router.backends.connect import HOSTED
 from router.backends.urls import engine_url
+from router.domain import DEFAULT_ANSWER_TOKENS
 from router.serving.examination import ABOUT, Examination
 from router.settings import POCKET, PREFIX, Settings
 
-KEY = f"{PREFIX}BACKEND_KEY"
+KEY, ARTIFACT = f"{PREFIX}BACKEND_KEY", f"{PREFIX}ARTIFACT"
 NAMES = tuple(
     PREFIX + name
     for name in (
@@ -28,8 +29,14 @@ NAMES = tuple(
 )
 """All settings that can be proposed: they are about one engine, so none of another engine stays beside them."""
 
-LADDER = "0,512,2048,8192"
-"""Rungs that suit most reasoning models, for a first collection."""
+LONGEST, LEAST_LONGEST, SHARES = 8192, 64, (16, 4, 1)
+"""Rungs for a first collection, which suit most reasoning models: 0, and shares of the longest one."""
+
+ROOM = DEFAULT_ANSWER_TOKENS + 512
+"""Tokens of the window that the longest rung leaves to the prompt and the answer."""
+
+MENDED = {"model": ("--model", ""), "kind": ("--backend", ""), "key": ("--key-file", "engine.key")}
+"""The option that is wrong, and what to put in its place; "" = leave it out, as `doctor` finds out by itself."""
 
 EFFORTS = "low,medium,high"
 """Rungs of a hosted model."""
@@ -58,7 +65,8 @@ def settings(given: Settings, found: Examination) -> dict[str, str]:
         "" if speed is None else f"{speed.first_token:.2g}",
         "" if speed is None else f"{speed.per_token:.2g}",
     )
-    return {name: value for name, value in zip(NAMES, values, strict=True) if value}
+    proposed = {name: value for name, value in zip(NAMES, values, strict=True) if value}
+    return proposed | ({ARTIFACT: str(given.artifact)} if "artifact" in given.model_fields_set else {})
 
 
 def shown(proposed: Mapping[str, str]) -> dict[str, str]:
@@ -66,7 +74,7 @@ def shown(proposed: Mapping[str, str]) -> dict[str, str]:
     return {name: "***" if name == KEY else value for name, value in proposed.items()}
 
 
-def kept(path: Path) -> list[str]:
+def kept(path: Path, proposed: Container[str] = ()) -> list[str]:
     """The lines of a file that stay when settings are written into it; [] where there is none yet.
 
     Raises:
@@ -77,7 +85,9 @@ def kept(path: Path) -> list[str]:
     with tempfile.TemporaryFile(dir=path.parent):
         pass
     old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [line for line in old if not ((found := _ASSIGNS.match(line)) and found[1] in NAMES)]
+    return [
+        line for line in old if not ((found := _ASSIGNS.match(line)) and (found[1] in NAMES or found[1] in proposed))
+    ]
 
 
 def write(path: Path, proposed: Mapping[str, str]) -> None:
@@ -85,7 +95,7 @@ def write(path: Path, proposed: Mapping[str, str]) -> None:
 
     The file is replaced as a whole: a command that is killed leaves the old one. Raises as `kept` does.
     """
-    lines = [*kept(path), *(f"{name}={shlex.quote(value)}" for name, value in proposed.items())]
+    lines = [*kept(path, proposed), *(f"{name}={shlex.quote(value)}" for name, value in proposed.items())]
     path = Path(os.path.realpath(path))
     # A name that nobody can guess, and so prepare as a link to another file.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
@@ -106,29 +116,42 @@ def options(file: Path) -> list[str]:
 
 def next_commands(
     program: str,
-    again: Sequence[str],
+    again: Mapping[str, str],
     found: Examination,
     *,
     open_end: bool,
     wanted: Sequence[str],
     written: Path | None,
 ) -> list[str]:
-    """What to type next: first all must be well, then the settings must last, then the engine needs its own bundle.
+    """What to type next: first all must be well, then the settings must last, then the engine can be served.
 
     Args:
         program: this command.
-        again: the arguments that named the engine.
+        again: the options that named the engine.
         open_end: settings are proposed that the environment does not have yet.
         wanted: the options that name a file for the settings.
         written: that file where it has them now.
     """
-    this = [program, "doctor", *again]
     if found.broken:
-        return [shlex.join([*this, *wanted])]
+        return [shlex.join([program, "doctor", *_words(_mended(again, found)), *wanted])]
     if open_end and written is None:
-        return [shlex.join([*this, *options(FILE)])]
+        return [shlex.join([program, "doctor", *_words(again), *options(FILE)])]
     first = [] if written is None else [f"set -a; . {shlex.quote(_sourced(written))}; set +a"]
-    return [*first, _collect(program, found) if ABOUT in found.failed else shlex.join([program, "serve"])]
+    return [*first, shlex.join([program, "serve"])]
+
+
+def training_command(program: str, found: Examination) -> str:
+    """The command that begins a bundle about this engine; "" where there is one, or nothing can be served yet."""
+    return _collect(program, found) if found.failed == [ABOUT] else ""
+
+
+def _mended(options: Mapping[str, str], found: Examination) -> dict[str, str]:
+    """The options without what was seen to be wrong."""
+    return {**options, **dict(MENDED[setting] for setting in found.wrong)}
+
+
+def _words(options: Mapping[str, str]) -> list[str]:
+    return [word for name, value in options.items() if value for word in (name, value)]
 
 
 def _sourced(path: Path) -> str:
@@ -142,5 +165,14 @@ def _collect(program: str, found: Examination) -> str:
     engine = found.served
     assert engine is not None  # or no bundle would have been compared with it
     where = ["--backend", engine.backend, "--url", engine_url(engine.url.partition(",")[0]), "--model", engine.model]
-    how = ["--ladder", EFFORTS if engine.backend == HOSTED else LADDER, "--samples", "4", "--temperature", "0.6"]
+    how = ["--ladder", _ladder(engine.backend, found.window), "--temperature", "0.6"]
     return shlex.join([train, "collect", *where, *how, "--prompts", "prompts.jsonl", "--out", "outcomes.parquet"])
+
+
+def _ladder(kind: str, window: int | None) -> str:
+    """Rungs that fit the engine's window together with a prompt and an answer."""
+    if kind == HOSTED:
+        return EFFORTS
+    room = LONGEST if window is None else (window - ROOM) // LEAST_LONGEST * LEAST_LONGEST
+    longest = min(max(room, LEAST_LONGEST), LONGEST)
+    return ",".join(["0", *(str(longest // share) for share in SHARES)])

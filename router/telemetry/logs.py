@@ -15,6 +15,8 @@ from router.events import (
     CallCompleted,
     Decided,
     Degraded,
+    EngineBack,
+    EngineLost,
     Generated,
     Record,
     RecordsLost,
@@ -109,6 +111,10 @@ class LogLines:
                 self._later(self._log.info, "swapped", model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):
                 self._later(self._log.warning, "degraded", dependency=dependency, error=error)
+            case EngineLost(engine, error):
+                self._later(self._log.error, "engine lost", engine=engine, error=error)
+            case EngineBack(engine):
+                self._later(self._log.info, "engine back", engine=engine)
             case RecordsLost(cause, records, error):
                 self._later(self._log.error, "records lost", cause=cause, records=records, error=error)
             case TaskFailed(task, error):

@@ -244,6 +244,8 @@ def test_a_time_to_come_again_may_be_a_date(usegmt: bool) -> None:
 @BOTH
 @pytest.mark.parametrize("status", [400, 403, 413, 422])
 async def test_a_refusal_is_the_requests(status: int, call: Call) -> None:
+    if (status, call) == (403, asked):
+        pytest.skip("the list of models holds nothing of a request")
     async with facing(says(status)) as (_, client):
         with pytest.raises(BackendRefused, match=str(status)):
             await call(client)
@@ -251,7 +253,13 @@ async def test_a_refusal_is_the_requests(status: int, call: Call) -> None:
 
 @pytest.mark.parametrize(
     ("status", "problem"),
-    [(401, "refuses the key"), (404, "has no /v1/models"), (405, "has no /v1/models"), (407, "proxy")],
+    [
+        (401, "refuses the key"),
+        (403, "refuses the key"),
+        (404, "has no /v1/models"),
+        (405, "has no /v1/models"),
+        (407, "proxy"),
+    ],
 )
 async def test_what_every_request_would_meet_names_its_cause(status: int, problem: str) -> None:
     async with facing(says(status)) as (_, client):

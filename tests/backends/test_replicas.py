@@ -33,7 +33,7 @@ from router.errors import (
     BackendUnreachable,
     InvalidRequest,
 )
-from router.events import Degraded
+from router.events import Degraded, EngineBack, EngineLost
 from router.ports import Backend
 from tests.support.fakes import (
     UNAVAILABLE,
@@ -218,13 +218,24 @@ async def test_the_health_check_finds_out_what_doubts_are_worth() -> None:
     assert await replicas.ready() and len(engine.asked) == asked, "a trusted engine is not asked again"
 
 
+async def test_an_engine_that_is_lost_and_its_return_are_each_reported_once() -> None:
+    observer = RecordingObserver()
+    replicas = await replicas_of(engine := FakeBackend(), observer=observer)
+    [replica] = replicas._replicas
+    for engine.is_ready in (True, False, False, True, True):
+        assert await replicas.ready() == engine.is_ready
+    lost, back = observer.records
+    assert isinstance(lost, EngineLost) and lost.engine == replica.name and lost.error
+    assert back == EngineBack(replica.name)
+
+
 @pytest.mark.parametrize("failure", [UNAVAILABLE, BackendError("nonsense")])
 async def test_a_doubted_replica_that_fails_everything_is_left_out_until_it_does_not(failure: Exception) -> None:
     engine = FakeBackend([failure])
     [replica] = (replicas := await replicas_of(engine))._replicas
     replica.doubts = FAILURES
     assert not await replicas.ready()
-    with pytest.raises(BackendUnavailable, match="no replica is available"):
+    with pytest.raises(BackendUnavailable, match="the engine cannot be reached"):
         await run(replicas, request_of())
     engine._scripts = []
     assert await replicas.ready()
@@ -363,7 +374,7 @@ async def test_a_replica_that_is_being_proved_is_not_tried_at_all() -> None:
     clock.now += AWAY_SECONDS
     failures = replica.breaker.failures
     for _ in range(3):
-        with pytest.raises(BackendUnavailable, match="no replica is available"):
+        with pytest.raises(BackendUnavailable, match="the engine cannot be reached"):
             await run(replicas, request_of())
     assert (engine.asked, replica.breaker.failures) == ([], failures)
     engine.is_ready = True
@@ -439,7 +450,7 @@ async def test_while_it_is_tried_nobody_else_asks_it() -> None:
     trial = asyncio.create_task(run(replicas, request_of()))
     await until(lambda: replicas._replicas[0].streams == 1)
     replicas._replicas[0].breaker.trip()  # as if it had said nothing yet
-    with pytest.raises(BackendUnavailable, match="no replica"):
+    with pytest.raises(BackendUnavailable, match="is being checked"):
         await run(replicas, request_of())
     trial.cancel()
     await asyncio.gather(trial, return_exceptions=True)
@@ -672,5 +683,5 @@ async def test_without_a_replica_that_may_be_asked_it_is_unavailable() -> None:
         replica.breaker.trip()
     assert replicas._chosen(request_of(), replicas._replicas) is None
     assert replicas._chosen(request_of("talk"), replicas._replicas) is None
-    with pytest.raises(BackendUnavailable, match="no replica is available"):
+    with pytest.raises(BackendUnavailable, match="none of the 2 engines can be reached"):
         await run(replicas, request_of())

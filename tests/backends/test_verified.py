@@ -13,7 +13,7 @@ from router.backends.connect import Connection, connect
 from router.backends.http import Timeouts
 from router.backends.verified import EnforcementStrategy, VerifiedBackend
 from router.domain import Enforcement
-from router.errors import BackendBusy, BackendError, BackendTimeout, BackendUnavailable
+from router.errors import BackendBusy, BackendError, BackendMisconfigured, BackendTimeout, BackendUnavailable
 from tests.support.fakes import FakeBackend
 from tests.support.ports import free_port
 from tests.support.simulators import ENGINES, MODEL, simulated
@@ -71,7 +71,7 @@ async def test_an_engine_that_does_not_answer_says_so() -> None:
     ("status", "says"),
     [
         ("404 Not Found", "it has no /v1/models \\(HTTP 404\\)"),
-        ("401 Unauthorized", "it refuses the key"),
+        ("503 Loading", "HTTP 503"),
         ("302 Found", "redirects"),
         ("500 No", "HTTP 500"),
     ],
@@ -81,6 +81,15 @@ async def test_an_engine_without_a_list_of_models_says_which_status(status: str,
     async with listening(raw) as engine, connected("vllm", engine.url) as (backend, _):
         with pytest.raises(BackendUnavailable, match=says):
             await backend.prove()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_key_is_not_worth_waiting_for(status: int) -> None:
+    raw = Raw(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode())
+    async with listening(raw) as engine, connected("vllm", engine.url) as (backend, _):
+        with pytest.raises(BackendMisconfigured, match="it refuses the key") as caught:
+            await backend.prove()
+    assert caught.value.setting == "key"
 
 
 async def test_names_of_models_do_not_spoil_a_log() -> None:

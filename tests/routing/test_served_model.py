@@ -85,6 +85,9 @@ async def test_a_deadline_cannot_be_predicted_and_the_reason_says_so() -> None:
     decision = await decided(router_of(bundle=FOREIGN_BUNDLE), RoutingOptions(MaxLoss(0.05), max_latency=0.001))
     assert decision.rung == UNCAPPED
     assert "no deadline can be predicted" in decision.choice.reason
+    # The time-out of a client, which asks for no forecast.
+    options = RoutingOptions(MaxLoss(0.05), max_latency=600.0, latency_named=False)
+    assert "deadline" not in (await decided(router_of(bundle=FOREIGN_BUNDLE), options)).choice.reason
 
 
 @pytest.mark.parametrize("cap", [0, 1, 300, 1_000_000])

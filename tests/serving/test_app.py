@@ -238,4 +238,6 @@ async def test_a_default_target_that_the_bundle_does_not_certify_is_said_at_star
     said = [line["why"] for line in lines if line["event"] == "default target not certified"]
     why = "no certificate for a loss of 0.001 (there are some for 0.005, 0.01, 0.02, 0.05, 0.1)"
     assert said == ([why] if max_loss == 0.001 else [])
+    remedies = [line["remedy"] for line in lines if line["event"] == "default target not certified"]
+    assert all("serve with BUDGET_ROUTER_MAX_LOSS=0.0" in remedy for remedy in remedies)
     assert (decision.reason == f"{why}: the top rung") == (max_loss == 0.001)

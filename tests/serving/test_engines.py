@@ -2,9 +2,11 @@
 
 from contextlib import AsyncExitStack
 
+import pytest
 from structlog.testing import capture_logs
 
 from router import settings
+from router.errors import BackendUnavailable, SettingsError
 from router.serving import doctor, engines
 from router.settings import Settings
 from tests.support.fakes import RecordingObserver
@@ -70,3 +72,28 @@ async def test_where_nothing_is_measured_no_deadline_shrinks_a_budget() -> None:
         loaded = settings_of(engine.url).model_copy(update={"backend": "openai_effort"})
         _, _, speed = await engines.served_backend(loaded, loaded.served[0], RecordingObserver(), stack)
     assert speed == engines.POCKET_SPEED
+
+
+async def test_a_wrong_key_or_model_ends_the_start_at_once_and_names_its_setting() -> None:
+    async with simulated("vllm") as engine, AsyncExitStack() as stack:
+        wrong = settings.load(backend="vllm", backend_url=engine.url, backend_model="another")
+        with pytest.raises(SettingsError, match=f"BUDGET_ROUTER_BACKEND_MODEL: it serves {MODEL}; not another"):
+            await engines.served_backend(wrong, wrong.served[0], RecordingObserver(), stack)
+        engine.key, keyless = "sesame", settings_of(engine.url)
+        with pytest.raises(SettingsError, match="BUDGET_ROUTER_BACKEND_KEY: it refuses the key"):
+            await engines.served_backend(keyless, keyless.served[0], RecordingObserver(), stack)
+
+
+async def test_a_wait_says_how_long_it_will_be_and_repeats_itself_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "WAIT_SECONDS", 0)
+    causes = ["loading"] * 50 + ["no list"] * 50
+
+    async def attempt() -> str:
+        if causes:
+            raise BackendUnavailable(causes.pop(0))
+        return "up"
+
+    with capture_logs() as logged:
+        assert await engines.until_up(attempt, BackendUnavailable, 300, {"backend": "u"}) == "up"
+    assert [line["error"] for line in logged][:2] == ["loading", "no list"] and len(logged) < 10
+    assert all(200 < line["gives_up_in_seconds"] <= 300 for line in logged)

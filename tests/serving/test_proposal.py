@@ -3,6 +3,7 @@
 import shlex
 import stat
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,11 @@ def test_all_that_serves_the_engine_is_proposed_and_the_key_is_not_shown() -> No
         "BUDGET_ROUTER_TOKEN_SECONDS": "0.0099",
     }
     assert "secret" not in str(proposal.shown(proposed))
+
+
+def test_a_bundle_that_was_named_stays_named() -> None:
+    loaded = given(artifact=Path("models"))
+    assert proposal.settings(loaded, found(loaded))["BUDGET_ROUTER_ARTIFACT"] == "models"
 
 
 def test_what_is_not_proved_is_not_proposed() -> None:
@@ -112,18 +118,41 @@ def test_one_step_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     loaded = given()
     foreign, broken = Finding(ABOUT, False, ""), Finding("engine", False, "")
 
-    def steps(*findings: Finding, open_end: bool = True, written: Path | None = None) -> list[str]:
-        again = ["--url", "http://a b"]
+    def steps(
+        *findings: Finding, open_end: bool = True, written: Path | None = None, wanted: Sequence[str] = ()
+    ) -> list[str]:
+        again = {"--url": "http://a b", "--model": "mine"}
         seen = found(loaded, *findings)
+        seen.wrong |= wrong
         return proposal.next_commands(
-            "bin/budget-router", again, seen, open_end=open_end, wanted=["--write", "x"], written=written
+            "bin/budget-router", again, seen, open_end=open_end, wanted=wanted, written=written
         )
 
-    assert steps(broken, foreign) == ["bin/budget-router doctor --url 'http://a b' --write x"]
-    assert steps(foreign) == ["bin/budget-router doctor --url 'http://a b' --write router.env"]
+    wrong: set[str] = set()
+    doctor = "bin/budget-router doctor --url 'http://a b'"
+    assert steps(broken, foreign) == [f"{doctor} --model mine"]
+    assert steps(foreign) == [f"{doctor} --model mine --write router.env"]
     (tmp_path / "router.env").touch()
-    assert steps(foreign) == ["bin/budget-router doctor --url 'http://a b' --write router.env --force"]
-    assert steps(written=Path("router.env")) == ["set -a; . ./router.env; set +a", "bin/budget-router serve"]
+    assert steps(foreign) == [f"{doctor} --model mine --write router.env --force"]
+    assert steps(foreign, written=Path("router.env")) == ["set -a; . ./router.env; set +a", "bin/budget-router serve"]
     assert steps(open_end=False) == ["bin/budget-router serve"]
-    (collect,) = steps(foreign, open_end=False)
-    assert collect.startswith(f"bin/budget-train collect --backend vllm --url {URL} --model 'my model' --ladder 0,")
+    # What was seen to be wrong is not proposed again, and the file is still wanted.
+    wrong = {"model", "key"}
+    assert steps(broken, wanted=("--write", "own.env")) == [f"{doctor} --key-file engine.key --write own.env"]
+
+
+def test_savings_begin_with_a_bundle_about_the_engine() -> None:
+    foreign, broken = Finding(ABOUT, False, ""), Finding("engine", False, "")
+    assert proposal.training_command("budget-router", found(given())) == ""
+    assert proposal.training_command("budget-router", found(given(), broken, foreign)) == ""
+    collect = proposal.training_command("bin/budget-router", found(given(), foreign))
+    assert collect.startswith(f"bin/budget-train collect --backend vllm --url {URL} --model 'my model' --ladder 0,512,")
+
+
+@pytest.mark.parametrize(
+    ("window", "ladder"), [(2048, "0,32,128,512"), (4096, "0,160,640,2560"), (10_000, "0,512,2048,8192")]
+)
+def test_the_first_ladder_fits_the_window_of_the_engine(window: int, ladder: str) -> None:
+    seen = found(given(), Finding(ABOUT, False, ""))
+    seen.window = window
+    assert f"--ladder {ladder} " in proposal.training_command("budget-router", seen)

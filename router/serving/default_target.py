@@ -1,0 +1,21 @@
+"""The target of requests that name none: is it certified, and what to set where it is not, or saves nothing?"""
+
+from router.bundle.manifest import Manifest
+from router.bundle.offers import offer_of
+from router.domain import MaxLoss
+from router.routing import reasons
+
+
+def uncovered(target: MaxLoss, about: Manifest) -> str:
+    """Why no certificate of the bundle covers the target; "" where one does."""
+    if any(certificate.alpha <= target.value for certificate in about.certificates):
+        return ""
+    return reasons.uncertified(target, about.certificates)
+
+
+def remedy(target: MaxLoss, about: Manifest) -> str:
+    """What to do so that requests save tokens: serve another target, or collect more prompts; "" where they do."""
+    more = "collect more prompts (`budget-train fit` says how many) and fit again"
+    if offer := offer_of(about, target.value):
+        return f"{offer}, or {more}"
+    return more if uncovered(target, about) else ""
