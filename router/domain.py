@@ -189,7 +189,7 @@ class RoutingOptions:
 
     Attributes:
         target_relaxation: P(correct) by which the target was relaxed because the service is overloaded.
-        latency_named: the request names `max_latency`, which is otherwise the time that its call has left.
+        latency_of_call: the request names no `max_latency`; it is the time that its call has left.
     """
 
     target: QualityTarget
@@ -200,7 +200,7 @@ class RoutingOptions:
     rung: str | None = None
     conversation_id: str | None = None
     target_relaxation: float = 0.0
-    latency_named: bool = True
+    latency_of_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ def _engine_default(served: ServedModel, request: RouteRequest) -> Decision:
     if options.on_unmet is OnUnmet.REJECT:
         raise TargetUnmet(f"nothing is known about any target: {served.foreign}")
     reason = f"the engine's own default: {served.foreign}"
-    if options.max_latency is not None and options.latency_named:  # a client's own time-out asks for no forecast
+    if options.max_latency is not None and not options.latency_of_call:  # a client's own time-out asks for no forecast
         reason += "; no deadline can be predicted"
     ladder = BudgetLadder((ReasoningBudget(DEFAULT_RUNG, options.max_thinking_tokens),))
     scored = Scored(None, DecisionSource.ENGINE_DEFAULT)

@@ -250,7 +250,7 @@ def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None
         min_thinking_tokens=least,
         max_thinking_tokens=most,
         max_latency=_latency(message, remaining),
-        latency_named=message.HasField("max_latency"),
+        latency_of_call=remaining is not None and not message.HasField("max_latency"),
         on_unmet=ON_UNMET.member(message.on_unmet, "options.on_unmet"),
         rung=_name(message.rung, "options.rung") or None,
         conversation_id=_name(message.conversation_id, "options.conversation_id") or None,

@@ -81,6 +81,14 @@ def test_what_this_prompts_forecast_says_of_the_target_is_said_in_numbers_that_f
     assert told[2].endswith(said)
 
 
+def test_a_stricter_certificate_and_a_prompt_that_loses_more_do_not_contradict_each_other() -> None:
+    score = score_of(0.5, 0.5, 0.5, 0.5, 0.5, 0.6)
+    choice = Choice(0, False, Certificate(0.05, 0.1, 0.01, 1000), "because")
+    told = sentences(replace(decision_of(score=score), target=MaxLoss(0.07), choice=choice))
+    assert told[2].endswith("more than the target; the target is about the average, which other prompts make up for.")
+    assert told[3].startswith("The largest certified loss within the target is used. Certified on 1000 prompts")
+
+
 def test_a_certificate_of_an_absolute_target_speaks_of_its_threshold() -> None:
     proof = Certificate(0.1, 0.1, 0.97, 500)
     told = sentences(replace(decision_of(certificate=proof), target=MinQuality(0.85)))

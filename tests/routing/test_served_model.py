@@ -86,7 +86,7 @@ async def test_a_deadline_cannot_be_predicted_and_the_reason_says_so() -> None:
     assert decision.rung == UNCAPPED
     assert "no deadline can be predicted" in decision.choice.reason
     # The time-out of a client, which asks for no forecast.
-    options = RoutingOptions(MaxLoss(0.05), max_latency=600.0, latency_named=False)
+    options = RoutingOptions(MaxLoss(0.05), max_latency=600.0, latency_of_call=True)
     assert "deadline" not in (await decided(router_of(bundle=FOREIGN_BUNDLE), options)).choice.reason
 
 

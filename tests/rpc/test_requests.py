@@ -77,7 +77,8 @@ def test_a_request_without_wishes_gets_the_defaults() -> None:
     plain = routed(decide())
     assert (plain.options, plain.tenant, plain.model) == (RoutingOptions(MaxLoss(0.05)), "default", "")
     assert options() == RoutingOptions(MaxLoss(0.05))
-    assert routed(decide(), remaining=2.0).options == RoutingOptions(MaxLoss(0.05), max_latency=2.0)
+    of_call = RoutingOptions(MaxLoss(0.05), max_latency=2.0, latency_of_call=True)
+    assert routed(decide(), remaining=2.0).options == of_call
 
 
 def test_every_option_finds_its_place() -> None:

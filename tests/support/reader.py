@@ -132,7 +132,9 @@ class Reader:
 
     def _here(self, text: str) -> str:
         for printed, here in (
-            {".venv/bin/": ""} | self.printed | dict.fromkeys((SERVICE, REMOTE), self.service)
+            {".venv/bin/": "", "source activate": f". {Path(sys.executable).parent}/activate"}
+            | self.printed
+            | dict.fromkeys((SERVICE, REMOTE), self.service)
         ).items():
             text = text.replace(printed, here)
         return text
