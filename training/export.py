@@ -72,6 +72,14 @@ def export(
         _move(staging, directory)
 
 
+def standing(directory: Path) -> str | None:
+    """The date of the bundle in a directory, which an export would replace; None where there is none."""
+    try:
+        return str(json.loads((directory / MANIFEST).read_text())["created_at"])[:10]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _agreeing(
     fitted: Fitted, ladder: BudgetLadder, proofs: Proofs, sample: list[str], expected: Prediction
 ) -> onnx.ModelProto:

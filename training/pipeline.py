@@ -20,7 +20,7 @@ from training.evaluation.certify import ALPHAS, Proofs, certify
 from training.evaluation.evaluate import Report
 from training.evaluation.spending import UNKNOWN_RATES, Rates
 from training.evaluation.violation import RESPLITS, resplit
-from training.export import export
+from training.export import export, standing
 from training.model import embedding
 from training.model.embedding import Embedding
 from training.model.families import ModelFamily, log_loss
@@ -126,6 +126,8 @@ def run(
         ExportError: the exported graph differs from the fitted model; nothing is written.
     """
     outcomes = dataset.read(path)
+    if (date := standing(out)) is not None:
+        say(f"fit: replaces the bundle of {date} in {out}")
     outcomes = outcomes if engine is None else replace(outcomes, model=engine)
     trained = train(outcomes, profile, extraction, precision=precision, candidates=candidates, rates=rates)
     trained = with_baselines(trained) if compare else trained

@@ -35,6 +35,7 @@ from training.model.families import ModelFamily
 from training.model.fit import CANDIDATES, families_named, fit
 from training.pipeline import Trained
 from training.prediction import Prediction
+from training.progress import say
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,14 @@ def require_certifiable(gold: Outcomes, max_loss: float, champion: Bundle) -> No
     strict = _tested(max_loss)
     if strict is None:
         raise DatasetError(f"--max-loss {max_loss:g}: the strictest target that is tested is {min(ALPHAS):g}")
-    have = len({group for group in gold.groups if split_of(group) != "test"})
-    if have >= (least := sample_size.without_loss(strict)):
+    sides = [split_of(group) for group in set(gold.groups)]
+    held, have, least = sides.count("certify"), len(sides) - sides.count("test"), sample_size.without_loss(strict)
+    if have >= least:
+        if held < least:
+            say(
+                f"retrain: at a loss of {strict:g} only one rung for everybody can be certified; a choice by prompt takes "
+                f"{least} prompts of the gold set's certify split, which has {held}"
+            )
         return
     possible = [alpha for alpha in ALPHAS if sample_size.without_loss(alpha) <= have]
     raise DatasetError(
