@@ -116,8 +116,8 @@ def require_certifiable(gold: Outcomes, max_loss: float, champion: Bundle) -> No
     if have >= least:
         if held < least:
             say(
-                f"retrain: at a loss of {strict:g} only one rung for everybody can be certified; a choice by prompt takes "
-                f"{least} prompts of the gold set's certify split, which has {held}"
+                f"retrain: at a loss of {strict:g} only one rung for everybody can be certified; a choice by prompt "
+                f"takes {least} prompts of the gold set's certify split, which has {held}"
             )
         return
     possible = [alpha for alpha in ALPHAS if sample_size.without_loss(alpha) <= have]

@@ -17,6 +17,7 @@ from training.data import dataset
 from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
 from training.evaluation import comparison
+from training.export import standing
 from training.model.embedding import Embedding, embed
 from training.model.fit import Inputs, families_named, inputs
 from training.pipeline import Trained
@@ -48,7 +49,13 @@ def bundle(file: Path) -> Path:
     )
     assert result.exit_code == 0, result.output
     assert "saved vs top" in result.output and "report.html" in result.output
+    assert "replaces the bundle" not in result.stderr
     return out
+
+
+def test_the_date_of_a_bundle_that_would_be_replaced(bundle: Path, tmp_path: Path) -> None:
+    assert str(load(bundle).manifest.created_at.date()) == standing(bundle)
+    assert standing(tmp_path) is None
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +220,9 @@ def test_a_graph_that_differs_is_one_line_and_exit_code_2_and_leaves_nothing(
     code, error = tried(
         ["fit", "--outcomes", str(path), "--out", str(out), "--form", "pooled logit"], capsys, monkeypatch
     )
-    assert (code, error.count("\n")) == (2, 1) and "ONNX Runtime and scikit-learn differ by" in error
+    *stages, last = error.splitlines()
+    assert code == 2 and last.startswith("budget-train: ONNX Runtime and scikit-learn differ by")
+    assert [line.partition(":")[0] for line in stages] == ["fit", "certify", "re-splits", "export"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["few.parquet"]
 
 
@@ -226,7 +235,7 @@ def test_a_model_too_steep_for_32_bits_is_exported_in_64_and_what_it_cannot_do_i
         ["fit", "--outcomes", str(path), "--out", str(out), "--form", "pooled logit"], capsys, monkeypatch
     )
     assert code == 0 and b"precise" in (out / "model.onnx").read_bytes()
-    engine, default = error.splitlines()
+    engine, default = (line for line in error.splitlines() if line.startswith("warning: "))
     assert "'fake/1' is not an engine's fingerprint" in engine and "--fingerprint-from URL" in engine
     assert "a loss of at most 0.02, the default, is not certified" in default and "more in the file" in default
     refused = load(out).manifest.not_certified

@@ -66,7 +66,8 @@ def about_default(report: dict[str, Any]) -> list[str]:
     why = report["about"]["not_certified"].get(loss_target(TARGET))
     offer = best_offer(TARGET, {policy["alpha"]: policy["saved_against_top"] for policy in report["policies"]})
     if why is not None:
-        rung = report["rungs"][report["about"]["reference"] or -1]["rung"]
+        reference = report["about"]["reference"]
+        rung = report["rungs"][-1 if reference is None else reference]["rung"]
         first = f"a {loss_target(TARGET)}, the default, is not certified, so by default every prompt gets rung {rung}"
         return [f"{first}: {why}", *_offered(offer)]
     return [] if offer is None else [f"a {loss_target(TARGET)}, the default, saves next to nothing", *_offered(offer)]

@@ -1,0 +1,36 @@
+"""The report in the terminal: what the tables mean stands below them, in words."""
+
+from tests.support.reports import full, not_certified, policy
+from training.evaluation.advice import about_default
+from training.report.text import describe
+
+
+def test_the_way_to_the_oracle_is_said_in_words_and_never_as_a_negative_share() -> None:
+    assert "at 0.02 it comes 40% of the way from the best mix of fixed rungs to the oracle" in describe(full())
+    behind = describe(full(gap_closed=-0.416))
+    assert "at 0.02 a mix of fixed rungs is right as often for as many tokens" in behind and "-41.6%" not in behind
+
+
+def test_a_loss_beyond_its_certificate_is_explained() -> None:
+    lucky = policy(0.02, 4, loss=0.03, loss_interval=(0.01, 0.05))
+    broken = policy(0.05, 4, loss=0.09, loss_interval=(0.06, 0.12))
+    said = describe(full(policies=[lucky, broken]))
+    assert "at 0.02 these 1200 prompts lost more than the target, but within chance of it" in said
+    assert "at 0.05 these 1200 prompts lost more than the target\n" in said
+
+
+def test_the_last_warning_says_what_to_serve_with() -> None:
+    report = not_certified()
+    report["about"]["reference"] = 0
+    first, last = about_default(report)
+    assert first.startswith(
+        "a loss of at most 0.02, the default, is not certified, so by default every prompt gets rung rung 0: p = 0.31"
+    )
+    assert last == (
+        "to save tokens now, serve with BUDGET_ROUTER_MAX_LOSS=0.05, which is certified and saves 12 % of the thinking "
+        "tokens on the test prompts"
+    )
+    saves_nothing = [policy(0.02, 4, saved_against_top=0.001), policy(0.05, 4)]
+    certified = full(policies=saves_nothing)
+    certified["about"]["not_certified"] = {}
+    assert "saves next to nothing" in about_default(certified)[0] and "MAX_LOSS=0.05" in about_default(certified)[1]
