@@ -106,5 +106,5 @@ def _examine_target(target: MaxLoss, about: Manifest, found: Examination) -> Non
     """Whether requests that name no target of their own save anything. Not needed: without, they are served safely."""
     remedy = default_target.remedy(target, about)
     why = default_target.uncovered(target, about) or f"a loss of {target.value:g} is certified"
-    seen = f"{why}, which saves nothing; {remedy}" if remedy else why
+    seen = f"{why}: requests that name no target save nothing; {remedy}" if remedy else why
     found.add(Finding("default target", not remedy, seen, needed=False))
