@@ -1,6 +1,7 @@
 """Independent answers from an engine over HTTP: a real server in vLLM's shape, and its faults."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +28,7 @@ from training.collect.samples import held
 from training.collect.units import Recipe
 from training.data.dataset import read
 from training.data.overview import Overview, overview
+from training.evaluation import sample_size
 
 QUESTIONS = [Question(f"{i} + {4 - i} =", "4", "sums", f"g{i}", "numeric", {}) for i in range(4)]
 
@@ -138,6 +140,16 @@ def test_a_rung_without_any_answer_is_exit_code_1(engine: Simulator, tmp_path: P
     done = CliRunner().invoke(cli, [*arguments, "--ladder", "0,16", "--max-answer-tokens", "64"])
     assert done.exit_code == 1 and "rung 0, 16 has no answer at all" in done.stderr
     assert "the first answer that failed, at rung" in done.stderr and "HTTP 400" in done.stderr
+
+
+def test_an_estimate_finds_kind_and_model_and_needs_no_temperature(
+    engine: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_size, "DRAWS", 5)
+    arguments = ["collect", "--estimate", "--url", engine.url, "--ladder", "0,16", "--samples", "4", "--json"]
+    done = CliRunner().invoke(cli, [*arguments, "--max-answer-tokens", "64"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["per_prompt"]["requests"] == 2 * 4
 
 
 def test_the_fingerprint_of_an_engine_is_that_of_its_collected_outcomes(engine: Simulator) -> None:
