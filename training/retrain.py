@@ -18,7 +18,7 @@ from router.bundle.manifest import Bundle
 from router.domain import Certificate, MaxLoss
 from router.routing.policy import LatencyProfile, Policy
 from training import pipeline
-from training.arrays import Matrix, Rungs
+from training.arrays import Matrix, Rungs, Vector
 from training.data import dataset
 from training.data import log as log_file
 from training.data.dataset import Outcomes
@@ -26,7 +26,8 @@ from training.data.labels import FEWEST, remedy, require_judges
 from training.data.schema import DatasetError
 from training.data.splits import split_of
 from training.evaluation import logged_traffic, sample_size
-from training.evaluation.certify import ALPHAS, certified_rungs, loss_target
+from training.evaluation.betting import Groups, least_p_value
+from training.evaluation.certify import ALPHAS, SHARE, certified_rungs, loss_target
 from training.evaluation.logged_traffic import LoggedTraffic
 from training.evaluation.off_policy import Gain, gain
 from training.export import export
@@ -111,20 +112,26 @@ def require_certifiable(gold: Outcomes, max_loss: float, champion: Bundle) -> No
     strict = _tested(max_loss)
     if strict is None:
         raise DatasetError(f"--max-loss {max_loss:g}: the strictest target that is tested is {min(ALPHAS):g}")
-    sides = [split_of(group) for group in set(gold.groups)]
-    held, have, least = sides.count("certify"), len(sides) - sides.count("test"), sample_size.without_loss(strict)
-    if have >= least:
-        if held < least:
+    certify, every = _best_losses(gold, "certify"), _best_losses(gold, "fit", "certify")
+    have, least = len(every), sample_size.without_loss(strict)
+    possible = [alpha for alpha in ALPHAS if least_p_value(every, alpha) <= SHARE]
+    if strict in possible:
+        if least_p_value(certify, strict) > SHARE:
             say(
                 f"retrain: at a loss of {strict:g} only one rung for everybody can be certified; a choice by prompt "
-                f"takes {least} prompts of the gold set's certify split, which has {held}"
+                f"takes {least} prompts of the gold set's certify split, which has {len(certify)}"
             )
         return
-    possible = [alpha for alpha in ALPHAS if sample_size.without_loss(alpha) <= have]
     raise DatasetError(
         f"the gold set cannot certify a loss of at most {max_loss:g}: it has {have} prompts outside its test split, "
-        f"{least} are needed even where nothing is lost{_instead(possible, champion)}"
+        f"about {least} are needed where nothing is lost{_instead(possible, champion)}"
     )
+
+
+def _best_losses(gold: Outcomes, *sides: str) -> Vector:
+    """Losses by group, in some splits, of a policy that knows the answers: nothing is lost, and some prompts gain."""
+    inside = np.array([split_of(group) in sides for group in gold.groups])
+    return Groups(gold.groups).means(gold.correct[:, -1] - gold.correct.max(axis=1), inside)
 
 
 def _tested(max_loss: float) -> float | None:

@@ -27,7 +27,7 @@ from training.evaluation.logged_traffic import LoggedTraffic, read
 from training.export import export
 from training.model.fit import families_named
 from training.pipeline import Trained
-from training.retrain import judge, retrain
+from training.retrain import judge, require_certifiable, retrain
 
 GOLD, SERVED = 1_500, 1_000
 
@@ -122,8 +122,9 @@ async def test_a_log_too_small_to_judge_by_is_refused_before_anything_is_fitted(
         await log.report(Outcome(f"d{i}", 1.0, LabelSource.VERIFIER))
     await log.close()
     champion = manifest.load(MODELS / "pocket-router")
-    with pytest.raises(DatasetError, match=r"47 prompts outside its test split, 204 are .*: --max-loss 0.1$"):
-        retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", champion, out, 0.02)
+    alike = replace(gold, correct=np.ones_like(gold.correct))  # no choice gains anything
+    with pytest.raises(DatasetError, match=r"47 prompts outside its test split, about 204 .*: --max-loss 0.1$"):
+        require_certifiable(alike, 0.02, champion)
     with pytest.raises(DatasetError, match=r"the strictest target that is tested is 0.005"):
         retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", champion, out, 0.001)
     with pytest.raises(DatasetError, match=r"500 are needed: report outcomes of about 8.. more decisions"):

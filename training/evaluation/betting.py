@@ -16,6 +16,9 @@ UNKNOWN = 0.25
 
 Policy = TypeVar("Policy")
 
+BOLDEST = 0.75
+"""Share of the capital that the largest bet may lose."""
+
 WEIGHT = 20
 """Values that a variance known from other data counts for."""
 
@@ -48,9 +51,15 @@ def betting_p_value(values: Vector, alpha: float, delta: float = DELTA, variance
     spread = (prior * weight + np.cumsum((x - mean) ** 2)) / (n + weight)
     past = np.concatenate(([prior], spread[:-1]))
     # Capital must stay positive whatever comes: a bet below 1 / (1 - bound) does not lose everything on x = 1.
-    bets = np.minimum(np.sqrt(2 * np.log(1 / delta) / (len(x) * past)), 0.75 / (1 - bound))
+    bets = np.minimum(np.sqrt(2 * np.log(1 / delta) / (len(x) * past)), BOLDEST / (1 - bound))
     capital = np.cumsum(np.log1p(bets * (bound - x)))
     return float(np.exp(-max(capital.max(), 0.0)))
+
+
+def least_p_value(values: Vector, alpha: float) -> float:
+    """A bound: no losses that are nowhere below `values`, all at most 0, have a smaller `betting_p_value`."""
+    bound = (alpha + 1) / 2
+    return float(np.exp(-np.log1p(BOLDEST / (1 - bound) * (bound - (values + 1) / 2)).sum()))
 
 
 def fixed_sequence_test(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.evaluation.betting import DELTA, Groups, betting_p_value, fixed_sequence_test
+from training.evaluation.betting import DELTA, Groups, betting_p_value, fixed_sequence_test, least_p_value
 from training.evaluation.certify import ALPHAS
 
 SIMULATIONS = 300
@@ -108,6 +108,15 @@ def by_hand(values: list[float], alpha: float) -> float:
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=200), st.sampled_from([*ALPHAS, 0.5]))
 def test_a_p_value_is_that_of_the_paper(values: list[float], alpha: float) -> None:
     assert betting_p_value(np.array(values), alpha) == pytest.approx(by_hand(values, alpha), rel=1e-9)
+
+
+def test_no_losses_have_a_smaller_p_value_than_the_bound_of_their_best() -> None:
+    random = np.random.default_rng(0)
+    best = -(random.random(150) < 0.03).astype(float)
+    for rate in (0.0, 0.02, 0.1):
+        values = np.maximum(best, (random.random(150) < rate) - 1.0 * (best < 0))
+        assert least_p_value(best, 0.02) <= betting_p_value(values, 0.02, 0.05)
+    assert least_p_value(np.zeros(190), 0.02) > 0.05 > least_p_value(np.zeros(204), 0.02)
 
 
 def test_a_policy_passes_at_delta_and_fails_above() -> None:
