@@ -143,12 +143,13 @@ def test_a_rung_without_any_answer_is_exit_code_1(engine: Simulator, tmp_path: P
 
 
 def test_an_estimate_finds_kind_and_model_and_needs_no_temperature(
-    engine: Simulator, monkeypatch: pytest.MonkeyPatch
+    engine: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sample_size, "DRAWS", 5)
+    (tmp_path / "p.jsonl").write_text('{"prompt": "2 + 2 =", "answer": "4"}\n')
     arguments = ["collect", "--estimate", "--url", engine.url, "--ladder", "0,16", "--samples", "4", "--json"]
-    done = CliRunner().invoke(cli, [*arguments, "--max-answer-tokens", "64"])
-    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(cli, [*arguments, "--prompts", str(tmp_path / "p.jsonl"), "--max-answer-tokens", "64"])
+    assert done.exit_code == 0, f"{done.output}{done.exception}"
     assert json.loads(done.stdout)["per_prompt"]["requests"] == 2 * 4
 
 
