@@ -81,10 +81,13 @@ def promise(report: Part) -> str | None:
     certificates = (report["about"].get("certificates") or []) if report["reported"] is not None else []
     for one in certificates:
         if one["alpha"] == report["reported"]:
+            read = "prompts that nothing was fitted on"
+            if one.get("rung") is not None:
+                read = "prompts, those that were fitted on among them: a rung for everybody learns nothing from them"
             return (
                 f"Promised: with {_percent(1 - one['delta'])} confidence, {_loss_of(one['alpha'])} on average against "
                 f"always-longest, for prompts like those of the certificate (delta = {one['delta']:g}, "
-                f"n = {one['prompts']:,} prompts that nothing was fitted on)."
+                f"n = {one['prompts']:,} {read})."
             )
     return None
 

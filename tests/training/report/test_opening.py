@@ -34,6 +34,14 @@ def test_the_promise_names_the_certificate_its_delta_and_its_prompts() -> None:
     )
 
 
+def test_the_promise_of_a_rung_for_everybody_says_which_prompts_count() -> None:
+    report = full()
+    for certificate in report["about"]["certificates"]:
+        certificate["rung"] = 1
+    promise = opening.promise(report)
+    assert promise is not None and "those that were fitted on among them" in promise
+
+
 def test_a_default_that_is_not_certified_comes_first_then_why_and_what_is_certified() -> None:
     first, reason, certified, offered, saving = headline(not_certified())
     assert first == (
