@@ -128,8 +128,7 @@ CASES = [
         "collect --out a --out b", "retrain --gold text --gold text --log text --registry folder",
         "fit --outcomes text --out o --form nobody",
         "fit --outcomes text --out o --precision int8", "collect --out o --gym nobody",
-        "collect --out o --scorer nobody", "collect --out o --gym a --prompts text", "collect --out o --url http://127.0.0.1:1",
-        "collect --out o --samples 2", "collect --out o --token-ms 3", "collect --estimate --ladder 0,unlimited",
+        "collect --out o --scorer nobody", "collect --out o --gym a --prompts text", "collect --out o --samples 2", "collect --out o --token-ms 3", "collect --estimate --ladder 0,unlimited",
         "fit --outcomes text --out o --fingerprint-from nonsense", "fit --outcomes text --out o --first-token 1",
         "fit --outcomes text --out o --backend vllm", "validate text --backend vllm", "validate text --key-file text",
         "collect --out o --per-level 1 --model missing",
@@ -144,6 +143,11 @@ CASES = [
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 def test_wrong_input_is_one_line_and_exit_code_2(run: Run, name: str, arguments: tuple[str, ...]) -> None:
     require_one_line(run(name, *arguments), name)
+
+
+def test_an_engine_that_is_down_is_no_wrong_input(run: Run) -> None:
+    code, lines = run("budget-train", "collect", "--out", "o", "--url", "http://127.0.0.1:1")
+    assert (code, lines) == (1, ["budget-train: backend: it cannot be reached: nothing listens at its port"])
 
 
 def test_an_engine_that_is_down_is_one_line_and_exit_code_1(run: Run) -> None:

@@ -167,6 +167,13 @@ class Poisoned(FakeBackend):
         return [self._failure] if request.prompt.text.startswith("poison") else super()._script(request)
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second attempt follows without its wait, which is of random length."""
+    monkeypatch.setattr("random.uniform", lambda least, most: least)
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("replica_count", [1, 2, 3])
 @pytest.mark.parametrize("failure", [BackendUnavailable("backend: HTTP 500"), BackendError("backend: nonsense")])
 async def test_nobody_is_refused_for_what_others_asked(failure: Exception, replica_count: int) -> None:
@@ -181,6 +188,7 @@ async def test_nobody_is_refused_for_what_others_asked(failure: Exception, repli
         await run(replicas, request_of("a conversation"))
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("replica_count", [1, 2])
 async def test_not_even_when_nobody_else_has_asked_for_long(replica_count: int) -> None:
     replicas = await replicas_of(*[Poisoned() for _ in range(replica_count)])
