@@ -128,6 +128,7 @@ def start(port: int) -> tuple["subprocess.Popen[bytes]", str]:
     Path("var").mkdir(mode=0o700, exist_ok=True)
     server = f"127.0.0.1:{port or _free(DEFAULT_PORT)}"
     defaults = {name: value for name, value in os.environ.items() if not name.startswith("BUDGET_ROUTER_")}
+    defaults["BUDGET_ROUTER_BACKEND"] = "pocket"  # said, so no warning
     make_private(Path("var/serve.log"))
     with Path("var/serve.log").open("wb") as log:
         command = [sys.executable, "-m", "router", "serve", "--listen", server]

@@ -39,10 +39,12 @@ def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -
     SIGHUP replaces all without a failed call; docs/operations.md says what they share and what they divide.
     """
     from router import settings
+    from router.serving import embedded
     from router.telemetry import logs
 
     loaded = settings.load(listen=listen, metrics_listen=metrics_listen, workers=workers)
     with closing(logs.configure_logging()) as log:
+        embedded.log_embedded(loaded)
         if loaded.workers > 1:
             asyncio.run(_supervised(loaded))  # no calls, so it stays small without uvloop
         else:

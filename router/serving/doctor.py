@@ -8,9 +8,9 @@ from router.bundle import manifest, registry
 from router.bundle.manifest import Manifest
 from router.domain import MaxLoss
 from router.errors import CacheError
-from router.serving import assembly, default_target, engine_checks, engines, models, proposal
+from router.serving import assembly, default_target, embedded, engine_checks, engines, models
 from router.serving.examination import ABOUT, Examination, Proved, Watch
-from router.settings import POCKET, PREFIX, Served, Settings
+from router.settings import POCKET, Served, Settings
 
 
 async def examine(settings: Settings, kind_open: bool = False, watch: Watch = lambda finding: None) -> Examination:
@@ -61,10 +61,7 @@ def _embedded(settings: Settings) -> str:
     """That no engine is checked but the embedded model, and why."""
     if settings.backend_url or settings.served[0].backend != POCKET:
         return "the embedded pocket reasoner, as the settings say"
-    seen = f"the embedded pocket reasoner, because {PREFIX}BACKEND_URL is not set"
-    if proposal.FILE.exists() and f"{PREFIX}BACKEND_URL" in proposal.FILE.read_text(encoding="utf-8", errors="replace"):
-        seen += f"; {proposal.FILE} is here and not loaded: set -a; . ./{proposal.FILE}; set +a"
-    return seen
+    return "; ".join(filter(None, (f"the embedded pocket reasoner, {embedded.UNSET}", embedded.unloaded())))
 
 
 async def _examine_redis(settings: Settings, found: Examination, stack: AsyncExitStack) -> None:

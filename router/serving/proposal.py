@@ -10,6 +10,7 @@ from pathlib import Path
 from router.backends.connect import HOSTED
 from router.backends.urls import engine_url
 from router.domain import DEFAULT_ANSWER_TOKENS
+from router.serving.embedded import FILE
 from router.serving.examination import ABOUT, Examination
 from router.settings import POCKET, PREFIX, Settings
 
@@ -40,9 +41,6 @@ MENDED = {"model": ("--model", ""), "kind": ("--backend", ""), "key": ("--key-fi
 
 EFFORTS = "low,medium,high"
 """Rungs of a hosted model."""
-
-FILE = Path("router.env")
-"""Where settings are proposed to be written. Compose would read `.env` of its folder by itself, in words of its own."""
 
 _ASSIGNS = re.compile(r"\s*(?:export\s+)?(\w+)=")
 
