@@ -273,3 +273,4 @@ async def test_a_default_target_without_a_certificate_names_the_ones_that_have_o
     code, out, _ = await run()
     assert code == 0 and "no certificate for a loss of 0.001" in out
     assert "serve with BUDGET_ROUTER_MAX_LOSS=0.0" in out and "or collect more prompts" in out
+    assert "Next:\nBUDGET_ROUTER_MAX_LOSS=0.0" in out and out.endswith(" budget-router serve\n")

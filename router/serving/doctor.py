@@ -6,6 +6,7 @@ from router.backends import canary
 from router.backends.canary import Finding
 from router.bundle import manifest, registry
 from router.bundle.manifest import Manifest
+from router.bundle.offers import offer_of
 from router.domain import MaxLoss
 from router.errors import CacheError
 from router.serving import assembly, default_target, embedded, engine_checks, engines, models
@@ -101,6 +102,8 @@ def _examine_match(about: Manifest, fingerprint: str, found: Examination) -> Non
 
 def _examine_target(target: MaxLoss, about: Manifest, found: Examination) -> None:
     """Whether requests that name no target of their own save anything. Not needed: without, they are served safely."""
+    if (offer := offer_of(about, target.value)) is not None:
+        found.max_loss = offer.max_loss
     remedy = default_target.remedy(target, about)
     why = default_target.uncovered(target, about) or f"a loss of {target.value:g} is certified"
     seen = f"{why}: requests that name no target save nothing; {remedy}" if remedy else why

@@ -30,6 +30,7 @@ class Examination:
         served: the first model's engine, with its kind and its model; None = it does not answer.
         proved: that engine as it would serve; None = it would not.
         window: tokens that prompt, thought and answer may have together in every replica; None = unknown.
+        max_loss: the target to serve with where the default one saves nothing; None = the default one will do.
         wrong: what the settings have wrong about an engine: "key", "model" or "kind".
     """
 
@@ -38,6 +39,7 @@ class Examination:
     served: Served | None = None
     proved: Proved | None = None
     window: int | None = None
+    max_loss: float | None = None
     wrong: set[str] = field(default_factory=set)
 
     def add(self, finding: Finding) -> None:

@@ -135,7 +135,8 @@ def next_commands(
     if open_end and written is None:
         return [shlex.join([program, "doctor", *_words(again), *options(FILE)])]
     first = [] if written is None else [f"set -a; . {shlex.quote(_sourced(written))}; set +a"]
-    return [*first, shlex.join([program, "serve"])]
+    target = "" if found.max_loss is None else f"{PREFIX}MAX_LOSS={found.max_loss:g} "
+    return [*first, target + shlex.join([program, "serve"])]
 
 
 def training_command(program: str, found: Examination) -> str:

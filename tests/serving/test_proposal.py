@@ -136,6 +136,10 @@ def test_one_step_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert steps(foreign) == [f"{doctor} --model mine --write router.env --force"]
     assert steps(foreign, written=Path("router.env")) == ["set -a; . ./router.env; set +a", "bin/budget-router serve"]
     assert steps(open_end=False) == ["bin/budget-router serve"]
+    default = found(loaded)
+    default.max_loss = 0.05
+    served = proposal.next_commands("budget-router", {}, default, open_end=False, wanted=(), written=None)
+    assert served == ["BUDGET_ROUTER_MAX_LOSS=0.05 budget-router serve"]
     # What was seen to be wrong is not proposed again, and the file is still wanted.
     wrong = {"model", "key"}
     assert steps(broken, wanted=("--write", "own.env")) == [f"{doctor} --key-file engine.key --write own.env"]
