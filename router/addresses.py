@@ -9,6 +9,9 @@ from router.errors import SettingsError
 ENCRYPTED = ("https", "rediss", "unix")
 """Schemes, before any "+", whose connections nobody on the network can read."""
 
+HELD = "stop what holds it (make run?), or choose another with --listen (ADMIN_LISTEN, HEALTH_LISTEN)"
+"""What to do where an address to listen on is taken."""
+
 
 def is_loopback(host: str) -> bool:
     """True if a host is this machine: localhost, names within it (RFC 6761), and its addresses.

@@ -8,6 +8,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from router._gen import budget_router_pb2 as pb
+from router.addresses import HELD
 from router.errors import SettingsError
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary, Handler
@@ -164,7 +165,8 @@ def _bind(server: RegisteredServer, listen: str, credentials: grpc.ServerCredent
             return server.add_insecure_port(listen)
         return server.add_secure_port(listen, credentials)
     except RuntimeError as error:
-        raise SettingsError(f"cannot listen on {listen}: port in use, or not an address of this machine") from error
+        seen = "port in use, or not an address of this machine"
+        raise SettingsError(f"cannot listen on {listen}: {seen}; {HELD}") from error
 
 
 def _options(max_bytes: int, shared: bool, connection_seconds: float) -> Sequence[tuple[str, int]]:

@@ -1,6 +1,7 @@
 """`serve --workers N`: the process that holds the ports, starts the workers, and serves their metrics as one."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -10,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import structlog
 
+from router.addresses import HELD
 from router.errors import SettingsError
 from router.serving.signals import stopped_by_signals
 from router.serving.worker import Worker
@@ -116,5 +118,6 @@ def reserved(listen: str) -> Iterator[str]:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             held.bind(address)
         except (OSError, OverflowError) as error:
-            raise SettingsError(f"cannot listen on {listen or 'nothing'}: {error}") from error
+            remedy = f"; {HELD}" if isinstance(error, OSError) and error.errno == errno.EADDRINUSE else ""
+            raise SettingsError(f"cannot listen on {listen or 'nothing'}: {error}{remedy}") from error
         yield f"{host}:{held.getsockname()[1]}"

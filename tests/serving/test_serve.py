@@ -178,7 +178,8 @@ def test_log_lines_are_json_and_hold_no_prompt(server: Server, client: Client) -
 
 
 def test_a_second_server_on_its_port_is_refused(server: Server, tmp_path: Path) -> None:
-    assert server.address in refused(tmp_path, "--listen", server.address)
+    line = refused(tmp_path, "--listen", server.address)
+    assert server.address in line and "stop what holds it (make run?), or choose another with --listen" in line
 
 
 def test_sigterm_drains_a_stream_under_way(tmp_path: Path) -> None:
