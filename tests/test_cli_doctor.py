@@ -157,7 +157,7 @@ async def test_each_cause_has_a_sentence_of_its_own(
         code, out, err = await run("--url", engine.url, *arguments, "--write", "router.env")
     assert (code, err) == (1, "") and said in out and "FAILS" in out
     assert "Nothing is written to router.env" in out and not written()
-    assert f"Put right what FAILS, then type:\nbudget-router doctor --url {engine.url}" in out
+    assert f"Mend what FAILS above, then type:\nbudget-router doctor --url {engine.url}" in out
     assert "--model tiny" not in out and "--backend llama_cpp" not in out and out.endswith(" --write router.env\n")
 
 

@@ -76,7 +76,7 @@ async def examine(backend: Examined) -> AsyncIterator[Finding]:
     floor = min((large.tokens or 0) + LONGER, LARGE)
     floored = await probe(backend, prompt, LARGE, floor)
     held = floored.tokens is not None and floor - SLACK <= floored.tokens <= LARGE + SLACK
-    yield Finding(f"floor {floor}", held, floored.describe(), needed=False)
+    yield Finding(f"at least {floor}", held, floored.describe(), needed=False)
     yield _speed([*seen, small, floored])
 
 

@@ -148,7 +148,7 @@ def _show_rest(report: dict[str, Any], wanted: Path | None, broken: bool) -> Non
         click.echo("\n".join(f"{name}={value}" for name, value in report["settings"].items()))
     elif wanted is not None:
         click.echo(f"\nNothing is written to {wanted}: no engine was found that could be served.")
-    click.echo("\nPut right what FAILS, then type:" if broken else "\nNext:")
+    click.echo("\nMend what FAILS above, then type:" if broken else "\nNext:")
     click.echo("\n".join(report["next"]))
     if report["for_savings"]:
         click.echo(f"\n{FOR_SAVINGS}\n{report['for_savings']}")

@@ -56,13 +56,13 @@ async def test_every_budget_and_a_floor_are_tried() -> None:
 
 async def test_a_budget_that_is_ignored_is_found() -> None:
     failed = [f.check for f in await findings(Spending(40)) if not f.passed]
-    assert failed == ["budget 0", "budget 8", "floor 48"]
+    assert failed == ["budget 0", "budget 8", "at least 48"]
     assert not await canary.holds_budgets(Spending(40))
 
 
 async def test_a_floor_that_is_ignored_is_found() -> None:
     failed = [f.check for f in await findings(Spending(0)) if not f.passed]
-    assert failed == ["budget 8", "floor 8", "speed"]
+    assert failed == ["budget 8", "at least 8", "speed"]
 
 
 async def test_a_model_that_hardly_thinks_proves_nothing() -> None:
@@ -73,7 +73,7 @@ async def test_a_model_that_hardly_thinks_proves_nothing() -> None:
 async def test_a_backend_without_floors_is_good_enough(pocket_model: PocketModel) -> None:
     backend = PocketBackend(pocket_model)
     floorless = Floorless(backend)
-    assert [f.check for f in await findings(floorless) if not f.passed] == ["floor 47"]
+    assert [f.check for f in await findings(floorless) if not f.passed] == ["at least 47"]
     assert await canary.holds_budgets(floorless)
     backend.close()
 

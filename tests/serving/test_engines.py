@@ -25,7 +25,7 @@ async def test_every_finding_of_a_canary_is_logged_with_its_replica() -> None:
         with capture_logs() as logged:
             await engines.served_backend(loaded, loaded.served[0], RecordingObserver(), stack)
     found = [(line["backend"], line["check"], line["passed"]) for line in logged if line["event"] == "canary"]
-    checks = ["ready", "budget 0", "budget 64", "budget 8", "floor 48", "speed"]
+    checks = ["ready", "budget 0", "budget 64", "budget 8", "at least 48", "speed"]
     assert [(backend, check) for backend, check, _ in found] == [
         (url, check) for url in (one.url, f"{other.url}/v1") for check in checks
     ]

@@ -37,7 +37,7 @@ def frame(logged: Iterable[Row]) -> pl.DataFrame:
         raise DatasetError("no decision in the log has an outcome yet")
     if not with_prompt:
         raise DatasetError(
-            f"none of the {len(labelled)} outcomes has a prompt: serve with BUDGET_ROUTER_LOG_PROMPTS=true"
+            f"no outcome has a prompt ({len(labelled)} in the log): serve with BUDGET_ROUTER_LOG_PROMPTS=true"
         )
     return pl.DataFrame(with_prompt, SCHEMA)
 
@@ -75,4 +75,4 @@ def export(log: str, out: Path, as_json: bool) -> None:
     except OSError as error:
         raise click.BadParameter(str(error), param_hint="--out") from error
     counts = {"file": str(out), "outcomes": len(exported), "rungs": dict(exported["rung"].value_counts().iter_rows())}
-    click.echo(json.dumps(counts) if as_json else f"{len(exported)} outcomes: {out}")
+    click.echo(json.dumps(counts) if as_json else f"{len(exported)} outcome{'s' * (len(exported) != 1)}: {out}")

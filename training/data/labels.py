@@ -23,8 +23,8 @@ def require_labels(log: str) -> None:
     if (count := sum(chosen)) < FEWEST:
         others = f" and {len(chosen) - count} of other decisions, which do not count" if count < len(chosen) else ""
         raise DatasetError(
-            f"the log has {count} outcomes of decisions that the policy made{others}; about {NEEDED} are needed to "
-            "retrain"
+            f"the log has {count} outcome{'s' * (count != 1)} of decisions that the policy made{others}; "
+            f"about {NEEDED} are needed to retrain"
         )
 
 

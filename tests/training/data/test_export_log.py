@@ -51,7 +51,7 @@ async def test_labelled_decisions_become_outcomes(tmp_path: Path) -> None:
 async def test_a_log_without_outcomes_or_without_prompts_says_so(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no decision in the log has an outcome"):
         frame(read_rows(await logged(tmp_path / "unlabelled", labelled=0)))
-    with pytest.raises(DatasetError, match=r"none of the 3 outcomes.*LOG_PROMPTS"):
+    with pytest.raises(DatasetError, match=r"no outcome has a prompt \(3 in the log\).*LOG_PROMPTS"):
         frame(read_rows(await logged(tmp_path / "nameless", texts=False)))
 
 
