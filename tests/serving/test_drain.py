@@ -44,6 +44,7 @@ def test_records_that_are_lost_at_the_end_are_counted_in_one_line_and_the_exit_c
     assert errors == "budget-router: the outcome log could not be written at the end; records lost: 3\n"
 
 
+@pytest.mark.slow
 def test_a_worker_that_loses_records_makes_its_supervisor_say_so(tmp_path: Path) -> None:
     log = tmp_path / "var/outcomes.sqlite"
     with running(tmp_path, "--workers", "2", **SOON) as server, connected(server) as client, locked(log):

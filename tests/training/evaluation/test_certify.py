@@ -68,6 +68,7 @@ def lower_always(prompts: int) -> Prediction:
     return predicted(np.full((prompts, 2), 0.5), np.tile([0.0, 1.0], (prompts, 1)))
 
 
+@pytest.mark.slow
 def test_a_policy_that_loses_exactly_alpha_is_certified_in_at_most_delta_of_calibrations() -> None:
     random = np.random.default_rng(2)
     certified = 0

@@ -206,7 +206,7 @@ def test_a_family_is_what_stands_before_the_last_slash() -> None:
     assert [family(task) for task in ("sums/3", "a/b/c", "plain", "")] == ["sums", "a/b", "plain", ""]
 
 
-@pytest.mark.parametrize("alpha", [0.05, 0.1])
+@pytest.mark.parametrize("alpha", [pytest.param(0.05, marks=pytest.mark.slow), 0.1])
 def test_certificates_are_violated_no_more_often_than_promised(alpha: float) -> None:
     found = resplit(world(3_000), alpha, resplits=200)
     assert found.violated <= DELTA + 3 * (DELTA * (1 - DELTA) / 200) ** 0.5
