@@ -16,7 +16,7 @@ def test_the_figures_are_written_where_git_ignores_them() -> None:
 @pytest.mark.slow
 def test_served_traffic_makes_a_bundle_that_spends_less(tmp_path: Path) -> None:
     found: dict[str, Any] = run(
-        Sizes(gold=1_500, novice=200, first=1_200, second=150, max_loss=0.05, families=("logistic",)), tmp_path
+        Sizes(gold=1_500, novice=90, first=1_400, second=150, max_loss=0.05, families=("logistic",)), tmp_path
     )
     assert found["failed"] == 0
     assert found["retrain"]["promoted"], found["retrain"]["refused"]
