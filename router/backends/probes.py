@@ -99,13 +99,14 @@ async def _when_there_is_room(backend: Backend, request: GenerationRequest) -> P
     """Run a probe, again where the engine is full: that says nothing about budgets. Raises RouterError."""
     for _ in range(BUSY_TRIES):
         try:
-            return await _run(backend, request)
+            return await timed(backend, request)
         except BackendBusy as error:
             await asyncio.sleep(error.retry_after)
-    return await _run(backend, request)
+    return await timed(backend, request)
 
 
-async def _run(backend: Backend, request: GenerationRequest) -> Probed:
+async def timed(backend: Backend, request: GenerationRequest) -> Probed:
+    """One generation, and how long its parts took. Raises RouterError."""
     text, began, first = "", time.perf_counter(), 0.0
     async with aclosing(backend.stream(request)) as events:
         async for event in events:
@@ -114,4 +115,4 @@ async def _run(backend: Backend, request: GenerationRequest) -> Probed:
                 text += event.text
             if isinstance(event, Completion):
                 return Probed(text, event, first=first, rest=time.perf_counter() - began - first)
-    raise BackendError("the stream ended without a completion")
+    raise BackendError("backend: the stream ended without a completion")

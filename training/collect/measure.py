@@ -1,17 +1,16 @@
 """How long an engine's thoughts and answers are, and how fast it draws them: a few requests at the top rung."""
 
 import asyncio
-import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from statistics import mean, median
 
 from router.backends import canary
 from router.backends.connect import Connection, connect
-from router.domain import Completion, GenerationRequest, Prompt, ReasoningBudget, Sampling
+from router.backends.probes import Probed, timed
+from router.domain import GenerationRequest, Prompt, ReasoningBudget, Sampling
 from router.errors import BackendError
-from router.ports import Backend
 
 REQUESTS = 8
 """Requests that are sent, at once if the concurrency allows it."""
@@ -36,13 +35,6 @@ class Measured:
     prompt: float
 
 
-@dataclass(frozen=True)
-class _Seen:
-    first: float
-    last: float
-    end: Completion
-
-
 def measure(
     connection: Connection, texts: Sequence[str], top: ReasoningBudget, sampling: Sampling, concurrency: int
 ) -> Measured:
@@ -55,8 +47,8 @@ def measure(
         BackendError: the engine does not answer, holds no budget, or does not say how many tokens it used.
     """
     seen = asyncio.run(_run(connection, texts[:REQUESTS], top, sampling, concurrency))
-    thoughts = [one.end.thinking_tokens for one in seen]
-    counted = [tokens for tokens in thoughts if tokens is not None]
+    ends = [one.completion for one in seen if one.completion is not None]
+    counted = [end.thinking_tokens for end in ends if end.thinking_tokens is not None]
     if len(counted) < len(seen):
         raise BackendError("backend: it does not say how many tokens it thinks")
     return Measured(
@@ -64,37 +56,27 @@ def measure(
         median(_per_token(one) for one in seen),
         min(concurrency, len(seen)),
         counted,
-        mean(one.end.answer_tokens or 0 for one in seen),
-        mean(one.end.prompt_tokens or 0 for one in seen),
+        mean(end.answer_tokens or 0 for end in ends),
+        mean(end.prompt_tokens or 0 for end in ends),
     )
 
 
 async def _run(
     connection: Connection, texts: Sequence[str], top: ReasoningBudget, sampling: Sampling, concurrency: int
-) -> list[_Seen]:
+) -> list[Probed]:
     room = asyncio.Semaphore(concurrency)
     async with AsyncExitStack() as stack:
         backend = connect(connection, canary.holds_budgets, stack)
         await backend.prove()
 
-        async def one(text: str) -> _Seen:
+        async def one(text: str) -> Probed:
             async with room:
-                return await _seen(backend, GenerationRequest(Prompt.of(text), top, sampling=sampling))
+                return await timed(backend, GenerationRequest(Prompt.of(text), top, sampling=sampling))
 
         return await asyncio.gather(*map(one, texts))
 
 
-async def _seen(backend: Backend, request: GenerationRequest) -> _Seen:
-    started, first = time.perf_counter(), None
-    async with aclosing(backend.stream(request)) as events:
-        async for event in events:
-            now = time.perf_counter() - started
-            first = now if first is None else first
-            if isinstance(event, Completion):
-                return _Seen(first, now, event)
-    raise BackendError("backend: the stream ended without a completion")
-
-
-def _per_token(seen: _Seen) -> float:
-    tokens = (seen.end.thinking_tokens or 0) + (seen.end.answer_tokens or 0)
-    return (seen.last - seen.first) / max(tokens - 1, 1)
+def _per_token(seen: Probed) -> float:
+    end = seen.completion
+    tokens = 0 if end is None else (end.thinking_tokens or 0) + (end.answer_tokens or 0)
+    return seen.rest / max(tokens - 1, 1)

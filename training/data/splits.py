@@ -8,6 +8,9 @@ import hashlib
 SPLITS = {"fit": 0.6, "certify": 0.2, "test": 0.2}
 """Share of the groups in each split."""
 
+LABELLED = SPLITS["fit"] + SPLITS["certify"]
+"""Share of the groups on whose labels a policy is tested that has learnt nothing from them, such as a fixed rung."""
+
 
 def prompt_id(prompt: str) -> str:
     """The stable id of a prompt text: the first 16 hex digits of its SHA-256."""

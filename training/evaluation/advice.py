@@ -9,16 +9,15 @@ from router.bundle.offers import Offer, best_offer
 from router.domain import LabelSource
 from training.arrays import Vector
 from training.data.dataset import Outcomes
-from training.data.splits import SPLITS, split_of
+from training.data.splits import LABELLED, SPLITS, split_of
 from training.evaluation import sample_size
 from training.evaluation.certify import (
     ALPHAS,
     TARGET,
     Proofs,
     Sample,
-    fixed_rungs,
-    learned_prices,
     loss_target,
+    policy_sequences,
     quality_target,
 )
 
@@ -64,13 +63,18 @@ def about_default(report: dict[str, Any]) -> list[str]:
         report: that of `pipeline.run`.
     """
     why = report["about"]["not_certified"].get(loss_target(TARGET))
-    offer = best_offer(TARGET, {policy["alpha"]: policy["saved_against_top"] for policy in report["policies"]})
+    offer = offer_in(report, TARGET)
     if why is not None:
         reference = report["about"]["reference"]
         rung = report["rungs"][-1 if reference is None else reference]["rung"]
         first = f"a {loss_target(TARGET)}, the default, is not certified, so by default every prompt gets rung {rung}"
         return [f"{first}: {why}", *_offered(offer)]
     return [] if offer is None else [f"a {loss_target(TARGET)}, the default, saves next to nothing", *_offered(offer)]
+
+
+def offer_in(report: dict[str, Any], wanted: float) -> Offer | None:
+    """`best_offer` of a report, whose savings are those on the test split."""
+    return best_offer(wanted, {policy["alpha"]: policy["saved_against_top"] for policy in report["policies"]})
 
 
 def _offered(offer: Offer | None) -> list[str]:
@@ -88,23 +92,22 @@ def about_agreement(proofs: Proofs, label_sources: tuple[str, ...]) -> Proofs:
 
 def with_remedies(proofs: Proofs, held_out: Sample, fitted: Sample) -> Proofs:
     """The same proofs, whose refused relative targets also say how many prompts would do. Arguments as `certify`."""
-    sequences = {
-        sample_size.LABELLED: fixed_rungs(held_out, fitted),
-        SPLITS["certify"]: learned_prices(held_out, fitted),
-    }
+    failed = {loss_target(alpha): alpha for alpha in ALPHAS if loss_target(alpha) in proofs.refused}
+    if not failed:
+        return proofs
+    shares = zip((LABELLED, SPLITS["certify"]), policy_sequences(held_out, fitted), strict=True)
     # The policies that are tested first: where these fail, so does everything.
-    first = {share: sequence.policies[0].values for share, sequence in sequences.items() if sequence.policies}
-    refused = dict(proofs.refused)
-    for alpha in ALPHAS:
-        if (target := loss_target(alpha)) in refused:
-            share, values = min(first.items(), key=lambda one: float(one[1].mean()))
-            refused[target] += f"; {_remedy(alpha, values, share)}"
-    return replace(proofs, refused=refused)
+    first = ((share, sequence.policies[0].values) for share, sequence in shares if sequence.policies)
+    share, values = min(first, key=lambda one: float(one[1].mean()))
+    remedies = {
+        target: f"{proofs.refused[target]}; {_remedy(alpha, values, share)}" for target, alpha in failed.items()
+    }
+    return replace(proofs, refused=proofs.refused | remedies)
 
 
 def _remedy(alpha: float, seen: Vector, share: float) -> str:
     """What would certify a policy whose losses were seen; its test reads that share of a file's prompts."""
-    lost, tested = float(seen.mean()), "a fixed rung" if share == sample_size.LABELLED else "a learned price"
+    lost, tested = float(seen.mean()), "a fixed rung" if share == LABELLED else "a learned price"
     if lost >= alpha:
         return f"{tested} loses at least {lost:.3f} on the {len(seen)} prompts there, so more alone will not do"
     wanted = sample_size.needed(alpha, sample_size.like(seen))

@@ -103,7 +103,7 @@ def certify(held_out: Sample, fitted: Sample | None = None) -> Proofs:
     """
     outcomes, prediction = held_out
     refused, relative, absolute = {}, [], []
-    sequences = [fixed_rungs(held_out, fitted), learned_prices(held_out, fitted)]
+    sequences = policy_sequences(held_out, fitted)
     for alpha in ALPHAS:
         best = cheapest(sequences, alpha)
         if isinstance(best, str):
@@ -125,14 +125,12 @@ class CandidatePolicy:
     """A policy that may be certified: a price, or one rung for everybody.
 
     Attributes:
-        chosen: the rungs [prompts] that it takes on the certify split.
         values: its losses by group, in the order of bets.
         tokens: its mean cost on the certify split, by which certified policies are compared.
         saved: mean cost that it saves there against always-top.
         variance: that of its losses on the fit split; None where that is not known.
     """
 
-    chosen: Rungs
     values: Vector
     tokens: float
     saved: float
@@ -167,6 +165,11 @@ def cheapest(sequences: Sequence[PolicySequence], alpha: float) -> CandidatePoli
     if certified:
         return min(certified, key=attrgetter("tokens"))
     return "; ".join(f"{sequence.name}: {why}" for sequence, why in zip(sequences, proved, strict=True))
+
+
+def policy_sequences(held_out: Sample, fitted: Sample | None = None) -> tuple[PolicySequence, PolicySequence]:
+    """Fixed rungs, and learned prices. Arguments as `certify`."""
+    return fixed_rungs(held_out, fitted), learned_prices(held_out, fitted)
 
 
 def fixed_rungs(held_out: Sample, fitted: Sample | None = None) -> PolicySequence:
@@ -210,7 +213,7 @@ def _candidate(held_out: Sample, chosen: Rungs, values: Vector, **policy: Any) -
     outcomes, prediction = held_out
     cost = outcomes.thinking_tokens if outcomes.known_tokens.all() else prediction.cost
     tokens = float(cost[np.arange(len(chosen)), chosen].mean())
-    return CandidatePolicy(chosen, values, tokens, float(cost[:, -1].mean()) - tokens, **policy)
+    return CandidatePolicy(values, tokens, float(cost[:, -1].mean()) - tokens, **policy)
 
 
 def constant(rung: int, prediction: Prediction) -> Rungs:

@@ -12,7 +12,7 @@ from math import ceil
 import numpy as np
 
 from training.arrays import Vector
-from training.data.splits import SPLITS
+from training.data.splits import LABELLED, SPLITS
 from training.evaluation.betting import betting_p_value
 from training.evaluation.certify import SHARE
 
@@ -25,9 +25,6 @@ DRAWS = 200
 
 MOST = 50_000
 """Largest number of calibration prompts that is looked at."""
-
-LABELLED = SPLITS["fit"] + SPLITS["certify"]
-"""Share of a file's prompts on whose labels fixed rungs are tested."""
 
 PARTS = (0.0, 0.25, 0.5)
 """True losses as parts of the target, in the table of an estimate."""

@@ -8,15 +8,14 @@ import numpy as np
 from tqdm import tqdm
 
 from training.arrays import Rows
-from training.data.splits import SPLITS
+from training.data.splits import LABELLED, SPLITS
 from training.evaluation.betting import DELTA
 from training.evaluation.certify import (
     CandidatePolicy,
     PolicySequence,
     Sample,
     cheapest,
-    fixed_rungs,
-    learned_prices,
+    policy_sequences,
 )
 
 RESPLITS = 500
@@ -57,12 +56,12 @@ def resplit(pool: Sample, alpha: float, resplits: int = RESPLITS) -> Violation:
         pool: prompts that were not fitted on; its mean loss stands for the true one.
         alpha: the largest mean loss allowed.
     """
-    sequences = [fixed_rungs(pool), learned_prices(pool)]
+    sequences = policy_sequences(pool)
     policies = {_key(policy): policy for sequence in sequences for policy in sequence.policies}
     groups = len(sequences[0].policies[0].values)
     size = min(CERTIFY, groups // 2)
     # Fixed rungs are tested on the labels of the fit split, too.
-    sizes = [round(size * (1 + SPLITS["fit"] / SPLITS["certify"])), size]
+    sizes = [round(size * LABELLED / SPLITS["certify"]), size]
     random = np.random.default_rng(0)
     certified: list[CandidatePolicy | None] = []
     unseen = []

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from router.bundle.offers import best_offer
+from training.evaluation.advice import offer_in
 from training.evaluation.certify import loss_target
 from training.report.canvas import in_points
 
@@ -35,7 +35,7 @@ def headline(report: Part, refused: dict[str, str]) -> list[str]:
 
 def _offered(report: Part) -> list[str]:
     """What to do where the default target is not certified, and another one saves something."""
-    offer = best_offer(report["default"], {one["alpha"]: one["saved_against_top"] for one in report["policies"]})
+    offer = offer_in(report, report["default"])
     return [] if offer is None else [f"To save tokens now, {offer}.".replace(" %", "\u00a0%")]
 
 
