@@ -6,7 +6,7 @@ from itertools import chain
 import polars as pl
 
 from router.domain import SLACK, Enforcement
-from training.data.schema import FINISHES, LABEL_SOURCES, OPTIONAL, SCHEMA, conformed
+from training.data.schema import FINISHES, LABEL_SOURCES, OPTIONAL, SCHEMA, THOUGHT_ENDINGS, conformed
 
 Rule = tuple[str, pl.Expr, str]
 """A column, the condition that a broken row meets, and the fault in words."""
@@ -82,11 +82,19 @@ _RULES: tuple[Rule, ...] = (
     *((name, pl.col(name).is_null(), "is missing") for name in SCHEMA if name not in OPTIONAL),
     *((name, pl.col(name) == "", "is empty") for name in ("prompt", "prompt_id", "group", "rung")),
     ("correct", ~pl.col("correct").is_between(0, 1) | pl.col("correct").is_nan(), "does not lie in 0..1"),
-    *((name, pl.col(name) < 0, "is negative") for name in ("rung_order", "budget_tokens", "thinking_tokens")),
+    *(
+        (name, pl.col(name) < 0, "is negative")
+        for name in ("rung_order", "budget_tokens", "thinking_tokens", "probe_tokens")
+    ),
+    *(
+        (name, ~(pl.col(name) <= 0), "is above 0, so it is no logarithm of a probability")
+        for name in ("probe_logprob", "probe_min_logprob", "end_logprob")
+    ),
     ("attempts", pl.col("attempts") < 1, "is below 1"),
     ("propensity", ~pl.col("propensity").is_between(0, 1, closed="right"), "does not lie in 0..1"),
     _among("label_source", LABEL_SOURCES),
     _among("finish", FINISHES),
+    _among("thinking_ended", THOUGHT_ENDINGS),
 )
 
 _HELD: tuple[Rule, ...] = (

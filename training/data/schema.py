@@ -31,6 +31,13 @@ SCHEMA = pl.Schema(
         "total_tokens": pl.Int64(),
         "finish": pl.String(),
         "attempts": pl.Int32(),
+        "answer": pl.String(),
+        "thinking_ended": pl.String(),
+        "probe_answer": pl.String(),
+        "probe_tokens": pl.Int64(),
+        "probe_logprob": pl.Float64(),
+        "probe_min_logprob": pl.Float64(),
+        "end_logprob": pl.Float64(),
         "propensity": pl.Float64(),
         "decision_id": pl.String(),
         "observed_at": pl.Datetime("us", "UTC"),
@@ -39,8 +46,9 @@ SCHEMA = pl.Schema(
 
 OPTIONAL = frozenset(
     (
-        "task", "budget_tokens", "trace_id", "thinking_tokens", "total_tokens", "attempts", "propensity", "decision_id",
-        "observed_at",
+        "task", "budget_tokens", "trace_id", "thinking_tokens", "total_tokens", "attempts", "answer", "thinking_ended",
+        "probe_answer", "probe_tokens", "probe_logprob", "probe_min_logprob", "end_logprob", "propensity",
+        "decision_id", "observed_at",
     )
 )  # fmt: skip
 """Columns that may be absent or null."""
@@ -51,6 +59,9 @@ FINISHES = (
 )  # fmt: skip
 """How a generation ended. "error" is a failure of the engine: such rows carry no label and are left out. "unknown" is
 a decision without a generation."""
+
+THOUGHT_ENDINGS = ("natural", "cut")
+"""How a thought ended: by itself, or at the row's budget."""
 
 
 def write(rows: pl.LazyFrame | pl.DataFrame, path: Path) -> None:
