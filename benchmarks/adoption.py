@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from training.certification.betting import Groups
+from training.certification.sample_size import like, needed
+from training.certification.sequences import losses
 from training.data import dataset
 from training.data.dataset import Outcomes
-from training.evaluation.betting import Groups
-from training.evaluation.certify import losses
-from training.evaluation.sample_size import like, needed
 
 TARGETS = (0.05, 0.1)
 

@@ -17,8 +17,8 @@ from benchmarks.harness import BUNDLE, OUTCOMES, commit, machine
 from router.bundle import manifest
 from router.domain import DEFAULT_MAX_LOSS
 from router.outcomes.e_process import DELTA, EProcess
+from training.certification.sequences import certified_rungs, losses
 from training.data import dataset
-from training.evaluation.certify import certified_rungs, losses
 from training.model import inference
 
 RESULTS = Path("benchmarks/results/drift.json")

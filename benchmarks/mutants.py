@@ -43,7 +43,8 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "router/routing/policy.py": ("tests/routing/test_policy.py",),
     "router/rpc/requests.py": ("tests/rpc/test_requests.py", "tests/rpc/test_bad_input.py"),
     "router/scoring/scorer.py": ("tests/scoring/test_scorer.py",),
-    "training/evaluation/certify.py": ("tests/training/evaluation/test_certify.py",),
+    "training/certification/certify.py": ("tests/training/certification/test_certify.py",),
+    "training/certification/sequences.py": ("tests/training/certification/test_certify.py",),
     "training/evaluation/off_policy.py": ("tests/training/evaluation/test_off_policy.py",),
 }
 """The core modules, each with its own tests."""

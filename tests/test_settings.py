@@ -16,8 +16,8 @@ from router.domain import DEFAULT_MAX_LOSS
 from router.errors import SettingsError
 from router.routing.hot_swap import DEFAULT_TARGET
 from router.settings import GROUPS, POCKET, PREFIX, Backend, Settings
+from training.certification.certify import TARGET
 from training.cli import cli
-from training.evaluation.certify import TARGET
 
 ROOT = Path(__file__).parents[1]
 

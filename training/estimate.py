@@ -6,10 +6,10 @@ from itertools import product
 from math import ceil
 
 from router.domain import BudgetLadder
+from training.certification.certify import TARGET
+from training.certification.sample_size import PARTS, Needed, in_file_for_a_fixed_rung
 from training.data.schema import DatasetError
 from training.data.splits import SPLITS
-from training.evaluation.certify import TARGET
-from training.evaluation.sample_size import PARTS, Needed, in_file_for_a_fixed_rung
 
 SECONDS = 3_600
 MILLION = 1_000_000

@@ -26,7 +26,8 @@ from router.domain import BudgetLadder
 from router.errors import RouterError
 from router.files import write_private
 from router.scoring.outputs import HALF_TOLERANCE
-from training.evaluation.certify import Proofs, certified_rungs
+from training.certification.certify import Proofs
+from training.certification.sequences import certified_rungs
 from training.model import inference
 from training.model.fit import Fitted
 from training.model.head_graph import build_graph

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from router.bundle import manifest
+from training.certification.certify import ALPHAS, Proofs, certify
+from training.certification.violation import RESPLITS, resplit
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.overview import overview
 from training.data.schema import DatasetError
 from training.evaluation import comparison, evaluate
 from training.evaluation.advice import about_agreement, with_remedies
-from training.evaluation.certify import ALPHAS, Proofs, certify
 from training.evaluation.evaluate import Report
 from training.evaluation.spending import UNKNOWN_RATES, Rates
-from training.evaluation.violation import RESPLITS, resplit
 from training.export import export, standing
 from training.model import embedding
 from training.model.embedding import Embedding

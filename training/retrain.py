@@ -19,15 +19,17 @@ from router.domain import Certificate, MaxLoss
 from router.routing.policy import LatencyProfile, Policy
 from training import pipeline
 from training.arrays import Matrix, Rungs, Vector
+from training.certification import sample_size
+from training.certification.betting import Groups, least_p_value
+from training.certification.certify import ALPHAS, loss_target
+from training.certification.sequences import SHARE, certified_rungs
 from training.data import dataset
 from training.data import log as log_file
 from training.data.dataset import Outcomes
 from training.data.labels import FEWEST, remedy, require_judges
 from training.data.schema import DatasetError
 from training.data.splits import split_of
-from training.evaluation import logged_traffic, sample_size
-from training.evaluation.betting import Groups, least_p_value
-from training.evaluation.certify import ALPHAS, SHARE, certified_rungs, loss_target
+from training.evaluation import logged_traffic
 from training.evaluation.logged_traffic import LoggedTraffic
 from training.evaluation.off_policy import Gain, gain
 from training.export import export

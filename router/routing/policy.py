@@ -9,8 +9,8 @@
 3. Where none passes, `on_unmet` decides.
 
 The rule of step 2 stands three times, because a request must be decided in microseconds and a table in one array
-operation: here, in `training.evaluation.certify.choose`, and with deadlines in `training.plan.replay.served_rungs`.
-tests/training/test_decision_rule.py holds the three equal.
+operation: here, in `training.certification.sequences.choose`, and with deadlines in
+`training.plan.replay.served_rungs`. tests/training/test_decision_rule.py holds the three equal.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder, Certificate, MaxLoss, OnUnmet, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
 from training.arrays import Matrix, Rungs
-from training.evaluation.certify import choose
+from training.certification.sequences import choose
 from training.plan.replay import served_rungs
 from training.prediction import Prediction
 

@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.simulators import MODEL, THOUGHT, simulated
+from training.certification import sample_size
 from training.cli import cli
 from training.collect.recipes import parse_ladder
 from training.data.schema import DatasetError
 from training.estimate import Engine, PerPrompt, cost, per_prompt
-from training.evaluation import sample_size
 
 LADDER = parse_ladder("0,100,1000")
 ENGINE = Engine(0.5, 0.01, (), answer=10, prompt=20, price_in=1.0, price_out=2.0)

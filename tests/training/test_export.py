@@ -17,8 +17,8 @@ from router.domain import Certificate, Prompt
 from router.scoring.onnx import OnnxClassifier
 from router.scoring.outputs import NAMES
 from tests.support.synthetic import CAPS, NO_REPORT, few_steps, outcomes_of
+from training.certification.certify import Proofs, certify
 from training.data.dataset import Outcomes, splits
-from training.evaluation.certify import Proofs, certify
 from training.export import TOLERANCE, ExportError, check, export
 from training.model import calibration, embedding, fit, inference
 from training.model.families import Cure, ModelFamily, Network, PooledLogit, log_loss

@@ -154,7 +154,7 @@ def _collect(out: Path, executor: "Executor", options: dict[str, Any], as_json: 
 
 def _estimate(options: dict[str, Any], given: dict[str, Any], as_json: bool) -> None:
     from training import estimate
-    from training.evaluation import sample_size
+    from training.certification import sample_size
 
     own = _questions(**options) if options["prompts"] or options["gym"] else []
     # One request of each prompt measures an engine, however many samples are collected.

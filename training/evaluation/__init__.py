@@ -1,1 +1,1 @@
-"""Certificates, policies and baselines, and the figures that compare them."""
+"""Policies and baselines under their certificates, and the figures that compare them."""

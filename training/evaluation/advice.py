@@ -8,18 +8,11 @@ from router.bundle.manifest import is_fingerprint
 from router.bundle.offers import Offer, best_offer
 from router.domain import LabelSource
 from training.arrays import Vector
+from training.certification import sample_size
+from training.certification.certify import ALPHAS, TARGET, Proofs, loss_target, quality_target
+from training.certification.sequences import Sample, policy_sequences
 from training.data.dataset import Outcomes
 from training.data.splits import LABELLED, SPLITS, split_of
-from training.evaluation import sample_size
-from training.evaluation.certify import (
-    ALPHAS,
-    TARGET,
-    Proofs,
-    Sample,
-    loss_target,
-    policy_sequences,
-    quality_target,
-)
 
 AGREEMENT = LabelSource.AGREEMENT.value
 

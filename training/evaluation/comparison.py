@@ -7,9 +7,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from training.certification.certify import TARGET
+from training.certification.sequences import choose, losses, price_grid
 from training.data.dataset import Outcomes
 from training.evaluation.baselines import baselines
-from training.evaluation.certify import TARGET, choose, losses, price_grid
 from training.evaluation.policies import (
     MethodReport,
     PolicyReport,

@@ -9,9 +9,10 @@ import numpy as np
 from router.bundle.manifest import QUANTILES
 from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
+from training.certification.certify import TARGET
+from training.certification.sequences import certified_rungs
 from training.data.dataset import Outcomes
 from training.evaluation import metrics, tasks
-from training.evaluation.certify import TARGET, certified_rungs
 from training.evaluation.frontier import FrontierPoint, frontier
 from training.evaluation.policies import MethodReport, Points, PolicyReport, auroc, columns, policy, reported
 from training.evaluation.references import oracle_curve

@@ -7,9 +7,9 @@ import numpy as np
 
 from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
+from training.certification.sequences import certified_rungs, choose, price_grid
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
-from training.evaluation.certify import certified_rungs, choose, price_grid
 from training.evaluation.spending import Interval
 from training.prediction import Prediction
 

@@ -13,9 +13,10 @@ from sklearn.metrics import roc_auc_score
 
 from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
+from training.certification.certify import TARGET
+from training.certification.sequences import certified_rungs, choose, learned_prices, losses
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
-from training.evaluation.certify import TARGET, certified_rungs, choose, learned_prices, losses
 from training.evaluation.references import cascade
 from training.evaluation.spending import Interval, Spending
 from training.model.families import log_loss

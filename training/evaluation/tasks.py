@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from training.arrays import Rungs
+from training.certification.sequences import losses
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
-from training.evaluation.certify import losses
 from training.evaluation.policies import auroc
 from training.prediction import Prediction
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from training.certification.certify import loss_target
 from training.evaluation.advice import offer_in
-from training.evaluation.certify import loss_target
 from training.report.canvas import in_points
 
 Part = dict[str, Any]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from training.evaluation.certify import TARGET
+from training.certification.certify import TARGET
 from training.report.opening import warning
 
 

@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 
 from router.domain import Certificate, Sampling
+from training.certification.certify import Proofs
 from training.collect.questions import Question, from_file
 from training.collect.recipes import POCKET, parse_ladder
 from training.collect.run import collect, local, units
 from training.collect.units import FAILED, Answer, Pocket, Recipe, labels
 from training.data.dataset import read
 from training.evaluation.advice import about_agreement
-from training.evaluation.certify import Proofs
 
 QUESTION = Question("2 + 2 =", "", None, "g", "agreement", {})
 RECIPE = Recipe(Pocket(POCKET), "pocket/x/native", parse_ladder("0,16"), 1, Sampling(0, 16), 2)

@@ -19,6 +19,7 @@ from router.domain import Completion, CountSource, Enforcement, FinishReason, Re
 from router.errors import BackendError, BackendUnavailable
 from tests.support.ports import free_port
 from tests.support.simulators import ANSWER, MODEL, THOUGHT, Simulator, simulated
+from training.certification import sample_size
 from training.cli import cli
 from training.collect.measure import measure
 from training.collect.questions import Question
@@ -28,7 +29,6 @@ from training.collect.samples import held
 from training.collect.units import Recipe
 from training.data.dataset import read
 from training.data.overview import Overview, overview
-from training.evaluation import sample_size
 
 QUESTIONS = [Question(f"{i} + {4 - i} =", "4", "sums", f"g{i}", "numeric", {}) for i in range(4)]
 

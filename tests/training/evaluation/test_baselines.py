@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from router.domain import BudgetLadder, ReasoningBudget
+from training.certification.sequences import choose
 from training.data.dataset import Outcomes
 from training.evaluation.baselines import Predictor, baselines
-from training.evaluation.certify import choose
 from training.evaluation.references import cascade, hindsight, oracle_curve
 from training.model.families import log_loss
 

@@ -8,13 +8,13 @@ import pytest
 from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, Certificate, ReasoningBudget
+from training.certification.betting import DELTA
+from training.certification.violation import resplit
 from training.data.dataset import Outcomes
-from training.evaluation.betting import DELTA
 from training.evaluation.evaluate import evaluate, gap_closed, oracles
 from training.evaluation.policies import best_fixed, cheapest_cascade, compare, policy, policy_report, reported
 from training.evaluation.spending import Rates, Unit
 from training.evaluation.tasks import family
-from training.evaluation.violation import resplit
 from training.prediction import Prediction
 
 Matrix = NDArray[np.float64]

@@ -15,9 +15,9 @@ from router.bundle.manifest import QUANTILES, Bundle
 from router.domain import BudgetLadder, Prompt
 from router.scoring import outputs
 from training.arrays import Matrix, Vector
+from training.certification.sequences import choose
 from training.data import dataset
 from training.data.dataset import Outcomes
-from training.evaluation.certify import choose
 from training.model import inference, lengths
 from training.model.families import PooledLogit
 from training.model.fit import caps

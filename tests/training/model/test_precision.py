@@ -18,9 +18,9 @@ from router.scoring.onnx import OnnxClassifier
 from tests.support.synthetic import NO_REPORT, outcomes_of
 from tests.support.tiny_bert import tiny_bert
 from training import pipeline
+from training.certification.certify import Proofs
 from training.cli import cli
 from training.data.dataset import Outcomes, splits
-from training.evaluation.certify import Proofs
 from training.export import TOLERANCE, export
 from training.model import embedding, fit
 from training.model.embedding import GRAPHS, Embedding, embed

@@ -8,15 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from training.arrays import Rows
+from training.certification.betting import DELTA
+from training.certification.sequences import CandidatePolicy, PolicySequence, Sample, cheapest, policy_sequences
 from training.data.splits import LABELLED, SPLITS
-from training.evaluation.betting import DELTA
-from training.evaluation.certify import (
-    CandidatePolicy,
-    PolicySequence,
-    Sample,
-    cheapest,
-    policy_sequences,
-)
 
 RESPLITS = 500
 CERTIFY = 1_000

@@ -11,24 +11,20 @@ from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
-from training.data.dataset import Outcomes
-from training.evaluation.betting import DELTA, Groups
-from training.evaluation.certify import (
-    ALPHAS,
-    MARGINS,
+from training.certification.betting import DELTA, Groups
+from training.certification.certify import ALPHAS, MARGINS, QUALITIES, _absolute, certify
+from training.certification.sequences import (
     PRICES,
-    QUALITIES,
     SHARE,
     Sample,
-    _absolute,
     certified_rungs,
-    certify,
     choose,
     fixed_rungs,
     learned_prices,
     losses,
     price_grid,
 )
+from training.data.dataset import Outcomes
 from training.prediction import Prediction
 
 SIMULATIONS = 300

@@ -1,17 +1,10 @@
-"""Certificates by Learn-then-Test (Angelopoulos et al. 2021) with a fixed sequence of policies.
+"""The policies that are tested for relative targets, in the order of their tests.
 
-Relative targets. The loss on a prompt is D = Y_top - Y_chosen, in -1..1. Two sequences of policies are tested side by
-side, each at half of delta. *Learned prices*: the policy with price v takes for each prompt the rung with the largest
-predicted P(correct) - v * cost, the Lagrangian form of "fewest tokens at no more than this mean loss". Price 0 is
-nearly always-top; a higher price trades more quality for tokens. *Fixed rungs*: everybody gets the same rung. Of the
-policies that both sequences certify, the one that spends fewer tokens is served.
-
-Absolute targets. Of the prompts that a policy claims to answer with quality q, at most 1 - q may be wrong (selective
-risk). The policy takes the smallest rung with P(correct) >= threshold; a higher threshold is more careful.
-
-In both cases policies are tested from the most careful one on, until one fails. The last policy that passed is
-certified: with probability 1 - delta over the calibration data its true mean loss is at most alpha. The prompts of a
-group are not independent, so losses are averaged within groups first.
+The loss on a prompt is D = Y_top - Y_chosen, in -1..1. Two sequences of policies are tested side by side, each at half
+of delta. *Learned prices*: the policy with price v takes for each prompt the rung with the largest predicted
+P(correct) - v * cost, the Lagrangian form of "fewest tokens at no more than this mean loss". Price 0 is nearly
+always-top; a higher price trades more quality for tokens. *Fixed rungs*: everybody gets the same rung. Of the policies
+that both sequences certify, the one that spends fewer tokens is served.
 """
 
 from collections.abc import Sequence
@@ -21,54 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from router.domain import DEFAULT_MAX_LOSS, Certificate
+from router.domain import Certificate
 from training.arrays import Mask, Matrix, Rungs, Vector
+from training.certification.betting import DELTA, Groups, betting_p_value, fixed_sequence_test
 from training.data.dataset import Outcomes
-from training.evaluation.betting import DELTA, Groups, betting_p_value, fixed_sequence_test
 from training.prediction import Prediction
-
-ALPHAS = (0.005, 0.01, 0.02, 0.05, 0.1)
-QUALITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-TARGET = DEFAULT_MAX_LOSS
-"""The loss that callers who name no target allow, at which methods are compared, too."""
 
 PRICES = tuple(float(f"{price:.4g}") for price in (0.0, *np.geomspace(1e-3, 3.0, 160)))
 """P(correct) that the mean cost of the top rung must buy, most careful first; fixed before any label is read."""
-
-MARGINS = tuple(np.round(np.arange(0.2, -0.0001, -0.01), 4).tolist())
-"""Margins added to an absolute target, most careful first."""
 
 SHARE = DELTA / 2
 """What each of the two sequences may spend of DELTA."""
 
 Sample = tuple[Outcomes, Prediction]
 """A split, and the predictions for its prompts."""
-
-
-@dataclass(frozen=True)
-class Proofs:
-    """The certificates that could be proved.
-
-    Attributes:
-        refused: the other targets in words, each with the reason.
-        reference: position of the certified rung that is right most often, if it is so at least as often as the top
-            one; None where that is the top one.
-    """
-
-    relative: tuple[Certificate, ...]
-    absolute: tuple[Certificate, ...]
-    refused: dict[str, str]
-    reference: int | None = None
-
-
-def loss_target(alpha: float) -> str:
-    """The name of a relative target among those that were refused."""
-    return f"loss of at most {alpha:g}"
-
-
-def quality_target(quality: float) -> str:
-    """The name of an absolute target among those that were refused."""
-    return f"quality of at least {quality:g}"
 
 
 def choose(quality: Matrix, cost: Matrix, price: float, far: Mask | None = None) -> Rungs:
@@ -92,32 +51,6 @@ def choose(quality: Matrix, cost: Matrix, price: float, far: Mask | None = None)
 def losses(correct: Matrix, chosen: Rungs) -> Vector:
     """D of every prompt: correctness at the top rung minus correctness at the chosen one."""
     return correct[:, -1] - correct[np.arange(len(correct)), chosen]
-
-
-def certify(held_out: Sample, fitted: Sample | None = None) -> Proofs:
-    """Certificates for ALPHAS and QUALITIES.
-
-    Args:
-        held_out: the certify split, which nothing was fitted or chosen on.
-        fitted: the fit split. Fixed rungs are tested on its labels, too, since they have learnt nothing from them.
-    """
-    outcomes, prediction = held_out
-    refused, relative, absolute = {}, [], []
-    sequences = policy_sequences(held_out, fitted)
-    for alpha in ALPHAS:
-        best = cheapest(sequences, alpha)
-        if isinstance(best, str):
-            refused[loss_target(alpha)] = best
-        else:
-            relative.append(best.certificate(alpha))
-    groups = Groups(outcomes.groups)
-    for wanted in QUALITIES:
-        proof = _absolute(outcomes, prediction.claimed, wanted, groups)
-        if isinstance(proof, str):
-            refused[quality_target(wanted)] = proof
-        else:
-            absolute.append(proof)
-    return Proofs(tuple(relative), tuple(absolute), refused, _reference(sequences[0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,15 +133,6 @@ def learned_prices(held_out: Sample, fitted: Sample | None = None) -> PolicySequ
     return PolicySequence("learned prices", policies)
 
 
-def _reference(fixed: PolicySequence) -> int | None:
-    lowest = fixed.proved(ALPHAS[-1])
-    if isinstance(lowest, str):
-        return None
-    certified = fixed.policies[: fixed.policies.index(lowest) + 1]
-    best = min(certified, key=lambda one: float(one.values.mean()))
-    return best.rung if best.values.mean() <= 0 else None
-
-
 def _candidate(held_out: Sample, chosen: Rungs, values: Vector, **policy: Any) -> CandidatePolicy:
     outcomes, prediction = held_out
     cost = outcomes.thinking_tokens if outcomes.known_tokens.all() else prediction.cost
@@ -241,22 +165,3 @@ def price_grid(cost: Matrix) -> list[float]:
     """PRICES per unit of cost, from predicted costs [prompts, rungs]; labels are not read."""
     top = float(cost[:, -1].mean())
     return [price / top if top > 0 else 0.0 for price in PRICES]
-
-
-def _absolute(outcomes: Outcomes, quality: Matrix, wanted: float, groups: Groups) -> Certificate | str:
-    # With fewer than log(delta) / log(q) prompts not even an errorless record proves quality q; three times as many
-    # leave room for errors.
-    enough = int(np.ceil(np.log(DELTA) / np.log(wanted))) * 3
-    fewest, tests = max(enough, 30), []
-    for threshold in (min(wanted + margin, 0.999) for margin in MARGINS):
-        meets = quality >= threshold
-        chosen, among = meets.argmax(axis=1), meets.any(axis=1)
-        if among.sum() < fewest:  # the count depends on predictions alone, so skipping spends no error
-            continue
-        wrong = 1 - outcomes.correct[np.arange(len(chosen)), chosen]
-        tests.append((threshold, groups.means(wrong, among)))
-    if not tests:  # the last threshold is the lowest one, which most prompts reach
-        return f"{among.sum()} of {len(among)} calibration prompts are predicted to reach it, {fewest} are needed"
-    p_values = (betting_p_value(values, 1 - wanted) for _, values in tests)
-    last, why = fixed_sequence_test(p_values, [threshold for threshold, _ in tests])
-    return why if last is None else Certificate(round(1 - wanted, 6), DELTA, last, len(groups))

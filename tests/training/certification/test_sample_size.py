@@ -5,9 +5,9 @@ import pytest
 
 from benchmarks.adoption import table as fixed_rungs
 from tests.support.synthetic import outcomes_of
-from training.evaluation.betting import betting_p_value
-from training.evaluation.certify import SHARE
-from training.evaluation.sample_size import in_file, like, losing, needed, table, without_loss
+from training.certification.betting import betting_p_value
+from training.certification.sample_size import in_file, like, losing, needed, table, without_loss
+from training.certification.sequences import SHARE
 
 
 @pytest.mark.parametrize(("alpha", "prompts"), [(0.01, 410), (0.02, 204), (0.05, 80), (0.1, 39)])

@@ -12,9 +12,9 @@ from math import ceil
 import numpy as np
 
 from training.arrays import Vector
+from training.certification.betting import betting_p_value
+from training.certification.sequences import SHARE
 from training.data.splits import LABELLED, SPLITS
-from training.evaluation.betting import betting_p_value
-from training.evaluation.certify import SHARE
 
 TARGETS = (0.01, 0.02, 0.05, 0.1)
 POWER = 0.9

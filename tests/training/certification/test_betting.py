@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from training.evaluation.betting import DELTA, Groups, betting_p_value, fixed_sequence_test, least_p_value
-from training.evaluation.certify import ALPHAS
+from training.certification.betting import DELTA, Groups, betting_p_value, fixed_sequence_test, least_p_value
+from training.certification.certify import ALPHAS
 
 SIMULATIONS = 300
 SLACK = 3 * (DELTA * (1 - DELTA) / SIMULATIONS) ** 0.5
