@@ -44,6 +44,16 @@ def gain(more: float, less: float, bound: float) -> str:
     return f"{more - less:g}"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 prompt", "2 prompts", "1,000 prompts"."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def verb(number: int, singular: str, plural: str) -> str:
+    """The form of a verb that fits a number: "1 falls", "2 fall"."""
+    return singular if number == 1 else plural
+
+
 def _down(value: float, digits: int) -> float:
     scale = 10.0**digits
     return math.floor((value + ROUNDING) * scale) / scale

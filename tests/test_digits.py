@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.digits import ROUNDING, bound, gain, probability
+from router.digits import ROUNDING, bound, counted, gain, probability, verb
 
 values = st.floats(0, 1)
 
@@ -49,3 +49,12 @@ def test_a_gain_is_the_difference_of_what_is_shown(more: float, less: float, lim
 
 def test_a_bound_has_as_many_digits_as_it_needs() -> None:
     assert [bound(value) for value in (0.9, 0.97, 0.9005)] == ["0.900", "0.970", "0.9005"]
+
+
+@pytest.mark.parametrize(("number", "shown"), [(0, "0 prompts fall"), (1, "1 prompt falls"), (2, "2 prompts fall")])
+def test_a_count_its_noun_and_its_verb_agree(number: int, shown: str) -> None:
+    assert f"{counted(number, 'prompt')} {verb(number, 'falls', 'fall')}" == shown
+
+
+def test_a_large_count_is_grouped() -> None:
+    assert counted(1_000, "prompt") == "1,000 prompts"

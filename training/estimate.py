@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil
 
+from router.digits import counted
 from router.domain import BudgetLadder
 from training.certification.certify import TARGET
 from training.certification.sample_size import PARTS, Needed, in_file_for_a_fixed_rung
@@ -157,14 +158,15 @@ def describe(found: Estimate, concurrency: int) -> str:
     bound = ", at most: every thought is taken to reach its cap" if found.bounded else ""
     lines += [
         "",
-        f"one prompt, {found.collection}: {one.requests} requests, {one.thinking_tokens:,.0f} thinking tokens, "
-        f"{one.answer_tokens:,.0f} answer tokens{bound}",
-        f"hours are of an engine with {concurrency} requests at a time; these many prompts certify nine times in ten",
+        f"one prompt, {found.collection}: {counted(one.requests, 'request')}, {one.thinking_tokens:,.0f} thinking "
+        f"tokens, {one.answer_tokens:,.0f} answer tokens{bound}",
+        f"hours are of an engine with {counted(concurrency, 'request')} at a time; these many prompts certify nine "
+        "times in ten",
     ]
     if found.measured_at is not None and found.measured_at < concurrency:
         lines.append(
-            f"its speed was measured with {found.measured_at} requests at a time; with {concurrency} a token takes "
-            "longer, and so do the hours: --token-ms says how long"
+            f"its speed was measured with {counted(found.measured_at, 'request')} at a time; with {concurrency} a "
+            "token takes longer, and so do the hours: --token-ms says how long"
         )
     return "\n".join(lines)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from router.bundle import manifest
 from router.bundle.manifest import Bundle
+from router.digits import counted
 from router.domain import Certificate, MaxLoss
 from router.routing.policy import LatencyProfile, Policy
 from training import pipeline
@@ -121,12 +122,12 @@ def require_certifiable(gold: Outcomes, max_loss: float, champion: Bundle) -> No
         if least_p_value(certify, strict) > SHARE:
             say(
                 f"retrain: at a loss of {strict:g} only one rung for everybody can be certified; a choice by prompt "
-                f"takes {least} prompts of the gold set's certify split, which has {len(certify)}"
+                f"takes {counted(least, 'prompt')} of the gold set's certify split, which has {len(certify)}"
             )
         return
     raise DatasetError(
-        f"the gold set cannot certify a loss of at most {max_loss:g}: it has {have} prompts outside its test split, "
-        f"about {least} are needed where nothing is lost{_instead(possible, champion)}"
+        f"the gold set cannot certify a loss of at most {max_loss:g}: it has {counted(have, 'prompt')} outside its "
+        f"test split, about {least} are needed where nothing is lost{_instead(possible, champion)}"
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from router.backends.probes import Probed, Speed, probe, speed
+from router.digits import counted
 from router.domain import SLACK, Prompt
 from router.errors import BackendError
 from router.ports import Backend
@@ -94,7 +95,8 @@ def _bites(small: Probed, large: Probed) -> Finding:
     if small.tokens is None or large.tokens is None:
         return Finding(check, False, small.describe())
     if large.tokens <= SMALL + SLACK:
-        return Finding(check, False, f"not proved: the model thinks {large.tokens} tokens where {LARGE} are allowed")
+        thinks = counted(large.tokens, "token")
+        return Finding(check, False, f"not proved: the model thinks {thinks} where {LARGE} are allowed")
     return Finding(check, small.tokens <= SMALL + SLACK, small.describe())
 
 

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from statistics import median
 
+from router.digits import counted
 from router.domain import (
     Completion,
     CountSource,
@@ -74,7 +75,7 @@ class Probed:
         if self.tokens is None:
             return "thinking tokens are not reported: nothing can be verified"
         source = self.completion.count_source.value
-        return f"{self.tokens} thinking tokens (counted by the {source}), {self.completion.finish.value}"
+        return f"{counted(self.tokens, 'thinking token')} (counted by the {source}), {self.completion.finish.value}"
 
 
 def speed(probed: Sequence[Probed]) -> Speed | None:

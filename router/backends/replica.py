@@ -15,13 +15,27 @@ from dataclasses import dataclass, field
 from router.backends.verified import VerifiedBackend
 from router.circuit_breaker import FAILURES, Breaker
 from router.domain import GenerationRequest, Prompt, ReasoningBudget, Sampling
-from router.errors import BackendBusy, BackendError, BackendRefused, BackendUnreachable, InvalidRequest
+from router.errors import (
+    BackendBusy,
+    BackendError,
+    BackendMisconfigured,
+    BackendRefused,
+    BackendUnreachable,
+    InvalidRequest,
+)
 
 AWAY_SECONDS, LONGEST_AWAY = 5.0, 300.0
 """Seconds that an engine is left out after it could not be reached: the first time, and at most."""
 
 TRIAL_SECONDS = 10.0
 """Seconds that a doubted engine has for the first event of the router's own generation."""
+
+MISCONFIGURED = {
+    "key": "refuses the router's key",
+    "model": "does not serve the model",
+    "kind": "is of another kind than the settings say",
+}
+"""What callers may know of an engine about which a setting is wrong. Addresses and names are for the log."""
 
 TRIAL = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("0", 0), sampling=Sampling(max_answer_tokens=1))
 
@@ -43,6 +57,7 @@ class Replica:
     doubts: int = 0
     tokens: float = 0.0
     streams: int = 0
+    _untrusted: BackendError | None = None
     _checking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -62,12 +77,21 @@ class Replica:
 
     @property
     def failure(self) -> str:
-        """Why it is left out, as far as a health check has seen."""
-        return self.backend.failure or "it fails requests that any engine can answer"
+        """Why it is left out, as far as the last health check has seen."""
+        return str(self._cause or "it fails requests that any engine can answer")
+
+    @property
+    def misconfigured(self) -> str:
+        """What is wrong with the settings about it, in words of MISCONFIGURED; "" where nothing is."""
+        return MISCONFIGURED[self._cause.setting] if isinstance(self._cause, BackendMisconfigured) else ""
+
+    @property
+    def _cause(self) -> BackendError | None:
+        return self.backend.failure or self._untrusted
 
     def succeeded(self) -> None:
         """Clear its failures."""
-        self.doubts = 0
+        self.doubts, self._untrusted = 0, None
         self.breaker.succeeded()
 
     def failed(self, error: BackendError) -> None:
@@ -105,7 +129,8 @@ class Replica:
                 await anext(events)
         except (BackendBusy, BackendRefused, InvalidRequest):  # words of an engine that works
             pass
-        except (BackendError, StopAsyncIteration, TimeoutError):
+        except (BackendError, StopAsyncIteration, TimeoutError) as error:
+            self._untrusted = error if isinstance(error, BackendError) else None
             return self.trusted  # true where it has answered others meanwhile
         self.succeeded()
         return True

@@ -39,7 +39,7 @@ class Replicas:
         self._observer = observer
         self._hedge_after = hedge_after
         self._random = random.Random()
-        self._lost: set[Replica] = set()
+        self._lost: dict[Replica, str] = {}
 
     @property
     def enforcement(self) -> Enforcement:
@@ -59,13 +59,13 @@ class Replicas:
         return any(await asyncio.gather(*(self._looked_at(replica) for replica in self._replicas)))
 
     async def _looked_at(self, replica: Replica) -> bool:
-        """Whether a replica is ready. That it is lost, or back, is reported once."""
+        """Whether a replica is ready. That it is lost is reported once for each cause, that it is back, once."""
         ready = await replica.ready()
-        if ready and replica in self._lost:
-            self._lost.remove(replica)
+        if ready and self._lost.pop(replica, None) is not None:
             self._observer(EngineBack(replica.name))
-        elif not ready and replica not in self._lost:
-            self._lost.add(replica)
+        # An engine that came back without its key is no longer one that nobody can reach.
+        elif not ready and self._lost.get(replica) != replica.failure:
+            self._lost[replica] = replica.failure
             self._observer(EngineLost(replica.name, replica.failure))
         return ready
 
@@ -105,9 +105,12 @@ class Replicas:
 
     def _none_left(self) -> str:
         """That no engine may be asked now. Their addresses are for the log, not for callers."""
+        wrong = next((replica.misconfigured for replica in self._replicas if replica.misconfigured), "")
         if len(self._replicas) == 1:
-            return "the engine cannot be reached, or is being checked; the router tries it again by itself"
-        return f"none of the {len(self._replicas)} engines can be reached; the router tries them again by itself"
+            why = wrong or "cannot be reached, or is being checked"
+            return f"the engine {why}; the router tries it again by itself"
+        why = f"be used, and one of them {wrong}" if wrong else "be reached"
+        return f"none of the {len(self._replicas)} engines can {why}; the router tries them again by itself"
 
     def _next(self, request: GenerationRequest, failed: Failed) -> Replica | None:
         """A replica that has not failed the request, else one that may answer it yet; None where there is none."""

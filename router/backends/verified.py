@@ -42,7 +42,7 @@ class VerifiedBackend:
         identity: names the engine under an enforcement, so that another one in its place is noticed.
 
     Attributes:
-        failure: what the last health check has found wrong; "" = nothing.
+        failure: what the last health check has found wrong; None = nothing.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class VerifiedBackend:
         self._first: str | None = None
         self._chosen: EnforcementStrategy | None = None
         self._proving = asyncio.Lock()
-        self.failure = ""
+        self.failure: BackendError | None = None
 
     @property
     def enforcement(self) -> Enforcement:
@@ -102,22 +102,23 @@ class VerifiedBackend:
 
     async def ready(self) -> bool:
         """True when the engine answers and is the one that was verified; otherwise `failure` says why not."""
-        self.failure = ""
         # Two health checks at a time would each run a canary, and the second would take away what the first has proved.
         async with self._proving:
             try:
                 await self._check()
                 if self._chosen is None:
                     await self._prove()
-            except BackendBusy:  # it is there, and nothing says that it is another one
+            except BackendBusy as error:  # it is there, and nothing says that it is another one
+                self.failure = None if self.proved else error
                 return self.proved
             except BackendTimeout as error:  # likewise, but it cannot be used for now
-                self.failure = str(error)
+                self.failure = error
                 return False
             except BackendError as error:
-                self.failure = str(error)
+                self.failure = error
                 self._chosen = None  # so that the canary runs again when it is back
                 return False
+            self.failure = None
         return True
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from router.client import Completion, Content, Decision, Event, Explanation, Reasoning, Refusal
-from router.digits import probability
+from router.digits import counted, probability
 
 BAR = 30
 """Characters of a full bar."""
@@ -74,8 +74,8 @@ def _spent(used: int | None, cap: int | None) -> str:
     """Thinking tokens that were used, and how many were allowed; None = unknown, and no cap."""
     if cap == 0 and not used:
         return "no thinking, as the budget is 0"
-    counted = "unknown number of thinking tokens" if used is None else f"{used} thinking token{'s' * (used != 1)}"
-    return f"{counted}, {'no cap' if cap is None else f'budget {cap}'}"
+    number = "unknown number of thinking tokens" if used is None else counted(used, "thinking token")
+    return f"{number}, {'no cap' if cap is None else f'budget {cap}'}"
 
 
 def _show_id(decision: Decision) -> None:

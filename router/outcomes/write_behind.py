@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from router.digits import counted, verb
 from router.errors import DrainError, OutcomeLogError
 from router.events import Degraded, RecordsLost
 from router.outcomes.fair_buffer import FairBuffer
@@ -118,7 +119,8 @@ class WriteBehind(Generic[T]):
                 self.failing = False
             except OutcomeLogError as error:
                 self.failing = True
-                self._observer(Degraded("outcomes", f"{len(self)} records wait: {error}"))
+                waiting = f"{counted(len(self), 'record')} {verb(len(self), 'waits', 'wait')}"
+                self._observer(Degraded("outcomes", f"{waiting}: {error}"))
 
     async def _isolated(self) -> None:
         """Write the batch, which records leave as they are written. One that can never be written is lost alone."""

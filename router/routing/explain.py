@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from router.bundle.features import MAX_CHARACTERS
-from router.digits import bound, gain, probability
+from router.digits import bound, counted, gain, probability
 from router.domain import Decision, DecisionSource, MaxLoss, MinQuality, Prompt, RouteRequest
 from router.errors import ClassifierError, NotFound
 from router.ports import Classifier, DecisionArchive
@@ -115,7 +115,7 @@ def _curve(decision: Decision) -> list[str]:
 
 
 def _tokens(mean: float) -> str:
-    return f"{mean:.0f} token{'' if round(mean) == 1 else 's'}"
+    return counted(round(mean), "token")
 
 
 def _target(decision: Decision) -> str:
@@ -158,7 +158,7 @@ def _certificate(decision: Decision) -> str:
     proof = decision.choice.certificate
     if proof is None:
         return "No certificate stands behind it."
-    certified = f"Certified on {proof.prompts} prompts: with probability {1 - proof.delta:g}"
+    certified = f"Certified on {counted(proof.prompts, 'prompt')}: with probability {1 - proof.delta:g}"
     if isinstance(decision.target, MinQuality):
         sure = f"answers forecast at {bound(proof.threshold)} or more"
         return f"{certified}, at most {proof.alpha:g} of the {sure} are wrong."

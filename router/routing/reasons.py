@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from router.digits import ROUNDING, bound, gain
+from router.digits import ROUNDING, bound, counted, gain
 from router.domain import Certificate, MaxLoss, MinQuality, QualityTarget, Score
 
 UNLIKE = "the prompt is unlike the calibration prompts"
@@ -34,7 +34,7 @@ def _further(score: Score, wanted: int) -> str:
 
 
 def _counted(number: int, what: str) -> str:
-    return f"{number or 'less than 1'} more {what}{'s' * (number > 1)}"
+    return counted(number, f"more {what}") if number else f"less than 1 more {what}"
 
 
 def for_everybody(top: str) -> str:

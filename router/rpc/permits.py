@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from router.digits import counted, verb
 from router.errors import Draining, Overloaded
 
 KEPT = 8
@@ -28,7 +29,7 @@ class Permit:
         if self.draining:
             raise Draining
         if self.free <= 0:
-            raise Overloaded("calls", f"{self._most} calls are under way")
+            raise Overloaded("calls", _in_words(self._most))
 
     def __enter__(self) -> None:
         self.require_room()
@@ -57,7 +58,7 @@ class TenantPermits:
         """Raises Draining, or Overloaded where one more call of the tenant is too many."""
         self._permit.require_room()
         if self._permit.free <= self._kept and tenant is not None and self._has_its_share(tenant):
-            raise Overloaded("calls", f"{self._under_way[tenant]} calls of the tenant are under way")
+            raise Overloaded("calls", _in_words(self._under_way[tenant], " of the tenant"))
 
     @contextmanager
     def held(self, tenant: str | None) -> Iterator[None]:
@@ -74,3 +75,7 @@ class TenantPermits:
 
     def _has_its_share(self, tenant: str) -> bool:
         return self._under_way.get(tenant, 0) * (len(self._under_way) + 1) >= self._kept
+
+
+def _in_words(calls: int, whose: str = "") -> str:
+    return f"{counted(calls, 'call')}{whose} {verb(calls, 'is', 'are')} under way"

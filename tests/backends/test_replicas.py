@@ -27,6 +27,7 @@ from router.domain import (
 from router.errors import (
     BackendBusy,
     BackendError,
+    BackendMisconfigured,
     BackendRefused,
     BackendTimeout,
     BackendUnavailable,
@@ -235,6 +236,54 @@ async def test_an_engine_that_is_lost_and_its_return_are_each_reported_once() ->
     lost, back = observer.records
     assert isinstance(lost, EngineLost) and lost.engine == replica.name and lost.error
     assert back == EngineBack(replica.name)
+
+
+class Failing(FakeBackend):
+    """Fails its health check, and every generation, with `cause`."""
+
+    cause: BackendError | None = None
+
+    async def check_ready(self) -> None:
+        if self.cause is not None:
+            raise self.cause
+
+
+REFUSED_KEY = BackendMisconfigured("backend: it refuses the key, or wants one (HTTP 401)", "key")
+
+
+async def test_of_a_lost_engine_the_present_cause_is_reported_and_named() -> None:
+    """It restarted, and came back with another key: that it cannot be reached is no longer true."""
+    observer, engine = RecordingObserver(), Failing()
+    replicas = await replicas_of(engine, observer=observer)
+    for engine.cause in (UNREACHABLE, UNREACHABLE, REFUSED_KEY, REFUSED_KEY, None):
+        assert await replicas.ready() == (engine.cause is None)
+        if engine.cause is not None:
+            said = "cannot be reached" if engine.cause is UNREACHABLE else "refuses the router's key"
+            with pytest.raises(BackendUnavailable, match=f"the engine {said}"):
+                await run(replicas, request_of())
+    first, then, back = observer.records
+    assert first == EngineLost("r0", str(UNREACHABLE)) and then == EngineLost("r0", str(REFUSED_KEY))
+    assert back == EngineBack("r0")
+
+
+async def test_of_several_lost_engines_one_that_refuses_the_key_is_named() -> None:
+    away, refusing = Failing(), Failing()
+    replicas = await replicas_of(away, refusing)
+    away.cause, refusing.cause = UNREACHABLE, REFUSED_KEY
+    assert not await replicas.ready()
+    with pytest.raises(BackendUnavailable, match="none of the 2 engines can be used, and one of them refuses the"):
+        await run(replicas, request_of())
+
+
+async def test_an_engine_that_lists_its_models_without_a_key_is_lost_because_of_the_key() -> None:
+    observer = RecordingObserver()
+    replicas = await replicas_of(FakeBackend([REFUSED_KEY]), observer=observer)
+    [replica] = replicas._replicas
+    replica.doubts = FAILURES
+    assert not await replicas.ready()
+    assert observer.records == [EngineLost("r0", str(REFUSED_KEY))]
+    with pytest.raises(BackendUnavailable, match="refuses the router's key"):
+        await run(replicas, request_of())
 
 
 @pytest.mark.parametrize("failure", [UNAVAILABLE, BackendError("nonsense")])

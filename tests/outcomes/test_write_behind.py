@@ -62,7 +62,7 @@ async def test_what_cannot_be_written_waits_until_it_can() -> None:
         await behind.flush()
     behind.add(2)
     await asyncio.sleep(0.1)
-    assert behind.failing and observer.of(Degraded)[0].error == "1 records wait: told to fail"
+    assert behind.failing and observer.of(Degraded)[0].error == "1 record waits: told to fail"
     slow.failing = False
     async with asyncio.timeout(10):
         while slow.written != [1, 2]:  # noqa: ASYNC110  what is waited for is time

@@ -46,7 +46,7 @@ def test_the_rule_comes_first_and_nothing_is_left_out() -> None:
         " 128: 0.850 (40 tokens), 256: 0.900 (50 tokens).",
         "The target: on average over prompts at most 0.05 P(correct) below the top rung. For this prompt the forecast"
         " is 0.050 below it, which meets the target.",
-        "Certified on 1000 prompts: with probability 0.9, the mean loss is at most 0.05. Thinking longer must gain 0.01"
+        "Certified on 1,000 prompts: with probability 0.9, the mean loss is at most 0.05. Thinking longer must gain 0.01"
         " P(correct) for each token.",
         "The prompt was scored for this decision.",
     ]
@@ -86,7 +86,7 @@ def test_a_stricter_certificate_and_a_prompt_that_loses_more_do_not_contradict_e
     choice = Choice(0, False, Certificate(0.05, 0.1, 0.01, 1000), "because")
     told = sentences(replace(decision_of(score=score), target=MaxLoss(0.07), choice=choice))
     assert told[2].endswith("more than the target; the target is about the average, which other prompts make up for.")
-    assert told[3].startswith("The largest certified loss within the target is used. Certified on 1000 prompts")
+    assert told[3].startswith("The largest certified loss within the target is used. Certified on 1,000 prompts")
 
 
 def test_a_certificate_of_an_absolute_target_speaks_of_its_threshold() -> None:

@@ -72,7 +72,7 @@ def test_the_text_opens_with_the_default_target_and_says_what_is_an_upper_bound(
     )
     (own,) = (line.split() for line in lines if line.startswith("these prompts"))
     assert own[2:4] == ["2", "2"]
-    assert any("nested: 1 requests, 256 thinking tokens" in line and "at most" in line for line in lines)
+    assert any("nested: 1 request, 256 thinking tokens" in line and "at most" in line for line in lines)
 
 
 async def test_an_engine_is_measured_with_prompts_and_the_text_says_with_how_many_at_a_time(tmp_path: Path) -> None:

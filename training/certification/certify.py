@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from router.digits import verb
 from router.domain import DEFAULT_MAX_LOSS, Certificate
 from training.arrays import Matrix
 from training.certification.betting import DELTA, Groups, betting_p_value, fixed_sequence_test
@@ -103,7 +104,9 @@ def _absolute(outcomes: Outcomes, quality: Matrix, wanted: float, groups: Groups
         wrong = 1 - outcomes.correct[np.arange(len(chosen)), chosen]
         tests.append((threshold, groups.means(wrong, among)))
     if not tests:  # the last threshold is the lowest one, which most prompts reach
-        return f"{among.sum()} of {len(among)} calibration prompts are predicted to reach it, {fewest} are needed"
+        few = int(among.sum())
+        are = verb(few, "is", "are")
+        return f"{few} of {len(among)} calibration prompts {are} predicted to reach it, {fewest} are needed"
     p_values = (betting_p_value(values, 1 - wanted) for _, values in tests)
     last, why = fixed_sequence_test(p_values, [threshold for threshold, _ in tests])
     return why if last is None else Certificate(round(1 - wanted, 6), DELTA, last, len(groups))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.strict import FOLDER, NEW_FOLDER, File, Group, NewFile, Number
+from router.digits import counted
 from router.domain import DEFAULT_MAX_LOSS
 from router.extras import needs
 from training.cli.cluster import Command, executor_options, ray_on
@@ -240,7 +241,8 @@ def rollback(registry: Path, as_json: bool) -> None:
 def verdict_text(verdict: "Verdict", promoted: bool) -> str:
     """A verdict in lines of text."""
     skipped = ", ".join(f"{count} {reason}" for reason, count in verdict.skipped.items() if count)
-    lines = [f"{verdict.fitted} logged prompts fitted on, {verdict.judged} judged on; left out: {skipped or 'none'}"]
+    fitted = counted(verdict.fitted, "logged prompt")
+    lines = [f"{fitted} fitted on, {verdict.judged} judged on; left out: {skipped or 'none'}"]
     if verdict.tokens is not None:
         lines.append("thinking tokens forecast: {:.1f} as served, {:.1f} by the challenger".format(*verdict.tokens))
     if verdict.gain is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.strict import Command, File, NewFile, Number
+from router.digits import counted
 from training.cli.cluster import executor_options, ray_on
 from training.options import ENGINES, backend_key, json_output, require
 
@@ -146,7 +147,7 @@ def _collect(out: Path, executor: "Executor", options: dict[str, Any], as_json: 
     else:
         for row in tally:
             click.echo("  ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in row.items()))
-        click.echo(f"{len(questions)} prompts: {out}")
+        click.echo(f"{counted(len(questions), 'prompt')}: {out}")
     if empty := unanswered(tally):
         click.echo(f"rung {', '.join(empty)} has no answer at all, so nothing can be fitted to {out}", err=True)
         raise SystemExit(1)

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from tqdm import tqdm
 
+from router.digits import counted
 from training.collect.agreement import AGREEMENT
 from training.collect.journal import Journal
 from training.collect.questions import Question, digest
@@ -47,7 +48,7 @@ def collect(questions: Sequence[Question], recipe: Recipe, out: Path, executor: 
 def _run(left: Sequence[Unit], total: int, recipe: Recipe, journal: Journal, executor: Executor) -> None:
     unit, done, cause = "trace" if recipe.nested else "answer", total - len(left), ""
     before = f", {done:,} are done already" if done else ""
-    say(f"collect: {total:,} {unit}s at {len(recipe.ladder)} rungs, {recipe.concurrency} at a time{before}")
+    say(f"collect: {counted(total, unit)} at {len(recipe.ladder)} rungs, {recipe.concurrency} at a time{before}")
     tenths = Tenths(f"collect, {unit}s", total, done)
     with tqdm(total=total, initial=done, unit=unit, desc="collect", disable=None) as bar:
         for results in executor(left, recipe) if left else ():

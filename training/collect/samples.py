@@ -15,6 +15,7 @@ from itertools import islice
 from router.backends import canary
 from router.backends.attempts import Attempts
 from router.backends.connect import connect
+from router.digits import counted
 from router.domain import (
     SLACK,
     Completion,
@@ -142,7 +143,7 @@ async def _answered(backend: Backend, request: GenerationRequest, longer: Reason
     if end.finish is FinishReason.ABORTED:
         raise BackendError("backend: it gave up in the middle")
     if not held(end):
-        return failed(f"the engine thought {end.thinking_tokens} tokens, more than the rung allows")
+        return failed(f"the engine thought {counted(end.thinking_tokens or 0, 'token')}, more than the rung allows")
     return Answer("".join(text), end.thinking_tokens, end.answer_tokens, end.finish.value, end.attempts)
 
 

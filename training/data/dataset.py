@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from router.digits import counted, verb
 from router.domain import BudgetLadder, ReasoningBudget
 from training.arrays import Mask, Matrix, Rows
 from training.data.faults import faults, is_logged
@@ -148,7 +149,8 @@ def splits(outcomes: Outcomes) -> dict[str, Outcomes]:
     for name, part in parts.items():
         if len(part) < FEWEST:
             raise DatasetError(
-                f"{len(outcomes)} prompts are too few: {len(part)} fall into the {name} split, {FEWEST} are needed"
+                f"{counted(len(outcomes), 'prompt')} {verb(len(outcomes), 'is', 'are')} too few: {len(part)} "
+                f"{verb(len(part), 'falls', 'fall')} into the {name} split, {FEWEST} are needed"
             )
     if outcomes.correct.max() == outcomes.correct.min():
         raise DatasetError(f"column correct: a single class: every answer is {outcomes.correct.max():g}")
@@ -209,6 +211,7 @@ def _complete(samples: NDArray[np.int64], ladder: BudgetLadder) -> Rows:
         rarest = int((samples > 0).sum(axis=0).argmin())
         have = int((samples[:, rarest] > 0).sum())
         raise DatasetError(
-            f"no prompt has every rung: of {len(samples)} prompts, {have} have rung {ladder.rungs[rarest].name}"
+            f"no prompt has every rung: of {counted(len(samples), 'prompt')}, {have} {verb(have, 'has', 'have')} rung "
+            f"{ladder.rungs[rarest].name}"
         )
     return complete

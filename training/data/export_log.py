@@ -8,6 +8,7 @@ import click
 import polars as pl
 
 from router.cli.strict import Group, NewFile
+from router.digits import counted
 from router.domain import DecisionSource
 from router.outcomes.rows import Row
 from training.data.log import read
@@ -75,4 +76,4 @@ def export(log: str, out: Path, as_json: bool) -> None:
     except OSError as error:
         raise click.BadParameter(str(error), param_hint="--out") from error
     counts = {"file": str(out), "outcomes": len(exported), "rungs": dict(exported["rung"].value_counts().iter_rows())}
-    click.echo(json.dumps(counts) if as_json else f"{len(exported)} outcome{'s' * (len(exported) != 1)}: {out}")
+    click.echo(json.dumps(counts) if as_json else f"{counted(len(exported), 'outcome')}: {out}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from router.bundle.manifest import is_fingerprint
 from router.bundle.offers import Offer, best_offer
+from router.digits import counted, verb
 from router.domain import LabelSource
 from training.arrays import Vector
 from training.certification import sample_size
@@ -40,12 +41,13 @@ def about_size(outcomes: Outcomes) -> list[str]:
     least = sample_size.without_loss(TARGET)
     if have >= least:
         return []
+    more = sample_size.in_file(least - have)
     # Gains prove something, too, so fewer prompts are no proof that nothing can be certified.
     what = "is not certified" if labelled < least else "is certified for a fixed rung at most"
     return [
         f"a {loss_target(TARGET)}, the default, {what}, unless some prompts gain: a choice by prompt needs {least} "
         f"calibration prompts where nothing is lost or gained, and the file has {have}; about "
-        f"{sample_size.in_file(least - have)} more prompts are needed, or more where answers are lost"
+        f"{counted(more, 'more prompt')} {verb(more, 'is', 'are')} needed, or more where answers are lost"
     ]
 
 

@@ -10,12 +10,14 @@ from router.domain import BudgetLadder
 from router.outcomes.rows import Row
 from training.arrays import Rows, Vector
 from training.data.dataset import Outcomes
-from training.data.labels import CHOSEN
+from training.data.labels import NO_COMPLETION, NO_TEXT, NOT_CHOSEN, unusable
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
 from training.evaluation.off_policy import LoggedAnswers
 from training.model.fit import caps
 from training.prediction import Prediction
+
+ELSEWHERE = "of another backend or ladder"
 
 
 @dataclass(frozen=True)
@@ -78,20 +80,16 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraff
         DatasetError: there is no such decision.
     """
     kept: list[Row] = []
-    skipped = dict.fromkeys(("another backend or ladder", "not the policy's choice", "no prompt", "no count"), 0)
+    skipped = dict.fromkeys((ELSEWHERE, NOT_CHOSEN, NO_TEXT, NO_COMPLETION), 0)
     # Outcomes of another model or ladder say nothing about this one, however alike the prompts are.
     wanted = [[rung.name, rung.tokens] for rung in ladder.rungs]
     for row in rows:
         if row["correct"] is None:
             continue
         if row["backend"] != backend or json.loads(str(row["ladder"])) != wanted:
-            skipped["another backend or ladder"] += 1
-        elif row["source"] not in CHOSEN:
-            skipped["not the policy's choice"] += 1
-        elif row["prompt"] is None:
-            skipped["no prompt"] += 1
-        elif row["thinking_tokens"] is None or row["finish"] is None:
-            skipped["no count"] += 1
+            skipped[ELSEWHERE] += 1
+        elif why := unusable(row):
+            skipped[why] += 1
         else:
             kept.append(row)
     if not kept:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from router.digits import counted
 from training.report.canvas import ACCENT, FAINT, GREEN, INK, ORANGE, STYLE, Canvas, in_points, percent_axis, points
 from training.report.frontier import frontier
 
@@ -61,7 +62,7 @@ def _calibration(canvas: Canvas, panel: Axes, rung: Part) -> None:
     )
     for predicted, right, prompts in rung["reliability"]:
         (dot,) = panel.plot([predicted], [right], "o", color=ACCENT, markersize=2.5)
-        canvas.hover(dot, f"{prompts} prompts: {predicted:.0%} predicted, {right:.0%} right")
+        canvas.hover(dot, f"{counted(prompts, 'prompt')}: {predicted:.0%} predicted, {right:.0%} right")
     panel.set_title(f"{rung['rung']}\nECE {rung['calibration_error']:.3f}")
 
 
