@@ -4,12 +4,14 @@ A number out of its range would not fail: it would be served. A certificate with
 and no score reaches a threshold that is not a number.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
 from math import inf
 from pathlib import PurePath
 
 from router.domain import BudgetLadder, Certificate
+from router.stopping import AgreeRule, LearnedRule, StoppingCertificate, StoppingRule
 
 MOST_RUNGS, MOST_CERTIFICATES, LONGEST_LINE = 64, 1_000, 512
 MAX_WIRE_COUNT = 2**31 - 1
@@ -17,6 +19,9 @@ MAX_WIRE_COUNT = 2**31 - 1
 
 HIGHEST_PRICE = 1_000_000
 """Largest threshold of a relative certificate, in P(correct) per token."""
+
+LOWEST_LOGPROB = -1_000
+"""Least threshold of a log-probability."""
 
 FIRST_YEAR, LAST_YEAR = 2000, 2199
 DIGEST = r"^[0-9a-f]{64}$"
@@ -47,6 +52,27 @@ def relative(certificates: tuple[Certificate, ...]) -> tuple[Certificate, ...]:
 def absolute(certificates: tuple[Certificate, ...]) -> tuple[Certificate, ...]:
     """Certificates for absolute targets, whose thresholds are P(correct)."""
     return _certificates(certificates, 1)
+
+
+def stopping(certificates: tuple[StoppingCertificate, ...]) -> tuple[StoppingCertificate, ...]:
+    """Certificates of rules that stop within the thought."""
+    _promises(certificates)
+    for i, one in enumerate(certificates):
+        _rule(f"{i}.rule", one.rule)
+        _within(f"{i}.thinking_tokens", one.thinking_tokens, 0, MAX_WIRE_COUNT)
+        _within(f"{i}.probe_tokens", one.probe_tokens, 0, MAX_WIRE_COUNT)
+    return certificates
+
+
+def _rule(place: str, rule: StoppingRule) -> None:
+    if isinstance(rule, LearnedRule):
+        _within(f"{place}.price", rule.price, 0, HIGHEST_PRICE)
+        return
+    _within(f"{place}.first", rule.first, 0, MOST_RUNGS)
+    if isinstance(rule, AgreeRule):
+        _within(f"{place}.matches", rule.matches, 1, MOST_RUNGS)
+    else:
+        _within(f"{place}.least_logprob", rule.least_logprob, LOWEST_LOGPROB, 0)
 
 
 def file_names(files: dict[str, str]) -> dict[str, str]:
@@ -80,17 +106,23 @@ def probabilities(rows: list[list[float]]) -> list[list[float]]:
 
 
 def _certificates(certificates: tuple[Certificate, ...], highest: float) -> tuple[Certificate, ...]:
+    _promises(certificates)
+    for i, one in enumerate(certificates):
+        _within(f"{i}.threshold", one.threshold, 0, highest)
+    return certificates
+
+
+def _promises(certificates: Sequence[Certificate | StoppingCertificate]) -> None:
+    """The ranges of what every certificate says."""
     if len(certificates) > MOST_CERTIFICATES:
         raise ValueError(f"at most {MOST_CERTIFICATES}, {_counted(len(certificates), 'none')}")
     for i, one in enumerate(certificates):
         _within(f"{i}.alpha", one.alpha, 0, 1)
-        _within(f"{i}.threshold", one.threshold, 0, highest)
         _within(f"{i}.prompts", one.prompts, 1, MAX_WIRE_COUNT)
         if not 0 < one.delta < 1:
             raise ValueError(f"{i}.delta: must lie between 0 and 1, is {str(one.delta)[:20]}")
     if len({one.alpha for one in certificates}) < len(certificates):
         raise ValueError("two have the same alpha")
-    return certificates
 
 
 def _within(place: str, value: float, low: float, high: float) -> None:

@@ -6,6 +6,7 @@ model.onnx      features [n, width], tokens [n, length] -> quality [n, rungs], m
                 novelty [n, 1], the distance from the prompts of training, in bundles that say what is far
 tokenizer.json  the tokenizer that makes the token ids
 parity.json     prompts with the quality that training computed for them
+lookahead.onnx  only where a learned rule stops within the thought: cut [n], evidence [n, width] -> quality [n, rungs]
 """
 
 import json
@@ -21,13 +22,18 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from router.bundle import checks, features, files, graph
 from router.domain import BudgetLadder, Certificate, Enforcement
 from router.errors import ArtifactError
+from router.stopping import StoppingCertificate
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE = (2, 3)
+"""Formats that this version reads. Format 3 added rules that stop within the thought."""
+
 MODEL, TOKENIZER, PARITY, MANIFEST = "model.onnx", "tokenizer.json", "parity.json", "manifest.json"
+LOOKAHEAD = "lookahead.onnx"
 QUANTILES = (0.5, 0.9, 0.99)
 """The levels of `token_quantiles`, in order."""
 
-LARGEST = {MANIFEST: 1 << 20, PARITY: 16 << 20, TOKENIZER: 64 << 20, MODEL: 1 << 30}
+LARGEST = {MANIFEST: 1 << 20, PARITY: 16 << 20, TOKENIZER: 64 << 20, MODEL: 1 << 30, LOOKAHEAD: 16 << 20}
 """Most bytes of each file."""
 
 MAX_PROMPT_TOKENS = 65_536
@@ -57,6 +63,8 @@ class Manifest:
         far_beyond: novelty beyond which a prompt is unlike those of the certificates; None where the graph has no such
             output, and no prompt is called far.
         reference: position of the rung that everybody gets where a target is not certified; None = the top rung.
+        stopping: certificates of rules that stop within the thought. They hold beside `certificates`, which serve
+            where an engine cannot stop.
     """
 
     format_version: int
@@ -75,6 +83,7 @@ class Manifest:
     precision: Annotated[str, Field(pattern="^(fp32|fp16|int8)$")] = "fp32"
     far_beyond: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     reference: Annotated[int, Field(ge=0)] | None = None
+    stopping: Annotated[tuple[StoppingCertificate, ...], AfterValidator(checks.stopping)] = ()
 
     def foreign_to(self, engine: str) -> str:
         """Why this bundle says nothing about the engine with a fingerprint, and what to do; "" where it is about it."""
@@ -184,8 +193,9 @@ def _manifest(data: bytes, path: Path) -> Manifest:
 def _require_versions(data: bytes, path: Path) -> None:
     """Ask for the versions first: another version may have other fields."""
     versions = _parsed(_VERSIONS, data, path)
-    if versions.format_version != FORMAT_VERSION:
-        raise ArtifactError(f"{path}: bundle format {versions.format_version}, this version reads {FORMAT_VERSION}")
+    if versions.format_version not in READABLE:
+        formats = " and ".join(map(str, READABLE))
+        raise ArtifactError(f"{path}: bundle format {versions.format_version}, this version reads {formats}")
     if versions.feature_version != features.VERSION:
         raise ArtifactError(f"{path}: features {versions.feature_version}, this version makes {features.VERSION}")
 

@@ -23,6 +23,7 @@ from router.bundle.manifest import (
     MODEL,
     PARITY,
     QUANTILES,
+    READABLE,
     TOKENIZER,
     Bundle,
     digest,
@@ -31,6 +32,7 @@ from router.bundle.manifest import (
 )
 from router.domain import Score
 from router.errors import ArtifactError
+from router.stopping import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 from tests.conftest import MODELS
 
 
@@ -188,9 +190,38 @@ def test_a_digest_may_stand_where_it_is_none_of_the_loaded_files(copy: Path) -> 
     assert load(copy).manifest.files["report.html"] == "0" * 64
 
 
-def test_an_older_format_is_refused(copy: Path) -> None:
-    edit(copy, lambda manifest: manifest.update(format_version=FORMAT_VERSION - 1))
-    refused(copy, f"format {FORMAT_VERSION - 1}, this version reads {FORMAT_VERSION}")
+@pytest.mark.parametrize("version", READABLE)
+def test_older_formats_are_read(copy: Path, version: int) -> None:
+    edit(copy, lambda manifest: manifest.update(format_version=version))
+    assert load(copy).manifest.format_version == version
+
+
+def test_a_format_that_is_too_old_is_refused(copy: Path) -> None:
+    edit(copy, lambda manifest: manifest.update(format_version=min(READABLE) - 1))
+    refused(copy, f"format {min(READABLE) - 1}, this version reads 2 and 3")
+
+
+STOPPING = {
+    "alpha": 0.02,
+    "delta": 0.1,
+    "rule": {"first": 0, "matches": 1},
+    "prompts": 200,
+    "thinking_tokens": 720.5,
+    "probe_tokens": 44.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "read"),
+    [
+        ({"first": 1, "matches": 2}, AgreeRule(1, 2)),
+        ({"first": 0, "least_logprob": -0.25}, ThresholdRule(0, -0.25)),
+        ({"price": 1e-5}, LearnedRule(1e-5)),
+    ],
+)
+def test_a_rule_that_stops_within_the_thought_is_read(copy: Path, rule: dict[str, Any], read: StoppingRule) -> None:
+    edit(copy, lambda manifest: manifest.update(stopping=[STOPPING | {"rule": rule}]))
+    assert [one.rule for one in load(copy).manifest.stopping] == [read]
 
 
 RUNG = {"name": "8", "tokens": 8}
@@ -244,7 +275,14 @@ PROOF = {"alpha": 0.05, "delta": 0.1, "threshold": 0.5, "prompts": 100}
         ({"files": {"model.onnx": "yes"}}, "files.model.onnx"),
         ({"metrics": {"loss": math.nan}}, "NaN"),
         ({"prescision": "int8"}, "prescision"),
-        ({"format_version": 10**30}, f"this version reads {FORMAT_VERSION}"),
+        ({"format_version": 10**30}, "this version reads 2 and 3"),
+        ({"stopping": [STOPPING | {"alpha": -1}]}, "0.alpha"),
+        ({"stopping": [STOPPING] * 2}, "the same alpha"),
+        ({"stopping": [STOPPING | {"rule": {"first": 0, "matches": 0}}]}, "0.rule.matches"),
+        ({"stopping": [STOPPING | {"rule": {"first": -1, "matches": 1}}]}, "0.rule.first"),
+        ({"stopping": [STOPPING | {"rule": {"first": 0, "least_logprob": 0.7}}]}, "0.rule.least_logprob"),
+        ({"stopping": [STOPPING | {"rule": {"price": -1.0}}]}, "0.rule.price"),
+        ({"stopping": [STOPPING | {"probe_tokens": -1.0}]}, "0.probe_tokens"),
     ],
 )
 def test_a_figure_out_of_its_range_is_named_in_one_line(copy: Path, changes: dict[str, Any], named: str) -> None:
@@ -340,7 +378,7 @@ def test_a_manifest_that_loads_means_what_it_says(shipped: Path, data: st.DataOb
         assert str(error).startswith(str(shipped)) and len(str(error).splitlines()) == 1
     else:
         write_manifest(shipped, read)
-        said = {"precision": "fp32", "far_beyond": None, "reference": None} | tree
+        said = {"precision": "fp32", "far_beyond": None, "reference": None, "stopping": []} | tree
         for certificate in said["certificates"] + said["absolute"]:
             certificate.setdefault("rung", None)
         assert json.loads((shipped / MANIFEST).read_text()) == said
