@@ -20,7 +20,8 @@ from benchmarks.harness import commit, machine
 from router.backends import canary, detection
 from router.backends.connect import Connection, connect
 from router.backends.markers import Markers
-from router.backends.pocket import PocketBackend, PocketModel
+from router.backends.pocket import PocketBackend
+from router.backends.pocket_model import PocketModel
 from router.domain import Completion, ContentDelta, GenerationRequest, Prompt, ReasoningBudget, Sampling
 from router.errors import BackendError
 from router.ports import Backend

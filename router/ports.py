@@ -1,7 +1,7 @@
 """Ports of the request path to the outside world, of one or two methods each."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from router.domain import (
     Completion,
@@ -11,10 +11,12 @@ from router.domain import (
     Outcome,
     Prompt,
     Quota,
+    ReasoningDelta,
     RouteRequest,
     Score,
 )
 from router.events import Record
+from router.evidence import Probe
 
 
 class Classifier(Protocol):
@@ -46,6 +48,48 @@ class Backend(Protocol):
 
     async def ready(self) -> bool:
         """True when the backend can serve requests."""
+        ...
+
+
+class Climb(Protocol):
+    """One thought that is had step by step. All of its steps run at the same engine, whose prefix cache holds it."""
+
+    @property
+    def tokens(self) -> int:
+        """Thinking tokens so far."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """The thought has ended by itself."""
+        ...
+
+    def think(self, upto: int | None) -> AsyncGenerator[ReasoningDelta]:
+        """Think on, to `upto` tokens in all and no further than the request's budget. Raises BackendError."""
+        ...
+
+    async def probe(self, tokens: int) -> Probe:
+        """The greedy answer behind the thought as it is, of at most `tokens`; the thought stays as it is.
+
+        Raises BackendError.
+        """
+        ...
+
+    def answer(self) -> AsyncGenerator[GenerationEvent]:
+        """The answer behind the thought as it is, and the completion. Raises BackendError."""
+        ...
+
+
+@runtime_checkable
+class Climber(Protocol):
+    """A backend that can stop between the tokens of a thought and go on."""
+
+    def climb(self, request: GenerationRequest) -> Climb | None:
+        """A thought within the request's budget, of which nothing runs yet; None where the engine cannot do it.
+
+        Each step stops the engine when its generator is closed or its task cancelled; nothing runs between two steps.
+        Raises InvalidRequest where the request cannot be had in steps.
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from router.backends.pocket import PocketModel
+from router.backends.pocket_model import PocketModel
 from router.bundle.manifest import MANIFEST, Bundle, load
 from tests.support.valkey import Valkey, valkey_program
 

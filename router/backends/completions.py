@@ -2,12 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.backends.http import Chunk, EngineClient, expect_few, expect_type
 from router.backends.messages import messages
 from router.domain import Prompt, Sampling
+from router.evidence import LEAST_LOGPROB
 
 Body = dict[str, Any]
 
@@ -20,11 +21,16 @@ LARGEST_ID = (1 << 31) - 1
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a completion: text, token ids, and the engine's word for why it ended; None = it has not ended."""
+    """A part of a completion: text, token ids, and the engine's word for why it ended; None = it has not ended.
+
+    Attributes:
+        logprobs: of its tokens, where they were asked for; an engine may give none for some.
+    """
 
     text: str
     ids: list[int]
     finish: Any
+    logprobs: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class TokenCompletionAPI:
         body: (model, ids, token limit or None, sampling, ids of the end marker, banned ids) -> request. Where ids are
             banned within a thought, the text does not end by itself either.
         piece: reads one chunk.
+        logprobs: fields that ask for the log-probabilities of the tokens drawn.
     """
 
     path: str
@@ -46,6 +53,7 @@ class TokenCompletionAPI:
     window: Callable[[EngineClient, str], Awaitable[int | None]]
     body: Callable[[str, list[int], int | None, Sampling, list[int], list[int]], Body]
     piece: Callable[[Chunk], Piece]
+    logprobs: Body
 
 
 def sampled(sampling: Sampling) -> Body:
@@ -87,6 +95,7 @@ def _completions_piece(chunk: Chunk) -> Piece:
             expect_type(str, choice.get("text")) or "",
             token_ids(choice.get("token_ids") or []),
             choice.get("finish_reason") or None,
+            _logprobs((expect_type(dict, choice.get("logprobs")) or {}).get("token_logprobs")),
         )
     return Piece("", [], None)
 
@@ -147,7 +156,18 @@ def _llama_cpp_piece(chunk: Chunk) -> Piece:
     finish = None
     if chunk.get("stop"):
         finish = "length" if chunk.get("stop_type") == "limit" else "stop"
-    return Piece(expect_type(str, chunk.get("content")) or "", token_ids(chunk.get("tokens") or []), finish)
+    said = [expect_type(dict, one) for one in expect_few(chunk.get("completion_probabilities"))]
+    found = _logprobs([one.get("logprob") for one in said])
+    return Piece(expect_type(str, chunk.get("content")) or "", token_ids(chunk.get("tokens") or []), finish, found)
+
+
+def _logprobs(value: Any) -> list[float]:
+    """Log-probabilities, at least LEAST_LOGPROB; those that an engine leaves out are left out. Raises TypeError."""
+    found = [one for one in expect_few(value) if one is not None]
+    if not set(map(type, found)) <= {float, int}:
+        raise TypeError("numbers expected")
+    # Bounded before it becomes a float: a whole number in JSON may be too large for one. NaN differs from itself.
+    return [float(min(max(one, LEAST_LOGPROB), 0)) for one in found if one == one]
 
 
 def token_ids(value: Any) -> list[int]:
@@ -180,10 +200,22 @@ async def _llama_cpp_window(engine: EngineClient, _: str) -> int | None:
     return valid_count((await engine.ask("/props"))["default_generation_settings"].get("n_ctx"))
 
 
-VLLM = TokenCompletionAPI("/v1/completions", _vllm_render, _vllm_encode, _window, _completions_body, _completions_piece)
-SGLANG = TokenCompletionAPI(
-    "/v1/completions", _sglang_render, _sglang_encode, _window, _completions_body, _completions_piece
+VLLM = TokenCompletionAPI(
+    "/v1/completions",
+    _vllm_render,
+    _vllm_encode,
+    _window,
+    _completions_body,
+    _completions_piece,
+    {"logprobs": 1},
 )
+SGLANG = replace(VLLM, render=_sglang_render, encode=_sglang_encode)
 LLAMA_CPP = TokenCompletionAPI(
-    "/completion", _llama_cpp_render, _llama_cpp_encode, _llama_cpp_window, _llama_cpp_body, _llama_cpp_piece
+    "/completion",
+    _llama_cpp_render,
+    _llama_cpp_encode,
+    _llama_cpp_window,
+    _llama_cpp_body,
+    _llama_cpp_piece,
+    {"n_probs": 1},
 )

@@ -4,21 +4,12 @@ It is no assistant. It exists so that budgets, quality curves and outcomes are r
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
-from typing import TypeVar
+from contextlib import aclosing
+from typing import Protocol, TypeVar
 
-import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
-
-from router.bundle import files
-from router.bundle.graph import require_self_contained
-from router.bundle.manifest import LARGEST, MODEL, TOKENIZER
+from router.backends.pocket_model import END, END_THINK, WINDOW, PocketModel, Run
 from router.domain import (
     Completion,
     ContentDelta,
@@ -28,14 +19,9 @@ from router.domain import (
     GenerationEvent,
     GenerationRequest,
     ReasoningDelta,
-    Sampling,
 )
-from router.errors import ArtifactError, BackendError, InvalidRequest
-from router.onnx_session import single_threaded
-
-START, END, THINK, END_THINK = "<|im_start|>", "<|im_end|>", "<think>", "</think>"
-WINDOW = 1024
-"""Tokens of prompt, thinking and answer together."""
+from router.errors import BackendError, InvalidRequest
+from router.evidence import Probe, probed
 
 LONGEST_PROMPT = 16 * WINDOW
 """Characters beyond which a prompt is refused before it is read as tokens: most of the model's have one character."""
@@ -43,62 +29,11 @@ LONGEST_PROMPT = 16 * WINDOW
 A = TypeVar("A")
 T = TypeVar("T")
 
-Logits = NDArray[np.float32]
-Cache = NDArray[np.float32]
 
+class InThread(Protocol):
+    """Computes on a thread."""
 
-@dataclass(frozen=True)
-class PocketModel:
-    """Graph and tokenizer. One step is one call of `step`, safe from any thread.
-
-    Attributes:
-        empty: the key-value cache of nothing, [layers, 2, 1, heads, 0, head size].
-        fingerprint: engine, model and enforcement, as certificates name them.
-    """
-
-    session: onnxruntime.InferenceSession
-    tokenizer: Tokenizer
-    empty: Cache
-    fingerprint: str
-
-    @classmethod
-    def load(cls, directory: Path) -> "PocketModel":
-        """Read `model.onnx` and `tokenizer.json`. Raises ArtifactError."""
-        try:
-            # Read once: the fingerprint is that of the bytes that run, and they name no other file.
-            graph = files.read(directory / MODEL, LARGEST[MODEL])
-            require_self_contained(graph)
-            session = onnxruntime.InferenceSession(graph, single_threaded())
-            tokenizer = Tokenizer.from_buffer(files.read(directory / TOKENIZER, LARGEST[TOKENIZER]))
-        except Exception as error:  # both libraries raise bare Exceptions
-            raise ArtifactError(f"pocket reasoner in {directory}: {error}") from error
-        if [value.name for value in session.get_inputs()] != ["input_ids", "past"]:
-            raise ArtifactError(f"pocket reasoner in {directory}: model.onnx is a graph of another kind")
-        tokenizer.encode_special_tokens = True  # a marker in a prompt is only text
-        # Dynamic dimensions have names instead of numbers: the batch, which is 1 here, and the length, still 0.
-        shape = [n if isinstance(n, int) else 0 for n in session.get_inputs()[1].shape]
-        shape[2] = 1
-        return cls(
-            session, tokenizer, np.zeros(shape, dtype=np.float32), f"pocket/{sha256(graph).hexdigest()[:16]}/native"
-        )
-
-    def token(self, text: str) -> int:
-        """The id of a special token. Raises ArtifactError if the tokenizer lacks it."""
-        found: int | None = self.tokenizer.token_to_id(text)
-        if found is None:
-            raise ArtifactError(f"pocket reasoner: its tokenizer lacks {text}")
-        return found
-
-    def prompt_ids(self, text: str) -> list[int]:
-        """A user message as the model sees it, up to the opening marker of the thought."""
-        # The batch call releases the GIL, which `encode` would hold.
-        (body,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        return [self.token(START), *body.ids, self.token(END), self.token(THINK)]
-
-    def step(self, ids: NDArray[np.int64], past: Cache) -> tuple[Logits, Cache]:
-        """Token ids [batch, new] after `past` -> logits of the next token [batch, vocabulary], grown cache."""
-        logits, present = self.session.run(["logits", "present"], {"input_ids": ids, "past": past})
-        return logits, present
+    def __call__(self, function: Callable[[A], T], argument: A) -> Awaitable[T]: ...
 
 
 class PocketBackend:
@@ -109,7 +44,7 @@ class PocketBackend:
     def __init__(self, model: PocketModel, threads: int = 1) -> None:
         self._model = model
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pocket")
-        self._end, self._end_think = model.token(END), model.token(END_THINK)
+        self._markers = model.token(END), model.token(END_THINK)
 
     async def check_ready(self) -> None:
         """Returns at once: the model is in the process."""
@@ -122,46 +57,19 @@ class PocketBackend:
         """End the threads."""
         self._threads.shutdown(cancel_futures=True)
 
+    def climb(self, request: GenerationRequest) -> "PocketClimb":
+        """A thought that is had step by step. Raises InvalidRequest."""
+        return PocketClimb(self._model, self._markers, request, self._in_thread)
+
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas token by token, then the completion. Raises InvalidRequest, BackendError."""
-        _check(request)
-        run = _Run(self._model, request.sampling)
-        prompt = await self._in_thread(self._model.prompt_ids, request.prompt.text)
-        # Without a cap half of the window is for thinking, so that there is always room for an answer.
-        cap = WINDOW // 2 if request.budget.tokens is None else request.budget.tokens
-        if len(prompt) + cap + 1 >= WINDOW:
-            raise _too_long()
-        run.feed(prompt)
-        used = 0
-        while used < cap:
-            # The end of the whole reply is banned within a thought: a very small model sometimes draws it there.
-            banned = (self._end, self._end_think) if used < request.min_thinking_tokens else (self._end,)
-            token = await self._in_thread(run.next_token, banned)
-            if token == self._end_think:
-                break
-            used += 1
-            run.feed([token])
-            yield ReasoningDelta(self._model.tokenizer.decode([token]))
-        run.feed([self._end_think])
-        room, answered = min(request.sampling.max_answer_tokens, WINDOW - len(prompt) - used - 1), 0
-        while answered < room:
-            token = await self._in_thread(run.next_token, (self._end_think,))
-            if token == self._end:
-                break
-            answered += 1
-            run.feed([token])
-            yield ContentDelta(self._model.tokenizer.decode([token]))
-        # Each loop ends by a token of the model's or at its limit, never both.
-        reason = FinishReason.FORCED if used == cap else FinishReason.NATURAL
-        yield Completion(
-            FinishReason.TRUNCATED if answered == room else reason,
-            request.budget,
-            Enforcement.NATIVE,
-            CountSource.ENGINE,
-            prompt_tokens=len(prompt),
-            thinking_tokens=used,
-            answer_tokens=answered,
-        )
+        climb = self.climb(request)
+        async with aclosing(climb.think(None)) as deltas:
+            async for delta in deltas:
+                yield delta
+        async with aclosing(climb.answer()) as events:
+            async for event in events:
+                yield event
 
     async def _in_thread(self, function: Callable[[A], T], argument: A) -> T:
         """Compute on a thread: the event loop and other streams must not wait for it."""
@@ -169,6 +77,100 @@ class PocketBackend:
             return await asyncio.get_running_loop().run_in_executor(self._threads, function, argument)
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise BackendError(f"pocket reasoner: {type(error).__name__}") from error
+
+
+class PocketClimb:
+    """Implements `Climb`.
+
+    Attributes:
+        tokens: thinking tokens so far.
+        ended: the thought has ended by itself.
+    """
+
+    def __init__(
+        self, model: PocketModel, markers: tuple[int, int], request: GenerationRequest, in_thread: InThread
+    ) -> None:
+        _check(request)
+        self.tokens = 0
+        self.ended = False
+        self._model = model
+        self._request = request
+        self._in_thread = in_thread
+        # Without a cap half of the window is for thinking, so that there is always room for an answer.
+        self._cap = WINDOW // 2 if request.budget.tokens is None else request.budget.tokens
+        self._run = Run(model, request.sampling)
+        self._prompt: list[int] = []
+        self._end, self._end_think = markers
+
+    async def think(self, upto: int | None) -> AsyncGenerator[ReasoningDelta]:
+        """Think on, to `upto` tokens in all and no further than the budget. Raises InvalidRequest, BackendError."""
+        await self._begin()
+        cap = self._cap if upto is None else min(upto, self._cap)
+        while self.tokens < cap and not self.ended:
+            # The end of the whole reply is banned within a thought: a very small model sometimes draws it there.
+            below = self.tokens < self._request.min_thinking_tokens
+            token = await self._in_thread(self._run.next_token, (self._end, self._end_think) if below else (self._end,))
+            self.ended = token == self._end_think
+            if not self.ended:
+                self.tokens += 1
+                self._run.feed([token])
+                yield ReasoningDelta(self._model.tokenizer.decode([token]))
+
+    async def probe(self, tokens: int) -> Probe:
+        """The greedy answer behind the thought as it is, of at most `tokens`. Raises InvalidRequest, BackendError."""
+        await self._begin()
+        said = None if self.ended else await self._in_thread(self._run.branch().next_scores, (self._end,))
+        run, room = self._run.branch(temperature=0.0), self._room(tokens)
+        async with aclosing(self._drawn(run, room)) as arriving:
+            drawn = [token async for token in arriving]
+        whole, end = len(drawn) < room, None if said is None else float(said[self._end_think])
+        return probed(self._decoded(drawn), len(drawn), whole, run.logprobs, end)
+
+    async def answer(self) -> AsyncGenerator[GenerationEvent]:
+        """The answer behind the thought as it is, and the completion. Raises InvalidRequest, BackendError."""
+        await self._begin()
+        room, answered = self._room(self._request.sampling.max_answer_tokens), 0
+        async with aclosing(self._drawn(self._run.branch(), room)) as arriving:
+            async for token in arriving:
+                answered += 1
+                yield ContentDelta(self._model.tokenizer.decode([token]))
+        # The answer ends by a token of the model's or at its limit, never both.
+        reason = FinishReason.NATURAL if self.ended else FinishReason.FORCED
+        yield Completion(
+            FinishReason.TRUNCATED if answered == room else reason,
+            self._request.budget,
+            Enforcement.NATIVE,
+            CountSource.ENGINE,
+            prompt_tokens=len(self._prompt),
+            thinking_tokens=self.tokens,
+            answer_tokens=answered,
+        )
+
+    async def _begin(self) -> None:
+        if self._prompt:
+            return
+        prompt = await self._in_thread(self._model.prompt_ids, self._request.prompt.text)
+        if len(prompt) + self._cap + 1 >= WINDOW:
+            raise _too_long()
+        self._prompt = prompt
+        self._run.feed(prompt)
+
+    async def _drawn(self, run: Run, room: int) -> AsyncGenerator[int]:
+        """The tokens of an answer, at most `room`."""
+        run.feed([self._end_think])
+        for _ in range(room):
+            token = await self._in_thread(run.next_token, (self._end_think,))
+            if token == self._end:
+                return
+            run.feed([token])
+            yield token
+
+    def _room(self, most: int) -> int:
+        """Tokens that an answer may have: at most so many, and what is left of the window."""
+        return min(most, self._request.sampling.max_answer_tokens, WINDOW - len(self._prompt) - self.tokens - 1)
+
+    def _decoded(self, ids: list[int]) -> str:
+        return "".join(self._model.tokenizer.decode([token]) for token in ids)
 
 
 def _check(request: GenerationRequest) -> None:
@@ -183,29 +185,3 @@ def _check(request: GenerationRequest) -> None:
 
 def _too_long() -> InvalidRequest:
     return InvalidRequest("messages", f"prompt and budget exceed the window of {WINDOW} tokens")
-
-
-class _Run:
-    """One sequence: the tokens to feed next, and the key-value cache of those before."""
-
-    def __init__(self, model: PocketModel, sampling: Sampling) -> None:
-        self._model = model
-        self._past = model.empty
-        self._waiting: list[int] = []
-        self._temperature = sampling.temperature or 0.0
-        self._random = np.random.default_rng(sampling.seed)
-
-    def feed(self, ids: list[int]) -> None:
-        """Append tokens; they are computed together with the next token."""
-        self._waiting += ids
-
-    def next_token(self, banned: tuple[int, ...]) -> int:
-        """The next token: greedy, or drawn at the temperature."""
-        logits, self._past = self._model.step(np.array([self._waiting], dtype=np.int64), self._past)
-        self._waiting = []
-        scores = logits[0].astype(np.float64)  # NumPy wants probabilities that sum to 1 more exactly than float32 does
-        scores[list(banned)] = -np.inf
-        if self._temperature == 0:
-            return int(scores.argmax())
-        weights = np.exp((scores - scores.max()) / self._temperature)
-        return int(self._random.choice(len(weights), p=weights / weights.sum()))

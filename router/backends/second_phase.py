@@ -21,7 +21,12 @@ from router.errors import BackendError
 
 
 class AnswerPhase:
-    """Reads an answer, and makes the completion of both phases."""
+    """Reads an answer, and makes the completion of both phases.
+
+    Attributes:
+        drawn: tokens that the engine drew; 0 where it sends no ids.
+        logprobs: their log-probabilities, where they were asked for.
+    """
 
     def __init__(self, request: GenerationRequest, thought: Thought, markers: Markers) -> None:
         self._request = request
@@ -31,7 +36,8 @@ class AnswerPhase:
         self._joiner = SurrogateJoiner()
         self._gate = Gate(request.sampling.max_answer_tokens)
         self._finish: FinishReason | None = thought.failed
-        self._drawn = self._thought_again = 0
+        self.drawn = self._thought_again = 0
+        self.logprobs: list[float] = []
 
     @property
     def ended(self) -> bool:
@@ -41,7 +47,7 @@ class AnswerPhase:
     @property
     def full(self) -> bool:
         """More has come than was asked for; the rest is not read."""
-        return self._gate.full or self._drawn > self._request.sampling.max_answer_tokens + SLACK
+        return self._gate.full or self.drawn > self._request.sampling.max_answer_tokens + SLACK
 
     def read(self, pieces: list[Piece]) -> list[GenerationEvent]:
         """The events in some pieces."""
@@ -51,7 +57,8 @@ class AnswerPhase:
                 self._finish = ending(piece.finish)
             new = self._reader.read(self._joiner.join(self._gate.through(piece.text))) if piece.text else []
             again = any(type(event) is ReasoningDelta for event in new)
-            self._drawn += len(piece.ids)
+            self.drawn += len(piece.ids)
+            self.logprobs += piece.logprobs
             self._thought_again += len(piece.ids) if again else 0
             said += new
         return list(merged(said))
@@ -78,7 +85,7 @@ class AnswerPhase:
             CountSource.ROUTER if known is None or not known.guessed else known.source,
             prompt_tokens=len(self._thought.prompt),
             thinking_tokens=used,
-            answer_tokens=self._drawn - self._thought_again if self._drawn or not self._gate.characters else None,
+            answer_tokens=self.drawn - self._thought_again if self.drawn or not self._gate.characters else None,
             reported_thinking_tokens=None if known is None else known.reported,
             counts_disagree=known is not None and known.disagrees,
             violated=known.beyond(budget.tokens) if known is not None and doubtful else None,

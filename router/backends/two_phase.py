@@ -8,14 +8,23 @@ ids: no text is tokenised twice, and counts are exact. The second request finds 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
-from router.backends.completions import Piece, TokenCompletionAPI, find_ids
+from router.backends.completions import Body, Piece, TokenCompletionAPI, find_ids
+from router.backends.counting import estimate
 from router.backends.failures import MappedErrors
 from router.backends.http import Chunk, EngineClient
 from router.backends.markers import Markers
 from router.backends.second_phase import AnswerPhase
 from router.backends.thought import Thought, ThoughtReader
-from router.domain import GenerationEvent, GenerationRequest, ReasoningDelta
+from router.domain import (
+    Completion,
+    ContentDelta,
+    FinishReason,
+    GenerationEvent,
+    GenerationRequest,
+    ReasoningDelta,
+)
 from router.errors import BackendError, BackendTimeout, InvalidRequest
+from router.evidence import Probe, probed
 
 
 class TwoPhase:
@@ -45,6 +54,16 @@ class TwoPhase:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas, then the completion. Raises InvalidRequest, BackendError."""
+        thought = await self.begin(request)
+        async with aclosing(self.think(request, thought)) as deltas:
+            async for delta in deltas:
+                yield delta
+        async with aclosing(self.answer(request, thought)) as events:
+            async for event in events:
+                yield event
+
+    async def begin(self, request: GenerationRequest) -> Thought:
+        """A thought that has not begun. Raises InvalidRequest, BackendError."""
         if request.tools.offered:
             raise InvalidRequest("tools", "budgets are held in two phases here, which cannot parse tool calls")
         if request.prompt.images is not None:
@@ -53,14 +72,15 @@ class TwoPhase:
         self.check(request)  # before the engine renders the prompt: a hopeless request costs no call
         thought = Thought(await self.opening(request), [])
         self._fit(request, len(thought.prompt))
+        return thought
+
+    async def think(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[ReasoningDelta]:
+        """Phase 1: think on until the budget is used or the thought ends. Raises BackendError."""
         for limit, banned in self._segments(request, thought):
             async with aclosing(self._think(request, thought, limit, banned)) as deltas:
                 async for delta in deltas:
                     yield delta
         thought.used = len(thought.ids)
-        async with aclosing(self.answer(request, thought)) as events:
-            async for event in events:
-                yield event
 
     def check(self, request: GenerationRequest) -> None:
         """Raises InvalidRequest where budget and answer cannot fit the model's window."""
@@ -101,9 +121,23 @@ class TwoPhase:
         """The ids up to the first end marker."""
         return ids[: find_ids(ids, self._end)]
 
-    async def answer(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[GenerationEvent]:
+    def answer(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[GenerationEvent]:
         """Phase 2: the answer behind a thought that is over, then the completion. Raises BackendError."""
-        phase = AnswerPhase(request, thought, self._markers)
+        return self._answer(request, thought, AnswerPhase(request, thought, self._markers), {})
+
+    async def probe(self, request: GenerationRequest, thought: Thought) -> Probe:
+        """The answer of phase 2, with its log-probabilities and without the completion. Raises BackendError."""
+        phase, text, whole = AnswerPhase(request, thought, self._markers), "", False
+        async with aclosing(self._answer(request, thought, phase, self._completions.logprobs)) as events:
+            async for event in events:
+                text += event.text if isinstance(event, ContentDelta) else ""
+                if isinstance(event, Completion):
+                    whole = event.finish in (FinishReason.NATURAL, FinishReason.FORCED)
+        return probed(text, phase.drawn or estimate(text), whole, phase.logprobs)
+
+    async def _answer(
+        self, request: GenerationRequest, thought: Thought, phase: AnswerPhase, extra: Body
+    ) -> AsyncGenerator[GenerationEvent]:
         if thought.failed is None:
             ids = [*thought.prompt, *thought.ids, *([] if thought.natural else self._cue), *self._end]
             if request.budget.tokens == 0:
@@ -111,7 +145,7 @@ class TwoPhase:
             banned = self._start if len(self._start) == 1 else []  # or the model would open its thought again
             most = request.sampling.max_answer_tokens
             try:
-                async with aclosing(self._complete(request, ids, most, [], banned)) as arriving:
+                async with aclosing(self._complete(request, ids, most, [], banned, extra)) as arriving:
                     async for chunks in arriving:
                         for event in phase.read(self._read(chunks)):
                             yield event
@@ -148,7 +182,7 @@ class TwoPhase:
         """Phase 1: at most `limit` further tokens; their ids, and whether the thought ended, go into `thought`."""
         first, ids = len(thought.ids), [*thought.prompt, *thought.ids]
         reader = ThoughtReader(thought, limit, self._end, self._markers.end)
-        async with aclosing(self._complete(request, ids, limit, self._end, banned)) as arriving:
+        async with aclosing(self._complete(request, ids, limit, self._end, banned, {})) as arriving:
             async for chunks in arriving:
                 if text := reader.read(self._read(chunks)):
                     yield ReasoningDelta(text)
@@ -161,10 +195,16 @@ class TwoPhase:
         thought.natural = reader.ended and not banned
 
     def _complete(
-        self, request: GenerationRequest, ids: list[int], limit: int | None, stop: list[int], banned: list[int]
+        self,
+        request: GenerationRequest,
+        ids: list[int],
+        limit: int | None,
+        stop: list[int],
+        banned: list[int],
+        extra: Body,
     ) -> AsyncGenerator[list[Chunk]]:
         """The chunks of a completion of `ids`, at most `limit` tokens long."""
-        body = self._completions.body(self._model, ids, limit, request.sampling, stop, banned)
+        body = self._completions.body(self._model, ids, limit, request.sampling, stop, banned) | extra
         return self._engine.chunks(self._completions.path, body, limit)
 
     def _read(self, chunks: list[Chunk]) -> list[Piece]:

@@ -15,7 +15,8 @@ import structlog
 
 from router.backends import canary
 from router.backends.canary import Examined, Finding
-from router.backends.pocket import PocketBackend, PocketModel
+from router.backends.pocket import PocketBackend
+from router.backends.pocket_model import PocketModel
 from router.backends.probes import Speed
 from router.errors import BackendMisconfigured, BackendUnavailable, DependencyError, SettingsError
 from router.ports import Observer

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from router.backends import canary
 from router.backends.canary import LARGE, PROBES, SMALL, Examined, Finding
-from router.backends.pocket import PocketBackend, PocketModel
+from router.backends.pocket import PocketBackend
+from router.backends.pocket_model import PocketModel
 from router.backends.probes import BUSY_TRIES
 from router.domain import GenerationEvent, GenerationRequest, ReasoningDelta
 from router.errors import BackendBusy, BackendError, BackendUnavailable

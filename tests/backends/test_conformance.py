@@ -12,7 +12,8 @@ from router.backends import canary
 from router.backends.connect import Connection, connect
 from router.backends.http import Timeouts
 from router.backends.markers import Markers
-from router.backends.pocket import PocketBackend, PocketModel
+from router.backends.pocket import PocketBackend
+from router.backends.pocket_model import PocketModel
 from router.backends.verified import VerifiedBackend
 from router.domain import (
     DEFAULT_RUNG,

@@ -10,7 +10,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from router.backends.pocket import END, END_THINK, START, THINK, WINDOW, PocketBackend, PocketModel
+from router.backends.pocket import PocketBackend
+from router.backends.pocket_model import END, END_THINK, START, THINK, WINDOW, PocketModel
 from router.bundle.manifest import Bundle
 from router.domain import (
     Completion,

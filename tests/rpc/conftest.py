@@ -18,7 +18,8 @@ from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import DEFAULT, Tenants
-from router.backends.pocket import PocketBackend, PocketModel
+from router.backends.pocket import PocketBackend
+from router.backends.pocket_model import PocketModel
 from router.bundle.manifest import Bundle
 from router.domain import BudgetLadder, Enforcement
 from router.routing.chooser import Chooser

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from router._gen import budget_router_pb2 as pb
-from router.backends.pocket import PocketModel
+from router.backends.pocket_model import PocketModel
 from router.backends.replica import Replica
 from router.backends.replicas import TRIES, Replicas
 from router.bundle.manifest import Bundle

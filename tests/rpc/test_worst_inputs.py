@@ -20,7 +20,8 @@ from prometheus_client import CollectorRegistry
 
 from router._gen import budget_router_pb2 as pb
 from router.admission.tenants import Tenants
-from router.backends.pocket import PocketBackend, PocketModel
+from router.backends.pocket import PocketBackend
+from router.backends.pocket_model import PocketModel
 from router.bundle.manifest import Bundle
 from router.outcomes.sqlite import SqliteOutcomes
 from router.routing.explain import Explainer

@@ -156,7 +156,7 @@ def connection_of(
 
 
 def _pocket(directory: Path, ladder: str | None, samples: int, sampling: Sampling, concurrency: int) -> Recipe:
-    from router.backends.pocket import PocketModel
+    from router.backends.pocket_model import PocketModel
 
     rungs = LADDER if ladder is None else parse_ladder(ladder)
     return Recipe(Pocket(directory), PocketModel.load(directory).fingerprint, rungs, samples, sampling, concurrency)

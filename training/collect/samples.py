@@ -101,7 +101,8 @@ class SampleCollector:
 async def _open(recipe: Recipe, stack: AsyncExitStack) -> Backend:
     """The recipe's backend, which the stack closes. Raises ArtifactError."""
     if isinstance(recipe.source, Pocket):
-        from router.backends.pocket import PocketBackend, PocketModel
+        from router.backends.pocket import PocketBackend
+        from router.backends.pocket_model import PocketModel
 
         pocket = PocketBackend(PocketModel.load(recipe.source.directory), os.cpu_count() or 1)
         stack.callback(pocket.close)

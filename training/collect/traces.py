@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from router.backends.pocket import END, END_THINK, WINDOW, PocketModel
+from router.backends.pocket_model import END, END_THINK, WINDOW, PocketModel
 from router.domain import BudgetLadder, FinishReason
 from training.collect.units import LOCKSTEP, Answer, Pocket, Recipe, Unit, UnitResult, failed, unit_result
 

@@ -7,7 +7,8 @@ from contextlib import aclosing
 import numpy as np
 import pytest
 
-from router.backends.pocket import PocketBackend, PocketModel
+from router.backends.pocket import PocketBackend
+from router.backends.pocket_model import PocketModel
 from router.domain import (
     BudgetLadder,
     Completion,

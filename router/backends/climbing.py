@@ -1,0 +1,80 @@
+"""A thought in two phases that is had step by step: thought on from its token ids, and probed behind a cut."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from router.backends.thought import Thought
+from router.backends.two_phase import TwoPhase
+from router.domain import Completion, GenerationEvent, GenerationRequest, ReasoningBudget, ReasoningDelta
+from router.evidence import Probe
+
+NO_THOUGHT = ReasoningBudget("0", 0)
+
+
+class TwoPhaseClimb:
+    """Implements `Climb`. A cut before the first token is answered as a budget of 0 is.
+
+    Args:
+        request: its budget bounds the thought.
+    """
+
+    def __init__(self, phases: TwoPhase, request: GenerationRequest) -> None:
+        self._phases = phases
+        self._request = request
+        self._thought: Thought | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Thinking tokens so far."""
+        return 0 if self._thought is None else len(self._thought.ids)
+
+    @property
+    def ended(self) -> bool:
+        """The thought has ended by itself, or the engine has given up."""
+        return self._thought is not None and (self._thought.natural or self._thought.failed is not None)
+
+    async def think(self, upto: int | None) -> AsyncGenerator[ReasoningDelta]:
+        """Think on, to `upto` tokens in all and no further than the budget. Raises InvalidRequest, BackendError."""
+        thought = await self._begun()
+        if self.ended:
+            return
+        async with aclosing(self._phases.think(_within(self._request, upto), thought)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def probe(self, tokens: int) -> Probe:
+        """The greedy answer behind the thought as it is, of at most `tokens`. Raises InvalidRequest, BackendError."""
+        request, thought = await self._cut()
+        most = min(tokens, request.sampling.max_answer_tokens)
+        sampling = replace(request.sampling, temperature=0.0, max_answer_tokens=most)
+        return await self._phases.probe(replace(request, sampling=sampling), thought)
+
+    async def answer(self) -> AsyncGenerator[GenerationEvent]:
+        """The answer behind the thought as it is, and the completion. Raises InvalidRequest, BackendError."""
+        request, thought = await self._cut()
+        async with aclosing(self._phases.answer(request, thought)) as events:
+            async for event in events:
+                yield replace(event, budget=self._request.budget) if isinstance(event, Completion) else event
+
+    async def _begun(self) -> Thought:
+        if self._thought is None:
+            self._thought = await self._phases.begin(self._request)
+        return self._thought
+
+    async def _cut(self) -> tuple[GenerationRequest, Thought]:
+        """What to answer, and behind what."""
+        thought = await self._begun()
+        if thought.ids or self.ended:
+            return self._request, thought
+        bare = replace(self._request, budget=NO_THOUGHT)
+        return bare, Thought(await self._phases.opening(bare), [])
+
+
+def _within(request: GenerationRequest, upto: int | None) -> GenerationRequest:
+    """The request with a budget of at most `upto` tokens, and a floor within it."""
+    budget = request.budget
+    if upto is None or (budget.tokens is not None and budget.tokens <= upto):
+        return request
+    floor = min(request.min_thinking_tokens, upto)
+    return replace(request, budget=ReasoningBudget(str(upto), upto), min_thinking_tokens=floor)

@@ -1,0 +1,82 @@
+"""What a thought's cuts say about its answer: one definition for collection, training and serving.
+
+A probe is the short answer behind a cut. Evidence is what the cuts so far have shown together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PROBE_TOKENS = 32
+"""Tokens of a probe, at most."""
+
+LEAST_LOGPROB = -100.0
+"""The smallest log-probability that is kept: engines write their own numbers for what cannot happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The short answer behind a cut, drawn greedily.
+
+    Attributes:
+        text: the answer so far, as it would be passed on.
+        tokens: how many were drawn.
+        whole: the answer ended by itself within its tokens.
+        mean_logprob, min_logprob: of the answer's tokens; None where the engine does not say.
+        end_logprob: log-probability of the end marker at the cut; None where the engine does not say.
+    """
+
+    text: str
+    tokens: int
+    whole: bool
+    mean_logprob: float | None = None
+    min_logprob: float | None = None
+    end_logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the cuts up to this one have shown.
+
+    Attributes:
+        key: the answer in the form in which answers are compared; None = no answer was found.
+        stood: how many cuts directly before this one had the same key; 0 where there is none.
+        changed: the key of some cut differs from that of the cut before it.
+        mean_logprob, min_logprob, end_logprob: as in the probe.
+        tokens: thinking tokens so far.
+        ended: the thought has ended by itself.
+        quality: P(correct) at this rung by the text alone; None = it was not scored.
+    """
+
+    key: str | None
+    stood: int
+    changed: bool
+    mean_logprob: float | None
+    min_logprob: float | None
+    end_logprob: float | None
+    tokens: int
+    ended: bool
+    quality: float | None
+
+
+def following(
+    previous: Evidence | None, key: str | None, probe: Probe, tokens: int, ended: bool, quality: float | None = None
+) -> Evidence:
+    """The evidence at a cut.
+
+    Args:
+        previous: the evidence at the cut before; None = this is the first one.
+        key: of the probe's answer.
+        tokens: thinking tokens up to this cut.
+        ended: the thought has ended by itself.
+        quality: P(correct) at this rung by the text alone.
+    """
+    stood = previous.stood + 1 if previous is not None and key is not None and key == previous.key else 0
+    changed = previous is not None and (previous.changed or key != previous.key)
+    said = (probe.mean_logprob, probe.min_logprob, probe.end_logprob)
+    return Evidence(key, stood, changed, *said, tokens, ended, quality)
+
+
+def probed(text: str, tokens: int, whole: bool, logprobs: Sequence[float], end_logprob: float | None = None) -> Probe:
+    """A probe from the log-probabilities of its tokens; none of them = unknown."""
+    mean = sum(logprobs) / len(logprobs) if logprobs else None
+    return Probe(text, tokens, whole, mean, min(logprobs, default=None), end_logprob)
