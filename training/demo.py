@@ -3,13 +3,17 @@
 import argparse
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import track
@@ -23,6 +27,10 @@ from training.pocket.tasks import FAMILIES, LADDER, LEVELS, Item, held_out, item
 SEED = 2026
 DEFAULT_PORT = 50051
 PER_FAMILY = 2
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, `kill`, and a terminal that is closed."""
+
+DRAIN_SECONDS = 30.0
 OTHER_COLUMNS = 90
 """Characters that the table takes beside the prompt."""
 
@@ -123,6 +131,47 @@ def _last(question: str) -> str:
     return next((line for line in reversed(lines) if any(c.isdigit() or c == "#" for c in line)), lines[-1])
 
 
+@contextmanager
+def service(port: int) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    """The service as a process of its own, and its address. It ends with this block, however the block ends."""
+    before = [signal.getsignal(number) for number in ENDING]
+    early: list[int] = []
+    # Until the process is known, a signal is only noted: an exception in the middle would leave it behind.
+    _on_signals(lambda number, _: early.append(number))
+    try:
+        process, address = start(port)
+        try:
+            _on_signals(_end)
+            if early:
+                _end(early[0])
+            yield process, address
+        finally:
+            _on_signals(signal.SIG_IGN)
+            _stop(process)
+    finally:
+        for number, handler in zip(ENDING, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _on_signals(handler: "signal._HANDLER") -> None:
+    for number in ENDING:
+        signal.signal(number, handler)
+
+
+def _end(number: int, _: object = None) -> NoReturn:
+    """End as shells expect it of a signal; Ctrl-C is how one leaves."""
+    raise SystemExit(0 if number == signal.SIGINT else 128 + number)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(DRAIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def start(port: int) -> tuple["subprocess.Popen[bytes]", str]:
     """Start the service as its own process, on embedded defaults; returns it and its address."""
     Path("var").mkdir(mode=0o700, exist_ok=True)
@@ -162,23 +211,16 @@ def main() -> None:
     parser.add_argument("--once", action="store_true", help="stop after the table")
     parser.add_argument("--port", type=int, default=0, help="port to serve on (default: 50051, or a free one)")
     args = parser.parse_args()
-    process, address = start(args.port)
-    try:
-        client = Client(address)
-        wait_until_serving(process, client)
-        show(client)
-        client.close()
+    with service(args.port) as (process, address):
+        with Client(address) as client:
+            wait_until_serving(process, client)
+            show(client)
         if not args.once:
             console.print(f"\nServing on {address} until Ctrl-C. In another terminal try:\n")
             console.print(
                 f'  .venv/bin/budget-router generate --server {address} "{prompts()[7].question}"\n', soft_wrap=True
             )
-            process.wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        process.terminate()
-        process.wait(30)
+            raise SystemExit(f"the service has ended, with exit code {process.wait()}; see var/serve.log")
 
 
 def show(client: Client) -> None:

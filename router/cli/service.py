@@ -39,10 +39,11 @@ def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -
     SIGHUP replaces all without a failed call; docs/operations.md says what they share and what they divide.
     """
     from router import settings
-    from router.serving import embedded
+    from router.serving import embedded, listening
     from router.telemetry import logs
 
     loaded = settings.load(listen=listen, metrics_listen=metrics_listen, workers=workers)
+    listening.require_free(loaded)
     with closing(logs.configure_logging()) as log:
         embedded.log_embedded(loaded)
         if loaded.workers > 1:

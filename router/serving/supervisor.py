@@ -1,7 +1,6 @@
 """`serve --workers N`: the process that holds the ports, starts the workers, and serves their metrics as one."""
 
 import asyncio
-import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -11,8 +10,7 @@ from tempfile import TemporaryDirectory
 
 import structlog
 
-from router.addresses import HELD
-from router.errors import SettingsError
+from router.serving.listening import bindable, refusal
 from router.serving.signals import stopped_by_signals
 from router.serving.worker import Worker
 from router.serving.workers import STOP_SECONDS, Workers
@@ -103,21 +101,13 @@ async def _metrics(listen: str, workers: Workers, folder: str) -> AsyncIterator[
 @contextmanager
 def reserved(listen: str) -> Iterator[str]:
     """HOST:PORT, the port held for processes that share it. Raises SettingsError where it is not free."""
-    host, _, port = listen.rpartition(":")
-    with ExitStack() as stack:
+    # SO_REUSEPORT would share the port with any program of the same user, so first it is bound alone as a check.
+    family, address = bindable(listen)
+    with socket.socket(family) as held:
+        # Bound, but never listening: the kernel gives connections to the workers alone.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
-            found = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            family, *_, address = found[0]
-            # SO_REUSEPORT would share the port with any program of the same user, so first bind it alone as a check.
-            with socket.socket(family) as alone:
-                # As servers do: connections of the last run that linger in TIME_WAIT do not make the port taken.
-                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                alone.bind(address)
-            # Bound, but never listening: the kernel gives connections to the workers alone.
-            held = stack.enter_context(socket.socket(family))
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             held.bind(address)
-        except (OSError, OverflowError) as error:
-            remedy = f"; {HELD}" if isinstance(error, OSError) and error.errno == errno.EADDRINUSE else ""
-            raise SettingsError(f"cannot listen on {listen or 'nothing'}: {error}{remedy}") from error
-        yield f"{host}:{held.getsockname()[1]}"
+        except OSError as error:
+            raise refusal(listen) from error
+        yield f"{listen.rpartition(':')[0]}:{held.getsockname()[1]}"

@@ -46,8 +46,8 @@ def test_the_rule_comes_first_and_nothing_is_left_out() -> None:
         " 128: 0.850 (40 tokens), 256: 0.900 (50 tokens).",
         "The target: on average over prompts at most 0.05 P(correct) below the top rung. For this prompt the forecast"
         " is 0.050 below it, which meets the target.",
-        "Certified on 1,000 prompts: with probability 0.9, the mean loss is at most 0.05. Thinking longer must gain "
-        "0.01 P(correct) for each token.",
+        "Certified on 1,000 prompts: with probability 0.9, the mean loss is at most 0.05. Thinking longer must gain"
+        " 0.01 P(correct) for each token.",
         "The prompt was scored for this decision.",
     ]
 

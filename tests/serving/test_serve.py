@@ -23,6 +23,7 @@ import structlog
 from router.cli import main
 from router.client import Client, ClientError, Completion, Content, Decision, Reasoning, RoutingOptions
 from router.outcomes.sqlite import read_rows as outcomes
+from router.serving import listening
 from tests.conftest import MODELS
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey
@@ -265,13 +266,30 @@ def test_the_prometheus_endpoint_counts_decisions(tmp_path: Path) -> None:
     assert f'budget_router_decisions_total{{model="pocket",rung="{rung}",source="cache"}} 2.0' in text
 
 
-def test_a_metrics_port_in_use_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("name", ["LISTEN", "ADMIN_LISTEN", "HEALTH_LISTEN", "METRICS_LISTEN"])
+def test_a_port_in_use_is_refused_before_anything_slow(tmp_path: Path, name: str, workers: str) -> None:
+    """The engine is not up, for which the start would wait; nothing is logged of it, or of anything else."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        line = refused(tmp_path, "--listen", "127.0.0.1:0", "--metrics-listen", address)
-    assert "METRICS_LISTEN" in line
+        addresses = {"LISTEN": "127.0.0.1:0", name: f"127.0.0.1:{taken.getsockname()[1]}"}
+        engine = {"BACKEND": "vllm", "BACKEND_URL": f"http://127.0.0.1:{free_port()}", "BACKEND_MODEL": "m"}
+        with contextlib.redirect_stdout(io.StringIO()) as logged:
+            shared = {"ADMIN_TOKEN": "a" * 32, "REDIS_URL": "redis://127.0.0.1:1", "CACHE_SECRET": "s" * 32}
+            line = refused(tmp_path, "--workers", workers, **addresses, **engine, **shared)
+    assert f"BUDGET_ROUTER_{name}: cannot listen on {addresses[name]}: port in use" in line
+    assert "stop what holds it (make run?)" in line and not logged.getvalue()
+
+
+def test_a_port_that_was_just_left_is_free() -> None:
+    """Connections of the service before linger in TIME_WAIT."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as caller:
+        address = server.getsockname()
+        accepted, _ = server.accept()
+        accepted.close()  # whoever closes first lingers
+        caller.recv(1)
+    assert listening.bindable(f"127.0.0.1:{address[1]}")[1] == address
 
 
 @pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:99999"])

@@ -227,7 +227,7 @@ def test_that_a_port_of_others_is_not_shared(pool: Pool, tmp_path: Path) -> None
     env = environment()
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, env=env, timeout=60)
     assert done.returncode == 2
-    assert "Address already in use; stop what holds it (make run?)" in done.stderr
+    assert "port in use, or not an address of this machine; stop what holds it (make run?)" in done.stderr
 
 
 def test_that_the_supervisor_is_small(pool: Pool) -> None:

@@ -1,12 +1,14 @@
-"""`make run`: its prompts and its summary. The service itself is tested elsewhere."""
+"""`make run`: its prompts, its summary, and that it leaves no process behind. The service is tested elsewhere."""
 
+import signal
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from router.client import Decision, RungForecast
 from training.data.splits import prompt_id, split_of
-from training.demo import PER_FAMILY, Run, prompts, summary, table
+from training.demo import PER_FAMILY, Run, prompts, service, summary, table
 from training.pocket.tasks import FAMILIES, LADDER, held_out
 
 TOP = LADDER.rungs[-1].name
@@ -64,3 +66,23 @@ def test_the_table_has_a_row_for_every_prompt(right: bool) -> None:
     first, again = [run("16", 5, right)] * len(asked), [run("16", 5, right, "cache")] * len(asked)
     drawn = table(asked, first, again, [run(TOP, 9, True)] * len(asked))
     assert drawn.row_count == len(asked)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_service_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    """Left alone, it would hold the port, and its pocket reasoner would answer the calls of others."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended, service(0) as (process, _):
+        assert process.poll() is None
+        signal.raise_signal(number)
+    assert ended.value.code == code and process.poll() is not None
+
+
+def test_an_error_ends_the_service_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RuntimeError, match="in the middle"), service(0) as (process, _):
+        raise RuntimeError("in the middle")
+    assert process.poll() is not None and signal.getsignal(signal.SIGTERM) == before
