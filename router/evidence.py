@@ -3,6 +3,7 @@
 A probe is the short answer behind a cut. Evidence is what the cuts so far have shown together.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,18 @@ PROBE_TOKENS = 32
 
 LEAST_LOGPROB = -100.0
 """The smallest log-probability that is kept: engines write their own numbers for what cannot happen."""
+
+LEAST_NUMBER = -10.0
+"""The smallest log-probability that a learned rule sees: what is less likely is equally unlikely."""
+
+LEAST_QUALITY = 1e-3
+"""P(correct) stays this far from 0 and 1 for a learned rule."""
+
+STOOD = (1, 2, 3)
+"""How often an answer has stood, as a learned rule counts it."""
+
+WIDTH = 1 + len(STOOD) + 1 + 1 + 3 + 1
+"""Numbers of the evidence that a learned rule sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +93,22 @@ def probed(text: str, tokens: int, whole: bool, logprobs: Sequence[float], end_l
     """A probe from the log-probabilities of its tokens; none of them = unknown."""
     mean = sum(logprobs) / len(logprobs) if logprobs else None
     return Probe(text, tokens, whole, mean, min(logprobs, default=None), end_logprob)
+
+
+def numbers(evidence: Evidence) -> list[float]:
+    """The evidence as WIDTH numbers, for learned rules; what is unknown is 0."""
+    logprobs = (evidence.mean_logprob, evidence.min_logprob, evidence.end_logprob)
+    known = [max(one, LEAST_NUMBER) if one is not None else 0.0 for one in logprobs]
+    return [
+        float(evidence.key is None),
+        *(float(evidence.stood >= cuts) for cuts in STOOD),
+        float(evidence.changed),
+        float(evidence.mean_logprob is not None),
+        *known,
+        0.0 if evidence.quality is None else _logit(evidence.quality),
+    ]
+
+
+def _logit(p: float) -> float:
+    bounded = min(max(p, LEAST_QUALITY), 1 - LEAST_QUALITY)
+    return math.log(bounded / (1 - bounded))

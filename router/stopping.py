@@ -4,7 +4,11 @@ A rule thinks from rung to rung. Behind every cut a short answer is probed, and 
 given. A thought that ends by itself is answered at once, and so is one that reaches the top rung.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+from router.evidence import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,10 @@ class ThresholdRule:
 class LearnedRule:
     """Stop when no later rung is worth its tokens, by the bundle's second graph.
 
-    `price` is the P(correct) that a further token must buy.
+    `first` is the first rung that is probed, `price` the P(correct) that a further token must buy.
     """
 
+    first: int
     price: float
 
 
@@ -56,3 +61,44 @@ class StoppingCertificate:
     prompts: int
     thinking_tokens: float
     probe_tokens: float
+
+
+class Lookahead(Protocol):
+    """Predicts from the evidence at a cut what stopping there and going on would give."""
+
+    def ahead(self, position: int, evidence: Evidence) -> tuple[Sequence[float], Sequence[float]]:
+        """P(correct) at every rung, and the tokens until there with those of probes; both mean nothing before the cut.
+
+        Args:
+            position: the rung at which the thought is cut.
+
+        Raises:
+            ClassifierError: the graph fails.
+        """
+        ...
+
+
+def stops(rule: StoppingRule, position: int, evidence: Evidence, lookahead: Lookahead | None = None) -> bool:
+    """Whether a rule gives the answer that was probed at a rung below the top.
+
+    `training.stopping.rules` has the same for tables; tests/training/stopping/test_rules.py holds the two equal.
+
+    Args:
+        position: of the rung.
+        evidence: of the cuts from the rule's first probe to this one.
+        lookahead: what a learned rule asks; without it such a rule never stops.
+    """
+    if position < rule.first or evidence.key is None:
+        return False
+    match rule:
+        case AgreeRule():
+            return evidence.stood >= rule.matches
+        case ThresholdRule():
+            return evidence.mean_logprob is not None and evidence.mean_logprob >= rule.least_logprob
+        case LearnedRule():
+            return lookahead is not None and _worth_stopping(rule.price, position, *lookahead.ahead(position, evidence))
+
+
+def _worth_stopping(price: float, position: int, quality: Sequence[float], more: Sequence[float]) -> bool:
+    worth = [q - price * tokens for q, tokens in zip(quality[position:], more[position:], strict=True)]
+    return worth[0] >= max(worth)

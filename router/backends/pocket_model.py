@@ -116,7 +116,9 @@ class Run:
         """Log-probabilities of the next token, [vocabulary]."""
         logits, self._past = self._model.step(np.array([self._waiting], dtype=np.int64), self._past)
         self._waiting = []
-        scores: NDArray[np.float64] = logits[0].astype(np.float64)  # NumPy wants probabilities that sum to 1 more exactly than float32 does
+        scores: NDArray[np.float64] = logits[0].astype(
+            np.float64
+        )  # NumPy wants probabilities that sum to 1 more exactly than float32 does
         scores[list(banned)] = -np.inf
         scores -= scores.max()
         return scores - float(np.log(np.exp(scores).sum()))

@@ -11,7 +11,7 @@ from math import inf
 from pathlib import PurePath
 
 from router.domain import BudgetLadder, Certificate
-from router.stopping import AgreeRule, LearnedRule, StoppingCertificate, StoppingRule
+from router.stopping import AgreeRule, LearnedRule, StoppingCertificate, StoppingRule, ThresholdRule
 
 MOST_RUNGS, MOST_CERTIFICATES, LONGEST_LINE = 64, 1_000, 512
 MAX_WIRE_COUNT = 2**31 - 1
@@ -65,14 +65,14 @@ def stopping(certificates: tuple[StoppingCertificate, ...]) -> tuple[StoppingCer
 
 
 def _rule(place: str, rule: StoppingRule) -> None:
-    if isinstance(rule, LearnedRule):
-        _within(f"{place}.price", rule.price, 0, HIGHEST_PRICE)
-        return
     _within(f"{place}.first", rule.first, 0, MOST_RUNGS)
-    if isinstance(rule, AgreeRule):
-        _within(f"{place}.matches", rule.matches, 1, MOST_RUNGS)
-    else:
-        _within(f"{place}.least_logprob", rule.least_logprob, LOWEST_LOGPROB, 0)
+    match rule:
+        case AgreeRule():
+            _within(f"{place}.matches", rule.matches, 1, MOST_RUNGS)
+        case ThresholdRule():
+            _within(f"{place}.least_logprob", rule.least_logprob, LOWEST_LOGPROB, 0)
+        case LearnedRule():
+            _within(f"{place}.price", rule.price, 0, HIGHEST_PRICE)
 
 
 def file_names(files: dict[str, str]) -> dict[str, str]:

@@ -216,7 +216,7 @@ STOPPING = {
     [
         ({"first": 1, "matches": 2}, AgreeRule(1, 2)),
         ({"first": 0, "least_logprob": -0.25}, ThresholdRule(0, -0.25)),
-        ({"price": 1e-5}, LearnedRule(1e-5)),
+        ({"first": 0, "price": 1e-5}, LearnedRule(0, 1e-5)),
     ],
 )
 def test_a_rule_that_stops_within_the_thought_is_read(copy: Path, rule: dict[str, Any], read: StoppingRule) -> None:
@@ -281,7 +281,7 @@ PROOF = {"alpha": 0.05, "delta": 0.1, "threshold": 0.5, "prompts": 100}
         ({"stopping": [STOPPING | {"rule": {"first": 0, "matches": 0}}]}, "0.rule.matches"),
         ({"stopping": [STOPPING | {"rule": {"first": -1, "matches": 1}}]}, "0.rule.first"),
         ({"stopping": [STOPPING | {"rule": {"first": 0, "least_logprob": 0.7}}]}, "0.rule.least_logprob"),
-        ({"stopping": [STOPPING | {"rule": {"price": -1.0}}]}, "0.rule.price"),
+        ({"stopping": [STOPPING | {"rule": {"first": 0, "price": -1.0}}]}, "0.rule.price"),
         ({"stopping": [STOPPING | {"probe_tokens": -1.0}]}, "0.probe_tokens"),
     ],
 )

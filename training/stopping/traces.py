@@ -1,0 +1,150 @@
+"""Traces: one thought a row, with the answer that each cut would have given.
+
+A rule that stops within the thought can be replayed wherever the answer behind every cut is known. That is so for one
+trace cut at every rung, and nearly so for separate greedy runs, one for each rung.
+"""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from router.domain import BudgetLadder, ReasoningBudget
+from training.arrays import Mask, Matrix, Rows
+from training.data.schema import SCHEMA, DatasetError, naming_file
+from training.data.splits import prompt_id
+
+PROBE_TOKENS = 20
+"""Tokens that a probe is charged where its own are not recorded."""
+
+NO_ANSWER = -1
+"""Code of a cut without an answer."""
+
+NUMBERS = ("correct", "thinking_tokens", "total_tokens", "probe_tokens", "probe_logprob", "probe_min_logprob",
+           "end_logprob")  # fmt: skip
+
+LISTS = ("prompts", "groups", "tasks")
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Thoughts with what was seen at every cut; tables are [traces, rungs], NaN where nothing was recorded.
+
+    Attributes:
+        answers: codes of answer keys: equal codes are equal answers, NO_ANSWER is none.
+        ended: the thought had ended by itself at or before this cut.
+        correct: how right the answer behind the cut is, 0..1.
+        thinking_tokens: tokens thought up to the cut.
+        total_tokens: those and the tokens of the answer behind it.
+        probe_tokens: tokens of the short answer that was probed there.
+        probe_logprob, probe_min_logprob: mean and least log-probability of the probe's tokens.
+        end_logprob: log-probability of the end marker at the cut.
+    """
+
+    model: str
+    ladder: BudgetLadder
+    prompts: list[str]
+    groups: list[str]
+    tasks: list[str]
+    answers: NDArray[np.int64]
+    ended: Mask
+    correct: Matrix
+    thinking_tokens: Matrix
+    total_tokens: Matrix
+    probe_tokens: Matrix
+    probe_logprob: Matrix
+    probe_min_logprob: Matrix
+    end_logprob: Matrix
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def has_answers(self) -> bool:
+        """True where some cut below the top has an answer."""
+        return bool((self.answers[:, :-1] != NO_ANSWER).any())
+
+    @property
+    def has_logprobs(self) -> bool:
+        """True where some probe has a log-probability."""
+        return bool(np.isfinite(self.probe_logprob[:, :-1]).any())
+
+    def take(self, rows: Rows) -> "Traces":
+        """The traces at `rows`, in that order."""
+        taken: dict[str, Any] = {name: [getattr(self, name)[i] for i in rows] for name in LISTS}
+        tables = [field.name for field in fields(self) if field.name not in (*LISTS, "model", "ladder")]
+        return replace(self, **taken, **{name: getattr(self, name)[rows] for name in tables})
+
+
+def read(path: Path) -> Traces:
+    """Traces of an outcome file, or of any file with prompt, budget_tokens, answer, correct and thinking_tokens.
+
+    Raises:
+        DatasetError: a column that is needed is missing, or no prompt has every rung.
+    """
+    with naming_file(path):
+        return from_frame(pl.read_parquet(path))
+
+
+def from_frame(rows: pl.DataFrame) -> Traces:
+    """Traces of the rows; prompts without an answer at some rung are left out. Raises DatasetError."""
+    rows = _completed(rows)
+    ladder = _ladder(rows)
+    keys = ("prompt_id", "sample_id")
+    whole = rows.filter(pl.len().over(keys) == len(ladder)).sort(*keys, "rung_order")
+    if whole.is_empty():
+        raise DatasetError("no prompt has an answer at every rung")
+    shape = (-1, len(ladder))
+    first = whole.filter(pl.col("rung_order") == 0)
+    codes = whole["key"].rank("dense").cast(pl.Int64).fill_null(NO_ANSWER).to_numpy().reshape(shape)
+    tables = {name: whole[name].cast(pl.Float64).fill_null(np.nan).to_numpy().reshape(shape) for name in NUMBERS}
+    tables["probe_tokens"] = np.where(np.isnan(tables["probe_tokens"]), PROBE_TOKENS, tables["probe_tokens"])
+    if np.isnan(tables["thinking_tokens"]).any():
+        raise DatasetError("column thinking_tokens: is needed to say what stopping saves")
+    return Traces(
+        whole["model"][-1],  # rung 0 may be another model
+        ladder,
+        first["prompt"].to_list(),
+        first["group"].to_list(),
+        first["task"].to_list(),
+        codes,
+        np.logical_or.accumulate(whole["ended"].to_numpy().reshape(shape), axis=1),
+        **tables,
+    )
+
+
+NEEDED = ("prompt", "budget_tokens", "correct", "thinking_tokens")
+
+
+def _completed(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with the columns that can be derived from others where a file lacks them, without an engine's errors."""
+    for name in NEEDED:
+        if name not in rows.columns:
+            raise DatasetError(f"column {name}: is missing")
+    if not {"answer", "probe_answer"} & set(rows.columns):
+        raise DatasetError("column answer: is missing; `budget-train collect` records it")
+    absent = [pl.lit(None, dtype).alias(name) for name, dtype in SCHEMA.items() if name not in rows.columns]
+    rows = rows.with_columns(absent)
+    texts = {text: prompt_id(text) for text in rows["prompt"].unique()}
+    cut = pl.col("budget_tokens").is_null() | (pl.col("thinking_tokens") >= pl.col("budget_tokens"))
+    return rows.filter(pl.col("finish").ne_missing("error")).with_columns(
+        pl.col("prompt_id").fill_null(pl.col("prompt").replace_strict(texts, return_dtype=pl.String)),
+        pl.col("group").fill_null(pl.col("prompt")),
+        pl.coalesce("task", pl.lit("")),
+        pl.col("model").fill_null(""),
+        pl.col("sample_id").fill_null(0),
+        pl.col("rung_order").fill_null(pl.col("budget_tokens").rank("dense").cast(pl.Int32) - 1),
+        key=pl.coalesce("probe_answer", "answer"),
+        ended=pl.when(pl.col("thinking_ended").is_null())
+        .then((pl.col("finish") == "natural") & ~cut)
+        .otherwise(pl.col("thinking_ended") == "natural")
+        .fill_null(value=False),
+    )
+
+
+def _ladder(rows: pl.DataFrame) -> BudgetLadder:
+    rungs = rows.group_by("rung_order").agg(pl.col("rung", "budget_tokens").first()).sort("rung_order")
+    return BudgetLadder(tuple(ReasoningBudget(name or str(cap), cap) for _, name, cap in rungs.iter_rows()))
