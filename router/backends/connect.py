@@ -81,7 +81,7 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Ve
     strategies = list(_strategies(connection, chat, Chat(engine, model, dialect, None, markers=markers), two_phase))
     last = chat if connection.unenforced or not strategies else None
     identity = partial(_identity, engine, model, dialect, markers.cue)
-    return VerifiedBackend(strategies, last, chat.check_ready, identity, canary)
+    return VerifiedBackend(strategies, last, chat.check_ready, identity, canary, two_phase)
 
 
 def _strategies(

@@ -9,8 +9,10 @@ own, which shows whether the engine works. A list of models does not show that, 
 """
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from router.backends.verified import VerifiedBackend
 from router.circuit_breaker import FAILURES, Breaker
@@ -23,6 +25,8 @@ from router.errors import (
     BackendUnreachable,
     InvalidRequest,
 )
+
+T = TypeVar("T")
 
 AWAY_SECONDS, LONGEST_AWAY = 5.0, 300.0
 """Seconds that an engine is left out after it could not be reached: the first time, and at most."""
@@ -104,6 +108,27 @@ class Replica:
         if not isinstance(error, BackendBusy | BackendRefused):
             self.doubts += 1
 
+    async def counted(
+        self, request: GenerationRequest, failed: "Failed", events: AsyncGenerator[T]
+    ) -> AsyncGenerator[T]:
+        """The events that it gives to a request, with its load and its failures counted. Raises BackendError."""
+        self.breaker.started()
+        self.tokens += request.expected_tokens
+        self.streams += 1
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    self.succeeded()  # at the first event: a long answer must not keep it on trial
+                    yield event
+        except BackendError as error:
+            if self not in failed:
+                self.failed(error)
+            failed[self] = error
+            raise
+        finally:
+            self.tokens -= request.expected_tokens
+            self.streams -= 1
+
     async def ready(self) -> bool:
         """True when it can serve requests, which go there again from now on. Where it cannot, it is left out."""
         if self._checking.locked():  # by the health check of another server, whose finding counts for both
@@ -134,3 +159,7 @@ class Replica:
             return self.trusted  # true where it has answered others meanwhile
         self.succeeded()
         return True
+
+
+Failed = dict[Replica, BackendError]
+"""Where one request has failed, and how it last did."""

@@ -8,12 +8,15 @@ is left out. Another try goes to a replica that has not failed the request yet, 
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from itertools import count
+from typing import TypeVar
 
 from router.backends.hedging import hedged
-from router.backends.replica import Replica
+from router.backends.replica import Failed, Replica
+from router.backends.replica_climb import ReplicaClimb
 from router.domain import Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendBusy, BackendError, BackendRefused, BackendTimeout, BackendUnavailable
 from router.events import Degraded, EngineBack, EngineLost
@@ -22,8 +25,7 @@ from router.ports import Observer
 TRIES = 3
 """Attempts before the first event."""
 
-Failed = dict[Replica, BackendError]
-"""Where one request has failed, and how it last did."""
+T = TypeVar("T")
 
 
 class Replicas:
@@ -69,18 +71,29 @@ class Replicas:
             self._observer(EngineLost(replica.name, replica.failure))
         return ready
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
-        """The chosen replica's events. Raises InvalidRequest, BackendError.
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        """The chosen replica's events. Raises InvalidRequest, BackendError."""
+        failed: Failed = {}
+        return self._tried(failed, partial(self._next, request, failed), lambda: self._attempt(request, failed))
+
+    def climb(self, request: GenerationRequest) -> ReplicaClimb | None:
+        """A thought that is had step by step, at one replica; None where one of them cannot do it."""
+        able = all(one.backend.climb(request) is not None for one in self._replicas if one.backend.proved)
+        return ReplicaClimb(request, self._next, self._tried, self._none_left) if able else None
+
+    async def _tried(
+        self, failed: Failed, left: Callable[[], Replica | None], attempt: Callable[[], AsyncGenerator[T]]
+    ) -> AsyncGenerator[T]:
+        """The events of an attempt; of further ones where it fails before its first event. Raises BackendError.
 
         A replica that fails costs nothing before its first event, so another try follows, after a jittered wait:
         callers of a replica that went away must not come back all at once. One that has no room, or answers nonsense,
         is not tried again; another one is. After a refusal or a long silence nobody else would do better.
         """
-        failed: Failed = {}
-        for attempt in count(1):
+        for tried in count(1):
             started = False
             try:
-                async with aclosing(self._attempt(request, failed)) as events:
+                async with aclosing(attempt()) as events:
                     async for event in events:
                         started = True
                         yield event
@@ -88,10 +101,10 @@ class Replicas:
             except BackendError as error:
                 if started or isinstance(error, BackendRefused | BackendTimeout):
                     raise
-                if attempt == TRIES or self._next(request, failed) is None:
+                if tried == TRIES or left() is None:
                     raise _least_busy(failed) or error from None
                 self._observer(Degraded("backend", str(error)))
-                await asyncio.sleep(random.uniform(0, 0.1 * 2**attempt))
+                await asyncio.sleep(random.uniform(0, 0.1 * 2**tried))
 
     def _attempt(self, request: GenerationRequest, failed: Failed) -> AsyncGenerator[GenerationEvent]:
         """One try, hedged where that is wanted. Raises BackendUnavailable where no replica is left."""
@@ -125,26 +138,8 @@ class Replicas:
         other = self._chosen(request, others)
         return None if other is None else self._on(other, request, failed)
 
-    async def _on(
-        self, replica: Replica, request: GenerationRequest, failed: Failed
-    ) -> AsyncGenerator[GenerationEvent]:
-        """The events of one replica, with its load and its failures counted."""
-        replica.breaker.started()
-        replica.tokens += request.expected_tokens
-        replica.streams += 1
-        try:
-            async with aclosing(replica.backend.stream(request)) as events:
-                async for event in events:
-                    replica.succeeded()  # at the first event: a long answer must not keep it on trial
-                    yield event
-        except BackendError as error:
-            if replica not in failed:
-                replica.failed(error)
-            failed[replica] = error
-            raise
-        finally:
-            replica.tokens -= request.expected_tokens
-            replica.streams -= 1
+    def _on(self, replica: Replica, request: GenerationRequest, failed: Failed) -> AsyncGenerator[GenerationEvent]:
+        return replica.counted(request, failed, replica.backend.stream(request))
 
     def _chosen(self, request: GenerationRequest, replicas: Sequence[Replica]) -> Replica | None:
         able = [replica for replica in replicas if replica.allows]

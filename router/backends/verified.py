@@ -11,6 +11,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from router.backends.canary import Examined
+from router.backends.climbing import TwoPhaseClimb
+from router.backends.two_phase import TwoPhase
 from router.domain import Completion, Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendBusy, BackendError, BackendMisconfigured, BackendTimeout, BackendUnavailable
 from router.ports import Backend
@@ -40,8 +42,10 @@ class VerifiedBackend:
         last: the backend to serve where no strategy works, its budgets called hints; None = refuse.
         check: raises BackendError, which says why, unless the engine answers and serves the model.
         identity: names the engine under an enforcement, so that another one in its place is noticed.
+        phases: thinks in steps, where the engine tokenises.
 
     Attributes:
+        climbs: its thoughts can be had in steps.
         failure: what the last health check has found wrong; None = nothing.
     """
 
@@ -52,15 +56,18 @@ class VerifiedBackend:
         check: Callable[[], Awaitable[None]],
         identity: Callable[[Enforcement], Awaitable[str]],
         canary: Canary,
+        phases: TwoPhase | None = None,
     ) -> None:
         self.strategies = strategies
         self._last = last
         self._check = check
         self._identity = identity
         self._canary = canary
+        self._phases = phases
         self._first: str | None = None
         self._chosen: EnforcementStrategy | None = None
         self._proving = asyncio.Lock()
+        self.climbs = False
         self.failure: BackendError | None = None
 
     @property
@@ -97,6 +104,8 @@ class VerifiedBackend:
         # An engine that was upgraded behind our back would be served with certificates that are not about it.
         if self._first not in (None, fingerprint):
             raise BackendError(f"backend: was {self._first}, is {fingerprint} now; restart to serve it")
+        hint = chosen.enforcement is Enforcement.HINT  # nothing that it promises was seen to hold
+        self.climbs = self._phases is not None and not hint and await self._phases.ready()
         self._first, self._chosen = fingerprint, chosen
         return fingerprint
 
@@ -127,6 +136,12 @@ class VerifiedBackend:
             raise BackendUnavailable("backend: it is not proved to hold budgets")
         events = self._chosen.backend.stream(request)
         return _as_hint(events) if self._chosen.enforcement is Enforcement.HINT else events
+
+    def climb(self, request: GenerationRequest) -> TwoPhaseClimb | None:
+        """A thought that is had step by step; None where it cannot be, as with tools or images."""
+        if self._phases is None or not self.climbs or request.tools.offered or request.prompt.images is not None:
+            return None
+        return TwoPhaseClimb(self._phases, request)
 
     async def _choose(self) -> EnforcementStrategy:
         for strategy in self.strategies:

@@ -126,6 +126,7 @@ class Simulator:
         key: the bearer token that it wants; "" = none.
         statuses: paths that answer with a status alone: 404, where a proxy does not forward them.
         window: tokens of a prompt, a thought and an answer together.
+        sure: log-probability by token; -0.25 where it says nothing.
     """
 
     kind: str
@@ -147,6 +148,11 @@ class Simulator:
     key: str = ""
     statuses: dict[str, int] = field(default_factory=dict)
     window: int = WINDOW
+    sure: dict[int, float] = field(default_factory=dict)
+
+    def logprob(self, token: int) -> float:
+        """How sure the model is of a token."""
+        return self.sure.get(token, -0.25)
 
     def render(self, body: dict[str, Any]) -> list[int]:
         """The chat template."""
@@ -400,7 +406,14 @@ def llama_cpp(simulator: Simulator) -> web.Application:
 
         def chunk(tokens: list[int], _: bool, __: int, ___: int, finish: str | None) -> dict[str, Any]:
             kind = {"length": "limit", "stop": "eos"}.get(finish or "", "none")
-            return {"content": _text(tokens), "tokens": tokens, "stop": finish is not None, "stop_type": kind}
+            said = [{"id": token, "logprob": simulator.logprob(token), "top_logprobs": []} for token in tokens]
+            return {
+                "content": _text(tokens),
+                "tokens": tokens,
+                "stop": finish is not None,
+                "stop_type": kind,
+                **({"completion_probabilities": said} if body.get("n_probs") else {}),
+            }
 
         return await simulator.generate(request, asked, chunk)
 
@@ -486,6 +499,8 @@ async def _completions(simulator: Simulator, request: web.Request) -> web.Stream
     )
 
     def chunk(tokens: list[int], _: bool, __: int, ___: int, finish: str | None) -> dict[str, Any]:
-        return {"choices": [{"text": _text(tokens), "token_ids": tokens, "finish_reason": finish}]}
+        said = {"logprobs": {"token_logprobs": [simulator.logprob(token) for token in tokens]}}
+        choice = {"text": _text(tokens), "token_ids": tokens, "finish_reason": finish}
+        return {"choices": [choice | (said if body.get("logprobs") is not None else {})]}
 
     return await simulator.generate(request, asked, chunk)

@@ -1,0 +1,96 @@
+"""A thought that is had step by step at one of several engines."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Protocol, TypeVar
+
+from router.backends.replica import Failed, Replica
+from router.domain import GenerationEvent, GenerationRequest, ReasoningDelta
+from router.errors import BackendUnavailable
+from router.evidence import Probe
+from router.ports import Climb
+
+T = TypeVar("T")
+
+
+class Tried(Protocol):
+    """Runs an attempt, and further ones where it fails before its first event and `left` finds a replica."""
+
+    def __call__(
+        self, failed: Failed, left: Callable[[], Replica | None], attempt: Callable[[], AsyncGenerator[T]]
+    ) -> AsyncGenerator[T]: ...
+
+
+class ReplicaClimb:
+    """Implements `Climb`. A step that fails before its first event is tried again.
+
+    Until a token is thought, another replica may take over. From then on the thought stays where its prefix is cached.
+
+    Args:
+        choose: a replica that may answer a request; None where there is none.
+        none_left: says so.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        choose: Callable[[GenerationRequest, Failed], Replica | None],
+        tried: Tried,
+        none_left: Callable[[], str],
+    ) -> None:
+        self._request = request
+        self._choose = choose
+        self._tried = tried
+        self._none_left = none_left
+        self._at: tuple[Replica, Climb] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Thinking tokens so far."""
+        return 0 if self._at is None else self._at[1].tokens
+
+    @property
+    def ended(self) -> bool:
+        """The thought has ended by itself."""
+        return self._at is not None and self._at[1].ended
+
+    def think(self, upto: int | None) -> AsyncGenerator[ReasoningDelta]:
+        """Think on, to `upto` tokens in all. Raises InvalidRequest, BackendError."""
+        return self._step(lambda climb: climb.think(upto))
+
+    async def probe(self, tokens: int) -> Probe:
+        """The greedy answer behind the thought as it is, of at most `tokens`. Raises InvalidRequest, BackendError."""
+
+        async def once(climb: Climb) -> AsyncGenerator[Probe]:
+            yield await climb.probe(tokens)
+
+        async with aclosing(self._step(once)) as probes:
+            return await anext(probes)
+
+    def answer(self) -> AsyncGenerator[GenerationEvent]:
+        """The answer behind the thought as it is, and the completion. Raises InvalidRequest, BackendError."""
+        return self._step(lambda climb: climb.answer())
+
+    def _step(self, step: Callable[[Climb], AsyncGenerator[T]]) -> AsyncGenerator[T]:
+        failed: Failed = {}
+
+        def attempt() -> AsyncGenerator[T]:
+            replica, climb = self._placed(failed)
+            return replica.counted(self._request, failed, step(climb))
+
+        return self._tried(failed, lambda: self._next(failed), attempt)
+
+    def _next(self, failed: Failed) -> Replica | None:
+        if self._at is not None and (self.tokens or self.ended or self._at[0] not in failed):
+            return self._at[0]
+        return self._choose(self._request, failed)
+
+    def _placed(self, failed: Failed) -> tuple[Replica, Climb]:
+        """The replica and its climb, which begins anew at another replica. Raises BackendUnavailable."""
+        chosen = self._next(failed)
+        if chosen is not None and (self._at is None or self._at[0] is not chosen):
+            climb = chosen.backend.climb(self._request)
+            self._at = None if climb is None else (chosen, climb)
+        if chosen is None or self._at is None:
+            raise BackendUnavailable(f"backend: {self._none_left()}")
+        return self._at
