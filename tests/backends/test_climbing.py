@@ -182,12 +182,7 @@ async def test_a_step_that_is_cancelled_leaves_nothing_on_the_engine(stage: str)
         climb = TwoPhaseClimb(phases, request_of())
         await thought(climb, 4)
         simulator.pause = 0.05
-        steps = {
-            "think": lambda: thought(climb, 64),
-            "probe": lambda: climb.probe(32),
-            "answer": lambda: answered(climb),
-        }
-        step = asyncio.ensure_future(steps[stage]())
+        step = asyncio.create_task(run(climb, stage))
         await until(lambda: simulator.running)
         step.cancel()
         await asyncio.gather(step, return_exceptions=True)
