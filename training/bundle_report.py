@@ -19,7 +19,7 @@ OF_THE_FIT = ("methods", "violations", "leave_one_task_out")
 """Figures that only a fit can make."""
 
 
-def report(directory: Path, path: Path, rates: Rates = UNKNOWN_RATES) -> Part:
+def report(directory: Path, path: Path, rates: Rates = UNKNOWN_RATES, whole: bool = False, soft: bool = False) -> Part:
     """The report on the test split of an outcome file.
 
     "warnings" says where its certificates do not hold. On the file that the bundle was fitted on, figures of the fit
@@ -27,13 +27,15 @@ def report(directory: Path, path: Path, rates: Rates = UNKNOWN_RATES) -> Part:
 
     Args:
         rates: in which savings are stated beside tokens.
+        whole: evaluate all prompts of the file, not its test split alone.
+        soft: budgets are hints, which thoughts may exceed.
 
     Raises:
         ArtifactError: the bundle is missing or damaged.
         DatasetError: the file cannot be read, or has another ladder.
     """
-    bundle, outcomes = manifest.load(directory), dataset.read(path)
-    parts = dataset.splits(outcomes)
+    bundle, outcomes = manifest.load(directory), dataset.read(path, soft)
+    parts = {"test": outcomes} if whole else dataset.splits(outcomes)
     figures = evaluated(bundle, parts["test"], rates)
     same = bundle.manifest.data_hash == manifest.digest(path)
     fit = _report_of_fit(directory) if same else {}
@@ -49,20 +51,25 @@ def report(directory: Path, path: Path, rates: Rates = UNKNOWN_RATES) -> Part:
     }
     about["data"] = about.get("data", {}) | {"file": path.name}
     kept = {name: fit[name] for name in OF_THE_FIT if name in fit}
-    return figures | kept | {"about": about, "warnings": _warnings(about["model"], outcomes.model)}
+    return figures | kept | {"about": about, "warnings": _warnings(about["model"], outcomes.model, same and whole)}
 
 
 def evaluated(bundle: Bundle, outcomes: Outcomes, rates: Rates = UNKNOWN_RATES) -> Part:
     """Figures of a bundle on outcomes that it was not fitted on. Raises DatasetError if these have another ladder."""
-    prediction, units = inference.predict_outcomes(bundle, outcomes), rates.units(bundle.tokenizer, outcomes.prompts)
+    prediction, units = inference.predict_outcomes(bundle, outcomes), rates.units(bundle.tokenizer, outcomes)
     own = bundle.manifest
     return evaluate(outcomes, prediction, own.certificates, own.absolute, units, own.reference).to_json()
 
 
-def _warnings(bundle: str, outcomes: str) -> list[str]:
-    if bundle == outcomes:
-        return []
-    return [f"the bundle is about {bundle}, the outcomes are those of {outcomes}: its certificates say nothing of them"]
+def _warnings(bundle: str, outcomes: str, fitted_on: bool) -> list[str]:
+    warnings = []
+    if bundle != outcomes:
+        warnings.append(
+            f"the bundle is about {bundle}, the outcomes are those of {outcomes}: its certificates say nothing of them"
+        )
+    if fitted_on:
+        warnings.append("the bundle was fitted on most prompts of this file, so figures of the whole file are too good")
+    return warnings
 
 
 def _report_of_fit(directory: Path) -> Part:

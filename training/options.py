@@ -13,6 +13,8 @@ ENGINES = click.Choice(["vllm", "sglang", "llama_cpp", "openai_effort"])
 """Kinds of engines; their table is not imported for a help text."""
 
 outcomes_file = click.option("--outcomes", type=File(), required=True, help="Parquet file of the outcome schema.")
+soft_budgets = click.option("--soft-budgets", "soft", is_flag=True,
+                            help="Budgets of the file are a provider's hints: tokens may exceed them.")  # fmt: skip
 outcome_log = click.option("--log", type=FileOrUrl(), default="var/outcomes.sqlite", show_default=True,
                            help="File or Redis URL of the outcome log; the service may be running.")  # fmt: skip
 json_output = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -91,7 +91,7 @@ def train(
     samples = (parts["certify"], predicted["certify"]), (parts["fit"], predicted["fit"])
     say(f"certify: {len(parts['certify']):,} prompts; evaluate: {len(parts['test']):,} prompts")
     proofs = with_remedies(about_agreement(certify(*samples), outcomes.label_sources), *samples)
-    units = rates.units(embedded.tokenizer, parts["test"].prompts)
+    units = rates.units(embedded.tokenizer, parts["test"])
     report = evaluate.evaluate(
         parts["test"], predicted["test"], proofs.relative, proofs.absolute, units, proofs.reference
     )
@@ -113,6 +113,7 @@ def run(
     candidates: dict[str, ModelFamily] = CANDIDATES,
     engine: str | None = None,
     rates: Rates = UNKNOWN_RATES,
+    soft: bool = False,
 ) -> dict[str, Any]:
     """Run all stages on the file `path`, write the bundle with its report to `out`, and return the report.
 
@@ -120,12 +121,13 @@ def run(
         compare: add every baseline, and each family of tasks left out.
         engine: fingerprint of the engine that answered, in place of the one in the file.
         rates: in which savings are stated beside tokens.
+        soft: budgets are hints, which thoughts may exceed.
 
     Raises:
         DatasetError: the file cannot be trained on.
         ExportError: the exported graph differs from the fitted model; nothing is written.
     """
-    outcomes = dataset.read(path)
+    outcomes = dataset.read(path, soft)
     if (date := standing(out)) is not None:
         say(f"fit: replaces the bundle of {date} in {out}")
     outcomes = outcomes if engine is None else replace(outcomes, model=engine)
@@ -133,7 +135,7 @@ def run(
     trained = with_baselines(trained) if compare else trained
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []
     say(f"re-splits: {RESPLITS} of each target test how often certificates are violated")
-    report = full_report(trained, {"file": path.name, **asdict(overview(path))}, left_out)
+    report = full_report(trained, {"file": path.name, **asdict(overview(path, soft))}, left_out)
     say("export: the graph is compared with the model")
     # From all splits: the comparison of graph and model reads no labels.
     sample = [outcomes.prompts[i] for i in np.random.default_rng(0).permutation(len(outcomes))[:SAMPLE]]

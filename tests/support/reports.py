@@ -8,7 +8,15 @@ NO_FIGURES: dict[str, Any] = {"fixed": [], "rungs": [], "violations": []}
 """Without these a page has no figure, which takes most of its time."""
 
 UNKNOWN: dict[str, Any] = dict.fromkeys(
-    ("thinking_tokens", "saved_against_top", "top_interval", "saved_against_hull", "hull_interval")
+    (
+        "thinking_tokens",
+        "saved_against_top",
+        "top_interval",
+        "saved_against_hull",
+        "hull_interval",
+        "above_hull",
+        "above_interval",
+    )
 )
 """The figures of a policy that are not known where thinking tokens are not recorded."""
 
@@ -28,6 +36,8 @@ def policy(alpha: float, rungs: int, method: str = "router", **changes: Any) -> 
         "saved_against_hull": 0.27,
         "hull_interval": (0.2, 0.33),
         "rungs": [1 / rungs] * rungs,
+        "above_hull": 0.03,
+        "above_interval": (0.02, 0.04),
         "rung": None,
         **changes,
     }
@@ -60,7 +70,7 @@ def saving(kind: str, per: int, fixed: float, per_token: float) -> dict[str, Any
     """A saving of 31 % of the thinking tokens, in a unit."""
     top, spent, mix = (per * (fixed + per_token * tokens) for tokens in (1000, 690, 945))
     return {
-        "unit": {"kind": kind, "per": per, "fixed": fixed, "per_token": per_token},
+        "unit": {"kind": kind, "per": per, "fixed": fixed, "per_token": per_token, "answers": False},
         "top": top,
         "spent": spent,
         "mix": mix,
@@ -81,6 +91,7 @@ def frontier(rungs: int) -> list[dict[str, Any]]:
             "loss": i * i / 200,
             "loss_interval": (i * i / 400, i * i / 100),
             "thinking_tokens": 1000.0 - 100 * i,
+            "total_tokens": None,
             "saved_against_top": i / 10,
             "top_interval": (i / 11, i / 9),
             "saved_against_hull": i / 20,

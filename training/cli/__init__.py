@@ -14,10 +14,20 @@ from router.domain import DEFAULT_MAX_LOSS
 from router.extras import needs
 from training.cli.cluster import Command, executor_options, ray_on
 from training.cli.collect import collect
-from training.options import ENGINES, backend_key, json_output, outcome_log, outcomes_file, rates, require
+from training.options import (
+    ENGINES,
+    backend_key,
+    json_output,
+    outcome_log,
+    outcomes_file,
+    rates,
+    require,
+    soft_budgets,
+)  # fmt: skip
 
 # Commands import their stages when they run: Polars and scikit-learn take seconds, and help must work without them.
 if TYPE_CHECKING:
+    from training.data.dataset import Outcomes
     from training.evaluation.spending import Rates
     from training.model.families import ModelFamily
     from training.pipeline import Extraction
@@ -70,9 +80,12 @@ cli.add_command(_Recorded("outcomes", "training.data.export_log", "Read the outc
 
 @cli.command()
 @click.argument("file", type=File())
+@soft_budgets
 @_engine
 @json_output
-def validate(file: Path, fingerprint_from: str | None, backend: str | None, backend_key: str, as_json: bool) -> None:
+def validate(
+    file: Path, soft: bool, fingerprint_from: str | None, backend: str | None, backend_key: str, as_json: bool
+) -> None:
     """Name the faults of an outcome file with row and column; exit code 2 if there are any.
 
     Warnings are about what no service would use, and about targets that so few prompts cannot certify.
@@ -80,11 +93,16 @@ def validate(file: Path, fingerprint_from: str | None, backend: str | None, back
     require(_ABOUT_ENGINE)
     from training.data import dataset
     from training.data.overview import Overview, overview
+    from training.evaluation import advice
 
-    faults = dataset.validate(file)
-    seen = None if faults else overview(file)
+    faults = dataset.validate(file, soft)
+    seen = None if faults else overview(file, soft)
     counts = None if seen is None else asdict(seen)
-    warnings = _warnings(file, fingerprint_from, backend, backend_key) if isinstance(seen, Overview) else []
+    warnings = []
+    if isinstance(seen, Overview):
+        outcomes = dataset.read(file, soft)
+        engine = fingerprint_from and _fingerprint(outcomes, fingerprint_from, backend, backend_key)
+        warnings = [*advice.about_engine(outcomes.model, engine), *advice.about_size(outcomes)]
     if as_json:
         click.echo(json.dumps({"faults": faults, "warnings": warnings, "overview": counts}))
     for fault in [] if as_json else faults:
@@ -98,6 +116,7 @@ def validate(file: Path, fingerprint_from: str | None, backend: str | None, back
 
 @cli.command()
 @outcomes_file
+@soft_budgets
 @click.option("--out", type=NEW_FOLDER, required=True, help="Directory of the bundle; replaced in one step.")
 @click.option("--profile", type=click.Choice(["static", "encoder"]), default="static", show_default=True,
               help="Token vectors and hand features, or a MiniLM encoder beside them (for a GPU).")  # fmt: skip
@@ -111,6 +130,7 @@ def validate(file: Path, fingerprint_from: str | None, backend: str | None, back
 @json_output
 def fit(
     outcomes: Path,
+    soft: bool,
     out: Path,
     profile: str,
     precision: str,
@@ -127,14 +147,17 @@ def fit(
     """Fit, calibrate, certify, evaluate and export a bundle with report.json and report.html."""
     require(_ABOUT_ENGINE)
     from training import pipeline
+    from training.data import dataset
     from training.evaluation import advice
     from training.report.text import describe
 
     if (profile, precision) not in pipeline.PROFILES:
         raise click.UsageError(f"--precision {precision} needs --profile encoder: {profile} vectors have one precision")
     units, candidates, extraction = _rates(**rates), _candidates(families), _extraction(executor, ray_address)
-    engine = None if fingerprint_from is None else _fingerprint(outcomes, fingerprint_from, backend, backend_key)
-    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates, engine, units)
+    engine = None
+    if fingerprint_from is not None:
+        engine = _fingerprint(dataset.read(outcomes, soft), fingerprint_from, backend, backend_key)
+    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates, engine, units, soft)
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
     _warn([*advice.about_engine(report["about"]["model"]), *advice.about_default(report)])
 
@@ -142,16 +165,26 @@ def fit(
 @cli.command()
 @click.option("--artifact", "directory", type=FOLDER, required=True, help="Directory of the bundle.")
 @outcomes_file
+@soft_budgets
+@click.option("--whole", is_flag=True, help="Evaluate all prompts of a file that the bundle was not fitted on.")
 @click.option("--html", "page", type=NewFile(), help="Also write the report as a page to this file.")
 @rates
 @json_output
-def evaluate(directory: Path, outcomes: Path, page: Path | None, as_json: bool, **rates: float | None) -> None:
-    """Evaluate a bundle on the test split of an outcome file."""
+def evaluate(
+    directory: Path,
+    outcomes: Path,
+    soft: bool,
+    whole: bool,
+    page: Path | None,
+    as_json: bool,
+    **rates: float | None,
+) -> None:
+    """Evaluate a bundle on the test split of an outcome file, or on the whole file."""
     from training import bundle_report
     from training.report import html
     from training.report.text import describe
 
-    report = bundle_report.report(directory, outcomes, _rates(**rates))
+    report = bundle_report.report(directory, outcomes, _rates(**rates), whole, soft)
     if page is not None:
         html.write_page(page, report)
     click.echo(json.dumps(report) if as_json else describe(report))
@@ -275,24 +308,11 @@ def _candidates(names: tuple[str, ...]) -> dict[str, "ModelFamily"]:
         raise click.UsageError(f"no model family {error}; the families are {choices}") from error
 
 
-def _warnings(file: Path, url: str | None, kind: str | None, key: str) -> list[str]:
-    """Warnings about a file that can be trained on. Raises BackendError where no engine at `url` holds budgets."""
-    from training.data import dataset
-    from training.evaluation import advice
-
-    outcomes = dataset.read(file)
-    return [
-        *advice.about_engine(outcomes.model, url and _fingerprint(file, url, kind, key)),
-        *advice.about_size(outcomes),
-    ]
-
-
-def _fingerprint(file: Path, url: str, kind: str | None, key: str) -> str:
-    """The fingerprint of the engine at `url` that serves the model which a file names. Raises BackendError."""
+def _fingerprint(outcomes: "Outcomes", url: str, kind: str | None, key: str) -> str:
+    """The fingerprint of the engine at `url` that serves the model which outcomes name. Raises BackendError."""
     from training.collect import recipes
-    from training.data import dataset
 
-    return recipes.fingerprint_at(url, kind or "", dataset.read(file).model, key)
+    return recipes.fingerprint_at(url, kind or "", outcomes.model, key)
 
 
 def _warn(warnings: list[str]) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from router.digits import counted, verb
 from router.domain import BudgetLadder, ReasoningBudget
-from training.arrays import Mask, Matrix, Rows
+from training.arrays import Mask, Matrix, Rows, Rungs, Vector
 from training.data.faults import faults, is_logged
 from training.data.schema import DatasetError, conformed, naming_file
 from training.data.splits import SPLITS, split_of
@@ -26,12 +26,13 @@ class Outcomes:
     """Outcomes by prompt and rung.
 
     Attributes:
-        model: fingerprint of the backend that answered.
+        model: fingerprint of the backend that answered; behind it, rungs that another model answered.
         correct: mean correctness [prompts, rungs], 0..1.
         thinking_tokens: mean thinking tokens used [prompts, rungs]; NaN where none is recorded.
         samples: answers averaged [prompts, rungs].
         halves: mean correctness of the even and of the odd samples [2, prompts, rungs]; NaN for an empty half.
         label_sources: who said what is correct.
+        total_tokens: mean thinking and answer tokens [prompts, rungs]; NaN where none is recorded.
     """
 
     model: str
@@ -44,6 +45,7 @@ class Outcomes:
     samples: NDArray[np.int64]
     halves: Matrix
     label_sources: tuple[str, ...] = ("verifier",)
+    total_tokens: Matrix | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -52,6 +54,17 @@ class Outcomes:
     def known_tokens(self) -> Mask:
         """Rungs whose token counts are recorded for every prompt [rungs]."""
         return np.asarray(np.isfinite(self.thinking_tokens).all(axis=0))
+
+    @property
+    def known_totals(self) -> bool:
+        """True if the tokens of thought and answer are recorded for every prompt and rung."""
+        return self.total_tokens is not None and bool(np.isfinite(self.total_tokens).all())
+
+    def totals_at(self, chosen: Rungs) -> Vector | None:
+        """All tokens of chosen rungs [prompts]; None where they are not recorded."""
+        if self.total_tokens is None or not self.known_totals:
+            return None
+        return self.total_tokens[np.arange(len(self)), chosen]
 
     def take(self, rows: Rows) -> "Outcomes":
         """The outcomes of the prompts at `rows`, in that order."""
@@ -66,42 +79,49 @@ class Outcomes:
             self.samples[rows],
             self.halves[:, rows],
             self.label_sources,
+            None if self.total_tokens is None else self.total_tokens[rows],
         )
 
 
-def read(path: Path) -> Outcomes:
+def read(path: Path, soft: bool = False) -> Outcomes:
     """Read an outcome file that has every rung of every prompt.
+
+    Args:
+        soft: budgets are hints, which thoughts may exceed.
 
     Raises:
         DatasetError: the file cannot be trained on; the message names the first fault.
     """
     with naming_file(path):
-        return from_frame(pl.scan_parquet(path))
+        return from_frame(pl.scan_parquet(path), soft)
 
 
-def validate(path: Path) -> list[str]:
+def validate(path: Path, soft: bool = False) -> list[str]:
     """All faults of a file with their row and column; none for served traffic, or a file that can be trained on."""
     try:
         with naming_file(path):
             rows = pl.scan_parquet(path)
-            problems = list(faults(rows))
+            problems = list(faults(rows, soft))
             if not (problems or is_logged(rows)):
-                splits(from_frame(rows))
+                splits(from_frame(rows, soft))
             return problems
     except DatasetError as error:
         return [str(error)]
 
 
-def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
+def from_frame(rows: pl.LazyFrame | pl.DataFrame, soft: bool = False) -> Outcomes:
     """Outcomes by prompt and rung.
 
     Repeated answers are averaged. A prompt without an answer at some rung is left out, alone.
+
+    Args:
+        soft: budgets are hints, which thoughts may exceed.
 
     Raises:
         DatasetError: the rows cannot be trained on; the message names the first fault.
     """
     rows = rows.lazy()
-    for fault in faults(rows):
+    for fault in faults(rows, soft):
         raise DatasetError(fault)
     rows = conformed(rows)
     if is_logged(rows):
@@ -124,7 +144,7 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
     samples = table("samples", 0).astype(np.int64)
     complete = _complete(samples, ladder)
     return Outcomes(
-        rows.select(pl.col("model").first()).collect().item(),
+        _model(rows),
         ladder,
         prompts["prompt"].to_list(),
         prompts["task"].fill_null("").to_list(),
@@ -134,6 +154,7 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame) -> Outcomes:
         samples,
         np.stack([table("even", np.nan), table("odd", np.nan)]),
         tuple(rows.select(pl.col("label_source").unique().sort()).collect(engine="streaming")["label_source"]),
+        table("total_tokens", np.nan),
     ).take(complete)
 
 
@@ -170,7 +191,17 @@ def concatenate(one: Outcomes, other: Outcomes) -> Outcomes:
         np.concatenate([one.samples, other.samples]),
         np.concatenate([one.halves, other.halves], axis=1),
         tuple(sorted({*one.label_sources, *other.label_sources})),
+        None
+        if one.total_tokens is None or other.total_tokens is None
+        else np.concatenate([one.total_tokens, other.total_tokens]),
     )
+
+
+def _model(rows: pl.LazyFrame) -> str:
+    """The model of the longest rung, and behind it the rungs that another one answered: "m, rung 0: instruct"."""
+    by_rung = rows.group_by("rung_order").agg(pl.col("rung", "model").first()).sort("rung_order")
+    *shorter, (_, model) = by_rung.select("rung", "model").collect(engine="streaming").iter_rows()
+    return ", ".join([model, *(f"rung {rung}: {other}" for rung, other in shorter if other != model)])
 
 
 def _ladder(rows: pl.LazyFrame) -> BudgetLadder:
@@ -197,6 +228,7 @@ def _cells(rows: pl.LazyFrame) -> pl.DataFrame:
             pl.len().alias("samples"),
             pl.col("correct").mean(),
             pl.col("thinking_tokens").mean(),
+            pl.col("total_tokens").mean(),
             pl.col("correct").filter(even).mean().alias("even"),
             pl.col("correct").filter(~even).mean().alias("odd"),
         )

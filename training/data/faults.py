@@ -12,8 +12,12 @@ Rule = tuple[str, pl.Expr, str]
 """A column, the condition that a broken row meets, and the fault in words."""
 
 
-def faults(rows: pl.LazyFrame) -> Iterator[str]:
-    """Faults in words: wrong columns; else the first row that breaks each rule; else rows that contradict others."""
+def faults(rows: pl.LazyFrame, soft: bool = False) -> Iterator[str]:
+    """Faults in words: wrong columns; else the first row that breaks each rule; else rows that contradict others.
+
+    Args:
+        soft: budgets are hints, which thoughts may exceed.
+    """
     wrong = list(_wrong_columns(rows.collect_schema()))
     yield from wrong
     if wrong:
@@ -23,7 +27,8 @@ def faults(rows: pl.LazyFrame) -> Iterator[str]:
         yield "no rows"
         return
     broken = list(_broken_rules(rows, _RULES))
-    yield from broken or chain(_falling(rows), _broken_rules(rows, _HELD), _repeated(rows), _contradictions(rows))
+    held = () if soft else _HELD
+    yield from broken or chain(_falling(rows), _broken_rules(rows, held), _repeated(rows), _contradictions(rows))
 
 
 def is_logged(rows: pl.LazyFrame) -> bool:
@@ -101,7 +106,8 @@ _HELD: tuple[Rule, ...] = (
     (
         "thinking_tokens",
         _COLLECTED & _ONCE & ~_HINTED & (pl.col("thinking_tokens") > pl.col("budget_tokens") + SLACK),
-        "is above the row's budget_tokens, so the budget was not held; leave budget_tokens empty where it is a hint",
+        "is above the row's budget_tokens, so the budget was not held; where budgets are a provider's hints, "
+        f"give --soft-budgets, or a model that ends in /{Enforcement.HINT.value}",
     ),
 )
 
@@ -134,7 +140,6 @@ def _contradictions(rows: pl.LazyFrame) -> Iterator[str]:
     """Rows that disagree with the first row of the same key, by `_SAME`."""
     if is_logged(rows):  # a service may have changed its model or ladder meanwhile
         return
-    rows = rows.with_columns(file=pl.lit(0))
     for key, columns, wanted in _SAME:
         kind = rows.select("row", key, *columns)
         first = kind.group_by(key).agg(pl.col(columns).sort_by("row").first().name.prefix("first "))
@@ -170,6 +175,10 @@ _SAME: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("rung", ("rung_order",), "the rung had another position before"),
     ("prompt_id", ("group",), "the prompt had another group before, so it would lie on both sides of a split"),
     ("prompt_id", ("prompt",), "the prompt had another text before"),
-    ("file", ("model",), "another model than before; a bundle serves a single model"),
+    (
+        "rung",
+        ("model",),
+        "another model than before at this rung; a bundle is about one model, beside which another may hold a rung",
+    ),
 )
 """A key, columns in which rows of equal key must agree, and the fault in words."""

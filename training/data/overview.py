@@ -59,13 +59,17 @@ class Traffic:
     correct: float
 
 
-def overview(path: Path) -> Overview | Traffic:
-    """Count a file. Raises DatasetError if it is neither served traffic nor can be trained on."""
+def overview(path: Path, soft: bool = False) -> Overview | Traffic:
+    """Count a file. Raises DatasetError if it is neither served traffic nor can be trained on.
+
+    Args:
+        soft: budgets are hints, which thoughts may exceed.
+    """
     with naming_file(path):
         rows = pl.scan_parquet(path)
         if is_logged(rows):
             return _traffic(conformed(rows).collect(engine="streaming"))
-        outcomes = from_frame(rows)
+        outcomes = from_frame(rows, soft)
         errors = pl.col("finish") == "error"
         counts = rows.select(pl.len(), errors.sum().alias("errors"), pl.col("prompt_id").n_unique().alias("prompts"))
         return _overview(outcomes, *counts.collect(engine="streaming").row(0))

@@ -28,7 +28,7 @@ class RungReport:
     Attributes:
         thinking_tokens: mean; None where counts are not recorded.
         calibration_error: over 15 bins of equal mass.
-        debiased: calibration error minus the part that chance alone shows.
+        debiased: calibration error without the part that chance adds.
         reliability: (mean prediction, mean correctness, prompts) per bin.
         coverage: share of prompts below the p50, p90 and p99 forecast; None where counts are not recorded.
     """
@@ -149,9 +149,9 @@ def savings(outcomes: Outcomes, chosen: Rungs, units: Sequence[Unit]) -> list[Sa
     if not outcomes.known_tokens.all():
         return []
     rows = np.arange(len(outcomes))
-    return list(
-        Spending(outcomes, outcomes.correct[rows, chosen], outcomes.thinking_tokens[rows, chosen]).savings(units)
-    )
+    correct, spent = outcomes.correct[rows, chosen], outcomes.thinking_tokens[rows, chosen]
+    spending = Spending(outcomes, correct, spent, outcomes.totals_at(chosen))
+    return list(spending.savings(units))
 
 
 def oracles(outcomes: Outcomes) -> tuple[Points, Points]:

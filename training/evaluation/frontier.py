@@ -26,6 +26,7 @@ class FrontierPoint:
         rung: the rung that everybody gets; None where it is chosen by price.
         loss: accuracy of always-top minus the policy's, with its 95 % interval.
         thinking_tokens: mean per prompt.
+        total_tokens: those of the answers included; None where they are not recorded.
         saved_against_top: share of always-top's thinking tokens that was saved, with its 95 % interval.
         saved_against_hull: the same against the cheapest mix of fixed rungs of the policy's accuracy.
         rungs: share of prompts sent to each rung.
@@ -37,6 +38,7 @@ class FrontierPoint:
     loss: float
     loss_interval: Interval
     thinking_tokens: float
+    total_tokens: float | None
     saved_against_top: float
     top_interval: Interval
     saved_against_hull: float
@@ -96,11 +98,16 @@ def _points(outcomes: Outcomes, policies: list[tuple[Certificate | None, Rungs]]
             float(losses[:, i].mean()),
             loss_intervals[i],
             used,
+            _mean(outcomes.totals_at(chosen)),
             float(1 - used / tokens[-1]),
             top_intervals[i],
             float(1 - used / mix) if mix > 0 else 0.0,
             (np.bincount(chosen, minlength=rungs) / len(chosen)).tolist(),
         )
+
+
+def _mean(values: Vector | None) -> float | None:
+    return None if values is None else float(values.mean())
 
 
 def _intervals(samples: Matrix) -> list[Interval]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from training.arrays import Matrix, Vector
+from training.arrays import Matrix, Rows, Vector
 
 BINS = 15
 """Bins of the calibration error."""
@@ -18,8 +18,7 @@ CHUNK = 250
 
 def reliability(correct: Vector, predicted: Vector) -> list[tuple[float, float, int]]:
     """(mean prediction, mean correctness, prompts) of BINS bins of equal mass, for vectors [prompts]."""
-    bins = np.array_split(np.argsort(predicted, kind="stable"), BINS)
-    return [(float(predicted[b].mean()), float(correct[b].mean()), len(b)) for b in bins if len(b)]
+    return [(float(predicted[b].mean()), float(correct[b].mean()), len(b)) for b in _bins(predicted) if len(b)]
 
 
 def calibration_error(correct: Vector, predicted: Vector) -> float:
@@ -28,14 +27,25 @@ def calibration_error(correct: Vector, predicted: Vector) -> float:
     return sum(abs(mean - accuracy) * n for mean, accuracy, n in bins) / len(predicted)
 
 
-def debiased_calibration_error(correct: Vector, predicted: Vector, draws: int = 100) -> float:
-    """Calibration error minus that of a perfectly calibrated model on as many prompts, at least 0 (Kumar et al. 2019).
+def debiased_calibration_error(correct: Vector, predicted: Vector) -> float:
+    """Calibration error without the part that chance adds: bins are finite, so even perfect predictions show some.
 
-    Bins are finite samples, so even perfect predictions show some error; `draws` simulations say how much.
+    With d the error of a bin of n prompts, and v the variance of correctness minus prediction in it, d^2 - v / n is an
+    unbiased estimate of the true error's square (Kumar et al. 2019, section 4). The result is
+
+        calibration error * sqrt(sum n (d^2 - v / n) / sum n d^2),
+
+    0 where that is negative. As v is measured, correctness may be 0 or 1, or a mean of any number of samples.
     """
-    random = np.random.default_rng(0)
-    perfect = [calibration_error(random.binomial(1, predicted).astype(float), predicted) for _ in range(draws)]
-    return max(0.0, calibration_error(correct, predicted) - float(np.mean(perfect)))
+    bins = [b for b in _bins(predicted) if len(b) > 1]
+    squares = sum(len(b) * float((correct[b] - predicted[b]).mean()) ** 2 for b in bins)
+    chance = sum(float((correct[b] - predicted[b]).var(ddof=1)) for b in bins)
+    return calibration_error(correct, predicted) * max(0.0, 1 - chance / squares) ** 0.5 if squares > 0 else 0.0
+
+
+def _bins(predicted: Vector) -> list[Rows]:
+    """Positions of prompts in BINS bins of equal mass, by rising prediction."""
+    return np.array_split(np.argsort(predicted, kind="stable"), BINS)
 
 
 def hull(tokens: Vector, accuracy: Vector) -> tuple[Vector, Vector]:

@@ -41,6 +41,7 @@ class PolicyReport:
         thinking_tokens: mean per prompt.
         saved_against_top: share of always-top's thinking tokens that were saved, with its 95 % interval.
         saved_against_hull: the same against the cheapest mix of fixed rungs of the policy's accuracy.
+        above_hull: accuracy minus that of the best mix of fixed rungs with as many thinking tokens.
         rungs: share of prompts sent to each rung.
     """
 
@@ -56,6 +57,8 @@ class PolicyReport:
     saved_against_hull: float | None
     hull_interval: Interval | None
     rungs: list[float]
+    above_hull: float | None
+    above_interval: Interval | None
     rung: str | None = None
 
 
@@ -146,6 +149,7 @@ def policy_report(
     loss, loss_interval = spending.loss()
     top, top_interval = spending.saved_against_top() if known else UNKNOWN
     hull, hull_interval = spending.saved_against_hull() if known else UNKNOWN
+    above, above_interval = spending.above_hull() if known else UNKNOWN
     return PolicyReport(
         name,
         alpha,
@@ -159,6 +163,8 @@ def policy_report(
         hull,
         hull_interval,
         (np.bincount(chosen, minlength=len(outcomes.ladder)) / len(chosen)).tolist(),
+        above,
+        above_interval,
     )
 
 

@@ -1,4 +1,7 @@
-"""What a policy spends and saves on a test split, in tokens, time and money, with bootstrap intervals."""
+"""What a policy spends and saves on a test split, in tokens, time and money, with bootstrap intervals.
+
+Answers count where their tokens are recorded: what is cut from a thought may lengthen its answer.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,26 +20,28 @@ Estimate = tuple[float, Interval]
 
 @dataclass(frozen=True)
 class Unit:
-    """A measure of what a prompt takes until its answer begins: it grows by the same amount with every thinking token.
+    """A measure of what a prompt takes: it grows by the same amount with every token.
 
     Attributes:
-        kind: "tokens", "seconds" or "money".
+        kind: "tokens", "all tokens", "seconds" or "money".
         per: the number of prompts that figures are given for.
-        fixed: what one prompt takes without thinking.
-        per_token: what a thinking token adds.
+        fixed: what one prompt takes without tokens.
+        per_token: what a token adds.
+        answers: the tokens of the answer count, too; otherwise those of the thought alone, until the answer begins.
     """
 
     kind: str
     per: int = 1
     fixed: float = 0.0
     per_token: float = 1.0
+    answers: bool = False
 
     def of(self, tokens: float) -> float:
-        """What `per` prompts take that think for `tokens` each."""
+        """What `per` prompts take that use `tokens` each."""
         return self.per * (self.fixed + self.per_token * tokens)
 
 
-TOKENS = Unit("tokens")
+TOKENS, ALL_TOKENS = Unit("tokens"), Unit("all tokens", answers=True)
 
 
 @dataclass(frozen=True)
@@ -54,19 +59,20 @@ class Rates:
     price_in: float | None = None
     price_out: float | None = None
 
-    def units(self, tokenizer: bytes, prompts: list[str]) -> list[Unit]:
+    def units(self, tokenizer: bytes, outcomes: Outcomes) -> list[Unit]:
         """Tokens, and the units for which the rates are known.
 
         Args:
             tokenizer: `tokenizers` JSON, which stands for the engine's own where prompts have a price.
-            prompts: whose mean length is paid for.
+            outcomes: whose prompts' mean length is paid for.
         """
-        units = [TOKENS]
+        answers = outcomes.known_totals
+        units = [TOKENS, ALL_TOKENS] if answers else [TOKENS]
         if self.per_token is not None:
             units.append(Unit("seconds", 1, self.first_token or 0.0, self.per_token))
         if self.price_out is not None:
-            fixed = self.price_in / 1e6 * _length(tokenizer, prompts) if self.price_in else 0.0
-            units.append(Unit("money", 1_000, fixed, self.price_out / 1e6))
+            fixed = self.price_in / 1e6 * _length(tokenizer, outcomes.prompts) if self.price_in else 0.0
+            units.append(Unit("money", 1_000, fixed, self.price_out / 1e6, answers))
         return units
 
 
@@ -101,37 +107,60 @@ class Saving:
 class Spending:
     """A policy beside all fixed rungs, with their bootstrap samples."""
 
-    def __init__(self, outcomes: Outcomes, correct: Vector, spent: Vector) -> None:
-        """Args: correct, spent: correctness and thinking tokens of the policy [prompts]."""
+    def __init__(self, outcomes: Outcomes, correct: Vector, spent: Vector, total: Vector | None = None) -> None:
+        """Args: correct, spent, total: correctness, thinking tokens and all tokens of the policy [prompts]."""
         # Every figure is a function of column means, so one bootstrap of the columns serves all intervals.
-        values = np.column_stack([correct, spent, outcomes.correct, outcomes.thinking_tokens])
+        unknown = np.full(len(outcomes), np.nan)
+        policy = [correct, spent, unknown if total is None else total]
+        totals = outcomes.thinking_tokens * np.nan if outcomes.total_tokens is None else outcomes.total_tokens
+        values = np.column_stack([*policy, outcomes.correct, outcomes.thinking_tokens, totals])
         self._samples, self._means = metrics.bootstrap_means(outcomes.groups, values), values.mean(axis=0)
         self._rungs = len(outcomes.ladder)
 
     def loss(self) -> Estimate:
         """Accuracy of always-top minus the policy's."""
-        return self._estimate(lambda means: float(means[1 + self._rungs] - means[0]))
+        return self._estimate(lambda means: float(self._of_rungs(means, 0)[-1] - means[0]))
+
+    def above_hull(self) -> Estimate:
+        """Accuracy of the policy minus that of the best mix of fixed rungs with as many thinking tokens."""
+        return self._estimate(
+            lambda means: float(
+                means[0] - metrics.hull_accuracy(self._of_rungs(means, 1), self._of_rungs(means, 0), means[1])
+            )
+        )
 
     def saved_against_top(self, unit: Unit = TOKENS) -> Estimate:
         """Share of what always-top takes that is saved."""
-        return self._estimate(lambda means: _saved(unit, means[1], means[-1]))
+        return self._estimate(lambda means: _saved(unit, means[_column(unit)], self._top(means, unit)))
 
     def saved_against_hull(self, unit: Unit = TOKENS) -> Estimate:
         """The same against the cheapest mix of fixed rungs of the policy's accuracy."""
-        return self._estimate(lambda means: _saved(unit, means[1], self._mix(means)))
+        return self._estimate(lambda means: _saved(unit, means[_column(unit)], self._mix(means, unit)))
 
     def savings(self, units: Sequence[Unit]) -> Iterator[Saving]:
         """The saving in every unit."""
-        spent, top, mix = float(self._means[1]), float(self._means[-1]), self._mix(self._means)
         for unit in units:
+            top, mix, spent = self._top(self._means, unit), self._mix(self._means, unit), self._means[_column(unit)]
             figures = *self.saved_against_top(unit), *self.saved_against_hull(unit)
-            yield Saving(unit, unit.of(top), unit.of(mix), unit.of(spent), *figures)
+            yield Saving(unit, unit.of(top), unit.of(mix), unit.of(float(spent)), *figures)
 
-    def _mix(self, means: Vector) -> float:
-        return metrics.hull_tokens(means[2 + self._rungs :], means[2 : 2 + self._rungs], means[0])
+    def _of_rungs(self, means: Vector, column: int) -> Vector:
+        """The rungs' means of a column of the policy [rungs]."""
+        return means[3 + column * self._rungs :][: self._rungs]
+
+    def _top(self, means: Vector, unit: Unit) -> float:
+        return float(self._of_rungs(means, _column(unit))[-1])
+
+    def _mix(self, means: Vector, unit: Unit) -> float:
+        return metrics.hull_tokens(self._of_rungs(means, _column(unit)), self._of_rungs(means, 0), means[0])
 
     def _estimate(self, statistic: Callable[[Vector], float]) -> Estimate:
         return statistic(self._means), metrics.bootstrap_interval(self._samples, statistic)
+
+
+def _column(unit: Unit) -> int:
+    """Where the policy's tokens of a unit stand among its columns: correctness, thinking tokens, all tokens."""
+    return 2 if unit.answers else 1
 
 
 def _saved(unit: Unit, spent: float, instead_of: float) -> float:

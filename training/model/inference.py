@@ -5,7 +5,7 @@ import onnxruntime
 
 from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import Bundle
-from router.domain import Prompt
+from router.domain import Prompt, ReasoningBudget
 from router.scoring import outputs
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
@@ -24,8 +24,25 @@ def predict(bundle: Bundle, prompts: list[str]) -> Prediction:
 def predict_outcomes(bundle: Bundle, outcomes: Outcomes) -> Prediction:
     """Predictions of a verified bundle for the prompts of outcomes. Raises DatasetError if the ladders differ."""
     if bundle.manifest.ladder != outcomes.ladder:
-        raise DatasetError("the outcomes have another ladder than the bundle")
+        raise DatasetError(f"the outcomes have another ladder than the bundle: {_difference(bundle, outcomes)}")
     return predict(bundle, outcomes.prompts)
+
+
+def _difference(bundle: Bundle, outcomes: Outcomes) -> str:
+    """The rungs that only one of both has, in words."""
+    mine, theirs = ([_named(rung) for rung in one.rungs] for one in (bundle.manifest.ladder, outcomes.ladder))
+    only = {
+        "bundle": [one for one in mine if one not in theirs],
+        "outcomes": [one for one in theirs if one not in mine],
+    }
+    parts = [f"rung {', '.join(rungs)} in the {which} alone" for which, rungs in only.items() if rungs]
+    return "; ".join(parts) or f"{', '.join(mine)} in the bundle, {', '.join(theirs)} in the outcomes"
+
+
+def _named(rung: ReasoningBudget) -> str:
+    if rung.name == str(rung.tokens):
+        return rung.name
+    return f"{rung.name} ({'no cap' if rung.tokens is None else f'at most {rung.tokens} tokens'})"
 
 
 def run(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from router.bundle.manifest import QUANTILES
+from router.domain import SLACK
 from training.arrays import Matrix, Vector
 from training.model.families import Head, Network
 
@@ -34,7 +35,8 @@ class Lengths:
         spent: those of them that each rung spends on a thought that long [segments, rungs]; it never falls with the
             rung.
         factors: quantiles of (1 + tokens) / (1 + E L) [rungs, quantiles]; they never fall with the rung.
-        caps: most tokens of each rung [rungs]; infinite where there is no cap, NaN where tokens are not recorded.
+        caps: most tokens of each rung [rungs]; infinite where there is no cap or thoughts exceed it, NaN where tokens
+            are not recorded.
     """
 
     head: Head
@@ -99,7 +101,10 @@ def fit(scaled: Matrix, tokens: Matrix, caps: Vector) -> Lengths:
     widths = np.diff(edges)
     spent = _shares(tokens, length, caps) * np.diff(np.minimum(edges[:, None], caps), axis=0)
     none = np.ones((len(caps), len(QUANTILES)))
-    made = Lengths(head, widths, np.maximum.accumulate(spent, axis=1), none, np.where(known, caps, np.nan))
+    # Thoughts exceed a cap that is a provider's hint, so it bounds no forecast, nor do those of longer rungs.
+    held = np.logical_and.accumulate((np.nan_to_num(tokens) <= caps + SLACK).all(axis=0))
+    most = np.where(held, caps, np.inf)
+    made = Lengths(head, widths, np.maximum.accumulate(spent, axis=1), none, np.where(known, most, np.nan))
     return made.conformal(scaled, tokens)
 
 

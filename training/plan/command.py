@@ -12,13 +12,14 @@ from router.cli.strict import FOLDER, Command, NewFile, Number
 from router.routing.policy import LatencyProfile
 from training.data import dataset
 from training.data.dataset import Outcomes
-from training.options import json_output, outcomes_file
+from training.options import json_output, outcomes_file, soft_budgets
 from training.plan.drawing import draw, tables
 from training.plan.replay import PlanRow, RecordedTraffic, forecast, rows, summary
 
 
 @click.command(cls=Command)
 @outcomes_file
+@soft_budgets
 @click.option("--artifact", "directory", type=FOLDER, help="Bundle to route with [default: none, hindsight alone].")
 @click.option("--first-token", type=Number(0), default=0.01, show_default=True, help="Seconds to the first token.")
 @click.option("--per-token", type=Number(0), default=0.001, show_default=True, help="Seconds per token.")
@@ -31,11 +32,11 @@ from training.plan.replay import PlanRow, RecordedTraffic, forecast, rows, summa
 @json_output
 @click.option("--plot", type=NewFile(), help="Also draw the plan into this SVG file.")
 def plan(
-    outcomes: Path, directory: Path | None, deadlines: tuple[float, ...], split: str, as_json: bool, plot: Path | None,
-    concurrency: int, **profile: float,
+    outcomes: Path, soft: bool, directory: Path | None, deadlines: tuple[float, ...], split: str, as_json: bool,
+    plot: Path | None, concurrency: int, **profile: float,
 ) -> None:  # fmt: skip
     """Replay recorded traffic under targets and deadlines: accuracy, tokens, latency, GPU time."""
-    recorded = dataset.read(outcomes)
+    recorded = dataset.read(outcomes, soft)
     # A bundle was fitted on the other splits, so only the test split says what it will do on new prompts.
     recorded = recorded if split == "all" else dataset.splits(recorded)[split]
     traffic = RecordedTraffic(recorded, LatencyProfile(**profile), concurrency)

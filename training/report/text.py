@@ -24,6 +24,8 @@ def describe(report: dict[str, Any]) -> str:
         parts.append("\n".join(["not certified:", *(f"  {target}: {why}" for target, why in refused.items())]))
     if report.get("savings"):
         parts.append(_savings(report))
+    if len(report["tasks"]) > 1 and report["reported"] is not None:
+        parts.append(_tasks(report))
     if report["absolute"]:
         parts.append(_absolute(report))
     if report["methods"]:
@@ -32,6 +34,9 @@ def describe(report: dict[str, Any]) -> str:
         parts.append(_violations(report))
     return "\n\n".join(parts)
 
+
+MOST_TASKS = 20
+"""Tasks that a terminal shows."""
 
 NOTHING = "nothing could be certified: the router always takes the reference rung"
 
@@ -63,16 +68,24 @@ def _rungs(report: dict[str, Any]) -> str:
 
 def _policies(report: dict[str, Any]) -> str:
     head = f"{'loss at most':>12} {'policy':>16} {'accuracy':>9} {'thinking':>9} {'loss':>7}"
-    head += f" {'saved vs top':>22} {'vs hull':>22}"
+    head += f" {'saved vs top':>22} {'vs hull':>22} {'points above hull':>20}"
     rows = [
         f"{p['alpha']:>12g} {'by prompt' if p['rung'] is None else 'always ' + p['rung']:>16} {p['accuracy']:>9.3f}"
         f" {_number(p['thinking_tokens'], '9.1f')} {p['loss']:>7.3f}"
-        f" {_saving(p, 'top'):>22} {_saving(p, 'hull'):>22}"
+        f" {_saving(p, 'top'):>22} {_saving(p, 'hull'):>22} {_above(p):>20}"
         for p in report["policies"]
     ]
     # The gap is unknown where token counts are missing.
     gap = report["gap_closed"]
     return "\n".join([head, *rows, *_beyond(report), *([] if gap is None else [_gap(gap, report["reported"])])])
+
+
+def _above(policy: dict[str, Any]) -> str:
+    """Accuracy above the best mix of fixed rungs at equal thinking tokens, in percentage points."""
+    if policy["above_hull"] is None:
+        return "unknown"
+    value, low, high = (f"{100 * share:+.1f}" for share in (policy["above_hull"], *policy["above_interval"]))
+    return f"{value} ({low}, {high})"
 
 
 def _beyond(report: dict[str, Any]) -> list[str]:
@@ -90,8 +103,9 @@ def _gap(gap: float, target: float) -> str:
 
 UNITS = {
     "tokens": "thinking tokens per prompt",
+    "all tokens": "thinking and answer tokens per prompt",
     "seconds": "seconds until the answer begins",
-    "money": "money per 1,000 prompts, without answers",
+    "money": "money per 1,000 prompts",
 }
 
 
@@ -99,11 +113,34 @@ def _savings(report: dict[str, Any]) -> str:
     at = f"at a loss of at most {report['reported']:g}"
     head = f"{at:<40} {'always top':>10} {'router':>10} {'saved vs top':>22} {'vs hull':>22}"
     rows = [
-        f"{UNITS[s['unit']['kind']]:<40} {s['top']:>10.4g} {s['spent']:>10.4g} {_saving(s, 'top'):>22}"
-        f" {_saving(s, 'hull'):>22}"
+        f"{_unit(s['unit']):<40} {s['top']:>10.4g} {s['spent']:>10.4g} {_saving(s, 'top'):>22} {_saving(s, 'hull'):>22}"
         for s in report["savings"]
     ]
     return "\n".join([head, *rows])
+
+
+def _unit(unit: dict[str, Any]) -> str:
+    without = ", without answers" if unit["kind"] == "money" and not unit["answers"] else ""
+    return UNITS[unit["kind"]] + without
+
+
+def _tasks(report: dict[str, Any]) -> str:
+    """The families of tasks, the one that loses most first, with a warning where one loses more than the target."""
+    at, shown = report["reported"], report["tasks"][:MOST_TASKS]
+    head = f"{f'tasks at a loss of at most {at:g}':<40} {'prompts':>10} {'top':>10} {'loss':>22} {'saved vs top':>12}"
+    rows = [
+        f"{task['task'][:40] or 'unnamed':<40} {task['prompts']:>10} {task['accuracy']:>10.3f}"
+        f" {_loss(task):>22} {_number(task['saved_against_top'], '12.1%')}"
+        + (f"  warning: {more}" if (more := warning(task, at)) else "")
+        for task in shown
+    ]
+    others = len(report["tasks"]) - len(shown)
+    return "\n".join([head, *rows, *([f"and {others} more, which lose less: --json has all"] if others else [])])
+
+
+def _loss(task: dict[str, Any]) -> str:
+    low, high = task["loss_interval"]
+    return f"{task['loss']:.3f} ({low:.3f}, {high:.3f})"
 
 
 def _absolute(report: dict[str, Any]) -> str:

@@ -162,10 +162,11 @@ def test_savings_in_time_and_money_count_what_does_not_shrink() -> None:
 
 def test_rates_that_are_unknown_give_no_unit() -> None:
     tokenizer = (Path(__file__).parents[3] / "router/models/pocket/tokenizer.json").read_bytes()
-    kinds = [[u.kind for u in rates.units(tokenizer, ["2 + 2 ="])] for rates in (Rates(), Rates(0.1, 0.2, 1, 2))]
+    outcomes = replace(world(1)[0], prompts=["2 + 2 ="])
+    kinds = [[u.kind for u in rates.units(tokenizer, outcomes)] for rates in (Rates(), Rates(0.1, 0.2, 1, 2))]
     assert kinds == [["tokens"], ["tokens", "seconds", "money"]]
-    assert Rates(price_out=2).units(tokenizer, [""])[1] == Unit("money", 1_000, 0.0, 2e-6)
-    assert Rates(price_in=1, price_out=2).units(tokenizer, ["2 + 2 ="])[1].fixed > 0
+    assert Rates(price_out=2).units(tokenizer, outcomes)[1] == Unit("money", 1_000, 0.0, 2e-6)
+    assert Rates(price_in=1, price_out=2).units(tokenizer, outcomes)[1].fixed > 0
 
 
 def test_the_frontier_has_the_point_of_every_target_and_gets_cheaper() -> None:

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import QUANTILES, Bundle
-from router.domain import BudgetLadder, Prompt
+from router.domain import SLACK, BudgetLadder, Prompt
 from router.scoring import outputs
 from training.arrays import Matrix, Vector
 from training.certification.sequences import choose
@@ -152,8 +152,17 @@ def test_no_forecast_falls_though_recorded_tokens_do(tokens: Matrix, lower: list
     most = np.array([*lower, np.inf])
     x = np.linspace(-1, 1, 8)[:, None]
     mean, quantiles = lengths.fit(x, tokens, most).predict(x)
+    held = np.where(np.logical_and.accumulate((tokens <= most + SLACK).all(axis=0)), most, np.inf)
     for forecast in (mean, *np.moveaxis(quantiles, 2, 0)):
-        assert (np.diff(forecast, axis=1) >= 0).all() and (forecast <= most).all() and (forecast >= 0).all()
+        assert (np.diff(forecast, axis=1) >= 0).all() and (forecast <= held).all() and (forecast >= 0).all()
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_budget_that_thoughts_exceed_bounds_no_forecast() -> None:
+    x, length = drawn(1_000)
+    used = np.minimum(length[:, None], CAPS) * 1.2
+    _, quantiles = lengths.fit(x, used, CAPS).predict(x)
+    assert (quantiles[:, 2, 2] > CAPS[2]).any() and (used <= quantiles[:, :, 2]).mean() > 0.97
 
 
 @pytest.mark.usefixtures("quickly")
