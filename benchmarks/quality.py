@@ -19,11 +19,12 @@ import polars as pl
 from benchmarks import public_sets
 from benchmarks.harness import OUTCOMES, commit, machine
 from training import pipeline
+from training.certification.certify import ALPHAS
 from training.data import dataset
 from training.evaluation import comparison
 from training.model.embedding import static
 from training.model.fit import fit
-from training.report.text import describe
+from training.report.text import describe, re_splits
 
 RESULTS = Path("benchmarks/results/quality.json")
 SIZES = (250, 500, 1_000, 2_000, 4_000)
@@ -57,6 +58,8 @@ def judged(name: str, outcomes: dataset.Outcomes) -> tuple[dict[str, Any], pipel
         print({key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()})
     for refused, why in trained.proofs.refused.items():
         print(f"not certified: {refused}: {why}")
+    report["violations_per_prompt"] = [v.to_json() for v in pipeline.violations(trained, ALPHAS, per_prompt=True)]
+    print(f"\nthe same with a target per prompt\n{re_splits(report['violations_per_prompt'])}")
     report["methods"] = [{k: v for k, v in method.items() if k != "curve"} for method in report["methods"]]
     return {k: v for k, v in report.items() if k not in ("mistakes", "oracle", "hindsight")}, trained
 

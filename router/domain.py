@@ -124,9 +124,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class MaxLoss:
-    """Relative target: at most this much P(correct) below the top rung."""
+    """Relative target: at most this much P(correct) below the top rung.
+
+    Attributes:
+        per_prompt: by each prompt's own forecast, not on average over prompts.
+    """
 
     value: float
+    per_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +163,9 @@ class Certificate:
         alpha: for a relative target, the largest mean loss against the top rung; for an absolute one, the largest
             share of wrong answers among the prompts predicted to meet it. 0..1.
         delta: probability that the statement is wrong, 0..1.
-        threshold: for a relative target, the P(correct) that a further thinking token must buy; for an absolute one,
-            the smallest P(correct) accepted.
+        threshold: for a relative target, the P(correct) that a further thinking token must buy; per prompt, the
+            largest predicted loss accepted, below 0 where a gain is asked for; for an absolute target, the smallest
+            P(correct) accepted.
         prompts: calibration prompts.
         rung: for a relative target, the position of the rung that every prompt gets; None = the threshold decides.
     """

@@ -46,6 +46,7 @@ def report(directory: Path, path: Path, rates: Rates = UNKNOWN_RATES, whole: boo
         "splits": {name: len(part) for name, part in parts.items()},
         "certificates": [asdict(one) for one in bundle.manifest.certificates],
         "absolute": [asdict(one) for one in bundle.manifest.absolute],
+        "per_prompt": [asdict(one) for one in bundle.manifest.per_prompt],
         "not_certified": bundle.manifest.not_certified,
         "reference": bundle.manifest.reference,
     }
@@ -58,7 +59,8 @@ def evaluated(bundle: Bundle, outcomes: Outcomes, rates: Rates = UNKNOWN_RATES) 
     """Figures of a bundle on outcomes that it was not fitted on. Raises DatasetError if these have another ladder."""
     prediction, units = inference.predict_outcomes(bundle, outcomes), rates.units(bundle.tokenizer, outcomes)
     own = bundle.manifest
-    return evaluate(outcomes, prediction, own.certificates, own.absolute, units, own.reference).to_json()
+    report = evaluate(outcomes, prediction, own.certificates, own.absolute, units, own.reference, own.per_prompt)
+    return report.to_json()
 
 
 def _warnings(bundle: str, outcomes: str, fitted_on: bool) -> list[str]:

@@ -27,7 +27,7 @@ from router.errors import RouterError
 from router.files import write_private
 from router.scoring.outputs import HALF_TOLERANCE
 from training.certification.certify import Proofs
-from training.certification.sequences import certified_rungs
+from training.certification.sequences import certified_rungs, smallest
 from training.model import inference
 from training.model.fit import Fitted
 from training.model.head_graph import build_graph
@@ -119,6 +119,9 @@ def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: P
     for certificate in proofs.relative:
         chosen, wanted = (certified_rungs(certificate, p) for p in (served, expected))
         differing.append(chosen != wanted)
+    for certificate in proofs.per_prompt:
+        chosen, wanted = (smallest(p.quality, certificate.threshold, p.far) for p in (served, expected))
+        differing.append(chosen != wanted)
     for certificate in proofs.absolute:
         passing, should_pass = (p.claimed >= certificate.threshold for p in (served, expected))
         differing.append((passing != should_pass).any(axis=1))
@@ -159,6 +162,7 @@ def _write(
         precision=fitted.embedding.precision,
         far_beyond=fitted.far_beyond,
         reference=proofs.reference,
+        per_prompt=proofs.per_prompt,
     )
     write_manifest(aside, manifest)
     html.write(aside, about["report"])

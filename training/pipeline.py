@@ -93,7 +93,13 @@ def train(
     proofs = with_remedies(about_agreement(certify(*samples), outcomes.label_sources), *samples)
     units = rates.units(embedded.tokenizer, parts["test"])
     report = evaluate.evaluate(
-        parts["test"], predicted["test"], proofs.relative, proofs.absolute, units, proofs.reference
+        parts["test"],
+        predicted["test"],
+        proofs.relative,
+        proofs.absolute,
+        units,
+        proofs.reference,
+        proofs.per_prompt,
     )
     return Trained(parts, fitted, proofs, report)
 
@@ -175,6 +181,7 @@ def full_report(trained: Trained, data: dict[str, Any], left_out: list[dict[str,
             "data": data,
             "certificates": [asdict(c) for c in trained.proofs.relative],
             "absolute": [asdict(c) for c in trained.proofs.absolute],
+            "per_prompt": [asdict(c) for c in trained.proofs.per_prompt],
             "not_certified": trained.proofs.refused,
             "reference": trained.proofs.reference,
         },
@@ -184,11 +191,13 @@ def full_report(trained: Trained, data: dict[str, Any], left_out: list[dict[str,
     }
 
 
-def violations(trained: Trained, alphas: tuple[float, ...], resplits: int = RESPLITS) -> list[Any]:
+def violations(
+    trained: Trained, alphas: tuple[float, ...], resplits: int = RESPLITS, per_prompt: bool = False
+) -> list[Any]:
     """`resplit` for every alpha, on all prompts that were not fitted on."""
     pool = dataset.concatenate(trained.parts["certify"], trained.parts["test"])
     prediction = trained.fitted.predict(pool.prompts)
-    return [resplit((pool, prediction), alpha, resplits) for alpha in alphas]
+    return [resplit((pool, prediction), alpha, resplits, per_prompt) for alpha in alphas]
 
 
 def summary(trained: Trained) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class Tool(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ...) -> None: ...
 
 class RoutingOptions(_message.Message):
-    __slots__ = ("max_loss", "min_quality", "min_thinking_tokens", "max_thinking_tokens", "max_latency", "on_unmet", "rung", "conversation_id")
+    __slots__ = ("max_loss", "min_quality", "min_thinking_tokens", "max_thinking_tokens", "max_latency", "on_unmet", "rung", "conversation_id", "per_prompt_target")
     MAX_LOSS_FIELD_NUMBER: _ClassVar[int]
     MIN_QUALITY_FIELD_NUMBER: _ClassVar[int]
     MIN_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +154,7 @@ class RoutingOptions(_message.Message):
     ON_UNMET_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
+    PER_PROMPT_TARGET_FIELD_NUMBER: _ClassVar[int]
     max_loss: float
     min_quality: float
     min_thinking_tokens: int
@@ -162,7 +163,8 @@ class RoutingOptions(_message.Message):
     on_unmet: OnUnmet
     rung: str
     conversation_id: str
-    def __init__(self, max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., min_thinking_tokens: _Optional[int] = ..., max_thinking_tokens: _Optional[int] = ..., max_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_unmet: _Optional[_Union[OnUnmet, str]] = ..., rung: _Optional[str] = ..., conversation_id: _Optional[str] = ...) -> None: ...
+    per_prompt_target: bool
+    def __init__(self, max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., min_thinking_tokens: _Optional[int] = ..., max_thinking_tokens: _Optional[int] = ..., max_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_unmet: _Optional[_Union[OnUnmet, str]] = ..., rung: _Optional[str] = ..., conversation_id: _Optional[str] = ..., per_prompt_target: _Optional[bool] = ...) -> None: ...
 
 class DecideRequest(_message.Message):
     __slots__ = ("messages", "options", "model", "tenant")
@@ -229,7 +231,7 @@ class Certificate(_message.Message):
     def __init__(self, alpha: _Optional[float] = ..., delta: _Optional[float] = ..., threshold: _Optional[float] = ..., prompts: _Optional[int] = ..., rung: _Optional[str] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model", "relaxed")
+    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model", "relaxed", "per_prompt_target")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
     BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -245,6 +247,7 @@ class Decision(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     RELAXED_FIELD_NUMBER: _ClassVar[int]
+    PER_PROMPT_TARGET_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     rung: str
     budget_tokens: int
@@ -260,7 +263,8 @@ class Decision(_message.Message):
     certificate: Certificate
     model: str
     relaxed: float
-    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ..., relaxed: _Optional[float] = ...) -> None: ...
+    per_prompt_target: bool
+    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ..., relaxed: _Optional[float] = ..., per_prompt_target: _Optional[bool] = ...) -> None: ...
 
 class SamplingOptions(_message.Message):
     __slots__ = ("temperature", "max_answer_tokens", "seed")

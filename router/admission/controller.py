@@ -127,5 +127,5 @@ class Admission:
 
 def _relaxed(target: QualityTarget, by: float) -> QualityTarget:
     if isinstance(target, MaxLoss):
-        return MaxLoss(min(target.value + by, 1.0))
+        return replace(target, value=min(target.value + by, 1.0))
     return MinQuality(max(target.value - by, LEAST_QUALITY))

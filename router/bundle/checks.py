@@ -46,12 +46,19 @@ def ladder(value: BudgetLadder) -> BudgetLadder:
 
 def relative(certificates: tuple[Certificate, ...]) -> tuple[Certificate, ...]:
     """Certificates for relative targets, whose thresholds are prices of tokens."""
-    return _certificates(certificates, HIGHEST_PRICE)
+    return _certificates(certificates, 0, HIGHEST_PRICE)
+
+
+def per_prompt(certificates: tuple[Certificate, ...]) -> tuple[Certificate, ...]:
+    """Certificates for relative targets per prompt: no loss above alpha may be predicted for any of them."""
+    for i, one in enumerate(_certificates(certificates, -1, 1)):
+        _within(f"{i}.threshold", one.threshold, -1, one.alpha)
+    return certificates
 
 
 def absolute(certificates: tuple[Certificate, ...]) -> tuple[Certificate, ...]:
     """Certificates for absolute targets, whose thresholds are P(correct)."""
-    return _certificates(certificates, 1)
+    return _certificates(certificates, 0, 1)
 
 
 def stopping(certificates: tuple[StoppingCertificate, ...]) -> tuple[StoppingCertificate, ...]:
@@ -105,10 +112,10 @@ def probabilities(rows: list[list[float]]) -> list[list[float]]:
     return rows
 
 
-def _certificates(certificates: tuple[Certificate, ...], highest: float) -> tuple[Certificate, ...]:
+def _certificates(certificates: tuple[Certificate, ...], lowest: float, highest: float) -> tuple[Certificate, ...]:
     _promises(certificates)
     for i, one in enumerate(certificates):
-        _within(f"{i}.threshold", one.threshold, 0, highest)
+        _within(f"{i}.threshold", one.threshold, lowest, highest)
     return certificates
 
 

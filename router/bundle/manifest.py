@@ -26,7 +26,7 @@ from router.stopping import StoppingCertificate
 
 FORMAT_VERSION = 3
 READABLE = (2, 3)
-"""Formats that this version reads. Format 3 added rules that stop within the thought."""
+"""Formats that this version reads. Format 3 added rules that stop within the thought, and targets per prompt."""
 
 MODEL, TOKENIZER, PARITY, MANIFEST = "model.onnx", "tokenizer.json", "parity.json", "manifest.json"
 LOOKAHEAD = "lookahead.onnx"
@@ -54,7 +54,8 @@ class Manifest:
         backend_fingerprint: engine, model, template and enforcement that the outcomes were collected on.
         text_encoder: what turns token ids into a vector, "static" or "encoder"; the file calls it "profile".
         max_tokens: most token ids of a prompt; the rest is cut off.
-        certificates: certificates for relative targets; `absolute` holds those for absolute ones.
+        certificates: certificates for relative targets; `absolute` holds those for absolute ones, `per_prompt` those
+            for relative targets by each prompt's own forecast.
         not_certified: reason why a target is not certified, by target.
         data_hash: SHA-256 of the outcome file it was trained on.
         metrics: figures on the test split, for people to read.
@@ -84,6 +85,7 @@ class Manifest:
     far_beyond: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     reference: Annotated[int, Field(ge=0)] | None = None
     stopping: Annotated[tuple[StoppingCertificate, ...], AfterValidator(checks.stopping)] = ()
+    per_prompt: Annotated[tuple[Certificate, ...], AfterValidator(checks.per_prompt)] = ()
 
     def foreign_to(self, engine: str) -> str:
         """Why this bundle says nothing about the engine with a fingerprint, and what to do; "" where it is about it."""

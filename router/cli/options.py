@@ -37,6 +37,11 @@ _CHOICE = (
         type=PROBABILITY,
         help="Accept this much P(correct) below the top rung, on average [default: the service's].",
     ),
+    click.option(
+        "--per-prompt-target",
+        is_flag=True,
+        help="Hold --max-loss by each prompt's own forecast, not on average; this saves less.",
+    ),
     click.option("--min-quality", type=Number(0, 1, min_open=True), help="Ask for at least this P(correct)."),
     click.option("--min-thinking-tokens", "--floor", type=TOKENS, help="Think at least this many tokens."),
     click.option("--max-thinking-tokens", "--ceiling", type=TOKENS, help="Think at most this many tokens."),

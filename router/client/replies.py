@@ -55,7 +55,7 @@ class Decision:
         predicted_quality: P(correct) at the chosen rung, 0..1; None where nothing was predicted.
         max_loss: the target in force; `min_quality` is None then, and the other way round.
         meets_target: this prompt's own forecast meets the target at the chosen rung. What is certified is certified on
-            average over prompts, so a certified decision may miss `max_loss`.
+            average over prompts, so a certified decision may miss `max_loss`, unless `per_prompt_target` is true.
         certified: a certificate stands behind it.
         source: "classifier", "cache", "override", "pinned", "explore", "fallback" or
             "engine_default".
@@ -63,6 +63,7 @@ class Decision:
         forecasts: one for each rung, cheapest first; empty where nothing was predicted.
         model: the served model that the decision is about.
         relaxed: P(correct) by which the target was relaxed because the service was overloaded.
+        per_prompt_target: `max_loss` is about this prompt's own forecast.
     """
 
     decision_id: str
@@ -80,6 +81,7 @@ class Decision:
     certificate: Certificate | None
     model: str
     relaxed: float
+    per_prompt_target: bool = False
 
 
 @dataclass(frozen=True, slots=True)

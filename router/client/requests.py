@@ -71,6 +71,7 @@ class RoutingOptions:
         on_unmet: what to do where no rung is predicted to meet the target.
         rung: name of the rung to use whatever is predicted.
         conversation_id: requests with the same one keep the rung of the first.
+        per_prompt_target: `max_loss` must hold by each prompt's own forecast, not on average over prompts.
     """
 
     max_loss: float | None = None
@@ -81,6 +82,7 @@ class RoutingOptions:
     on_unmet: OnUnmet | None = None
     rung: str | None = None
     conversation_id: str | None = None
+    per_prompt_target: bool | None = None
 
 
 DEFAULTS = RoutingOptions()

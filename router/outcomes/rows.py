@@ -24,6 +24,7 @@ from router.domain import (
     MinQuality,
     Outcome,
     Prompt,
+    QualityTarget,
     ReasoningBudget,
     Role,
     RouteRequest,
@@ -39,6 +40,9 @@ FIELDS = (
     "label_source", "reported_at", "relaxed",
 )  # fmt: skip
 """All columns of a row; a partial row holds some of them."""
+
+PER_PROMPT = "max_loss_per_prompt"
+"""The column `target` of a relative target that each prompt's own forecast must meet."""
 
 COLUMNS = ("quality", "mean", "p50", "p90", "p99")
 """Columns of a score."""
@@ -155,7 +159,6 @@ def _characters(message: Message) -> int:
 def _decided(at: datetime, request: RouteRequest, decision: Decision, names: PromptHasher) -> Row:
     """The columns of a decision: all that off-policy estimation and training need."""
     certificate = decision.choice.certificate
-    target = "max_loss" if isinstance(decision.target, MaxLoss) else "min_quality"
     return {
         "decision_id": decision.id,
         "decided_at": at.isoformat(),
@@ -168,7 +171,7 @@ def _decided(at: datetime, request: RouteRequest, decision: Decision, names: Pro
         "rung": decision.rung.name,
         "rung_order": decision.choice.index,
         "budget_tokens": decision.rung.tokens,
-        "target": f"{target}={decision.target.value:g}",
+        "target": f"{_kind(decision.target)}={decision.target.value:g}",
         "source": decision.source.value,
         "reason": decision.choice.reason,
         "relaxed": decision.target_relaxation,
@@ -178,6 +181,12 @@ def _decided(at: datetime, request: RouteRequest, decision: Decision, names: Pro
         "propensities": _often(decision.propensities),
         "score": None if decision.score is None else _scored(decision.score),
     }
+
+
+def _kind(target: QualityTarget) -> str:
+    if isinstance(target, MaxLoss):
+        return PER_PROMPT if target.per_prompt else "max_loss"
+    return "min_quality"
 
 
 def _scored(score: Score) -> str:
@@ -224,7 +233,7 @@ def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
 def _restored(row: Row) -> tuple[str, Decision, Prompt | None]:
     if row["ladder"] is None or row["propensities"] is None or row["rung_order"] is None:
         raise OutcomeLogError("an earlier version wrote this decision, and kept too little")
-    target, _, value = str(row["target"]).partition("=")
+    kind, _, value = str(row["target"]).partition("=")
     certificate = None if row["certificate"] is None else Certificate(**json.loads(str(row["certificate"])))
     decision = Decision(
         str(row["decision_id"]),
@@ -232,7 +241,7 @@ def _restored(row: Row) -> tuple[str, Decision, Prompt | None]:
         str(row["backend"]),
         BudgetLadder(tuple(ReasoningBudget(name, tokens) for name, tokens in json.loads(str(row["ladder"])))),
         Choice(int(row["rung_order"]), bool(row["meets_target"]), certificate, str(row["reason"])),
-        MaxLoss(float(value)) if target == "max_loss" else MinQuality(float(value)),
+        MinQuality(float(value)) if kind == "min_quality" else MaxLoss(float(value), kind == PER_PROMPT),
         DecisionSource(row["source"]),
         str(row["model_version"]),
         None if row["score"] is None else _score(json.loads(str(row["score"]))),

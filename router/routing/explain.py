@@ -122,7 +122,8 @@ def _target(decision: Decision) -> str:
     """What the target asks for, and what this prompt's own forecast says of it."""
     value = decision.target.value
     if isinstance(decision.target, MaxLoss):
-        return f"The target: on average over prompts at most {value:g} P(correct) below the top rung. {_loss(decision)}"
+        whose = "by each prompt's own forecast" if decision.target.per_prompt else "on average over prompts"
+        return f"The target: {whose} at most {value:g} P(correct) below the top rung. {_loss(decision)}"
     return f"The target: P(correct) of at least {value:g}. {_quality(decision)}"
 
 
@@ -149,7 +150,8 @@ def _judged(decision: Decision) -> str:
         return ", which meets the target."
     if decision.score is not None and meets(decision.target, decision.score.quality, decision.choice.index):
         return ", which cannot be relied on."
-    if decision.choice.certificate is not None and isinstance(decision.target, MaxLoss):
+    target = decision.target
+    if decision.choice.certificate is not None and isinstance(target, MaxLoss) and not target.per_prompt:
         return ", more than the target; the target is about the average, which other prompts make up for."
     return ", which misses the target."
 
@@ -166,6 +168,9 @@ def _certificate(decision: Decision) -> str:
         certified = f"The largest certified loss within the target is used. {certified}"
     if proof.rung is not None:
         return f"{certified}, the mean loss is at most {proof.alpha:g} if every prompt gets this rung."
+    if decision.target.per_prompt:
+        accepted = f"{abs(proof.threshold):g} {'above' if proof.threshold < 0 else 'below'} the top rung's"
+        return f"{certified}, the mean loss is at most {proof.alpha:g}. A forecast {accepted} is accepted."
     known = decision.score is not None and None not in decision.score.mean
     unit = "token" if known else "rung"
     return (

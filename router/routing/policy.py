@@ -3,13 +3,14 @@
 1. Rungs outside floor and ceiling, or too slow for the deadline, are dropped.
 2. Relative target: the rung with the largest P(correct) - price * tokens, at the certified price: the Lagrangian
    form of "fewest tokens at no more than this mean loss". Or, where that is what is certified, one rung for everybody.
+   Relative target per prompt: the smallest rung whose predicted loss is at most the certified threshold.
    Absolute target: the smallest rung with P(correct) >= the certified threshold.
    Without a certificate for the target: the reference rung, and the reason says so.
    Where a prompt is unlike those that were certified: the longest rung, since no prediction can be relied on.
 3. Where none passes, `on_unmet` decides.
 
 The rule of step 2 stands three times, because a request must be decided in microseconds and a table in one array
-operation: here, in `training.certification.sequences.choose`, and with deadlines in
+operation: here, in `training.certification.sequences` (`choose`, `smallest`), and with deadlines in
 `training.plan.replay.served_rungs`. tests/training/test_decision_rule.py holds the three equal.
 """
 
@@ -61,6 +62,7 @@ class Policy:
     """The decision rule for one ladder and its certificates, of relative and of absolute targets.
 
     Attributes:
+        per_prompt: certificates for relative targets by each prompt's own forecast.
         suspended: why the certificates no longer count, "" while they do. A suspended policy takes the longest rung.
         reference: position of the rung for targets that are not certified; None = the top rung. It is a shorter one
             where that was right at least as often.
@@ -72,6 +74,7 @@ class Policy:
     absolute: Sequence[Certificate] = ()
     suspended: str = ""
     reference: int | None = None
+    per_prompt: Sequence[Certificate] = ()
 
     @property
     def top(self) -> int:
@@ -110,9 +113,10 @@ class Policy:
             return self._longest(score, options, in_time, self.suspended)
         if score.far:
             return self._unlike(score, options, in_time)
-        if isinstance(options.target, MaxLoss):
-            return self._relative(score, options, options.target, in_time)
-        return self._absolute(score, options, options.target, in_time)
+        target = options.target
+        if isinstance(target, MaxLoss) and not target.per_prompt:
+            return self._relative(score, options, target, in_time)
+        return self._smallest(score, options, target, in_time)
 
     def foresees(self, target: QualityTarget, score: Score | None, index: int) -> bool:
         """Whether a prompt's own forecast meets the target at a rung.
@@ -165,7 +169,7 @@ class Policy:
     def _relative(self, score: Score, options: RoutingOptions, target: MaxLoss, rungs: list[int]) -> Choice:
         certificate = self.certificate(target)
         if certificate is None:
-            return self._uncertified(score, options, rungs, reasons.uncertified(target, self.certificates))
+            return self._uncertified(score, options, rungs)
         # Over the whole ladder, not the rungs allowed: the certificate is about the policy that chooses freely.
         fixed = certificate.rung
         wanted = self._worth_most(score, certificate.threshold) if fixed is None else fixed
@@ -187,26 +191,35 @@ class Policy:
 
     def certificate(self, target: QualityTarget) -> Certificate | None:
         """The least strict certificate that still covers the target; None where there is none."""
-        relative = isinstance(target, MaxLoss)
-        room = target.value if relative else 1 - target.value + ROUNDING
-        usable = [c for c in (self.certificates if relative else self.absolute) if c.alpha <= room]
-        return max(usable, key=attrgetter("alpha"), default=None)
+        room = target.value if isinstance(target, MaxLoss) else 1 - target.value + ROUNDING
+        return max((c for c in self._of_kind(target) if c.alpha <= room), key=attrgetter("alpha"), default=None)
 
-    def _absolute(self, score: Score, options: RoutingOptions, target: MinQuality, rungs: list[int]) -> Choice:
+    def _of_kind(self, target: QualityTarget) -> Sequence[Certificate]:
+        """The certificates for targets of this kind."""
+        if isinstance(target, MinQuality):
+            return self.absolute
+        return self.per_prompt if target.per_prompt else self.certificates
+
+    def _smallest(self, score: Score, options: RoutingOptions, target: QualityTarget, rungs: list[int]) -> Choice:
+        """The smallest rung whose forecast passes the certified threshold. Raises TargetUnmet."""
         certificate = self.certificate(target)
         if certificate is None:
-            return self._uncertified(score, options, rungs, reasons.uncertified(target, self.absolute))
-        passing = [i for i, quality in enumerate(score.quality) if quality >= certificate.threshold]
-        index, reached = next((i for i in rungs if i in passing), None), reasons.reaching(target, certificate)
+            return self._uncertified(score, options, rungs)
+        passing = _passing(target, score.quality, certificate.threshold)
+        index, rule = next((i for i in rungs if i in passing), None), reasons.passing(target, certificate)
         if index is None:
-            return self._unmet(score, options, rungs, f"no rung allowed reaches {reached}")
+            return self._unmet(score, options, rungs, f"no rung allowed {rule}")
         if index != passing[0]:
             # A floor that moves the choice up leaves the certified policy, though quality can only be better there.
             return self._choice(score, options, index, f"{self._excluded(options, passing[0])}: {reasons.UNCOVERED}")
-        return self._choice(score, options, index, f"the smallest rung that reaches {reached}", certificate)
+        reason = f"the smallest rung that {rule}"
+        if index == self.top and isinstance(target, MaxLoss):
+            reason = f"no shorter rung {rule}: the top rung, which loses nothing"
+        return self._choice(score, options, index, reason, certificate)
 
-    def _uncertified(self, score: Score, options: RoutingOptions, rungs: list[int], why: str) -> Choice:
+    def _uncertified(self, score: Score, options: RoutingOptions, rungs: list[int]) -> Choice:
         """The reference rung, for a target that no certificate covers. Raises TargetUnmet."""
+        why = reasons.uncertified(options.target, self._of_kind(options.target))
         best = self.top if self.reference is None else self.reference
         elsewhere = options.on_unmet is not OnUnmet.TOP_RUNG and not self.foresees(options.target, score, best)
         if best not in rungs or elsewhere:
@@ -254,6 +267,17 @@ def meets(target: QualityTarget, quality: Sequence[float], index: int) -> bool:
     if isinstance(target, MaxLoss):
         return quality[-1] - quality[index] <= target.value + ROUNDING
     return quality[index] >= target.value
+
+
+def _passing(target: QualityTarget, quality: Sequence[float], threshold: float) -> list[int]:
+    """Rungs whose P(correct) reaches a threshold, or, per prompt, whose predicted loss does not exceed it.
+
+    The top rung loses nothing, so that it is always among the latter.
+    """
+    if isinstance(target, MinQuality):
+        return [i for i, value in enumerate(quality) if value >= threshold]
+    *lower, top = quality
+    return [*(i for i, value in enumerate(lower) if top - value <= threshold + ROUNDING), len(lower)]
 
 
 def _within(tokens: int | None, options: RoutingOptions) -> bool:

@@ -46,16 +46,24 @@ def uncertified(target: QualityTarget, certificates: Sequence[Certificate]) -> s
     """What keeps a target from being certified; the certificates are those of its kind."""
     relative = isinstance(target, MaxLoss)
     some = ", ".join(f"{c.alpha if relative else round(1 - c.alpha, 6):g}" for c in certificates)
-    what = "a loss" if relative else "P(correct)"
-    return f"no certificate for {what} of {target.value:g}" + (f" (there are some for {some})" if some else "")
+    wanted = f"{'a loss' if relative else 'P(correct)'} of {target.value:g}"
+    if isinstance(target, MaxLoss) and target.per_prompt:
+        wanted += " per prompt"
+    return f"no certificate for {wanted}" + (f" (there are some for {some})" if some else "")
 
 
-def reaching(target: MinQuality, certificate: Certificate) -> str:
-    """The P(correct) that a rung must reach, and why it is not the target itself."""
-    reached = f"P(correct) {bound(certificate.threshold)}"
-    if certificate.threshold == target.value:
-        return reached
-    return f"{reached}, from which on forecasts are certified for the target of {target.value:g}"
+def passing(target: QualityTarget, certificate: Certificate) -> str:
+    """What a rung does that passes the certified threshold, and why that is not the target itself."""
+    threshold = certificate.threshold
+    if isinstance(target, MinQuality):
+        does, reach = f"reaches P(correct) {bound(threshold)}", "from which on"
+    elif threshold < 0:
+        does, reach = f"is predicted to gain at least {-threshold:g} over the top one", "from which on"
+    else:
+        does, reach = f"is predicted to lose at most {threshold:g}", "up to which"
+    if threshold == target.value:
+        return does
+    return f"{does}, {reach} forecasts are certified for the target of {target.value:g}"
 
 
 def late(rung: str, seconds: float | None, limit: float) -> str:

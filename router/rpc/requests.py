@@ -262,13 +262,14 @@ def _target(message: pb.RoutingOptions, default: QualityTarget) -> QualityTarget
         case "max_loss":
             if not 0 <= message.max_loss <= 1:  # false for NaN too
                 raise InvalidRequest("options.max_loss", "must lie in 0..1")
-            return MaxLoss(abs(message.max_loss))  # -0 would be shown as such
+            return MaxLoss(abs(message.max_loss), message.per_prompt_target)  # -0 would be shown as such
         case "min_quality":
             if not 0 < message.min_quality <= 1:
                 raise InvalidRequest("options.min_quality", "must lie above 0 and at most 1")
             return MinQuality(message.min_quality)
         case _:
-            return default
+            named = message.per_prompt_target and isinstance(default, MaxLoss)
+            return MaxLoss(default.value, per_prompt=True) if named else default
 
 
 def _tokens(message: pb.RoutingOptions, name: str) -> int | None:

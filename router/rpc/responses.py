@@ -42,7 +42,7 @@ def decision(value: Decision) -> pb.Decision:
     if value.score is not None:
         _add_forecasts(message, value.ladder.rungs, value.score)
     if isinstance(value.target, MaxLoss):
-        message.max_loss = value.target.value
+        message.max_loss, message.per_prompt_target = value.target.value, value.target.per_prompt
     else:
         message.min_quality = value.target.value
     if value.choice.certificate is not None:

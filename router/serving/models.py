@@ -84,7 +84,15 @@ class _WithBundle:
         scorer = Scorer(self.classifier(bundle), keys, self.cache, self.observer)
         suspended = SUSPENDED if self.ledger.alarmed(bundle.version) else ""
         about = bundle.manifest
-        policy = Policy(about.ladder, about.certificates, self.latency, about.absolute, suspended, about.reference)
+        policy = Policy(
+            about.ladder,
+            about.certificates,
+            self.latency,
+            about.absolute,
+            suspended,
+            about.reference,
+            about.per_prompt,
+        )
         enforcement = self.backend.enforcement
         served = ServedModel(self.model, bundle.loaded, policy, scorer, self.backend, enforcement, self.fingerprint)
         if served.foreign:

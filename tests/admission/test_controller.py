@@ -115,7 +115,11 @@ async def test_what_is_refused_for_want_of_capacity_uses_no_quota() -> None:
 
 @pytest.mark.parametrize(
     ("target", "relaxed"),
-    [(MaxLoss(0.02), lambda by: MaxLoss(0.02 + by)), (MinQuality(0.9), lambda by: MinQuality(0.9 - by))],
+    [
+        (MaxLoss(0.02), lambda by: MaxLoss(0.02 + by)),
+        (MaxLoss(0.02, per_prompt=True), lambda by: MaxLoss(0.02 + by, per_prompt=True)),
+        (MinQuality(0.9), lambda by: MinQuality(0.9 - by)),
+    ],
 )
 async def test_targets_give_way_step_by_step_within_what_the_tenant_allows(
     target: QualityTarget, relaxed: Callable[[float], QualityTarget]

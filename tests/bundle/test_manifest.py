@@ -30,7 +30,7 @@ from router.bundle.manifest import (
     load,
     write_manifest,
 )
-from router.domain import Score
+from router.domain import Certificate, Score
 from router.errors import ArtifactError
 from router.stopping import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 from tests.conftest import MODELS
@@ -176,6 +176,17 @@ def test_a_bundle_is_what_its_files_say(bundle: Bundle, copy: Path) -> None:
     assert set(bundle.manifest.files) == {MODEL, TOKENIZER, PARITY}
 
 
+def test_a_bundle_of_before_per_prompt_targets_has_no_certificate_for_them(copy: Path) -> None:
+    edit(copy, lambda manifest: manifest.pop("per_prompt", None))
+    assert load(copy).manifest.per_prompt == ()
+
+
+def test_a_certificate_per_prompt_may_ask_for_a_gain(bundle: Bundle, copy: Path) -> None:
+    careful = Certificate(0.05, 0.1, -0.2, 100)
+    write_manifest(copy, replace(bundle.manifest, per_prompt=(careful,)))
+    assert load(copy).manifest.per_prompt == (careful,)
+
+
 def test_a_loaded_bundle_keeps_all_but_its_files(bundle: Bundle) -> None:
     assert bundle.loaded == replace(bundle, model=b"", tokenizer=b"")
 
@@ -246,6 +257,9 @@ PROOF = {"alpha": 0.05, "delta": 0.1, "threshold": 0.5, "prompts": 100}
         ({"certificates": [PROOF] * 1_001}, "certificates: at most 1000"),
         ({"absolute": [PROOF | {"threshold": 1.5}]}, "absolute: 0.threshold"),
         ({"absolute": [PROOF | {"threshold": math.inf}]}, "Infinity"),
+        ({"per_prompt": [PROOF]}, "per_prompt: 0.threshold: must lie in -1..0.05, is 0.5"),
+        ({"per_prompt": [PROOF | {"threshold": -1.5}]}, "per_prompt: 0.threshold"),
+        ({"per_prompt": [PROOF | {"threshold": 0.01}] * 2}, "per_prompt: two have the same alpha"),
         ({"ladder": {"rungs": [RUNG | {"tokens": -1}]}}, "ladder: rungs.0.tokens: must lie in 0..2147483647, is -1"),
         ({"ladder": {"rungs": [RUNG | {"tokens": 2**31}]}}, "ladder: rungs.0.tokens"),
         ({"ladder": {"rungs": [RUNG | {"tokens": 10**400}]}}, "ladder: rungs.0.tokens"),
@@ -378,8 +392,8 @@ def test_a_manifest_that_loads_means_what_it_says(shipped: Path, data: st.DataOb
         assert str(error).startswith(str(shipped)) and len(str(error).splitlines()) == 1
     else:
         write_manifest(shipped, read)
-        said = {"precision": "fp32", "far_beyond": None, "reference": None, "stopping": []} | tree
-        for certificate in said["certificates"] + said["absolute"]:
+        said = {"precision": "fp32", "far_beyond": None, "reference": None} | {"stopping": [], "per_prompt": []} | tree
+        for certificate in said["certificates"] + said["absolute"] + said["per_prompt"]:
             certificate.setdefault("rung", None)
         assert json.loads((shipped / MANIFEST).read_text()) == said
 

@@ -85,6 +85,8 @@ async def test_a_stream_is_made_of_events(client: Any) -> None:
         (RoutingOptions(min_quality=0.5, min_thinking_tokens=33), "64"),
         (RoutingOptions(max_loss=0.05, max_thinking_tokens=64), "64"),
         (RoutingOptions(max_loss=0.05, max_latency=0.7), "32"),
+        (RoutingOptions(max_loss=0.2), "128"),
+        (RoutingOptions(max_loss=0.2, per_prompt_target=True), "64"),
         (RoutingOptions(min_quality=0.99), "256"),
         (RoutingOptions(min_quality=0.99, on_unmet="top_rung"), "256"),
         (RoutingOptions(min_quality=0.99, on_unmet="cheapest_near_best"), "128"),
@@ -93,6 +95,12 @@ async def test_a_stream_is_made_of_events(client: Any) -> None:
 )
 async def test_options_reach_the_policy(client: Any, options: RoutingOptions, rung: str) -> None:
     assert (await client.decide(PROMPT, options=options)).rung == rung
+
+
+async def test_a_decision_says_whether_its_target_is_about_the_prompt(client: Any) -> None:
+    for asked in (True, False):
+        decision = await client.decide(PROMPT, options=RoutingOptions(max_loss=0.2, per_prompt_target=asked))
+        assert (decision.max_loss, decision.per_prompt_target) == (0.2, asked)
 
 
 async def test_a_conversation_keeps_its_rung(client: Any) -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from router.domain import Message, Prompt, Role, ToolCall
-from router.outcomes.rows import ENTRY_CHARACTERS, LogEntry
+from router.domain import MaxLoss, Message, MinQuality, Prompt, QualityTarget, Role, ToolCall
+from router.outcomes.rows import ENTRY_CHARACTERS, LogEntry, PromptHasher, restored
 from tests.support.fakes import decision_of, request_of
 
 MANY = 1 << 20
@@ -22,6 +22,13 @@ def entry_of(*messages: Message, conversation: str | None = None) -> LogEntry:
 
 def calls(id: str = "", name: str = "", arguments: str = "") -> LogEntry:
     return entry_of(Message(Role.ASSISTANT, "", tool_calls=(ToolCall(id, name, arguments),)))
+
+
+@pytest.mark.parametrize("target", [MaxLoss(0.05), MaxLoss(0.05, per_prompt=True), MinQuality(0.85)])
+def test_a_target_is_read_back_as_it_was_written(target: QualityTarget) -> None:
+    decision = replace(decision_of(), target=target)
+    row = LogEntry.now(request_of(), decision, None).row(PromptHasher(b"secret", texts=False))
+    assert restored(row)[1].target == target
 
 
 FIELDS: dict[str, Callable[[str], LogEntry]] = {

@@ -22,16 +22,28 @@ from router.domain import (
 )
 from router.errors import InvalidRequest, TargetUnmet
 from router.routing.policy import NEAR_BEST, LatencyProfile, Policy
-from tests.support.fakes import CERTIFICATE, LADDER, LATENCY, RISING, policy_of, score_of, score_with, unforeseen
+from tests.support.fakes import (
+    CERTIFICATE,
+    LADDER,
+    LATENCY,
+    PER_PROMPT,
+    RISING,
+    policy_of,
+    score_of,
+    score_with,
+    unforeseen,
+)
 
 TOP = len(LADDER) - 1
 NESTED = tuple(
     Certificate(alpha, 0.1, threshold, 500) for alpha, threshold in ((0.01, 0.0), (0.05, 0.001), (0.1, 0.01))
 )
+FULL = replace(policy_of(certificates=NESTED), per_prompt=PER_PROMPT)
 ABSOLUTE = (Certificate(alpha=0.1, delta=0.1, threshold=0.88, prompts=500),)
 
 probability = st.floats(0, 1)
-targets = st.one_of(probability.map(MaxLoss), probability.map(MinQuality))
+by_prompt = probability.map(lambda value: MaxLoss(value, per_prompt=True))
+targets = st.one_of(probability.map(MaxLoss), by_prompt, probability.map(MinQuality))
 seconds = st.none() | st.floats(0, 5)
 
 
@@ -63,7 +75,7 @@ def tokens(index: int) -> int:
 
 def choose(score: Score, options: RoutingOptions, policy: Policy | None = None) -> Choice:
     try:
-        return (policy or policy_of(certificates=NESTED)).choose(score, options)
+        return (policy or FULL).choose(score, options)
     except InvalidRequest:
         assume(False)
         raise
@@ -118,6 +130,25 @@ def test_a_relative_target_picks_the_rung_that_is_worth_most_at_its_price(score:
         ]
         assert worth[choice.index] == max(worth)
         assert all(less < max(worth) for less in worth[: choice.index])
+
+
+@given(scores(), st.floats(-1, 1), probability)
+def test_a_target_per_prompt_picks_the_smallest_rung_that_is_predicted_to_keep_it(
+    score: Score, threshold: float, alpha: float
+) -> None:
+    proof = Certificate(alpha, 0.1, min(threshold, alpha), 500)
+    policy = replace(policy_of(), per_prompt=(proof,))
+    choice = policy.choose(score, RoutingOptions(MaxLoss(alpha, per_prompt=True)))
+    lost = [score.quality[TOP] - quality for quality in score.quality]
+    assert choice.certificate == proof and choice.meets_target
+    assert choice.index == TOP or lost[choice.index] <= proof.threshold + ROUNDING
+    assert all(more > proof.threshold + ROUNDING for more in lost[: choice.index])
+
+
+@given(scores(), wishes(by_prompt))
+def test_what_is_certified_per_prompt_meets_its_target(score: Score, options: RoutingOptions) -> None:
+    choice = choose(score, options)
+    assert choice.certificate is None or choice.meets_target
 
 
 @given(scores(), probability)
@@ -261,7 +292,7 @@ def test_one_rung_may_be_certified_for_every_prompt() -> None:
     assert policy.choose(replace(RISING, far=True), RoutingOptions(MaxLoss(0.05))).index == TOP
 
 
-@pytest.mark.parametrize("target", [MaxLoss(0.04), MinQuality(0.8)])
+@pytest.mark.parametrize("target", [MaxLoss(0.04), MaxLoss(0.05, per_prompt=True), MinQuality(0.8)])
 def test_what_is_not_certified_gets_the_reference_rung(target: QualityTarget) -> None:
     policy = replace(policy_of(), reference=4)
     choice = policy.choose(RISING, RoutingOptions(target))
@@ -333,10 +364,14 @@ def test_latency_is_first_token_plus_every_token() -> None:
 
 @pytest.mark.parametrize(
     ("options", "index"),
-    [(RoutingOptions(MaxLoss(0.05)), TOP), (RoutingOptions(MinQuality(0.3), max_thinking_tokens=100), 3)],
+    [
+        (RoutingOptions(MaxLoss(0.05)), TOP),
+        (RoutingOptions(MaxLoss(0.2, per_prompt=True)), TOP),
+        (RoutingOptions(MinQuality(0.3), max_thinking_tokens=100), 3),
+    ],
 )
 def test_what_is_suspended_gets_the_longest_rung_that_fits(options: RoutingOptions, index: int) -> None:
-    suspended = replace(policy_of(), absolute=ABSOLUTE, suspended="it drifted")
+    suspended = replace(policy_of(), absolute=ABSOLUTE, per_prompt=PER_PROMPT, suspended="it drifted")
     choice = suspended.choose(RISING, options)
     assert (choice.index, choice.meets_target, choice.certificate) == (index, index == TOP, None)
     assert choice.reason.startswith("it drifted")
@@ -346,9 +381,10 @@ FOREIGN_TO_ALL = replace(score_of(*[0.999] * len(LADDER)), far=True)
 """What a classifier says of a prompt unlike all that it was certified on: it is sure, without a reason."""
 
 
+@pytest.mark.parametrize("per_prompt", [False, True])
 @pytest.mark.parametrize("on_unmet", OnUnmet)
-def test_a_far_prompt_gets_the_top_rung_which_loses_nothing(on_unmet: OnUnmet) -> None:
-    choice = policy_of().choose(FOREIGN_TO_ALL, RoutingOptions(MaxLoss(0.05), on_unmet=on_unmet))
+def test_a_far_prompt_gets_the_top_rung_which_loses_nothing(on_unmet: OnUnmet, per_prompt: bool) -> None:
+    choice = FULL.choose(FOREIGN_TO_ALL, RoutingOptions(MaxLoss(0.05, per_prompt), on_unmet=on_unmet))
     assert (choice.index, choice.meets_target, choice.certificate) == (TOP, True, None)
     assert "unlike the calibration prompts" in choice.reason
 
@@ -424,6 +460,28 @@ HELD = LATENCY.seconds(60.0)
             RoutingOptions(MaxLoss(0.05)),
             "rung 256 is predicted to gain 0.050 P(correct), too little for 10 more tokens",
         ),
+        (
+            RoutingOptions(MaxLoss(0.2, per_prompt=True)),
+            "the smallest rung that is predicted to lose at most 0.2",
+        ),
+        (
+            RoutingOptions(MaxLoss(0.06, per_prompt=True)),
+            "no shorter rung is predicted to lose at most 0.02, up to which forecasts are certified for the target of "
+            "0.06: the top rung, which loses nothing",
+        ),
+        (
+            RoutingOptions(MaxLoss(0.2, per_prompt=True), max_thinking_tokens=32),
+            "no rung allowed is predicted to lose at most 0.2: the longest within max_thinking_tokens",
+        ),
+        (
+            RoutingOptions(MaxLoss(0.2, per_prompt=True), min_thinking_tokens=100),
+            "the target asks for rung 64, which is below min_thinking_tokens: the next longer one, which no "
+            "certificate covers",
+        ),
+        (
+            RoutingOptions(MaxLoss(0.04, per_prompt=True)),
+            "no certificate for a loss of 0.04 per prompt (there are some for 0.05, 0.2): the top rung",
+        ),
         (RoutingOptions(MaxLoss(0.04)), "no certificate for a loss of 0.04 (there are some for 0.05): the top rung"),
         (
             RoutingOptions(MaxLoss(0.04), max_thinking_tokens=64),
@@ -466,7 +524,21 @@ HELD = LATENCY.seconds(60.0)
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_reason_says_what_the_rule_did(options: RoutingOptions, reason: str) -> None:
-    assert replace(policy_of(), absolute=ABSOLUTE).choose(RISING, options).reason == reason
+    assert replace(policy_of(), absolute=ABSOLUTE, per_prompt=PER_PROMPT).choose(RISING, options).reason == reason
+
+
+def test_a_rung_may_have_to_gain_something() -> None:
+    policy = replace(policy_of(), per_prompt=(Certificate(0.05, 0.1, -0.05, 500),))
+    options = RoutingOptions(MaxLoss(0.05, per_prompt=True))
+    better = policy.choose(score_of(0.5, 0.9, 0.5, 0.5, 0.5, 0.6), options)
+    assert (better.index, better.meets_target) == (1, True)
+    assert better.reason == (
+        "the smallest rung that is predicted to gain at least 0.05 over the top one, from which on forecasts are "
+        "certified for the target of 0.05"
+    )
+    equal = policy.choose(score_of(*[0.5] * len(LADDER)), options)
+    assert (equal.index, equal.certificate) == (TOP, policy.per_prompt[0])
+    assert equal.reason.endswith(": the top rung, which loses nothing")
 
 
 def test_a_refusal_says_what_the_deadline_keeps_out() -> None:

@@ -94,6 +94,12 @@ def test_every_option_finds_its_place() -> None:
     assert given == RoutingOptions(MinQuality(0.5), 16, 64, 2.5, OnUnmet.REJECT, "64", "talk")
 
 
+def test_a_target_per_prompt_is_the_named_or_the_default_loss() -> None:
+    assert options(max_loss=0.1, per_prompt_target=True).target == MaxLoss(0.1, per_prompt=True)
+    assert options(per_prompt_target=True).target == MaxLoss(0.05, per_prompt=True)
+    assert options(min_quality=0.5, per_prompt_target=True).target == MinQuality(0.5)
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_a_loss_may_be_nothing_or_everything(value: float) -> None:
     assert options(max_loss=value).target == MaxLoss(value)

@@ -303,7 +303,10 @@ def policy_of(ladder: BudgetLadder = LADDER, certificates: Sequence[Certificate]
 PROMISES = tuple(Certificate(round(1 - quality, 6), 0.1, quality, 500) for quality in (0.3, 0.5, 0.65, 0.99))
 """Certificates for absolute targets, each at the target itself."""
 
-PROMISING = replace(policy_of(), absolute=PROMISES)
+PER_PROMPT = (Certificate(0.05, 0.1, 0.02, 500), Certificate(0.2, 0.1, 0.2, 500))
+"""Certificates for relative targets by each prompt's own forecast, one of them with a margin."""
+
+PROMISING = replace(policy_of(), absolute=PROMISES, per_prompt=PER_PROMPT)
 
 
 def router_of(

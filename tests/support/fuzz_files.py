@@ -68,6 +68,8 @@ def tenants_file(data: bytes) -> str:
 
 def _require_range(read: Manifest) -> None:
     """Assert that certificates and caps can be served."""
+    for certificate in read.per_prompt:
+        assert -1 <= certificate.threshold <= certificate.alpha
     for certificate in (*read.certificates, *read.absolute):
         assert 0 <= certificate.alpha <= 1 and 0 < certificate.delta < 1 and certificate.prompts >= 1
         assert isfinite(certificate.threshold) and certificate.threshold >= 0

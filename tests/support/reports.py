@@ -168,6 +168,7 @@ def full(rungs: int = 4, **changes: Any) -> dict[str, Any]:
             }
             for alpha in (0.01, 0.02, 0.05)
         ],
+        "per_prompt": [policy(0.02, 4, saved_against_top=0.07, threshold=0.015)],
         "leave_one_task_out": [{"task": "sums", "prompts": 300, "auroc": 0.7, "loss": 0.03, "saved_against_top": 0.2}],
         **changes,
     }

@@ -1,14 +1,23 @@
-"""The decision rule stands three times; random curves, ties and missing token counts hold the three equal."""
+"""The decision rule stands three times; random curves, ties and missing token counts hold the three equal.
+
+The rule of targets per prompt stands twice, since no plan asks for it.
+"""
 
 import numpy as np
+import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.bundle import manifest
 from router.bundle.manifest import QUANTILES
+from router.digits import ROUNDING
 from router.domain import BudgetLadder, Certificate, MaxLoss, OnUnmet, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
+from tests.conftest import MODELS
+from tests.support.synthetic import OUTCOMES
 from training.arrays import Matrix, Rungs
-from training.certification.sequences import choose
+from training.certification.sequences import choose, smallest
+from training.model import inference
 from training.plan.replay import served_rungs
 from training.prediction import Prediction
 
@@ -61,6 +70,13 @@ def decided(prediction: Prediction, price: float, deadline: float | None) -> lis
     return [policy.choose(score_of(prediction, row), options).index for row in range(len(prediction.quality))]
 
 
+def decided_per_prompt(prediction: Prediction, threshold: float) -> list[int]:
+    """The rungs that serving decides where the target must hold by each prompt's own forecast."""
+    policy = Policy(LADDER, (), LATENCY, per_prompt=(Certificate(0.3, 0.1, threshold, 100),))
+    options = RoutingOptions(MaxLoss(0.3, per_prompt=True))
+    return [policy.choose(score_of(prediction, row), options).index for row in range(len(prediction.quality))]
+
+
 def replayed(prediction: Prediction, price: float, deadline: float | None) -> Rungs:
     """The rungs of a plan for the same table."""
     p99 = prediction.token_quantiles[:, :, QUANTILES.index(0.99)]
@@ -73,6 +89,33 @@ def replayed(prediction: Prediction, price: float, deadline: float | None) -> Ru
 def test_without_a_deadline_all_three_choose_the_same_rungs(prediction: Prediction, price: float) -> None:
     table = choose(prediction.quality, prediction.cost, price, prediction.far).tolist()
     assert table == decided(prediction, price, None) == replayed(prediction, price, None).tolist()
+
+
+@given(predictions(), st.sampled_from((-0.125, 0.0, 0.125, 0.25)) | st.floats(-1, 0.3))
+def test_per_prompt_both_choose_the_same_rungs(prediction: Prediction, threshold: float) -> None:
+    table = smallest(prediction.quality, threshold, prediction.far).tolist()
+    assert table == decided_per_prompt(prediction, threshold)
+
+
+def test_over_500_real_prompts_the_plain_rule_meets_its_target_by_each_ones_forecast() -> None:
+    """Where the default rule has an average to spend, it misses the target for some of them, and says so."""
+    bundle = manifest.load(MODELS / "pocket-router")
+    prompts = pl.read_parquet(OUTCOMES)["prompt"].unique(maintain_order=True).head(500).to_list()
+    prediction = inference.predict(bundle, prompts)
+    about, proof = bundle.manifest, Certificate(0.02, 0.1, 0.02, 100)
+    policy = Policy(about.ladder, about.certificates, LATENCY, per_prompt=(proof,))
+    missed = 0
+    for score in (score_of(prediction, row) for row in range(len(prompts))):
+        plain = policy.choose(score, RoutingOptions(MaxLoss(0.02, per_prompt=True)))
+        lost = [score.quality[-1] - quality for quality in score.quality]
+        expected = policy.top if score.far else next(i for i, loss in enumerate(lost) if loss <= 0.02 + ROUNDING)
+        assert (plain.index, plain.meets_target) == (expected, True)
+        kept = "no shorter rung is predicted to" if expected == policy.top else "the smallest rung that is predicted to"
+        assert plain.reason.startswith("the prompt is unlike" if score.far else f"{kept} lose at most 0.02")
+        average = policy.choose(score, RoutingOptions(MaxLoss(0.02)))
+        assert average.meets_target == (average.index == policy.top or lost[average.index] <= 0.02 + ROUNDING)
+        missed += not average.meets_target
+    assert missed > 0
 
 
 @given(predictions(), prices, deadlines)

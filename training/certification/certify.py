@@ -1,6 +1,7 @@
 """Certificates by Learn-then-Test (Angelopoulos et al. 2021) with a fixed sequence of policies.
 
-Relative targets: the mean loss against the top rung. `sequences` has the policies.
+Relative targets: the mean loss against the top rung, also that of policies which keep the target by each prompt's own
+forecast. `sequences` has the policies.
 
 Absolute targets. Of the prompts that a policy claims to answer with quality q, at most 1 - q may be wrong (selective
 risk). The policy takes the smallest rung with P(correct) >= threshold; a higher threshold is more careful.
@@ -10,6 +11,7 @@ certified: with probability 1 - delta over the calibration data its true mean lo
 group are not independent, so losses are averaged within groups first.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +20,14 @@ from router.digits import verb
 from router.domain import DEFAULT_MAX_LOSS, Certificate
 from training.arrays import Matrix
 from training.certification.betting import DELTA, Groups, betting_p_value, fixed_sequence_test
-from training.certification.sequences import PolicySequence, Sample, cheapest, policy_sequences
+from training.certification.sequences import (
+    CandidatePolicy,
+    PolicySequence,
+    Sample,
+    cheapest,
+    policy_sequences,
+    predicted_losses,
+)
 from training.data.dataset import Outcomes
 
 ALPHAS = (0.005, 0.01, 0.02, 0.05, 0.1)
@@ -35,6 +44,7 @@ class Proofs:
     """The certificates that could be proved.
 
     Attributes:
+        per_prompt: those for relative targets by each prompt's own forecast.
         refused: the other targets in words, each with the reason.
         reference: position of the certified rung that is right most often, if it is so at least as often as the top
             one; None where that is the top one.
@@ -44,11 +54,12 @@ class Proofs:
     absolute: tuple[Certificate, ...]
     refused: dict[str, str]
     reference: int | None = None
+    per_prompt: tuple[Certificate, ...] = ()
 
 
-def loss_target(alpha: float) -> str:
+def loss_target(alpha: float, per_prompt: bool = False) -> str:
     """The name of a relative target among those that were refused."""
-    return f"loss of at most {alpha:g}"
+    return f"loss of at most {alpha:g}{' per prompt' if per_prompt else ''}"
 
 
 def quality_target(quality: float) -> str:
@@ -64,14 +75,11 @@ def certify(held_out: Sample, fitted: Sample | None = None) -> Proofs:
         fitted: the fit split. Fixed rungs are tested on its labels, too, since they have learnt nothing from them.
     """
     outcomes, prediction = held_out
-    refused, relative, absolute = {}, [], []
     sequences = policy_sequences(held_out, fitted)
-    for alpha in ALPHAS:
-        best = cheapest(sequences, alpha)
-        if isinstance(best, str):
-            refused[loss_target(alpha)] = best
-        else:
-            relative.append(best.certificate(alpha))
+    relative, refused = _relative(lambda alpha: cheapest(sequences, alpha))
+    per_prompt, also = _relative(lambda alpha: predicted_losses(alpha, held_out, fitted).proved(alpha), True)
+    refused |= also
+    absolute = []
     groups = Groups(outcomes.groups)
     for wanted in QUALITIES:
         proof = _absolute(outcomes, prediction.claimed, wanted, groups)
@@ -79,7 +87,16 @@ def certify(held_out: Sample, fitted: Sample | None = None) -> Proofs:
             refused[quality_target(wanted)] = proof
         else:
             absolute.append(proof)
-    return Proofs(tuple(relative), tuple(absolute), refused, _reference(sequences[0]))
+    return Proofs(relative, tuple(absolute), refused, _reference(sequences[0]), per_prompt)
+
+
+def _relative(
+    proved: Callable[[float], CandidatePolicy | str], per_prompt: bool = False
+) -> tuple[tuple[Certificate, ...], dict[str, str]]:
+    """The certificates for ALPHAS, and why there are no others."""
+    policies = {alpha: proved(alpha) for alpha in ALPHAS}
+    certified = tuple(one.certificate(alpha) for alpha, one in policies.items() if not isinstance(one, str))
+    return certified, {loss_target(alpha, per_prompt): why for alpha, why in policies.items() if isinstance(why, str)}
 
 
 def _reference(fixed: PolicySequence) -> int | None:

@@ -5,26 +5,36 @@ of delta. *Learned prices*: the policy with price v takes for each prompt the ru
 P(correct) - v * cost, the Lagrangian form of "fewest tokens at no more than this mean loss". Price 0 is nearly
 always-top; a higher price trades more quality for tokens. *Fixed rungs*: everybody gets the same rung. Of the policies
 that both sequences certify, the one that spends fewer tokens is served.
+
+Callers may ask that the target holds by each prompt's own forecast. *Predicted losses* is for them alone, so it does
+not share delta with the others: it has a delta of its own. Its policy takes the smallest rung whose predicted loss is
+at most a threshold, from gains of .2 up to the target itself. It saves less, since the loss of one prompt cannot be
+made up for by another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
+from router.digits import ROUNDING
 from router.domain import Certificate
 from training.arrays import Mask, Matrix, Rungs, Vector
 from training.certification.betting import DELTA, Groups, betting_p_value, fixed_sequence_test
 from training.data.dataset import Outcomes
+from training.data.splits import LABELLED, SPLITS
 from training.prediction import Prediction
 
 PRICES = tuple(float(f"{price:.4g}") for price in (0.0, *np.geomspace(1e-3, 3.0, 160)))
 """P(correct) that the mean cost of the top rung must buy, most careful first; fixed before any label is read."""
 
+THRESHOLDS = tuple(np.round(np.arange(-0.2, 0.1001, 0.0025), 4).tolist())
+"""Predicted losses that are accepted per prompt, most careful first; each target's sequence ends at the target."""
+
 SHARE = DELTA / 2
-"""What each of the two sequences may spend of DELTA."""
+"""What each of the two sequences without a target per prompt may spend of DELTA."""
 
 Sample = tuple[Outcomes, Prediction]
 """A split, and the predictions for its prompts."""
@@ -48,6 +58,17 @@ def choose(quality: Matrix, cost: Matrix, price: float, far: Mask | None = None)
     return best if far is None else np.where(far, quality.shape[1] - 1, best)
 
 
+def smallest(quality: Matrix, threshold: float, far: Mask | None = None) -> Rungs:
+    """The smallest rung [prompts] whose predicted loss is at most a threshold, the top one where there is none.
+
+    `router.routing.policy` decides one prompt by the same rule. Arguments as `choose`.
+    """
+    passing = quality[:, -1:] - quality <= threshold + ROUNDING
+    passing[:, -1] = True
+    best: Rungs = passing.argmax(axis=1)
+    return best if far is None else np.where(far, quality.shape[1] - 1, best)
+
+
 def losses(correct: Matrix, chosen: Rungs) -> Vector:
     """D of every prompt: correctness at the top rung minus correctness at the chosen one."""
     return correct[:, -1] - correct[np.arange(len(correct)), chosen]
@@ -55,39 +76,47 @@ def losses(correct: Matrix, chosen: Rungs) -> Vector:
 
 @dataclass(frozen=True, eq=False)
 class CandidatePolicy:
-    """A policy that may be certified: a price, or one rung for everybody.
+    """A policy that may be certified: a price, a largest predicted loss, or one rung for everybody.
 
     Attributes:
         values: its losses by group, in the order of bets.
         tokens: its mean cost on the certify split, by which certified policies are compared.
         saved: mean cost that it saves there against always-top.
+        threshold: the price, or the largest predicted loss.
         variance: that of its losses on the fit split; None where that is not known.
     """
 
     values: Vector
     tokens: float
     saved: float
-    price: float = 0.0
+    threshold: float = 0.0
     rung: int | None = None
     variance: float | None = None
 
     def certificate(self, alpha: float) -> Certificate:
         """Its certificate. A fixed rung's price is the one at which its saving is worth a loss of `alpha`."""
-        price = self.price if self.rung is None else alpha / self.saved if self.saved > 0 else 0.0
-        return Certificate(alpha, DELTA, price, len(self.values), self.rung)
+        threshold = self.threshold if self.rung is None else alpha / self.saved if self.saved > 0 else 0.0
+        return Certificate(alpha, DELTA, threshold, len(self.values), self.rung)
 
 
 @dataclass(frozen=True)
 class PolicySequence:
-    """Policies in the order of their tests, which are made at half of DELTA, since there are two sequences."""
+    """Policies in the order of their tests.
+
+    Attributes:
+        labels: share of a file's groups on whose labels they are tested.
+        delta: level of the tests.
+    """
 
     name: str
     policies: list[CandidatePolicy]
+    labels: float = SPLITS["certify"]
+    delta: float = SHARE
 
     def proved(self, alpha: float) -> CandidatePolicy | str:
         """The boldest policy that is proved to lose at most `alpha`, or the reason why there is none."""
-        p_values = (betting_p_value(one.values, alpha, SHARE, one.variance) for one in self.policies)
-        last, why = fixed_sequence_test(p_values, self.policies, SHARE)
+        p_values = (betting_p_value(one.values, alpha, self.delta, one.variance) for one in self.policies)
+        last, why = fixed_sequence_test(p_values, self.policies, self.delta)
         return why if last is None else last
 
 
@@ -115,22 +144,42 @@ def fixed_rungs(held_out: Sample, fitted: Sample | None = None) -> PolicySequenc
         chosen = [constant(rung, predicted) for _, predicted in every]
         lost = [losses(part.correct, one) for (part, _), one in zip(every, chosen, strict=True)]
         policies.append(_candidate(held_out, chosen[0], groups.means(np.concatenate(lost)), rung=rung))
-    return PolicySequence("fixed rungs", policies)
+    return PolicySequence("fixed rungs", policies, LABELLED)
 
 
 def learned_prices(held_out: Sample, fitted: Sample | None = None) -> PolicySequence:
     """The rung that is worth most to the prompt, from price 0 upwards. Arguments as `certify`."""
+    _, prediction = held_out
+    grid = price_grid(prediction.cost)
+    return PolicySequence(
+        "learned prices",
+        _by_threshold(grid, lambda one, price: choose(one.quality, one.cost, price, one.far), held_out, fitted),
+    )
+
+
+def predicted_losses(alpha: float, held_out: Sample, fitted: Sample | None = None) -> PolicySequence:
+    """The smallest rung that a prompt is predicted to lose little at, up to `alpha`. Arguments as `certify`."""
+    grid = [threshold for threshold in THRESHOLDS if threshold <= alpha]
+    policies = _by_threshold(grid, lambda one, threshold: smallest(one.quality, threshold, one.far), held_out, fitted)
+    return PolicySequence("predicted losses", policies, delta=DELTA)
+
+
+def _by_threshold(
+    grid: Sequence[float],
+    rule: Callable[[Prediction, float], Rungs],
+    held_out: Sample,
+    fitted: Sample | None,
+) -> list[CandidatePolicy]:
     outcomes, prediction = held_out
     groups, policies = Groups(outcomes.groups), []
-    for price in price_grid(prediction.cost):
-        chosen = choose(prediction.quality, prediction.cost, price, prediction.far)
-        variance = None
+    for threshold in grid:
+        chosen, variance = rule(prediction, threshold), None
         if fitted is not None:
             part, own = fitted
-            variance = float(losses(part.correct, choose(own.quality, own.cost, price, own.far)).var())
+            variance = float(losses(part.correct, rule(own, threshold)).var())
         values = groups.means(losses(outcomes.correct, chosen))
-        policies.append(_candidate(held_out, chosen, values, price=price, variance=variance))
-    return PolicySequence("learned prices", policies)
+        policies.append(_candidate(held_out, chosen, values, threshold=threshold, variance=variance))
+    return policies
 
 
 def _candidate(held_out: Sample, chosen: Rungs, values: Vector, **policy: Any) -> CandidatePolicy:

@@ -9,8 +9,15 @@ from tqdm import tqdm
 
 from training.arrays import Rows
 from training.certification.betting import DELTA
-from training.certification.sequences import CandidatePolicy, PolicySequence, Sample, cheapest, policy_sequences
-from training.data.splits import LABELLED, SPLITS
+from training.certification.sequences import (
+    CandidatePolicy,
+    PolicySequence,
+    Sample,
+    cheapest,
+    policy_sequences,
+    predicted_losses,
+)
+from training.data.splits import SPLITS
 
 RESPLITS = 500
 CERTIFY = 1_000
@@ -43,19 +50,20 @@ class Violation:
         return asdict(self)
 
 
-def resplit(pool: Sample, alpha: float, resplits: int = RESPLITS) -> Violation:
+def resplit(pool: Sample, alpha: float, resplits: int = RESPLITS, per_prompt: bool = False) -> Violation:
     """Certify on random groups of a pool, drawn with replacement, again and again.
 
     Args:
         pool: prompts that were not fitted on; its mean loss stands for the true one.
         alpha: the largest mean loss allowed.
+        per_prompt: of the policies that keep the target by each prompt's own forecast.
     """
-    sequences = policy_sequences(pool)
+    sequences = (predicted_losses(alpha, pool),) if per_prompt else policy_sequences(pool)
     policies = {_key(policy): policy for sequence in sequences for policy in sequence.policies}
     groups = len(sequences[0].policies[0].values)
     size = min(CERTIFY, groups // 2)
     # Fixed rungs are tested on the labels of the fit split, too.
-    sizes = [round(size * LABELLED / SPLITS["certify"]), size]
+    sizes = [round(size * sequence.labels / SPLITS["certify"]) for sequence in sequences]
     random = np.random.default_rng(0)
     certified: list[CandidatePolicy | None] = []
     unseen = []
@@ -82,7 +90,7 @@ def resplit(pool: Sample, alpha: float, resplits: int = RESPLITS) -> Violation:
 
 
 def _key(policy: CandidatePolicy) -> tuple[int | None, float]:
-    return policy.rung, policy.price
+    return policy.rung, policy.threshold
 
 
 def _of(sequence: PolicySequence, mine: Rows) -> PolicySequence:

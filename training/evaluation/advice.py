@@ -13,7 +13,7 @@ from training.certification import sample_size
 from training.certification.certify import ALPHAS, TARGET, Proofs, loss_target, quality_target
 from training.certification.sequences import Sample, policy_sequences
 from training.data.dataset import Outcomes
-from training.data.splits import LABELLED, SPLITS, split_of
+from training.data.splits import LABELLED, split_of
 
 AGREEMENT = LabelSource.AGREEMENT.value
 
@@ -90,9 +90,9 @@ def with_remedies(proofs: Proofs, held_out: Sample, fitted: Sample) -> Proofs:
     failed = {loss_target(alpha): alpha for alpha in ALPHAS if loss_target(alpha) in proofs.refused}
     if not failed:
         return proofs
-    shares = zip((LABELLED, SPLITS["certify"]), policy_sequences(held_out, fitted), strict=True)
     # The policies that are tested first: where these fail, so does everything.
-    first = ((share, sequence.policies[0].values) for share, sequence in shares if sequence.policies)
+    sequences = (one for one in policy_sequences(held_out, fitted) if one.policies)
+    first = ((sequence.labels, sequence.policies[0].values) for sequence in sequences)
     share, values = min(first, key=lambda one: float(one[1].mean()))
     remedies = {
         target: f"{proofs.refused[target]}; {_remedy(alpha, values, share)}" for target, alpha in failed.items()

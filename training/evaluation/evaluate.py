@@ -10,11 +10,20 @@ from router.bundle.manifest import QUANTILES
 from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
 from training.certification.certify import TARGET
-from training.certification.sequences import certified_rungs
+from training.certification.sequences import certified_rungs, smallest
 from training.data.dataset import Outcomes
 from training.evaluation import metrics, tasks
 from training.evaluation.frontier import FrontierPoint, frontier
-from training.evaluation.policies import MethodReport, Points, PolicyReport, auroc, columns, policy, reported
+from training.evaluation.policies import (
+    MethodReport,
+    Points,
+    PolicyReport,
+    auroc,
+    columns,
+    policy,
+    policy_report,
+    reported,
+)
 from training.evaluation.references import oracle_curve
 from training.evaluation.spending import TOKENS, Saving, Spending, Unit
 from training.model.families import log_loss
@@ -76,6 +85,7 @@ class Report:
         gap_closed: (accuracy - hull) / (oracle - hull) at the tokens of the policy that is reported.
         never_solved: share of prompts that no rung answered right.
         mistakes: the prompts where the router was most sure of a cheaper rung and wrong.
+        per_prompt: the policies that keep a target by each prompt's own forecast.
     """
 
     prompts: int
@@ -95,6 +105,7 @@ class Report:
     tasks: list[dict[str, Any]]
     never_solved: float
     mistakes: list[dict[str, Any]]
+    per_prompt: list[PolicyReport]
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -108,6 +119,7 @@ def evaluate(
     absolute: tuple[Certificate, ...] = (),
     units: Sequence[Unit] = (TOKENS,),
     reference: int | None = None,
+    per_prompt: tuple[Certificate, ...] = (),
 ) -> Report:
     """Evaluate predictions and their certificates on outcomes of the test split.
 
@@ -117,6 +129,7 @@ def evaluate(
         absolute: absolute targets.
         units: in which savings are stated.
         reference: position of the rung of targets that are not certified; None = the top rung.
+        per_prompt: relative targets by each prompt's own forecast.
     """
     policies = [policy(outcomes, prediction, c.alpha, c) for c in certificates]
     oracle, hindsight = oracles(outcomes)
@@ -141,6 +154,7 @@ def evaluate(
         tasks.tasks(outcomes, prediction, chosen),
         float((outcomes.correct.max(axis=1) == 0).mean()),
         tasks.mistakes(outcomes, prediction, chosen),
+        [_per_prompt(outcomes, prediction, c) for c in per_prompt],
     )
 
 
@@ -197,6 +211,11 @@ def _rung(outcomes: Outcomes, prediction: Prediction, index: int) -> RungReport:
         metrics.reliability(correct, predicted),
         within if known else None,
     )
+
+
+def _per_prompt(outcomes: Outcomes, prediction: Prediction, certificate: Certificate) -> PolicyReport:
+    chosen = smallest(prediction.quality, certificate.threshold, prediction.far)
+    return policy_report(outcomes, chosen, "router", certificate.alpha, certificate.threshold)
 
 
 def _absolute(outcomes: Outcomes, quality: Matrix, certificate: Certificate) -> AbsoluteReport:

@@ -24,6 +24,8 @@ def describe(report: dict[str, Any]) -> str:
         parts.append("\n".join(["not certified:", *(f"  {target}: {why}" for target, why in refused.items())]))
     if report.get("savings"):
         parts.append(_savings(report))
+    if report.get("per_prompt"):
+        parts.append(f"{PER_PROMPT}\n{_rows(report['per_prompt'])}")
     if len(report["tasks"]) > 1 and report["reported"] is not None:
         parts.append(_tasks(report))
     if report["absolute"]:
@@ -31,13 +33,14 @@ def describe(report: dict[str, Any]) -> str:
     if report["methods"]:
         parts.append(_methods(report))
     if report.get("violations"):
-        parts.append(_violations(report))
+        parts.append(re_splits(report["violations"]))
     return "\n\n".join(parts)
 
 
 MOST_TASKS = 20
 """Tasks that a terminal shows."""
 
+PER_PROMPT = "with --per-prompt-target, which holds the loss by each prompt's own forecast:"
 NOTHING = "nothing could be certified: the router always takes the reference rung"
 
 
@@ -67,17 +70,22 @@ def _rungs(report: dict[str, Any]) -> str:
 
 
 def _policies(report: dict[str, Any]) -> str:
+    # The gap is unknown where token counts are missing.
+    gap = report["gap_closed"]
+    table = _rows(report["policies"])
+    return "\n".join([table, *_beyond(report), *([] if gap is None else [_gap(gap, report["reported"])])])
+
+
+def _rows(policies: list[dict[str, Any]]) -> str:
     head = f"{'loss at most':>12} {'policy':>16} {'accuracy':>9} {'thinking':>9} {'loss':>7}"
     head += f" {'saved vs top':>22} {'vs hull':>22} {'points above hull':>20}"
     rows = [
         f"{p['alpha']:>12g} {'by prompt' if p['rung'] is None else 'always ' + p['rung']:>16} {p['accuracy']:>9.3f}"
         f" {_number(p['thinking_tokens'], '9.1f')} {p['loss']:>7.3f}"
         f" {_saving(p, 'top'):>22} {_saving(p, 'hull'):>22} {_above(p):>20}"
-        for p in report["policies"]
+        for p in policies
     ]
-    # The gap is unknown where token counts are missing.
-    gap = report["gap_closed"]
-    return "\n".join([head, *rows, *_beyond(report), *([] if gap is None else [_gap(gap, report["reported"])])])
+    return "\n".join([head, *rows])
 
 
 def _above(policy: dict[str, Any]) -> str:
@@ -164,13 +172,14 @@ def _methods(report: dict[str, Any]) -> str:
     return "\n".join([head, *rows])
 
 
-def _violations(report: dict[str, Any]) -> str:
+def re_splits(violations: list[dict[str, Any]]) -> str:
+    """A table of how often certificates were violated on re-splits of the data."""
     head = f"{'loss at most':>12} {'re-splits':>10} {'certified on':>13} {'violated':>9} {'nothing proved':>15}"
     head += f" {'utilisation':>12}"
     rows = [
         f"{v['alpha']:>12g} {v['resplits']:>10} {v['certify']:>13} {v['violated']:>9.1%} {v['uncertified']:>15.1%}"
         f" {_number(v['utilisation'], '12.2f')}"
-        for v in report["violations"]
+        for v in violations
     ]
     return "\n".join([head, *rows])
 

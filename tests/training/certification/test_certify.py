@@ -12,17 +12,20 @@ from numpy.typing import NDArray
 from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
 from training.certification.betting import DELTA, Groups
-from training.certification.certify import ALPHAS, MARGINS, QUALITIES, _absolute, certify
+from training.certification.certify import ALPHAS, MARGINS, QUALITIES, _absolute, certify, loss_target
 from training.certification.sequences import (
     PRICES,
     SHARE,
+    THRESHOLDS,
     Sample,
     certified_rungs,
     choose,
     fixed_rungs,
     learned_prices,
     losses,
+    predicted_losses,
     price_grid,
+    smallest,
 )
 from training.data.dataset import Outcomes
 from training.prediction import Prediction
@@ -121,7 +124,7 @@ def test_a_harmless_policy_is_certified_for_every_alpha_that_data_can_show() -> 
 def test_a_handful_of_prompts_proves_little() -> None:
     proofs = certify((outcomes_of(np.ones((5, 2))), lower_always(5)))
     assert proofs.relative == () and proofs.absolute == ()
-    assert len(proofs.refused) == len(ALPHAS) + len(QUALITIES)
+    assert proofs.per_prompt == () and len(proofs.refused) == 2 * len(ALPHAS) + len(QUALITIES)
 
 
 def honest(prompts: int, seed: int) -> Sample:
@@ -277,6 +280,43 @@ def test_only_the_selected_prompts_of_a_group_count() -> None:
     groups = [str(i) for i in range(2_000)] * 2
     thresholds, _ = absolute(promised(2_000, 0.96), promised(2_000, 0.1, right=False), groups=groups)
     assert thresholds[0.95] == pytest.approx(0.95)
+
+
+def test_the_smallest_rung_that_loses_little_may_be_the_top_one() -> None:
+    quality = np.array([[0.1, 0.6, 0.6], [0.6, 0.58, 0.6], [0.9, 0.1, 0.6], [0.6, 0.6, 0.6]])
+    assert smallest(quality, 0.02).tolist() == [1, 0, 0, 0]
+    assert smallest(quality, 0.01).tolist() == [1, 0, 0, 0]
+    assert smallest(quality, -0.1).tolist() == [2, 2, 0, 2], "it must gain something, or else be the top one"
+    assert smallest(quality, 0.02, np.array([True, False, False, True])).tolist() == [2, 0, 0, 2]
+
+
+def test_losses_that_are_accepted_per_prompt_end_at_the_target() -> None:
+    assert THRESHOLDS[0] == -0.2 and list(THRESHOLDS) == sorted(THRESHOLDS)
+    assert set(ALPHAS) <= set(THRESHOLDS), "each target itself is tested, and comes last"
+    for alpha in ALPHAS:
+        sequence = predicted_losses(alpha, honest(100, 0))
+        assert sequence.policies[-1].threshold == alpha and sequence.delta == DELTA
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_certificates_per_prompt_hold_on_fresh_data_and_spend_none_of_the_others_delta(seed: int) -> None:
+    proofs = certify(honest(2_000, seed))
+    fresh, prediction = honest(20_000, seed + 100)
+    assert {0.05, 0.1} <= {c.alpha for c in proofs.per_prompt}
+    for c in proofs.per_prompt:
+        assert c.threshold <= c.alpha and c.delta == DELTA
+        assert losses(fresh.correct, smallest(prediction.quality, c.threshold)).mean() <= c.alpha + 0.01
+
+
+def test_where_forecasts_are_wrong_a_gain_must_be_predicted() -> None:
+    """Every rung is predicted to lose nothing, and the lower one loses .3: what is left is the top rung."""
+    correct = gains_and_losses(0.3, 2_000, np.random.default_rng(3))
+    proofs = certify((outcomes_of(correct), lower_always(2_000)))
+    assert all(c.threshold < 0 for c in proofs.per_prompt)
+    promising = predicted(np.tile([1.0, 0.5], (2_000, 1)), np.tile([0.0, 1.0], (2_000, 1)))
+    proofs = certify((outcomes_of(correct), promising))
+    assert proofs.per_prompt == (), "nothing is left where even a large gain is predicted"
+    assert {loss_target(alpha, per_prompt=True) for alpha in ALPHAS} <= set(proofs.refused)
 
 
 def useless(correct: Matrix) -> Sample:

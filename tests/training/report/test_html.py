@@ -221,6 +221,12 @@ def _luminance(color: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def test_what_a_target_per_prompt_saves_has_its_table() -> None:
+    title = "at most this loss by each prompt's own forecast (per_prompt_target)"
+    assert title in Reader(page()).text
+    assert title not in Reader(html.page(full(2, per_prompt=[]) | NO_FIGURES)).text
+
+
 def test_what_is_not_certified_is_listed_with_why() -> None:
     assert "loss of at most 0.005" in page() and "p = 0.40 for the most careful policy" in page()
 

@@ -19,6 +19,13 @@ def test_a_loss_beyond_its_certificate_is_explained() -> None:
     assert "at 0.05 these 1200 prompts lost more than the target\n" in said
 
 
+def test_what_a_target_per_prompt_saves_stands_in_a_table_of_its_own() -> None:
+    said = describe(full())
+    after = said[said.index("with --per-prompt-target, which holds the loss by each prompt's own forecast:") :]
+    assert "7.0% (28.0%, 34.0%)" in after.split("\n\n")[0]
+    assert "per-prompt" not in describe(full(per_prompt=[]))
+
+
 def test_the_last_warning_says_what_to_serve_with() -> None:
     report = not_certified()
     report["about"]["reference"] = 0
