@@ -8,6 +8,7 @@ import aiohttp
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
+from router.answer_keys import answer_key
 from router.domain import Prompt
 from router.errors import VerifierError
 
@@ -70,5 +71,5 @@ class Agreement:
 
     async def correct(self, prompt: object, answers: list[str]) -> list[float]:
         """1 for the first answer and for those that agree with it, up to case and spaces; 0 for others."""
-        first = " ".join(answers[0].casefold().split())
-        return [float(" ".join(answer.casefold().split()) == first) for answer in answers]
+        keys = [answer_key(answer, "text") for answer in answers]
+        return [float(key == keys[0]) for key in keys]

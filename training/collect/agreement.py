@@ -6,17 +6,30 @@ lost, too, since an answer can be lost only where it differs; answers that are b
 
 from collections.abc import Mapping
 
-from training.collect.scorers import Grade, Scorer, exact, math, numeric
+from router.answer_keys import answer_key
+from training.collect.scorers import KEYS, Grade, Scorer, choice, exact, math, numeric
 
-AGREEMENT: Mapping[str, Scorer] = {"agreement": exact, "agreement-numeric": numeric, "agreement-math": math}
+AGREEMENT: Mapping[str, Scorer] = {
+    "agreement": exact, "agreement-numeric": numeric, "agreement-math": math, "agreement-choice": choice,
+}  # fmt: skip
 """How the answers of two rungs are compared, by name of the scorer."""
+
+_KEYS = {"agreement": "text", **{name: KEYS[name.removeprefix("agreement-")] for name in AGREEMENT if "-" in name}}
+
+
+def key_of(answer: str, scorer: str) -> str | None:
+    """The key of an answer, in the words of a scorer in SCORERS or AGREEMENT."""
+    return answer_key(answer, _KEYS.get(scorer) or KEYS[scorer])
 
 
 def agrees(answer: str, top: str, scorer: str) -> Grade:
     """Whether a whole answer is that of the top rung, in the words of a scorer in AGREEMENT."""
-    if exact(answer, top, {}).correct:
-        return Grade(1.0)
+    # Equal keys come first: a comparison of expressions takes a thousand times as long.
+    for kind in ("text", _KEYS[scorer]):
+        key = answer_key(answer, kind)
+        if key is not None and key == answer_key(top, kind):
+            return Grade(1.0)
     try:
         return AGREEMENT[scorer](answer, top, {})
-    except ValueError:  # numeric: the top rung's answer holds no number
+    except ValueError:  # the top rung's answer holds no number, or no letter
         return Grade(0.0)

@@ -145,7 +145,9 @@ async def _answered(backend: Backend, request: GenerationRequest, longer: Reason
         raise BackendError("backend: it gave up in the middle")
     if not held(end):
         return failed(f"the engine thought {counted(end.thinking_tokens or 0, 'token')}, more than the rung allows")
-    return Answer("".join(text), end.thinking_tokens, end.answer_tokens, end.finish.value, end.attempts)
+    return Answer(
+        "".join(text), end.thinking_tokens, end.answer_tokens, end.finish.value, end.attempts, thought_ended(end)
+    )
 
 
 def held(end: Completion) -> bool:
@@ -154,6 +156,17 @@ def held(end: Completion) -> bool:
     if end.attempts > 1 or end.enforcement is Enforcement.HINT or cap is None or used is None:
         return True
     return used <= cap + SLACK
+
+
+def thought_ended(end: Completion) -> str | None:
+    """How the thought of a generation ended, in the words of the outcome schema; None where nobody knows."""
+    if end.finish in (FinishReason.NATURAL, FinishReason.FORCED):
+        return "natural" if end.finish is FinishReason.NATURAL else "cut"
+    cap, used = end.budget.tokens, end.thinking_tokens
+    # Of a truncated answer only the length of the thought is known, and only that of one attempt.
+    if end.finish is not FinishReason.TRUNCATED or end.attempts > 1 or cap is None or used is None:
+        return None
+    return "natural" if used < cap - SLACK else "cut" if used >= cap else None
 
 
 async def _next(results: AsyncGenerator[list[UnitResult]]) -> list[UnitResult]:

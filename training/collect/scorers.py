@@ -3,22 +3,19 @@
 The packages behind them are imported on first use, because an import takes seconds.
 """
 
-import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from router.answer_keys import answer_key, last_number
+
 MATH_SECONDS = 5
 """Time limit of math-verify for one expression, and for one comparison."""
 
 NEARLY = 1e-6
 """Relative error within which numbers that are not whole count as equal."""
-
-# A sign belongs to a number only where no word or bracket precedes it, so that 7-3 holds 7 and 3.
-_DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
-_NUMBER = re.compile(rf"(?<![\w.)])[-+]?{_DIGITS}(?:[eE][-+]?\d{{1,3}}\b)?(?:\s*/\s*{_DIGITS})?")
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,18 @@ Scorer = Callable[[str, str, Mapping[str, Any]], Grade]
 
 def exact(answer: str, reference: str, _: Mapping[str, Any]) -> Grade:
     """Equality of texts up to case and spacing; an empty answer is unparsed."""
-    given = _plain(answer)
-    return Grade(float(given == _plain(reference))) if given else UNPARSED
+    return _equal(answer, reference, "text")
+
+
+def choice(answer: str, reference: str, _: Mapping[str, Any]) -> Grade:
+    """Equality of the letters that are chosen, A to J.
+
+    Raises:
+        ValueError: the reference names no letter.
+    """
+    if answer_key(reference, "choice") is None:
+        raise ValueError("the reference names no letter from A to J")
+    return _equal(answer, reference, "choice")
 
 
 def numeric(answer: str, reference: str, metadata: Mapping[str, Any]) -> Grade:
@@ -54,7 +61,7 @@ def numeric(answer: str, reference: str, metadata: Mapping[str, Any]) -> Grade:
     Raises:
         ValueError: the reference holds no number.
     """
-    given, wanted = _last_number(answer), _last_number(reference)
+    given, wanted = last_number(answer), last_number(reference)
     if wanted is None:
         raise ValueError("the reference holds no number")
     if given is None:
@@ -93,20 +100,17 @@ def gym(answer: str, _: str, metadata: Mapping[str, Any]) -> Grade:
         return UNPARSED
 
 
-SCORERS: Mapping[str, Scorer] = {"exact": exact, "numeric": numeric, "math": math, "reasoning-gym": gym}
+SCORERS: Mapping[str, Scorer] = {
+    "exact": exact, "numeric": numeric, "math": math, "choice": choice, "reasoning-gym": gym,
+}  # fmt: skip
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()
+KEYS: Mapping[str, str] = {
+    "exact": "text", "numeric": "numeric", "math": "math", "choice": "choice", "reasoning-gym": "verbatim",
+}  # fmt: skip
+"""The kind of key whose equals a scorer grades alike, by name of the scorer."""
 
 
-def _last_number(text: str) -> Fraction | None:
-    """The last number in a text; 1,234.5 and -3/4 and 2e6 are one number each."""
-    numbers = _NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))
-    if not numbers:
-        return None
-    above, _, below = numbers[-1].replace(",", "").partition("/")
-    try:
-        return Fraction(above) / Fraction(below or "1")
-    except (ValueError, ZeroDivisionError):  # more digits than Python converts, or a division by zero
-        return None
+def _equal(answer: str, reference: str, kind: str) -> Grade:
+    given = answer_key(answer, kind)
+    return UNPARSED if given is None else Grade(float(given == answer_key(reference, kind)))

@@ -73,7 +73,8 @@ def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, 
     for used in range(max(c for c in caps if c is not None) + 1):
         if used in caps:
             for row, (text, count, cut) in zip(alive, _answers(model, past, longest), strict=True):
-                answers[row].append(Answer(text, used, count, "truncated" if cut else "forced"))
+                finish = "truncated" if cut else "forced"
+                answers[row].append(Answer(text, used, count, finish, thinking_ended="cut"))
         # As in serving, a thought can end only by its own marker; greedy decoding makes the trace the served one.
         logits[:, end] = -np.inf
         tokens = logits.argmax(axis=1)
@@ -83,7 +84,8 @@ def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, 
                 alive[stopped], _answers(model, past[:, :, stopped], longest), strict=True
             ):
                 # A thought that ended by itself is equal under every larger cap: all further rungs get its answer.
-                answer = Answer(text, used, count, "truncated" if cut else "natural")
+                finish = "truncated" if cut else "natural"
+                answer = Answer(text, used, count, finish, thinking_ended="natural")
                 answers[row] += [answer] * (len(caps) - len(answers[row]))
             alive, tokens, past = alive[~stopped], tokens[~stopped], past[:, :, ~stopped]
         if not alive.size:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from router.backends.connect import Connection
 from router.domain import BudgetLadder, FinishReason, Sampling
-from training.collect.agreement import AGREEMENT, agrees
+from training.collect.agreement import AGREEMENT, agrees, key_of
 from training.collect.questions import Question
 from training.collect.scorers import SCORERS
 from training.data.splits import prompt_id
@@ -25,6 +25,7 @@ class Answer:
     """The answer of one rung: its text, the tokens used in all attempts (None if unknown), and how it ended.
 
     Attributes:
+        thinking_ended: "natural" or "cut", that of the last attempt; None if unknown.
         cause: why there is no answer.
     """
 
@@ -33,6 +34,7 @@ class Answer:
     answer_tokens: int | None
     finish: str
     attempts: int = 1
+    thinking_ended: str | None = field(default=None, compare=False)
     cause: str = field(default="", compare=False)
 
 
@@ -195,6 +197,9 @@ def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe, correct: float,
         "total_tokens": _total(answer),
         "finish": ended,
         "attempts": answer.attempts,
+        # A cut answer is wrong whatever it says, so it equals none that says the same.
+        "answer": key_of(answer.text, question.scorer) if ended not in UNSCORED else None,
+        "thinking_ended": answer.thinking_ended,
         "observed_at": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
 

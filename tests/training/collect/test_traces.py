@@ -107,3 +107,14 @@ def test_a_rung_without_an_answer_gets_that_of_the_next_attempt() -> None:
     assert tried_again([nothing, some, some]) == [Answer("4", 11, 1, "natural", 2), some, some]
     assert tried_again([some, cut]) == [some, Answer(" ", 10, 0, "no_answer", 2)]
     assert tried_again([FAILED, FAILED]) == [FAILED, FAILED]
+
+
+def test_a_trace_says_where_the_thought_ended(pocket_model: PocketModel, some: list[Question]) -> None:
+    for question in some[:6]:
+        ids = np.array([pocket_model.prompt_ids(question.prompt)])
+        (answers,) = trace(pocket_model, ids, LADDER, LONGEST)
+        for answer, rung in zip(answers, LADDER.rungs, strict=True):
+            assert answer.thinking_tokens is not None and rung.tokens is not None
+            assert answer.thinking_ended == ("natural" if answer.thinking_tokens < rung.tokens else "cut")
+        ended = [answer.thinking_ended for answer in answers]
+        assert ended == sorted(ended, key=str) and "cut" in ended  # once a thought has ended, it has
