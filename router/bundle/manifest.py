@@ -6,11 +6,12 @@ model.onnx      features [n, width], tokens [n, length] -> quality [n, rungs], m
                 novelty [n, 1], the distance from the prompts of training, in bundles that say what is far
 tokenizer.json  the tokenizer that makes the token ids
 parity.json     prompts with the quality that training computed for them
-lookahead.onnx  only where a learned rule stops within the thought: cut [n], evidence [n, width] -> quality [n, rungs]
+lookahead.onnx  only where a learned rule stops within the thought: position [n], evidence [n, width]
+                -> quality [n, rungs], more_tokens [n, rungs]
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from math import isfinite
@@ -22,7 +23,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from router.bundle import checks, features, files, graph
 from router.domain import BudgetLadder, Certificate, Enforcement
 from router.errors import ArtifactError
-from router.stopping import StoppingCertificate
+from router.stopping import LearnedRule, StoppingCertificate
 
 FORMAT_VERSION = 3
 READABLE = (2, 3)
@@ -108,10 +109,16 @@ def is_fingerprint(name: str) -> bool:
 
 @dataclass(frozen=True)
 class ParitySample:
-    """Prompts and the quality [prompts, rungs] that the trained model gave them."""
+    """Prompts and the quality [prompts, rungs] that the trained model gave them.
+
+    Attributes:
+        cuts: position of the rung, evidence [width] and quality [rungs] of some cuts, for the lookahead of a learned
+            rule.
+    """
 
     prompts: list[str]
     quality: Annotated[list[list[float]], AfterValidator(checks.probabilities)]
+    cuts: list[tuple[int, list[float], list[float]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,7 @@ class Bundle:
         version: SHA-256 of the manifest, which names the SHA-256 of all else.
         model: the ONNX graph, serialised.
         tokenizer: `tokenizers` JSON.
+        lookahead: the ONNX graph that a learned rule asks; empty where there is none.
     """
 
     version: str
@@ -129,11 +137,12 @@ class Bundle:
     model: bytes
     tokenizer: bytes
     parity: ParitySample
+    lookahead: bytes = b""
 
     @property
     def loaded(self) -> "Bundle":
         """This bundle without the contents of its files, which need not stay in memory once the graph runs."""
-        return replace(self, model=b"", tokenizer=b"")
+        return replace(self, model=b"", tokenizer=b"", lookahead=b"")
 
 
 @dataclass(frozen=True)
@@ -162,13 +171,17 @@ def load(directory: Path) -> Bundle:
         raise ArtifactError(f"{directory / MANIFEST}: No such file or directory; {FIRST_STEPS}")
     data = files.read(directory / MANIFEST, LARGEST[MANIFEST])
     manifest = _manifest(data, directory / MANIFEST)
-    content = {name: _verified(directory, manifest, name) for name in (MODEL, TOKENIZER, PARITY)}
+    learned = any(isinstance(one.rule, LearnedRule) for one in manifest.stopping)
+    names = (MODEL, TOKENIZER, PARITY, *((LOOKAHEAD,) if learned else ()))
+    content = {name: _verified(directory, manifest, name) for name in names}
     parity = _parsed(_PARITY, content[PARITY], directory / PARITY)
-    try:
-        graph.require_self_contained(content[MODEL])
-    except ValueError as error:
-        raise ArtifactError(f"{directory / MODEL}: {error}") from error
-    return Bundle(sha256(data).hexdigest(), manifest, content[MODEL], content[TOKENIZER], parity)
+    for name in {MODEL, LOOKAHEAD} & set(content):
+        try:
+            graph.require_self_contained(content[name])
+        except ValueError as error:
+            raise ArtifactError(f"{directory / name}: {error}") from error
+    lookahead = content.get(LOOKAHEAD, b"")
+    return Bundle(sha256(data).hexdigest(), manifest, content[MODEL], content[TOKENIZER], parity, lookahead)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
