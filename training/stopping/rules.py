@@ -33,6 +33,14 @@ class Stops:
         """Thinking tokens and tokens of probes."""
         return self.thinking + self.probes
 
+    def where(self, these: Mask, others: "Stops") -> "Stops":
+        """The stops of `these` [traces], and of all others those in `others`."""
+        return Stops(
+            np.where(these, self.rung, others.rung),
+            np.where(these, self.thinking, others.thinking),
+            np.where(these, self.probes, others.probes),
+        )
+
     def losses(self, traces: Traces) -> Vector:
         """Correctness at the top of each trace minus that of the answer given, in -1..1."""
         return np.asarray(traces.correct[:, -1] - traces.correct[np.arange(len(traces)), self.rung])
@@ -55,9 +63,9 @@ def walk(traces: Traces, stopping: Mask, first: int) -> Stops:
 
 
 def fixed(traces: Traces, rung: int) -> Stops:
-    """Stop at one rung for everybody, without a probe."""
+    """Stop at one rung for everybody, without a probe; -1 is the top."""
     thinking = traces.thinking_tokens[:, rung]
-    return Stops(np.full(len(traces), rung), thinking, np.zeros(len(traces)))
+    return Stops(np.full(len(traces), rung % len(traces.ladder)), thinking, np.zeros(len(traces)))
 
 
 def follow(

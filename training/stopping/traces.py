@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, ReasoningBudget
 from training.arrays import Mask, Matrix, Rows
+from training.data.dataset import Outcomes
 from training.data.schema import SCHEMA, DatasetError, naming_file
 from training.data.splits import prompt_id
 
@@ -72,6 +73,12 @@ class Traces:
         """True where some probe has a log-probability."""
         return bool(np.isfinite(self.probe_logprob[:, :-1]).any())
 
+    def outcomes(self) -> Outcomes:
+        """The same as outcomes by prompt and rung, each trace a prompt of its own."""
+        ones, unknown = np.ones(self.correct.shape, np.int64), np.full((2, *self.correct.shape), np.nan)
+        lists = self.prompts, self.tasks, self.groups
+        return Outcomes(self.model, self.ladder, *lists, self.correct, self.thinking_tokens, ones, unknown)
+
     def take(self, rows: Rows) -> "Traces":
         """The traces at `rows`, in that order."""
         taken: dict[str, Any] = {name: [getattr(self, name)[i] for i in rows] for name in LISTS}
@@ -79,17 +86,22 @@ class Traces:
         return replace(self, **taken, **{name: getattr(self, name)[rows] for name in tables})
 
 
-def read(path: Path) -> Traces:
+def read(path: Path, probe_tokens: int = PROBE_TOKENS) -> Traces:
     """Traces of an outcome file, or of any file with prompt, budget_tokens, answer, correct and thinking_tokens.
+
+    What other columns of the schema would say is derived from these.
+
+    Args:
+        probe_tokens: charged for a probe whose own tokens are not recorded.
 
     Raises:
         DatasetError: a column that is needed is missing, or no prompt has every rung.
     """
     with naming_file(path):
-        return from_frame(pl.read_parquet(path))
+        return from_frame(pl.read_parquet(path), probe_tokens)
 
 
-def from_frame(rows: pl.DataFrame) -> Traces:
+def from_frame(rows: pl.DataFrame, probe_tokens: int = PROBE_TOKENS) -> Traces:
     """Traces of the rows; prompts without an answer at some rung are left out. Raises DatasetError."""
     rows = _completed(rows)
     ladder = _ladder(rows)
@@ -101,7 +113,7 @@ def from_frame(rows: pl.DataFrame) -> Traces:
     first = whole.filter(pl.col("rung_order") == 0)
     codes = whole["key"].rank("dense").cast(pl.Int64).fill_null(NO_ANSWER).to_numpy().reshape(shape)
     tables = {name: whole[name].cast(pl.Float64).fill_null(np.nan).to_numpy().reshape(shape) for name in NUMBERS}
-    tables["probe_tokens"] = np.where(np.isnan(tables["probe_tokens"]), PROBE_TOKENS, tables["probe_tokens"])
+    tables["probe_tokens"] = np.nan_to_num(tables["probe_tokens"], nan=probe_tokens)
     if np.isnan(tables["thinking_tokens"]).any():
         raise DatasetError("column thinking_tokens: is needed to say what stopping saves")
     return Traces(

@@ -1,0 +1,120 @@
+"""Stopping rules in the order of their tests, for certificates.
+
+Agreement and thresholds learn nothing, so they are tested on the labels of the fit split, too, as fixed rungs are. The
+orders were fixed before any label was read. The boldest rules are not always the riskiest: where a model talks itself
+out of right answers, stopping early gains accuracy, and a rule that gains needs fewer labels than one that changes
+nothing. So the order of agreement begins with three answers in a row, not with the rule that stops latest.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from router.stopping import AgreeRule, LearnedRule, StoppingCertificate, StoppingRule, ThresholdRule
+from training.arrays import Mask, Matrix
+from training.certification.betting import DELTA, Groups
+from training.certification.sequences import PRICES, CandidatePolicy, PolicySequence
+from training.data.splits import LABELLED
+from training.stopping.learned import Lookahead
+from training.stopping.rules import Stops, fixed, follow
+from training.stopping.traces import Traces
+
+AGREEMENTS = (AgreeRule(0, 2), AgreeRule(1, 1), AgreeRule(0, 1))
+PROBABILITIES = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5)
+"""Geometric means of the probabilities of a probe's tokens, most careful first."""
+
+
+@dataclass(frozen=True)
+class TraceSample:
+    """A split of the traces.
+
+    Attributes:
+        quality: P(correct) by the text alone [traces, rungs], by a model that has not seen the prompt.
+        far: traces of prompts unlike those that were certified, which go to the top [traces].
+    """
+
+    traces: Traces
+    quality: Matrix | None = None
+    far: Mask | None = None
+
+    def stops(self, rule: StoppingRule, lookahead: Lookahead | None = None) -> Stops:
+        """Where the router stops: prompts that are far go to the top, and are not probed."""
+        stopped = follow(self.traces, rule, lookahead, self.quality)
+        return stopped if self.far is None else stopped.where(~self.far, fixed(self.traces, -1))
+
+
+@dataclass(frozen=True, eq=False)
+class StoppingPolicy(CandidatePolicy):
+    """A rule that may be certified; `tokens` are those of the thought and of all probes.
+
+    Attributes:
+        probes: tokens of all probes of a prompt, on average.
+    """
+
+    rule: StoppingRule = AGREEMENTS[0]
+    probes: float = 0.0
+
+    def stopping(self, alpha: float) -> StoppingCertificate:
+        """Its certificate for a largest mean loss."""
+        return StoppingCertificate(alpha, DELTA, self.rule, len(self.values), self.tokens - self.probes, self.probes)
+
+
+def stopping_sequences(held_out: TraceSample, fitted: TraceSample, lookahead: Lookahead | None) -> list[PolicySequence]:
+    """One sequence for each kind of rule that the traces have evidence for.
+
+    Args:
+        held_out: the certify split.
+        fitted: the fit split.
+        lookahead: what was learnt from the fit split; None = too little to learn from.
+    """
+    traces = held_out.traces
+    sequences = []
+    if traces.has_answers:
+        below = [rule for rule in AGREEMENTS if rule.first + rule.matches < len(traces.ladder) - 1]
+        sequences.append(_parameterless("agreement", below, held_out, fitted))
+    if traces.has_logprobs:
+        thresholds = [ThresholdRule(1, math.log(p)) for p in PROBABILITIES]
+        sequences.append(_parameterless("thresholds", thresholds, held_out, fitted))
+    if traces.has_answers and lookahead is not None:
+        sequences.append(_learned(lookahead, held_out, fitted))
+    return sequences
+
+
+def _parameterless(
+    name: str, rules: Sequence[StoppingRule], held_out: TraceSample, fitted: TraceSample
+) -> PolicySequence:
+    groups = Groups(held_out.traces.groups + fitted.traces.groups)
+    policies = []
+    for rule in rules:
+        stopped = held_out.stops(rule)
+        lost = [stopped.losses(held_out.traces), fitted.stops(rule).losses(fitted.traces)]
+        policies.append(_policy(rule, stopped, held_out.traces, groups.means(np.concatenate(lost))))
+    return PolicySequence(name, policies, LABELLED)
+
+
+def _learned(lookahead: Lookahead, held_out: TraceSample, fitted: TraceSample) -> PolicySequence:
+    groups = Groups(held_out.traces.groups)
+    policies = []
+    for rule in learned_rules(fitted.traces):
+        stopped = held_out.stops(rule, lookahead)
+        variance = float(fitted.stops(rule, lookahead).losses(fitted.traces).var())
+        values = groups.means(stopped.losses(held_out.traces))
+        policies.append(_policy(rule, stopped, held_out.traces, values, variance))
+    return PolicySequence("learned stopping", policies)
+
+
+def learned_rules(traces: Traces) -> Iterator[LearnedRule]:
+    """The learned rule at every price, from one that only quality decides."""
+    top = float(traces.thinking_tokens[:, -1].mean())
+    for price in PRICES:
+        yield LearnedRule(0, price / top if top > 0 else 0.0)
+
+
+def _policy(
+    rule: StoppingRule, stopped: Stops, traces: Traces, values: Matrix, variance: float | None = None
+) -> StoppingPolicy:
+    tokens = float(stopped.spent.mean())
+    saved = float(traces.thinking_tokens[:, -1].mean()) - tokens
+    return StoppingPolicy(values, tokens, saved, variance=variance, rule=rule, probes=float(stopped.probes.mean()))
