@@ -13,6 +13,7 @@ import onnxruntime
 from router.bundle import features
 from router.bundle.manifest import (
     FORMAT_VERSION,
+    LOOKAHEAD,
     MANIFEST,
     MODEL,
     PARITY,
@@ -33,6 +34,8 @@ from training.model.fit import Fitted
 from training.model.head_graph import build_graph
 from training.prediction import Prediction
 from training.report import html
+from training.stopping.graph import Exported, exported
+from training.stopping.stage import Within
 
 TOLERANCE = 1e-5
 """Largest difference in P(correct). Half precision rounds differently in every batch, so it has serving's tolerance."""
@@ -53,12 +56,19 @@ class ExportError(RouterError):
 
 
 def export(
-    fitted: Fitted, ladder: BudgetLadder, proofs: Proofs, sample: list[str], directory: Path, **about: Any
+    fitted: Fitted,
+    ladder: BudgetLadder,
+    proofs: Proofs,
+    sample: list[str],
+    directory: Path,
+    within: Within | None = None,
+    **about: Any,
 ) -> None:
     """Write a bundle to `directory` and replace the bundle there. Its files with prompts are their owner's alone.
 
     Args:
         sample: prompts on which graph and scikit-learn must agree; the first ones become the parity sample.
+        within: what traces have taught, where a learned rule was certified.
         about: the manifest's backend_fingerprint, data_hash and metrics, and the report.
 
     Raises:
@@ -66,10 +76,13 @@ def export(
     """
     expected = fitted.predict(sample)
     model = _agreeing(fitted, ladder, proofs, sample, expected)
+    lookahead = exported(proofs.stopping, within)
+    if lookahead is not None and not lookahead.worst <= TOLERANCE:
+        raise ExportError(f"ONNX Runtime and the lookahead differ by {lookahead.worst:.1e}, more than {TOLERANCE:g}")
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, because a rename is one step only within a file system.
     with Staging(directory.parent) as staging:
-        _write(fitted, model, ladder, proofs, sample[:PARITY_PROMPTS], expected, staging.folder, about)
+        _write(fitted, model, ladder, proofs, sample[:PARITY_PROMPTS], expected, staging.folder, about, lookahead)
         _move(staging, directory)
 
 
@@ -139,11 +152,15 @@ def _write(
     expected: Prediction,
     aside: Path,
     about: dict[str, Any],
+    lookahead: Exported | None,
 ) -> None:
     (aside / MODEL).write_bytes(model.SerializeToString())
     (aside / TOKENIZER).write_bytes(fitted.embedding.tokenizer)
     # Serving scores these prompts when it loads the bundle, and refuses it if another machine computes other values.
-    parity = {"prompts": sample, "quality": expected.quality[: len(sample)].tolist()}
+    parity: dict[str, Any] = {"prompts": sample, "quality": expected.quality[: len(sample)].tolist()}
+    if lookahead is not None:
+        (aside / LOOKAHEAD).write_bytes(lookahead.graph)
+        parity["cuts"] = lookahead.cuts
     write_private(aside / PARITY, json.dumps(parity, indent=1) + "\n")
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -158,10 +175,11 @@ def _write(
         absolute=proofs.absolute,
         not_certified=proofs.refused,
         metrics=about["metrics"],
-        files={name: digest(aside / name) for name in (MODEL, TOKENIZER, PARITY)},
+        files={path.name: digest(path) for path in sorted(aside.iterdir())},
         precision=fitted.embedding.precision,
         far_beyond=fitted.far_beyond,
         reference=proofs.reference,
+        stopping=proofs.stopping,
         per_prompt=proofs.per_prompt,
     )
     write_manifest(aside, manifest)

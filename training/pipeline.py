@@ -25,7 +25,12 @@ from training.model import embedding
 from training.model.embedding import Embedding
 from training.model.families import ModelFamily, log_loss
 from training.model.fit import CANDIDATES, CachedInputs, Fitted, Inputs, fit, inputs
+from training.prediction import Prediction
 from training.progress import say
+from training.stopping import stage
+from training.stopping.replay import described
+from training.stopping.stage import Within
+from training.stopping.traces import Traces, read_steps
 
 SAMPLE = 1_000
 """Prompts on which the exported graph must agree with scikit-learn."""
@@ -47,12 +52,14 @@ class Trained:
     Attributes:
         parts: the splits "fit", "certify" and "test".
         report: of the test split.
+        within: what traces have taught; None without traces.
     """
 
     parts: dict[str, Outcomes]
     fitted: Fitted
     proofs: Proofs
     report: Report
+    within: Within | None = None
 
 
 def train(
@@ -63,6 +70,7 @@ def train(
     precision: str = "fp32",
     candidates: dict[str, ModelFamily] = CANDIDATES,
     rates: Rates = UNKNOWN_RATES,
+    traces: Traces | None = None,
 ) -> Trained:
     """Run the stages dataset -> fit -> calibrate -> certify -> evaluate.
 
@@ -71,6 +79,7 @@ def train(
         more: outcomes that are fitted on beside the fit split.
         candidates: model families to choose from.
         rates: in which savings are stated beside tokens.
+        traces: the same answers as traces, for rules that stop within the thought.
 
     Raises:
         DatasetError: the outcomes cannot be split, or no model family can be fitted to them.
@@ -90,7 +99,9 @@ def train(
     predicted = {name: fitted.predict(part.prompts) for name, part in parts.items()}
     samples = (parts["certify"], predicted["certify"]), (parts["fit"], predicted["fit"])
     say(f"certify: {len(parts['certify']):,} prompts; evaluate: {len(parts['test']):,} prompts")
-    proofs = with_remedies(about_agreement(certify(*samples), outcomes.label_sources), *samples)
+    learnt = None if traces is None else _within(traces, fitted, basis, parts, predicted)
+    stopping = [] if learnt is None else learnt.sequences()
+    proofs = with_remedies(about_agreement(certify(*samples, stopping), outcomes.label_sources), *samples)
     units = rates.units(embedded.tokenizer, parts["test"])
     report = evaluate.evaluate(
         parts["test"],
@@ -101,7 +112,23 @@ def train(
         proofs.reference,
         proofs.per_prompt,
     )
-    return Trained(parts, fitted, proofs, report)
+    return Trained(parts, fitted, proofs, report, learnt)
+
+
+def _within(
+    traces: Traces, fitted: Fitted, basis: Outcomes, parts: dict[str, Outcomes], predicted: dict[str, Prediction]
+) -> Within | None:
+    """What traces teach, beside forecasts of models that have not seen the prompt."""
+    quality = dict(zip(basis.prompts, fitted.held_out, strict=True))
+    far: set[str] = set()
+    for name, part in parts.items():
+        prediction = predicted[name]
+        if name != "fit":
+            quality |= zip(part.prompts, prediction.quality, strict=True)
+        if prediction.far is not None:
+            far |= {part.prompts[i] for i in np.flatnonzero(prediction.far)}
+    say(f"stopping: {len(traces):,} traces")
+    return stage.within(traces, quality, frozenset(far))
 
 
 def with_baselines(trained: Trained) -> Trained:
@@ -137,7 +164,10 @@ def run(
     if (date := standing(out)) is not None:
         say(f"fit: replaces the bundle of {date} in {out}")
     outcomes = outcomes if engine is None else replace(outcomes, model=engine)
-    trained = train(outcomes, profile, extraction, precision=precision, candidates=candidates, rates=rates)
+    traces = read_steps(path)
+    trained = train(
+        outcomes, profile, extraction, precision=precision, candidates=candidates, rates=rates, traces=traces
+    )
     trained = with_baselines(trained) if compare else trained
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []
     say(f"re-splits: {RESPLITS} of each target test how often certificates are violated")
@@ -155,6 +185,7 @@ def run(
         data_hash=manifest.digest(path),
         metrics=summary(trained),
         report=report,
+        within=trained.within,
     )
     return report
 
@@ -188,6 +219,7 @@ def full_report(trained: Trained, data: dict[str, Any], left_out: list[dict[str,
         **trained.report.to_json(),
         "violations": [v.to_json() for v in violations(trained, ALPHAS)],
         "leave_one_task_out": left_out,
+        "stopping": stopping_rows(trained),
     }
 
 
@@ -198,6 +230,18 @@ def violations(
     pool = dataset.concatenate(trained.parts["certify"], trained.parts["test"])
     prediction = trained.fitted.predict(pool.prompts)
     return [resplit((pool, prediction), alpha, resplits, per_prompt) for alpha in alphas]
+
+
+def stopping_rows(trained: Trained) -> list[dict[str, Any]]:
+    """Every certified rule within the thought on the traces of the test split."""
+    if trained.within is None:
+        return []
+    test, lookahead = trained.within.samples["test"], trained.within.lookahead
+    rows = []
+    for one in trained.proofs.stopping:
+        row = described(test.traces, "stopping", str(one.rule), test.stops(one.rule, lookahead), one.alpha)
+        rows.append({"alpha": one.alpha, **asdict(row)})
+    return rows
 
 
 def summary(trained: Trained) -> dict[str, Any]:

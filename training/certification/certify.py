@@ -11,22 +11,25 @@ certified: with probability 1 - delta over the calibration data its true mean lo
 group are not independent, so losses are averaged within groups first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from router.digits import verb
 from router.domain import DEFAULT_MAX_LOSS, Certificate
+from router.stopping import StoppingCertificate
 from training.arrays import Matrix
 from training.certification.betting import DELTA, Groups, betting_p_value, fixed_sequence_test
 from training.certification.sequences import (
     CandidatePolicy,
     PolicySequence,
     Sample,
+    StoppingPolicy,
     cheapest,
     policy_sequences,
     predicted_losses,
+    shared,
 )
 from training.data.dataset import Outcomes
 
@@ -48,6 +51,7 @@ class Proofs:
         refused: the other targets in words, each with the reason.
         reference: position of the certified rung that is right most often, if it is so at least as often as the top
             one; None where that is the top one.
+        stopping: those of rules that stop within the thought and spend fewer tokens than `relative` has for the target.
     """
 
     relative: tuple[Certificate, ...]
@@ -55,6 +59,7 @@ class Proofs:
     refused: dict[str, str]
     reference: int | None = None
     per_prompt: tuple[Certificate, ...] = ()
+    stopping: tuple[StoppingCertificate, ...] = ()
 
 
 def loss_target(alpha: float, per_prompt: bool = False) -> str:
@@ -67,16 +72,25 @@ def quality_target(quality: float) -> str:
     return f"quality of at least {quality:g}"
 
 
-def certify(held_out: Sample, fitted: Sample | None = None) -> Proofs:
+def stopping_target(alpha: float) -> str:
+    """The name of a relative target among those that no rule within the thought was certified for."""
+    return f"{loss_target(alpha)} by stopping"
+
+
+def certify(held_out: Sample, fitted: Sample | None = None, stopping: Sequence[PolicySequence] = ()) -> Proofs:
     """Certificates for ALPHAS and QUALITIES.
 
     Args:
         held_out: the certify split, which nothing was fitted or chosen on.
         fitted: the fit split. Fixed rungs are tested on its labels, too, since they have learnt nothing from them.
+        stopping: rules that stop within the thought, in the order of their tests.
     """
     outcomes, prediction = held_out
-    sequences = policy_sequences(held_out, fitted)
-    relative, refused = _relative(lambda alpha: cheapest(sequences, alpha))
+    *sequences, within = shared(*policy_sequences(held_out, fitted), stopping)
+    best = {alpha: cheapest(sequences, alpha) for alpha in ALPHAS}
+    relative, refused = _relative(best.__getitem__)
+    stops, why = _stopping(within, best)
+    refused |= why
     per_prompt, also = _relative(lambda alpha: predicted_losses(alpha, held_out, fitted).proved(alpha), True)
     refused |= also
     absolute = []
@@ -87,7 +101,7 @@ def certify(held_out: Sample, fitted: Sample | None = None) -> Proofs:
             refused[quality_target(wanted)] = proof
         else:
             absolute.append(proof)
-    return Proofs(relative, tuple(absolute), refused, _reference(sequences[0]), per_prompt)
+    return Proofs(relative, tuple(absolute), refused, _reference(sequences[0]), per_prompt, stops)
 
 
 def _relative(
@@ -97,6 +111,31 @@ def _relative(
     policies = {alpha: proved(alpha) for alpha in ALPHAS}
     certified = tuple(one.certificate(alpha) for alpha, one in policies.items() if not isinstance(one, str))
     return certified, {loss_target(alpha, per_prompt): why for alpha, why in policies.items() if isinstance(why, str)}
+
+
+def _stopping(
+    sequences: Sequence[PolicySequence], others: Mapping[float, CandidatePolicy | str]
+) -> tuple[tuple[StoppingCertificate, ...], dict[str, str]]:
+    """The certificates of rules within the thought that spend fewer tokens than `others`, and why there are no more."""
+    certified, refused = [], {}
+    for alpha, other in others.items() if sequences else ():
+        best = cheapest(sequences, alpha)
+        if isinstance(best, StoppingPolicy) and best.tokens < _instead(best, other):
+            certified.append(best.stopping(alpha))
+        else:
+            refused[stopping_target(alpha)] = best if isinstance(best, str) else _dear(best, other)
+    return tuple(certified), refused
+
+
+def _instead(best: CandidatePolicy, other: CandidatePolicy | str) -> float:
+    """Tokens that a prompt takes otherwise; without another policy, those of the top rung."""
+    return best.tokens + best.saved if isinstance(other, str) else other.tokens
+
+
+def _dear(best: CandidatePolicy, other: CandidatePolicy | str) -> str:
+    cheaper = "the top rung" if isinstance(other, str) else "a choice before the thought"
+    spent = f"{best.tokens:,.0f} tokens a prompt, probes included"
+    return f"it is certified and takes {spent}, where {cheaper} takes {_instead(best, other):,.0f}"
 
 
 def _reference(fixed: PolicySequence) -> int | None:

@@ -63,6 +63,7 @@ class Fitted:
         lengths: the forecast of tokens; its quantiles are too narrow until `with_conformal_tokens` has corrected them.
         chosen: name of the family in CANDIDATES.
         log_losses: cross-validated, by name of family.
+        held_out: P(correct) for the prompts that were fitted on, each by a model that had not seen it [prompts, rungs].
         novelty: distance of prompts from those that were fitted on.
         far_beyond: distance beyond which a prompt is far; None until `with_novelty` has found it.
     """
@@ -76,14 +77,14 @@ class Fitted:
     lengths: Lengths
     chosen: str
     log_losses: dict[str, float]
+    held_out: Matrix
     novelty: Novelty
     far_beyond: float | None = None
 
     def predict(self, prompts: list[str]) -> Prediction:
         """The predictions that serving will make for prompts."""
         scaled = self.scale.transform(self.extract(prompts))
-        quality = self.head.predict(scaled)
-        quality = np.clip(quality if self.beta is None else self.beta(quality), self.bound, 1 - self.bound)
+        quality = _bounded(self.head.predict(scaled), self.beta, self.bound)
         far = None if self.far_beyond is None else self.novelty(scaled) > self.far_beyond
         return Prediction(quality, *self.lengths.predict(scaled), far)
 
@@ -147,18 +148,24 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
     chosen = min(log_losses, key=lambda name: log_losses[name])
     scale = _scale().fit(x)
     scaled = scale.transform(x)
+    beta, bound = calibration.fit_if_better(held_out[chosen], outcomes.correct, folds), 1 / (len(outcomes) + 2)
     return Fitted(
         embedding,
         extract,
         scale,
         families[chosen].fit(scaled, outcomes.correct),
-        calibration.fit_if_better(held_out[chosen], outcomes.correct, folds),
-        1 / (len(outcomes) + 2),
+        beta,
+        bound,
         lengths.fit(scaled, outcomes.thinking_tokens, caps(outcomes.ladder)),
         chosen,
         log_losses,
+        _bounded(held_out[chosen], beta, bound),
         novelty.fit(scaled),
     )
+
+
+def _bounded(quality: Matrix, beta: BetaMap | None, bound: float) -> Matrix:
+    return np.clip(quality if beta is None else beta(quality), bound, 1 - bound)
 
 
 def families_named(names: Sequence[str]) -> dict[str, ModelFamily]:

@@ -1,12 +1,56 @@
-"""The predictions of a learned stopping rule as an ONNX graph."""
+"""The predictions of a learned stopping rule as an ONNX graph, compared with those that were certified."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from router.evidence import WIDTH
+from router.stopping import LearnedRule, StoppingCertificate
 from training.model.onnx_graph import IR_VERSION, OPSET
-from training.stopping.learned import Lookahead
+from training.stopping.learned import Lookahead, features
+from training.stopping.stage import Within
+
+PARITY_CUTS = 16
+"""Cuts whose predictions a bundle carries, so that serving can check its own."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The graph for a bundle.
+
+    Attributes:
+        cuts: position, evidence and quality [rungs] of some cuts.
+        worst: largest difference in P(correct) between ONNX Runtime and the certified predictions.
+    """
+
+    graph: bytes
+    cuts: list[tuple[int, list[float], list[float]]]
+    worst: float
+
+
+def exported(certificates: Sequence[StoppingCertificate], within: Within | None) -> Exported | None:
+    """The graph of the certified learned rules; None where none is certified."""
+    if within is None or within.lookahead is None:
+        return None
+    if not any(isinstance(one.rule, LearnedRule) for one in certificates):
+        return None
+    sample, lookahead = within.samples["certify"], within.lookahead
+    seen = features(sample.traces, sample.quality)[:, :-1]
+    position = np.broadcast_to(np.arange(seen.shape[1]), seen.shape[:2]).ravel()
+    evidence = seen.reshape(-1, WIDTH).astype(np.float32)
+    graph = build(lookahead).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (quality,) = session.run(["quality"], {"position": position, "evidence": evidence})
+    expected = lookahead.quality(seen).reshape(quality.shape)
+    cuts = [
+        (int(position[i]), evidence[i].tolist(), expected[i].tolist())
+        for i in np.random.default_rng(0).permutation(len(position))[:PARITY_CUTS]
+    ]
+    return Exported(graph, cuts, float(np.abs(quality - expected).max()))
 
 
 def build(lookahead: Lookahead) -> onnx.ModelProto:

@@ -67,9 +67,8 @@ def replay(traces: Traces, max_loss: float, embedding: Embedding | None = None) 
         embedding: of the text rule; None leaves the text out.
     """
     stopped = [*_fixed(traces), *_probing(traces), *_learned(traces, embedding)]
-    return [
-        _row(traces, *one, max_loss) for one in tqdm(stopped, desc="replay", unit="policy", leave=False, disable=None)
-    ]
+    shown = tqdm(stopped, desc="replay", unit="policy", leave=False, disable=None)
+    return [described(traces, *one, max_loss) for one in shown]
 
 
 Replayed = tuple[str, str, Stops]
@@ -133,7 +132,8 @@ def _joined(places: Sequence[Rows], parts: Sequence[Stops]) -> Stops:
     )
 
 
-def _row(traces: Traces, family: str, policy: str, stopped: Stops, max_loss: float) -> ReplayRow:
+def described(traces: Traces, family: str, policy: str, stopped: Stops, max_loss: float) -> ReplayRow:
+    """The row of a policy that stops where `stopped` says."""
     losses, top = stopped.losses(traces), traces.thinking_tokens[:, -1]
     samples = metrics.bootstrap_means(traces.groups, np.column_stack([losses, stopped.spent, top]))
     saved = float(1 - stopped.spent.mean() / top.mean()) if top.mean() else 0.0

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.stopping import AgreeRule, LearnedRule, StoppingCertificate, StoppingRule, ThresholdRule
+from router.stopping import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 from training.arrays import Mask, Matrix
-from training.certification.betting import DELTA, Groups
-from training.certification.sequences import PRICES, CandidatePolicy, PolicySequence
+from training.certification.betting import Groups
+from training.certification.sequences import PRICES, PolicySequence, StoppingPolicy
 from training.data.splits import LABELLED
 from training.stopping.learned import Lookahead
 from training.stopping.rules import Stops, fixed, follow
@@ -43,22 +43,6 @@ class TraceSample:
         """Where the router stops: prompts that are far go to the top, and are not probed."""
         stopped = follow(self.traces, rule, lookahead, self.quality)
         return stopped if self.far is None else stopped.where(~self.far, fixed(self.traces, -1))
-
-
-@dataclass(frozen=True, eq=False)
-class StoppingPolicy(CandidatePolicy):
-    """A rule that may be certified; `tokens` are those of the thought and of all probes.
-
-    Attributes:
-        probes: tokens of all probes of a prompt, on average.
-    """
-
-    rule: StoppingRule = AGREEMENTS[0]
-    probes: float = 0.0
-
-    def stopping(self, alpha: float) -> StoppingCertificate:
-        """Its certificate for a largest mean loss."""
-        return StoppingCertificate(alpha, DELTA, self.rule, len(self.values), self.tokens - self.probes, self.probes)
 
 
 def stopping_sequences(held_out: TraceSample, fitted: TraceSample, lookahead: Lookahead | None) -> list[PolicySequence]:

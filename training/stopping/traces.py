@@ -128,6 +128,23 @@ def from_frame(rows: pl.DataFrame, probe_tokens: int = PROBE_TOKENS) -> Traces:
     )
 
 
+def read_steps(path: Path) -> Traces | None:
+    """Traces of an outcome file whose thoughts could have been stopped: every rung below the top has a cap.
+
+    None where they could not, or where the file has no answers.
+    """
+    with naming_file(path):
+        columns = pl.read_parquet_schema(path)
+        if not {"answer", "probe_answer"} & set(columns):
+            return None
+        try:
+            traces = from_frame(pl.read_parquet(path))
+        except DatasetError:
+            return None
+    capped = all(rung.tokens is not None for rung in traces.ladder.rungs[:-1])
+    return traces if capped and traces.has_answers else None
+
+
 NEEDED = ("prompt", "budget_tokens", "correct", "thinking_tokens")
 
 
