@@ -1,10 +1,13 @@
-"""The words of the field as frozen types. No I/O, no dependencies."""
+"""The words of the field as frozen types. No I/O."""
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from router.evidence import Evidence
+from router.stopping import StoppingCertificate
 
 
 class Role(Enum):
@@ -177,6 +180,14 @@ class Certificate:
     rung: int | None = None
 
 
+class Rule(Enum):
+    """What chooses: a rung by the text of the prompt, one rung for everybody, or the thought itself as it goes on."""
+
+    TEXT = "text"
+    FIXED = "fixed"
+    STOPPING = "stopping"
+
+
 class DecisionSource(Enum):
     """Where a decision came from."""
 
@@ -225,12 +236,17 @@ class Choice:
 
     Attributes:
         meets_target: this prompt's own forecast meets the target. A certificate promises it on average over prompts.
+        stopping: the rule that ends the thought on the way to the rung; None = it gets there unless it ends by itself.
+        checkpoints: positions of the rungs at which a stopping rule looks at the answer, also where only the caller
+            could do so.
     """
 
     index: int
     meets_target: bool
     certificate: Certificate | None
     reason: str
+    stopping: StoppingCertificate | None = None
+    checkpoints: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +275,21 @@ class Decision:
     def rung(self) -> ReasoningBudget:
         """The chosen rung."""
         return self.ladder.rungs[self.choice.index]
+
+    @property
+    def rule(self) -> Rule:
+        """What chose the rung."""
+        if self.choice.stopping is not None:
+            return Rule.STOPPING
+        proof = self.choice.certificate
+        return Rule.FIXED if self.score is None or (proof is not None and proof.rung is not None) else Rule.TEXT
+
+    @property
+    def expected_thinking_tokens(self) -> float | None:
+        """Thinking tokens forecast; under a stopping rule its mean over the calibration prompts. None = unknown."""
+        if self.choice.stopping is not None:
+            return self.choice.stopping.thinking_tokens
+        return None if self.score is None else self.score.mean[self.choice.index]
 
     @property
     def predicted_quality(self) -> float | None:
@@ -337,10 +368,11 @@ class Enforcement(Enum):
 
 
 class FinishReason(Enum):
-    """How a generation ended. Only the first two have a complete answer."""
+    """How a generation ended. Only the first three have a complete answer."""
 
     NATURAL = "natural"
     FORCED = "forced"
+    CONVERGED = "converged"
     TRUNCATED = "truncated"
     FILTERED = "filtered"
     REFUSED = "refused"
@@ -387,6 +419,24 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A cut of a thought at which a stopping rule has looked at the answer. It is no part of the reply.
+
+    Attributes:
+        rung: its name.
+        answer: the beginning of the answer that was probed.
+        probe_tokens: tokens of the probe; 0 where it failed.
+        stops: the thought ends here.
+    """
+
+    rung: str
+    answer: str
+    probe_tokens: int
+    evidence: Evidence
+    stops: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """The end of a generation. Token counts are None where nobody reported them.
 
@@ -396,6 +446,8 @@ class Completion:
         reported_thinking_tokens: the engine's own count for the last attempt, also where it is not used.
         counts_disagree: the engine's counts contradict what the router counted.
         violated: some attempt exceeded its budget; None = `thinking_tokens` says it.
+        probe_tokens: tokens of the probes that are no part of the answer.
+        checkpoints: where a stopping rule has looked, in order.
     """
 
     finish: FinishReason
@@ -409,6 +461,8 @@ class Completion:
     reported_thinking_tokens: int | None = None
     counts_disagree: bool = False
     violated: bool | None = None
+    probe_tokens: int = 0
+    checkpoints: tuple[Checkpoint, ...] = ()
 
     @property
     def budget_violated(self) -> bool:
@@ -421,6 +475,7 @@ class Completion:
 
 
 GenerationEvent = ReasoningDelta | ContentDelta | RefusalDelta | ToolCallDelta | Completion
+ServedEvent = GenerationEvent | Checkpoint
 
 
 class LabelSource(Enum):

@@ -68,6 +68,10 @@ class Climb(Protocol):
         """Think on, to `upto` tokens in all and no further than the request's budget. Raises BackendError."""
         ...
 
+    def taken(self, probe: Probe) -> Completion:
+        """The completion, where the probe just had is the answer."""
+        ...
+
     async def probe(self, tokens: int) -> Probe:
         """The greedy answer behind the thought as it is, of at most `tokens`; the thought stays as it is.
 
@@ -83,6 +87,11 @@ class Climb(Protocol):
 @runtime_checkable
 class Climber(Protocol):
     """A backend that can stop between the tokens of a thought and go on."""
+
+    @property
+    def climbs(self) -> bool:
+        """The engine can do it."""
+        ...
 
     def climb(self, request: GenerationRequest) -> Climb | None:
         """A thought within the request's budget, of which nothing runs yet; None where the engine cannot do it.

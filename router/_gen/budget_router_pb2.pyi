@@ -37,6 +37,13 @@ class DecisionSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_SOURCE_FALLBACK: _ClassVar[DecisionSource]
     DECISION_SOURCE_ENGINE_DEFAULT: _ClassVar[DecisionSource]
 
+class Rule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RULE_UNSPECIFIED: _ClassVar[Rule]
+    RULE_TEXT: _ClassVar[Rule]
+    RULE_FIXED: _ClassVar[Rule]
+    RULE_STOPPING: _ClassVar[Rule]
+
 class Enforcement(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ENFORCEMENT_UNSPECIFIED: _ClassVar[Enforcement]
@@ -54,6 +61,7 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_REFUSED: _ClassVar[FinishReason]
     FINISH_REASON_ABORTED: _ClassVar[FinishReason]
     FINISH_REASON_NO_ANSWER: _ClassVar[FinishReason]
+    FINISH_REASON_CONVERGED: _ClassVar[FinishReason]
 
 class CountSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -87,6 +95,10 @@ DECISION_SOURCE_PINNED: DecisionSource
 DECISION_SOURCE_EXPLORE: DecisionSource
 DECISION_SOURCE_FALLBACK: DecisionSource
 DECISION_SOURCE_ENGINE_DEFAULT: DecisionSource
+RULE_UNSPECIFIED: Rule
+RULE_TEXT: Rule
+RULE_FIXED: Rule
+RULE_STOPPING: Rule
 ENFORCEMENT_UNSPECIFIED: Enforcement
 ENFORCEMENT_NATIVE: Enforcement
 ENFORCEMENT_TWO_PHASE: Enforcement
@@ -99,6 +111,7 @@ FINISH_REASON_FILTERED: FinishReason
 FINISH_REASON_REFUSED: FinishReason
 FINISH_REASON_ABORTED: FinishReason
 FINISH_REASON_NO_ANSWER: FinishReason
+FINISH_REASON_CONVERGED: FinishReason
 COUNT_SOURCE_UNSPECIFIED: CountSource
 COUNT_SOURCE_ENGINE: CountSource
 COUNT_SOURCE_ROUTER: CountSource
@@ -231,7 +244,7 @@ class Certificate(_message.Message):
     def __init__(self, alpha: _Optional[float] = ..., delta: _Optional[float] = ..., threshold: _Optional[float] = ..., prompts: _Optional[int] = ..., rung: _Optional[str] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model", "relaxed", "per_prompt_target")
+    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model", "relaxed", "per_prompt_target", "rule", "checkpoints", "expected_thinking_tokens")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
     BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -248,6 +261,9 @@ class Decision(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     RELAXED_FIELD_NUMBER: _ClassVar[int]
     PER_PROMPT_TARGET_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     rung: str
     budget_tokens: int
@@ -264,7 +280,10 @@ class Decision(_message.Message):
     model: str
     relaxed: float
     per_prompt_target: bool
-    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ..., relaxed: _Optional[float] = ..., per_prompt_target: _Optional[bool] = ...) -> None: ...
+    rule: Rule
+    checkpoints: _containers.RepeatedScalarFieldContainer[str]
+    expected_thinking_tokens: float
+    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ..., relaxed: _Optional[float] = ..., per_prompt_target: _Optional[bool] = ..., rule: _Optional[_Union[Rule, str]] = ..., checkpoints: _Optional[_Iterable[str]] = ..., expected_thinking_tokens: _Optional[float] = ...) -> None: ...
 
 class SamplingOptions(_message.Message):
     __slots__ = ("temperature", "max_answer_tokens", "seed")
@@ -277,7 +296,7 @@ class SamplingOptions(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., max_answer_tokens: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("messages", "options", "model", "tenant", "sampling", "tools", "tool_choice")
+    __slots__ = ("messages", "options", "model", "tenant", "sampling", "tools", "tool_choice", "show_checkpoints")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -285,6 +304,7 @@ class GenerateRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     TOOL_CHOICE_FIELD_NUMBER: _ClassVar[int]
+    SHOW_CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     options: RoutingOptions
     model: str
@@ -292,10 +312,11 @@ class GenerateRequest(_message.Message):
     sampling: SamplingOptions
     tools: _containers.RepeatedCompositeFieldContainer[Tool]
     tool_choice: str
-    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., options: _Optional[_Union[RoutingOptions, _Mapping]] = ..., model: _Optional[str] = ..., tenant: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[str] = ...) -> None: ...
+    show_checkpoints: bool
+    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., options: _Optional[_Union[RoutingOptions, _Mapping]] = ..., model: _Optional[str] = ..., tenant: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[str] = ..., show_checkpoints: _Optional[bool] = ...) -> None: ...
 
 class Completion(_message.Message):
-    __slots__ = ("finish_reason", "prompt_tokens", "thinking_tokens", "answer_tokens", "count_source", "enforcement", "budget_tokens", "budget_violated", "rung", "attempts", "reported_thinking_tokens", "counts_disagree")
+    __slots__ = ("finish_reason", "prompt_tokens", "thinking_tokens", "answer_tokens", "count_source", "enforcement", "budget_tokens", "budget_violated", "rung", "attempts", "reported_thinking_tokens", "counts_disagree", "probe_tokens")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -308,6 +329,7 @@ class Completion(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     REPORTED_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COUNTS_DISAGREE_FIELD_NUMBER: _ClassVar[int]
+    PROBE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     prompt_tokens: int
     thinking_tokens: int
@@ -320,7 +342,26 @@ class Completion(_message.Message):
     attempts: int
     reported_thinking_tokens: int
     counts_disagree: bool
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., thinking_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ..., count_source: _Optional[_Union[CountSource, str]] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ..., budget_tokens: _Optional[int] = ..., budget_violated: _Optional[bool] = ..., rung: _Optional[str] = ..., attempts: _Optional[int] = ..., reported_thinking_tokens: _Optional[int] = ..., counts_disagree: _Optional[bool] = ...) -> None: ...
+    probe_tokens: int
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., thinking_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ..., count_source: _Optional[_Union[CountSource, str]] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ..., budget_tokens: _Optional[int] = ..., budget_violated: _Optional[bool] = ..., rung: _Optional[str] = ..., attempts: _Optional[int] = ..., reported_thinking_tokens: _Optional[int] = ..., counts_disagree: _Optional[bool] = ..., probe_tokens: _Optional[int] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("rung", "thinking_tokens", "answer", "probe_tokens", "stood", "mean_logprob", "stops")
+    RUNG_FIELD_NUMBER: _ClassVar[int]
+    THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    PROBE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STOOD_FIELD_NUMBER: _ClassVar[int]
+    MEAN_LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    STOPS_FIELD_NUMBER: _ClassVar[int]
+    rung: str
+    thinking_tokens: int
+    answer: str
+    probe_tokens: int
+    stood: int
+    mean_logprob: float
+    stops: bool
+    def __init__(self, rung: _Optional[str] = ..., thinking_tokens: _Optional[int] = ..., answer: _Optional[str] = ..., probe_tokens: _Optional[int] = ..., stood: _Optional[int] = ..., mean_logprob: _Optional[float] = ..., stops: _Optional[bool] = ...) -> None: ...
 
 class ToolCallDelta(_message.Message):
     __slots__ = ("index", "call")
@@ -331,20 +372,22 @@ class ToolCallDelta(_message.Message):
     def __init__(self, index: _Optional[int] = ..., call: _Optional[_Union[ToolCall, _Mapping]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("decision", "reasoning", "content", "completion", "tool_call", "refusal")
+    __slots__ = ("decision", "reasoning", "content", "completion", "tool_call", "refusal", "checkpoint")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     REASONING_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     decision: Decision
     reasoning: str
     content: str
     completion: Completion
     tool_call: ToolCallDelta
     refusal: str
-    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., reasoning: _Optional[str] = ..., content: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ..., refusal: _Optional[str] = ...) -> None: ...
+    checkpoint: Checkpoint
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., reasoning: _Optional[str] = ..., content: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ..., refusal: _Optional[str] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ...) -> None: ...
 
 class ReportOutcomeRequest(_message.Message):
     __slots__ = ("decision_id", "correct", "label_source")

@@ -21,7 +21,13 @@ from router.domain import (
 
 T = TypeVar("T")
 
-RETRIED = (FinishReason.NATURAL, FinishReason.FORCED, FinishReason.TRUNCATED, FinishReason.NO_ANSWER)
+RETRIED = (
+    FinishReason.NATURAL,
+    FinishReason.FORCED,
+    FinishReason.CONVERGED,
+    FinishReason.TRUNCATED,
+    FinishReason.NO_ANSWER,
+)
 """Endings that mean no answer where none came. The others say by themselves what happened."""
 
 CERTAINTY = (CountSource.ESTIMATE, CountSource.ROUTER, CountSource.ENGINE, CountSource.NONE)
@@ -84,4 +90,6 @@ def _sum(ended: list[Completion]) -> Completion:
         count_source=source if known else CountSource.NONE,
         counts_disagree=any(one.counts_disagree for one in ended),
         violated=any(one.budget_violated for one in ended),
+        probe_tokens=sum(one.probe_tokens for one in ended),
+        checkpoints=sum((one.checkpoints for one in ended), ()),
     )

@@ -6,7 +6,16 @@ from dataclasses import replace
 
 from router.backends.thought import Thought
 from router.backends.two_phase import TwoPhase
-from router.domain import Completion, GenerationEvent, GenerationRequest, ReasoningBudget, ReasoningDelta
+from router.domain import (
+    Completion,
+    CountSource,
+    Enforcement,
+    FinishReason,
+    GenerationEvent,
+    GenerationRequest,
+    ReasoningBudget,
+    ReasoningDelta,
+)
 from router.evidence import Probe
 
 NO_THOUGHT = ReasoningBudget("0", 0)
@@ -49,6 +58,18 @@ class TwoPhaseClimb:
         most = min(tokens, request.sampling.max_answer_tokens)
         sampling = replace(request.sampling, temperature=0.0, max_answer_tokens=most)
         return await self._phases.probe(replace(request, sampling=sampling), thought)
+
+    def taken(self, probe: Probe) -> Completion:
+        """The completion, where the probe just had is the answer."""
+        return Completion(
+            FinishReason.FORCED,
+            self._request.budget,
+            Enforcement.TWO_PHASE,
+            CountSource.ROUTER,
+            prompt_tokens=None if self._thought is None else len(self._thought.prompt),
+            thinking_tokens=self.tokens,
+            answer_tokens=probe.tokens,
+        )
 
     async def answer(self) -> AsyncGenerator[GenerationEvent]:
         """The answer behind the thought as it is, and the completion. Raises InvalidRequest, BackendError."""

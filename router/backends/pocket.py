@@ -40,6 +40,7 @@ class PocketBackend:
     """Holds budgets to the token: at the cap it inserts the end marker, below the floor it bans the marker."""
 
     enforcement = Enforcement.NATIVE
+    climbs = True
 
     def __init__(self, model: PocketModel, threads: int = 1) -> None:
         self._model = model
@@ -126,6 +127,10 @@ class PocketClimb:
         whole, end = len(drawn) < room, None if said is None else float(said[self._end_think])
         return probed(self._decoded(drawn), len(drawn), whole, run.logprobs, end)
 
+    def taken(self, probe: Probe) -> Completion:
+        """The completion, where the probe just had is the answer."""
+        return self._completion(FinishReason.FORCED, probe.tokens)
+
     async def answer(self) -> AsyncGenerator[GenerationEvent]:
         """The answer behind the thought as it is, and the completion. Raises InvalidRequest, BackendError."""
         await self._begin()
@@ -136,8 +141,11 @@ class PocketClimb:
                 yield ContentDelta(self._model.tokenizer.decode([token]))
         # The answer ends by a token of the model's or at its limit, never both.
         reason = FinishReason.NATURAL if self.ended else FinishReason.FORCED
-        yield Completion(
-            FinishReason.TRUNCATED if answered == room else reason,
+        yield self._completion(FinishReason.TRUNCATED if answered == room else reason, answered)
+
+    def _completion(self, finish: FinishReason, answered: int) -> Completion:
+        return Completion(
+            finish,
             self._request.budget,
             Enforcement.NATIVE,
             CountSource.ENGINE,

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import Protocol, TypeVar
 
 from router.backends.replica import Failed, Replica
-from router.domain import GenerationEvent, GenerationRequest, ReasoningDelta
+from router.domain import Completion, GenerationEvent, GenerationRequest, ReasoningDelta
 from router.errors import BackendUnavailable
 from router.evidence import Probe
 from router.ports import Climb
@@ -66,6 +66,11 @@ class ReplicaClimb:
 
         async with aclosing(self._step(once)) as probes:
             return await anext(probes)
+
+    def taken(self, probe: Probe) -> Completion:
+        """The completion, where the probe just had is the answer."""
+        assert self._at is not None
+        return self._at[1].taken(probe)
 
     def answer(self) -> AsyncGenerator[GenerationEvent]:
         """The answer behind the thought as it is, and the completion. Raises InvalidRequest, BackendError."""

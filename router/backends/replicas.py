@@ -76,10 +76,16 @@ class Replicas:
         failed: Failed = {}
         return self._tried(failed, partial(self._next, request, failed), lambda: self._attempt(request, failed))
 
+    @property
+    def climbs(self) -> bool:
+        """All replicas that serve can have a thought step by step."""
+        return all(one.backend.climbs for one in self._replicas if one.backend.proved)
+
     def climb(self, request: GenerationRequest) -> ReplicaClimb | None:
         """A thought that is had step by step, at one replica; None where one of them cannot do it."""
-        able = all(one.backend.climb(request) is not None for one in self._replicas if one.backend.proved)
-        return ReplicaClimb(request, self._next, self._tried, self._none_left) if able else None
+        if not self.climbs or request.tools.offered or request.prompt.images is not None:
+            return None
+        return ReplicaClimb(request, self._next, self._tried, self._none_left)
 
     async def _tried(
         self, failed: Failed, left: Callable[[], Replica | None], attempt: Callable[[], AsyncGenerator[T]]

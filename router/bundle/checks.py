@@ -10,6 +10,7 @@ from itertools import pairwise
 from math import inf
 from pathlib import PurePath
 
+from router.answer_keys import KINDS
 from router.domain import BudgetLadder, Certificate
 from router.stopping import AgreeRule, LearnedRule, StoppingCertificate, StoppingRule, ThresholdRule
 
@@ -69,6 +70,13 @@ def stopping(certificates: tuple[StoppingCertificate, ...]) -> tuple[StoppingCer
         _within(f"{i}.thinking_tokens", one.thinking_tokens, 0, MAX_WIRE_COUNT)
         _within(f"{i}.probe_tokens", one.probe_tokens, 0, MAX_WIRE_COUNT)
     return certificates
+
+
+def answers(kind: str) -> str:
+    """The name of a kind of answer keys."""
+    if kind not in KINDS:
+        raise ValueError(f"answers: {kind[:40]!r} is none of {', '.join(KINDS)}")
+    return kind
 
 
 def _rule(place: str, rule: StoppingRule) -> None:

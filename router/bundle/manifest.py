@@ -67,6 +67,7 @@ class Manifest:
         reference: position of the rung that everybody gets where a target is not certified; None = the top rung.
         stopping: certificates of rules that stop within the thought. They hold beside `certificates`, which serve
             where an engine cannot stop.
+        answers: how such rules compare answers, a name in `router.answer_keys.KINDS`.
     """
 
     format_version: int
@@ -87,6 +88,7 @@ class Manifest:
     reference: Annotated[int, Field(ge=0)] | None = None
     stopping: Annotated[tuple[StoppingCertificate, ...], AfterValidator(checks.stopping)] = ()
     per_prompt: Annotated[tuple[Certificate, ...], AfterValidator(checks.per_prompt)] = ()
+    answers: Annotated[str, AfterValidator(checks.answers)] = "text"
 
     def foreign_to(self, engine: str) -> str:
         """Why this bundle says nothing about the engine with a fingerprint, and what to do; "" where it is about it."""

@@ -38,7 +38,7 @@ def generate(text: str, client: Client, options: RoutingOptions, temperature: fl
     """Have the backend answer TEXT ("-" = standard input) within the chosen budget, streaming."""
     before: Event | None = None
     decision: Decision | None = None
-    for event in client.generate(_prompt(text), options=options, temperature=temperature):
+    for event in client.generate(_prompt(text), options=options, temperature=temperature, show_checkpoints=True):
         if as_json:
             click.echo(json.dumps(event_to_json(event)))
         else:

@@ -7,11 +7,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from router.client import Completion, Content, Decision, Event, Explanation, Reasoning, Refusal
+from router.client import Checkpoint, Completion, Content, Decision, Event, Explanation, Reasoning, Refusal
 from router.digits import counted, probability
 
 BAR = 30
 """Characters of a full bar."""
+
+LONGEST_ANSWER = 60
+"""Characters that are shown of an answer at a checkpoint."""
 
 console = Console(highlight=False, emoji=False)
 
@@ -40,6 +43,8 @@ def show_event(event: Event, before: Event | None) -> None:
             click.secho(_plain(text), nl=False, dim=True)
         case Content(text) | Refusal(text):
             click.secho(_plain(text), nl=False, bold=True)
+        case Checkpoint():
+            click.secho(f"\n{_looked(event)}", dim=True, italic=True)
         case Completion(thinking_tokens=used, budget_tokens=cap):
             click.secho(f"\n{_spent(used, cap)}, {event.finish_reason}", dim=True)
 
@@ -76,6 +81,16 @@ def _spent(used: int | None, cap: int | None) -> str:
         return "no thinking, as the budget is 0"
     number = "unknown number of thinking tokens" if used is None else counted(used, "thinking token")
     return f"{number}, {'no cap' if cap is None else f'budget {cap}'}"
+
+
+def _looked(at: Checkpoint) -> str:
+    """What a stopping rule has seen at a rung, in a line."""
+    answer = " ".join(_plain(at.answer).split())
+    said = f"answer {answer[:LONGEST_ANSWER]!r}" if at.probe_tokens else "no answer came"
+    known = "" if at.mean_logprob is None else f", mean log-probability {at.mean_logprob:.2f}"
+    stood = f", the same as at the {counted(at.stood, 'cut')} before" if at.stood else ""
+    verdict = "it stops" if at.stops else "it goes on"
+    return f"[rung {_plain(at.rung)}, {counted(at.thinking_tokens, 'token')}: {said}{known}{stood}: {verdict}]"
 
 
 def _show_id(decision: Decision) -> None:

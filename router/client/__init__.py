@@ -21,6 +21,7 @@ from router.client.errors import (
 from router.client.mirror import event_to_json, to_json
 from router.client.replies import (
     Certificate,
+    Checkpoint,
     Completion,
     Content,
     Decision,
@@ -37,6 +38,7 @@ __all__ = [
     "AsyncClient",
     "Cancelled",
     "Certificate",
+    "Checkpoint",
     "Client",
     "ClientError",
     "Completion",

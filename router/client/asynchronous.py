@@ -65,6 +65,7 @@ class AsyncClient:
         tenant: str = "",
         tools: Sequence[Tool | Mapping[str, Any]] = (),
         tool_choice: str = "",
+        show_checkpoints: bool = False,
         temperature: float | None = None,
         max_answer_tokens: int | None = None,
         seed: int | None = None,
@@ -72,7 +73,9 @@ class AsyncClient:
     ) -> AsyncGenerator[Event, None]:
         """As `Client.generate`, for `async for`."""
         sampling = {"temperature": temperature, "max_answer_tokens": max_answer_tokens, "seed": seed}
-        return self._stream(calls.generate(prompt, options, model, tenant, tools, tool_choice, **sampling), timeout)
+        return self._stream(
+            calls.generate(prompt, options, model, tenant, tools, tool_choice, show_checkpoints, **sampling), timeout
+        )
 
     async def explain(
         self,

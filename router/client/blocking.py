@@ -64,6 +64,7 @@ class Client:
         tenant: str = "",
         tools: Sequence[Tool | Mapping[str, Any]] = (),
         tool_choice: str = "",
+        show_checkpoints: bool = False,
         temperature: float | None = None,
         max_answer_tokens: int | None = None,
         seed: int | None = None,
@@ -71,10 +72,13 @@ class Client:
     ) -> Generator[Event, None, None]:
         """Choose, and stream the answer: a Decision, pieces of it, a Completion.
 
-        Sampling that is None is the engine's. The call starts with the first event; closing the stream cancels it.
+        With `show_checkpoints` a Checkpoint comes wherever a stopping rule looks at the answer. Sampling that is None
+        is the engine's. The call starts with the first event; closing the stream cancels it.
         """
         sampling = {"temperature": temperature, "max_answer_tokens": max_answer_tokens, "seed": seed}
-        return self._stream(calls.generate(prompt, options, model, tenant, tools, tool_choice, **sampling), timeout)
+        return self._stream(
+            calls.generate(prompt, options, model, tenant, tools, tool_choice, show_checkpoints, **sampling), timeout
+        )
 
     def explain(
         self,

@@ -55,6 +55,7 @@ def generate(
     tenant: str,
     offered: Sequence[Tool | Mapping[str, Any]],
     tool_choice: str,
+    show_checkpoints: bool = False,
     **sampling: float | None,
 ) -> Call[Event | None]:
     """Choose and answer; sampling that is None is not sent. Raises InvalidArgument."""
@@ -68,6 +69,7 @@ def generate(
         sampling=message(pb.SamplingOptions, "sampling.", **drawn) if drawn else None,
         tools=tools(offered),
         tool_choice=tool_choice,
+        show_checkpoints=show_checkpoints,
     )
     return Call("Generate", request, read_event, GENERATE_SECONDS)
 

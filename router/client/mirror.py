@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 from router._gen import budget_router_pb2 as pb
 from router.client.replies import (
     Certificate,
+    Checkpoint,
     Completion,
     Content,
     Decision,
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 MESSAGES: dict[type, Any] = {
     Certificate: pb.Certificate,
+    Checkpoint: pb.Checkpoint,
     Completion: pb.Completion,
     Decision: pb.Decision,
     Explanation: pb.ExplainResponse,
@@ -38,6 +40,7 @@ EVENTS: dict[str, type[Event]] = {
     "content": Content,
     "refusal": Refusal,
     "tool_call": ToolCallDelta,
+    "checkpoint": Checkpoint,
     "completion": Completion,
 }
 """The kinds of events under their names in the proto; text alone has no message of its own."""

@@ -64,6 +64,9 @@ class Decision:
         model: the served model that the decision is about.
         relaxed: P(correct) by which the target was relaxed because the service was overloaded.
         per_prompt_target: `max_loss` is about this prompt's own forecast.
+        rule: what chose: "text", "fixed", or "stopping": the thought ends by itself, or where its answer stands.
+        checkpoints: rungs at which a certified rule looks at the answer; for `decide`, where a caller could.
+        expected_thinking_tokens: forecast; None = unknown.
     """
 
     decision_id: str
@@ -82,6 +85,9 @@ class Decision:
     model: str
     relaxed: float
     per_prompt_target: bool = False
+    rule: str = "text"
+    checkpoints: tuple[str, ...] = ()
+    expected_thinking_tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +120,35 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a stopping rule has seen at a rung. The answer there is no part of the reply.
+
+    Attributes:
+        thinking_tokens: up to there.
+        answer: the beginning of the answer behind the cut.
+        probe_tokens: tokens of that; 0 = the engine failed to give it.
+        stood: how many checkpoints directly before had the same answer.
+        mean_logprob: mean log-probability of its tokens; None = the engine does not say.
+        stops: the thought ends here.
+    """
+
+    rung: str
+    thinking_tokens: int
+    answer: str
+    probe_tokens: int
+    stood: int
+    mean_logprob: float | None
+    stops: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """The end of a stream. Token counts are None where nobody counted.
 
     Attributes:
-        finish_reason: "natural" or "forced" (thinking was ended at the budget) with a complete answer; "truncated" (the
-            answer was cut off), "filtered", "refused", "aborted" or "no_answer" without.
+        finish_reason: "natural", "forced" (thinking was ended at the budget) or "converged" (a stopping rule ended it)
+            with a complete answer; "truncated" (the answer was cut off), "filtered", "refused", "aborted" or
+            "no_answer" without.
         thinking_tokens: those of all attempts.
         count_source: who counted thinking tokens: "engine", "router", "estimate" (from their text) or "none".
         enforcement: how the budget was held: "native", "two_phase" or "hint".
@@ -129,6 +158,7 @@ class Completion:
         attempts: rungs tried.
         reported_thinking_tokens: the engine's own count for the last attempt, also where it is not used.
         counts_disagree: that count contradicts what the router counted.
+        probe_tokens: tokens of the short answers that a stopping rule looked at, without those that are the answer.
     """
 
     finish_reason: str
@@ -143,6 +173,7 @@ class Completion:
     attempts: int
     reported_thinking_tokens: int | None
     counts_disagree: bool
+    probe_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,5 +184,5 @@ class Explanation:
     sentences: tuple[str, ...]
 
 
-Event: TypeAlias = Decision | Reasoning | Content | Refusal | ToolCallDelta | Completion
+Event: TypeAlias = Decision | Reasoning | Content | Refusal | ToolCallDelta | Checkpoint | Completion
 """Events of a stream: a decision first, a completion last."""

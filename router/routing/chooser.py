@@ -21,8 +21,9 @@ from router.domain import (
     RoutingOptions,
 )
 from router.errors import InvalidRequest, NotFound, TargetUnmet
+from router.routing import stopping
 from router.routing.exploration import certain, propensities
-from router.routing.pins import Conversation
+from router.routing.pins import Conversation, Pinned
 from router.routing.policy import Policy
 from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
@@ -35,17 +36,20 @@ class Chooser:
     """Chooses by the policy of a served model.
 
     Args:
-        pins: rung position by conversation; its owner bounds it.
+        pins: what each conversation keeps; its owner bounds it.
         explored: share of requests that think longer than the policy asks for, to learn from them.
     """
 
-    def __init__(self, pins: MutableMapping[Conversation, int], explored: float = 0.0) -> None:
+    def __init__(self, pins: MutableMapping[Conversation, Pinned], explored: float = 0.0) -> None:
         self._pins = pins
         self._explored = explored
         self._random = random.Random()
 
-    def fixed(self, served: ServedModel, request: RouteRequest) -> Decision | None:
+    def fixed(self, served: ServedModel, request: RouteRequest, *, climbs: bool = False) -> Decision | None:
         """The decision that needs no score: a named or a pinned rung, or the engine's own default; else None.
+
+        Args:
+            climbs: the thought can be had step by step, so a rule may end it.
 
         Raises:
             InvalidRequest, NotFound: the named rung is out of bounds, or not on the ladder.
@@ -65,12 +69,16 @@ class Chooser:
             return None
         # An engine's prefix cache and a tool loop both suffer when the budget changes within a conversation.
         pinned = self._pins.get(_conversation(served, request))
-        if pinned is None or pinned not in policy.within_bounds(options):
+        if pinned is None or pinned.index not in policy.within_bounds(options):
             return None
-        return _kept(served, request, pinned)
+        return _kept(served, request, pinned, climbs)
 
-    def chosen(self, served: ServedModel, request: RouteRequest, scored: Scored) -> Decision:
-        """The decision for a score. A conversation keeps its first rung. Raises InvalidRequest, TargetUnmet."""
+    def chosen(self, served: ServedModel, request: RouteRequest, scored: Scored, *, climbs: bool = False) -> Decision:
+        """The decision for a score. A conversation keeps its first rung. Raises InvalidRequest, TargetUnmet.
+
+        Args:
+            climbs: the thought can be had step by step, so a rule may end it.
+        """
         policy, options = served.policy, request.options
         if scored.score is None:
             # Unsure goes up: a failure of ours must cost tokens, not answers.
@@ -78,26 +86,39 @@ class Chooser:
             meets = policy.foresees(options.target, None, top)
             choice = Choice(top, meets, None, "the classifier failed: the longest rung allowed")
             return _decision(served, request, choice, scored)
-        choice = policy.choose(scored.score, options)
+        choice = stopping.choose(policy, scored.score, options, climbs=climbs)
         decision = _decision(served, request, choice, scored)
         if not options.conversation_id:
             if not self._explored:
                 return decision
             return self._explored_from(decision, policy, policy.affordable(scored.score, options))
         # Two requests of a new conversation may be scored at once; the one that comes here first pins the rung.
-        kept = self._pins.setdefault(_conversation(served, request), choice.index)
-        if kept != choice.index and kept in policy.within_bounds(options):
-            return _kept(served, request, kept)
+        wanted = Pinned(choice.index, choice.stopping is not None)
+        kept = self._pins.setdefault(_conversation(served, request), wanted)
+        if kept != wanted and kept.index in policy.within_bounds(options):
+            return _kept(served, request, kept, climbs)
         return decision
 
     def _explored_from(self, decision: Decision, policy: Policy, allowed: list[int]) -> Decision:
-        """The decision, or for a share of the requests a longer rung."""
+        """The decision, or for a share of the requests a longer rung, or a thought that no rule ends."""
+        if decision.choice.stopping is not None:
+            return self._unstopped(decision)
         chances = propensities(len(decision.ladder), decision.choice.index, allowed, self._explored)
         (drawn,) = self._random.choices(range(len(chances)), chances)
         if drawn == decision.choice.index:
             return replace(decision, propensities=chances)
         meets = policy.foresees(decision.target, decision.score, drawn)
         choice = Choice(drawn, meets, None, "explored: longer than the policy asks for")
+        return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
+
+    def _unstopped(self, decision: Decision) -> Decision:
+        """The decision, or for a share of the requests the top rung without a rule that stops on the way there."""
+        drawn = self._random.random() < self._explored
+        chance = self._explored if drawn else 1 - self._explored
+        chances = tuple(chance * (i == decision.choice.index) for i in range(len(decision.ladder)))
+        if not drawn:
+            return replace(decision, propensities=chances)
+        choice = Choice(decision.choice.index, True, None, "explored: no rule ends the thought")
         return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
 
 
@@ -125,9 +146,14 @@ def _engine_default(served: ServedModel, request: RouteRequest) -> Decision:
     return _decision(served, request, Choice(0, False, None, reason), scored, ladder)
 
 
-def _kept(served: ServedModel, request: RouteRequest, index: int) -> Decision:
-    meets = served.policy.foresees(request.options.target, None, index)
-    choice = Choice(index, meets, None, "the conversation keeps its rung")
+def _kept(served: ServedModel, request: RouteRequest, pinned: Pinned, climbs: bool) -> Decision:
+    policy, options = served.policy, request.options
+    meets = policy.foresees(options.target, None, pinned.index)
+    choice = Choice(pinned.index, meets, None, "the conversation keeps its rung")
+    rule = stopping.applicable(policy, None, options) if climbs and pinned.stops else None
+    if rule is not None:
+        places = stopping.checkpoints(policy.ladder, rule)
+        choice = replace(choice, reason="the conversation keeps its rule", stopping=rule, checkpoints=places)
     return _decision(served, request, choice, Scored(None, DecisionSource.PINNED))
 
 

@@ -1,21 +1,26 @@
 """One generation: everything that belongs to it, from its decision to its completion."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from functools import partial
 
+from router.answer_keys import answer_key
 from router.backends.attempts import Attempts
 from router.backends.counting import estimate
 from router.domain import (
+    Checkpoint,
     Completion,
     ContentDelta,
     Decision,
     DecisionSource,
-    GenerationEvent,
     GenerationRequest,
     RouteRequest,
     Sampling,
+    ServedEvent,
     Tools,
 )
+from router.ports import Climb, Climber, Observer
+from router.routing.climber import StoppingClimber
 from router.routing.served_model import ServedModel
 
 ASSUMED_THINKING_TOKENS = 2_048
@@ -29,7 +34,9 @@ class Generation:
         began: `time.perf_counter()` when the model was chosen.
 
     Attributes:
-        expected_tokens: thinking tokens forecast (or assumed) at the chosen rung, and those of a usual answer.
+        expected_tokens: thinking tokens forecast (or assumed) at the chosen rung, those of probes where a rule stops
+            within the thought, and those of a usual answer.
+        climb: the thought, where a rule may stop within it and it has begun.
         first_token_seconds: from `began` to the first event; 0 before it.
         used_tokens: thinking and answer tokens to charge for: 0 before the first event, then the forecast, and what
             was counted in all attempts once the completion says it.
@@ -49,10 +56,14 @@ class Generation:
         self.decision = decision
         self.sampling = sampling
         self.tools = tools
+        self.climb: Climb | None = None
         self.first_token_seconds = 0.0
         self.used_tokens = 0.0
         self._began = began
-        self._expected_thinking = self._thinking_tokens(decision.choice.index)
+        rule = decision.choice.stopping
+        self._expected_thinking = (
+            self._thinking_tokens(decision.choice.index) if rule is None else rule.thinking_tokens + rule.probe_tokens
+        )
         self.expected_tokens = self._expected_thinking + served.policy.latency.answer_tokens
         self._attempts = Attempts()
         self._answer: list[str] = []
@@ -93,14 +104,26 @@ class Generation:
         longer = [] if self._unforeseen else [i for i in self.served.policy.within_bounds(options) if i > chosen]
         return map(self._asked, self._attempts.over(chosen, (longer or [chosen])[0]))
 
-    def take(self, event: GenerationEvent) -> GenerationEvent | None:
+    def events(self, asked: GenerationRequest, observer: Observer) -> AsyncGenerator[ServedEvent]:
+        """What the backend makes of one attempt. The first one may stop within the thought."""
+        rule, backend = self.decision.choice.stopping, self.served.backend
+        if rule is not None and self._attempts.number == 1 and isinstance(backend, Climber):
+            self.climb = backend.climb(asked)
+        if rule is None or self.climb is None:
+            return backend.stream(asked)
+        key = partial(answer_key, kind=self.served.bundle.manifest.answers)
+        return StoppingClimber(self.climb, self.decision, rule.rule, key, observer, self.served.lookahead).stream()
+
+    def take(self, event: ServedEvent) -> ServedEvent | None:
         """The event to pass on; None for the completion of an attempt that gave no answer."""
+        if isinstance(event, Checkpoint):
+            return event
         passed = self._attempts.take(event)
         if isinstance(event, ContentDelta):
             self._answer.append(event.text)
         if isinstance(passed, Completion) and passed.thinking_tokens is not None:
             answered = estimate(self.answer) if passed.answer_tokens is None else passed.answer_tokens
-            self._passed(float(passed.thinking_tokens + answered))
+            self._passed(float(passed.thinking_tokens + passed.probe_tokens + answered))
         elif passed is not None:
             self._passed(self.expected_tokens)
         return passed
@@ -121,7 +144,7 @@ class Generation:
             self.decision.ladder.rungs[index],
             options.min_thinking_tokens,
             self.sampling,
-            self._thinking_tokens(index),
+            self._expected_thinking if self._attempts.number == 1 else self._thinking_tokens(index),
             # With the tenant: two of them may use the same id, and share no prefix.
             f"{tenant}/{options.conversation_id}" if options.conversation_id else None,
             self.tools,

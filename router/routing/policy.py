@@ -33,6 +33,7 @@ from router.domain import (
 )
 from router.errors import InvalidRequest, TargetUnmet
 from router.routing import reasons
+from router.stopping import StoppingCertificate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +67,7 @@ class Policy:
         suspended: why the certificates no longer count, "" while they do. A suspended policy takes the longest rung.
         reference: position of the rung for targets that are not certified; None = the top rung. It is a shorter one
             where that was right at least as often.
+        stopping: certificates of rules that stop within the thought; `router.routing.stopping` chooses among them.
     """
 
     ladder: BudgetLadder
@@ -75,6 +77,7 @@ class Policy:
     suspended: str = ""
     reference: int | None = None
     per_prompt: Sequence[Certificate] = ()
+    stopping: Sequence[StoppingCertificate] = ()
 
     @property
     def top(self) -> int:

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from router.digits import ROUNDING, bound, counted, gain
-from router.domain import Certificate, MaxLoss, MinQuality, QualityTarget, Score
+from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, QualityTarget, Score
+from router.stopping import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 
 UNLIKE = "the prompt is unlike the calibration prompts"
 UNCOVERED = "the next longer one, which no certificate covers"
@@ -35,6 +36,21 @@ def _further(score: Score, wanted: int) -> str:
 
 def _counted(number: int, what: str) -> str:
     return counted(number, f"more {what}") if number else f"less than 1 more {what}"
+
+
+def stopping(rule: StoppingRule, ladder: BudgetLadder) -> str:
+    """When a thought ends under a rule that stops within it."""
+    first, top = ladder.rungs[rule.first].name, ladder.rungs[-1].name
+    match rule:
+        case AgreeRule(matches=1):
+            when = "its answer is that of the rung before"
+        case AgreeRule(matches=matches):
+            when = f"its answer is that of the {matches} rungs before"
+        case ThresholdRule(least_logprob=least):
+            when = f"the mean log-probability of its answer is at least {least:g}"
+        case LearnedRule():
+            when = "no further rung is predicted to be worth its tokens"
+    return f"looked at from rung {first} on, the thought ends once {when}, at rung {top} at the latest"
 
 
 def for_everybody(top: str) -> str:

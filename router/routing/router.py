@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from router.admission.controller import Admission
 from router.admission.tenants import Tenants
-from router.domain import Completion, Decision, GenerationEvent, Outcome, RouteRequest, Sampling, Tools
+from router.domain import Completion, Decision, Outcome, RouteRequest, Sampling, ServedEvent, Tools
 from router.errors import BackendError, BackendRefused, FieldError, NotFound, TargetUnmet
 from router.events import Decided, Generated, StreamAborted
 from router.ports import Backend, Observer, OutcomeLog
@@ -99,7 +99,7 @@ class BudgetRouter:
 
     async def generate(
         self, request: RouteRequest, sampling: Sampling, tools: Tools = NO_TOOLS
-    ) -> AsyncGenerator[Decision | GenerationEvent]:
+    ) -> AsyncGenerator[Decision | ServedEvent]:
         """The decision, deltas as the backend thinks and answers, one completion.
 
         Where the backend is down and another served model takes over, its decision follows, in place of the first.
@@ -133,16 +133,16 @@ class BudgetRouter:
 
     async def _run(
         self, served: ServedModel, request: RouteRequest, sampling: Sampling, tools: Tools
-    ) -> AsyncGenerator[Decision | GenerationEvent]:
+    ) -> AsyncGenerator[Decision | ServedEvent]:
         """One generation at one model: decided, admitted, streamed, and recorded however it ends."""
         began = time.perf_counter()
-        decision = await self._decide(served, request)
+        decision = await self._decide(served, request, climbs=served.climbs and _in_steps(request, tools))
         generation = Generation(served, request, decision, sampling, tools, began)
         async with self._admission.admitted(request, generation.expected_tokens, generation.patience) as admitted:
             yield decision
             try:
                 for asked in generation.attempts():
-                    async with aclosing(served.backend.stream(asked)) as events:
+                    async with aclosing(generation.events(asked, self._observer)) as events:
                         async for event in events:
                             if (passed := generation.take(event)) is None:
                                 continue
@@ -195,12 +195,13 @@ class BudgetRouter:
             raise NotFound("model", f"not served here; served: {names}")
         return named
 
-    async def _decide(self, served: ServedModel, request: RouteRequest) -> Decision:
+    async def _decide(self, served: ServedModel, request: RouteRequest, *, climbs: bool = False) -> Decision:
         """The decision of one model for one request, recorded."""
         began = time.perf_counter()
-        decision = self._chooser.fixed(served, request)
+        decision = self._chooser.fixed(served, request, climbs=climbs)
         if decision is None:
-            decision = self._chooser.chosen(served, request, await served.scorer.score(request))
+            scored = await served.scorer.score(request)
+            decision = self._chooser.chosen(served, request, scored, climbs=climbs)
         self._decided(request, decision, time.perf_counter() - began)
         return decision
 
@@ -227,3 +228,8 @@ class BudgetRouter:
         if self._audit is not None and not generation.tools.offered and not self._admission.level:
             answer, used = generation.answer, completion.thinking_tokens
             self._audit(generation.served.backend, request, decision, generation.sampling, answer, used)
+
+
+def _in_steps(request: RouteRequest, tools: Tools) -> bool:
+    """Whether a thought may be had step by step: tool calls cannot be probed, and images are no token ids."""
+    return not tools.offered and request.prompt.images is None

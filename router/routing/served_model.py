@@ -5,9 +5,10 @@ from functools import cached_property
 
 from router.bundle.manifest import Bundle
 from router.domain import Enforcement
-from router.ports import Backend
+from router.ports import Backend, Climber
 from router.routing.policy import Policy
 from router.scoring.scorer import Scorer
+from router.stopping import Lookahead
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class ServedModel:
 
     Attributes:
         fingerprint: the engine that runs. A bundle that is about another one decides nothing.
+        lookahead: what a learned rule that stops within the thought asks; None where the bundle has none.
     """
 
     model: str
@@ -25,11 +27,17 @@ class ServedModel:
     backend: Backend
     enforcement: Enforcement
     fingerprint: str
+    lookahead: Lookahead | None = None
 
     @cached_property
     def foreign(self) -> str:
         """Why the bundle decides nothing here: it is about another engine; "" where it is about the one that runs."""
         return self.bundle.manifest.foreign_to(self.fingerprint)
+
+    @property
+    def climbs(self) -> bool:
+        """Thoughts can be had step by step."""
+        return isinstance(self.backend, Climber) and self.backend.climbs
 
     @property
     def suspended(self) -> str:

@@ -6,18 +6,19 @@ from router._gen import budget_router_pb2 as pb
 from router.domain import (
     BudgetLadder,
     Certificate,
+    Checkpoint,
     Completion,
     ContentDelta,
     Decision,
-    GenerationEvent,
     MaxLoss,
     ReasoningBudget,
     ReasoningDelta,
     RefusalDelta,
     Score,
+    ServedEvent,
     ToolCallDelta,
 )
-from router.rpc.enums import COUNT_SOURCES, DECISION_SOURCES, ENFORCEMENTS, FINISH_REASONS
+from router.rpc.enums import COUNT_SOURCES, DECISION_SOURCES, ENFORCEMENTS, FINISH_REASONS, RULES
 from router.turn import Turn
 
 DECISION_STEPS = 40
@@ -38,6 +39,9 @@ def decision(value: Decision) -> pb.Decision:
         model=value.model,
         model_version=value.model_version,
         relaxed=value.target_relaxation,
+        rule=RULES.numbers[value.rule],
+        checkpoints=[value.ladder.rungs[i].name for i in value.choice.checkpoints],
+        expected_thinking_tokens=value.expected_thinking_tokens,
     )
     if value.score is not None:
         _add_forecasts(message, value.ladder.rungs, value.score)
@@ -83,7 +87,7 @@ def certificate(value: Certificate, ladder: BudgetLadder) -> pb.Certificate:
     )
 
 
-def event(value: Decision | GenerationEvent) -> pb.GenerateResponse:
+def event(value: Decision | ServedEvent) -> pb.GenerateResponse:
     """One event of a stream as the caller gets it."""
     match value:
         case Decision():
@@ -97,8 +101,24 @@ def event(value: Decision | GenerationEvent) -> pb.GenerateResponse:
         case ToolCallDelta(index, call):
             piece = pb.ToolCall(id=call.id, name=call.name, arguments=call.arguments)
             return pb.GenerateResponse(tool_call=pb.ToolCallDelta(index=index, call=piece))
+        case Checkpoint():
+            return pb.GenerateResponse(checkpoint=checkpoint(value))
         case Completion():
             return pb.GenerateResponse(completion=completion(value))
+
+
+def checkpoint(value: Checkpoint) -> pb.Checkpoint:
+    """What a stopping rule has seen at a rung, as the caller gets it."""
+    seen = value.evidence
+    return pb.Checkpoint(
+        rung=value.rung,
+        thinking_tokens=seen.tokens,
+        answer=value.answer,
+        probe_tokens=value.probe_tokens,
+        stood=seen.stood,
+        mean_logprob=seen.mean_logprob,
+        stops=value.stops,
+    )
 
 
 def completion(value: Completion) -> pb.Completion:
@@ -116,4 +136,5 @@ def completion(value: Completion) -> pb.Completion:
         attempts=value.attempts,
         reported_thinking_tokens=value.reported_thinking_tokens,
         counts_disagree=value.counts_disagree,
+        probe_tokens=value.probe_tokens,
     )

@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.domain import Checkpoint
 from router.routing.explain import Explainer
 from router.routing.router import BudgetRouter
 from router.rpc import requests, responses
@@ -37,7 +38,8 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
         sampling, tools = requests.sampling(request.sampling), await requests.tools(request, self._limits)
         async with aclosing(self._router.generate(routed, sampling, tools)) as events:
             async for event in events:
-                yield responses.event(event)
+                if request.show_checkpoints or not isinstance(event, Checkpoint):
+                    yield responses.event(event)
 
     async def ReportOutcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:
         """Attach an outcome to an earlier decision."""

@@ -92,6 +92,7 @@ class _WithBundle:
             suspended,
             about.reference,
             about.per_prompt,
+            about.stopping,
         )
         enforcement = self.backend.enforcement
         served = ServedModel(self.model, bundle.loaded, policy, scorer, self.backend, enforcement, self.fingerprint)

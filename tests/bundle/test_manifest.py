@@ -392,7 +392,8 @@ def test_a_manifest_that_loads_means_what_it_says(shipped: Path, data: st.DataOb
         assert str(error).startswith(str(shipped)) and len(str(error).splitlines()) == 1
     else:
         write_manifest(shipped, read)
-        said = {"precision": "fp32", "far_beyond": None, "reference": None} | {"stopping": [], "per_prompt": []} | tree
+        said = {"precision": "fp32", "far_beyond": None, "reference": None, "answers": "text"} | tree
+        said = {"stopping": [], "per_prompt": []} | said
         for certificate in said["certificates"] + said["absolute"] + said["per_prompt"]:
             certificate.setdefault("rung", None)
         assert json.loads((shipped / MANIFEST).read_text()) == said

@@ -142,7 +142,7 @@ async def test_tools_and_sampling_reach_the_backend(client: Any, backend: FakeBa
 
 
 def test_sampling_that_is_unset_is_not_sent() -> None:
-    unset = {"temperature": None, "max_answer_tokens": None, "seed": None}
+    unset: dict[str, Any] = {"temperature": None, "max_answer_tokens": None, "seed": None}
     given = calls.generate(PROMPT, RoutingOptions(), "", "", (), "", **unset).request
     assert not given.HasField("sampling")
     given = calls.generate(PROMPT, RoutingOptions(), "", "", (), "", **unset | {"seed": 0}).request

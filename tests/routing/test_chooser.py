@@ -21,7 +21,7 @@ from router.domain import (
 from router.errors import InvalidRequest, NotFound, TargetUnmet
 from router.routing.chooser import Chooser
 from router.routing.exploration import certain, propensities
-from router.routing.pins import Conversation
+from router.routing.pins import Conversation, Pinned
 from router.routing.policy import Policy
 from router.routing.served_model import ServedModel
 from router.scoring.cache_key import ScoreKeys
@@ -88,7 +88,7 @@ def test_a_rung_that_is_unknown_or_out_of_bounds_is_refused() -> None:
 
 
 def test_who_names_nothing_is_decided_by_score() -> None:
-    pins: dict[Conversation, int] = {}
+    pins: dict[Conversation, Pinned] = {}
     assert fixed(Chooser(pins), RoutingOptions(MaxLoss(0.05))) is None
     assert fixed(Chooser(pins), RoutingOptions(MaxLoss(0.05), conversation_id="talk")) is None
     decision = chosen(Chooser(pins), RoutingOptions(MaxLoss(0.05)))
@@ -107,11 +107,11 @@ def test_a_decision_says_what_it_rests_on() -> None:
 
 def test_a_conversation_keeps_its_first_rung() -> None:
     talk = RoutingOptions(MaxLoss(0.05), conversation_id="talk")
-    pins: dict[Conversation, int] = {}
+    pins: dict[Conversation, Pinned] = {}
     chooser = Chooser(pins)
     first = chosen(chooser, talk)
     assert (first.choice.index, first.source) == (4, DecisionSource.CLASSIFIER)
-    assert pins == {(MODEL, "default", "talk"): 4}
+    assert pins == {(MODEL, "default", "talk"): Pinned(4)}
     again = fixed(chooser, talk)
     assert again is not None
     assert (again.choice.index, again.source, again.score) == (4, DecisionSource.PINNED, None)
@@ -125,7 +125,7 @@ def test_a_conversation_keeps_its_first_rung() -> None:
 @pytest.mark.parametrize(("target", "meets"), [(MaxLoss(0.05), True), (MinQuality(0.5), False)], ids=str)
 def test_of_a_top_rung_without_a_forecast_no_quality_is_claimed(target: QualityTarget, meets: bool) -> None:
     talk = RoutingOptions(target, conversation_id="talk")
-    pinned = fixed(Chooser({(MODEL, "default", "talk"): TOP}), talk)
+    pinned = fixed(Chooser({(MODEL, "default", "talk"): Pinned(TOP)}), talk)
     named = fixed(Chooser({}), RoutingOptions(target, rung="256"))
     failed = chosen(Chooser({}), RoutingOptions(target), score=None)
     assert [decision and decision.choice.meets_target for decision in (pinned, named, failed)] == [meets] * 3
@@ -133,7 +133,7 @@ def test_of_a_top_rung_without_a_forecast_no_quality_is_claimed(target: QualityT
 
 def test_conversations_of_others_are_others() -> None:
     talk = RoutingOptions(MaxLoss(0.05), conversation_id="talk")
-    chooser = Chooser({(MODEL, "default", "talk"): 2})
+    chooser = Chooser({(MODEL, "default", "talk"): Pinned(2)})
     assert fixed(chooser, talk) is not None
     assert fixed(chooser, replace(talk, conversation_id="another")) is None
     assert chooser.fixed(served(), request_of(options=talk, tenant="another")) is None
@@ -142,22 +142,22 @@ def test_conversations_of_others_are_others() -> None:
 
 def test_a_pin_outside_the_bounds_does_not_count() -> None:
     talk = RoutingOptions(MaxLoss(0.05), max_thinking_tokens=128, conversation_id="talk")
-    pins: dict[Conversation, int] = {(MODEL, "default", "talk"): TOP}
+    pins: dict[Conversation, Pinned] = {(MODEL, "default", "talk"): Pinned(TOP)}
     assert fixed(Chooser(pins), talk) is None
     decision = chosen(Chooser(pins), talk)
     assert (decision.choice.index, decision.source) == (4, DecisionSource.CLASSIFIER)
-    assert pins == {(MODEL, "default", "talk"): TOP}, "the first is kept for when it fits again"
+    assert pins == {(MODEL, "default", "talk"): Pinned(TOP)}, "the first is kept for when it fits again"
 
 
 def test_a_rung_of_zero_is_kept_like_any_other() -> None:
     talk = RoutingOptions(MaxLoss(0.05), conversation_id="talk")
-    decision = fixed(Chooser({(MODEL, "default", "talk"): 0}), talk)
+    decision = fixed(Chooser({(MODEL, "default", "talk"): Pinned(0)}), talk)
     assert decision is not None and (decision.choice.index, decision.source) == (0, DecisionSource.PINNED)
 
 
 @pytest.mark.parametrize(("ceiling", "index"), [(None, TOP), (100, 3), (0, 0)])
 def test_without_a_score_the_longest_rung_allowed_is_taken(ceiling: int | None, index: int) -> None:
-    pins: dict[Conversation, int] = {}
+    pins: dict[Conversation, Pinned] = {}
     options = RoutingOptions(MaxLoss(0.05), max_thinking_tokens=ceiling, conversation_id="talk")
     decision = Chooser(pins, explored=1.0).chosen(served(), request_of(options=options), FAILED)
     assert (decision.choice.index, decision.choice.meets_target) == (index, index == TOP)

@@ -14,7 +14,6 @@ from router.domain import (
     Decision,
     DecisionSource,
     FinishReason,
-    GenerationEvent,
     LabelSource,
     MaxLoss,
     MinQuality,
@@ -26,6 +25,7 @@ from router.domain import (
     RoutingOptions,
     Sampling,
     Score,
+    ServedEvent,
     Tool,
     ToolCall,
     ToolCallDelta,
@@ -66,7 +66,7 @@ from tests.support.fakes import (
 )
 
 TOP = len(LADDER) - 1
-Event = Decision | GenerationEvent
+Event = Decision | ServedEvent
 
 
 async def events_of(router: BudgetRouter, request: RouteRequest | None = None) -> list[Event]:

@@ -50,7 +50,7 @@ def failed(cause: object) -> Answer:
     return replace(FAILED, cause=str(cause))
 
 
-UNSCORED = frozenset({FAILED.finish} | {reason.value for reason in FinishReason} - {"natural", "forced"})
+UNSCORED = frozenset({FAILED.finish} | {reason.value for reason in FinishReason} - {"natural", "forced", "converged"})
 """Endings without a whole answer. A cut answer may hold the right number by chance, as an intermediate result."""
 
 

@@ -55,7 +55,8 @@ OPTIONAL = frozenset(
 
 LABEL_SOURCES = ("verifier", "judge", "user", "agreement")
 FINISHES = (
-    "natural", "forced", "truncated", "filtered", "refused", "aborted", "no_answer", "unparsable", "error", "unknown",
+    "natural", "forced", "converged", "truncated", "filtered", "refused", "aborted", "no_answer", "unparsable", "error",
+    "unknown",
 )  # fmt: skip
 """How a generation ended. "error" is a failure of the engine: such rows carry no label and are left out. "unknown" is
 a decision without a generation."""
