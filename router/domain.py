@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from router.evidence import Evidence
 from router.stopping import StoppingCertificate
@@ -297,6 +297,20 @@ class Decision:
         return None if self.score is None else self.score.quality[self.choice.index]
 
 
+class LoggedDecision(NamedTuple):
+    """A decision as the outcome log keeps it.
+
+    Attributes:
+        prompt: None where the log keeps no texts.
+        checkpoints: what a stopping rule has seen, without answers.
+    """
+
+    tenant: str
+    decision: Decision
+    prompt: Prompt | None
+    checkpoints: "tuple[Checkpoint, ...]" = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Quota:
     """The limits of a tenant: tokens a minute (thinking and answers), and generations under way."""
@@ -463,6 +477,11 @@ class Completion:
     violated: bool | None = None
     probe_tokens: int = 0
     checkpoints: tuple[Checkpoint, ...] = ()
+
+    @property
+    def spent_thinking(self) -> int | None:
+        """Thinking tokens and those of the probes; None = unknown."""
+        return None if self.thinking_tokens is None else self.thinking_tokens + self.probe_tokens
 
     @property
     def budget_violated(self) -> bool:

@@ -8,6 +8,7 @@ from router.domain import (
     Decision,
     GenerationEvent,
     GenerationRequest,
+    LoggedDecision,
     Outcome,
     Prompt,
     Quota,
@@ -137,8 +138,8 @@ class OutcomeLog(Protocol):
 class DecisionArchive(Protocol):
     """Finds earlier decisions."""
 
-    async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
-        """Tenant, decision, and the prompt if it was kept; None if the id is unknown. Raises OutcomeLogError."""
+    async def find(self, decision_id: str) -> LoggedDecision | None:
+        """The decision as it was kept; None if the id is unknown. Raises OutcomeLogError."""
         ...
 
 

@@ -62,6 +62,10 @@ class StoppingCertificate:
     thinking_tokens: float
     probe_tokens: float
 
+    def checkpoints(self, rungs: int) -> tuple[int, ...]:
+        """Positions at which the rule looks on a ladder of so many rungs: from its first probe on, below the top."""
+        return tuple(range(self.rule.first, rungs - 1))
+
 
 class Lookahead(Protocol):
     """Predicts from the evidence at a cut what stopping there and going on would give."""

@@ -8,10 +8,19 @@ W = mean over STAKES of prod(1 + nu (loss - alpha)). While the certificate holds
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from router.domain import Completion, ContentDelta, Decision, GenerationRequest, MaxLoss, RouteRequest, Sampling
+from router.domain import (
+    Completion,
+    ContentDelta,
+    Decision,
+    GenerationEvent,
+    GenerationRequest,
+    MaxLoss,
+    RouteRequest,
+    Sampling,
+)
 from router.errors import RouterError
 from router.events import Audited, Degraded, TaskFailed
 from router.outcomes.e_process import Ledger
@@ -22,6 +31,9 @@ CLOSE_SECONDS = 5.0
 
 UNDER_WAY = 8
 """Audits at a time; requests beyond them are not audited."""
+
+Rest = Callable[[], AsyncGenerator[GenerationEvent]]
+"""The rest of a thought that a rule has stopped, up to the top rung, and the answer there."""
 
 Alarm = Callable[[str, str], None]
 """Called with the model and the digest of a bundle whose certificate an audit has refuted."""
@@ -87,24 +99,31 @@ class Auditor:
         sampling: Sampling,
         answer: str,
         used: int | None,
+        rest: Rest | None = None,
     ) -> None:
         """Consider an answered request; never waits. Only decisions under a relative certificate are audited.
 
         Args:
-            used: thinking tokens of the answer; None = unknown.
+            used: tokens of the thought, and of its probes; None = unknown.
+            rest: goes on with the thought that was stopped, which makes the loss exact; None = nothing was stopped.
         """
         certificate = decision.choice.certificate
         if certificate is None or not isinstance(decision.target, MaxLoss) or self._random.random() >= self._share:
             return
         top = decision.ladder.rungs[-1]
-        if decision.rung == top:  # the loss is 0 without another run; leaving it out would overestimate the mean
+        if (
+            decision.rung == top and rest is None
+        ):  # the loss is 0 without another run; leaving it out would overestimate the mean
             self._bet(decision, certificate.alpha, 0.0, _pair(used, used))
             return
         mean = None if decision.score is None else decision.score.mean[-1]
         tokens = float(top.tokens or 0) if mean is None else mean
+        if rest is not None:
+            tokens = max(tokens - (used or 0), 0.0)
         if len(self._tasks) < UNDER_WAY and self._bucket.take(tokens):
             again = GenerationRequest(request.prompt, top, 0, sampling, tokens)
-            task = asyncio.create_task(self._compare(backend, again, decision, certificate.alpha, answer, used))
+            events = backend.stream(again) if rest is None else rest()
+            task = asyncio.create_task(self._compare(events, request, decision, certificate.alpha, answer, used))
             self._tasks.add(task)  # the event loop itself keeps only weak references
             task.add_done_callback(self._tasks.discard)
 
@@ -118,16 +137,16 @@ class Auditor:
 
     async def _compare(
         self,
-        backend: Backend,
-        again: GenerationRequest,
+        events: AsyncGenerator[GenerationEvent],
+        request: RouteRequest,
         decision: Decision,
         alpha: float,
         answer: str,
         used: int | None,
     ) -> None:
         try:  # a run that fails gives no label, which cannot make an alarm
-            at_top, tokens = await _run(backend, again)
-            best, given = await self._verifier.correct(again.prompt, [at_top, answer])
+            at_top, tokens = await _run(events)
+            best, given = await self._verifier.correct(request.prompt, [at_top, answer])
         except RouterError as error:
             self._observer(Degraded("audit", str(error)))
             return
@@ -157,10 +176,10 @@ class Auditor:
                 self._observer(Degraded("audit", f"its file cannot be written: {error}"))
 
 
-async def _run(backend: Backend, request: GenerationRequest) -> tuple[str, int | None]:
-    """The answer to a request, and its thinking tokens; None where nobody counted them. Raises BackendError."""
+async def _run(events: AsyncGenerator[GenerationEvent]) -> tuple[str, int | None]:
+    """The answer in some events, and its thinking tokens; None where nobody counted them. Raises BackendError."""
     answer, tokens = "", None
-    async with aclosing(backend.stream(request)) as events:
+    async with aclosing(events):
         async for event in events:
             if isinstance(event, ContentDelta):
                 answer += event.text

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import structlog
 from redis.exceptions import RedisError
 
-from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
+from router.domain import Completion, Decision, LoggedDecision, Outcome, RouteRequest
 from router.errors import OutcomeLogError
 from router.outcomes import rows
 from router.outcomes.rows import LogEntry, PromptHasher, Row
@@ -73,7 +73,7 @@ class RedisOutcomes:
         await self._bounded(self._added(self._redis, outcome.decision_id, rows.reported(outcome)))
         return True
 
-    async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
+    async def find(self, decision_id: str) -> LoggedDecision | None:
         """A decision with its tenant, and its prompt if the log keeps it; None if unknown. Raises OutcomeLogError."""
         await self._behind.flush()
         found = await self._found(decision_id)

@@ -5,20 +5,23 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import orjson
+from pydantic import TypeAdapter
 
 from router.domain import (
     BudgetLadder,
     Certificate,
+    Checkpoint,
     Choice,
     Completion,
     Decision,
     DecisionSource,
+    LoggedDecision,
     MaxLoss,
     Message,
     MinQuality,
@@ -31,13 +34,15 @@ from router.domain import (
     Score,
 )
 from router.errors import OutcomeLogError
+from router.evidence import Evidence
+from router.stopping import StoppingCertificate
 
 FIELDS = (
     "decision_id", "decided_at", "tenant", "prompt_id", "prompt", "messages", "model", "backend",
     "model_version", "ladder", "rung", "rung_order", "budget_tokens", "target", "source", "reason",
     "meets_target", "certificate", "propensity", "propensities", "score", "completed_at", "finish",
     "enforcement", "served_rung", "attempts", "prompt_tokens", "thinking_tokens", "answer_tokens", "correct",
-    "label_source", "reported_at", "relaxed",
+    "label_source", "reported_at", "relaxed", "rule", "stopping", "probe_tokens", "checkpoints",
 )  # fmt: skip
 """All columns of a row; a partial row holds some of them."""
 
@@ -49,6 +54,8 @@ COLUMNS = ("quality", "mean", "p50", "p90", "p99")
 
 _TEXT = json.JSONEncoder(ensure_ascii=False)
 """Encodes one text at a time, which is several times as fast as encoding a list of texts."""
+
+_STOPPING = TypeAdapter(StoppingCertificate)
 
 INT64 = 2**63
 
@@ -175,6 +182,8 @@ def _decided(at: datetime, request: RouteRequest, decision: Decision, names: Pro
         "source": decision.source.value,
         "reason": decision.choice.reason,
         "relaxed": decision.target_relaxation,
+        "rule": decision.rule.value,
+        "stopping": None if decision.choice.stopping is None else _often(decision.choice.stopping),
         "meets_target": int(decision.choice.meets_target),
         "certificate": None if certificate is None else _often(certificate),
         "propensity": decision.propensities[decision.choice.index],
@@ -201,7 +210,7 @@ def _json(value: object) -> str:
 
 
 @lru_cache(1024)
-def _often(value: Certificate | tuple[float, ...]) -> str:
+def _often(value: Certificate | StoppingCertificate | tuple[float, ...]) -> str:
     """JSON of a value that many decisions share."""
     return _json(value)
 
@@ -220,8 +229,8 @@ def _naming_what_is_wrong() -> Iterator[None]:
         raise OutcomeLogError(f"the row of this decision cannot be read: {type(error).__name__}") from error
 
 
-def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
-    """The tenant, the decision, and the prompt (None where the log keeps none) of a row.
+def restored(row: Row) -> LoggedDecision:
+    """The decision of a row.
 
     Raises:
         OutcomeLogError: the row cannot be read, or an earlier version wrote it, and kept too little.
@@ -230,17 +239,22 @@ def restored(row: Row) -> tuple[str, Decision, Prompt | None]:
         return _restored(row)
 
 
-def _restored(row: Row) -> tuple[str, Decision, Prompt | None]:
+def _restored(row: Row) -> LoggedDecision:
     if row["ladder"] is None or row["propensities"] is None or row["rung_order"] is None:
         raise OutcomeLogError("an earlier version wrote this decision, and kept too little")
     kind, _, value = str(row["target"]).partition("=")
     certificate = None if row["certificate"] is None else Certificate(**json.loads(str(row["certificate"])))
+    ladder = BudgetLadder(tuple(ReasoningBudget(name, tokens) for name, tokens in json.loads(str(row["ladder"]))))
+    choice = Choice(int(row["rung_order"]), bool(row["meets_target"]), certificate, str(row["reason"]))
+    if row.get("stopping") is not None:
+        rule = _STOPPING.validate_json(str(row["stopping"]))
+        choice = replace(choice, stopping=rule, checkpoints=rule.checkpoints(len(ladder)))
     decision = Decision(
         str(row["decision_id"]),
         str(row["model"]),
         str(row["backend"]),
-        BudgetLadder(tuple(ReasoningBudget(name, tokens) for name, tokens in json.loads(str(row["ladder"])))),
-        Choice(int(row["rung_order"]), bool(row["meets_target"]), certificate, str(row["reason"])),
+        ladder,
+        choice,
         MinQuality(float(value)) if kind == "min_quality" else MaxLoss(float(value), kind == PER_PROMPT),
         DecisionSource(row["source"]),
         str(row["model_version"]),
@@ -248,10 +262,15 @@ def _restored(row: Row) -> tuple[str, Decision, Prompt | None]:
         tuple(json.loads(str(row["propensities"]))),
         float(row.get("relaxed") or 0),
     )
+    seen = json.loads(str(row.get("checkpoints") or "[]"))
+    return LoggedDecision(str(row["tenant"]), decision, _prompt(row), tuple(_checkpoint(**one) for one in seen))
+
+
+def _prompt(row: Row) -> Prompt | None:
     if row["messages"] is not None:
         turns = json.loads(str(row["messages"]))
-        return str(row["tenant"]), decision, Prompt(tuple(Message(Role(role), text) for role, text in turns))
-    return str(row["tenant"]), decision, None if row["prompt"] is None else Prompt.of(str(row["prompt"]))
+        return Prompt(tuple(Message(Role(role), text) for role, text in turns))
+    return None if row["prompt"] is None else Prompt.of(str(row["prompt"]))
 
 
 def _score(columns: dict[str, Any]) -> Score:
@@ -271,7 +290,20 @@ def _completed(completion: Completion) -> Row:
         "prompt_tokens": completion.prompt_tokens,
         "thinking_tokens": completion.thinking_tokens,
         "answer_tokens": completion.answer_tokens,
+        "probe_tokens": completion.probe_tokens,
+        "checkpoints": _json([_looked(one) for one in completion.checkpoints]) if completion.checkpoints else None,
     }
+
+
+def _looked(checkpoint: Checkpoint) -> dict[str, Value]:
+    """What a rule has seen at a rung, without the answer: that is the model's text, which the log does not keep."""
+    evidence = asdict(checkpoint.evidence)
+    del evidence["key"]
+    return {"rung": checkpoint.rung, "probe_tokens": checkpoint.probe_tokens, "stops": checkpoint.stops, **evidence}
+
+
+def _checkpoint(rung: str, probe_tokens: int, stops: bool, **evidence: Any) -> Checkpoint:
+    return Checkpoint(rung, "", probe_tokens, Evidence(None, **evidence), stops)
 
 
 def reported(outcome: Outcome) -> Row:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from router.domain import Completion, Decision, Outcome, Prompt, RouteRequest
+from router.domain import Completion, Decision, LoggedDecision, Outcome, RouteRequest
 from router.errors import OutcomeLogError, OutcomeLogHangs
 from router.outcomes import rows
 from router.outcomes.rows import LogEntry, PromptHasher, Row
@@ -81,7 +81,7 @@ class SqliteOutcomes:
             await self._behind.flush()  # the decision itself may still be waiting
             return await self._in_thread(self._durable, [statement]) > 0
 
-    async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
+    async def find(self, decision_id: str) -> LoggedDecision | None:
         """A decision with its tenant, and its prompt if the log keeps it; None if unknown. Raises OutcomeLogError."""
         async with self._in_time():
             await self._behind.flush()

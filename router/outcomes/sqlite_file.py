@@ -11,6 +11,7 @@ from router.outcomes.rows import FIELDS
 
 INTEGERS = (
     "rung_order", "budget_tokens", "meets_target", "attempts", "prompt_tokens", "thinking_tokens", "answer_tokens",
+    "probe_tokens",
 )  # fmt: skip
 REALS = ("propensity", "correct", "relaxed")
 

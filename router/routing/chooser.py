@@ -152,7 +152,7 @@ def _kept(served: ServedModel, request: RouteRequest, pinned: Pinned, climbs: bo
     choice = Choice(pinned.index, meets, None, "the conversation keeps its rung")
     rule = stopping.applicable(policy, None, options) if climbs and pinned.stops else None
     if rule is not None:
-        places = stopping.checkpoints(policy.ladder, rule)
+        places = rule.checkpoints(len(policy.ladder))
         choice = replace(choice, reason="the conversation keeps its rule", stopping=rule, checkpoints=places)
     return _decision(served, request, choice, Scored(None, DecisionSource.PINNED))
 

@@ -10,6 +10,7 @@ from router.domain import (
     ContentDelta,
     Decision,
     FinishReason,
+    GenerationEvent,
     ReasoningBudget,
     ServedEvent,
 )
@@ -72,16 +73,7 @@ class StoppingClimber:
                     async for event in events:
                         yield event
                 return
-        async with aclosing(self._finished()) as events:
-            async for event in events:
-                yield event
-
-    async def _finished(self) -> AsyncGenerator[ServedEvent]:
-        """The rest of the thought, up to the top rung, and its answer."""
-        async with aclosing(self._climb.think(None)) as thinking:
-            async for delta in thinking:
-                yield delta
-        async with aclosing(self._climb.answer()) as events:
+        async with aclosing(rest(self._climb)) as events:
             async for event in events:
                 yield self._counted(event) if isinstance(event, Completion) else event
 
@@ -131,3 +123,13 @@ class StoppingClimber:
         except ClassifierError as error:
             self._observer(Degraded("classifier", str(error)))
             return False
+
+
+async def rest(climb: Climb) -> AsyncGenerator[GenerationEvent]:
+    """The rest of a thought, up to the top rung, and its answer. Raises BackendError."""
+    async with aclosing(climb.think(None)) as thinking:
+        async for delta in thinking:
+            yield delta
+    async with aclosing(climb.answer()) as events:
+        async for event in events:
+            yield event

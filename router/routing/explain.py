@@ -1,15 +1,17 @@
 """Explains a decision in sentences: the rule that fired, the curve, the certificate, the words that weigh most."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from router.bundle.features import MAX_CHARACTERS
 from router.digits import bound, counted, gain, probability
-from router.domain import Decision, DecisionSource, MaxLoss, MinQuality, Prompt, RouteRequest
+from router.domain import Checkpoint, Decision, DecisionSource, MaxLoss, MinQuality, Prompt, RouteRequest
 from router.errors import ClassifierError, NotFound
 from router.ports import Classifier, DecisionArchive
 from router.routing.policy import meets
 from router.routing.router import BudgetRouter
+from router.stopping import StoppingCertificate
 from router.turn import Turn
 
 WORDS = 48
@@ -43,18 +45,19 @@ class Explainer:
     async def decided(self, decision_id: str, tenant: str) -> tuple[Decision, list[str]]:
         """An earlier decision of a tenant, and its explanation. Raises NotFound, OutcomeLogError."""
         found = await self._archive.find(decision_id)
-        if found is None or found[0] != tenant:
+        if found is None or found.tenant != tenant:
             raise NotFound("decision_id", "no such decision")
-        _, decision, prompt = found
-        return decision, await self._sentences(decision, prompt)
+        return found.decision, await self._sentences(found.decision, found.prompt, found.checkpoints)
 
     async def request(self, request: RouteRequest) -> tuple[Decision, list[str]]:
         """Decide now, and explain it. Raises as `BudgetRouter.decide`."""
         decision = await self._router.decide(request)
         return decision, await self._sentences(decision, request.prompt)
 
-    async def _sentences(self, decision: Decision, prompt: Prompt | None) -> list[str]:
-        explanation = sentences(decision)
+    async def _sentences(
+        self, decision: Decision, prompt: Prompt | None, checkpoints: Sequence[Checkpoint] = ()
+    ) -> list[str]:
+        explanation = [*sentences(decision), *map(_looked, checkpoints)]
         # The words are weighed by the classifier that decided; after a swap there is none to ask.
         served = next((p for p in self._router.served_models if p.bundle.version == decision.model_version), None)
         if prompt is None or served is None or decision.score is None:
@@ -68,7 +71,7 @@ class Explainer:
 def sentences(decision: Decision) -> list[str]:
     """Sentences about the decision itself, most important first."""
     return [
-        f"Rung {decision.rung.name} was chosen: {decision.choice.reason}.",
+        _chosen(decision),
         *_curve(decision),
         _target(decision),
         _certificate(decision),
@@ -76,6 +79,25 @@ def sentences(decision: Decision) -> list[str]:
         *_propensity(decision),
         *_relaxation(decision),
     ]
+
+
+def _chosen(decision: Decision) -> str:
+    if decision.choice.stopping is None:
+        return f"Rung {decision.rung.name} was chosen: {decision.choice.reason}."
+    return f"A rule that stops within the thought was chosen: {decision.choice.reason}."
+
+
+def _looked(checkpoint: Checkpoint) -> str:
+    """What a stopping rule has seen at a rung, and what it made of it."""
+    seen = checkpoint.evidence
+    stood = "its answer is new"
+    if not checkpoint.probe_tokens:
+        stood = "the engine gave no answer"
+    elif seen.stood:
+        stood = f"its answer is that of the {counted(seen.stood, 'rung')} before"
+    sure = "" if seen.mean_logprob is None else f", with a mean log-probability of {seen.mean_logprob:.2f}"
+    verdict = "it ended there" if checkpoint.stops else "it went on"
+    return f"At rung {checkpoint.rung}, after {_tokens(seen.tokens)}, {stood}{sure}: {verdict}."
 
 
 async def influences(classifier: Classifier, prompt: Prompt, decision: Decision) -> list[str]:
@@ -128,6 +150,8 @@ def _target(decision: Decision) -> str:
 
 
 def _loss(decision: Decision) -> str:
+    if decision.choice.stopping is not None:
+        return "A thought loses something only where its answer would still have become better."
     if decision.choice.index == len(decision.ladder) - 1 and decision.source is not DecisionSource.ENGINE_DEFAULT:
         return "The top rung loses nothing."
     if (score := decision.score) is None:
@@ -160,6 +184,9 @@ def _certificate(decision: Decision) -> str:
     proof = decision.choice.certificate
     if proof is None:
         return "No certificate stands behind it."
+    rule = decision.choice.stopping
+    if rule is not None:
+        return _stopping(rule)
     certified = f"Certified on {counted(proof.prompts, 'prompt')}: with probability {1 - proof.delta:g}"
     if isinstance(decision.target, MinQuality):
         sure = f"answers forecast at {bound(proof.threshold)} or more"
@@ -176,6 +203,14 @@ def _certificate(decision: Decision) -> str:
     return (
         f"{certified}, the mean loss is at most {proof.alpha:g}. Thinking longer must gain {proof.threshold:.2g}"
         f" P(correct) for each {unit}."
+    )
+
+
+def _stopping(rule: StoppingCertificate) -> str:
+    return (
+        f"Certified on {counted(rule.prompts, 'prompt')}: with probability {1 - rule.delta:g}, the mean loss against"
+        f" the answer at the top of the same thought is at most {rule.alpha:g}. There the rule spent"
+        f" {_tokens(rule.thinking_tokens)} on the thought and {_tokens(rule.probe_tokens)} on looking, on average."
     )
 
 

@@ -1,7 +1,7 @@
 """One generation: everything that belongs to it, from its decision to its completion."""
 
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial
 
 from router.answer_keys import answer_key
@@ -13,6 +13,7 @@ from router.domain import (
     ContentDelta,
     Decision,
     DecisionSource,
+    GenerationEvent,
     GenerationRequest,
     RouteRequest,
     Sampling,
@@ -20,7 +21,7 @@ from router.domain import (
     Tools,
 )
 from router.ports import Climb, Climber, Observer
-from router.routing.climber import StoppingClimber
+from router.routing.climber import StoppingClimber, rest
 from router.routing.served_model import ServedModel
 
 ASSUMED_THINKING_TOKENS = 2_048
@@ -113,6 +114,13 @@ class Generation:
             return backend.stream(asked)
         key = partial(answer_key, kind=self.served.bundle.manifest.answers)
         return StoppingClimber(self.climb, self.decision, rule.rule, key, observer, self.served.lookahead).stream()
+
+    @property
+    def rest(self) -> "Callable[[], AsyncGenerator[GenerationEvent]] | None":
+        """What goes on with the thought from where a rule has stopped it; None where none has."""
+        end = self.completion
+        stopped = end is not None and end.attempts == 1 and end.checkpoints and end.checkpoints[-1].stops
+        return partial(rest, self.climb) if stopped and self.climb is not None else None
 
     def take(self, event: ServedEvent) -> ServedEvent | None:
         """The event to pass on; None for the completion of an attempt that gave no answer."""

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from router.admission.controller import Admission
 from router.admission.tenants import Tenants
-from router.domain import Completion, Decision, Outcome, RouteRequest, Sampling, ServedEvent, Tools
+from router.domain import Completion, Decision, GenerationEvent, Outcome, RouteRequest, Sampling, ServedEvent, Tools
 from router.errors import BackendError, BackendRefused, FieldError, NotFound, TargetUnmet
 from router.events import Decided, Generated, StreamAborted
 from router.ports import Backend, Observer, OutcomeLog
@@ -29,7 +29,8 @@ from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
 from router.turn import Turn
 
-Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str, int | None], None]
+Rest = Callable[[], AsyncGenerator[GenerationEvent]]
+Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str, int | None, Rest | None], None]
 NO_TOOLS = Tools()
 STEPS_TO_ROUTE, STEPS_TO_CHOOSE, STEPS_TO_RECORD = 10, 20, 40
 """Steps of a `Turn` for each prompt of a batch."""
@@ -226,8 +227,9 @@ class BudgetRouter:
         self._observer(Generated(request, decision, completion, generation.first_token_seconds, seconds))
         # An audit runs the top rung as well: not under pressure, and tool calls cannot be compared.
         if self._audit is not None and not generation.tools.offered and not self._admission.level:
-            answer, used = generation.answer, completion.thinking_tokens
-            self._audit(generation.served.backend, request, decision, generation.sampling, answer, used)
+            spent = completion.spent_thinking
+            backend, sampling, answer = generation.served.backend, generation.sampling, generation.answer
+            self._audit(backend, request, decision, sampling, answer, spent, generation.rest)
 
 
 def _in_steps(request: RouteRequest, tools: Tools) -> bool:

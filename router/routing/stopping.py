@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from router.domain import BudgetLadder, Certificate, Choice, MaxLoss, RoutingOptions, Score
+from router.domain import Certificate, Choice, MaxLoss, RoutingOptions, Score
 from router.evidence import PROBE_TOKENS
 from router.routing import reasons
 from router.routing.policy import Policy
@@ -22,7 +22,7 @@ def choose(policy: Policy, score: Score, options: RoutingOptions, *, climbs: boo
     certificate = applicable(policy, score, options)
     if certificate is None:
         return policy.choose(score, options)
-    places = checkpoints(policy.ladder, certificate)
+    places = certificate.checkpoints(len(policy.ladder))
     if not climbs:
         return replace(policy.choose(score, options), checkpoints=places)
     reason = reasons.stopping(certificate.rule, policy.ladder)
@@ -42,7 +42,7 @@ def applicable(policy: Policy, score: Score | None, options: RoutingOptions) -> 
     certificate = covering(policy.stopping, options)
     if certificate is None or policy.suspended or (score is not None and score.far):
         return None
-    places = checkpoints(policy.ladder, certificate)
+    places = certificate.checkpoints(len(policy.ladder))
     if any(policy.ladder.rungs[i].tokens is None for i in places):  # a named effort is no place to look
         return None
     return certificate if {*places, policy.top} <= set(_allowed(policy, score, options, places)) else None
@@ -55,11 +55,6 @@ def covering(certificates: Sequence[StoppingCertificate], options: RoutingOption
         return None
     usable = [one for one in certificates if one.alpha <= target.value]
     return max(usable, key=lambda one: one.alpha, default=None)
-
-
-def checkpoints(ladder: BudgetLadder, certificate: StoppingCertificate) -> tuple[int, ...]:
-    """Positions of the rungs at which a rule looks: from its first probe on, below the top."""
-    return tuple(range(certificate.rule.first, len(ladder) - 1))
 
 
 def _allowed(policy: Policy, score: Score | None, options: RoutingOptions, places: Sequence[int]) -> list[int]:

@@ -5,7 +5,7 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from router.domain import Decision, FinishReason
+from router.domain import Completion, Decision, FinishReason, Rule
 from router.events import (
     Audited,
     CallCompleted,
@@ -79,6 +79,11 @@ class Metrics:
         self._first_token = histogram("first_token_seconds", "Time to the first token", SECONDS)
         self._generate_seconds = histogram("generate_seconds", "Time to the last token", SECONDS)
         self._recovered = counter("truncation_recovered", "Answers from the next rung, after the chosen one gave none")
+        self._looked = counters("checkpoints", "Answers that stopping rules looked at", "model", "verdict")
+        self._probed = counters("probe_tokens", "Tokens of these answers that are no part of the reply", "model")
+        text = "Thinking tokens and tokens of probes under a stopping rule, where the top rung's forecast is known"
+        self._stopping = counters("stopping_tokens", text, "model")
+        self._stopping_top = counters("stopping_top_tokens", "The top rung's forecast for these", "model")
         self._broken = counters("broken_streams", "Generations that did not reach their end", "cause")
         self._audits = counters("audits", "Answers compared with the top rung's", "model", "alpha")
         self._audit_loss = counters("audit_loss", "Answers that the top rung would have got right", "model", "alpha")
@@ -140,7 +145,7 @@ class Metrics:
         if decision.score is not None:
             if decision.score.far:
                 self._far.inc()
-            chosen, top = decision.score.mean[decision.choice.index], decision.score.mean[-1]
+            chosen, top = decision.expected_thinking_tokens, decision.score.mean[-1]
             if chosen is not None and top is not None:
                 self._predicted.inc(chosen)
                 self._predicted_top.inc(top)
@@ -151,13 +156,25 @@ class Metrics:
         self._violations.inc(completion.budget_violated)
         self._disagreements.inc(completion.counts_disagree)
         self._recovered.inc(completion.attempts > 1 and completion.finish is not FinishReason.NO_ANSWER)
-        if completion.thinking_tokens is not None:
+        self._climbed(record.decision.model, completion)
+        if completion.thinking_tokens is not None and completion.spent_thinking is not None:
             self._thinking.observe(completion.thinking_tokens)
             if (at_top := _at_top(record, completion.thinking_tokens)) is not None:
-                self._spent(record.decision.model, "forecast", completion.thinking_tokens, at_top)
+                self._spent(record.decision.model, "forecast", completion.spent_thinking, at_top)
+                if record.decision.rule is Rule.STOPPING:
+                    self._stopping(record.decision.model).inc(completion.spent_thinking)
+                    self._stopping_top(record.decision.model).inc(at_top)
         self._answer.inc(completion.answer_tokens or 0)
         self._first_token.observe(record.first_token_seconds)
         self._generate_seconds.observe(record.seconds)
+
+    def _climbed(self, model: str, completion: Completion) -> None:
+        """What a stopping rule has looked at; nothing where there was none."""
+        for passed in completion.checkpoints:
+            verdict = "stop" if passed.stops else "go_on" if passed.probe_tokens else "failed"
+            self._looked(model, verdict).inc()
+        if completion.checkpoints:
+            self._probed(model).inc(completion.probe_tokens)
 
     def _spent(self, model: str, source: str, used: float, at_top: float) -> None:
         self._realised(model, source).inc(used)
@@ -166,10 +183,12 @@ class Metrics:
 
 def _at_top(record: Generated, used: int) -> float | None:
     """Thinking tokens that the top rung would have used; None where nobody knows, or where the caller may save."""
-    decision, options = record.decision, record.request.options
+    decision, completion, options = record.decision, record.completion, record.request.options
     if options.max_latency is not None:  # the decision does not say whether this has kept out a rung
         return None
     most, top = options.max_thinking_tokens, decision.ladder.rungs[-1]
+    if completion.finish is FinishReason.CONVERGED:
+        return None if decision.score is None else decision.score.mean[-1]
     if decision.rung == top:  # also the engine's default, the only rung of its ladder: nothing is saved
         return used
     if most is not None and (top.tokens is None or most < top.tokens):  # the caller saves here, not the router

@@ -59,7 +59,7 @@ async def test_an_unknown_decision_is_reported(log: RedisOutcomes) -> None:
 async def test_a_decision_is_found_as_it_was_made(log: RedisOutcomes) -> None:
     decision = decision_of("a")
     log.record(request_of("2 + 2 ="), decision, None)
-    assert await log.find("a") == ("default", decision, Prompt.of("2 + 2 ="))
+    assert await log.find("a") == ("default", decision, Prompt.of("2 + 2 ="), ())
 
 
 async def test_the_stream_stays_bounded(valkey: Valkey) -> None:

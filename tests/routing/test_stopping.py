@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,8 +32,13 @@ from router.domain import (
     Tools,
 )
 from router.errors import BackendUnavailable
-from router.events import Degraded, Generated, StreamAborted
+from router.events import Audited, Degraded, Generated, StreamAborted
 from router.evidence import Evidence
+from router.outcomes.audit import Auditor, TokenBucket
+from router.outcomes.e_process import Ledger
+from router.outcomes.sqlite import SqliteOutcomes
+from router.outcomes.verifiers import Agreement
+from router.routing.explain import Explainer
 from router.routing.policy import Policy
 from router.routing.router import BudgetRouter
 from router.routing.stopping import applicable
@@ -44,6 +50,7 @@ from tests.support.fakes import (
     LATENCY,
     RISING,
     UNAVAILABLE,
+    VERSION,
     FakeClassifier,
     ListLog,
     RecordingObserver,
@@ -355,3 +362,63 @@ async def test_a_share_of_the_thoughts_goes_on_to_learn_from_it() -> None:
     assert {decision.propensities[TOP] for decision in explored} == {0.25}
     assert {decision.propensities[TOP] for decision in stopped} == {0.75}
     assert len(backend.begun) == len(stopped)
+
+
+async def test_what_a_rule_has_seen_is_kept_and_explained(tmp_path: Path) -> None:
+    log = SqliteOutcomes(tmp_path / "log", RecordingObserver())
+    router = router_with(ClimbingBackend(STEADY), log=log)
+    decision, *_, end = await events_of(router)
+    assert isinstance(decision, Decision) and isinstance(end, Completion)
+    found = await log.find(decision.id)
+    assert found is not None and found.decision == decision
+    unnamed = [replace(one, answer="", evidence=replace(one.evidence, key=None)) for one in end.checkpoints]
+    assert list(found.checkpoints) == unnamed, "an answer is the model's text, which the log does not keep"
+    _, told = await Explainer(router, log).decided(decision.id, "default")
+    assert told[0] == f"A rule that stops within the thought was chosen: {decision.choice.reason}."
+    assert any("at most 0.02. There the rule spent 50 tokens on the thought and 12 tokens on" in one for one in told)
+    assert told[-3:] == [
+        "At rung 16, after 16 tokens, its answer is new, with a mean log-probability of -0.50: it went on.",
+        "At rung 32, after 32 tokens, its answer is new, with a mean log-probability of -0.50: it went on.",
+        "At rung 64, after 64 tokens, its answer is that of the 1 rung before, with a mean log-probability of -0.50: "
+        "it ended there.",
+    ]
+    await log.close()
+
+
+def audited(home: Path, backend: ClimbingBackend) -> tuple[BudgetRouter, Auditor, RecordingObserver, Ledger]:
+    observer, ledger = RecordingObserver(), Ledger(home / "audit.json")
+    auditor = Auditor(1.0, TokenBucket(1e9), Agreement(), ledger, observer)
+    router = router_with(backend, observer=observer, audit=auditor)
+    auditor.on_alarm(router.suspend)
+    return router, auditor, observer, ledger
+
+
+async def test_an_audit_goes_on_with_the_same_thought_to_the_top(tmp_path: Path) -> None:
+    backend = ClimbingBackend(STEADY)
+    router, _, observer, _ = audited(tmp_path, backend)
+    await events_of(router)
+    await until(lambda: observer.of(Audited))
+    [record], [climb] = observer.of(Audited), backend.begun
+    assert climb.steps[-2:] == [("think", None), ("answer", None)] and climb.tokens == 256
+    assert (record.loss, record.thinking_tokens) == (1.0, (64 + 8, 256)), "another answer, of the same thought"
+    assert not backend.asked, "nothing is thought twice"
+
+
+@pytest.mark.parametrize("backend", [ClimbingBackend(length=20), ClimbingBackend()], ids=["by itself", "at the top"])
+async def test_a_thought_that_no_rule_has_ended_loses_nothing(tmp_path: Path, backend: ClimbingBackend) -> None:
+    router, _, observer, _ = audited(tmp_path, backend)
+    await events_of(router)
+    assert [record.loss for record in observer.of(Audited)] == [0.0]
+    assert asked(backend.begun[-1])[-1] == "answer"
+
+
+async def test_a_rule_that_does_not_hold_is_given_up_for_everyone(tmp_path: Path) -> None:
+    backend = ClimbingBackend(STEADY)
+    router, auditor, _, ledger = audited(tmp_path, backend)
+    while not ledger.alarmed(VERSION):
+        await events_of(router)
+        await until(lambda: not auditor._tasks)
+    begun = len(backend.begun)
+    decision, *_ = await events_of(router)
+    assert isinstance(decision, Decision)
+    assert (decision.rung.name, decision.choice.stopping, len(backend.begun)) == ("256", None, begun)

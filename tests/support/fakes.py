@@ -28,6 +28,7 @@ from router.domain import (
     FinishReason,
     GenerationEvent,
     GenerationRequest,
+    LoggedDecision,
     MaxLoss,
     Outcome,
     Prompt,
@@ -268,8 +269,10 @@ class ListLog:
         else:
             self.completed.append((request.tenant, decision, completion))
 
-    async def find(self, decision_id: str) -> tuple[str, Decision, Prompt | None] | None:
-        return next(((tenant, decision, None) for tenant, decision in self.decided if decision.id == decision_id), None)
+    async def find(self, decision_id: str) -> LoggedDecision | None:
+        seen = {decision.id: end.checkpoints for _, decision, end in self.completed}.get(decision_id, ())
+        found = (one for one in self.decided if one[1].id == decision_id)
+        return next((LoggedDecision(tenant, decision, None, seen) for tenant, decision in found), None)
 
     async def report(self, outcome: Outcome) -> bool:
         if self.failing:

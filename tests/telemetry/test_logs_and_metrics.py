@@ -17,9 +17,11 @@ from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
 from router.bundle.manifest import Bundle
-from router.domain import DecisionSource, FinishReason, MaxLoss, RoutingOptions
+from router.domain import Checkpoint, DecisionSource, FinishReason, MaxLoss, RoutingOptions
 from router.events import Audited, CallCompleted, Decided, Degraded, Generated, Record, RequestShed, StreamAborted
+from router.evidence import Probe, following
 from router.serving.gauges import Gauges
+from router.stopping import AgreeRule, StoppingCertificate
 from router.telemetry import log_writer
 from router.telemetry.logs import LogLines, Observers, configure_logging
 from router.telemetry.metrics import Metrics
@@ -46,6 +48,8 @@ RECORDS: list[Record] = [
     Degraded("cache", "Redis took longer than 5 ms"),
     StreamAborted(request_of(SECRET), decision_of(), "caller"),
 ]
+
+VERDICTS = ("stop", "go_on", "failed")
 
 
 @pytest.fixture
@@ -202,6 +206,26 @@ def test_what_was_used_is_summed_beside_what_the_top_rung_would_have_used(
         registry.get_sample_value("budget_router_realised_thinking_tokens_total", {**forecast, "source": "audit"})
         is None
     )
+
+
+def test_what_stopping_saves_and_what_it_wastes_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    rule = StoppingCertificate(0.02, 0.1, AgreeRule(0, 1), 400, 12.0, 6.0)
+    decision = decision_of(index=len(LADDER) - 1)
+    decision = replace(decision, choice=replace(decision.choice, stopping=rule))
+    passed = [
+        Checkpoint(rung, "4", tokens, following(None, "4", Probe("4", tokens, True), 9, False), stops)
+        for rung, tokens, stops in (("16", 4, False), ("32", 0, False), ("64", 4, True))
+    ]
+    end = replace(completion_of(thinking_tokens=20), probe_tokens=4, checkpoints=tuple(passed))
+    for finish in (FinishReason.CONVERGED, FinishReason.FORCED):
+        metrics(Generated(request_of(), decision, replace(end, finish=finish), 0.02, 0.5))
+    counted = {verdict: value(registry, "checkpoints_total", model=MODEL, verdict=verdict) for verdict in VERDICTS}
+    assert counted == dict.fromkeys(VERDICTS, 2)
+    assert value(registry, "probe_tokens_total", model=MODEL) == 8
+    assert value(registry, "stopping_tokens_total", model=MODEL) == 2 * (20 + 4)
+    assert value(registry, "stopping_top_tokens_total", model=MODEL) == 50 + 20
+    forecast = {"model": MODEL, "source": "forecast"}
+    assert value(registry, "realised_thinking_tokens_total", **forecast) == 48
 
 
 def test_audits_measure_what_the_top_rung_uses(metrics: Metrics, registry: CollectorRegistry) -> None:

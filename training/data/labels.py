@@ -4,7 +4,7 @@ from collections import Counter
 from math import ceil
 
 from router.digits import counted
-from router.domain import DecisionSource
+from router.domain import DecisionSource, Rule
 from router.outcomes.rows import Row
 from training.data.errors import DatasetError
 from training.data.log import read
@@ -14,11 +14,13 @@ CHOSEN = (DecisionSource.CLASSIFIER.value, DecisionSource.CACHE.value, DecisionS
 """Sources of decisions that the policy made; a rung that a caller chose or a conversation kept says nothing of it."""
 
 NOT_CHOSEN, NO_TEXT = "not the policy's choice", "without the prompt's text"
+STOPPED = "whose thought a rule could stop"
 NO_COMPLETION = "without a completion and its thinking tokens"
 """Reasons why a labelled decision cannot be used."""
 
 REMEDIES = {
     NOT_CHOSEN: "",
+    STOPPED: " (the thought chose the rung, so its answer says nothing of a rung that the text chooses)",
     NO_TEXT: " (serve with BUDGET_ROUTER_LOG_PROMPTS=true)",
     NO_COMPLETION: " (Generate logs one, Decide alone does not)",
 }
@@ -45,6 +47,8 @@ def unusable(row: Row) -> str:
     """Why a labelled decision says nothing about another policy, as `retrain` counts it; "" where it does."""
     if row["source"] not in CHOSEN:
         return NOT_CHOSEN
+    if row.get("rule") == Rule.STOPPING.value:
+        return STOPPED
     if row["prompt"] is None:
         return NO_TEXT
     if row["thinking_tokens"] is None or row["finish"] is None:

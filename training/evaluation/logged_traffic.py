@@ -10,7 +10,7 @@ from router.domain import BudgetLadder
 from router.outcomes.rows import Row
 from training.arrays import Rows, Vector
 from training.data.dataset import Outcomes
-from training.data.labels import NO_COMPLETION, NO_TEXT, NOT_CHOSEN, unusable
+from training.data.labels import NO_COMPLETION, NO_TEXT, NOT_CHOSEN, STOPPED, unusable
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
 from training.evaluation.off_policy import LoggedAnswers
@@ -80,7 +80,7 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraff
         DatasetError: there is no such decision.
     """
     kept: list[Row] = []
-    skipped = dict.fromkeys((ELSEWHERE, NOT_CHOSEN, NO_TEXT, NO_COMPLETION), 0)
+    skipped = dict.fromkeys((ELSEWHERE, NOT_CHOSEN, STOPPED, NO_TEXT, NO_COMPLETION), 0)
     # Outcomes of another model or ladder say nothing about this one, however alike the prompts are.
     wanted = [[rung.name, rung.tokens] for rung in ladder.rungs]
     for row in rows:
