@@ -20,6 +20,7 @@ RouterError
 │   ├── CacheError            the score cache failed
 │   ├── QuotaError            the shared quotas failed
 │   ├── OutcomeLogError       the outcome log failed
+│   │   └── OutcomeFileError      its file is none, or cannot be opened
 │   └── VerifierError         the verifier of answers failed
 ├── ArtifactError         a model bundle is missing, malformed or tampered with
 ├── SettingsError         the configuration is wrong
@@ -160,6 +161,10 @@ class OutcomeLogError(DependencyError):
     """The outcome log failed."""
 
 
+class OutcomeFileError(OutcomeLogError):
+    """The file of the outcome log is none, or cannot be opened."""
+
+
 class OutcomeLogHangs(OutcomeLogError):
     """The outcome log does not answer in time."""
 
@@ -177,7 +182,15 @@ class SettingsError(RouterError):
 
 
 class WorkerError(RouterError):
-    """One of several processes that serve together does not come up."""
+    """One of several processes that serve together does not come up.
+
+    Attributes:
+        code: the exit code with which its supervisor ends: that of the worker, where it has ended by itself.
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class DrainError(RouterError):

@@ -158,6 +158,9 @@ def test_people_see_the_id_that_a_report_needs(server: Server) -> None:
         lines = ask(server, *command).stdout.splitlines()
         (shown,) = [line for line in lines if line.startswith("decision ")]
         assert ask(server, "report", shown.split()[1], "--correct", "1").stdout == "reported\n"
+        if command[0] != "generate":  # no answer was given that could have been right
+            assert "how right" not in "".join(lines)
+            continue
         # The last line is the whole command: with the service that was asked.
         program, *typed = shlex.split(lines[-1].partition("? ")[2])
         assert (program, typed[1], typed[-1]) == ("budget-router", shown.split()[1], server.address)
@@ -257,6 +260,14 @@ def test_what_the_caller_got_wrong_is_one_line_and_exit_code_2(
     assert code == 2
     (line,) = lines
     assert line.startswith("budget-router: ") and said in line
+
+
+@pytest.mark.parametrize("command", ["decide", "generate"])
+def test_a_target_that_is_not_met_is_no_wrong_input(server: Server, exit_of: Any, command: str) -> None:
+    code, lines = exit_of(command, PROMPT, "--min-quality", "1", "--on-unmet", "reject", "--server", server.address)
+    assert code == 1
+    (line,) = lines
+    assert line.startswith("budget-router: ")
 
 
 def test_both_targets_are_refused_by_name(exit_of: Any) -> None:

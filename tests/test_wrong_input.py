@@ -157,6 +157,13 @@ def test_an_engine_that_is_down_is_one_line_and_exit_code_1(run: Run) -> None:
     assert code == 1 and len(lines) == 1 and "backend: it cannot be reached" in lines[0]
 
 
+@pytest.mark.parametrize("command", ["outcomes export --out o --log _", "plan --outcomes _"])
+def test_a_redis_that_is_down_is_no_wrong_input(run: Run, command: str) -> None:
+    for url in ("redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1"):
+        code, lines = run("budget-router", *command.replace("_", url).split())
+        assert code == 1 and len(lines) == 1 and "Redis: " in lines[0], lines
+
+
 def started(*arguments: str, **variables: str) -> "subprocess.Popen[bytes]":
     """A command as a process."""
     return subprocess.Popen(

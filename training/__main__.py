@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, NoReturn
 
 from router.cli.ending import run
-from router.errors import BackendError
 
 if TYPE_CHECKING:
     import click
@@ -17,7 +16,7 @@ def main() -> NoReturn:
 
         return cli
 
-    run("budget-train", "train", command, failures=(BackendError,))
+    run("budget-train", "train", command)
 
 
 if __name__ == "__main__":

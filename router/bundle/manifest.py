@@ -102,6 +102,14 @@ class Manifest:
             )
         return about + "`budget-train collect` and `budget-train fit` make a bundle that is about it"
 
+    def foreign_in_short(self, engine: str) -> str:
+        """The same in a few words, for every reply: without the fingerprints, and with where to read them."""
+        if self.backend_fingerprint == engine:
+            return ""
+        if is_fingerprint(self.backend_fingerprint):
+            return "the bundle is about another engine; `budget-router doctor` says which, and what to do"
+        return "the bundle names no engine's fingerprint, which `budget-train fit --fingerprint-from URL` reads"
+
 
 def is_fingerprint(name: str) -> bool:
     """True if `name` says how budgets are held, as fingerprints do at their end; False for a mere model's name."""

@@ -9,7 +9,17 @@ import click
 from router.cli.display import show_decision, show_event, show_explanation, show_report_command
 from router.cli.options import PROBABILITY, calls_service, json_option, program, routing_options, service_arguments
 from router.cli.strict import Command, Number
-from router.client import Client, DeadlineExceeded, Decision, Event, RoutingOptions, Unavailable, event_to_json, to_json
+from router.client import (
+    Client,
+    Completion,
+    DeadlineExceeded,
+    Decision,
+    Event,
+    RoutingOptions,
+    Unavailable,
+    event_to_json,
+    to_json,
+)
 from router.client.requests import LabelSource
 
 
@@ -25,7 +35,6 @@ def decide(text: str, client: Client, options: RoutingOptions, as_json: bool) ->
         click.echo(json.dumps(to_json(decision)))
     else:
         show_decision(decision)
-        show_report_command(_report(decision))
 
 
 @click.command(cls=Command)
@@ -45,7 +54,7 @@ def generate(text: str, client: Client, options: RoutingOptions, temperature: fl
             show_event(event, before)
         before = event
         decision = event if isinstance(event, Decision) else decision
-    if decision is not None and not as_json:
+    if decision is not None and isinstance(before, Completion) and not as_json:
         show_report_command(_report(decision))
 
 
@@ -65,7 +74,6 @@ def explain(text: str | None, decision_id: str | None, client: Client, options: 
         click.echo(json.dumps(to_json(explanation)))
     else:
         show_explanation(explanation)
-        show_report_command(_report(explanation.decision))
 
 
 @click.command(cls=Command)

@@ -6,31 +6,44 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from router.errors import DrainError, MissingExtra, RouterError
+from router.errors import (
+    BackendMisconfigured,
+    DependencyError,
+    DrainError,
+    MissingExtra,
+    OutcomeFileError,
+    RouterError,
+    WorkerError,
+)
 from router.extras import needs
 
 if TYPE_CHECKING:
     import click
 
-BAD_INPUT = (
-    "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "OUT_OF_RANGE", "UNAUTHENTICATED", "PERMISSION_DENIED",
-)  # fmt: skip
+BAD_INPUT = ("INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "UNAUTHENTICATED", "PERMISSION_DENIED")
+"""Calls that would fail again however often they are tried, as they are wrong. FAILED_PRECONDITION is none of them: the
+call was right, and no rung meets its target."""
+
+OUTSIDE = (DependencyError, DrainError, MissingExtra)
+"""Errors that no change of the command would mend, but for those in UNUSABLE."""
+
+UNUSABLE = (BackendMisconfigured, OutcomeFileError)
+"""Errors about what a setting or an argument names."""
+
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C has ended, as shells have it."""
 
 
-def run(
-    name: str, extra: str, command: "Callable[[], click.Command]", failures: tuple[type[RouterError], ...] = ()
-) -> NoReturn:
+def run(name: str, extra: str, command: "Callable[[], click.Command]") -> NoReturn:
     """Import a command, run it on this process's arguments, and exit; an error is one line.
 
-    Exit codes: 2 for wrong input, or a service that cannot start; 1 for a call that failed, a missing extra, output
-    that nobody reads, or a service that lost something when it ended; 130 for Ctrl-C.
+    Exit codes: 2 for wrong input, which includes settings and files; 1 for a call that failed, a target that is not
+    met, an engine, a Redis or a cluster that is down, a missing extra, output that nobody reads, or a service that lost
+    something when it ended; 130 for Ctrl-C.
 
     Args:
         extra: the part of the package that the command needs.
         command: imports the command.
-        failures: errors that end a command as failed calls do. To `serve` the same ones mean that it cannot start.
     """
     try:
         with needs(extra):
@@ -38,7 +51,7 @@ def run(
 
             sys.exit(invoked(command()))
     except RouterError as error:
-        _end(name, str(error), 1 if isinstance(error, failures) else _exit_code(error))
+        _end(name, str(error), _exit_code(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except OSError as error:  # a file that an argument names, or one beside it
@@ -54,7 +67,9 @@ def _exit_code(error: RouterError) -> int:
 
     if isinstance(error, ClientError):
         return 2 if error.code in BAD_INPUT else 1
-    return 1 if isinstance(error, DrainError | MissingExtra) else 2
+    if isinstance(error, WorkerError):
+        return error.code
+    return 1 if isinstance(error, OUTSIDE) and not isinstance(error, UNUSABLE) else 2
 
 
 def _end(name: str, message: str, code: int) -> NoReturn:

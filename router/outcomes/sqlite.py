@@ -13,7 +13,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from router.domain import Completion, Decision, LoggedDecision, Outcome, RouteRequest
-from router.errors import OutcomeLogError, OutcomeLogHangs
+from router.errors import OutcomeFileError, OutcomeLogError, OutcomeLogHangs
 from router.outcomes import rows
 from router.outcomes.rows import LogEntry, PromptHasher, Row
 from router.outcomes.sqlite_file import LogFile
@@ -63,7 +63,7 @@ class SqliteOutcomes:
         try:
             self._file = LogFile(path)
         except (sqlite3.Error, OSError) as error:
-            raise OutcomeLogError(f"{path}: {error}") from error
+            raise OutcomeFileError(f"{path}: {error}") from error
 
     def record(self, request: RouteRequest, decision: Decision, completion: Completion | None) -> None:
         """Write a decision, or the end of its generation, a moment later; never waits."""
@@ -162,7 +162,7 @@ class SqliteOutcomes:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """All rows of a log, in the order of the decisions; the service may write meanwhile. Raises OutcomeLogError."""
+    """All rows of a log, in the order of the decisions; the service may write meanwhile. Raises OutcomeFileError."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
             found = db.execute("SELECT * FROM decisions ORDER BY decided_at")
@@ -170,7 +170,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             for values in found:
                 yield dict(zip(names, values, strict=True))
     except sqlite3.Error as error:
-        raise OutcomeLogError(f"{path}: {error}") from error
+        raise OutcomeFileError(f"{path}: {error}") from error
 
 
 def _statement(event: LogEntry, names: PromptHasher) -> Statement:

@@ -129,7 +129,7 @@ def _conversation(served: ServedModel, request: RouteRequest) -> Conversation:
 def _named(served: ServedModel, options: RoutingOptions, index: int) -> Choice:
     """The rung that the caller named. Of an engine that the bundle is not about no rung is known to meet a target."""
     if served.foreign:
-        return Choice(index, False, None, f"the caller named the rung; {served.foreign}")
+        return Choice(index, False, None, f"the caller named the rung; {served.foreign_in_short}")
     return Choice(index, served.policy.foresees(options.target, None, index), None, "the caller named the rung")
 
 
@@ -137,8 +137,8 @@ def _engine_default(served: ServedModel, request: RouteRequest) -> Decision:
     """What the engine does by itself, within the caller's bounds: the only rung of a ladder of its own."""
     options = request.options
     if options.on_unmet is OnUnmet.REJECT:
-        raise TargetUnmet(f"nothing is known about any target: {served.foreign}")
-    reason = f"the engine's own default: {served.foreign}"
+        raise TargetUnmet(f"nothing is known about any target: {served.foreign_in_short}")
+    reason = f"the engine's own default: {served.foreign_in_short}"
     if options.max_latency is not None and not options.latency_of_call:  # a client's own time-out asks for no forecast
         reason += "; no deadline can be predicted"
     ladder = BudgetLadder((ReasoningBudget(DEFAULT_RUNG, options.max_thinking_tokens),))

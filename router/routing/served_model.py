@@ -34,6 +34,11 @@ class ServedModel:
         """Why the bundle decides nothing here: it is about another engine; "" where it is about the one that runs."""
         return self.bundle.manifest.foreign_to(self.fingerprint)
 
+    @cached_property
+    def foreign_in_short(self) -> str:
+        """The same in a few words, for every reply."""
+        return self.bundle.manifest.foreign_in_short(self.fingerprint)
+
     @property
     def climbs(self) -> bool:
         """Thoughts can be had step by step."""

@@ -106,5 +106,5 @@ def _examine_target(target: MaxLoss, about: Manifest, found: Examination) -> Non
         found.max_loss = offer.max_loss
     remedy = default_target.remedy(target, about)
     why = default_target.uncovered(target, about) or f"a loss of {target.value:g} is certified"
-    seen = f"{why}: requests that name no target save nothing; {remedy}" if remedy else why
+    seen = f"{why}: {default_target.effect(target, about)}; {remedy}" if remedy else why
     found.add(Finding("default target", not remedy, seen, needed=False))

@@ -102,7 +102,7 @@ class _WithBundle:
         elif why := default_target.uncovered(self.target, about):
             said = {
                 "why": why,
-                "effect": "requests that name no target of their own get the top rung, which saves nothing",
+                "effect": default_target.effect(self.target, about),
                 "remedy": default_target.remedy(self.target, about),
             }
             structlog.get_logger().warning("default target not certified", model=self.model, **said)

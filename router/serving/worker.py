@@ -46,7 +46,8 @@ class Worker:
             async with asyncio.timeout(seconds):
                 ready = await worker.beats.readexactly(1)
         except asyncio.IncompleteReadError as error:
-            raise WorkerError(f"a worker did not come up: exit code {await worker.ended()}") from error
+            code = await worker.ended()
+            raise WorkerError(f"a worker did not come up: exit code {code}", code) from error
         except TimeoutError as error:
             await worker.stop(0)
             raise WorkerError(f"a worker did not come up within {seconds:g} s") from error

@@ -75,10 +75,22 @@ async def test_no_score_of_a_foreign_bundle_decides_anything(target: MaxLoss | M
     assert classifier.asked == [] and cache.scores == {}
 
 
-async def test_the_reason_names_both_engines_and_what_to_do() -> None:
-    reason = (await decided(router_of(bundle=FOREIGN_BUNDLE), RoutingOptions(MaxLoss(0.05)))).choice.reason
-    assert ABOUT in reason and FINGERPRINT in reason and "budget-train collect" in reason and "fit" in reason
-    assert "deadline" not in reason
+async def test_the_reason_is_short_and_names_where_to_read_more() -> None:
+    """Every reply repeats it; the log and `doctor` name both engines."""
+    router = router_of(bundle=FOREIGN_BUNDLE)
+    reason = (await decided(router, RoutingOptions(MaxLoss(0.05)))).choice.reason
+    assert "the engine's own default: the bundle is about another engine; `budget-router doctor` says" in reason
+    assert len(reason) < 130
+    [served] = router.served_models
+    assert ABOUT in served.foreign and FINGERPRINT in served.foreign and "budget-train collect" in served.foreign
+
+
+async def test_a_bundle_about_a_mere_name_says_how_to_read_the_fingerprint() -> None:
+    manifest = replace(FOREIGN_BUNDLE.manifest, backend_fingerprint="Qwen/Qwen3-8B")
+    router = router_of(bundle=replace(FOREIGN_BUNDLE, manifest=manifest))
+    reason = (await decided(router, RoutingOptions(MaxLoss(0.05)))).choice.reason
+    assert "no engine's fingerprint, which `budget-train fit --fingerprint-from URL` reads" in reason
+    assert len(reason) < 130
 
 
 async def test_a_deadline_cannot_be_predicted_and_the_reason_says_so() -> None:
@@ -111,7 +123,7 @@ async def test_a_floor_alone_leaves_the_thought_uncapped() -> None:
 
 async def test_a_caller_who_would_rather_be_refused_is_refused() -> None:
     options = RoutingOptions(MaxLoss(1.0), on_unmet=OnUnmet.REJECT)
-    with pytest.raises(TargetUnmet, match="nothing is known about any target: the bundle is about pocket/"):
+    with pytest.raises(TargetUnmet, match="nothing is known about any target: the bundle is about another engine"):
         await decided(router_of(bundle=FOREIGN_BUNDLE), options)
 
 
@@ -121,7 +133,7 @@ async def test_a_rung_that_the_caller_names_is_a_cap_that_the_caller_sets() -> N
     for name in ("64", "256"):
         decision = await decided(router, RoutingOptions(MaxLoss(0.05), rung=name))
         assert (decision.source, decision.rung.name) == (DecisionSource.OVERRIDE, name)
-        assert not decision.choice.meets_target and ABOUT in decision.choice.reason
+        assert not decision.choice.meets_target and "about another engine" in decision.choice.reason
     assert (await generated(router, RoutingOptions(MaxLoss(0.05), rung="64"))).budget == ReasoningBudget("64", 64)
     with pytest.raises(NotFound):
         await decided(router, RoutingOptions(MaxLoss(0.05), rung=DEFAULT_RUNG))
@@ -216,7 +228,7 @@ async def test_the_log_gets_a_ladder_of_one_rung() -> None:
 
 async def test_an_explanation_says_what_happened() -> None:
     told = " ".join(sentences(await decided(router_of(bundle=FOREIGN_BUNDLE), RoutingOptions(MaxLoss(0.05)))))
-    assert ABOUT in told and "Nothing was predicted" in told and "No certificate" in told
+    assert "about another engine" in told and "Nothing was predicted" in told and "No certificate" in told
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ async def test_the_embedded_bundle_cuts_no_thought_of_a_real_engine(kind: str, t
             events = [event async for event in routing.Generate(generate("Prove it.", options=options))]
             decision, completion = events[0].decision, events[-1].completion
             assert (decision.source, decision.rung) == (pb.DECISION_SOURCE_ENGINE_DEFAULT, "default")
-            assert ABOUT in decision.reason and not decision.HasField("budget_tokens")
+            assert "about another engine; `budget-router doctor`" in decision.reason
+            assert not decision.HasField("budget_tokens")
             assert completion.thinking_tokens == THOUGHT and not completion.HasField("budget_tokens")
         limits = {"thinking_token_budget", "thinking_budget_tokens", "custom_params", "max_tokens"}
         assert not any(limits & body.keys() for _, body in simulator.bodies)

@@ -273,13 +273,24 @@ def test_a_port_in_use_is_refused_before_anything_slow(tmp_path: Path, name: str
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        addresses = {"LISTEN": "127.0.0.1:0", name: f"127.0.0.1:{taken.getsockname()[1]}"}
+        free = dict.fromkeys(("LISTEN", "ADMIN_LISTEN"), "127.0.0.1:0")
+        addresses = free | {name: f"127.0.0.1:{taken.getsockname()[1]}"}
         engine = {"BACKEND": "vllm", "BACKEND_URL": f"http://127.0.0.1:{free_port()}", "BACKEND_MODEL": "m"}
         with contextlib.redirect_stdout(io.StringIO()) as logged:
             shared = {"ADMIN_TOKEN": "a" * 32, "REDIS_URL": "redis://127.0.0.1:1", "CACHE_SECRET": "s" * 32}
             line = refused(tmp_path, "--workers", workers, **addresses, **engine, **shared)
     assert f"BUDGET_ROUTER_{name}: cannot listen on {addresses[name]}: port in use" in line
     assert "stop what holds it (make run?)" in line and not logged.getvalue()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_engine_that_does_not_come_up_is_no_wrong_input(tmp_path: Path, workers: str) -> None:
+    engine = {"BACKEND": "vllm", "BACKEND_URL": f"http://127.0.0.1:{free_port()}", "BACKEND_MODEL": "m"}
+    arguments = command("--listen", "127.0.0.1:0", "--workers", workers)
+    variables = environment(BACKEND_WAIT="0", **engine)
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, env=variables, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert "backend: it cannot be reached: nothing listens at its port" in done.stderr
 
 
 def test_a_port_that_was_just_left_is_free() -> None:

@@ -15,7 +15,7 @@ import ray.data
 from numpy.typing import NDArray
 from ray.exceptions import RayError
 
-from router.errors import RouterError
+from router.errors import DependencyError, RouterError
 from training.collect.run import collector
 from training.collect.units import Recipe, Unit, UnitResult
 from training.model.embedding import Embedding
@@ -31,7 +31,7 @@ CPUS = 1
 """Cores that a worker requests from Ray."""
 
 
-class ClusterError(RouterError):
+class ClusterError(DependencyError):
     """The Ray cluster cannot be reached, or a job on it failed."""
 
 

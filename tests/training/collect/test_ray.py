@@ -86,7 +86,7 @@ def without_time(finished: list[UnitResult]) -> list[UnitResult]:
     return [UnitResult(key, rows[key]) for key in sorted(rows)]
 
 
-def test_no_cluster_is_one_line_and_exit_code_2(
+def test_no_cluster_is_one_line_and_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["collect", "--engine", "ray", "--out", str(tmp_path / "o.parquet")]
@@ -94,7 +94,7 @@ def test_no_cluster_is_one_line_and_exit_code_2(
     monkeypatch.setattr("sys.argv", ["budget-train", *command])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 2
+    assert ended.value.code == 1
     assert capsys.readouterr().err.startswith("budget-train: no Ray cluster at")
 
 
