@@ -157,11 +157,12 @@ def test_an_engine_that_is_down_is_one_line_and_exit_code_1(run: Run) -> None:
     assert code == 1 and len(lines) == 1 and "backend: it cannot be reached" in lines[0]
 
 
-@pytest.mark.parametrize("command", ["outcomes export --out o --log _", "plan --outcomes _"])
-def test_a_redis_that_is_down_is_no_wrong_input(run: Run, command: str) -> None:
-    for url in ("redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1"):
-        code, lines = run("budget-router", *command.replace("_", url).split())
-        assert code == 1 and len(lines) == 1 and "Redis: " in lines[0], lines
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/s"]
+)
+def test_a_redis_that_is_down_is_no_wrong_input(run: Run, url: str) -> None:
+    code, lines = run("budget-router", "outcomes", "export", "--out", "o", "--log", url)
+    assert code == 1 and len(lines) == 1 and "Redis: " in lines[0], lines
 
 
 def started(*arguments: str, **variables: str) -> "subprocess.Popen[bytes]":

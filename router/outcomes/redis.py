@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Iterator
 from typing import Any, TypeVar
 
 import structlog
-from redis.exceptions import RedisError
 
 from router.domain import Completion, Decision, LoggedDecision, Outcome, RouteRequest
 from router.errors import OutcomeLogError
@@ -18,6 +17,7 @@ from router.outcomes import rows
 from router.outcomes.rows import LogEntry, PromptHasher, Row
 from router.outcomes.write_behind import WriteBehind
 from router.ports import Observer
+from router.redis.calls import FAILURES
 from router.redis.client import AnyRedis, connect
 
 STREAM, DECISION = "budget_router:outcomes", "budget_router:decision:"
@@ -112,7 +112,7 @@ class RedisOutcomes:
         try:
             async with asyncio.timeout(self._timeout):
                 return await call
-        except (TimeoutError, RedisError, OSError) as error:
+        except (TimeoutError, *FAILURES) as error:
             raise OutcomeLogError(f"Redis: {type(error).__name__}") from error
 
 
@@ -137,7 +137,7 @@ async def _read_rows(redis: Any, size: int) -> list[Row]:
                     damaged += 1
                 else:
                     found.setdefault(identity, dict.fromkeys(rows.FIELDS)).update(row)
-    except (RedisError, OSError) as error:
+    except FAILURES as error:
         raise OutcomeLogError(f"Redis: {type(error).__name__}") from error
     finally:
         await redis.aclose()

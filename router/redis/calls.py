@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from typing import TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from router.circuit_breaker import Breaker
 from router.errors import DependencyError
@@ -12,6 +12,9 @@ from router.errors import DependencyError
 T = TypeVar("T")
 LEFT_OUT = "Redis failed a moment ago and is left out"
 AWAY_SECONDS, LONGEST_AWAY = 1.0, 30.0
+
+FAILURES = (RedisError, RedisClusterException, OSError)
+"""What calls raise. A cluster without a node that can be reached raises one that is no RedisError."""
 
 
 class RedisCalls:
@@ -47,7 +50,7 @@ class RedisCalls:
         except TimeoutError as error:
             self.breaker.failed()
             raise self._error(f"Redis took longer than {self._timeout * 1000:g} ms") from error
-        except (RedisError, OSError) as error:
+        except FAILURES as error:
             self.breaker.failed()
             raise self._error(f"Redis: {error}") from error
         self.breaker.succeeded()

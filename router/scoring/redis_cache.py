@@ -13,7 +13,7 @@ from router.domain import Score
 from router.errors import CacheError
 from router.events import Degraded
 from router.ports import Observer
-from router.redis.calls import AWAY_SECONDS, RedisCalls
+from router.redis.calls import AWAY_SECONDS, FAILURES, RedisCalls
 from router.redis.client import AnyRedis
 from router.scoring.seal import MOST_BYTES, Seal
 
@@ -131,7 +131,7 @@ def _entry(answer: bytes | Exception) -> bytes:
     if isinstance(answer, ResponseError) and str(answer).startswith("WRONGTYPE"):
         return b"\0"
     if isinstance(answer, Exception):
-        raise answer if isinstance(answer, RedisError | OSError) else RedisError(str(answer))
+        raise answer if isinstance(answer, FAILURES) else RedisError(str(answer))
     return answer
 
 

@@ -7,7 +7,9 @@ import pytest
 from router.circuit_breaker import FAILURES
 from router.errors import CacheError
 from router.redis.calls import LEFT_OUT, RedisCalls
+from router.redis.client import connect
 from tests.support.clock import loop_clock, settled
+from tests.support.ports import free_port
 
 LIMIT = 0.02
 
@@ -48,3 +50,14 @@ async def test_an_answer_in_time_is_passed_on() -> None:
     calls.breaker.failed()
     assert await calls(answer()) == "here"
     assert calls.breaker.failures == 0
+
+
+@pytest.mark.parametrize("kind", ["", "+cluster", "+sentinel"])
+async def test_whatever_kind_of_redis_is_down_the_error_is_ours(kind: str) -> None:
+    """A cluster without a node that can be reached raises an error that is no RedisError."""
+    redis = connect(f"redis{kind}://127.0.0.1:{free_port()}/{'0' if kind != '+sentinel' else 'service'}", 1)
+    calls = RedisCalls(5, CacheError)
+    with pytest.raises(CacheError, match="^Redis: "):
+        await calls(redis.get("key"))
+    assert calls.breaker.failures == 1
+    await redis.aclose()
