@@ -173,8 +173,8 @@ class Settings(BaseSettings):
         30, gt=0, le=DAY, description="seconds that an engine may be silent between tokens"
     )
     backend_timeout: float = Field(600, gt=0, le=DAY, description="seconds that an engine has for one answer")
-    think_start: str = Field("<think>", description="text that opens a thought, for two-phase enforcement")
-    think_end: str = Field("</think>", description="text that ends a thought, for two-phase enforcement")
+    think_start: str = Field("", description="text that opens a thought; empty: as the model's chat template has it")
+    think_end: str = Field("", description="text that ends a thought; empty: as the model's chat template has it")
     think_closing_cue: str | None = Field(
         None,
         description="text that ends a thought which is cut, before `THINK_END`; unset: the kind of engine has its own, "

@@ -5,8 +5,8 @@ may hold several tokens. Past the budget and a little slack the request is cance
 answers, too, where an engine ends its text within the thought.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from typing import Any
 
 from router.backends.counting import MARGIN, estimate
@@ -51,6 +51,8 @@ class Chat:
         fallback: holds floors and finishes answers whose thought went past its budget. It carries neither tools nor
             images, so it is not used where a request has them.
         images: the model takes images.
+        markers: finds the markers of the model; None = the usual ones.
+        cue: as in Markers.
     """
 
     def __init__(
@@ -60,14 +62,16 @@ class Chat:
         dialect: Dialect,
         fallback: TwoPhase | None,
         images: bool = False,
-        markers: Markers | None = None,
+        markers: Callable[[], Awaitable[Markers]] | None = None,
+        cue: str | None = None,
     ) -> None:
         self._engine = engine
         self._model = model
         self._dialect = dialect
         self._fallback = fallback
         self._images = images
-        self._markers = markers or Markers()
+        self._find_markers = markers
+        self._cue = cue
         self._plain = 0
 
     async def check_ready(self) -> None:
@@ -93,8 +97,8 @@ class Chat:
                     yield event
             return
         limits = ReadLimits.of(request, self._dialect.completions is not None and self._plain < PLAIN_ANSWERS)
-        state, over = StreamState(self._dialect, self._markers, limits), False
-        body = request_body(self._model, self._dialect, request, self._markers.cue)
+        state, over = StreamState(self._dialect, await self._markers(), limits), False
+        body = request_body(self._model, self._dialect, request, self._cue)
         try:
             async with aclosing(self._engine.chunks("/v1/chat/completions", body, body.get("max_tokens"))) as arriving:
                 async for chunks in arriving:
@@ -114,6 +118,13 @@ class Chat:
         async with aclosing(_ended(state, over, request, fallback)) as events:
             async for event in events:
                 yield event
+
+    async def _markers(self) -> Markers:
+        """The markers of the model; the usual ones while the engine does not say: here they matter only in content."""
+        with suppress(BackendError):
+            if self._find_markers is not None:
+                return await self._find_markers()
+        return Markers(cue=self._cue)
 
     def _with_floor(self, request: GenerationRequest, fallback: TwoPhase | None) -> AsyncGenerator[GenerationEvent]:
         """The chat API cannot hold a floor, two phases can. Raises InvalidRequest where they are not available."""

@@ -11,6 +11,11 @@ from router.domain import Prompt, Sampling
 from router.evidence import LEAST_LOGPROB
 
 Body = dict[str, Any]
+Render = Callable[[EngineClient, str, Prompt, bool], Awaitable[list[int]]]
+Decode = Callable[[EngineClient, str, list[int]], Awaitable[str]]
+
+QUESTION = Prompt.of("2 + 2 =")
+"""What is rendered to see the chat template of an engine that does not show it."""
 
 LARGEST_COUNT = 1 << 24
 """The largest count that is accepted: no model reads or writes so many tokens at once. Sums of counts fit the wire."""
@@ -40,6 +45,8 @@ class TokenCompletionAPI:
     Attributes:
         render: a prompt as token ids, up to where the model continues; with thinking or without.
         encode: a text as token ids; markers become special tokens, nothing is added.
+        decode: token ids as text, special tokens too.
+        template: the chat template, or where the engine does not show it, the text of what it renders.
         window: tokens that prompt and completion may have together; None where the engine does not say.
         body: (model, ids, token limit or None, sampling, ids of the end marker, banned ids) -> request. Where ids are
             banned within a thought, the text does not end by itself either.
@@ -48,8 +55,10 @@ class TokenCompletionAPI:
     """
 
     path: str
-    render: Callable[[EngineClient, str, Prompt, bool], Awaitable[list[int]]]
+    render: Render
     encode: Callable[[EngineClient, str, str], Awaitable[list[int]]]
+    decode: Decode
+    template: Callable[[EngineClient, str], Awaitable[str]]
     window: Callable[[EngineClient, str], Awaitable[int | None]]
     body: Callable[[str, list[int], int | None, Sampling, list[int], list[int]], Body]
     piece: Callable[[Chunk], Piece]
@@ -60,6 +69,11 @@ def sampled(sampling: Sampling) -> Body:
     """Temperature and seed, where they are set: unset, an engine uses the model's own."""
     named = {"temperature": sampling.temperature, "seed": sampling.seed}
     return {field: value for field, value in named.items() if value is not None}
+
+
+def thinking_switch(thinking: bool) -> Body:
+    """Variables of a chat template that turn thoughts on or off: most models read the first, Granite the second."""
+    return {"enable_thinking": thinking, "thinking": thinking}
 
 
 def valid_count(value: Any) -> int | None:
@@ -113,23 +127,56 @@ async def _sglang_encode(engine: EngineClient, model: str, text: str) -> list[in
     return await _encode(engine, "/v1/tokenize", model, text)
 
 
+async def _vllm_decode(engine: EngineClient, model: str, ids: list[int]) -> str:
+    return _text(await engine.ask("/detokenize", {"model": model, "tokens": ids}), "prompt")
+
+
+async def _sglang_decode(engine: EngineClient, model: str, ids: list[int]) -> str:
+    body = {"model": model, "tokens": ids, "skip_special_tokens": False}
+    return _text(await engine.ask("/v1/detokenize", body), "text")
+
+
+async def _llama_cpp_decode(engine: EngineClient, _: str, ids: list[int]) -> str:
+    return _text(await engine.ask("/detokenize", {"tokens": ids}), "content")
+
+
+async def _vllm_template(engine: EngineClient, model: str) -> str:
+    return await _renderings(engine, model, _vllm_render, _vllm_decode)
+
+
+async def _sglang_template(engine: EngineClient, model: str) -> str:
+    return await _renderings(engine, model, _sglang_render, _sglang_decode)
+
+
+async def _llama_cpp_template(engine: EngineClient, _: str) -> str:
+    return _text(await engine.ask("/props"), "chat_template")
+
+
+async def _renderings(engine: EngineClient, model: str, render: Render, decode: Decode) -> str:
+    """What the template makes of a question, with thinking and without."""
+    rendered = [token for thinking in (True, False) for token in await render(engine, model, QUESTION, thinking)]
+    return await decode(engine, model, rendered)
+
+
+def _text(answer: Chunk, field: str) -> str:
+    return expect_type(str, answer.get(field)) or ""
+
+
 async def _vllm_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
-    template = {"enable_thinking": thinking}
-    body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": template}
+    body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": thinking_switch(thinking)}
     return token_ids((await engine.ask("/tokenize", body)).get("tokens"))
 
 
 async def _sglang_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
     """SGLang's tokenizer API takes no messages: a chat request for one token returns the prompt's ids."""
-    template = {"enable_thinking": thinking}
-    body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": template}
+    body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": thinking_switch(thinking)}
     found = await engine.ask("/v1/chat/completions", body | {"max_tokens": 1, "return_token_ids": True})
     return token_ids(found["choices"][0].get("prompt_token_ids") or found.get("prompt_token_ids"))
 
 
 async def _llama_cpp_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
-    template = {"enable_thinking": thinking}
-    found = await engine.ask("/apply-template", {"messages": messages(prompt), "chat_template_kwargs": template})
+    body = {"messages": messages(prompt), "chat_template_kwargs": thinking_switch(thinking)}
+    found = await engine.ask("/apply-template", body)
     return await _llama_cpp_encode(engine, model, expect_type(str, found["prompt"]))
 
 
@@ -204,16 +251,20 @@ VLLM = TokenCompletionAPI(
     "/v1/completions",
     _vllm_render,
     _vllm_encode,
+    _vllm_decode,
+    _vllm_template,
     _window,
     _completions_body,
     _completions_piece,
     {"logprobs": 1},
 )
-SGLANG = replace(VLLM, render=_sglang_render, encode=_sglang_encode)
+SGLANG = replace(VLLM, render=_sglang_render, encode=_sglang_encode, decode=_sglang_decode, template=_sglang_template)
 LLAMA_CPP = TokenCompletionAPI(
     "/completion",
     _llama_cpp_render,
     _llama_cpp_encode,
+    _llama_cpp_decode,
+    _llama_cpp_template,
     _llama_cpp_window,
     _llama_cpp_body,
     _llama_cpp_piece,

@@ -8,6 +8,7 @@ from functools import partial
 from router.backends.chat import Chat
 from router.backends.dialects import DIALECTS, Dialect
 from router.backends.failures import MappedErrors
+from router.backends.families import UNKNOWN
 from router.backends.http import EngineClient, Timeouts
 from router.backends.markers import Markers
 from router.backends.two_phase import TwoPhase
@@ -30,6 +31,7 @@ class Connection:
         enforcement: "auto" (native, else two phases), "native" or "two_phase".
         unenforced: serve an engine that holds no budget, and call its budgets hints.
         images: the model takes images.
+        markers: those around a thought; what is "" there is found out.
         headers: asked for the extra headers of each request, such as its trace.
         proxy: URL of the proxy between here and the engine; "" = none.
     """
@@ -41,7 +43,7 @@ class Connection:
     enforcement: str = "auto"
     unenforced: bool = False
     images: bool = False
-    markers: Markers = field(default_factory=Markers)
+    markers: Markers = UNKNOWN
     timeouts: Timeouts = field(default_factory=Timeouts)
     connections: int = 100
     headers: Callable[[], Mapping[str, str]] = dict
@@ -76,9 +78,11 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Ve
     if markers.cue is None:
         markers = replace(markers, cue=dialect.cue)
     two_phase = None if dialect.completions is None else TwoPhase(engine, model, dialect.completions, markers)
-    chat = Chat(engine, model, dialect, two_phase, connection.images, markers)
+    find = None if two_phase is None else two_phase.known_markers
+    chat = Chat(engine, model, dialect, two_phase, connection.images, find, markers.cue)
     # The canary must see the engine alone: with its fallback, chat would pass even if the engine ignored budgets.
-    strategies = list(_strategies(connection, chat, Chat(engine, model, dialect, None, markers=markers), two_phase))
+    alone = Chat(engine, model, dialect, None, markers=find, cue=markers.cue)
+    strategies = list(_strategies(connection, chat, alone, two_phase))
     last = chat if connection.unenforced or not strategies else None
     identity = partial(_identity, engine, model, dialect, markers.cue)
     return VerifiedBackend(strategies, last, chat.check_ready, identity, canary, two_phase)

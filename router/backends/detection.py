@@ -9,17 +9,10 @@ from dataclasses import replace
 
 from router.backends.connect import HOSTED, Connection, client
 from router.backends.dialects import DIALECTS
-from router.backends.failures import MappedErrors
+from router.backends.failures import UNCERTAIN, MappedErrors
 from router.backends.http import EngineClient
 from router.backends.listing import ListedModel, check_serves, listed, shown
-from router.errors import (
-    BackendBusy,
-    BackendError,
-    BackendMisconfigured,
-    BackendTimeout,
-    BackendUnavailable,
-    SettingsError,
-)
+from router.errors import BackendError, BackendMisconfigured, BackendUnavailable, SettingsError
 
 OWNERS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama_cpp"}
 """The word that an engine writes as the owner of its models, and its kind."""
@@ -30,9 +23,6 @@ SIGNS = {
     "vllm": (("/version", "version"),),
 }
 """Addresses that only one kind of engine has, and a field of the answer. Forks write other owners, but keep these."""
-
-UNCERTAIN = (BackendBusy, BackendTimeout, BackendUnavailable)
-"""Failures that say nothing about whether an engine has an address."""
 
 
 async def identified(connection: Connection) -> Connection:

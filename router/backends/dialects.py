@@ -7,7 +7,16 @@ HTTP 200 and ignore it, so nothing here counts before a canary has seen it work.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from router.backends.completions import LLAMA_CPP, SGLANG, VLLM, Body, TokenCompletionAPI, sampled, valid_count
+from router.backends.completions import (
+    LLAMA_CPP,
+    SGLANG,
+    VLLM,
+    Body,
+    TokenCompletionAPI,
+    sampled,
+    thinking_switch,
+    valid_count,
+)
 from router.backends.http import Chunk, EngineClient
 from router.backends.text import printable_name
 from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest
@@ -79,7 +88,7 @@ def _vllm(request: GenerationRequest) -> Body:
         "return_token_ids": True,
         # Usage in every chunk: thinking must be counted while it streams, not afterwards.
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        "chat_template_kwargs": {"enable_thinking": budget != 0},
+        "chat_template_kwargs": thinking_switch(budget != 0),
         **({"thinking_token_budget": budget} if budget else {}),
     }
 
@@ -92,7 +101,7 @@ def _sglang(request: GenerationRequest) -> Body:
         "stream_reasoning": True,
         "return_token_ids": True,
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        "chat_template_kwargs": {"enable_thinking": budget != 0},
+        "chat_template_kwargs": thinking_switch(budget != 0),
         **({"custom_params": {"thinking_budget": budget}} if budget else {}),
     }
 
@@ -110,7 +119,7 @@ def _llama_cpp(request: GenerationRequest) -> Body:
         "reasoning_format": "deepseek",
         "timings_per_token": True,  # its only count of tokens while it streams
         "stream_options": {"include_usage": True},
-        "chat_template_kwargs": {"enable_thinking": budget != 0},
+        "chat_template_kwargs": thinking_switch(budget != 0),
         **({"thinking_budget_tokens": budget} if budget else {}),
     }
 

@@ -3,7 +3,10 @@
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from router.errors import BackendError, BackendTimeout, BackendUnavailable, BackendUnreachable
+from router.errors import BackendBusy, BackendError, BackendTimeout, BackendUnavailable, BackendUnreachable
+
+UNCERTAIN = (BackendBusy, BackendTimeout, BackendUnavailable)
+"""Failures that say nothing about whether an engine has an address."""
 
 NOT_REACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 """Errors before a connection stands: the request was not sent, so it is not to blame."""

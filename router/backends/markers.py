@@ -21,11 +21,13 @@ class Markers:
 
     Attributes:
         cue: said at the end of a thought that is cut, before the end marker; "" = nothing, None = the dialect's own.
+        answer: opens the answer behind the end marker, where the model does not answer without it.
     """
 
     start: str = "<think>"
     end: str = "</think>"
     cue: str | None = None
+    answer: str = ""
 
 
 Said = list[ReasoningDelta | ContentDelta]

@@ -42,7 +42,7 @@ class ThoughtReader:
     """Reads one completion of a thought into `thought`.
 
     The end marker is found by its ids. Where it is several tokens, another tokenisation may spell it, so it is found in
-    the text, too, and the thought is cut before the first token that has part of it.
+    the text, too, as the engines' own parsers do, and the thought is cut before the first token that has part of it.
 
     Args:
         limit: tokens that this completion may have, at most MAX_STREAM_TOKENS; None = those.
@@ -52,11 +52,14 @@ class ThoughtReader:
     Attributes:
         ended: the end marker came, or the engine ended the text.
         text: pieces of the text.
+        torn: the ids of a piece of several tokens in which the text of the marker begins, and the text of the piece
+            before it; only a tokenizer knows which of these ids come before the marker.
     """
 
     def __init__(self, thought: Thought, limit: int | None, end: list[int], marker: str) -> None:
         self.ended = False
         self.text: list[str] = []
+        self.torn: tuple[list[int], str] | None = None
         self._thought = thought
         self._first = len(thought.ids)
         self._limit = MAX_STREAM_TOKENS if limit is None else min(limit, MAX_STREAM_TOKENS)
@@ -66,7 +69,8 @@ class ThoughtReader:
         self._joiner = SurrogateJoiner()
         self._waiting = ""
         self._length = 0
-        self._starts: deque[tuple[int, int]] = deque(maxlen=2 * len(marker) + 1)  # of pieces: in the text, in the ids
+        # Of the last pieces: where each begins in the text and in the ids, and its text.
+        self._starts: deque[tuple[int, int, str]] = deque(maxlen=2 * len(marker) + 1)
         self._finish: FinishReason | None = None
 
     @property
@@ -108,7 +112,7 @@ class ThoughtReader:
         if piece.finish is not None:
             self._finish = ending(piece.finish)
         text = self._joiner.join(self._gate.through(piece.text)) if piece.text else ""
-        self._starts.append((self._length, len(self._thought.ids)))
+        self._starts.append((self._length, len(self._thought.ids), text))
         self._length += len(text)
         self._thought.ids += piece.ids
         if (at := self._marked(len(piece.ids))) is not None:
@@ -140,7 +144,10 @@ class ThoughtReader:
 
     def _cut(self, position: int) -> None:
         """Drop the ids from the first piece on that has text behind a position."""
-        starts = [*self._starts, (self._length, len(self._thought.ids))]
-        kept = next((ids for (_, ids), (end, _) in pairwise(starts) if end > position), None)
-        if kept is not None:
-            del self._thought.ids[kept:]
+        ids = self._thought.ids
+        for (start, first, text), (end, last, _) in pairwise([*self._starts, (self._length, len(ids), "")]):
+            if end > position:
+                if last - first > 1 and position > start:
+                    self.torn = ids[first:last], text[: position - start]
+                del ids[first:]
+                return

@@ -5,9 +5,10 @@ ended, and phase 2 answers. A thought that was cut gets the closing cue before i
 ids: no text is tokenised twice, and counts are exact. The second request finds its prefix in the engine's cache.
 """
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from router.backends import families
 from router.backends.completions import Body, Piece, TokenCompletionAPI, find_ids
 from router.backends.counting import estimate
 from router.backends.failures import MappedErrors
@@ -26,9 +27,22 @@ from router.domain import (
 from router.errors import BackendError, BackendTimeout, InvalidRequest
 from router.evidence import Probe, probed
 
+CONTEXT = 4
+"""Token ids before a piece with which it is decoded: tokenizers drop a space at the start of a text."""
+
+WAIT = "Wait"
+"""Makes a thought that has ended below its floor go on (s1)."""
+
+MOST_WAITS = 16
+"""How often a thought is made to go on before it may end below its floor: each time is a request."""
+
 
 class TwoPhase:
-    """Thinks, then answers, in two requests."""
+    """Thinks, then answers, in two requests.
+
+    Args:
+        markers: a text that is "" there is the one of the model's family.
+    """
 
     def __init__(self, engine: EngineClient, model: str, completions: TokenCompletionAPI, markers: Markers) -> None:
         self._engine = engine
@@ -37,12 +51,19 @@ class TwoPhase:
         self._markers = markers
         self._start: list[int] = []
         self._end: list[int] = []
+        self._closing: list[int] = []
+        self._wait: list[int] = []
         self._cue: list[int] = []
         self._window: int | None = None
 
     async def check_ready(self) -> None:
         """Returns where the engine tokenises as two phases need it. Raises BackendError, which says what is missing."""
         await self._learn()
+
+    async def known_markers(self) -> Markers:
+        """The markers as given, or of the model's family. Raises BackendError where the engine does not answer."""
+        self._markers = await families.find(self._engine, self._model, self._completions, self._markers)
+        return self._markers
 
     async def ready(self) -> bool:
         """True when the engine tokenises."""
@@ -76,8 +97,8 @@ class TwoPhase:
 
     async def think(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[ReasoningDelta]:
         """Phase 1: think on until the budget is used or the thought ends. Raises BackendError."""
-        for limit, banned in self._segments(request, thought):
-            async with aclosing(self._think(request, thought, limit, banned)) as deltas:
+        for phase in (self._up_to_the_floor, self._up_to_the_cap):
+            async with aclosing(phase(request, thought)) as deltas:
                 async for delta in deltas:
                     yield delta
         thought.used = len(thought.ids)
@@ -109,7 +130,7 @@ class TwoPhase:
             bare = await self._render(request, thinking=False)
             if bare != thinking:  # else the template has no switch, and an empty thought must stand in for it
                 return bare
-            return [*self._opened(thinking), *self._end]
+            return [*self._opened(thinking), *self._closing]
         return self._opened(thinking)
 
     async def encode(self, text: str) -> list[int]:
@@ -139,7 +160,7 @@ class TwoPhase:
         self, request: GenerationRequest, thought: Thought, phase: AnswerPhase, extra: Body
     ) -> AsyncGenerator[GenerationEvent]:
         if thought.failed is None:
-            ids = [*thought.prompt, *thought.ids, *([] if thought.natural else self._cue), *self._end]
+            ids = [*thought.prompt, *thought.ids, *([] if thought.natural else self._cue), *self._closing]
             if request.budget.tokens == 0:
                 ids = thought.prompt
             banned = self._start if len(self._start) == 1 else []  # or the model would open its thought again
@@ -158,22 +179,38 @@ class TwoPhase:
             yield event
         yield phase.completion()
 
-    def _segments(self, request: GenerationRequest, thought: Thought) -> Iterator[tuple[int | None, list[int]]]:
-        """How far to think, and with which ids banned: below the floor the end marker cannot be drawn.
+    async def _up_to_the_floor(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[ReasoningDelta]:
+        """A request of its own, since an engine bans an id for a whole request.
 
-        Each segment is a request of its own, since an engine bans an id for a whole request. Without its first token no
-        marker of several can be drawn.
+        A marker of several tokens cannot be banned: its first one may be an ordinary word, such as "<". A thought that
+        ends below the floor goes on behind WAIT.
         """
-        for limit, banned in ((request.min_thinking_tokens, self._end[:1]), (request.budget.tokens, [])):
-            left = self._room(request, thought) if limit is None else limit - len(thought.ids)
-            if thought.failed is None and (left is None or left > 0):
-                yield left, banned
+        floor, banned = request.min_thinking_tokens, self._end if len(self._end) == 1 else []
+        for wait in range(MOST_WAITS + 1):
+            if wait and len(thought.ids) < floor:
+                thought.ids += self._wait[: floor - len(thought.ids)]
+                thought.natural = False
+                yield ReasoningDelta(WAIT)
+            if (left := floor - len(thought.ids)) <= 0 or thought.failed is not None:
+                return
+            async with aclosing(self._think(request, thought, left, banned)) as deltas:
+                async for delta in deltas:
+                    yield delta
+
+    async def _up_to_the_cap(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[ReasoningDelta]:
+        cap = request.budget.tokens
+        left = self._room(request, thought) if cap is None else cap - len(thought.ids)
+        if thought.failed is not None or thought.natural or (left is not None and left <= 0):
+            return
+        async with aclosing(self._think(request, thought, left, [])) as deltas:
+            async for delta in deltas:
+                yield delta
 
     def _room(self, request: GenerationRequest, thought: Thought) -> int | None:
         """Tokens that a thought without a cap may take and still leave room for the answer; None = unknown window."""
         if self._window is None:
             return None
-        markers = len(self._cue) + len(self._end)
+        markers = len(self._cue) + len(self._closing)
         return self._window - len(thought.prompt) - len(thought.ids) - request.sampling.max_answer_tokens - markers
 
     async def _think(
@@ -190,9 +227,32 @@ class TwoPhase:
                     break
         if text := reader.close():
             yield ReasoningDelta(text)
+        if reader.torn is not None:
+            thought.ids += await self._before_marker(thought.ids, *reader.torn)
         if reader.text and len(thought.ids) == first:  # the engine sends no ids, and the answer must follow the thought
             thought.ids += (await self.encode("".join(reader.text)))[:limit]
         thought.natural = reader.ended and not banned
+
+    async def _before_marker(self, ids: list[int], torn: list[int], text: str) -> list[int]:
+        """The ids of a torn piece that come before the marker: as many as its text before the marker has.
+
+        Where the engine decodes nothing, none of them are kept: the thought is cut a little earlier.
+        """
+        try:
+            context = ids[-CONTEXT:]
+            start = len(await self._decode(context)) if context else 0
+            kept, beyond = 0, len(torn)
+            while beyond - kept > 1:
+                middle = (kept + beyond) // 2
+                length = len(await self._decode([*context, *torn[:middle]])) - start
+                kept, beyond = (middle, beyond) if length <= len(text) else (kept, middle)
+        except BackendError:
+            return []
+        return torn[:kept]
+
+    async def _decode(self, ids: list[int]) -> str:
+        with MappedErrors():
+            return await self._completions.decode(self._engine, self._model, ids)
 
     def _complete(
         self,
@@ -226,11 +286,15 @@ class TwoPhase:
         """Ask the engine once for the ids of markers and cue, and for its window. Raises BackendError."""
         if self._end:
             return
-        start, end = await self.encode(self._markers.start), await self.encode(self._markers.end)
+        markers = await self.known_markers()
+        start, end = await self.encode(markers.start), await self.encode(markers.end)
         if not end:
-            raise BackendError(f"backend: {self._markers.end!r} is no token of this model")
-        if self._markers.cue:
-            self._cue = await self.encode(f"\n{self._markers.cue}\n")
+            raise BackendError(f"backend: its tokenizer makes no token of the end marker {markers.end!r}; is it right?")
+        self._closing = [*end, *(await self.encode(markers.answer) if markers.answer else [])]
+        if len(end) > 1:
+            self._wait = await self.encode(WAIT)
+        if markers.cue:
+            self._cue = await self.encode(f"\n{markers.cue}\n")
         with MappedErrors():
             self._window = await self._completions.window(self._engine, self._model)
         self._start, self._end = start, end

@@ -190,7 +190,7 @@ def test_without_a_budget_nothing_is_capped() -> None:
 @pytest.mark.parametrize(("budget", "thinks"), [(0, False), (1, True), (None, True)])
 def test_budget_zero_asks_the_template_not_to_think(budget: int | None, thinks: bool) -> None:
     body = request_body(MODEL, VLLM, request_of(budget))
-    assert body["chat_template_kwargs"] == {"enable_thinking": thinks}
+    assert body["chat_template_kwargs"] == {"enable_thinking": thinks, "thinking": thinks}
     assert body.get("thinking_token_budget") != 0
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from router.backends import canary
 from router.backends.connect import Connection, connect
+from router.backends.families import FAMILIES
 from router.backends.http import Timeouts
 from router.backends.markers import Markers
 from router.backends.pocket import PocketBackend
@@ -37,7 +38,7 @@ from router.domain import (
 )
 from router.errors import BackendBusy, BackendError, BackendUnavailable, InvalidRequest
 from router.ports import Backend
-from tests.support.simulators import ANSWER, ENGINES, MODEL, THOUGHT, WINDOW, Simulator, encode, simulated
+from tests.support.simulators import ANSWER, ENGINES, MODEL, OPEN, THOUGHT, WINDOW, Simulator, encode, simulated
 
 KINDS = tuple(ENGINES)
 WAYS = ("native", "two_phase")
@@ -227,12 +228,48 @@ async def test_a_marker_of_several_tokens_is_held_in_two_phases(kind: str, sever
             used = THOUGHT if budget is None else min(budget, THOUGHT)
             assert (answer.text, answer.completion.thinking_tokens) == ("".join(ANSWER), used)
             assert answer.thought == "".join(f"s{i} " for i in range(used)), "no part of the marker"
-        answer = await run(backend, request_of(80, floor=60))
-        assert (answer.text, answer.completion.thinking_tokens) == ("".join(ANSWER), 60)
+        simulator.bodies.clear()
+        answer = await run(backend, request_of(80, floor=50))
+        assert (answer.text, answer.completion.thinking_tokens) == ("".join(ANSWER), 50)
+        assert answer.thought == "".join(f"s{i} " for i in range(THOUGHT)) + 3 * "Wait", "and the last one is cut"
+        assert not [body for _, body in simulator.bodies[:-1] if body.get("logit_bias")], "no part of it is banned"
     async with proved(kind, "native", **faults) as (simulator, backend):
         simulator.faults.ignores_budget = True
         answer = await run(backend, request_of(8))
         assert (answer.text, answer.completion.enforcement) == ("".join(ANSWER), Enforcement.TWO_PHASE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_where_tokens_and_events_are_cut_elsewhere_the_thought_ends_at_the_right_id(kind: str) -> None:
+    """The model spells the marker otherwise than the tokenizer does, and several tokens arrive together."""
+    faults = {"many_token_marker": True, "several_tokens_a_delta": True}
+    async with proved(kind, "two_phase", **faults) as (simulator, backend):
+        simulator.spelling = [10, 11]
+        for budget, used in ((100, THOUGHT), (39, 39), (None, THOUGHT)):
+            simulator.bodies.clear()
+            answer = await run(backend, request_of(budget))
+            assert (answer.text, answer.completion.thinking_tokens) == ("".join(ANSWER), used)
+            behind = [body["prompt"] for _, body in simulator.bodies if "prompt" in body][-1]
+            assert [token for token in behind if 100 <= token < 300] == list(range(100, 100 + used))
+            assert (used < THOUGHT) is not any("detokenize" in path for path, _ in simulator.bodies)
+        simulator.statuses = {"/detokenize": 404, "/v1/detokenize": 404}
+        answer = await run(backend, request_of(100))
+        assert (answer.text, answer.completion.thinking_tokens) == ("".join(ANSWER), 35), "cut a little earlier"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [*((kind, "gpt-oss") for kind in KINDS[1:]), *(("vllm", family.name) for family in FAMILIES)]
+)
+async def test_every_known_family_is_held_in_two_phases(kind: str, name: str) -> None:
+    [markers] = [family.markers for family in FAMILIES if family.name == name]
+    async with simulated(kind) as simulator, backend_of(simulator, "two_phase") as backend:
+        simulator.markers, simulator.template = markers, markers.start + markers.end
+        await backend.prove()
+        for budget, used in ((8, 8), (0, 0), (None, THOUGHT)):
+            answer = await run(backend, request_of(budget))
+            assert (answer.text, answer.completion.thinking_tokens) == ("".join(ANSWER), used)
+        sent = [body["prompt"] for path, body in simulator.bodies if "completion" in path and "prompt" in body]
+        assert (sent[-1][-1] == OPEN) is bool(markers.answer)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -444,7 +481,7 @@ async def test_no_cap_of_ours_stands_behind_the_engines_own_default(kind: str) -
         ((_, body),) = [(path, body) for path, body in simulator.bodies if path == "/v1/chat/completions"]
     limits = {"thinking_token_budget", "thinking_budget_tokens", "custom_params", "max_tokens", "max_completion_tokens"}
     assert not limits & body.keys()
-    assert body["chat_template_kwargs"] == {"enable_thinking": True}
+    assert body["chat_template_kwargs"]["enable_thinking"] is True
 
 
 async def test_the_pocket_reasoner_passes_the_canary(pocket_model: PocketModel) -> None:

@@ -14,18 +14,23 @@ from typing import Any
 
 from aiohttp import web
 
+from router.backends.markers import Markers
+
 MODEL = "tiny"
 THOUGHT = 40
 WINDOW = 2048
-EOS, START, END, USER, WAIT = 0, 1, 2, 3, 4
+EOS, START, END, USER, WAIT, OPEN = 0, 1, 2, 3, 4, 8
 STEP, WORD, LETTER = 100, 300, 1000
 ANSWER = ("The ", "answer ", "is ", "4.")
-MARKERS = {"<|end|>": EOS, "<think>": START, "</think>": END, "<|user|>": USER, "wait ": WAIT}
+MARKERS = {"<|end|>": EOS, "<think>": START, "</think>": END, "<|user|>": USER, "wait ": WAIT, "<|answer|>": OPEN}
 PIECES = {5: "</", 6: "think", 7: ">"}
 """The end of a thought where it is several tokens."""
 
-TEXTS = {token: text for text, token in MARKERS.items()} | PIECES
-ENDS = (END, *PIECES)
+SPELLED = {10: "</th", 11: "ink>"}
+"""The same, as no tokenizer would spell it."""
+
+TEXTS = {token: text for text, token in MARKERS.items()} | PIECES | SPELLED
+ENDS = (END, *PIECES, *SPELLED)
 OWNERS = {"vllm": "vllm", "sglang": "sglang", "llama_cpp": "llamacpp"}
 """What the kinds of engines write into their lists of models."""
 
@@ -37,7 +42,7 @@ class Faults:
     Attributes:
         ignores_budget: HTTP 200, and the field has no effect.
         ignores_zero: the template's switch has no effect.
-        several_tokens_a_delta: events hold five tokens each.
+        several_tokens_a_delta: events hold seven tokens each.
         reopens: behind its thought the model thinks once more, with a fresh budget.
         uncounted: neither usage, timings nor token ids are told.
         cut_short: the stream ends in the middle.
@@ -127,6 +132,9 @@ class Simulator:
         statuses: paths that answer with a status alone: 404, where a proxy does not forward them.
         window: tokens of a prompt, a thought and an answer together.
         sure: log-probability by token; -0.25 where it says nothing.
+        markers: the texts of the model's tokens START and END, where they are not the usual ones.
+        template: what the engine shows of its chat template.
+        spelling: the ids by which the model spells a marker of several tokens; [] = as the tokenizer does.
     """
 
     kind: str
@@ -154,6 +162,26 @@ class Simulator:
         """How sure the model is of a token."""
         return self.sure.get(token, -0.25)
 
+    markers: Markers = field(default_factory=Markers)
+    template: str = "{{ '<think>' }}"
+    spelling: list[int] = field(default_factory=list)
+
+    def encode(self, text: str) -> list[int]:
+        """A text as the engine's tokenizer sees it: markers are one token, unless the end of a thought is several."""
+        if self.faults.no_tokens:
+            raise web.HTTPNotFound
+        answers = {self.markers.answer: TEXTS[OPEN]} if self.markers.answer else {}
+        for theirs, ours in ({self.markers.start: "<think>", self.markers.end: "</think>"} | answers).items():
+            text = text.replace(theirs, ours)
+        return [piece for token in encode(text) for piece in (self.end if token == END else [token])]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of some ids."""
+        if self.faults.no_tokens:
+            raise web.HTTPNotFound
+        texts = {START: self.markers.start, END: self.markers.end}
+        return "".join(texts.get(token) or decode(token) for token in ids)
+
     def render(self, body: dict[str, Any]) -> list[int]:
         """The chat template."""
         ids = [token for m in body["messages"] for token in [USER, *encode(f"{m['role']}:{m['content']}")]]
@@ -170,7 +198,7 @@ class Simulator:
                 token, *forced = [*encode(asked.message), *self.end]
                 thought = 0
             elif token == END != self.end[0]:
-                token, *forced = self.end
+                token, *forced = self.spelling or self.end
             ids.append(token)
             thought = 0 if token in (START, *ENDS) or forced else thought + 1
             yield token, thinking
@@ -184,12 +212,15 @@ class Simulator:
 
     def _next(self, ids: list[int], asked: Asked) -> tuple[int, bool]:
         start = len(ids) - 1 - ids[::-1].index(START) if START in ids else -1
-        if start >= 0 and self.end[-1] not in ids[start:]:
+        if start >= 0 and not {self.end[-1], *SPELLED}.intersection(ids[start:]):
             length = len(ids) - start - 1
             if length < THOUGHT:
                 return STEP + length, True
             return (WAIT if self.end[0] in asked.banned else END), True
-        behind = len(ids) - 1 - ids[::-1].index(self.end[-1])
+        if self.markers.answer and OPEN not in ids:
+            return OPEN, False
+        last = {OPEN} if self.markers.answer else {self.end[-1], *SPELLED}
+        behind = max(place for place, token in enumerate(ids) if token in last)
         answered = len(ids) - behind - 1
         if answered == 0 and self.faults.reopens and ids.count(START) == 1 and START not in asked.banned:
             return START, False
@@ -232,7 +263,7 @@ class Simulator:
         if self.faults.ends_thoughts > 0 and drawn[0][1]:
             self.faults.ends_thoughts -= 1
             drawn = [*((token, True) for token, thinking in drawn if thinking and token not in ENDS), (EOS, True)]
-        at_a_time, thought = 5 if self.faults.several_tokens_a_delta else 1, 0
+        at_a_time, thought = 7 if self.faults.several_tokens_a_delta else 1, 0
         groups = list(_groups(drawn, at_a_time))
         for number, (tokens, thinking) in enumerate(groups):
             while number == 3 and self.faults.drips:
@@ -279,7 +310,7 @@ def _groups(drawn: list[tuple[int, bool]], size: int) -> Iterator[tuple[list[int
 
 
 def _text(tokens: list[int]) -> str:
-    return "".join(decode(token) for token in tokens if token not in (EOS, START, END))
+    return "".join(decode(token) for token in tokens if token not in (EOS, START, END, OPEN))
 
 
 def _delta(body: dict[str, Any], tokens: list[int], thinking: bool) -> dict[str, Any]:
@@ -325,7 +356,7 @@ def vllm(simulator: Simulator) -> web.Application:
 
     async def tokenize(request: web.Request) -> web.Response:
         body = await _body(simulator, request)
-        ids = simulator.render(body) if "messages" in body else _marked(simulator, body["prompt"])
+        ids = simulator.render(body) if "messages" in body else simulator.encode(body["prompt"])
         return web.json_response({"tokens": ids, "count": len(ids), "max_model_len": simulator.window})
 
     async def version(_: web.Request) -> web.Response:
@@ -334,6 +365,7 @@ def vllm(simulator: Simulator) -> web.Application:
     app = _app(simulator, chat)
     app.router.add_post("/v1/completions", partial(_completions, simulator))
     app.router.add_post("/tokenize", tokenize)
+    app.router.add_post("/detokenize", _detokenize(simulator, "prompt"))
     app.router.add_get("/version", version)
     return app
 
@@ -361,7 +393,7 @@ def sglang(simulator: Simulator) -> web.Application:
 
     async def tokenize(request: web.Request) -> web.Response:
         body = await _body(simulator, request)
-        return web.json_response({"tokens": _marked(simulator, body["prompt"])})
+        return web.json_response({"tokens": simulator.encode(body["prompt"])})
 
     async def info(_: web.Request) -> web.Response:
         return web.json_response({"version": simulator.version})
@@ -369,6 +401,7 @@ def sglang(simulator: Simulator) -> web.Application:
     app = _app(simulator, chat)
     app.router.add_post("/v1/completions", partial(_completions, simulator))
     app.router.add_post("/v1/tokenize", tokenize)
+    app.router.add_post("/v1/detokenize", _detokenize(simulator, "text"))
     app.router.add_get("/server_info", info)
     app.router.add_get("/get_server_info", info)
     return app
@@ -419,20 +452,25 @@ def llama_cpp(simulator: Simulator) -> web.Application:
 
     async def template(request: web.Request) -> web.Response:
         ids = simulator.render(await _body(simulator, request))
-        return web.json_response({"prompt": "".join(map(decode, ids))})
+        return web.json_response({"prompt": simulator.decode(ids)})
 
     async def tokenize(request: web.Request) -> web.Response:
-        return web.json_response({"tokens": _marked(simulator, (await _body(simulator, request))["content"])})
+        return web.json_response({"tokens": simulator.encode((await _body(simulator, request))["content"])})
 
     async def props(_: web.Request) -> web.Response:
         return web.json_response(
-            {"build_info": simulator.version, "default_generation_settings": {"n_ctx": simulator.window}}
+            {
+                "build_info": simulator.version,
+                "default_generation_settings": {"n_ctx": simulator.window},
+                "chat_template": simulator.template,
+            }
         )
 
     app = _app(simulator, chat)
     app.router.add_post("/completion", completion)
     app.router.add_post("/apply-template", template)
     app.router.add_post("/tokenize", tokenize)
+    app.router.add_post("/detokenize", _detokenize(simulator, "content"))
     app.router.add_get("/props", props)
     return app
 
@@ -483,11 +521,11 @@ async def _body(simulator: Simulator, request: web.Request) -> dict[str, Any]:
     return body
 
 
-def _marked(simulator: Simulator, text: str) -> list[int]:
-    """Markers are one token, unless the end of a thought is several."""
-    if simulator.faults.no_tokens:
-        raise web.HTTPNotFound
-    return [piece for token in encode(text) for piece in (simulator.end if token == END else [token])]
+def _detokenize(simulator: Simulator, field: str) -> Any:
+    async def detokenize(request: web.Request) -> web.Response:
+        return web.json_response({field: simulator.decode((await _body(simulator, request))["tokens"])})
+
+    return detokenize
 
 
 async def _completions(simulator: Simulator, request: web.Request) -> web.StreamResponse:

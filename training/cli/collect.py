@@ -60,8 +60,8 @@ POCKET_TOKENS = 6
 @click.option("--backend", type=ENGINES, help="Kind of the engine at --url [default: as it says].")
 @backend_key
 @click.option("--unenforced", is_flag=True, help="Accept an engine that was seen to hold no budget.")
-@click.option("--think-start", default="<think>", show_default=True, help="Text that opens a thought.")
-@click.option("--think-end", default="</think>", show_default=True, help="Text that ends a thought.")
+@click.option("--think-start", help="Text that opens a thought [default: as the model's chat template has it].")
+@click.option("--think-end", help="Text that ends a thought [default: as the model's chat template has it].")
 @click.option("--closing-cue", help='Text that ends a thought which is cut; "" for none [default: the engine\'s own].')
 @click.option("--model", help="Name of the engine's model [default: its only one], or the pocket reasoner's directory.")
 @click.option("--ladder", help="Thinking tokens of each rung: 0,512,2048,unlimited [default: the pocket reasoner's].")

@@ -41,8 +41,8 @@ def from_options(
     timeout: float,
     concurrency: int,
     seed: int,
-    think_start: str,
-    think_end: str,
+    think_start: str | None,
+    think_end: str | None,
     closing_cue: str | None,
     unenforced: bool,
     backend_key: str = "",
@@ -69,7 +69,7 @@ def from_options(
         return _pocket(Path(model or POCKET), ladder, samples, sampling, concurrency)
     if ladder is None:
         raise DatasetError("--url needs --ladder, cheapest rung first")
-    markers = Markers(think_start, think_end, closing_cue)
+    markers = Markers(think_start or "", think_end or "", closing_cue)
     assert backend is not None
     assert model is not None
     connection = connection_of(backend, url, model, backend_key, unenforced, markers, timeout, concurrency)
