@@ -62,10 +62,9 @@ def uncertified(target: QualityTarget, certificates: Sequence[Certificate]) -> s
     """What keeps a target from being certified; the certificates are those of its kind."""
     relative = isinstance(target, MaxLoss)
     some = ", ".join(f"{c.alpha if relative else round(1 - c.alpha, 6):g}" for c in certificates)
-    wanted = f"{'a loss' if relative else 'P(correct)'} of {target.value:g}"
-    if isinstance(target, MaxLoss) and target.per_prompt:
-        wanted += " per prompt"
-    return f"no certificate for {wanted}" + (f" (there are some for {some})" if some else "")
+    what = "a loss" if relative else "P(correct)"
+    whose = " per prompt" if isinstance(target, MaxLoss) and target.per_prompt else ""
+    return f"no certificate for {what} of {target.value:g}{whose}" + (f" (there are some for {some})" if some else "")
 
 
 def passing(target: QualityTarget, certificate: Certificate) -> str:

@@ -9,10 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from router.domain import BudgetLadder, ReasoningBudget
 from training.data.dataset import Outcomes, from_frame
 from training.data.schema import SCHEMA
 from training.data.splits import prompt_id
 from training.model import families
+from training.prediction import Prediction
 
 CAPS = (0, 16, 64, None)
 OUTCOMES = Path(__file__).parents[2] / "benchmarks" / "data" / "pocket_outcomes.parquet"
@@ -25,6 +27,9 @@ NO_REPORT: dict[str, Any] = {
     "mistakes": [], "violations": [], "leave_one_task_out": [],
 }  # fmt: skip
 """A report in which nothing was found, for a bundle whose report is not looked at."""
+
+TOKENS = np.array([0.0, 10.0, 40.0])
+"""Thinking tokens of the rungs of `world`."""
 
 
 @contextmanager
@@ -71,3 +76,17 @@ def _row(prompt: str, order: int, sample: int, length: int, terms: int, random: 
         "thinking_tokens": length if cap is None else min(cap, length),
         "finish": "natural",
     }
+
+
+def world(prompts: int, seed: int = 0) -> tuple[Outcomes, Prediction]:
+    """Three rungs, honest predictions, twenty samples a prompt."""
+    random = np.random.default_rng(seed)
+    quality = np.sort(random.beta(0.6, 0.4, size=(prompts, 3)), axis=1)
+    halves = np.stack([random.binomial(10, quality) / 10 for _ in range(2)])
+    names = [f"prompt {seed} {i}" for i in range(prompts)]
+    tasks = [f"{'easy' if q > 0.5 else 'hard'}/{i % 2}" for i, q in enumerate(quality[:, 0])]
+    tokens = np.tile(TOKENS, (prompts, 1))
+    ladder = BudgetLadder(tuple(ReasoningBudget(f"{t:g}", int(t)) for t in TOKENS))
+    samples = np.full(quality.shape, 20)
+    outcomes = Outcomes("m", ladder, names, tasks, names, halves.mean(axis=0), tokens, samples, halves)
+    return outcomes, Prediction(quality, tokens, np.repeat(tokens[:, :, None], 3, axis=2))

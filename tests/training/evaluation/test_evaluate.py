@@ -1,4 +1,4 @@
-"""Savings and losses that can be worked out by hand, and the re-split experiment on a known truth."""
+"""Savings and losses that can be worked out by hand."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from router.domain import BudgetLadder, Certificate, ReasoningBudget
+from router.domain import Certificate
+from tests.support.synthetic import world
 from training.certification.betting import DELTA
-from training.certification.violation import resplit
 from training.data.dataset import Outcomes
 from training.evaluation.evaluate import evaluate, gap_closed, oracles
 from training.evaluation.policies import best_fixed, cheapest_cascade, compare, policy, policy_report, reported
@@ -18,21 +18,6 @@ from training.evaluation.tasks import family
 from training.prediction import Prediction
 
 Matrix = NDArray[np.float64]
-TOKENS = np.array([0.0, 10.0, 40.0])
-
-
-def world(prompts: int, seed: int = 0) -> tuple[Outcomes, Prediction]:
-    """Three rungs, honest predictions, twenty samples a prompt."""
-    random = np.random.default_rng(seed)
-    quality = np.sort(random.beta(0.6, 0.4, size=(prompts, 3)), axis=1)
-    halves = np.stack([random.binomial(10, quality) / 10 for _ in range(2)])
-    names = [f"prompt {seed} {i}" for i in range(prompts)]
-    tasks = [f"{'easy' if q > 0.5 else 'hard'}/{i % 2}" for i, q in enumerate(quality[:, 0])]
-    tokens = np.tile(TOKENS, (prompts, 1))
-    ladder = BudgetLadder(tuple(ReasoningBudget(f"{t:g}", int(t)) for t in TOKENS))
-    samples = np.full(quality.shape, 20)
-    outcomes = Outcomes("m", ladder, names, tasks, names, halves.mean(axis=0), tokens, samples, halves)
-    return outcomes, Prediction(quality, tokens, np.repeat(tokens[:, :, None], 3, axis=2))
 
 
 def test_savings_of_a_known_choice() -> None:
@@ -205,18 +190,3 @@ def test_a_cascade_pays_for_its_first_attempt() -> None:
 
 def test_a_family_is_what_stands_before_the_last_slash() -> None:
     assert [family(task) for task in ("sums/3", "a/b/c", "plain", "")] == ["sums", "a/b", "plain", ""]
-
-
-@pytest.mark.parametrize("alpha", [pytest.param(0.05, marks=pytest.mark.slow), 0.1])
-def test_certificates_are_violated_no_more_often_than_promised(alpha: float) -> None:
-    found = resplit(world(3_000), alpha, resplits=200)
-    assert found.violated <= DELTA + 3 * (DELTA * (1 - DELTA) / 200) ** 0.5
-    assert found.certify == 1_000 and found.uncertified < 1
-    assert found.utilisation is not None and 0 < found.utilisation <= 1.05
-
-
-def test_lying_predictions_are_never_certified() -> None:
-    pool, prediction = world(2_000)
-    lying = replace(prediction, quality=prediction.quality[:, ::-1].copy())
-    found = resplit((pool, lying), 0.02, resplits=50)
-    assert found.uncertified == 1.0 and found.violated == 0.0
