@@ -102,14 +102,15 @@ def test_over_500_real_prompts_the_plain_rule_meets_its_target_by_each_ones_fore
     bundle = manifest.load(MODELS / "pocket-router")
     prompts = pl.read_parquet(OUTCOMES)["prompt"].unique(maintain_order=True).head(500).to_list()
     prediction = inference.predict(bundle, prompts)
-    about, proof = bundle.manifest, Certificate(0.02, 0.1, 0.02, 100)
-    policy = Policy(about.ladder, about.certificates, LATENCY, per_prompt=(proof,))
+    about = bundle.manifest
+    policy = Policy(about.ladder, about.certificates, LATENCY, per_prompt=about.per_prompt)
     missed = 0
     for score in (score_of(prediction, row) for row in range(len(prompts))):
         plain = policy.choose(score, RoutingOptions(MaxLoss(0.02, per_prompt=True)))
         lost = [score.quality[-1] - quality for quality in score.quality]
         expected = policy.top if score.far else next(i for i, loss in enumerate(lost) if loss <= 0.02 + ROUNDING)
         assert (plain.index, plain.meets_target) == (expected, True)
+        assert (plain.certificate is None) == score.far
         kept = "no shorter rung is predicted to" if expected == policy.top else "the smallest rung that is predicted to"
         assert plain.reason.startswith("the prompt is unlike" if score.far else f"{kept} lose at most 0.02")
         average = policy.choose(score, RoutingOptions(MaxLoss(0.02)))

@@ -242,7 +242,8 @@ def test_equal_reports_give_equal_bytes_and_the_json_is_the_report(tmp_path: Pat
 def test_the_shipped_page_opens_with_the_figures_of_its_evaluation() -> None:
     report = json.loads((REPORT / "report.json").read_text())
     default = next(policy for policy in report["policies"] if policy["alpha"] == report["default"])
-    (saving,) = report["savings"]
+    saving, with_answers = report["savings"]
+    assert with_answers["unit"]["answers"] and 0 < with_answers["saved_against_top"] < saving["saved_against_top"]
     assert report["reported"] == report["default"] == 0.02
     for name in ("saved_against_top", "top_interval", "saved_against_hull", "hull_interval"):
         assert saving[name] == default[name]
