@@ -196,8 +196,9 @@ def _certificate(decision: Decision) -> str:
     if proof.rung is not None:
         return f"{certified}, the mean loss is at most {proof.alpha:g} if every prompt gets this rung."
     if decision.target.per_prompt:
-        accepted = f"{abs(proof.threshold):g} {'above' if proof.threshold < 0 else 'below'} the top rung's"
-        return f"{certified}, the mean loss is at most {proof.alpha:g}. A forecast {accepted} is accepted."
+        accepted = "at least" if proof.threshold < 0 else "at most"
+        accepted += f" {abs(proof.threshold):g} {'above' if proof.threshold < 0 else 'below'} the top rung's"
+        return f"{certified}, the mean loss is at most {proof.alpha:g}. A shorter rung's forecast must be {accepted}."
     known = decision.score is not None and None not in decision.score.mean
     unit = "token" if known else "rung"
     return (

@@ -89,14 +89,14 @@ def test_a_stricter_certificate_and_a_prompt_that_loses_more_do_not_contradict_e
     assert told[3].startswith("The largest certified loss within the target is used. Certified on 1,000 prompts")
 
 
-@pytest.mark.parametrize(("threshold", "accepted"), [(0.03, "0.03 below"), (-0.1, "0.1 above")])
+@pytest.mark.parametrize(("threshold", "accepted"), [(0.03, "most 0.03 below"), (-0.1, "least 0.1 above")])
 def test_a_target_per_prompt_is_explained_as_such(threshold: float, accepted: str) -> None:
     proof = Certificate(0.05, 0.1, threshold, 500)
     told = sentences(replace(decision_of(certificate=proof), target=MaxLoss(0.05, per_prompt=True)))
     assert told[2].startswith("The target: by each prompt's own forecast at most 0.05 P(correct) below the top rung.")
     assert told[3] == (
-        "Certified on 500 prompts: with probability 0.9, the mean loss is at most 0.05. A forecast "
-        f"{accepted} the top rung's is accepted."
+        "Certified on 500 prompts: with probability 0.9, the mean loss is at most 0.05. A shorter rung's forecast must "
+        f"be at {accepted} the top rung's."
     )
 
 
