@@ -42,6 +42,9 @@ def applicable(policy: Policy, score: Score | None, options: RoutingOptions) -> 
     certificate = covering(policy.stopping, options)
     if certificate is None or policy.suspended or (score is not None and score.far):
         return None
+    before = policy.certificate(options.target)
+    if before is not None and before.alpha > certificate.alpha:
+        return None  # training left out a rule for this alpha, since a choice before the thought spends less
     places = certificate.checkpoints(len(policy.ladder))
     if any(policy.ladder.rungs[i].tokens is None for i in places):  # a named effort is no place to look
         return None

@@ -57,7 +57,7 @@ async def test_whatever_kind_of_redis_is_down_the_error_is_ours(kind: str) -> No
     """A cluster without a node that can be reached raises an error that is no RedisError."""
     redis = connect(f"redis{kind}://127.0.0.1:{free_port()}/{'0' if kind != '+sentinel' else 'service'}", 1)
     calls = RedisCalls(5, CacheError)
-    with pytest.raises(CacheError, match="^Redis: "):
+    with pytest.raises(CacheError, match=r"^Redis: "):
         await calls(redis.get("key"))
     assert calls.breaker.failures == 1
     await redis.aclose()

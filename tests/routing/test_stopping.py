@@ -265,6 +265,13 @@ def test_a_suspended_policy_stops_nothing() -> None:
     assert applicable(policy_with(), RISING, RoutingOptions(MaxLoss(0.05))) == AGREE
 
 
+def test_a_choice_before_the_thought_goes_first_where_it_is_certified_for_more_loss() -> None:
+    loose = Certificate(0.05, 0.1, 0.0, 400)
+    policy = replace(policy_with(), certificates=(*policy_of().certificates, loose))
+    assert applicable(policy, RISING, RoutingOptions(MaxLoss(0.05))) is None
+    assert applicable(policy, RISING, RoutingOptions(MaxLoss(0.03))) == AGREE
+
+
 def test_the_least_strict_certificate_that_covers_the_target_is_used() -> None:
     strict, loose = replace(AGREE, alpha=0.01), replace(AGREE, alpha=0.1)
     policy = policy_with(strict, AGREE, loose)

@@ -60,13 +60,17 @@ class Lookahead:
         logits = np.einsum("tkf,kfr->tkr", seen[:, : len(self.slopes)], self.slopes) + self.offsets
         return np.asarray(1 / (1 + np.exp(-logits)))
 
-    def stopping(self, seen: Matrix, price: float) -> Mask:
-        """Where the rule stops [traces, rungs]: no later rung is worth more than the answer that is there."""
-        worth = self.quality(seen) - price * self.more
+    def stopping(self, quality: Matrix, price: float) -> Mask:
+        """Where the rule stops [traces, rungs]: no later rung is worth more than the answer that is there.
+
+        Args:
+            quality: what `quality` gives, which does not depend on the price.
+            price: P(correct) that a further token must buy.
+        """
         cuts, rungs = self.offsets.shape
         behind = np.arange(rungs) < np.arange(cuts)[:, None]
-        best = np.where(behind, -np.inf, worth).argmax(axis=2)
-        stops = np.ones(seen.shape[:2], bool)
+        best = np.where(behind, -np.inf, quality - price * self.more).argmax(axis=2)
+        stops = np.ones((len(quality), rungs), bool)
         stops[:, :cuts] = best == np.arange(cuts)
         return stops
 

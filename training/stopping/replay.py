@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import GroupKFold
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from router.stopping import AgreeRule, LearnedRule, ThresholdRule
@@ -103,7 +104,8 @@ def _learned(traces: Traces, embedding: Embedding | None) -> Iterator[Replayed]:
     if not traces.has_answers:
         return
     # The text is no evidence here: its forecasts for the prompts to learn from would have to be out of fold once more.
-    learnt = [learn(traces.take(rows)) for rows, _ in folds]
+    with threadpool_limits(1):
+        learnt = [learn(traces.take(rows)) for rows, _ in folds]
     for price in SHOWN_PRICES:
         rule = LearnedRule(0, price / top)
         parts = [follow(traces.take(held), rule, one) for (_, held), one in zip(folds, learnt, strict=True)]

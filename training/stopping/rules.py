@@ -84,5 +84,5 @@ def follow(
             stopping = np.nan_to_num(traces.probe_logprob, nan=-np.inf) >= rule.least_logprob
         case LearnedRule():
             assert lookahead is not None
-            stopping = lookahead.stopping(features(traces, quality, rule.first), rule.price)
+            stopping = lookahead.stopping(lookahead.quality(features(traces, quality, rule.first)), rule.price)
     return walk(traces, stopping & (traces.answers != NO_ANSWER), rule.first)

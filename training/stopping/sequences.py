@@ -17,9 +17,9 @@ from training.arrays import Mask, Matrix
 from training.certification.betting import Groups
 from training.certification.sequences import PRICES, PolicySequence, StoppingPolicy
 from training.data.splits import LABELLED
-from training.stopping.learned import Lookahead
-from training.stopping.rules import Stops, fixed, follow
-from training.stopping.traces import Traces
+from training.stopping.learned import Lookahead, features
+from training.stopping.rules import Stops, fixed, follow, walk
+from training.stopping.traces import NO_ANSWER, Traces
 
 AGREEMENTS = (AgreeRule(0, 2), AgreeRule(1, 1), AgreeRule(0, 1))
 PROBABILITIES = (0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5)
@@ -41,7 +41,15 @@ class TraceSample:
 
     def stops(self, rule: StoppingRule, lookahead: Lookahead | None = None) -> Stops:
         """Where the router stops: prompts that are far go to the top, and are not probed."""
-        stopped = follow(self.traces, rule, lookahead, self.quality)
+        return self._without_far(follow(self.traces, rule, lookahead, self.quality))
+
+    def learned_stops(self, lookahead: Lookahead, prices: Sequence[float]) -> Iterator[Stops]:
+        """The same for the learned rule at every price, from one look at the evidence."""
+        quality, answered = lookahead.quality(features(self.traces, self.quality)), self.traces.answers != NO_ANSWER
+        for price in prices:
+            yield self._without_far(walk(self.traces, lookahead.stopping(quality, price) & answered, 0))
+
+    def _without_far(self, stopped: Stops) -> Stops:
         return stopped if self.far is None else stopped.where(~self.far, fixed(self.traces, -1))
 
 
@@ -79,21 +87,14 @@ def _parameterless(
 
 
 def _learned(lookahead: Lookahead, held_out: TraceSample, fitted: TraceSample) -> PolicySequence:
-    groups = Groups(held_out.traces.groups)
-    policies = []
-    for rule in learned_rules(fitted.traces):
-        stopped = held_out.stops(rule, lookahead)
-        variance = float(fitted.stops(rule, lookahead).losses(fitted.traces).var())
-        values = groups.means(stopped.losses(held_out.traces))
-        policies.append(_policy(rule, stopped, held_out.traces, values, variance))
+    groups, policies = Groups(held_out.traces.groups), []
+    top = float(fitted.traces.thinking_tokens[:, -1].mean())
+    prices = [price / top if top > 0 else 0.0 for price in PRICES]
+    pairs = zip(held_out.learned_stops(lookahead, prices), fitted.learned_stops(lookahead, prices), strict=True)
+    for price, (stopped, fit) in zip(prices, pairs, strict=True):
+        values, variance = groups.means(stopped.losses(held_out.traces)), float(fit.losses(fitted.traces).var())
+        policies.append(_policy(LearnedRule(0, price), stopped, held_out.traces, values, variance))
     return PolicySequence("learned stopping", policies)
-
-
-def learned_rules(traces: Traces) -> Iterator[LearnedRule]:
-    """The learned rule at every price, from one that only quality decides."""
-    top = float(traces.thinking_tokens[:, -1].mean())
-    for price in PRICES:
-        yield LearnedRule(0, price / top if top > 0 else 0.0)
 
 
 def _policy(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from training.arrays import Vector
 from training.certification.sequences import PolicySequence
@@ -53,7 +54,9 @@ def within(traces: Traces, quality: Mapping[str, Vector], far: frozenset[str]) -
         for name, part in parts.items()
     }
     fit = samples["fit"]
-    lookahead = learn(fit.traces, fit.quality) if len(fit.traces) >= FEWEST else None
+    # Small matrices gain nothing from a second thread, and wait for it where another process has the core.
+    with threadpool_limits(1):
+        lookahead = learn(fit.traces, fit.quality) if len(fit.traces) >= FEWEST else None
     return Within(samples, lookahead)
 
 
