@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from router.cli import main
 from router.cli.commands import cli
 from router.cli.display import show_event
-from router.client import ClientError, Content, FailedPrecondition, Reasoning, Unauthenticated
+from router.client import Checkpoint, ClientError, Content, FailedPrecondition, Reasoning, Unauthenticated
 from router.digits import probability
 from tests.serving.test_serve import Server, environment, running
 from tests.support.ports import free_port
@@ -185,6 +185,25 @@ def test_the_answer_may_not_rule_the_terminal(capsys: pytest.CaptureFixture[str]
         show_event(event, None)
     shown = capsys.readouterr().out
     assert shown == "[2J:smile: [red]\tx\n31m:smile: [red]\tx\n"
+
+
+@pytest.mark.parametrize(
+    ("seen", "shown"),
+    [
+        (
+            Checkpoint("64", 64, "so\n it is 4\x1b[2J", 5, 1, -0.25, True),
+            "[rung 64, 64 tokens: answer 'so it is 4[2J', mean log-probability -0.25, the same as at the 1 cut before: "
+            "it stops]",
+        ),
+        (Checkpoint("16", 16, "4", 5, 0, None, False), "[rung 16, 16 tokens: answer '4': it goes on]"),
+        (Checkpoint("16", 16, "", 0, 0, None, False), "[rung 16, 16 tokens: no answer came: it goes on]"),
+    ],
+)
+def test_a_look_at_the_answer_is_a_line_of_its_own(
+    seen: Checkpoint, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_event(seen, Reasoning("and so on"))
+    assert capsys.readouterr().out == f"\n{shown}\n"
 
 
 def test_health_is_a_word_and_an_exit_code(server: Server) -> None:

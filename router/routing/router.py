@@ -6,6 +6,7 @@ Failure policy, all of it:
 - outcome log down: the log keeps what waits, within bounds, and counts what it loses; requests go on;
 - backend down: `Replicas` tries again before the first token; then the next served model decides by its own bundle;
   then the caller gets a typed error. After the first token nothing is tried again;
+- a look at the answer fails within a thought: it is no evidence, and the thought goes on, observed;
 - quotas down: each replica of this service holds tenants within their quotas by itself;
 - no answer at the chosen rung (the thought took all the tokens): one more attempt at the next rung, counted, and the
   completion says so.
