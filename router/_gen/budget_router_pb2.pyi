@@ -428,7 +428,7 @@ class GetModelStatusRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelStatusResponse(_message.Message):
-    __slots__ = ("model", "model_version", "created_at", "rungs", "certificates", "backend_fingerprint", "enforcement", "suspended")
+    __slots__ = ("model", "model_version", "created_at", "rungs", "certificates", "backend_fingerprint", "enforcement", "suspended", "stopping", "steps")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -437,6 +437,8 @@ class GetModelStatusResponse(_message.Message):
     BACKEND_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     ENFORCEMENT_FIELD_NUMBER: _ClassVar[int]
     SUSPENDED_FIELD_NUMBER: _ClassVar[int]
+    STOPPING_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     created_at: _timestamp_pb2.Timestamp
@@ -445,7 +447,25 @@ class GetModelStatusResponse(_message.Message):
     backend_fingerprint: str
     enforcement: Enforcement
     suspended: str
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rungs: _Optional[_Iterable[str]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., backend_fingerprint: _Optional[str] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ..., suspended: _Optional[str] = ...) -> None: ...
+    stopping: _containers.RepeatedCompositeFieldContainer[StoppingCertificate]
+    steps: bool
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rungs: _Optional[_Iterable[str]] = ..., certificates: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., backend_fingerprint: _Optional[str] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ..., suspended: _Optional[str] = ..., stopping: _Optional[_Iterable[_Union[StoppingCertificate, _Mapping]]] = ..., steps: _Optional[bool] = ...) -> None: ...
+
+class StoppingCertificate(_message.Message):
+    __slots__ = ("alpha", "delta", "prompts", "rule", "thinking_tokens", "probe_tokens")
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PROBE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    alpha: float
+    delta: float
+    prompts: int
+    rule: str
+    thinking_tokens: float
+    probe_tokens: float
+    def __init__(self, alpha: _Optional[float] = ..., delta: _Optional[float] = ..., prompts: _Optional[int] = ..., rule: _Optional[str] = ..., thinking_tokens: _Optional[float] = ..., probe_tokens: _Optional[float] = ...) -> None: ...
 
 class PromoteModelRequest(_message.Message):
     __slots__ = ("path", "model")

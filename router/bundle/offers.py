@@ -43,9 +43,10 @@ def best_offer(wanted: float, saved: Mapping[float, float | None]) -> Offer | No
 
 
 def offer_of(manifest: Manifest, wanted: float) -> Offer | None:
-    """`best_offer` of a bundle, whose savings are those that its fit measured."""
+    """`best_offer` of a bundle, whose savings are those that its fit measured; a rule that stops saves something."""
     measured = dict(_savings(manifest.metrics))
-    return best_offer(wanted, {one.alpha: measured.get(one.alpha) for one in manifest.certificates})
+    by_text = {one.alpha: measured.get(one.alpha) for one in manifest.certificates}
+    return best_offer(wanted, by_text | dict.fromkeys(one.alpha for one in manifest.stopping))
 
 
 def _worth(share: float | None) -> bool:

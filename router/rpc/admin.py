@@ -45,6 +45,8 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
             created_at=created,
             rungs=[rung.name for rung in manifest.ladder.rungs],
             certificates=[responses.certificate(one, manifest.ladder) for one in manifest.certificates],
+            stopping=[responses.stopping(one, manifest.ladder) for one in manifest.stopping],
+            steps=served.climbs,
             backend_fingerprint=manifest.backend_fingerprint,
             suspended=served.suspended,
             enforcement=ENFORCEMENTS.numbers[served.enforcement],

@@ -18,7 +18,9 @@ from router.domain import (
     ServedEvent,
     ToolCallDelta,
 )
+from router.routing import reasons
 from router.rpc.enums import COUNT_SOURCES, DECISION_SOURCES, ENFORCEMENTS, FINISH_REASONS, RULES
+from router.stopping import StoppingCertificate
 from router.turn import Turn
 
 DECISION_STEPS = 40
@@ -84,6 +86,18 @@ def certificate(value: Certificate, ladder: BudgetLadder) -> pb.Certificate:
     fixed = "" if value.rung is None else ladder.rungs[value.rung].name
     return pb.Certificate(
         alpha=value.alpha, delta=value.delta, threshold=value.threshold, prompts=value.prompts, rung=fixed
+    )
+
+
+def stopping(value: StoppingCertificate, ladder: BudgetLadder) -> pb.StoppingCertificate:
+    """The certificate of a rule that stops within the thought, as an operator gets it."""
+    return pb.StoppingCertificate(
+        alpha=value.alpha,
+        delta=value.delta,
+        prompts=value.prompts,
+        rule=reasons.stopping(value.rule, ladder),
+        thinking_tokens=value.thinking_tokens,
+        probe_tokens=value.probe_tokens,
     )
 
 

@@ -8,7 +8,8 @@ from router.routing import reasons
 
 def uncovered(target: MaxLoss, about: Manifest) -> str:
     """Why no certificate of the bundle covers the target; "" where one does."""
-    if any(certificate.alpha <= target.value for certificate in about.certificates):
+    alphas = [one.alpha for one in about.certificates] + [one.alpha for one in about.stopping]
+    if any(alpha <= target.value for alpha in alphas):
         return ""
     return reasons.uncertified(target, about.certificates)
 

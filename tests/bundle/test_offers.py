@@ -1,9 +1,14 @@
 """Where the default target saves nothing, one that does is offered, with the setting and the saving."""
 
+from dataclasses import replace
+
 import pytest
 
 from router.bundle import manifest
-from router.bundle.offers import best_offer, offer_of
+from router.bundle.offers import Offer, best_offer, offer_of
+from router.domain import MaxLoss
+from router.serving.default_target import uncovered
+from router.stopping import AgreeRule, StoppingCertificate
 from tests.conftest import MODELS
 
 
@@ -19,6 +24,15 @@ def test_the_strictest_target_that_saves_something_is_offered() -> None:
 @pytest.mark.parametrize("saved", [{}, {0.02: 0.01}, {0.01: 0.2, 0.05: 0.3}, {0.05: 0.0}])
 def test_nothing_is_offered_where_the_target_saves_or_nothing_does(saved: dict[float, float | None]) -> None:
     assert best_offer(0.02, saved) is None
+
+
+def test_a_rule_that_stops_within_the_thought_is_worth_serving() -> None:
+    shipped = manifest.load(MODELS / "pocket-router").manifest
+    rule = StoppingCertificate(0.001, 0.1, AgreeRule(0, 1), 400, 50.0, 12.0)
+    assert offer_of(replace(shipped, stopping=(rule,)), 0.001) is None
+    bare = replace(shipped, certificates=(), stopping=(replace(rule, alpha=0.01),))
+    assert offer_of(bare, 0.001) == Offer(0.01, None)
+    assert uncovered(MaxLoss(0.001), bare) and not uncovered(MaxLoss(0.01), bare)
 
 
 def test_a_bundle_offers_what_its_fit_measured() -> None:

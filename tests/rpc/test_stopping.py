@@ -20,7 +20,7 @@ from router.domain import GenerationRequest, Prompt, ReasoningBudget
 from router.evidence import PROBE_TOKENS, Evidence, following
 from router.routing.router import BudgetRouter
 from router.stopping import AgreeRule, StoppingCertificate, StoppingRule, ThresholdRule, stops
-from tests.rpc.conftest import Service, decide, embedded, generate, serving
+from tests.rpc.conftest import TOKEN, Service, bearer, decide, embedded, generate, serving
 from tests.support.fakes import RecordingObserver, policy_of, router_of, until
 from tests.support.simulators import MODEL, Simulator, simulated
 
@@ -111,6 +111,21 @@ async def test_a_call_that_is_cancelled_leaves_nothing_on_the_engine(bundle: Bun
         call.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await until(lambda: not simulator.running and simulator.cancelled)
+
+
+async def test_an_operator_sees_which_rules_may_stop_a_thought(bundle: Bundle) -> None:
+    router = ruled(router_of(), RULE)
+    [served] = router.served_models
+    about = replace(served.bundle.manifest, stopping=(certified(RULE),))
+    router.swap(replace(served, bundle=replace(served.bundle, manifest=about)))
+    async with serving(router, bundle) as service:
+        status = await service.admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
+    [rule] = status.stopping
+    assert (rule.alpha, rule.prompts, rule.thinking_tokens, rule.probe_tokens) == (0.02, 400, 50.0, 12.0)
+    assert rule.rule.startswith(
+        "looked at from rung 16 on, the thought ends once its answer is that of the rung before"
+    )
+    assert not status.steps, "the fake cannot be stopped"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=["agree 1", "agree 2", "threshold"])
