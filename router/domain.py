@@ -460,7 +460,7 @@ class Completion:
         reported_thinking_tokens: the engine's own count for the last attempt, also where it is not used.
         counts_disagree: the engine's counts contradict what the router counted.
         violated: some attempt exceeded its budget; None = `thinking_tokens` says it.
-        probe_tokens: tokens of the probes that are no part of the answer.
+        probe_tokens: tokens of the probes that are no part of the answer, and of what was thought meanwhile in vain.
         checkpoints: where a stopping rule has looked, in order.
     """
 

@@ -69,6 +69,10 @@ class Climb(Protocol):
         """Think on, to `upto` tokens in all and no further than the request's budget. Raises BackendError."""
         ...
 
+    def fork(self) -> "Climb":
+        """The same thought as it is now, whose steps leave this one as it is, and the other way round."""
+        ...
+
     def taken(self, probe: Probe) -> Completion:
         """The completion, where the probe just had is the answer."""
         ...

@@ -237,6 +237,11 @@ class Settings(BaseSettings):
     explore: float = Field(
         0, ge=0, le=0.5, description="share of requests that think longer than chosen, to learn from them"
     )
+    probe_ahead: bool = Field(
+        False,
+        description="think on while a stopping rule looks at the answer: that takes less time, and the thinking of a "
+        "look's time is in vain where the rule stops",
+    )
     audit: float = Field(
         0, ge=0, le=1, description="share of requests that also run at the top rung, to compare the answers"
     )

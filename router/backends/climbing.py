@@ -59,6 +59,12 @@ class TwoPhaseClimb:
         sampling = replace(request.sampling, temperature=0.0, max_answer_tokens=most)
         return await self._phases.probe(replace(request, sampling=sampling), thought)
 
+    def fork(self) -> "TwoPhaseClimb":
+        """The same thought as it is now; neither changes the other."""
+        fork = TwoPhaseClimb(self._phases, self._request)
+        fork._thought = None if self._thought is None else replace(self._thought, ids=list(self._thought.ids))
+        return fork
+
     def taken(self, probe: Probe) -> Completion:
         """The completion, where the probe just had is the answer."""
         return Completion(

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from copy import copy
 from typing import Protocol, TypeVar
 
 from router.backends.pocket_model import END, END_THINK, WINDOW, PocketModel, Run
@@ -126,6 +127,12 @@ class PocketClimb:
             drawn = [token async for token in arriving]
         whole, end = len(drawn) < room, None if said is None else float(said[self._end_think])
         return probed(self._decoded(drawn), len(drawn), whole, run.logprobs, end)
+
+    def fork(self) -> "PocketClimb":
+        """The same thought as it is now; neither changes the other."""
+        fork = copy(self)
+        fork._run = self._run.branch()
+        return fork
 
     def taken(self, probe: Probe) -> Completion:
         """The completion, where the probe just had is the answer."""

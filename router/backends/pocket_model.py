@@ -1,6 +1,6 @@
 """The graph and the tokenizer of the pocket reasoner, and one sequence of its tokens."""
 
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -98,6 +98,7 @@ class Run:
         """A run from here that leaves this one as it is; None = at the same temperature."""
         run = copy(self)
         run.logprobs, run._waiting = [], list(self._waiting)
+        run._random = deepcopy(self._random)
         run._temperature = self._temperature if temperature is None else temperature
         return run
 

@@ -67,6 +67,12 @@ class ReplicaClimb:
         async with aclosing(self._step(once)) as probes:
             return await anext(probes)
 
+    def fork(self) -> "ReplicaClimb":
+        """The same thought as it is now, at the same replica; neither changes the other."""
+        fork = ReplicaClimb(self._request, self._choose, self._tried, self._none_left)
+        fork._at = None if self._at is None else (self._at[0], self._at[1].fork())
+        return fork
+
     def taken(self, probe: Probe) -> Completion:
         """The completion, where the probe just had is the answer."""
         assert self._at is not None

@@ -20,7 +20,7 @@ from router.domain import (
     ServedEvent,
     Tools,
 )
-from router.ports import Climb, Climber, Observer
+from router.ports import Climber, Observer
 from router.routing.climber import StoppingClimber, rest
 from router.routing.served_model import ServedModel
 
@@ -37,7 +37,6 @@ class Generation:
     Attributes:
         expected_tokens: thinking tokens forecast (or assumed) at the chosen rung, those of probes where a rule stops
             within the thought, and those of a usual answer.
-        climb: the thought, where a rule may stop within it and it has begun.
         first_token_seconds: from `began` to the first event; 0 before it.
         used_tokens: thinking and answer tokens to charge for: 0 before the first event, then the forecast, and what
             was counted in all attempts once the completion says it.
@@ -57,7 +56,7 @@ class Generation:
         self.decision = decision
         self.sampling = sampling
         self.tools = tools
-        self.climb: Climb | None = None
+        self._climber: StoppingClimber | None = None
         self.first_token_seconds = 0.0
         self.used_tokens = 0.0
         self._began = began
@@ -108,19 +107,22 @@ class Generation:
     def events(self, asked: GenerationRequest, observer: Observer) -> AsyncGenerator[ServedEvent]:
         """What the backend makes of one attempt. The first one may stop within the thought."""
         rule, backend = self.decision.choice.stopping, self.served.backend
-        if rule is not None and self._attempts.number == 1 and isinstance(backend, Climber):
-            self.climb = backend.climb(asked)
-        if rule is None or self.climb is None:
+        if rule is None or self._attempts.number > 1 or not isinstance(backend, Climber):
             return backend.stream(asked)
-        key = partial(answer_key, kind=self.served.bundle.manifest.answers)
-        return StoppingClimber(self.climb, self.decision, rule.rule, key, observer, self.served.lookahead).stream()
+        if (climb := backend.climb(asked)) is None:
+            return backend.stream(asked)
+        key, served = partial(answer_key, kind=self.served.bundle.manifest.answers), self.served
+        self._climber = StoppingClimber(
+            climb, self.decision, rule.rule, key, observer, served.lookahead, ahead=served.ahead
+        )
+        return self._climber.stream()
 
     @property
-    def rest(self) -> "Callable[[], AsyncGenerator[GenerationEvent]] | None":
+    def rest(self) -> Callable[[], AsyncGenerator[GenerationEvent]] | None:
         """What goes on with the thought from where a rule has stopped it; None where none has."""
         end = self.completion
         stopped = end is not None and end.attempts == 1 and end.checkpoints and end.checkpoints[-1].stops
-        return partial(rest, self.climb) if stopped and self.climb is not None else None
+        return partial(rest, self._climber.cut) if stopped and self._climber is not None else None
 
     def take(self, event: ServedEvent) -> ServedEvent | None:
         """The event to pass on; None for the completion of an attempt that gave no answer."""

@@ -18,6 +18,7 @@ class ServedModel:
     Attributes:
         fingerprint: the engine that runs. A bundle that is about another one decides nothing.
         lookahead: what a learned rule that stops within the thought asks; None where the bundle has none.
+        ahead: think on while a stopping rule has an answer probed.
     """
 
     model: str
@@ -28,6 +29,7 @@ class ServedModel:
     enforcement: Enforcement
     fingerprint: str
     lookahead: Lookahead | None = None
+    ahead: bool = False
 
     @cached_property
     def foreign(self) -> str:

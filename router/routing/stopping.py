@@ -46,7 +46,7 @@ def applicable(policy: Policy, score: Score | None, options: RoutingOptions) -> 
     if before is not None and before.alpha > certificate.alpha:
         return None  # training left out a rule for this alpha, since a choice before the thought spends less
     places = certificate.checkpoints(len(policy.ladder))
-    if any(policy.ladder.rungs[i].tokens is None for i in places):  # a named effort is no place to look
+    if not places or any(policy.ladder.rungs[i].tokens is None for i in places):  # a named effort is no place to look
         return None
     return certificate if {*places, policy.top} <= set(_allowed(policy, score, options, places)) else None
 

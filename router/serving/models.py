@@ -57,7 +57,7 @@ async def model(
     make = partial(classifier, device=settings.classifier_device, server=server)
     target = MaxLoss(settings.max_loss)
     with_bundle = _WithBundle(
-        served.model, backend, fingerprint, latency, secret, make, cache, ledger, observer, target
+        served.model, backend, fingerprint, latency, secret, make, cache, ledger, observer, target, settings.probe_ahead
     )
     return Model(served.artifact, with_bundle(bundle), with_bundle, trial, settings.shadow)
 
@@ -76,6 +76,7 @@ class _WithBundle:
     ledger: Ledger
     observer: Observer
     target: MaxLoss
+    ahead: bool
 
     def __call__(self, bundle: Bundle) -> ServedModel:
         """The served model; blocks while the graph loads. Raises ArtifactError, SettingsError."""
@@ -95,7 +96,16 @@ class _WithBundle:
             about.stopping,
         )
         enforcement = self.backend.enforcement
-        served = ServedModel(self.model, bundle.loaded, policy, scorer, self.backend, enforcement, self.fingerprint)
+        served = ServedModel(
+            self.model,
+            bundle.loaded,
+            policy,
+            scorer,
+            self.backend,
+            enforcement,
+            self.fingerprint,
+            ahead=self.ahead,
+        )
         if served.foreign:
             effect = "the engine's own default is served, without budgets"
             structlog.get_logger().warning("foreign bundle", model=self.model, why=served.foreign, effect=effect)

@@ -176,6 +176,22 @@ async def run(climb: Climb, stage: str) -> None:
         await answered(climb)
 
 
+async def test_a_fork_is_the_thought_as_it_was(pocket: PocketBackend) -> None:
+    async with phases_on() as (_, phases):
+        sampling = Sampling(1.0, 16, seed=5)
+        asked = GenerationRequest(SUM, ReasoningBudget("64", 64), 8, sampling)
+        for climb in (TwoPhaseClimb(phases, request_of()), pocket.climb(asked)):
+            await thought(climb, 12)
+            fork, probe = climb.fork(), await climb.probe(16)
+            said = await answered(climb.fork())
+            await thought(climb, 20)
+            assert (climb.tokens, fork.tokens) == (20, 12)
+            assert await fork.probe(16) == probe
+            assert await answered(fork) == said
+            await thought(fork, 14)
+            assert (climb.tokens, fork.tokens) == (20, 14)
+
+
 @pytest.mark.parametrize("stage", ["think", "probe", "answer"])
 async def test_a_step_that_is_cancelled_leaves_nothing_on_the_engine(stage: str) -> None:
     async with phases_on() as (simulator, phases):

@@ -33,7 +33,7 @@ from router.domain import (
 )
 from router.errors import BackendUnavailable
 from router.events import Audited, Degraded, Generated, StreamAborted
-from router.evidence import Evidence
+from router.evidence import Evidence, Probe
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import Ledger
 from router.outcomes.sqlite import SqliteOutcomes
@@ -140,7 +140,7 @@ async def test_a_thought_that_ends_by_itself_is_answered_at_once() -> None:
     events = await events_of(router_with(backend))
     end = end_of(events)
     assert (answer(events), end.finish, end.thinking_tokens) == ("answered at 20", FinishReason.NATURAL, 20)
-    assert asked(backend.begun[0]) == ["think", "probe", "think", "think", "answer"]
+    assert asked(backend.begun[0]) == ["think", "probe", "think", "answer"]
     assert end.probe_tokens == 4
 
 
@@ -300,10 +300,51 @@ async def test_before_anything_is_thought_a_failure_is_the_generations() -> None
         await events_of(router_with(backend, rule_of(AgreeRule(0, 1))))
 
 
+def ahead(router: BudgetRouter) -> BudgetRouter:
+    """The router, which thinks on while it looks."""
+    router.swap(replace(router.served_models[0], ahead=True))
+    return router
+
+
+@pytest.mark.parametrize("probes", [STEADY, {}, {32: probe_of("4", whole=False), 64: probe_of("4", whole=False)}])
+async def test_thinking_on_while_it_looks_changes_nothing_but_the_time(probes: dict[int, Probe]) -> None:
+    after, meanwhile = [
+        await events_of(router)
+        for router in (router_with(ClimbingBackend(probes)), ahead(router_with(ClimbingBackend(probes))))
+    ]
+    assert meanwhile[1:-1] == after[1:-1], "what is thought in vain is not shown"
+    end, known = end_of(meanwhile), end_of(after)
+    assert replace(end, probe_tokens=known.probe_tokens) == known
+    assert end.probe_tokens >= known.probe_tokens
+
+
+async def test_what_is_thought_in_vain_is_stopped_and_charged() -> None:
+    backend = ClimbingBackend(STEADY)
+    end = end_of(await events_of(ahead(router_with(backend))))
+    thought = backend.begun[0].tokens
+    assert (end.thinking_tokens, end.probe_tokens) == (64, 8 + thought - 64)
+    assert backend.open == 0 and thought <= 128
+
+
+async def test_a_thought_ahead_that_fails_is_no_failure_where_the_rule_stops() -> None:
+    for probes, fails in (({16: SURE, 32: SURE}, False), ({}, True)):
+        backend = ClimbingBackend(probes)
+        backend.breaks = 64
+        if fails:
+            with pytest.raises(BackendUnavailable):
+                await events_of(ahead(router_with(backend)))
+        else:
+            assert end_of(await events_of(ahead(router_with(backend)))).budget.name == "32"
+        assert backend.open == 0
+
+
+@pytest.mark.parametrize("forward", [False, True])
 @pytest.mark.parametrize("step", ["think", "probe", "answer"])
-async def test_a_caller_who_leaves_at_any_step_leaves_nothing_behind(step: str) -> None:
+async def test_a_caller_who_leaves_at_any_step_leaves_nothing_behind(step: str, forward: bool) -> None:
     backend, observer = ClimbingBackend(hangs=step), RecordingObserver()
     router = router_with(backend, observer=observer)
+    if forward:
+        router = ahead(router)
 
     async def read() -> None:
         async with aclosing(router.generate(request_of(), Sampling())) as events:
@@ -311,7 +352,7 @@ async def test_a_caller_who_leaves_at_any_step_leaves_nothing_behind(step: str) 
                 pass
 
     task = asyncio.create_task(read())
-    await until(lambda: backend.begun and asked(backend.begun[0])[-1] == step and backend.open)
+    await until(lambda: backend.open and step in [name for climb in backend.begun for name in asked(climb)])
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert backend.open == 0

@@ -16,7 +16,7 @@ from router.domain import (
 )
 from router.errors import BackendError
 from router.evidence import Probe
-from tests.support.fakes import FakeBackend
+from tests.support.fakes import UNAVAILABLE, FakeBackend
 
 
 def probe_of(text: str, logprob: float = -0.5, *, whole: bool = True) -> Probe:
@@ -34,6 +34,7 @@ class ClimbingBackend(FakeBackend):
         fails: what a probe at so many tokens raises.
         begun: the thoughts that were begun, in order.
         hangs: a step by name that never ends.
+        breaks: a thought fails when it would be longer than this.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ClimbingBackend(FakeBackend):
         self.hangs = hangs
         self.fails: dict[int, BackendError] = {}
         self.begun: list[ScriptedClimb] = []
+        self.breaks: int | None = None
 
     def climb(self, request: GenerationRequest) -> "ScriptedClimb":
         """A thought that has not begun."""
@@ -73,6 +75,8 @@ class ScriptedClimb:
         await self._running("think")
         caps = [cap for cap in (upto, self.request.budget.tokens) if cap is not None]
         while self.tokens < min(caps) and not self.ended:
+            if self.tokens == self.backend.breaks:
+                raise UNAVAILABLE
             self.ended = self.tokens == self.backend.length
             if not self.ended:
                 self.tokens += 1
@@ -84,6 +88,11 @@ class ScriptedClimb:
         if self.tokens in self.backend.fails:
             raise self.backend.fails[self.tokens]
         return self.backend.probes.get(self.tokens, probe_of(f"perhaps {self.tokens}"))
+
+    def fork(self) -> "ScriptedClimb":
+        fork = replace(self, steps=[])
+        self.backend.begun.append(fork)
+        return fork
 
     def taken(self, probe: Probe) -> Completion:
         return self._completion(probe.tokens)
