@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path curves profiles quality forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp peers pocket lock clean
+.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path curves profiles quality forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -96,6 +96,12 @@ conformance-vllm: $(VENV)/.dev ## test whether budgets are exact on a real vLLM;
 
 conformance-llamacpp: $(VENV)/.dev ## test the same on a real llama.cpp server, built in .conformance (10 minutes)
 	$(BIN)/python -m benchmarks.conformance llama_cpp
+
+climbs-vllm: $(VENV)/.dev ## test whether a real vLLM serves what a replay of its probes says; installs one as conformance-vllm
+	$(BIN)/python -m benchmarks.climbs vllm
+
+climbs-llamacpp: $(VENV)/.dev ## test the same on a real llama.cpp server
+	$(BIN)/python -m benchmarks.climbs llama_cpp
 
 peers: $(VENV)/.dev $(PEERS)/models/.ready ## measure a decision beside the encoders of other routers; installs .peers (5 GB)
 	$(BIN)/python -m benchmarks.peers

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -39,13 +39,19 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 132)
 
 @dataclass(frozen=True)
 class Run:
-    """One generation: the decision, the answer's verdict, and times in milliseconds."""
+    """One generation: the decision, the answer's verdict, and times in milliseconds.
+
+    Attributes:
+        thinking_tokens: those of the thought, and of the looks of a rule that may stop it.
+        rung: where the thought ended at the latest.
+    """
 
     decision: Decision
     thinking_tokens: int
     right: bool
     decide_ms: float
     total_ms: float
+    rung: str = ""
 
 
 def prompts() -> list[Item]:
@@ -69,7 +75,15 @@ def ask(client: Client, item: Item, rung: str | None = None) -> Run:
     total_ms = (time.perf_counter() - started) * 1000
     assert isinstance(decision, Decision) and isinstance(end, Completion)
     answer = "".join(piece.text for piece in pieces if isinstance(piece, Content))
-    return Run(decision, end.thinking_tokens or 0, verify(item, answer), decide_ms, total_ms)
+    spent = (end.thinking_tokens or 0) + end.probe_tokens
+    return Run(decision, spent, verify(item, answer), decide_ms, total_ms, end.rung)
+
+
+def by_text(client: Client, asked: list[Item], first: list[Run], fixed: dict[str, list[Run]]) -> list[Run]:
+    """The runs at the rungs that the text chooses; none where nothing else has chosen."""
+    if all(run.decision.rule != "stopping" for run in first):
+        return []
+    return [fixed[client.decide(item.question).rung][i] for i, item in enumerate(asked)]
 
 
 def table(asked: list[Item], first: list[Run], second: list[Run], top: list[Run]) -> Table:
@@ -83,7 +97,7 @@ def table(asked: list[Item], first: list[Run], second: list[Run], top: list[Run]
             _shortened(item.question, max(16, console.width - OTHER_COLUMNS)),
             f"{quality[one.decision.rung]:.2f}",
             f"{quality[LADDER.rungs[-1].name]:.2f}",
-            one.decision.rung,
+            one.rung,
             str(one.thinking_tokens),
             str(always.thinking_tokens),
             "[green]right[/]" if one.right else "[red]wrong[/]",
@@ -94,11 +108,17 @@ def table(asked: list[Item], first: list[Run], second: list[Run], top: list[Run]
     return drawn
 
 
-def summary(router: list[Run], fixed: dict[str, list[Run]]) -> str:
-    """Accuracy and thinking tokens of the router, of always-top, and of the cheapest rung as accurate as the router."""
+def summary(router: list[Run], fixed: dict[str, list[Run]], text: Sequence[Run] = ()) -> str:
+    """Accuracy and thinking tokens of the router, of always-top, and of the cheapest rung as accurate as the router.
+
+    Args:
+        text: the runs that the text alone chooses, where a rule may stop within the thought.
+    """
     top = fixed[LADDER.rungs[-1].name]
     equal = [(name, runs) for name, runs in fixed.items() if _accuracy(runs) >= _accuracy(router)]
-    lines = [_line("router", router), _line(f"always {LADDER.rungs[-1].name}", top)]
+    lines = [_line("router, stopping within the thought" if text else "router", router)]
+    lines += [_line("router, by the text alone", text)] if text else []
+    lines += [_line(f"always {LADDER.rungs[-1].name}", top)]
     if equal:
         name, runs = min(equal, key=lambda pair: _tokens(pair[1]))
         lines.append(_line(f"best fixed rung of equal accuracy ({name})", runs))
@@ -107,15 +127,15 @@ def summary(router: list[Run], fixed: dict[str, list[Run]]) -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, runs: list[Run]) -> str:
+def _line(name: str, runs: Sequence[Run]) -> str:
     return f"{name:<42} {_accuracy(runs):6.1%} right, {_tokens(runs):5d} thinking tokens"
 
 
-def _accuracy(runs: list[Run]) -> float:
+def _accuracy(runs: Sequence[Run]) -> float:
     return sum(run.right for run in runs) / len(runs)
 
 
-def _tokens(runs: list[Run]) -> int:
+def _tokens(runs: Sequence[Run]) -> int:
     return sum(run.thinking_tokens for run in runs)
 
 
@@ -235,7 +255,7 @@ def show(client: Client) -> None:
         for name in track(names, "fixed rungs, for comparison", console=console, transient=True)
     }
     console.print(table(asked, first, second, fixed[names[-1]]))
-    console.print("\n" + summary(first, fixed))
+    console.print("\n" + summary(first, fixed, by_text(client, asked, first, fixed)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def run(rung: str, tokens: int, right: bool, source: str = "classifier") -> Run:
     """One generation."""
     forecasts = tuple(RungForecast(one.name, one.tokens, 0.5, 0, 0, 0, 0, False) for one in LADDER.rungs)
     decision = Decision("id", rung, None, 0.5, 0.02, None, True, True, "", source, "", forecasts, None, "pocket", 0)
-    return Run(decision, tokens, right, 1.25, 20.0)
+    return Run(decision, tokens, right, 1.25, 20.0, rung)
 
 
 def test_prompts_are_unseen_by_the_reasoner_and_by_the_classifier() -> None:
@@ -53,6 +53,14 @@ def test_the_summary_compares_with_top_and_the_cheapest_rung_as_accurate() -> No
     assert lines[0].startswith("router") and "100.0% right" in lines[0] and " 40 thinking tokens" in lines[0]
     assert lines[1].startswith(f"always {TOP}") and " 230 thinking tokens" in lines[1]
     assert "equal accuracy (64)" in lines[2] and " 70 thinking tokens" in lines[2]
+
+
+def test_the_summary_shows_the_text_rule_beside_one_that_stops_within_the_thought() -> None:
+    fixed = {TOP: [run(TOP, 30, True)]}
+    lines = summary([run("16", 10, True)], fixed, [run("64", 20, True)]).splitlines()
+    assert lines[0].startswith("router, stopping within the thought") and " 10 thinking tokens" in lines[0]
+    assert lines[1].startswith("router, by the text alone") and " 20 thinking tokens" in lines[1]
+    assert len(lines) == 4
 
 
 def test_the_summary_says_when_no_rung_is_as_accurate() -> None:

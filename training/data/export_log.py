@@ -9,7 +9,7 @@ import polars as pl
 
 from router.cli.strict import Group, NewFile
 from router.digits import counted
-from router.domain import DecisionSource
+from router.domain import DecisionSource, Rule
 from router.outcomes.rows import Row
 from training.data.log import read
 from training.data.schema import SCHEMA, DatasetError, write
@@ -27,12 +27,13 @@ SAME_NAME = (
 def frame(logged: Iterable[Row]) -> pl.DataFrame:
     """The logged decisions that have an outcome and a prompt, in the outcome schema.
 
-    Decisions for an engine's own default are left out: no ladder has such a rung.
+    Decisions for an engine's own default are left out: no ladder has such a rung. So are thoughts that a rule could stop:
+    the thought itself chose the rung, so easy prompts would stand for all at the lower rungs.
 
     Raises:
         DatasetError: no decision has both.
     """
-    labelled = [row for row in logged if row["correct"] is not None and row["source"] != UNBUDGETED]
+    labelled = [row for row in logged if row["correct"] is not None and _of_a_rung(row)]
     with_prompt = [_outcome(row) for row in labelled if row["prompt"] is not None]
     if not labelled:
         raise DatasetError("no decision in the log has an outcome yet")
@@ -41,6 +42,10 @@ def frame(logged: Iterable[Row]) -> pl.DataFrame:
             f"no outcome has a prompt ({len(labelled)} in the log): serve with BUDGET_ROUTER_LOG_PROMPTS=true"
         )
     return pl.DataFrame(with_prompt, SCHEMA)
+
+
+def _of_a_rung(row: Row) -> bool:
+    return row["source"] != UNBUDGETED and row.get("rule") != Rule.STOPPING.value
 
 
 def _outcome(row: Row) -> dict[str, object]:

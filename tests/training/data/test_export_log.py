@@ -10,14 +10,24 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from router.domain import DEFAULT_RUNG, BudgetLadder, DecisionSource, LabelSource, Outcome, ReasoningBudget
+from router.domain import (
+    DEFAULT_RUNG,
+    BudgetLadder,
+    DecisionSource,
+    FinishReason,
+    LabelSource,
+    Outcome,
+    ReasoningBudget,
+)
 from router.errors import OutcomeLogError
 from router.outcomes.sqlite import SqliteOutcomes, read_rows
+from router.stopping import AgreeRule, StoppingCertificate
 from tests.support.fakes import FINGERPRINT, RecordingObserver, completion_of, decision_of, request_of
 from training.cli import cli
 from training.data.dataset import read
 from training.data.export_log import frame, outcomes
 from training.data.faults import faults
+from training.data.labels import STOPPED, unusable
 from training.data.schema import DatasetError
 
 UNBUDGETED = BudgetLadder((ReasoningBudget(DEFAULT_RUNG, None),))
@@ -70,6 +80,19 @@ async def test_an_engines_own_default_is_no_rung_to_train_on(tmp_path: Path) -> 
     assert list(faults(exported.lazy())) == []
     with pytest.raises(DatasetError, match="no decision in the log has an outcome"):
         frame(row for row in read_rows(path) if row["decision_id"] == "f")
+
+
+async def test_a_thought_that_a_rule_could_stop_is_no_outcome_of_a_rung(tmp_path: Path) -> None:
+    path = await logged(tmp_path / "log")
+    log, decision = SqliteOutcomes(path, RecordingObserver(), texts=True), decision_of("s", index=5)
+    rule = StoppingCertificate(0.02, 0.1, AgreeRule(0, 1), 400, 50.0, 12.0)
+    decision = replace(decision, choice=replace(decision.choice, stopping=rule))
+    log.record(request_of("9 + 1 ="), decision, None)
+    log.record(request_of("9 + 1 ="), decision, completion_of(finish=FinishReason.CONVERGED))
+    await log.report(Outcome("s", 1.0, LabelSource.VERIFIER))
+    await log.close()
+    assert frame(read_rows(path))["decision_id"].to_list() == ["d0", "d1", "d2"]
+    assert [unusable(row) for row in read_rows(path) if row["decision_id"] == "s"] == [STOPPED]
 
 
 async def test_the_command_writes_parquet(tmp_path: Path) -> None:
