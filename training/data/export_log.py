@@ -27,8 +27,8 @@ SAME_NAME = (
 def frame(logged: Iterable[Row]) -> pl.DataFrame:
     """The logged decisions that have an outcome and a prompt, in the outcome schema.
 
-    Decisions for an engine's own default are left out: no ladder has such a rung. So are thoughts that a rule could stop:
-    the thought itself chose the rung, so easy prompts would stand for all at the lower rungs.
+    Decisions for an engine's own default are left out: no ladder has such a rung. So are thoughts that a rule could
+    stop: the thought itself chose the rung, so easy prompts would stand for all at the lower rungs.
 
     Raises:
         DatasetError: no decision has both.
