@@ -151,9 +151,9 @@ async def proved(connection: Connection) -> AsyncIterator[VerifiedBackend]:
         yield backend
 
 
-async def measured(kind: str, url: str, model: str, markers: Markers) -> dict[str, Any]:
+async def measured(kind: str, url: str, model: str, markers: Markers, prompts: int) -> dict[str, Any]:
     """Agreement of serving and replay by rule, the time of a probe, and what is left behind."""
-    questions = [question.prompt for question in held_out_questions(2, 77)[:PROMPTS]]
+    questions = [question.prompt for question in held_out_questions(2, 77)[:prompts]]
     async with proved(Connection(kind, url, model, markers=markers)) as backend:
         known = [await recorded(climb_of(backend, text)) for text in track(questions, "recording")]
         rules = {}
@@ -182,10 +182,12 @@ async def measured(kind: str, url: str, model: str, markers: Markers) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=list(conformance.OURS))
-    kind = parser.parse_args().kind
+    parser.add_argument("--prompts", type=int, default=PROMPTS)
+    given = parser.parse_args()
+    kind = given.kind
     model, start, markers = conformance.OURS[kind]
     with start() as url:
-        found = asyncio.run(measured(kind, url, model, markers))
+        found = asyncio.run(measured(kind, url, model, markers, given.prompts))
     results = {"machine": machine(), "commit": commit(), "engine": kind, **found}
     RESULTS.joinpath(f"climbs_{kind}.json").write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(found, indent=1))
