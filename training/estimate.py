@@ -7,6 +7,7 @@ from math import ceil
 
 from router.digits import counted
 from router.domain import BudgetLadder
+from router.evidence import PROBE_TOKENS
 from training.certification.certify import TARGET
 from training.certification.sample_size import PARTS, Needed, in_file_for_a_fixed_rung
 from training.data.schema import DatasetError
@@ -96,7 +97,10 @@ class Estimate:
 
 
 def per_prompt(ladder: BudgetLadder, samples: int, engine: Engine, nested: bool) -> PerPrompt:
-    """What one prompt takes: one trace that is cut at every rung, or a request for each rung and sample.
+    """What one prompt takes: a thought that is cut and answered at every rung, or a request for each rung and sample.
+
+    Nested, the prompt is read once, as the engine's cache has it from then on. An answer longer than a probe is probed
+    by a request of its own.
 
     Raises:
         DatasetError: a rung has no cap, and nothing is known of the length of thoughts.
@@ -104,7 +108,9 @@ def per_prompt(ladder: BudgetLadder, samples: int, engine: Engine, nested: bool)
     thinking = [_thinking(rung.tokens, engine.thoughts) for rung in ladder.rungs]
     answers = len(ladder) * samples
     if nested:
-        return PerPrompt(samples, samples * thinking[-1], answers * engine.answer, samples * engine.prompt)
+        probes = answers if engine.answer >= PROBE_TOKENS else 0
+        tokens = answers * engine.answer + probes * PROBE_TOKENS
+        return PerPrompt(samples + answers + probes, samples * thinking[-1], tokens, samples * engine.prompt)
     return PerPrompt(answers, samples * sum(thinking), answers * engine.answer, answers * engine.prompt)
 
 

@@ -14,6 +14,9 @@ Body = dict[str, Any]
 Render = Callable[[EngineClient, str, Prompt, bool], Awaitable[list[int]]]
 Decode = Callable[[EngineClient, str, list[int]], Awaitable[str]]
 
+LIKELIEST = 20
+"""Tokens whose log-probabilities are asked for at a cut; engines give no more by default."""
+
 QUESTION = Prompt.of("2 + 2 =")
 """What is rendered to see the chat template of an engine that does not show it."""
 
@@ -52,6 +55,8 @@ class TokenCompletionAPI:
             banned within a thought, the text does not end by itself either.
         piece: reads one chunk.
         logprobs: fields that ask for the log-probabilities of the tokens drawn.
+        likeliest: fields that ask for the LIKELIEST tokens at each place, too.
+        chances: log-probabilities of the tokens that one chunk names as the likeliest, by id or by text.
     """
 
     path: str
@@ -63,6 +68,8 @@ class TokenCompletionAPI:
     body: Callable[[str, list[int], int | None, Sampling, list[int], list[int]], Body]
     piece: Callable[[Chunk], Piece]
     logprobs: Body
+    likeliest: Body
+    chances: Callable[[Chunk], dict[int | str, float]]
 
 
 def sampled(sampling: Sampling) -> Body:
@@ -208,6 +215,23 @@ def _llama_cpp_piece(chunk: Chunk) -> Piece:
     return Piece(expect_type(str, chunk.get("content")) or "", token_ids(chunk.get("tokens") or []), finish, found)
 
 
+def _completions_chances(chunk: Chunk) -> dict[int | str, float]:
+    """By text, or as "token_id:7" where the engine can say so."""
+    found: dict[int | str, float] = {}
+    for choice in expect_few(chunk.get("choices")):
+        for place in expect_few((expect_type(dict, choice.get("logprobs")) or {}).get("top_logprobs")):
+            for name, chance in (expect_type(dict, place) or {}).items():
+                _, named, token = name.partition("token_id:")
+                found[int(token) if named and token.isdecimal() else name] = _logprobs([chance])[0]
+    return found
+
+
+def _llama_cpp_chances(chunk: Chunk) -> dict[int | str, float]:
+    places = [expect_type(dict, one) or {} for one in expect_few(chunk.get("completion_probabilities"))]
+    tops = [expect_type(dict, one) or {} for place in places for one in expect_few(place.get("top_logprobs"))]
+    return {token_ids([top.get("id")])[0]: _logprobs([top.get("logprob")])[0] for top in tops}
+
+
 def _logprobs(value: Any) -> list[float]:
     """Log-probabilities, at least LEAST_LOGPROB; those that an engine leaves out are left out. Raises TypeError."""
     found = [one for one in expect_few(value) if one is not None]
@@ -257,6 +281,8 @@ VLLM = TokenCompletionAPI(
     _completions_body,
     _completions_piece,
     {"logprobs": 1},
+    {"logprobs": LIKELIEST, "return_tokens_as_token_ids": True},
+    _completions_chances,
 )
 SGLANG = replace(VLLM, render=_sglang_render, encode=_sglang_encode, decode=_sglang_decode, template=_sglang_template)
 LLAMA_CPP = TokenCompletionAPI(
@@ -269,4 +295,6 @@ LLAMA_CPP = TokenCompletionAPI(
     _llama_cpp_body,
     _llama_cpp_piece,
     {"n_probs": 1},
+    {"n_probs": LIKELIEST},
+    _llama_cpp_chances,
 )

@@ -85,7 +85,15 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Ve
     strategies = list(_strategies(connection, chat, alone, two_phase))
     last = chat if connection.unenforced or not strategies else None
     identity = partial(_identity, engine, model, dialect, markers.cue)
-    return VerifiedBackend(strategies, last, chat.check_ready, identity, canary, two_phase)
+    return VerifiedBackend(strategies, last, chat.check_ready, identity, canary, _phases(two_phase, dialect))
+
+
+def _phases(two_phase: TwoPhase | None, dialect: Dialect) -> dict[Enforcement, TwoPhase]:
+    """Two phases that close a thought as each enforcement does: not every engine says a cue by itself."""
+    if two_phase is None:
+        return {}
+    native = two_phase if dialect.cue_field else two_phase.without_cue()
+    return {Enforcement.NATIVE: native, Enforcement.TWO_PHASE: two_phase}
 
 
 def _strategies(

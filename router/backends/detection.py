@@ -7,6 +7,7 @@ own that tells its version. A server that has none of these speaks the API of ho
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from router.backends import families
 from router.backends.connect import HOSTED, Connection, client
 from router.backends.dialects import DIALECTS
 from router.backends.failures import UNCERTAIN, MappedErrors
@@ -83,6 +84,34 @@ async def window(connection: Connection) -> int | None:
             raise
         except BackendError:  # a proxy may not forward this address
             return None
+
+
+async def markers(connection: Connection) -> tuple[bool, str] | None:
+    """Which markers a thought is held by, in words, and whether the model looks as if they were its own.
+
+    Returns:
+        None for hosted models, whose thoughts nobody cuts.
+
+    Raises:
+        BackendError: it does not answer.
+        SettingsError: the URL is wrong.
+    """
+    completions = DIALECTS[connection.kind].completions
+    if completions is None:
+        return None
+    async with AsyncExitStack() as stack:
+        engine = client(connection, stack)
+        family = await families.family(engine, connection.model, completions)
+        held = await families.find(engine, connection.model, completions, connection.markers)
+        right = (held.start, held.end) == (family.markers.start, family.markers.end)
+        said = f"{held.start!r} and {held.end!r}"
+        if connection.markers.start or connection.markers.end:
+            said += ", as the settings say"
+        if right:
+            return True, f"{said}, as {family.name} have them"
+        own = f"{family.markers.start!r} and {family.markers.end!r}"
+        unset = "unset BUDGET_ROUTER_THINK_START and BUDGET_ROUTER_THINK_END, unless you know better"
+        return False, f"{said}, but the model looks like {family.name}, which have {own}: {unset}"
 
 
 async def _kind(engine: EngineClient, models: list[ListedModel]) -> str:

@@ -37,6 +37,18 @@ class Thought:
     failed: FinishReason | None = None
     count: Count | None = None
 
+    def upto(self, budget: int | None, marker: int) -> "Thought":
+        """The thought as a smaller budget would have had it: its first ids are the same.
+
+        Args:
+            budget: tokens; None = no limit.
+            marker: tokens of the end marker, which must come within the budget for a thought to end by itself.
+        """
+        if budget is None or len(self.ids) + marker <= budget:
+            return self
+        ids = self.ids[:budget]
+        return Thought(self.prompt, ids, len(ids), failed=None if len(ids) < len(self.ids) else self.failed)
+
 
 class ThoughtReader:
     """Reads one completion of a thought into `thought`.

@@ -5,8 +5,10 @@ ended, and phase 2 answers. A thought that was cut gets the closing cue before i
 ids: no text is tokenised twice, and counts are exact. The second request finds its prefix in the engine's cache.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from dataclasses import replace
 
 from router.backends import families
 from router.backends.completions import Body, Piece, TokenCompletionAPI, find_ids
@@ -23,9 +25,13 @@ from router.domain import (
     GenerationEvent,
     GenerationRequest,
     ReasoningDelta,
+    Sampling,
 )
 from router.errors import BackendError, BackendTimeout, InvalidRequest
 from router.evidence import Probe, probed
+
+SEEDS = 1 << 31
+"""Seeds that every engine takes lie below."""
 
 CONTEXT = 4
 """Token ids before a piece with which it is decoded: tokenizers drop a space at the start of a text."""
@@ -55,6 +61,10 @@ class TwoPhase:
         self._wait: list[int] = []
         self._cue: list[int] = []
         self._window: int | None = None
+
+    def without_cue(self) -> "TwoPhase":
+        """The same, where a thought that is cut ends with its marker alone."""
+        return TwoPhase(self._engine, self._model, self._completions, replace(self._markers, cue=""))
 
     async def check_ready(self) -> None:
         """Returns where the engine tokenises as two phases need it. Raises BackendError, which says what is missing."""
@@ -148,13 +158,44 @@ class TwoPhase:
 
     async def probe(self, request: GenerationRequest, thought: Thought) -> Probe:
         """The answer of phase 2, with its log-probabilities and without the completion. Raises BackendError."""
-        phase, text, whole = AnswerPhase(request, thought, self._markers), "", False
+        (probe, _), end = await asyncio.gather(self.observed(request, thought), self.end_logprob(request, thought))
+        return replace(probe, end_logprob=end)
+
+    async def observed(self, request: GenerationRequest, thought: Thought) -> tuple[Probe, Completion]:
+        """The answer of phase 2 with its log-probabilities, and its completion. Raises BackendError."""
+        phase, text, end = AnswerPhase(request, thought, self._markers), "", None
         async with aclosing(self._answer(request, thought, phase, self._completions.logprobs)) as events:
             async for event in events:
                 text += event.text if isinstance(event, ContentDelta) else ""
-                if isinstance(event, Completion):
-                    whole = event.finish in (FinishReason.NATURAL, FinishReason.FORCED)
-        return probed(text, phase.drawn or estimate(text), whole, phase.logprobs)
+                end = event if isinstance(event, Completion) else end
+        assert end is not None
+        whole = end.finish in (FinishReason.NATURAL, FinishReason.FORCED)
+        return probed(text, phase.drawn or estimate(text), whole, phase.logprobs), end
+
+    async def end_logprob(self, request: GenerationRequest, thought: Thought) -> float | None:
+        """Log-probability of the end marker as the next token of a thought that was cut.
+
+        Of a marker beyond the likeliest tokens it is that of the last of them, which is more. None where there is no
+        such token, or the engine does not say.
+        """
+        if len(self._end) != 1 or not thought.ids or thought.natural or thought.failed is not None:
+            return None
+        chances: dict[int | str, float] = {}
+        one = replace(request, sampling=replace(request.sampling, temperature=0.0))
+        with suppress(BackendError):  # evidence, without which there is an answer all the same
+            ids, asked = [*thought.prompt, *thought.ids], self._completions.likeliest
+            async with aclosing(self._complete(one, ids, 1, [], [], asked)) as arriving:
+                async for chunks in arriving:
+                    with MappedErrors():
+                        for chunk in chunks:
+                            chances |= self._completions.chances(chunk)
+        if not chances:
+            return None
+        return chances.get(self._end[0], chances.get(self._markers.end, min(chances.values())))
+
+    def upto(self, thought: Thought, budget: int | None) -> Thought:
+        """The thought as a smaller budget would have had it."""
+        return thought.upto(budget, len(self._end))
 
     async def _answer(
         self, request: GenerationRequest, thought: Thought, phase: AnswerPhase, extra: Body
@@ -264,7 +305,7 @@ class TwoPhase:
         extra: Body,
     ) -> AsyncGenerator[list[Chunk]]:
         """The chunks of a completion of `ids`, at most `limit` tokens long."""
-        body = self._completions.body(self._model, ids, limit, request.sampling, stop, banned) | extra
+        body = self._completions.body(self._model, ids, limit, _sampling_at(request, ids), stop, banned) | extra
         return self._engine.chunks(self._completions.path, body, limit)
 
     def _read(self, chunks: list[Chunk]) -> list[Piece]:
@@ -298,3 +339,9 @@ class TwoPhase:
         with MappedErrors():
             self._window = await self._completions.window(self._engine, self._model)
         self._start, self._end = start, end
+
+
+def _sampling_at(request: GenerationRequest, ids: list[int]) -> Sampling:
+    """The sampling of one request of a generation: with its seed, each would draw the same random numbers again."""
+    sampling = request.sampling
+    return sampling if sampling.seed is None else replace(sampling, seed=(sampling.seed + len(ids)) % SEEDS)

@@ -6,7 +6,7 @@ another version, template or enforcement is not served: the certificates are not
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -42,7 +42,7 @@ class VerifiedBackend:
         last: the backend to serve where no strategy works, its budgets called hints; None = refuse.
         check: raises BackendError, which says why, unless the engine answers and serves the model.
         identity: names the engine under an enforcement, so that another one in its place is noticed.
-        phases: thinks in steps, where the engine tokenises.
+        phases: think in steps, where the engine tokenises, and close a thought as an enforcement does.
 
     Attributes:
         climbs: its thoughts can be had in steps.
@@ -56,14 +56,14 @@ class VerifiedBackend:
         check: Callable[[], Awaitable[None]],
         identity: Callable[[Enforcement], Awaitable[str]],
         canary: Canary,
-        phases: TwoPhase | None = None,
+        phases: Mapping[Enforcement, TwoPhase] | None = None,
     ) -> None:
         self.strategies = strategies
         self._last = last
         self._check = check
         self._identity = identity
         self._canary = canary
-        self._phases = phases
+        self._phases = phases or {}
         self._first: str | None = None
         self._chosen: EnforcementStrategy | None = None
         self._proving = asyncio.Lock()
@@ -74,6 +74,11 @@ class VerifiedBackend:
     def enforcement(self) -> Enforcement:
         """How budgets are held; HINT until the canary has run."""
         return Enforcement.HINT if self._chosen is None else self._chosen.enforcement
+
+    @property
+    def phases(self) -> TwoPhase | None:
+        """Two phases that close a thought as it is served; None where the engine continues no token ids."""
+        return self._phases.get(self.enforcement) if self.climbs else None
 
     @property
     def proved(self) -> bool:
@@ -104,8 +109,8 @@ class VerifiedBackend:
         # An engine that was upgraded behind our back would be served with certificates that are not about it.
         if self._first not in (None, fingerprint):
             raise BackendError(f"backend: was {self._first}, is {fingerprint} now; restart to serve it")
-        hint = chosen.enforcement is Enforcement.HINT  # nothing that it promises was seen to hold
-        self.climbs = self._phases is not None and not hint and await self._phases.ready()
+        phases = self._phases.get(chosen.enforcement)  # none for hints: nothing that they promise was seen to hold
+        self.climbs = phases is not None and await phases.ready()
         self._first, self._chosen = fingerprint, chosen
         return fingerprint
 
@@ -139,9 +144,9 @@ class VerifiedBackend:
 
     def climb(self, request: GenerationRequest) -> TwoPhaseClimb | None:
         """A thought that is had step by step; None where it cannot be, as with tools or images."""
-        if self._phases is None or not self.climbs or request.tools.offered or request.prompt.images is not None:
+        if self.phases is None or request.tools.offered or request.prompt.images is not None:
             return None
-        return TwoPhaseClimb(self._phases, request)
+        return TwoPhaseClimb(self.phases, request)
 
     async def _choose(self) -> EnforcementStrategy:
         for strategy in self.strategies:

@@ -1,6 +1,6 @@
 """The part of `doctor` that examines engines behind HTTP: what they are, and which way to hold budgets works there."""
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ from router.backends import canary
 from router.backends.canary import Examined, Finding
 from router.backends.connect import HOSTED
 from router.backends.probes import Speed
+from router.backends.remedies import START_WITH, remedy
 from router.backends.verified import EnforcementStrategy
 from router.errors import BackendError, BackendMisconfigured
 from router.serving import engines
@@ -15,14 +16,8 @@ from router.serving.examination import Examination, Proved
 from router.settings import POCKET, Served, Settings
 
 if TYPE_CHECKING:
+    from router.backends.connect import Connection
     from router.backends.replica import Replica
-
-START_WITH = {
-    "vllm": "--reasoning-parser P",
-    "sglang": "--reasoning-parser P --enable-strict-thinking",
-    "llama_cpp": "--jinja",
-}
-"""What the kinds of engines need on their command lines to hold budgets."""
 
 KEY = "give it one with --key-file or BUDGET_ROUTER_BACKEND_KEY"
 ADVICE = {
@@ -92,7 +87,8 @@ async def examine_engine(
         if window is not None:
             found.window = min(window, found.window or window)
         found.add(Finding(f"engine at {replica.name}", True, f"{version}, serves {served.model}"))
-        tried = [await _examine_strategy(strategy, found) for strategy in replica.backend.strategies]
+        await _examine_markers(connection, found)
+        tried = [await _examine_strategy(strategy, served.backend, found) for strategy in replica.backend.strategies]
         held |= {one.strategy: one.holds for one in tried}
         if fingerprint := await _examine_enforcement(replica, tried, served.backend, found):
             speed = next((one.speed for one in tried if one.holds), None)
@@ -108,12 +104,22 @@ def _add_unknown(url: str, error: BackendError, found: Examination) -> None:
         found.wrong.add(error.setting)
 
 
-async def _examine_strategy(strategy: EnforcementStrategy, found: Examination) -> _Tried:
+async def _examine_markers(connection: "Connection", found: Examination) -> None:
+    from router.backends import detection
+
+    with suppress(BackendError):  # what is wrong shows in the checks of two phases
+        if (seen := await detection.markers(connection)) is not None:
+            found.add(Finding("markers of a thought", *seen, needed=False))
+
+
+async def _examine_strategy(strategy: EnforcementStrategy, kind: str, found: Examination) -> _Tried:
     name, holds, speed = strategy.enforcement.value, True, None
     async for finding in canary.examine(strategy.alone):
         holds, speed = holds and (finding.passed or not finding.needed), finding.speed
+        advice = "" if finding.passed else remedy(kind, strategy.enforcement, finding.check)
+        seen = f"{finding.seen}; {advice}" if advice else finding.seen
         # Not needed: one strategy that works is enough, and whether there is one is a finding of its own.
-        found.add(replace(finding, check=f"{name}: {finding.check}", needed=False))
+        found.add(replace(finding, check=f"{name}: {finding.check}", seen=seen, needed=False))
     return _Tried(strategy.alone, holds, speed)
 
 
@@ -123,9 +129,9 @@ async def _examine_enforcement(replica: "Replica", tried: list[_Tried], kind: st
     try:
         fingerprint = await replica.backend.prove()
     except BackendError as error:
-        remedy = f"no way to hold budgets works: see above; does the engine run with {START_WITH.get(kind)}?"
+        none = f"no way to hold budgets works: see above; does the engine run with {START_WITH.get(kind)}?"
         works = not tried or any(one.holds for one in tried)
-        found.add(Finding(check, False, str(error) if works else remedy))
+        found.add(Finding(check, False, str(error) if works else none))
         return ""
     found.add(Finding(check, True, fingerprint))
     return fingerprint

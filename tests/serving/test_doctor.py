@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from router import settings
 from router._gen import budget_router_pb2 as pb
+from router.backends.families import USUAL
 from router.bundle import manifest, registry
 from router.errors import TargetUnmet
 from router.serving import doctor, engines
@@ -103,3 +104,28 @@ async def test_the_start_says_it_in_one_line(tmp_path: Path) -> None:
     (line,) = [line for line in lines if line["event"] == "foreign bundle"]
     assert (line["log_level"], line["model"]) == ("warning", MODEL)
     assert ABOUT in line["why"] and "vllm-1.0" in line["why"]
+
+
+async def seen_by(loaded: Settings) -> dict[str, tuple[bool, str]]:
+    return {finding.check: (finding.passed, finding.seen) for finding in (await doctor.examine(loaded)).findings}
+
+
+async def test_the_doctor_says_why_a_way_does_not_work_and_what_to_set(tmp_path: Path) -> None:
+    async with simulated("vllm", ignores_budget=True, many_token_marker=True) as simulator:
+        seen = await seen_by(settings_for(simulator, tmp_path))
+        assert seen["markers of a thought"] == (True, f"'<think>' and '</think>', as {USUAL.name} have them")
+        passed, why = seen["native: budget 8"]
+        assert not passed and why.endswith("; does it run with --reasoning-parser P?")
+        assert all(passed for check, (passed, _) in seen.items() if check.startswith("two_phase: "))
+
+        seen = await seen_by(settings_for(simulator, tmp_path, think_end="[/THINK]"))
+        passed, why = seen["markers of a thought"]
+        assert not passed and "as the settings say, but the model looks like" in why
+        assert "unset BUDGET_ROUTER_THINK_START" in why
+
+        simulator.statuses = {"/tokenize": 404}
+        passed, why = (await seen_by(settings_for(simulator, tmp_path)))["two_phase: ready"]
+        assert not passed and why == (
+            "it has no /tokenize (HTTP 404); two phases need /tokenize and /v1/completions: does a proxy "
+            "before it forward them?"
+        )

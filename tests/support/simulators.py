@@ -134,6 +134,7 @@ class Simulator:
         sure: log-probability by token; -0.25 where it says nothing.
         markers: the texts of the model's tokens START and END, where they are not the usual ones.
         template: what the engine shows of its chat template.
+        shorter: tokens below a budget at which the engine cuts.
         spelling: the ids by which the model spells a marker of several tokens; [] = as the tokenizer does.
     """
 
@@ -164,6 +165,7 @@ class Simulator:
 
     markers: Markers = field(default_factory=Markers)
     template: str = "{{ '<think>' }}"
+    shorter: int = 0
     spelling: list[int] = field(default_factory=list)
 
     def encode(self, text: str) -> list[int]:
@@ -194,7 +196,13 @@ class Simulator:
         for _ in range(asked.most):
             token, thinking = (forced.pop(0), True) if forced else self._next(ids, asked)
             armed = asked.budget is not None and not self.faults.ignores_budget and not forced
-            if thinking and armed and asked.budget is not None and thought >= asked.budget and token not in ENDS:
+            if (
+                thinking
+                and armed
+                and asked.budget is not None
+                and thought >= asked.budget - self.shorter
+                and token not in ENDS
+            ):
                 token, *forced = [*encode(asked.message), *self.end]
                 thought = 0
             elif token == END != self.end[0]:
@@ -439,7 +447,14 @@ def llama_cpp(simulator: Simulator) -> web.Application:
 
         def chunk(tokens: list[int], _: bool, __: int, ___: int, finish: str | None) -> dict[str, Any]:
             kind = {"length": "limit", "stop": "eos"}.get(finish or "", "none")
-            said = [{"id": token, "logprob": simulator.logprob(token), "top_logprobs": []} for token in tokens]
+            said = [
+                {
+                    "id": token,
+                    "logprob": simulator.logprob(token),
+                    "top_logprobs": [{"id": one, "logprob": simulator.logprob(one)} for one in (token, END)],
+                }
+                for token in tokens
+            ]
             return {
                 "content": _text(tokens),
                 "tokens": tokens,
@@ -537,7 +552,10 @@ async def _completions(simulator: Simulator, request: web.Request) -> web.Stream
     )
 
     def chunk(tokens: list[int], _: bool, __: int, ___: int, finish: str | None) -> dict[str, Any]:
-        said = {"logprobs": {"token_logprobs": [simulator.logprob(token) for token in tokens]}}
+        named = (lambda one: f"token_id:{one}") if body.get("return_tokens_as_token_ids") else decode
+        tops = [{named(one): simulator.logprob(one) for one in (token, END)} for token in tokens]
+        chances = [simulator.logprob(token) for token in tokens]
+        said = {"logprobs": {"token_logprobs": chances, "top_logprobs": tops}}
         choice = {"text": _text(tokens), "token_ids": tokens, "finish_reason": finish}
         return {"choices": [choice | (said if body.get("logprobs") is not None else {})]}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_independent_answers_pay_for_every_rung_and_a_trace_for_the_top_one() -> None:
     assert per_prompt(LADDER, 2, ENGINE, nested=False) == PerPrompt(6, 2 * 1_100, 60, 120)
-    assert per_prompt(LADDER, 1, ENGINE, nested=True) == PerPrompt(1, 1_000, 30, 20)
+    assert per_prompt(LADDER, 1, ENGINE, nested=True) == PerPrompt(4, 1_000, 30, 20)
+    long = replace(ENGINE, answer=200)
+    assert per_prompt(LADDER, 2, long, nested=True) == PerPrompt(14, 2_000, 6 * 232, 40), "and as many probes"
 
 
 def test_thoughts_that_end_by_themselves_cost_no_more_than_their_length() -> None:
@@ -72,7 +75,7 @@ def test_the_text_opens_with_the_default_target_and_says_what_is_an_upper_bound(
     )
     (own,) = (line.split() for line in lines if line.startswith("these prompts"))
     assert own[2:4] == ["2", "2"]
-    assert any("nested: 1 request, 256 thinking tokens" in line and "at most" in line for line in lines)
+    assert any("nested: 7 requests, 256 thinking tokens" in line and "at most" in line for line in lines)
 
 
 async def test_an_engine_is_measured_with_prompts_and_the_text_says_with_how_many_at_a_time(tmp_path: Path) -> None:

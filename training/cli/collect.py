@@ -65,6 +65,9 @@ POCKET_TOKENS = 6
 @click.option("--closing-cue", help='Text that ends a thought which is cut; "" for none [default: the engine\'s own].')
 @click.option("--model", help="Name of the engine's model [default: its only one], or the pocket reasoner's directory.")
 @click.option("--ladder", help="Thinking tokens of each rung: 0,512,2048,unlimited [default: the pocket reasoner's].")
+@click.option("--nested/--independent", default=None,
+              help="Cut one thought at every rung, or ask for each rung anew [default: nested, where the rungs have "
+              "caps and that gives what is served].")  # fmt: skip
 @click.option("--samples", type=_COUNT, default=1, show_default=True, help="Answers per prompt and rung.")
 @click.option("--temperature", type=Number(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--max-answer-tokens", type=_COUNT, help="Longest answer [default: 1024, the pocket reasoner's 64].")
@@ -94,8 +97,9 @@ def collect(
 ) -> None:  # fmt: skip
     """Let a backend answer every prompt at every rung, score the answers, write the outcomes.
 
-    The pocket reasoner thinks once for each prompt, and its thought is cut at every rung; an engine answers each rung
-    anew. A run may be stopped at any time: the same command continues it. Exit code 1 means that a rung has no answer.
+    Where the engine continues token ids, a thought is drawn once for each prompt and sample, cut at every rung, and
+    answered behind each cut. A run may be stopped at any time: the same command continues it. Exit code 1 means that a
+    rung has no answer.
     """
     given = {name: options.pop(name) for name in ESTIMATED}
     # Without an engine, the kind still says to an estimate what the rungs of its ladder are.
@@ -138,17 +142,25 @@ def _collect(out: Path, executor: "Executor", options: dict[str, Any], as_json: 
 
     questions, recipe = _questions(**options), _recipe(options)
     try:
-        tally = run(questions, recipe, out, executor)
+        found = run(questions, recipe, out, executor)
     except KeyboardInterrupt:
         click.echo("\nstopped; the same command continues", err=True)
         raise click.Abort from None
     if as_json:
-        click.echo(json.dumps({"file": str(out), "prompts": len(questions), "rungs": tally}))
+        tokens = {"drawn": found.drawn, "independent": found.independent, "saved": round(found.saved, 4)}
+        how = "nested" if recipe.nested else "independent"
+        said = {"file": str(out), "prompts": len(questions), "collection": how, "tokens": tokens, "rungs": found.rungs}
+        click.echo(json.dumps(said))
     else:
-        for row in tally:
+        for row in found.rungs:
             click.echo("  ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in row.items()))
+        if recipe.nested:
+            click.echo(
+                f"one thought a prompt: {found.drawn:,} tokens drawn, {found.independent:,} with each rung anew "
+                f"({found.saved:.0%} saved)"
+            )
         click.echo(f"{counted(len(questions), 'prompt')}: {out}")
-    if empty := unanswered(tally):
+    if empty := unanswered(found.rungs):
         click.echo(f"rung {', '.join(empty)} has no answer at all, so nothing can be fitted to {out}", err=True)
         raise SystemExit(1)
 
@@ -163,8 +175,7 @@ def _estimate(options: dict[str, Any], given: dict[str, Any], as_json: bool) -> 
     ladder = _ladder(options) if recipe is None else recipe.ladder
     engine = _engine(options, given, own, recipe)
     samples, concurrency = options["samples"], options["concurrency"]
-    # Only the pocket reasoner's thoughts can be cut at every rung.
-    nested = not (options["url"] or options["ladder"] or options["temperature"] or samples > 1)
+    nested = _nested(options, ladder) if recipe is None else recipe.nested
     one = estimate.per_prompt(ladder, samples, engine, nested)
     found = estimate.Estimate(
         "nested" if nested else "independent",
@@ -175,6 +186,15 @@ def _estimate(options: dict[str, Any], given: dict[str, Any], as_json: bool) -> 
         measured_at=engine.measured_at,
     )
     click.echo(json.dumps(asdict(found)) if as_json else estimate.describe(found, concurrency))
+
+
+def _nested(options: dict[str, Any], ladder: "BudgetLadder") -> bool:
+    """Whether thoughts will be cut, where no engine is asked: of hosted models, and without caps, none can be."""
+    if options["nested"] is not None:
+        return bool(options["nested"])
+    engine = options["ladder"] and options["backend"] != "openai_effort"
+    caps = any(rung.tokens for rung in ladder.rungs)
+    return bool(caps and (engine or not (options["ladder"] or options["temperature"] or options["samples"] > 1)))
 
 
 def _recipe(options: dict[str, Any]) -> "Recipe":

@@ -58,7 +58,7 @@ class Journal:
 
     def append(self, results: Sequence[UnitResult]) -> None:
         """Add finished units. They are on disk when this returns."""
-        self._write([{"unit": result.key, "rows": result.rows} for result in results])
+        self._write([{"unit": one.key, "rows": one.rows, "drawn": one.drawn} for one in results])
         self.done |= {result.key for result in results}
 
     def rows(self) -> pl.LazyFrame:
@@ -67,6 +67,11 @@ class Journal:
         rows = entries.filter(pl.col("unit").is_not_null()).explode("rows").select(pl.col("rows").struct.unnest())
         at = pl.col("observed_at").str.to_datetime(time_unit="us", time_zone="UTC")
         return rows.with_columns(at).sort("prompt_id", "rung_order", "sample_id")
+
+    def drawn(self) -> int:
+        """Tokens that the engine drew for all finished units."""
+        entries = pl.scan_ndjson(self._path, schema={"drawn": pl.Int64()})
+        return int(entries.sum().collect().item() or 0)
 
     def remove(self) -> None:
         """Delete the journal's file."""

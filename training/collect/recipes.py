@@ -2,17 +2,19 @@
 
 import asyncio
 import re
+from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
 
 import router
 from router.backends import canary
-from router.backends.connect import Connection, fingerprint
+from router.backends.connect import Connection, connect, fingerprint
 from router.backends.detection import identified, window
 from router.backends.http import Timeouts
 from router.backends.markers import Markers
 from router.bundle.manifest import is_fingerprint
 from router.domain import DEFAULT_ANSWER_TOKENS, BudgetLadder, ReasoningBudget, Sampling
+from training.collect.nested import obstacle_to_cuts
 from training.collect.units import Pocket, Recipe
 from training.data.schema import DatasetError
 from training.pocket.tasks import LADDER
@@ -26,7 +28,7 @@ SHORTEST = 32
 
 OPTIONS = (
     "backend", "url", "model", "ladder", "samples", "temperature", "max_answer_tokens", "timeout", "concurrency",
-    "seed", "think_start", "think_end", "closing_cue", "unenforced", "backend_key",
+    "seed", "think_start", "think_end", "closing_cue", "unenforced", "backend_key", "nested",
 )  # fmt: skip
 
 
@@ -46,6 +48,7 @@ def from_options(
     closing_cue: str | None,
     unenforced: bool,
     backend_key: str = "",
+    nested: bool | None = None,
 ) -> Recipe:
     """The recipe for a set of options. An engine is asked for its identity and must hold its budgets.
 
@@ -54,9 +57,10 @@ def from_options(
         timeout: seconds that an engine may take for one answer.
         closing_cue: what ends a thought that is cut; "" = nothing, None = the engine's own.
         unenforced: accept an engine that was seen to hold no budget.
+        nested: cut one thought at every rung; None = where that gives the answers of serving.
 
     Raises:
-        DatasetError: the options contradict each other, or a rung exceeds the engine's window.
+        DatasetError: the options contradict each other, a rung exceeds the engine's window, or thoughts cannot be cut.
         ArtifactError: the pocket reasoner cannot be loaded.
         BackendError: the engine does not answer, or holds no budget.
     """
@@ -66,7 +70,7 @@ def from_options(
     longest = max_answer_tokens or (POCKET_ANSWER_TOKENS if url is None else DEFAULT_ANSWER_TOKENS)
     sampling = Sampling(temperature, longest, seed if temperature else None)
     if url is None:
-        return _pocket(Path(model or POCKET), ladder, samples, sampling, concurrency)
+        return _pocket(Path(model or POCKET), ladder, samples, sampling, concurrency, nested)
     if ladder is None:
         raise DatasetError("--url needs --ladder, cheapest rung first")
     markers = Markers(think_start or "", think_end or "", closing_cue)
@@ -75,9 +79,26 @@ def from_options(
     connection = connection_of(backend, url, model, backend_key, unenforced, markers, timeout, concurrency)
     rungs = parse_ladder(ladder, efforts=backend == "openai_effort")
     require_room(rungs, longest, asyncio.run(window(connection)))
-    # The name by which the router knows this engine in serving: certificates hold for that name only.
-    model_column = asyncio.run(fingerprint(connection, canary.holds_budgets))
-    return Recipe(connection, model_column, rungs, samples, sampling, concurrency)
+    model_column, obstacle = asyncio.run(_proved(connection, rungs, nested))
+    return Recipe(connection, model_column, rungs, samples, sampling, concurrency, nested=_decided(nested, obstacle))
+
+
+async def _proved(connection: Connection, ladder: BudgetLadder, nested: bool | None) -> tuple[str, str]:
+    """The name by which the router knows this engine in serving, and why its thoughts cannot be cut; "" = they can.
+
+    Certificates hold for that name only.
+    """
+    async with AsyncExitStack() as stack:
+        backend = connect(connection, canary.holds_budgets, stack)
+        name = await backend.prove()
+        return name, "" if nested is False else await obstacle_to_cuts(backend, connection.kind, ladder)
+
+
+def _decided(nested: bool | None, obstacle: str) -> bool:
+    """Whether thoughts are cut. Raises DatasetError where they cannot be and were to be."""
+    if nested and obstacle:
+        raise DatasetError(f"--nested: {obstacle}")
+    return nested is not False and not obstacle
 
 
 def require_room(ladder: BudgetLadder, longest: int, room: int | None) -> None:
@@ -155,11 +176,21 @@ def connection_of(
     )
 
 
-def _pocket(directory: Path, ladder: str | None, samples: int, sampling: Sampling, concurrency: int) -> Recipe:
+def _pocket(
+    directory: Path, ladder: str | None, samples: int, sampling: Sampling, concurrency: int, nested: bool | None
+) -> Recipe:
     from router.backends.pocket_model import PocketModel
 
     rungs = LADDER if ladder is None else parse_ladder(ladder)
-    return Recipe(Pocket(directory), PocketModel.load(directory).fingerprint, rungs, samples, sampling, concurrency)
+    name, cut = PocketModel.load(directory).fingerprint, _decided(nested, _pocket_obstacle(rungs, sampling))
+    return Recipe(Pocket(directory), name, rungs, samples, sampling, concurrency, nested=cut)
+
+
+def _pocket_obstacle(ladder: BudgetLadder, sampling: Sampling) -> str:
+    """Why the pocket reasoner's thoughts cannot be cut; "" = they can."""
+    if sampling.temperature:
+        return "the pocket reasoner's thoughts are cut where they are greedy alone"
+    return "" if all(rung.tokens is not None for rung in ladder.rungs) else "a rung has no cap"
 
 
 def parse_ladder(ladder: str, efforts: bool = False) -> BudgetLadder:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from router.digits import counted
 from training.collect.agreement import AGREEMENT
 from training.collect.journal import Journal
 from training.collect.questions import Question, digest
-from training.collect.units import Collector, Recipe, Unit, UnitResult
+from training.collect.units import Collector, Pocket, Recipe, Unit, UnitResult
 from training.data.faults import faults
 from training.data.schema import DatasetError, write
 from training.progress import Tenths, say
@@ -22,8 +22,29 @@ Executor = Callable[[Iterable[Unit], Recipe], Iterator[list[UnitResult]]]
 """Runs units by a recipe, in this process or elsewhere; yields results as they are finished."""
 
 
-def collect(questions: Sequence[Question], recipe: Recipe, out: Path, executor: Executor) -> list[dict[str, Any]]:
-    """Run the units that are not done yet, write `out`, and return its `tally`.
+@dataclass(frozen=True)
+class Collected:
+    """What a run has collected.
+
+    Attributes:
+        rungs: as `tally`.
+        drawn: tokens that the engine drew.
+        independent: tokens that it would have drawn with a request for each rung and sample: the same where thoughts
+            are greedy, and as many on average where they are sampled.
+    """
+
+    rungs: list[dict[str, Any]]
+    drawn: int
+    independent: int
+
+    @property
+    def saved(self) -> float:
+        """Share of the tokens that were not drawn."""
+        return 1 - self.drawn / self.independent if self.independent else 0.0
+
+
+def collect(questions: Sequence[Question], recipe: Recipe, out: Path, executor: Executor) -> Collected:
+    """Run the units that are not done yet, and write `out`.
 
     A journal beside `out` keeps finished units through a kill, and the same call continues from there. The journal is
     removed once the file is written.
@@ -41,8 +62,10 @@ def collect(questions: Sequence[Question], recipe: Recipe, out: Path, executor: 
             raise DatasetError(fault)
         # In this order: a crash between the two leaves both files, and the next run only writes the outcomes again.
         write(journal.rows(), out)
+        drawn = journal.drawn()
         journal.remove()
-    return tally(pl.scan_parquet(out))
+    rows = pl.scan_parquet(out)
+    return Collected(tally(rows), drawn, int(rows.select(pl.col("total_tokens").sum()).collect().item()))
 
 
 def _run(left: Sequence[Unit], total: int, recipe: Recipe, journal: Journal, executor: Executor) -> None:
@@ -74,10 +97,14 @@ def local(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[UnitResult]]:
 
 def collector(recipe: Recipe) -> Collector:
     """The collector that a recipe needs. Raises ArtifactError."""
-    if recipe.nested:
+    if recipe.nested and isinstance(recipe.source, Pocket):
         from training.collect.traces import TraceCollector
 
         return TraceCollector.load(recipe)
+    if recipe.nested:
+        from training.collect.nested import NestedCollector
+
+        return NestedCollector(recipe)
     from training.collect.samples import SampleCollector
 
     return SampleCollector(recipe)
@@ -86,7 +113,7 @@ def collector(recipe: Recipe) -> Collector:
 def units(questions: Sequence[Question], recipe: Recipe) -> list[Unit]:
     """All units of a run; the units of a question follow each other."""
     if recipe.nested:
-        return [Unit(question, None, 0) for question in questions]
+        return [Unit(question, None, sample) for question in questions for sample in range(recipe.samples)]
     rungs, samples = range(len(recipe.ladder)), range(recipe.samples)
     return [
         Unit(question, rung, sample)
@@ -103,6 +130,7 @@ def settings(questions: Sequence[Question], recipe: Recipe) -> dict[str, Any]:
         # Concurrency, retries and the executor are absent: they change how fast answers come, not what they are.
         "questions": digest(questions),
         "model": recipe.fingerprint,
+        "nested": recipe.nested,
         "ladder": [asdict(rung) for rung in recipe.ladder.rungs],
         "samples": recipe.samples,
         "sampling": asdict(recipe.sampling),

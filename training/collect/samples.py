@@ -1,16 +1,18 @@
 """Independent answers through the Backend port, several at a time.
 
-Every rung and sample is a request of its own: the port returns the text of a thought, but cannot continue from the
-middle of one, so a trace cannot be cut at several rungs. Only the pocket reasoner allows that, see `traces`.
+Every rung and sample is a request of its own. Where one thought can be cut at every rung, `nested` and `traces` take
+fewer tokens.
 """
 
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 from router.backends import canary
 from router.backends.attempts import Attempts
@@ -29,6 +31,8 @@ from router.domain import (
 from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
 from router.ports import Backend
 from training.collect.units import Answer, Pocket, Recipe, Unit, UnitResult, failed, unit_result
+
+A = TypeVar("A")
 
 
 class SampleCollector:
@@ -54,7 +58,8 @@ class SampleCollector:
 
     async def _check(self) -> None:
         if not await self._backend.ready():
-            raise BackendUnavailable("backend: it does not answer, or holds no budget; run again to continue")
+            why = getattr(self._backend, "failure", None) or "backend: it does not answer"
+            raise BackendUnavailable(f"{why}; run again to continue")
 
     async def _results(self, units: Iterator[Unit]) -> AsyncGenerator[list[UnitResult]]:
         under_way: set[asyncio.Task[UnitResult]] = set()
@@ -77,10 +82,14 @@ class SampleCollector:
 
     async def _unit(self, unit: Unit) -> UnitResult:
         rungs = range(len(self._recipe.ladder)) if unit.rung is None else [unit.rung]
-        return unit_result(unit, [await self._answer(replace(unit, rung=rung)) for rung in rungs], self._recipe)
+        answers = [await self._tried(partial(self._answer, replace(unit, rung=rung))) for rung in rungs]
+        return unit_result(unit, answers, self._recipe)
 
     async def _answer(self, unit: Unit) -> Answer:
-        """A failed answer if the engine refuses the request or fails in every attempt.
+        return await answered(self._backend, request_of(unit, self._recipe), _next_rung(unit, self._recipe))
+
+    async def _tried(self, attempt: Callable[[], Awaitable[A]]) -> A | Answer:
+        """What an attempt gives; a failed answer if the engine refuses the request or fails in every attempt.
 
         Raises:
             BackendUnavailable: the engine is not ready any more, so every other unit would fail as well.
@@ -88,7 +97,7 @@ class SampleCollector:
         cause: BackendError | None = None
         for pause in (*self._recipe.retry_pauses, 0.0):
             try:
-                return await _answered(self._backend, _request(unit, self._recipe), _next_rung(unit, self._recipe))
+                return await attempt()
             except (BackendRefused, InvalidRequest) as error:
                 return failed(error)
             except BackendError as error:
@@ -110,7 +119,8 @@ async def _open(recipe: Recipe, stack: AsyncExitStack) -> Backend:
     return connect(recipe.source, canary.holds_budgets, stack)
 
 
-def _request(unit: Unit, recipe: Recipe) -> GenerationRequest:
+def request_of(unit: Unit, recipe: Recipe) -> GenerationRequest:
+    """The request of a unit at one rung."""
     assert unit.rung is not None
     sampling = recipe.sampling
     if sampling.seed is not None:
@@ -129,7 +139,7 @@ def _next_rung(unit: Unit, recipe: Recipe) -> ReasoningBudget:
     return recipe.ladder.rungs[min(unit.rung + 1, len(recipe.ladder) - 1)]
 
 
-async def _answered(backend: Backend, request: GenerationRequest, longer: ReasoningBudget) -> Answer:
+async def answered(backend: Backend, request: GenerationRequest, longer: ReasoningBudget) -> Answer:
     """The answer that serving would give: of a second attempt where the first gave none. Raises BackendError."""
     attempts, text = Attempts(), []
     for budget in attempts.over(request.budget, longer):

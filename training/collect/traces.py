@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from router.backends.pocket_model import END, END_THINK, WINDOW, PocketModel
 from router.domain import BudgetLadder, FinishReason
-from training.collect.units import LOCKSTEP, Answer, Pocket, Recipe, Unit, UnitResult, failed, unit_result
+from training.collect.units import (
+    LOCKSTEP,
+    Answer,
+    Pocket,
+    Recipe,
+    Unit,
+    UnitResult,
+    failed,
+    tokens_of_trace,
+    unit_result,
+)
 
 
 class TraceCollector:
@@ -51,8 +61,10 @@ class TraceCollector:
         else:
             too_long = failed("prompt, longest thought and answer exceed the window of the pocket reasoner")
             answers = [[too_long] * len(ladder)] * len(same)
-        answers = [tried_again(of_rungs) for of_rungs in answers]
-        return [unit_result(unit, of_rungs, self._recipe) for (unit, _), of_rungs in zip(same, answers, strict=True)]
+        return [
+            unit_result(unit, tried_again(of_rungs), self._recipe, tokens_of_trace(of_rungs))
+            for (unit, _), of_rungs in zip(same, answers, strict=True)
+        ]
 
 
 def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, longest: int) -> list[list[Answer]]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from router.backends.connect import Connection
 from router.domain import BudgetLadder, FinishReason, Sampling
+from router.evidence import Probe
 from training.collect.agreement import AGREEMENT, agrees, key_of
 from training.collect.questions import Question
 from training.collect.scorers import SCORERS
@@ -26,6 +27,7 @@ class Answer:
 
     Attributes:
         thinking_ended: "natural" or "cut", that of the last attempt; None if unknown.
+        probe: the first tokens of the greedy answer behind the same cut.
         cause: why there is no answer.
     """
 
@@ -35,6 +37,7 @@ class Answer:
     finish: str
     attempts: int = 1
     thinking_ended: str | None = field(default=None, compare=False)
+    probe: Probe | None = field(default=None, compare=False)
     cause: str = field(default="", compare=False)
 
 
@@ -69,8 +72,9 @@ class Recipe:
         fingerprint: the model's name in outcomes.
         samples: answers per prompt and rung.
         sampling: every sample derives its own seed from the seed in it.
-        concurrency: answers in progress at once in one collector.
+        concurrency: answers or traces in progress at once in one collector.
         retry_pauses: seconds before each further attempt at an answer.
+        nested: one thought is cut at every rung, and answered behind each cut.
     """
 
     source: Pocket | Connection
@@ -80,23 +84,17 @@ class Recipe:
     sampling: Sampling
     concurrency: int
     retry_pauses: tuple[float, ...] = RETRY_PAUSES
+    nested: bool = False
 
     @property
     def batch(self) -> int:
         """Units that keep one collector busy."""
-        return LOCKSTEP if self.nested else 4 * self.concurrency
+        return LOCKSTEP if self.nested and isinstance(self.source, Pocket) else 4 * self.concurrency
 
     @property
     def backend(self) -> str:
         """The backend's name in outcomes."""
         return "pocket" if isinstance(self.source, Pocket) else self.source.kind
-
-    @property
-    def nested(self) -> bool:
-        """True if one trace gives the answers of every rung: the thought is greedy, and every rung has a cap."""
-        # Sampled traces would share one thought among rungs, and repeats of a rung would not be independent.
-        greedy = self.sampling.temperature == 0 and self.samples == 1
-        return isinstance(self.source, Pocket) and greedy and all(r.tokens is not None for r in self.ladder.rungs)
 
 
 @dataclass(frozen=True)
@@ -117,10 +115,16 @@ class Unit:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """The outcomes of a finished unit, and why its first missing answer is missing."""
+    """The outcomes of a finished unit.
+
+    Attributes:
+        drawn: tokens that the engine drew for it.
+        cause: why its first missing answer is missing.
+    """
 
     key: str
     rows: list[OutcomeRow]
+    drawn: int
     cause: str = ""
 
 
@@ -136,13 +140,34 @@ class Collector(Protocol):
         ...
 
 
-def unit_result(unit: Unit, answers: Sequence[Answer], recipe: Recipe) -> UnitResult:
-    """Score the answers of a unit: one at its rung, or one for every rung."""
+def tokens_of_trace(answers: Sequence[Answer]) -> int:
+    """Tokens drawn for the answers of all rungs, cut from one thought: that of the last rung holds all others."""
+    told = [one for one in answers if one.thinking_tokens is not None and one.answer_tokens is not None]
+    answered = {id(one): (one.answer_tokens or 0) + _probing(one) for one in told}  # a natural answer is drawn once
+    return max((one.thinking_tokens or 0 for one in told), default=0) + sum(answered.values())
+
+
+def _probing(answer: Answer) -> int:
+    """Tokens of the probe, where it is not the answer itself, and the one that tells of the end marker."""
+    probe = answer.probe
+    if probe is None:
+        return 0
+    return (0 if probe.text == answer.text else probe.tokens) + (probe.end_logprob is not None)
+
+
+def unit_result(unit: Unit, answers: Sequence[Answer], recipe: Recipe, drawn: int | None = None) -> UnitResult:
+    """Score the answers of a unit: one at its rung, or one for every rung.
+
+    Args:
+        drawn: tokens that the engine drew; None = those of the answers, each with its thought.
+    """
     # The answers of all rungs begin at rung 0; those of a unit with a rung begin, and end, at that rung.
     orders = range(unit.rung or 0, len(recipe.ladder))
     labelled = zip(orders, answers, labels(unit.question, answers), strict=False)
     rows = [_row(unit, answer, order, recipe, *given) for order, answer, given in labelled]
-    return UnitResult(unit.key, rows, _cause(rows, answers))
+    if drawn is None:
+        drawn = sum(row["total_tokens"] or 0 for row in rows)
+    return UnitResult(unit.key, rows, drawn, _cause(rows, answers))
 
 
 def _cause(rows: Sequence[OutcomeRow], answers: Sequence[Answer]) -> str:
@@ -189,7 +214,7 @@ def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe, correct: float,
         "rung": rung.name,
         "rung_order": order,
         "budget_tokens": rung.tokens,
-        "trace_id": identity if recipe.nested else None,
+        "trace_id": f"{identity}/{unit.sample}" if recipe.nested else None,
         "sample_id": unit.sample,
         "correct": correct,
         "label_source": "agreement" if question.scorer in AGREEMENT else "verifier",
@@ -200,7 +225,20 @@ def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe, correct: float,
         # A cut answer is wrong whatever it says, so it equals none that says the same.
         "answer": key_of(answer.text, question.scorer) if ended not in UNSCORED else None,
         "thinking_ended": answer.thinking_ended,
+        **_evidence(answer.probe, question.scorer),
         "observed_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+    }
+
+
+def _evidence(probe: Probe | None, scorer: str) -> OutcomeRow:
+    if probe is None:
+        return {}
+    return {
+        "probe_answer": key_of(probe.text, scorer),
+        "probe_tokens": probe.tokens,
+        "probe_logprob": probe.mean_logprob,
+        "probe_min_logprob": probe.min_logprob,
+        "end_logprob": probe.end_logprob,
     }
 
 

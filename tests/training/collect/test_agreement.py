@@ -16,7 +16,7 @@ from training.data.dataset import read
 from training.evaluation.advice import about_agreement
 
 QUESTION = Question("2 + 2 =", "", None, "g", "agreement", {})
-RECIPE = Recipe(Pocket(POCKET), "pocket/x/native", parse_ladder("0,16"), 1, Sampling(0, 16), 2)
+RECIPE = Recipe(Pocket(POCKET), "pocket/x/native", parse_ladder("0,16"), 1, Sampling(0, 16), 2, nested=True)
 
 
 def whole(text: str) -> Answer:

@@ -27,7 +27,9 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*ray-data:pytest.PytestUnraisableExceptionWarning",
 )
 
-RECIPE = Recipe(Pocket(POCKET.resolve()), "pocket/x", parse_ladder("0,3,16"), 1, Sampling(0, POCKET_ANSWER_TOKENS), 4)
+RECIPE = Recipe(
+    Pocket(POCKET.resolve()), "pocket/x", parse_ladder("0,3,16"), 1, Sampling(0, POCKET_ANSWER_TOKENS), 4, nested=True
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +79,13 @@ def test_a_collector_hands_back_the_error_of_an_engine_that_is_gone() -> None:
     with closing(collector._collector):
         batch = collector({"unit": np.array([pickle.dumps(unit) for unit in units])})
     (error,) = (pickle.loads(one) for one in batch["results"])
-    assert isinstance(error, BackendUnavailable) and "does not answer" in str(error)
+    assert isinstance(error, BackendUnavailable) and "nothing listens at its port" in str(error)
 
 
 def without_time(finished: list[UnitResult]) -> list[UnitResult]:
     """The same, in the order of their keys, without when it was observed."""
     rows = {one.key: [row | {"observed_at": None} for row in one.rows] for one in finished}
-    return [UnitResult(key, rows[key]) for key in sorted(rows)]
+    return [UnitResult(key, rows[key], 0) for key in sorted(rows)]
 
 
 def test_no_cluster_is_one_line_and_exit_code_1(

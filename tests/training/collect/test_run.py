@@ -21,7 +21,8 @@ from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitRes
 from training.data.dataset import from_frame, read, validate
 from training.data.schema import SCHEMA, DatasetError
 
-RECIPE = Recipe(Pocket(POCKET), "pocket/x", parse_ladder("0,3,16"), 1, Sampling(0, POCKET_ANSWER_TOKENS), 4)
+GREEDY = Sampling(0, POCKET_ANSWER_TOKENS)
+RECIPE = Recipe(Pocket(POCKET), "pocket/x", parse_ladder("0,3,16"), 1, GREEDY, 4, nested=True)
 SLOW = Recipe(Pocket(POCKET), "pocket/x", parse_ladder("0,3,16"), 1, Sampling(0.5, POCKET_ANSWER_TOKENS, 7), 4)
 
 

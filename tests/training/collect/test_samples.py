@@ -101,7 +101,7 @@ def test_a_prompt_that_always_fails_is_the_engines_error_and_never_wrong(
     engine: Simulator, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     engine.fails[QUESTIONS[1].prompt] = 10**9
-    tally = collect(QUESTIONS, recipe_of(engine.url), tmp_path / "o.parquet", local)
+    tally = collect(QUESTIONS, recipe_of(engine.url), tmp_path / "o.parquet", local).rungs
     said = capfd.readouterr().err
     assert said.startswith("collect: 12 answers at 3 rungs, 3 at a time\n")
     assert said.count("the first answer that failed, at rung") == 1 and "HTTP 500" in said

@@ -1,0 +1,148 @@
+"""Nested answers of an engine: one thought a prompt and sample, cut at every rung and answered behind each cut.
+
+The thought is drawn once, up to the top rung, in one request. Each rung's thought is the beginning of it, by token ids,
+so greedy answers are those that serving gives at that rung. A thought that ended by itself is answered once for all
+rungs that let it end.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+
+from router.backends import canary
+from router.backends.connect import Connection
+from router.backends.dialects import DIALECTS
+from router.backends.thought import Thought
+from router.backends.two_phase import TwoPhase
+from router.backends.verified import VerifiedBackend
+from router.domain import (
+    BudgetLadder,
+    Enforcement,
+    FinishReason,
+    GenerationRequest,
+    ReasoningBudget,
+    ReasoningDelta,
+    Sampling,
+)
+from router.errors import BackendError, InvalidRequest
+from router.evidence import PROBE_TOKENS, Probe
+from training.collect.samples import SampleCollector, answered, request_of
+from training.collect.traces import tried_again
+from training.collect.units import Answer, Unit, UnitResult, tokens_of_trace, unit_result
+
+COMPARED = 64
+"""Tokens of an answer that is compared with the engine's own."""
+
+
+class NestedCollector(SampleCollector):
+    """Runs `concurrency` traces at a time. Raises as SampleCollector does."""
+
+    async def _unit(self, unit: Unit) -> UnitResult:
+        ladder = self._recipe.ladder
+        top = replace(unit, rung=len(ladder) - 1)
+        found = await self._tried(partial(self._answers, request_of(top, self._recipe)))
+        if isinstance(found, Answer):
+            return unit_result(unit, [found] * len(ladder), self._recipe)
+        return unit_result(unit, tried_again(found), self._recipe, tokens_of_trace(found))
+
+    async def _answers(self, request: GenerationRequest) -> list[Answer]:
+        backend, source = self._backend, self._recipe.source
+        assert isinstance(backend, VerifiedBackend) and isinstance(source, Connection)
+        if (phases := backend.phases) is None:
+            raise BackendError("backend: it continues no token ids; --independent asks for each rung anew")
+        early = _early(backend, source.kind)
+        return [answer async for answer in cuts(phases, request, self._recipe.ladder.rungs, early)]
+
+
+def _early(backend: VerifiedBackend, kind: str) -> int:
+    """Tokens below a budget at which a thought is cut as the engine is served."""
+    return DIALECTS[kind].early if backend.enforcement is Enforcement.NATIVE else 0
+
+
+async def obstacle_to_cuts(backend: VerifiedBackend, kind: str, ladder: BudgetLadder) -> str:
+    """Why an engine's thoughts cannot be cut to give what is served; "" = they can.
+
+    In two phases they can by construction. Where the engine holds budgets by itself, short thoughts are compared.
+    """
+    if not any(rung.tokens for rung in ladder.rungs):
+        return "no rung has a cap at which a thought could be cut"
+    if (phases := backend.phases) is None:
+        return "the engine continues no token ids"
+    if backend.enforcement is Enforcement.TWO_PHASE:
+        return ""
+    small = ReasoningBudget(str(canary.SMALL), canary.SMALL)
+    try:
+        for prompt in canary.PROBES:
+            request = GenerationRequest(prompt, small, sampling=Sampling(0.0, COMPARED))
+            (cut,) = [answer async for answer in cuts(phases, request, (small,), _early(backend, kind))]
+            served = await answered(backend, request, small)
+            if (cut.text, cut.thinking_tokens) != (served.text, served.thinking_tokens):
+                return (
+                    f"with a budget of {canary.SMALL} tokens the engine itself thinks {served.thinking_tokens} and "
+                    f"answers {served.text[:40]!r}, and a thought that is cut has {cut.thinking_tokens} and "
+                    f"{cut.text[:40]!r}; BUDGET_ROUTER_BACKEND_ENFORCEMENT=two_phase would serve what is cut"
+                )
+    except (BackendError, InvalidRequest) as error:
+        return str(error)
+    return ""
+
+
+async def cuts(
+    phases: TwoPhase, request: GenerationRequest, rungs: tuple[ReasoningBudget, ...], early: int = 0
+) -> AsyncGenerator[Answer]:
+    """Draw one thought, and yield the answer behind its cut at each rung.
+
+    Args:
+        request: its budget is the largest of the rungs.
+        early: tokens below a budget at which the engine's own enforcement cuts.
+
+    Raises:
+        InvalidRequest, BackendError.
+    """
+    whole, natural = await _thought(phases, _less(request, early)), None
+    for rung in rungs:
+        at = _less(replace(request, budget=rung), early)
+        cut = phases.upto(whole, at.budget.tokens) if at.budget.tokens != 0 else Thought(await phases.opening(at), [])
+        if natural is None or not cut.natural:
+            answer = await _answer(phases, at, cut)
+            natural = answer if cut.natural else None
+        else:
+            answer = natural
+        yield answer
+
+
+async def _thought(phases: TwoPhase, request: GenerationRequest) -> Thought:
+    thought = await phases.begin(request)
+    async with aclosing(phases.think(request, thought)) as deltas:
+        async for delta in deltas:
+            assert isinstance(delta, ReasoningDelta)
+    return thought
+
+
+async def _answer(phases: TwoPhase, request: GenerationRequest, cut: Thought) -> Answer:
+    seen, end = await phases.observed(request, cut)
+    if end.finish is FinishReason.ABORTED:
+        raise BackendError("backend: it gave up in the middle")
+    return Answer(
+        seen.text,
+        end.thinking_tokens,
+        end.answer_tokens,
+        end.finish.value,
+        thinking_ended="natural" if cut.natural else "cut",
+        probe=await _probe(phases, request, cut, seen),
+    )
+
+
+async def _probe(phases: TwoPhase, request: GenerationRequest, cut: Thought, seen: Probe) -> Probe:
+    """The greedy answer's first tokens: of the answer itself, where that was greedy and is no longer."""
+    if request.sampling.temperature == 0 and seen.tokens < PROBE_TOKENS:
+        return replace(seen, end_logprob=await phases.end_logprob(request, cut))
+    sampling = replace(request.sampling, temperature=0.0, max_answer_tokens=PROBE_TOKENS)
+    return await phases.probe(replace(request, sampling=sampling), cut)
+
+
+def _less(request: GenerationRequest, early: int) -> GenerationRequest:
+    """The request with a budget of some tokens less, but not 0, which has a template of its own."""
+    tokens = request.budget.tokens
+    return replace(request, budget=replace(request.budget, tokens=max(tokens - early, 1))) if tokens else request
