@@ -103,6 +103,12 @@ climbs-vllm: $(VENV)/.dev ## test whether a real vLLM serves what a replay of it
 climbs-llamacpp: $(VENV)/.dev ## test the same on a real llama.cpp server
 	$(BIN)/python -m benchmarks.climbs llama_cpp
 
+nested-vllm: $(VENV)/.dev ## compare nested collection with serving on a real vLLM, and what it saves
+	$(BIN)/python -m benchmarks.nested vllm $(ARGS)
+
+nested-llamacpp: $(VENV)/.dev ## compare the same on a real llama.cpp server
+	$(BIN)/python -m benchmarks.nested llama_cpp $(ARGS)
+
 peers: $(VENV)/.dev $(PEERS)/models/.ready ## measure a decision beside the encoders of other routers; installs .peers (5 GB)
 	$(BIN)/python -m benchmarks.peers
 

