@@ -18,10 +18,10 @@ from grpc._cython import cygrpc  # there is no public place for either
 from grpc.aio._server import Server
 
 from router.rpc.connections import Connections
+from router.rpc.metadata import MAX_METADATA_BYTES, is_too_large
 
 State: TypeAlias = Any  # cygrpc.RPCState, which has no published type
 
-MAX_METADATA_BYTES = 16 << 10
 AT_ONCE = 8
 """Calls of a method that are accepted in one turn of the event loop."""
 
@@ -79,17 +79,13 @@ class _Calls(cygrpc.AioServer):  # type: ignore[misc]  # it has no published typ
 
     def _answer(self, state: State, context: Any, connection: str, handler: Any) -> Any:
         # At once, and not in a task: of all calls that are too large, one alone is looked at.
-        if _size(context.invocation_metadata()) > MAX_METADATA_BYTES:
+        if is_too_large(context):
             self._connections.close(connection)
             return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"metadata: at most {MAX_METADATA_BYTES} bytes")
         if handler is None:
             return context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         kind = cygrpc._handle_stream_stream_rpc if handler.response_streaming else cygrpc._handle_stream_unary_rpc
         return kind(handler, state, self._running_on)
-
-
-def _size(metadata: Sequence[tuple[str, str | bytes]]) -> int:
-    return sum(len(name) + len(value) for name, value in metadata)
 
 
 class RegisteredServer(Server):

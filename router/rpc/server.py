@@ -13,9 +13,10 @@ from router.errors import SettingsError
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary, Handler
 from router.rpc.connections import MAX_CONNECTION_STREAMS, PLACES
-from router.rpc.grpc_server import MAX_METADATA_BYTES, RegisteredServer
+from router.rpc.grpc_server import RegisteredServer
 from router.rpc.health import NAME as HEALTH
 from router.rpc.health import HealthService
+from router.rpc.metadata import MAX_METADATA_BYTES
 from router.rpc.reading import MAX_SMALL_BYTES, SmallReader
 from router.rpc.reflection import NAME as REFLECTION
 from router.rpc.reflection import ReflectionService

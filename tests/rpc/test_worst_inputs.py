@@ -35,6 +35,7 @@ from router.scoring.onnx import OnnxClassifier
 from router.telemetry.logs import LogLines, Observers
 from router.telemetry.metrics import Metrics
 from tests.rpc.conftest import ROUTING
+from tests.support.attacks import endless_continuation
 from tests.support.fakes import LIMITS, policy_of, router_of
 from tests.support.turns import MeasuredLoop
 
@@ -54,11 +55,20 @@ class Measured:
 
     loop: MeasuredLoop
     channel: Any
+    address: str
 
     def longest_turn(self, method: str, message: Message | bytes) -> float:
         """Steps of the longest turn while a call is answered, or refused by INVALID_ARGUMENT."""
         data = message if isinstance(message, bytes) else message.SerializeToString()
+        return self.longest_turn_during(lambda: self._call(method, data))
+
+    def longest_turn_during(self, work: Callable[[], None]) -> float:
+        """Steps of the longest turn while some work is done in this thread."""
         self._on_the_loop(self.loop.begin)
+        work()
+        return self._on_the_loop(self.loop.longest)
+
+    def _call(self, method: str, data: bytes) -> None:
         try:
             if method == "Generate":
                 list(self.channel.unary_stream(f"{ROUTING}/{method}")(data, timeout=PATIENCE))
@@ -66,7 +76,6 @@ class Measured:
                 self.channel.unary_unary(f"{ROUTING}/{method}")(data, timeout=PATIENCE)
         except grpc.RpcError as error:
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        return self._on_the_loop(self.loop.longest)
 
     def _on_the_loop(self, function: Callable[[], float | None]) -> float:
         found = Future[float]()
@@ -81,8 +90,9 @@ def service(bundle: Bundle, pocket_model: PocketModel, tmp_path_factory: pytest.
     thread = Thread(target=lambda: loop.run_until_complete(_serve(bundle, pocket_model, directory, port, stop)))
     thread.start()
     options = [("grpc.max_receive_message_length", -1)]
-    with grpc.insecure_channel(f"127.0.0.1:{port.result(PATIENCE)}", options) as channel:
-        measured = Measured(loop, channel)
+    address = f"127.0.0.1:{port.result(PATIENCE)}"
+    with grpc.insecure_channel(address, options) as channel:
+        measured = Measured(loop, channel, address)
         measured.longest_turn("Decide", decide("what is used for the first time takes longer"))
         # The collector would walk through all that the tests have loaded.
         gc.disable()
@@ -236,6 +246,11 @@ def test_no_tool_holds_up_others(service: Measured, name: str, size: int) -> Non
     tool = pb.Tool(name="t", parameters=_shortened(SCHEMAS[name], size))
     request = pb.GenerateRequest(messages=decide("hi").messages, tools=[tool] * (1 if size == MIB else 4))
     assert service.longest_turn("Generate", request) < PAUSE
+
+
+def test_no_headers_hold_up_others(service: Measured) -> None:
+    """123,000 of them: gRPC takes so many of a client that has not acknowledged its limit."""
+    assert service.longest_turn_during(lambda: asyncio.run(endless_continuation(service.address))) < PAUSE
 
 
 def _shortened(schema: str, size: int) -> str:
