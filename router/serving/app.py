@@ -20,6 +20,7 @@ from router.rpc.identity import OperatorGuard, TenantGuard
 from router.rpc.server import RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
 from router.serving import assembly, gauges
+from router.serving.allocator import give_memory_back
 from router.serving.follow import FOLLOW_SECONDS, Followed, Reload, file_stamp, follow_file
 from router.serving.gauges import Gauges
 from router.serving.keeper import Keeper, Work
@@ -62,6 +63,7 @@ async def serve(settings: Settings, announce: Callable[[Ports], None], defer: De
         OutcomeLogError: the outcome log cannot be opened.
         DrainError: records of the outcome log were lost at the end.
     """
+    give_memory_back()
     reload = Reload()
 
     def hangup() -> None:
