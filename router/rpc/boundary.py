@@ -1,7 +1,6 @@
 """The boundary around every method of the API: identifies the caller, bounds what is under way, and turns malformed
 requests, overload and errors into statuses."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeAlias
@@ -47,7 +46,6 @@ class Boundary:
         self._guard = guard
         self._permits = TenantPermits(max_calls)
         self._reader = FairReader(max_calls)
-        self._large = asyncio.Lock()
         self.observer = observer
         self._tracer = tracer
 
@@ -61,7 +59,7 @@ class Boundary:
         return {method.name: self._handler(method, getattr(servicer, method.name)) for method in service.methods}
 
     def _handler(self, method: MethodDescriptor, behaviour: Any) -> Handler:
-        parse = parser(method.input_type, self._large)
+        parse = parser(method.input_type)
         serialize = GetMessageClass(method.output_type).SerializeToString
         if method.server_streaming:
             streaming = self._streaming(method.name, behaviour, parse)

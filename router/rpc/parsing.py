@@ -5,7 +5,6 @@ is not UTF-8. Two bytes make an empty message, which takes forty times as much m
 of a large request are counted on the wire first.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cache
 from itertools import islice
@@ -17,6 +16,7 @@ from google.protobuf.message import DecodeError, Message
 
 from router._gen import budget_router_pb2 as pb
 from router.errors import InvalidRequest
+from router.turn import others_first
 
 Field = descriptor_pb2.FieldDescriptorProto
 Nested: TypeAlias = Mapping[int, "Nested"]
@@ -42,22 +42,16 @@ FIXED = {1: 8, 5: 4}
 """Bytes of a field by its kind on the wire. The marks of a group have none; its fields count like those around it."""
 
 
-def parser(kind: Descriptor, large: asyncio.Lock) -> Callable[[bytes], Awaitable[Message]]:
-    """A function that parses messages of a type. It raises InvalidRequest.
-
-    Args:
-        large: held while a large message is counted and parsed; shared by all that run on one event loop.
-    """
+def parser(kind: Descriptor) -> Callable[[bytes], Awaitable[Message]]:
+    """A function that parses messages of a type. It raises InvalidRequest."""
     parse, nested, name = message_factory.GetMessageClass(kind).FromString, _nested(kind), kind.full_name
 
     async def parse_or_refuse(data: bytes) -> Message:
         if len(data) <= UNCOUNTED_BYTES:
             return parse_at_once(data)
-        # One by one: each takes milliseconds of a turn of the loop, and many together would hold up all other calls.
-        async with large:
-            await asyncio.sleep(0)
-            await _require_few_fields(data, nested)
-            return parse_at_once(data)
+        await others_first()  # each takes milliseconds, and many together would hold up all other calls
+        await _require_few_fields(data, nested)
+        return parse_at_once(data)
 
     def parse_at_once(data: bytes) -> Message:
         try:
@@ -81,7 +75,7 @@ async def _require_few_fields(data: bytes, nested: Nested) -> None:
                 if (left := left - 1) < 0:
                     raise InvalidRequest("request", f"at most {MAX_FIELDS:,} fields")
                 if not left % FIELDS_A_TURN:
-                    await asyncio.sleep(0)
+                    await others_first()
                 # Nearly all numbers have one byte. They are read here, since a call would cost more than the reading.
                 tag, at = (data[at], at + 1) if data[at] < 128 else _varint(data, at)
                 if (kind := tag & 7) == DELIMITED:

@@ -1,6 +1,5 @@
 """The difficulty classifier in ONNX Runtime."""
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -15,6 +14,7 @@ from router.errors import ArtifactError, ClassifierError, SettingsError
 from router.onnx_session import BoundedSession, OverrunError, single_threaded
 from router.scoring import outputs
 from router.scoring.outputs import Outputs
+from router.turn import others_first
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
@@ -70,7 +70,7 @@ class OnnxClassifier:
         for part in _parts(prompts):
             # The caller has hashed these prompts just now, which takes as long as a score where texts are long.
             if scores or len(part[0].text) > LONG:
-                await asyncio.sleep(0)
+                await others_first()
             scores += self.scored(part)
         return scores
 

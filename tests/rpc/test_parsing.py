@@ -20,7 +20,7 @@ def parsed(kind: Any, data: bytes) -> Message:
     """A message of a type, as the service parses it."""
 
     async def parse() -> Message:
-        return await parser(kind.DESCRIPTOR, asyncio.Lock())(data)
+        return await parser(kind.DESCRIPTOR)(data)
 
     return asyncio.run(parse())
 
@@ -78,7 +78,7 @@ def test_large_requests_that_do_not_parse_are_refused(end: bytes) -> None:
 async def test_large_requests_are_parsed_one_by_one() -> None:
     """Others have a turn between any two of them, however many come together."""
     kind: Any = pb.DecideRequest
-    parse, turns = parser(kind.DESCRIPTOR, asyncio.Lock()), 0
+    parse, turns = parser(kind.DESCRIPTOR), 0
 
     async def others() -> None:
         nonlocal turns

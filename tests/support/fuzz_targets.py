@@ -31,7 +31,7 @@ FORGET = 1_000
 """Requests after which the fakes are made anew, which keep everything."""
 
 _loop = asyncio.new_event_loop()
-_PARSERS = {method.name: parser(method.input_type, asyncio.Lock()) for method in METHODS}
+_PARSERS = {method.name: parser(method.input_type) for method in METHODS}
 _state: dict[str, Any] = {"left": 0}
 
 
