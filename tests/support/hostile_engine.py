@@ -6,6 +6,7 @@ answered by that function instead. `LISTED` turns the list of models into a gzip
 
 import asyncio
 import json
+import logging
 import sys
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -117,6 +118,7 @@ async def _endless(
 
 async def main() -> None:
     """Serve on a free port of the loopback interface until the process is stopped."""
+    logging.disable()  # nobody reads what each broken answer logs, and a pipe that is full would stop this process
     runner = web.AppRunner(application(), handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
