@@ -41,6 +41,7 @@ def test_a_gain_is_shown_on_its_side_of_the_bound(more: float, less: float, limi
         (0.92, 0.9, 0.02, "0.020"),
         (0.9002, 0.9, 0.02, "less than 0.001"),
         (0.9, 0.902, 0.02, "nothing"),
+        (0.520000005, 0.5, 0.02, "0.02"),  # no digits would show it
     ],
 )
 def test_a_gain_is_the_difference_of_what_is_shown(more: float, less: float, limit: float, shown: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from router.bundle import manifest
-from router.bundle.offers import Offer, best_offer, offer_of
+from router.bundle.offers import WORTH, Offer, best_offer, offer_of
 from router.domain import MaxLoss
 from router.serving.default_target import uncovered
 from router.stopping import AgreeRule, StoppingCertificate
@@ -21,7 +21,7 @@ def test_the_strictest_target_that_saves_something_is_offered() -> None:
     assert str(best_offer(0.02, {0.05: None})) == "serve with BUDGET_ROUTER_MAX_LOSS=0.05, which is certified"
 
 
-@pytest.mark.parametrize("saved", [{}, {0.02: 0.01}, {0.01: 0.2, 0.05: 0.3}, {0.05: 0.0}])
+@pytest.mark.parametrize("saved", [{}, {0.02: 0.01}, {0.02: WORTH, 0.05: 0.3}, {0.01: 0.2, 0.05: 0.3}, {0.05: 0.0}])
 def test_nothing_is_offered_where_the_target_saves_or_nothing_does(saved: dict[float, float | None]) -> None:
     assert best_offer(0.02, saved) is None
 

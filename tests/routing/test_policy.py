@@ -21,6 +21,7 @@ from router.domain import (
     Score,
 )
 from router.errors import InvalidRequest, TargetUnmet
+from router.routing import reasons
 from router.routing.policy import NEAR_BEST, LatencyProfile, Policy
 from tests.support.fakes import (
     CERTIFICATE,
@@ -561,3 +562,8 @@ def test_a_certified_choice_may_lose_more_on_one_prompt_than_on_average_and_says
         "gain 0.100 P(correct), too little for 50 more tokens; the loss of 0.05 is promised on average over prompts, "
         "not for this one"
     )
+
+
+def test_tokens_that_round_to_the_same_are_less_than_one_more() -> None:
+    score = replace(RISING, mean=(0.0, 16.0, 32.0, 64.0, 99.6, 100.4))
+    assert "too little for less than 1 more token" in reasons.worth(score, 4, "256", MaxLoss(0.1))
