@@ -15,7 +15,7 @@ from training.certification.violation import RESPLITS, resplit
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.overview import overview
-from training.data.schema import DatasetError
+from training.data.schema import JUDGE, DatasetError
 from training.evaluation import comparison, evaluate
 from training.evaluation.advice import about_agreement, with_remedies
 from training.evaluation.evaluate import Report
@@ -183,7 +183,7 @@ def run(
         out,
         backend_fingerprint=outcomes.model,
         data_hash=manifest.digest(path),
-        metrics=summary(trained),
+        metrics=summary(trained) | _judged_by(report["about"]),
         report=report,
         within=trained.within,
     )
@@ -257,6 +257,11 @@ def summary(trained: Trained) -> dict[str, Any]:
             for p in report.policies
         ],
     }
+
+
+def _judged_by(about: dict[str, Any]) -> dict[str, str]:
+    """Of a bundle whose certificates are about a judge's verdicts, the judge's model."""
+    return {"judged_by": about["data"]["judge"] or "unknown"} if JUDGE in about["label_sources"] else {}
 
 
 def _require_finite(fitted: Fitted, outcomes: Outcomes) -> None:

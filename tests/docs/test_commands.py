@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import MODELS
 from tests.serving.test_serve import running
+from tests.support.court import court
 from tests.support.pages import PAGES, ROOT, blocks
 from tests.support.reader import leave_off_where_the_readme_ends, reading
 from tests.support.simulators import simulated
@@ -24,6 +25,7 @@ ENGINES = {
 }
 """Addresses that the pages print; in which engine's shape a simulator answers there, and for which model."""
 
+JUDGE = "http://127.0.0.1:8001"
 TRITON = "triton:8001"
 FOLLOWED = [page for page in PAGES if blocks(page)]
 
@@ -41,6 +43,7 @@ def engines() -> Iterator[dict[str, str]]:
                 simulator = await stack.enter_async_context(simulated(kind))
                 simulator.models, simulator.window = (model,), 40_960
                 found[printed] = simulator.url
+            found[JUDGE] = (await stack.enter_async_context(court())).url
             ready.set()
             await ended.wait()
 

@@ -177,6 +177,7 @@ def _secure(directory: Path) -> None:
     """A key of the tenant `search`, and a certificate of this machine."""
     key = tenants.new_key()
     (directory / "search.key").write_text(key)
+    (directory / "judge.key").write_text("sesame")
     (directory / "tenants.toml").write_text(f'[search]\nkeys = [{{ sha256 = "{tenants.digest(key)}" }}]\n')
     authority = trustme.CA()
     server = authority.issue_cert("127.0.0.1")

@@ -14,6 +14,7 @@ from training.options import ENGINES, backend_key, json_output, require
 
 if TYPE_CHECKING:
     from router.domain import BudgetLadder
+    from training.collect.judge import Judge
     from training.collect.questions import Question
     from training.collect.run import Executor
     from training.collect.units import Recipe
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _COUNT = click.IntRange(min=1)
 _SCORERS = click.Choice(
-    ["exact", "numeric", "math", "reasoning-gym", "agreement", "agreement-numeric", "agreement-math"]
+    ["exact", "numeric", "math", "reasoning-gym", "agreement", "agreement-numeric", "agreement-math", "judge"]
 )
 ESTIMATED = (
     "first_token_ms", "token_ms", "thought_tokens", "answer_tokens", "prompt_tokens", "price_in", "price_out",
@@ -32,6 +33,9 @@ ABOUT_ENGINE = (
     "backend", "backend_key", "unenforced", "think_start", "think_end", "closing_cue", "timeout",
 )  # fmt: skip
 """Options that say nothing without --url."""
+
+ABOUT_JUDGE = ("judge_model", "judge_key_file", "judge_prompt")
+"""Options that say nothing without --judge-url."""
 
 PRICES = {"price_in": "price_out", "price_out": "price_in"}
 TIMES = {"first_token_ms": "token_ms", "token_ms": "first_token_ms"}
@@ -50,7 +54,12 @@ POCKET_TOKENS = 6
               help="JSON Lines with prompt, answer, and optionally task, group, scorer, metadata.")  # fmt: skip
 @click.option("--scorer", type=_SCORERS, default="math", show_default=True,
               help="Scorer for --prompts that name none. Those of agreement need no answers: the top rung's answer "
-              "counts as right.")  # fmt: skip
+              "counts as right. A judge, another model, needs none either.")  # fmt: skip
+@click.option("--judge-url", help="For --scorer judge: base URL of the OpenAI-compatible API that judges.")
+@click.option("--judge-model", help="Model that judges [default: the only one at --judge-url].")
+@click.option("--judge-key-file", type=File(), help="File with the judge's key [default: none is sent].")
+@click.option("--judge-prompt", type=File(), help="File with the judge's prompt, which holds {question} and {answer}, "
+              "and may hold {reference} [default: in docs/collect.md].")  # fmt: skip
 @click.option("--gym", multiple=True, metavar="NAME", help="Take a reasoning-gym data set instead; may be repeated.")
 @click.option("--count", type=_COUNT, default=200, show_default=True, help="Prompts of each --gym data set.")
 @click.option("--per-level", type=_COUNT, default=180, show_default=True,
@@ -103,7 +112,8 @@ def collect(
     """
     given = {name: options.pop(name) for name in ESTIMATED}
     # Without an engine, the kind still says to an estimate what the rungs of its ladder are.
-    require(dict.fromkeys(ABOUT_ENGINE[estimate:], "url") | {"count": "gym"})
+    require(dict.fromkeys(ABOUT_ENGINE[estimate:], "url") | dict.fromkeys(ABOUT_JUDGE, "judge_url") | {"count": "gym"})
+    asked = {name: options.pop(name) for name in ("judge_url", *ABOUT_JUDGE)}
     if estimate:
         _require_for_estimate(out, options, given)
     elif out is None:
@@ -113,6 +123,7 @@ def collect(
             raise click.UsageError(f"--{name.replace('_', '-')} is for --estimate")
     if options["url"]:
         options |= _named(**options)
+    options["judge"] = _judge(**asked) if asked["judge_url"] and not estimate else None
     if out is None:
         _estimate(options, given, as_json)
     else:
@@ -136,11 +147,24 @@ def _named(url: str, backend: str | None, model: str | None, backend_key: str, *
     return {"backend": kind, "model": name}
 
 
+def _judge(judge_url: str, judge_model: str | None, judge_key_file: Path | None, judge_prompt: Path | None) -> "Judge":
+    """The judge that the options name. Raises UsageError, DatasetError, BackendError."""
+    from router.cli.options import key_in
+    from training.collect import judge, recipes
+
+    key = "" if judge_key_file is None else key_in(judge_key_file)
+    prompt = judge.PROMPT if judge_prompt is None else judge.prompt_in(judge_prompt)
+    _, model = recipes.named(judge_url, "openai_effort", judge_model or "", key)
+    return judge.Judge(judge_url, model, key, prompt)
+
+
 def _collect(out: Path, executor: "Executor", options: dict[str, Any], as_json: bool) -> None:
     from training.collect.run import collect as run
     from training.collect.run import unanswered
 
-    questions, recipe = _questions(**options), _recipe(options)
+    questions = _questions(**options)
+    _require_judge(questions, options)
+    recipe = replace(_recipe(options), judge=options["judge"])
     try:
         found = run(questions, recipe, out, executor)
     except KeyboardInterrupt:
@@ -163,6 +187,17 @@ def _collect(out: Path, executor: "Executor", options: dict[str, Any], as_json: 
     if empty := unanswered(found.rungs):
         click.echo(f"rung {', '.join(empty)} has no answer at all, so nothing can be fitted to {out}", err=True)
         raise SystemExit(1)
+
+
+def _require_judge(questions: "list[Question]", options: dict[str, Any]) -> None:
+    """Raises UsageError where a judge is wanted and there is none, or the other way round."""
+    from training.collect.judge import JUDGE
+
+    wanted = any(question.scorer == JUDGE for question in questions)
+    if wanted and not (options["url"] and options["judge"]):
+        raise click.UsageError("--scorer judge needs --url, the engine that answers, and --judge-url, which judges")
+    if options["judge"] and not wanted:
+        raise click.UsageError("--judge-url needs --scorer judge")
 
 
 def _estimate(options: dict[str, Any], given: dict[str, Any], as_json: bool) -> None:
@@ -251,13 +286,14 @@ def _questions(
 ) -> "list[Question]":
     from training.collect import questions
     from training.collect.agreement import AGREEMENT
+    from training.collect.judge import JUDGE
 
     if prompts is not None and gym:
         raise click.UsageError("--prompts and --gym exclude each other")
     if prompts is not None:
         return questions.from_file(prompts, scorer)
     found = questions.from_gym(gym, count, seed) if gym else questions.held_out_questions(per_level, seed)
-    if scorer in AGREEMENT:
+    if scorer in (*AGREEMENT, JUDGE):
         return [replace(question, scorer=scorer) for question in found]
     require({"scorer": "prompts"})  # the others have their own
     return found

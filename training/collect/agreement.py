@@ -7,6 +7,7 @@ lost, too, since an answer can be lost only where it differs; answers that are b
 from collections.abc import Mapping
 
 from router.answer_keys import answer_key
+from training.collect.judge import JUDGE
 from training.collect.scorers import KEYS, Grade, Scorer, choice, exact, math, numeric
 
 AGREEMENT: Mapping[str, Scorer] = {
@@ -14,11 +15,15 @@ AGREEMENT: Mapping[str, Scorer] = {
 }  # fmt: skip
 """How the answers of two rungs are compared, by name of the scorer."""
 
-_KEYS = {"agreement": "text", **{name: KEYS[name.removeprefix("agreement-")] for name in AGREEMENT if "-" in name}}
+_KEYS = {
+    "agreement": "text",
+    JUDGE: "text",
+    **{name: KEYS[name.removeprefix("agreement-")] for name in AGREEMENT if "-" in name},
+}
 
 
 def key_of(answer: str, scorer: str) -> str | None:
-    """The key of an answer, in the words of a scorer in SCORERS or AGREEMENT."""
+    """The key of an answer, in the words of any scorer; to a judge, only equal texts are equal."""
     return answer_key(answer, _KEYS.get(scorer) or KEYS[scorer])
 
 

@@ -29,7 +29,7 @@ from router.errors import BackendError, InvalidRequest
 from router.evidence import PROBE_TOKENS, Probe
 from training.collect.samples import SampleCollector, answered, request_of
 from training.collect.traces import tried_again
-from training.collect.units import Answer, Unit, UnitResult, tokens_of_trace, unit_result
+from training.collect.units import Answer, Unit, UnitResult, tokens_of_trace
 
 COMPARED = 64
 """Tokens of an answer that is compared with the engine's own."""
@@ -43,8 +43,8 @@ class NestedCollector(SampleCollector):
         top = replace(unit, rung=len(ladder) - 1)
         found = await self._tried(partial(self._answers, request_of(top, self._recipe)))
         if isinstance(found, Answer):
-            return unit_result(unit, [found] * len(ladder), self._recipe)
-        return unit_result(unit, tried_again(found), self._recipe, tokens_of_trace(found))
+            return await self._scored(unit, [found] * len(ladder))
+        return await self._scored(unit, tried_again(found), tokens_of_trace(found))
 
     async def _answers(self, request: GenerationRequest) -> list[Answer]:
         backend, source = self._backend, self._recipe.source

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from training.collect.agreement import AGREEMENT
+from training.collect.judge import JUDGE
 from training.collect.scorers import SCORERS
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
 from training.pocket import gym
 from training.pocket.tasks import FAMILIES, LEVELS, held_out, items
 
-NAMES = (*SCORERS, *AGREEMENT)
+NAMES = (*SCORERS, *AGREEMENT, JUDGE)
 """Names of all scorers."""
 
 FIELDS = frozenset(("prompt", "answer", "task", "group", "scorer", "metadata"))
@@ -26,7 +27,7 @@ class Question:
     """A prompt whose answers can be scored.
 
     Attributes:
-        reference: the right answer, as the scorer reads it.
+        reference: the right answer, as the scorer reads it; "" where none is known.
         group: questions of one group never lie in two splits.
         scorer: a name in NAMES.
         metadata: further input of the scorer.
@@ -120,7 +121,7 @@ def _parsed(line: str, scorer: str, where: str) -> Question:
     reference, metadata = str(given.get("answer", "")), given.get("metadata", {})
     # Scoring an empty answer finds a reference that cannot be scored now, not after hours of collection.
     try:
-        if scorer not in AGREEMENT:
+        if scorer in SCORERS:
             SCORERS[scorer]("", reference, metadata)
     except (KeyError, ValueError) as error:
         raise DatasetError(f"{where}: {scorer} cannot score it: {error}") from None
@@ -140,5 +141,8 @@ def _faults(given: dict[str, Any], scorer: str) -> Iterator[str]:
         yield f"unknown scorer {given['scorer']!r}; the scorers are {', '.join(NAMES)}"
     if not isinstance(given.get("metadata", {}), dict):
         yield "metadata is not an object"
-    if "answer" not in given and given.get("scorer", scorer) not in ("reasoning-gym", *AGREEMENT):
-        yield f"answer is missing; without answers, --scorer {next(iter(AGREEMENT))} compares with the top rung"
+    if "answer" not in given and given.get("scorer", scorer) not in ("reasoning-gym", *AGREEMENT, JUDGE):
+        yield (
+            f"answer is missing; without answers, --scorer {next(iter(AGREEMENT))} compares with the top rung, and "
+            f"--scorer {JUDGE} asks another model"
+        )

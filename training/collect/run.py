@@ -1,5 +1,6 @@
 """The collection stage: answers to every question at every rung go into a journal, then into one outcome file."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from router.digits import counted
 from training.collect.agreement import AGREEMENT
 from training.collect.journal import Journal
+from training.collect.judge import JUDGE
 from training.collect.questions import Question, digest
 from training.collect.units import Collector, Pocket, Recipe, Unit, UnitResult
 from training.data.faults import faults
@@ -61,7 +63,7 @@ def collect(questions: Sequence[Question], recipe: Recipe, out: Path, executor: 
         for fault in faults(journal.rows()):
             raise DatasetError(fault)
         # In this order: a crash between the two leaves both files, and the next run only writes the outcomes again.
-        write(journal.rows(), out)
+        write(journal.rows(), out, {} if recipe.judge is None else {JUDGE: json.dumps(recipe.judge.identity)})
         drawn = journal.drawn()
         journal.remove()
     rows = pl.scan_parquet(out)
@@ -134,6 +136,8 @@ def settings(questions: Sequence[Question], recipe: Recipe) -> dict[str, Any]:
         "ladder": [asdict(rung) for rung in recipe.ladder.rungs],
         "samples": recipe.samples,
         "sampling": asdict(recipe.sampling),
+        # Absent without a judge: journals of earlier versions have none.
+        **({} if recipe.judge is None else {JUDGE: recipe.judge.identity}),
     }
 
 

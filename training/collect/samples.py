@@ -7,7 +7,7 @@ fewer tokens.
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from functools import partial
@@ -28,9 +28,30 @@ from router.domain import (
     Prompt,
     ReasoningBudget,
 )
-from router.errors import BackendError, BackendRefused, BackendUnavailable, InvalidRequest
+from router.errors import (
+    BackendBusy,
+    BackendError,
+    BackendMisconfigured,
+    BackendRefused,
+    BackendTimeout,
+    BackendUnavailable,
+    InvalidRequest,
+)
 from router.ports import Backend
-from training.collect.units import Answer, Pocket, Recipe, Unit, UnitResult, failed, unit_result
+from training.collect.judge import JUDGE, Judge, JudgeClient
+from training.collect.questions import Question
+from training.collect.units import (
+    FAILED,
+    UNSCORED,
+    Answer,
+    Label,
+    Pocket,
+    Recipe,
+    Unit,
+    UnitResult,
+    failed,
+    unit_result,
+)
 
 A = TypeVar("A")
 
@@ -43,6 +64,7 @@ class SampleCollector:
         self._loop = asyncio.Runner()
         self._stack = AsyncExitStack()
         self._backend = self._loop.run(_open(recipe, self._stack))
+        self._judge = None if recipe.judge is None else self._loop.run(_judge(recipe.judge, recipe, self._stack))
 
     def close(self) -> None:
         """Close the backend and the loop."""
@@ -83,7 +105,38 @@ class SampleCollector:
     async def _unit(self, unit: Unit) -> UnitResult:
         rungs = range(len(self._recipe.ladder)) if unit.rung is None else [unit.rung]
         answers = [await self._tried(partial(self._answer, replace(unit, rung=rung))) for rung in rungs]
-        return unit_result(unit, answers, self._recipe)
+        return await self._scored(unit, answers)
+
+    async def _scored(self, unit: Unit, answers: Sequence[Answer], drawn: int | None = None) -> UnitResult:
+        """The outcomes of a unit's answers, as `unit_result` scores them or as a judge does.
+
+        Raises:
+            BackendMisconfigured, BackendUnavailable: the judge refuses the key, or does not answer any more.
+        """
+        if self._judge is None or unit.question.scorer != JUDGE:
+            return unit_result(unit, answers, self._recipe, drawn)
+        verdicts: dict[str, float | BackendError] = {}
+        for answer in answers:
+            if judgeable(answer) and answer.text not in verdicts:  # equal answers have one verdict
+                verdicts[answer.text] = await self._verdict(self._judge, unit.question, answer.text)
+        judged = [labelled(answer, verdicts.get(answer.text)) for answer in answers]
+        return unit_result(unit, [one for one, _ in judged], self._recipe, drawn, [label for _, label in judged])
+
+    async def _verdict(self, judge: JudgeClient, question: Question, text: str) -> float | BackendError:
+        """The judge's verdict, or why there is none on this answer alone."""
+        for pause in (*self._recipe.retry_pauses, None):
+            try:
+                return await judge.verdict(question.prompt, question.reference, text)
+            except BackendMisconfigured:
+                raise
+            except BackendError as error:
+                cause = error
+            if pause is not None:
+                await asyncio.sleep(pause)
+        # A judge that is down fails everything else as well; one that says nothing of use fails this answer alone.
+        if isinstance(cause, BackendUnavailable | BackendBusy | BackendTimeout):
+            raise BackendUnavailable(f"{_of_judge(cause)}; the same command continues") from cause
+        return cause
 
     async def _answer(self, unit: Unit) -> Answer:
         return await answered(self._backend, request_of(unit, self._recipe), _next_rung(unit, self._recipe))
@@ -117,6 +170,28 @@ async def _open(recipe: Recipe, stack: AsyncExitStack) -> Backend:
         stack.callback(pocket.close)
         return pocket
     return connect(recipe.source, canary.holds_budgets, stack)
+
+
+def judgeable(answer: Answer) -> bool:
+    """Whether there is a whole answer to judge."""
+    return answer.finish not in UNSCORED and bool(answer.text.strip())
+
+
+def labelled(answer: Answer, verdict: float | BackendError | None) -> tuple[Answer, Label]:
+    """An answer and its label by a judge's verdict; a failed answer where the judge gave none on it."""
+    if not judgeable(answer):
+        return answer, (0.0, answer.finish if answer.finish in UNSCORED else "unparsable")
+    if isinstance(verdict, float):
+        return answer, (verdict, answer.finish)
+    return failed(_of_judge(verdict)), (0.0, FAILED.finish)
+
+
+def _of_judge(error: object) -> str:
+    return f"judge: {str(error).removeprefix('backend: ').removeprefix('judge: ')}"
+
+
+async def _judge(judge: Judge, recipe: Recipe, stack: AsyncExitStack) -> JudgeClient:
+    return JudgeClient(judge, recipe.concurrency, stack)
 
 
 def request_of(unit: Unit, recipe: Recipe) -> GenerationRequest:

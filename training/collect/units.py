@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from router.backends.connect import Connection
-from router.domain import BudgetLadder, FinishReason, Sampling
+from router.domain import BudgetLadder, FinishReason, LabelSource, Sampling
 from router.evidence import Probe
 from training.collect.agreement import AGREEMENT, agrees, key_of
+from training.collect.judge import JUDGE, Judge
 from training.collect.questions import Question
 from training.collect.scorers import SCORERS
 from training.data.splits import prompt_id
 
 OutcomeRow = dict[str, Any]
 """One outcome in JSON types; `observed_at` is ISO 8601."""
+
+Label = tuple[float, str]
+"""How right an answer is (0..1), and how it ended."""
 
 RETRY_PAUSES = (1.0, 5.0)
 """Seconds before each further attempt at an answer."""
@@ -73,6 +77,7 @@ class Recipe:
         samples: answers per prompt and rung.
         sampling: every sample derives its own seed from the seed in it.
         concurrency: answers or traces in progress at once in one collector.
+        judge: grades the answers to questions whose scorer is JUDGE.
         retry_pauses: seconds before each further attempt at an answer.
         nested: one thought is cut at every rung, and answered behind each cut.
     """
@@ -83,6 +88,7 @@ class Recipe:
     samples: int
     sampling: Sampling
     concurrency: int
+    judge: Judge | None = None
     retry_pauses: tuple[float, ...] = RETRY_PAUSES
     nested: bool = False
 
@@ -155,16 +161,24 @@ def _probing(answer: Answer) -> int:
     return (0 if probe.text == answer.text else probe.tokens) + (probe.end_logprob is not None)
 
 
-def unit_result(unit: Unit, answers: Sequence[Answer], recipe: Recipe, drawn: int | None = None) -> UnitResult:
+def unit_result(
+    unit: Unit,
+    answers: Sequence[Answer],
+    recipe: Recipe,
+    drawn: int | None = None,
+    verdicts: Sequence[Label] | None = None,
+) -> UnitResult:
     """Score the answers of a unit: one at its rung, or one for every rung.
 
     Args:
         drawn: tokens that the engine drew; None = those of the answers, each with its thought.
+        verdicts: labels by a judge; None = by the question's scorer.
     """
     # The answers of all rungs begin at rung 0; those of a unit with a rung begin, and end, at that rung.
     orders = range(unit.rung or 0, len(recipe.ladder))
-    labelled = zip(orders, answers, labels(unit.question, answers), strict=False)
-    rows = [_row(unit, answer, order, recipe, *given) for order, answer, given in labelled]
+    given = labels(unit.question, answers) if verdicts is None else verdicts
+    labelled = zip(orders, answers, given, strict=False)
+    rows = [_row(unit, answer, order, recipe, *label) for order, answer, label in labelled]
     if drawn is None:
         drawn = sum(row["total_tokens"] or 0 for row in rows)
     return UnitResult(unit.key, rows, drawn, _cause(rows, answers))
@@ -175,7 +189,7 @@ def _cause(rows: Sequence[OutcomeRow], answers: Sequence[Answer]) -> str:
     return next(causes, "")
 
 
-def labels(question: Question, answers: Sequence[Answer]) -> list[tuple[float, str]]:
+def labels(question: Question, answers: Sequence[Answer]) -> list[Label]:
     """How right each answer is (0..1), and how it ended; by agreement, the answers must be those of all rungs."""
     if question.scorer not in AGREEMENT:
         return [label(question, answer) for answer in answers]
@@ -185,7 +199,7 @@ def labels(question: Question, answers: Sequence[Answer]) -> list[tuple[float, s
     return [_compared(question, answer, top) for answer in answers]
 
 
-def _compared(question: Question, answer: Answer, top: Answer) -> tuple[float, str]:
+def _compared(question: Question, answer: Answer, top: Answer) -> Label:
     if answer.finish in UNSCORED or top.finish in UNSCORED:
         # Where the top rung gives no whole answer, nothing is lost by giving none either.
         both = answer.finish in UNSCORED and top.finish in UNSCORED and answer != FAILED
@@ -193,7 +207,7 @@ def _compared(question: Question, answer: Answer, top: Answer) -> tuple[float, s
     return agrees(answer.text, top.text, question.scorer).correct, answer.finish
 
 
-def label(question: Question, answer: Answer) -> tuple[float, str]:
+def label(question: Question, answer: Answer) -> Label:
     """How right an answer is (0..1), and how it ended; what has no whole answer is not merely wrong."""
     if answer.finish in UNSCORED:
         return 0.0, answer.finish
@@ -217,7 +231,7 @@ def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe, correct: float,
         "trace_id": f"{identity}/{unit.sample}" if recipe.nested else None,
         "sample_id": unit.sample,
         "correct": correct,
-        "label_source": "agreement" if question.scorer in AGREEMENT else "verifier",
+        "label_source": _source(question),
         "thinking_tokens": answer.thinking_tokens,
         "total_tokens": _total(answer),
         "finish": ended,
@@ -240,6 +254,12 @@ def _evidence(probe: Probe | None, scorer: str) -> OutcomeRow:
         "probe_min_logprob": probe.min_logprob,
         "end_logprob": probe.end_logprob,
     }
+
+
+def _source(question: Question) -> str:
+    if question.scorer == JUDGE:
+        return LabelSource.JUDGE.value
+    return LabelSource.AGREEMENT.value if question.scorer in AGREEMENT else LabelSource.VERIFIER.value
 
 
 def _total(answer: Answer) -> int | None:

@@ -1,6 +1,7 @@
 """Counts of an outcome file, and the prompts that could leak from one split into another."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,7 @@ from scipy.stats import binomtest
 from training.arrays import Matrix
 from training.data.dataset import Outcomes, from_frame
 from training.data.faults import is_logged
-from training.data.schema import conformed, naming_file
+from training.data.schema import JUDGE, conformed, naming_file
 from training.data.splits import SPLITS, split_of, text_key
 
 
@@ -25,6 +26,7 @@ class Overview:
         leaks: duplicates that lie in another split than their twin.
         unknown_tokens: rungs that lack the token count of some prompt.
         splits: prompts per split.
+        judge: model whose verdicts the labels are; "" where none is named.
         not_rising: neighbouring rungs of which the more expensive one is significantly worse (McNemar, 5 %).
     """
 
@@ -39,6 +41,7 @@ class Overview:
     unknown_tokens: list[str]
     splits: dict[str, int]
     not_rising: list[str]
+    judge: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,16 @@ def overview(path: Path, soft: bool = False) -> Overview | Traffic:
         outcomes = from_frame(rows, soft)
         errors = pl.col("finish") == "error"
         counts = rows.select(pl.len(), errors.sum().alias("errors"), pl.col("prompt_id").n_unique().alias("prompts"))
-        return _overview(outcomes, *counts.collect(engine="streaming").row(0))
+        found = _overview(outcomes, *counts.collect(engine="streaming").row(0))
+        return replace(found, judge=judge_of(path))
+
+
+def judge_of(path: Path) -> str:
+    """The model of the judge that an outcome file names in its metadata; "" where it names none."""
+    try:
+        return str(json.loads(pl.read_parquet_metadata(path)[JUDGE])["model"])
+    except (KeyError, TypeError, ValueError):  # another program may have written the file
+        return ""
 
 
 def _traffic(rows: pl.DataFrame) -> Traffic:

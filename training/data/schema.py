@@ -3,7 +3,7 @@
 Polars scans files in a stream, so a file may be larger than memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,6 +53,9 @@ OPTIONAL = frozenset(
 )  # fmt: skip
 """Columns that may be absent or null."""
 
+JUDGE = "judge"
+"""The scorer, its label source, and the entry of a file's metadata that holds its model and its prompt."""
+
 LABEL_SOURCES = ("verifier", "judge", "user", "agreement")
 FINISHES = (
     "natural", "forced", "converged", "truncated", "filtered", "refused", "aborted", "no_answer", "unparsable", "error",
@@ -65,13 +68,16 @@ THOUGHT_ENDINGS = ("natural", "cut")
 """How a thought ended: by itself, or at the row's budget."""
 
 
-def write(rows: pl.LazyFrame | pl.DataFrame, path: Path) -> None:
-    """Write outcomes as Parquet. A crash leaves no half-written target: the file is written aside, then moved."""
+def write(rows: pl.LazyFrame | pl.DataFrame, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write outcomes as Parquet, with further metadata of the file.
+
+    A crash leaves no half-written target: the file is written aside, then moved.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, because a rename replaces a file in one step only within a file system.
     aside = path.with_name(f".{path.name}.tmp")
     make_private(aside)  # outcomes hold prompts
-    conformed(rows.lazy()).sink_parquet(aside, compression_level=19)
+    conformed(rows.lazy()).sink_parquet(aside, compression_level=19, metadata=dict(metadata or {}))
     aside.replace(path)
 
 

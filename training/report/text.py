@@ -3,6 +3,7 @@
 from typing import Any
 
 from training.certification.certify import TARGET
+from training.data.schema import JUDGE
 from training.report.opening import warning
 
 
@@ -18,6 +19,8 @@ def describe(report: dict[str, Any]) -> str:
         parts.append(f"{lost} of the file's prompts left out: some rung has no answer")
     if "agreement" in about.get("label_sources", ()):
         parts.append("labels are agreement with the top rung: a loss is a share of answers that differ from its answer")
+    if JUDGE in about.get("label_sources", ()):
+        parts.append(judged_by(about.get("data", {}).get("judge", "")))
     parts.append(_policies(report) if report["policies"] else NOTHING)
     parts += _reference(report)
     if refused := about.get("not_certified"):
@@ -35,6 +38,11 @@ def describe(report: dict[str, Any]) -> str:
     if report.get("violations"):
         parts.append(re_splits(report["violations"]))
     return "\n\n".join(parts)
+
+
+def judged_by(model: str) -> str:
+    """Whose verdicts the labels are, and what that means for the certificates; "" = the file does not say."""
+    return f"labels are judged by {model or 'a judge that the file does not name'}: every figure is about its verdicts"
 
 
 MOST_TASKS = 20

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.reports import NO_FIGURES, empty, full, not_certified, rung, without_tokens
 from training.report import canvas, html
+from training.report.text import describe
 
 FIGURES = {"frontier", "reliability", "rungs", "coverage", "violations"}
 RUNGS = 5  # on a narrow page their diagrams fill more than one row
@@ -136,6 +137,14 @@ def test_what_limits_the_figures_stands_beside_them() -> None:
     limited["about"] |= {"label_sources": ["agreement", "verifier"]}
     opening, _, _ = Reader(html.page(limited)).text.partition("Cost and quality")
     assert "The bundle is about another engine." in opening and "Labels are agreement with the top rung" in opening
+
+
+@pytest.mark.parametrize(("judge", "who"), [("wise-1", "judged by wise-1:"), ("", "that the file does not name")])
+def test_whose_verdicts_the_figures_are_about_stands_in_page_and_text(judge: str, who: str) -> None:
+    judged = full() | NO_FIGURES
+    judged["about"] |= {"label_sources": ["judge"], "data": judged["about"].get("data", {}) | {"judge": judge}}
+    opening, _, _ = Reader(html.page(judged)).text.partition("Cost and quality")
+    assert who in opening and who in describe(judged)
 
 
 def test_the_slider_moves_through_the_rows_of_the_frontier() -> None:
