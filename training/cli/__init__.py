@@ -257,8 +257,11 @@ def promote(bundle: Path, registry: Path, as_json: bool) -> None:
 
     version = registries.promote(registry, bundle, trial.run)
     click.echo(json.dumps({"model_version": version}) if as_json else f"{version[:12]} is current in {registry}")
-    offer = offer_of(manifest.load(registries.locate(registry)).manifest, DEFAULT_MAX_LOSS)
-    _warn([] if offer is None else [f"the default target saves next to nothing; to save tokens, {offer}"])
+    about = manifest.load(registries.locate(registry)).manifest
+    covered = any(one.alpha <= DEFAULT_MAX_LOSS for one in about.certificates)
+    lack = "saves next to nothing" if covered else "is not certified"
+    if (offer := offer_of(about, DEFAULT_MAX_LOSS)) is not None:
+        _warn([f"the default target {lack}; to save tokens, {offer}"])
 
 
 @cli.command()

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from router.digits import counted, verb
 from training.collect.agreement import AGREEMENT
 from training.collect.judge import JUDGE
 from training.collect.scorers import SCORERS
@@ -15,6 +16,7 @@ from training.data.schema import DatasetError
 from training.data.splits import prompt_id
 from training.pocket import gym
 from training.pocket.tasks import FAMILIES, LEVELS, held_out, items
+from training.progress import say
 
 NAMES = (*SCORERS, *AGREEMENT, JUDGE)
 """Names of all scorers."""
@@ -42,27 +44,31 @@ class Question:
 
 
 def from_file(path: Path, scorer: str) -> list[Question]:
-    """Questions of a JSON Lines file with `prompt`, `answer` and optionally `task`, `group`, `scorer`, `metadata`.
+    """Questions of a JSON Lines file, each once; a line has `prompt`, `answer` and optionally the other FIELDS.
 
     Args:
         scorer: for questions that name none.
 
     Raises:
-        DatasetError: a line is wrong; the message names file and line.
+        DatasetError: a line is wrong, or has another answer to an earlier prompt; the message names file and line.
     """
-    found: dict[str, Question] = {}
+    found: dict[str, tuple[int, Question]] = {}
+    repeated = 0
     try:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():
                 question = _parsed(line, scorer, f"{path}: line {number}")
-                if question.prompt in found:
-                    raise DatasetError(f"{path}: line {number}: repeats the prompt of an earlier line")
-                found[question.prompt] = question
+                first, same = found.setdefault(question.prompt, (number, question))
+                if same != question:
+                    raise DatasetError(f"{path}: line {number}: has the prompt of line {first}, and another answer")
+                repeated += number != first
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: {error}") from error
     if not found:
         raise DatasetError(f"{path}: no questions")
-    return list(found.values())
+    if repeated:
+        say(f"collect: {counted(repeated, 'line')} left out, which {verb(repeated, 'repeats', 'repeat')} another")
+    return [question for _, question in found.values()]
 
 
 def from_gym(names: Sequence[str], count: int, seed: int) -> list[Question]:

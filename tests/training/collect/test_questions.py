@@ -47,7 +47,7 @@ def test_a_file_may_say_more(tmp_path: Path) -> None:
         ({"prompt": "x", "answer": "four"}, "line 2: numeric cannot score it: the reference holds no number"),
         ({"prompt": "x", "scorer": "reasoning-gym"}, "line 2: reasoning-gym cannot score it: 'dataset'"),
         ({"prompt": "x", "answer": "1", "metadata": []}, "line 2: metadata is not an object"),
-        ({"prompt": "first", "answer": "1"}, "line 2: repeats the prompt of an earlier line"),
+        ({"prompt": "first", "answer": "2"}, "line 2: has the prompt of line 1, and another answer"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: object, message: str) -> None:
@@ -88,3 +88,12 @@ def test_the_digest_tells_questions_references_and_order_apart() -> None:
     other = Question("a", "5", None, "a", "exact", {})
     assert len({digest(some) for some in ([one, two], [two, one], [one], [other, two])}) == 4
     assert digest([one, two]) == digest([one, two])
+
+
+def test_a_line_that_repeats_another_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prompts that were logged repeat each other."""
+    path = file_of(tmp_path, *[{"prompt": "2 + 2 =", "answer": "4"}] * 3, {"prompt": "3 =", "answer": "3"})
+    assert [question.prompt for question in from_file(path, "numeric")] == ["2 + 2 =", "3 ="]
+    assert capsys.readouterr().err == "collect: 2 lines left out, which repeat another\n"
