@@ -23,11 +23,12 @@ class Court:
 
     async def chat(self, request: web.Request) -> web.Response:
         self.keys.add(request.headers.get("Authorization"))
-        self.asked.append(await request.json())
+        body = await request.json()
+        self.asked.append(body)
         await asyncio.sleep(self.seconds)
         if self.status != 200:
             return web.Response(status=self.status)
-        prompt = self.asked[-1]["messages"][0]["content"]
+        prompt = body["messages"][0]["content"]
         verdict = self.says if self.says is not None else "yes" if self.right in prompt else "no"
         return web.json_response({"choices": [{"message": {"role": "assistant", "content": verdict}}]})
 

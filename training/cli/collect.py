@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from training.estimate import Engine
 
 _COUNT = click.IntRange(min=1)
-_SCORERS = click.Choice(
-    ["exact", "numeric", "math", "reasoning-gym", "agreement", "agreement-numeric", "agreement-math", "judge"]
-)
+_SCORERS = click.Choice([
+    "exact", "numeric", "math", "choice", "reasoning-gym",
+    "agreement", "agreement-numeric", "agreement-math", "agreement-choice", "judge",
+])  # fmt: skip
 ESTIMATED = (
     "first_token_ms", "token_ms", "thought_tokens", "answer_tokens", "prompt_tokens", "price_in", "price_out",
 )  # fmt: skip

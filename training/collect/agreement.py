@@ -16,10 +16,9 @@ AGREEMENT: Mapping[str, Scorer] = {
 """How the answers of two rungs are compared, by name of the scorer."""
 
 _KEYS = {
-    "agreement": "text",
-    JUDGE: "text",
+    "agreement": "text", JUDGE: "text",
     **{name: KEYS[name.removeprefix("agreement-")] for name in AGREEMENT if "-" in name},
-}
+}  # fmt: skip
 
 
 def key_of(answer: str, scorer: str) -> str | None:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from training.collect.questions import Question, digest, from_file, from_gym, held_out_questions
+from training.cli.collect import collect
+from training.collect.questions import NAMES, Question, digest, from_file, from_gym, held_out_questions
 from training.collect.scorers import SCORERS
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id
@@ -97,3 +99,9 @@ def test_a_line_that_repeats_another_is_left_out_and_counted(
     path = file_of(tmp_path, *[{"prompt": "2 + 2 =", "answer": "4"}] * 3, {"prompt": "3 =", "answer": "3"})
     assert [question.prompt for question in from_file(path, "numeric")] == ["2 + 2 =", "3 ="]
     assert capsys.readouterr().err == "collect: 2 lines left out, which repeat another\n"
+
+
+def test_the_command_line_knows_every_scorer() -> None:
+    """It lists them itself: their packages take a second to import, which a help text must not."""
+    (option,) = (one for one in collect.params if one.name == "scorer")
+    assert isinstance(option.type, click.Choice) and set(option.type.choices) == set(NAMES)
