@@ -26,11 +26,13 @@ class TwoPhaseClimb:
 
     Args:
         request: its budget bounds the thought.
+        early: tokens below a budget at which the engine's own enforcement cuts a thought: so does this.
     """
 
-    def __init__(self, phases: TwoPhase, request: GenerationRequest) -> None:
+    def __init__(self, phases: TwoPhase, request: GenerationRequest, early: int = 0) -> None:
         self._phases = phases
         self._request = request
+        self._early = early
         self._thought: Thought | None = None
 
     @property
@@ -48,7 +50,7 @@ class TwoPhaseClimb:
         thought = await self._begun()
         if self.ended:
             return
-        async with aclosing(self._phases.think(_within(self._request, upto), thought)) as deltas:
+        async with aclosing(self._phases.think(self._within(upto), thought)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -61,7 +63,7 @@ class TwoPhaseClimb:
 
     def fork(self) -> "TwoPhaseClimb":
         """The same thought as it is now; neither changes the other."""
-        fork = TwoPhaseClimb(self._phases, self._request)
+        fork = TwoPhaseClimb(self._phases, self._request, self._early)
         fork._thought = None if self._thought is None else replace(self._thought, ids=list(self._thought.ids))
         return fork
 
@@ -97,11 +99,11 @@ class TwoPhaseClimb:
         bare = replace(self._request, budget=NO_THOUGHT)
         return bare, Thought(await self._phases.opening(bare), [])
 
-
-def _within(request: GenerationRequest, upto: int | None) -> GenerationRequest:
-    """The request with a budget of at most `upto` tokens, and a floor within it."""
-    budget = request.budget
-    if upto is None or (budget.tokens is not None and budget.tokens <= upto):
-        return request
-    floor = min(request.min_thinking_tokens, upto)
-    return replace(request, budget=ReasoningBudget(str(upto), upto), min_thinking_tokens=floor)
+    def _within(self, upto: int | None) -> GenerationRequest:
+        """The request with a budget of at most `upto` tokens, as the engine counts it, and a floor within it."""
+        caps = [cap for cap in (upto, self._request.budget.tokens) if cap is not None]
+        if not caps:
+            return self._request
+        cap = min(caps) and max(min(caps) - self._early, 1)
+        floor = min(self._request.min_thinking_tokens, cap)
+        return replace(self._request, budget=ReasoningBudget(str(cap), cap), min_thinking_tokens=floor)

@@ -43,6 +43,7 @@ class VerifiedBackend:
         check: raises BackendError, which says why, unless the engine answers and serves the model.
         identity: names the engine under an enforcement, so that another one in its place is noticed.
         phases: think in steps, where the engine tokenises, and close a thought as an enforcement does.
+        early: tokens below a budget at which the engine's own enforcement cuts a thought.
 
     Attributes:
         climbs: its thoughts can be had in steps.
@@ -57,6 +58,7 @@ class VerifiedBackend:
         identity: Callable[[Enforcement], Awaitable[str]],
         canary: Canary,
         phases: Mapping[Enforcement, TwoPhase] | None = None,
+        early: int = 0,
     ) -> None:
         self.strategies = strategies
         self._last = last
@@ -64,6 +66,7 @@ class VerifiedBackend:
         self._identity = identity
         self._canary = canary
         self._phases = phases or {}
+        self._early = early
         self._first: str | None = None
         self._chosen: EnforcementStrategy | None = None
         self._proving = asyncio.Lock()
@@ -146,7 +149,8 @@ class VerifiedBackend:
         """A thought that is had step by step; None where it cannot be, as with tools or images."""
         if self.phases is None or request.tools.offered or request.prompt.images is not None:
             return None
-        return TwoPhaseClimb(self.phases, request)
+        early = self._early if self.enforcement is Enforcement.NATIVE else 0
+        return TwoPhaseClimb(self.phases, request, early)
 
     async def _choose(self) -> EnforcementStrategy:
         for strategy in self.strategies:

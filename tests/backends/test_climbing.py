@@ -129,6 +129,21 @@ async def test_before_the_first_token_it_is_answered_as_a_budget_of_0_is() -> No
     assert climb.tokens == 4
 
 
+async def test_a_thought_is_cut_where_the_engine_itself_would_cut_it() -> None:
+    async with phases_on() as (_, phases):
+        climb = TwoPhaseClimb(phases, request_of(8), early=1)
+        seen = []
+        for upto in (0, 1, 4, 8, None):
+            await thought(climb, upto)
+            seen.append(climb.tokens)
+    assert seen == [0, 1, 3, 7, 7]
+    async with replicas_on("llama_cpp") as (_, replicas):
+        climbing = replicas.climb(request_of())
+        assert climbing is not None
+        await thought(climbing, 8)
+        assert climbing.tokens == 7
+
+
 async def test_a_floor_holds_across_steps() -> None:
     async with phases_on() as (simulator, phases):
         climb = TwoPhaseClimb(phases, request_of(floor=12))
