@@ -25,34 +25,30 @@ def converted() -> dict[str, pl.DataFrame]:
     facts = pl.read_parquet(FOLDER / "epoch_hub_open.parquet").with_columns(
         task=pl.lit("simpleqa"), thinking=pl.col("reasoning_tokens")
     )
+    chess = facts.filter(pl.col("dataset") == "chess_puzzles").with_columns(task=pl.lit("chess"))
+    mmlu = pl.read_parquet(FOLDER / "s1_global_mmlu_half.parquet").with_columns(
+        task=pl.col("category"), thinking=pl.col("thinking_tokens"), answers=pl.col("total_tokens")
+    )
     simple = facts.filter((pl.col("dataset") == "simpleqa_verified") & pl.col("model").str.contains("gpt-5.2-"))
     return {
         "JHU, GPT-4": outcomes(jhu.filter(pl.col("model") == "gpt-4"), JHU),
         "JHU, GPT-3.5": outcomes(jhu.filter(pl.col("model") == "gpt-35-turbo"), JHU),
         "SimpleQA, GPT-5.2": outcomes(simple, EFFORTS),
-        "Global-MMLU (half), s1.1-32B": _forced(pl.read_parquet(FOLDER / "s1_global_mmlu_half.parquet")),
-        **{name: _hinted(pl.read_parquet(FOLDER / f"tts_knowledge_{file}.parquet")) for name, file in TTS.items()},
+        "Chess puzzles, GPT-5.2": outcomes(chess.filter(pl.col("model").str.contains("gpt-5.2-")), EFFORTS[:3]),
+        "Chess puzzles, Opus 4.6": _budgets(chess.filter(pl.col("model").str.contains("opus-4-6"))),
+        "Global-MMLU (half), s1.1-32B": _budgets(mmlu),
+        **{name: pl.read_parquet(FOLDER / f"tts_knowledge_{file}.parquet") for name, file in TTS.items()},
     }
 
 
-def _hinted(rows: pl.DataFrame) -> pl.DataFrame:
-    """Outcome records whose budgets were hints, which the provider did not hold to."""
-    return rows.with_columns(budget_tokens=pl.lit(None, pl.Int64))
+def _budgets(rows: pl.DataFrame) -> pl.DataFrame:
+    """Outcome records of numbered budgets; a question has the same group in every language.
 
-
-def _forced(rows: pl.DataFrame) -> pl.DataFrame:
-    """Outcome records of budgets that were forced; a question has the same group in every language.
-
-    Rung 0 is the model that the other one was made from.
+    Budgets are hints: thoughts exceed those that were forced by a few words, and those of providers by more. Rung 0 of
+    s1.1 is the model that it was made from.
     """
-    budgets = tuple(str(budget) for budget in sorted(rows["budget_tokens"].unique()))
-    named = rows.with_columns(
-        effort=pl.col("budget_tokens").cast(pl.String),
-        model=pl.lit("s1.1-32B"),
-        task=pl.col("category"),
-        thinking=pl.col("thinking_tokens"),
-    )
-    return outcomes(named, budgets)
+    rows = rows.with_columns(effort=pl.col("budget_tokens").cast(pl.String))
+    return outcomes(rows, tuple(str(budget) for budget in sorted(rows["budget_tokens"].unique())))
 
 
 def outcomes(rows: pl.DataFrame, efforts: tuple[str, ...]) -> pl.DataFrame:
@@ -72,13 +68,13 @@ def outcomes(rows: pl.DataFrame, efforts: tuple[str, ...]) -> pl.DataFrame:
         "model",
         pl.col("effort").alias("rung"),
         order.alias("rung_order"),
-        pl.lit(None, pl.Int64).alias("budget_tokens"),
+        "budget_tokens",
         pl.lit(None, pl.String).alias("trace_id"),
         pl.int_range(pl.len(), dtype=pl.Int32).over("prompt_id", "effort").alias("sample_id"),
         pl.col("correct").cast(pl.Float64),
         pl.lit("verifier").alias("label_source"),
         pl.col("thinking").cast(pl.Float64).round().cast(pl.Int64).alias("thinking_tokens"),
-        pl.lit(None, pl.Int64).alias("total_tokens"),
+        (pl.col("answers") if "answers" in rows.columns else pl.lit(None, pl.Int64)).alias("total_tokens"),
         pl.lit("natural").alias("finish"),
         pl.lit(None, pl.Float64).alias("propensity"),
         pl.lit(None, pl.String).alias("decision_id"),

@@ -18,6 +18,7 @@ import polars as pl
 
 from benchmarks import public_sets
 from benchmarks.harness import OUTCOMES, commit, machine
+from benchmarks.quality_table import table
 from training import pipeline
 from training.certification.certify import ALPHAS
 from training.data import dataset
@@ -42,7 +43,8 @@ def main() -> None:
     for row in figures["label_efficiency"]:
         print({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()})
     for name, rows in public_sets.converted().items():
-        figures[name], _ = judged(name, dataset.from_frame(rows))
+        figures[name], _ = judged(name, dataset.from_frame(rows, soft=True))
+    print(f"\n{table({name: one for name, one in figures.items() if 'policies' in one})}")
     figures["scale"] = scale()
     print(f"\n{figures['scale']}\n{figures['machine']}, commit {figures['commit']}: {RESULTS}")
     RESULTS.write_text(json.dumps(figures, indent=1) + "\n")

@@ -171,6 +171,7 @@ class Certificate:
             P(correct) accepted.
         prompts: calibration prompts.
         rung: for a relative target, the position of the rung that every prompt gets; None = the threshold decides.
+        tie: for a relative target, the P(correct) within which rungs are worth the same, so that the smallest is taken.
     """
 
     alpha: float
@@ -178,6 +179,7 @@ class Certificate:
     threshold: float
     prompts: int
     rung: int | None = None
+    tie: float = 0.0
 
 
 class Rule(Enum):

@@ -47,6 +47,7 @@ def report(directory: Path, path: Path, rates: Rates = UNKNOWN_RATES, whole: boo
         "certificates": [asdict(one) for one in bundle.manifest.certificates],
         "absolute": [asdict(one) for one in bundle.manifest.absolute],
         "per_prompt": [asdict(one) for one in bundle.manifest.per_prompt],
+        "per_task": [asdict(one) for one in bundle.manifest.per_task],
         "not_certified": bundle.manifest.not_certified,
         "reference": bundle.manifest.reference,
     }

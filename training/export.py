@@ -69,7 +69,7 @@ def export(
     Args:
         sample: prompts on which graph and scikit-learn must agree; the first ones become the parity sample.
         within: what traces have taught, where a learned rule was certified.
-        about: the manifest's backend_fingerprint, data_hash and metrics, and the report.
+        about: the manifest's backend_fingerprint, data_hash, metrics and label_use, and the report.
 
     Raises:
         ExportError: graph and scikit-learn differ, see `check`; nothing is written.
@@ -181,6 +181,8 @@ def _write(
         reference=proofs.reference,
         stopping=proofs.stopping,
         per_prompt=proofs.per_prompt,
+        per_task=proofs.per_task,
+        label_use=about.get("label_use"),
     )
     write_manifest(aside, manifest)
     html.write(aside, about["report"])

@@ -55,9 +55,12 @@ def require(needed: Mapping[str, str]) -> None:
             raise click.UsageError(f"{options[name]} needs {options[other]}")
 
 
-_RATES = (
+_PRICES = (
     click.option("--price-in", type=Number(0), help="Price of a million prompt tokens, in any currency."),
     click.option("--price-out", type=Number(0), help="Price of a million thinking and answer tokens."),
+)
+_RATES = (
+    *_PRICES,
     click.option("--first-token", type=Number(0), envvar="BUDGET_ROUTER_FIRST_TOKEN_SECONDS",
                  help="The engine's seconds to its first token, as in the settings of the service."),
     click.option("--per-token", type=Number(0), envvar="BUDGET_ROUTER_TOKEN_SECONDS",
@@ -68,5 +71,12 @@ _RATES = (
 def rates(command: Callable[..., None]) -> Callable[..., None]:
     """Options with which a report states savings in time and money, too."""
     for option in reversed(_RATES):
+        command = option(command)
+    return command
+
+
+def prices(command: Callable[..., None]) -> Callable[..., None]:
+    """The options among these that are about money."""
+    for option in reversed(_PRICES):
         command = option(command)
     return command

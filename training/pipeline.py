@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from router.bundle import manifest
+from router.bundle import manifest, spent_delta
+from router.bundle.spent_delta import LabelUse
+from training.certification import delta
+from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS, Proofs, certify
 from training.certification.violation import RESPLITS, resplit
 from training.data import dataset
@@ -71,6 +74,8 @@ def train(
     candidates: dict[str, ModelFamily] = CANDIDATES,
     rates: Rates = UNKNOWN_RATES,
     traces: Traces | None = None,
+    share: float = 1.0,
+    per_task: bool = False,
 ) -> Trained:
     """Run the stages dataset -> fit -> calibrate -> certify -> evaluate.
 
@@ -80,6 +85,8 @@ def train(
         candidates: model families to choose from.
         rates: in which savings are stated beside tokens.
         traces: the same answers as traces, for rules that stop within the thought.
+        share: of delta that the certificates may spend, where their labels are used again and again.
+        per_task: a relative target must be kept in every family of tasks, not only on average.
 
     Raises:
         DatasetError: the outcomes cannot be split, or no model family can be fitted to them.
@@ -101,7 +108,8 @@ def train(
     say(f"certify: {len(parts['certify']):,} prompts; evaluate: {len(parts['test']):,} prompts")
     learnt = None if traces is None else _within(traces, fitted, basis, parts, predicted)
     stopping = [] if learnt is None else learnt.sequences()
-    proofs = with_remedies(about_agreement(certify(*samples, stopping), outcomes.label_sources), *samples)
+    proofs = about_agreement(certify(*samples, stopping, share, per_task), outcomes.label_sources)
+    proofs = with_remedies(proofs, *samples, share, per_task)
     units = rates.units(embedded.tokenizer, parts["test"])
     report = evaluate.evaluate(
         parts["test"],
@@ -147,6 +155,8 @@ def run(
     engine: str | None = None,
     rates: Rates = UNKNOWN_RATES,
     soft: bool = False,
+    registry: Path | None = None,
+    per_task: bool = False,
 ) -> dict[str, Any]:
     """Run all stages on the file `path`, write the bundle with its report to `out`, and return the report.
 
@@ -155,6 +165,8 @@ def run(
         engine: fingerprint of the engine that answered, in place of the one in the file.
         rates: in which savings are stated beside tokens.
         soft: budgets are hints, which thoughts may exceed.
+        registry: whose record says how often the labels certified before; without one they may spend all of delta.
+        per_task: a relative target must be kept in every family of tasks, not only on average.
 
     Raises:
         DatasetError: the file cannot be trained on.
@@ -164,14 +176,22 @@ def run(
     if (date := standing(out)) is not None:
         say(f"fit: replaces the bundle of {date} in {out}")
     outcomes = outcomes if engine is None else replace(outcomes, model=engine)
-    traces = read_steps(path)
+    use, traces = label_use(outcomes, registry), read_steps(path)
     trained = train(
-        outcomes, profile, extraction, precision=precision, candidates=candidates, rates=rates, traces=traces
+        outcomes,
+        profile,
+        extraction,
+        precision=precision,
+        candidates=candidates,
+        rates=rates,
+        traces=traces,
+        share=use.delta / DELTA,
+        per_task=per_task,
     )
     trained = with_baselines(trained) if compare else trained
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted) if compare else []
     say(f"re-splits: {RESPLITS} of each target test how often certificates are violated")
-    report = full_report(trained, {"file": path.name, **asdict(overview(path, soft))}, left_out)
+    report = full_report(trained, {"file": path.name, **asdict(overview(path, soft))}, left_out, use)
     say("export: the graph is compared with the model")
     # From all splits: the comparison of graph and model reads no labels.
     sample = [outcomes.prompts[i] for i in np.random.default_rng(0).permutation(len(outcomes))[:SAMPLE]]
@@ -186,16 +206,33 @@ def run(
         metrics=summary(trained) | _judged_by(report["about"]),
         report=report,
         within=trained.within,
+        label_use=use,
     )
     return report
 
 
-def full_report(trained: Trained, data: dict[str, Any], left_out: list[dict[str, Any]]) -> dict[str, Any]:
+def label_use(outcomes: Outcomes, registry: Path | None) -> LabelUse:
+    """Record that certificates are tested on the labels of outcomes, which spends some of delta.
+
+    Raises:
+        DatasetError: the outcomes cannot be split.
+        ArtifactError: the registry's record cannot be read or written.
+    """
+    groups = dataset.splits(outcomes)["certify"].groups
+    if registry is None:
+        return spent_delta.use_of(groups, DELTA)
+    return spent_delta.spend(registry, groups, lambda use: DELTA * delta.share(use))
+
+
+def full_report(
+    trained: Trained, data: dict[str, Any], left_out: list[dict[str, Any]], use: LabelUse | None = None
+) -> dict[str, Any]:
     """All figures of a trained router in JSON types.
 
     Args:
         data: "file", the name of the outcome file, and its counts.
         left_out: figures of each family of tasks that was left out of fitting.
+        use: of the labels that certify; None = they are used once.
     """
     return {
         "about": {
@@ -213,6 +250,9 @@ def full_report(trained: Trained, data: dict[str, Any], left_out: list[dict[str,
             "certificates": [asdict(c) for c in trained.proofs.relative],
             "absolute": [asdict(c) for c in trained.proofs.absolute],
             "per_prompt": [asdict(c) for c in trained.proofs.per_prompt],
+            "per_task": [asdict(c) for c in trained.proofs.per_task],
+            "delta": DELTA,
+            "delta_spent": DELTA if use is None else use.delta,
             "not_certified": trained.proofs.refused,
             "reference": trained.proofs.reference,
         },
@@ -228,8 +268,9 @@ def violations(
 ) -> list[Any]:
     """`resplit` for every alpha, on all prompts that were not fitted on."""
     pool = dataset.concatenate(trained.parts["certify"], trained.parts["test"])
-    prediction = trained.fitted.predict(pool.prompts)
-    return [resplit((pool, prediction), alpha, resplits, per_prompt) for alpha in alphas]
+    predicted, fitted = (trained.fitted.predict(part.prompts) for part in (pool, trained.parts["fit"]))
+    own = trained.parts["fit"], fitted
+    return [resplit((pool, predicted), alpha, resplits, per_prompt, own) for alpha in alphas]
 
 
 def stopping_rows(trained: Trained) -> list[dict[str, Any]]:

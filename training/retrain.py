@@ -8,12 +8,13 @@ nothing else has read.
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from router.bundle import manifest
+from router.bundle import manifest, spent_delta
 from router.bundle.manifest import Bundle
 from router.digits import counted
 from router.domain import Certificate, MaxLoss
@@ -21,15 +22,16 @@ from router.routing.policy import LatencyProfile, Policy
 from training import pipeline
 from training.arrays import Matrix, Rungs, Vector
 from training.certification import sample_size
-from training.certification.betting import Groups, least_p_value
+from training.certification.betting import DELTA, Groups, least_p_value, without_loss
 from training.certification.certify import ALPHAS, loss_target
+from training.certification.delta import share, uses_before
 from training.certification.sequences import SHARE, certified_rungs
 from training.data import dataset
 from training.data import log as log_file
 from training.data.dataset import Outcomes
 from training.data.labels import FEWEST, remedy, require_judges
 from training.data.schema import DatasetError
-from training.data.splits import split_of
+from training.data.splits import LABELLED, split_of
 from training.evaluation import logged_traffic
 from training.evaluation.logged_traffic import LoggedTraffic
 from training.evaluation.off_policy import Gain, gain
@@ -70,28 +72,42 @@ class Verdict:
 
 
 def retrain(
-    log: str, gold: Path, champion: Bundle, out: Path, max_loss: float, candidates: dict[str, ModelFamily] = CANDIDATES
+    log: str,
+    gold: Path,
+    registry: Path,
+    champion: Bundle,
+    out: Path,
+    max_loss: float,
+    candidates: dict[str, ModelFamily] = CANDIDATES,
+    soft: bool = False,
 ) -> Verdict:
     """Fit a challenger, write its bundle to `out`, and judge it.
+
+    The gold set's labels certify again and again, so the tests share delta, by the registry's record of them.
 
     Args:
         log: file or Redis URL of the outcome log.
         gold: outcome file with every rung of every prompt.
+        registry: directory of promoted bundles.
         champion: the serving bundle.
         max_loss: the relative target that both bundles are compared at.
+        soft: budgets of the gold set are hints, which thoughts may exceed.
 
     Raises:
+        ArtifactError: the registry's record cannot be read or written.
         DatasetError: the gold set cannot be trained on or is too small for the target, or the log has too few decisions
             to judge by.
         ExportError: the exported graph differs from the fitted model.
         OutcomeLogError: the log cannot be read.
     """
-    outcomes = dataset.read(gold)
-    require_certifiable(outcomes, max_loss, champion)
+    outcomes = dataset.read(gold, soft)
+    certify = dataset.splits(outcomes)["certify"]
+    require_certifiable(outcomes, max_loss, champion, len(spent_delta.earlier(registry, certify.groups)))
     served = logged_traffic.read(log_file.read(log), outcomes.ladder, outcomes.model)
     fitting, judging = split_traffic(served, outcomes)
     require_judges(len(judging))
-    challenger = pipeline.train(outcomes, more=_imputed(fitting, outcomes), candidates=candidates)
+    more, use = _imputed(fitting, outcomes), pipeline.label_use(outcomes, registry)
+    challenger = pipeline.train(outcomes, more=more, candidates=candidates, share=use.delta / DELTA)
     export(
         challenger.fitted,
         outcomes.ladder,
@@ -101,34 +117,53 @@ def retrain(
         backend_fingerprint=outcomes.model,
         data_hash=manifest.digest(gold),
         metrics=pipeline.summary(challenger),
-        report=pipeline.full_report(challenger, {"file": gold.name, "traffic": len(fitting)}, []),
+        report=pipeline.full_report(challenger, {"file": gold.name, "traffic": len(fitting)}, [], use),
+        label_use=use,
     )
     return judge(challenger, manifest.load(out), champion, judging, max_loss, len(fitting))
 
 
-def require_certifiable(gold: Outcomes, max_loss: float, champion: Bundle) -> None:
+def require_certifiable(gold: Outcomes, max_loss: float, champion: Bundle, uses: int = 0) -> None:
     """Raise DatasetError if no challenger could be certified for the target, however good it is.
 
     Args:
         champion: the serving bundle, whose targets are proposed.
+        uses: how often the gold set's labels certified before.
     """
     strict = _tested(max_loss)
     if strict is None:
         raise DatasetError(f"--max-loss {max_loss:g}: the strictest target that is tested is {min(ALPHAS):g}")
     certify, every = _best_losses(gold, "certify"), _best_losses(gold, "fit", "certify")
-    have, least = len(every), sample_size.without_loss(strict)
-    possible = [alpha for alpha in ALPHAS if least_p_value(every, alpha) <= SHARE]
+    level = SHARE * share(uses + 1)
+    have, least = len(every), without_loss(strict, level)
+    possible = [alpha for alpha in ALPHAS if least_p_value(every, alpha) <= level]
     if strict in possible:
-        if least_p_value(certify, strict) > SHARE:
+        if least_p_value(certify, strict) > level:
             say(
                 f"retrain: at a loss of {strict:g} only one rung for everybody can be certified; a choice by prompt "
                 f"takes {counted(least, 'prompt')} of the gold set's certify split, which has {len(certify)}"
             )
         return
     raise DatasetError(
-        f"the gold set cannot certify a loss of at most {max_loss:g}: it has {counted(have, 'prompt')} outside its "
-        f"test split, about {least} are needed where nothing is lost{_instead(possible, champion)}"
+        f"the gold set cannot certify a loss of at most {max_loss:g}{_worn(uses)}: it has {counted(have, 'prompt')} "
+        f"outside its test split, about {least} are needed where nothing is lost{_instead(possible, champion)}"
+        f"{_renewal(strict, least - have) if uses else ''}"
     )
+
+
+def _worn(uses: int) -> str:
+    """What earlier uses of labels leave, in words; "" where there are none."""
+    if not uses:
+        return ""
+    left, so_often = DELTA * share(uses + 1), f"{counted(uses, 'time')} before"
+    return f", because its labels certified {so_often}, which leaves {left:.2g} of a delta of {DELTA:g} for this test"
+
+
+def _renewal(alpha: float, missing: int) -> str:
+    """How many new labels restore what earlier uses have spent."""
+    more = f"label about {ceil(missing / LABELLED)} more prompts" if missing > 0 else "label more prompts"
+    alone = sample_size.in_file_for_a_fixed_rung(without_loss(alpha, SHARE * share(1)))
+    return f"; {more} and add them, or about {alone} new ones, which as a gold set of their own start anew"
 
 
 def _best_losses(gold: Outcomes, *sides: str) -> Vector:
@@ -205,7 +240,9 @@ def _uncertified(bundle: Bundle, champion: Bundle, max_loss: float) -> list[str]
     strict, own = _tested(max_loss), bundle.manifest
     why = own.not_certified.get(loss_target(strict)) if strict is not None else None
     instead = _instead([one.alpha for one in own.certificates], champion)
-    return [f"nothing is certified for a loss of at most {max_loss:g}{instead}", *([why] if why else [])]
+    uses = uses_before(own.label_use.delta) if own.label_use is not None else 0
+    refused = f"nothing is certified for a loss of at most {max_loss:g}{_worn(uses)}{instead}"
+    return [refused, *([why] if why else [])]
 
 
 def _objections(estimate: Gain, judged: int) -> list[str]:

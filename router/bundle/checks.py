@@ -124,6 +124,7 @@ def _certificates(certificates: tuple[Certificate, ...], lowest: float, highest:
     _promises(certificates)
     for i, one in enumerate(certificates):
         _within(f"{i}.threshold", one.threshold, lowest, highest)
+        _within(f"{i}.tie", one.tie, 0, 1)
     return certificates
 
 

@@ -44,6 +44,19 @@ def copy(source: Path, target: Path, most: int) -> None:
         raise ArtifactError(f"{source}: it changed while it was copied")
 
 
+def replace(path: Path, text: str) -> None:
+    """Replace a file in one step, which a crash does not halve. Raises OSError."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.unlink(missing_ok=True)  # whatever has its name: a FIFO would wait for a reader
+    with aside.open("x") as file:
+        file.write(text)
+        file.flush()
+        # Synced before the rename: after a crash the name must not point to an empty file.
+        os.fsync(file.fileno())
+    aside.replace(path)
+    files.sync_folder(path.parent)
+
+
 def listed(directory: Path, most: int) -> list[str]:
     """Names of the entries of a folder that is no link, in order. Raises ArtifactError; also beyond `most` entries."""
     with naming(directory):

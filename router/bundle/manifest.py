@@ -21,6 +21,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from router.bundle import checks, features, files, graph
+from router.bundle.spent_delta import LabelUse
+from router.bundle.task_certificate import TaskCertificate
 from router.domain import BudgetLadder, Certificate, Enforcement
 from router.errors import ArtifactError
 from router.stopping import LearnedRule, StoppingCertificate
@@ -55,8 +57,8 @@ class Manifest:
         backend_fingerprint: engine, model, template and enforcement that the outcomes were collected on.
         text_encoder: what turns token ids into a vector, "static" or "encoder"; the file calls it "profile".
         max_tokens: most token ids of a prompt; the rest is cut off.
-        certificates: certificates for relative targets; `absolute` holds those for absolute ones, `per_prompt` those
-            for relative targets by each prompt's own forecast.
+        certificates: certificates for relative targets, each a statement of its own; `absolute` holds those for
+            absolute ones, `per_prompt` those for relative targets by each prompt's own forecast.
         not_certified: reason why a target is not certified, by target.
         data_hash: SHA-256 of the outcome file it was trained on.
         metrics: figures on the test split, for people to read.
@@ -68,6 +70,8 @@ class Manifest:
         stopping: certificates of rules that stop within the thought. They hold beside `certificates`, which serve
             where an engine cannot stop.
         answers: how such rules compare answers, a name in `router.answer_keys.KINDS`.
+        per_task: what the certificates say of each family of tasks; empty where they are about the mean alone.
+        label_use: the test of the certificates, by which a registry counts how often labels are used.
     """
 
     format_version: int
@@ -89,6 +93,8 @@ class Manifest:
     stopping: Annotated[tuple[StoppingCertificate, ...], AfterValidator(checks.stopping)] = ()
     per_prompt: Annotated[tuple[Certificate, ...], AfterValidator(checks.per_prompt)] = ()
     answers: Annotated[str, AfterValidator(checks.answers)] = "text"
+    per_task: tuple[TaskCertificate, ...] = ()
+    label_use: LabelUse | None = None
 
     def foreign_to(self, engine: str) -> str:
         """Why this bundle says nothing about the engine with a fingerprint, and what to do; "" where it is about it."""

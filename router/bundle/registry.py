@@ -2,6 +2,7 @@
 
 versions/DIGEST/   complete bundles, never changed
 current.json       digests in the order of their promotion, of which the last is served; replaced atomically
+spent.json         how often labels were used to certify; see `spent_delta`
 """
 
 import json
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Self
 
 from router import files
-from router.bundle import manifest, staging
-from router.bundle.files import copy, listed, naming, read
+from router.bundle import manifest, spent_delta, staging
+from router.bundle.files import copy, listed, naming, read, replace
 from router.bundle.manifest import Bundle
+from router.bundle.spent_delta import LabelUse
 from router.bundle.staging import Staging
 from router.errors import ArtifactError
 
@@ -68,6 +70,7 @@ class Promotion:
 
     directory: Path
     _version: str
+    _use: LabelUse | None
     _staging: Staging
 
     def __init__(self, registry: Path, source: Path) -> None:
@@ -87,7 +90,8 @@ class Promotion:
             if self._closed:  # a call that was cancelled left this one behind
                 raise ArtifactError(f"{self._source}: its promotion was cancelled")
             # Read in place first: its errors then name the operator's files.
-            self._version = manifest.load(self._source).version
+            source = manifest.load(self._source)
+            self._version, self._use = source.version, source.manifest.label_use
             self._staging = self._held.enter_context(self._stage())
             self.directory = self._staging.folder
             with naming(self._source):
@@ -115,6 +119,8 @@ class Promotion:
                 if os.path.lexists(kept):
                     kept.rename(self._staging.home / "spoilt")
                 self._staging.rename(kept)
+            if self._use is not None:
+                spent_delta.note(self._registry, self._use)
             before = history(self._registry) if (self._registry / CURRENT).exists() else []
             _write(self._registry, [*before, self._version])
         return self._version
@@ -199,12 +205,4 @@ def _locked(registry: Path) -> Iterator[None]:
 
 
 def _write(registry: Path, promoted: list[str]) -> None:
-    aside = registry / f".{CURRENT}.tmp"
-    aside.unlink(missing_ok=True)  # whatever has its name: a FIFO would wait for a reader
-    with aside.open("x") as file:
-        json.dump({"promoted": promoted}, file)
-        file.flush()
-        # Synced before the rename: after a crash the name must not point to an empty file.
-        os.fsync(file.fileno())
-    aside.replace(registry / CURRENT)
-    files.sync_folder(registry)
+    replace(registry / CURRENT, json.dumps({"promoted": promoted}))

@@ -2,7 +2,8 @@
 
 1. Rungs outside floor and ceiling, or too slow for the deadline, are dropped.
 2. Relative target: the rung with the largest P(correct) - price * tokens, at the certified price: the Lagrangian
-   form of "fewest tokens at no more than this mean loss". Or, where that is what is certified, one rung for everybody.
+   form of "fewest tokens at no more than this mean loss". Of rungs that are worth about the same it is the smallest.
+   Or, where that is what is certified, one rung for everybody.
    Relative target per prompt: the smallest rung whose predicted loss is at most the certified threshold.
    Absolute target: the smallest rung with P(correct) >= the certified threshold.
    Without a certificate for the target: the reference rung, and the reason says so.
@@ -175,7 +176,7 @@ class Policy:
             return self._uncertified(score, options, rungs)
         # Over the whole ladder, not the rungs allowed: the certificate is about the policy that chooses freely.
         fixed = certificate.rung
-        wanted = self._worth_most(score, certificate.threshold) if fixed is None else fixed
+        wanted = self._worth_most(score, certificate) if fixed is None else fixed
         if wanted in rungs:
             top = self.ladder.rungs[self.top].name
             reason = reasons.worth(score, wanted, top, target) if fixed is None else reasons.for_everybody(top)
@@ -186,11 +187,12 @@ class Policy:
             return self._unmet(score, options, rungs, why)
         return self._choice(score, options, longer, f"{why}: {reasons.UNCOVERED}")
 
-    def _worth_most(self, score: Score, price: float) -> int:
+    def _worth_most(self, score: Score, certificate: Certificate) -> int:
         known = [mean for mean in score.mean if mean is not None]
         costs = known if len(known) == len(score.quality) else range(len(score.quality))
-        worth = [quality - price * cost for quality, cost in zip(score.quality, costs, strict=True)]
-        return worth.index(max(worth))
+        worth = [quality - certificate.threshold * cost for quality, cost in zip(score.quality, costs, strict=True)]
+        least = max(worth) - certificate.tie
+        return next(i for i, value in enumerate(worth) if value >= least)
 
     def certificate(self, target: QualityTarget) -> Certificate | None:
         """The least strict certificate that still covers the target; None where there is none."""

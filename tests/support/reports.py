@@ -163,6 +163,7 @@ def full(rungs: int = 4, **changes: Any) -> dict[str, Any]:
                 "certify": 1000,
                 "violated": 0.04,
                 "violated_unseen": 0.06,
+                "unseen_error": 0.004,
                 "uncertified": 0.2,
                 "utilisation": None if alpha == 0.01 else 0.8,
             }

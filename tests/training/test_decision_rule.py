@@ -32,6 +32,7 @@ LATENCY = LatencyProfile(first_token=0.5, per_token=0.1, answer_tokens=5)
 qualities = st.integers(0, 8).map(lambda eighths: eighths / 8) | st.floats(0, 1)
 counts = st.integers(0, 8).map(float) | st.floats(0, 100)
 prices = st.sampled_from((0.0, 0.125, 0.0625, 0.5)) | st.floats(0, 1)
+ties = st.sampled_from((0.0, 0.125, 0.5)) | st.floats(0, 1)
 deadlines = st.none() | st.floats(0.1, 20)
 
 
@@ -63,9 +64,9 @@ def score_of(prediction: Prediction, row: int) -> Score:
     return Score(tuple(prediction.quality[row].tolist()), mean, *quantiles, far=far)
 
 
-def decided(prediction: Prediction, price: float, deadline: float | None) -> list[int]:
+def decided(prediction: Prediction, price: float, deadline: float | None, tie: float = 0.0) -> list[int]:
     """The rungs that serving decides, one request at a time."""
-    policy = Policy(LADDER, (Certificate(0.02, 0.1, price, 100),), LATENCY)
+    policy = Policy(LADDER, (Certificate(0.02, 0.1, price, 100, tie=tie),), LATENCY)
     options = RoutingOptions(MaxLoss(0.02), max_latency=deadline, on_unmet=OnUnmet.TOP_RUNG)
     return [policy.choose(score_of(prediction, row), options).index for row in range(len(prediction.quality))]
 
@@ -77,18 +78,18 @@ def decided_per_prompt(prediction: Prediction, threshold: float) -> list[int]:
     return [policy.choose(score_of(prediction, row), options).index for row in range(len(prediction.quality))]
 
 
-def replayed(prediction: Prediction, price: float, deadline: float | None) -> Rungs:
+def replayed(prediction: Prediction, price: float, deadline: float | None, tie: float = 0.0) -> Rungs:
     """The rungs of a plan for the same table."""
     p99 = prediction.token_quantiles[:, :, QUANTILES.index(0.99)]
     most = np.where(np.isnan(p99), CAPS, p99)
     in_time = np.ones(most.shape, bool) if deadline is None else LATENCY.seconds(most) <= deadline
-    return served_rungs(prediction, Certificate(0.02, 0.1, price, 100), in_time)
+    return served_rungs(prediction, Certificate(0.02, 0.1, price, 100, tie=tie), in_time)
 
 
-@given(predictions(), prices)
-def test_without_a_deadline_all_three_choose_the_same_rungs(prediction: Prediction, price: float) -> None:
-    table = choose(prediction.quality, prediction.cost, price, prediction.far).tolist()
-    assert table == decided(prediction, price, None) == replayed(prediction, price, None).tolist()
+@given(predictions(), prices, ties)
+def test_without_a_deadline_all_three_choose_the_same_rungs(prediction: Prediction, price: float, tie: float) -> None:
+    table = choose(prediction.quality, prediction.cost, price, prediction.far, tie).tolist()
+    assert table == decided(prediction, price, None, tie) == replayed(prediction, price, None, tie).tolist()
 
 
 @given(predictions(), st.sampled_from((-0.125, 0.0, 0.125, 0.25)) | st.floats(-1, 0.3))
@@ -124,6 +125,14 @@ def test_under_a_deadline_a_plan_serves_as_the_service_does(
     prediction: Prediction, price: float, deadline: float | None
 ) -> None:
     assert replayed(prediction, price, deadline).tolist() == decided(prediction, price, deadline)
+
+
+def test_of_rungs_that_are_worth_about_the_same_all_three_take_the_smallest() -> None:
+    quality, mean = np.array([[0.5, 0.8992, 0.8995, 0.9]]), np.array([[0.0, 10.0, 20.0, 30.0]])
+    prediction = Prediction(quality, mean, np.repeat(mean[:, :, None], len(QUANTILES), axis=2))
+    for tie, wanted in ((0.0, 3), (0.0006, 2), (0.001, 1), (0.5, 0)):
+        assert choose(quality, prediction.cost, 0.0, tie=tie).tolist() == [wanted]
+        assert decided(prediction, 0.0, None, tie) == replayed(prediction, 0.0, None, tie).tolist() == [wanted]
 
 
 def test_of_equal_worth_all_three_take_the_cheapest() -> None:

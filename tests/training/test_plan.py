@@ -1,6 +1,7 @@
 """What-if: the arithmetic by hand, its laws, that it serves as the router does, and the command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from router.routing.policy import LatencyProfile, Policy
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
+from training.evaluation.spending import Unit
 from training.plan import command, plan
 from training.plan.drawing import draw
 from training.plan.replay import PlanRow, RecordedTraffic, rows, served_rungs, summary
@@ -345,3 +347,13 @@ def test_a_plot_that_cannot_be_written_is_a_usage_error(file: Path, tmp_path: Pa
     result = run(file, "--plot", str(tmp_path / "nowhere" / "plan.svg"))
     assert result.exit_code == 2
     assert "No such file" in result.output
+
+
+def test_money_is_that_of_prompts_thoughts_and_answers() -> None:
+    priced = replace(TRAFFIC, price=Unit("money", 1_000, 5e-6, 2e-6))
+    (row,) = (one for one in rows(priced, None, (), [5.0]) if one.label == "always some")
+    assert row.money == pytest.approx(1_000 * (5e-6 + 2e-6 * (10 + 10))), "answers of 10 tokens are assumed"
+    recorded = replace(priced, outcomes=replace(TRAFFIC.outcomes, total_tokens=TRAFFIC.outcomes.thinking_tokens + 40))
+    (row,) = (one for one in rows(recorded, None, (), [5.0]) if one.label == "always some")
+    assert row.money == pytest.approx(1_000 * (5e-6 + 2e-6 * (10 + 40)))
+    assert all(one.money is None for one in rows(TRAFFIC, None, (), [5.0]))

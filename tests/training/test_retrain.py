@@ -126,10 +126,10 @@ async def test_a_log_too_small_to_judge_by_is_refused_before_anything_is_fitted(
     with pytest.raises(DatasetError, match=r"47 prompts outside its test split, about 204 .*: --max-loss 0.1$"):
         require_certifiable(alike, 0.02, champion)
     with pytest.raises(DatasetError, match=r"the strictest target that is tested is 0.005"):
-        retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", champion, out, 0.001)
+        retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", tmp_path / "models", champion, out, 0.001)
     with pytest.raises(DatasetError, match=r"500 are needed: report outcomes of about 8.. more decisions"):
-        retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", champion, out, 0.1)
-    assert not out.exists()
+        retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", tmp_path / "models", champion, out, 0.1)
+    assert not out.exists() and not (tmp_path / "models").exists()
 
 
 def test_a_bundle_alone_is_no_registry_to_retrain_for(tmp_path: Path) -> None:

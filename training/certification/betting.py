@@ -1,6 +1,7 @@
 """Tests of a mean by betting, and the order in which policies and groups come to them."""
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -10,6 +11,9 @@ from training.arrays import Mask, Vector
 
 DELTA = 0.1
 """Probability over the calibration data that a certificate is wrong. It holds for one target, not for all at once."""
+
+MOST = 50_000
+"""Largest number of calibration prompts that is looked at."""
 
 UNKNOWN = 0.25
 """Variance of x in 0..1 from which bets start where nothing is known: the largest there is."""
@@ -62,6 +66,11 @@ def least_p_value(values: Vector, alpha: float) -> float:
     return float(np.exp(-np.log1p(BOLDEST / (1 - bound) * (bound - (values + 1) / 2)).sum()))
 
 
+def without_loss(alpha: float, delta: float) -> int:
+    """Groups of prompts that prove a loss of at most `alpha` (above 0) at a level where none of them loses anything."""
+    return 1 + bisect_left(range(1, MOST), True, key=lambda n: betting_p_value(np.zeros(n), alpha, delta) <= delta)
+
+
 def fixed_sequence_test(
     p_values: Iterator[float], policies: Sequence[Policy], delta: float = DELTA
 ) -> tuple[Policy | None, str]:
@@ -87,6 +96,9 @@ class Groups:
 
     Betting is sequential, and in file order similar prompts would follow each other. The hashes know nothing of the
     outcomes, and leave no seed to choose among certificates by.
+
+    Attributes:
+        names: of the groups, in that order.
     """
 
     def __init__(self, groups: Sequence[str]) -> None:
@@ -94,6 +106,7 @@ class Groups:
         self._sizes = np.bincount(self._of)
         hashes = [hashlib.sha256(f"order:{name}".encode()).digest() for name in names]
         self._order = np.array(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=int)
+        self.names: list[str] = names[self._order].tolist()
 
     def __len__(self) -> int:
         return len(self._sizes)

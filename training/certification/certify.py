@@ -12,10 +12,11 @@ group are not independent, so losses are averaged within groups first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from router.bundle.task_certificate import TaskCertificate
 from router.digits import verb
 from router.domain import DEFAULT_MAX_LOSS, Certificate
 from router.stopping import StoppingCertificate
@@ -26,6 +27,7 @@ from training.certification.sequences import (
     PolicySequence,
     Sample,
     StoppingPolicy,
+    by_task,
     cheapest,
     policy_sequences,
     predicted_losses,
@@ -48,6 +50,7 @@ class Proofs:
 
     Attributes:
         per_prompt: those for relative targets by each prompt's own forecast.
+        per_task: what the relative ones say of each family of tasks; empty where they are about the mean alone.
         refused: the other targets in words, each with the reason.
         reference: position of the certified rung that is right most often, if it is so at least as often as the top
             one; None where that is the top one.
@@ -60,6 +63,7 @@ class Proofs:
     reference: int | None = None
     per_prompt: tuple[Certificate, ...] = ()
     stopping: tuple[StoppingCertificate, ...] = ()
+    per_task: tuple[TaskCertificate, ...] = ()
 
 
 def loss_target(alpha: float, per_prompt: bool = False) -> str:
@@ -77,31 +81,59 @@ def stopping_target(alpha: float) -> str:
     return f"{loss_target(alpha)} by stopping"
 
 
-def certify(held_out: Sample, fitted: Sample | None = None, stopping: Sequence[PolicySequence] = ()) -> Proofs:
+def certify(
+    held_out: Sample,
+    fitted: Sample | None = None,
+    stopping: Sequence[PolicySequence] = (),
+    share: float = 1.0,
+    per_task: bool = False,
+) -> Proofs:
     """Certificates for ALPHAS and QUALITIES.
 
     Args:
         held_out: the certify split, which nothing was fitted or chosen on.
         fitted: the fit split. Fixed rungs are tested on its labels, too, since they have learnt nothing from them.
-        stopping: rules that stop within the thought, in the order of their tests.
+        stopping: rules that stop within the thought, in the order of their tests; not tested per task.
+        share: of delta that the tests may spend, where the labels are used again and again.
+        per_task: a relative target must be kept in every family of tasks, not only on average.
     """
     outcomes, prediction = held_out
-    *sequences, within = shared(*policy_sequences(held_out, fitted), stopping)
+    *sequences, within = shared(*policy_sequences(held_out, fitted, per_task), () if per_task else stopping)
+    sequences, within = [one.at(share) for one in sequences], [one.at(share) for one in within]
     best = {alpha: cheapest(sequences, alpha) for alpha in ALPHAS}
     relative, refused = _relative(best.__getitem__)
     stops, why = _stopping(within, best)
     refused |= why
-    per_prompt, also = _relative(lambda alpha: predicted_losses(alpha, held_out, fitted).proved(alpha), True)
+
+    def by_forecast(alpha: float) -> CandidatePolicy | str:
+        sequence = predicted_losses(alpha, held_out, fitted).at(share)
+        return (by_task(sequence, held_out) if per_task else sequence).proved(alpha)
+
+    per_prompt, also = _relative(by_forecast, True)
     refused |= also
     absolute = []
     groups = Groups(outcomes.groups)
     for wanted in QUALITIES:
-        proof = _absolute(outcomes, prediction.claimed, wanted, groups)
+        proof = _absolute(outcomes, prediction.claimed, wanted, groups, DELTA * share)
         if isinstance(proof, str):
             refused[quality_target(wanted)] = proof
         else:
             absolute.append(proof)
-    return Proofs(relative, tuple(absolute), refused, _reference(sequences[0]), per_prompt, stops)
+    reference = _reference(replace(sequences[0], tasks=()))
+    tasks = _by_task(relative, sequences) if per_task else ()
+    return Proofs(relative, tuple(absolute), refused, reference, per_prompt, stops, tasks)
+
+
+def _by_task(certificates: Sequence[Certificate], sequences: Sequence[PolicySequence]) -> tuple[TaskCertificate, ...]:
+    """What each certificate says of each family of tasks."""
+    fixed, learned = sequences
+    rows = []
+    for one in certificates:
+        sequence = learned if one.rung is None else fixed
+        for name, part in sequence.parts(one.alpha).items():
+            families = tuple(sorted({sequence.tasks[i] for i in part}))
+            rows.append(TaskCertificate(name, one.alpha, len(part), families))
+    return tuple(rows)
 
 
 def _relative(
@@ -147,10 +179,12 @@ def _reference(fixed: PolicySequence) -> int | None:
     return best.rung if best.values.mean() <= 0 else None
 
 
-def _absolute(outcomes: Outcomes, quality: Matrix, wanted: float, groups: Groups) -> Certificate | str:
+def _absolute(
+    outcomes: Outcomes, quality: Matrix, wanted: float, groups: Groups, delta: float = DELTA
+) -> Certificate | str:
     # With fewer than log(delta) / log(q) prompts not even an errorless record proves quality q; three times as many
     # leave room for errors.
-    enough = int(np.ceil(np.log(DELTA) / np.log(wanted))) * 3
+    enough = int(np.ceil(np.log(delta) / np.log(wanted))) * 3
     fewest, tests = max(enough, 30), []
     for threshold in (min(wanted + margin, 0.999) for margin in MARGINS):
         meets = quality >= threshold
@@ -163,6 +197,6 @@ def _absolute(outcomes: Outcomes, quality: Matrix, wanted: float, groups: Groups
         few = int(among.sum())
         are = verb(few, "is", "are")
         return f"{few} of {len(among)} calibration prompts {are} predicted to reach it, {fewest} are needed"
-    p_values = (betting_p_value(values, 1 - wanted) for _, values in tests)
-    last, why = fixed_sequence_test(p_values, [threshold for threshold, _ in tests])
+    p_values = (betting_p_value(values, 1 - wanted, delta) for _, values in tests)
+    last, why = fixed_sequence_test(p_values, [threshold for threshold, _ in tests], delta)
     return why if last is None else Certificate(round(1 - wanted, 6), DELTA, last, len(groups))

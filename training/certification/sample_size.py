@@ -12,7 +12,7 @@ from math import ceil
 import numpy as np
 
 from training.arrays import Vector
-from training.certification.betting import betting_p_value
+from training.certification.betting import MOST, betting_p_value, without_loss
 from training.certification.sequences import SHARE
 from training.data.splits import LABELLED, SPLITS
 
@@ -22,9 +22,6 @@ POWER = 0.9
 
 DRAWS = 200
 """Certify splits that are drawn for each number of prompts."""
-
-MOST = 50_000
-"""Largest number of calibration prompts that is looked at."""
 
 PARTS = (0.0, 0.25, 0.5)
 """True losses as parts of the target, in the table of an estimate."""
@@ -53,20 +50,15 @@ def table(targets: tuple[float, ...] = TARGETS) -> list[Needed]:
     rows = []
     for alpha in targets:
         lost = tuple(part * alpha for part in PARTS)
-        calibration = tuple(needed(alpha, losing(rate)) if rate else without_loss(alpha) for rate in lost)
+        calibration = tuple(needed(alpha, losing(rate)) if rate else without_loss(alpha, SHARE) for rate in lost)
         rows.append(Needed(alpha, lost, calibration, tuple(n and in_file(n) for n in calibration)))
     return rows
 
 
-def without_loss(alpha: float) -> int:
-    """Groups of prompts that prove a loss of at most `alpha` (above 0) where none of them loses anything."""
-    return 1 + bisect_left(range(1, MOST), True, key=lambda n: betting_p_value(np.zeros(n), alpha, SHARE) <= SHARE)
-
-
-def needed(alpha: float, draw: Draw) -> int | None:
+def needed(alpha: float, draw: Draw, delta: float = SHARE) -> int | None:
     """Groups of prompts that prove a loss of at most `alpha` in POWER of all draws, to 5 %; None beyond MOST."""
-    sizes = np.unique(np.geomspace(without_loss(alpha), MOST, 150).astype(int)).tolist()
-    place = bisect_left(sizes, True, key=lambda n: _power(alpha, draw, n) >= POWER)
+    sizes = np.unique(np.geomspace(without_loss(alpha, delta), MOST, 150).astype(int)).tolist()
+    place = bisect_left(sizes, True, key=lambda n: _power(alpha, draw, n, delta) >= POWER)
     return int(sizes[place]) if place < len(sizes) else None
 
 
@@ -90,6 +82,6 @@ def in_file(calibration: int) -> int:
     return ceil(calibration / SPLITS["certify"])
 
 
-def _power(alpha: float, draw: Draw, n: int) -> float:
+def _power(alpha: float, draw: Draw, n: int, delta: float) -> float:
     random = np.random.default_rng(0)  # the same draws for every size: noise must not make the search go back
-    return float(np.mean([betting_p_value(draw(random, n), alpha, SHARE) <= SHARE for _ in range(DRAWS)]))
+    return float(np.mean([betting_p_value(draw(random, n), alpha, delta) <= delta for _ in range(DRAWS)]))

@@ -22,14 +22,18 @@ import numpy as np
 from router.digits import ROUNDING
 from router.domain import Certificate
 from router.stopping import StoppingCertificate, StoppingRule
-from training.arrays import Mask, Matrix, Rungs, Vector
-from training.certification.betting import DELTA, Groups, betting_p_value, fixed_sequence_test
+from training.arrays import Mask, Matrix, Rows, Rungs, Vector
+from training.certification.betting import DELTA, Groups, betting_p_value, fixed_sequence_test, without_loss
+from training.certification.pooling import family, pools
 from training.data.dataset import Outcomes
 from training.data.splits import LABELLED, SPLITS
 from training.prediction import Prediction
 
 PRICES = tuple(float(f"{price:.4g}") for price in (0.0, *np.geomspace(1e-3, 3.0, 160)))
 """P(correct) that the mean cost of the top rung must buy, most careful first; fixed before any label is read."""
+
+TIE = 0.001
+"""P(correct) within which rungs are worth the same, so that the smallest is taken: forecasts are no finer."""
 
 THRESHOLDS = tuple(np.round(np.arange(-0.2, 0.1001, 0.0025), 4).tolist())
 """Predicted losses that are accepted per prompt, most careful first; each target's sequence ends at the target."""
@@ -48,7 +52,7 @@ Sample = tuple[Outcomes, Prediction]
 """A split, and the predictions for its prompts."""
 
 
-def choose(quality: Matrix, cost: Matrix, price: float, far: Mask | None = None) -> Rungs:
+def choose(quality: Matrix, cost: Matrix, price: float, far: Mask | None = None, tie: float = 0.0) -> Rungs:
     """The serving rule: the rung [prompts] with the largest quality - price * cost, the cheapest of equals.
 
     Prompts unlike the certified ones get the top rung, where they lose nothing.
@@ -61,8 +65,10 @@ def choose(quality: Matrix, cost: Matrix, price: float, far: Mask | None = None)
         cost: predicted cost [prompts, rungs], in any unit.
         price: P(correct) that a unit of cost must buy.
         far: prompts unlike the certified ones [prompts].
+        tie: rungs whose worth is within this of the largest are equals.
     """
-    best: Rungs = (quality - price * cost).argmax(axis=1)
+    worth = quality - price * cost
+    best: Rungs = (worth >= worth.max(axis=1, keepdims=True) - tie).argmax(axis=1)
     return best if far is None else np.where(far, quality.shape[1] - 1, best)
 
 
@@ -92,6 +98,7 @@ class CandidatePolicy:
         saved: mean cost that it saves there against always-top.
         threshold: the price, or the largest predicted loss.
         variance: that of its losses on the fit split; None where that is not known.
+        tie: within which rungs are worth the same.
     """
 
     values: Vector
@@ -100,11 +107,12 @@ class CandidatePolicy:
     threshold: float = 0.0
     rung: int | None = None
     variance: float | None = None
+    tie: float = 0.0
 
     def certificate(self, alpha: float) -> Certificate:
         """Its certificate. A fixed rung's price is the one at which its saving is worth a loss of `alpha`."""
         threshold = self.threshold if self.rung is None else alpha / self.saved if self.saved > 0 else 0.0
-        return Certificate(alpha, DELTA, threshold, len(self.values), self.rung)
+        return Certificate(alpha, DELTA, threshold, len(self.values), self.rung, self.tie)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,18 +138,47 @@ class PolicySequence:
     Attributes:
         labels: share of a file's groups on whose labels they are tested.
         delta: level of the tests.
+        tasks: family of tasks of each group, where a policy must pass a test in every family; empty = one test of all.
     """
 
     name: str
     policies: Sequence[CandidatePolicy]
     labels: float = SPLITS["certify"]
     delta: float = SHARE
+    tasks: tuple[str, ...] = ()
+
+    def at(self, share: float) -> "PolicySequence":
+        """The same tests at that share of their level."""
+        return replace(self, delta=self.delta * share)
 
     def proved(self, alpha: float) -> CandidatePolicy | str:
-        """The boldest policy that is proved to lose at most `alpha`, or the reason why there is none."""
-        p_values = (betting_p_value(one.values, alpha, self.delta, one.variance) for one in self.policies)
+        """The boldest policy that is proved to lose at most `alpha`, or the reason why there is none.
+
+        Where there are tasks, in every one of them. Their tests need not share delta: a policy that loses too much in
+        one task passes only if it passes there (intersection-union test, Berger 1982).
+        """
+        parts = self.parts(alpha)
+        p_values = (self._p_value(one, alpha, parts) for one in self.policies)
         last, why = fixed_sequence_test(p_values, self.policies, self.delta)
-        return why if last is None else last
+        if last is not None:
+            return last
+        return why if not parts or not self.policies else f"{why} in {self.worst(alpha)[0]!r}"
+
+    def parts(self, alpha: float) -> dict[str, Rows]:
+        """Positions of groups by family of tasks, small ones pooled; none where there is one test of all."""
+        return pools(self.tasks, without_loss(alpha, self.delta)) if self.tasks else {}
+
+    def worst(self, alpha: float) -> tuple[str, Vector]:
+        """The part in which the most careful policy is least proved, and its losses there; "" where there are none."""
+        careful, parts = self.policies[0], self.parts(alpha)
+        if not parts:
+            return "", careful.values
+        name = max(parts, key=lambda one: self._p_value(careful, alpha, {one: parts[one]}))
+        return name, careful.values[parts[name]]
+
+    def _p_value(self, policy: CandidatePolicy, alpha: float, parts: dict[str, Rows]) -> float:
+        every = [policy.values[rows] for rows in parts.values()] or [policy.values]
+        return max(betting_p_value(values, alpha, self.delta, policy.variance) for values in every)
 
 
 def cheapest(sequences: Sequence[PolicySequence], alpha: float) -> CandidatePolicy | str:
@@ -164,9 +201,19 @@ def shared(
     return replace(fixed, delta=rest), replace(learned, delta=LEARNED * DELTA), others
 
 
-def policy_sequences(held_out: Sample, fitted: Sample | None = None) -> tuple[PolicySequence, PolicySequence]:
+def policy_sequences(
+    held_out: Sample, fitted: Sample | None = None, per_task: bool = False
+) -> tuple[PolicySequence, PolicySequence]:
     """Fixed rungs, and learned prices. Arguments as `certify`."""
-    return fixed_rungs(held_out, fitted), learned_prices(held_out, fitted)
+    fixed, learned = fixed_rungs(held_out, fitted), learned_prices(held_out, fitted)
+    return (by_task(fixed, held_out, fitted), by_task(learned, held_out)) if per_task else (fixed, learned)
+
+
+def by_task(sequence: PolicySequence, *samples: Sample | None) -> PolicySequence:
+    """The same tests, made in every family of tasks. Args: samples: those on whose labels the sequence is tested."""
+    every = [part for part, _ in filter(None, samples)]
+    names = {g: family(task) for part in every for g, task in zip(part.groups, part.tasks, strict=True)}
+    return replace(sequence, tasks=tuple(names[group] for group in Groups([*names]).names))
 
 
 def fixed_rungs(held_out: Sample, fitted: Sample | None = None) -> PolicySequence:
@@ -186,10 +233,10 @@ def learned_prices(held_out: Sample, fitted: Sample | None = None) -> PolicySequ
     """The rung that is worth most to the prompt, from price 0 upwards. Arguments as `certify`."""
     _, prediction = held_out
     grid = price_grid(prediction.cost)
-    return PolicySequence(
-        "learned prices",
-        _by_threshold(grid, lambda one, price: choose(one.quality, one.cost, price, one.far), held_out, fitted),
+    policies = _by_threshold(
+        grid, lambda one, price: choose(one.quality, one.cost, price, one.far, TIE), held_out, fitted
     )
+    return PolicySequence("learned prices", [replace(one, tie=TIE) for one in policies])
 
 
 def predicted_losses(alpha: float, held_out: Sample, fitted: Sample | None = None) -> PolicySequence:
@@ -242,7 +289,7 @@ def certified_rungs(certificate: Certificate | None, prediction: Prediction, ref
         return constant(prediction.quality.shape[1] - 1 if reference is None else reference, prediction)
     if certificate.rung is not None:
         return constant(certificate.rung, prediction)
-    return choose(prediction.quality, prediction.cost, certificate.threshold, prediction.far)
+    return choose(prediction.quality, prediction.cost, certificate.threshold, prediction.far, certificate.tie)
 
 
 def price_grid(cost: Matrix) -> list[float]:

@@ -14,7 +14,8 @@ from training.certification.sequences import (
     PolicySequence,
     Sample,
     cheapest,
-    policy_sequences,
+    fixed_rungs,
+    learned_prices,
     predicted_losses,
 )
 from training.data.splits import SPLITS
@@ -31,7 +32,9 @@ class Violation:
     Attributes:
         certify: groups that each re-split draws to certify on.
         violated: share of re-splits whose certified policy loses more than alpha on the pool.
-        violated_unseen: the same share on groups that the re-split did not draw, whose mean is noisy itself.
+        violated_unseen: the same share where one half of the pool certifies and the other half, which was never drawn,
+            stands for the truth; its mean is noisy itself.
+        unseen_error: standard error of that mean; None where nothing is certified.
         uncertified: share of re-splits in which nothing could be proved.
         utilisation: mean saving of the certified policy / saving of the best policy in hindsight; None if none saves.
     """
@@ -42,6 +45,7 @@ class Violation:
     certify: int
     violated: float
     violated_unseen: float
+    unseen_error: float | None
     uncertified: float
     utilisation: float | None
 
@@ -50,43 +54,57 @@ class Violation:
         return asdict(self)
 
 
-def resplit(pool: Sample, alpha: float, resplits: int = RESPLITS, per_prompt: bool = False) -> Violation:
-    """Certify on random groups of a pool, drawn with replacement, again and again.
+def resplit(
+    pool: Sample, alpha: float, resplits: int = RESPLITS, per_prompt: bool = False, fitted: Sample | None = None
+) -> Violation:
+    """Certify on random groups of a pool again and again, in two experiments.
+
+    In one, groups are drawn with replacement, and the pool's mean loss stands for the true one. In the other, groups
+    that no draw can take stand for the truth.
 
     Args:
-        pool: prompts that were not fitted on; its mean loss stands for the true one.
+        pool: prompts that were not fitted on.
         alpha: the largest mean loss allowed.
         per_prompt: of the policies that keep the target by each prompt's own forecast.
+        fitted: the fit split, from whose losses bets on learned prices start.
     """
-    sequences = (predicted_losses(alpha, pool),) if per_prompt else policy_sequences(pool)
+    sequences = _sequences(pool, alpha, per_prompt, fitted)
     policies = {_key(policy): policy for sequence in sequences for policy in sequence.policies}
     groups = len(sequences[0].policies[0].values)
     size = min(CERTIFY, groups // 2)
     # Fixed rungs are tested on the labels of the fit split, too.
     sizes = [round(size * sequence.labels / SPLITS["certify"]) for sequence in sequences]
     random = np.random.default_rng(0)
-    certified: list[CandidatePolicy | None] = []
-    unseen = []
-    for _ in tqdm(range(resplits), desc=f"re-splits, loss {alpha:g}", leave=False, disable=None):
-        drawn = [random.integers(groups, size=one) for one in sizes]
+
+    def certified(drawn: list[Rows]) -> CandidatePolicy | None:
         best = cheapest([_of(sequence, mine) for sequence, mine in zip(sequences, drawn, strict=True)], alpha)
-        certified.append(None if isinstance(best, str) else policies[_key(best)])
-        unseen.append(np.setdiff1d(np.arange(groups), np.concatenate(drawn)))
-    lost = [0.0 if one is None else one.values.mean() for one in certified]
-    lost_unseen = [
-        0.0 if one is None or not len(rest) else one.values[rest].mean()
-        for one, rest in zip(certified, unseen, strict=True)
-    ]
+        return None if isinstance(best, str) else policies[_key(best)]
+
+    seen, unseen, errors = [], [], []
+    for _ in tqdm(range(resplits), desc=f"re-splits, loss {alpha:g}", leave=False, disable=None):
+        seen.append(certified([random.integers(groups, size=one) for one in sizes]))
+        half, rest = np.split(random.permutation(groups), [groups // 2])
+        other = certified([half[:one] for one in sizes])
+        unseen.append(other is not None and other.values[rest].mean() > alpha)
+        errors += [] if other is None else [other.values[rest].std() / len(rest) ** 0.5]
     return Violation(
         alpha,
         DELTA,
         resplits,
         size,
-        float(np.mean(np.array(lost) > alpha)),
-        float(np.mean(np.array(lost_unseen) > alpha)),
-        float(np.mean([one is None for one in certified])),
-        _utilisation(certified, [one for one in policies.values() if one.values.mean() <= alpha]),
+        float(np.mean([one is not None and one.values.mean() > alpha for one in seen])),
+        float(np.mean(unseen)),
+        float(np.mean(errors)) if errors else None,
+        float(np.mean([one is None for one in seen])),
+        _utilisation(seen, [one for one in policies.values() if one.values.mean() <= alpha]),
     )
+
+
+def _sequences(pool: Sample, alpha: float, per_prompt: bool, fitted: Sample | None) -> tuple[PolicySequence, ...]:
+    """The sequences of a certificate, on the labels of the pool alone."""
+    if per_prompt:
+        return (predicted_losses(alpha, pool, fitted),)
+    return fixed_rungs(pool), learned_prices(pool, fitted)
 
 
 def _key(policy: CandidatePolicy) -> tuple[int | None, float]:

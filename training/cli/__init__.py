@@ -124,6 +124,10 @@ def validate(
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True,
               help="Precision of the encoder: fp16 for a GPU, int8 for a CPU.")  # fmt: skip
 @_families
+@click.option("--per-task", is_flag=True,
+              help="Certify only what keeps the loss in every family of tasks, small ones pooled.")  # fmt: skip
+@click.option("--registry", type=NEW_FOLDER,
+              help="Registry that counts how often these labels certify; then the tests share delta.")  # fmt: skip
 @click.option("--compare", is_flag=True, help="Add every baseline, and each family of tasks left out (minutes).")
 @rates
 @_engine
@@ -136,6 +140,8 @@ def fit(
     profile: str,
     precision: str,
     families: tuple[str, ...],
+    per_task: bool,
+    registry: Path | None,
     compare: bool,
     fingerprint_from: str | None,
     backend: str | None,
@@ -158,7 +164,9 @@ def fit(
     engine = None
     if fingerprint_from is not None:
         engine = _fingerprint(dataset.read(outcomes, soft), fingerprint_from, backend, backend_key)
-    report = pipeline.run(outcomes, out, profile, compare, extraction, precision, candidates, engine, units, soft)
+    report = pipeline.run(
+        outcomes, out, profile, compare, extraction, precision, candidates, engine, units, soft, registry, per_task
+    )
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
     _warn([*advice.about_engine(report["about"]["model"]), *advice.about_default(report)])
 
@@ -196,6 +204,7 @@ def evaluate(
 @outcome_log
 @click.option("--gold", type=File(), required=True,
               help="Parquet file with every rung of every prompt, kept for judging.")  # fmt: skip
+@soft_budgets
 @click.option("--max-loss", type=Number(0, 1), default=DEFAULT_MAX_LOSS, show_default=True,
               envvar="BUDGET_ROUTER_MAX_LOSS",
               help="Target that both bundles are compared at, BUDGET_ROUTER_MAX_LOSS of the services.")  # fmt: skip
@@ -209,6 +218,7 @@ def evaluate(
 def retrain(
     log: str,
     gold: Path,
+    soft: bool,
     max_loss: float,
     out: Path,
     families: tuple[str, ...],
@@ -233,7 +243,7 @@ def retrain(
 
     candidates = _candidates(families)
     champion = manifest.load(registries.locate(registry))
-    verdict = run(log, gold, champion, out, max_loss, candidates)
+    verdict = run(log, gold, registry, champion, out, max_loss, candidates, soft)
     promoted = not verdict.refused and not dry_run
     if promoted:
         registries.promote(registry, out, trial.run)

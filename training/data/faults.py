@@ -27,8 +27,8 @@ def faults(rows: pl.LazyFrame, soft: bool = False) -> Iterator[str]:
         yield "no rows"
         return
     broken = list(_broken_rules(rows, _RULES))
-    held = () if soft else _HELD
-    yield from broken or chain(_falling(rows), _broken_rules(rows, held), _repeated(rows), _contradictions(rows))
+    held = () if soft else _broken_rules(rows, _HELD)
+    yield from broken or chain(_falling(rows), held, _repeated(rows), _contradictions(rows))
 
 
 def is_logged(rows: pl.LazyFrame) -> bool:

@@ -1,5 +1,6 @@
 """What stands between an outcome file and a bundle that saves something: the engine's name, or too few prompts."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 from typing import Any
@@ -8,10 +9,10 @@ from router.bundle.manifest import is_fingerprint
 from router.bundle.offers import Offer, best_offer
 from router.digits import counted, verb
 from router.domain import LabelSource
-from training.arrays import Vector
 from training.certification import sample_size
+from training.certification.betting import MOST, without_loss
 from training.certification.certify import ALPHAS, TARGET, Proofs, loss_target, quality_target
-from training.certification.sequences import Sample, policy_sequences
+from training.certification.sequences import SHARE, PolicySequence, Sample, policy_sequences
 from training.data.dataset import Outcomes
 from training.data.splits import LABELLED, split_of
 
@@ -38,7 +39,7 @@ def about_size(outcomes: Outcomes) -> list[str]:
     """A warning if outcomes in which no prompt gains or loses could not prove the default target."""
     parts = [split_of(group) for group in set(outcomes.groups)]
     have, labelled = parts.count("certify"), len(parts) - parts.count("test")
-    least = sample_size.without_loss(TARGET)
+    least = without_loss(TARGET, SHARE)
     if have >= least:
         return []
     more = sample_size.in_file(least - have)
@@ -85,31 +86,30 @@ def about_agreement(proofs: Proofs, label_sources: tuple[str, ...]) -> Proofs:
     return replace(proofs, absolute=(), refused=proofs.refused | dict.fromkeys(claimed, why))
 
 
-def with_remedies(proofs: Proofs, held_out: Sample, fitted: Sample) -> Proofs:
+def with_remedies(
+    proofs: Proofs, held_out: Sample, fitted: Sample, share: float = 1.0, per_task: bool = False
+) -> Proofs:
     """The same proofs, whose refused relative targets also say how many prompts would do. Arguments as `certify`."""
     failed = {loss_target(alpha): alpha for alpha in ALPHAS if loss_target(alpha) in proofs.refused}
     if not failed:
         return proofs
-    # The policies that are tested first: where these fail, so does everything.
-    sequences = (one for one in policy_sequences(held_out, fitted) if one.policies)
-    first = ((sequence.labels, sequence.policies[0].values) for sequence in sequences)
-    share, values = min(first, key=lambda one: float(one[1].mean()))
-    remedies = {
-        target: f"{proofs.refused[target]}; {_remedy(alpha, values, share)}" for target, alpha in failed.items()
-    }
+    sequences = [one.at(share) for one in policy_sequences(held_out, fitted, per_task) if one.policies]
+    remedies = {target: f"{proofs.refused[target]}; {_remedy(alpha, sequences)}" for target, alpha in failed.items()}
     return replace(proofs, refused=proofs.refused | remedies)
 
 
-def _remedy(alpha: float, seen: Vector, share: float) -> str:
-    """What would certify a policy whose losses were seen; its test reads that share of a file's prompts."""
-    lost, tested = float(seen.mean()), "a fixed rung" if share == LABELLED else "a learned price"
+def _remedy(alpha: float, sequences: Sequence[PolicySequence]) -> str:
+    """What would certify the policies that are tested first: where these fail, so does everything."""
+    first = [(one, *one.worst(alpha)) for one in sequences]
+    sequence, task, seen = min(first, key=lambda one: float(one[2].mean()))
+    lost, tested = float(seen.mean()), "a fixed rung" if sequence.labels == LABELLED else "a learned price"
+    tested += f" in {task!r}" if task else ""
     if lost >= alpha:
         return f"{tested} loses at least {lost:.3f} on the {len(seen)} prompts there, so more alone will not do"
-    wanted = sample_size.needed(alpha, sample_size.like(seen))
+    wanted = sample_size.needed(alpha, sample_size.like(seen), sequence.delta)
     if wanted is None:
-        return (
-            f"{tested} loses {lost:.3f} on the {len(seen)} prompts there, so near that {sample_size.MOST:,} are too few"
-        )
+        return f"{tested} loses {lost:.3f} on the {len(seen)} prompts there, so near that {MOST:,} are too few"
+    share = sequence.labels * len(seen) / len(sequence.policies[0].values)
     more = ceil(max(wanted - len(seen), 1) / share)
     return (
         f"{wanted:,} prompts would do for {tested} if its mean loss stays at {lost:.3f}, {len(seen)} are there: about "

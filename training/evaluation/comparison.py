@@ -8,6 +8,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from training.certification.certify import TARGET
+from training.certification.pooling import family
 from training.certification.sequences import choose, losses, price_grid
 from training.data.dataset import Outcomes
 from training.evaluation.baselines import baselines
@@ -19,7 +20,6 @@ from training.evaluation.policies import (
     compare,
     policy_report,
 )
-from training.evaluation.tasks import family
 from training.model.embedding import embed
 from training.model.fit import Fitted, families_named, fit
 from training.prediction import Prediction

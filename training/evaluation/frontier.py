@@ -7,7 +7,7 @@ import numpy as np
 
 from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
-from training.certification.sequences import certified_rungs, choose, price_grid
+from training.certification.sequences import TIE, certified_rungs, choose, price_grid
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
 from training.evaluation.spending import Interval
@@ -69,7 +69,7 @@ def _chosen(
     spent = [float(outcomes.thinking_tokens[rows, chosen].mean()) for _, chosen in policies]
     between: list[tuple[Certificate | None, Rungs]] = []
     for price in price_grid(prediction.cost):
-        chosen = choose(prediction.quality, prediction.cost, price, prediction.far)
+        chosen = choose(prediction.quality, prediction.cost, price, prediction.far, TIE)
         cost = float(outcomes.thinking_tokens[rows, chosen].mean())
         if all(abs(cost - other) >= STEP * top for other in spent):
             spent.append(cost)

@@ -33,19 +33,23 @@ def debiased_calibration_error(correct: Vector, predicted: Vector) -> float:
     With d the error of a bin of n prompts, and v the variance of correctness minus prediction in it, d^2 - v / n is an
     unbiased estimate of the true error's square (Kumar et al. 2019, section 4). The result is
 
-        calibration error * sqrt(sum n (d^2 - v / n) / sum n d^2),
+        sqrt(sum n (d^2 - v / n) / sum n),
 
-    0 where that is negative. As v is measured, correctness may be 0 or 1, or a mean of any number of samples.
+    0 where that is negative, and at most the plain error. As v is measured, correctness may be 0 or 1, or a mean of
+    any number of samples.
     """
     bins = [b for b in _bins(predicted) if len(b) > 1]
-    squares = sum(len(b) * float((correct[b] - predicted[b]).mean()) ** 2 for b in bins)
-    chance = sum(float((correct[b] - predicted[b]).var(ddof=1)) for b in bins)
-    return calibration_error(correct, predicted) * max(0.0, 1 - chance / squares) ** 0.5 if squares > 0 else 0.0
+    if not bins:
+        return 0.0
+    errors = [correct[b] - predicted[b] for b in bins]
+    squares = sum(len(one) * float(one.mean()) ** 2 - float(one.var(ddof=1)) for one in errors)
+    return min(calibration_error(correct, predicted), max(0.0, squares / sum(map(len, errors))) ** 0.5)
 
 
 def _bins(predicted: Vector) -> list[Rows]:
     """Positions of prompts in BINS bins of equal mass, by rising prediction."""
-    return np.array_split(np.argsort(predicted, kind="stable"), BINS)
+    bins: list[Rows] = np.array_split(np.argsort(predicted, kind="stable"), BINS)
+    return bins
 
 
 def hull(tokens: Vector, accuracy: Vector) -> tuple[Vector, Vector]:

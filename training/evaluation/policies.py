@@ -94,7 +94,7 @@ def compare(
     proved = learned.proved(alpha)
     outcomes, prediction = test
     curve = [
-        _point(outcomes, choose(prediction.quality, prediction.cost, one.threshold, prediction.far))
+        _point(outcomes, choose(prediction.quality, prediction.cost, one.threshold, prediction.far, one.tie))
         for one in learned.policies
     ]
     return MethodReport(

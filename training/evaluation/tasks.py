@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from training.arrays import Rungs
+from training.certification.pooling import family
 from training.certification.sequences import losses
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
@@ -35,11 +36,6 @@ def _tasks(outcomes: Outcomes, prediction: Prediction, chosen: Rungs) -> Iterato
             "saved_against_top": float(1 - tokens / top) if some.known_tokens.all() and top > 0 else None,
             "auroc": auroc(some.correct, prediction.quality[part]),
         }
-
-
-def family(task: str) -> str:
-    """A task's family: the part of its name before the last slash, or the whole name without a slash."""
-    return task.rpartition("/")[0] or task
 
 
 def mistakes(outcomes: Outcomes, prediction: Prediction, chosen: Rungs, most: int = 10) -> list[Any]:

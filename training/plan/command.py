@@ -12,7 +12,9 @@ from router.cli.strict import FOLDER, Command, NewFile, Number
 from router.routing.policy import LatencyProfile
 from training.data import dataset
 from training.data.dataset import Outcomes
-from training.options import json_output, outcomes_file, soft_budgets
+from training.evaluation.spending import Rates, Unit
+from training.model.embedding import static
+from training.options import json_output, outcomes_file, prices, require, soft_budgets
 from training.plan.drawing import draw, tables
 from training.plan.replay import PlanRow, RecordedTraffic, forecast, rows, summary
 
@@ -24,6 +26,7 @@ from training.plan.replay import PlanRow, RecordedTraffic, forecast, rows, summa
 @click.option("--first-token", type=Number(0), default=0.01, show_default=True, help="Seconds to the first token.")
 @click.option("--per-token", type=Number(0), default=0.001, show_default=True, help="Seconds per token.")
 @click.option("--answer-tokens", type=click.IntRange(0), default=8, show_default=True, help="Tokens of an answer.")
+@prices
 @click.option("--concurrency", type=click.IntRange(1), default=1, show_default=True, help="Requests that share a GPU.")
 @click.option("--deadline", "deadlines", type=Number(0, min_open=True), multiple=True,
               help="Seconds; repeat to compare [default: quantiles of the top rung's latency].")  # fmt: skip
@@ -33,13 +36,15 @@ from training.plan.replay import PlanRow, RecordedTraffic, forecast, rows, summa
 @click.option("--plot", type=NewFile(), help="Also draw the plan into this SVG file.")
 def plan(
     outcomes: Path, soft: bool, directory: Path | None, deadlines: tuple[float, ...], split: str, as_json: bool,
-    plot: Path | None, concurrency: int, **profile: float,
+    plot: Path | None, concurrency: int, price_in: float | None, price_out: float | None, **profile: float,
 ) -> None:  # fmt: skip
-    """Replay recorded traffic under targets and deadlines: accuracy, tokens, latency, GPU time."""
+    """Replay recorded traffic under targets and deadlines: accuracy, tokens, latency, GPU time, money."""
+    require({"price_in": "price_out"})
     recorded = dataset.read(outcomes, soft)
     # A bundle was fitted on the other splits, so only the test split says what it will do on new prompts.
     recorded = recorded if split == "all" else dataset.splits(recorded)[split]
-    traffic = RecordedTraffic(recorded, LatencyProfile(**profile), concurrency)
+    price = _price(price_in, price_out, recorded)
+    traffic = RecordedTraffic(recorded, LatencyProfile(**profile), concurrency, price)
     prediction, certificates = (None, ()) if directory is None else forecast(directory, recorded)
     replayed = rows(traffic, prediction, certificates, deadlines or traffic.default_deadlines())
     if plot:
@@ -48,6 +53,14 @@ def plan(
         _print_json(recorded, replayed)
     else:
         _print_tables(recorded, replayed)
+
+
+def _price(price_in: float | None, price_out: float | None, outcomes: Outcomes) -> Unit | None:
+    """What tokens cost, and a prompt of mean length; None without prices."""
+    if price_out is None:
+        return None
+    tokenizer = static().tokenizer if price_in else b""
+    return Rates(price_in=price_in, price_out=price_out).units(tokenizer, outcomes)[-1]
 
 
 def _save(plot: Path, outcomes: Outcomes, replayed: list[PlanRow]) -> None:

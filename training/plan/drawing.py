@@ -12,7 +12,9 @@ from training.plan.replay import PlanRow
 
 def tables(names: str, plan: Sequence[PlanRow]) -> tuple[Table, Table]:
     """Policies without a deadline, and policies with one; `names` are the names of the rungs for the column's head."""
-    free = Table("policy", "accuracy", "loss", "mix", "tokens", "p50 s", "p99 s", "GPU s/1k", f"% at {names}", box=None)
+    priced = ["money/1k"] if any(row.money is not None for row in plan) else []
+    heads = "policy", "accuracy", "loss", "mix", "tokens", "p50 s", "p99 s", "GPU s/1k", *priced, f"% at {names}"
+    free = Table(*heads, box=None)
     held = Table("deadline s", "policy", "accuracy", "loss", "tokens", "p99 s", "% in time", box=None)
     for row in plan:
         quality = f"{row.accuracy:.3f}", f"{row.loss:.3f}"
@@ -20,7 +22,8 @@ def tables(names: str, plan: Sequence[PlanRow]) -> tuple[Table, Table]:
         if row.in_time is None:
             shares = "/".join(f"{100 * share:.0f}" for share in row.rungs)
             time = f"{row.p50:.3g}", p99, f"{row.gpu_seconds:.0f}"
-            free.add_row(row.label, *quality, f"{row.mix_accuracy:.3f}", tokens, *time, shares)
+            money = [] if row.money is None else [f"{row.money:.3g}"]
+            free.add_row(row.label, *quality, f"{row.mix_accuracy:.3f}", tokens, *time, *money, shares)
         else:
             held.add_row(f"{row.deadline:g}", row.label, *quality, tokens, p99, f"{100 * row.in_time:.1f}")
     return free, held

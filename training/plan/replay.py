@@ -20,6 +20,7 @@ from training.certification.sequences import certified_rungs, losses
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.evaluation.metrics import hull_accuracy
+from training.evaluation.spending import Unit
 from training.model import inference
 from training.model.fit import caps
 from training.prediction import Prediction
@@ -41,6 +42,7 @@ class PlanRow:
         thinking_tokens: mean per request.
         p50, p99: latency in seconds.
         gpu_seconds: per 1,000 requests.
+        money: for 1,000 requests; None without prices.
         in_time: share of requests that end within the deadline; None without a deadline.
         rungs: share of prompts at each rung.
     """
@@ -55,6 +57,7 @@ class PlanRow:
     p50: float
     p99: float
     gpu_seconds: float
+    money: float | None
     in_time: float | None
     rungs: list[float]
 
@@ -68,6 +71,9 @@ class PlanRow:
 class RecordedTraffic:
     """Recorded outcomes, and the latency of serving them when `concurrency` requests share a GPU.
 
+    Attributes:
+        price: what tokens cost; None where that is unknown.
+
     Raises:
         DatasetError: a rung lacks token counts, so its latency is unknown.
     """
@@ -75,6 +81,7 @@ class RecordedTraffic:
     outcomes: Outcomes
     latency: LatencyProfile
     concurrency: int = 1
+    price: Unit | None = None
 
     def __post_init__(self) -> None:
         for rung, known in zip(self.outcomes.ladder.rungs, self.outcomes.known_tokens, strict=True):
@@ -99,9 +106,18 @@ class RecordedTraffic:
             p99=float(np.quantile(seconds, 0.99)),
             # Requests that run together on a GPU share its seconds.
             gpu_seconds=float(seconds.mean()) / self.concurrency * 1_000,
+            money=None if self.price is None else self.price.of(self._all_tokens(chosen)),
             in_time=None if deadline is None else float((seconds <= deadline).mean()),
             rungs=(np.bincount(chosen, minlength=width) / len(chosen)).tolist(),
         )
+
+    def _all_tokens(self, chosen: Rungs) -> float:
+        """Mean tokens of thoughts and answers at chosen rungs [prompts]; of answers as assumed where not recorded."""
+        totals = self.outcomes.totals_at(chosen)
+        if totals is not None:
+            return float(totals.mean())
+        thought = self.outcomes.thinking_tokens[np.arange(len(chosen)), chosen]
+        return float(thought.mean()) + self.latency.answer_tokens
 
     def default_deadlines(self) -> list[float]:
         """Quantiles of the top rung's latency in seconds, rising, to three digits."""

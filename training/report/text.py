@@ -22,7 +22,7 @@ def describe(report: dict[str, Any]) -> str:
     if JUDGE in about.get("label_sources", ()):
         parts.append(judged_by(about.get("data", {}).get("judge", "")))
     parts.append(_policies(report) if report["policies"] else NOTHING)
-    parts += _reference(report)
+    parts += [*_sureness(about), *_by_task(about), *_reference(report)]
     if refused := about.get("not_certified"):
         parts.append("\n".join(["not certified:", *(f"  {target}: {why}" for target, why in refused.items())]))
     if report.get("savings"):
@@ -50,6 +50,30 @@ MOST_TASKS = 20
 
 PER_PROMPT = "with --per-prompt-target, which holds the loss by each prompt's own forecast:"
 NOTHING = "nothing could be certified: the router always takes the reference rung"
+
+
+def _sureness(about: dict[str, Any]) -> list[str]:
+    """What delta is about, and what is left of it where labels are used again."""
+    if not about.get("certificates"):
+        return []
+    one = about["certificates"][0]["delta"]
+    lines = [f"each target by itself holds with {1 - one:.0%} confidence; that all of them hold at once is less sure"]
+    spent = about.get("delta_spent", one)
+    if spent < one:
+        lines.append(
+            f"its registry counts how often these labels certify: this test spent {spent:.2g} of a delta of {one:g}"
+        )
+    return ["\n".join(lines)]
+
+
+def _by_task(about: dict[str, Any]) -> list[str]:
+    """The families of tasks in which each target is certified."""
+    rows: dict[float, list[str]] = {}
+    for one in about.get("per_task") or []:
+        pooled = "" if len(one["families"]) == 1 else f" ({len(one['families'])} pooled)"
+        rows.setdefault(one["alpha"], []).append(f"{one['task'] or 'unnamed'}{pooled}: {one['prompts']:,} prompts")
+    lines = [f"  {alpha:g} in {'; '.join(tasks)}" for alpha, tasks in rows.items()]
+    return ["\n".join(["certified in every family of tasks:", *lines])] if lines else []
 
 
 def _reference(report: dict[str, Any]) -> list[str]:
@@ -182,11 +206,11 @@ def _methods(report: dict[str, Any]) -> str:
 
 def re_splits(violations: list[dict[str, Any]]) -> str:
     """A table of how often certificates were violated on re-splits of the data."""
-    head = f"{'loss at most':>12} {'re-splits':>10} {'certified on':>13} {'violated':>9} {'nothing proved':>15}"
-    head += f" {'utilisation':>12}"
+    head = f"{'loss at most':>12} {'re-splits':>10} {'certified on':>13} {'violated':>9} {'on unseen prompts':>18}"
+    head += f" {'nothing proved':>15} {'utilisation':>12}"
     rows = [
-        f"{v['alpha']:>12g} {v['resplits']:>10} {v['certify']:>13} {v['violated']:>9.1%} {v['uncertified']:>15.1%}"
-        f" {_number(v['utilisation'], '12.2f')}"
+        f"{v['alpha']:>12g} {v['resplits']:>10} {v['certify']:>13} {v['violated']:>9.1%} {v['violated_unseen']:>18.1%}"
+        f" {v['uncertified']:>15.1%} {_number(v['utilisation'], '12.2f')}"
         for v in violations
     ]
     return "\n".join([head, *rows])

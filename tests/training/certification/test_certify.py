@@ -17,6 +17,7 @@ from training.certification.sequences import (
     PRICES,
     SHARE,
     THRESHOLDS,
+    TIE,
     Sample,
     certified_rungs,
     choose,
@@ -197,10 +198,18 @@ def test_for_free_the_best_rung_is_chosen(quality: Matrix) -> None:
     assert (quality[np.arange(len(quality)), chosen] == quality.max(axis=1)).all()
 
 
+def test_what_is_learned_is_certified_with_the_smallest_of_rungs_worth_about_the_same() -> None:
+    proofs = certify(honest(2_000, 0))
+    assert {one.tie for one in proofs.relative if one.rung is None} == {TIE}
+    assert all(one.tie == TIE for one in learned_prices(honest(300, 0)).policies)
+
+
 @given(tables, prices, prices)
 def test_a_higher_price_never_chooses_a_dearer_rung(quality: Matrix, one: float, other: float) -> None:
     cost = np.repeat(COST, len(quality), axis=0)
-    assert (choose(quality, cost, max(one, other)) <= choose(quality, cost, min(one, other))).all()
+    for tie in (0.0, TIE, 0.3):
+        dear, cheap = (choose(quality, cost, price, tie=tie) for price in (max(one, other), min(one, other)))
+        assert (dear <= cheap).all()
 
 
 def test_of_equals_the_cheapest_is_chosen() -> None:

@@ -5,14 +5,14 @@ import pytest
 
 from benchmarks.adoption import table as fixed_rungs
 from tests.support.synthetic import outcomes_of
-from training.certification.betting import betting_p_value
-from training.certification.sample_size import in_file, like, losing, needed, table, without_loss
+from training.certification.betting import betting_p_value, without_loss
+from training.certification.sample_size import in_file, like, losing, needed, table
 from training.certification.sequences import SHARE
 
 
 @pytest.mark.parametrize(("alpha", "prompts"), [(0.01, 410), (0.02, 204), (0.05, 80), (0.1, 39)])
 def test_without_loss_one_prompt_fewer_proves_nothing(alpha: float, prompts: int) -> None:
-    assert without_loss(alpha) == prompts
+    assert without_loss(alpha, SHARE) == prompts
     assert (
         betting_p_value(np.zeros(prompts), alpha, SHARE) <= SHARE < betting_p_value(np.zeros(prompts - 1), alpha, SHARE)
     )

@@ -178,7 +178,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "a probability for its logarithm": ({"probe_logprob": 0.7}, "column probe_logprob: 0.7: is above 0"),
     "probe tokens negative": ({"probe_tokens": -1}, "column probe_tokens: -1: is negative"),
     "another position": ({"rung": "0"}, "column rung: the position had another rung"),
-    "another model": ({"model": "m2"}, "column model: another model than before"),
+    "another model": ({"model": "m2"}, "column model: another model than before at this rung"),
     "another group": ({"group": "g2"}, "column group: the prompt had another group before"),
     "another text": ({"prompt": "else"}, "column prompt: the prompt had another text before"),
 }
@@ -222,6 +222,30 @@ def test_tokens_may_exceed_the_cap_where_it_is_a_hint_or_there_were_two_attempts
     assert "thinking_tokens: 500" in fault_of(given) and fault_of(given).endswith("(90 rows)")
     for allowed in ({"model": "openai/m/hint"}, {"attempts": 2}, {"budget_tokens": None}):
         from_frame(table([one | allowed for one in given]))
+
+
+def test_soft_budgets_may_be_exceeded_and_the_message_says_how(tmp_path: Path) -> None:
+    given = [one | {"thinking_tokens": 500} for one in rows(200)]
+    table(given).write_parquet(tmp_path / "o.parquet")
+    (fault,) = validate(tmp_path / "o.parquet")
+    assert "give --soft-budgets, or a model that ends in /hint" in fault
+    assert validate(tmp_path / "o.parquet", soft=True) == []
+    assert [rung.tokens for rung in read(tmp_path / "o.parquet", soft=True).ladder.rungs] == list(CAPS)
+
+
+def test_a_rung_may_be_another_model_and_is_named_so() -> None:
+    given = [one | ({"model": "instruct"} if one["rung_order"] == 0 else {}) for one in rows(30)]
+    assert from_frame(table(given)).model == "m, rung 0: instruct"
+    assert from_frame(table(rows(30))).model == "m"
+
+
+def test_tokens_of_answers_are_counted_where_all_are_recorded() -> None:
+    given = [one | {"total_tokens": one["thinking_tokens"] + 7} for one in rows(30)]
+    outcomes = from_frame(table(given))
+    assert outcomes.known_totals and outcomes.totals_at(np.full(30, 2)).tolist() == [27] * 30  # type: ignore[union-attr]
+    del given[3]["total_tokens"]
+    some = from_frame(table(given))
+    assert not some.known_totals and some.totals_at(np.full(30, 2)) is None
 
 
 def test_validation_names_every_kind_of_fault(tmp_path: Path) -> None:

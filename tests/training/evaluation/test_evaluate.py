@@ -14,7 +14,6 @@ from training.data.dataset import Outcomes
 from training.evaluation.evaluate import evaluate, gap_closed, oracles
 from training.evaluation.policies import best_fixed, cheapest_cascade, compare, policy, policy_report, reported
 from training.evaluation.spending import Rates, Unit
-from training.evaluation.tasks import family
 from training.prediction import Prediction
 
 Matrix = NDArray[np.float64]
@@ -145,6 +144,37 @@ def test_savings_in_time_and_money_count_what_does_not_shrink() -> None:
     assert money.top_interval[0] == pytest.approx(tokens.top_interval[0] / 1.5)
 
 
+def test_answers_count_where_their_tokens_are_recorded() -> None:
+    outcomes, prediction = world(300)
+    totals = outcomes.thinking_tokens + np.array(
+        [30.0, 20.0, 10.0]
+    )  # what is cut from the thought lengthens the answer
+    outcomes = replace(outcomes, total_tokens=totals)
+    tokenizer = b""
+    units = Rates(price_out=2).units(tokenizer, outcomes)
+    report = evaluate(outcomes, prediction, (Certificate(0.02, DELTA, 0.01, 300),), units=units)
+    thinking, every, money = report.savings
+    assert [one.unit.kind for one in report.savings] == ["tokens", "all tokens", "money"]
+    assert (thinking.top, every.top) == (40, 50) and money.top == pytest.approx(50 * 2e-6 * 1_000)
+    assert every.spent > thinking.spent + 10 and every.saved_against_top < thinking.saved_against_top
+    assert money.saved_against_top == pytest.approx(every.saved_against_top)
+    point = next(one for one in report.frontier if one.certified is not None)
+    assert point.total_tokens == pytest.approx(every.spent)
+
+
+def test_accuracy_is_stated_above_the_best_mix_of_as_many_tokens() -> None:
+    outcomes, _ = world(200)
+    outcomes = replace(outcomes, correct=np.tile([0.0, 1.0, 1.0], (200, 1)))
+    for rung in range(3):
+        report = policy_report(outcomes, np.full(200, rung), "one", 0.02, None)
+        assert report.above_hull == 0 and report.above_interval == (0, 0)
+    best = np.where(np.arange(200) % 2, 0, 1)
+    better = replace(outcomes, correct=np.where((np.arange(200) % 2 == 1)[:, None], [1.0, 1, 1], [0.0, 1, 1]))
+    report = policy_report(better, best, "knows", 0.02, None)
+    assert report.above_hull == pytest.approx(0.25), "right everywhere at 5 tokens, where a mix is right in .75"
+    assert report.above_interval is not None and report.above_interval[0] > 0.15
+
+
 def test_rates_that_are_unknown_give_no_unit() -> None:
     tokenizer = (Path(__file__).parents[3] / "router/models/pocket/tokenizer.json").read_bytes()
     outcomes = replace(world(1)[0], prompts=["2 + 2 ="])
@@ -186,7 +216,3 @@ def test_the_best_fixed_rung_is_chosen_on_the_other_split() -> None:
 def test_a_cascade_pays_for_its_first_attempt() -> None:
     report = cheapest_cascade(world(2_000), world(2_000, seed=1), 0.1)
     assert report.thinking_tokens is not None and 0 < report.thinking_tokens <= 50
-
-
-def test_a_family_is_what_stands_before_the_last_slash() -> None:
-    assert [family(task) for task in ("sums/3", "a/b/c", "plain", "")] == ["sums", "a/b", "plain", ""]

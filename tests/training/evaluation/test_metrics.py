@@ -43,6 +43,28 @@ def test_chance_alone_is_taken_off_small_samples() -> None:
     assert debiased_calibration_error(correct, predicted) < 0.03
 
 
+@pytest.mark.parametrize("samples", [1, 8])
+@pytest.mark.parametrize("fixed", [False, True], ids=["each sample by luck", "all samples of a prompt alike"])
+def test_what_chance_adds_is_taken_off_whatever_the_number_of_samples(samples: int, fixed: bool) -> None:
+    found: dict[float, list[float]] = {0.0: [], 0.1: []}
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        predicted = random.uniform(0.2, 0.8, size=600)
+        for lie, values in found.items():
+            right = predicted - lie
+            luck = random.random((600, 1)) if fixed else random.random((600, samples))
+            correct = np.broadcast_to(luck < right[:, None], (600, samples)).mean(axis=1)
+            values.append(debiased_calibration_error(correct, predicted))
+    assert np.mean(found[0.1]) == pytest.approx(0.1, abs=0.012)
+    assert np.mean(found[0.0]) < 0.02
+
+
+def test_the_debiased_error_is_never_the_larger_one() -> None:
+    for seed in range(20):
+        correct, predicted = sample(200, seed)
+        assert 0 <= debiased_calibration_error(correct, predicted) <= calibration_error(correct, predicted)
+
+
 @pytest.mark.parametrize("shift", [0.1, 0.2])
 def test_a_constant_lie_is_found_in_full(shift: float) -> None:
     correct, predicted = sample(50_000)
