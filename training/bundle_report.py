@@ -34,8 +34,12 @@ def report(directory: Path, path: Path, rates: Rates = UNKNOWN_RATES, whole: boo
         ArtifactError: the bundle is missing or damaged.
         DatasetError: the file cannot be read, or has another ladder.
     """
-    bundle, outcomes = manifest.load(directory), dataset.read(path, soft)
-    parts = {"test": outcomes} if whole else dataset.splits(outcomes)
+    bundle = manifest.load(directory)
+    if whole:
+        outcomes = dataset.read(path, soft)
+        parts = {"test": outcomes}
+    else:
+        outcomes, parts = dataset.read_splits(path, soft)
     figures = evaluated(bundle, parts["test"], rates)
     same = bundle.manifest.data_hash == manifest.digest(path)
     fit = _report_of_fit(directory) if same else {}

@@ -20,7 +20,7 @@ from training.data.dataset import Outcomes
 from training.data.overview import overview
 from training.data.schema import JUDGE, DatasetError
 from training.evaluation import comparison, evaluate
-from training.evaluation.advice import about_agreement, with_remedies
+from training.evaluation.advice import about_agreement, needs, with_remedies
 from training.evaluation.evaluate import Report
 from training.evaluation.spending import UNKNOWN_RATES, Rates
 from training.export import export, standing
@@ -172,11 +172,12 @@ def run(
         DatasetError: the file cannot be trained on.
         ExportError: the exported graph differs from the fitted model; nothing is written.
     """
-    outcomes = dataset.read(path, soft)
+    outcomes, _ = dataset.read_splits(path, soft)
     if (date := standing(out)) is not None:
         say(f"fit: replaces the bundle of {date} in {out}")
     outcomes = outcomes if engine is None else replace(outcomes, model=engine)
     use, traces = label_use(outcomes, registry), read_steps(path)
+    say(f"fit: {needs(outcomes, use.delta / DELTA)}")
     trained = train(
         outcomes,
         profile,

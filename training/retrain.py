@@ -100,9 +100,8 @@ def retrain(
         ExportError: the exported graph differs from the fitted model.
         OutcomeLogError: the log cannot be read.
     """
-    outcomes = dataset.read(gold, soft)
-    certify = dataset.splits(outcomes)["certify"]
-    require_certifiable(outcomes, max_loss, champion, len(spent_delta.earlier(registry, certify.groups)))
+    outcomes, parts = dataset.read_splits(gold, soft)
+    require_certifiable(outcomes, max_loss, champion, len(spent_delta.earlier(registry, parts["certify"].groups)))
     served = logged_traffic.read(log_file.read(log), outcomes.ladder, outcomes.model)
     fitting, judging = split_traffic(served, outcomes)
     require_judges(len(judging))

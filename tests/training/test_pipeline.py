@@ -1,7 +1,7 @@
 """All stages from a file to a bundle, and what the command says of bad files."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -156,34 +156,6 @@ def test_labels_of_both_splits_are_counted(trained: Trained) -> None:
     assert row["labelled"] == 100
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def changed(**columns: pl.Expr) -> Callable[[Path], None]:
-    return lambda path: pl.read_parquet(path).with_columns(**columns).write_parquet(path)
-
-
-def in_row_seven(column: str, value: object) -> Callable[[Path], None]:
-    seventh = pl.int_range(pl.len()) == 7
-    return changed(**{column: pl.when(seventh).then(pl.lit(value)).otherwise(column)})
-
-
-BAD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "truncated": (cut, "bad.parquet: "),
-    "missing column": (
-        lambda path: pl.read_parquet(path).drop("correct").write_parquet(path), "column correct: is missing",
-    ),
-    "wrong type": (changed(correct=pl.lit("yes")), "column correct: holds String"),
-    "NaN label": (in_row_seven("correct", float("nan")), "row 7, column correct: nan"),
-    "label above 1": (in_row_seven("correct", 1.5), "row 7, column correct: 1.5"),
-    "unknown rung": (in_row_seven("rung", "17"), "row 7, column rung"),
-    "a single class": (changed(correct=pl.lit(1.0)), "a single class"),
-    "5 prompts": (lambda path: pl.read_parquet(path).head(20).write_parquet(path), "5 prompts are too few"),
-    "a group on both sides": (in_row_seven("group", "g"), "row 7, column group"),
-}  # fmt: skip
-
-
 def tried(
     arguments: list[str], capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, str]:
@@ -194,21 +166,6 @@ def tried(
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0), capture.readouterr().err
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_is_one_line_and_exit_code_2_and_leaves_the_bundle(
-    name: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spoil, message = BAD[name]
-    path, out = tmp_path / "bad.parquet", tmp_path / "bundle"
-    path.write_bytes(file.read_bytes())
-    spoil(path)
-    code, told = tried(["fit", "--outcomes", str(path), "--out", str(out)], capsys, monkeypatch)
-    assert (code, told.count("\n")) == (2, 1) and message in told
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.parquet"]
-    code, told = tried(["validate", str(path)], capsys, monkeypatch)
-    assert code == 2 and message in told
 
 
 def test_a_graph_that_differs_is_one_line_and_exit_code_2_and_leaves_nothing(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,13 +124,27 @@ async def test_a_log_too_small_to_judge_by_is_refused_before_anything_is_fitted(
     await log.close()
     champion = manifest.load(MODELS / "pocket-router")
     alike = replace(gold, correct=np.ones_like(gold.correct))  # no choice gains anything
-    with pytest.raises(DatasetError, match=r"47 prompts outside its test split, about 204 .*: --max-loss 0.1$"):
+    with pytest.raises(DatasetError, match=r"47 prompts outside its test split, about 237 .*: --max-loss 0.1$"):
         require_certifiable(alike, 0.02, champion)
     with pytest.raises(DatasetError, match=r"the strictest target that is tested is 0.005"):
         retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", tmp_path / "models", champion, out, 0.001)
     with pytest.raises(DatasetError, match=r"500 are needed: report outcomes of about 8.. more decisions"):
         retrain(str(tmp_path / "log"), tmp_path / "gold.parquet", tmp_path / "models", champion, out, 0.1)
     assert not out.exists() and not (tmp_path / "models").exists()
+
+
+def test_a_gold_set_that_has_certified_again_and_again_is_refused_and_the_remedy_is_named() -> None:
+    gold, champion = outcomes_of(420), manifest.load(MODELS / "pocket-router")
+    alike = replace(gold, correct=np.ones_like(gold.correct))  # no choice gains anything
+    require_certifiable(alike, 0.02, champion)
+    with pytest.raises(DatasetError) as refused:
+        require_certifiable(alike, 0.02, champion, uses=3)
+    said = str(refused.value)
+    assert ", because its labels certified 3 times before, which leaves 0.0038 of a delta of 0.1 for this test:" in said
+    assert re.search(r"it has 3\d\d prompts outside its test split, about 4\d\d are needed where nothing is lost", said)
+    assert re.search(r"; label about \d+ more prompts and add them, or about 297 new ones, which as a gold set", said)
+    with pytest.raises(DatasetError, match="1 time before"):
+        require_certifiable(alike.take(np.arange(200)), 0.02, champion, uses=1)
 
 
 def test_a_bundle_alone_is_no_registry_to_retrain_for(tmp_path: Path) -> None:

@@ -99,17 +99,20 @@ def validate(
     faults = dataset.validate(file, soft)
     seen = None if faults else overview(file, soft)
     counts = None if seen is None else asdict(seen)
-    warnings = []
+    warnings, needed = [], None
     if isinstance(seen, Overview):
         outcomes = dataset.read(file, soft)
         engine = fingerprint_from and _fingerprint(outcomes, fingerprint_from, backend, backend_key)
         warnings = [*advice.about_engine(outcomes.model, engine), *advice.about_size(outcomes)]
+        needed = advice.needs(outcomes)
     if as_json:
-        click.echo(json.dumps({"faults": faults, "warnings": warnings, "overview": counts}))
+        click.echo(json.dumps({"faults": faults, "warnings": warnings, "overview": counts, "needed": needed}))
     for fault in [] if as_json else faults:
         click.echo(f"{file}: {fault.removeprefix(f'{file}: ')}", err=True)
     for name, value in () if as_json or counts is None else counts.items():
         click.echo(f"{name.replace('_', ' '):<16} {value}")
+    if needed and not as_json:
+        click.echo(needed)
     _warn(warnings)
     # Not an error of the command: the faults are its result, and scripts read the exit code.
     raise SystemExit(2 if faults else 0)

@@ -96,6 +96,13 @@ def read(path: Path, soft: bool = False) -> Outcomes:
         return from_frame(pl.scan_parquet(path), soft)
 
 
+def read_splits(path: Path, soft: bool = False) -> tuple[Outcomes, dict[str, Outcomes]]:
+    """`read` a file, and its `splits`. Raises DatasetError, which names the file."""
+    with naming_file(path):
+        outcomes = from_frame(pl.scan_parquet(path), soft)
+        return outcomes, splits(outcomes)
+
+
 def validate(path: Path, soft: bool = False) -> list[str]:
     """All faults of a file with their row and column; none for served traffic, or a file that can be trained on."""
     try:

@@ -35,6 +35,21 @@ def about_engine(model: str, engine: str | None = None) -> list[str]:
     ]
 
 
+def needs(outcomes: Outcomes, share: float = 1.0) -> str:
+    """How many labels each relative target needs where nothing is lost or gained, and how many there are.
+
+    Args:
+        share: of delta that the tests may spend.
+    """
+    parts = [split_of(group) for group in set(outcomes.groups)]
+    have, labelled = parts.count("certify"), len(parts) - parts.count("test")
+    least = ", ".join(f"{without_loss(alpha, SHARE * share):,} at {alpha:g}" for alpha in ALPHAS)
+    return (
+        f"labels needed to certify a loss, where nothing is lost: {least}; "
+        f"the file has {have:,} for a choice by prompt, {labelled:,} for one rung for everybody"
+    )
+
+
 def about_size(outcomes: Outcomes) -> list[str]:
     """A warning if outcomes in which no prompt gains or loses could not prove the default target."""
     parts = [split_of(group) for group in set(outcomes.groups)]

@@ -1,6 +1,7 @@
 """The figures of a report as functions of arrays: calibration, the hull of fixed rungs, areas, bootstrap."""
 
 from collections.abc import Callable, Sequence
+from math import sqrt
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def debiased_calibration_error(correct: Vector, predicted: Vector) -> float:
         return 0.0
     errors = [correct[b] - predicted[b] for b in bins]
     squares = sum(len(one) * float(one.mean()) ** 2 - float(one.var(ddof=1)) for one in errors)
-    return min(calibration_error(correct, predicted), max(0.0, squares / sum(map(len, errors))) ** 0.5)
+    return min(calibration_error(correct, predicted), sqrt(max(0.0, squares / sum(map(len, errors)))))
 
 
 def _bins(predicted: Vector) -> list[Rows]:

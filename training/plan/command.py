@@ -40,9 +40,8 @@ def plan(
 ) -> None:  # fmt: skip
     """Replay recorded traffic under targets and deadlines: accuracy, tokens, latency, GPU time, money."""
     require({"price_in": "price_out"})
-    recorded = dataset.read(outcomes, soft)
     # A bundle was fitted on the other splits, so only the test split says what it will do on new prompts.
-    recorded = recorded if split == "all" else dataset.splits(recorded)[split]
+    recorded = dataset.read(outcomes, soft) if split == "all" else dataset.read_splits(outcomes, soft)[1][split]
     price = _price(price_in, price_out, recorded)
     traffic = RecordedTraffic(recorded, LatencyProfile(**profile), concurrency, price)
     prediction, certificates = (None, ()) if directory is None else forecast(directory, recorded)
