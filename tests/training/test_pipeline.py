@@ -224,6 +224,19 @@ def test_evaluating_outcomes_of_another_engine_is_warned_of(
     assert (code, error.count("\n")) == (0, 1) and "about fake/1, the outcomes are those of fake/2" in error
 
 
+def test_a_ladder_that_differs_is_said_rung_by_rung_and_a_whole_file_may_be_evaluated(
+    bundle: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, path = ["evaluate", "--artifact", str(bundle), "--outcomes"], tmp_path / "other.parquet"
+    other = pl.col("rung").replace({"16": "17"})
+    pl.read_parquet(file).with_columns(rung=other).write_parquet(path)
+    code, error = tried([*evaluate, str(path)], capsys, monkeypatch)
+    assert code == 2 and "rung 16 in the bundle alone; rung 17 (at most 16 tokens) in the outcomes alone" in error
+    result = CliRunner().invoke(cli, [*evaluate, str(file), "--whole", "--json"])
+    assert json.loads(result.stdout)["prompts"] == PROMPTS
+    assert "was fitted on most prompts of this file" in result.stderr
+
+
 @pytest.mark.parametrize("command", [["fit", "--out", "bundle"], ["evaluate", "--artifact", "bundle"]])
 def test_a_second_outcome_file_is_refused(command: list[str], file: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, [*command, "--outcomes", str(file), "--outcomes", str(tmp_path / "other")])

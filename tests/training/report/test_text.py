@@ -2,6 +2,7 @@
 
 from tests.support.reports import full, not_certified, policy
 from training.evaluation.advice import about_default
+from training.report import html
 from training.report.text import describe
 
 
@@ -24,6 +25,35 @@ def test_what_a_target_per_prompt_saves_stands_in_a_table_of_its_own() -> None:
     after = said[said.index("with --per-prompt-target, which holds the loss by each prompt's own forecast:") :]
     assert "7.0% (28.0%, 34.0%)" in after.split("\n\n")[0]
     assert "per-prompt" not in describe(full(per_prompt=[]))
+
+
+def test_the_worst_task_comes_first_with_a_warning() -> None:
+    said = describe(full())
+    part = said[said.index("tasks at a loss of at most 0.02") :].split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in part[1:]] == ["sums", "words", "bits"]
+    assert part[1].endswith("  warning: more than the target") and part[2].endswith("but within chance of it")
+    assert "warning" not in part[3]
+
+
+def test_accuracy_above_the_hull_stands_beside_what_is_saved_against_it() -> None:
+    assert "+3.0 (+2.0, +4.0)" in describe(full())
+
+
+def test_what_delta_is_about_is_said_and_what_is_left_of_it() -> None:
+    assert "each target by itself holds with 90% confidence" in describe(full())
+    report = full()
+    report["about"]["delta_spent"] = 0.0152
+    assert "this test spent 0.015 of a delta of 0.1" in describe(report)
+
+
+def test_each_family_of_tasks_is_named_where_certificates_hold_in_every_one() -> None:
+    report = full()
+    report["about"]["per_task"] = [
+        {"task": "sums", "alpha": 0.02, "prompts": 1_200, "families": ["sums"]},
+        {"task": "the other tasks", "alpha": 0.02, "prompts": 300, "families": ["bits", "words"]},
+    ]
+    assert "  0.02 in sums: 1,200 prompts; the other tasks (2 pooled): 300 prompts" in describe(report)
+    assert "Certified in every family of tasks" in html.page(report) and "bits, words" in html.page(report)
 
 
 def test_the_last_warning_says_what_to_serve_with() -> None:
