@@ -15,7 +15,7 @@ from training.model import inference
 
 Part = dict[str, Any]
 
-OF_THE_FIT = ("methods", "violations", "leave_one_task_out")
+OF_THE_FIT = ("methods", "violations", "leave_one_task_out", "stopping", "stopping_violations")
 """Figures that only a fit can make."""
 
 

@@ -14,7 +14,8 @@ from router.bundle.spent_delta import LabelUse
 from training.certification import delta
 from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS, Proofs, certify
-from training.certification.violation import RESPLITS, resplit
+from training.certification.sequences import beside_learned
+from training.certification.violation import RESPLITS, Violation, resplit, resplit_sequences
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.overview import overview
@@ -31,7 +32,7 @@ from training.model.fit import CANDIDATES, CachedInputs, Fitted, Inputs, fit, in
 from training.prediction import Prediction
 from training.progress import say
 from training.stopping import stage
-from training.stopping.replay import described
+from training.stopping.replay import described, named
 from training.stopping.stage import Within
 from training.stopping.traces import Traces, read_steps
 
@@ -261,6 +262,7 @@ def full_report(
         "violations": [v.to_json() for v in violations(trained, ALPHAS)],
         "leave_one_task_out": left_out,
         "stopping": stopping_rows(trained),
+        "stopping_violations": [v.to_json() for v in stopping_violations(trained, ALPHAS)],
     }
 
 
@@ -274,6 +276,14 @@ def violations(
     return [resplit((pool, predicted), alpha, resplits, per_prompt, own) for alpha in alphas]
 
 
+def stopping_violations(trained: Trained, alphas: tuple[float, ...], resplits: int = RESPLITS) -> list[Violation]:
+    """Re-splits for every alpha of rules that stop within the thought, on traces that nothing was learnt from."""
+    if trained.within is None:
+        return []
+    sequences = beside_learned(trained.within.held_out(), others=1)
+    return [resplit_sequences(sequences, alpha, resplits) for alpha in alphas]
+
+
 def stopping_rows(trained: Trained) -> list[dict[str, Any]]:
     """Every certified rule within the thought on the traces of the test split."""
     if trained.within is None:
@@ -281,7 +291,8 @@ def stopping_rows(trained: Trained) -> list[dict[str, Any]]:
     test, lookahead = trained.within.samples["test"], trained.within.lookahead
     rows = []
     for one in trained.proofs.stopping:
-        row = described(test.traces, "stopping", str(one.rule), test.stops(one.rule, lookahead), one.alpha)
+        name = named(one.rule, test.traces.ladder)
+        row = described(test.traces, "stopping", name, test.stops(one.rule, lookahead), one.alpha)
         rows.append({"alpha": one.alpha, **asdict(row)})
     return rows
 

@@ -196,9 +196,13 @@ def shared(
     """The same sequences, which spend no more than DELTA together."""
     if not stopping:
         return fixed, learned, []
-    rest = (1 - LEARNED) * DELTA / (1 + len(stopping))
-    others = [replace(one, delta=rest) for one in stopping]
-    return replace(fixed, delta=rest), replace(learned, delta=LEARNED * DELTA), others
+    (fixed,), others = beside_learned([fixed], len(stopping)), beside_learned(stopping, 1)
+    return fixed, replace(learned, delta=LEARNED * DELTA), others
+
+
+def beside_learned(sequences: Sequence[PolicySequence], others: int) -> list[PolicySequence]:
+    """Sequences that have equal parts, with so many others, of what learned prices leave of DELTA."""
+    return [replace(one, delta=(1 - LEARNED) * DELTA / (len(sequences) + others)) for one in sequences]
 
 
 def policy_sequences(

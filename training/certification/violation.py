@@ -13,6 +13,7 @@ from training.certification.sequences import (
     CandidatePolicy,
     PolicySequence,
     Sample,
+    StoppingPolicy,
     cheapest,
     fixed_rungs,
     learned_prices,
@@ -68,7 +69,11 @@ def resplit(
         per_prompt: of the policies that keep the target by each prompt's own forecast.
         fitted: the fit split, from whose losses bets on learned prices start.
     """
-    sequences = _sequences(pool, alpha, per_prompt, fitted)
+    return resplit_sequences(_sequences(pool, alpha, per_prompt, fitted), alpha, resplits)
+
+
+def resplit_sequences(sequences: Sequence[PolicySequence], alpha: float, resplits: int = RESPLITS) -> Violation:
+    """The same for any sequences whose policies have the losses of the same groups."""
     policies = {_key(policy): policy for sequence in sequences for policy in sequence.policies}
     groups = len(sequences[0].policies[0].values)
     size = min(CERTIFY, groups // 2)
@@ -107,8 +112,9 @@ def _sequences(pool: Sample, alpha: float, per_prompt: bool, fitted: Sample | No
     return fixed_rungs(pool), learned_prices(pool, fitted)
 
 
-def _key(policy: CandidatePolicy) -> tuple[int | None, float]:
-    return policy.rung, policy.threshold
+def _key(policy: CandidatePolicy) -> tuple[object, ...]:
+    rule = policy.rule if isinstance(policy, StoppingPolicy) else None
+    return policy.rung, policy.threshold, rule
 
 
 def _of(sequence: PolicySequence, mine: Rows) -> PolicySequence:

@@ -12,7 +12,7 @@ from training.report.canvas import in_points
 from training.report.figures import Part, figures
 
 RESULTS = ("rungs", "policies", "absolute", "methods", "fixed", "oracle", "hindsight", "tasks", "mistakes")
-PARTS = (*RESULTS, "per_prompt", "savings", "frontier", "violations", "leave_one_task_out", "warnings")
+PARTS = (*RESULTS, "per_prompt", "stopping", "savings", "frontier", "violations", "leave_one_task_out", "warnings")
 """Keys of a report that may be absent; the page then leaves their part out."""
 
 FACTS = ("model", "fitted", "ladder", "splits")

@@ -29,6 +29,8 @@ def describe(report: dict[str, Any]) -> str:
         parts.append(_savings(report))
     if report.get("per_prompt"):
         parts.append(f"{PER_PROMPT}\n{_rows(report['per_prompt'])}")
+    if report.get("stopping"):
+        parts.append(f"{WITHIN}\n{_within(report['stopping'])}")
     if len(report["tasks"]) > 1 and report["reported"] is not None:
         parts.append(_tasks(report))
     if report["absolute"]:
@@ -37,6 +39,8 @@ def describe(report: dict[str, Any]) -> str:
         parts.append(_methods(report))
     if report.get("violations"):
         parts.append(re_splits(report["violations"]))
+    if report.get("stopping_violations"):
+        parts.append(f"the same of rules that stop within the thought\n{re_splits(report['stopping_violations'])}")
     return "\n\n".join(parts)
 
 
@@ -49,6 +53,7 @@ MOST_TASKS = 20
 """Tasks that a terminal shows."""
 
 PER_PROMPT = "with --per-prompt-target, which holds the loss by each prompt's own forecast:"
+WITHIN = "stopping within the thought, on engines that continue one from its token ids; probes are charged:"
 NOTHING = "nothing could be certified: the router always takes the reference rung"
 
 
@@ -190,6 +195,24 @@ def _absolute(report: dict[str, Any]) -> str:
         for a in report["absolute"]
     ]
     return "\n".join([head, *rows])
+
+
+def _within(rows: list[dict[str, Any]]) -> str:
+    """The rules that are certified for each target, on the test split."""
+    head = f"{'loss at most':>12}  {'rule':<30} {'accuracy':>8} {'loss':>25} {'thinking':>9} {'probes':>7}"
+    lines = [f"{head} {'saved vs top':>22}"]
+    for row in rows:
+        low, high = row["loss_interval"]
+        least, most = row["saved_interval"]
+        figures = (
+            f"{row['accuracy']:>8.3f}",
+            f"{row['loss']:>8.3f} {f'({low:.3f}, {high:.3f})':>16}",
+            f"{row['thinking_tokens']:>9.1f}",
+            f"{row['probe_tokens']:>7.1f}",
+            f"{row['saved']:>6.1%} {f'({least:.1%}, {most:.1%})':>15}",
+        )
+        lines.append(f"{row['alpha']:>12g}  {row['policy']:<30} {' '.join(figures)}")
+    return "\n".join(lines)
 
 
 def _methods(report: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from router.stopping import AgreeRule, LearnedRule, ThresholdRule
+from router.domain import BudgetLadder
+from router.stopping import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 from training.arrays import Fold, Matrix, Rows
 from training.certification.betting import Groups, betting_p_value
 from training.certification.sequences import PRICES
@@ -76,6 +77,18 @@ Replayed = tuple[str, str, Stops]
 """The family of a policy, its name, and where it stops."""
 
 
+def named(rule: StoppingRule, ladder: BudgetLadder) -> str:
+    """A rule in a few words."""
+    first = ladder.rungs[rule.first].name
+    match rule:
+        case AgreeRule():
+            return f"agree {rule.matches} from {first}"
+        case ThresholdRule():
+            return f"P(answer) >= {math.exp(rule.least_logprob):.2g} from {first}"
+        case LearnedRule():
+            return f"learned, {rule.price:.2g} P(correct) a token"
+
+
 def _fixed(traces: Traces) -> Iterator[Replayed]:
     names = [rung.name for rung in traces.ladder.rungs]
     for k, name in enumerate(names):
@@ -84,13 +97,13 @@ def _fixed(traces: Traces) -> Iterator[Replayed]:
 
 def _probing(traces: Traces) -> Iterator[Replayed]:
     """Rules that learn nothing."""
-    names = [rung.name for rung in traces.ladder.rungs]
     for matches in MATCHES if traces.has_answers else ():
-        for first in range(len(names) - 1 - matches):
-            stopped = follow(traces, AgreeRule(first, matches))
-            yield "agree", f"agree {matches} from {names[first]}", stopped
+        for first in range(len(traces.ladder) - 1 - matches):
+            agree = AgreeRule(first, matches)
+            yield "agree", named(agree, traces.ladder), follow(traces, agree)
     for p in PROBABILITIES if traces.has_logprobs else ():
-        yield "threshold", f"P(answer) >= {p:g}", follow(traces, ThresholdRule(0, math.log(p)))
+        sure = ThresholdRule(0, math.log(p))
+        yield "threshold", named(sure, traces.ladder), follow(traces, sure)
 
 
 def _learned(traces: Traces, embedding: Embedding | None) -> Iterator[Replayed]:

@@ -9,6 +9,7 @@ nothing. So the order of agreement begins with three answers in a row, not with 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,14 @@ class TraceSample:
     quality: Matrix | None = None
     far: Mask | None = None
 
+    def joined(self, other: "TraceSample") -> "TraceSample":
+        """The traces of both, which must have text forecasts, or lack them, alike."""
+        return TraceSample(
+            self.traces.joined(other.traces),
+            _stacked(self.quality, other.quality),
+            _stacked(self.far, other.far),
+        )
+
     def stops(self, rule: StoppingRule, lookahead: Lookahead | None = None) -> Stops:
         """Where the router stops: prompts that are far go to the top, and are not probed."""
         return self._without_far(follow(self.traces, rule, lookahead, self.quality))
@@ -53,12 +62,18 @@ class TraceSample:
         return stopped if self.far is None else stopped.where(~self.far, fixed(self.traces, -1))
 
 
-def stopping_sequences(held_out: TraceSample, fitted: TraceSample, lookahead: Lookahead | None) -> list[PolicySequence]:
+def _stacked(one: Any, other: Any) -> Any:
+    return None if one is None or other is None else np.concatenate([one, other])
+
+
+def stopping_sequences(
+    held_out: TraceSample, fitted: TraceSample | None, lookahead: Lookahead | None
+) -> list[PolicySequence]:
     """One sequence for each kind of rule that the traces have evidence for.
 
     Args:
         held_out: the certify split.
-        fitted: the fit split.
+        fitted: the fit split; None = test on the held-out labels alone.
         lookahead: what was learnt from the fit split; None = too little to learn from.
     """
     traces = held_out.traces
@@ -75,24 +90,27 @@ def stopping_sequences(held_out: TraceSample, fitted: TraceSample, lookahead: Lo
 
 
 def _parameterless(
-    name: str, rules: Sequence[StoppingRule], held_out: TraceSample, fitted: TraceSample
+    name: str, rules: Sequence[StoppingRule], held_out: TraceSample, fitted: TraceSample | None
 ) -> PolicySequence:
-    groups = Groups(held_out.traces.groups + fitted.traces.groups)
+    every = held_out if fitted is None else held_out.joined(fitted)
+    groups = Groups(every.traces.groups)
     policies = []
     for rule in rules:
-        stopped = held_out.stops(rule)
-        lost = [stopped.losses(held_out.traces), fitted.stops(rule).losses(fitted.traces)]
-        policies.append(_policy(rule, stopped, held_out.traces, groups.means(np.concatenate(lost))))
+        values = groups.means(every.stops(rule).losses(every.traces))
+        policies.append(_policy(rule, held_out.stops(rule), held_out.traces, values))
     return PolicySequence(name, policies, LABELLED)
 
 
-def _learned(lookahead: Lookahead, held_out: TraceSample, fitted: TraceSample) -> PolicySequence:
+def _learned(lookahead: Lookahead, held_out: TraceSample, fitted: TraceSample | None) -> PolicySequence:
     groups, policies = Groups(held_out.traces.groups), []
-    top = float(fitted.traces.thinking_tokens[:, -1].mean())
+    top = float((fitted or held_out).traces.thinking_tokens[:, -1].mean())
     prices = [price / top if top > 0 else 0.0 for price in PRICES]
-    pairs = zip(held_out.learned_stops(lookahead, prices), fitted.learned_stops(lookahead, prices), strict=True)
-    for price, (stopped, fit) in zip(prices, pairs, strict=True):
-        values, variance = groups.means(stopped.losses(held_out.traces)), float(fit.losses(fitted.traces).var())
+    variances: list[float | None] = [None] * len(prices)
+    if fitted is not None:
+        known = fitted.learned_stops(lookahead, prices)
+        variances = [float(stopped.losses(fitted.traces).var()) for stopped in known]
+    for price, variance, stopped in zip(prices, variances, held_out.learned_stops(lookahead, prices), strict=True):
+        values = groups.means(stopped.losses(held_out.traces))
         policies.append(_policy(LearnedRule(0, price), stopped, held_out.traces, values, variance))
     return PolicySequence("learned stopping", policies)
 

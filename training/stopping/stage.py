@@ -33,6 +33,10 @@ class Within:
         """The rules that may be certified, in the order of their tests."""
         return stopping_sequences(self.samples["certify"], self.samples["fit"], self.lookahead)
 
+    def held_out(self) -> list[PolicySequence]:
+        """The same rules, with the losses of all traces that nothing was learnt from."""
+        return stopping_sequences(self.samples["certify"].joined(self.samples["test"]), None, self.lookahead)
+
 
 def within(traces: Traces, quality: Mapping[str, Vector], far: frozenset[str]) -> Within | None:
     """Learn from the fit split; None where a split has no trace, so that nothing could be certified.

@@ -79,11 +79,19 @@ class Traces:
         lists = self.prompts, self.tasks, self.groups
         return Outcomes(self.model, self.ladder, *lists, self.correct, self.thinking_tokens, ones, unknown)
 
+    def joined(self, other: "Traces") -> "Traces":
+        """The traces of both, of one model and ladder and with codes that mean the same."""
+        taken: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in LISTS}
+        taken |= {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in self._tables()}
+        return replace(self, **taken)
+
     def take(self, rows: Rows) -> "Traces":
         """The traces at `rows`, in that order."""
         taken: dict[str, Any] = {name: [getattr(self, name)[i] for i in rows] for name in LISTS}
-        tables = [field.name for field in fields(self) if field.name not in (*LISTS, "model", "ladder")]
-        return replace(self, **taken, **{name: getattr(self, name)[rows] for name in tables})
+        return replace(self, **taken, **{name: getattr(self, name)[rows] for name in self._tables()})
+
+    def _tables(self) -> list[str]:
+        return [field.name for field in fields(self) if field.name not in (*LISTS, "model", "ladder")]
 
 
 def read(path: Path, probe_tokens: int = PROBE_TOKENS) -> Traces:
