@@ -78,7 +78,9 @@ def about_default(report: dict[str, Any]) -> list[str]:
     if why is not None:
         reference = report["about"]["reference"]
         rung = report["rungs"][-1 if reference is None else reference]["rung"]
-        first = f"a {loss_target(TARGET)}, the default, is not certified, so by default every prompt gets rung {rung}"
+        within = any(row["alpha"] <= TARGET for row in report.get("stopping") or ())
+        where = " before the thought: on engines that cannot stop within it," if within else ", so by default"
+        first = f"a {loss_target(TARGET)}, the default, is not certified{where} every prompt gets rung {rung}"
         return [f"{first}: {why}", *_offered(offer)]
     return [] if offer is None else [f"a {loss_target(TARGET)}, the default, saves next to nothing", *_offered(offer)]
 
