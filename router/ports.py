@@ -77,10 +77,10 @@ class Climb(Protocol):
         """The completion, where the probe just had is the answer."""
         ...
 
-    async def probe(self, tokens: int) -> Probe:
+    async def probe(self, tokens: int, *, end: bool = True) -> Probe:
         """The greedy answer behind the thought as it is, of at most `tokens`; the thought stays as it is.
 
-        Raises BackendError.
+        With `end` also the log-probability of the end marker. Raises BackendError.
         """
         ...
 

@@ -54,12 +54,12 @@ class TwoPhaseClimb:
             async for delta in deltas:
                 yield delta
 
-    async def probe(self, tokens: int) -> Probe:
+    async def probe(self, tokens: int, *, end: bool = True) -> Probe:
         """The greedy answer behind the thought as it is, of at most `tokens`. Raises InvalidRequest, BackendError."""
         request, thought = await self._cut()
         most = min(tokens, request.sampling.max_answer_tokens)
         sampling = replace(request.sampling, temperature=0.0, max_answer_tokens=most)
-        return await self._phases.probe(replace(request, sampling=sampling), thought)
+        return await self._phases.probe(replace(request, sampling=sampling), thought, end=end)
 
     def fork(self) -> "TwoPhaseClimb":
         """The same thought as it is now; neither changes the other."""

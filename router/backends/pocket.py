@@ -118,15 +118,15 @@ class PocketClimb:
                 self._run.feed([token])
                 yield ReasoningDelta(self._model.tokenizer.decode([token]))
 
-    async def probe(self, tokens: int) -> Probe:
+    async def probe(self, tokens: int, *, end: bool = True) -> Probe:
         """The greedy answer behind the thought as it is, of at most `tokens`. Raises InvalidRequest, BackendError."""
         await self._begin()
-        said = None if self.ended else await self._in_thread(self._run.branch().next_scores, (self._end,))
+        said = None if self.ended or not end else await self._in_thread(self._run.branch().next_scores, (self._end,))
         run, room = self._run.branch(temperature=0.0), self._room(tokens)
         async with aclosing(self._drawn(run, room)) as arriving:
             drawn = [token async for token in arriving]
-        whole, end = len(drawn) < room, None if said is None else float(said[self._end_think])
-        return probed(self._decoded(drawn), len(drawn), whole, run.logprobs, end)
+        whole, ends = len(drawn) < room, None if said is None else float(said[self._end_think])
+        return probed(self._decoded(drawn), len(drawn), whole, run.logprobs, ends)
 
     def fork(self) -> "PocketClimb":
         """The same thought as it is now; neither changes the other."""

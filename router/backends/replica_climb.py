@@ -58,11 +58,11 @@ class ReplicaClimb:
         """Think on, to `upto` tokens in all. Raises InvalidRequest, BackendError."""
         return self._step(lambda climb: climb.think(upto))
 
-    async def probe(self, tokens: int) -> Probe:
+    async def probe(self, tokens: int, *, end: bool = True) -> Probe:
         """The greedy answer behind the thought as it is, of at most `tokens`. Raises InvalidRequest, BackendError."""
 
         async def once(climb: Climb) -> AsyncGenerator[Probe]:
-            yield await climb.probe(tokens)
+            yield await climb.probe(tokens, end=end)
 
         async with aclosing(self._step(once)) as probes:
             return await anext(probes)

@@ -156,10 +156,16 @@ class TwoPhase:
         """Phase 2: the answer behind a thought that is over, then the completion. Raises BackendError."""
         return self._answer(request, thought, AnswerPhase(request, thought, self._markers), {})
 
-    async def probe(self, request: GenerationRequest, thought: Thought) -> Probe:
-        """The answer of phase 2, with its log-probabilities and without the completion. Raises BackendError."""
-        (probe, _), end = await asyncio.gather(self.observed(request, thought), self.end_logprob(request, thought))
-        return replace(probe, end_logprob=end)
+    async def probe(self, request: GenerationRequest, thought: Thought, *, end: bool = True) -> Probe:
+        """The answer of phase 2, with its log-probabilities and without the completion. Raises BackendError.
+
+        Args:
+            end: ask for the log-probability of the end marker as well, which is another request.
+        """
+        if not end:
+            return (await self.observed(request, thought))[0]
+        (probe, _), ends = await asyncio.gather(self.observed(request, thought), self.end_logprob(request, thought))
+        return replace(probe, end_logprob=ends)
 
     async def observed(self, request: GenerationRequest, thought: Thought) -> tuple[Probe, Completion]:
         """The answer of phase 2 with its log-probabilities, and its completion. Raises BackendError."""

@@ -20,7 +20,7 @@ from router.errors import BackendError, ClassifierError
 from router.events import Degraded
 from router.evidence import PROBE_TOKENS, Evidence, Probe, following
 from router.ports import Climb, Observer
-from router.stopping import Lookahead, StoppingRule, stops
+from router.stopping import LearnedRule, Lookahead, StoppingRule, stops
 
 Key = Callable[[str], str | None]
 """Makes the key of an answer; None where the text holds no answer."""
@@ -153,7 +153,7 @@ class StoppingClimber:
     async def _probed(self) -> Probe:
         """A probe at this cut. Before anything is thought its failure is the generation's. Raises BackendError."""
         try:
-            return await self.cut.probe(PROBE_TOKENS)
+            return await self.cut.probe(PROBE_TOKENS, end=isinstance(self._rule, LearnedRule))
         except BackendError as error:
             if not self.cut.tokens:
                 raise

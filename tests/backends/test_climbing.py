@@ -79,7 +79,7 @@ async def test_a_thought_goes_on_from_its_cut_as_if_it_had_not_been_probed(kind:
         simulator.sure = {WORD + 3: -1.25}
         climb = TwoPhaseClimb(phases, request_of())
         said = await thought(climb, 8)
-        probe = await climb.probe(32)
+        probe = await climb.probe(32, end=False)
         said += await thought(climb, 20)
         asked = [body["prompt"] for path, body in simulator.bodies if path == PATHS[kind]]
         answer, end = await answered(climb)
@@ -98,7 +98,7 @@ async def test_a_probe_is_greedy_short_and_behind_the_closing_cue() -> None:
         warm = replace(request_of(), sampling=Sampling(temperature=0.7, max_answer_tokens=50, seed=3))
         climb = TwoPhaseClimb(phases, warm)
         await thought(climb, 2)
-        probe = await climb.probe(3)
+        probe = await climb.probe(3, end=False)
         [_, body] = [body for path, body in simulator.bodies if path == PATHS["vllm"]]
     assert (body["temperature"], body["max_tokens"], body["logprobs"]) == (0.0, 3, 1)
     assert body["prompt"] == [*PROMPT, STEP, STEP + 1, *encode("\nTime is up.\n"), END]
@@ -186,9 +186,21 @@ async def run(climb: Climb, stage: str) -> None:
     if stage == "think":
         await thought(climb, 64)
     elif stage == "probe":
-        await climb.probe(32)
+        await climb.probe(32, end=False)
     else:
         await answered(climb)
+
+
+@pytest.mark.parametrize("kind", PATHS)
+async def test_how_likely_the_thought_would_end_is_asked_where_it_is_wanted(kind: str) -> None:
+    async with phases_on(kind) as (simulator, phases):
+        climb = TwoPhaseClimb(phases, request_of())
+        await thought(climb, 8)
+        plain, whole = await climb.probe(32, end=False), await climb.probe(32)
+        asked = sum(path == PATHS[kind] for path, _ in simulator.bodies)
+    assert plain.end_logprob is None and whole.end_logprob is not None and whole.end_logprob < 0
+    assert replace(whole, end_logprob=None) == plain
+    assert asked == 1 + 1 + 2
 
 
 async def test_a_fork_is_the_thought_as_it_was(pocket: PocketBackend) -> None:
@@ -258,7 +270,7 @@ async def test_all_steps_of_a_thought_run_at_one_replica() -> None:
             assert climb is not None
             for upto in (8, 16, 24):
                 await thought(climb, upto)
-                await climb.probe(8)
+                await climb.probe(8, end=False)
             await answered(climb)
             assert sorted(map(steps_of, engines)) == [0, 0, 7]
         assert all((r.tokens, r.streams) == (0, 0) for r in replicas._replicas)
@@ -283,7 +295,7 @@ async def test_afterwards_it_is_tried_again_where_it_is_and_nowhere_else() -> No
         here.failing_every, before = 2, steps_of(here)
         if len(here.bodies) % 2 == 0:
             here.bodies.append(("", {}))
-        assert (await climb.probe(8)).whole
+        assert (await climb.probe(8, end=False)).whole
         here.faults.status = 503
         with pytest.raises((BackendBusy, BackendUnavailable)):
             await thought(climb, 8)

@@ -62,12 +62,15 @@ from tests.support.fakes import (
 
 TOP = len(LADDER) - 1
 AGREE = StoppingCertificate(0.02, 0.1, AgreeRule(1, 1), 400, thinking_tokens=50.0, probe_tokens=12.0)
+TEXT = replace(CERTIFICATE, alpha=0.02)
+"""Certified for no more loss than the rule, which therefore goes first."""
+
 STEADY = {32: SURE, 64: SURE}
 """The answer stands from 32 tokens on, so that the rule stops at 64."""
 
 
 def policy_with(*certificates: StoppingCertificate, **fields: Any) -> Policy:
-    return replace(policy_of(), stopping=certificates or (AGREE,), **fields)
+    return replace(policy_of(certificates=[TEXT]), stopping=certificates or (AGREE,), **fields)
 
 
 def rule_of(rule: StoppingRule) -> StoppingCertificate:
@@ -240,7 +243,7 @@ async def test_an_engine_that_cannot_do_it_gets_the_text_rule() -> None:
     backend = ClimbingBackend(STEADY, climbs=False)
     decision, *_ = await events_of(router_with(backend))
     assert isinstance(decision, Decision)
-    assert (decision.rule, decision.rung.name, decision.choice.certificate) == (Rule.TEXT, "128", CERTIFICATE)
+    assert (decision.rule, decision.rung.name, decision.choice.certificate) == (Rule.TEXT, "128", TEXT)
 
 
 async def test_a_decision_alone_is_the_text_rules_and_says_where_a_caller_could_look() -> None:

@@ -21,7 +21,7 @@ from router.evidence import PROBE_TOKENS, Evidence, following
 from router.routing.router import BudgetRouter
 from router.stopping import AgreeRule, StoppingCertificate, StoppingRule, ThresholdRule, stops
 from tests.rpc.conftest import TOKEN, Service, bearer, decide, embedded, generate, serving
-from tests.support.fakes import RecordingObserver, policy_of, router_of, until
+from tests.support.fakes import CERTIFICATE, RecordingObserver, policy_of, router_of, until
 from tests.support.simulators import MODEL, Simulator, simulated
 
 THOUGHTFUL = (3, 9, 12)
@@ -39,7 +39,8 @@ def ruled(router: BudgetRouter, rule: StoppingRule) -> BudgetRouter:
     """The router, with a certified rule in its first model's bundle."""
     [served] = router.served_models
     bundle = replace(served.bundle, manifest=replace(served.bundle.manifest, answers="verbatim"))
-    router.swap(replace(served, bundle=bundle, policy=replace(served.policy, stopping=(certified(rule),))))
+    policy = replace(served.policy, certificates=(), stopping=(certified(rule),))
+    router.swap(replace(served, bundle=bundle, policy=policy))
     return router
 
 
@@ -55,7 +56,8 @@ async def engine(kind: str, rule: StoppingRule = RULE) -> AsyncIterator[tuple[Si
         replicas = Replicas([Replica("r", backend)], RecordingObserver())
         await replicas.prove()
         simulator.bodies.clear()
-        yield simulator, router_of(backend=replicas, policy=replace(policy_of(), stopping=(certified(rule),)))
+        policy = policy_of(certificates=[replace(CERTIFICATE, alpha=0.02)])
+        yield simulator, router_of(backend=replicas, policy=replace(policy, stopping=(certified(rule),)))
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang", "llama_cpp"])

@@ -82,7 +82,7 @@ class ScriptedClimb:
                 self.tokens += 1
                 yield ReasoningDelta("t")
 
-    async def probe(self, tokens: int) -> Probe:
+    async def probe(self, tokens: int, *, end: bool = True) -> Probe:
         self.steps.append(("probe", tokens))
         await self._running("probe")
         if self.tokens in self.backend.fails:
