@@ -101,9 +101,11 @@ def fit(scaled: Matrix, tokens: Matrix, caps: Vector) -> Lengths:
     widths = np.diff(edges)
     spent = _shares(tokens, length, caps) * np.diff(np.minimum(edges[:, None], caps), axis=0)
     none = np.ones((len(caps), len(QUANTILES)))
-    # Thoughts exceed a cap that is a provider's hint, so it bounds no forecast, nor do those of longer rungs.
-    held = np.logical_and.accumulate((np.nan_to_num(tokens) <= caps + SLACK).all(axis=0))
-    most = np.where(held, caps, np.inf)
+    # A cap that is held may be exceeded by the token or two that end a thought. One that is a provider's hint is exceeded
+    # by more: it bounds no forecast, nor do those of longer rungs.
+    used = np.nan_to_num(tokens).max(axis=0)
+    held = np.logical_and.accumulate(used <= caps + SLACK)
+    most = np.maximum.accumulate(np.where(held, np.maximum(caps, used), np.inf))
     made = Lengths(head, widths, np.maximum.accumulate(spent, axis=1), none, np.where(known, most, np.nan))
     return made.conformal(scaled, tokens)
 
