@@ -34,17 +34,16 @@ def debiased_calibration_error(correct: Vector, predicted: Vector) -> float:
     With d the error of a bin of n prompts, and v the variance of correctness minus prediction in it, d^2 - v / n is an
     unbiased estimate of the true error's square (Kumar et al. 2019, section 4). The result is
 
-        sqrt(sum n (d^2 - v / n) / sum n),
+        calibration error * sqrt(sum n (d^2 - v / n) / sum n d^2),
 
-    0 where that is negative, and at most the plain error. As v is measured, correctness may be 0 or 1, or a mean of
-    any number of samples.
+    0 where that is negative: what chance adds to the mean square is taken off the mean error in proportion. As v is
+    measured, correctness may be 0 or 1, or a mean of any number of samples.
     """
-    bins = [b for b in _bins(predicted) if len(b) > 1]
-    if not bins:
-        return 0.0
-    errors = [correct[b] - predicted[b] for b in bins]
-    squares = sum(len(one) * float(one.mean()) ** 2 - float(one.var(ddof=1)) for one in errors)
-    return min(calibration_error(correct, predicted), sqrt(max(0.0, squares / sum(map(len, errors)))))
+    errors = [correct[b] - predicted[b] for b in _bins(predicted) if len(b) > 1]
+    squares = sum(len(one) * float(one.mean()) ** 2 for one in errors)
+    chance = sum(float(one.var(ddof=1)) for one in errors)
+    left = max(0.0, 1 - chance / squares) if squares > 0 else 0.0
+    return calibration_error(correct, predicted) * sqrt(left)
 
 
 def _bins(predicted: Vector) -> list[Rows]:

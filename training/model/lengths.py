@@ -101,8 +101,8 @@ def fit(scaled: Matrix, tokens: Matrix, caps: Vector) -> Lengths:
     widths = np.diff(edges)
     spent = _shares(tokens, length, caps) * np.diff(np.minimum(edges[:, None], caps), axis=0)
     none = np.ones((len(caps), len(QUANTILES)))
-    # A cap that is held may be exceeded by the token or two that end a thought. One that is a provider's hint is exceeded
-    # by more: it bounds no forecast, nor do those of longer rungs.
+    # A cap that is held may be exceeded by the token or two that end a thought. One that is a provider's hint is
+    # exceeded by more: it bounds no forecast, nor do those of longer rungs.
     used = np.nan_to_num(tokens).max(axis=0)
     held = np.logical_and.accumulate(used <= caps + SLACK)
     most = np.maximum.accumulate(np.where(held, np.maximum(caps, used), np.inf))

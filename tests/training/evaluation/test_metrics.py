@@ -47,16 +47,16 @@ def test_chance_alone_is_taken_off_small_samples() -> None:
 @pytest.mark.parametrize("fixed", [False, True], ids=["each sample by luck", "all samples of a prompt alike"])
 def test_what_chance_adds_is_taken_off_whatever_the_number_of_samples(samples: int, fixed: bool) -> None:
     found: dict[float, list[float]] = {0.0: [], 0.1: []}
-    for seed in range(40):
+    for seed in range(20):
         random = np.random.default_rng(seed)
-        predicted = random.uniform(0.2, 0.8, size=600)
+        predicted = random.uniform(0.2, 0.8, size=2_400)
         for lie, values in found.items():
             right = predicted - lie
-            luck = random.random((600, 1)) if fixed else random.random((600, samples))
-            correct = np.broadcast_to(luck < right[:, None], (600, samples)).mean(axis=1)
+            luck = random.random((2_400, 1)) if fixed else random.random((2_400, samples))
+            correct = np.broadcast_to(luck < right[:, None], (2_400, samples)).mean(axis=1)
             values.append(debiased_calibration_error(correct, predicted))
     assert np.mean(found[0.1]) == pytest.approx(0.1, abs=0.012)
-    assert np.mean(found[0.0]) < 0.02
+    assert np.mean(found[0.0]) < 0.015, "the plain error is .033 with one sample"
 
 
 def test_the_debiased_error_is_never_the_larger_one() -> None:
