@@ -22,7 +22,7 @@ def _rows(name: str, report: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     certified = {policy["alpha"]: policy for policy in report["policies"]}
     for violation in report["violations"]:
         alpha = violation["alpha"]
-        unseen = "-" if violation["unseen_error"] is None else f" ({_points(violation['unseen_error'])})"
+        unseen = "" if violation["unseen_error"] is None else f" ({_points(violation['unseen_error'])})"
         yield (
             name,
             f"{alpha:g}",
