@@ -22,7 +22,7 @@ from router.backends.connect import Connection, connect
 from router.backends.dialects import DIALECTS
 from router.backends.verified import VerifiedBackend
 from router.domain import GenerationRequest, Prompt, Sampling
-from training.collect.nested import cuts, obstacle_to_cuts
+from training.collect.nested import cuts, obstacle_to_cuts, same
 from training.collect.questions import Question, held_out_questions
 from training.collect.recipes import POCKET_ANSWER_TOKENS
 from training.collect.samples import answered
@@ -54,8 +54,8 @@ async def compared(connection: Connection, questions: list[Question]) -> dict[st
         "prompts": len(questions),
         "rungs": len(LADDER),
         "answers": len(pairs),
-        "same": sum(one == other for one, other in pairs),
-        "differ": [(vars_of(one), vars_of(other)) for one, other in pairs if one != other][:5],
+        "same": sum(same(other, one) for one, other in pairs),
+        "differ": [(vars_of(one), vars_of(other)) for one, other in pairs if not same(other, one)][:5],
         "tokens_independent": anew,
         "tokens_nested": drawn,
         "saved": 1 - drawn / anew,
