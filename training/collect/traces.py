@@ -6,13 +6,14 @@ run in lockstep, as one batch: they need no padding, so the graph that serves ru
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.backends.pocket_model import END, END_THINK, WINDOW, PocketModel
 from router.domain import BudgetLadder, FinishReason
+from router.evidence import PROBE_TOKENS, Probe, probed
 from training.collect.units import (
     LOCKSTEP,
     Answer,
@@ -84,20 +85,22 @@ def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, 
     # i belongs to prompt alive[i]. Answers start from `past` without changing it, so the thought continues afterwards.
     for used in range(max(c for c in caps if c is not None) + 1):
         if used in caps:
-            for row, (text, count, cut) in zip(alive, _answers(model, past, longest), strict=True):
-                finish = "truncated" if cut else "forced"
-                answers[row].append(Answer(text, used, count, finish, thinking_ended="cut"))
+            scores = _log_probabilities(logits, banned=end)[:, end_think]
+            for row, drawn, score in zip(alive, _answers(model, past, longest), scores, strict=True):
+                finish = "truncated" if drawn.cut else "forced"
+                probe = drawn.probe(float(score))
+                answers[row].append(Answer(drawn.text, used, drawn.tokens, finish, thinking_ended="cut", probe=probe))
         # As in serving, a thought can end only by its own marker; greedy decoding makes the trace the served one.
         logits[:, end] = -np.inf
         tokens = logits.argmax(axis=1)
         stopped = tokens == end_think
         if stopped.any():
-            for row, (text, count, cut) in zip(
-                alive[stopped], _answers(model, past[:, :, stopped], longest), strict=True
-            ):
+            for row, drawn in zip(alive[stopped], _answers(model, past[:, :, stopped], longest), strict=True):
                 # A thought that ended by itself is equal under every larger cap: all further rungs get its answer.
-                finish = "truncated" if cut else "natural"
-                answer = Answer(text, used, count, finish, thinking_ended="natural")
+                finish = "truncated" if drawn.cut else "natural"
+                answer = Answer(
+                    drawn.text, used, drawn.tokens, finish, thinking_ended="natural", probe=drawn.probe(None)
+                )
                 answers[row] += [answer] * (len(caps) - len(answers[row]))
             alive, tokens, past = alive[~stopped], tokens[~stopped], past[:, :, ~stopped]
         if not alive.size:
@@ -121,16 +124,44 @@ def _second(first: Answer, longer: Answer) -> Answer:
     return replace(longer, thinking_tokens=first.thinking_tokens + longer.thinking_tokens, finish=finish, attempts=2)
 
 
-def _answers(model: PocketModel, past: NDArray[np.float32], longest: int) -> Iterator[tuple[str, int, bool]]:
-    """Close the thoughts in `past` and answer: (text, tokens, whether it was cut) of every sequence."""
+@dataclass(frozen=True)
+class Drawn:
+    """An answer behind a closed thought.
+
+    Attributes:
+        cut: it did not end by itself.
+        logprobs: of its tokens, and of the one that ended it.
+    """
+
+    text: str
+    tokens: int
+    cut: bool
+    logprobs: list[float]
+
+    def probe(self, end_logprob: float | None) -> Probe | None:
+        """The answer as the probe of a cut; None where it is longer than a probe.
+
+        Args:
+            end_logprob: log-probability of the end marker at the cut; None where the thought had ended.
+        """
+        if self.tokens >= PROBE_TOKENS:
+            return None
+        return probed(self.text, self.tokens, not self.cut, self.logprobs, end_logprob)
+
+
+def _answers(model: PocketModel, past: NDArray[np.float32], longest: int) -> Iterator[Drawn]:
+    """Close the thoughts in `past` and answer every sequence."""
     end_think, end = model.token(END_THINK), model.token(END)
     ids: list[list[int]] = [[] for _ in range(past.shape[2])]
+    logprobs: list[list[float]] = [[] for _ in ids]
     alive = np.arange(len(ids))
     tokens = np.full(len(ids), end_think)
     for _ in range(longest):
         logits, past = model.step(tokens[:, None], past)
-        logits[:, end_think] = -np.inf
-        tokens = logits.argmax(axis=1)
+        scores = _log_probabilities(logits, banned=end_think)
+        tokens = scores.argmax(axis=1)
+        for row, score in zip(alive, scores.max(axis=1), strict=True):
+            logprobs[row].append(float(score))
         going = tokens != end
         alive, tokens, past = alive[going], tokens[going], past[:, :, going]
         if not alive.size:
@@ -138,4 +169,14 @@ def _answers(model: PocketModel, past: NDArray[np.float32], longest: int) -> Ite
         for row, token in zip(alive, tokens, strict=True):
             ids[row].append(int(token))
     cut = set(alive.tolist())
-    return ((model.tokenizer.decode(answer), len(answer), row in cut) for row, answer in enumerate(ids))
+    return (
+        Drawn(model.tokenizer.decode(answer), len(answer), row in cut, logprobs[row]) for row, answer in enumerate(ids)
+    )
+
+
+def _log_probabilities(logits: NDArray[np.float32], banned: int) -> NDArray[np.float64]:
+    """Log-probabilities [sequences, vocabulary] of the next token, among those that are not banned."""
+    scores = logits.astype(np.float64)
+    scores[:, banned] = -np.inf
+    scores -= scores.max(axis=1, keepdims=True)
+    return np.asarray(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)))
