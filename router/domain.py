@@ -172,6 +172,8 @@ class Certificate:
         prompts: calibration prompts.
         rung: for a relative target, the position of the rung that every prompt gets; None = the threshold decides.
         tie: for a relative target, the P(correct) within which rungs are worth the same, so that the smallest is taken.
+        agreement: for a relative target, alpha bounds the share of answers that differ from the top rung's, and with
+            it the loss.
     """
 
     alpha: float
@@ -180,6 +182,7 @@ class Certificate:
     prompts: int
     rung: int | None = None
     tie: float = 0.0
+    agreement: bool = False
 
 
 class Rule(Enum):

@@ -69,7 +69,9 @@ CASES = [
     ], FILES),
     *each("budget-train", [
         "fit --outcomes _ --out new", "evaluate --artifact folder --outcomes _",
-        "collect --out new --prompts _", "retrain --registry folder --log text --gold _",
+        "certify --artifact folder --dry-run --outcomes _", "label --artifact folder --out new --outcomes _",
+        "label --outcomes text --take _", "collect --out new --prompts _",
+        "retrain --registry folder --log text --gold _",
         "retrain --registry folder --gold text --log _", "plan --outcomes _",
     ], FILES),
     *each("budget-train", ["validate _"], ["missing", "folder", "fifo", "", *UNREADABLE]),

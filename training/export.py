@@ -1,6 +1,7 @@
 """Fitted models -> one ONNX graph -> a bundle, which is written aside and moved into place in one step."""
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +21,13 @@ from router.bundle.manifest import (
     TOKENIZER,
     Manifest,
     digest,
+    load,
     write_manifest,
 )  # fmt: skip
 from router.bundle.staging import Staging
 from router.domain import BudgetLadder
 from router.errors import RouterError
-from router.files import write_private
+from router.files import make_private, write_private
 from router.scoring.outputs import HALF_TOLERANCE
 from training.certification.certify import Proofs
 from training.certification.sequences import certified_rungs, smallest
@@ -83,6 +85,24 @@ def export(
     # Beside the target, because a rename is one step only within a file system.
     with Staging(directory.parent) as staging:
         _write(fitted, model, ladder, proofs, sample[:PARITY_PROMPTS], expected, staging.folder, about, lookahead)
+        _move(staging, directory)
+
+
+def reissue(source: Path, certified: Manifest, directory: Path) -> None:
+    """Write the bundle in `source` with another manifest to `directory`, and replace the bundle there.
+
+    The report is left out, since it is about other certificates.
+
+    Raises:
+        ArtifactError: a file of the bundle is not the one that the manifest names.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with Staging(directory.parent) as staging:
+        for name in certified.files:
+            shutil.copyfile(source / name, staging.folder / name)
+        make_private(staging.folder / PARITY)
+        write_manifest(staging.folder, certified)
+        load(staging.folder)
         _move(staging, directory)
 
 

@@ -191,18 +191,20 @@ def _certificate(decision: Decision) -> str:
     if isinstance(decision.target, MinQuality):
         sure = f"answers forecast at {bound(proof.threshold)} or more"
         return f"{certified}, at most {proof.alpha:g} of the {sure} are wrong."
+    differ = "the share of answers that differ from the top rung's, and so the mean loss,"
+    loss = differ if proof.agreement else "the mean loss"
     if proof.alpha < decision.target.value:
         certified = f"The largest certified loss within the target is used. {certified}"
     if proof.rung is not None:
-        return f"{certified}, the mean loss is at most {proof.alpha:g} if every prompt gets this rung."
+        return f"{certified}, {loss} is at most {proof.alpha:g} if every prompt gets this rung."
     if decision.target.per_prompt:
         accepted = "at least" if proof.threshold < 0 else "at most"
         accepted += f" {abs(proof.threshold):g} {'above' if proof.threshold < 0 else 'below'} the top rung's"
-        return f"{certified}, the mean loss is at most {proof.alpha:g}. A shorter rung's forecast must be {accepted}."
+        return f"{certified}, {loss} is at most {proof.alpha:g}. A shorter rung's forecast must be {accepted}."
     known = decision.score is not None and None not in decision.score.mean
     unit = "token" if known else "rung"
     return (
-        f"{certified}, the mean loss is at most {proof.alpha:g}. Thinking longer must gain {proof.threshold:.2g}"
+        f"{certified}, {loss} is at most {proof.alpha:g}. Thinking longer must gain {proof.threshold:.2g}"
         f" P(correct) for each {unit}."
     )
 

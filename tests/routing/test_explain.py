@@ -100,6 +100,15 @@ def test_a_target_per_prompt_is_explained_as_such(threshold: float, accepted: st
     )
 
 
+def test_a_certificate_by_agreement_says_what_it_bounds() -> None:
+    proof = Certificate(0.05, 0.1, 0.01, 500, rung=0, agreement=True)
+    told = sentences(replace(decision_of(certificate=proof), target=MaxLoss(0.05)))
+    assert told[3] == (
+        "Certified on 500 prompts: with probability 0.9, the share of answers that differ from the top rung's, and so"
+        " the mean loss, is at most 0.05 if every prompt gets this rung."
+    )
+
+
 def test_a_certificate_of_an_absolute_target_speaks_of_its_threshold() -> None:
     proof = Certificate(0.1, 0.1, 0.97, 500)
     told = sentences(replace(decision_of(certificate=proof), target=MinQuality(0.85)))

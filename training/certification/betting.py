@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from training.arrays import Mask, Vector
+from training.arrays import Mask, Rows, Vector
 
 DELTA = 0.1
 """Probability over the calibration data that a certificate is wrong. It holds for one target, not for all at once."""
@@ -38,8 +38,10 @@ def betting_p_value(values: Vector, alpha: float, delta: float = DELTA, variance
     the order, but it proves less: of 1,000 groups that lose .01 on average it proves .02 in 31 % of draws, the largest
     capital of one order in 46 %.
 
+    A value that is not known ends the bets, as a gambler may leave at any time: what follows it is not read.
+
     Args:
-        values: D in -1..1, in an order that does not depend on them.
+        values: D in -1..1, in an order that does not depend on them; NaN where it is not known.
         alpha: the largest mean loss allowed.
         delta: level at which the bets aim; any value keeps the p-value valid.
         variance: that of D on other data, from which bets start; any value keeps the p-value valid. It helps where
@@ -47,6 +49,12 @@ def betting_p_value(values: Vector, alpha: float, delta: float = DELTA, variance
     """
     if len(values) == 0:
         return 1.0
+    capital = log_capital(values, alpha, delta, variance)
+    return float(np.exp(-np.fmax(np.fmax.reduce(capital, initial=0.0), 0.0)))
+
+
+def log_capital(values: Vector, alpha: float, delta: float, variance: float | None) -> Vector:
+    """Logarithm of the capital after each bet; NaN from the first unknown value on. Arguments as `betting_p_value`."""
     # Bets follow the variance so far, from a prior of mean 1/2: a small variance allows bold bets.
     x, bound = (values + 1) / 2, (alpha + 1) / 2
     prior, weight = (UNKNOWN, 1.0) if variance is None else (variance / 4 + 1e-3, float(WEIGHT))
@@ -56,8 +64,7 @@ def betting_p_value(values: Vector, alpha: float, delta: float = DELTA, variance
     past = np.concatenate(([prior], spread[:-1]))
     # Capital must stay positive whatever comes: a bet below 1 / (1 - bound) does not lose everything on x = 1.
     bets = np.minimum(np.sqrt(2 * np.log(1 / delta) / (len(x) * past)), BOLDEST / (1 - bound))
-    capital = np.cumsum(np.log1p(bets * (bound - x)))
-    return float(np.exp(-max(capital.max(), 0.0)))
+    return np.asarray(np.cumsum(np.log1p(bets * (bound - x))))
 
 
 def least_p_value(values: Vector, alpha: float) -> float:
@@ -110,6 +117,11 @@ class Groups:
 
     def __len__(self) -> int:
         return len(self._sizes)
+
+    @property
+    def places(self) -> Rows:
+        """The place of each prompt's group in the order [prompts]."""
+        return np.asarray(np.argsort(self._order)[self._of])
 
     def means(self, values: Vector, among: Mask | None = None) -> Vector:
         """Group means of `values` [prompts]; `among` restricts them to some prompts and to groups that have one."""

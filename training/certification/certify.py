@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from router.bundle.task_certificate import TaskCertificate
-from router.digits import verb
+from router.digits import counted, verb
 from router.domain import DEFAULT_MAX_LOSS, Certificate
 from router.stopping import StoppingCertificate
 from training.arrays import Matrix
@@ -97,7 +97,19 @@ def certify(
         share: of delta that the tests may spend, where the labels are used again and again.
         per_task: a relative target must be kept in every family of tasks, not only on average.
     """
-    outcomes, prediction = held_out
+    proofs = certify_relative(held_out, fitted, stopping, share, per_task)
+    claims = certify_absolute(held_out, share)
+    return replace(proofs, absolute=claims.absolute, refused=proofs.refused | claims.refused)
+
+
+def certify_relative(
+    held_out: Sample,
+    fitted: Sample | None = None,
+    stopping: Sequence[PolicySequence] = (),
+    share: float = 1.0,
+    per_task: bool = False,
+) -> Proofs:
+    """Certificates for ALPHAS. Arguments as `certify`."""
     *sequences, within = shared(*policy_sequences(held_out, fitted, per_task), () if per_task else stopping)
     sequences, within = [one.at(share) for one in sequences], [one.at(share) for one in within]
     best = {alpha: cheapest(sequences, alpha) for alpha in ALPHAS}
@@ -110,18 +122,22 @@ def certify(
         return (by_task(sequence, held_out) if per_task else sequence).proved(alpha)
 
     per_prompt, also = _relative(by_forecast, True)
-    refused |= also
-    absolute = []
-    groups = Groups(outcomes.groups)
+    reference = _reference(replace(sequences[0], tasks=()))
+    tasks = _by_task(relative, sequences) if per_task else ()
+    return Proofs(relative, (), refused | also, reference, per_prompt, stops, tasks)
+
+
+def certify_absolute(held_out: Sample, share: float = 1.0) -> Proofs:
+    """Certificates for QUALITIES. Arguments as `certify`."""
+    outcomes, prediction = held_out
+    refused, absolute, groups = {}, [], Groups(outcomes.groups)
     for wanted in QUALITIES:
         proof = _absolute(outcomes, prediction.claimed, wanted, groups, DELTA * share)
         if isinstance(proof, str):
             refused[quality_target(wanted)] = proof
         else:
             absolute.append(proof)
-    reference = _reference(replace(sequences[0], tasks=()))
-    tasks = _by_task(relative, sequences) if per_task else ()
-    return Proofs(relative, tuple(absolute), refused, reference, per_prompt, stops, tasks)
+    return Proofs((), tuple(absolute), refused)
 
 
 def _by_task(certificates: Sequence[Certificate], sequences: Sequence[PolicySequence]) -> tuple[TaskCertificate, ...]:
@@ -175,6 +191,8 @@ def _reference(fixed: PolicySequence) -> int | None:
     if isinstance(lowest, str):
         return None
     certified = fixed.policies[: fixed.policies.index(lowest) + 1]
+    if any(np.isnan(one.values).any() for one in certified):  # only all labels say which one is right most often
+        return None
     best = min(certified, key=lambda one: float(one.values.mean()))
     return best.rung if best.values.mean() <= 0 else None
 
@@ -197,6 +215,8 @@ def _absolute(
         few = int(among.sum())
         are = verb(few, "is", "are")
         return f"{few} of {len(among)} calibration prompts {are} predicted to reach it, {fewest} are needed"
+    if missing := int(np.isnan(tests[0][1]).sum()):
+        return f"{counted(missing, 'label')} {verb(missing, 'is', 'are')} missing"
     p_values = (betting_p_value(values, 1 - wanted, delta) for _, values in tests)
     last, why = fixed_sequence_test(p_values, [threshold for threshold, _ in tests], delta)
     return why if last is None else Certificate(round(1 - wanted, 6), DELTA, last, len(groups))

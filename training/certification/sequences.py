@@ -48,6 +48,9 @@ Fixed rungs and each kind of rule have equal parts of the rest. Where thoughts a
 anything, and a test at .4 proves nearly what it proves at .5.
 """
 
+LOST = 0.5
+"""Guess of the share of differing answers of which one is right and the other wrong."""
+
 Sample = tuple[Outcomes, Prediction]
 """A split, and the predictions for its prompts."""
 
@@ -99,6 +102,7 @@ class CandidatePolicy:
         threshold: the price, or the largest predicted loss.
         variance: that of its losses on the fit split; None where that is not known.
         tie: within which rungs are worth the same.
+        chosen: the rungs [prompts] that it takes, of each split whose labels it is tested on.
     """
 
     values: Vector
@@ -108,6 +112,7 @@ class CandidatePolicy:
     rung: int | None = None
     variance: float | None = None
     tie: float = 0.0
+    chosen: tuple[Rungs, ...] = ()
 
     def certificate(self, alpha: float) -> Certificate:
         """Its certificate. A fixed rung's price is the one at which its saving is worth a loss of `alpha`."""
@@ -180,6 +185,13 @@ class PolicySequence:
         every = [policy.values[rows] for rows in parts.values()] or [policy.values]
         return max(betting_p_value(values, alpha, self.delta, policy.variance) for values in every)
 
+    def pending(self, alpha: float) -> CandidatePolicy | None:
+        """The policy after `proved` if its test ended where a label is missing; None if the test was decided."""
+        last = self.proved(alpha)
+        tested = 0 if isinstance(last, str) else self.policies.index(last) + 1
+        waits = tested < len(self.policies) and bool(np.isnan(self.policies[tested].values).any())
+        return self.policies[tested] if waits else None
+
 
 def cheapest(sequences: Sequence[PolicySequence], alpha: float) -> CandidatePolicy | str:
     """Of the policies that are proved to lose at most `alpha` the one that spends least, or why there is none."""
@@ -229,7 +241,8 @@ def fixed_rungs(held_out: Sample, fitted: Sample | None = None) -> PolicySequenc
     for rung in reversed(range(len(outcomes.ladder) - 1)):
         chosen = [constant(rung, predicted) for _, predicted in every]
         lost = [losses(part.correct, one) for (part, _), one in zip(every, chosen, strict=True)]
-        policies.append(_candidate(held_out, chosen[0], groups.means(np.concatenate(lost)), rung=rung))
+        values = groups.means(np.concatenate(lost))
+        policies.append(_candidate(held_out, tuple(chosen), values, rung=rung))
     return PolicySequence("fixed rungs", policies, LABELLED)
 
 
@@ -261,18 +274,27 @@ def _by_threshold(
     for threshold in grid:
         chosen, variance = rule(prediction, threshold), None
         if fitted is not None:
-            part, own = fitted
-            variance = float(losses(part.correct, rule(own, threshold)).var())
+            variance = _variance(fitted[0], rule(fitted[1], threshold))
         values = groups.means(losses(outcomes.correct, chosen))
-        policies.append(_candidate(held_out, chosen, values, threshold=threshold, variance=variance))
+        policies.append(_candidate(held_out, (chosen,), values, threshold=threshold, variance=variance))
     return policies
 
 
-def _candidate(held_out: Sample, chosen: Rungs, values: Vector, **policy: Any) -> CandidatePolicy:
+def _variance(outcomes: Outcomes, chosen: Rungs) -> float:
+    """Variance of the losses on the fit split; where labels may be missing, a guess that reads the answers alone.
+
+    Bets that started from the labels at hand would be another test each time that there are more of them.
+    """
+    if outcomes.same is None:
+        return float(losses(outcomes.correct, chosen).var())
+    return LOST * float(1 - outcomes.same[np.arange(len(chosen)), chosen].mean())
+
+
+def _candidate(held_out: Sample, chosen: tuple[Rungs, ...], values: Vector, **policy: Any) -> CandidatePolicy:
     outcomes, prediction = held_out
     cost = outcomes.thinking_tokens if outcomes.known_tokens.all() else prediction.cost
-    tokens = float(cost[np.arange(len(chosen)), chosen].mean())
-    return CandidatePolicy(values, tokens, float(cost[:, -1].mean()) - tokens, **policy)
+    tokens = float(cost[np.arange(len(chosen[0])), chosen[0]].mean())
+    return CandidatePolicy(values, tokens, float(cost[:, -1].mean()) - tokens, chosen=chosen, **policy)
 
 
 def constant(rung: int, prediction: Prediction) -> Rungs:

@@ -14,6 +14,7 @@ from router.domain import DEFAULT_MAX_LOSS
 from router.extras import needs
 from training.cli.cluster import Command, executor_options, ray_on
 from training.cli.collect import collect
+from training.cli.labels import certify, label
 from training.options import (
     ENGINES,
     backend_key,
@@ -76,6 +77,8 @@ def cli() -> None:
 cli.add_command(_Recorded("plan", "training.plan", "Replay recorded traffic under targets and deadlines."))
 cli.add_command(_Recorded("replay", "training.stopping.command", "Replay rules that stop within the thought."))
 cli.add_command(collect)
+cli.add_command(certify)
+cli.add_command(label)
 cli.add_command(_Recorded("outcomes", "training.data.export_log", "Read the outcome log."))
 
 

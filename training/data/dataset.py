@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from router.digits import counted, verb
 from router.domain import BudgetLadder, ReasoningBudget
 from training.arrays import Mask, Matrix, Rows, Rungs, Vector
+from training.data import answers
 from training.data.faults import faults, is_logged
 from training.data.schema import DatasetError, conformed, naming_file
 from training.data.splits import SPLITS, split_of
@@ -33,6 +34,8 @@ class Outcomes:
         halves: mean correctness of the even and of the odd samples [2, prompts, rungs]; NaN for an empty half.
         label_sources: who said what is correct.
         total_tokens: mean thinking and answer tokens [prompts, rungs]; NaN where none is recorded.
+        same: answers that are the top rung's, so that nothing is lost whatever is right [prompts, rungs]; None unless
+            labels may be missing.
     """
 
     model: str
@@ -46,6 +49,7 @@ class Outcomes:
     halves: Matrix
     label_sources: tuple[str, ...] = ("verifier",)
     total_tokens: Matrix | None = None
+    same: Mask | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -80,20 +84,22 @@ class Outcomes:
             self.halves[:, rows],
             self.label_sources,
             None if self.total_tokens is None else self.total_tokens[rows],
+            None if self.same is None else self.same[rows],
         )
 
 
-def read(path: Path, soft: bool = False) -> Outcomes:
+def read(path: Path, soft: bool = False, unlabelled: bool = False) -> Outcomes:
     """Read an outcome file that has every rung of every prompt.
 
     Args:
         soft: budgets are hints, which thoughts may exceed.
+        unlabelled: labels may be missing; see `from_frame`.
 
     Raises:
         DatasetError: the file cannot be trained on; the message names the first fault.
     """
     with naming_file(path):
-        return from_frame(pl.scan_parquet(path), soft)
+        return from_frame(pl.scan_parquet(path), soft, unlabelled)
 
 
 def read_splits(path: Path, soft: bool = False) -> tuple[Outcomes, dict[str, Outcomes]]:
@@ -116,30 +122,33 @@ def validate(path: Path, soft: bool = False) -> list[str]:
         return [str(error)]
 
 
-def from_frame(rows: pl.LazyFrame | pl.DataFrame, soft: bool = False) -> Outcomes:
+def from_frame(rows: pl.LazyFrame | pl.DataFrame, soft: bool = False, unlabelled: bool = False) -> Outcomes:
     """Outcomes by prompt and rung.
 
     Repeated answers are averaged. A prompt without an answer at some rung is left out, alone.
 
     Args:
         soft: budgets are hints, which thoughts may exceed.
+        unlabelled: labels may be missing. `correct` is then NaN where no label of the same answer is known.
 
     Raises:
         DatasetError: the rows cannot be trained on; the message names the first fault.
     """
     rows = rows.lazy()
-    for fault in faults(rows, soft):
+    for fault in faults(rows, soft, unlabelled):
         raise DatasetError(fault)
     rows = conformed(rows)
     if is_logged(rows):
         raise DatasetError("served traffic has one rung a prompt: `budget-train retrain` learns from its log")
     ladder = _ladder(rows)
     rows = rows.filter(pl.col("finish") != "error")
+    if unlabelled:
+        rows = answers.with_known_labels(answers.identified(rows))
     prompts = _prompts(rows)
     if len(prompts) == 0:
         raise DatasetError("column finish: every row is an engine's error")
     # Polars aggregates while it scans, so the rows of the file are never held in memory.
-    cells = _cells(rows).join(prompts.select("prompt_id").with_row_index("place"), on="prompt_id")
+    cells = _cells(rows, unlabelled).join(prompts.select("prompt_id").with_row_index("place"), on="prompt_id")
     shape = (len(prompts), len(ladder))
     place, rung = cells["place"].to_numpy(), cells["rung_order"].to_numpy()
 
@@ -160,8 +169,9 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame, soft: bool = False) -> Outcome
         table("thinking_tokens", np.nan),
         samples,
         np.stack([table("even", np.nan), table("odd", np.nan)]),
-        tuple(rows.select(pl.col("label_source").unique().sort()).collect(engine="streaming")["label_source"]),
+        _label_sources(rows),
         table("total_tokens", np.nan),
+        table("same", 0) == 1 if unlabelled else None,
     ).take(complete)
 
 
@@ -225,22 +235,29 @@ def _prompts(rows: pl.LazyFrame) -> pl.DataFrame:
     return rows.group_by("prompt_id").agg(firsts).sort("prompt_id").collect(engine="streaming")
 
 
-def _cells(rows: pl.LazyFrame) -> pl.DataFrame:
-    """One row per prompt and rung."""
+def _label_sources(rows: pl.LazyFrame) -> tuple[str, ...]:
+    sources = rows.select(pl.col("label_source").drop_nulls().unique().sort())
+    return tuple(sources.collect(engine="streaming")["label_source"])
+
+
+def _cells(rows: pl.LazyFrame, unlabelled: bool) -> pl.DataFrame:
+    """One row per prompt and rung; where labels may be missing, one that is not known makes the mean unknown."""
     # The halves let the probability oracle choose on one half of the answers and score on the other.
     even = pl.col("sample_id") % 2 == 0
-    return (
+    cells = (
         rows.group_by("prompt_id", "rung_order")
         .agg(
             pl.len().alias("samples"),
-            pl.col("correct").mean(),
+            pl.when(pl.col("correct").is_not_null().all()).then(pl.col("correct").mean()),
             pl.col("thinking_tokens").mean(),
             pl.col("total_tokens").mean(),
             pl.col("correct").filter(even).mean().alias("even"),
             pl.col("correct").filter(~even).mean().alias("odd"),
+            *([answers.of_cell().alias("answers")] if unlabelled else []),
         )
         .collect(engine="streaming")
     )
+    return answers.compared(cells) if unlabelled else cells
 
 
 def _complete(samples: NDArray[np.int64], ladder: BudgetLadder) -> Rows:

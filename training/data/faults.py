@@ -1,6 +1,6 @@
 """The faults of an outcome file, with row and column; Polars checks it in a stream."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import chain
 
 import polars as pl
@@ -12,13 +12,14 @@ Rule = tuple[str, pl.Expr, str]
 """A column, the condition that a broken row meets, and the fault in words."""
 
 
-def faults(rows: pl.LazyFrame, soft: bool = False) -> Iterator[str]:
+def faults(rows: pl.LazyFrame, soft: bool = False, unlabelled: bool = False) -> Iterator[str]:
     """Faults in words: wrong columns; else the first row that breaks each rule; else rows that contradict others.
 
     Args:
         soft: budgets are hints, which thoughts may exceed.
+        unlabelled: labels may be missing.
     """
-    wrong = list(_wrong_columns(rows.collect_schema()))
+    wrong = list(_wrong_columns(rows.collect_schema(), OPTIONAL | set(LABEL if unlabelled else ())))
     yield from wrong
     if wrong:
         return
@@ -26,7 +27,7 @@ def faults(rows: pl.LazyFrame, soft: bool = False) -> Iterator[str]:
     if rows.select(pl.len()).collect(engine="streaming").item() == 0:
         yield "no rows"
         return
-    broken = list(_broken_rules(rows, _RULES))
+    broken = list(_broken_rules(rows, (_SOURCED if unlabelled else _LABELLED) + _RULES))
     held = () if soft else _broken_rules(rows, _HELD)
     yield from broken or chain(_falling(rows), held, _repeated(rows), _contradictions(rows))
 
@@ -53,10 +54,10 @@ def _more(count: int) -> str:
     return f" ({count} rows)" if count > 1 else ""
 
 
-def _wrong_columns(present: pl.Schema) -> Iterator[str]:
+def _wrong_columns(present: pl.Schema, optional: Set[str]) -> Iterator[str]:
     for name, wanted in SCHEMA.items():
         if name not in present:
-            if name not in OPTIONAL:
+            if name not in optional:
                 yield f"column {name}: is missing"
         elif not _convertible(present[name], wanted):
             yield f"column {name}: holds {present[name]}, not {wanted}"
@@ -83,9 +84,25 @@ _ONCE = pl.col("attempts").fill_null(1) == 1
 
 _HINTED = pl.col("model").str.ends_with(f"/{Enforcement.HINT.value}")
 
+LABEL = ("correct", "label_source")
+"""Columns that are null in a row without a label."""
+
+_LABELLED: tuple[Rule, ...] = (
+    (
+        "correct",
+        pl.col("correct").is_null(),
+        "is missing; `budget-train label` says which labels a certificate needs, and `budget-train certify` needs no "
+        "others",
+    ),
+    ("label_source", pl.col("label_source").is_null(), "is missing"),
+)
+_SOURCED: tuple[Rule, ...] = (
+    ("label_source", pl.col("label_source").is_null() & pl.col("correct").is_not_null(), "is missing"),
+)
+
 _RULES: tuple[Rule, ...] = (
-    *((name, pl.col(name).is_null(), "is missing") for name in SCHEMA if name not in OPTIONAL),
-    *((name, pl.col(name) == "", "is empty") for name in ("prompt", "prompt_id", "group", "rung")),
+    *((name, pl.col(name).is_null(), "is missing") for name in SCHEMA if name not in OPTIONAL and name not in LABEL),
+    *((name, pl.col(name) == "", "is empty") for name in ("prompt", "prompt_id", "group", "rung", "answer")),
     ("correct", ~pl.col("correct").is_between(0, 1) | pl.col("correct").is_nan(), "does not lie in 0..1"),
     *(
         (name, pl.col(name) < 0, "is negative")

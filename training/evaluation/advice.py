@@ -95,12 +95,17 @@ def _offered(offer: Offer | None) -> list[str]:
 
 
 def about_agreement(proofs: Proofs, label_sources: tuple[str, ...]) -> Proofs:
-    """The same proofs without absolute targets where labels say only what agrees with the top rung."""
+    """The same proofs, which say so where labels tell only what agrees with the top rung; no absolute target stays."""
     if AGREEMENT not in label_sources:
         return proofs
+    relative, per_prompt = (
+        tuple(replace(one, agreement=True) for one in certificates)
+        for certificates in (proofs.relative, proofs.per_prompt)
+    )
     why = "the labels say what agrees with the top rung, not what is right"
     claimed = [quality_target(1 - certificate.alpha) for certificate in proofs.absolute]
-    return replace(proofs, absolute=(), refused=proofs.refused | dict.fromkeys(claimed, why))
+    refused = proofs.refused | dict.fromkeys(claimed, why)
+    return replace(proofs, relative=relative, per_prompt=per_prompt, absolute=(), refused=refused)
 
 
 def with_remedies(

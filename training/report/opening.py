@@ -84,9 +84,10 @@ def promise(report: Part) -> str | None:
             read = "prompts that nothing was fitted on"
             if one.get("rung") is not None:
                 read = "prompts, those that were fitted on among them: a rung for everybody learns nothing from them"
+            differ = ", counted as answers that differ," if one.get("agreement") else ""
             return (
-                f"Promised: with {_percent(1 - one['delta'])} confidence, {_loss_of(one['alpha'])} on average against "
-                f"always-longest, for prompts like those of the certificate (delta = {one['delta']:g}, "
+                f"Promised: with {_percent(1 - one['delta'])} confidence, {_loss_of(one['alpha'])} on average{differ} "
+                f"against always-longest, for prompts like those of the certificate (delta = {one['delta']:g}, "
                 f"n = {one['prompts']:,} {read})."
             )
     return None

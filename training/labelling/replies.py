@@ -1,0 +1,169 @@
+"""What a labeller wrote into a list of questions, and its way back into the outcome file."""
+
+import json
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from router import files
+from training.data.answers import NOTHING
+from training.data.faults import faults
+from training.data.schema import DatasetError, conformed, naming_file, write
+from training.labelling.evidence import answers_to, rows_of
+
+FIELDS = {"prompt", "answers", "right"}
+
+
+@dataclass(frozen=True)
+class Replies:
+    """A list of questions as it comes back.
+
+    Attributes:
+        labels: how right (0..1) an answer is, and the line that says so, by prompt and answer.
+        unanswered: questions without a reply.
+    """
+
+    labels: dict[tuple[str, str], tuple[float, int]]
+    unanswered: int
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What came into the outcome file.
+
+    Attributes:
+        questions: prompts with a reply.
+        rows: rows that got their label.
+        unanswered: questions without a reply.
+    """
+
+    questions: int
+    rows: int
+    unanswered: int
+
+
+def replies(path: Path) -> Replies:
+    """Read a list of questions. Raises DatasetError with the number of the first line that is malformed."""
+    labels: dict[tuple[str, str], tuple[float, int]] = {}
+    unanswered = 0
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            given = _parsed(line)
+            unanswered += given["right"] is None
+            for name, correct in _correct(given["answers"], given["right"]).items():
+                key = given["prompt"], given["answers"][name]
+                before = labels.setdefault(key, (correct, number))
+                if before[0] != correct:
+                    raise ValueError(f"contradicts line {before[1]}")
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"{path}: line {number}: {error}") from None
+    return Replies(labels, unanswered)
+
+
+def take(path: Path, outcomes: Path, source: str) -> Taken:
+    """Write the labels of a list of questions into an outcome file, all of them or none.
+
+    Args:
+        path: the list.
+        source: who labelled, as in the column `label_source`.
+
+    Raises:
+        DatasetError: a line is malformed, of another file, or contradicts another line or a label of the file; the
+            message has its number.
+        OSError: the file cannot be written.
+    """
+    with files.locked(outcomes.absolute().parent):
+        said = replies(path)
+        with naming_file(outcomes):
+            known = _known(said, outcomes)
+        _require_known(said, known, path, outcomes)
+        with naming_file(outcomes):
+            count = _write(said, outcomes, source)
+    return Taken(len({prompt for prompt, _ in said.labels}), count, said.unanswered)
+
+
+def _write(said: Replies, outcomes: Path, source: str) -> int:
+    """Write labels into the rows that lack them; returns how many there are."""
+    new = pl.DataFrame(
+        [(prompt, answer, correct) for (prompt, answer), (correct, _) in said.labels.items()],
+        {"prompt": pl.String(), "identity": pl.String(), "said": pl.Float64()},
+        orient="row",
+    )
+    rows = rows_of(outcomes).collect().join(new, on=["prompt", "identity"], how="left", maintain_order="left")
+    fresh = rows.select(said=pl.when(pl.col("correct").is_null()).then(pl.col("said")))
+    # Labels of mere agreement stay where nothing else was said.
+    both = pl.concat([conformed(pl.scan_parquet(outcomes)).collect(), fresh], how="horizontal")
+    label_source = pl.when(pl.col("said").is_not_null()).then(pl.lit(source)).otherwise(pl.col("label_source"))
+    write(both.with_columns(correct=pl.coalesce("said", "correct"), label_source=label_source).drop("said"), outcomes)
+    return len(fresh) - fresh["said"].null_count()
+
+
+def _known(said: Replies, outcomes: Path) -> dict[tuple[str, str], set[float]]:
+    """The labels of a file's answers to the prompts that a list is about, by prompt and answer."""
+    for fault in faults(pl.scan_parquet(outcomes), soft=True, unlabelled=True):
+        raise DatasetError(fault)
+    known: dict[tuple[str, str], set[float]] = {}
+    for prompt, _, answer, correct in answers_to(outcomes, {prompt for prompt, _ in said.labels}).iter_rows():
+        if answer not in (NOTHING, None):
+            known.setdefault((prompt, answer), set()).update(() if correct is None else (correct,))
+    return known
+
+
+def _require_known(said: Replies, known: dict[tuple[str, str], set[float]], path: Path, outcomes: Path) -> None:
+    """Raise DatasetError, with the line, where a label is of another file or contradicts this one."""
+    for key, (correct, line) in said.labels.items():
+        if key not in known:
+            raise DatasetError(f"{path}: line {line}: its prompt or answer is not in {outcomes}")
+        if known[key] - {correct}:
+            raise DatasetError(f"{path}: line {line}: contradicts the label {min(known[key]):g} in {outcomes}")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: {error}") from error
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """Raises ValueError where a line is no question."""
+    try:
+        given = json.loads(line, object_pairs_hook=_unique)
+    except json.JSONDecodeError:
+        raise ValueError("is not JSON") from None
+    if not isinstance(given, dict) or set(given) != FIELDS:
+        raise ValueError(f"is not an object of {', '.join(sorted(FIELDS))}")
+    answers = given["answers"]
+    if not isinstance(given["prompt"], str) or not isinstance(answers, dict) or not answers:
+        raise ValueError("has no prompt, or no answers")
+    if not all(isinstance(answer, str) for answer in answers.values()):
+        raise ValueError("has an answer that is no text")
+    return given
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("has a field twice")
+    return dict(pairs)
+
+
+def _correct(answers: dict[str, str], right: object) -> dict[str, float]:
+    """How right each answer is, by name; empty without a reply. Raises ValueError where the reply says nothing."""
+    if right is None:
+        return {}
+    if isinstance(right, dict):
+        if set(right) != set(answers) or not all(_is_share(one) for one in right.values()):
+            raise ValueError(f"right: must have a number in 0..1 for each of {', '.join(answers)}")
+        return {name: float(one) for name, one in right.items()}
+    if right in ("both", "neither") or (isinstance(right, str) and right in answers):
+        return {name: float(right in ("both", name)) for name in answers}
+    raise ValueError(f"right: {json.dumps(right)[:40]} is none of {', '.join(answers)}, both, neither")
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and 0 <= value <= 1

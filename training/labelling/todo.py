@@ -1,0 +1,105 @@
+"""The prompts whose labels a certificate needs next, as questions to whoever labels.
+
+A question has the prompt and the answers to label, under the names A and B. Their order depends on the answers alone,
+so it does not tell which rung gave which.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from string import ascii_uppercase
+
+import numpy as np
+import polars as pl
+
+from router.digits import counted
+from router.files import write_private
+from training.certification import free_zeros
+from training.data.answers import TRACE
+from training.data.schema import DatasetError
+from training.labelling.evidence import Evidence, answers_to
+from training.labelling.replies import replies
+
+
+@dataclass(frozen=True)
+class Question:
+    """One line of a list of questions.
+
+    Attributes:
+        answers: keys of the answers by name.
+        right: what the labeller writes: a name, "both", "neither", or how right each is by name (0..1).
+    """
+
+    prompt: str
+    answers: dict[str, str]
+    right: None = None
+
+
+def questions(evidence: Evidence, path: Path, alpha: float, limit: int, per_prompt: bool = False) -> list[Question]:
+    """The questions that a target needs next, most valuable first.
+
+    Args:
+        path: the outcome file of `evidence`.
+        alpha: the target.
+        limit: most questions.
+        per_prompt: the target holds by each prompt's own forecast.
+
+    Raises:
+        DatasetError: the file has no key of an answer that is to be labelled.
+    """
+    wanted = dict(islice(_wanted(evidence, alpha, per_prompt), limit))
+    found = answers_to(path, wanted).filter(pl.col("correct").is_null())
+    lacking: dict[str, set[str | None]] = defaultdict(set)
+    for prompt, rung, answer, _ in found.iter_rows():
+        if rung in wanted[prompt]:
+            lacking[prompt].add(answer)
+    return [_question(prompt, lacking[prompt]) for prompt in wanted]
+
+
+def _question(prompt: str, answers: Set[str | None]) -> Question:
+    keys = [key for key in answers if key is not None and not key.startswith(TRACE)]
+    if len(keys) < len(answers):
+        raise DatasetError(f"column answer: is missing, so there is nothing to label: prompt {prompt[:40]!r}")
+    keys.sort(key=lambda key: sha256(f"{prompt}\n{key}".encode()).digest())
+    return Question(prompt, dict(zip(ascii_uppercase, keys, strict=False)))
+
+
+def write(asked: Sequence[Question], out: Path, path: Path) -> None:
+    """Write questions as JSON Lines, for their owner alone.
+
+    Raises:
+        DatasetError: `out` has answers that were not taken back into the outcome file `path`.
+        OSError: it cannot be written.
+    """
+    if out.exists() and (left := untaken(out, path)):
+        raise DatasetError(
+            f"{out}: {counted(left, 'answered question')} in it would be lost; `budget-train label --take {out}` takes "
+            "them back"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(f".{out.name}.tmp")
+    write_private(aside, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in asked))
+    aside.replace(out)
+
+
+def untaken(out: Path, path: Path) -> int:
+    """Answered questions of a list whose labels are not in an outcome file yet."""
+    said = replies(out).labels
+    found = answers_to(path, {prompt for prompt, _ in said}).filter(pl.col("correct").is_null())
+    return len({prompt for prompt, _, answer, _ in found.iter_rows() if (prompt, answer) in said})
+
+
+def _wanted(evidence: Evidence, alpha: float, per_prompt: bool) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Prompts to ask about, each once, with the chosen rung and the top one."""
+    parts, top = [part for part, _ in evidence.samples], len(evidence.bundle.manifest.ladder) - 1
+    prompts = [prompt for part in parts for prompt in part.prompts]
+    asked = set()
+    every = free_zeros.ahead(evidence.sequences(alpha, per_prompt), evidence.samples, alpha)
+    for one, row in ((each, row) for each in every for row in each.rows[: each.least]):
+        if prompts[row] not in asked:
+            asked.add(prompts[row])
+            yield prompts[row], (int(np.concatenate(one.policy.chosen)[row]), top)
