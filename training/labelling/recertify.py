@@ -2,16 +2,19 @@
 
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from router.bundle import manifest
-from router.bundle.manifest import FORMAT_VERSION, LOOKAHEAD
+from router.bundle.manifest import FORMAT_VERSION, LOOKAHEAD, MODEL
+from router.bundle.spent_delta import LabelUse, use_of
 from router.digits import counted, verb
 from router.domain import Certificate
 from training.certification import free_zeros
+from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS, Proofs, certify_absolute, certify_relative, loss_target
 from training.certification.free_zeros import Missing
 from training.certification.sequences import Sample, certified_rungs
@@ -104,10 +107,18 @@ def write(result: Recertified, evidence: Evidence, source: Path, path: Path, out
         # They were certified beside the earlier certificates, and for the tokens that these left to save.
         stopping=(),
         per_task=(),
+        label_use=_use(evidence),
         files={name: digest for name, digest in own.files.items() if name != LOOKAHEAD},
         metrics=own.metrics | {"certified_on": about},
     )
     reissue(source, certified, out)
+
+
+def _use(evidence: Evidence) -> LabelUse:
+    """The use of the held-out labels, of which more only carry the same test further: it has one name."""
+    groups = evidence.held_out[0].groups
+    test = "\n".join([evidence.bundle.manifest.files[MODEL], *sorted(set(groups))])
+    return replace(use_of(groups, DELTA), run=sha256(test.encode()).hexdigest()[:32])
 
 
 def _saved(held_out: Sample, certificate: Certificate) -> float | None:
