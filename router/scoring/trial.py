@@ -16,6 +16,7 @@ from pathlib import Path
 from router.bundle import manifest
 from router.bundle.manifest import Bundle
 from router.errors import ArtifactError
+from router.scoring.lookahead import OnnxLookahead
 from router.scoring.onnx import OnnxClassifier
 
 STATIC_SECONDS, ENCODER_SECONDS = 10, 120
@@ -73,6 +74,8 @@ def main(directory: str, memory: str, seconds: str) -> None:
     try:
         bundle = manifest.load(Path(directory))
         OnnxClassifier(bundle)
+        if bundle.lookahead:
+            OnnxLookahead(bundle)
     except ArtifactError as error:
         print(json.dumps({"error": str(error)}))
     else:

@@ -26,6 +26,7 @@ from router.routing.router import SUSPENDED
 from router.routing.served_model import ServedModel
 from router.scoring.batching import Batching
 from router.scoring.cache_key import ScoreKeys
+from router.scoring.lookahead import OnnxLookahead
 from router.scoring.onnx import Device, OnnxClassifier
 from router.scoring.scorer import Scorer
 from router.scoring.trial import require_bounded
@@ -104,7 +105,8 @@ class _WithBundle:
             self.backend,
             enforcement,
             self.fingerprint,
-            ahead=self.ahead,
+            OnnxLookahead(bundle) if bundle.lookahead else None,
+            self.ahead,
         )
         if served.foreign:
             effect = "the engine's own default is served, without budgets"

@@ -1,0 +1,52 @@
+"""A bundle with a rule that stops within the thought, served as it lies on the disk."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from router import settings
+from router._gen import budget_router_pb2 as pb
+from router.bundle.manifest import LOOKAHEAD, MANIFEST, digest, load
+from router.errors import ArtifactError
+from router.scoring.trial import require_bounded
+from tests.conftest import MODELS
+from tests.rpc.conftest import TOKEN, bearer, generate
+from tests.serving.test_app import serving
+from tests.support.learned_bundles import STOPS_AT, learned_bundle
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_a_bundle_with_a_learned_rule_stops_thoughts(tmp_path: Path, ahead: bool) -> None:
+    loaded = settings.load(
+        listen="127.0.0.1:0",
+        outcomes=tmp_path / "outcomes.sqlite",
+        artifact=learned_bundle(tmp_path / "bundle"),
+        admin_token=TOKEN,
+        admin_listen="127.0.0.1:0",
+        probe_ahead=ahead,
+    )
+    about = load(MODELS / "pocket-router")
+    async with serving(loaded) as (routing, admin):
+        events = [event async for event in routing.Generate(generate(about.parity.prompts[12], show_checkpoints=True))]
+        status = await admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
+        explained = await routing.Explain(pb.ExplainRequest(decision_id=events[0].decision.decision_id))
+    decision, end = events[0].decision, events[-1].completion
+    assert (decision.rule, decision.expected_thinking_tokens) == (pb.RULE_STOPPING, 20.0)
+    stop = about.manifest.ladder.rungs[STOPS_AT]
+    assert (end.finish_reason, end.rung, end.thinking_tokens) == (pb.FINISH_REASON_CONVERGED, stop.name, stop.tokens)
+    assert sum(event.WhichOneof("event") == "checkpoint" for event in events) == STOPS_AT + 1
+    assert status.steps and [one.alpha for one in status.stopping] == [0.02]
+    assert f"At rung {stop.name}, after {stop.tokens} tokens" in explained.sentences[-1]
+    assert explained.sentences[-1].endswith("it ended there.")
+
+
+async def test_a_spoilt_lookahead_is_refused_before_it_serves(tmp_path: Path) -> None:
+    directory = learned_bundle(tmp_path / "bundle")
+    await require_bounded(directory, load(directory))
+    (directory / LOOKAHEAD).write_bytes((directory / "model.onnx").read_bytes())
+    about = json.loads((directory / MANIFEST).read_text())
+    about["files"][LOOKAHEAD] = digest(directory / LOOKAHEAD)
+    (directory / MANIFEST).write_text(json.dumps(about))
+    with pytest.raises(ArtifactError, match=r"^lookahead\.onnx: "):
+        await require_bounded(directory, load(directory))
