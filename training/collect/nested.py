@@ -5,14 +5,12 @@ so greedy answers are those that serving gives at that rung. A thought that ende
 rungs that let it end.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
 from router.backends import canary
-from router.backends.connect import Connection
-from router.backends.dialects import DIALECTS
 from router.backends.thought import Thought
 from router.backends.two_phase import TwoPhase
 from router.backends.verified import VerifiedBackend
@@ -31,6 +29,9 @@ from training.collect.samples import SampleCollector, answered, request_of
 from training.collect.traces import tried_again
 from training.collect.units import Answer, Unit, UnitResult, tokens_of_trace
 
+EARLY = (0, 1)
+"""Tokens below a budget at which an engine may cut."""
+
 COMPARED = 64
 """Tokens of an answer that is compared with the engine's own."""
 
@@ -47,44 +48,49 @@ class NestedCollector(SampleCollector):
         return await self._scored(unit, tried_again(found), tokens_of_trace(found))
 
     async def _answers(self, request: GenerationRequest) -> list[Answer]:
-        backend, source = self._backend, self._recipe.source
-        assert isinstance(backend, VerifiedBackend) and isinstance(source, Connection)
-        if (phases := backend.phases) is None:
+        assert isinstance(self._backend, VerifiedBackend)
+        if (phases := self._backend.phases) is None:
             raise BackendError("backend: it continues no token ids; --independent asks for each rung anew")
-        early = _early(backend, source.kind)
-        return [answer async for answer in cuts(phases, request, self._recipe.ladder.rungs, early)]
+        return [answer async for answer in cuts(phases, request, self._recipe.ladder.rungs, self._recipe.early)]
 
 
-def _early(backend: VerifiedBackend, kind: str) -> int:
-    """Tokens below a budget at which a thought is cut as the engine is served."""
-    return DIALECTS[kind].early if backend.enforcement is Enforcement.NATIVE else 0
+async def fit_cuts(backend: VerifiedBackend, ladder: BudgetLadder) -> tuple[int, str]:
+    """How an engine's thoughts must be cut to give what is served, and why they cannot be; "" = they can.
 
+    In two phases they can by construction. Where the engine holds budgets by itself, short thoughts are compared: it
+    may cut some tokens below a budget, as where it counts a line break that the template wrote.
 
-async def obstacle_to_cuts(backend: VerifiedBackend, kind: str, ladder: BudgetLadder) -> str:
-    """Why an engine's thoughts cannot be cut to give what is served; "" = they can.
-
-    In two phases they can by construction. Where the engine holds budgets by itself, short thoughts are compared.
+    Returns:
+        Tokens below a budget at which it cuts, and the obstacle.
     """
     if not any(rung.tokens for rung in ladder.rungs):
-        return "no rung has a cap at which a thought could be cut"
+        return 0, "no rung has a cap at which a thought could be cut"
     if (phases := backend.phases) is None:
-        return "the engine continues no token ids"
+        return 0, "the engine continues no token ids"
     if backend.enforcement is Enforcement.TWO_PHASE:
-        return ""
+        return 0, ""
     small = ReasoningBudget(str(canary.SMALL), canary.SMALL)
+    asked = [GenerationRequest(prompt, small, sampling=Sampling(0.0, COMPARED)) for prompt in canary.PROBES]
     try:
-        for prompt in canary.PROBES:
-            request = GenerationRequest(prompt, small, sampling=Sampling(0.0, COMPARED))
-            (cut,) = [answer async for answer in cuts(phases, request, (small,), _early(backend, kind))]
-            served = await answered(backend, request, small)
-            if not same(cut, served):
-                return (
-                    f"with a budget of {canary.SMALL} tokens the engine itself thinks {served.thinking_tokens} and "
-                    f"answers {served.text[:40]!r}, and a thought that is cut has {cut.thinking_tokens} and "
-                    f"{cut.text[:40]!r}; BUDGET_ROUTER_BACKEND_ENFORCEMENT=two_phase would serve what is cut"
-                )
+        served = [await answered(backend, request, small) for request in asked]
+        found = {early: await _difference(phases, asked, served, early) for early in EARLY}
     except (BackendError, InvalidRequest) as error:
-        return str(error)
+        return 0, str(error)
+    return next(((early, "") for early, differs in found.items() if not differs), (0, found[0]))
+
+
+async def _difference(
+    phases: TwoPhase, asked: Sequence[GenerationRequest], served: Sequence[Answer], early: int
+) -> str:
+    """How the answers of an engine's own enforcement differ from those behind a cut; "" = they do not."""
+    for request, its in zip(asked, served, strict=True):
+        (cut,) = [answer async for answer in cuts(phases, request, (request.budget,), early)]
+        if not same(cut, its):
+            return (
+                f"with a budget of {canary.SMALL} tokens the engine itself thinks {its.thinking_tokens} and answers "
+                f"{its.text[:40]!r}, and a thought that is cut has {cut.thinking_tokens} and {cut.text[:40]!r}; "
+                "BUDGET_ROUTER_BACKEND_ENFORCEMENT=two_phase would serve what is cut"
+            )
     return ""
 
 
@@ -148,10 +154,10 @@ async def _answer(phases: TwoPhase, request: GenerationRequest, cut: Thought) ->
 
 async def _probe(phases: TwoPhase, request: GenerationRequest, cut: Thought, seen: Probe) -> Probe:
     """The greedy answer's first tokens: of the answer itself, where that was greedy and is no longer."""
-    if request.sampling.temperature == 0 and seen.tokens < PROBE_TOKENS:
-        return replace(seen, end_logprob=await phases.end_logprob(request, cut))
-    sampling = replace(request.sampling, temperature=0.0, max_answer_tokens=PROBE_TOKENS)
-    return await phases.probe(replace(request, sampling=sampling), cut)
+    if request.sampling.temperature != 0 or seen.tokens >= PROBE_TOKENS:
+        sampling = replace(request.sampling, temperature=0.0, max_answer_tokens=PROBE_TOKENS)
+        seen = await phases.probe(replace(request, sampling=sampling), cut, end=False)
+    return replace(seen, end_logprob=await phases.end_logprob(request, cut))
 
 
 def _less(request: GenerationRequest, early: int) -> GenerationRequest:

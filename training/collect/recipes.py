@@ -14,7 +14,7 @@ from router.backends.http import Timeouts
 from router.backends.markers import Markers
 from router.bundle.manifest import is_fingerprint
 from router.domain import DEFAULT_ANSWER_TOKENS, BudgetLadder, ReasoningBudget, Sampling
-from training.collect.nested import obstacle_to_cuts
+from training.collect.nested import fit_cuts
 from training.collect.units import Pocket, Recipe
 from training.data.schema import DatasetError
 from training.pocket.tasks import LADDER
@@ -80,19 +80,20 @@ def from_options(
     connection = connection_of(backend, url, model, backend_key, unenforced, markers, timeout, concurrency)
     rungs = parse_ladder(ladder, efforts=backend == "openai_effort")
     require_room(rungs, longest, asyncio.run(window(connection)))
-    model_column, obstacle = asyncio.run(_proved(connection, rungs, nested))
-    return Recipe(connection, model_column, rungs, samples, sampling, concurrency, nested=_decided(nested, obstacle))
+    model_column, early, obstacle = asyncio.run(_proved(connection, rungs, nested))
+    cut = _decided(nested, obstacle)
+    return Recipe(connection, model_column, rungs, samples, sampling, concurrency, nested=cut, early=early)
 
 
-async def _proved(connection: Connection, ladder: BudgetLadder, nested: bool | None) -> tuple[str, str]:
-    """The name by which the router knows this engine in serving, and why its thoughts cannot be cut; "" = they can.
+async def _proved(connection: Connection, ladder: BudgetLadder, nested: bool | None) -> tuple[str, int, str]:
+    """The name by which the router knows this engine in serving, and what `fit_cuts` finds.
 
     Certificates hold for that name only.
     """
     async with AsyncExitStack() as stack:
         backend = connect(connection, canary.holds_budgets, stack)
         name = await backend.prove()
-        return name, "" if nested is False else await obstacle_to_cuts(backend, connection.kind, ladder)
+        return name, *((0, "") if nested is False else await fit_cuts(backend, ladder))
 
 
 def _decided(nested: bool | None, obstacle: str) -> bool:

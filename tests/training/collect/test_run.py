@@ -120,7 +120,7 @@ def test_a_torn_line_is_done_again_and_a_damaged_one_is_named(questions: list[Qu
 def test_the_journal_of_another_run_is_refused_by_name(questions: list[Question], tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable):
         collect(questions, RECIPE, tmp_path / "o.parquet", Counting(stop_after=1))
-    with pytest.raises(DatasetError, match=r"other settings \(sampling\)"):
+    with pytest.raises(DatasetError, match=r"other settings \(nested, sampling\)"):
         collect(questions, SLOW, tmp_path / "o.parquet", local)
     with pytest.raises(DatasetError, match=r"other settings \(questions\)"):
         collect(questions[1:], RECIPE, tmp_path / "o.parquet", local)
