@@ -200,6 +200,7 @@ def _write(
         far_beyond=fitted.far_beyond,
         reference=proofs.reference,
         stopping=proofs.stopping,
+        answers=about.get("answers", "text"),
         per_prompt=proofs.per_prompt,
         per_task=proofs.per_task,
         label_use=about.get("label_use"),

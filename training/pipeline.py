@@ -34,7 +34,7 @@ from training.progress import say
 from training.stopping import stage
 from training.stopping.replay import described, named
 from training.stopping.stage import Within
-from training.stopping.traces import Traces, read_steps
+from training.stopping.traces import Steps, Traces, read_steps
 
 SAMPLE = 1_000
 """Prompts on which the exported graph must agree with scikit-learn."""
@@ -158,6 +158,7 @@ def run(
     soft: bool = False,
     registry: Path | None = None,
     per_task: bool = False,
+    answers: str | None = None,
 ) -> dict[str, Any]:
     """Run all stages on the file `path`, write the bundle with its report to `out`, and return the report.
 
@@ -168,6 +169,7 @@ def run(
         soft: budgets are hints, which thoughts may exceed.
         registry: whose record says how often the labels certified before; without one they may spend all of delta.
         per_task: a relative target must be kept in every family of tasks, not only on average.
+        answers: how the file's answers were compared, a name in `router.answer_keys.KINDS`; None = as the file says.
 
     Raises:
         DatasetError: the file cannot be trained on.
@@ -177,7 +179,9 @@ def run(
     if (date := standing(out)) is not None:
         say(f"fit: replaces the bundle of {date} in {out}")
     outcomes = outcomes if engine is None else replace(outcomes, model=engine)
-    use, traces = label_use(outcomes, registry), read_steps(path)
+    use, steps = label_use(outcomes, registry), read_steps(path, answers)
+    if isinstance(steps, str):
+        say(f"stopping: no rule within the thought: {steps}")
     say(f"fit: {needs(outcomes, use.delta / DELTA)}")
     trained = train(
         outcomes,
@@ -186,7 +190,7 @@ def run(
         precision=precision,
         candidates=candidates,
         rates=rates,
-        traces=traces,
+        traces=steps.traces if isinstance(steps, Steps) else None,
         share=use.delta / DELTA,
         per_task=per_task,
     )
@@ -208,6 +212,7 @@ def run(
         metrics=summary(trained) | _judged_by(report["about"]),
         report=report,
         within=trained.within,
+        answers=steps.kind if isinstance(steps, Steps) else "text",
         label_use=use,
     )
     return report

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from router.answer_keys import KINDS
 from router.cli.strict import FOLDER, NEW_FOLDER, File, Group, NewFile, Number
 from router.digits import counted
 from router.domain import DEFAULT_MAX_LOSS
@@ -132,6 +133,9 @@ def validate(
 @_families
 @click.option("--per-task", is_flag=True,
               help="Certify only what keeps the loss in every family of tasks, small ones pooled.")  # fmt: skip
+@click.option("--answers", type=click.Choice(list(KINDS)),
+              help="How answers were compared, for rules that stop within the thought [default: as the file says, else "
+              "text].")  # fmt: skip
 @click.option("--registry", type=NEW_FOLDER,
               help="Registry that counts how often these labels certify; then the tests share delta.")  # fmt: skip
 @click.option("--compare", is_flag=True, help="Add every baseline, and each family of tasks left out (minutes).")
@@ -147,6 +151,7 @@ def fit(
     precision: str,
     families: tuple[str, ...],
     per_task: bool,
+    answers: str | None,
     registry: Path | None,
     compare: bool,
     fingerprint_from: str | None,
@@ -171,7 +176,19 @@ def fit(
     if fingerprint_from is not None:
         engine = _fingerprint(dataset.read(outcomes, soft), fingerprint_from, backend, backend_key)
     report = pipeline.run(
-        outcomes, out, profile, compare, extraction, precision, candidates, engine, units, soft, registry, per_task
+        outcomes,
+        out,
+        profile,
+        compare,
+        extraction,
+        precision,
+        candidates,
+        engine,
+        units,
+        soft,
+        registry,
+        per_task,
+        answers,
     )
     click.echo(json.dumps(report) if as_json else f"{describe(report)}\n\n{out / 'report.html'}")
     _warn([*advice.about_engine(report["about"]["model"]), *advice.about_default(report)])

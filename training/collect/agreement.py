@@ -23,7 +23,12 @@ _KEYS = {
 
 def key_of(answer: str, scorer: str) -> str | None:
     """The key of an answer, in the words of any scorer; to a judge, only equal texts are equal."""
-    return answer_key(answer, _KEYS.get(scorer) or KEYS[scorer])
+    return answer_key(answer, kind_of(scorer))
+
+
+def kind_of(scorer: str) -> str:
+    """How the answers to a scorer's prompts are compared, a name in `router.answer_keys.KINDS`."""
+    return _KEYS.get(scorer) or KEYS[scorer]
 
 
 def agrees(answer: str, top: str, scorer: str) -> Grade:

@@ -11,13 +11,13 @@ import polars as pl
 from tqdm import tqdm
 
 from router.digits import counted
-from training.collect.agreement import AGREEMENT
+from training.collect.agreement import AGREEMENT, kind_of
 from training.collect.journal import Journal
 from training.collect.judge import JUDGE
 from training.collect.questions import Question, digest
 from training.collect.units import Collector, Pocket, Recipe, Unit, UnitResult
 from training.data.faults import faults
-from training.data.schema import DatasetError, write
+from training.data.schema import ANSWER_KIND, DatasetError, write
 from training.progress import Tenths, say
 
 Executor = Callable[[Iterable[Unit], Recipe], Iterator[list[UnitResult]]]
@@ -45,6 +45,13 @@ class Collected:
         return 1 - self.drawn / self.independent if self.independent else 0.0
 
 
+def metadata(questions: Sequence[Question], recipe: Recipe) -> dict[str, str]:
+    """What a file says beside its rows: who judged, and how answers were compared, if all were compared alike."""
+    said = {} if recipe.judge is None else {JUDGE: json.dumps(recipe.judge.identity)}
+    kinds = {kind_of(question.scorer) for question in questions}
+    return said | {ANSWER_KIND: kinds.pop() if len(kinds) == 1 else ""}
+
+
 def collect(questions: Sequence[Question], recipe: Recipe, out: Path, executor: Executor) -> Collected:
     """Run the units that are not done yet, and write `out`.
 
@@ -63,7 +70,7 @@ def collect(questions: Sequence[Question], recipe: Recipe, out: Path, executor: 
         for fault in faults(journal.rows()):
             raise DatasetError(fault)
         # In this order: a crash between the two leaves both files, and the next run only writes the outcomes again.
-        write(journal.rows(), out, {} if recipe.judge is None else {JUDGE: json.dumps(recipe.judge.identity)})
+        write(journal.rows(), out, metadata(questions, recipe))
         drawn = journal.drawn()
         journal.remove()
     rows = pl.scan_parquet(out)

@@ -68,6 +68,10 @@ THOUGHT_ENDINGS = ("natural", "cut")
 """How a thought ended: by itself, or at the row's budget."""
 
 
+ANSWER_KIND = "answer_kind"
+"""The entry of a file's metadata that says how answers were compared: a name in `router.answer_keys.KINDS`."""
+
+
 def write(rows: pl.LazyFrame | pl.DataFrame, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write outcomes as Parquet, with further metadata of the file.
 

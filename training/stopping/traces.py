@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from router.domain import BudgetLadder, ReasoningBudget
 from training.arrays import Mask, Matrix, Rows
 from training.data.dataset import Outcomes
-from training.data.schema import SCHEMA, DatasetError, naming_file
+from training.data.schema import ANSWER_KIND, SCHEMA, DatasetError, naming_file
 from training.data.splits import prompt_id
 
 PROBE_TOKENS = 20
@@ -94,6 +94,14 @@ class Traces:
         return [field.name for field in fields(self) if field.name not in (*LISTS, "model", "ladder")]
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Traces of thoughts that a service could stop, and how it must compare their answers."""
+
+    traces: Traces
+    kind: str
+
+
 def read(path: Path, probe_tokens: int = PROBE_TOKENS) -> Traces:
     """Traces of an outcome file, or of any file with prompt, budget_tokens, answer, correct and thinking_tokens.
 
@@ -122,6 +130,8 @@ def from_frame(rows: pl.DataFrame, probe_tokens: int = PROBE_TOKENS) -> Traces:
     codes = whole["key"].rank("dense").cast(pl.Int64).fill_null(NO_ANSWER).to_numpy().reshape(shape)
     tables = {name: whole[name].cast(pl.Float64).fill_null(np.nan).to_numpy().reshape(shape) for name in NUMBERS}
     tables["probe_tokens"] = np.nan_to_num(tables["probe_tokens"], nan=probe_tokens)
+    if np.isnan(tables["correct"]).any():
+        raise DatasetError("column correct: a rule can be judged only where every answer of a thought has a label")
     if np.isnan(tables["thinking_tokens"]).any():
         raise DatasetError("column thinking_tokens: is needed to say what stopping saves")
     return Traces(
@@ -136,21 +146,25 @@ def from_frame(rows: pl.DataFrame, probe_tokens: int = PROBE_TOKENS) -> Traces:
     )
 
 
-def read_steps(path: Path) -> Traces | None:
-    """Traces of an outcome file whose thoughts could have been stopped: every rung below the top has a cap.
+def read_steps(path: Path, kind: str | None = None) -> Steps | str:
+    """Traces of an outcome file whose thoughts could have been stopped, or why they could not.
 
-    None where they could not, or where the file has no answers.
+    Args:
+        kind: how its answers were compared; None = as its metadata says, else as texts.
     """
     with naming_file(path):
-        columns = pl.read_parquet_schema(path)
-        if not {"answer", "probe_answer"} & set(columns):
-            return None
+        if not {"answer", "probe_answer"} & set(pl.read_parquet_schema(path)):
+            return "the file has no column `answer`"
+        kind = pl.read_parquet_metadata(path).get(ANSWER_KIND, "text") if kind is None else kind
+        if not kind:
+            return "its answers were compared in several ways, and a service compares them in one"
         try:
             traces = from_frame(pl.read_parquet(path))
-        except DatasetError:
-            return None
-    capped = all(rung.tokens is not None for rung in traces.ladder.rungs[:-1])
-    return traces if capped and traces.has_answers else None
+        except DatasetError as error:
+            return str(error)
+    if any(rung.tokens is None for rung in traces.ladder.rungs[:-1]):
+        return "a rung below the top has no cap, so no thought can be cut there"
+    return Steps(traces, kind) if traces.has_answers else "no answer was recorded"
 
 
 NEEDED = ("prompt", "budget_tokens", "correct", "thinking_tokens")

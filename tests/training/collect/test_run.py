@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -16,10 +17,10 @@ from router.errors import BackendUnavailable
 from training.cli import cli
 from training.collect.questions import Question, held_out_questions
 from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse_ladder
-from training.collect.run import collect, local, tally
+from training.collect.run import collect, local, metadata, tally
 from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, unit_result
 from training.data.dataset import from_frame, read, validate
-from training.data.schema import SCHEMA, DatasetError
+from training.data.schema import ANSWER_KIND, SCHEMA, DatasetError
 
 GREEDY = Sampling(0, POCKET_ANSWER_TOKENS)
 RECIPE = Recipe(Pocket(POCKET), "pocket/x", parse_ladder("0,3,16"), 1, GREEDY, 4, nested=True)
@@ -61,6 +62,13 @@ def test_every_rung_of_every_prompt_in_the_schema(recipe: Recipe, questions: lis
     assert (rows["thinking_tokens"] <= rows["budget_tokens"]).all()
     assert from_frame(rows).ladder == recipe.ladder
     assert [path.name for path in tmp_path.iterdir()] == ["o.parquet"]
+
+
+def test_a_file_says_how_its_answers_were_compared_if_all_were_alike(questions: list[Question]) -> None:
+    others = [replace(one, scorer="choice") for one in questions]
+    assert metadata(questions, RECIPE) == {ANSWER_KIND: "verbatim"}
+    assert metadata(others, RECIPE) == {ANSWER_KIND: "choice"}
+    assert metadata([*questions, *others], RECIPE) == {ANSWER_KIND: ""}
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, SLOW], ids=["nested", "independent"])

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from training.data.schema import DatasetError
-from training.stopping.traces import NO_ANSWER, PROBE_TOKENS, from_frame, read, read_steps
+from training.data.schema import ANSWER_KIND, DatasetError
+from training.stopping.traces import NO_ANSWER, PROBE_TOKENS, Steps, from_frame, read, read_steps
 
 CAPS = (0, 100, 200)
 
@@ -85,20 +85,33 @@ def test_taking_rows_keeps_tables_and_lists_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "steps"),
+    ("rows", "why"),
     [
-        (prompt_of("ABB"), True),
-        ([*prompt_of("ABB")[:2], row("p", None, "B", rung_order=2)], True),
-        ([row("p", None, "A", rung_order=0), row("p", None, "B", rung_order=1)], False),
-        ([row("p", cap, None) for cap in CAPS], False),
+        (prompt_of("ABB"), ""),
+        ([*prompt_of("ABB")[:2], row("p", None, "B", rung_order=2)], ""),
+        ([row("p", None, "A", rung_order=0), row("p", None, "B", rung_order=1)], "has no cap"),
+        ([row("p", cap, None) for cap in CAPS], "no answer was recorded"),
+        ([row("p", cap, "A", correct=None) for cap in CAPS], "column correct"),
     ],
-    ids=["caps", "no cap at the top", "named efforts", "no answers"],
+    ids=["caps", "no cap at the top", "named efforts", "no answers", "no labels"],
 )
-def test_steps_need_answers_and_caps(rows: list[dict[str, Any]], steps: bool, tmp_path: Path) -> None:
-    frame = pl.DataFrame(rows, schema_overrides={"answer": pl.String, "budget_tokens": pl.Int64})
+def test_steps_need_answers_labels_and_caps(rows: list[dict[str, Any]], why: str, tmp_path: Path) -> None:
+    types = {"answer": pl.String, "budget_tokens": pl.Int64, "correct": pl.Float64}
+    frame = pl.DataFrame(rows, schema_overrides=types)
     if "rung_order" in frame.columns:
         frame = frame.with_columns(
             pl.col("rung_order").fill_null(pl.int_range(pl.len(), dtype=pl.Int32)).cast(pl.Int32)
         )
     frame.write_parquet(tmp_path / "o.parquet")
-    assert (read_steps(tmp_path / "o.parquet") is not None) == steps
+    steps = read_steps(tmp_path / "o.parquet")
+    assert isinstance(steps, Steps) if not why else why in str(steps)
+
+
+def test_the_file_says_how_its_answers_were_compared(tmp_path: Path) -> None:
+    path = tmp_path / "o.parquet"
+    for said, asked, kind in (({}, None, "text"), ({ANSWER_KIND: "math"}, None, "math"), ({}, "choice", "choice")):
+        pl.DataFrame(prompt_of("ABB")).write_parquet(path, metadata=said)
+        steps = read_steps(path, asked)
+        assert isinstance(steps, Steps) and steps.kind == kind
+    pl.DataFrame(prompt_of("ABB")).write_parquet(path, metadata={ANSWER_KIND: ""})
+    assert "several ways" in str(read_steps(path))
