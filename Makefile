@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path curves profiles quality forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp peers pocket lock clean
+.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path curves profiles quality stopping forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -81,6 +81,9 @@ profiles: $(VENV)/.dev ## train token vectors, hand features and an encoder; com
 
 curves: $(VENV)/.dev ## measure CPU of a decision by tokens, cached share, connections, tenants, rungs, entries, workers
 	$(BIN)/python -m benchmarks.curves
+
+stopping: $(VENV)/.dev ## measure every way to choose, alone and together, where the answer at every rung is known
+	$(BIN)/python -m benchmarks.stopping
 
 quality: $(VENV)/.dev ## measure baselines, certificates on re-splits, label efficiency, public sets
 	$(BIN)/python -m benchmarks.quality

@@ -41,6 +41,11 @@ def converted() -> dict[str, pl.DataFrame]:
     }
 
 
+def with_answers() -> dict[str, pl.DataFrame]:
+    """Those of which the answer at every rung is known, so that rules within the thought can be replayed."""
+    return {name: rows for name, rows in converted().items() if "answer" in rows.columns and rows["answer"].count()}
+
+
 def _budgets(rows: pl.DataFrame) -> pl.DataFrame:
     """Outcome records of numbered budgets; a question has the same group in every language.
 
@@ -75,7 +80,8 @@ def outcomes(rows: pl.DataFrame, efforts: tuple[str, ...]) -> pl.DataFrame:
         pl.lit("verifier").alias("label_source"),
         pl.col("thinking").cast(pl.Float64).round().cast(pl.Int64).alias("thinking_tokens"),
         (pl.col("answers") if "answers" in rows.columns else pl.lit(None, pl.Int64)).alias("total_tokens"),
-        pl.lit("natural").alias("finish"),
+        pl.col("finish") if "finish" in rows.columns else pl.lit("natural").alias("finish"),
+        pl.col("answer") if "answer" in rows.columns else pl.lit(None, pl.String).alias("answer"),
         pl.lit(None, pl.Float64).alias("propensity"),
         pl.lit(None, pl.String).alias("decision_id"),
         pl.lit(None, SCHEMA["observed_at"]).alias("observed_at"),
