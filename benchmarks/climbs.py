@@ -12,19 +12,20 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from rich.progress import track
 
-from benchmarks import conformance
+from benchmarks import engines
 from benchmarks.harness import commit, machine
 from router.answer_keys import answer_key
 from router.backends import canary
+from router.backends.completions import Piece
 from router.backends.connect import Connection, connect
-from router.backends.markers import Markers
+from router.backends.http import Chunk
 from router.backends.verified import VerifiedBackend
 from router.domain import (
     BudgetLadder,
@@ -53,17 +54,21 @@ RULES: dict[str, StoppingRule] = {
     "threshold": ThresholdRule(0, -0.25),
 }
 PROMPTS, LEAVES = 60, 5
+ENGINES = {"vllm": engines.vllm, "llama_cpp": engines.llama_cpp_pocket}
+"""Both serve the pocket reasoner's weights."""
+
 RESULTS = Path("benchmarks/results")
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A cut of a thought, and what was probed there, in seconds."""
+    """A cut of a thought, and what was probed there, in seconds; `read` prompt tokens were not in the engine's cache."""
 
     tokens: int
     ended: bool
     probe: Probe
     seconds: float
+    read: int | None
 
 
 def request_of(text: str) -> GenerationRequest:
@@ -79,7 +84,22 @@ def climb_of(backend: VerifiedBackend, text: str) -> Climb:
     return climb
 
 
-async def recorded(climb: Climb) -> list[Cut]:
+def watch_prompts(backend: VerifiedBackend) -> list[int]:
+    """Prompt tokens that each request from now on makes the engine read; llama.cpp alone says so."""
+    read: list[int] = []
+    assert backend.phases is not None
+    api = backend.phases._completions
+
+    def piece(chunk: Chunk) -> Piece:
+        if timings := chunk.get("timings"):
+            read.append(timings["prompt_n"])
+        return api.piece(chunk)
+
+    backend.phases._completions = replace(api, piece=piece)
+    return read
+
+
+async def recorded(climb: Climb, read: list[int]) -> list[Cut]:
     """A thought with a probe at every cut."""
     cuts = []
     for cap in CAPS:
@@ -87,8 +107,9 @@ async def recorded(climb: Climb) -> list[Cut]:
             async for _ in deltas:
                 pass
         began = time.perf_counter()
-        probe = await climb.probe(PROBE_TOKENS)
-        cuts.append(Cut(climb.tokens, climb.ended, probe, time.perf_counter() - began))
+        probe = await climb.probe(PROBE_TOKENS, end=False)
+        seconds = time.perf_counter() - began
+        cuts.append(Cut(climb.tokens, climb.ended, probe, seconds, read[-1] if read else None))
     return cuts
 
 
@@ -151,11 +172,12 @@ async def proved(connection: Connection) -> AsyncIterator[VerifiedBackend]:
         yield backend
 
 
-async def measured(kind: str, url: str, model: str, markers: Markers, prompts: int) -> dict[str, Any]:
+async def measured(kind: str, url: str, prompts: int) -> dict[str, Any]:
     """Agreement of serving and replay by rule, the time of a probe, and what is left behind."""
     questions = [question.prompt for question in held_out_questions(2, 77)[:prompts]]
-    async with proved(Connection(kind, url, model, markers=markers)) as backend:
-        known = [await recorded(climb_of(backend, text)) for text in track(questions, "recording")]
+    async with proved(Connection(kind, url, "pocket")) as backend:
+        read = watch_prompts(backend)
+        known = [await recorded(climb_of(backend, text), read) for text in track(questions, "recording")]
         rules = {}
         for name, rule in RULES.items():
             replays = [replayed(cuts, rule) for cuts in known]
@@ -168,11 +190,15 @@ async def measured(kind: str, url: str, model: str, markers: Markers, prompts: i
                 "stopped": sum(rung != LADDER.rungs[-1].name for rung, _, _ in found),
             }
         probes = [cut for cuts in known for cut in cuts]
+        again = [
+            cut.read for cuts in known for cut in cuts[1:] if cut.read is not None
+        ]  # the first cut is another prompt
         return {
             "prompts": len(questions),
             "rules": rules,
             "probe_seconds": median(cut.seconds for cut in probes),
             "probe_tokens": sum(cut.probe.tokens for cut in probes) / len(probes),
+            "prompt_tokens_read_by_a_probe": median(again) if again else None,
             "with_logprobs": sum(cut.probe.mean_logprob is not None for cut in probes),
             "probes": len(probes),
             "left_behind": await left(backend, url, kind, questions[0]),
@@ -181,13 +207,12 @@ async def measured(kind: str, url: str, model: str, markers: Markers, prompts: i
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=list(conformance.OURS))
+    parser.add_argument("kind", choices=list(ENGINES))
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     given = parser.parse_args()
     kind = given.kind
-    model, start, markers = conformance.OURS[kind]
-    with start() as url:
-        found = asyncio.run(measured(kind, url, model, markers, given.prompts))
+    with ENGINES[kind]() as url:
+        found = asyncio.run(measured(kind, url, given.prompts))
     results = {"machine": machine(), "commit": commit(), "engine": kind, **found}
     RESULTS.joinpath(f"climbs_{kind}.json").write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(found, indent=1))
