@@ -62,7 +62,11 @@ RESULTS = Path("benchmarks/results")
 
 @dataclass(frozen=True)
 class Cut:
-    """A cut of a thought, and what was probed there, in seconds; `read` prompt tokens were not in the engine's cache."""
+    """A cut of a thought, and what was probed there.
+
+    Attributes:
+        read: prompt tokens of the probe that were not in the engine's cache; None where it does not say.
+    """
 
     tokens: int
     ended: bool
@@ -190,9 +194,9 @@ async def measured(kind: str, url: str, prompts: int) -> dict[str, Any]:
                 "stopped": sum(rung != LADDER.rungs[-1].name for rung, _, _ in found),
             }
         probes = [cut for cuts in known for cut in cuts]
-        again = [
-            cut.read for cuts in known for cut in cuts[1:] if cut.read is not None
-        ]  # the first cut is another prompt
+        # The first cut has a prompt of its own, and behind a thought that has ended nothing is new.
+        further = [cut for cuts in known for cut in cuts[1:] if not cut.ended]
+        again = [cut.read for cut in further if cut.read is not None]
         return {
             "prompts": len(questions),
             "rules": rules,
