@@ -19,7 +19,7 @@ from training.options import json_output, outcomes_file
 from training.stopping import traces
 from training.stopping.replay import ReplayRow
 from training.stopping.replay import replay as replayed
-from training.stopping.traces import PROBE_TOKENS
+from training.stopping.traces import ASSUMED_PROBE_TOKENS
 
 MARKS = {"fixed": "s", "agree": "o", "threshold": "^", "text": "x", "learned": "D"}
 
@@ -29,7 +29,7 @@ MARKS = {"fixed": "s", "agree": "o", "threshold": "^", "text": "x", "learned": "
 @click.option(
     "--max-loss", type=Number(0, 1), default=DEFAULT_MAX_LOSS, show_default=True, help="Target of the p-values."
 )
-@click.option("--probe-tokens", type=click.IntRange(0), default=PROBE_TOKENS, show_default=True,
+@click.option("--probe-tokens", type=click.IntRange(0), default=ASSUMED_PROBE_TOKENS, show_default=True,
               help="Tokens that a probe is charged where the file does not record them.")  # fmt: skip
 @click.option("--text/--no-text", default=True, show_default=True, help="Fit the text rule, too.")
 @json_output

@@ -18,7 +18,7 @@ from training.data.dataset import Outcomes
 from training.data.schema import ANSWER_KIND, SCHEMA, DatasetError, naming_file
 from training.data.splits import prompt_id
 
-PROBE_TOKENS = 20
+ASSUMED_PROBE_TOKENS = 20
 """Tokens that a probe is charged where its own are not recorded."""
 
 NO_ANSWER = -1
@@ -102,7 +102,7 @@ class Steps:
     kind: str
 
 
-def read(path: Path, probe_tokens: int = PROBE_TOKENS) -> Traces:
+def read(path: Path, probe_tokens: int = ASSUMED_PROBE_TOKENS) -> Traces:
     """Traces of an outcome file, or of any file with prompt, budget_tokens, answer, correct and thinking_tokens.
 
     What other columns of the schema would say is derived from these.
@@ -117,7 +117,7 @@ def read(path: Path, probe_tokens: int = PROBE_TOKENS) -> Traces:
         return from_frame(pl.read_parquet(path), probe_tokens)
 
 
-def from_frame(rows: pl.DataFrame, probe_tokens: int = PROBE_TOKENS) -> Traces:
+def from_frame(rows: pl.DataFrame, probe_tokens: int = ASSUMED_PROBE_TOKENS) -> Traces:
     """Traces of the rows; prompts without an answer at some rung are left out. Raises DatasetError."""
     rows = _completed(rows)
     ladder = _ladder(rows)
@@ -158,8 +158,12 @@ def read_steps(path: Path, kind: str | None = None) -> Steps | str:
         kind = pl.read_parquet_metadata(path).get(ANSWER_KIND, "text") if kind is None else kind
         if not kind:
             return "its answers were compared in several ways, and a service compares them in one"
+        rows = pl.read_parquet(path)
+        # Independent answers agree for other reasons than the cuts of one thought, and are certified for nothing here.
+        if "trace_id" not in rows.columns or (one := rows.filter(pl.col("trace_id").is_not_null())).is_empty():
+            return "its rungs are not cut from one thought (column `trace_id`)"
         try:
-            traces = from_frame(pl.read_parquet(path))
+            traces = from_frame(one)
         except DatasetError as error:
             return str(error)
     if any(rung.tokens is None for rung in traces.ladder.rungs[:-1]):
@@ -188,12 +192,22 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
         pl.col("model").fill_null(""),
         pl.col("sample_id").fill_null(0),
         pl.col("rung_order").fill_null(pl.col("budget_tokens").rank("dense").cast(pl.Int32) - 1),
-        key=pl.coalesce("probe_answer", "answer"),
+        key=_key(),
         ended=pl.when(pl.col("thinking_ended").is_null())
         .then((pl.col("finish") == "natural") & ~cut)
         .otherwise(pl.col("thinking_ended") == "natural")
         .fill_null(value=False),
     )
+
+
+def _key() -> pl.Expr:
+    """What a rule compares at a cut: the probe where there is one, which may hold no answer; else the answer.
+
+    Where the cut gave no answer at all, the row holds that of a second attempt, which no rule sees there.
+    """
+    probed = pl.when(pl.col("probe_tokens").is_not_null()).then("probe_answer")
+    first = probed.otherwise(pl.coalesce("probe_answer", "answer"))
+    return pl.when(pl.col("attempts").fill_null(1) == 1).then(first)
 
 
 def _ladder(rows: pl.DataFrame) -> BudgetLadder:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from training.data.schema import ANSWER_KIND, DatasetError
-from training.stopping.traces import NO_ANSWER, PROBE_TOKENS, Steps, from_frame, read, read_steps
+from training.stopping.traces import ASSUMED_PROBE_TOKENS, NO_ANSWER, Steps, from_frame, read, read_steps
 
 CAPS = (0, 100, 200)
 
@@ -29,7 +29,7 @@ def test_a_table_needs_no_more_than_five_columns() -> None:
     assert [rung.name for rung in traces.ladder.rungs] == ["0", "100", "200"]
     assert len(traces) == 1 and traces.prompts == traces.groups == ["p"]
     assert traces.answers[0, 0] != traces.answers[0, 1] == traces.answers[0, 2]
-    assert traces.probe_tokens.tolist() == [[PROBE_TOKENS] * 3]
+    assert traces.probe_tokens.tolist() == [[ASSUMED_PROBE_TOKENS] * 3]
     assert traces.has_answers and not traces.has_logprobs
 
 
@@ -40,6 +40,17 @@ def test_a_cut_without_an_answer_agrees_with_nothing() -> None:
 def test_the_key_of_a_probe_goes_before_that_of_the_whole_answer() -> None:
     rows = prompt_of("ABC", probe_answer="x")
     assert len(set(from_frame(pl.DataFrame(rows)).answers[0].tolist())) == 1
+
+
+def test_a_probe_without_an_answer_is_none_whatever_the_whole_answer_says() -> None:
+    rows = prompt_of("AAA", probe_answer=None, probe_tokens=32)
+    assert not from_frame(pl.DataFrame(rows, schema_overrides={"probe_answer": pl.String})).has_answers
+
+
+def test_the_answer_of_a_second_attempt_is_none_of_the_first_cut() -> None:
+    rows = [row("p", cap, "A", attempts=tries) for cap, tries in zip(CAPS, (2, 1, 1), strict=True)]
+    answers = from_frame(pl.DataFrame(rows)).answers[0]
+    assert answers[0] == NO_ANSWER and answers[1] == answers[2] != NO_ANSWER
 
 
 def test_a_thought_has_ended_where_it_says_so_and_stays_ended() -> None:
@@ -92,12 +103,13 @@ def test_taking_rows_keeps_tables_and_lists_together() -> None:
         ([row("p", None, "A", rung_order=0), row("p", None, "B", rung_order=1)], "has no cap"),
         ([row("p", cap, None) for cap in CAPS], "no answer was recorded"),
         ([row("p", cap, "A", correct=None) for cap in CAPS], "column correct"),
+        (prompt_of("ABB", trace_id=None), "column `trace_id`"),
     ],
-    ids=["caps", "no cap at the top", "named efforts", "no answers", "no labels"],
+    ids=["caps", "no cap at the top", "named efforts", "no answers", "no labels", "independent answers"],
 )
 def test_steps_need_answers_labels_and_caps(rows: list[dict[str, Any]], why: str, tmp_path: Path) -> None:
-    types = {"answer": pl.String, "budget_tokens": pl.Int64, "correct": pl.Float64}
-    frame = pl.DataFrame(rows, schema_overrides=types)
+    types = {"answer": pl.String, "budget_tokens": pl.Int64, "correct": pl.Float64, "trace_id": pl.String}
+    frame = pl.DataFrame([{"trace_id": "t"} | one for one in rows], schema_overrides=types)
     if "rung_order" in frame.columns:
         frame = frame.with_columns(
             pl.col("rung_order").fill_null(pl.int_range(pl.len(), dtype=pl.Int32)).cast(pl.Int32)
@@ -110,7 +122,7 @@ def test_steps_need_answers_labels_and_caps(rows: list[dict[str, Any]], why: str
 def test_the_file_says_how_its_answers_were_compared(tmp_path: Path) -> None:
     path = tmp_path / "o.parquet"
     for said, asked, kind in (({}, None, "text"), ({ANSWER_KIND: "math"}, None, "math"), ({}, "choice", "choice")):
-        pl.DataFrame(prompt_of("ABB")).write_parquet(path, metadata=said)
+        pl.DataFrame(prompt_of("ABB", trace_id="t")).write_parquet(path, metadata=said)
         steps = read_steps(path, asked)
         assert isinstance(steps, Steps) and steps.kind == kind
     pl.DataFrame(prompt_of("ABB")).write_parquet(path, metadata={ANSWER_KIND: ""})
