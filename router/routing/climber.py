@@ -114,9 +114,10 @@ class StoppingClimber:
                 thinking = Segment(self._climb.think(upto), self._ahead)
                 probe = await self._probed()
                 passed = self._looked(index, probe)
+                if passed.stops:
+                    await thinking.close()  # before a caller takes its time with the checkpoint
                 yield passed
                 if passed.stops:
-                    await thinking.close()
                     async with aclosing(self._converged(self._decision.ladder.rungs[index], probe)) as events:
                         async for event in events:
                             yield event

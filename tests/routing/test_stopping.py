@@ -329,6 +329,17 @@ async def test_what_is_thought_in_vain_is_stopped_and_charged() -> None:
     assert backend.open == 0 and thought <= 128
 
 
+async def test_what_is_thought_ahead_is_stopped_before_the_caller_takes_the_last_checkpoint() -> None:
+    backend, thought = ClimbingBackend(STEADY), 0
+    async with aclosing(ahead(router_with(backend)).generate(request_of(), Sampling())) as events:
+        async for event in events:
+            thought += isinstance(event, ReasoningDelta)
+            if thought == 40:  # the step to 64 runs; the one behind it never ends
+                backend.hangs = "think"
+            if isinstance(event, Checkpoint) and event.stops:
+                assert backend.begun[0].steps[-1] == ("think", 128) and backend.open == 0
+
+
 async def test_a_thought_ahead_that_fails_is_no_failure_where_the_rule_stops() -> None:
     for probes, fails in (({16: SURE, 32: SURE}, False), ({}, True)):
         backend = ClimbingBackend(probes)
