@@ -153,17 +153,18 @@ def read_steps(path: Path, kind: str | None = None) -> Steps | str:
         kind: how its answers were compared; None = as its metadata says, else as texts.
     """
     with naming_file(path):
-        if not {"answer", "probe_answer"} & set(pl.read_parquet_schema(path)):
+        columns = set(pl.read_parquet_schema(path))
+        if not {"answer", "probe_answer"} & columns:
             return "the file has no column `answer`"
         kind = pl.read_parquet_metadata(path).get(ANSWER_KIND, "text") if kind is None else kind
         if not kind:
             return "its answers were compared in several ways, and a service compares them in one"
-        rows = pl.read_parquet(path)
         # Independent answers agree for other reasons than the cuts of one thought, and are certified for nothing here.
-        if "trace_id" not in rows.columns or (one := rows.filter(pl.col("trace_id").is_not_null())).is_empty():
+        cut = pl.scan_parquet(path).filter(pl.col("trace_id").is_not_null()) if "trace_id" in columns else None
+        if cut is None or (rows := cut.collect()).is_empty():
             return "its rungs are not cut from one thought (column `trace_id`)"
         try:
-            traces = from_frame(one)
+            traces = from_frame(rows)
         except DatasetError as error:
             return str(error)
     if any(rung.tokens is None for rung in traces.ladder.rungs[:-1]):
