@@ -111,9 +111,8 @@ class Auditor:
         if certificate is None or not isinstance(decision.target, MaxLoss) or self._random.random() >= self._share:
             return
         top = decision.ladder.rungs[-1]
-        if (
-            decision.rung == top and rest is None
-        ):  # the loss is 0 without another run; leaving it out would overestimate the mean
+        # The loss is 0 without another run; leaving it out would overestimate the mean.
+        if decision.rung == top and rest is None:
             self._bet(decision, certificate.alpha, 0.0, _pair(used, used))
             return
         mean = None if decision.score is None else decision.score.mean[-1]
