@@ -182,6 +182,7 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
             raise DatasetError(f"column {name}: is missing")
     if not {"answer", "probe_answer"} & set(rows.columns):
         raise DatasetError("column answer: is missing; `budget-train collect` records it")
+    keyed = "probe_answer" in rows.columns
     absent = [pl.lit(None, dtype).alias(name) for name, dtype in SCHEMA.items() if name not in rows.columns]
     rows = rows.with_columns(absent)
     texts = {text: prompt_id(text) for text in rows["prompt"].unique()}
@@ -193,7 +194,7 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
         pl.col("model").fill_null(""),
         pl.col("sample_id").fill_null(0),
         pl.col("rung_order").fill_null(pl.col("budget_tokens").rank("dense").cast(pl.Int32) - 1),
-        key=_key(),
+        key=_key(keyed),
         ended=pl.when(pl.col("thinking_ended").is_null())
         .then((pl.col("finish") == "natural") & ~cut)
         .otherwise(pl.col("thinking_ended") == "natural")
@@ -201,12 +202,15 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _key() -> pl.Expr:
+def _key(keyed: bool) -> pl.Expr:
     """What a rule compares at a cut: the probe where there is one, which may hold no answer; else the answer.
 
     Where the cut gave no answer at all, the row holds that of a second attempt, which no rule sees there.
+
+    Args:
+        keyed: the file has the keys of probes.
     """
-    probed = pl.when(pl.col("probe_tokens").is_not_null()).then("probe_answer")
+    probed = pl.when(pl.lit(keyed) & pl.col("probe_tokens").is_not_null()).then("probe_answer")
     first = probed.otherwise(pl.coalesce("probe_answer", "answer"))
     return pl.when(pl.col("attempts").fill_null(1) == 1).then(first)
 
