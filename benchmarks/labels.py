@@ -28,7 +28,6 @@ from training.model import embedding
 from training.model.fit import CachedInputs, Fitted, families_named, fit, inputs
 from training.prediction import Prediction
 
-ANSWERS = OUTCOMES.with_name("pocket_answers.parquet")
 FITTED = (200, 300)
 """Labels that are fitted on, where zeros are free."""
 
@@ -75,8 +74,7 @@ Found = tuple[int, float, bool]
 
 def pool() -> Outcomes:
     """The pocket reasoner's prompts with all labels, and which answers are the same."""
-    rows = pl.scan_parquet(OUTCOMES).join(pl.scan_parquet(ANSWERS), on=["prompt_id", "rung_order"], how="left")
-    return dataset.from_frame(rows, unlabelled=True)
+    return dataset.from_frame(pl.scan_parquet(OUTCOMES), unlabelled=True)
 
 
 def unlabelled(outcomes: Outcomes) -> Outcomes:

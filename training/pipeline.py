@@ -182,6 +182,10 @@ def run(
     use, steps = label_use(outcomes, registry), read_steps(path, answers)
     if isinstance(steps, str):
         say(f"stopping: no rule within the thought: {steps}")
+    elif not steps.nested:
+        say(
+            "stopping: each rung was run by itself; what is certified holds if runs repeat one thought, as greedy ones do"
+        )
     say(f"fit: {needs(outcomes, use.delta / DELTA)}")
     trained = train(
         outcomes,

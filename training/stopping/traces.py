@@ -96,10 +96,17 @@ class Traces:
 
 @dataclass(frozen=True)
 class Steps:
-    """Traces of thoughts that a service could stop, and how it must compare their answers."""
+    """Traces of thoughts that a service could stop.
+
+    Attributes:
+        kind: how a service must compare their answers.
+        nested: the rungs are cut from one thought. Else each was run by itself, once, and is taken for such a cut: greedy
+            runs repeat the same thought, nearly.
+    """
 
     traces: Traces
     kind: str
+    nested: bool
 
 
 def read(path: Path, probe_tokens: int = ASSUMED_PROBE_TOKENS) -> Traces:
@@ -159,17 +166,25 @@ def read_steps(path: Path, kind: str | None = None) -> Steps | str:
         kind = pl.read_parquet_metadata(path).get(ANSWER_KIND, "text") if kind is None else kind
         if not kind:
             return "its answers were compared in several ways, and a service compares them in one"
-        # Independent answers agree for other reasons than the cuts of one thought, and are certified for nothing here.
-        cut = pl.scan_parquet(path).filter(pl.col("trace_id").is_not_null()) if "trace_id" in columns else None
-        if cut is None or (rows := cut.collect()).is_empty():
-            return "its rungs are not cut from one thought (column `trace_id`)"
+        rows = pl.read_parquet(path)
+        nested = rows.filter(pl.col("trace_id").is_not_null()) if "trace_id" in columns else rows.clear()
+        if nested.is_empty() and _repeated(rows):
+            return (
+                "its rungs are not cut from one thought (column `trace_id`), and drawn answers agree for other reasons"
+            )
         try:
-            traces = from_frame(rows)
+            traces = from_frame(rows if nested.is_empty() else nested)
         except DatasetError as error:
             return str(error)
     if any(rung.tokens is None for rung in traces.ladder.rungs[:-1]):
         return "a rung below the top has no cap, so no thought can be cut there"
-    return Steps(traces, kind) if traces.has_answers else "no answer was recorded"
+    return Steps(traces, kind, not nested.is_empty()) if traces.has_answers else "no answer was recorded"
+
+
+def _repeated(rows: pl.DataFrame) -> bool:
+    """Whether a prompt has several answers at a rung, which only answers that are drawn have."""
+    rung = "rung_order" if "rung_order" in rows.columns else "budget_tokens"
+    return bool(rows.select(pl.struct("prompt", rung).is_duplicated().any()).item())
 
 
 NEEDED = ("prompt", "budget_tokens", "correct", "thinking_tokens")

@@ -20,7 +20,6 @@ from training.data.schema import DatasetError, write
 from training.data.splits import split_of
 
 BUNDLE = MODELS / "pocket-router"
-ANSWERS = OUTCOMES.with_name("pocket_answers.parquet")
 PROMPTS = {"certify": 300, "fit": 60, "test": 20}
 
 
@@ -36,7 +35,7 @@ def thin() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Answers of the pocket reasoner with all labels."""
-    rows = pl.read_parquet(OUTCOMES).join(pl.read_parquet(ANSWERS), on=["prompt_id", "rung_order"])
+    rows = pl.read_parquet(OUTCOMES)
     groups = rows["group"].unique(maintain_order=True).to_list()
     kept = [one for side, count in PROMPTS.items() for one in [g for g in groups if split_of(g) == side][:count]]
     path = tmp_path_factory.mktemp("labels") / "labelled.parquet"

@@ -103,9 +103,10 @@ def test_taking_rows_keeps_tables_and_lists_together() -> None:
         ([row("p", None, "A", rung_order=0), row("p", None, "B", rung_order=1)], "has no cap"),
         ([row("p", cap, None) for cap in CAPS], "no answer was recorded"),
         ([row("p", cap, "A", correct=None) for cap in CAPS], "column correct"),
-        (prompt_of("ABB", trace_id=None), "column `trace_id`"),
+        (prompt_of("ABB", trace_id=None), ""),
+        ([*prompt_of("ABB", trace_id=None), *prompt_of("AAB", trace_id=None)], "column `trace_id`"),
     ],
-    ids=["caps", "no cap at the top", "named efforts", "no answers", "no labels", "independent answers"],
+    ids=["caps", "no cap at the top", "named efforts", "no answers", "no labels", "one run a rung", "drawn answers"],
 )
 def test_steps_need_answers_labels_and_caps(rows: list[dict[str, Any]], why: str, tmp_path: Path) -> None:
     types = {"answer": pl.String, "budget_tokens": pl.Int64, "correct": pl.Float64, "trace_id": pl.String}
@@ -117,6 +118,8 @@ def test_steps_need_answers_labels_and_caps(rows: list[dict[str, Any]], why: str
     frame.write_parquet(tmp_path / "o.parquet")
     steps = read_steps(tmp_path / "o.parquet")
     assert isinstance(steps, Steps) if not why else why in str(steps)
+    if isinstance(steps, Steps):
+        assert steps.nested == (rows[0].get("trace_id", "t") is not None)
 
 
 def test_the_file_says_how_its_answers_were_compared(tmp_path: Path) -> None:
