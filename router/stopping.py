@@ -53,6 +53,7 @@ class StoppingCertificate:
     Attributes:
         prompts: calibration prompts.
         thinking_tokens, probe_tokens: means over these prompts.
+        agreement: alpha bounds the share of answers that differ from the top's, and with it the loss.
     """
 
     alpha: float
@@ -61,6 +62,7 @@ class StoppingCertificate:
     prompts: int
     thinking_tokens: float
     probe_tokens: float
+    agreement: bool = False
 
     def checkpoints(self, rungs: int) -> tuple[int, ...]:
         """Positions at which the rule looks on a ladder of so many rungs: from its first probe on, below the top."""

@@ -184,7 +184,7 @@ def run(
         say(f"stopping: no rule within the thought: {steps}")
     elif not steps.nested:
         say(
-            "stopping: each rung was run by itself; what is certified holds if runs repeat one thought, as greedy ones do"
+            "stopping: each rung was run by itself; what is certified holds if runs repeat a thought, as greedy ones do"
         )
     say(f"fit: {needs(outcomes, use.delta / DELTA)}")
     trained = train(

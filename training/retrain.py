@@ -42,6 +42,7 @@ from training.model.fit import CANDIDATES, families_named, fit
 from training.pipeline import Trained
 from training.prediction import Prediction
 from training.progress import say
+from training.stopping.traces import Steps, read_steps
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,9 @@ def retrain(
     served = logged_traffic.read(log_file.read(log), outcomes.ladder, outcomes.model)
     fitting, judging = split_traffic(served, outcomes)
     require_judges(len(judging))
-    more, use = _imputed(fitting, outcomes), pipeline.label_use(outcomes, registry)
-    challenger = pipeline.train(outcomes, more=more, candidates=candidates, share=use.delta / DELTA)
+    more, use, steps = _imputed(fitting, outcomes), pipeline.label_use(outcomes, registry), read_steps(gold)
+    traces = steps.traces if isinstance(steps, Steps) else None
+    challenger = pipeline.train(outcomes, more=more, candidates=candidates, share=use.delta / DELTA, traces=traces)
     export(
         challenger.fitted,
         outcomes.ladder,
@@ -118,6 +120,8 @@ def retrain(
         metrics=pipeline.summary(challenger),
         report=pipeline.full_report(challenger, {"file": gold.name, "traffic": len(fitting)}, [], use),
         label_use=use,
+        within=challenger.within,
+        answers=steps.kind if isinstance(steps, Steps) else "text",
     )
     return judge(challenger, manifest.load(out), champion, judging, max_loss, len(fitting))
 

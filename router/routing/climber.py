@@ -71,6 +71,7 @@ class StoppingClimber:
     Args:
         climb: a thought that has not begun, bounded by the top rung.
         key: as the outcomes were compared that the rule is certified on.
+        greedy: answers are drawn greedily, as probes are, so that a whole probe is the answer.
         ahead: think on while an answer is probed: that takes less time, and what is thought meanwhile is in vain where
             the rule stops.
 
@@ -87,9 +88,11 @@ class StoppingClimber:
         observer: Observer,
         lookahead: Lookahead | None = None,
         *,
+        greedy: bool,
         ahead: bool = False,
     ) -> None:
         self.cut = self._climb = climb
+        self._greedy = greedy
         self._ahead = ahead
         self._decision = decision
         self._rule = rule
@@ -132,8 +135,8 @@ class StoppingClimber:
                 yield self._counted(event) if isinstance(event, Completion) else event
 
     async def _converged(self, rung: ReasoningBudget, probe: Probe) -> AsyncGenerator[ServedEvent]:
-        """The answer at a rung: that of the probe where it is whole, else one that is generated behind the cut."""
-        if probe.whole:
+        """The answer at a rung: the probe where it is whole and drawn as asked, else one generated behind the cut."""
+        if probe.whole and self._greedy:
             yield ContentDelta(probe.text)
             yield self._stopped(self.cut.taken(probe), rung, probe.tokens)
             return

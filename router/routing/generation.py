@@ -113,7 +113,14 @@ class Generation:
             return backend.stream(asked)
         key, served = partial(answer_key, kind=self.served.bundle.manifest.answers), self.served
         self._climber = StoppingClimber(
-            climb, self.decision, rule.rule, key, observer, served.lookahead, ahead=served.ahead
+            climb,
+            self.decision,
+            rule.rule,
+            key,
+            observer,
+            served.lookahead,
+            greedy=asked.sampling.temperature == 0,
+            ahead=served.ahead,
         )
         return self._climber.stream()
 

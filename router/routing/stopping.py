@@ -26,7 +26,7 @@ def choose(policy: Policy, score: Score, options: RoutingOptions, *, climbs: boo
     if not climbs:
         return replace(policy.choose(score, options), checkpoints=places)
     reason = reasons.stopping(certificate.rule, policy.ladder)
-    proof = Certificate(certificate.alpha, certificate.delta, 0.0, certificate.prompts)
+    proof = Certificate(certificate.alpha, certificate.delta, 0.0, certificate.prompts, agreement=certificate.agreement)
     meets = policy.foresees(options.target, score, policy.top)
     return Choice(policy.top, meets, proof, reason, certificate, places)
 

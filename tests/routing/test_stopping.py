@@ -82,9 +82,13 @@ def router_with(backend: ClimbingBackend, *certificates: StoppingCertificate, **
 
 
 async def events_of(
-    router: BudgetRouter, request: RouteRequest | None = None, tools: Tools | None = None
+    router: BudgetRouter,
+    request: RouteRequest | None = None,
+    tools: Tools | None = None,
+    sampling: Sampling | None = None,
 ) -> list[Decision | ServedEvent]:
-    return [event async for event in router.generate(request or request_of(), Sampling(), tools or Tools())]
+    asked = request or request_of(), sampling or Sampling(), tools or Tools()
+    return [event async for event in router.generate(*asked)]
 
 
 def answer(events: list[Decision | ServedEvent]) -> str:
@@ -136,6 +140,11 @@ async def test_an_answer_that_is_not_whole_is_generated_behind_the_cut() -> None
     end = end_of(events)
     assert (answer(events), end.finish, end.budget.name) == ("answered at 64", FinishReason.CONVERGED, "64")
     assert (end.probe_tokens, end.answer_tokens) == (12, 2)
+
+
+async def test_an_answer_that_is_drawn_is_generated_behind_the_cut_as_the_outcomes_were() -> None:
+    events = await events_of(router_with(ClimbingBackend(STEADY)), sampling=Sampling(temperature=0.6))
+    assert (answer(events), end_of(events).finish) == ("answered at 64", FinishReason.CONVERGED)
 
 
 async def test_a_thought_that_ends_by_itself_is_answered_at_once() -> None:

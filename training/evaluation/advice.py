@@ -102,10 +102,11 @@ def about_agreement(proofs: Proofs, label_sources: tuple[str, ...]) -> Proofs:
         tuple(replace(one, agreement=True) for one in certificates)
         for certificates in (proofs.relative, proofs.per_prompt)
     )
+    stopping = tuple(replace(one, agreement=True) for one in proofs.stopping)
     why = "the labels say what agrees with the top rung, not what is right"
     claimed = [quality_target(1 - certificate.alpha) for certificate in proofs.absolute]
     refused = proofs.refused | dict.fromkeys(claimed, why)
-    return replace(proofs, relative=relative, per_prompt=per_prompt, absolute=(), refused=refused)
+    return replace(proofs, relative=relative, per_prompt=per_prompt, absolute=(), refused=refused, stopping=stopping)
 
 
 def with_remedies(

@@ -100,8 +100,8 @@ class Steps:
 
     Attributes:
         kind: how a service must compare their answers.
-        nested: the rungs are cut from one thought. Else each was run by itself, once, and is taken for such a cut: greedy
-            runs repeat the same thought, nearly.
+        nested: the rungs are cut from one thought. Else each was run by itself, once, and is taken for such a cut:
+            greedy runs repeat the same thought, nearly.
     """
 
     traces: Traces
