@@ -136,7 +136,7 @@ async def served(climb: Climb, rule: StoppingRule) -> tuple[str, int, str]:
     target, source = MaxLoss(0.02), DecisionSource.CLASSIFIER
     decision = Decision("", "", "", LADDER, choice, target, source, "", None, (0.0,) * len(CAPS))
     text = ""
-    climber = StoppingClimber(climb, decision, rule, lambda said: answer_key(said, "text"), lambda _: None)
+    climber = StoppingClimber(climb, decision, rule, lambda said: answer_key(said, "text"), lambda _: None, greedy=True)
     async with aclosing(climber.stream()) as events:
         async for event in events:
             if isinstance(event, ContentDelta):

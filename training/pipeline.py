@@ -180,13 +180,13 @@ def run(
         say(f"fit: replaces the bundle of {date} in {out}")
     outcomes = outcomes if engine is None else replace(outcomes, model=engine)
     use, steps = label_use(outcomes, registry), read_steps(path, answers)
+    say(f"fit: {needs(outcomes, use.delta / DELTA)}")
     if isinstance(steps, str):
         say(f"stopping: no rule within the thought: {steps}")
     elif not steps.nested:
         say(
             "stopping: each rung was run by itself; what is certified holds if runs repeat a thought, as greedy ones do"
         )
-    say(f"fit: {needs(outcomes, use.delta / DELTA)}")
     trained = train(
         outcomes,
         profile,

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import MutableMapping
 from dataclasses import replace
+from functools import partial
 
 from router.domain import (
     DEFAULT_RUNG,
@@ -86,7 +87,8 @@ class Chooser:
             meets = policy.foresees(options.target, None, top)
             choice = Choice(top, meets, None, "the classifier failed: the longest rung allowed")
             return _decision(served, request, choice, scored)
-        choice = stopping.choose(policy, scored.score, options, climbs=climbs)
+        choose = partial(stopping.choose, policy, climbs=climbs) if policy.stopping else policy.choose
+        choice = choose(scored.score, options)
         decision = _decision(served, request, choice, scored)
         if not options.conversation_id:
             if not self._explored:

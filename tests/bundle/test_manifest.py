@@ -19,6 +19,7 @@ from router.bundle import features
 from router.bundle.manifest import (
     FORMAT_VERSION,
     LARGEST,
+    LOOKAHEAD,
     MANIFEST,
     MODEL,
     PARITY,
@@ -231,6 +232,8 @@ STOPPING = {
     ],
 )
 def test_a_rule_that_stops_within_the_thought_is_read(copy: Path, rule: dict[str, Any], read: StoppingRule) -> None:
+    shutil.copy(copy / MODEL, copy / LOOKAHEAD)  # any graph will do
+    edit(copy, lambda manifest: manifest["files"].update({LOOKAHEAD: digest(copy / LOOKAHEAD)}))
     edit(copy, lambda manifest: manifest.update(stopping=[STOPPING | {"rule": rule}]))
     assert [one.rule for one in load(copy).manifest.stopping] == [read]
 

@@ -179,7 +179,7 @@ def test_a_graph_that_differs_is_one_line_and_exit_code_2_and_leaves_nothing(
     )
     *stages, last = error.splitlines()
     assert code == 2 and last.startswith("budget-train: ONNX Runtime and scikit-learn differ by")
-    assert [line.partition(":")[0] for line in stages] == ["fit", "certify", "re-splits", "export"]
+    assert [line.partition(":")[0] for line in stages] == ["fit", "stopping", "fit", "certify", "re-splits", "export"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["few.parquet"]
 
 

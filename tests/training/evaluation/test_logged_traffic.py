@@ -46,13 +46,14 @@ def test_what_cannot_be_learned_from_is_counted_by_reason() -> None:
         row(source="fallback"),
         row(source="engine_default"),
         row(source="engine_default", ladder='[["default", null]]', rung=0),
+        row(rule="stopping"),
         row(prompt=None),
         row(thinking_tokens=None),
         row(finish=None),
     ]
     traffic = read(rows, GOLD.ladder, BACKEND)
     assert len(traffic) == 1
-    assert list(traffic.skipped.values()) == [3, 4, 1, 2]
+    assert list(traffic.skipped.values()) == [3, 4, 1, 1, 2]
     with pytest.raises(DatasetError, match="3 not the policy's choice"):
         read(rows[4:7], GOLD.ladder, BACKEND)
     with pytest.raises(DatasetError, match="no outcomes"):
