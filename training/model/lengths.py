@@ -24,6 +24,9 @@ NETWORK = Network((64, 32), 3.0, 60)
 EQUAL_MASS, EQUAL_WIDTH = 40, 16
 """Segments with as many thoughts each, and segments as wide as each other, which divide the long ones of the tail."""
 
+SECOND_ATTEMPTS = 0.01
+"""Share of the answers, at most, whose tokens exceed a cap that is held: those of a second attempt are added up."""
+
 
 @dataclass(frozen=True)
 class Lengths:
@@ -101,10 +104,11 @@ def fit(scaled: Matrix, tokens: Matrix, caps: Vector) -> Lengths:
     widths = np.diff(edges)
     spent = _shares(tokens, length, caps) * np.diff(np.minimum(edges[:, None], caps), axis=0)
     none = np.ones((len(caps), len(QUANTILES)))
-    # A cap that is held may be exceeded by the token or two that end a thought. One that is a provider's hint is
-    # exceeded by more: it bounds no forecast, nor do those of longer rungs.
-    used = np.nan_to_num(tokens).max(axis=0)
-    held = np.logical_and.accumulate(used <= caps + SLACK)
+    # A cap that is held may be exceeded by the token or two that end a thought, and rarely by a second attempt. One that
+    # is a provider's hint is exceeded often: it bounds no forecast, nor do those of longer rungs.
+    within = np.nan_to_num(tokens) <= caps + SLACK
+    held = np.logical_and.accumulate(within.mean(axis=0) >= 1 - SECOND_ATTEMPTS)
+    used = np.where(within, np.nan_to_num(tokens), 0.0).max(axis=0)
     most = np.maximum.accumulate(np.where(held, np.maximum(caps, used), np.inf))
     made = Lengths(head, widths, np.maximum.accumulate(spent, axis=1), none, np.where(known, most, np.nan))
     return made.conformal(scaled, tokens)
