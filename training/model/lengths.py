@@ -104,8 +104,8 @@ def fit(scaled: Matrix, tokens: Matrix, caps: Vector) -> Lengths:
     widths = np.diff(edges)
     spent = _shares(tokens, length, caps) * np.diff(np.minimum(edges[:, None], caps), axis=0)
     none = np.ones((len(caps), len(QUANTILES)))
-    # A cap that is held may be exceeded by the token or two that end a thought, and rarely by a second attempt. One that
-    # is a provider's hint is exceeded often: it bounds no forecast, nor do those of longer rungs.
+    # A cap that is held may be exceeded by the token or two that end a thought, and rarely by a second attempt. One
+    # that is a provider's hint is exceeded often: it bounds no forecast, nor do those of longer rungs.
     within = np.nan_to_num(tokens) <= caps + SLACK
     held = np.logical_and.accumulate(within.mean(axis=0) >= 1 - SECOND_ATTEMPTS)
     used = np.where(within, np.nan_to_num(tokens), 0.0).max(axis=0)
