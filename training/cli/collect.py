@@ -31,7 +31,7 @@ ESTIMATED = (
 """Options of --estimate alone."""
 
 ABOUT_ENGINE = (
-    "backend", "backend_key", "unenforced", "think_start", "think_end", "closing_cue", "timeout",
+    "backend", "backend_key", "unenforced", "enforcement", "think_start", "think_end", "closing_cue", "timeout",
 )  # fmt: skip
 """Options that say nothing without --url."""
 
@@ -69,6 +69,9 @@ POCKET_TOKENS = 6
 @click.option("--url", help="Base URL of an engine [default: the pocket reasoner answers].")
 @click.option("--backend", type=ENGINES, help="Kind of the engine at --url [default: as it says].")
 @backend_key
+@click.option("--enforcement", type=click.Choice(["auto", "native", "two_phase"]), default="auto", show_default=True,
+              envvar="BUDGET_ROUTER_BACKEND_ENFORCEMENT",
+              help="How the service will hold budgets: by the engine's own means, or in two phases.")  # fmt: skip
 @click.option("--unenforced", is_flag=True, help="Accept an engine that was seen to hold no budget.")
 @click.option("--think-start", help="Text that opens a thought [default: as the model's chat template has it].")
 @click.option("--think-end", help="Text that ends a thought [default: as the model's chat template has it].")

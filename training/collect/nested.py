@@ -89,7 +89,7 @@ async def _difference(
             return (
                 f"with a budget of {canary.SMALL} tokens the engine itself thinks {its.thinking_tokens} and answers "
                 f"{its.text[:40]!r}, and a thought that is cut has {cut.thinking_tokens} and {cut.text[:40]!r}; "
-                "BUDGET_ROUTER_BACKEND_ENFORCEMENT=two_phase would serve what is cut"
+                "--enforcement two_phase, here and as a setting of the service, gives what is cut"
             )
     return ""
 

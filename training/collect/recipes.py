@@ -29,7 +29,7 @@ SHORTEST = 32
 
 OPTIONS = (
     "backend", "url", "model", "ladder", "samples", "temperature", "max_answer_tokens", "timeout", "concurrency",
-    "seed", "think_start", "think_end", "closing_cue", "unenforced", "backend_key", "nested",
+    "seed", "think_start", "think_end", "closing_cue", "unenforced", "backend_key", "nested", "enforcement",
 )  # fmt: skip
 
 
@@ -50,6 +50,7 @@ def from_options(
     unenforced: bool,
     backend_key: str = "",
     nested: bool | None = None,
+    enforcement: str = "auto",
 ) -> Recipe:
     """The recipe for a set of options. An engine is asked for its identity and must hold its budgets.
 
@@ -58,6 +59,7 @@ def from_options(
         timeout: seconds that an engine may take for one answer.
         closing_cue: what ends a thought that is cut; "" = nothing, None = the engine's own.
         unenforced: accept an engine that was seen to hold no budget.
+        enforcement: how the service will hold budgets: "auto" (native, else two phases), "native" or "two_phase".
         nested: cut one thought at every rung; None = where that gives the answers of serving.
 
     Raises:
@@ -77,7 +79,7 @@ def from_options(
     markers = Markers(think_start or "", think_end or "", closing_cue)
     assert backend is not None
     assert model is not None
-    connection = connection_of(backend, url, model, backend_key, unenforced, markers, timeout, concurrency)
+    connection = connection_of(backend, url, model, backend_key, unenforced, markers, timeout, concurrency, enforcement)
     rungs = parse_ladder(ladder, efforts=backend == "openai_effort")
     require_room(rungs, longest, asyncio.run(window(connection)))
     model_column, early, obstacle = asyncio.run(_proved(connection, rungs, nested))
@@ -165,7 +167,15 @@ def _name(model: str) -> str:
 
 
 def connection_of(
-    backend: str, url: str, model: str, key: str, unenforced: bool, markers: Markers, timeout: float, concurrency: int
+    backend: str,
+    url: str,
+    model: str,
+    key: str,
+    unenforced: bool,
+    markers: Markers,
+    timeout: float,
+    concurrency: int,
+    enforcement: str = "auto",
 ) -> Connection:
     """How to reach an engine that has `timeout` seconds for one answer."""
     return Connection(
@@ -173,6 +183,7 @@ def connection_of(
         url,
         model,
         key,
+        enforcement=enforcement,
         unenforced=unenforced,
         markers=markers,
         timeouts=Timeouts(first=timeout, idle=timeout, total=timeout),
