@@ -6,7 +6,7 @@ Every engine enforces a thinking budget in its own words, reports in its own wor
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -136,6 +136,8 @@ class Simulator:
         template: what the engine shows of its chat template.
         shorter: tokens below a budget at which the engine cuts.
         spelling: the ids by which the model spells a marker of several tokens; [] = as the tokenizer does.
+        length: tokens after which a thought ends by itself.
+        answers: the answer to a last message behind so many tokens of thought; None = always the same.
     """
 
     kind: str
@@ -167,6 +169,8 @@ class Simulator:
     template: str = "{{ '<think>' }}"
     shorter: int = 0
     spelling: list[int] = field(default_factory=list)
+    length: int = THOUGHT
+    answers: Callable[[str, int], str] | None = None
 
     def encode(self, text: str) -> list[int]:
         """A text as the engine's tokenizer sees it: markers are one token, unless the end of a thought is several."""
@@ -222,8 +226,8 @@ class Simulator:
         start = len(ids) - 1 - ids[::-1].index(START) if START in ids else -1
         if start >= 0 and not {self.end[-1], *SPELLED}.intersection(ids[start:]):
             length = len(ids) - start - 1
-            if length < THOUGHT:
-                return STEP + length, True
+            if length < self.length:
+                return STEP + length % (WORD - STEP), True
             return (WAIT if self.end[0] in asked.banned else END), True
         if self.markers.answer and OPEN not in ids:
             return OPEN, False
@@ -232,7 +236,16 @@ class Simulator:
         answered = len(ids) - behind - 1
         if answered == 0 and self.faults.reopens and ids.count(START) == 1 and START not in asked.banned:
             return START, False
-        return (WORD + answered if answered < len(ANSWER) else EOS), False
+        said = self._answer(ids, start, behind)
+        return (said[answered] if answered < len(said) else EOS), False
+
+    def _answer(self, ids: list[int], start: int, behind: int) -> list[int]:
+        """The answer to the message before a thought, which ends at `behind`."""
+        if self.answers is None:
+            return [WORD + word for word in range(len(ANSWER))]
+        asked = start - ids[start::-1].index(USER)
+        message = "".join(map(decode, ids[asked + 1 : start])).removeprefix("user:")
+        return encode(self.answers(message, sum(STEP <= token < WORD for token in ids[start:behind])))
 
     async def generate(self, request: web.Request, asked: Asked, chunk: Any) -> web.StreamResponse:
         """Stream a generation; `chunk` words an event: (tokens, thinking, drawn, thought, finish)."""
