@@ -182,8 +182,8 @@ def _instead(best: CandidatePolicy, other: CandidatePolicy | str) -> float:
 
 def _dear(best: CandidatePolicy, other: CandidatePolicy | str) -> str:
     cheaper = "the top rung" if isinstance(other, str) else "a choice before the thought"
-    spent = f"{best.tokens:,.0f} tokens a prompt, probes included"
-    return f"it is certified and takes {spent}, where {cheaper} takes {_instead(best, other):,.0f}"
+    spent = f"{best.tokens:,.0f} tokens a calibration prompt, probes included"
+    return f"no saving: the best rule takes {spent}, where {cheaper} takes {_instead(best, other):,.0f}"
 
 
 def _reference(fixed: PolicySequence) -> int | None:
