@@ -264,6 +264,7 @@ async def test_that_no_engine_is_checked_is_said(run: Run) -> None:
     put("router.env", "BUDGET_ROUTER_BACKEND_URL=http://127.0.0.1:8000\n")
     _, out, _ = await run()
     assert "router.env is here and not loaded: set -a; . ./router.env; set +a" in out
+    assert out.endswith("Next:\nset -a; . ./router.env; set +a\nbudget-router doctor\n")
 
 
 async def test_a_default_target_without_a_certificate_names_the_ones_that_have_one(

@@ -43,7 +43,7 @@ async def _examine_model(
     if known is None:
         return None
     if known.backend == POCKET:
-        found.add(Finding("engine", True, _embedded(settings)))
+        found.add(Finding("engine", True, _embedded(settings, found)))
         proved = await _examine_pocket(settings, found, stack)
     else:
         proved = await engine_checks.examine_engine(settings, known, found, stack)
@@ -58,11 +58,13 @@ async def _examine_model(
     return first
 
 
-def _embedded(settings: Settings) -> str:
+def _embedded(settings: Settings, found: Examination) -> str:
     """That no engine is checked but the embedded model, and why."""
     if settings.backend_url or settings.served[0].backend != POCKET:
         return "the embedded pocket reasoner, as the settings say"
-    return "; ".join(filter(None, (f"the embedded pocket reasoner, {embedded.UNSET}", embedded.unloaded())))
+    hint = embedded.unloaded()
+    found.unloaded = bool(hint)
+    return "; ".join(filter(None, (f"the embedded pocket reasoner, {embedded.UNSET}", hint)))
 
 
 async def _examine_redis(settings: Settings, found: Examination, stack: AsyncExitStack) -> None:

@@ -31,6 +31,7 @@ class Examination:
         proved: that engine as it would serve; None = it would not.
         window: tokens that prompt, thought and answer may have together in every replica; None = unknown.
         max_loss: the target to serve with where the default one saves nothing; None = the default one will do.
+        unloaded: settings of an engine lie here, and the embedded model was examined, as they are not loaded.
         wrong: what the settings have wrong about an engine: "key", "model" or "kind".
     """
 
@@ -40,6 +41,7 @@ class Examination:
     proved: Proved | None = None
     window: int | None = None
     max_loss: float | None = None
+    unloaded: bool = False
     wrong: set[str] = field(default_factory=set)
 
     def add(self, finding: Finding) -> None:

@@ -14,7 +14,7 @@ from router.serving.embedded import FILE
 from router.serving.examination import ABOUT, Examination
 from router.settings import POCKET, PREFIX, Settings
 
-KEY, ARTIFACT = f"{PREFIX}BACKEND_KEY", f"{PREFIX}ARTIFACT"
+KEY, ARTIFACT, MAX_LOSS = f"{PREFIX}BACKEND_KEY", f"{PREFIX}ARTIFACT", f"{PREFIX}MAX_LOSS"
 NAMES = tuple(
     PREFIX + name
     for name in (
@@ -64,7 +64,9 @@ def settings(given: Settings, found: Examination) -> dict[str, str]:
         "" if speed is None else f"{speed.per_token:.2g}",
     )
     proposed = {name: value for name, value in zip(NAMES, values, strict=True) if value}
-    return proposed | ({ARTIFACT: str(given.artifact)} if "artifact" in given.model_fields_set else {})
+    # What was chosen for the engine stays beside it: a bundle, and the target that it is certified for.
+    chosen = {"artifact": (ARTIFACT, str(given.artifact)), "max_loss": (MAX_LOSS, f"{given.max_loss:g}")}
+    return proposed | dict(chosen[name] for name in chosen if name in given.model_fields_set)
 
 
 def shown(proposed: Mapping[str, str]) -> dict[str, str]:
@@ -134,8 +136,10 @@ def next_commands(
         return [shlex.join([program, "doctor", *_words(_mended(again, found)), *wanted])]
     if open_end and written is None:
         return [shlex.join([program, "doctor", *_words(again), *options(FILE)])]
-    first = [] if written is None else [f"set -a; . {shlex.quote(_sourced(written))}; set +a"]
-    target = "" if found.max_loss is None else f"{PREFIX}MAX_LOSS={found.max_loss:g} "
+    if written is None and found.unloaded:
+        return [_loading(FILE), shlex.join([program, "doctor"])]
+    first = [] if written is None else [_loading(written)]
+    target = "" if found.max_loss is None else f"{MAX_LOSS}={found.max_loss:g} "
     return [*first, target + shlex.join([program, "serve"])]
 
 
@@ -153,9 +157,9 @@ def _words(options: Mapping[str, str]) -> list[str]:
     return [word for name, value in options.items() if value for word in (name, value)]
 
 
-def _sourced(path: Path) -> str:
-    """A path as `.` needs it: without a slash it would be looked for among commands."""
-    return str(path) if path.is_absolute() else f"./{path}"
+def _loading(path: Path) -> str:
+    """The line that loads settings. Without a slash `.` would look for the file among commands."""
+    return f"set -a; . {shlex.quote(str(path) if path.is_absolute() else f'./{path}')}; set +a"
 
 
 def _collect(program: str, found: Examination) -> str:

@@ -52,9 +52,10 @@ def test_all_that_serves_the_engine_is_proposed_and_the_key_is_not_shown() -> No
     assert "secret" not in str(proposal.shown(proposed))
 
 
-def test_a_bundle_that_was_named_stays_named() -> None:
-    loaded = given(artifact=Path("models"))
-    assert proposal.settings(loaded, found(loaded))["BUDGET_ROUTER_ARTIFACT"] == "models"
+def test_a_bundle_and_a_target_that_were_named_stay_named() -> None:
+    loaded = given(artifact=Path("models"), max_loss=0.05)
+    proposed = proposal.settings(loaded, found(loaded))
+    assert proposed["BUDGET_ROUTER_ARTIFACT"] == "models" and proposed["BUDGET_ROUTER_MAX_LOSS"] == "0.05"
 
 
 def test_what_is_not_proved_is_not_proposed() -> None:
@@ -136,6 +137,10 @@ def test_one_step_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert steps(foreign) == [f"{doctor} --model mine --write router.env --force"]
     assert steps(foreign, written=Path("router.env")) == ["set -a; . ./router.env; set +a", "bin/budget-router serve"]
     assert steps(open_end=False) == ["bin/budget-router serve"]
+    pocket = found(loaded)
+    pocket.unloaded = True
+    loads = proposal.next_commands("budget-router", {}, pocket, open_end=False, wanted=(), written=None)
+    assert loads == ["set -a; . ./router.env; set +a", "budget-router doctor"]
     default = found(loaded)
     default.max_loss = 0.05
     served = proposal.next_commands("budget-router", {}, default, open_end=False, wanted=(), written=None)
