@@ -40,10 +40,10 @@ from router.domain import (
     ReasoningBudget,
     Sampling,
 )
-from router.evidence import PROBE_TOKENS, Evidence, Probe, following
 from router.ports import Climb
 from router.routing.climber import StoppingClimber
-from router.stopping import AgreeRule, StoppingCertificate, StoppingRule, ThresholdRule, stops
+from router.stopping.evidence import PROBE_TOKENS, Evidence, Probe, following
+from router.stopping.rules import AgreeRule, StoppingCertificate, StoppingRule, ThresholdRule, stops
 from training.collect.questions import held_out_questions
 
 CAPS = (0, 8, 16, 32, 64)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-from router.evidence import Evidence
-from router.stopping import StoppingCertificate
+from router.stopping.evidence import Evidence
+from router.stopping.rules import StoppingCertificate
 
 
 class Role(Enum):

@@ -17,7 +17,7 @@ from router.domain import (
     Score,
 )
 from router.events import Record
-from router.evidence import Probe
+from router.stopping.evidence import Probe
 
 
 class Classifier(Protocol):

@@ -7,7 +7,7 @@ from math import ceil
 
 from router.digits import counted
 from router.domain import BudgetLadder
-from router.evidence import PROBE_TOKENS
+from router.stopping.evidence import PROBE_TOKENS
 from training.certification.certify import TARGET
 from training.certification.sample_size import PARTS, Needed, in_file_for_a_fixed_rung
 from training.data.schema import DatasetError

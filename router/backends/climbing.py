@@ -16,7 +16,7 @@ from router.domain import (
     ReasoningBudget,
     ReasoningDelta,
 )
-from router.evidence import Probe
+from router.stopping.evidence import Probe
 
 NO_THOUGHT = ReasoningBudget("0", 0)
 

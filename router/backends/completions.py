@@ -8,7 +8,7 @@ from typing import Any
 from router.backends.http import Chunk, EngineClient, expect_few, expect_type
 from router.backends.messages import messages
 from router.domain import Prompt, Sampling
-from router.evidence import LEAST_LOGPROB
+from router.stopping.evidence import LEAST_LOGPROB
 
 Body = dict[str, Any]
 Render = Callable[[EngineClient, str, Prompt, bool], Awaitable[list[int]]]

@@ -22,7 +22,7 @@ from router.domain import (
     ReasoningDelta,
 )
 from router.errors import BackendError, InvalidRequest
-from router.evidence import Probe, probed
+from router.stopping.evidence import Probe, probed
 
 LONGEST_PROMPT = 16 * WINDOW
 """Characters beyond which a prompt is refused before it is read as tokens: most of the model's have one character."""

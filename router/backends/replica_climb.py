@@ -7,8 +7,8 @@ from typing import Protocol, TypeVar
 from router.backends.replica import Failed, Replica
 from router.domain import Completion, GenerationEvent, GenerationRequest, ReasoningDelta
 from router.errors import BackendUnavailable
-from router.evidence import Probe
 from router.ports import Climb
+from router.stopping.evidence import Probe
 
 T = TypeVar("T")
 

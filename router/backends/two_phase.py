@@ -28,7 +28,7 @@ from router.domain import (
     Sampling,
 )
 from router.errors import BackendError, BackendTimeout, InvalidRequest
-from router.evidence import Probe, probed
+from router.stopping.evidence import Probe, probed
 
 SEEDS = 1 << 31
 """Seeds that every engine takes lie below."""

@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 from router.answer_keys import KINDS
 from router.domain import BudgetLadder, Certificate
-from router.stopping import AgreeRule, LearnedRule, StoppingCertificate, StoppingRule, ThresholdRule
+from router.stopping.rules import AgreeRule, LearnedRule, StoppingCertificate, StoppingRule, ThresholdRule
 
 MOST_RUNGS, MOST_CERTIFICATES, LONGEST_LINE = 64, 1_000, 512
 MAX_WIRE_COUNT = 2**31 - 1

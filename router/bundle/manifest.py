@@ -25,7 +25,7 @@ from router.bundle.spent_delta import LabelUse
 from router.bundle.task_certificate import TaskCertificate
 from router.domain import BudgetLadder, Certificate, Enforcement
 from router.errors import ArtifactError
-from router.stopping import LearnedRule, StoppingCertificate
+from router.stopping.rules import LearnedRule, StoppingCertificate
 
 FORMAT_VERSION = 3
 READABLE = (2, 3)

@@ -34,8 +34,8 @@ from router.domain import (
     Score,
 )
 from router.errors import OutcomeLogError
-from router.evidence import Evidence
-from router.stopping import StoppingCertificate
+from router.stopping.evidence import Evidence
+from router.stopping.rules import StoppingCertificate
 
 FIELDS = (
     "decision_id", "decided_at", "tenant", "prompt_id", "prompt", "messages", "model", "backend",

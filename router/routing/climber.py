@@ -18,9 +18,9 @@ from router.domain import (
 )
 from router.errors import BackendError, ClassifierError
 from router.events import Degraded
-from router.evidence import PROBE_TOKENS, Evidence, Probe, following
 from router.ports import Climb, Observer
-from router.stopping import LearnedRule, Lookahead, StoppingRule, stops
+from router.stopping.evidence import PROBE_TOKENS, Evidence, Probe, following
+from router.stopping.rules import LearnedRule, Lookahead, StoppingRule, stops
 
 Key = Callable[[str], str | None]
 """Makes the key of an answer; None where the text holds no answer."""

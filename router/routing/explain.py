@@ -11,7 +11,7 @@ from router.errors import ClassifierError, NotFound
 from router.ports import Classifier, DecisionArchive
 from router.routing.policy import meets
 from router.routing.router import BudgetRouter
-from router.stopping import StoppingCertificate
+from router.stopping.rules import StoppingCertificate
 from router.turn import Turn
 
 WORDS = 48

@@ -34,7 +34,7 @@ from router.domain import (
 )
 from router.errors import InvalidRequest, TargetUnmet
 from router.routing import reasons
-from router.stopping import StoppingCertificate
+from router.stopping.rules import StoppingCertificate
 
 if TYPE_CHECKING:
     import numpy as np

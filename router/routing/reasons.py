@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from router.digits import ROUNDING, bound, counted, gain
 from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, QualityTarget, Score
-from router.stopping import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
+from router.stopping.rules import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 
 UNLIKE = "the prompt is unlike the calibration prompts"
 UNCOVERED = "the next longer one, which no certificate covers"

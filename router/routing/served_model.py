@@ -8,7 +8,7 @@ from router.domain import Enforcement
 from router.ports import Backend, Climber
 from router.routing.policy import Policy
 from router.scoring.scorer import Scorer
-from router.stopping import Lookahead
+from router.stopping.rules import Lookahead
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from router.domain import Certificate, Choice, MaxLoss, RoutingOptions, Score
-from router.evidence import PROBE_TOKENS
 from router.routing import reasons
 from router.routing.policy import Policy
-from router.stopping import StoppingCertificate
+from router.stopping.evidence import PROBE_TOKENS
+from router.stopping.rules import StoppingCertificate
 
 
 def choose(policy: Policy, score: Score, options: RoutingOptions, *, climbs: bool) -> Choice:

@@ -20,7 +20,7 @@ from router.domain import (
 )
 from router.routing import reasons
 from router.rpc.enums import COUNT_SOURCES, DECISION_SOURCES, ENFORCEMENTS, FINISH_REASONS, RULES
-from router.stopping import StoppingCertificate
+from router.stopping.rules import StoppingCertificate
 from router.turn import Turn
 
 DECISION_STEPS = 40

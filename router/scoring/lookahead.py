@@ -7,9 +7,9 @@ import onnxruntime
 
 from router.bundle.manifest import LOOKAHEAD, Bundle
 from router.errors import ArtifactError, ClassifierError
-from router.evidence import WIDTH, Evidence, numbers
 from router.onnx_session import BoundedSession, OverrunError, single_threaded
 from router.scoring.outputs import PARITY_TOLERANCE
+from router.stopping.evidence import WIDTH, Evidence, numbers
 
 SECONDS = 1.0
 """Longest run; one takes microseconds."""

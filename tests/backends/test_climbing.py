@@ -32,8 +32,8 @@ from router.domain import (
     Tools,
 )
 from router.errors import BackendBusy, BackendUnavailable, InvalidRequest
-from router.evidence import LEAST_LOGPROB, Probe
 from router.ports import Climb, Climber
+from router.stopping.evidence import LEAST_LOGPROB, Probe
 from tests.support.fakes import RecordingObserver, until
 from tests.support.simulators import END, MODEL, START, STEP, THOUGHT, USER, WORD, Simulator, encode, simulated
 

@@ -33,7 +33,7 @@ from router.bundle.manifest import (
 )
 from router.domain import Certificate, Score
 from router.errors import ArtifactError
-from router.stopping import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
+from router.stopping.rules import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 from tests.conftest import MODELS
 
 

@@ -8,7 +8,7 @@ from router.bundle import manifest
 from router.bundle.offers import WORTH, Offer, best_offer, offer_of
 from router.domain import MaxLoss
 from router.serving.default_target import uncovered
-from router.stopping import AgreeRule, StoppingCertificate
+from router.stopping.rules import AgreeRule, StoppingCertificate
 from tests.conftest import MODELS
 
 

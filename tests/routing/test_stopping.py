@@ -33,7 +33,6 @@ from router.domain import (
 )
 from router.errors import BackendUnavailable
 from router.events import Audited, Degraded, Generated, StreamAborted
-from router.evidence import Evidence, Probe
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import Ledger
 from router.outcomes.sqlite import SqliteOutcomes
@@ -42,7 +41,8 @@ from router.routing.explain import Explainer
 from router.routing.policy import Policy
 from router.routing.router import BudgetRouter
 from router.routing.stopping import applicable
-from router.stopping import AgreeRule, LearnedRule, StoppingCertificate, StoppingRule, ThresholdRule, stops
+from router.stopping.evidence import Evidence, Probe
+from router.stopping.rules import AgreeRule, LearnedRule, StoppingCertificate, StoppingRule, ThresholdRule, stops
 from tests.support.climbs import SURE, ClimbingBackend, asked, probe_of
 from tests.support.fakes import (
     CERTIFICATE,

@@ -17,9 +17,9 @@ from router.backends.replica import Replica
 from router.backends.replicas import Replicas
 from router.bundle.manifest import Bundle
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
-from router.evidence import PROBE_TOKENS, Evidence, following
 from router.routing.router import BudgetRouter
-from router.stopping import AgreeRule, StoppingCertificate, StoppingRule, ThresholdRule, stops
+from router.stopping.evidence import PROBE_TOKENS, Evidence, following
+from router.stopping.rules import AgreeRule, StoppingCertificate, StoppingRule, ThresholdRule, stops
 from tests.rpc.conftest import TOKEN, Service, bearer, decide, embedded, generate, serving
 from tests.support.fakes import CERTIFICATE, RecordingObserver, policy_of, router_of, until
 from tests.support.simulators import MODEL, Simulator, simulated

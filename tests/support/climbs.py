@@ -15,7 +15,7 @@ from router.domain import (
     ReasoningDelta,
 )
 from router.errors import BackendError
-from router.evidence import Probe
+from router.stopping.evidence import Probe
 from tests.support.fakes import UNAVAILABLE, FakeBackend
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from router.bundle.manifest import LOOKAHEAD, PARITY, digest, load, write_manifest
-from router.evidence import WIDTH, Evidence, numbers
-from router.stopping import LearnedRule, StoppingCertificate
+from router.stopping.evidence import WIDTH, Evidence, numbers
+from router.stopping.rules import LearnedRule, StoppingCertificate
 from tests.conftest import MODELS
 from training.stopping.graph import build
 from training.stopping.learned import Lookahead

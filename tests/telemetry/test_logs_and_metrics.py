@@ -19,9 +19,9 @@ from router.admission.tenants import Tenant, Tenants
 from router.bundle.manifest import Bundle
 from router.domain import Checkpoint, DecisionSource, FinishReason, MaxLoss, RoutingOptions
 from router.events import Audited, CallCompleted, Decided, Degraded, Generated, Record, RequestShed, StreamAborted
-from router.evidence import Probe, following
 from router.serving.gauges import Gauges
-from router.stopping import AgreeRule, StoppingCertificate
+from router.stopping.evidence import Probe, following
+from router.stopping.rules import AgreeRule, StoppingCertificate
 from router.telemetry import log_writer
 from router.telemetry.logs import LogLines, Observers, configure_logging
 from router.telemetry.metrics import Metrics

@@ -19,7 +19,7 @@ import numpy as np
 from router.bundle.task_certificate import TaskCertificate
 from router.digits import counted, verb
 from router.domain import DEFAULT_MAX_LOSS, Certificate
-from router.stopping import StoppingCertificate
+from router.stopping.rules import StoppingCertificate
 from training.arrays import Matrix
 from training.certification.betting import DELTA, Groups, betting_p_value, fixed_sequence_test
 from training.certification.sequences import (

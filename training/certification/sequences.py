@@ -21,7 +21,7 @@ import numpy as np
 
 from router.digits import ROUNDING
 from router.domain import Certificate
-from router.stopping import StoppingCertificate, StoppingRule
+from router.stopping.rules import StoppingCertificate, StoppingRule
 from training.arrays import Mask, Matrix, Rows, Rungs, Vector
 from training.certification.betting import DELTA, Groups, betting_p_value, fixed_sequence_test, without_loss
 from training.certification.pooling import family, pools

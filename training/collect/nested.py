@@ -24,7 +24,7 @@ from router.domain import (
     Sampling,
 )
 from router.errors import BackendError, InvalidRequest
-from router.evidence import PROBE_TOKENS, Probe
+from router.stopping.evidence import PROBE_TOKENS, Probe
 from training.collect.samples import SampleCollector, answered, request_of
 from training.collect.traces import tried_again
 from training.collect.units import Answer, Unit, UnitResult, tokens_of_trace

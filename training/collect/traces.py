@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from router.backends.pocket_model import END, END_THINK, WINDOW, PocketModel
 from router.domain import BudgetLadder, FinishReason
-from router.evidence import PROBE_TOKENS, Probe, probed
+from router.stopping.evidence import PROBE_TOKENS, Probe, probed
 from training.collect.units import (
     LOCKSTEP,
     Answer,

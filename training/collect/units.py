@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from router.backends.connect import Connection
 from router.domain import BudgetLadder, FinishReason, LabelSource, Sampling
-from router.evidence import Probe
+from router.stopping.evidence import Probe
 from training.collect.agreement import AGREEMENT, agrees, key_of
 from training.collect.judge import JUDGE, Judge
 from training.collect.questions import Question

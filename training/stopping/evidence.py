@@ -1,4 +1,4 @@
-"""The evidence at every cut, for whole tables; `router.evidence` defines it for one thought as it is served."""
+"""The evidence at every cut, for whole tables; `router.stopping.evidence` has it for one thought as it is served."""
 
 from dataclasses import dataclass
 

@@ -8,8 +8,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from router.evidence import WIDTH
-from router.stopping import LearnedRule, StoppingCertificate
+from router.stopping.evidence import WIDTH
+from router.stopping.rules import LearnedRule, StoppingCertificate
 from training.model.onnx_graph import IR_VERSION, OPSET
 from training.stopping.learned import Lookahead, features
 from training.stopping.stage import Within

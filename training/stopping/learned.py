@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from router.evidence import LEAST_NUMBER, LEAST_QUALITY, STOOD, WIDTH
+from router.stopping.evidence import LEAST_NUMBER, LEAST_QUALITY, STOOD, WIDTH
 from training.arrays import Mask, Matrix, Vector
 from training.stopping.evidence import evidence
 from training.stopping.traces import NO_ANSWER, Traces
@@ -23,7 +23,7 @@ FEWEST = 20
 
 
 def features(traces: Traces, quality: Matrix | None, first: int = 0) -> Matrix:
-    """The evidence as numbers [traces, rungs, WIDTH], as `router.evidence.numbers` has them for one cut.
+    """The evidence as numbers [traces, rungs, WIDTH], as `router.stopping.evidence.numbers` has them for one cut.
 
     Args:
         quality: P(correct) by the text alone [traces, rungs]; None where it was not scored.

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from router.domain import BudgetLadder
-from router.stopping import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
+from router.stopping.rules import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 from training.arrays import Fold, Matrix, Rows
 from training.certification.betting import Groups, betting_p_value
 from training.certification.sequences import PRICES

@@ -1,13 +1,13 @@
 """Stopping rules over tables of traces: where each thought stops, and what that costs.
 
-`router.stopping` follows the same rules while a thought is generated.
+`router.stopping.rules` follows the same rules while a thought is generated.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from router.stopping import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
+from router.stopping.rules import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 from training.arrays import Mask, Matrix, Rungs, Vector
 from training.stopping.evidence import evidence
 from training.stopping.learned import Lookahead, features

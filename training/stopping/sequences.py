@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from router.stopping import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
+from router.stopping.rules import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 from training.arrays import Mask, Matrix
 from training.certification.betting import Groups
 from training.certification.sequences import PRICES, PolicySequence, StoppingPolicy

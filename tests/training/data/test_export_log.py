@@ -21,7 +21,7 @@ from router.domain import (
 )
 from router.errors import OutcomeLogError
 from router.outcomes.sqlite import SqliteOutcomes, read_rows
-from router.stopping import AgreeRule, StoppingCertificate
+from router.stopping.rules import AgreeRule, StoppingCertificate
 from tests.support.fakes import FINGERPRINT, RecordingObserver, completion_of, decision_of, request_of
 from training.cli import cli
 from training.data.dataset import read

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.evidence import WIDTH, Evidence, Probe, following, numbers
-from router.stopping import AgreeRule, LearnedRule, StoppingRule, ThresholdRule, stops
+from router.stopping.evidence import WIDTH, Evidence, Probe, following, numbers
+from router.stopping.rules import AgreeRule, LearnedRule, StoppingRule, ThresholdRule, stops
 from tests.support.traces import CAPS, CUTS, traces
 from training.stopping.learned import Lookahead, features
 from training.stopping.rules import fixed, follow
@@ -19,7 +19,7 @@ class Asked:
         self._table = table
 
     def ahead(self, position: int, evidence: Evidence) -> tuple[list[float], list[float]]:
-        """As `router.stopping.Lookahead`."""
+        """As `router.stopping.rules.Lookahead`."""
         seen = np.zeros((1, len(CAPS), WIDTH))
         seen[0, position] = numbers(evidence)
         return self._table.quality(seen)[0, position].tolist(), self._table.more[position].tolist()

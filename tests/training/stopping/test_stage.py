@@ -10,9 +10,9 @@ import pytest
 from router.bundle.manifest import Bundle, ParitySample
 from router.domain import BudgetLadder, ReasoningBudget
 from router.errors import ArtifactError
-from router.evidence import WIDTH, Evidence, numbers
 from router.scoring.lookahead import OnnxLookahead
-from router.stopping import AgreeRule, LearnedRule, StoppingCertificate
+from router.stopping.evidence import WIDTH, Evidence, numbers
+from router.stopping.rules import AgreeRule, LearnedRule, StoppingCertificate
 from training.certification.betting import DELTA
 from training.certification.certify import certify, stopping_target
 from training.certification.sequences import Sample, policy_sequences, shared

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.evidence import Evidence, Probe, following, probed
+from router.stopping.evidence import Evidence, Probe, following, probed
 
 PROBE = Probe("4", 2, True, -0.5, -1.0, -3.0)
 

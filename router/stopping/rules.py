@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from router.evidence import Evidence
+from router.stopping.evidence import Evidence
 
 
 @dataclass(frozen=True, slots=True)
