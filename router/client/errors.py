@@ -185,7 +185,8 @@ def _accepts(server: str) -> bool:
         socket.create_connection(("localhost", int(found["port"])), PROBE_SECONDS, all_errors=True).close()
     except ExceptionGroup as tried:
         # A listener that does not get round to it makes callers wait; where nobody listens, the kernel refuses at once.
-        return any(isinstance(one, TimeoutError | ConnectionResetError) for one in tried.exceptions)
+        broken = [one for one in tried.exceptions if isinstance(one, TimeoutError | ConnectionError)]
+        return any(not isinstance(one, ConnectionRefusedError) for one in broken)
     except OSError:
         return False
     return True
