@@ -117,15 +117,19 @@ class Run:
         """Log-probabilities of the next token, [vocabulary]."""
         logits, self._past = self._model.step(np.array([self._waiting], dtype=np.int64), self._past)
         self._waiting = []
-        scores: NDArray[np.float64] = logits[0].astype(
-            np.float64
-        )  # NumPy wants probabilities that sum to 1 more exactly than float32 does
-        scores[list(banned)] = -np.inf
-        scores -= scores.max()
-        return scores - float(np.log(np.exp(scores).sum()))
+        scores: NDArray[np.float64] = log_probabilities(logits, banned)[0]
+        return scores
 
     def _drawn(self, scores: NDArray[np.float64]) -> int:
         if self._temperature == 0:
             return int(scores.argmax())
         weights = np.exp((scores - scores.max()) / self._temperature)
         return int(self._random.choice(len(weights), p=weights / weights.sum()))
+
+
+def log_probabilities(logits: Logits, banned: tuple[int, ...]) -> NDArray[np.float64]:
+    """Log-probabilities [sequences, vocabulary] of the next token, among those that are not banned."""
+    scores = logits.astype(np.float64)  # NumPy wants probabilities that sum to 1 more exactly than float32 does
+    scores[:, list(banned)] = -np.inf
+    scores -= scores.max(axis=1, keepdims=True)
+    return np.asarray(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from router.backends.pocket_model import END, END_THINK, WINDOW, PocketModel
+from router.backends.pocket_model import END, END_THINK, WINDOW, PocketModel, log_probabilities
 from router.domain import BudgetLadder, FinishReason
 from router.stopping.evidence import PROBE_TOKENS, Probe, probed
 from training.collect.units import (
@@ -85,7 +85,7 @@ def trace(model: PocketModel, prompts: NDArray[np.int64], ladder: BudgetLadder, 
     # i belongs to prompt alive[i]. Answers start from `past` without changing it, so the thought continues afterwards.
     for used in range(max(c for c in caps if c is not None) + 1):
         if used in caps:
-            scores = _log_probabilities(logits, banned=end)[:, end_think]
+            scores = log_probabilities(logits, (end,))[:, end_think]
             for row, drawn, score in zip(alive, _answers(model, past, longest), scores, strict=True):
                 finish = "truncated" if drawn.cut else "forced"
                 probe = drawn.probe(float(score))
@@ -158,7 +158,7 @@ def _answers(model: PocketModel, past: NDArray[np.float32], longest: int) -> Ite
     tokens = np.full(len(ids), end_think)
     for _ in range(longest):
         logits, past = model.step(tokens[:, None], past)
-        scores = _log_probabilities(logits, banned=end_think)
+        scores = log_probabilities(logits, (end_think,))
         tokens = scores.argmax(axis=1)
         for row, score in zip(alive, scores.max(axis=1), strict=True):
             logprobs[row].append(float(score))
@@ -172,11 +172,3 @@ def _answers(model: PocketModel, past: NDArray[np.float32], longest: int) -> Ite
     return (
         Drawn(model.tokenizer.decode(answer), len(answer), row in cut, logprobs[row]) for row, answer in enumerate(ids)
     )
-
-
-def _log_probabilities(logits: NDArray[np.float32], banned: int) -> NDArray[np.float64]:
-    """Log-probabilities [sequences, vocabulary] of the next token, among those that are not banned."""
-    scores = logits.astype(np.float64)
-    scores[:, banned] = -np.inf
-    scores -= scores.max(axis=1, keepdims=True)
-    return np.asarray(scores - np.log(np.exp(scores).sum(axis=1, keepdims=True)))
