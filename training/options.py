@@ -3,11 +3,15 @@
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from router.cli.strict import File, FileOrUrl, Number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ENGINES = click.Choice(["vllm", "sglang", "llama_cpp", "openai_effort"])
 """Kinds of engines; their table is not imported for a help text."""
@@ -80,3 +84,11 @@ def prices(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_PRICES):
         command = option(command)
     return command
+
+
+def save_plot(figure: "Figure", path: Path) -> None:
+    """Write a figure as SVG, for the option --plot. Raises BadParameter."""
+    try:
+        figure.savefig(path, format="svg", metadata={"Date": None})  # without the date, equal figures give equal files
+    except OSError as error:
+        raise click.BadParameter(str(error), param_hint="--plot") from error

@@ -14,7 +14,7 @@ from training.data import dataset
 from training.data.dataset import Outcomes
 from training.evaluation.spending import Rates, Unit
 from training.model.embedding import static
-from training.options import json_output, outcomes_file, prices, require, soft_budgets
+from training.options import json_output, outcomes_file, prices, require, save_plot, soft_budgets
 from training.plan.drawing import draw, tables
 from training.plan.replay import PlanRow, RecordedTraffic, forecast, rows, summary
 
@@ -47,7 +47,7 @@ def plan(
     prediction, certificates = (None, ()) if directory is None else forecast(directory, recorded)
     replayed = rows(traffic, prediction, certificates, deadlines or traffic.default_deadlines())
     if plot:
-        _save(plot, recorded, replayed)
+        save_plot(draw(recorded, replayed), plot)
     if as_json:
         _print_json(recorded, replayed)
     else:
@@ -60,14 +60,6 @@ def _price(price_in: float | None, price_out: float | None, outcomes: Outcomes) 
         return None
     tokenizer = static().tokenizer if price_in else b""
     return Rates(price_in=price_in, price_out=price_out).units(tokenizer, outcomes)[-1]
-
-
-def _save(plot: Path, outcomes: Outcomes, replayed: list[PlanRow]) -> None:
-    try:
-        # Without the date, equal plans give equal files.
-        draw(outcomes, replayed).savefig(plot, format="svg", metadata={"Date": None})
-    except OSError as error:
-        raise click.BadParameter(str(error), param_hint="--plot") from error
 
 
 def _print_json(outcomes: Outcomes, replayed: list[PlanRow]) -> None:

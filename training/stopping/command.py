@@ -15,7 +15,7 @@ from router.cli.strict import Command, NewFile, Number
 from router.domain import DEFAULT_MAX_LOSS
 from training.evaluation.metrics import hull
 from training.model.embedding import static
-from training.options import json_output, outcomes_file
+from training.options import json_output, outcomes_file, save_plot
 from training.stopping import traces
 from training.stopping.replay import ReplayRow
 from training.stopping.replay import replay as replayed
@@ -43,7 +43,7 @@ def replay(outcomes: Path, max_loss: float, probe_tokens: int, text: bool, as_js
     read = traces.read(outcomes, probe_tokens)
     rows = replayed(read, max_loss, static() if text else None)
     if plot:
-        _save(plot, rows)
+        save_plot(draw(rows), plot)
     if as_json:
         rungs = [rung.name for rung in read.ladder.rungs]
         about = {"traces": len(read), "groups": len(set(read.groups)), "rungs": rungs, "max_loss": max_loss}
@@ -71,13 +71,6 @@ def _print(rows: list[ReplayRow], count: int, groups: int, max_loss: float) -> N
         )
     # A pipe has no width, and the 80 columns that rich assumes would break the rows.
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def _save(plot: Path, rows: list[ReplayRow]) -> None:
-    try:
-        draw(rows).savefig(plot, format="svg", metadata={"Date": None})  # equal replays give equal files
-    except OSError as error:
-        raise click.BadParameter(str(error), param_hint="--plot") from error
 
 
 def draw(rows: list[ReplayRow]) -> Figure:
