@@ -14,7 +14,7 @@ from router.bundle.spent_delta import LabelUse
 from training.certification import delta
 from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS, Proofs, certify
-from training.certification.sequences import beside_learned
+from training.certification.sequences import beside_fixed
 from training.certification.violation import RESPLITS, Violation, resplit, resplit_sequences
 from training.data import dataset
 from training.data.dataset import Outcomes
@@ -289,7 +289,7 @@ def stopping_violations(trained: Trained, alphas: tuple[float, ...], resplits: i
     """Re-splits for every alpha of rules that stop within the thought, on traces that nothing was learnt from."""
     if trained.within is None:
         return []
-    sequences = beside_learned(trained.within.held_out(), others=1)
+    sequences = beside_fixed(trained.within.held_out())
     return [resplit_sequences(sequences, alpha, resplits) for alpha in alphas]
 
 

@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import MutableMapping
 from dataclasses import replace
-from functools import partial
 
 from router.domain import (
     DEFAULT_RUNG,
@@ -87,8 +86,10 @@ class Chooser:
             meets = policy.foresees(options.target, None, top)
             choice = Choice(top, meets, None, "the classifier failed: the longest rung allowed")
             return _decision(served, request, choice, scored)
-        choose = partial(stopping.choose, policy, climbs=climbs) if policy.stopping else policy.choose
-        choice = choose(scored.score, options)
+        if policy.stopping:
+            choice = stopping.choose(policy, scored.score, options, climbs=climbs)
+        else:
+            choice = policy.choose(scored.score, options)
         decision = _decision(served, request, choice, scored)
         if not options.conversation_id:
             if not self._explored:

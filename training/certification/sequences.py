@@ -39,13 +39,8 @@ THRESHOLDS = tuple(np.round(np.arange(-0.2, 0.1001, 0.0025), 4).tolist())
 """Predicted losses that are accepted per prompt, most careful first; each target's sequence ends at the target."""
 
 SHARE = DELTA / 2
-"""What each of the two sequences without a target per prompt may spend of DELTA, where these are all."""
-
-LEARNED = 0.5
-"""Share of DELTA that learned prices keep beside rules that stop within the thought, so that they lose nothing by them.
-
-Fixed rungs and each kind of rule have equal parts of the rest.
-"""
+"""What learned prices may spend of DELTA. Fixed rungs have the other half, which they share equally with each kind of
+rule that stops within the thought, so that learned prices lose nothing by them."""
 
 LOST = 0.5
 """Guess of the share of differing answers of which one is right and the other wrong."""
@@ -205,15 +200,12 @@ def shared(
     fixed: PolicySequence, learned: PolicySequence, stopping: Sequence[PolicySequence]
 ) -> tuple[PolicySequence, PolicySequence, list[PolicySequence]]:
     """The same sequences, which spend no more than DELTA together."""
-    if not stopping:
-        return fixed, learned, []
-    (fixed,), others = beside_learned([fixed], len(stopping)), beside_learned(stopping, 1)
-    return fixed, replace(learned, delta=LEARNED * DELTA), others
+    return replace(fixed, delta=SHARE / (1 + len(stopping))), learned, beside_fixed(stopping)
 
 
-def beside_learned(sequences: Sequence[PolicySequence], others: int) -> list[PolicySequence]:
-    """Sequences that have equal parts, with so many others, of what learned prices leave of DELTA."""
-    return [replace(one, delta=(1 - LEARNED) * DELTA / (len(sequences) + others)) for one in sequences]
+def beside_fixed(stopping: Sequence[PolicySequence]) -> list[PolicySequence]:
+    """Sequences of rules that stop within the thought, which share half of DELTA with fixed rungs."""
+    return [replace(one, delta=SHARE / (1 + len(stopping))) for one in stopping]
 
 
 def policy_sequences(

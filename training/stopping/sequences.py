@@ -16,7 +16,7 @@ import numpy as np
 from router.stopping.rules import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 from training.arrays import Mask, Matrix
 from training.certification.betting import Groups
-from training.certification.sequences import PRICES, PolicySequence, StoppingPolicy
+from training.certification.sequences import PolicySequence, StoppingPolicy, price_grid
 from training.data.splits import LABELLED
 from training.stopping.learned import Lookahead, features
 from training.stopping.rules import Stops, fixed, follow, walk
@@ -103,8 +103,7 @@ def _parameterless(
 
 def _learned(lookahead: Lookahead, held_out: TraceSample, fitted: TraceSample | None) -> PolicySequence:
     groups, policies = Groups(held_out.traces.groups), []
-    top = float((fitted or held_out).traces.thinking_tokens[:, -1].mean())
-    prices = [price / top if top > 0 else 0.0 for price in PRICES]
+    prices = price_grid((fitted or held_out).traces.thinking_tokens)
     variances: list[float | None] = [None] * len(prices)
     if fitted is not None:
         known = fitted.learned_stops(lookahead, prices)
