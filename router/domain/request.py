@@ -1,0 +1,69 @@
+"""What a caller asks for: a prompt, a quality target, and bounds."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from router.domain.conversation import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class MaxLoss:
+    """Relative target: at most this much P(correct) below the top rung.
+
+    Attributes:
+        per_prompt: by each prompt's own forecast, not on average over prompts.
+    """
+
+    value: float
+    per_prompt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MinQuality:
+    """Absolute target: at least this P(correct)."""
+
+    value: float
+
+
+QualityTarget = MaxLoss | MinQuality
+
+DEFAULT_MAX_LOSS = 0.02
+"""The quality target wherever none is named: of requests, of plans and reports, of retraining."""
+
+
+class OnUnmet(Enum):
+    """What to do when no rung is predicted to meet the target."""
+
+    TOP_RUNG = "top_rung"
+    CHEAPEST_NEAR_BEST = "cheapest_near_best"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingOptions:
+    """The routing options of a request. Tokens are thinking tokens, `max_latency` is in seconds.
+
+    Attributes:
+        target_relaxation: P(correct) by which the target was relaxed because the service is overloaded.
+        latency_of_call: the request names no `max_latency`; it is the time that its call has left.
+    """
+
+    target: QualityTarget
+    min_thinking_tokens: int = 0
+    max_thinking_tokens: int | None = None
+    max_latency: float | None = None
+    on_unmet: OnUnmet = OnUnmet.TOP_RUNG
+    rung: str | None = None
+    conversation_id: str | None = None
+    target_relaxation: float = 0.0
+    latency_of_call: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRequest:
+    """One prompt to choose a budget for."""
+
+    prompt: Prompt
+    options: RoutingOptions
+    tenant: str
+    model: str
