@@ -45,7 +45,7 @@ LIMIT, SLOW = 0.005, 0.05
 
 def main() -> None:
     """Run both measurements; print and store the figures."""
-    prompts = dataset.read(OUTCOMES).prompts
+    prompts = [prompt.text for prompt in dataset.read(OUTCOMES).prompts]
     results: dict[str, Any] = {"machine": machine(), "commit": commit(), "limit_ms": LIMIT * 1000}
     results["zipf"] = asyncio.run(zipf(prompts))
     print(results["zipf"])

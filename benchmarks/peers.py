@@ -135,7 +135,7 @@ def prompts(tokens: int) -> Iterator[str]:
     tokenizer = Tokenizer.from_file(str(BUNDLE / manifest.TOKENIZER))
     kept: list[str] = []
     left = room = tokens - len(tokenizer.encode("").ids)
-    for word in " ".join(dataset.read(OUTCOMES).prompts).split(" "):
+    for word in " ".join(prompt.text for prompt in dataset.read(OUTCOMES).prompts).split(" "):
         length = len(tokenizer.encode(word, add_special_tokens=False).ids)
         if length <= left:
             kept.append(word)

@@ -104,7 +104,7 @@ def judged(report: dict[str, Any]) -> dict[str, Any]:
     return {"hull": hull, "loss": round(policy["loss"], 4), **means, "commit": harness.commit()}
 
 
-def vectors_alone(embedding: Embedding, prompts: list[str]) -> Inputs:
+def vectors_alone(embedding: Embedding, prompts: list[Prompt]) -> Inputs:
     """Inputs [prompts, width] without information in the hand features' columns, which fitting then drops as rare."""
     given = inputs(embedding, prompts)
     given[:, : features.WIDTH] = 0

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from router import chat_form
 from router.bundle import features
 from router.bundle.manifest import (
     FORMAT_VERSION,
@@ -25,7 +26,7 @@ from router.bundle.manifest import (
     write_manifest,
 )  # fmt: skip
 from router.bundle.staging import Staging
-from router.domain import BudgetLadder
+from router.domain import BudgetLadder, Prompt
 from router.errors import RouterError
 from router.files import make_private, write_private
 from router.scoring.outputs import HALF_TOLERANCE
@@ -61,7 +62,7 @@ def export(
     fitted: Fitted,
     ladder: BudgetLadder,
     proofs: Proofs,
-    sample: list[str],
+    sample: list[Prompt],
     directory: Path,
     within: Within | None = None,
     **about: Any,
@@ -115,7 +116,7 @@ def standing(directory: Path) -> str | None:
 
 
 def _agreeing(
-    fitted: Fitted, ladder: BudgetLadder, proofs: Proofs, sample: list[str], expected: Prediction
+    fitted: Fitted, ladder: BudgetLadder, proofs: Proofs, sample: list[Prompt], expected: Prediction
 ) -> onnx.ModelProto:
     """The graph that agrees with scikit-learn: in 64 bits where the model is too steep for 32. Raises ExportError."""
     model = build_graph(fitted, ladder)
@@ -127,7 +128,7 @@ def _agreeing(
     return model
 
 
-def check(fitted: Fitted, model: onnx.ModelProto, sample: list[str], expected: Prediction, proofs: Proofs) -> None:
+def check(fitted: Fitted, model: onnx.ModelProto, sample: list[Prompt], expected: Prediction, proofs: Proofs) -> None:
     """Raise ExportError unless ONNX Runtime and scikit-learn agree on the sample.
 
     P(correct) must agree within the tolerance, and all decisions of all certificates must be equal; in half precision,
@@ -168,7 +169,7 @@ def _write(
     model: onnx.ModelProto,
     ladder: BudgetLadder,
     proofs: Proofs,
-    sample: list[str],
+    sample: list[Prompt],
     expected: Prediction,
     aside: Path,
     about: dict[str, Any],
@@ -177,7 +178,10 @@ def _write(
     (aside / MODEL).write_bytes(model.SerializeToString())
     (aside / TOKENIZER).write_bytes(fitted.embedding.tokenizer)
     # Serving scores these prompts when it loads the bundle, and refuses it if another machine computes other values.
-    parity: dict[str, Any] = {"prompts": sample, "quality": expected.quality[: len(sample)].tolist()}
+    parity: dict[str, Any] = {
+        "prompts": list(map(_written, sample)),
+        "quality": expected.quality[: len(sample)].tolist(),
+    }
     if lookahead is not None:
         (aside / LOOKAHEAD).write_bytes(lookahead.graph)
         parity["cuts"] = lookahead.cuts
@@ -207,6 +211,12 @@ def _write(
     )
     write_manifest(aside, manifest)
     html.write(aside, about["report"])
+
+
+def _written(prompt: Prompt) -> Any:
+    """A prompt in JSON types: its text, or its messages where there is more."""
+    messages = chat_form.to_json(prompt)
+    return prompt.text if messages is None else json.loads(messages)
 
 
 def _move(staging: Staging, directory: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from router.bundle import manifest, spent_delta
 from router.bundle.spent_delta import LabelUse
+from router.domain import Prompt
 from training.certification import delta
 from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS, Proofs, certify
@@ -45,7 +46,7 @@ PROFILES: dict[tuple[str, str], Callable[[], Embedding]] = {
 }
 """Embeddings by name of the profile and precision."""
 
-Extraction = Callable[[Embedding, list[str]], Inputs]
+Extraction = Callable[[Embedding, list[Prompt]], Inputs]
 """Extracts the inputs of prompts, in this process or elsewhere."""
 
 
@@ -129,7 +130,7 @@ def _within(
 ) -> Within | None:
     """What traces teach, beside forecasts of models that have not seen the prompt."""
     quality = dict(zip(basis.prompts, fitted.held_out, strict=True))
-    far: set[str] = set()
+    far: set[Prompt] = set()
     for name, part in parts.items():
         prediction = predicted[name]
         if name != "fit":

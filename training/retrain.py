@@ -17,7 +17,7 @@ import numpy as np
 from router.bundle import manifest, spent_delta
 from router.bundle.manifest import Bundle
 from router.digits import counted
-from router.domain import Certificate, MaxLoss
+from router.domain import Certificate, MaxLoss, Prompt
 from router.routing.policy import LatencyProfile, Policy
 from training import pipeline
 from training.arrays import Matrix, Rungs, Vector
@@ -188,9 +188,14 @@ def _instead(possible: Iterable[float], champion: Bundle) -> str:
 
 
 def split_traffic(served: LoggedTraffic, gold: Outcomes) -> tuple[LoggedTraffic, LoggedTraffic]:
-    """The part to fit on and the part to judge by; gold prompts of the certify and test splits are in neither."""
-    held = {group for group in gold.groups if split_of(group) != "fit"}
-    sides = [None if group in held else split_of(f"traffic:{group}") for group in served.logged.groups]
+    """The part to fit on and the part to judge by.
+
+    Groups with a gold prompt of the certify or the test split are in neither.
+    """
+    asked = list(zip(served.prompts, served.logged.groups, strict=True))
+    gold_side = {prompt: split_of(group) for prompt, group in zip(gold.prompts, gold.groups, strict=True)}
+    held = {group for prompt, group in asked if gold_side.get(prompt, "fit") != "fit"}
+    sides = [None if group in held else split_of(f"traffic:{group}") for _, group in asked]
     # The estimate needs more prompts than the fit, which has the gold set as well: the largest share judges.
     fitting = np.array([side in ("certify", "test") for side in sides])
     judging = np.array([side == "fit" for side in sides])
@@ -224,7 +229,7 @@ def judge(
     )
 
 
-def chosen_by(bundle: Bundle, prompts: list[str], max_loss: float) -> Rungs:
+def chosen_by(bundle: Bundle, prompts: list[Prompt], max_loss: float) -> Rungs:
     """The rungs [prompts] that a bundle's policy takes: the top rung where no certificate covers the target."""
     proof = _certificate(bundle, max_loss)
     return certified_rungs(proof, inference.predict(bundle, prompts), bundle.manifest.reference)

@@ -10,8 +10,9 @@ from itertools import pairwise
 from math import inf
 from pathlib import PurePath
 
+from router import chat_form
 from router.answer_keys import KINDS
-from router.domain import BudgetLadder, Certificate
+from router.domain import BudgetLadder, Certificate, Prompt
 from router.stopping.rules import AgreeRule, LearnedRule, StoppingCertificate, StoppingRule, ThresholdRule
 
 MOST_RUNGS, MOST_CERTIFICATES, LONGEST_LINE = 64, 1_000, 512
@@ -148,3 +149,10 @@ def _within(place: str, value: float, low: float, high: float) -> None:
 
 def _counted(number: int, none: str) -> str:
     return f"there are {number}" if number else f"there are {none}"
+
+
+def prompts(value: object) -> list[Prompt]:
+    """Prompts, each a text or a list of messages in the form of the OpenAI chat API."""
+    if not isinstance(value, list):
+        raise ValueError("must be a list of prompts")
+    return [Prompt.of(one) if isinstance(one, str) else chat_form.from_list(one) for one in value]

@@ -18,12 +18,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, with_config
 
 from router.bundle import checks, features, files, graph
 from router.bundle.spent_delta import LabelUse
 from router.bundle.task_certificate import TaskCertificate
-from router.domain import BudgetLadder, Certificate, Enforcement
+from router.domain import BudgetLadder, Certificate, Enforcement, Prompt
 from router.errors import ArtifactError
 from router.stopping.rules import LearnedRule, StoppingCertificate
 
@@ -132,7 +132,7 @@ class ParitySample:
             rule.
     """
 
-    prompts: list[str]
+    prompts: Annotated[list[Prompt], PlainValidator(checks.prompts)]
     quality: Annotated[list[list[float]], AfterValidator(checks.probabilities)]
     cuts: list[tuple[int, list[float], list[float]]] = field(default_factory=list)
 

@@ -93,7 +93,7 @@ class OnnxClassifier:
     def _verified(self, bundle: Bundle) -> list[bool]:
         """Check the graph against the parity sample; returns which rungs [rungs] have token forecasts."""
         try:
-            answers = self._outputs([Prompt.of(text) for text in bundle.parity.prompts])
+            answers = self._outputs(bundle.parity.prompts)
             known = outputs.counted(answers, bundle)
             outputs.scores(answers, known, len(bundle.parity.prompts), self._far_beyond)
         except ClassifierError as error:

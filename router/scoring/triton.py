@@ -92,7 +92,7 @@ class TritonClassifier:
         """The newest version that reproduces the parity sample, and which of its rungs [rungs] have token forecasts."""
         refused = []
         try:
-            sample = self._inputs([Prompt.of(text) for text in bundle.parity.prompts])
+            sample = self._inputs(bundle.parity.prompts)
             for version in self._server.versions():
                 try:
                     return version, counted(self._infer(version, sample, START_SECONDS), bundle)

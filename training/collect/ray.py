@@ -15,6 +15,7 @@ import ray.data
 from numpy.typing import NDArray
 from ray.exceptions import RayError
 
+from router.domain import Prompt
 from router.errors import DependencyError, RouterError
 from training.collect.run import collector
 from training.collect.units import Recipe, Unit, UnitResult
@@ -73,13 +74,13 @@ def collect(units: Iterable[Unit], recipe: Recipe) -> Iterator[list[UnitResult]]
         yield results
 
 
-def features(embedding: Embedding, prompts: list[str]) -> NDArray[np.float32]:
+def features(embedding: Embedding, prompts: list[Prompt]) -> NDArray[np.float32]:
     """Inputs of the classifier [prompts, width], in the order of the prompts.
 
     Raises:
         ClusterError: a worker failed.
     """
-    items = [{"place": i, "prompt": text} for i, text in enumerate(prompts)]
+    items = [{"place": i, "prompt": pickle.dumps(prompt)} for i, prompt in enumerate(prompts)]
     jobs = _data(items).map_batches(
         _Extractor, fn_constructor_args=(embedding,), batch_size=PROMPTS, concurrency=_workers(), num_cpus=CPUS
     )
@@ -110,7 +111,7 @@ class _Extractor:
         self._embedding = embedding
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Inputs]:
-        return {"place": batch["place"], "inputs": inputs(self._embedding, list(batch["prompt"]))}
+        return {"place": batch["place"], "inputs": inputs(self._embedding, list(map(pickle.loads, batch["prompt"])))}
 
 
 def _workers() -> int:

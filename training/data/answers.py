@@ -15,7 +15,7 @@ NOTHING = ""
 TRACE = "trace:"
 """Begins the identity of an answer without a key, which is known by its trace."""
 
-_OF_PROMPT = ("prompt", "identity")
+_OF_PROMPT = ("prompt", "messages", "identity")
 
 
 def identified(rows: pl.LazyFrame) -> pl.LazyFrame:

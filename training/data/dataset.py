@@ -1,6 +1,6 @@
 """Outcomes by prompt and rung, and their three splits.
 
-In memory a file becomes one text per prompt and a few numbers per prompt and rung.
+In memory a file becomes one conversation per prompt and a few numbers per prompt and rung.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from router import chat_form
 from router.digits import counted, verb
-from router.domain import BudgetLadder, ReasoningBudget
+from router.domain import BudgetLadder, Prompt, ReasoningBudget
 from training.arrays import Mask, Matrix, Rows, Rungs, Vector
 from training.data import answers
 from training.data.faults import faults, is_logged
@@ -36,11 +37,12 @@ class Outcomes:
         total_tokens: mean thinking and answer tokens [prompts, rungs]; NaN where none is recorded.
         same: answers that are the top rung's, so that nothing is lost whatever is right [prompts, rungs]; None unless
             labels may be missing.
+        kinds: the kind of each prompt, such as a language, by which reports have a table; None where none is named.
     """
 
     model: str
     ladder: BudgetLadder
-    prompts: list[str]
+    prompts: list[Prompt]
     tasks: list[str]
     groups: list[str]
     correct: Matrix
@@ -50,6 +52,7 @@ class Outcomes:
     label_sources: tuple[str, ...] = ("verifier",)
     total_tokens: Matrix | None = None
     same: Mask | None = None
+    kinds: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -85,6 +88,7 @@ class Outcomes:
             self.label_sources,
             None if self.total_tokens is None else self.total_tokens[rows],
             None if self.same is None else self.same[rows],
+            None if self.kinds is None else [self.kinds[i] for i in rows],
         )
 
 
@@ -162,7 +166,7 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame, soft: bool = False, unlabelled
     return Outcomes(
         _model(rows),
         ladder,
-        prompts["prompt"].to_list(),
+        prompts_of(prompts),
         prompts["task"].fill_null("").to_list(),
         prompts["group"].to_list(),
         table("correct", np.nan),
@@ -172,7 +176,16 @@ def from_frame(rows: pl.LazyFrame | pl.DataFrame, soft: bool = False, unlabelled
         _label_sources(rows),
         table("total_tokens", np.nan),
         table("same", 0) == 1 if unlabelled else None,
+        prompts["kind"].fill_null("").to_list() if prompts["kind"].count() else None,
     ).take(complete)
+
+
+def prompts_of(rows: pl.DataFrame) -> list[Prompt]:
+    """What each row asks: its messages, or its prompt as a user's only message. Raises ChatFormError."""
+    return [
+        Prompt.of(text) if messages is None else chat_form.from_json(messages)
+        for text, messages in rows.select("prompt", "messages").iter_rows()
+    ]
 
 
 def splits(outcomes: Outcomes) -> dict[str, Outcomes]:
@@ -211,6 +224,7 @@ def concatenate(one: Outcomes, other: Outcomes) -> Outcomes:
         None
         if one.total_tokens is None or other.total_tokens is None
         else np.concatenate([one.total_tokens, other.total_tokens]),
+        kinds=None if one.kinds is None or other.kinds is None else one.kinds + other.kinds,
     )
 
 
@@ -231,7 +245,7 @@ def _ladder(rows: pl.LazyFrame) -> BudgetLadder:
 def _prompts(rows: pl.LazyFrame) -> pl.DataFrame:
     """One row per prompt, in the order of prompt_id."""
     # The order of a group-by is random, and folds and bootstrap draws depend on the order: equal files, equal bundles.
-    firsts = pl.col("prompt", "group", "task").first()
+    firsts = pl.col("prompt", "messages", "group", "task", "kind").first()
     return rows.group_by("prompt_id").agg(firsts).sort("prompt_id").collect(engine="streaming")
 
 

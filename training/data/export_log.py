@@ -18,8 +18,8 @@ from training.options import json_output, outcome_log
 UNBUDGETED = DecisionSource.ENGINE_DEFAULT.value
 
 SAME_NAME = (
-    "prompt", "prompt_id", "rung", "rung_order", "budget_tokens", "correct", "label_source", "thinking_tokens",
-    "attempts", "propensity", "decision_id",
+    "prompt", "messages", "prompt_id", "rung", "rung_order", "budget_tokens", "correct", "label_source",
+    "thinking_tokens", "attempts", "propensity", "decision_id",
 )  # fmt: skip
 """Columns that have the same name and meaning in the log and in the schema."""
 
@@ -51,10 +51,10 @@ def _of_a_rung(row: Row) -> bool:
 def _outcome(row: Row) -> dict[str, object]:
     counts = [row[name] for name in ("prompt_tokens", "thinking_tokens", "answer_tokens")]
     known = [count for count in counts if isinstance(count, int)]
-    # In the log every prompt is its own group, since nothing links the paraphrases that users send.
+    # A prompt without a conversation is its own group, since nothing links the paraphrases that users send.
     return {
         **{name: row[name] for name in SAME_NAME},
-        "group": row["prompt_id"],
+        "group": row["conversation"] or row["prompt_id"],
         "backend": str(row["backend"]).partition("/")[0],
         "model": row["backend"],
         "sample_id": 0,

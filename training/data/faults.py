@@ -5,6 +5,8 @@ from itertools import chain
 
 import polars as pl
 
+from router import chat_form
+from router.chat_form import ChatFormError
 from router.domain import SLACK, Enforcement
 from training.data.schema import FINISHES, LABEL_SOURCES, OPTIONAL, SCHEMA, THOUGHT_ENDINGS, conformed
 
@@ -29,7 +31,7 @@ def faults(rows: pl.LazyFrame, soft: bool = False, unlabelled: bool = False) -> 
         return
     broken = list(_broken_rules(rows, (_SOURCED if unlabelled else _LABELLED) + _RULES))
     held = () if soft else _broken_rules(rows, _HELD)
-    yield from broken or chain(_falling(rows), held, _repeated(rows), _contradictions(rows))
+    yield from broken or chain(_conversations(rows), _falling(rows), held, _repeated(rows), _contradictions(rows))
 
 
 def is_logged(rows: pl.LazyFrame) -> bool:
@@ -102,7 +104,8 @@ _SOURCED: tuple[Rule, ...] = (
 
 _RULES: tuple[Rule, ...] = (
     *((name, pl.col(name).is_null(), "is missing") for name in SCHEMA if name not in OPTIONAL and name not in LABEL),
-    *((name, pl.col(name) == "", "is empty") for name in ("prompt", "prompt_id", "group", "rung", "answer")),
+    *((name, pl.col(name) == "", "is empty") for name in ("messages", "prompt_id", "group", "rung", "answer")),
+    ("prompt", (pl.col("prompt") == "") & pl.col("messages").is_null(), "is empty"),
     ("correct", ~pl.col("correct").is_between(0, 1) | pl.col("correct").is_nan(), "does not lie in 0..1"),
     *(
         (name, pl.col(name) < 0, "is negative")
@@ -130,6 +133,27 @@ _HELD: tuple[Rule, ...] = (
         f"give --soft-budgets, or a model that ends in /{Enforcement.HINT.value}",
     ),
 )
+
+
+def _conversations(rows: pl.LazyFrame) -> Iterator[str]:
+    """The first row of each conversation that cannot be read, or whose last user message is not the prompt."""
+    asked = rows.filter(pl.col("messages").is_not_null())
+    firsts = asked.group_by("prompt", "messages").agg(pl.col("row").min(), pl.len()).sort("row")
+    wrong = [
+        (row, count, why)
+        for text, messages, row, count in firsts.collect(engine="streaming").iter_rows()
+        if (why := _wrong_conversation(text, messages))
+    ]
+    for row, count, why in wrong[:1]:
+        yield f"row {row}, column {why}{_more(count + sum(other for _, other, _ in wrong[1:]))}"
+
+
+def _wrong_conversation(text: str, messages: str) -> str:
+    try:
+        asked = chat_form.from_json(messages).text
+    except ChatFormError as error:
+        return str(error)
+    return "" if asked == text else f"prompt: {text[:40]!r}: is not what the messages ask last, {asked[:40]!r}"
 
 
 def _repeated(rows: pl.LazyFrame) -> Iterator[str]:
@@ -195,6 +219,7 @@ _SAME: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("rung", ("rung_order",), "the rung had another position before"),
     ("prompt_id", ("group",), "the prompt had another group before, so it would lie on both sides of a split"),
     ("prompt_id", ("prompt",), "the prompt had another text before"),
+    ("prompt_id", ("messages",), "the prompt had other messages before"),
     (
         "rung",
         ("model",),

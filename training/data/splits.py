@@ -5,6 +5,9 @@ Both are hashes, so they never change when data is added: a prompt that once tes
 
 import hashlib
 
+from router import chat_form
+from router.domain import Prompt
+
 SPLITS = {"fit": 0.6, "certify": 0.2, "test": 0.2}
 """Share of the groups in each split."""
 
@@ -13,8 +16,13 @@ LABELLED = SPLITS["fit"] + SPLITS["certify"]
 
 
 def prompt_id(prompt: str) -> str:
-    """The stable id of a prompt text: the first 16 hex digits of its SHA-256."""
+    """The stable id of a text: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def identity(prompt: Prompt) -> str:
+    """The `prompt_id` of a prompt: that of its text, or that of its messages as JSON where it has several."""
+    return prompt_id(chat_form.to_json(prompt) or prompt.text)
 
 
 def split_of(group: str) -> str:
@@ -28,6 +36,7 @@ def split_of(group: str) -> str:
     return name
 
 
-def text_key(prompt: str) -> str:
+def text_key(prompt: Prompt) -> str:
     """A key that is equal for prompts which differ only in case and spacing."""
-    return " ".join(prompt.casefold().split())
+    turns = (f"{message.role.value}: {' '.join(message.content.casefold().split())}" for message in prompt.messages)
+    return "\n".join(turns)

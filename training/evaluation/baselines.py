@@ -14,6 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
+from router.domain import Prompt
 from training.arrays import Fold, Matrix, Vector
 from training.data.dataset import Outcomes
 from training.evaluation.learners import (
@@ -38,10 +39,10 @@ WORDS = 5_000
 SHRINKAGE = 5.0
 """Prompts of a task that the overall mean counts as."""
 
-Predictor = Callable[[list[str], list[str]], Matrix]
+Predictor = Callable[[list[Prompt], list[str]], Matrix]
 """(prompts, tasks) -> P(correct) [prompts, rungs]."""
 
-Extract = Callable[[list[str]], NDArray[Any]]
+Extract = Callable[[list[Prompt]], NDArray[Any]]
 """prompts -> numbers [prompts, width]."""
 
 
@@ -83,12 +84,12 @@ def _learners(features: Extract, vectors: Extract, fold: Fold) -> Iterator[tuple
     )
 
 
-def _texts(prompts: list[str]) -> NDArray[np.object_]:
-    return np.array(prompts, dtype=object)
+def _texts(prompts: list[Prompt]) -> NDArray[np.object_]:
+    return np.array([prompt.text for prompt in prompts], dtype=object)
 
 
-def _lengths(prompts: list[str]) -> Matrix:
-    logs = np.log1p([len(prompt) for prompt in prompts])
+def _lengths(prompts: list[Prompt]) -> Matrix:
+    logs = np.log1p([len(prompt.text) for prompt in prompts])
     return np.column_stack([logs, logs**2])
 
 

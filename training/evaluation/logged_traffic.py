@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.domain import BudgetLadder
-from router.outcomes.rows import Row
+from router.domain import BudgetLadder, Prompt
+from router.outcomes.rows import Row, prompt_of
 from training.arrays import Rows, Vector
 from training.data.dataset import Outcomes
 from training.data.labels import NO_COMPLETION, NO_TEXT, NOT_CHOSEN, STOPPED, unusable
 from training.data.schema import DatasetError
-from training.data.splits import prompt_id
+from training.data.splits import identity
 from training.evaluation.off_policy import LoggedAnswers
 from training.model.fit import caps
 from training.prediction import Prediction
@@ -29,7 +29,7 @@ class LoggedTraffic:
         skipped: labelled decisions left out, by reason.
     """
 
-    prompts: list[str]
+    prompts: list[Prompt]
     logged: LoggedAnswers
     thinking_tokens: Vector
     skipped: dict[str, int]
@@ -67,10 +67,11 @@ class LoggedTraffic:
             # been cut at every smaller cap as well.
             exact = np.isfinite(self.logged.length) | (self.logged.caps[b] <= self.logged.caps[self.logged.rung])
             tokens[exact, b] = known[exact]
-        ids = [prompt_id(text) for text in self.prompts]
         samples = np.ones((n, rungs), dtype=np.int64)
         halves = np.full((2, n, rungs), np.nan)
-        return Outcomes(gold.model, gold.ladder, self.prompts, [""] * n, ids, correct, tokens, samples, halves)
+        return Outcomes(
+            gold.model, gold.ladder, self.prompts, [""] * n, list(self.logged.groups), correct, tokens, samples, halves
+        )
 
 
 def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraffic:
@@ -95,7 +96,7 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraff
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
         raise DatasetError(f"the log has no labelled decision to learn from ({reasons or 'no outcomes'})")
-    most = caps(ladder)
+    most, prompts = caps(ladder), [prompt for row in kept if (prompt := prompt_of(row)) is not None]
     rung = np.array([row["rung_order"] for row in kept], dtype=np.intp)
     tokens = np.array([row["thinking_tokens"] for row in kept], dtype=float)
     # A thought longer than its cap did not end by itself under that cap, whatever the engine reports.
@@ -105,7 +106,7 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraff
         np.array([json.loads(str(row["propensities"])) for row in kept], dtype=float),
         np.array([row["correct"] for row in kept], dtype=float),
         np.where(natural, tokens, np.nan),
-        [prompt_id(str(row["prompt"])) for row in kept],
+        [str(row["conversation"] or identity(prompt)) for row, prompt in zip(kept, prompts, strict=True)],
         most,
     )
-    return LoggedTraffic([str(row["prompt"]) for row in kept], logged, tokens, skipped)
+    return LoggedTraffic(prompts, logged, tokens, skipped)

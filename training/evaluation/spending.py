@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
+from router.domain import Prompt
 from training.arrays import Vector
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
@@ -79,9 +80,10 @@ class Rates:
 UNKNOWN_RATES = Rates()
 
 
-def _length(tokenizer: bytes, prompts: list[str]) -> float:
-    counted = Tokenizer.from_buffer(tokenizer).encode_batch(prompts)
-    return float(np.mean([len(one.ids) for one in counted]))
+def _length(tokenizer: bytes, prompts: Sequence[Prompt]) -> float:
+    """Mean tokens of conversations."""
+    texts = [message.content for prompt in prompts for message in prompt.messages]
+    return sum(len(one.ids) for one in Tokenizer.from_buffer(tokenizer).encode_batch(texts)) / len(prompts)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def mistakes(outcomes: Outcomes, prediction: Prediction, chosen: Rungs, most: in
     worst = [i for i in np.lexsort((-sure, -lost))[:most] if lost[i] > 0]
     return [
         {
-            "prompt": outcomes.prompts[i][:300],
+            "prompt": outcomes.prompts[i].text[:300],
             "task": outcomes.tasks[i],
             "rung": outcomes.ladder.rungs[chosen[i]].name,
             "predicted": float(sure[i]),

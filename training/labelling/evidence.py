@@ -1,6 +1,6 @@
 """A bundle beside outcomes of which most need no label: what its policies may be tested on."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ import polars as pl
 from router.bundle import manifest
 from router.bundle.manifest import Bundle
 from router.digits import counted, verb
+from router.domain import Prompt
 from training.arrays import Mask
 from training.certification import free_zeros
 from training.certification.sequences import PolicySequence, Sample, policy_sequences, predicted_losses
@@ -91,11 +92,22 @@ def rows_of(path: Path) -> pl.LazyFrame:
     return answers.identified(answers.without_agreement(conformed(pl.scan_parquet(path))))
 
 
-def answers_to(path: Path, prompts: Iterable[str]) -> pl.DataFrame:
-    """The answers of an outcome file to some prompts: prompt, rung_order, identity, and correct if that is known."""
+@dataclass(frozen=True)
+class Known:
+    """An answer of an outcome file to a prompt, at a rung; `correct` is None where it is not known."""
+
+    prompt: Prompt
+    rung: int
+    identity: str | None
+    correct: float | None
+
+
+def answers_to(path: Path, prompts: Collection[Prompt]) -> list[Known]:
+    """The answers of an outcome file to some prompts, each once."""
     rows = answers.with_known_labels(rows_of(path).filter(pl.col("finish") != "error"))
-    asked = rows.filter(pl.col("prompt").is_in(list(prompts)))
-    return asked.select("prompt", "rung_order", "identity", "correct").unique().collect()
+    found = rows.select("prompt", "messages", "rung_order", "identity", "correct").unique().collect()
+    asked = zip(dataset.prompts_of(found), found.drop("prompt", "messages").iter_rows(), strict=True)
+    return [Known(prompt, *row) for prompt, row in asked if prompt in prompts]
 
 
 def _read(path: Path, agreement: bool, soft: bool) -> Outcomes:
@@ -122,8 +134,9 @@ def _fitted(outcomes: Outcomes, bundle: Bundle, fitted_on: Path | None) -> Mask:
         return np.array([split_of(group) == "fit" for group in outcomes.groups])
     if manifest.digest(fitted_on) != bundle.manifest.data_hash:
         raise DatasetError(f"{fitted_on}: the bundle was not fitted on this file")
-    rows = pl.scan_parquet(fitted_on).select("group", "prompt").unique().collect()
-    fit = [(group, prompt) for group, prompt in rows.iter_rows() if split_of(group) == "fit"]
+    rows = conformed(pl.scan_parquet(fitted_on)).select("group", "prompt", "messages").unique().collect()
+    every = zip(rows["group"], dataset.prompts_of(rows), strict=True)
+    fit = [(group, prompt) for group, prompt in every if split_of(group) == "fit"]
     groups, texts = {group for group, _ in fit}, {text_key(prompt) for _, prompt in fit}
     return np.array(
         [

@@ -8,13 +8,17 @@ from typing import Any
 
 import polars as pl
 
-from router import files
+from router import chat_form, files
+from router.domain import Prompt
 from training.data.answers import NOTHING
+from training.data.dataset import prompts_of
 from training.data.faults import faults
 from training.data.schema import DatasetError, conformed, naming_file, write
 from training.labelling.evidence import answers_to, rows_of
 
 FIELDS = {"prompt", "answers", "right"}
+MESSAGES = "messages"
+"""A field of questions about conversations."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Replies:
         unanswered: questions without a reply.
     """
 
-    labels: dict[tuple[str, str], tuple[float, int]]
+    labels: dict[tuple[Prompt, str], tuple[float, int]]
     unanswered: int
 
 
@@ -47,7 +51,7 @@ class Taken:
 
 def replies(path: Path) -> Replies:
     """Read a list of questions. Raises DatasetError with the number of the first line that is malformed."""
-    labels: dict[tuple[str, str], tuple[float, int]] = {}
+    labels: dict[tuple[Prompt, str], tuple[float, int]] = {}
     unanswered = 0
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
@@ -55,8 +59,9 @@ def replies(path: Path) -> Replies:
         try:
             given = _parsed(line)
             unanswered += given["right"] is None
+            prompt = _asked(given)
             for name, correct in _correct(given["answers"], given["right"]).items():
-                key = given["prompt"], given["answers"][name]
+                key = prompt, given["answers"][name]
                 before = labels.setdefault(key, (correct, number))
                 if before[0] != correct:
                     raise ValueError(f"contradicts line {before[1]}")
@@ -89,13 +94,10 @@ def take(path: Path, outcomes: Path, source: str) -> Taken:
 
 def _write(said: Replies, outcomes: Path, source: str) -> int:
     """Write labels into the rows that lack them; returns how many there are."""
-    new = pl.DataFrame(
-        [(prompt, answer, correct) for (prompt, answer), (correct, _) in said.labels.items()],
-        {"prompt": pl.String(), "identity": pl.String(), "said": pl.Float64()},
-        orient="row",
-    )
-    rows = rows_of(outcomes).collect().join(new, on=["prompt", "identity"], how="left", maintain_order="left")
-    fresh = rows.select(said=pl.when(pl.col("correct").is_null()).then(pl.col("said")))
+    rows = rows_of(outcomes).collect()
+    asked = zip(prompts_of(rows), rows["identity"], rows["correct"], strict=True)
+    new = [said.labels.get((prompt, answer)) if correct is None else None for prompt, answer, correct in asked]
+    fresh = pl.DataFrame({"said": [None if one is None else one[0] for one in new]}, {"said": pl.Float64()})
     # Labels of mere agreement stay where nothing else was said.
     both = pl.concat([conformed(pl.scan_parquet(outcomes)).collect(), fresh], how="horizontal")
     label_source = pl.when(pl.col("said").is_not_null()).then(pl.lit(source)).otherwise(pl.col("label_source"))
@@ -103,18 +105,18 @@ def _write(said: Replies, outcomes: Path, source: str) -> int:
     return len(fresh) - fresh["said"].null_count()
 
 
-def _known(said: Replies, outcomes: Path) -> dict[tuple[str, str], set[float]]:
+def _known(said: Replies, outcomes: Path) -> dict[tuple[Prompt, str], set[float]]:
     """The labels of a file's answers to the prompts that a list is about, by prompt and answer."""
     for fault in faults(pl.scan_parquet(outcomes), soft=True, unlabelled=True):
         raise DatasetError(fault)
-    known: dict[tuple[str, str], set[float]] = {}
-    for prompt, _, answer, correct in answers_to(outcomes, {prompt for prompt, _ in said.labels}).iter_rows():
-        if answer not in (NOTHING, None):
-            known.setdefault((prompt, answer), set()).update(() if correct is None else (correct,))
+    known: dict[tuple[Prompt, str], set[float]] = {}
+    for one in answers_to(outcomes, {prompt for prompt, _ in said.labels}):
+        if one.identity not in (NOTHING, None):
+            known.setdefault((one.prompt, one.identity), set()).update(() if one.correct is None else (one.correct,))
     return known
 
 
-def _require_known(said: Replies, known: dict[tuple[str, str], set[float]], path: Path, outcomes: Path) -> None:
+def _require_known(said: Replies, known: dict[tuple[Prompt, str], set[float]], path: Path, outcomes: Path) -> None:
     """Raise DatasetError, with the line, where a label is of another file or contradicts this one."""
     for key, (correct, line) in said.labels.items():
         if key not in known:
@@ -136,7 +138,7 @@ def _parsed(line: str) -> dict[str, Any]:
         given = json.loads(line, object_pairs_hook=_unique)
     except json.JSONDecodeError:
         raise ValueError("is not JSON") from None
-    if not isinstance(given, dict) or set(given) != FIELDS:
+    if not isinstance(given, dict) or set(given) - {MESSAGES} != FIELDS:
         raise ValueError(f"is not an object of {', '.join(sorted(FIELDS))}")
     answers = given["answers"]
     if not isinstance(given["prompt"], str) or not isinstance(answers, dict) or not answers:
@@ -144,6 +146,11 @@ def _parsed(line: str) -> dict[str, Any]:
     if not all(isinstance(answer, str) for answer in answers.values()):
         raise ValueError("has an answer that is no text")
     return given
+
+
+def _asked(given: dict[str, Any]) -> Prompt:
+    """What a question is about. Raises ValueError."""
+    return chat_form.from_list(given[MESSAGES]) if MESSAGES in given else Prompt.of(given["prompt"])
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
 import numpy as np
-import polars as pl
 
+from router import chat_form
 from router.digits import counted
+from router.domain import Prompt
 from router.files import write_private
 from training.certification import free_zeros
 from training.data.answers import TRACE
@@ -31,12 +33,18 @@ class Question:
 
     Attributes:
         answers: keys of the answers by name.
+        messages: the whole conversation in the form of the OpenAI chat API, where there is more than the prompt.
         right: what the labeller writes: a name, "both", "neither", or how right each is by name (0..1).
     """
 
     prompt: str
     answers: dict[str, str]
+    messages: list[Any] | None = None
     right: None = None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps({k: v for k, v in asdict(self).items() if k != "messages" or v}, ensure_ascii=False)
 
 
 def questions(evidence: Evidence, path: Path, alpha: float, limit: int, per_prompt: bool = False) -> list[Question]:
@@ -52,20 +60,21 @@ def questions(evidence: Evidence, path: Path, alpha: float, limit: int, per_prom
         DatasetError: the file has no key of an answer that is to be labelled.
     """
     wanted = dict(islice(_wanted(evidence, alpha, per_prompt), limit))
-    found = answers_to(path, wanted).filter(pl.col("correct").is_null())
-    lacking: dict[str, set[str | None]] = defaultdict(set)
-    for prompt, rung, answer, _ in found.iter_rows():
-        if rung in wanted[prompt]:
-            lacking[prompt].add(answer)
+    lacking: dict[Prompt, set[str | None]] = defaultdict(set)
+    for one in answers_to(path, wanted):
+        if one.correct is None and one.rung in wanted[one.prompt]:
+            lacking[one.prompt].add(one.identity)
     return [_question(prompt, lacking[prompt]) for prompt in wanted]
 
 
-def _question(prompt: str, answers: Set[str | None]) -> Question:
+def _question(prompt: Prompt, answers: Set[str | None]) -> Question:
+    messages = chat_form.to_json(prompt)
     keys = [key for key in answers if key is not None and not key.startswith(TRACE)]
     if len(keys) < len(answers):
-        raise DatasetError(f"column answer: is missing, so there is nothing to label: prompt {prompt[:40]!r}")
-    keys.sort(key=lambda key: sha256(f"{prompt}\n{key}".encode()).digest())
-    return Question(prompt, dict(zip(ascii_uppercase, keys, strict=False)))
+        raise DatasetError(f"column answer: is missing, so there is nothing to label: prompt {prompt.text[:40]!r}")
+    keys.sort(key=lambda key: sha256(f"{messages or prompt.text}\n{key}".encode()).digest())
+    named = dict(zip(ascii_uppercase, keys, strict=False))
+    return Question(prompt.text, named, None if messages is None else json.loads(messages))
 
 
 def write(asked: Sequence[Question], out: Path, path: Path) -> None:
@@ -82,18 +91,18 @@ def write(asked: Sequence[Question], out: Path, path: Path) -> None:
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.tmp")
-    write_private(aside, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in asked))
+    write_private(aside, "".join(one.to_json() + "\n" for one in asked))
     aside.replace(out)
 
 
 def untaken(out: Path, path: Path) -> int:
     """Answered questions of a list whose labels are not in an outcome file yet."""
     said = replies(out).labels
-    found = answers_to(path, {prompt for prompt, _ in said}).filter(pl.col("correct").is_null())
-    return len({prompt for prompt, _, answer, _ in found.iter_rows() if (prompt, answer) in said})
+    found = answers_to(path, {prompt for prompt, _ in said})
+    return len({one.prompt for one in found if one.correct is None and (one.prompt, one.identity) in said})
 
 
-def _wanted(evidence: Evidence, alpha: float, per_prompt: bool) -> Iterator[tuple[str, tuple[int, int]]]:
+def _wanted(evidence: Evidence, alpha: float, per_prompt: bool) -> Iterator[tuple[Prompt, tuple[int, int]]]:
     """Prompts to ask about, each once, with the chosen rung and the top one."""
     parts, top = [part for part, _ in evidence.samples], len(evidence.bundle.manifest.ladder) - 1
     prompts = [prompt for part in parts for prompt in part.prompts]

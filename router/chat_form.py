@@ -1,0 +1,157 @@
+"""Conversations as JSON in the form of the OpenAI chat API: in the outcome log, and in files."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from router.domain import Message, Prompt, Role, ToolCall
+
+MOST_MESSAGES = 10_000
+"""Messages of a conversation that are read."""
+
+SHOWN_URL = 2_048
+"""Longest URL of an image that is kept as it is."""
+
+MESSAGE = frozenset(("role", "content", "tool_calls", "tool_call_id"))
+CALL, FUNCTION = frozenset(("id", "type", "function")), frozenset(("name", "arguments"))
+"""Fields that are read; another one may be there if it says nothing."""
+
+Body = dict[str, Any]
+
+
+class ChatFormError(ValueError):
+    """JSON that is no conversation; the message names the field and what is wrong with it."""
+
+
+def to_json(prompt: Prompt) -> str | None:
+    """A conversation as JSON; None where its only message is a user's text, which says it all.
+
+    An image within a URL becomes the digest of that URL: what is scored of an image is that it is there.
+    """
+    if prompt == Prompt.of(prompt.text):
+        return None
+    return canonical(prompt)
+
+
+def canonical(prompt: Prompt) -> str:
+    """A conversation as JSON, equal for equal conversations. Raises TypeError where a text has half a surrogate."""
+    return orjson.dumps([_body(message) for message in prompt.messages]).decode()
+
+
+def from_json(text: str) -> Prompt:
+    """The conversation in some JSON. Raises ChatFormError."""
+    try:
+        return from_list(orjson.loads(text))
+    except (orjson.JSONDecodeError, RecursionError):
+        raise ChatFormError("messages: is not JSON") from None
+
+
+def from_list(turns: object) -> Prompt:
+    """The conversation of a list of messages. Raises ChatFormError."""
+    if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
+        raise ChatFormError("messages: is not a list of messages")
+    if len(turns) > MOST_MESSAGES:
+        raise ChatFormError(f"messages: at most {MOST_MESSAGES:,} are read, has {len(turns):,}")
+    prompt = Prompt(tuple(_message(turn, f"messages[{i}]") for i, turn in enumerate(turns)))
+    if all(message.role is Role.SYSTEM for message in prompt.messages):
+        raise ChatFormError("messages: a system message alone asks for nothing: a message of a user is required")
+    return prompt
+
+
+def _body(message: Message) -> Body:
+    body: Body = {"role": message.role.value, "content": message.content}
+    if message.images:
+        images = [{"type": "image_url", "image_url": {"url": _kept(url)}} for url in message.images]
+        body["content"] = [{"type": "text", "text": message.content}, *images]
+    if message.tool_calls:
+        body["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        body["tool_call_id"] = message.tool_call_id
+    return body
+
+
+def _kept(url: str) -> str:
+    """A URL, or the digest of one that is long or holds the image itself."""
+    if len(url) <= SHOWN_URL and not url.startswith("data:"):
+        return url
+    return f"sha256:{hashlib.sha256(url.encode()).hexdigest()}"
+
+
+def _message(turn: object, field: str) -> Message:
+    given = _fields(turn, MESSAGE, field)
+    role = _role(given.get("role"), f"{field}.role")
+    content, images = _content(given.get("content"), f"{field}.content")
+    calls = tuple(_call(one, f"{field}.tool_calls[{i}]") for i, one in enumerate(_list(given, "tool_calls", field)))
+    answered = _text(given.get("tool_call_id") or "", f"{field}.tool_call_id")
+    if calls and role is not Role.ASSISTANT:
+        raise ChatFormError(f"{field}.tool_calls: only an assistant calls tools")
+    if answered and role is not Role.TOOL:
+        raise ChatFormError(f"{field}.tool_call_id: only a tool answers a call")
+    return Message(role, content, calls, answered, images)
+
+
+def _role(given: object, field: str) -> Role:
+    try:
+        return Role(given)
+    except ValueError:
+        raise ChatFormError(f"{field}: {given!r} is none of {', '.join(role.value for role in Role)}") from None
+
+
+def _content(given: object, field: str) -> tuple[str, tuple[str, ...]]:
+    """Text and images of a content, which is a text, or a list of parts, or null."""
+    if given is None or isinstance(given, str):
+        return given or "", ()
+    if not isinstance(given, Sequence):
+        raise ChatFormError(f"{field}: is neither a text nor a list of parts")
+    texts, images = [], []
+    for i, part in enumerate(given):
+        at = f"{field}[{i}]"
+        match _fields(part, frozenset(("type", "text", "image_url")), at):
+            case {"type": "text", "text": text}:
+                texts.append(_text(text, f"{at}.text"))
+            case {"type": "image_url", "image_url": {"url": url}}:
+                images.append(_text(url, f"{at}.image_url.url"))
+            case other:
+                raise ChatFormError(f"{at}.type: {other.get('type')!r} is none of text, image_url")
+    return "\n".join(texts), tuple(images)
+
+
+def _call(given: object, field: str) -> ToolCall:
+    call = _fields(given, CALL, field)
+    function = _fields(call.get("function"), FUNCTION, f"{field}.function")
+    arguments = function.get("arguments") or ""
+    if isinstance(arguments, Mapping):  # as chat templates have it; the API itself has them as JSON in a text
+        arguments = orjson.dumps(arguments).decode()
+    return ToolCall(
+        _text(call.get("id") or "", f"{field}.id"),
+        _text(function.get("name"), f"{field}.function.name"),
+        _text(arguments, f"{field}.function.arguments"),
+    )
+
+
+def _fields(given: object, known: frozenset[str], field: str) -> Body:
+    """An object; of fields that are not known, those are left out that say nothing."""
+    if not isinstance(given, Mapping):
+        raise ChatFormError(f"{field}: is not an object")
+    for name in sorted(map(str, given.keys() - known)):
+        if given[name] not in (None, "", [], {}, False):
+            raise ChatFormError(f"{field}.{name}: is no known field; the fields are {', '.join(sorted(known))}")
+    return {name: value for name, value in given.items() if name in known}
+
+
+def _list(given: Body, name: str, field: str) -> Sequence[object]:
+    value = given.get(name) or ()
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ChatFormError(f"{field}.{name}: is not a list")
+    return value
+
+
+def _text(given: object, field: str) -> str:
+    if not isinstance(given, str):
+        raise ChatFormError(f"{field}: is not a text")
+    return given

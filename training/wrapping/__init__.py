@@ -1,0 +1,1 @@
+"""Bare prompts made into conversations, with the outcomes of the bare prompt."""
