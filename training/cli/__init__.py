@@ -77,6 +77,7 @@ def cli() -> None:
 # `budget-router` has these as well.
 cli.add_command(_Recorded("plan", "training.plan", "Replay recorded traffic under targets and deadlines."))
 cli.add_command(_Recorded("replay", "training.stopping.command", "Replay rules that stop within the thought."))
+cli.add_command(_Recorded("wrap", "training.wrapping.command", "Add conversations to outcomes of bare prompts."))
 cli.add_command(collect)
 cli.add_command(certify)
 cli.add_command(label)

@@ -52,7 +52,8 @@ POCKET_TOKENS = 6
 @click.command(cls=Command)
 @click.option("--out", type=NewFile(), help="Parquet file to write; FILE.journal keeps unfinished work.")
 @click.option("--prompts", type=File(),
-              help="JSON Lines with prompt, answer, and optionally task, group, scorer, metadata.")  # fmt: skip
+              help="JSON Lines or Parquet with prompt or messages, answer, and optionally task, group, scorer, "
+              "metadata.")  # fmt: skip
 @click.option("--scorer", type=_SCORERS, default="math", show_default=True,
               help="Scorer for --prompts that name none. Those of agreement need no answers: the top rung's answer "
               "counts as right. A judge, another model, needs none either.")  # fmt: skip
@@ -254,7 +255,7 @@ def _engine(options: dict[str, Any], given: dict[str, Any], own: "list[Question]
     """What the options say of the engine, and for the rest what a few requests show, or a guess."""
     from training.estimate import Engine
 
-    characters = sum(len(question.prompt) for question in own)
+    characters = sum(len(question.transcript) for question in own)
     prompt = characters / len(own) / CHARACTERS if own else PROMPT_TOKENS
     answer = ANSWER_TOKENS if options["url"] or options["ladder"] else POCKET_TOKENS
     engine = Engine(None, None, (), answer, prompt, given["price_in"], given["price_out"])
@@ -280,8 +281,8 @@ def _measured(recipe: "Recipe", own: "list[Question]") -> dict[str, Any]:
     from training.collect.measure import measure
 
     assert isinstance(recipe.source, Connection)
-    texts = [question.prompt for question in own] or [probe.text for probe in PROBES]
-    seen = asdict(measure(recipe.source, texts, recipe.ladder.rungs[-1], recipe.sampling, recipe.concurrency))
+    asked = [question.asked for question in own] or PROBES
+    seen = asdict(measure(recipe.source, asked, recipe.ladder.rungs[-1], recipe.sampling, recipe.concurrency))
     return seen if own else {name: seen[name] for name in ("first_token", "per_token", "measured_at")}
 
 

@@ -36,17 +36,17 @@ class Measured:
 
 
 def measure(
-    connection: Connection, texts: Sequence[str], top: ReasoningBudget, sampling: Sampling, concurrency: int
+    connection: Connection, prompts: Sequence[Prompt], top: ReasoningBudget, sampling: Sampling, concurrency: int
 ) -> Measured:
     """What is seen of an engine.
 
     Args:
-        texts: prompts to send, of which the first REQUESTS are enough.
+        prompts: to send, of which the first REQUESTS are enough.
 
     Raises:
         BackendError: the engine does not answer, holds no budget, or does not say how many tokens it used.
     """
-    seen = asyncio.run(_run(connection, texts[:REQUESTS], top, sampling, concurrency))
+    seen = asyncio.run(_run(connection, prompts[:REQUESTS], top, sampling, concurrency))
     ends = [one.completion for one in seen if one.completion is not None]
     counted = [end.thinking_tokens for end in ends if end.thinking_tokens is not None]
     if len(counted) < len(seen):
@@ -62,18 +62,18 @@ def measure(
 
 
 async def _run(
-    connection: Connection, texts: Sequence[str], top: ReasoningBudget, sampling: Sampling, concurrency: int
+    connection: Connection, prompts: Sequence[Prompt], top: ReasoningBudget, sampling: Sampling, concurrency: int
 ) -> list[Probed]:
     room = asyncio.Semaphore(concurrency)
     async with AsyncExitStack() as stack:
         backend = connect(connection, canary.holds_budgets, stack)
         await backend.prove()
 
-        async def one(text: str) -> Probed:
+        async def one(prompt: Prompt) -> Probed:
             async with room:
-                return await timed(backend, GenerationRequest(Prompt.of(text), top, sampling=sampling))
+                return await timed(backend, GenerationRequest(prompt, top, sampling=sampling))
 
-        return await asyncio.gather(*map(one, texts))
+        return await asyncio.gather(*map(one, prompts))
 
 
 def _per_token(seen: Probed) -> float:

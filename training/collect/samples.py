@@ -25,7 +25,6 @@ from router.domain import (
     Enforcement,
     FinishReason,
     GenerationRequest,
-    Prompt,
     ReasoningBudget,
 )
 from router.errors import (
@@ -126,7 +125,7 @@ class SampleCollector:
         """The judge's verdict, or why there is none on this answer alone."""
         for pause in (*self._recipe.retry_pauses, None):
             try:
-                return await judge.verdict(question.prompt, question.reference, text)
+                return await judge.verdict(question.transcript, question.reference, text)
             except BackendMisconfigured:
                 raise
             except BackendError as error:
@@ -200,7 +199,7 @@ def request_of(unit: Unit, recipe: Recipe) -> GenerationRequest:
     sampling = recipe.sampling
     if sampling.seed is not None:
         sampling = replace(sampling, seed=_seed(sampling.seed, unit.key))
-    return GenerationRequest(Prompt.of(unit.question.prompt), recipe.ladder.rungs[unit.rung], sampling=sampling)
+    return GenerationRequest(unit.question.asked, recipe.ladder.rungs[unit.rung], sampling=sampling)
 
 
 def _seed(seed: int, key: str) -> int:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from router import chat_form
 from router.backends.connect import Connection
 from router.domain import BudgetLadder, FinishReason, LabelSource, Sampling
 from router.stopping.evidence import Probe
@@ -13,7 +14,6 @@ from training.collect.agreement import AGREEMENT, agrees, key_of
 from training.collect.judge import JUDGE, Judge
 from training.collect.questions import Question
 from training.collect.scorers import SCORERS
-from training.data.splits import prompt_id
 
 OutcomeRow = dict[str, Any]
 """One outcome in JSON types; `observed_at` is ISO 8601."""
@@ -118,7 +118,7 @@ class Unit:
     def key(self) -> str:
         """The unit's name within a run, equal in every attempt."""
         rung = "all" if self.rung is None else self.rung
-        return f"{prompt_id(self.question.prompt)}/{rung}/{self.sample}"
+        return f"{self.question.identity}/{rung}/{self.sample}"
 
 
 @dataclass(frozen=True)
@@ -219,9 +219,10 @@ def label(question: Question, answer: Answer) -> Label:
 
 def _row(unit: Unit, answer: Answer, order: int, recipe: Recipe, correct: float, ended: str) -> OutcomeRow:
     question, rung = unit.question, recipe.ladder.rungs[order]
-    identity = prompt_id(question.prompt)
+    conversation, identity = question.conversation, question.identity
     return {
         "prompt": question.prompt,
+        "messages": None if conversation is None else chat_form.to_json(conversation),
         "prompt_id": identity,
         "group": question.group,
         "task": question.task,
