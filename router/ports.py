@@ -65,6 +65,11 @@ class Climb(Protocol):
         """The thought has ended by itself."""
         ...
 
+    @property
+    def greedy(self) -> bool:
+        """Answers are drawn greedily, as probes are, so that a whole probe is the answer."""
+        ...
+
     def think(self, upto: int | None) -> AsyncGenerator[ReasoningDelta]:
         """Think on, to `upto` tokens in all and no further than the request's budget. Raises BackendError."""
         ...

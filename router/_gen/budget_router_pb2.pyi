@@ -286,17 +286,47 @@ class Decision(_message.Message):
     def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ..., relaxed: _Optional[float] = ..., per_prompt_target: _Optional[bool] = ..., rule: _Optional[_Union[Rule, str]] = ..., checkpoints: _Optional[_Iterable[str]] = ..., expected_thinking_tokens: _Optional[float] = ...) -> None: ...
 
 class SamplingOptions(_message.Message):
-    __slots__ = ("temperature", "max_answer_tokens", "seed")
+    __slots__ = ("temperature", "max_answer_tokens", "seed", "top_p", "top_k", "min_p", "stop", "presence_penalty", "frequency_penalty", "repetition_penalty", "logprobs", "top_logprobs")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     MAX_ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    MIN_P_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    FREQUENCY_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    TOP_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     max_answer_tokens: int
     seed: int
-    def __init__(self, temperature: _Optional[float] = ..., max_answer_tokens: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    top_p: float
+    top_k: int
+    min_p: float
+    stop: _containers.RepeatedScalarFieldContainer[str]
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    logprobs: bool
+    top_logprobs: int
+    def __init__(self, temperature: _Optional[float] = ..., max_answer_tokens: _Optional[int] = ..., seed: _Optional[int] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., stop: _Optional[_Iterable[str]] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., logprobs: _Optional[bool] = ..., top_logprobs: _Optional[int] = ...) -> None: ...
+
+class ResponseFormat(_message.Message):
+    __slots__ = ("type", "json_schema", "name", "strict")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STRICT_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    json_schema: str
+    name: str
+    strict: bool
+    def __init__(self, type: _Optional[str] = ..., json_schema: _Optional[str] = ..., name: _Optional[str] = ..., strict: _Optional[bool] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("messages", "options", "model", "tenant", "sampling", "tools", "tool_choice", "show_checkpoints")
+    __slots__ = ("messages", "options", "model", "tenant", "sampling", "tools", "tool_choice", "show_checkpoints", "response_format")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -305,6 +335,7 @@ class GenerateRequest(_message.Message):
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     TOOL_CHOICE_FIELD_NUMBER: _ClassVar[int]
     SHOW_CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FORMAT_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     options: RoutingOptions
     model: str
@@ -313,7 +344,8 @@ class GenerateRequest(_message.Message):
     tools: _containers.RepeatedCompositeFieldContainer[Tool]
     tool_choice: str
     show_checkpoints: bool
-    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., options: _Optional[_Union[RoutingOptions, _Mapping]] = ..., model: _Optional[str] = ..., tenant: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[str] = ..., show_checkpoints: _Optional[bool] = ...) -> None: ...
+    response_format: ResponseFormat
+    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., options: _Optional[_Union[RoutingOptions, _Mapping]] = ..., model: _Optional[str] = ..., tenant: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[str] = ..., show_checkpoints: _Optional[bool] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ...) -> None: ...
 
 class Completion(_message.Message):
     __slots__ = ("finish_reason", "prompt_tokens", "thinking_tokens", "answer_tokens", "count_source", "enforcement", "budget_tokens", "budget_violated", "rung", "attempts", "reported_thinking_tokens", "counts_disagree", "probe_tokens")
@@ -371,8 +403,32 @@ class ToolCallDelta(_message.Message):
     call: ToolCall
     def __init__(self, index: _Optional[int] = ..., call: _Optional[_Union[ToolCall, _Mapping]] = ...) -> None: ...
 
+class Logprobs(_message.Message):
+    __slots__ = ("tokens",)
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
+
+class TokenLogprob(_message.Message):
+    __slots__ = ("token", "logprob", "top")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    logprob: float
+    top: _containers.RepeatedCompositeFieldContainer[LikelyToken]
+    def __init__(self, token: _Optional[str] = ..., logprob: _Optional[float] = ..., top: _Optional[_Iterable[_Union[LikelyToken, _Mapping]]] = ...) -> None: ...
+
+class LikelyToken(_message.Message):
+    __slots__ = ("token", "logprob")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    logprob: float
+    def __init__(self, token: _Optional[str] = ..., logprob: _Optional[float] = ...) -> None: ...
+
 class GenerateResponse(_message.Message):
-    __slots__ = ("decision", "reasoning", "content", "completion", "tool_call", "refusal", "checkpoint")
+    __slots__ = ("decision", "reasoning", "content", "completion", "tool_call", "refusal", "checkpoint", "logprobs")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     REASONING_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
@@ -380,6 +436,7 @@ class GenerateResponse(_message.Message):
     TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     decision: Decision
     reasoning: str
     content: str
@@ -387,7 +444,8 @@ class GenerateResponse(_message.Message):
     tool_call: ToolCallDelta
     refusal: str
     checkpoint: Checkpoint
-    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., reasoning: _Optional[str] = ..., content: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ..., refusal: _Optional[str] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ...) -> None: ...
+    logprobs: Logprobs
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., reasoning: _Optional[str] = ..., content: _Optional[str] = ..., completion: _Optional[_Union[Completion, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ..., refusal: _Optional[str] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ...) -> None: ...
 
 class ReportOutcomeRequest(_message.Message):
     __slots__ = ("decision_id", "correct", "label_source")

@@ -16,6 +16,7 @@ from router.backends.limits import ReadLimits
 from router.backends.listing import check_serves
 from router.backends.markers import Markers
 from router.backends.messages import messages, tools
+from router.backends.request_fields import IMAGES, untaken
 from router.backends.stream_state import StreamState
 from router.backends.thought import ENDED, Thought
 from router.backends.two_phase import TwoPhase
@@ -38,6 +39,10 @@ def request_body(model: str, dialect: Dialect, request: GenerationRequest, cue: 
         **dialect.fields(request),
         **tools(request.tools),
     }
+    if request.sampling.response_format is not None:
+        body |= dialect.form(request.sampling.response_format)
+    if request.sampling.logprobs:
+        body |= {"logprobs": True, "top_logprobs": max(1, request.sampling.top_logprobs)}  # llama.cpp: 0 = none at all
     if cue and dialect.cue_field and request.budget.tokens:
         body[dialect.cue_field] = cue = f"\n{cue}\n"
         body["max_tokens"] += MARGIN * estimate(cue)
@@ -48,8 +53,8 @@ class Chat:
     """Streams from `/v1/chat/completions`.
 
     Args:
-        fallback: holds floors and finishes answers whose thought went past its budget. It carries neither tools nor
-            images, so it is not used where a request has them.
+        fallback: holds floors and finishes answers whose thought went past its budget. It is not used where a request
+            has a field that it does not take, such as tools.
         images: the model takes images.
         markers: finds the markers of the model; None = the usual ones.
         cue: as in Markers.
@@ -69,7 +74,7 @@ class Chat:
         self._model = model
         self._dialect = dialect
         self._fallback = fallback
-        self._images = images
+        self._taken = dialect.taken if images else dialect.taken - {IMAGES}
         self._find_markers = markers
         self._cue = cue
         self._plain = 0
@@ -88,16 +93,16 @@ class Chat:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas as they come, then the completion. Raises InvalidRequest, BackendError."""
-        if request.prompt.images is not None and not self._images:
-            raise InvalidRequest(request.prompt.images, "the served model takes no images")
         fallback = await self._fallback_for(request)
-        if request.min_thinking_tokens > 0:
-            async with aclosing(self._with_floor(request, fallback)) as events:
+        if (field := untaken(request, self._taken)) is not None:
+            if fallback is None:
+                raise InvalidRequest(field, "neither the engine nor two phases can do this here")
+            async with aclosing(fallback.stream(request)) as events:
                 async for event in events:
                     yield event
             return
         limits = ReadLimits.of(request, self._dialect.completions is not None and self._plain < PLAIN_ANSWERS)
-        state, over = StreamState(self._dialect, await self._markers(), limits), False
+        state, over = StreamState(self._dialect, await self._markers(), limits, request.sampling), False
         body = request_body(self._model, self._dialect, request, self._cue)
         try:
             async with aclosing(self._engine.chunks("/v1/chat/completions", body, body.get("max_tokens"))) as arriving:
@@ -105,7 +110,7 @@ class Chat:
                     deltas, over = state.read(chunks, request.budget.tokens if fallback is not None else None)
                     for delta in deltas:
                         yield delta
-                    if over or state.full:
+                    if over or state.full or state.stopped:
                         break
         except BackendTimeout:
             if not state.ended:  # else the answer is whole, and only the end of the stream is missing
@@ -126,16 +131,9 @@ class Chat:
                 return await self._find_markers()
         return Markers(cue=self._cue)
 
-    def _with_floor(self, request: GenerationRequest, fallback: TwoPhase | None) -> AsyncGenerator[GenerationEvent]:
-        """The chat API cannot hold a floor, two phases can. Raises InvalidRequest where they are not available."""
-        if fallback is not None:
-            return fallback.stream(request)
-        problem = "this backend cannot hold it" if self._fallback is None else "cannot be held with tools or images"
-        raise InvalidRequest("options.min_thinking_tokens", problem)
-
     async def _fallback_for(self, request: GenerationRequest) -> TwoPhase | None:
         """Two-phase enforcement, if it can carry the request. Raises InvalidRequest where its window is too small."""
-        if self._fallback is None or request.tools.offered or request.prompt.images is not None:
+        if self._fallback is None or untaken(request, self._fallback.taken) is not None:
             return None
         if not await self._fallback.ready():
             return None

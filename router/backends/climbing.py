@@ -45,6 +45,11 @@ class TwoPhaseClimb:
         """The thought has ended by itself, or the engine has given up."""
         return self._thought is not None and (self._thought.natural or self._thought.failed is not None)
 
+    @property
+    def greedy(self) -> bool:
+        """Answers are drawn greedily; an engine's own default may be anything."""
+        return self._request.sampling.temperature == 0
+
     async def think(self, upto: int | None) -> AsyncGenerator[ReasoningDelta]:
         """Think on, to `upto` tokens in all and no further than the budget. Raises InvalidRequest, BackendError."""
         thought = await self._begun()

@@ -1,14 +1,15 @@
 """The APIs of engines that complete token ids: how they render, tokenise, and draw."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from router.backends import logprobs
 from router.backends.http import Chunk, EngineClient, expect_few, expect_type
 from router.backends.messages import messages
-from router.domain import Prompt, Sampling
-from router.stopping.evidence import LEAST_LOGPROB
+from router.backends.request_fields import ALL, FORM_WITH_TOOLS, IMAGES, TOOLS, Taken
+from router.domain import Prompt, ResponseFormat, Sampling, TokenLogprob
 
 Body = dict[str, Any]
 Render = Callable[[EngineClient, str, Prompt, bool], Awaitable[list[int]]]
@@ -38,7 +39,7 @@ class Piece:
     text: str
     ids: list[int]
     finish: Any
-    logprobs: list[float] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,11 @@ class TokenCompletionAPI:
         body: (model, ids, token limit or None, sampling, ids of the end marker, banned ids) -> request. Where ids are
             banned within a thought, the text does not end by itself either.
         piece: reads one chunk.
-        logprobs: fields that ask for the log-probabilities of the tokens drawn.
-        likeliest: fields that ask for the LIKELIEST tokens at each place, too.
+        logprobs: the field that asks for the log-probabilities of the tokens drawn, and of so many likeliest ones.
+        likeliest: fields that ask for the LIKELIEST tokens at each place, by id where the engine can say so.
         chances: log-probabilities of the tokens that one chunk names as the likeliest, by id or by text.
+        form: fields that ask for an answer in a form.
+        taken: fields of a request that two phases take here.
     """
 
     path: str
@@ -67,15 +70,49 @@ class TokenCompletionAPI:
     window: Callable[[EngineClient, str], Awaitable[int | None]]
     body: Callable[[str, list[int], int | None, Sampling, list[int], list[int]], Body]
     piece: Callable[[Chunk], Piece]
-    logprobs: Body
+    logprobs: str
     likeliest: Body
     chances: Callable[[Chunk], dict[int | str, float]]
+    form: Callable[[ResponseFormat], Body]
+    taken: Taken = ALL - {TOOLS, IMAGES, FORM_WITH_TOOLS}
+
+    def answered(self, sampling: Sampling) -> Body:
+        """The fields of an answer's request that its thought's has not."""
+        form = sampling.response_format
+        asked = {self.logprobs: max(1, sampling.top_logprobs)} if sampling.logprobs else {}
+        return asked if form is None else asked | self.form(form)
+
+
+DRAWN = (
+    "temperature", "seed", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty",
+)  # fmt: skip
+"""Fields of Sampling that engines take under the same name, of thought and answer alike."""
 
 
 def sampled(sampling: Sampling) -> Body:
-    """Temperature and seed, where they are set: unset, an engine uses the model's own."""
-    named = {"temperature": sampling.temperature, "seed": sampling.seed}
-    return {field: value for field, value in named.items() if value is not None}
+    """How to draw tokens, as far as it is set: unset, an engine uses its own default, or the model's."""
+    return {name: value for name in DRAWN if (value := getattr(sampling, name)) is not None}
+
+
+def llama_cpp_sampled(sampling: Sampling) -> Body:
+    """The same for llama.cpp, which has another name for one of them."""
+    drawn = sampled(sampling)
+    return {"repeat_penalty" if name == "repetition_penalty" else name: value for name, value in drawn.items()}
+
+
+def json_form(form: ResponseFormat) -> Body:
+    """The form of an answer as OpenAI's API has it, and with it vLLM and SGLang."""
+    if form.schema is None:
+        return {"response_format": {"type": "json_object"}}
+    strict = {} if form.strict is None else {"strict": form.strict}
+    return {
+        "response_format": {"type": "json_schema", "json_schema": {"name": form.name, "schema": form.schema, **strict}}
+    }
+
+
+def schema_of(form: ResponseFormat) -> Mapping[str, Any]:
+    """The schema that an answer follows. llama.cpp takes an object without a schema for one without a form."""
+    return {"type": "object"} if form.schema is None else form.schema
 
 
 def thinking_switch(thinking: bool) -> Body:
@@ -116,7 +153,7 @@ def _completions_piece(chunk: Chunk) -> Piece:
             expect_type(str, choice.get("text")) or "",
             token_ids(choice.get("token_ids") or []),
             choice.get("finish_reason") or None,
-            _logprobs((expect_type(dict, choice.get("logprobs")) or {}).get("token_logprobs")),
+            logprobs.of_completion(choice),
         )
     return Piece("", [], None)
 
@@ -201,7 +238,7 @@ def _llama_cpp_body(
         "return_tokens": True,
         "cache_prompt": True,
         "stream": True,
-        **sampled(sampling),
+        **llama_cpp_sampled(sampling),
         **({"logit_bias": [[one, False] for one in banned], "ignore_eos": bool(stop)} if banned else {}),
     }
 
@@ -210,9 +247,8 @@ def _llama_cpp_piece(chunk: Chunk) -> Piece:
     finish = None
     if chunk.get("stop"):
         finish = "length" if chunk.get("stop_type") == "limit" else "stop"
-    said = [expect_type(dict, one) for one in expect_few(chunk.get("completion_probabilities"))]
-    found = _logprobs([one.get("logprob") for one in said])
-    return Piece(expect_type(str, chunk.get("content")) or "", token_ids(chunk.get("tokens") or []), finish, found)
+    said, ids = expect_type(str, chunk.get("content")) or "", token_ids(chunk.get("tokens") or [])
+    return Piece(said, ids, finish, logprobs.of_llama_cpp(chunk))
 
 
 def _completions_chances(chunk: Chunk) -> dict[int | str, float]:
@@ -222,23 +258,14 @@ def _completions_chances(chunk: Chunk) -> dict[int | str, float]:
         for place in expect_few((expect_type(dict, choice.get("logprobs")) or {}).get("top_logprobs")):
             for name, chance in (expect_type(dict, place) or {}).items():
                 _, named, token = name.partition("token_id:")
-                found[int(token) if named and token.isdecimal() else name] = _logprobs([chance])[0]
+                found[int(token) if named and token.isdecimal() else name] = logprobs.number(chance)
     return found
 
 
 def _llama_cpp_chances(chunk: Chunk) -> dict[int | str, float]:
     places = [expect_type(dict, one) or {} for one in expect_few(chunk.get("completion_probabilities"))]
     tops = [expect_type(dict, one) or {} for place in places for one in expect_few(place.get("top_logprobs"))]
-    return {token_ids([top.get("id")])[0]: _logprobs([top.get("logprob")])[0] for top in tops}
-
-
-def _logprobs(value: Any) -> list[float]:
-    """Log-probabilities, at least LEAST_LOGPROB; those that an engine leaves out are left out. Raises TypeError."""
-    found = [one for one in expect_few(value) if one is not None]
-    if not set(map(type, found)) <= {float, int}:
-        raise TypeError("numbers expected")
-    # Bounded before it becomes a float: a whole number in JSON may be too large for one. NaN differs from itself.
-    return [float(min(max(one, LEAST_LOGPROB), 0)) for one in found if one == one]
+    return {token_ids([top.get("id")])[0]: logprobs.number(top.get("logprob")) for top in tops}
 
 
 def token_ids(value: Any) -> list[int]:
@@ -280,9 +307,10 @@ VLLM = TokenCompletionAPI(
     _window,
     _completions_body,
     _completions_piece,
-    {"logprobs": 1},
+    "logprobs",
     {"logprobs": LIKELIEST, "return_tokens_as_token_ids": True},
     _completions_chances,
+    json_form,
 )
 SGLANG = replace(VLLM, render=_sglang_render, encode=_sglang_encode, decode=_sglang_decode, template=_sglang_template)
 LLAMA_CPP = TokenCompletionAPI(
@@ -294,7 +322,8 @@ LLAMA_CPP = TokenCompletionAPI(
     _llama_cpp_window,
     _llama_cpp_body,
     _llama_cpp_piece,
-    {"n_probs": 1},
+    "n_probs",
     {"n_probs": LIKELIEST},
     _llama_cpp_chances,
+    lambda form: {"json_schema": schema_of(form)},
 )

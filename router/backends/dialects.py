@@ -13,13 +13,17 @@ from router.backends.completions import (
     VLLM,
     Body,
     TokenCompletionAPI,
+    json_form,
+    llama_cpp_sampled,
     sampled,
+    schema_of,
     thinking_switch,
     valid_count,
 )
 from router.backends.http import Chunk, EngineClient
+from router.backends.request_fields import ALL, FLOOR, FORM_WITH_TOOLS, Taken
 from router.backends.text import printable_name
-from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest
+from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest, ResponseFormat
 from router.errors import BackendError, InvalidRequest
 
 CLOSING_CUE = "Time is up, I answer now."
@@ -40,6 +44,8 @@ class Dialect:
         early: tokens below the budget at which the engine already cuts a thought.
         cue: the closing cue where the settings name none.
         cue_field: the field of a chat request that has the engine say a closing cue; "" = there is none.
+        form: fields of a chat request that ask for an answer in a form; the thought stays free.
+        taken: fields of a request that the chat API takes here, where the engine holds the budget by itself.
     """
 
     sampling: Callable[[GenerationRequest], Body]
@@ -51,21 +57,30 @@ class Dialect:
     early: int = 0
     cue: str = CLOSING_CUE
     cue_field: str = ""
+    form: Callable[[ResponseFormat], Body] = json_form
+    taken: Taken = ALL - {FLOOR, FORM_WITH_TOOLS}
 
 
 def _sampling(request: GenerationRequest) -> Body:
+    return sampled(request.sampling) | _longest(request)
+
+
+def _llama_cpp_sampling(request: GenerationRequest) -> Body:
+    return llama_cpp_sampled(request.sampling) | _longest(request)
+
+
+def _longest(request: GenerationRequest) -> Body:
     """Engines count the thought into max_tokens; a limit below the budget would end it without an answer."""
     budget = request.budget.tokens
-    longest = {} if budget is None else {"max_tokens": budget + request.sampling.max_answer_tokens}
-    return sampled(request.sampling) | longest
+    return {} if budget is None else {"max_tokens": budget + request.sampling.max_answer_tokens}
 
 
 def _hosted_sampling(request: GenerationRequest) -> Body:
-    """Hosted reasoning models refuse greedy sampling and `max_tokens`, so nothing is sent that was not asked for."""
+    """Hosted reasoning models refuse `max_tokens`, and any limit costs answers, so only one that is named is sent."""
     asked, budget = request.sampling, request.budget.tokens
     limited = budget is not None and asked.max_answer_tokens != DEFAULT_ANSWER_TOKENS
     longest = {"max_completion_tokens": (budget or 0) + asked.max_answer_tokens} if limited else {}
-    return {field: value for field, value in sampled(asked).items() if value or field == "seed"} | longest
+    return sampled(asked) | longest
 
 
 def _usage(chunk: Chunk) -> Chunk:
@@ -124,6 +139,11 @@ def _llama_cpp(request: GenerationRequest) -> Body:
     }
 
 
+def _llama_cpp_form(form: ResponseFormat) -> Body:
+    """Its grammar lets a thought come first (source, since March 2026); a form without a schema has no effect."""
+    return {"response_format": {"type": "json_schema", "json_schema": {"schema": schema_of(form)}}}
+
+
 def _predicted(chunk: Chunk) -> int | None:
     return valid_count((chunk.get("timings") or {}).get("predicted_n"))
 
@@ -169,8 +189,11 @@ DIALECTS: Mapping[str, Dialect] = {
     "vllm": Dialect(_sampling, _vllm, _completion_tokens, _details, VLLM, _vllm_version),
     "sglang": Dialect(_sampling, _sglang, _completion_tokens, _sglang_thought, SGLANG, _sglang_version),
     "llama_cpp": Dialect(
-        _sampling, _llama_cpp, _predicted, _nothing, LLAMA_CPP, _llama_cpp_version,
-        early=1, cue_field="reasoning_budget_message",
+        _llama_cpp_sampling, _llama_cpp, _predicted, _nothing, LLAMA_CPP, _llama_cpp_version,
+        early=1, cue_field="reasoning_budget_message", form=_llama_cpp_form,
     ),
-    "openai_effort": Dialect(_hosted_sampling, _effort, _nothing, _details, None, _unknown_version, cue=""),
+    "openai_effort": Dialect(
+        _hosted_sampling, _effort, _nothing, _details, None, _unknown_version,
+        cue="", taken=ALL - {FLOOR, "top_k", "min_p", "repetition_penalty"},
+    ),
 }  # fmt: skip

@@ -10,7 +10,11 @@ from contextlib import aclosing
 from copy import copy
 from typing import Protocol, TypeVar
 
+import numpy as np
+
+from router.backends.answer_text import AnswerText
 from router.backends.pocket_model import END, END_THINK, WINDOW, PocketModel, Run
+from router.backends.request_fields import FLOOR, Taken, check
 from router.domain import (
     Completion,
     ContentDelta,
@@ -20,9 +24,13 @@ from router.domain import (
     GenerationEvent,
     GenerationRequest,
     ReasoningDelta,
+    TokenLogprob,
 )
 from router.errors import BackendError, InvalidRequest
-from router.stopping.evidence import Probe, probed
+from router.stopping.evidence import LEAST_LOGPROB, Probe, probed
+
+TAKEN: Taken = frozenset({"temperature", "seed", "top_p", "top_k", "min_p", "stop", "logprobs", FLOOR})
+"""Fields of a request that the embedded model takes."""
 
 LONGEST_PROMPT = 16 * WINDOW
 """Characters beyond which a prompt is refused before it is read as tokens: most of the model's have one character."""
@@ -104,6 +112,11 @@ class PocketClimb:
         self._prompt: list[int] = []
         self._end, self._end_think = markers
 
+    @property
+    def greedy(self) -> bool:
+        """Answers are drawn greedily, as they also are where no temperature is named."""
+        return not self._request.sampling.temperature
+
     async def think(self, upto: int | None) -> AsyncGenerator[ReasoningDelta]:
         """Think on, to `upto` tokens in all and no further than the budget. Raises InvalidRequest, BackendError."""
         await self._begin()
@@ -122,11 +135,13 @@ class PocketClimb:
         """The greedy answer behind the thought as it is, of at most `tokens`. Raises InvalidRequest, BackendError."""
         await self._begin()
         said = None if self.ended or not end else await self._in_thread(self._run.branch().next_scores, (self._end,))
-        run, room = self._run.branch(temperature=0.0), self._room(tokens)
-        async with aclosing(self._drawn(run, room)) as arriving:
-            drawn = [token async for token in arriving]
-        whole, ends = len(drawn) < room, None if said is None else float(said[self._end_think])
-        return probed(self._decoded(drawn), len(drawn), whole, run.logprobs, ends)
+        run, answer = self._run.branch(temperature=0.0), AnswerText(self._request.sampling)
+        room, text = self._room(tokens), ""
+        async with aclosing(self._said(run, room, answer)) as events:
+            async for event in events:
+                text += event.text if isinstance(event, ContentDelta) else ""
+        drawn, ends = run.drawn, None if said is None else float(said[self._end_think])
+        return probed(text, drawn, drawn < room or answer.stopped, run.logprobs, ends)
 
     def fork(self) -> "PocketClimb":
         """The same thought as it is now; neither changes the other."""
@@ -141,14 +156,15 @@ class PocketClimb:
     async def answer(self) -> AsyncGenerator[GenerationEvent]:
         """The answer behind the thought as it is, and the completion. Raises InvalidRequest, BackendError."""
         await self._begin()
-        room, answered = self._room(self._request.sampling.max_answer_tokens), 0
-        async with aclosing(self._drawn(self._run.branch(), room)) as arriving:
-            async for token in arriving:
-                answered += 1
-                yield ContentDelta(self._model.tokenizer.decode([token]))
-        # The answer ends by a token of the model's or at its limit, never both.
+        run, answer = self._run.branch(), AnswerText(self._request.sampling)
+        room = self._room(self._request.sampling.max_answer_tokens)
+        async with aclosing(self._said(run, room, answer)) as events:
+            async for event in events:
+                yield event
+        # The answer ends by a token of the model's, by a stop string or at its limit.
         reason = FinishReason.NATURAL if self.ended else FinishReason.FORCED
-        yield self._completion(FinishReason.TRUNCATED if answered == room else reason, answered)
+        truncated = run.drawn == room and not answer.stopped
+        yield self._completion(FinishReason.TRUNCATED if truncated else reason, run.drawn)
 
     def _completion(self, finish: FinishReason, answered: int) -> Completion:
         return Completion(
@@ -170,30 +186,39 @@ class PocketClimb:
         self._prompt = prompt
         self._run.feed(prompt)
 
-    async def _drawn(self, run: Run, room: int) -> AsyncGenerator[int]:
-        """The tokens of an answer, at most `room`."""
+    async def _said(self, run: Run, room: int, answer: AnswerText) -> AsyncGenerator[GenerationEvent]:
+        """The events of an answer of at most `room` tokens."""
         run.feed([self._end_think])
-        for _ in range(room):
+        while run.drawn < room and not answer.stopped:
             token = await self._in_thread(run.next_token, (self._end_think,))
             if token == self._end:
-                return
+                break
+            run.drawn += 1
             run.feed([token])
-            yield token
+            answer.take([self._logprob(run, token)] if self._request.sampling.logprobs else [])
+            for event in (*answer.read([ContentDelta(self._decoded(token))]), *answer.logprobs()):
+                yield event
+        for event in (*answer.rest(), *answer.logprobs()):
+            yield event
+
+    def _logprob(self, run: Run, token: int) -> TokenLogprob:
+        """A token just drawn, with the likeliest ones at its place."""
+        top = np.argsort(-run.scores, kind="stable")[: self._request.sampling.top_logprobs]
+        named = tuple((self._decoded(int(one)), max(float(run.scores[one]), LEAST_LOGPROB)) for one in top)
+        return TokenLogprob(self._decoded(token), run.logprobs[-1], named)
 
     def _room(self, most: int) -> int:
         """Tokens that an answer may have: at most so many, and what is left of the window."""
         return min(most, self._request.sampling.max_answer_tokens, WINDOW - len(self._prompt) - self.tokens - 1)
 
-    def _decoded(self, ids: list[int]) -> str:
-        return "".join(self._model.tokenizer.decode([token]) for token in ids)
+    def _decoded(self, token: int) -> str:
+        text: str = self._model.tokenizer.decode([token])
+        return text
 
 
 def _check(request: GenerationRequest) -> None:
     """Refuse by name what the embedded model cannot do. Raises InvalidRequest."""
-    if request.tools.offered:
-        raise InvalidRequest("tools", "the embedded model calls no tools")
-    if request.prompt.images is not None:
-        raise InvalidRequest(request.prompt.images, "the embedded model takes no images")
+    check(request, TAKEN, "the embedded model")
     if len(request.prompt.text) > LONGEST_PROMPT:
         raise _too_long()
 

@@ -84,20 +84,25 @@ class Run:
 
     Attributes:
         logprobs: log-probabilities of the tokens drawn, among those that were not banned.
+        drawn: tokens of an answer that were drawn.
+        scores: log-probabilities of the tokens that could have been drawn last, [vocabulary].
     """
 
     def __init__(self, model: PocketModel, sampling: Sampling) -> None:
         self.logprobs: list[float] = []
+        self.drawn = 0
         self._model = model
         self._past = model.empty
         self._waiting: list[int] = []
+        self.scores: NDArray[np.float64] = np.zeros(0)
+        self._sampling = sampling
         self._temperature = sampling.temperature or 0.0
         self._random = np.random.default_rng(sampling.seed)
 
     def branch(self, temperature: float | None = None) -> "Run":
         """A run from here that leaves this one as it is; None = at the same temperature."""
         run = copy(self)
-        run.logprobs, run._waiting = [], list(self._waiting)
+        run.logprobs, run.drawn, run._waiting = [], 0, list(self._waiting)
         run._random = deepcopy(self._random)
         run._temperature = self._temperature if temperature is None else temperature
         return run
@@ -108,9 +113,9 @@ class Run:
 
     def next_token(self, banned: tuple[int, ...]) -> int:
         """The next token: greedy, or drawn at the temperature."""
-        scores = self.next_scores(banned)
-        token = self._drawn(scores)
-        self.logprobs.append(float(scores[token]))
+        self.scores = self.next_scores(banned)
+        token = self._drawn(self.scores)
+        self.logprobs.append(float(self.scores[token]))
         return token
 
     def next_scores(self, banned: tuple[int, ...]) -> NDArray[np.float64]:
@@ -123,8 +128,29 @@ class Run:
     def _drawn(self, scores: NDArray[np.float64]) -> int:
         if self._temperature == 0:
             return int(scores.argmax())
-        weights = np.exp((scores - scores.max()) / self._temperature)
+        warmed = (scores - scores.max()) / self._temperature
+        weights = np.exp(warmed) * likely(warmed, self._sampling)
         return int(self._random.choice(len(weights), p=weights / weights.sum()))
+
+
+def likely(scores: NDArray[np.float64], sampling: Sampling) -> NDArray[np.bool_]:
+    """The tokens that may be drawn: all that `top_k`, `top_p` and `min_p` leave, the likeliest always among them.
+
+    Args:
+        scores: log-probabilities at the temperature but for a constant, [vocabulary].
+    """
+    order = np.argsort(-scores, kind="stable")
+    chances = np.exp(scores[order] - scores[order[0]])
+    kept = chances >= (sampling.min_p or 0.0)
+    if sampling.top_k is not None:
+        kept[sampling.top_k :] = False
+    if sampling.top_p is not None:
+        before = np.cumsum(chances) - chances
+        kept &= before < sampling.top_p * chances.sum()
+    kept[0] = True
+    found = np.zeros(len(scores), dtype=np.bool_)
+    found[order[kept]] = True
+    return found
 
 
 def log_probabilities(logits: Logits, banned: tuple[int, ...]) -> NDArray[np.float64]:

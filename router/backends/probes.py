@@ -26,6 +26,9 @@ UNPROVEN = (CountSource.NONE, CountSource.ESTIMATE)
 BUSY_TRIES = 3
 """Tries of a probe while the engine has no room, before the last one."""
 
+GREEDY = Sampling(temperature=0.0, max_answer_tokens=64)
+"""What is seen must be the engine's doing, not chance's."""
+
 FEW = 8
 """Tokens of a generation below which its speed says little."""
 
@@ -87,7 +90,7 @@ def speed(probed: Sequence[Probed]) -> Speed | None:
 
 async def probe(backend: Backend, prompt: Prompt, budget: int, floor: int = 0) -> Probed:
     """Let a backend answer a prompt within a budget of thinking tokens; what goes wrong is a finding, too."""
-    request = GenerationRequest(prompt, ReasoningBudget(str(budget), budget), floor, Sampling(max_answer_tokens=64))
+    request = GenerationRequest(prompt, ReasoningBudget(str(budget), budget), floor, GREEDY)
     try:
         return await _when_there_is_room(backend, request)
     except InvalidRequest as error:

@@ -41,7 +41,7 @@ MISCONFIGURED = {
 }
 """What callers may know of an engine about which a setting is wrong. Addresses and names are for the log."""
 
-TRIAL = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("0", 0), sampling=Sampling(max_answer_tokens=1))
+TRIAL = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("0", 0), sampling=Sampling(0.0, max_answer_tokens=1))
 
 
 @dataclass(eq=False)

@@ -54,6 +54,11 @@ class ReplicaClimb:
         """The thought has ended by itself."""
         return self._at is not None and self._at[1].ended
 
+    @property
+    def greedy(self) -> bool:
+        """Answers are drawn greedily; an engine's own default may be anything."""
+        return self._request.sampling.temperature == 0
+
     def think(self, upto: int | None) -> AsyncGenerator[ReasoningDelta]:
         """Think on, to `upto` tokens in all. Raises InvalidRequest, BackendError."""
         return self._step(lambda climb: climb.think(upto))

@@ -83,7 +83,8 @@ class Replicas:
 
     def climb(self, request: GenerationRequest) -> ReplicaClimb | None:
         """A thought that is had step by step, at one replica; None where one of them cannot do it."""
-        if not self.climbs or request.tools.offered or request.prompt.images is not None:
+        proved = [one.backend for one in self._replicas if one.backend.proved]
+        if any(one.climb(request) is None for one in proved):
             return None
         return ReplicaClimb(request, self._next, self._tried, self._none_left)
 

@@ -1,5 +1,6 @@
 """The answer behind a thought that is over, as the second of two phases reads it."""
 
+from router.backends.answer_text import AnswerText
 from router.backends.completions import Piece
 from router.backends.endings import ending
 from router.backends.limits import Gate
@@ -33,6 +34,7 @@ class AnswerPhase:
         self._thought = thought
         self._reader = AnswerReader(markers)
         self._reader.trust()
+        self._text = AnswerText(request.sampling)
         self._joiner = SurrogateJoiner()
         self._gate = Gate(request.sampling.max_answer_tokens)
         self._finish: FinishReason | None = thought.failed
@@ -45,6 +47,11 @@ class AnswerPhase:
         return self._finish is not None
 
     @property
+    def over(self) -> bool:
+        """The rest is not read."""
+        return self.full or self._text.stopped
+
+    @property
     def full(self) -> bool:
         """More has come than was asked for; the rest is not read."""
         return self._gate.full or self.drawn > self._request.sampling.max_answer_tokens + SLACK
@@ -55,24 +62,30 @@ class AnswerPhase:
         for piece in pieces:
             if piece.finish is not None:
                 self._finish = ending(piece.finish)
+            self._text.take(piece.logprobs)
             new = self._reader.read(self._joiner.join(self._gate.through(piece.text))) if piece.text else []
             again = any(type(event) is ReasoningDelta for event in new)
             self.drawn += len(piece.ids)
-            self.logprobs += piece.logprobs
+            self.logprobs += [one.logprob for one in piece.logprobs]
             self._thought_again += len(piece.ids) if again else 0
-            said += new
-        return list(merged(said))
+            said += self._text.read(new)
+            if self._text.stopped:
+                break
+        return [*merged(said), *self._text.logprobs()]
 
     def rest(self) -> list[GenerationEvent]:
         """What was held back until the end of the stream."""
         held = self._joiner.rest()
-        return [*(self._reader.read(held) if held else []), *self._reader.rest()]
+        last = [*(self._reader.read(held) if held else []), *self._reader.rest()]
+        return [*merged([*self._text.read(last), *self._text.rest()]), *self._text.logprobs()]
 
     def completion(self) -> Completion:
         """The end of both phases. Raises BackendError where the stream had none."""
-        if self._finish is None and not self.full:  # a proxy or a crash cut it: half an answer is not an answer
+        if self._finish is None and not self.over:  # a proxy or a crash cut it: half an answer is not an answer
             raise BackendError("backend: the stream ended early")
         finish = FinishReason.TRUNCATED if self.full or self._finish is None else self._finish
+        if self._text.stopped:
+            finish = FinishReason.NATURAL
         if finish is FinishReason.NATURAL and not self._thought.natural:
             finish = FinishReason.FORCED
         budget, known = self._request.budget, self._thought.count

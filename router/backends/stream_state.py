@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
+from router.backends import logprobs
+from router.backends.answer_text import AnswerText
 from router.backends.counting import MARGIN, Count, Tally
 from router.backends.deltas import CallReader, texts
 from router.backends.dialects import Dialect
@@ -22,8 +24,11 @@ from router.domain import (
     FinishReason,
     GenerationEvent,
     GenerationRequest,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
+    Sampling,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
 )
@@ -43,11 +48,19 @@ class StreamState:
         counts: what the engine says of tokens.
     """
 
-    def __init__(self, dialect: Dialect, markers: Markers | None = None, limits: ReadLimits | None = None) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        markers: Markers | None = None,
+        limits: ReadLimits | None = None,
+        sampling: Sampling | None = None,
+    ) -> None:
         self._early = dialect.early
         self._limits = limits or ReadLimits()
         self.counts = EngineCounts(dialect, self._limits.budget)
         markers = markers or Markers()
+        self._end = markers.end
+        self._text = AnswerText(sampling or Sampling())
         self._reader = AnswerReader(markers, self._limits.hold)
         self._cue = CueReader(markers.cue if dialect.cue_field else None)
         self._calls = CallReader()
@@ -85,6 +98,11 @@ class StreamState:
         return not self._tally.visible and self._answering.characters >= LONG_ANSWER
 
     @property
+    def stopped(self) -> bool:
+        """A stop string has ended the answer; the rest is not read."""
+        return self._text.stopped
+
+    @property
     def ended(self) -> bool:
         """The engine has said how it ended; only counts may follow."""
         return self._finish is not None
@@ -103,6 +121,8 @@ class StreamState:
     @property
     def finish(self) -> FinishReason:
         """How the stream ended. Raises BackendError where it had no end."""
+        if self.stopped:
+            return FinishReason.NATURAL
         if self.full:
             return FinishReason.TRUNCATED
         if self._finish is None:
@@ -121,8 +141,9 @@ class StreamState:
             for chunk in chunks:
                 self._take(chunk, events)
                 over = self._over(budget)
-                if over or self.full:
+                if over or self.full or self.stopped:
                     break
+        events += self._text.logprobs()
         return (events if len(events) < 2 else list(merged(events))), over
 
     def rest(self) -> Events:
@@ -132,6 +153,7 @@ class StreamState:
         self._pass([ReasoningDelta(held)] if (held := self._cue.rest()) else [], events)
         self._answer(self._content.rest(), events)
         self._pass(self._reader.rest(), events)
+        events += [*self._text.rest(), *self._text.logprobs()]
         self._refuse(self._refusal.rest(), events)
         return list(merged([*events, *self._calls.rest()]))
 
@@ -169,18 +191,19 @@ class StreamState:
             self._finish = choice.get("finish_reason") or self._finish
             before = len(events)
             if delta := choice.get("delta"):
-                self._delta(delta, events)
+                self._delta(delta, logprobs.of_chat(choice), events)
             thinking = any(type(event) is ReasoningDelta for event in events[before:])
             if ids := choice.get("token_ids"):
                 self.counts.take_ids(ids, thinking, self._reader.waiting)
         self.counts.take(chunk, thinking, self._cue.begun)
 
-    def _delta(self, delta: Mapping[str, Any], events: Events) -> None:
+    def _delta(self, delta: Mapping[str, Any], tokens: list[TokenLogprob], events: Events) -> None:
         said = texts(delta)
         if said.thought:
             self._reader.trust()
             self._think(self._thought.join(self._thinking.through(said.thought)), events)
         if said.answer:
+            self._text.take(_last(tokens, said.answer) if said.thought else self._unmarked(tokens))
             self._answer(self._content.join(self._answering.through(said.answer)), events)
         if said.refusal:
             self._refuse(self._refusal.join(self._answering.through(said.refusal)), events)
@@ -190,6 +213,7 @@ class StreamState:
     def _call(self, delta: Mapping[str, Any], events: Events) -> None:
         for call in self._calls.read(delta):
             self._pass(self._reader.rest(), events)
+            events += self._text.rest()
             self._answering.through(call.call.name + call.call.arguments)
             self._called = self._called or call.call != NO_CALL
             events.append(call)
@@ -215,11 +239,14 @@ class StreamState:
             self._blank.clear()
 
     def _pass(self, said: Iterable[ReasoningDelta | ContentDelta], events: Events) -> None:
-        for event in said:
+        for event in self._text.read(list(said)):
             if type(event) is ReasoningDelta:
                 self._texts.append(event.text)
                 self._tally.add(event.text)
             events.append(event)
+
+    def _unmarked(self, tokens: list[TokenLogprob]) -> list[TokenLogprob]:
+        return [one for one in tokens if one.token != self._end]
 
     def _over(self, budget: int | None) -> bool:
         """More was thought than asked for, beyond what engines differ by in their counts; no answer has begun."""
@@ -228,10 +255,20 @@ class StreamState:
         return max(self.counts.known, self._tally.least // MARGIN) > budget + SLACK
 
 
+def _last(tokens: list[TokenLogprob], text: str) -> list[TokenLogprob]:
+    """The last tokens, as many as fit into a text: those before belong to a thought that came in the same delta."""
+    left, kept = len(text), len(tokens)
+    while kept and (left := left - len(tokens[kept - 1].token)) >= 0:
+        kept -= 1
+    return tokens[kept:]
+
+
 def merged(events: Events) -> Iterator[GenerationEvent]:
     """Join neighbouring deltas of one kind: deltas that arrive together leave together."""
     for kind, run in groupby(events, type):
         if kind in (ReasoningDelta, ContentDelta, RefusalDelta):
-            yield kind("".join(event.text for event in run if not isinstance(event, Completion | ToolCallDelta)))
+            yield kind(
+                "".join(event.text for event in run if not isinstance(event, Completion | ToolCallDelta | Logprobs))
+            )
         else:
             yield from run

@@ -16,6 +16,7 @@ from router.backends.counting import estimate
 from router.backends.failures import MappedErrors
 from router.backends.http import Chunk, EngineClient
 from router.backends.markers import Markers
+from router.backends.request_fields import Taken, check
 from router.backends.second_phase import AnswerPhase
 from router.backends.thought import Thought, ThoughtReader
 from router.domain import (
@@ -62,6 +63,11 @@ class TwoPhase:
         self._cue: list[int] = []
         self._window: int | None = None
 
+    @property
+    def taken(self) -> Taken:
+        """The fields of a request that two phases take here."""
+        return self._completions.taken
+
     def without_cue(self) -> "TwoPhase":
         """The same, where a thought that is cut ends with its marker alone."""
         return TwoPhase(self._engine, self._model, self._completions, replace(self._markers, cue=""))
@@ -95,10 +101,7 @@ class TwoPhase:
 
     async def begin(self, request: GenerationRequest) -> Thought:
         """A thought that has not begun. Raises InvalidRequest, BackendError."""
-        if request.tools.offered:
-            raise InvalidRequest("tools", "budgets are held in two phases here, which cannot parse tool calls")
-        if request.prompt.images is not None:
-            raise InvalidRequest(request.prompt.images, "budgets are held in two phases here, which take no images")
+        check(request, self.taken, "budgets are held in two phases here, which")
         await self._learn()
         self.check(request)  # before the engine renders the prompt: a hopeless request costs no call
         thought = Thought(await self.opening(request), [])
@@ -138,7 +141,9 @@ class TwoPhase:
         thinking = await self._render(request, thinking=True)
         if request.budget.tokens == 0:
             bare = await self._render(request, thinking=False)
-            if bare != thinking:  # else the template has no switch, and an empty thought must stand in for it
+            # vLLM begins to hold a form behind an end marker alone, so that a template without one will not do.
+            marked = request.sampling.response_format is None or find_ids(bare, self._end) is not None
+            if bare != thinking and marked:  # else an empty thought must stand in for what the template does not write
                 return bare
             return [*self._opened(thinking), *self._closing]
         return self._opened(thinking)
@@ -154,7 +159,7 @@ class TwoPhase:
 
     def answer(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[GenerationEvent]:
         """Phase 2: the answer behind a thought that is over, then the completion. Raises BackendError."""
-        return self._answer(request, thought, AnswerPhase(request, thought, self._markers), {})
+        return self._answer(request, thought, AnswerPhase(request, thought, self._markers))
 
     async def probe(self, request: GenerationRequest, thought: Thought, *, end: bool = True) -> Probe:
         """The answer of phase 2, with its log-probabilities and without the completion. Raises BackendError.
@@ -169,8 +174,9 @@ class TwoPhase:
 
     async def observed(self, request: GenerationRequest, thought: Thought) -> tuple[Probe, Completion]:
         """The answer of phase 2 with its log-probabilities, and its completion. Raises BackendError."""
+        request = replace(request, sampling=replace(request.sampling, logprobs=True, top_logprobs=0))
         phase, text, end = AnswerPhase(request, thought, self._markers), "", None
-        async with aclosing(self._answer(request, thought, phase, self._completions.logprobs)) as events:
+        async with aclosing(self._answer(request, thought, phase)) as events:
             async for event in events:
                 text += event.text if isinstance(event, ContentDelta) else ""
                 end = event if isinstance(event, Completion) else end
@@ -187,7 +193,7 @@ class TwoPhase:
         if len(self._end) != 1 or not thought.ids or thought.natural or thought.failed is not None:
             return None
         chances: dict[int | str, float] = {}
-        one = replace(request, sampling=replace(request.sampling, temperature=0.0))
+        one = replace(request, sampling=Sampling(temperature=0.0, seed=request.sampling.seed))
         with suppress(BackendError):  # evidence, without which there is an answer all the same
             ids, asked = [*thought.prompt, *thought.ids], self._completions.likeliest
             async with aclosing(self._complete(one, ids, 1, [], [], asked)) as arriving:
@@ -204,20 +210,20 @@ class TwoPhase:
         return thought.upto(budget, len(self._end))
 
     async def _answer(
-        self, request: GenerationRequest, thought: Thought, phase: AnswerPhase, extra: Body
+        self, request: GenerationRequest, thought: Thought, phase: AnswerPhase
     ) -> AsyncGenerator[GenerationEvent]:
         if thought.failed is None:
             ids = [*thought.prompt, *thought.ids, *([] if thought.natural else self._cue), *self._closing]
             if request.budget.tokens == 0:
                 ids = thought.prompt
             banned = self._start if len(self._start) == 1 else []  # or the model would open its thought again
-            most = request.sampling.max_answer_tokens
+            most, extra = request.sampling.max_answer_tokens, self._completions.answered(request.sampling)
             try:
                 async with aclosing(self._complete(request, ids, most, [], banned, extra)) as arriving:
                     async for chunks in arriving:
                         for event in phase.read(self._read(chunks)):
                             yield event
-                        if phase.full:
+                        if phase.over:
                             break
             except BackendTimeout:
                 if not phase.ended:  # else the answer is whole, and only the end of the stream is missing

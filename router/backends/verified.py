@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from router.backends.canary import Examined
 from router.backends.climbing import TwoPhaseClimb
+from router.backends.request_fields import untaken
 from router.backends.two_phase import TwoPhase
 from router.domain import Completion, Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendBusy, BackendError, BackendMisconfigured, BackendTimeout, BackendUnavailable
@@ -146,8 +147,8 @@ class VerifiedBackend:
         return _as_hint(events) if self._chosen.enforcement is Enforcement.HINT else events
 
     def climb(self, request: GenerationRequest) -> TwoPhaseClimb | None:
-        """A thought that is had step by step; None where it cannot be, as with tools or images."""
-        if self.phases is None or request.tools.offered or request.prompt.images is not None:
+        """A thought that is had step by step; None where two phases do not take the request, as with tools."""
+        if self.phases is None or untaken(request, self.phases.taken) is not None:
             return None
         early = self._early if self.enforcement is Enforcement.NATIVE else 0
         return TwoPhaseClimb(self.phases, request, early)

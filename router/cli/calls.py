@@ -8,14 +8,17 @@ import click
 
 from router.cli.display import show_decision, show_event, show_explanation, show_report_command
 from router.cli.options import PROBABILITY, calls_service, json_option, program, routing_options, service_arguments
-from router.cli.strict import Command, Number
+from router.cli.sampling import sampling_options
+from router.cli.strict import Command
 from router.client import (
     Client,
     Completion,
     DeadlineExceeded,
     Decision,
     Event,
+    ResponseFormat,
     RoutingOptions,
+    Sampling,
     Unavailable,
     event_to_json,
     to_json,
@@ -41,13 +44,21 @@ def decide(text: str, client: Client, options: RoutingOptions, as_json: bool) ->
 @click.argument("text")
 @calls_service()
 @routing_options
-@click.option("--temperature", type=Number(0, 2), help="0 = greedy [default: the service's].")
+@sampling_options
 @json_option
-def generate(text: str, client: Client, options: RoutingOptions, temperature: float | None, as_json: bool) -> None:
+def generate(
+    text: str,
+    client: Client,
+    options: RoutingOptions,
+    sampling: Sampling,
+    form: ResponseFormat | None,
+    as_json: bool,
+) -> None:
     """Have the backend answer TEXT ("-" = standard input) within the chosen budget, streaming."""
     before: Event | None = None
     decision: Decision | None = None
-    for event in client.generate(_prompt(text), options=options, temperature=temperature, show_checkpoints=True):
+    events = client.generate(_prompt(text), options=options, show_checkpoints=True, response_format=form, **sampling)
+    for event in events:
         if as_json:
             click.echo(json.dumps(event_to_json(event)))
         else:

@@ -68,7 +68,7 @@ def calls_service(timeout: float | None = None) -> Callable[[Command], Command]:
             with Client(server, timeout=timeout, credentials=_credentials(**access)) as client:
                 command(client=client, **given)
 
-        return _with(_SERVICE, connected)
+        return with_options(_SERVICE, connected)
 
     return decorated
 
@@ -87,7 +87,7 @@ def routing_options(command: Command) -> Command:
             raise click.UsageError("--max-loss and --min-quality exclude each other")
         command(options=RoutingOptions(**wanted), **given)
 
-    return _with(_CHOICE, asked)
+    return with_options(_CHOICE, asked)
 
 
 def service_arguments() -> list[str]:
@@ -128,7 +128,8 @@ def _credentials(
         raise click.UsageError(str(error)) from None
 
 
-def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+def with_options(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    """The command with some options, in their order."""
     for option in reversed(options):  # the option applied last stands first in --help
         command = option(command)
     return command

@@ -27,12 +27,15 @@ from router.client.replies import (
     Decision,
     Event,
     Explanation,
+    LikelyToken,
+    Logprobs,
     Reasoning,
     Refusal,
     RungForecast,
+    TokenLogprob,
     ToolCallDelta,
 )
-from router.client.requests import Message, Prompt, RoutingOptions, Tool, ToolCall
+from router.client.requests import Message, Prompt, ResponseFormat, RoutingOptions, Sampling, Tool, ToolCall
 
 __all__ = [
     "AsyncClient",
@@ -50,6 +53,8 @@ __all__ = [
     "Explanation",
     "FailedPrecondition",
     "InvalidArgument",
+    "LikelyToken",
+    "Logprobs",
     "Message",
     "NotFound",
     "PermissionDenied",
@@ -57,8 +62,11 @@ __all__ = [
     "Reasoning",
     "Refusal",
     "ResourceExhausted",
+    "ResponseFormat",
     "RoutingOptions",
     "RungForecast",
+    "Sampling",
+    "TokenLogprob",
     "Tool",
     "ToolCall",
     "ToolCallDelta",

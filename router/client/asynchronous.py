@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc.aio
 
@@ -13,7 +13,7 @@ from router.client.connection import POLL_SECONDS, SERVER, Connection
 from router.client.credentials import ANONYMOUS, Credentials
 from router.client.errors import mapped_errors
 from router.client.replies import Decision, Event, Explanation
-from router.client.requests import DEFAULTS, LabelSource, Prompt, RoutingOptions, Tool
+from router.client.requests import DEFAULTS, LabelSource, Prompt, ResponseFormat, RoutingOptions, Sampling, Tool
 
 R = TypeVar("R")
 
@@ -66,16 +66,15 @@ class AsyncClient:
         tools: Sequence[Tool | Mapping[str, Any]] = (),
         tool_choice: str = "",
         show_checkpoints: bool = False,
-        temperature: float | None = None,
-        max_answer_tokens: int | None = None,
-        seed: int | None = None,
+        response_format: ResponseFormat | Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        **sampling: Unpack[Sampling],
     ) -> AsyncGenerator[Event, None]:
         """As `Client.generate`, for `async for`."""
-        sampling = {"temperature": temperature, "max_answer_tokens": max_answer_tokens, "seed": seed}
-        return self._stream(
-            calls.generate(prompt, options, model, tenant, tools, tool_choice, show_checkpoints, **sampling), timeout
+        call = calls.generate(
+            prompt, options, model, tenant, tools, tool_choice, show_checkpoints, response_format, **sampling
         )
+        return self._stream(call, timeout)
 
     async def explain(
         self,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
@@ -12,7 +12,7 @@ from router.client.connection import POLL_SECONDS, SERVER, Connection
 from router.client.credentials import ANONYMOUS, Credentials
 from router.client.errors import mapped_errors
 from router.client.replies import Decision, Event, Explanation
-from router.client.requests import DEFAULTS, LabelSource, Prompt, RoutingOptions, Tool
+from router.client.requests import DEFAULTS, LabelSource, Prompt, ResponseFormat, RoutingOptions, Sampling, Tool
 
 R = TypeVar("R")
 
@@ -65,20 +65,19 @@ class Client:
         tools: Sequence[Tool | Mapping[str, Any]] = (),
         tool_choice: str = "",
         show_checkpoints: bool = False,
-        temperature: float | None = None,
-        max_answer_tokens: int | None = None,
-        seed: int | None = None,
+        response_format: ResponseFormat | Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        **sampling: Unpack[Sampling],
     ) -> Generator[Event, None, None]:
         """Choose, and stream the answer: a Decision, pieces of it, a Completion.
 
-        With `show_checkpoints` a Checkpoint comes wherever a stopping rule looks at the answer. Sampling that is None
-        is the engine's. The call starts with the first event; closing the stream cancels it.
+        With `show_checkpoints` a Checkpoint comes wherever a stopping rule looks at the answer. What `sampling` leaves
+        out is the engine's own. The call starts with the first event; closing the stream cancels it.
         """
-        sampling = {"temperature": temperature, "max_answer_tokens": max_answer_tokens, "seed": seed}
-        return self._stream(
-            calls.generate(prompt, options, model, tenant, tools, tool_choice, show_checkpoints, **sampling), timeout
+        call = calls.generate(
+            prompt, options, model, tenant, tools, tool_choice, show_checkpoints, response_format, **sampling
         )
+        return self._stream(call, timeout)
 
     def explain(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 
 from grpc_health.v1 import health_pb2
 
@@ -10,7 +10,20 @@ from router._gen import budget_router_pb2 as pb
 from router.client.errors import InvalidArgument
 from router.client.mirror import read, read_event
 from router.client.replies import Decision, Event, Explanation
-from router.client.requests import LabelSource, Prompt, RoutingOptions, Tool, message, messages, routing_options, tools
+from router.client.requests import (
+    LabelSource,
+    Prompt,
+    ResponseFormat,
+    RoutingOptions,
+    Sampling,
+    Tool,
+    message,
+    messages,
+    response_format,
+    routing_options,
+    sampling,
+    tools,
+)
 from router.client.words import words_of
 
 R_co = TypeVar("R_co", covariant=True)
@@ -56,20 +69,21 @@ def generate(
     offered: Sequence[Tool | Mapping[str, Any]],
     tool_choice: str,
     show_checkpoints: bool = False,
-    **sampling: float | None,
+    form: ResponseFormat | Mapping[str, Any] | None = None,
+    **drawn: Unpack[Sampling],
 ) -> Call[Event | None]:
-    """Choose and answer; sampling that is None is not sent. Raises InvalidArgument."""
-    drawn = {name: value for name, value in sampling.items() if value is not None}
+    """Choose and answer. Raises InvalidArgument."""
     request = message(
         pb.GenerateRequest,
         messages=messages(prompt),
         options=routing_options(options),
         model=model,
         tenant=tenant,
-        sampling=message(pb.SamplingOptions, "sampling.", **drawn) if drawn else None,
+        sampling=sampling(drawn),
         tools=tools(offered),
         tool_choice=tool_choice,
         show_checkpoints=show_checkpoints,
+        response_format=response_format(form),
     )
     return Call("Generate", request, read_event, GENERATE_SECONDS)
 

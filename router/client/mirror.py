@@ -11,9 +11,12 @@ from router.client.replies import (
     Decision,
     Event,
     Explanation,
+    LikelyToken,
+    Logprobs,
     Reasoning,
     Refusal,
     RungForecast,
+    TokenLogprob,
     ToolCallDelta,
 )
 from router.client.requests import ToolCall
@@ -27,7 +30,10 @@ MESSAGES: dict[type, Any] = {
     Completion: pb.Completion,
     Decision: pb.Decision,
     Explanation: pb.ExplainResponse,
+    LikelyToken: pb.LikelyToken,
+    Logprobs: pb.Logprobs,
     RungForecast: pb.RungForecast,
+    TokenLogprob: pb.TokenLogprob,
     ToolCall: pb.ToolCall,
     ToolCallDelta: pb.ToolCallDelta,
 }
@@ -40,6 +46,7 @@ EVENTS: dict[str, type[Event]] = {
     "content": Content,
     "refusal": Refusal,
     "tool_call": ToolCallDelta,
+    "logprobs": Logprobs,
     "checkpoint": Checkpoint,
     "completion": Completion,
 }

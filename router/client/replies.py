@@ -120,6 +120,30 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class LikelyToken:
+    """One of the likeliest tokens at a place, and its log-probability."""
+
+    token: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of the answer, its log-probability, and the likeliest tokens at its place, likeliest first."""
+
+    token: str
+    logprob: float
+    top: tuple[LikelyToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """The tokens that the content before it is made of."""
+
+    tokens: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What a stopping rule has seen at a rung. The answer there is no part of the reply.
 
@@ -184,5 +208,5 @@ class Explanation:
     sentences: tuple[str, ...]
 
 
-Event: TypeAlias = Decision | Reasoning | Content | Refusal | ToolCallDelta | Checkpoint | Completion
+Event: TypeAlias = Decision | Reasoning | Content | Refusal | ToolCallDelta | Logprobs | Checkpoint | Completion
 """Events of a stream: a decision first, a completion last."""

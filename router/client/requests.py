@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -51,6 +51,46 @@ class Tool:
     name: str
     description: str = ""
     parameters: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """The form of an answer; the thought is free.
+
+    Attributes:
+        json_schema: the schema of a "json_schema"; only there.
+        name: what hosted models call the schema.
+        strict: whether a hosted model must follow the schema to the letter; None = its default.
+    """
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Mapping[str, Any] | None = None
+    name: str = ""
+    strict: bool | None = None
+
+
+class Sampling(TypedDict, total=False):
+    """How to draw an answer. What is left out, or None, is left to the engine.
+
+    Attributes:
+        temperature: 0 to 2; 0 is greedy.
+        max_answer_tokens: the longest answer after thinking.
+        stop: texts that end the answer and are no part of it; they never end a thought.
+        logprobs: get a Logprobs event after each piece of the answer, with `top_logprobs` likeliest tokens a place.
+    """
+
+    temperature: float | None
+    max_answer_tokens: int | None
+    seed: int | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    stop: str | Sequence[str] | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    repetition_penalty: float | None
+    logprobs: bool | None
+    top_logprobs: int | None
 
 
 Prompt: TypeAlias = str | Sequence[Message | Mapping[str, Any]]
@@ -110,6 +150,29 @@ def tools(offered: Sequence[Tool | Mapping[str, Any]]) -> list[pb.Tool]:
     return [_tool(_read(tool, Tool, f"tools[{i}]"), f"tools[{i}].") for i, tool in enumerate(offered)]
 
 
+def sampling(given: Sampling) -> pb.SamplingOptions | None:
+    """How to draw an answer, as a message; None where nothing is named. Raises InvalidArgument."""
+    named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if unknown := named.keys() - Sampling.__annotations__.keys():
+        raise TypeError(f"generate() got unexpected arguments: {', '.join(sorted(unknown))}")
+    if isinstance(named.get("stop"), str):  # else each of its characters would be one
+        named["stop"] = [named["stop"]]
+    return message(pb.SamplingOptions, "sampling.", **named) if named else None
+
+
+def response_format(given: ResponseFormat | Mapping[str, Any] | None) -> pb.ResponseFormat | None:
+    """The form of an answer as a message; a mapping may also have OpenAI's form. Raises InvalidArgument."""
+    if given is None:
+        return None
+    if isinstance(given, Mapping) and isinstance(within := given.get("json_schema"), Mapping) and "schema" in within:
+        given = {"type": given.get("type"), **{"json_schema" if k == "schema" else k: v for k, v in within.items()}}
+    form = _read(given, ResponseFormat, "response_format")
+    schema = _json(form.json_schema, "response_format.json_schema")
+    return message(
+        pb.ResponseFormat, "response_format.", type=form.type, json_schema=schema, name=form.name, strict=form.strict
+    )
+
+
 def message(kind: type[M], at: str = "", **values: Any) -> M:
     """A message of these values; None leaves a field unset.
 
@@ -155,11 +218,15 @@ def _read(given: M | Mapping[str, Any], kind: type[M], field: str) -> M:
 
 
 def _tool(tool: Tool, at: str) -> pb.Tool:
-    try:
-        schema = None if tool.parameters is None else json.dumps(tool.parameters)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"{at}parameters: {error}", fields=[f"{at}parameters"]) from error
+    schema = _json(tool.parameters, f"{at}parameters")
     return message(pb.Tool, at, name=tool.name, description=tool.description, parameters=schema)
+
+
+def _json(value: Mapping[str, Any] | None, field: str) -> str | None:
+    try:
+        return None if value is None else json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"{field}: {error}", fields=[field]) from error
 
 
 def _duration(seconds: float | None, field: str) -> Duration | None:

@@ -3,7 +3,6 @@
 from router.domain.conversation import TOOL_CHOICES, Message, Prompt, Role, Tool, ToolCall, Tools
 from router.domain.decision import Certificate, Choice, Decision, DecisionSource, Rule
 from router.domain.generation import (
-    DEFAULT_ANSWER_TOKENS,
     SLACK,
     Checkpoint,
     Completion,
@@ -13,10 +12,11 @@ from router.domain.generation import (
     FinishReason,
     GenerationEvent,
     GenerationRequest,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
-    Sampling,
     ServedEvent,
+    TokenLogprob,
     ToolCallDelta,
 )
 from router.domain.ladder import DEFAULT_RUNG, BudgetLadder, Forecast, ReasoningBudget, Score
@@ -31,6 +31,7 @@ from router.domain.request import (
     RouteRequest,
     RoutingOptions,
 )
+from router.domain.sampling import DEFAULT_ANSWER_TOKENS, ResponseFormat, Sampling
 
 __all__ = [
     "DEFAULT_ANSWER_TOKENS",
@@ -55,6 +56,7 @@ __all__ = [
     "GenerationRequest",
     "LabelSource",
     "LoggedDecision",
+    "Logprobs",
     "MaxLoss",
     "Message",
     "MinQuality",
@@ -66,6 +68,7 @@ __all__ = [
     "ReasoningBudget",
     "ReasoningDelta",
     "RefusalDelta",
+    "ResponseFormat",
     "Role",
     "RouteRequest",
     "RoutingOptions",
@@ -73,6 +76,7 @@ __all__ = [
     "Sampling",
     "Score",
     "ServedEvent",
+    "TokenLogprob",
     "Tool",
     "ToolCall",
     "ToolCallDelta",

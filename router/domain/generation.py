@@ -5,21 +5,11 @@ from enum import Enum
 
 from router.domain.conversation import Prompt, ToolCall, Tools
 from router.domain.ladder import ReasoningBudget
+from router.domain.sampling import Sampling
 from router.stopping.evidence import Evidence
-
-DEFAULT_ANSWER_TOKENS = 1024
 
 SLACK = 2
 """Thinking tokens by which the counts of engines may differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the backend samples tokens; temperature 0 is greedy, None is the engine's default."""
-
-    temperature: float | None = 0.0
-    max_answer_tokens: int = DEFAULT_ANSWER_TOKENS
-    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +90,26 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of the answer, and its log-probability, at most 0.
+
+    Attributes:
+        top: the likeliest tokens at its place, likeliest first, each with its log-probability.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Log-probabilities of the tokens of the answer that has just been passed on."""
+
+    tokens: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A cut of a thought at which a stopping rule has looked at the answer. It is no part of the reply.
 
@@ -160,6 +170,6 @@ class Completion:
         return self.thinking_tokens > self.budget.tokens
 
 
-GenerationEvent = ReasoningDelta | ContentDelta | RefusalDelta | ToolCallDelta | Completion
+GenerationEvent = ReasoningDelta | ContentDelta | RefusalDelta | ToolCallDelta | Logprobs | Completion
 
 ServedEvent = GenerationEvent | Checkpoint

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 from router.domain import (
     Completion,
@@ -120,7 +121,8 @@ class Auditor:
         if rest is not None:
             tokens = max(tokens - (used or 0), 0.0)
         if len(self._tasks) < UNDER_WAY and self._bucket.take(tokens):
-            again = GenerationRequest(request.prompt, top, 0, sampling, tokens)
+            # Drawn as the caller's answer was, or the two could not be compared.
+            again = GenerationRequest(request.prompt, top, 0, replace(sampling, logprobs=False), tokens)
             events = backend.stream(again) if rest is None else rest()
             task = asyncio.create_task(self._compare(events, request, decision, certificate.alpha, answer, used))
             self._tasks.add(task)  # the event loop itself keeps only weak references

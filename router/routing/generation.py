@@ -119,7 +119,8 @@ class Generation:
             key,
             observer,
             served.lookahead,
-            greedy=asked.sampling.temperature == 0,
+            # The probe has no log-probabilities to pass on, so that an answer with them is drawn again.
+            greedy=climb.greedy and not asked.sampling.logprobs,
             ahead=served.ahead,
         )
         return self._climber.stream()

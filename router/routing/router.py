@@ -138,7 +138,8 @@ class BudgetRouter:
     ) -> AsyncGenerator[Decision | ServedEvent]:
         """One generation at one model: decided, admitted, streamed, and recorded however it ends."""
         began = time.perf_counter()
-        decision = await self._decide(served, request, climbs=served.climbs and _in_steps(request, tools))
+        climbs = served.climbs and _in_steps(request, sampling, tools)
+        decision = await self._decide(served, request, climbs=climbs)
         generation = Generation(served, request, decision, sampling, tools, began)
         async with self._admission.admitted(request, generation.expected_tokens, generation.patience) as admitted:
             yield decision
@@ -233,6 +234,10 @@ class BudgetRouter:
             self._audit(backend, request, decision, sampling, answer, spent, generation.rest)
 
 
-def _in_steps(request: RouteRequest, tools: Tools) -> bool:
-    """Whether a thought may be had step by step: tool calls cannot be probed, and images are no token ids."""
-    return not tools.offered and request.prompt.images is None
+def _in_steps(request: RouteRequest, sampling: Sampling, tools: Tools) -> bool:
+    """Whether a thought may be had step by step: tool calls cannot be probed, and images are no token ids.
+
+    Rules are certified on free answers, whose first tokens a probe shows. Those of JSON are names and brackets, behind
+    which its value comes too late. A stop string only cuts the end off an answer, so probes carry it.
+    """
+    return not tools.offered and request.prompt.images is None and sampling.response_format is None

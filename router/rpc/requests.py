@@ -1,15 +1,13 @@
 """Protocol messages -> domain types. All checks of requests are made here, once."""
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from unicodedata import category
 
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
-    DEFAULT_ANSWER_TOKENS,
     TOOL_CHOICES,
     MaxLoss,
     Message,
@@ -20,7 +18,6 @@ from router.domain import (
     Role,
     RouteRequest,
     RoutingOptions,
-    Sampling,
     Tool,
     ToolCall,
     Tools,
@@ -28,19 +25,15 @@ from router.domain import (
 from router.errors import FieldError, InvalidRequest
 from router.rpc.enums import LABEL_SOURCES, ON_UNMET, ROLES
 from router.rpc.identity import Call
+from router.rpc.schemas import schema
 from router.turn import Turn
 
 MAX_BATCH = 1024
-MAX_ANSWER_TOKENS = 32_768
 MAX_NAME = 128
 """Most bytes of an id or a name."""
 
-MAX_TOOLS, MAX_SCHEMA_BYTES, MAX_SCHEMAS_BYTES = 128, 1 << 16, 1 << 18
-"""Most tools, and most bytes of the parameters of one and of all. They are read and written as JSON, which takes many
-times as long as text, and nobody else is served meanwhile."""
-
-MAX_SCHEMA_LEVELS = 100
-"""Most levels of objects and lists of a tool's parameters: writing JSON takes a frame of the stack for each."""
+MAX_TOOLS, MAX_SCHEMAS_BYTES = 128, 1 << 18
+"""Most tools, and most bytes of the parameters of all."""
 
 MAX_ATTACHED = 1_024
 """Most tool calls and images of a prompt, together."""
@@ -94,16 +87,6 @@ async def batch(message: pb.DecideBatchRequest, limits: Limits, call: Call) -> l
     return requests
 
 
-def sampling(message: pb.SamplingOptions) -> Sampling:
-    """Checked sampling options. Raises InvalidRequest."""
-    if not 0 <= message.temperature <= 2:
-        raise InvalidRequest("sampling.temperature", "must lie in 0..2")
-    longest = message.max_answer_tokens if message.HasField("max_answer_tokens") else DEFAULT_ANSWER_TOKENS
-    if not 1 <= longest <= MAX_ANSWER_TOKENS:
-        raise InvalidRequest("sampling.max_answer_tokens", f"must lie in 1..{MAX_ANSWER_TOKENS}")
-    return Sampling(message.temperature, longest, message.seed if message.HasField("seed") else None)
-
-
 async def tools(message: pb.GenerateRequest, limits: Limits) -> Tools:
     """Checked tools, and the choice among them. Raises InvalidRequest."""
     if len(message.tools) > MAX_TOOLS:
@@ -125,31 +108,7 @@ async def tools(message: pb.GenerateRequest, limits: Limits) -> Tools:
 def _tool(message: pb.Tool, field: str) -> Tool:
     if not _name(message.name, f"{field}.name").strip():
         raise InvalidRequest(f"{field}.name", "is required")
-    if (size := len(message.parameters.encode())) > MAX_SCHEMA_BYTES:
-        raise InvalidRequest(f"{field}.parameters", f"at most {MAX_SCHEMA_BYTES} bytes, has {size}")
-    try:
-        parameters = json.loads(message.parameters or "{}")
-    except (ValueError, RecursionError):  # nested too deeply for the parser
-        parameters = None
-    if not isinstance(parameters, dict):
-        raise InvalidRequest(f"{field}.parameters", "must be a JSON object")
-    if not _is_shallow(parameters):
-        raise InvalidRequest(f"{field}.parameters", f"at most {MAX_SCHEMA_LEVELS} levels of objects and lists")
-    return Tool(message.name, message.description, parameters)
-
-
-def _is_shallow(value: object) -> bool:
-    """Whether parsed JSON has at most MAX_SCHEMA_LEVELS levels."""
-    level = [value]
-    for _ in range(MAX_SCHEMA_LEVELS + 1):
-        level = [within for one in level for within in _within(one)]
-    return not level
-
-
-def _within(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+    return Tool(message.name, message.description, schema(message.parameters or "{}", f"{field}.parameters"))
 
 
 def outcome(message: pb.ReportOutcomeRequest, tenant: str | None) -> Outcome:

@@ -10,6 +10,7 @@ from router.domain import (
     Completion,
     ContentDelta,
     Decision,
+    Logprobs,
     MaxLoss,
     ReasoningBudget,
     ReasoningDelta,
@@ -115,10 +116,26 @@ def event(value: Decision | ServedEvent) -> pb.GenerateResponse:
         case ToolCallDelta(index, call):
             piece = pb.ToolCall(id=call.id, name=call.name, arguments=call.arguments)
             return pb.GenerateResponse(tool_call=pb.ToolCallDelta(index=index, call=piece))
+        case Logprobs():
+            return pb.GenerateResponse(logprobs=logprobs(value))
         case Checkpoint():
             return pb.GenerateResponse(checkpoint=checkpoint(value))
         case Completion():
             return pb.GenerateResponse(completion=completion(value))
+
+
+def logprobs(value: Logprobs) -> pb.Logprobs:
+    """Log-probabilities of tokens of the answer as the caller gets them."""
+    return pb.Logprobs(
+        tokens=[
+            pb.TokenLogprob(
+                token=one.token,
+                logprob=one.logprob,
+                top=[pb.LikelyToken(token=token, logprob=logprob) for token, logprob in one.top],
+            )
+            for one in value.tokens
+        ]
+    )
 
 
 def checkpoint(value: Checkpoint) -> pb.Checkpoint:

@@ -8,7 +8,7 @@ from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.domain import Checkpoint
 from router.routing.explain import Explainer
 from router.routing.router import BudgetRouter
-from router.rpc import requests, responses
+from router.rpc import requests, responses, sampling
 from router.rpc.identity import Call
 from router.rpc.requests import Limits
 
@@ -35,8 +35,8 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
         """Choose a budget, forward the prompt to the engine, and stream its answer back."""
         # Only here does the call's deadline bound the budget: the other methods do not wait for any thinking.
         routed = requests.route_request(request, self._limits, call, call.remaining)
-        sampling, tools = requests.sampling(request.sampling), await requests.tools(request, self._limits)
-        async with aclosing(self._router.generate(routed, sampling, tools)) as events:
+        drawn, tools = sampling.sampling(request), await requests.tools(request, self._limits)
+        async with aclosing(self._router.generate(routed, drawn, tools)) as events:
             async for event in events:
                 if request.show_checkpoints or not isinstance(event, Checkpoint):
                     yield responses.event(event)

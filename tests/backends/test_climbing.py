@@ -156,7 +156,7 @@ async def test_a_floor_holds_across_steps() -> None:
 
 async def test_an_engine_that_sends_no_probabilities_leaves_them_unknown() -> None:
     async with phases_on() as (_, phases):
-        phases._completions = replace(VLLM, logprobs={})
+        phases._completions = replace(VLLM, logprobs="unheard_of")
         probe = await TwoPhaseClimb(phases, request_of()).probe(32)
     assert probe == Probe("The answer is 4.", 5, True)
 
@@ -171,9 +171,9 @@ async def test_an_engine_that_sends_no_probabilities_leaves_them_unknown() -> No
 )
 def test_log_probabilities_are_bounded_numbers(sent: Any, read: list[float]) -> None:
     chunk = {"choices": [{"text": "a", "logprobs": {"token_logprobs": sent}}]}
-    assert VLLM.piece(chunk).logprobs == read
+    assert [one.logprob for one in VLLM.piece(chunk).logprobs] == read
     probabilities = {"completion_probabilities": None if sent is None else [{"logprob": one} for one in sent]}
-    assert LLAMA_CPP.piece({"content": "a", **probabilities}).logprobs == read
+    assert [one.logprob for one in LLAMA_CPP.piece({"content": "a", **probabilities}).logprobs] == read
 
 
 @pytest.mark.parametrize("sent", [["-0.5"], "-0.5", [True], {"a": 1}])

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
-    DEFAULT_ANSWER_TOKENS,
     LabelSource,
     MaxLoss,
     Message,
@@ -24,13 +23,12 @@ from router.domain import (
     Role,
     RouteRequest,
     RoutingOptions,
-    Sampling,
     Tool,
     ToolCall,
     Tools,
 )
 from router.errors import FieldError
-from router.rpc import requests
+from router.rpc import requests, schemas
 from router.rpc.identity import Call
 from router.rpc.requests import Limits
 
@@ -203,13 +201,6 @@ def test_a_turn_that_says_nothing_is_refused(content: str) -> None:
     refused("messages[0].role", turn, content=content)
 
 
-def test_sampling_reaches_its_limits() -> None:
-    assert requests.sampling(pb.SamplingOptions()) == Sampling(0.0, DEFAULT_ANSWER_TOKENS, None)
-    given = pb.SamplingOptions(temperature=2, max_answer_tokens=32_768, seed=0)
-    assert requests.sampling(given) == Sampling(2.0, 32_768, 0)
-    assert requests.sampling(pb.SamplingOptions(max_answer_tokens=1)).max_answer_tokens == 1
-
-
 def test_tools_reach_their_limits() -> None:
     def tools(count: int, size: int = 0, choice: str = "") -> Tools:
         offered = [pb.Tool(name=f"t{i}", description="d" * size) for i in range(count)]
@@ -238,7 +229,7 @@ def test_the_parameters_of_a_tool_have_few_levels(open_: str, levels: int) -> No
     close = "}" if open_ != "[" else "]"
     deep = pb.Tool(name="t", parameters='{"a":' + open_ * (levels - 1) + "1" + close * (levels - 1) + "}")
     large = replace(LIMITS, max_prompt_bytes=1 << 20)
-    if levels <= requests.MAX_SCHEMA_LEVELS:
+    if levels <= schemas.MAX_SCHEMA_LEVELS:
         assert checked_tools(pb.GenerateRequest(tools=[deep]), large).offered
     else:
         refused("tools[0].parameters", checked_tools, pb.GenerateRequest(tools=[deep]), large)
@@ -249,7 +240,7 @@ def test_the_parameters_of_tools_are_bounded_one_by_one_and_together() -> None:
         offered = [pb.Tool(name="t", parameters=json.dumps({"a": "d" * (size - 9)})) for size in sizes]
         return checked_tools(pb.GenerateRequest(tools=offered), replace(LIMITS, max_prompt_bytes=1 << 20))
 
-    one, four = requests.MAX_SCHEMA_BYTES, requests.MAX_SCHEMAS_BYTES // requests.MAX_SCHEMA_BYTES
+    one, four = schemas.MAX_SCHEMA_BYTES, requests.MAX_SCHEMAS_BYTES // schemas.MAX_SCHEMA_BYTES
     assert len(tools(*[one] * four).offered) == four
     refused("tools[1].parameters", tools, one, one + 1)
     refused("tools", tools, *[one] * four, 9)

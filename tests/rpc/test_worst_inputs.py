@@ -27,7 +27,7 @@ from router.outcomes.sqlite import SqliteOutcomes
 from router.routing.explain import Explainer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import TenantGuard
-from router.rpc.requests import MAX_SCHEMA_BYTES
+from router.rpc.schemas import MAX_SCHEMA_BYTES
 from router.rpc.server import RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
 from router.scoring.memory_cache import MemoryCache

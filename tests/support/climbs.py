@@ -70,6 +70,10 @@ class ScriptedClimb:
     ended: bool = False
     steps: list[tuple[str, int | None]] = field(default_factory=list)
 
+    @property
+    def greedy(self) -> bool:
+        return self.request.sampling.temperature == 0
+
     async def think(self, upto: int | None) -> AsyncGenerator[ReasoningDelta]:
         self.steps.append(("think", upto))
         await self._running("think")

@@ -346,6 +346,21 @@ def _delta(body: dict[str, Any], tokens: list[int], thinking: bool) -> dict[str,
     return {"tool_calls": [{"index": 0, "id": "call-1", "type": "function", "function": function}]}
 
 
+def _chat_logprobs(simulator: Simulator, body: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
+    """Those of all tokens, of thought and answer alike, where they are asked for: none where 0 likeliest ones are."""
+    if not body.get("logprobs") or not body.get("top_logprobs"):
+        return {}
+    places = [
+        {
+            "token": decode(token),
+            "logprob": simulator.logprob(token),
+            "top_logprobs": [{"token": decode(one), "logprob": simulator.logprob(one)} for one in (token, END)],
+        }
+        for token in tokens
+    ]
+    return {"logprobs": {"content": places}}
+
+
 def _renamed(delta: dict[str, Any]) -> dict[str, Any]:
     """The thought's older name."""
     return {name.replace("reasoning", "reasoning_content"): said for name, said in delta.items()}
@@ -370,6 +385,7 @@ def vllm(simulator: Simulator) -> web.Application:
                 "delta": _delta(body, tokens, thinking),
                 "finish_reason": finish,
                 **simulator.counted(token_ids=tokens),
+                **_chat_logprobs(simulator, body, tokens),
             }
             return {"choices": [choice], **details(drawn, thought, len(ids))}
 
@@ -406,7 +422,12 @@ def sglang(simulator: Simulator) -> web.Application:
             delta = {
                 name.replace("reasoning", "reasoning_content"): t for name, t in _delta(body, tokens, thinking).items()
             }
-            choice = {"delta": delta, "finish_reason": finish, **simulator.counted(token_ids=tokens)}
+            choice = {
+                "delta": delta,
+                "finish_reason": finish,
+                **simulator.counted(token_ids=tokens),
+                **_chat_logprobs(simulator, body, tokens),
+            }
             counts = {"prompt_tokens": len(ids), "completion_tokens": drawn, "reasoning_tokens": thought + 1}
             return {"choices": [choice], **simulator.counted(usage=counts)}
 
@@ -444,7 +465,7 @@ def llama_cpp(simulator: Simulator) -> web.Application:
             }
             usage = {"prompt_tokens": len(ids), "completion_tokens": drawn} if finish else None
             return {
-                "choices": [{"delta": delta, "finish_reason": finish}],
+                "choices": [{"delta": delta, "finish_reason": finish, **_chat_logprobs(simulator, body, tokens)}],
                 **simulator.counted(
                     timings={"predicted_n": drawn - sum(token in (EOS, *ENDS) for token in tokens)}, usage=usage
                 ),
@@ -463,8 +484,11 @@ def llama_cpp(simulator: Simulator) -> web.Application:
             said = [
                 {
                     "id": token,
+                    "token": decode(token),
                     "logprob": simulator.logprob(token),
-                    "top_logprobs": [{"id": one, "logprob": simulator.logprob(one)} for one in (token, END)],
+                    "top_logprobs": [
+                        {"id": one, "token": decode(one), "logprob": simulator.logprob(one)} for one in (token, END)
+                    ],
                 }
                 for token in tokens
             ]
@@ -568,7 +592,7 @@ async def _completions(simulator: Simulator, request: web.Request) -> web.Stream
         named = (lambda one: f"token_id:{one}") if body.get("return_tokens_as_token_ids") else decode
         tops = [{named(one): simulator.logprob(one) for one in (token, END)} for token in tokens]
         chances = [simulator.logprob(token) for token in tokens]
-        said = {"logprobs": {"token_logprobs": chances, "top_logprobs": tops}}
+        said = {"logprobs": {"tokens": list(map(decode, tokens)), "token_logprobs": chances, "top_logprobs": tops}}
         choice = {"text": _text(tokens), "token_ids": tokens, "finish_reason": finish}
         return {"choices": [choice | (said if body.get("logprobs") is not None else {})]}
 

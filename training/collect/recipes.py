@@ -8,7 +8,7 @@ from pathlib import Path
 
 import router
 from router.backends import canary
-from router.backends.connect import Connection, connect, fingerprint
+from router.backends.connect import HOSTED, Connection, connect, fingerprint
 from router.backends.detection import identified, window
 from router.backends.http import Timeouts
 from router.backends.markers import Markers
@@ -69,9 +69,11 @@ def from_options(
     """
     if samples > 1 and temperature == 0:
         raise DatasetError("--samples above 1 needs a --temperature: greedy answers are all equal")
+    # Many hosted models refuse a temperature of 0, so theirs is left to them where none is named.
+    drawn = None if backend == HOSTED and temperature == 0 else temperature
     # Greedy answers do not depend on a seed, so two runs that share a journal need not share one.
     longest = max_answer_tokens or (POCKET_ANSWER_TOKENS if url is None else DEFAULT_ANSWER_TOKENS)
-    sampling = Sampling(temperature, longest, seed if temperature else None)
+    sampling = Sampling(drawn, longest, seed if temperature else None)
     if url is None:
         return _pocket(Path(model or POCKET), ladder, samples, sampling, concurrency, nested)
     if ladder is None:
@@ -80,7 +82,7 @@ def from_options(
     assert backend is not None
     assert model is not None
     connection = connection_of(backend, url, model, backend_key, unenforced, markers, timeout, concurrency, enforcement)
-    rungs = parse_ladder(ladder, efforts=backend == "openai_effort")
+    rungs = parse_ladder(ladder, efforts=backend == HOSTED)
     require_room(rungs, longest, asyncio.run(window(connection)))
     model_column, early, obstacle = asyncio.run(_proved(connection, rungs, nested))
     cut = _decided(nested, obstacle)

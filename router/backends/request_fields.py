@@ -1,0 +1,62 @@
+"""The fields of a request that not every engine takes, in every way to hold a budget.
+
+The table of who takes what is in `dialects`. What is not taken is refused by its name, before anything is sent.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from router.domain import GenerationRequest
+from router.errors import InvalidRequest
+
+Use = Callable[[GenerationRequest], str | None]
+"""Where a request uses a field, as a path in the request; None where it does not."""
+
+
+def _sampled(name: str, request: GenerationRequest) -> str | None:
+    return f"sampling.{name}" if getattr(request.sampling, name) not in (None, (), False) else None
+
+
+def _form(schema: bool, request: GenerationRequest) -> str | None:
+    form = request.sampling.response_format
+    return "response_format" if form is not None and (form.schema is not None) == schema else None
+
+
+def _form_with_tools(request: GenerationRequest) -> str | None:
+    return "response_format" if request.sampling.response_format is not None and request.tools.offered else None
+
+
+SAMPLED = (
+    "temperature", "seed", "top_p", "top_k", "min_p", "stop", "presence_penalty", "frequency_penalty",
+    "repetition_penalty", "logprobs",
+)  # fmt: skip
+JSON_OBJECT, JSON_SCHEMA, FORM_WITH_TOOLS = "json_object", "json_schema", "a JSON form with tools"
+FLOOR, TOOLS, IMAGES = "min_thinking_tokens", "tools", "images"
+
+FIELDS: Mapping[str, Use] = {
+    **{name: partial(_sampled, name) for name in SAMPLED},
+    JSON_OBJECT: partial(_form, False),
+    JSON_SCHEMA: partial(_form, True),
+    FORM_WITH_TOOLS: _form_with_tools,
+    FLOOR: lambda request: "options.min_thinking_tokens" if request.min_thinking_tokens > 0 else None,
+    TOOLS: lambda request: "tools" if request.tools.offered else None,
+    IMAGES: lambda request: request.prompt.images,
+}
+"""The fields by the names of the table."""
+
+Taken = frozenset[str]
+"""Names of fields that an engine takes, in one way to hold a budget."""
+
+ALL: Taken = frozenset(FIELDS)
+
+
+def untaken(request: GenerationRequest, taken: Taken) -> str | None:
+    """The path of the first field that a request uses and that is not taken; None where all are."""
+    paths = (use(request) for name, use in FIELDS.items() if name not in taken)
+    return next(filter(None, paths), None)
+
+
+def check(request: GenerationRequest, taken: Taken, who: str) -> None:
+    """Raise InvalidRequest, which names the first field that is not taken, and `who` does not take it."""
+    if (path := untaken(request, taken)) is not None:
+        raise InvalidRequest(path, f"{who} cannot do this")
