@@ -1,22 +1,20 @@
-"""Hand features of prompts: counts show how much work a prompt describes, hashed words show its kind."""
+"""Hand features of what is scored: counts show how much work it describes, hashed words show its kind."""
 
 import re
 from collections.abc import Sequence, Sized
 from string import ascii_letters, ascii_uppercase, digits
 from typing import NamedTuple
+from unicodedata import name
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.bundle.normal_form import normal_form
+from router.bundle.scored import COUNTS, View, view
 from router.domain import Prompt
 
-VERSION = "static-2"
+VERSION = "static-3"
 """Changes with every change of what `extract` returns; a bundle names the version it was trained on."""
-
-MAX_CHARACTERS = 16_384
-"""Longer prompts are scored by their first part, so that one prompt cannot hold up the others."""
 
 WORD_BUCKETS = 128
 _COUNTED = "+-*/=<>^%()[]{}#,.;:?!\"'`\n\\$"
@@ -37,8 +35,9 @@ NAMES = (
     "digits",
     "longest number",
     "capital letters",
-    "messages",
     *(f"count of {c!r}" for c in _COUNTED),
+    "scripts",
+    *COUNTS,
     *(f"word bucket {i}" for i in range(WORD_BUCKETS)),
 )
 """Meanings of the columns, for explanations."""
@@ -48,25 +47,19 @@ HAND = WIDTH - WORD_BUCKETS
 """Number of counts, which are the first columns; the others say whether a word occurs."""
 
 
-def scored_text(prompt: Prompt) -> str:
-    """The part of a prompt that is scored, in Unicode normal form C: the same text, however it was typed."""
-    # Cut before it is normalised, which takes time in proportion to the length.
-    return normal_form(prompt.text[:MAX_CHARACTERS])[:MAX_CHARACTERS]  # a few characters have longer normal forms
-
-
 def extract(prompts: Sequence[Prompt]) -> NDArray[np.float32]:
     """Feature matrix [prompts, WIDTH]; counts as log(1 + n), words as present or absent."""
-    return of_texts(list(map(scored_text, prompts)), [len(prompt.messages) for prompt in prompts])
+    return of_views(list(map(view, prompts)))
 
 
-def of_texts(texts: Sequence[str], messages: Sequence[int]) -> NDArray[np.float32]:
-    """As `extract`, from scored texts [prompts] and the numbers of messages [prompts] of their conversations."""
-    matrix = np.zeros((len(texts), WIDTH), dtype=np.float32)
+def of_views(views: Sequence[View]) -> NDArray[np.float32]:
+    """As `extract`, from what is scored of each prompt."""
+    matrix = np.zeros((len(views), WIDTH), dtype=np.float32)
     counts: list[list[int]] = []
     present: list[int] = []
-    for first, text, turns in zip(range(HAND, matrix.size, WIDTH), texts, messages, strict=True):
-        read = _read(text)
-        counts.append(_counts(read, turns))
+    for first, one in zip(range(HAND, matrix.size, WIDTH), views, strict=True):
+        read = _read(one.text)
+        counts.append([*_counts(read), _scripts(one), *one.counts])
         # crc32, since Python's own hash of a word differs from process to process.
         present += [first + crc32(word) % WORD_BUCKETS for word in set(read.lowered)]
     # Whole columns at once: one log1p for all prompts, and one `put` for all words.
@@ -99,8 +92,8 @@ def _read(text: str) -> _Read:
     return _Read(text, letters.split(), letters.lower().split(), data.translate(_DIGITS).split(), capitals)
 
 
-def _counts(read: _Read, messages: int) -> list[int]:
-    """The columns before HAND."""
+def _counts(read: _Read) -> list[int]:
+    """The columns that count what stands in the text."""
     return [
         len(read.text),
         len(read.words),
@@ -110,6 +103,13 @@ def _counts(read: _Read, messages: int) -> list[int]:
         sum(map(len, read.numbers)),
         max(map(len, read.numbers), default=0),
         read.capitals,
-        messages,
         *map(read.text.count, _COUNTED),
     ]
+
+
+def _scripts(one: View) -> int:
+    """Scripts of the letters beyond ASCII in text and context: Greek, Arabic, and Latin with accents are three."""
+    if one.text.isascii() and one.context.isascii():
+        return 0
+    letters = {letter for letter in {*one.text, *one.context} if letter > "\x7f" and letter.isalpha()}
+    return len({name(letter, "").partition(" ")[0] for letter in letters})

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from router.bundle.features import MAX_CHARACTERS
+from router.bundle.scored import view
 from router.digits import bound, counted, gain, probability
-from router.domain import Checkpoint, Decision, DecisionSource, MaxLoss, MinQuality, Prompt, RouteRequest
+from router.domain import Checkpoint, Decision, DecisionSource, MaxLoss, MinQuality, Prompt, Role, RouteRequest
 from router.errors import ClassifierError, NotFound
 from router.ports import Classifier, DecisionArchive
 from router.routing.policy import meets
@@ -103,11 +103,13 @@ def _looked(checkpoint: Checkpoint) -> str:
 async def influences(classifier: Classifier, prompt: Prompt, decision: Decision) -> list[str]:
     """Sentences on the words whose absence changes P(correct) at the chosen rung most. Raises ClassifierError."""
     # Words alternate with what stands between them. Only the text that is scored is read.
-    parts = _WORD.split(prompt.text[:MAX_CHARACTERS])
+    text = view(prompt).text
+    parts = _WORD.split(text)
     words = list(dict.fromkeys(parts[1::2]))[:WORDS]
     if len(words) < 2:
         return []
-    prompts, turn = [prompt], Turn()
+    # All of them hold the text alone, so that they differ in nothing but the word.
+    prompts, turn = [_of_text(prompt, text)], Turn()
     for word in words:
         prompts.append(_of_text(prompt, "".join([part for part in parts if part != word])))
         await turn.spend(len(parts) // 8)
@@ -123,9 +125,10 @@ def _influence(word: str, change: float, rung: str) -> str:
 
 
 def _of_text(prompt: Prompt, text: str) -> Prompt:
-    """The same prompt with another text where its scored one stood."""
-    scored = prompt.text
-    return Prompt(tuple([replace(m, content=text) if m.content == scored else m for m in prompt.messages]))
+    """The same conversation with a text in the place of its last turn of the user, or of its last turn."""
+    places = range(len(prompt.messages))
+    last = max([i for i in places if prompt.messages[i].role is Role.USER], default=places[-1])
+    return Prompt((*prompt.messages[:last], replace(prompt.messages[last], content=text), *prompt.messages[last + 1 :]))
 
 
 def _curve(decision: Decision) -> list[str]:

@@ -4,7 +4,7 @@ A prompt that arrives while nothing runs is scored at once. Prompts that arrive 
 go together: the oldest, and those closest to it in length, since all are padded to the longest. Tenants take turns to
 have their oldest go, so that a flood delays its own tenant. No prompt waits for others that may never come, and batches
 grow with the load by themselves. They stay short enough for the prompts that arrive next, which wait for all of it.
-Lengths are in characters, which stand in for tokens before a text is tokenized.
+Lengths are in characters of what is scored, which stand in for tokens before a text is tokenized.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from router.bundle.features import MAX_CHARACTERS
+from router.bundle.scored import view
 from router.domain import Prompt, Score
 from router.errors import ClassifierError
 
@@ -60,7 +60,7 @@ class Batching:
             owner: the tenant, by any name: tenants take turns.
         """
         loop = asyncio.get_running_loop()
-        lengths = [min(max(len(prompt.text), 1), MAX_CHARACTERS) for prompt in prompts]
+        lengths = [max(len(one.text) + len(one.context), 1) for one in map(view, prompts)]
         mine = [_Waiting(prompt, n, loop.create_future(), owner) for prompt, n in zip(prompts, lengths, strict=True)]
         self._waiting += mine
         if self._running is None or self._running.done():

@@ -3,9 +3,8 @@
 from functools import lru_cache
 from hashlib import blake2b, sha256
 
-from router.bundle.features import MAX_CHARACTERS
-from router.bundle.normal_form import normal_form
-from router.domain import BudgetLadder, Message, Prompt
+from router.bundle.scored import view
+from router.domain import BudgetLadder, Prompt
 
 TENANT_BYTES = 8
 """The beginning of a key, which is the same for all prompts of a tenant: caches share their room fairly by it."""
@@ -16,10 +15,10 @@ TENANTS = 1_024
 
 
 class ScoreKeys:
-    """Keys for one model bundle: keyed BLAKE2b of bundle digest, ladder, tenant, messages.
+    """Keys for one model bundle: keyed BLAKE2b of bundle digest, ladder, tenant, and what is scored of a prompt.
 
-    Every part is prefixed by its length, so that no two different requests share a key. The text that is scored is
-    compared in Unicode normal form C, all else as it was sent: to hash is cheap, however long and strange a text is.
+    Every part is prefixed by its length, so that no two different views share a key. Prompts that differ in nothing
+    that is scored have one key, as they have one score.
     """
 
     def __init__(self, secret: bytes, model_version: str, ladder: BudgetLadder) -> None:
@@ -31,16 +30,8 @@ class ScoreKeys:
     def key(self, tenant: str, prompt: Prompt) -> bytes:
         """The key of a prompt's score, KEY_BYTES long; its first TENANT_BYTES are the tenant's."""
         owner, begun = self._begun(tenant)
-        keyed, scored = begun.copy(), prompt.text
-        parts: list[str] = []
-        # The same text, however it was typed, has one key, as it has one score.
-        normal = normal_form(scored[:MAX_CHARACTERS]) + scored[MAX_CHARACTERS:]
-        for message in prompt.messages:
-            content = message.content
-            parts += message.role.value, normal if content == scored else content
-            if message.tool_calls or message.tool_call_id or message.images:
-                parts += _beside_text(message)
-        keyed.update(_joined(parts))
+        scored, keyed = view(prompt), begun.copy()
+        keyed.update(_joined([scored.text, scored.context, repr(scored.counts)]))
         return owner + keyed.digest()
 
     def _begin(self, tenant: str) -> tuple[bytes, blake2b]:
@@ -48,12 +39,6 @@ class ScoreKeys:
         owner = blake2b(tenant.encode(), key=self._secret, digest_size=TENANT_BYTES).digest()
         begun = blake2b(_joined([*self._bundle, tenant]), key=self._secret, digest_size=KEY_BYTES - TENANT_BYTES)
         return owner, begun
-
-
-def _beside_text(message: Message) -> list[str]:
-    """A message's images and tool calls; the numbers in front, which no role is called, keep them apart from turns."""
-    calls = [part for call in message.tool_calls for part in (call.id, call.name, call.arguments)]
-    return [f"{len(message.tool_calls)} {len(message.images)}", message.tool_call_id, *calls, *message.images]
 
 
 def _joined(parts: list[str]) -> bytes:

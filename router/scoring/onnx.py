@@ -5,7 +5,7 @@ from typing import Literal
 
 import onnxruntime
 
-from router.bundle.features import MAX_CHARACTERS
+from router.bundle.asking import REACH
 from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import MODEL, TOKENIZER, Bundle, Manifest
 from router.circuit_breaker import Breaker
@@ -147,7 +147,7 @@ def _parts(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
     """Split prompts into parts, each small enough to be scored without a break."""
     start, characters = 0, 0
     for end, prompt in enumerate(prompts):
-        length = min(len(prompt.text), MAX_CHARACTERS)
+        length = min(len(prompt.text), 2 * REACH)
         if end > start and (characters + length > PART_CHARACTERS or end - start >= PART_PROMPTS):
             yield prompts[start:end]
             start, characters = end, 0

@@ -83,9 +83,10 @@ class Fitted:
 
     def predict(self, prompts: list[Prompt]) -> Prediction:
         """The predictions that serving will make for prompts."""
-        scaled = self.scale.transform(self.extract(prompts))
+        found = self.extract(prompts)
+        scaled = self.scale.transform(found)
         quality = _bounded(self.head.predict(scaled), self.beta, self.bound)
-        far = None if self.far_beyond is None else self.novelty(scaled) > self.far_beyond
+        far = None if self.far_beyond is None else self.novelty(found) > self.far_beyond
         return Prediction(quality, *self.lengths.predict(scaled), far)
 
     def with_conformal_tokens(self, outcomes: Outcomes) -> "Fitted":
@@ -95,7 +96,7 @@ class Fitted:
 
     def with_novelty(self, prompts: list[Prompt]) -> "Fitted":
         """The same model, which knows how far a prompt may lie; `prompts` are those of the certificates, unlabelled."""
-        return replace(self, far_beyond=novelty.limit(self.novelty(self.scale.transform(self.extract(prompts)))))
+        return replace(self, far_beyond=novelty.limit(self.novelty(self.extract(prompts))))
 
 
 def inputs(embedding: Embedding, prompts: list[Prompt]) -> Inputs:
@@ -159,7 +160,7 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
         chosen,
         log_losses,
         _bounded(held_out[chosen], beta, bound),
-        novelty.fit(scaled),
+        novelty.fit(x, scale),
     )
 
 

@@ -148,9 +148,7 @@ def _tokens(nodes: _Nodes, fitted: Fitted) -> None:
 
 def _novelty(nodes: _Nodes, fitted: Fitted) -> None:
     """Add the squared distance from the prompts that were fitted on."""
-    whitening = fitted.novelty.whitening
-    layers = _fold_scaling(fitted, [(whitening, np.zeros(whitening.shape[1]))])
-    distances = nodes.layers(layers, "features", "whitened")
+    distances = nodes.gemm("features", fitted.novelty.weights, fitted.novelty.biases, "whitened")
     nodes.add("ReduceSumSquare", [distances, nodes.weight("coordinates", [1], np.int64)], NOVELTY, keepdims=1)
 
 

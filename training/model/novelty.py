@@ -2,13 +2,18 @@
 
 The inputs of prompts of one kind depend on each other: some words come together, others exclude each other, and numbers
 grow with the length. A prompt of another kind breaks such rules, though none of its inputs need be unusual by itself.
-Inputs that hardly vary over the fitted prompts are not read, as the model does not read them either.
+Inputs that hardly vary over the fitted prompts are not read, as the model does not read them either. The counts of a
+conversation are an exception: where one never varied, a prompt that has another count has something around it that no
+fitted prompt had, such as a tool result or an image, and is far.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 
+from router.bundle.features import NAMES
+from router.bundle.scored import COUNTS
 from training.arrays import Matrix, Vector
 
 NEAR = 0.99
@@ -19,26 +24,41 @@ RIDGE = 0.01
 prompts happen not to vary would count without bound."""
 
 
+UNSEEN = 100.0
+"""Weight of a count that never varied. The least change of one, log(3 / 2), then counts more than any limit."""
+
+_COUNTS = [NAMES.index(name) for name in COUNTS]
+
+
 @dataclass(frozen=True)
 class Novelty:
-    """The distance.
+    """The distance: the squared length of a linear map of the inputs.
 
     Attributes:
-        whitening: scaled inputs of mean 0 -> coordinates of unit variance, in which the distance is the length
-            [width, width].
+        weights: inputs -> coordinates of unit variance over the fitted prompts [width, coordinates].
+        biases: make their mean 0 [coordinates].
     """
 
-    whitening: Matrix
+    weights: Matrix
+    biases: Vector
 
-    def __call__(self, scaled: Matrix) -> Vector:
-        """Squared distances [prompts] of scaled inputs [prompts, width]."""
-        return np.asarray(((scaled @ self.whitening) ** 2).sum(axis=1))
+    def __call__(self, inputs: Matrix) -> Vector:
+        """Squared distances [prompts] of inputs [prompts, width]."""
+        return np.asarray(((inputs @ self.weights + self.biases) ** 2).sum(axis=1))
 
 
-def fit(scaled: Matrix) -> Novelty:
-    """The distance from prompts whose scaled inputs [prompts, width] have mean 0 and variance 1."""
+def fit(inputs: Matrix, scale: Pipeline) -> Novelty:
+    """The distance from prompts with these inputs [prompts, width]; `scale` is fitted to them."""
+    scaled = scale.transform(inputs)
     covariance = scaled.T @ scaled / len(scaled) + RIDGE * np.eye(scaled.shape[1])
-    return Novelty(np.linalg.cholesky(np.linalg.inv(covariance)))
+    whitening = np.linalg.cholesky(np.linalg.inv(covariance))
+    select, standardise = scale
+    still = [i for i in _COUNTS if np.ptp(inputs[:, i]) == 0]
+    weights = np.zeros((inputs.shape[1], len(whitening) + len(still)))
+    weights[select.get_support(), : len(whitening)] = whitening / standardise.scale_[:, None]
+    weights[still, range(len(whitening), weights.shape[1])] = UNSEEN
+    biases = -(standardise.mean_ / standardise.scale_) @ whitening, -UNSEEN * inputs[0, still]
+    return Novelty(weights, np.concatenate(biases))
 
 
 def limit(distances: Vector) -> float:

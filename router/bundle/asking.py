@@ -1,0 +1,146 @@
+"""The part of a long text that asks: a question before, behind or between documents.
+
+A long text is taken apart into its lines, and long lines into their sentences. Each has marks of a question or of an
+instruction: how it begins and ends, arithmetic, and its place. Those with the most marks are what is asked, together
+with neighbours that ask as well or that look unlike the rest of the text, such as the figures that a question is about.
+The rest is a document.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from statistics import median
+from typing import NamedTuple
+
+WHOLE = 1_024
+"""Characters up to which a text is read as it is."""
+
+MOST = 1_536
+"""Characters of what is asked; the piece that reaches them is cut."""
+
+REACH = 32_768
+"""Characters that are looked at, at each end: one text must not hold up the others."""
+
+SENTENCE, PIECE = 300, 600
+"""Characters beyond which a line is taken apart into sentences, and of the longest piece."""
+
+_SLACK = 1
+"""Pieces with so many marks fewer than the most are asked, too."""
+
+_ASKS = 3
+"""Marks of a neighbour that belongs to what is asked."""
+
+_USUAL, _UNLIKE = 64, 0.2
+"""Pieces whose share of letters is looked at, and how far that of an unlike piece is from their median."""
+
+_OPENINGS = """
+    what who whom whose which when where why how is are do does did can could should would will calculate compute count
+    find give solve sort add subtract multiply divide evaluate simplify determine prove show derive explain describe
+    summarize summarise translate write list name state spell remove keep return implement complete convert rewrite
+    answer tell choose select decide identify compare design create generate make fix draw estimate factor integrate
+    differentiate please now consider suppose given let assume if your question task problem exercise q prompt
+    instruction instructions using based
+    was wer wie wo wann warum welche welcher welches berechne finde zeige beweise erkläre schreibe nenne bitte frage
+    aufgabe
+    que qué quién cuál cuáles cómo dónde cuándo cuánto cuántos calcula encuentra demuestra explica escribe pregunta
+    resuelve
+    quel quelle quels quelles qui quoi comment où quand pourquoi combien calculez calculer trouvez démontrez expliquez
+    écrivez
+    quale quali chi cosa come dove quando perché quanto quanti trova dimostra spiega scrivi
+    qual quais quem onde quantos calcule encontre prove explique escreva
+    """
+"""Words with which questions and instructions begin, in English, German, Spanish, French, Italian and Portuguese."""
+
+_OPENS = frozenset(_OPENINGS.split())
+_FIRST_WORD = re.compile(r"[\W\d_]{0,12}([^\W\d_]+)")
+_ASKING = re.compile("[请求证計算计算解什么多少如何怎为何]|ですか|ください|求め|なさい|까요|인가|하시오")
+"""Signs of a question in scripts without spaces, and in Korean."""
+
+_ARITHMETIC = re.compile(r"\d[)\s.i]{0,3}[-+*/^=\u00d7\u00f7<>][\s(]{0,3}-?\d")
+_CODE = re.compile(r"[ \t]{2}|[#\"'{}\[\]<|/*\\]")
+_ENDS = re.compile(r"(?<=[.!?])[ \t]|(?<=[\u3002\uff01\uff1f])")
+_QUESTION_MARKS = ("?", "\uff1f", "\u061f")
+_CLOSING = " \t\r\"'”)*`"
+
+
+class Parts(NamedTuple):
+    """A text in two parts, each as it stands there."""
+
+    asked: str
+    rest: str
+
+
+def parts(text: str) -> Parts:
+    """What a text asks, and the rest, which is empty for a text of at most WHOLE characters."""
+    if len(text) <= WHOLE:
+        return Parts(text, "")
+    ends = [text] if len(text) <= 2 * REACH else [text[:REACH], text[-REACH:]]
+    pieces = [piece for piece in chain.from_iterable(map(_pieces, ends)) if not piece.isspace()]
+    asked = _asked(pieces)
+    return Parts(
+        "\n".join(piece for i, piece in enumerate(pieces) if i in asked)[:MOST],
+        "\n".join(piece for i, piece in enumerate(pieces) if i not in asked),
+    )
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The lines of a text, long ones in sentences, none longer than PIECE."""
+    for line in text.split("\n"):
+        for piece in [line] if len(line) <= SENTENCE else _ENDS.split(line):
+            for at in range(0, len(piece), PIECE):
+                yield piece[at : at + PIECE]
+
+
+def _asked(pieces: Sequence[str]) -> set[int]:
+    """Positions of the pieces that ask."""
+    often = Counter(pieces)
+    # What stands there more than once fills a document.
+    marks = [_marks(piece) if often[piece] == 1 else -_ASKS for piece in pieces]
+    if not pieces:
+        return set()
+    marks[0] += 2
+    marks[-1] += 3
+    most, usual = max(marks), median(map(_letters, pieces[:: max(1, len(pieces) // _USUAL)]))
+    asked: set[int] = set()
+    room = MOST
+    for i in sorted(range(len(pieces)), key=lambda i: (-marks[i], -i)):
+        if marks[i] < most - _SLACK or room <= 0:
+            break
+        for at in (i, *_beside(i, pieces, marks, usual, room)):
+            if at not in asked:
+                asked.add(at)
+                room -= len(pieces[at])
+    return asked
+
+
+def _beside(i: int, pieces: Sequence[str], marks: Sequence[int], usual: float, room: int) -> Iterator[int]:
+    """Positions around a piece, outwards, up to the first that is a part of the document."""
+    for way in (-1, 1):
+        at, left = i + way, room
+        while 0 <= at < len(pieces) and left > 0:
+            unlike = marks[at] > -_ASKS and abs(_letters(pieces[at]) - usual) > _UNLIKE
+            if not unlike and marks[at] < _ASKS:
+                break
+            yield at
+            left -= len(pieces[at])
+            at += way
+
+
+def _marks(piece: str) -> int:
+    """How much a piece looks like a question or an instruction."""
+    bare = piece.strip().rstrip(_CLOSING)
+    marks = 4 if bare.endswith(_QUESTION_MARKS) else 1 if bare.endswith(("=", ":")) or "?" in bare else 0
+    opening = _FIRST_WORD.match(bare)
+    if opening is not None and opening[1].lower() in _OPENS:
+        marks += 3
+    elif not bare.isascii() and _ASKING.search(bare):
+        marks += 2
+    if _ARITHMETIC.search(bare):
+        marks += 2
+    return marks - 2 if _CODE.match(piece) else marks
+
+
+def _letters(piece: str) -> float:
+    """The share of letters in a piece."""
+    return sum(map(str.isalpha, piece)) / len(piece)
