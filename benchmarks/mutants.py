@@ -42,6 +42,8 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "router/outcomes/e_process.py": ("tests/outcomes/test_audit.py",),
     "router/outcomes/sqlite.py": ("tests/outcomes/test_sqlite.py",),
     "router/routing/chooser.py": ("tests/routing/test_chooser.py", "tests/routing/test_router.py"),
+    "router/routing/conversations.py": ("tests/routing/test_conversations.py", "tests/routing/test_router.py"),
+    "router/routing/rounds.py": ("tests/routing/test_rounds.py", "tests/routing/test_conversations.py"),
     "router/routing/policy.py": ("tests/routing/test_policy.py",),
     "router/routing/reasons.py": ("tests/routing/test_policy.py", "tests/routing/test_explain.py"),
     "router/rpc/requests.py": ("tests/rpc/test_requests.py", "tests/rpc/test_bad_input.py"),

@@ -153,6 +153,10 @@ class CacheError(DependencyError):
     """The score cache failed."""
 
 
+class PinError(DependencyError):
+    """What conversations keep is unavailable."""
+
+
 class QuotaError(DependencyError):
     """The shared quotas failed."""
 

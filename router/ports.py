@@ -5,11 +5,14 @@ from typing import Protocol, runtime_checkable
 
 from router.domain import (
     Completion,
+    Conversation,
     Decision,
     GenerationEvent,
     GenerationRequest,
     LoggedDecision,
     Outcome,
+    Pinned,
+    PinnedTurn,
     Prompt,
     Quota,
     ReasoningDelta,
@@ -129,6 +132,21 @@ class Quotas(Protocol):
 
     async def give_back(self, tenant: str, quota: Quota, lease: str, unused: float) -> None:
         """End a lease and return its `unused` tokens; a negative number takes what was used beyond the forecast."""
+        ...
+
+
+class Pins(Protocol):
+    """Remembers what conversations keep. It never fails a request: each process knows its own conversations."""
+
+    def known(self, conversation: Conversation) -> Pinned | None:
+        """What this process has last seen a conversation keep; None = nothing. It waits for nobody."""
+        ...
+
+    async def settle(self, turns: Sequence[PinnedTurn]) -> list[Pinned | None]:
+        """What each conversation keeps from its turn on, in order.
+
+        It is what the turn wants where the conversation keeps nothing, or what the turn has seen; else what it keeps.
+        """
         ...
 
 

@@ -212,8 +212,8 @@ class Settings(BaseSettings):
     answer_tokens: float = Field(8, ge=0, description="tokens of a usual answer, for deadlines and for admission")
     redis_url: str = Field(
         "",
-        description="URL of a Redis that replicas share for scores and quotas: docs/learning.md; without it both stay "
-        "in the process",
+        description="URL of a Redis that replicas share for scores, quotas and the rungs of conversations: "
+        "docs/learning.md; without it all three stay in the process",
     )
     redis_timeout: float = Field(
         0.005, gt=0, le=DAY, description="seconds that Redis has for an answer before it counts as a miss"

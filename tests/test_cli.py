@@ -104,6 +104,9 @@ def test_options_reach_the_service(server: Server) -> None:
     assert told(server, "decide", PROMPT, "--min-quality", "0.25")[0]["min_quality"] == 0.25
     decision = told(server, "decide", PROMPT, "--max-loss", "0.1", "--per-prompt-target")[0]
     assert (decision["max_loss"], decision["per_prompt_target"]) == (0.1, True)
+    talk = ("--conversation-id", "talk", "--escalate")
+    sources = [told(server, "decide", PROMPT, *talk)[0]["source"].removeprefix("DECISION_SOURCE_") for _ in range(2)]
+    assert sources[1] == "PINNED" != sources[0]
     for most, least in (("--max-thinking-tokens", "--min-thinking-tokens"), ("--ceiling", "--floor")):
         assert told(server, "decide", PROMPT, most, "16")[0]["budget_tokens"] <= 16
         assert told(server, "decide", PROMPT, least, "64")[0]["budget_tokens"] >= 64

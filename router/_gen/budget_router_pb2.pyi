@@ -36,6 +36,15 @@ class DecisionSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_SOURCE_EXPLORE: _ClassVar[DecisionSource]
     DECISION_SOURCE_FALLBACK: _ClassVar[DecisionSource]
     DECISION_SOURCE_ENGINE_DEFAULT: _ClassVar[DecisionSource]
+    DECISION_SOURCE_ESCALATED: _ClassVar[DecisionSource]
+
+class Escalation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ESCALATION_UNSPECIFIED: _ClassVar[Escalation]
+    ESCALATION_TOOL_FAILED: _ClassVar[Escalation]
+    ESCALATION_REPEATED_CALL: _ClassVar[Escalation]
+    ESCALATION_TRUNCATED: _ClassVar[Escalation]
+    ESCALATION_UNLIKE: _ClassVar[Escalation]
 
 class Rule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -95,6 +104,12 @@ DECISION_SOURCE_PINNED: DecisionSource
 DECISION_SOURCE_EXPLORE: DecisionSource
 DECISION_SOURCE_FALLBACK: DecisionSource
 DECISION_SOURCE_ENGINE_DEFAULT: DecisionSource
+DECISION_SOURCE_ESCALATED: DecisionSource
+ESCALATION_UNSPECIFIED: Escalation
+ESCALATION_TOOL_FAILED: Escalation
+ESCALATION_REPEATED_CALL: Escalation
+ESCALATION_TRUNCATED: Escalation
+ESCALATION_UNLIKE: Escalation
 RULE_UNSPECIFIED: Rule
 RULE_TEXT: Rule
 RULE_FIXED: Rule
@@ -124,18 +139,20 @@ LABEL_SOURCE_USER: LabelSource
 LABEL_SOURCE_AGREEMENT: LabelSource
 
 class Message(_message.Message):
-    __slots__ = ("role", "content", "tool_calls", "tool_call_id", "image_urls")
+    __slots__ = ("role", "content", "tool_calls", "tool_call_id", "image_urls", "tool_failed")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
     IMAGE_URLS_FIELD_NUMBER: _ClassVar[int]
+    TOOL_FAILED_FIELD_NUMBER: _ClassVar[int]
     role: Role
     content: str
     tool_calls: _containers.RepeatedCompositeFieldContainer[ToolCall]
     tool_call_id: str
     image_urls: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., content: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., tool_call_id: _Optional[str] = ..., image_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+    tool_failed: bool
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., content: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., tool_call_id: _Optional[str] = ..., image_urls: _Optional[_Iterable[str]] = ..., tool_failed: _Optional[bool] = ...) -> None: ...
 
 class ToolCall(_message.Message):
     __slots__ = ("id", "name", "arguments")
@@ -158,7 +175,7 @@ class Tool(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ...) -> None: ...
 
 class RoutingOptions(_message.Message):
-    __slots__ = ("max_loss", "min_quality", "min_thinking_tokens", "max_thinking_tokens", "max_latency", "on_unmet", "rung", "conversation_id", "per_prompt_target")
+    __slots__ = ("max_loss", "min_quality", "min_thinking_tokens", "max_thinking_tokens", "max_latency", "on_unmet", "rung", "conversation_id", "per_prompt_target", "escalate")
     MAX_LOSS_FIELD_NUMBER: _ClassVar[int]
     MIN_QUALITY_FIELD_NUMBER: _ClassVar[int]
     MIN_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +185,7 @@ class RoutingOptions(_message.Message):
     RUNG_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     PER_PROMPT_TARGET_FIELD_NUMBER: _ClassVar[int]
+    ESCALATE_FIELD_NUMBER: _ClassVar[int]
     max_loss: float
     min_quality: float
     min_thinking_tokens: int
@@ -177,7 +195,8 @@ class RoutingOptions(_message.Message):
     rung: str
     conversation_id: str
     per_prompt_target: bool
-    def __init__(self, max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., min_thinking_tokens: _Optional[int] = ..., max_thinking_tokens: _Optional[int] = ..., max_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_unmet: _Optional[_Union[OnUnmet, str]] = ..., rung: _Optional[str] = ..., conversation_id: _Optional[str] = ..., per_prompt_target: _Optional[bool] = ...) -> None: ...
+    escalate: bool
+    def __init__(self, max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., min_thinking_tokens: _Optional[int] = ..., max_thinking_tokens: _Optional[int] = ..., max_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_unmet: _Optional[_Union[OnUnmet, str]] = ..., rung: _Optional[str] = ..., conversation_id: _Optional[str] = ..., per_prompt_target: _Optional[bool] = ..., escalate: _Optional[bool] = ...) -> None: ...
 
 class DecideRequest(_message.Message):
     __slots__ = ("messages", "options", "model", "tenant")
@@ -244,7 +263,7 @@ class Certificate(_message.Message):
     def __init__(self, alpha: _Optional[float] = ..., delta: _Optional[float] = ..., threshold: _Optional[float] = ..., prompts: _Optional[int] = ..., rung: _Optional[str] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model", "relaxed", "per_prompt_target", "rule", "checkpoints", "expected_thinking_tokens")
+    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model", "relaxed", "per_prompt_target", "rule", "checkpoints", "expected_thinking_tokens", "escalation")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
     BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -264,6 +283,7 @@ class Decision(_message.Message):
     RULE_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ESCALATION_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     rung: str
     budget_tokens: int
@@ -283,7 +303,8 @@ class Decision(_message.Message):
     rule: Rule
     checkpoints: _containers.RepeatedScalarFieldContainer[str]
     expected_thinking_tokens: float
-    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ..., relaxed: _Optional[float] = ..., per_prompt_target: _Optional[bool] = ..., rule: _Optional[_Union[Rule, str]] = ..., checkpoints: _Optional[_Iterable[str]] = ..., expected_thinking_tokens: _Optional[float] = ...) -> None: ...
+    escalation: Escalation
+    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ..., relaxed: _Optional[float] = ..., per_prompt_target: _Optional[bool] = ..., rule: _Optional[_Union[Rule, str]] = ..., checkpoints: _Optional[_Iterable[str]] = ..., expected_thinking_tokens: _Optional[float] = ..., escalation: _Optional[_Union[Escalation, str]] = ...) -> None: ...
 
 class SamplingOptions(_message.Message):
     __slots__ = ("temperature", "max_answer_tokens", "seed", "top_p", "top_k", "min_p", "stop", "presence_penalty", "frequency_penalty", "repetition_penalty", "logprobs", "top_logprobs")

@@ -49,6 +49,12 @@ _CHOICE = (
         "--max-latency", type=Number(0, min_open=True), metavar="SECONDS", help="Take no rung that may take longer."
     ),
     click.option("--rung", help="Use this rung whatever is predicted."),
+    click.option("--conversation-id", metavar="ID", help="Keep the rung of the first call with this id."),
+    click.option(
+        "--escalate",
+        is_flag=True,
+        help="Take the conversation up one rung after a failed tool, a repeated call, or an answer that was cut off.",
+    ),
     click.option(
         "--on-unmet",
         type=click.Choice(["top_rung", "cheapest_near_best", "reject"]),
@@ -85,6 +91,8 @@ def routing_options(command: Command) -> Command:
             wanted["on_unmet"] = "cheapest_near_best"
         if wanted["max_loss"] is not None and wanted["min_quality"] is not None:
             raise click.UsageError("--max-loss and --min-quality exclude each other")
+        if wanted["escalate"] and not wanted["conversation_id"]:
+            raise click.UsageError("--escalate needs --conversation-id: a call alone has no step before it")
         command(options=RoutingOptions(**wanted), **given)
 
     return with_options(_CHOICE, asked)

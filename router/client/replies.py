@@ -57,8 +57,7 @@ class Decision:
         meets_target: this prompt's own forecast meets the target at the chosen rung. What is certified is certified on
             average over prompts, so a certified decision may miss `max_loss`, unless `per_prompt_target` is true.
         certified: a certificate stands behind it.
-        source: "classifier", "cache", "override", "pinned", "explore", "fallback" or
-            "engine_default".
+        source: "classifier", "cache", "override", "pinned", "explore", "fallback", "engine_default" or "escalated".
         model_version: digest of the model bundle.
         forecasts: one for each rung, cheapest first; empty where nothing was predicted.
         model: the served model that the decision is about.
@@ -67,6 +66,8 @@ class Decision:
         rule: what chose: "text", "fixed", or "stopping": the thought ends by itself, or where its answer stands.
         checkpoints: rungs at which a certified rule looks at the answer; for `decide`, where a caller could.
         expected_thinking_tokens: forecast; None = unknown.
+        escalation: why the conversation went up with this request: "tool_failed", "repeated_call", "truncated" or
+            "unlike"; "unspecified" = it did not.
     """
 
     decision_id: str
@@ -88,6 +89,7 @@ class Decision:
     rule: str = "text"
     checkpoints: tuple[str, ...] = ()
     expected_thinking_tokens: float | None = None
+    escalation: str = "unspecified"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class Message:
         tool_calls: what an assistant's turn called.
         tool_call_id: the call that a tool's turn answers.
         image_urls: https: or data: URLs in a user's turn.
+        tool_failed: a tool's turn says that its call failed, for `RoutingOptions.escalate`.
     """
 
     role: Role
@@ -42,6 +43,7 @@ class Message:
     tool_calls: Sequence[ToolCall | Mapping[str, str]] = ()
     tool_call_id: str = ""
     image_urls: Sequence[str] = ()
+    tool_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class RoutingOptions:
         rung: name of the rung to use whatever is predicted.
         conversation_id: requests with the same one keep the rung of the first.
         per_prompt_target: `max_loss` must hold by each prompt's own forecast, not on average over prompts.
+        escalate: the conversation goes up one rung after a failed tool, a repeated call, or an answer that was cut off.
     """
 
     max_loss: float | None = None
@@ -123,6 +126,7 @@ class RoutingOptions:
     rung: str | None = None
     conversation_id: str | None = None
     per_prompt_target: bool | None = None
+    escalate: bool | None = None
 
 
 DEFAULTS = RoutingOptions()
@@ -202,6 +206,7 @@ def _turn(turn: Message, at: str) -> pb.Message:
         ],
         tool_call_id=turn.tool_call_id,
         image_urls=turn.image_urls,
+        tool_failed=turn.tool_failed,
     )
 
 

@@ -1,7 +1,7 @@
 """The words of the field as frozen types. No I/O."""
 
 from router.domain.conversation import TOOL_CHOICES, Message, Prompt, Role, Tool, ToolCall, Tools
-from router.domain.decision import Certificate, Choice, Decision, DecisionSource, Rule
+from router.domain.decision import Certificate, Choice, Decision, DecisionSource, Escalation, Rule
 from router.domain.generation import (
     SLACK,
     Checkpoint,
@@ -21,6 +21,7 @@ from router.domain.generation import (
 )
 from router.domain.ladder import DEFAULT_RUNG, BudgetLadder, Forecast, ReasoningBudget, Score
 from router.domain.outcome import LabelSource, LoggedDecision, Outcome
+from router.domain.pin import Conversation, Pinned, PinnedTurn
 from router.domain.quota import UNLIMITED, Quota
 from router.domain.request import (
     DEFAULT_MAX_LOSS,
@@ -46,10 +47,12 @@ __all__ = [
     "Choice",
     "Completion",
     "ContentDelta",
+    "Conversation",
     "CountSource",
     "Decision",
     "DecisionSource",
     "Enforcement",
+    "Escalation",
     "FinishReason",
     "Forecast",
     "GenerationEvent",
@@ -62,6 +65,8 @@ __all__ = [
     "MinQuality",
     "OnUnmet",
     "Outcome",
+    "Pinned",
+    "PinnedTurn",
     "Prompt",
     "QualityTarget",
     "Quota",

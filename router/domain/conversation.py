@@ -32,6 +32,7 @@ class Message:
         tool_calls: what an assistant called.
         tool_call_id: the call that a tool's turn answers.
         images: URLs.
+        tool_failed: a tool's turn says that its call failed.
     """
 
     role: Role
@@ -39,6 +40,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     images: tuple[str, ...] = ()
+    tool_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

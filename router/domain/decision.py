@@ -53,6 +53,16 @@ class DecisionSource(Enum):
     EXPLORE = "explore"
     FALLBACK = "fallback"
     ENGINE_DEFAULT = "engine_default"
+    ESCALATED = "escalated"
+
+
+class Escalation(Enum):
+    """Why a conversation went up from its rung."""
+
+    TOOL_FAILED = "tool_failed"
+    REPEATED_CALL = "repeated_call"
+    TRUNCATED = "truncated"
+    UNLIKE = "unlike"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,7 @@ class Decision:
         backend: fingerprint of the engine that answers.
         propensities: the probability of each rung at the moment of choice.
         target_relaxation: P(correct) by which the target was relaxed because the service is overloaded.
+        escalation: why the conversation went up with this request; None = it did not.
     """
 
     id: str
@@ -95,6 +106,7 @@ class Decision:
     score: Score | None
     propensities: tuple[float, ...]
     target_relaxation: float = 0.0
+    escalation: Escalation | None = None
 
     @property
     def rung(self) -> ReasoningBudget:

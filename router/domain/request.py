@@ -46,6 +46,7 @@ class RoutingOptions:
     Attributes:
         target_relaxation: P(correct) by which the target was relaxed because the service is overloaded.
         latency_of_call: the request names no `max_latency`; it is the time that its call has left.
+        escalate: a conversation goes up one rung after a step that went wrong.
     """
 
     target: QualityTarget
@@ -57,6 +58,7 @@ class RoutingOptions:
     conversation_id: str | None = None
     target_relaxation: float = 0.0
     latency_of_call: bool = False
+    escalate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from router.domain import (
     Completion,
     Decision,
     DecisionSource,
+    Escalation,
     LoggedDecision,
     MaxLoss,
     Message,
@@ -43,7 +44,7 @@ FIELDS = (
     "model_version", "ladder", "rung", "rung_order", "budget_tokens", "target", "source", "reason",
     "meets_target", "certificate", "propensity", "propensities", "score", "completed_at", "finish",
     "enforcement", "served_rung", "attempts", "prompt_tokens", "thinking_tokens", "answer_tokens", "correct",
-    "label_source", "reported_at", "relaxed", "rule", "stopping", "probe_tokens", "checkpoints",
+    "label_source", "reported_at", "relaxed", "rule", "stopping", "probe_tokens", "checkpoints", "escalation",
 )  # fmt: skip
 """All columns of a row; a partial row holds some of them."""
 
@@ -185,6 +186,7 @@ def _decided(at: datetime, request: RouteRequest, decision: Decision, names: Pro
         "reason": decision.choice.reason,
         "relaxed": decision.target_relaxation,
         "rule": decision.rule.value,
+        "escalation": None if decision.escalation is None else decision.escalation.value,
         "stopping": None if decision.choice.stopping is None else _often(decision.choice.stopping),
         "meets_target": int(decision.choice.meets_target),
         "certificate": None if certificate is None else _often(certificate),
@@ -263,6 +265,7 @@ def _restored(row: Row) -> LoggedDecision:
         None if row["score"] is None else _score(json.loads(str(row["score"]))),
         tuple(json.loads(str(row["propensities"]))),
         float(row.get("relaxed") or 0),
+        Escalation(row["escalation"]) if row.get("escalation") else None,
     )
     seen = json.loads(str(row.get("checkpoints") or "[]"))
     return LoggedDecision(str(row["tenant"]), decision, prompt_of(row), tuple(_checkpoint(**one) for one in seen))

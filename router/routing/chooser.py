@@ -1,4 +1,6 @@
-"""Picks the rung of a request: the one its caller named, its conversation's, the policy's, or one to learn from.
+"""Picks the rung of a request: the one its caller named, the policy's, or one to learn from.
+
+What a conversation keeps is worked out in `conversations`, and made a decision here.
 
 A bundle that is not about the engine decides nothing: then the engine's own default is served. The names of its rungs
 still stand for their caps, which a caller may ask for.
@@ -6,7 +8,6 @@ still stand for their caps, which a caller may ask for.
 
 import random
 import time
-from collections.abc import MutableMapping
 from dataclasses import replace
 
 from router.domain import (
@@ -15,15 +16,17 @@ from router.domain import (
     Choice,
     Decision,
     DecisionSource,
+    Escalation,
     OnUnmet,
+    Pinned,
     ReasoningBudget,
     RouteRequest,
     RoutingOptions,
+    Score,
 )
 from router.errors import InvalidRequest, NotFound, TargetUnmet
-from router.routing import stopping
+from router.routing import reasons, stopping
 from router.routing.exploration import certain, propensities
-from router.routing.pins import Conversation, Pinned
 from router.routing.policy import Policy
 from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
@@ -36,20 +39,15 @@ class Chooser:
     """Chooses by the policy of a served model.
 
     Args:
-        pins: what each conversation keeps; its owner bounds it.
         explored: share of requests that think longer than the policy asks for, to learn from them.
     """
 
-    def __init__(self, pins: MutableMapping[Conversation, Pinned], explored: float = 0.0) -> None:
-        self._pins = pins
+    def __init__(self, explored: float = 0.0) -> None:
         self._explored = explored
         self._random = random.Random()
 
-    def fixed(self, served: ServedModel, request: RouteRequest, *, climbs: bool = False) -> Decision | None:
-        """The decision that needs no score: a named or a pinned rung, or the engine's own default; else None.
-
-        Args:
-            climbs: the thought can be had step by step, so a rule may end it.
+    def fixed(self, served: ServedModel, request: RouteRequest) -> Decision | None:
+        """The decision that needs neither score nor pin: a named rung, or the engine's own default; else None.
 
         Raises:
             InvalidRequest, NotFound: the named rung is out of bounds, or not on the ladder.
@@ -65,16 +63,10 @@ class Chooser:
             return _decision(served, request, _named(served, options, index), Scored(None, DecisionSource.OVERRIDE))
         if served.foreign:
             return _engine_default(served, request)
-        if not options.conversation_id:
-            return None
-        # An engine's prefix cache and a tool loop both suffer when the budget changes within a conversation.
-        pinned = self._pins.get(_conversation(served, request))
-        if pinned is None or pinned.index not in policy.within_bounds(options):
-            return None
-        return _kept(served, request, pinned, climbs)
+        return None
 
     def chosen(self, served: ServedModel, request: RouteRequest, scored: Scored, *, climbs: bool = False) -> Decision:
-        """The decision for a score. A conversation keeps its first rung. Raises InvalidRequest, TargetUnmet.
+        """The decision for a score. A conversation is not explored. Raises InvalidRequest, TargetUnmet.
 
         Args:
             climbs: the thought can be had step by step, so a rule may end it.
@@ -91,16 +83,44 @@ class Chooser:
         else:
             choice = policy.choose(scored.score, options)
         decision = _decision(served, request, choice, scored)
-        if not options.conversation_id:
-            if not self._explored:
-                return decision
-            return self._explored_from(decision, policy, policy.affordable(scored.score, options))
-        # Two requests of a new conversation may be scored at once; the one that comes here first pins the rung.
-        wanted = Pinned(choice.index, choice.stopping is not None)
-        kept = self._pins.setdefault(_conversation(served, request), wanted)
-        if kept != wanted and kept.index in policy.within_bounds(options):
-            return _kept(served, request, kept, climbs)
-        return decision
+        if not self._explored or options.conversation_id:
+            return decision
+        return self._explored_from(decision, policy, policy.affordable(scored.score, options))
+
+    def kept(
+        self,
+        served: ServedModel,
+        request: RouteRequest,
+        pinned: Pinned,
+        *,
+        climbs: bool = False,
+        reason: str = reasons.KEEPS_RUNG,
+    ) -> Decision:
+        """The decision for a conversation that keeps what is pinned; `climbs` as for `chosen`."""
+        policy, options = served.policy, request.options
+        meets = policy.foresees(options.target, None, pinned.index)
+        choice = Choice(pinned.index, meets, None, reason)
+        rule = stopping.applicable(policy, None, options) if climbs and pinned.stops else None
+        if rule is not None:
+            places = rule.checkpoints(len(policy.ladder))
+            choice = replace(choice, reason=reasons.KEEPS_RULE, stopping=rule, checkpoints=places)
+        return _decision(served, request, choice, Scored(None, DecisionSource.PINNED))
+
+    def escalated(
+        self,
+        served: ServedModel,
+        request: RouteRequest,
+        pinned: Pinned,
+        before: Pinned,
+        cause: Escalation,
+        score: Score | None,
+    ) -> Decision:
+        """The decision for a conversation that goes up from `before` to what is pinned now."""
+        policy = served.policy
+        meets = policy.foresees(request.options.target, score, pinned.index)
+        choice = Choice(pinned.index, meets, None, reasons.went_up(cause, before, policy.ladder))
+        decision = _decision(served, request, choice, Scored(score, DecisionSource.ESCALATED))
+        return replace(decision, escalation=cause)
 
     def _explored_from(self, decision: Decision, policy: Policy, allowed: list[int]) -> Decision:
         """The decision, or for a share of the requests a longer rung, or a thought that no rule ends."""
@@ -125,10 +145,6 @@ class Chooser:
         return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
 
 
-def _conversation(served: ServedModel, request: RouteRequest) -> Conversation:
-    return served.model, request.tenant, request.options.conversation_id or ""
-
-
 def _named(served: ServedModel, options: RoutingOptions, index: int) -> Choice:
     """The rung that the caller named. Of an engine that the bundle is not about no rung is known to meet a target."""
     if served.foreign:
@@ -147,17 +163,6 @@ def _engine_default(served: ServedModel, request: RouteRequest) -> Decision:
     ladder = BudgetLadder((ReasoningBudget(DEFAULT_RUNG, options.max_thinking_tokens),))
     scored = Scored(None, DecisionSource.ENGINE_DEFAULT)
     return _decision(served, request, Choice(0, False, None, reason), scored, ladder)
-
-
-def _kept(served: ServedModel, request: RouteRequest, pinned: Pinned, climbs: bool) -> Decision:
-    policy, options = served.policy, request.options
-    meets = policy.foresees(options.target, None, pinned.index)
-    choice = Choice(pinned.index, meets, None, "the conversation keeps its rung")
-    rule = stopping.applicable(policy, None, options) if climbs and pinned.stops else None
-    if rule is not None:
-        places = rule.checkpoints(len(policy.ladder))
-        choice = replace(choice, reason="the conversation keeps its rule", stopping=rule, checkpoints=places)
-    return _decision(served, request, choice, Scored(None, DecisionSource.PINNED))
 
 
 def _new_id() -> str:

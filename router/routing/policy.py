@@ -164,6 +164,11 @@ class Policy:
         seconds = self._seconds(score, index)
         return seconds is not None and seconds <= max_latency
 
+    def surely_in_time(self, index: int, options: RoutingOptions) -> bool:
+        """Whether a rung keeps the deadline even where the thought takes all of its tokens."""
+        tokens, max_latency = self.ladder.rungs[index].tokens, options.max_latency
+        return max_latency is None or (tokens is not None and self.latency.seconds(tokens) <= max_latency)
+
     def _seconds(self, score: Score, index: int) -> float | None:
         """The time that a rung may take; None where nothing bounds it."""
         p99, cap = score.p99[index], self.ladder.rungs[index].tokens

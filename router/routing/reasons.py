@@ -4,11 +4,20 @@ import math
 from collections.abc import Callable, Sequence
 
 from router.digits import ROUNDING, bound, counted, gain
-from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, QualityTarget, Score
+from router.domain import BudgetLadder, Certificate, Escalation, MaxLoss, MinQuality, Pinned, QualityTarget, Score
 from router.stopping.rules import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 
 UNLIKE = "the prompt is unlike the calibration prompts"
 UNCOVERED = "the next longer one, which no certificate covers"
+KEEPS_RUNG, KEEPS_RULE = "the conversation keeps its rung", "the conversation keeps its rule"
+NOT_ALLOWED = "the conversation's rung is not allowed: the nearest that is"
+
+WENT_WRONG = {
+    Escalation.TOOL_FAILED: "a tool failed",
+    Escalation.REPEATED_CALL: "a tool was called again with the same arguments",
+    Escalation.TRUNCATED: "the answer before was cut off, or there was none",
+    Escalation.UNLIKE: UNLIKE,
+}
 
 
 def worth(score: Score, wanted: int, top: str, target: MaxLoss) -> str:
@@ -51,6 +60,13 @@ def stopping(rule: StoppingRule, ladder: BudgetLadder) -> str:
         case LearnedRule():
             when = "no further rung is predicted to be worth its tokens"
     return f"looked at from rung {first} on, the thought ends once {when}, at rung {top} at the latest"
+
+
+def went_up(cause: Escalation, before: Pinned, ladder: BudgetLadder) -> str:
+    """Why a conversation went up from what it kept."""
+    if before.stops:
+        return f"{WENT_WRONG[cause]}: no rule ends the conversation's thoughts any more"
+    return f"{WENT_WRONG[cause]}: the conversation goes up from rung {ladder.rungs[before.index].name}"
 
 
 def for_everybody(top: str) -> str:

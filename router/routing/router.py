@@ -7,6 +7,7 @@ Failure policy, all of it:
 - backend down: `Replicas` tries again before the first token; then the next served model decides by its own bundle;
   then the caller gets a typed error. After the first token nothing is tried again;
 - a look at the answer fails within a thought: it is no evidence, and the thought goes on, observed;
+- pins down: each replica of this service knows the conversations that it has seen;
 - quotas down: each replica of this service holds tenants within their quotas by itself;
 - no answer at the chosen rung (the thought took all the tokens): one more attempt at the next rung, counted, and the
   completion says so.
@@ -23,8 +24,9 @@ from router.admission.tenants import Tenants
 from router.domain import Completion, Decision, GenerationEvent, Outcome, RouteRequest, Sampling, ServedEvent, Tools
 from router.errors import BackendError, BackendRefused, FieldError, NotFound, TargetUnmet
 from router.events import Decided, Generated, StreamAborted
-from router.ports import Backend, Observer, OutcomeLog
+from router.ports import Backend, Observer, OutcomeLog, Pins
 from router.routing.chooser import Chooser
+from router.routing.conversations import Conversations, ConversationTurn
 from router.routing.generation import Generation
 from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
@@ -48,6 +50,7 @@ class BudgetRouter:
         log: keeps decisions and outcomes.
         observer: sees everything that happens.
         chooser: picks the rung.
+        pins: what conversations keep.
         admission: lets generations in, counted in predicted tokens.
         audit: gets every answer just before its completion is passed on.
     """
@@ -59,6 +62,7 @@ class BudgetRouter:
         log: OutcomeLog,
         observer: Observer,
         chooser: Chooser,
+        pins: Pins,
         admission: Admission,
         audit: Audit | None = None,
     ) -> None:
@@ -67,6 +71,7 @@ class BudgetRouter:
         self._log = log
         self._observer = observer
         self._chooser = chooser
+        self._conversations = Conversations(pins, chooser)
         self._admission = admission
         self._audit = audit
 
@@ -80,17 +85,27 @@ class BudgetRouter:
         began, index, turn = time.perf_counter(), 0, Turn()
         routed: list[tuple[ServedModel, RouteRequest]] = []
         decisions: dict[int, Decision] = {}
+        turns: dict[int, ConversationTurn] = {}
         try:
             for index, request in enumerate(requests):
                 served, relaxed = self._able(request)[0], self._admission.relaxed(request)
                 routed.append((served, relaxed))
                 if (fixed := self._chooser.fixed(served, relaxed)) is not None:
                     decisions[index] = fixed
+                elif relaxed.options.conversation_id:
+                    turns[index] = self._conversations.turn(served, relaxed)
                 await turn.spend(STEPS_TO_ROUTE)
-            # In the order of the requests: the first of a new conversation decides for the others.
-            for index, scored in (await self._scores(routed, decisions)).items():
-                decisions[index] = self._chooser.chosen(*routed[index], scored)
+            pinned = {index for index, talk in turns.items() if not talk.needs_score}
+            for index, scored in (await self._scores(routed, decisions.keys() | pinned)).items():
+                if index in turns:
+                    turns[index].score(scored)
+                else:
+                    decisions[index] = self._chooser.chosen(*routed[index], scored)
                 await turn.spend(STEPS_TO_CHOOSE)
+            if turns:  # in the order of the requests: the first of a new conversation decides for the others
+                await self._conversations.settle(turns.values())
+            for index, talk in turns.items():
+                decisions[index] = talk.decision()
         except FieldError as error:
             raise error.within(f"requests[{index}].") from error
         seconds = time.perf_counter() - began
@@ -152,6 +167,7 @@ class BudgetRouter:
                             admitted.used = generation.used_tokens
                             if isinstance(passed, Completion):  # first, as the caller may leave once it has it
                                 self._completed(generation, passed)
+                                await self._conversations.ended(served, request, passed)
                             yield passed
             except BackendError:
                 self._observer(StreamAborted(request, decision, "backend"))
@@ -201,12 +217,22 @@ class BudgetRouter:
     async def _decide(self, served: ServedModel, request: RouteRequest, *, climbs: bool = False) -> Decision:
         """The decision of one model for one request, recorded."""
         began = time.perf_counter()
-        decision = self._chooser.fixed(served, request, climbs=climbs)
-        if decision is None:
+        decision = self._chooser.fixed(served, request)
+        if decision is None and request.options.conversation_id:
+            decision = await self._continued(served, request, climbs)
+        elif decision is None:
             scored = await served.scorer.score(request)
             decision = self._chooser.chosen(served, request, scored, climbs=climbs)
         self._decided(request, decision, time.perf_counter() - began)
         return decision
+
+    async def _continued(self, served: ServedModel, request: RouteRequest, climbs: bool) -> Decision:
+        """The decision for a turn of a conversation. Raises InvalidRequest, TargetUnmet."""
+        turn = self._conversations.turn(served, request, climbs=climbs)
+        if turn.needs_score:
+            turn.score(await served.scorer.score(request))
+        await self._conversations.settle([turn])
+        return turn.decision()
 
     async def _scores(
         self, routed: Sequence[tuple[ServedModel, RouteRequest]], decided: Container[int]

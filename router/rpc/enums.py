@@ -7,7 +7,17 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from router._gen import budget_router_pb2 as pb
-from router.domain import CountSource, DecisionSource, Enforcement, FinishReason, LabelSource, OnUnmet, Role, Rule
+from router.domain import (
+    CountSource,
+    DecisionSource,
+    Enforcement,
+    Escalation,
+    FinishReason,
+    LabelSource,
+    OnUnmet,
+    Role,
+    Rule,
+)
 from router.errors import InvalidRequest
 
 E = TypeVar("E", bound=Enum)
@@ -41,6 +51,7 @@ ROLES = EnumTable(Role, pb.Role, "ROLE")
 ON_UNMET = EnumTable(OnUnmet, pb.OnUnmet, "ON_UNMET", OnUnmet.TOP_RUNG)
 LABEL_SOURCES = EnumTable(LabelSource, pb.LabelSource, "LABEL_SOURCE")
 DECISION_SOURCES = EnumTable(DecisionSource, pb.DecisionSource, "DECISION_SOURCE")
+ESCALATIONS = EnumTable(Escalation, pb.Escalation, "ESCALATION")
 RULES = EnumTable(Rule, pb.Rule, "RULE")
 ENFORCEMENTS = EnumTable(Enforcement, pb.Enforcement, "ENFORCEMENT")
 FINISH_REASONS = EnumTable(FinishReason, pb.FinishReason, "FINISH_REASON")

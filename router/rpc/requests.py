@@ -176,7 +176,7 @@ def _plain(message: pb.Message) -> Message | None:
     role, content = ROLES.members.get(message.role), message.content
     if role is None or not content or content.isspace():
         return None
-    if message.tool_calls or message.tool_call_id or message.image_urls:
+    if message.tool_calls or message.tool_call_id or message.image_urls or message.tool_failed:
         return None
     return Message(role, content)
 
@@ -190,6 +190,8 @@ def _message(message: pb.Message, index: int) -> Message:
         raise InvalidRequest(f"{field}.tool_calls", "only an assistant calls tools")
     if message.tool_call_id and role is not Role.TOOL:
         raise InvalidRequest(f"{field}.tool_call_id", "only a tool answers a call")
+    if message.tool_failed and role is not Role.TOOL:
+        raise InvalidRequest(f"{field}.tool_failed", "only a tool fails")
     if images and role is not Role.USER:
         raise InvalidRequest(f"{field}.image_urls", "only a user shows images")
     for number, url in enumerate(images):
@@ -197,13 +199,16 @@ def _message(message: pb.Message, index: int) -> Message:
             raise InvalidRequest(f"{field}.image_urls[{number}]", f"must start with {' or '.join(IMAGE_SCHEMES)}")
     if not (message.content.strip() or calls or images):
         raise InvalidRequest(f"{field}.content", "must not be blank")
-    return Message(role, message.content, calls, message.tool_call_id, images)
+    return Message(role, message.content, calls, message.tool_call_id, images, message.tool_failed)
 
 
 def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None) -> RoutingOptions:
     least, most = _tokens(message, "min_thinking_tokens") or 0, _tokens(message, "max_thinking_tokens")
     if most is not None and least > most:
         raise InvalidRequest("options.min_thinking_tokens", f"{least} is more than max_thinking_tokens, {most}")
+    conversation = _name(message.conversation_id, "options.conversation_id") or None
+    if message.escalate and conversation is None:
+        raise InvalidRequest("options.escalate", "needs a conversation_id: a request alone has no step before it")
     return RoutingOptions(
         target=_target(message, limits.default_target),
         min_thinking_tokens=least,
@@ -212,7 +217,8 @@ def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None
         latency_of_call=remaining is not None and not message.HasField("max_latency"),
         on_unmet=ON_UNMET.member(message.on_unmet, "options.on_unmet"),
         rung=_name(message.rung, "options.rung") or None,
-        conversation_id=_name(message.conversation_id, "options.conversation_id") or None,
+        conversation_id=conversation,
+        escalate=message.escalate,
     )
 
 

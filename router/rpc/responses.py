@@ -20,7 +20,7 @@ from router.domain import (
     ToolCallDelta,
 )
 from router.routing import reasons
-from router.rpc.enums import COUNT_SOURCES, DECISION_SOURCES, ENFORCEMENTS, FINISH_REASONS, RULES
+from router.rpc.enums import COUNT_SOURCES, DECISION_SOURCES, ENFORCEMENTS, ESCALATIONS, FINISH_REASONS, RULES
 from router.stopping.rules import StoppingCertificate
 from router.turn import Turn
 
@@ -52,6 +52,8 @@ def decision(value: Decision) -> pb.Decision:
         message.max_loss, message.per_prompt_target = value.target.value, value.target.per_prompt
     else:
         message.min_quality = value.target.value
+    if value.escalation is not None:
+        message.escalation = ESCALATIONS.numbers[value.escalation]
     if value.choice.certificate is not None:
         message.certificate.CopyFrom(certificate(value.choice.certificate, value.ladder))
     return message

@@ -1,7 +1,7 @@
-"""Scores as entries of a shared cache: numbers and a seal, by which a replica knows what another replica wrote.
+"""Entries of a shared store: their data and a seal, by which a replica knows what another replica wrote.
 
-Anyone who can write to the cache could otherwise choose the budgets. The seal is a keyed BLAKE2b of key and numbers, so
-an entry answers for its own key alone. Keys contain the bundle's digest, and with it the seals do.
+Anyone who can write to the store could otherwise choose the budgets. The seal is a keyed BLAKE2b of key and data, so
+an entry answers for its own key alone. Keys of scores contain the bundle's digest, and with it the seals do.
 """
 
 import struct
@@ -23,7 +23,7 @@ MOST_BYTES = MOST_RUNGS * 8 * PER_RUNG + 8 + SEAL
 
 
 class Seal:
-    """Encodes scores and knows its own entries again.
+    """Seals entries and knows its own again.
 
     Args:
         secret: the same for all replicas.
@@ -37,17 +37,25 @@ class Seal:
         """A score as little-endian doubles, rung by rung, then 1 if it is far, and their seal; NaN = no forecast."""
         numbers = [*(nan if number is None else number for rung in score.rungs for number in rung), float(score.far)]
         data = struct.pack(f"<{len(numbers)}d", *numbers)
-        return data + self._of(key, data)
+        return self.sealed(key, data)
 
     def decode(self, key: bytes, entry: bytes) -> Score | None:
         """The inverse of `encode`; None where the entry is damaged, of another key, or from somebody else."""
-        data, seal = entry[:-SEAL], entry[-SEAL:]
-        rungs, rest = divmod(len(data), 8 * PER_RUNG)
-        if not rungs or rest != 8 or not compare_digest(seal, self._of(key, data)):
+        rungs, rest = divmod(len(entry) - SEAL, 8 * PER_RUNG)
+        if rungs < 1 or rest != 8 or (data := self.opened(key, entry)) is None:
             return None
         *numbers, far = struct.unpack(f"<{rungs * PER_RUNG + 1}d", data)
         quality, *tokens = (tuple(numbers[i::PER_RUNG]) for i in range(PER_RUNG))
         return Score(quality, *(tuple(None if isnan(n) else n for n in column) for column in tokens), far=bool(far))
+
+    def sealed(self, key: bytes, data: bytes) -> bytes:
+        """Data with a seal behind it."""
+        return data + self._of(key, data)
+
+    def opened(self, key: bytes, entry: bytes) -> bytes | None:
+        """The data of an entry; None where it is damaged, of another key, or from somebody else."""
+        data, seal = entry[:-SEAL], entry[-SEAL:]
+        return data if compare_digest(seal, self._of(key, data)) else None
 
     def _of(self, key: bytes, data: bytes) -> bytes:
         keyed = self._keyed.copy()

@@ -124,6 +124,7 @@ def wire(parts: Parts) -> Wired:
         parts.outcomes,
         parts.observer,
         parts.chooser,
+        parts.pins,
         admission,
         parts.audit,
     )

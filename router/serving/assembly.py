@@ -23,14 +23,14 @@ from router.outcomes.sqlite import SqliteOutcomes
 from router.outcomes.verifiers import Agreement
 from router.ports import Observer, Verifier
 from router.routing.chooser import Chooser
-from router.routing.pins import Pins
+from router.routing.pins import MemoryPins
 from router.rpc.requests import Limits
 from router.rpc.tls import Certificates, TlsFiles
 from router.scoring.memory_cache import MemoryCache
 from router.serving import models
 from router.serving.follow import Followed, file_stamp
 from router.serving.keeper import Work
-from router.serving.parts import Cache, Endpoints, Parts, ServiceQuotas
+from router.serving.parts import Cache, Endpoints, Parts, ServicePins, ServiceQuotas
 from router.settings import PLAINTEXT_KEYS, Settings
 from router.telemetry import tracing
 from router.telemetry.log_writer import Defer
@@ -72,7 +72,8 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
         tenants=known,
         queue=FairQueue(settings.capacity, settings.queue_seconds),
         quotas=quotas(settings, observer, stack, background),
-        chooser=Chooser(Pins(), settings.explore),
+        chooser=Chooser(settings.explore),
+        pins=pins(settings, observer, stack),
         ledger=ledger,
         audit=auditor(settings, ledger, observer, stack),
         limits=Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss)),
@@ -154,6 +155,22 @@ def quotas(settings: Settings, observer: Observer, stack: AsyncExitStack, backgr
     stack.push_async_callback(shared.close)
     # Leases run out by themselves, so that a killed replica's streams count no longer; a long stream needs new ones.
     background["renew leases"] = shared.renew
+    return shared
+
+
+def pins(settings: Settings, observer: Observer, stack: AsyncExitStack) -> ServicePins:
+    """What conversations keep, shared where a Redis is configured."""
+    near = MemoryPins()
+    if not settings.redis_url:
+        return near
+    from router.redis.client import connect
+    from router.routing.pin_entries import PinEntries
+    from router.routing.redis_pins import RedisPins
+
+    redis = connect(settings.redis_url, settings.redis_timeout, plaintext=PLAINTEXT_KEYS in settings.public)
+    entries = PinEntries(settings.cache_secret.get_secret_value().encode())
+    shared = RedisPins(redis, entries, settings.redis_timeout, near, observer)
+    stack.push_async_callback(shared.close)
     return shared
 
 

@@ -13,7 +13,7 @@ from router.bundle.manifest import Bundle
 from router.circuit_breaker import Breaker
 from router.outcomes.audit import Auditor
 from router.outcomes.e_process import Ledger
-from router.ports import DecisionArchive, Observer, OutcomeLog, Quotas, ScoreCache
+from router.ports import DecisionArchive, Observer, OutcomeLog, Pins, Quotas, ScoreCache
 from router.routing.chooser import Chooser
 from router.routing.hot_swap import Trial
 from router.routing.served_model import ServedModel
@@ -43,6 +43,15 @@ class ServiceQuotas(Quotas, Protocol):
     @property
     def breaker(self) -> Breaker | None:
         """The breaker around shared quotas; None where nothing can fail."""
+        ...
+
+
+class ServicePins(Pins, Protocol):
+    """What conversations keep, as the service holds it."""
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """The breaker around shared pins; None where nothing can fail."""
         ...
 
 
@@ -124,6 +133,7 @@ class Parts:
     queue: FairQueue
     quotas: ServiceQuotas
     chooser: Chooser
+    pins: ServicePins
     ledger: Ledger
     audit: Auditor | None
     limits: Limits
@@ -136,6 +146,6 @@ class Parts:
 
     def failing(self) -> Mapping[str, bool]:
         """For each dependency beside the backends, by name: does it fail now?"""
-        breakers = {"cache": self.cache.breaker, "quotas": self.quotas.breaker}
+        breakers = {"cache": self.cache.breaker, "pins": self.pins.breaker, "quotas": self.quotas.breaker}
         open_ = {name: breaker.is_open for name, breaker in breakers.items() if breaker is not None}
         return {"outcomes": self.outcomes.failing, **open_}

@@ -29,7 +29,8 @@ TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
 DEPENDENCIES = (
-    "artifact", "audit", "backend", "cache", "cache entries", "classifier", "outcomes", "quotas", "tenants", "tls"
+    "artifact", "audit", "backend", "cache", "cache entries", "classifier", "outcomes", "pin entries", "pins",
+    "quotas", "tenants", "tls"
 )  # fmt: skip
 """What requests may go on without: the labels of `degraded`."""
 
@@ -61,6 +62,7 @@ class Metrics:
         self._unmet = counter("target_unmet", "Decisions whose own forecast does not meet the target")
         self._uncertified = counter("uncertified", "Decisions without a certificate behind them")
         self._far = counter("far", "Decisions for prompts unlike the calibration prompts")
+        self._escalations = counters("escalations", "Conversations that went up from their rung", "model", "cause")
         self._relaxed = counters("relaxed", "Decisions whose target was relaxed under pressure", "tenant")
         self._shed = counters("shed", "Generations that were refused for want of room", "tenant", "cause")
         self._calls = counters("calls", "Calls answered", "method", "code")
@@ -142,6 +144,8 @@ class Metrics:
             self._unmet.inc()
         if decision.choice.certificate is None:
             self._uncertified.inc()
+        if decision.escalation is not None:
+            self._escalations(decision.model, decision.escalation.value).inc()
         if decision.score is not None:
             if decision.score.far:
                 self._far.inc()

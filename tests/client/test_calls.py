@@ -109,19 +109,28 @@ async def test_a_conversation_keeps_its_rung(client: Any) -> None:
     assert (decision.rung, decision.source) == ("32", "pinned")
 
 
+async def test_a_conversation_goes_up_after_a_failed_tool(client: Any) -> None:
+    await client.decide(PROMPT, options=RoutingOptions(min_quality=0.5, conversation_id="up"))
+    call = Message("assistant", tool_calls=[{"id": "1", "name": "add", "arguments": "{}"}])
+    loop = [Message("user", PROMPT), call, Message("tool", "no", tool_call_id="1", tool_failed=True)]
+    decision = await client.decide(loop, options=RoutingOptions(conversation_id="up", escalate=True))
+    assert (decision.rung, decision.source, decision.escalation) == ("64", "escalated", "tool_failed")
+    assert (await client.decide(loop, options=RoutingOptions(conversation_id="up"))).escalation == "unspecified"
+
+
 async def test_a_conversation_reaches_the_backend_as_dataclasses_or_mappings(client: Any, backend: FakeBackend) -> None:
     call = ToolCall("c1", "add", '{"a": 2}')
     typed = [
         Message("system", "Be brief."),
         Message("user", PROMPT),
         Message("assistant", tool_calls=[call]),
-        Message("tool", "4", tool_call_id="c1"),
+        Message("tool", "4", tool_call_id="c1", tool_failed=True),
     ]
     plain = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": PROMPT},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "name": "add", "arguments": '{"a": 2}'}]},
-        {"role": "tool", "content": "4", "tool_call_id": "c1"},
+        {"role": "tool", "content": "4", "tool_call_id": "c1", "tool_failed": True},
     ]
     for prompt in (typed, plain):
         await streamed(client, prompt)
@@ -129,6 +138,7 @@ async def test_a_conversation_reaches_the_backend_as_dataclasses_or_mappings(cli
     assert first == second
     assert [message.role for message in first] == [Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.TOOL]
     assert first[2].tool_calls == (DomainCall("c1", "add", '{"a": 2}'),) and first[3].tool_call_id == "c1"
+    assert first[3].tool_failed
 
 
 async def test_tools_and_sampling_reach_the_backend(client: Any, backend: FakeBackend) -> None:

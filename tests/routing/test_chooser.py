@@ -1,4 +1,4 @@
-"""Which rung a request gets: the caller's, the conversation's, the policy's, or one to learn from."""
+"""Which rung a request gets: the caller's, the policy's, or one to learn from."""
 
 import time
 from collections import Counter
@@ -14,6 +14,7 @@ from router.domain import (
     MaxLoss,
     MinQuality,
     OnUnmet,
+    Pinned,
     QualityTarget,
     RoutingOptions,
     Score,
@@ -21,7 +22,6 @@ from router.domain import (
 from router.errors import InvalidRequest, NotFound, TargetUnmet
 from router.routing.chooser import Chooser
 from router.routing.exploration import certain, propensities
-from router.routing.pins import Conversation, Pinned
 from router.routing.policy import Policy
 from router.routing.served_model import ServedModel
 from router.scoring.cache_key import ScoreKeys
@@ -41,7 +41,6 @@ from tests.support.fakes import (
     RecordingObserver,
     policy_of,
     request_of,
-    score_of,
 )
 
 TOP = len(LADDER) - 1
@@ -66,7 +65,7 @@ def chosen(
 
 @pytest.mark.parametrize("index", range(len(LADDER)))
 def test_the_caller_may_name_any_rung(index: int) -> None:
-    decision = fixed(Chooser({}), RoutingOptions(MaxLoss(0.05), rung=LADDER.rungs[index].name))
+    decision = fixed(Chooser(), RoutingOptions(MaxLoss(0.05), rung=LADDER.rungs[index].name))
     assert decision is not None
     assert (decision.choice.index, decision.choice.meets_target, decision.choice.certificate) == (
         index,
@@ -79,99 +78,53 @@ def test_the_caller_may_name_any_rung(index: int) -> None:
 
 def test_a_rung_that_is_unknown_or_out_of_bounds_is_refused() -> None:
     with pytest.raises(NotFound, match=r"options\.rung: not on the ladder: 0, 16, 32, 64, 128, 256"):
-        fixed(Chooser({}), RoutingOptions(MaxLoss(0.05), rung="17"))
+        fixed(Chooser(), RoutingOptions(MaxLoss(0.05), rung="17"))
     for options in (RoutingOptions(MaxLoss(0.05), 17, rung="16"), RoutingOptions(MaxLoss(0.05), 0, 15, rung="16")):
         with pytest.raises(InvalidRequest, match="outside min_thinking_tokens and max_thinking_tokens"):
-            fixed(Chooser({}), options)
-    within = fixed(Chooser({}), RoutingOptions(MaxLoss(0.05), 16, 16, rung="16"))
+            fixed(Chooser(), options)
+    within = fixed(Chooser(), RoutingOptions(MaxLoss(0.05), 16, 16, rung="16"))
     assert within is not None and within.choice.index == 1
 
 
 def test_who_names_nothing_is_decided_by_score() -> None:
-    pins: dict[Conversation, Pinned] = {}
-    assert fixed(Chooser(pins), RoutingOptions(MaxLoss(0.05))) is None
-    assert fixed(Chooser(pins), RoutingOptions(MaxLoss(0.05), conversation_id="talk")) is None
-    decision = chosen(Chooser(pins), RoutingOptions(MaxLoss(0.05)))
+    assert fixed(Chooser(), RoutingOptions(MaxLoss(0.05))) is None
+    assert fixed(Chooser(), RoutingOptions(MaxLoss(0.05), conversation_id="talk")) is None
+    decision = chosen(Chooser(), RoutingOptions(MaxLoss(0.05)))
     assert (decision.choice.index, decision.choice.certificate, decision.score) == (4, CERTIFICATE, RISING)
     assert (decision.source, decision.propensities) == (DecisionSource.CLASSIFIER, certain(len(LADDER), 4))
-    assert not pins, "only conversations are remembered"
 
 
 def test_a_decision_says_what_it_rests_on() -> None:
     options = RoutingOptions(MinQuality(0.7), target_relaxation=0.03)
-    decision = chosen(Chooser({}), options)
+    decision = chosen(Chooser(), options)
     assert (decision.model, decision.backend, decision.ladder) == (MODEL, FINGERPRINT, LADDER)
     assert (decision.model_version, decision.target) == (VERSION, MinQuality(0.7))
     assert decision.target_relaxation == 0.03
 
 
-def test_a_conversation_keeps_its_first_rung() -> None:
-    talk = RoutingOptions(MaxLoss(0.05), conversation_id="talk")
-    pins: dict[Conversation, Pinned] = {}
-    chooser = Chooser(pins)
-    first = chosen(chooser, talk)
-    assert (first.choice.index, first.source) == (4, DecisionSource.CLASSIFIER)
-    assert pins == {(MODEL, "default", "talk"): Pinned(4)}
-    again = fixed(chooser, talk)
-    assert again is not None
-    assert (again.choice.index, again.source, again.score) == (4, DecisionSource.PINNED, None)
-    assert (again.choice.meets_target, again.choice.certificate) == (False, None)
-    assert again.propensities == certain(len(LADDER), 4)
-    assert chosen(chooser, talk).source is DecisionSource.CLASSIFIER, "it is the same rung, with its certificate"
-    hard = chosen(chooser, talk, score_of(0.1, 0.2, 0.3, 0.4, 0.5, 0.9))
-    assert (hard.choice.index, hard.source) == (4, DecisionSource.PINNED), "another call of it came first"
-
-
 @pytest.mark.parametrize(("target", "meets"), [(MaxLoss(0.05), True), (MinQuality(0.5), False)], ids=str)
 def test_of_a_top_rung_without_a_forecast_no_quality_is_claimed(target: QualityTarget, meets: bool) -> None:
-    talk = RoutingOptions(target, conversation_id="talk")
-    pinned = fixed(Chooser({(MODEL, "default", "talk"): Pinned(TOP)}), talk)
-    named = fixed(Chooser({}), RoutingOptions(target, rung="256"))
-    failed = chosen(Chooser({}), RoutingOptions(target), score=None)
+    pinned = Chooser().kept(served(), request_of(options=RoutingOptions(target)), Pinned(TOP))
+    named = fixed(Chooser(), RoutingOptions(target, rung="256"))
+    failed = chosen(Chooser(), RoutingOptions(target), score=None)
     assert [decision and decision.choice.meets_target for decision in (pinned, named, failed)] == [meets] * 3
-
-
-def test_conversations_of_others_are_others() -> None:
-    talk = RoutingOptions(MaxLoss(0.05), conversation_id="talk")
-    chooser = Chooser({(MODEL, "default", "talk"): Pinned(2)})
-    assert fixed(chooser, talk) is not None
-    assert fixed(chooser, replace(talk, conversation_id="another")) is None
-    assert chooser.fixed(served(), request_of(options=talk, tenant="another")) is None
-    assert chooser.fixed(served(model="another"), request_of(options=talk)) is None
-
-
-def test_a_pin_outside_the_bounds_does_not_count() -> None:
-    talk = RoutingOptions(MaxLoss(0.05), max_thinking_tokens=128, conversation_id="talk")
-    pins: dict[Conversation, Pinned] = {(MODEL, "default", "talk"): Pinned(TOP)}
-    assert fixed(Chooser(pins), talk) is None
-    decision = chosen(Chooser(pins), talk)
-    assert (decision.choice.index, decision.source) == (4, DecisionSource.CLASSIFIER)
-    assert pins == {(MODEL, "default", "talk"): Pinned(TOP)}, "the first is kept for when it fits again"
-
-
-def test_a_rung_of_zero_is_kept_like_any_other() -> None:
-    talk = RoutingOptions(MaxLoss(0.05), conversation_id="talk")
-    decision = fixed(Chooser({(MODEL, "default", "talk"): Pinned(0)}), talk)
-    assert decision is not None and (decision.choice.index, decision.source) == (0, DecisionSource.PINNED)
 
 
 @pytest.mark.parametrize(("ceiling", "index"), [(None, TOP), (100, 3), (0, 0)])
 def test_without_a_score_the_longest_rung_allowed_is_taken(ceiling: int | None, index: int) -> None:
-    pins: dict[Conversation, Pinned] = {}
     options = RoutingOptions(MaxLoss(0.05), max_thinking_tokens=ceiling, conversation_id="talk")
-    decision = Chooser(pins, explored=1.0).chosen(served(), request_of(options=options), FAILED)
+    decision = Chooser(explored=1.0).chosen(served(), request_of(options=options), FAILED)
     assert (decision.choice.index, decision.choice.meets_target) == (index, index == TOP)
     assert (decision.source, decision.choice.certificate) == (DecisionSource.FALLBACK, None)
-    assert not pins, "a failure is not what a conversation keeps"
 
 
 def test_what_the_caller_refuses_is_refused() -> None:
     with pytest.raises(TargetUnmet):
-        chosen(Chooser({}), RoutingOptions(MinQuality(0.95), on_unmet=OnUnmet.REJECT))
+        chosen(Chooser(), RoutingOptions(MinQuality(0.95), on_unmet=OnUnmet.REJECT))
 
 
 def test_a_share_of_the_requests_thinks_longer_to_learn() -> None:
-    chooser, options = Chooser({}, explored=0.5), RoutingOptions(MinQuality(0.65))
+    chooser, options = Chooser(explored=0.5), RoutingOptions(MinQuality(0.65))
     decisions = [chosen(chooser, options) for _ in range(400)]
     expected = propensities(len(LADDER), 3, list(range(len(LADDER))), 0.5)
     assert {decision.propensities for decision in decisions} == {expected}
@@ -184,7 +137,7 @@ def test_a_share_of_the_requests_thinks_longer_to_learn() -> None:
 
 
 def test_only_what_is_allowed_and_no_conversation_is_explored() -> None:
-    chooser = Chooser({}, explored=1.0)
+    chooser = Chooser(explored=1.0)
     bounded = [chosen(chooser, RoutingOptions(MinQuality(0.65), max_thinking_tokens=128)) for _ in range(50)]
     assert {decision.choice.index for decision in bounded} <= {3, 4}
     late = policy_of().latency.seconds(60.0)  # the p99 of the rung "64"
@@ -195,12 +148,12 @@ def test_only_what_is_allowed_and_no_conversation_is_explored() -> None:
 
 
 def test_without_exploration_every_decision_is_certain() -> None:
-    decisions = [chosen(Chooser({}), RoutingOptions(MinQuality(0.65))) for _ in range(50)]
+    decisions = [chosen(Chooser(), RoutingOptions(MinQuality(0.65))) for _ in range(50)]
     assert {decision.propensities for decision in decisions} == {certain(len(LADDER), 3)}
 
 
 def test_ids_grow_with_time_and_are_never_the_same() -> None:
-    chooser = Chooser({})
+    chooser = Chooser()
     before = time.time_ns() // 1_000_000
     ids = [chosen(chooser, RoutingOptions(MaxLoss(0.05))).id for _ in range(100)]
     after = time.time_ns() // 1_000_000

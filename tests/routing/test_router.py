@@ -242,12 +242,12 @@ async def test_conversations_of_two_tenants_are_two() -> None:
     assert (await router.decide(request_of(options=options, tenant="b"))).source is DecisionSource.CLASSIFIER
 
 
-async def test_a_pin_outside_the_bounds_is_chosen_anew() -> None:
+async def test_of_a_pin_outside_the_bounds_the_nearest_rung_allowed_is_taken() -> None:
     router = router_of()
-    await router.decide(asking(conversation_id="c"))
-    decision = await router.decide(asking(conversation_id="c", max_thinking_tokens=64))
-    assert decision.source is DecisionSource.CACHE
-    assert decision.rung.tokens == 64
+    assert (await router.decide(asking(conversation_id="c"))).rung.name == "128"
+    for bounds, nearest in (({"max_thinking_tokens": 64}, "64"), ({"min_thinking_tokens": 200}, "256"), ({}, "128")):
+        decision = await router.decide(asking(conversation_id="c", **bounds))
+        assert (decision.source, decision.rung.name) == (DecisionSource.PINNED, nearest)
 
 
 async def test_a_named_rung_wins_over_the_pin() -> None:

@@ -25,6 +25,7 @@ from router.domain import BudgetLadder, Enforcement
 from router.routing.chooser import Chooser
 from router.routing.explain import Explainer
 from router.routing.hot_swap import HotSwap
+from router.routing.pins import MemoryPins
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import BudgetRouter
 from router.routing.served_model import ServedModel
@@ -208,7 +209,7 @@ def embedded(bundle: Bundle, model: PocketModel) -> tuple[BudgetRouter, PocketBa
     served = ServedModel("pocket", bundle, policy, scorer, backend, Enforcement.NATIVE, model.fingerprint)
     tenants = Tenants(DEFAULT)
     admission = Admission(tenants, FairQueue(1e9, 1.0), MemoryQuotas(), observer)
-    return BudgetRouter([served], tenants, ListLog(), observer, Chooser({}), admission), backend
+    return BudgetRouter([served], tenants, ListLog(), observer, Chooser(), MemoryPins(), admission), backend
 
 
 @pytest.fixture

@@ -185,6 +185,7 @@ CASES: list[Case] = [
     *options_case("rung too long", "options.rung", rung="r" * 129),
     *options_case("control character in a rung", "options.rung", rung="1\x1b[31m"),
     *options_case("conversation id too long", "options.conversation_id", conversation_id="c" * 129),
+    *options_case("escalation without a conversation", "options.escalate", escalate=True),
     *options_case("conversation id of too many bytes", "options.conversation_id", conversation_id="é" * 65),
     # sampling
     sampling_case("temperature negative", "sampling.temperature", temperature=-0.1),

@@ -88,8 +88,9 @@ def test_every_option_finds_its_place() -> None:
         on_unmet=pb.ON_UNMET_REJECT,
         rung="64",
         conversation_id="talk",
+        escalate=True,
     )
-    assert given == RoutingOptions(MinQuality(0.5), 16, 64, 2.5, OnUnmet.REJECT, "64", "talk")
+    assert given == RoutingOptions(MinQuality(0.5), 16, 64, 2.5, OnUnmet.REJECT, "64", "talk", escalate=True)
 
 
 def test_a_target_per_prompt_is_the_named_or_the_default_loss() -> None:

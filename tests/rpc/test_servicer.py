@@ -117,6 +117,24 @@ async def test_a_conversation_keeps_its_rung(service: Service) -> None:
     assert later.source == pb.DECISION_SOURCE_PINNED
 
 
+async def test_a_conversation_goes_up_after_a_failed_tool(service: Service) -> None:
+    low = service.ladder.rungs[1].tokens
+    opened = await decided(service, options=pb.RoutingOptions(conversation_id="tools", max_thinking_tokens=low))
+    call = pb.Message(role=pb.ROLE_ASSISTANT, tool_calls=[pb.ToolCall(id="1", name="look", arguments="{}")])
+    failed = pb.Message(role=pb.ROLE_TOOL, content="no such file", tool_call_id="1", tool_failed=True)
+    asked = decide(options=pb.RoutingOptions(conversation_id="tools", escalate=True))
+    asked.messages.extend([call, failed])
+    explained = await service.routing.Explain(pb.ExplainRequest(request=asked))
+    names = [rung.name for rung in service.ladder.rungs]
+    decision = explained.decision
+    assert (decision.rung, decision.rule) == (names[names.index(opened.rung) + 1], pb.RULE_FIXED)
+    assert (decision.source, decision.escalation) == (pb.DECISION_SOURCE_ESCALATED, pb.ESCALATION_TOOL_FAILED)
+    assert "a tool failed: the conversation goes up from rung" in explained.sentences[0]
+    assert "From now on the conversation keeps this rung." in explained.sentences
+    later = await service.routing.Explain(pb.ExplainRequest(decision_id=decision.decision_id))
+    assert later.decision.escalation == pb.ESCALATION_TOOL_FAILED, "the log knows it, too"
+
+
 async def test_ceiling_and_floor_bound_the_choice(service: Service) -> None:
     low, high = service.ladder.rungs[1].tokens or 0, service.ladder.rungs[2].tokens or 0
     for options in (pb.RoutingOptions(max_thinking_tokens=low), pb.RoutingOptions(min_thinking_tokens=high)):

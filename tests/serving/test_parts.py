@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,17 @@ from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission.tenants import digest
-from router.domain import DecisionSource, MaxLoss, RouteRequest, RoutingOptions
+from router.domain import Conversation, MaxLoss, Pinned, PinnedTurn, Score
 from router.events import Decided, Degraded, TaskFailed
 from router.ports import Classifier
 from router.routing.pins import CONVERSATIONS
 from router.rpc.requests import Limits
-from router.scoring.scorer import Scored
 from router.serving import app
 from router.serving.parts import Parts
 from router.telemetry.logs import Observers
 from tests.rpc.conftest import PATIENCE, bearer, decide, generate, refusal
-from tests.support.fakes import FakeClassifier, ListLog, RecordingObserver, at_once, request_of, score_of, until
+from tests.support.fakes import FakeClassifier, ListLog, RecordingObserver, at_once, score_of, until
+from tests.support.valkey import Valkey
 
 FOLLOW_SECONDS = 0.01
 
@@ -298,15 +298,43 @@ async def test_a_flood_of_one_tenants_conversations_drives_out_nobody_elses(tmp_
 
     async with serving(tmp_path, kept):
         [parts] = built
-        served = parts.models[0].served
-        scored = Scored(score_of(*[0.5] * len(served.policy.ladder)), DecisionSource.CLASSIFIER)
+        ladder = parts.models[0].served.policy.ladder
 
-        def talk(tenant: str, number: int) -> RouteRequest:
-            return request_of(options=RoutingOptions(MaxLoss(0.05), conversation_id=str(number)), tenant=tenant)
+        def turns(tenant: str, number: int, wanted: Pinned | None) -> list[PinnedTurn]:
+            return [PinnedTurn(Conversation("pocket", tenant, str(i), ladder), None, wanted) for i in range(number)]
 
-        parts.chooser.chosen(served, talk("quiet", 0), scored)
-        for number in range(CONVERSATIONS + 1):
-            parts.chooser.chosen(served, talk("flood", number), scored)
-        decision = parts.chooser.fixed(served, talk("quiet", 0))
-        assert decision is not None and decision.source is DecisionSource.PINNED
-        assert parts.chooser.fixed(served, talk("flood", 0)) is None
+        await parts.pins.settle(turns("quiet", 1, Pinned(3)))
+        await parts.pins.settle(turns("flood", CONVERSATIONS + 1, Pinned(1)))
+        assert await parts.pins.settle(turns("quiet", 1, None)) == [Pinned(3)]
+        assert await parts.pins.settle(turns("flood", 1, None)) == [None]
+
+
+async def test_two_services_that_share_a_redis_give_a_conversation_one_rung(tmp_path: Path, valkey: Valkey) -> None:
+    built: list[Parts] = []
+    shared: dict[str, Any] = {"redis_url": valkey.url, "cache_secret": "s", "redis_timeout": 0.5}
+    hard, easy = score_of(0.1, 0.1, 0.1, 0.1, 0.1, 0.9), score_of(*[0.9] * 6)
+
+    def scoring(name: str, score: Score) -> AbstractAsyncContextManager[Any]:
+        def replaced(parts: Parts) -> Parts:
+            built.append(classified_by(FakeClassifier(score))(parts))
+            return built[-1]
+
+        (tmp_path / name).mkdir()
+        return serving(tmp_path / name, replaced, **shared)
+
+    async def turn(service: Any, number: int, talk: str = "talk") -> tuple[str, int]:
+        options = pb.RoutingOptions(conversation_id=talk)
+        decision = (await service.Decide(decide(str(number), options=options), timeout=PATIENCE)).decision
+        return decision.rung, decision.source
+
+    kept = "256", pb.DECISION_SOURCE_PINNED
+    async with scoring("one", hard) as one, scoring("other", easy) as other:
+        assert await turn(one, 0) == ("256", pb.DECISION_SOURCE_CLASSIFIER)
+        assert await turn(other, 1) == kept
+        assert await turn(other, 2, "another") == ("0", pb.DECISION_SOURCE_CLASSIFIER)
+        await built[0].cache.flush()
+        assert await turn(one, 3) == kept, "a flush drops scores alone"
+        valkey.kill()
+        for number in range(4, 8):
+            assert [await turn(one, number), await turn(other, number)] == [kept, kept]
+        assert [parts.failing()["pins"] for parts in built] == [True, True]

@@ -30,19 +30,23 @@ from router.domain import (
     GenerationRequest,
     LoggedDecision,
     MaxLoss,
+    Message,
     Outcome,
     Prompt,
     ReasoningBudget,
     ReasoningDelta,
+    Role,
     RouteRequest,
     RoutingOptions,
     Score,
+    ToolCall,
 )
 from router.errors import BackendUnavailable, CacheError, ClassifierError, OutcomeLogError
 from router.events import Record
-from router.ports import Backend, Classifier, Observer, OutcomeLog, ScoreCache
+from router.ports import Backend, Classifier, Observer, OutcomeLog, Pins, ScoreCache
 from router.routing.chooser import Chooser
 from router.routing.exploration import certain
+from router.routing.pins import MemoryPins
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import Audit, BudgetRouter
 from router.routing.served_model import ServedModel
@@ -105,6 +109,20 @@ def request_of(
 ) -> RouteRequest:
     """A single user message; by default at most 5 % loss is wanted."""
     return RouteRequest(Prompt.of(text), options or RoutingOptions(MaxLoss(0.05)), tenant, model)
+
+
+def called(*ids: str, name: str = "look", arguments: str = "{}") -> Message:
+    """An assistant's turn that calls a tool once for each id."""
+    return Message(Role.ASSISTANT, "", tuple(ToolCall(id_, name, arguments) for id_ in ids))
+
+
+def result(id_: str, *, failed: bool = False) -> Message:
+    """A tool's turn that answers a call."""
+    return Message(Role.TOOL, "something", tool_call_id=id_, tool_failed=failed)
+
+
+TOOL_LOOP = tuple(turn for i in range(6) for turn in (called("same", arguments=f"[{i}]"), result("same")))
+"""Six steps of one call each, whose ids an engine made equal."""
 
 
 def decision_of(
@@ -327,6 +345,7 @@ def router_of(
     audit: Audit | None = None,
     admission: Admission | None = None,
     bundle: Bundle = BUNDLE,
+    pins: Pins | None = None,
 ) -> BudgetRouter:
     """A router of fakes, but for what is given. Its policy has certificates for absolute targets, too."""
     policy = policy or PROMISING
@@ -335,4 +354,5 @@ def router_of(
     first = ServedModel(model, bundle, policy, scorer, backend or FakeBackend(), Enforcement.NATIVE, FINGERPRINT)
     known = Tenants({name: Tenant() for name in tenants})
     admission = admission or Admission(known, FairQueue(1e9, 1.0), MemoryQuotas(), observer)
-    return BudgetRouter([first, *failover], known, log or ListLog(), observer, Chooser({}, explored), admission, audit)
+    pins, log = MemoryPins() if pins is None else pins, log or ListLog()
+    return BudgetRouter([first, *failover], known, log, observer, Chooser(explored), pins, admission, audit)

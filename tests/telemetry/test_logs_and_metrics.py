@@ -240,7 +240,7 @@ def test_audits_measure_what_the_top_rung_uses(metrics: Metrics, registry: Colle
 def test_what_alerts_count_begins_at_zero(registry: CollectorRegistry) -> None:
     """Prometheus sees no increase in a series whose first sample is 1."""
     Metrics(registry)
-    for dependency in ("tenants", "tls", "artifact", "audit", "cache entries"):
+    for dependency in ("tenants", "tls", "artifact", "audit", "cache entries", "pin entries", "pins"):
         assert value(registry, "degraded_total", dependency=dependency) == 0
     assert value(registry, "outcomes_lost_total", cause="full") == 0
 
