@@ -42,6 +42,10 @@ async def two(directory: Path) -> AsyncIterator[tuple[list[tuple[Scene, Any]], A
         yield replicas, stub
 
 
+PAUSE = 0.05
+"""Seconds between two streams of a caller: the load must leave room for whatever else this machine does."""
+
+
 async def streams(stub: Any, failed: Counter[str], begun: set[int], stop: asyncio.Event) -> None:
     """Callers that keep asking; `begun` are those whose stream is under way."""
 
@@ -54,6 +58,7 @@ async def streams(stub: Any, failed: Counter[str], begun: set[int], stop: asynci
             except grpc.aio.AioRpcError as error:
                 failed[error.code().name] += 1
             begun.discard(who)
+            await asyncio.sleep(PAUSE)
 
     await asyncio.gather(*(caller(who) for who in range(8)))
 
