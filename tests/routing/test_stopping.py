@@ -65,6 +65,7 @@ AGREE = StoppingCertificate(0.02, 0.1, AgreeRule(1, 1), 400, thinking_tokens=50.
 TEXT = replace(CERTIFICATE, alpha=0.02)
 """Certified for no more loss than the rule, which therefore goes first."""
 
+GREEDY = Sampling(temperature=0.0)
 STEADY = {32: SURE, 64: SURE}
 """The answer stands from 32 tokens on, so that the rule stops at 64."""
 
@@ -87,7 +88,7 @@ async def events_of(
     tools: Tools | None = None,
     sampling: Sampling | None = None,
 ) -> list[Decision | ServedEvent]:
-    asked = request or request_of(), sampling or Sampling(), tools or Tools()
+    asked = request or request_of(), sampling or GREEDY, tools or Tools()
     return [event async for event in router.generate(*asked)]
 
 
@@ -340,7 +341,7 @@ async def test_what_is_thought_in_vain_is_stopped_and_charged() -> None:
 
 async def test_what_is_thought_ahead_is_stopped_before_the_caller_takes_the_last_checkpoint() -> None:
     backend, thought = ClimbingBackend(STEADY), 0
-    async with aclosing(ahead(router_with(backend)).generate(request_of(), Sampling())) as events:
+    async with aclosing(ahead(router_with(backend)).generate(request_of(), GREEDY)) as events:
         async for event in events:
             thought += isinstance(event, ReasoningDelta)
             if thought == 40:  # the step to 64 runs; the one behind it never ends
@@ -370,7 +371,7 @@ async def test_a_caller_who_leaves_at_any_step_leaves_nothing_behind(step: str, 
         router = ahead(router)
 
     async def read() -> None:
-        async with aclosing(router.generate(request_of(), Sampling())) as events:
+        async with aclosing(router.generate(request_of(), GREEDY)) as events:
             async for _ in events:
                 pass
 

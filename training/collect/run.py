@@ -20,6 +20,9 @@ from training.data.faults import faults
 from training.data.schema import ANSWER_KIND, DatasetError, write
 from training.progress import Tenths, say
 
+SAMPLED = ("temperature", "max_answer_tokens", "seed")
+"""What a run sets of its sampling; the rest of it is the engine's own."""
+
 Executor = Callable[[Iterable[Unit], Recipe], Iterator[list[UnitResult]]]
 """Runs units by a recipe, in this process or elsewhere; yields results as they are finished."""
 
@@ -142,7 +145,7 @@ def settings(questions: Sequence[Question], recipe: Recipe) -> dict[str, Any]:
         "nested": recipe.nested,
         "ladder": [asdict(rung) for rung in recipe.ladder.rungs],
         "samples": recipe.samples,
-        "sampling": asdict(recipe.sampling),
+        "sampling": {name: getattr(recipe.sampling, name) for name in SAMPLED},
         # Absent without a judge: journals of earlier versions have none.
         **({} if recipe.judge is None else {JUDGE: recipe.judge.identity}),
     }
