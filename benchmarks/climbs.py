@@ -77,7 +77,7 @@ class Cut:
 
 def request_of(text: str) -> GenerationRequest:
     """A greedy request for at most the top rung."""
-    return GenerationRequest(Prompt.of(text), LADDER.rungs[-1], 0, Sampling(max_answer_tokens=PROBE_TOKENS))
+    return GenerationRequest(Prompt.of(text), LADDER.rungs[-1], 0, Sampling(0.0, PROBE_TOKENS))
 
 
 def climb_of(backend: VerifiedBackend, text: str) -> Climb:

@@ -46,7 +46,7 @@ class Answer:
 async def answer(backend: Backend, question: Question, budget: int, floor: int = 0) -> Answer:
     """Run one greedy generation and score it."""
     rung, text = ReasoningBudget(str(budget), budget), ""
-    request = GenerationRequest(Prompt.of(question.prompt), rung, floor, Sampling(max_answer_tokens=LONGEST))
+    request = GenerationRequest(Prompt.of(question.prompt), rung, floor, Sampling(0.0, LONGEST))
     async with aclosing(backend.stream(request)) as events:
         async for event in events:
             if isinstance(event, ContentDelta):

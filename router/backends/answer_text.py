@@ -60,6 +60,7 @@ class AnswerText:
 
     def __init__(self, sampling: Sampling) -> None:
         self._stop = StopReader(sampling.stop)
+        self._watches = bool(sampling.stop) or sampling.logprobs
         self._wanted, self._top = sampling.logprobs, sampling.top_logprobs
         self._waiting: list[TokenLogprob] = []
         self._passed: list[TokenLogprob] = []
@@ -77,6 +78,8 @@ class AnswerText:
 
     def read(self, said: Said) -> Said:
         """The events of an answer without what lies behind a stop string."""
+        if not self._watches:
+            return said
         return [event for one in said for event in self._read(one)]
 
     def rest(self) -> Said:

@@ -14,7 +14,7 @@ from router.backends.engine_counts import EngineCounts
 from router.backends.failures import MappedErrors
 from router.backends.http import Chunk, expect_few
 from router.backends.limits import PIECES_A_TOKEN, SPARE_PIECES, Gate, ReadLimits
-from router.backends.markers import AnswerReader, CueReader, Markers
+from router.backends.markers import AnswerReader, CueReader, Markers, Said
 from router.backends.text import BLANK, SurrogateJoiner
 from router.domain import (
     SLACK,
@@ -191,7 +191,7 @@ class StreamState:
             self._finish = choice.get("finish_reason") or self._finish
             before = len(events)
             if delta := choice.get("delta"):
-                self._delta(delta, logprobs.of_chat(choice), events)
+                self._delta(delta, logprobs.of_chat(choice) if choice.get("logprobs") else [], events)
             thinking = any(type(event) is ReasoningDelta for event in events[before:])
             if ids := choice.get("token_ids"):
                 self.counts.take_ids(ids, thinking, self._reader.waiting)
@@ -238,8 +238,8 @@ class StreamState:
             events.append(RefusalDelta("".join((*self._blank, refusal))))
             self._blank.clear()
 
-    def _pass(self, said: Iterable[ReasoningDelta | ContentDelta], events: Events) -> None:
-        for event in self._text.read(list(said)):
+    def _pass(self, said: Said, events: Events) -> None:
+        for event in self._text.read(said):
             if type(event) is ReasoningDelta:
                 self._texts.append(event.text)
                 self._tally.add(event.text)

@@ -121,7 +121,9 @@ class Cell:
 
 def cells() -> list[Cell]:
     """The cells of the documentation's table."""
-    rows = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    table = PAGE.read_text().partition("\n| field |")
+    lines = "".join(table[1:]).strip().partition("\n\n")[0].splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines]
     heads = rows[0][1:]
     found = []
     for first, *words in rows[2:]:
