@@ -21,11 +21,12 @@ from benchmarks.conformance import RESULTS
 from benchmarks.harness import commit, machine
 from router.backends import canary
 from router.backends.connect import Connection, connect
+from router.backends.cutting import Answered, same
 from router.backends.two_phase import TwoPhase
 from router.backends.verified import VerifiedBackend
-from router.domain import GenerationRequest, Prompt, Sampling
+from router.domain import FinishReason, GenerationRequest, Prompt, Sampling
 from router.errors import BackendError
-from training.collect.nested import cuts, fit_cuts, same
+from training.collect.nested import cuts, obstacle
 from training.collect.questions import Question, held_out_questions
 from training.collect.recipes import POCKET_ANSWER_TOKENS
 from training.collect.samples import answered
@@ -46,15 +47,15 @@ async def compared(connection: Connection, questions: list[Question], at_once: i
             fingerprint = await backend.prove()
         except BackendError as error:
             return {"enforcement": connection.enforcement, "obstacle": str(error)}
-        early, obstacle = await fit_cuts(backend, LADDER)
-        if backend.phases is None or obstacle:
-            return {"fingerprint": fingerprint, "obstacle": obstacle}
+        if backend.phases is None or obstacle(backend, LADDER):
+            return {"fingerprint": fingerprint, "obstacle": obstacle(backend, LADDER)}
         await _timed(partial(_independent, backend), questions[:4], at_once)  # warm
         alone, seconds_alone = await _timed(partial(_independent, backend), questions, at_once)
         again, _ = await _timed(partial(_independent, backend), questions, at_once)
-        cut, seconds_cut = await _timed(partial(_nested, backend.phases, early), questions, at_once)
+        cut, seconds_cut = await _timed(partial(_nested, backend.phases, backend.steps.early), questions, at_once)
     served = [tried_again(answers) for answers in cut]
     pairs = [pair for one, other in zip(alone, served, strict=True) for pair in zip(one, other, strict=True)]
+    differ = [(one, other) for one, other in pairs if not same(plain(other), plain(one))]
     drawn, anew = sum(map(tokens_of_trace, cut)), sum(_tokens(one) for one, _ in pairs)
     return {
         "fingerprint": fingerprint,
@@ -63,8 +64,8 @@ async def compared(connection: Connection, questions: list[Question], at_once: i
         "rungs": len(LADDER),
         "answers": len(pairs),
         "same_in_two_independent_runs": sum(map(eq, chain(*alone), chain(*again))),
-        "same": sum(same(other, one) for one, other in pairs),
-        "differ": [(vars_of(one), vars_of(other)) for one, other in pairs if not same(other, one)][:5],
+        "same": len(pairs) - len(differ),
+        "differ": [(vars_of(one), vars_of(other)) for one, other in differ[:5]],
         "tokens_independent": anew,
         "tokens_nested": drawn,
         "saved": 1 - drawn / anew,
@@ -99,6 +100,11 @@ async def _nested(phases: TwoPhase, early: int, request: GenerationRequest) -> l
 
 def _tokens(answer: Answer) -> int:
     return (answer.thinking_tokens or 0) + (answer.answer_tokens or 0)
+
+
+def plain(answer: Answer) -> Answered:
+    """An answer as it is compared."""
+    return Answered(answer.text, answer.thinking_tokens, FinishReason(answer.finish))
 
 
 def vars_of(answer: Answer) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shlex
 import stat
 import sys
@@ -66,12 +67,24 @@ async def test_an_address_is_enough_and_the_next_command_leads_on(kind: str, run
         assert found["settings"]["BUDGET_ROUTER_BACKEND_MODEL"] == MODEL
         assert float(found["settings"]["BUDGET_ROUTER_TOKEN_SECONDS"]) > 0
         assert found["fingerprint"].endswith(f"/{found['settings']['BUDGET_ROUTER_BACKEND_ENFORCEMENT']}")
+        assert found["steps"] is True
         (step,) = found["next"]
         code, out, _ = await run(*shlex.split(step)[2:])
     assert code == 1 and len(written()) == len(found["settings"])
+    assert re.search("^ok +steps within a thought +a rule may stop a thought$", out, re.M)
     assert "Next:\nset -a; . ./router.env; set +a\nbudget-router serve\n\n" in out
     assert f"budget-train collect --backend {kind}" in out and "make setup" in out
     assert "--ladder 0,32,128,512 " in out, "as the window has 2,048 tokens"
+
+
+async def test_that_no_rule_can_stop_a_thought_is_said_with_the_reason_and_fails_nothing(run: Run) -> None:
+    async with simulated("vllm") as engine:
+        engine.shorter = 2
+        _, out, _ = await run("--url", engine.url, "--json")
+    found = json.loads(out)
+    [steps] = [one for one in found["findings"] if one["check"] == "steps within a thought"]
+    assert (found["steps"], steps["passed"], steps["needed"]) == (False, False, False)
+    assert "thinks 6" in steps["seen"] and "BACKEND_ENFORCEMENT=two_phase" in steps["seen"]
 
 
 async def test_with_a_bundle_about_the_engine_the_next_command_is_serve(

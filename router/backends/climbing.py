@@ -21,12 +21,17 @@ from router.stopping.evidence import Probe
 NO_THOUGHT = ReasoningBudget("0", 0)
 
 
+def cut_at(budget: int, early: int) -> int:
+    """Tokens at which a thought within a budget is cut: some less, but not 0, which has a template of its own."""
+    return budget and max(budget - early, 1)
+
+
 class TwoPhaseClimb:
     """Implements `Climb`. A cut before the first token is answered as a budget of 0 is.
 
     Args:
         request: its budget bounds the thought.
-        early: tokens below a budget at which the engine's own enforcement cuts a thought: so does this.
+        early: tokens below a budget at which a thought is cut, as `cutting` finds out.
     """
 
     def __init__(self, phases: TwoPhase, request: GenerationRequest, early: int = 0) -> None:
@@ -109,6 +114,6 @@ class TwoPhaseClimb:
         caps = [cap for cap in (upto, self._request.budget.tokens) if cap is not None]
         if not caps:
             return self._request
-        cap = min(caps) and max(min(caps) - self._early, 1)
+        cap = cut_at(min(caps), self._early)
         floor = min(self._request.min_thinking_tokens, cap)
         return replace(self._request, budget=ReasoningBudget(str(cap), cap), min_thinking_tokens=floor)

@@ -85,9 +85,7 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Ve
     strategies = list(_strategies(connection, chat, alone, two_phase))
     last = chat if connection.unenforced or not strategies else None
     identity = partial(_identity, engine, model, dialect, markers.cue)
-    return VerifiedBackend(
-        strategies, last, chat.check_ready, identity, canary, _phases(two_phase, dialect), dialect.early
-    )
+    return VerifiedBackend(strategies, last, chat.check_ready, identity, canary, _phases(two_phase, dialect))
 
 
 def _phases(two_phase: TwoPhase | None, dialect: Dialect) -> dict[Enforcement, TwoPhase]:

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
+from typing import TypeVar
 
 from router.digits import counted
 from router.domain import (
@@ -19,6 +21,8 @@ from router.domain import (
 )
 from router.errors import BackendBusy, BackendError, InvalidRequest, RouterError
 from router.ports import Backend
+
+T = TypeVar("T")
 
 UNPROVEN = (CountSource.NONE, CountSource.ESTIMATE)
 """Nobody has counted; a guess proves nothing."""
@@ -92,21 +96,21 @@ async def probe(backend: Backend, prompt: Prompt, budget: int, floor: int = 0) -
     """Let a backend answer a prompt within a budget of thinking tokens; what goes wrong is a finding, too."""
     request = GenerationRequest(prompt, ReasoningBudget(str(budget), budget), floor, GREEDY)
     try:
-        return await _when_there_is_room(backend, request)
+        return await when_there_is_room(partial(timed, backend, request))
     except InvalidRequest as error:
         return Probed("", None, f"not offered: {error.problem}")
     except RouterError as error:
         return Probed("", None, str(error))
 
 
-async def _when_there_is_room(backend: Backend, request: GenerationRequest) -> Probed:
-    """Run a probe, again where the engine is full: that says nothing about budgets. Raises RouterError."""
+async def when_there_is_room(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What an attempt gives, made again where the engine is full: that says nothing about it. Raises RouterError."""
     for _ in range(BUSY_TRIES):
         try:
-            return await timed(backend, request)
+            return await attempt()
         except BackendBusy as error:
             await asyncio.sleep(error.retry_after)
-    return await timed(backend, request)
+    return await attempt()
 
 
 async def timed(backend: Backend, request: GenerationRequest) -> Probed:

@@ -108,12 +108,13 @@ class Replica:
         if not isinstance(error, BackendBusy | BackendRefused):
             self.doubts += 1
 
-    async def counted(
-        self, request: GenerationRequest, failed: "Failed", events: AsyncGenerator[T]
-    ) -> AsyncGenerator[T]:
-        """The events that it gives to a request, with its load and its failures counted. Raises BackendError."""
+    async def counted(self, tokens: float, failed: "Failed", events: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        """The events that it gives to a request of so many tokens, with its load and its failures counted.
+
+        Raises BackendError.
+        """
         self.breaker.started()
-        self.tokens += request.expected_tokens
+        self.tokens += tokens
         self.streams += 1
         try:
             async with aclosing(events):
@@ -126,7 +127,7 @@ class Replica:
             failed[self] = error
             raise
         finally:
-            self.tokens -= request.expected_tokens
+            self.tokens -= tokens
             self.streams -= 1
 
     async def ready(self) -> bool:

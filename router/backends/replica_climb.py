@@ -61,7 +61,7 @@ class ReplicaClimb:
 
     def think(self, upto: int | None) -> AsyncGenerator[ReasoningDelta]:
         """Think on, to `upto` tokens in all. Raises InvalidRequest, BackendError."""
-        return self._step(lambda climb: climb.think(upto))
+        return self._step(lambda climb: climb.think(upto), self._request.expected_tokens)
 
     async def probe(self, tokens: int, *, end: bool = True) -> Probe:
         """The greedy answer behind the thought as it is, of at most `tokens`. Raises InvalidRequest, BackendError."""
@@ -69,7 +69,7 @@ class ReplicaClimb:
         async def once(climb: Climb) -> AsyncGenerator[Probe]:
             yield await climb.probe(tokens, end=end)
 
-        async with aclosing(self._step(once)) as probes:
+        async with aclosing(self._step(once, tokens)) as probes:
             return await anext(probes)
 
     def fork(self) -> "ReplicaClimb":
@@ -85,14 +85,15 @@ class ReplicaClimb:
 
     def answer(self) -> AsyncGenerator[GenerationEvent]:
         """The answer behind the thought as it is, and the completion. Raises InvalidRequest, BackendError."""
-        return self._step(lambda climb: climb.answer())
+        return self._step(lambda climb: climb.answer(), self._request.expected_tokens)
 
-    def _step(self, step: Callable[[Climb], AsyncGenerator[T]]) -> AsyncGenerator[T]:
+    def _step(self, step: Callable[[Climb], AsyncGenerator[T]], tokens: float) -> AsyncGenerator[T]:
+        """A step that takes about so many tokens, which count as load of its replica."""
         failed: Failed = {}
 
         def attempt() -> AsyncGenerator[T]:
             replica, climb = self._placed(failed)
-            return replica.counted(self._request, failed, step(climb))
+            return replica.counted(tokens, failed, step(climb))
 
         return self._tried(failed, lambda: self._next(failed), attempt)
 

@@ -79,7 +79,13 @@ class Replicas:
     @property
     def climbs(self) -> bool:
         """All replicas that serve can have a thought step by step."""
-        return all(one.backend.climbs for one in self._replicas if one.backend.proved)
+        return not self.obstacle
+
+    @property
+    def obstacle(self) -> str:
+        """Why one of the replicas that serve cannot have a thought step by step; "" = all can."""
+        proved = [one.backend for one in self._replicas if one.backend.proved]
+        return next((one.steps.obstacle for one in proved if not one.climbs), "")
 
     def climb(self, request: GenerationRequest) -> ReplicaClimb | None:
         """A thought that is had step by step, at one replica; None where one of them cannot do it."""
@@ -146,7 +152,7 @@ class Replicas:
         return None if other is None else self._on(other, request, failed)
 
     def _on(self, replica: Replica, request: GenerationRequest, failed: Failed) -> AsyncGenerator[GenerationEvent]:
-        return replica.counted(request, failed, replica.backend.stream(request))
+        return replica.counted(request.expected_tokens, failed, replica.backend.stream(request))
 
     def _chosen(self, request: GenerationRequest, replicas: Sequence[Replica]) -> Replica | None:
         able = [replica for replica in replicas if replica.allows]

@@ -10,8 +10,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from router.backends import cutting
 from router.backends.canary import Examined
 from router.backends.climbing import TwoPhaseClimb
+from router.backends.cutting import Steps
 from router.backends.request_fields import untaken
 from router.backends.two_phase import TwoPhase
 from router.domain import Completion, Enforcement, GenerationEvent, GenerationRequest
@@ -20,6 +22,10 @@ from router.ports import Backend
 
 Canary = Callable[[Examined], Awaitable[bool]]
 """Runs a few short generations; true if the backend held its budgets in all of them."""
+
+UNSEEN = Steps(obstacle="it is not proved to hold budgets")
+HINTED = Steps(obstacle="it holds no budget")
+NO_IDS = Steps(obstacle="the engine continues no token ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +50,9 @@ class VerifiedBackend:
         check: raises BackendError, which says why, unless the engine answers and serves the model.
         identity: names the engine under an enforcement, so that another one in its place is noticed.
         phases: think in steps, where the engine tokenises, and close a thought as an enforcement does.
-        early: tokens below a budget at which the engine's own enforcement cuts a thought.
 
     Attributes:
-        climbs: its thoughts can be had in steps.
+        steps: whether its thoughts can be had in steps, and where they are cut then.
         failure: what the last health check has found wrong; None = nothing.
     """
 
@@ -59,7 +64,6 @@ class VerifiedBackend:
         identity: Callable[[Enforcement], Awaitable[str]],
         canary: Canary,
         phases: Mapping[Enforcement, TwoPhase] | None = None,
-        early: int = 0,
     ) -> None:
         self.strategies = strategies
         self._last = last
@@ -67,17 +71,21 @@ class VerifiedBackend:
         self._identity = identity
         self._canary = canary
         self._phases = phases or {}
-        self._early = early
         self._first: str | None = None
         self._chosen: EnforcementStrategy | None = None
         self._proving = asyncio.Lock()
-        self.climbs = False
+        self.steps = UNSEEN
         self.failure: BackendError | None = None
 
     @property
     def enforcement(self) -> Enforcement:
         """How budgets are held; HINT until the canary has run."""
         return Enforcement.HINT if self._chosen is None else self._chosen.enforcement
+
+    @property
+    def climbs(self) -> bool:
+        """Its thoughts can be had in steps."""
+        return not self.steps.obstacle
 
     @property
     def phases(self) -> TwoPhase | None:
@@ -113,8 +121,7 @@ class VerifiedBackend:
         # An engine that was upgraded behind our back would be served with certificates that are not about it.
         if self._first not in (None, fingerprint):
             raise BackendError(f"backend: was {self._first}, is {fingerprint} now; restart to serve it")
-        phases = self._phases.get(chosen.enforcement)  # none for hints: nothing that they promise was seen to hold
-        self.climbs = phases is not None and await phases.ready()
+        self.steps = await self._find_steps(chosen)
         self._first, self._chosen = fingerprint, chosen
         return fingerprint
 
@@ -150,8 +157,17 @@ class VerifiedBackend:
         """A thought that is had step by step; None where two phases do not take the request, as with tools."""
         if self.phases is None or untaken(request, self.phases.taken) is not None:
             return None
-        early = self._early if self.enforcement is Enforcement.NATIVE else 0
-        return TwoPhaseClimb(self.phases, request, early)
+        return TwoPhaseClimb(self.phases, request, self.steps.early)
+
+    async def _find_steps(self, chosen: EnforcementStrategy) -> Steps:
+        phases = self._phases.get(chosen.enforcement)  # none for hints: nothing that they promise was seen to hold
+        if phases is None:
+            return HINTED if self._phases else NO_IDS
+        try:
+            await phases.check_ready()
+        except BackendError as error:
+            return Steps(obstacle=f"{NO_IDS.obstacle}: {error}")
+        return Steps() if chosen.enforcement is Enforcement.TWO_PHASE else await cutting.fit(chosen.alone, phases)
 
     async def _choose(self) -> EnforcementStrategy:
         for strategy in self.strategies:

@@ -73,6 +73,7 @@ def doctor(
     report = {
         "findings": [asdict(finding) for finding in found.findings],
         "fingerprint": None if found.proved is None else found.proved.fingerprint,
+        "steps": None if found.proved is None else found.proved.steps,
         "settings": proposal.shown(proposed),
         "written": None if written is None else str(written),
         "next": steps,

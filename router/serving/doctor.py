@@ -93,7 +93,8 @@ async def _examine_pocket(settings: Settings, found: Examination, stack: AsyncEx
     backend, fingerprint = engines.pocket_backend(settings, stack)
     async for finding in canary.examine(backend):
         found.add(finding)
-    return {POCKET: Proved(fingerprint, None)}
+    found.add(engines.steps(""))
+    return {POCKET: Proved(fingerprint, None, backend.climbs)}
 
 
 def _examine_match(about: Manifest, fingerprint: str, found: Examination) -> None:

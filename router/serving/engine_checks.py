@@ -92,7 +92,8 @@ async def examine_engine(
         held |= {one.strategy: one.holds for one in tried}
         if fingerprint := await _examine_enforcement(replica, tried, served.backend, found):
             speed = next((one.speed for one in tried if one.holds), None)
-            proved[replica.name] = Proved(fingerprint, speed)
+            found.add(engines.steps(replica.backend.steps.obstacle))
+            proved[replica.name] = Proved(fingerprint, speed, replica.backend.climbs)
     return proved
 
 

@@ -92,7 +92,15 @@ async def served_backend(
         raise SettingsError(
             f"{PREFIX}{engine}_{error.setting.upper()}: {str(error).removeprefix('backend: ')}"
         ) from error
+    found = steps(backend.obstacle)
+    structlog.get_logger().info(found.check, backend=served.url, passed=found.passed, seen=found.seen)
     return backend, fingerprint, slowest(measured.values())
+
+
+def steps(obstacle: str) -> Finding:
+    """Whether a rule may stop within a thought of an engine; `obstacle` is why not, "" where it may."""
+    seen = f"no rule can stop a thought here: {obstacle}" if obstacle else "a rule may stop a thought"
+    return Finding("steps within a thought", not obstacle, seen, needed=False)
 
 
 def slowest(speeds: Iterable[Speed]) -> Speed:

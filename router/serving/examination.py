@@ -15,10 +15,16 @@ ABOUT = "bundle is about this engine"
 
 @dataclass(frozen=True)
 class Proved:
-    """An engine that would be served. Its speed is None where it was not measured."""
+    """An engine that would be served.
+
+    Attributes:
+        speed: None where it was not measured.
+        steps: a rule may stop within its thoughts.
+    """
 
     fingerprint: str
     speed: Speed | None
+    steps: bool
 
 
 @dataclass

@@ -118,6 +118,9 @@ class _WithBundle:
                 "remedy": default_target.remedy(self.target, about),
             }
             structlog.get_logger().warning("default target not certified", model=self.model, **said)
+        if about.stopping and not served.foreign and not served.climbs:
+            effect = "the text of the prompt chooses the rung, and no rule stops within the thought"
+            structlog.get_logger().warning("engine without steps", model=self.model, effect=effect)
         return served
 
 

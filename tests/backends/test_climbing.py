@@ -129,7 +129,7 @@ async def test_before_the_first_token_it_is_answered_as_a_budget_of_0_is() -> No
     assert climb.tokens == 4
 
 
-async def test_a_thought_is_cut_where_the_engine_itself_would_cut_it() -> None:
+async def test_a_thought_may_be_cut_some_tokens_early_but_not_before_its_first() -> None:
     async with phases_on() as (_, phases):
         climb = TwoPhaseClimb(phases, request_of(8), early=1)
         seen = []
@@ -137,11 +137,6 @@ async def test_a_thought_is_cut_where_the_engine_itself_would_cut_it() -> None:
             await thought(climb, upto)
             seen.append(climb.tokens)
     assert seen == [0, 1, 3, 7, 7]
-    async with replicas_on("llama_cpp") as (_, replicas):
-        climbing = replicas.climb(request_of())
-        assert climbing is not None
-        await thought(climbing, 8)
-        assert climbing.tokens == 7
 
 
 async def test_a_floor_holds_across_steps() -> None:
@@ -274,6 +269,22 @@ async def test_all_steps_of_a_thought_run_at_one_replica() -> None:
             await answered(climb)
             assert sorted(map(steps_of, engines)) == [0, 0, 7]
         assert all((r.tokens, r.streams) == (0, 0) for r in replicas._replicas)
+
+
+async def test_a_probe_counts_as_load_what_a_probe_takes() -> None:
+    async with replicas_on("vllm") as (engines, replicas):
+        [replica], engines[0].pause = replicas._replicas, 0.01
+        climb = replicas.climb(replace(request_of(), expected_tokens=500.0))
+        assert climb is not None
+        thinking = asyncio.create_task(thought(climb, 8))
+        await until(lambda: replica.streams == 1)
+        assert replica.tokens == 500
+        await thinking
+        probing = asyncio.create_task(climb.probe(8, end=False))
+        await until(lambda: replica.streams == 1)
+        assert replica.tokens == 8
+        await probing
+        assert (replica.tokens, replica.streams) == (0, 0)
 
 
 async def test_before_anything_is_thought_another_replica_takes_over() -> None:

@@ -61,7 +61,7 @@ def test_each_way_to_start_starts_what_fits_together(name: str, monkeypatch: pyt
 def test_an_engine_elsewhere_is_served_by_all_that_the_doctor_proposes_for_it() -> None:
     engine = {"backend": "openai_effort", "backend_url": "https://api.example.com", "backend_model": "gpt-5"}
     given = settings.load(**engine, backend_unenforced="warn", backend_key="sk-1")
-    proved = Proved("openai/gpt-5/native", Speed(first_token=0.3, per_token=0.01))
+    proved = Proved("openai/gpt-5/native", Speed(first_token=0.3, per_token=0.01), steps=False)
     found = Examination(lambda _: None, [], given.served[0], proved)
     proposed = proposal.settings(given, found)
     assert len(proposed) == 8

@@ -97,3 +97,14 @@ async def test_a_wait_says_how_long_it_will_be_and_repeats_itself_seldom(monkeyp
         assert await engines.until_up(attempt, BackendUnavailable, 300, {"backend": "u"}) == "up"
     assert [line["error"] for line in logged][:2] == ["loading", "no list"] and len(logged) < 10
     assert all(200 < line["gives_up_in_seconds"] <= 300 for line in logged)
+
+
+@pytest.mark.parametrize(("shorter", "seen"), [(0, "a rule may stop a thought"), (2, "the engine itself thinks 6")])
+async def test_the_start_says_whether_a_rule_may_stop_a_thought(shorter: int, seen: str) -> None:
+    async with simulated("vllm") as engine, AsyncExitStack() as stack:
+        engine.shorter = shorter
+        loaded = settings_of(engine.url)
+        with capture_logs() as lines:
+            backend, _, _ = await engines.served_backend(loaded, loaded.served[0], RecordingObserver(), stack)
+    [line] = [line for line in lines if line["event"] == "steps within a thought"]
+    assert line["passed"] == backend.climbs == (shorter == 0) and seen in line["seen"]

@@ -23,7 +23,7 @@ def given(**more: object) -> Settings:
 
 
 def found(loaded: Settings, *findings: Finding, fingerprint: str = "vllm-1/m/x/native") -> Examination:
-    proved = Proved(fingerprint, Speed(0.1234, 0.00987)) if fingerprint else None
+    proved = Proved(fingerprint, Speed(0.1234, 0.00987), steps=True) if fingerprint else None
     return Examination(lambda finding: None, list(findings), loaded.served[0], proved)
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from router import settings
 from router._gen import budget_router_pb2 as pb
@@ -13,7 +14,9 @@ from router.scoring.trial import require_bounded
 from tests.conftest import MODELS
 from tests.rpc.conftest import TOKEN, bearer, generate
 from tests.serving.test_app import serving
+from tests.serving.test_doctor import fingerprint_of, settings_for
 from tests.support.learned_bundles import STOPS_AT, learned_bundle
+from tests.support.simulators import simulated
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -39,6 +42,22 @@ async def test_a_bundle_with_a_learned_rule_stops_thoughts(tmp_path: Path, ahead
     assert status.steps and [one.alpha for one in status.stopping] == [0.02]
     assert f"At rung {stop.name}, after {stop.tokens} tokens" in explained.sentences[-1]
     assert explained.sentences[-1].endswith("it ended there.")
+
+
+async def test_a_rule_that_the_engine_gives_no_steps_for_is_named_at_the_start(tmp_path: Path) -> None:
+    async with simulated("vllm", no_tokens=True) as engine:
+        directory = learned_bundle(tmp_path / "bundle")
+        about = json.loads((directory / MANIFEST).read_text())
+        loaded = settings_for(engine, tmp_path, artifact=directory)
+        about["backend_fingerprint"] = await fingerprint_of(loaded)
+        (directory / MANIFEST).write_text(json.dumps(about))
+        with capture_logs() as lines:
+            async with serving(loaded) as (routing, _):
+                first, *_ = [event async for event in routing.Generate(generate())]
+    assert [line["effect"] for line in lines if line["event"] == "engine without steps"] == [
+        "the text of the prompt chooses the rung, and no rule stops within the thought"
+    ]
+    assert first.decision.rule != pb.RULE_STOPPING
 
 
 async def test_a_spoilt_lookahead_is_refused_before_it_serves(tmp_path: Path) -> None:

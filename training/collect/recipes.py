@@ -14,7 +14,7 @@ from router.backends.http import Timeouts
 from router.backends.markers import Markers
 from router.bundle.manifest import is_fingerprint
 from router.domain import DEFAULT_ANSWER_TOKENS, BudgetLadder, ReasoningBudget, Sampling
-from training.collect.nested import fit_cuts
+from training.collect import nested as nesting
 from training.collect.units import Pocket, Recipe
 from training.data.schema import DatasetError
 from training.pocket.tasks import LADDER
@@ -84,20 +84,20 @@ def from_options(
     connection = connection_of(backend, url, model, backend_key, unenforced, markers, timeout, concurrency, enforcement)
     rungs = parse_ladder(ladder, efforts=backend == HOSTED)
     require_room(rungs, longest, asyncio.run(window(connection)))
-    model_column, early, obstacle = asyncio.run(_proved(connection, rungs, nested))
+    model_column, obstacle = asyncio.run(_proved(connection, rungs))
     cut = _decided(nested, obstacle)
-    return Recipe(connection, model_column, rungs, samples, sampling, concurrency, nested=cut, early=early)
+    return Recipe(connection, model_column, rungs, samples, sampling, concurrency, nested=cut)
 
 
-async def _proved(connection: Connection, ladder: BudgetLadder, nested: bool | None) -> tuple[str, int, str]:
-    """The name by which the router knows this engine in serving, and what `fit_cuts` finds.
+async def _proved(connection: Connection, ladder: BudgetLadder) -> tuple[str, str]:
+    """The name by which the router knows this engine in serving, and why its thoughts cannot be cut; "" = they can.
 
     Certificates hold for that name only.
     """
     async with AsyncExitStack() as stack:
         backend = connect(connection, canary.holds_budgets, stack)
         name = await backend.prove()
-        return name, *((0, "") if nested is False else await fit_cuts(backend, ladder))
+        return name, nesting.obstacle(backend, ladder)
 
 
 def _decided(nested: bool | None, obstacle: str) -> bool:

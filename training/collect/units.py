@@ -80,7 +80,6 @@ class Recipe:
         judge: grades the answers to questions whose scorer is JUDGE.
         retry_pauses: seconds before each further attempt at an answer.
         nested: one thought is cut at every rung, and answered behind each cut.
-        early: tokens below a budget at which the engine cuts.
     """
 
     source: Pocket | Connection
@@ -92,7 +91,6 @@ class Recipe:
     judge: Judge | None = None
     retry_pauses: tuple[float, ...] = RETRY_PAUSES
     nested: bool = False
-    early: int = 0
 
     @property
     def batch(self) -> int:

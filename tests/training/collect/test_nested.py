@@ -93,11 +93,11 @@ def test_every_rung_is_answered_behind_the_ids_that_serving_has(kind: str, tmp_p
     assert cut.drawn == 3 * (THOUGHT + 4 * ANSWERED + 2)
 
 
-@pytest.mark.parametrize(("kind", "shorter"), [("vllm", 0), ("sglang", 0), ("llama_cpp", 1)])
+@pytest.mark.parametrize(("kind", "shorter"), [("vllm", 0), ("sglang", 0), ("llama_cpp", 0), ("llama_cpp", 1)])
 def test_an_engine_that_holds_budgets_itself_is_cut_where_it_cuts(kind: str, shorter: int, tmp_path: Path) -> None:
     with running(kind) as engine:
         engine.shorter = shorter
-        _, cut, _ = gathered(engine, recipe_of(engine, "native", early=shorter), tmp_path / "n")
+        _, cut, _ = gathered(engine, recipe_of(engine, "native"), tmp_path / "n")
         _, served, _ = gathered(engine, recipe_of(engine, "native", nested=False), tmp_path / "i")
     same = ["prompt", "rung", "correct", "thinking_tokens", "finish", "answer", "thinking_ended"]
     assert cut.select(same).equals(served.select(same))
