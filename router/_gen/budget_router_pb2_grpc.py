@@ -337,7 +337,7 @@ class BudgetRouterAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FlushCache(self, request, context):
-        """Deletes every cached score.
+        """Deletes every cached score. Conversations keep their rungs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -67,7 +67,7 @@ class Decision:
         checkpoints: rungs at which a certified rule looks at the answer; for `decide`, where a caller could.
         expected_thinking_tokens: forecast; None = unknown.
         escalation: why the conversation went up with this request: "tool_failed", "repeated_call", "truncated" or
-            "unlike"; "unspecified" = it did not.
+            "unlike"; None = it did not.
     """
 
     decision_id: str
@@ -89,7 +89,7 @@ class Decision:
     rule: str = "text"
     checkpoints: tuple[str, ...] = ()
     expected_thinking_tokens: float | None = None
-    escalation: str = "unspecified"
+    escalation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

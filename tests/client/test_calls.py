@@ -115,7 +115,7 @@ async def test_a_conversation_goes_up_after_a_failed_tool(client: Any) -> None:
     loop = [Message("user", PROMPT), call, Message("tool", "no", tool_call_id="1", tool_failed=True)]
     decision = await client.decide(loop, options=RoutingOptions(conversation_id="up", escalate=True))
     assert (decision.rung, decision.source, decision.escalation) == ("64", "escalated", "tool_failed")
-    assert (await client.decide(loop, options=RoutingOptions(conversation_id="up"))).escalation == "unspecified"
+    assert (await client.decide(loop, options=RoutingOptions(conversation_id="up"))).escalation is None
 
 
 async def test_a_conversation_reaches_the_backend_as_dataclasses_or_mappings(client: Any, backend: FakeBackend) -> None:

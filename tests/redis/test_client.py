@@ -11,13 +11,17 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from router.domain import Conversation, Pinned, PinnedTurn
 from router.errors import SettingsError
 from router.redis.client import connect
+from router.routing.pin_entries import PinEntries
+from router.routing.pins import MemoryPins
+from router.routing.redis_pins import RedisPins
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.redis_cache import RedisCache
 from router.scoring.seal import Seal
 from router.scoring.tiered_cache import TieredCache
-from tests.support.fakes import RecordingObserver, request_of, router_of, score_of
+from tests.support.fakes import LADDER, RecordingObserver, request_of, router_of, score_of
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey
 
@@ -85,6 +89,13 @@ async def test_a_cluster_remembers_and_forgets(masters: list[Valkey]) -> None:
         assert await cluster.get_many(list(scores)) == list(scores.values())
         await cluster.flush()
         assert await cluster.get_many(list(scores)) == [None] * 300
+        observer = RecordingObserver()
+        pins = RedisPins(cluster._redis, PinEntries(b"secret"), TIMEOUT, MemoryPins(), observer)
+        talks = [Conversation("model", f"tenant {i % 50}", str(i), LADDER) for i in range(300)]
+        for wanted in (1, 2):
+            settled = await pins.settle([PinnedTurn(talk, None, Pinned(wanted)) for talk in talks])
+            assert settled == [Pinned(1)] * 300
+        assert not observer.records
 
 
 async def test_a_cluster_that_loses_a_master_fails_no_request(masters: list[Valkey]) -> None:

@@ -241,6 +241,26 @@ async def test_a_batch_goes_up_step_by_step() -> None:
     assert [one.choice.index for one in await router.decide_batch(asked)] == [1, 2]
 
 
+async def test_a_decision_settles_once_and_without_a_conversation_never() -> None:
+    settled: list[int] = []
+
+    class Counting(MemoryPins):
+        async def settle(self, turns: Sequence[PinnedTurn]) -> list[Pinned | None]:
+            settled.append(len(turns))
+            return await super().settle(turns)
+
+    router = router_of(pins=Counting())
+    alone = replace(request(), options=RoutingOptions(MaxLoss(0.05)))
+    for one in (alone, request(rung="64")):
+        await router.decide(one)
+    await router.decide_batch([alone, alone])
+    assert settled == []
+    for one in (request(), request(), request(*LOOP, escalate=True)):
+        await router.decide(one)
+    await router.decide_batch([request(), alone, request()])
+    assert settled == [1, 1, 1, 2]
+
+
 async def test_another_bundle_keeps_the_rungs_of_conversations_on_its_ladder() -> None:
     router = router_of(pins=pinned_at(2))
     served = router.served_model("")

@@ -15,6 +15,7 @@ from router.domain import (
     ContentDelta,
     Decision,
     DecisionSource,
+    Escalation,
     FinishReason,
     MaxLoss,
     Message,
@@ -54,8 +55,10 @@ from tests.support.fakes import (
     FakeClassifier,
     ListLog,
     RecordingObserver,
+    called,
     policy_of,
     request_of,
+    result,
     router_of,
     until,
 )
@@ -421,6 +424,32 @@ async def test_a_conversation_that_keeps_the_top_rung_for_another_reason_is_not_
     for text in ("far away", "and near"):
         await events_of(router, replace(asking(conversation_id="talk"), prompt=Prompt.of(text)))
     assert not backend.begun
+
+
+async def test_a_far_turn_of_the_user_ends_the_rule_of_its_conversation() -> None:
+    scores = iter((RISING, replace(RISING, far=True)))
+    backend = ClimbingBackend(STEADY)
+    router = router_with(backend, classifier=FakeClassifier(lambda _: next(scores)))
+    escalations, reasons = list[Escalation | None](), list[str]()
+    for text in ("near", "far away", "and near again"):
+        decision, *_ = await events_of(router, replace(asking(conversation_id="talk"), prompt=Prompt.of(text)))
+        assert isinstance(decision, Decision) and decision.rung.name == "256"
+        escalations.append(decision.escalation)
+        reasons.append(decision.choice.reason)
+    assert (len(backend.begun), escalations) == (1, [None, Escalation.UNLIKE, None])
+    assert "no rule ends the conversation's thoughts any more" in reasons[1]
+
+
+async def test_after_a_failed_tool_no_rule_ends_the_thought() -> None:
+    backend = ClimbingBackend(STEADY)
+    router = router_with(backend)
+    talk = asking(conversation_id="talk", escalate=True)
+    await events_of(router, talk)
+    loop = (*talk.prompt.messages, called("1"), result("1", failed=True))
+    decision, *_ = await events_of(router, replace(talk, prompt=Prompt(loop)))
+    assert isinstance(decision, Decision)
+    assert (decision.rung.name, decision.rule, decision.escalation) == ("256", Rule.FIXED, Escalation.TOOL_FAILED)
+    assert len(backend.begun) == 1
 
 
 async def test_a_share_of_the_thoughts_goes_on_to_learn_from_it() -> None:
