@@ -45,6 +45,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "router/routing/conversations.py": ("tests/routing/test_conversations.py", "tests/routing/test_router.py"),
     "router/routing/redis_pins.py": ("tests/routing/test_pins.py",),
     "router/routing/rounds.py": ("tests/routing/test_rounds.py", "tests/routing/test_conversations.py"),
+    "router/routing/escalation.py": ("tests/routing/test_conversations.py", "tests/routing/test_stopping.py"),
     "router/routing/pins.py": ("tests/routing/test_pins.py",),
     "router/routing/policy.py": ("tests/routing/test_policy.py",),
     "router/routing/reasons.py": ("tests/routing/test_policy.py", "tests/routing/test_explain.py"),

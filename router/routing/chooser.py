@@ -16,7 +16,6 @@ from router.domain import (
     Choice,
     Decision,
     DecisionSource,
-    Escalation,
     OnUnmet,
     Pinned,
     ReasoningBudget,
@@ -26,6 +25,7 @@ from router.domain import (
 )
 from router.errors import InvalidRequest, NotFound, TargetUnmet
 from router.routing import reasons, stopping
+from router.routing.escalation import Step
 from router.routing.exploration import certain, propensities
 from router.routing.policy import Policy
 from router.routing.served_model import ServedModel
@@ -110,17 +110,16 @@ class Chooser:
         self,
         served: ServedModel,
         request: RouteRequest,
-        pinned: Pinned,
-        before: Pinned,
-        cause: Escalation,
+        step: Step,
         score: Score | None,
     ) -> Decision:
-        """The decision for a conversation that goes up from `before` to what is pinned now."""
-        policy = served.policy
-        meets = policy.foresees(request.options.target, score, pinned.index)
-        choice = Choice(pinned.index, meets, None, reasons.went_up(cause, before, policy.ladder))
+        """The decision for a conversation that goes up with this turn."""
+        policy, index = served.policy, step.pinned.index
+        assert step.cause is not None
+        meets = policy.foresees(request.options.target, score, index)
+        choice = Choice(index, meets, None, reasons.went_up(step.cause, step.before, policy.ladder))
         decision = _decision(served, request, choice, Scored(score, DecisionSource.ESCALATED))
-        return replace(decision, escalation=cause)
+        return replace(decision, escalation=step.cause)
 
     def _explored_from(self, decision: Decision, policy: Policy, allowed: list[int]) -> Decision:
         """The decision, or for a share of the requests a longer rung, or a thought that no rule ends."""

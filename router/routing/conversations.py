@@ -20,18 +20,18 @@ from router.domain import (
     Completion,
     Conversation,
     Decision,
-    Escalation,
     FinishReason,
     Pinned,
     PinnedTurn,
     Role,
     RouteRequest,
+    Score,
 )
 from router.errors import InvalidRequest, TargetUnmet
 from router.ports import Pins
 from router.routing import reasons
 from router.routing.chooser import Chooser
-from router.routing.rounds import last_round
+from router.routing.escalation import nearest, step
 from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
 
@@ -62,9 +62,6 @@ class ConversationTurn:
         self._scored: Scored | None = None
         self._chosen: Decision | None = None
         self._refusal: InvalidRequest | TargetUnmet | None = None
-        self._wanted: Pinned | None = None
-        self._before: Pinned | None = None
-        self._cause = Escalation.UNLIKE
         self._plan(known)
 
     @property
@@ -106,72 +103,30 @@ class ConversationTurn:
             assert self._chosen is not None
             return self._chosen
         if pinned.index not in self._allowed:
-            nearest = Pinned(self._nearest(pinned))
-            return self._chooser.kept(served, request, nearest, reason=reasons.NOT_ALLOWED)
-        if self._before is not None:
-            score = None if self._scored is None else self._scored.score
-            return self._chooser.escalated(served, request, pinned, self._before, self._cause, score)
-        choice = None if self._chosen is None or self._known is not None else self._chosen.choice
-        if choice is not None and (choice.index, choice.stopping is not None) == (pinned.index, pinned.stops):
-            assert self._chosen is not None
+            allowed = Pinned(nearest(pinned, self._allowed))
+            return self._chooser.kept(served, request, allowed, reason=reasons.NOT_ALLOWED)
+        if self._step is not None and self._step.cause is not None:
+            return self._chooser.escalated(served, request, self._step, self._score)
+        if self._chosen is not None and self._known is None and _pinned_by(self._chosen).length == pinned.length:
             return self._chosen
         return self._chooser.kept(served, request, pinned, climbs=self._climbs)
 
-    def _nearest(self, pinned: Pinned) -> int:
-        """The rung allowed that comes nearest: the pinned one, else a shorter one, else a longer one."""
-        return max((i for i in self._allowed if i <= pinned.index), default=self._allowed[0])
-
     def _plan(self, kept: Pinned | None) -> None:
-        """Work out what the conversation is to keep after `kept`, and why it goes up, where it does."""
-        self._wanted, self._before, self._cause = kept, None, Escalation.UNLIKE
-        if kept is None:
-            self._wanted = self._first()
-        else:
-            self._go_up(kept)
+        """Work out what the conversation is to keep after `kept`."""
+        self._step = None if kept is None else step(kept, self._served.policy, self._request, self._score)
+        self._wanted = self._first() if self._step is None else self._step.pinned
 
     def _first(self) -> Pinned | None:
         """What a new conversation keeps; nothing where a failure has decided."""
-        if self._chosen is None or self._scored is None or self._scored.score is None:
+        if self._chosen is None or self._score is None:
             return None
-        round_ = last_round(self._request.prompt) if self._request.options.escalate else None
-        judged = "" if round_ is None or round_.is_open else round_.name
-        return Pinned(self._chosen.choice.index, self._chosen.choice.stopping is not None, judged)
+        first = _pinned_by(self._chosen)
+        # What went wrong before the first turn here is no reason to go up: the score has chosen with all of it there.
+        return step(first, self._served.policy, self._request, None).before
 
-    def _go_up(self, kept: Pinned) -> None:
-        escalate, far = self._request.options.escalate, self._is_far()
-        if not (escalate or far):
-            return
-        round_ = last_round(self._request.prompt)
-        if round_ is not None and round_.is_open:
-            return
-        longest = self._longest(kept) if far else None
-        if escalate:
-            news = round_ if round_ is not None and round_.name != kept.judged else None
-            problem = Escalation.TRUNCATED if kept.cut else None if news is None else news.problem
-            kept = replace(kept, cut=False, judged=kept.judged if news is None else news.name)
-            self._wanted = kept
-            if longest is None and problem is not None and (longer := self._one_rung_more(kept)) is not None:
-                self._wanted, self._before, self._cause = longer, kept, problem
-        if longest is not None:
-            self._wanted, self._before = replace(kept, index=longest, stops=False), kept
-
-    def _is_far(self) -> bool:
-        """The user's new turn is unlike the calibration prompts."""
-        last = self._request.prompt.messages[-1].role
-        score = None if self._scored is None else self._scored.score
-        return last is Role.USER and score is not None and score.far
-
-    def _longest(self, kept: Pinned) -> int | None:
-        """The longest rung allowed and in time, where that is more than is kept."""
-        assert self._scored is not None and self._scored.score is not None
-        in_time = self._served.policy.affordable(self._scored.score, self._request.options)
-        return in_time[-1] if in_time and Pinned(in_time[-1]).length > kept.length else None
-
-    def _one_rung_more(self, kept: Pinned) -> Pinned | None:
-        """One rung more, or the whole thought where a rule ended it at the top; None where that is not allowed."""
-        index = kept.index if kept.stops else self._nearest(kept) + 1
-        allowed = index in self._allowed and self._served.policy.surely_in_time(index, self._request.options)
-        return replace(kept, index=index, stops=False) if allowed else None
+    @property
+    def _score(self) -> Score | None:
+        return None if self._scored is None else self._scored.score
 
 
 class Conversations:
@@ -212,3 +167,7 @@ class Conversations:
 def conversation_of(served: ServedModel, request: RouteRequest) -> Conversation:
     """The conversation that the request names, at the model that answers it."""
     return Conversation(served.model, request.tenant, request.options.conversation_id or "", served.policy.ladder)
+
+
+def _pinned_by(decision: Decision) -> Pinned:
+    return Pinned(decision.choice.index, decision.choice.stopping is not None)
