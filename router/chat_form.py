@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from router.domain import Message, Prompt, Role, ToolCall
+from router.domain import INSTRUCTIONS, Image, Message, Part, Prompt, Role, ToolCall
 
 MOST_MESSAGES = 10_000
 """Messages of a conversation that are read."""
@@ -14,7 +15,7 @@ MOST_MESSAGES = 10_000
 SHOWN_URL = 2_048
 """Longest URL of an image that is kept as it is."""
 
-MESSAGE = frozenset(("role", "content", "tool_calls", "tool_call_id"))
+MESSAGE = frozenset(("role", "content", "tool_calls", "tool_call_id", "reasoning", "reasoning_content"))
 CALL, FUNCTION = frozenset(("id", "type", "function")), frozenset(("name", "arguments"))
 """Fields that are read; another one may be there if it says nothing."""
 
@@ -55,16 +56,18 @@ def from_list(turns: object) -> Prompt:
     if len(turns) > MOST_MESSAGES:
         raise ChatFormError(f"messages: at most {MOST_MESSAGES:,} are read, has {len(turns):,}")
     prompt = Prompt(tuple(_message(turn, f"messages[{i}]") for i, turn in enumerate(turns)))
-    if all(message.role is Role.SYSTEM for message in prompt.messages):
+    if all(message.role in INSTRUCTIONS for message in prompt.messages):
         raise ChatFormError("messages: a system message alone asks for nothing: a message of a user is required")
     return prompt
 
 
 def _body(message: Message) -> Body:
     body: Body = {"role": message.role.value, "content": message.content}
-    if message.images:
-        images = [{"type": "image_url", "image_url": {"url": _kept(url)}} for url in message.images]
-        body["content"] = [{"type": "text", "text": message.content}, *images]
+    if message.images or message.parts:
+        parts = message.parts or (message.content, *map(Image, message.images))
+        body["content"] = [_part(part) for part in parts]
+    if message.reasoning:
+        body["reasoning"] = message.reasoning
     if message.tool_calls:
         body["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -73,6 +76,12 @@ def _body(message: Message) -> Body:
     if message.tool_call_id:
         body["tool_call_id"] = message.tool_call_id
     return body
+
+
+def _part(part: Part) -> Body:
+    if isinstance(part, Image):
+        return {"type": "image_url", "image_url": {"url": _kept(part.url)}}
+    return {"type": "text", "text": part}
 
 
 def _kept(url: str) -> str:
@@ -85,14 +94,19 @@ def _kept(url: str) -> str:
 def _message(turn: object, field: str) -> Message:
     given = _fields(turn, MESSAGE, field)
     role = _role(given.get("role"), f"{field}.role")
-    content, images = _content(given.get("content"), f"{field}.content")
+    parts = _content(given.get("content"), f"{field}.content")
+    thought = _text(given.get("reasoning") or given.get("reasoning_content") or "", f"{field}.reasoning")
     calls = tuple(_call(one, f"{field}.tool_calls[{i}]") for i, one in enumerate(_list(given, "tool_calls", field)))
     answered = _text(given.get("tool_call_id") or "", f"{field}.tool_call_id")
     if calls and role is not Role.ASSISTANT:
         raise ChatFormError(f"{field}.tool_calls: only an assistant calls tools")
     if answered and role is not Role.TOOL:
         raise ChatFormError(f"{field}.tool_call_id: only a tool answers a call")
-    return Message(role, content, calls, answered, images)
+    if thought and role is not Role.ASSISTANT:
+        raise ChatFormError(f"{field}.reasoning: only an assistant's thought is kept")
+    turn = Message.of(role, parts, tool_calls=calls, tool_call_id=answered, reasoning=thought)
+    # A text with images behind it is the same as that text beside these images.
+    return replace(turn, parts=()) if isinstance(parts[0], str) and len(parts) - len(turn.images) == 1 else turn
 
 
 def _role(given: object, field: str) -> Role:
@@ -102,23 +116,23 @@ def _role(given: object, field: str) -> Role:
         raise ChatFormError(f"{field}: {given!r} is none of {', '.join(role.value for role in Role)}") from None
 
 
-def _content(given: object, field: str) -> tuple[str, tuple[str, ...]]:
-    """Text and images of a content, which is a text, or a list of parts, or null."""
+def _content(given: object, field: str) -> tuple[Part, ...]:
+    """The parts of a content, which is a text, or a list of parts, or null; at least one."""
     if given is None or isinstance(given, str):
-        return given or "", ()
+        return (given or "",)
     if not isinstance(given, Sequence):
         raise ChatFormError(f"{field}: is neither a text nor a list of parts")
-    texts, images = [], []
+    parts: list[Part] = []
     for i, part in enumerate(given):
         at = f"{field}[{i}]"
         match _fields(part, frozenset(("type", "text", "image_url")), at):
             case {"type": "text", "text": text}:
-                texts.append(_text(text, f"{at}.text"))
+                parts.append(_text(text, f"{at}.text"))
             case {"type": "image_url", "image_url": {"url": url}}:
-                images.append(_text(url, f"{at}.image_url.url"))
+                parts.append(Image(_text(url, f"{at}.image_url.url")))
             case other:
                 raise ChatFormError(f"{at}.type: {other.get('type')!r} is none of text, image_url")
-    return "\n".join(texts), tuple(images)
+    return tuple(parts) or ("",)
 
 
 def _call(given: object, field: str) -> ToolCall:

@@ -192,7 +192,21 @@ class Settings(BaseSettings):
     pocket_model: Path = Field(_PACKAGE / "models" / "pocket", description="directory of the embedded model")
     pocket_threads: int = Field(1, ge=1, le=1_024, description="threads of the embedded model")
     max_messages: int = Field(1_000, ge=1, le=MOST, description="messages in one request")
-    max_prompt_bytes: int = Field(1 << 20, ge=1, le=MOST, description="bytes of all messages of one request")
+    max_prompt_bytes: int = Field(1 << 20, ge=1, le=MOST, description="bytes of all texts of one request")
+    max_image_bytes: int = Field(
+        20 << 20,
+        ge=1,
+        le=1 << 30,
+        description="bytes of all images of one request, as URLs; with `BACKEND_IMAGES` a message may be as much "
+        "larger than 4 MiB",
+    )
+    max_large_bytes: int = Field(
+        128 << 20,
+        ge=1,
+        le=MOST,
+        description="bytes of messages above 4 MiB under way at once, of which one tenant may have half; further ones "
+        "are answered RESOURCE_EXHAUSTED",
+    )
     capacity: float = Field(1_000_000, gt=0, description="predicted tokens under way at once; further requests wait")
     queue_seconds: float = Field(
         1.0, ge=0, le=DAY, description="expected wait for capacity beyond which a request is refused at once"

@@ -22,7 +22,7 @@ from router.outcomes.sqlite import SqliteOutcomes
 from router.routing.explain import Explainer
 from router.routing.policy import LatencyProfile, Policy
 from router.rpc.identity import Call
-from router.rpc.requests import Limits
+from router.rpc.limits import Limits
 from router.rpc.servicer import BudgetRouterServicer
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.onnx import OnnxClassifier

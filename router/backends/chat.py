@@ -15,8 +15,8 @@ from router.backends.http import EngineClient
 from router.backends.limits import ReadLimits
 from router.backends.listing import check_serves
 from router.backends.markers import Markers
-from router.backends.messages import messages, tools
-from router.backends.request_fields import IMAGES, untaken
+from router.backends.messages import CONTINUES, messages, tools
+from router.backends.request_fields import IMAGES, require_possible, untaken
 from router.backends.stream_state import StreamState
 from router.backends.thought import ENDED, Thought
 from router.backends.two_phase import TwoPhase
@@ -33,11 +33,12 @@ def request_body(model: str, dialect: Dialect, request: GenerationRequest, cue: 
     """The chat request. `max_tokens` always leaves room for the answer behind the budget, and for a closing cue."""
     body: dict[str, Any] = {
         "model": model,
-        "messages": messages(request.prompt),
+        "messages": messages(request.prompt, dialect.spoken),
         "stream": True,
         **dialect.sampling(request),
         **dialect.fields(request),
         **tools(request.tools),
+        **(CONTINUES if request.prompt.begun is not None else {}),
     }
     if request.sampling.response_format is not None:
         body |= dialect.form(request.sampling.response_format)
@@ -53,8 +54,8 @@ class Chat:
     """Streams from `/v1/chat/completions`.
 
     Args:
-        fallback: holds floors and finishes answers whose thought went past its budget. It is not used where a request
-            has a field that it does not take, such as tools.
+        fallback: holds floors, goes on with answers that callers have begun, and finishes answers whose thought went
+            past its budget. It is not used where a request has a field that it does not take, such as tools.
         images: the model takes images.
         markers: finds the markers of the model; None = the usual ones.
         cue: as in Markers.
@@ -93,6 +94,7 @@ class Chat:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Deltas as they come, then the completion. Raises InvalidRequest, BackendError."""
+        require_possible(request)
         fallback = await self._fallback_for(request)
         if (field := untaken(request, self._taken)) is not None:
             if fallback is None:

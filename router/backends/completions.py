@@ -7,7 +7,7 @@ from typing import Any
 
 from router.backends import logprobs
 from router.backends.http import Chunk, EngineClient, expect_few, expect_type
-from router.backends.messages import messages
+from router.backends.messages import COMMON_FORM, VLLM_FORM, MessageForm, messages
 from router.backends.request_fields import ALL, FORM_WITH_TOOLS, IMAGES, TOOLS, Taken
 from router.domain import Prompt, ResponseFormat, Sampling, TokenLogprob
 
@@ -206,21 +206,24 @@ def _text(answer: Chunk, field: str) -> str:
     return expect_type(str, answer.get(field)) or ""
 
 
+def _conversation(prompt: Prompt, thinking: bool, form: MessageForm = COMMON_FORM) -> Body:
+    return {"messages": messages(prompt, form), "chat_template_kwargs": thinking_switch(thinking)}
+
+
 async def _vllm_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
-    body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": thinking_switch(thinking)}
+    body = {"model": model, **_conversation(prompt, thinking, VLLM_FORM)}
     return token_ids((await engine.ask("/tokenize", body)).get("tokens"))
 
 
 async def _sglang_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
     """SGLang's tokenizer API takes no messages: a chat request for one token returns the prompt's ids."""
-    body = {"model": model, "messages": messages(prompt), "chat_template_kwargs": thinking_switch(thinking)}
+    body = {"model": model, **_conversation(prompt, thinking)}
     found = await engine.ask("/v1/chat/completions", body | {"max_tokens": 1, "return_token_ids": True})
     return token_ids(found["choices"][0].get("prompt_token_ids") or found.get("prompt_token_ids"))
 
 
 async def _llama_cpp_render(engine: EngineClient, model: str, prompt: Prompt, thinking: bool) -> list[int]:
-    body = {"messages": messages(prompt), "chat_template_kwargs": thinking_switch(thinking)}
-    found = await engine.ask("/apply-template", body)
+    found = await engine.ask("/apply-template", _conversation(prompt, thinking))
     return await _llama_cpp_encode(engine, model, expect_type(str, found["prompt"]))
 
 

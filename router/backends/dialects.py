@@ -21,13 +21,18 @@ from router.backends.completions import (
     valid_count,
 )
 from router.backends.http import Chunk, EngineClient
-from router.backends.request_fields import ALL, FLOOR, FORM_WITH_TOOLS, Taken
+from router.backends.messages import COMMON_FORM, HOSTED_FORM, VLLM_FORM, MessageForm
+from router.backends.request_fields import ALL, BEGUN, BEGUN_BARE, FLOOR, FORM_WITH_TOOLS, GIVEN, Taken
 from router.backends.text import printable_name
 from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest, ResponseFormat
 from router.errors import BackendError, InvalidRequest
 
 CLOSING_CUE = "Time is up, I answer now."
 """Said at the end of a thought that is cut. Without it small models often answer nothing, or think on in the answer."""
+
+
+ALONE = ALL - {FLOOR, BEGUN, GIVEN}
+"""What the chat API can take without two phases. No engine thinks before an answer that it goes on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Dialect:
         cue_field: the field of a chat request that has the engine say a closing cue; "" = there is none.
         form: fields of a chat request that ask for an answer in a form; the thought stays free.
         taken: fields of a request that the chat API takes here, where the engine holds the budget by itself.
+        spoken: how it takes messages.
     """
 
     sampling: Callable[[GenerationRequest], Body]
@@ -58,7 +64,8 @@ class Dialect:
     cue: str = CLOSING_CUE
     cue_field: str = ""
     form: Callable[[ResponseFormat], Body] = json_form
-    taken: Taken = ALL - {FLOOR, FORM_WITH_TOOLS}
+    taken: Taken = ALONE - {FORM_WITH_TOOLS}
+    spoken: MessageForm = COMMON_FORM
 
 
 def _sampling(request: GenerationRequest) -> Body:
@@ -186,7 +193,9 @@ async def _unknown_version(_: EngineClient) -> str:
 
 
 DIALECTS: Mapping[str, Dialect] = {
-    "vllm": Dialect(_sampling, _vllm, _completion_tokens, _details, VLLM, _vllm_version),
+    "vllm": Dialect(
+        _sampling, _vllm, _completion_tokens, _details, VLLM, _vllm_version, spoken=VLLM_FORM
+    ),
     "sglang": Dialect(_sampling, _sglang, _completion_tokens, _sglang_thought, SGLANG, _sglang_version),
     "llama_cpp": Dialect(
         _llama_cpp_sampling, _llama_cpp, _predicted, _nothing, LLAMA_CPP, _llama_cpp_version,
@@ -194,6 +203,7 @@ DIALECTS: Mapping[str, Dialect] = {
     ),
     "openai_effort": Dialect(
         _hosted_sampling, _effort, _nothing, _details, None, _unknown_version,
-        cue="", taken=ALL - {FLOOR, "top_k", "min_p", "repetition_penalty"},
+        cue="", taken=ALONE - {"top_k", "min_p", "repetition_penalty", BEGUN_BARE},
+        spoken=HOSTED_FORM,
     ),
 }  # fmt: skip

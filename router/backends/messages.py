@@ -1,22 +1,54 @@
-"""Conversations and tools as the OpenAI chat API takes them, which every engine speaks."""
+"""Conversations and tools as the OpenAI chat API takes them, which every engine speaks, each in its own form."""
 
+from dataclasses import dataclass, replace
 from typing import Any
 
-from router.domain import TOOL_CHOICES, Message, Prompt, Tools
+from router.domain import TOOL_CHOICES, Image, Message, Part, Prompt, Role, Tool, Tools
 
 Body = dict[str, Any]
 
 
-def messages(prompt: Prompt) -> list[Body]:
-    """The messages of a conversation in the chat API's form."""
-    return [_message(message) for message in prompt.messages]
+@dataclass(frozen=True, slots=True)
+class MessageForm:
+    """How one kind of engine takes what the chat API leaves open.
+
+    Attributes:
+        developer: the role of a developer's turn. Most chat templates know none of their own: some refuse it, and some
+            leave out the turn in silence.
+        reasoning: the field of the thought behind an assistant's turn.
+    """
+
+    developer: str = Role.SYSTEM.value
+    reasoning: str = "reasoning_content"
 
 
-def _message(message: Message) -> Body:
-    body: Body = {"role": message.role.value, "content": message.content}
-    if message.images:  # parts, which text-only models refuse, so only where there are images
-        images = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
-        body["content"] = [{"type": "text", "text": message.content}, *images]
+VLLM_FORM = MessageForm(reasoning="reasoning")
+"""vLLM (0.32, source) ignores the older name of the field."""
+
+HOSTED_FORM = MessageForm(developer=Role.DEVELOPER.value)
+COMMON_FORM = MessageForm()
+
+
+CONTINUES = {"continue_final_message": True, "add_generation_prompt": False}
+"""The fields of a chat request that have an engine go on with a last message of the assistant (sources of all three).
+
+The message is rendered without its end, and nothing is thought: the turn that goes on is an answer. llama.cpp refuses
+this where thoughts are not turned off, and went on by itself before it knew these fields.
+"""
+
+
+def messages(prompt: Prompt, form: MessageForm = COMMON_FORM) -> list[Body]:
+    """The messages of a conversation in the chat API's form, and an answer that has begun behind them."""
+    before = [_message(message, form) for message in prompt.before.messages]
+    # As one text: SGLang goes on with no parts, and llama.cpp with their texts alone.
+    return [*before, _message(replace(prompt.begun, parts=()), form)] if prompt.begun is not None else before
+
+
+def _message(message: Message, form: MessageForm) -> Body:
+    role = form.developer if message.role is Role.DEVELOPER else message.role.value
+    body: Body = {"role": role, "content": _content(message)}
+    if message.reasoning:
+        body[form.reasoning] = message.reasoning
     if message.tool_calls:
         body["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -27,18 +59,34 @@ def _message(message: Message) -> Body:
     return body
 
 
+def _content(message: Message) -> str | list[Body]:
+    """Text, or parts where there are several: models of text alone may refuse those."""
+    if message.parts:
+        return [_part(part) for part in message.parts]
+    if message.images:
+        return [_part(message.content), *(_part(Image(url)) for url in message.images)]
+    return message.content
+
+
+def _part(part: Part) -> Body:
+    if isinstance(part, Image):
+        return {"type": "image_url", "image_url": {"url": part.url}}
+    return {"type": "text", "text": part}
+
+
 def tools(offered: Tools) -> Body:
     """The fields of a chat request that offer tools; none where no tools are offered."""
     if not offered.offered:
         return {}
     named = {"type": "function", "function": {"name": offered.choice}}
+    parallel = {} if offered.parallel is None else {"parallel_tool_calls": offered.parallel}
     return {
-        "tools": [
-            {
-                "type": "function",
-                "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
-            }
-            for tool in offered.offered
-        ],
+        "tools": [{"type": "function", "function": _function(tool)} for tool in offered.offered],
         "tool_choice": offered.choice if offered.choice in TOOL_CHOICES else named,
+        **parallel,
     }
+
+
+def _function(tool: Tool) -> Body:
+    strict = {} if tool.strict is None else {"strict": tool.strict}
+    return {"name": tool.name, "description": tool.description, "parameters": tool.parameters, **strict}

@@ -14,7 +14,7 @@ import numpy as np
 
 from router.backends.answer_text import AnswerText
 from router.backends.pocket_model import END, END_THINK, WINDOW, PocketModel, Run
-from router.backends.request_fields import FLOOR, Taken, check
+from router.backends.request_fields import BEGUN, BEGUN_BARE, FLOOR, Taken, check
 from router.domain import (
     Completion,
     ContentDelta,
@@ -29,7 +29,9 @@ from router.domain import (
 from router.errors import BackendError, InvalidRequest
 from router.stopping.evidence import LEAST_LOGPROB, Probe, probed
 
-TAKEN: Taken = frozenset({"temperature", "seed", "top_p", "top_k", "min_p", "stop", "logprobs", FLOOR})
+TAKEN: Taken = frozenset(
+    {"temperature", "seed", "top_p", "top_k", "min_p", "stop", "logprobs", FLOOR, BEGUN, BEGUN_BARE}
+)
 """Fields of a request that the embedded model takes."""
 
 LONGEST_PROMPT = 16 * WINDOW
@@ -110,6 +112,7 @@ class PocketClimb:
         self._cap = WINDOW // 2 if request.budget.tokens is None else request.budget.tokens
         self._run = Run(model, request.sampling)
         self._prompt: list[int] = []
+        self._begun: list[int] = []
         self._end, self._end_think = markers
 
     @property
@@ -181,14 +184,16 @@ class PocketClimb:
         if self._prompt:
             return
         prompt = await self._in_thread(self._model.prompt_ids, self._request.prompt.text)
-        if len(prompt) + self._cap + 1 >= WINDOW:
+        begun = self._request.prompt.begun
+        self._begun = [] if begun is None else await self._in_thread(self._model.text_ids, begun.content)
+        if len(prompt) + self._cap + len(self._begun) + 1 >= WINDOW:
             raise _too_long()
         self._prompt = prompt
         self._run.feed(prompt)
 
     async def _said(self, run: Run, room: int, answer: AnswerText) -> AsyncGenerator[GenerationEvent]:
-        """The events of an answer of at most `room` tokens."""
-        run.feed([self._end_think])
+        """The events of an answer of at most `room` tokens, behind its beginning."""
+        run.feed([self._end_think, *self._begun])
         while run.drawn < room and not answer.stopped:
             token = await self._in_thread(run.next_token, (self._end_think,))
             if token == self._end:
@@ -209,7 +214,8 @@ class PocketClimb:
 
     def _room(self, most: int) -> int:
         """Tokens that an answer may have: at most so many, and what is left of the window."""
-        return min(most, self._request.sampling.max_answer_tokens, WINDOW - len(self._prompt) - self.tokens - 1)
+        left = WINDOW - len(self._prompt) - self.tokens - len(self._begun) - 1
+        return min(most, self._request.sampling.max_answer_tokens, left)
 
     def _decoded(self, token: int) -> str:
         text: str = self._model.tokenizer.decode([token])
@@ -219,7 +225,8 @@ class PocketClimb:
 def _check(request: GenerationRequest) -> None:
     """Refuse by name what the embedded model cannot do. Raises InvalidRequest."""
     check(request, TAKEN, "the embedded model")
-    if len(request.prompt.text) > LONGEST_PROMPT:
+    begun = request.prompt.begun
+    if len(request.prompt.text) + len("" if begun is None else begun.content) > LONGEST_PROMPT:
         raise _too_long()
 
 

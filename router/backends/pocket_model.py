@@ -69,9 +69,13 @@ class PocketModel:
 
     def prompt_ids(self, text: str) -> list[int]:
         """A user message as the model sees it, up to the opening marker of the thought."""
+        return [self.token(START), *self.text_ids(text), self.token(END), self.token(THINK)]
+
+    def text_ids(self, text: str) -> list[int]:
+        """The ids of a text; markers in it are only text."""
         # The batch call releases the GIL, which `encode` would hold.
         (body,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        return [self.token(START), *body.ids, self.token(END), self.token(THINK)]
+        return list(body.ids)
 
     def step(self, ids: NDArray[np.int64], past: Cache) -> tuple[Logits, Cache]:
         """Token ids [batch, new] after `past` -> logits of the next token [batch, vocabulary], grown cache."""

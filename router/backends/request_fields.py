@@ -6,7 +6,7 @@ The table of who takes what is in `dialects`. What is not taken is refused by it
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from router.domain import GenerationRequest
+from router.domain import GenerationRequest, Prompt
 from router.errors import InvalidRequest
 
 Use = Callable[[GenerationRequest], str | None]
@@ -26,12 +26,32 @@ def _form_with_tools(request: GenerationRequest) -> str | None:
     return "response_format" if request.sampling.response_format is not None and request.tools.offered else None
 
 
+def _reasoning(prompt: Prompt) -> str | None:
+    turns = prompt.before.messages
+    return next((f"messages[{i}].reasoning" for i, turn in enumerate(turns) if turn.reasoning), None)
+
+
+def _begun(request: GenerationRequest, name: str) -> str | None:
+    """A field of the last turn, where that is an answer that the model goes on with, and is about this field."""
+    begun = request.prompt.begun
+    if begun is None or begun.tool_calls or bool(begun.reasoning) != (name == "reasoning"):
+        return None
+    return _last(request, name)
+
+
+def _last(request: GenerationRequest, name: str) -> str:
+    return f"messages[{len(request.prompt.messages) - 1}].{name}"
+
+
 SAMPLED = (
     "temperature", "seed", "top_p", "top_k", "min_p", "stop", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "logprobs",
 )  # fmt: skip
 JSON_OBJECT, JSON_SCHEMA, FORM_WITH_TOOLS = "json_object", "json_schema", "a JSON form with tools"
 FLOOR, TOOLS, IMAGES = "min_thinking_tokens", "tools", "images"
+REASONING = "an earlier thought"
+BEGUN, BEGUN_BARE = "an answer that has begun", "one that has begun, without thinking"
+GIVEN = "one that has begun behind its thought"
 
 FIELDS: Mapping[str, Use] = {
     **{name: partial(_sampled, name) for name in SAMPLED},
@@ -41,6 +61,10 @@ FIELDS: Mapping[str, Use] = {
     FLOOR: lambda request: "options.min_thinking_tokens" if request.min_thinking_tokens > 0 else None,
     TOOLS: lambda request: "tools" if request.tools.offered else None,
     IMAGES: lambda request: request.prompt.images,
+    REASONING: lambda request: _reasoning(request.prompt),
+    BEGUN: lambda request: _begun(request, "content") if request.budget.tokens != 0 else None,
+    BEGUN_BARE: lambda request: _begun(request, "content") if request.budget.tokens == 0 else None,
+    GIVEN: lambda request: _begun(request, "reasoning"),
 }
 """The fields by the names of the table."""
 
@@ -48,6 +72,21 @@ Taken = frozenset[str]
 """Names of fields that an engine takes, in one way to hold a budget."""
 
 ALL: Taken = frozenset(FIELDS)
+
+
+def require_possible(request: GenerationRequest) -> None:
+    """Raise InvalidRequest where a request asks for what nobody can do with an answer that has begun."""
+    begun = request.prompt.begun
+    if begun is None:
+        return
+    if begun.tool_calls:
+        raise InvalidRequest(_last(request, "tool_calls"), "no tool has answered, and a call is not gone on with")
+    if len(request.prompt.messages) == 1:
+        raise InvalidRequest("messages", "an answer that has begun needs a message before it")
+    if begun.reasoning and request.min_thinking_tokens:
+        raise InvalidRequest("options.min_thinking_tokens", "the last message has its thought: nothing more is thought")
+    if request.sampling.response_format is not None:
+        raise InvalidRequest("response_format", "it would begin anew behind the beginning that the last message gives")
 
 
 def untaken(request: GenerationRequest, taken: Taken) -> str | None:
@@ -58,5 +97,6 @@ def untaken(request: GenerationRequest, taken: Taken) -> str | None:
 
 def check(request: GenerationRequest, taken: Taken, who: str) -> None:
     """Raise InvalidRequest, which names the first field that is not taken, and `who` does not take it."""
+    require_possible(request)
     if (path := untaken(request, taken)) is not None:
         raise InvalidRequest(path, f"{who} cannot do this")

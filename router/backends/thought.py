@@ -28,6 +28,7 @@ class Thought:
         natural: the thought ended by itself.
         failed: the engine gave up in the middle: how; None = it did not.
         count: what is known of the count beside `used`, where a chat stream brought the thought.
+        given: the caller gave the thought, so it is part of the prompt, and nothing follows it but its end marker.
     """
 
     prompt: list[int]
@@ -36,6 +37,7 @@ class Thought:
     natural: bool = False
     failed: FinishReason | None = None
     count: Count | None = None
+    given: bool = False
 
     def upto(self, budget: int | None, marker: int) -> "Thought":
         """The thought as a smaller budget would have had it: its first ids are the same.
@@ -44,7 +46,7 @@ class Thought:
             budget: tokens; None = no limit.
             marker: tokens of the end marker, which must come within the budget for a thought to end by itself.
         """
-        if budget is None or len(self.ids) + marker <= budget:
+        if self.given or budget is None or len(self.ids) + marker <= budget:
             return self
         ids = self.ids[:budget]
         return Thought(self.prompt, ids, len(ids), failed=None if len(ids) < len(self.ids) else self.failed)

@@ -40,6 +40,9 @@ CONTEXT = 4
 WAIT = "Wait"
 """Makes a thought that has ended below its floor go on (s1)."""
 
+GAP = "\n\n"
+"""Stands between a thought and the beginning of an answer."""
+
 MOST_WAITS = 16
 """How often a thought is made to go on before it may end below its floor: each time is a request."""
 
@@ -102,9 +105,10 @@ class TwoPhase:
     async def begin(self, request: GenerationRequest) -> Thought:
         """A thought that has not begun. Raises InvalidRequest, BackendError."""
         check(request, self.taken, "budgets are held in two phases here, which")
+        given = request.prompt.begun is not None and bool(request.prompt.begun.reasoning)
         await self._learn()
         self.check(request)  # before the engine renders the prompt: a hopeless request costs no call
-        thought = Thought(await self.opening(request), [])
+        thought = Thought(await self.opening(request), [], natural=given, given=given)
         self._fit(request, len(thought.prompt))
         return thought
 
@@ -128,7 +132,7 @@ class TwoPhase:
     def _fit(self, request: GenerationRequest, prompt: int) -> None:
         """Refuse what exceeds the window, and name the part at fault: the prompt, the budget, or the answer."""
         budget = request.budget.tokens or 0
-        wanted = prompt + budget + request.sampling.max_answer_tokens
+        wanted = prompt + budget + _begun_tokens(request) + request.sampling.max_answer_tokens
         if self._window is None or wanted < self._window:
             return
         field = "options.max_thinking_tokens" if budget >= self._window else "sampling.max_answer_tokens"
@@ -136,9 +140,14 @@ class TwoPhase:
         raise InvalidRequest("messages" if prompt else field, problem)
 
     async def opening(self, request: GenerationRequest) -> list[int]:
-        """The prompt's token ids up to the thought; behind an empty thought where the budget is 0."""
+        """The prompt's token ids up to the thought; behind an empty thought where the budget is 0.
+
+        A thought that the caller gives is part of it, up to its end marker.
+        """
         await self._learn()
         thinking = await self._render(request, thinking=True)
+        if (begun := request.prompt.begun) is not None and begun.reasoning:
+            return [*self._opened(thinking), *(await self.encode(begun.reasoning))]
         if request.budget.tokens == 0:
             bare = await self._render(request, thinking=False)
             # vLLM begins to hold a form behind an end marker alone, so that a template without one will not do.
@@ -213,9 +222,7 @@ class TwoPhase:
         self, request: GenerationRequest, thought: Thought, phase: AnswerPhase
     ) -> AsyncGenerator[GenerationEvent]:
         if thought.failed is None:
-            ids = [*thought.prompt, *thought.ids, *([] if thought.natural else self._cue), *self._closing]
-            if request.budget.tokens == 0:
-                ids = thought.prompt
+            ids = [*thought.prompt, *thought.ids, *(await self._before_answer(request, thought))]
             banned = self._start if len(self._start) == 1 else []  # or the model would open its thought again
             most, extra = request.sampling.max_answer_tokens, self._completions.answered(request.sampling)
             try:
@@ -231,6 +238,20 @@ class TwoPhase:
         for event in phase.rest():
             yield event
         yield phase.completion()
+
+    async def _before_answer(self, request: GenerationRequest, thought: Thought) -> list[int]:
+        """The ids between a thought and what the model answers: cue, end marker, and the beginning that a caller gives.
+
+        A budget of 0 has its end marker in the prompt.
+        """
+        closed = request.budget.tokens == 0 and not thought.given
+        closing = [] if closed else [*([] if thought.natural else self._cue), *self._closing]
+        begun = request.prompt.begun
+        if begun is None or not begun.content:
+            return closing
+        # Models put an empty line between a thought and an answer, unless a marker opens the answer.
+        gap = "" if closed or self._markers.answer else GAP
+        return [*closing, *(await self.encode(gap + begun.content))]
 
     async def _up_to_the_floor(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[ReasoningDelta]:
         """A request of its own, since an engine bans an id for a whole request.
@@ -263,8 +284,8 @@ class TwoPhase:
         """Tokens that a thought without a cap may take and still leave room for the answer; None = unknown window."""
         if self._window is None:
             return None
-        markers = len(self._cue) + len(self._closing)
-        return self._window - len(thought.prompt) - len(thought.ids) - request.sampling.max_answer_tokens - markers
+        closing = len(self._cue) + len(self._closing) + _begun_tokens(request)
+        return self._window - len(thought.prompt) - len(thought.ids) - request.sampling.max_answer_tokens - closing
 
     async def _think(
         self, request: GenerationRequest, thought: Thought, limit: int | None, banned: list[int]
@@ -326,7 +347,7 @@ class TwoPhase:
 
     async def _render(self, request: GenerationRequest, thinking: bool) -> list[int]:
         with MappedErrors():
-            return await self._completions.render(self._engine, self._model, request.prompt, thinking)
+            return await self._completions.render(self._engine, self._model, request.prompt.before, thinking)
 
     def _opened(self, ids: list[int]) -> list[int]:
         """The ids, followed by the start marker unless the template has already put it there."""
@@ -351,6 +372,12 @@ class TwoPhase:
         with MappedErrors():
             self._window = await self._completions.window(self._engine, self._model)
         self._start, self._end = start, end
+
+
+def _begun_tokens(request: GenerationRequest) -> int:
+    """About how many tokens the beginning of an answer has; 0 where there is none."""
+    begun = request.prompt.begun
+    return 0 if begun is None else estimate(begun.content)
 
 
 def _sampling_at(request: GenerationRequest, ids: list[int]) -> Sampling:

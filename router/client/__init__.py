@@ -35,7 +35,17 @@ from router.client.replies import (
     TokenLogprob,
     ToolCallDelta,
 )
-from router.client.requests import Message, Prompt, ResponseFormat, RoutingOptions, Sampling, Tool, ToolCall
+from router.client.requests import (
+    ContentPart,
+    Message,
+    Prompt,
+    ResponseFormat,
+    RoutingOptions,
+    Sampling,
+    Tool,
+    ToolCall,
+)
+from router.client.turns import turn
 
 __all__ = [
     "AsyncClient",
@@ -46,6 +56,7 @@ __all__ = [
     "ClientError",
     "Completion",
     "Content",
+    "ContentPart",
     "Credentials",
     "DeadlineExceeded",
     "Decision",
@@ -74,4 +85,5 @@ __all__ = [
     "Unavailable",
     "event_to_json",
     "to_json",
+    "turn",
 ]

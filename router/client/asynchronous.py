@@ -65,6 +65,7 @@ class AsyncClient:
         tenant: str = "",
         tools: Sequence[Tool | Mapping[str, Any]] = (),
         tool_choice: str = "",
+        parallel_tool_calls: bool | None = None,
         show_checkpoints: bool = False,
         response_format: ResponseFormat | Mapping[str, Any] | None = None,
         timeout: float | None = None,
@@ -72,7 +73,16 @@ class AsyncClient:
     ) -> AsyncGenerator[Event, None]:
         """As `Client.generate`, for `async for`."""
         call = calls.generate(
-            prompt, options, model, tenant, tools, tool_choice, show_checkpoints, response_format, **sampling
+            prompt,
+            options,
+            model,
+            tenant,
+            tools,
+            tool_choice,
+            show_checkpoints,
+            parallel_tool_calls,
+            response_format,
+            **sampling,
         )
         return self._stream(call, timeout)
 

@@ -64,6 +64,7 @@ class Client:
         tenant: str = "",
         tools: Sequence[Tool | Mapping[str, Any]] = (),
         tool_choice: str = "",
+        parallel_tool_calls: bool | None = None,
         show_checkpoints: bool = False,
         response_format: ResponseFormat | Mapping[str, Any] | None = None,
         timeout: float | None = None,
@@ -75,7 +76,16 @@ class Client:
         out is the engine's own. The call starts with the first event; closing the stream cancels it.
         """
         call = calls.generate(
-            prompt, options, model, tenant, tools, tool_choice, show_checkpoints, response_format, **sampling
+            prompt,
+            options,
+            model,
+            tenant,
+            tools,
+            tool_choice,
+            show_checkpoints,
+            parallel_tool_calls,
+            response_format,
+            **sampling,
         )
         return self._stream(call, timeout)
 

@@ -69,6 +69,7 @@ def generate(
     offered: Sequence[Tool | Mapping[str, Any]],
     tool_choice: str,
     show_checkpoints: bool = False,
+    parallel_tool_calls: bool | None = None,
     form: ResponseFormat | Mapping[str, Any] | None = None,
     **drawn: Unpack[Sampling],
 ) -> Call[Event | None]:
@@ -84,6 +85,7 @@ def generate(
         tool_choice=tool_choice,
         show_checkpoints=show_checkpoints,
         response_format=response_format(form),
+        parallel_tool_calls=parallel_tool_calls,
     )
     return Call("Generate", request, read_event, GENERATE_SECONDS)
 

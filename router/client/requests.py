@@ -12,7 +12,7 @@ from router._gen import budget_router_pb2 as pb
 from router.client.errors import InvalidArgument
 from router.client.words import words_of
 
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 OnUnmet = Literal["top_rung", "cheapest_near_best", "reject"]
 LabelSource = Literal["verifier", "judge", "user", "agreement"]
 M = TypeVar("M", bound=Any)
@@ -28,14 +28,24 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ContentPart:
+    """A piece of a turn: a text, or the https: or data: URL of an image."""
+
+    text: str | None = None
+    image_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation.
+    """One turn of a conversation. A last turn of the assistant is the beginning of the answer, which goes on behind it.
 
     Attributes:
         tool_calls: what an assistant's turn called.
         tool_call_id: the call that a tool's turn answers.
         image_urls: https: or data: URLs in a user's turn.
         tool_failed: a tool's turn says that its call failed, for `RoutingOptions.escalate`.
+        parts: text and images in any order, in place of `content` and `image_urls`; a string is a text.
+        reasoning: the thought behind an assistant's turn, as an earlier reply had it.
     """
 
     role: Role
@@ -44,15 +54,23 @@ class Message:
     tool_call_id: str = ""
     image_urls: Sequence[str] = ()
     tool_failed: bool = False
+    parts: Sequence[ContentPart | Mapping[str, str] | str] = ()
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call; `parameters` is the JSON schema of its arguments."""
+    """A function that the model may call.
+
+    Attributes:
+        parameters: the JSON schema of its arguments.
+        strict: the engine holds the arguments to the schema; None leaves it to the engine.
+    """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] | None = None
+    strict: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +225,16 @@ def _turn(turn: Message, at: str) -> pb.Message:
         tool_call_id=turn.tool_call_id,
         image_urls=turn.image_urls,
         tool_failed=turn.tool_failed,
+        parts=[_part(part, f"{at}parts[{i}]") for i, part in enumerate(turn.parts)],
+        reasoning=turn.reasoning,
     )
+
+
+def _part(given: ContentPart | Mapping[str, str] | str, at: str) -> pb.ContentPart:
+    part = ContentPart(given) if isinstance(given, str) else _read(given, ContentPart, at)
+    if (part.text is None) == (part.image_url is None):
+        raise InvalidArgument(f"{at}: text or image_url is required, one of both", fields=[at])
+    return message(pb.ContentPart, f"{at}.", text=part.text, image_url=part.image_url)
 
 
 def _read(given: M | Mapping[str, Any], kind: type[M], field: str) -> M:
@@ -224,7 +251,7 @@ def _read(given: M | Mapping[str, Any], kind: type[M], field: str) -> M:
 
 def _tool(tool: Tool, at: str) -> pb.Tool:
     schema = _json(tool.parameters, f"{at}parameters")
-    return message(pb.Tool, at, name=tool.name, description=tool.description, parameters=schema)
+    return message(pb.Tool, at, name=tool.name, description=tool.description, parameters=schema, strict=tool.strict)
 
 
 def _json(value: Mapping[str, Any] | None, field: str) -> str | None:

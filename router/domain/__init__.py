@@ -1,6 +1,17 @@
 """The words of the field as frozen types. No I/O."""
 
-from router.domain.conversation import TOOL_CHOICES, Message, Prompt, Role, Tool, ToolCall, Tools
+from router.domain.conversation import (
+    INSTRUCTIONS,
+    TOOL_CHOICES,
+    Image,
+    Message,
+    Part,
+    Prompt,
+    Role,
+    Tool,
+    ToolCall,
+    Tools,
+)
 from router.domain.decision import Certificate, Choice, Decision, DecisionSource, Escalation, Rule
 from router.domain.generation import (
     SLACK,
@@ -38,6 +49,7 @@ __all__ = [
     "DEFAULT_ANSWER_TOKENS",
     "DEFAULT_MAX_LOSS",
     "DEFAULT_RUNG",
+    "INSTRUCTIONS",
     "SLACK",
     "TOOL_CHOICES",
     "UNLIMITED",
@@ -57,6 +69,7 @@ __all__ = [
     "Forecast",
     "GenerationEvent",
     "GenerationRequest",
+    "Image",
     "LabelSource",
     "LoggedDecision",
     "Logprobs",
@@ -65,6 +78,7 @@ __all__ = [
     "MinQuality",
     "OnUnmet",
     "Outcome",
+    "Part",
     "Pinned",
     "PinnedTurn",
     "Prompt",

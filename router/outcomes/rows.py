@@ -158,10 +158,11 @@ def _is_text(value: str) -> bool:
 
 def _characters(message: Message) -> int:
     """Characters of all texts of a message, and of what holds them."""
-    texts = [message.content, message.tool_call_id, *message.images]
+    texts = [message.content, message.reasoning, message.tool_call_id, *message.images]
+    texts += [part for part in message.parts if isinstance(part, str)]
     for call in message.tool_calls:
         texts += call.id, call.name, call.arguments
-    parts = 1 + len(message.images) + len(message.tool_calls)
+    parts = 1 + len(message.images) + len(message.tool_calls) + len(message.parts)
     return sum(map(len, texts)) + PART_CHARACTERS * parts
 
 

@@ -1,8 +1,8 @@
 """The boundary around every method of the API: identifies the caller, bounds what is under way, and turns malformed
 requests, overload and errors into statuses."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from typing import Any, TypeAlias
 
 import grpc
@@ -13,8 +13,9 @@ from google.protobuf.message_factory import GetMessageClass
 from router.events import CallCompleted
 from router.ports import Observer
 from router.rpc.identity import Call, Guard, Metadata
+from router.rpc.limits import MAX_LARGE_BYTES
 from router.rpc.parsing import parser
-from router.rpc.permits import TenantPermits
+from router.rpc.permits import LargeMessages, TenantPermits
 from router.rpc.reading import FairReader
 from router.rpc.refusals import Refusals
 from router.telemetry import tracing
@@ -37,14 +38,23 @@ class Boundary:
             has more than its share before all of them are taken.
         observer: sees how every call ended.
         tracer: makes a span around every call.
+        max_large_bytes: bytes of large messages under way at once; more are refused.
 
     Attributes:
         observer: the same.
     """
 
-    def __init__(self, guard: Guard, max_calls: int, observer: Observer, tracer: Tracer = passed_on) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        max_calls: int,
+        observer: Observer,
+        tracer: Tracer = passed_on,
+        max_large_bytes: int = MAX_LARGE_BYTES,
+    ) -> None:
         self._guard = guard
         self._permits = TenantPermits(max_calls)
+        self._large = LargeMessages(max_large_bytes)
         self._reader = FairReader(max_calls)
         self.observer = observer
         self._tracer = tracer
@@ -75,7 +85,7 @@ class Boundary:
                 tracing.carried.set(onward)
                 async with Refusals(method, context, self.observer):
                     call, data = await self._admitted(method, metadata, context)
-                    with self._permits.held(call.tenant):
+                    with self._held(call, data):
                         response = await behaviour(await parse(data), call)
                 self.observer(answered)
                 return response
@@ -89,9 +99,11 @@ class Boundary:
                 tracing.carried.set(onward)
                 async with Refusals(method, context, self.observer):
                     call, data = await self._admitted(method, metadata, context)
-                    with self._permits.held(call.tenant):
+                    with self._held(call, data):
+                        message = await parse(data)
+                        del data  # a stream lasts for minutes, and images are long
                         # Closed at once where the caller leaves: the garbage collector would let the engine run on.
-                        async with aclosing(behaviour(await parse(data), call)) as responses:
+                        async with aclosing(behaviour(message, call)) as responses:
                             async for response in responses:
                                 yield response
                 self.observer(CallCompleted(method, "OK"))
@@ -105,6 +117,12 @@ class Boundary:
         self._permits.require_room(tenant)
         data = await self._reader.read(tenant, context)
         return Call(tenant, context.time_remaining()), data
+
+    @contextmanager
+    def _held(self, call: Call, data: bytes) -> Iterator[None]:
+        """A place for a call, and for its message where that is large. Raises Draining, Overloaded."""
+        with self._permits.held(call.tenant), self._large.held(call.tenant, len(data)):
+            yield
 
     def _traced(self, method: str, metadata: Metadata) -> AbstractContextManager[Mapping[str, str]]:
         return self._tracer(method, {name: metadata[name] for name in tracing.HEADERS if name in metadata})

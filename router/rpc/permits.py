@@ -1,4 +1,4 @@
-"""Places for calls: so many may be under way at once."""
+"""Places for calls, and memory for large messages: so much may be under way at once."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from router.digits import counted, verb
 from router.errors import Draining, Overloaded
+from router.rpc.limits import MAX_MESSAGE_BYTES
 
 KEPT = 8
 """One place in so many is kept for tenants that have few calls under way."""
@@ -75,6 +76,40 @@ class TenantPermits:
 
     def _has_its_share(self, tenant: str) -> bool:
         return self._under_way.get(tenant, 0) * (len(self._under_way) + 1) >= self._kept
+
+
+class LargeMessages:
+    """Bytes of large messages under way, which tenants share: one alone may have half of them, or one message.
+
+    Args:
+        most: bytes; where nothing is under way, one message may have more.
+        large: size up to which a message is not counted.
+    """
+
+    def __init__(self, most: int, large: int = MAX_MESSAGE_BYTES) -> None:
+        self._most = most
+        self._large = large
+        self._under_way: Counter[str | None] = Counter()
+
+    @contextmanager
+    def held(self, tenant: str | None, size: int) -> Iterator[None]:
+        """Hold the bytes of a message. Raises Overloaded where there is no room for them."""
+        if size <= self._large:
+            yield
+            return
+        if self._under_way and not self._has_room(tenant, size):
+            raise Overloaded("calls", "too many messages with long images are under way")
+        self._under_way[tenant] += size
+        try:
+            yield
+        finally:
+            self._under_way[tenant] -= size
+            if not self._under_way[tenant]:
+                del self._under_way[tenant]
+
+    def _has_room(self, tenant: str | None, size: int) -> bool:
+        own = self._under_way.get(tenant, 0)
+        return self._under_way.total() + size <= self._most and (not own or own + size <= self._most // 2)
 
 
 def _in_words(calls: int, whose: str = "") -> str:

@@ -1,6 +1,6 @@
 """Messages of callers: each is read as late as possible, and only while there is room for it.
 
-gRPC takes a whole message into memory, at most `MAX_MESSAGE_BYTES`, once its reading has begun. Before that it holds
+gRPC takes a whole message into memory, up to its limit, once its reading has begun. Before that it holds
 back the caller by flow control.
 """
 

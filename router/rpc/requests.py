@@ -1,30 +1,25 @@
 """Protocol messages -> domain types. All checks of requests are made here, once."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from unicodedata import category
 
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
     TOOL_CHOICES,
     MaxLoss,
-    Message,
     MinQuality,
     Outcome,
-    Prompt,
     QualityTarget,
-    Role,
     RouteRequest,
     RoutingOptions,
     Tool,
-    ToolCall,
     Tools,
 )
 from router.errors import FieldError, InvalidRequest
-from router.rpc.enums import LABEL_SOURCES, ON_UNMET, ROLES
+from router.rpc.conversations import checked_prompt
+from router.rpc.enums import LABEL_SOURCES, ON_UNMET
 from router.rpc.identity import Call
+from router.rpc.limits import Limits
 from router.rpc.schemas import schema
 from router.turn import Turn
 
@@ -34,25 +29,6 @@ MAX_NAME = 128
 
 MAX_TOOLS, MAX_SCHEMAS_BYTES = 128, 1 << 18
 """Most tools, and most bytes of the parameters of all."""
-
-MAX_ATTACHED = 1_024
-"""Most tool calls and images of a prompt, together."""
-
-IMAGE_SCHEMES = ("https://", "data:image/")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of a request, and the target of a caller that names none."""
-
-    max_messages: int
-    max_prompt_bytes: int
-    default_target: QualityTarget
-
-    @cached_property  # most callers send no options, and building them costs more than a look-up
-    def default_options(self) -> RoutingOptions:
-        """The options of a caller that sends none."""
-        return RoutingOptions(self.default_target)
 
 
 def route_request(
@@ -66,7 +42,7 @@ def route_request(
     """
     asks = remaining is not None or message.HasField("options")
     return RouteRequest(
-        prompt=_prompt(message.messages, limits),
+        prompt=checked_prompt(message.messages, limits),
         options=_options(message.options, limits, remaining) if asks else limits.default_options,
         tenant=call.on_behalf_of(_name(message.tenant, "tenant")),
         model=_name(message.model, "model"),
@@ -102,13 +78,23 @@ async def tools(message: pb.GenerateRequest, limits: Limits) -> Tools:
     choice = message.tool_choice or "auto"
     if choice not in (*TOOL_CHOICES, *(tool.name for tool in offered)):
         raise InvalidRequest("tool_choice", f"must be one of {', '.join(TOOL_CHOICES)}, or the name of a tool")
-    return Tools(tuple(offered), choice)
+    return Tools(tuple(offered), choice, _parallel(message))
+
+
+def _parallel(message: pb.GenerateRequest) -> bool | None:
+    if not message.HasField("parallel_tool_calls"):
+        return None
+    if not message.tools:
+        raise InvalidRequest("parallel_tool_calls", "needs tools")
+    return message.parallel_tool_calls
 
 
 def _tool(message: pb.Tool, field: str) -> Tool:
     if not _name(message.name, f"{field}.name").strip():
         raise InvalidRequest(f"{field}.name", "is required")
-    return Tool(message.name, message.description, schema(message.parameters or "{}", f"{field}.parameters"))
+    strict = message.strict if message.HasField("strict") else None
+    parameters = schema(message.parameters or "{}", f"{field}.parameters")
+    return Tool(message.name, message.description, parameters, strict)
 
 
 def outcome(message: pb.ReportOutcomeRequest, tenant: str | None) -> Outcome:
@@ -135,71 +121,6 @@ def explained(message: pb.ExplainRequest, limits: Limits, call: Call) -> str | R
                 raise error.within("request.") from error
         case _:
             raise InvalidRequest("decision_id", "a decision id or a request is required")
-
-
-def _prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
-    if not messages:
-        raise InvalidRequest("messages", "at least one is required")
-    if len(messages) > limits.max_messages:
-        raise InvalidRequest("messages", f"at most {limits.max_messages}, has {len(messages)}")
-    # ByteSize is cheap, and hardly above the size of the content, so the exact sum is rarely needed.
-    most = limits.max_prompt_bytes
-    size = sum([message.ByteSize() for message in messages])
-    if most < size <= 2 * most:
-        size = sum(map(_bytes, messages))
-    if size > most:
-        raise InvalidRequest("messages", f"at most {most} bytes of content, has {size}")
-    turns = [_plain(message) for message in messages]
-    prompt = Prompt(tuple(_completed(turns, messages) if None in turns else turns))  # type: ignore[arg-type]
-    if prompt.messages[-1].role is Role.SYSTEM and all(turn.role is Role.SYSTEM for turn in prompt.messages):
-        raise InvalidRequest("messages", "a system message alone asks for nothing: a message of a user is required")
-    return prompt
-
-
-def _completed(turns: Sequence[Message | None], messages: Sequence[pb.Message]) -> Iterator[Message]:
-    """All turns of a conversation, those included that are not of text alone. Raises InvalidRequest."""
-    attached = sum(len(message.tool_calls) + len(message.image_urls) for message in messages)
-    if attached > MAX_ATTACHED:
-        raise InvalidRequest("messages", f"at most {MAX_ATTACHED} tool calls and images, has {attached}")
-    return (turn or _message(messages[i], i) for i, turn in enumerate(turns))
-
-
-def _bytes(message: pb.Message) -> int:
-    """Bytes of content, images and calls, which is less than the size of the whole message."""
-    calls = sum(call.ByteSize() for call in message.tool_calls) + len(message.tool_call_id.encode())
-    return len(message.content.encode()) + sum(map(len, message.image_urls)) + calls
-
-
-def _plain(message: pb.Message) -> Message | None:
-    """A turn of text alone, as nearly all are: the fast path. None where it is anything else, or wrong."""
-    # Looked up without an error: `_message` finds out what is wrong, and says it.
-    role, content = ROLES.members.get(message.role), message.content
-    if role is None or not content or content.isspace():
-        return None
-    if message.tool_calls or message.tool_call_id or message.image_urls or message.tool_failed:
-        return None
-    return Message(role, content)
-
-
-def _message(message: pb.Message, index: int) -> Message:
-    field = f"messages[{index}]"
-    role = ROLES.member(message.role, f"{field}.role")
-    calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls)
-    images = tuple(message.image_urls)
-    if calls and role is not Role.ASSISTANT:
-        raise InvalidRequest(f"{field}.tool_calls", "only an assistant calls tools")
-    if message.tool_call_id and role is not Role.TOOL:
-        raise InvalidRequest(f"{field}.tool_call_id", "only a tool answers a call")
-    if message.tool_failed and role is not Role.TOOL:
-        raise InvalidRequest(f"{field}.tool_failed", "only a tool fails")
-    if images and role is not Role.USER:
-        raise InvalidRequest(f"{field}.image_urls", "only a user shows images")
-    for number, url in enumerate(images):
-        if not url.startswith(IMAGE_SCHEMES):
-            raise InvalidRequest(f"{field}.image_urls[{number}]", f"must start with {' or '.join(IMAGE_SCHEMES)}")
-    if not (message.content.strip() or calls or images):
-        raise InvalidRequest(f"{field}.content", "must not be blank")
-    return Message(role, message.content, calls, message.tool_call_id, images, message.tool_failed)
 
 
 def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None) -> RoutingOptions:

@@ -16,20 +16,15 @@ from router.rpc.connections import MAX_CONNECTION_STREAMS, PLACES
 from router.rpc.grpc_server import RegisteredServer
 from router.rpc.health import NAME as HEALTH
 from router.rpc.health import HealthService
+from router.rpc.limits import MAX_MESSAGE_BYTES
 from router.rpc.metadata import MAX_METADATA_BYTES
 from router.rpc.reading import MAX_SMALL_BYTES, SmallReader
 from router.rpc.reflection import NAME as REFLECTION
 from router.rpc.reflection import ReflectionService
 from router.rpc.servicer import BudgetRouterServicer
 
-MAX_MESSAGE_BYTES = 4 << 20
-"""Largest message: gRPC takes it into memory in one piece, within 20 ms of the event loop's time.
-
-Above the limit on prompts, so that the API refuses a long one, by its field.
-"""
-
 MAX_ADMIN_BYTES = 64 << 10
-"""The same for operators, who send names and paths."""
+"""Largest message of operators, who send names and paths."""
 
 MAX_PENDING = 10_000
 """Calls that gRPC has accepted and this process not yet seen, some 10 KB each. Beyond its own limit of 1,000 gRPC drops
@@ -66,9 +61,9 @@ class Service:
     max_bytes: int = MAX_MESSAGE_BYTES
 
     @classmethod
-    def routing(cls, servicer: BudgetRouterServicer) -> "Service":
+    def routing(cls, servicer: BudgetRouterServicer, max_bytes: int = MAX_MESSAGE_BYTES) -> "Service":
         """The routing service, which upstream services call."""
-        return cls(pb.DESCRIPTOR.services_by_name["BudgetRouterService"], servicer)
+        return cls(pb.DESCRIPTOR.services_by_name["BudgetRouterService"], servicer, max_bytes)
 
     @classmethod
     def admin(cls, servicer: AdminServicer) -> "Service":

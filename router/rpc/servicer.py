@@ -10,7 +10,7 @@ from router.routing.explain import Explainer
 from router.routing.router import BudgetRouter
 from router.rpc import requests, responses, sampling
 from router.rpc.identity import Call
-from router.rpc.requests import Limits
+from router.rpc.limits import Limits
 
 
 class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):

@@ -212,8 +212,10 @@ def _servers(wired: Wired) -> list[RouterServer]:
     """The server of the routing service, and that of the admin service where it is open. Raises SettingsError."""
     parts, ends = wired.parts, wired.parts.endpoints
     servicer = BudgetRouterServicer(wired.router, Explainer(wired.router, parts.outcomes), parts.limits)
-    boundary = Boundary(TenantGuard(parts.tenants), ends.max_streams, parts.observer, parts.tracer)
-    routing = Service.routing(servicer)
+    boundary = Boundary(
+        TenantGuard(parts.tenants), ends.max_streams, parts.observer, parts.tracer, ends.max_large_bytes
+    )
+    routing = Service.routing(servicer, ends.max_message_bytes)
     servers = [_server(wired, routing, boundary, ends.listen, ends.connection_seconds, ends.health_listen)]
     if ends.admin_token:
         boundary = Boundary(OperatorGuard(ends.admin_token), OPERATORS, parts.observer, parts.tracer)

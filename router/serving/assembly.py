@@ -24,7 +24,7 @@ from router.outcomes.verifiers import Agreement
 from router.ports import Observer, Verifier
 from router.routing.chooser import Chooser
 from router.routing.pins import MemoryPins
-from router.rpc.requests import Limits
+from router.rpc.limits import MAX_MESSAGE_BYTES, Limits
 from router.rpc.tls import Certificates, TlsFiles
 from router.scoring.memory_cache import MemoryCache
 from router.serving import models
@@ -76,7 +76,9 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
         pins=pins(settings, observer, stack),
         ledger=ledger,
         audit=auditor(settings, ledger, observer, stack),
-        limits=Limits(settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss)),
+        limits=Limits(
+            settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss), settings.max_image_bytes
+        ),
         observer=observer,
         tracer=tracing.passed_on if traces is None else traces.span,
         figures=figures,
@@ -98,6 +100,9 @@ def endpoints(settings: Settings, certs: Certificates | None) -> Endpoints:
         shared=settings.workers > 1,
         connection_seconds=settings.connection_seconds,
         max_streams=settings.max_streams,
+        # Only where the model takes images is there any use for more; health checks come through the same port.
+        max_message_bytes=MAX_MESSAGE_BYTES + settings.backend_images * settings.max_image_bytes,
+        max_large_bytes=settings.max_large_bytes,
         drain_seconds=settings.drain_seconds,
     )
 

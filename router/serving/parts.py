@@ -17,7 +17,7 @@ from router.ports import DecisionArchive, Observer, OutcomeLog, Pins, Quotas, Sc
 from router.routing.chooser import Chooser
 from router.routing.hot_swap import Trial
 from router.routing.served_model import ServedModel
-from router.rpc.requests import Limits
+from router.rpc.limits import Limits
 from router.rpc.tls import Certificates
 from router.serving.follow import Followed
 from router.serving.keeper import Work
@@ -97,6 +97,8 @@ class Endpoints:
         shared: other processes listen on the same port, and their supervisor serves the metrics.
         connection_seconds: age of a connection at which clients are asked to reconnect; 0 = never.
         max_streams: calls of the routing service under way at once.
+        max_message_bytes: size of the largest message to the routing service.
+        max_large_bytes: bytes of its large messages under way at once.
         drain_seconds: time that streams have to end on the way out.
     """
 
@@ -109,6 +111,8 @@ class Endpoints:
     shared: bool
     connection_seconds: float
     max_streams: int
+    max_message_bytes: int
+    max_large_bytes: int
     drain_seconds: float
 
 

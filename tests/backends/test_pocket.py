@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -21,9 +22,11 @@ from router.domain import (
     FinishReason,
     GenerationEvent,
     GenerationRequest,
+    Message,
     Prompt,
     ReasoningBudget,
     ReasoningDelta,
+    Role,
     Sampling,
 )
 from router.errors import ArtifactError, BackendError, InvalidRequest
@@ -159,6 +162,25 @@ async def test_the_counts_are_said_to_be_the_engines_and_held_natively(backend: 
     assert (completion.enforcement, completion.count_source) == (Enforcement.NATIVE, CountSource.ENGINE)
     assert completion.budget == request_of().budget
     assert completion.prompt_tokens
+
+
+@pytest.mark.parametrize("budget", [0, 32])
+async def test_behind_its_own_beginning_the_answer_goes_on_as_it_did(backend: PocketBackend, budget: int) -> None:
+    """Greedily, so the same thought comes first, too."""
+    begun = request_of("State the final answer to the following arithmetic problem: 57 + 87 =", budget)
+    whole = await run(backend, begun)
+    text = "".join(event.text for event in whole if isinstance(event, ContentDelta))
+    prompt = Prompt((*begun.prompt.messages, Message(Role.ASSISTANT, text[:1])))
+    rest = await run(backend, replace(begun, prompt=prompt))
+    assert "".join(event.text for event in rest if isinstance(event, ContentDelta)) == text[1:] != ""
+    assert count(rest, ReasoningDelta) == count(whole, ReasoningDelta)
+
+
+async def test_a_beginning_takes_its_part_of_the_window(backend: PocketBackend) -> None:
+    for length in (WINDOW, 100 * WINDOW):
+        prompt = Prompt((Message(Role.USER, SUM), Message(Role.ASSISTANT, "1" * length)))
+        with pytest.raises(InvalidRequest, match=r"messages: .*window"):
+            await run(backend, replace(request_of(), prompt=prompt))
 
 
 async def test_a_prompt_longer_than_the_window_is_refused(backend: PocketBackend) -> None:

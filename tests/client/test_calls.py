@@ -15,12 +15,15 @@ from router.client import (
     Client,
     Completion,
     Content,
+    ContentPart,
     DeadlineExceeded,
     Decision,
+    Event,
     InvalidArgument,
     Message,
     NotFound,
     Reasoning,
+    Refusal,
     RoutingOptions,
     Tool,
     ToolCall,
@@ -29,9 +32,10 @@ from router.client import (
     calls,
     event_to_json,
     to_json,
+    turn,
 )
 from router.client.mirror import MESSAGES, read, read_event
-from router.domain import ReasoningDelta, Role
+from router.domain import Image, ReasoningDelta, Role
 from router.domain import ToolCall as DomainCall
 from tests.client.conftest import CLIENTS, connected, streamed
 from tests.rpc.conftest import Service, serving
@@ -141,6 +145,49 @@ async def test_a_conversation_reaches_the_backend_as_dataclasses_or_mappings(cli
     assert first[3].tool_failed
 
 
+async def test_parts_reasoning_and_a_developer_reach_the_backend(client: Any, backend: FakeBackend) -> None:
+    url = "https://example.com/a"
+    typed = [
+        Message("developer", "Be brief."),
+        Message("user", parts=["A cat?", ContentPart(image_url=url), ContentPart("Or a dog?")]),
+        Message("assistant", reasoning="Hm."),
+        Message("user", PROMPT),
+    ]
+    plain = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "parts": [{"text": "A cat?"}, {"image_url": url}, {"text": "Or a dog?", "image_url": None}]},
+        {"role": "assistant", "reasoning": "Hm."},
+        {"role": "user", "content": PROMPT},
+    ]
+    for prompt in (typed, plain):
+        await streamed(client, prompt)
+    first, second = (asked.prompt.messages for asked in backend.asked)
+    assert first == second
+    assert first[0].role is Role.DEVELOPER and first[2].reasoning == "Hm."
+    assert first[1].parts == ("A cat?", Image(url), "Or a dog?")
+
+
+async def test_strict_tools_and_single_calls_reach_the_backend(client: Any, backend: FakeBackend) -> None:
+    await streamed(client, PROMPT, tools=[Tool("add", strict=True), {"name": "sub"}], parallel_tool_calls=False)
+    (asked,) = backend.asked
+    assert [tool.strict for tool in asked.tools.offered] == [True, None] and asked.tools.parallel is False
+
+
+def test_a_stream_becomes_the_turn_that_is_sent_back() -> None:
+    events: list[Event] = [
+        Reasoning("So "),
+        Reasoning("be it."),
+        Content("I "),
+        ToolCallDelta(1, ToolCall("c2", "sub", "{")),
+        ToolCallDelta(0, ToolCall("c1", "add", "")),
+        ToolCallDelta(1, ToolCall("", "", "}")),
+        Content("call."),
+    ]
+    calls = (ToolCall("c1", "add", ""), ToolCall("c2", "sub", "{}"))
+    assert turn(events) == Message("assistant", "I call.", calls, reasoning="So be it.")
+    assert turn([Refusal("No.")]) == Message("assistant", "No.") and turn([]) == Message("assistant")
+
+
 async def test_tools_and_sampling_reach_the_backend(client: Any, backend: FakeBackend) -> None:
     tool = Tool("add", "Adds.", {"type": "object"})
     sampling = {"temperature": 0.7, "max_answer_tokens": 99, "seed": 7}
@@ -195,6 +242,9 @@ async def test_the_service_names_the_field_at_fault(client: Any) -> None:
         ({"prompt": [Message("user", "x"), {"role": "user", "name": "x"}]}, "messages[1]"),
         ({"prompt": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "messages[0].tool_calls[0]"),
         ({"prompt": "\ud800"}, "messages[0].content"),
+        ({"prompt": [Message("user", parts=["x", ContentPart()])]}, "messages[0].parts[1]"),
+        ({"prompt": [Message("user", parts=[{"text": "x", "image_url": "y"}])]}, "messages[0].parts[0]"),
+        ({"prompt": [Message("user", parts=[{"type": "text"}])]}, "messages[0].parts[0]"),
         ({"tenant": 3}, "tenant"),
     ],
     ids=str,

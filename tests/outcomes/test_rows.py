@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from router.domain import MaxLoss, Message, MinQuality, Prompt, QualityTarget, Role, ToolCall
+from router.domain import Image, MaxLoss, Message, MinQuality, Prompt, QualityTarget, Role, ToolCall
 from router.outcomes.rows import ENTRY_CHARACTERS, LogEntry, PromptHasher, restored
 from tests.support.fakes import decision_of, request_of
 
@@ -35,6 +35,7 @@ FIELDS: dict[str, Callable[[str], LogEntry]] = {
     "content": lambda text: entry_of(Message(Role.USER, text)),
     "tool call id": lambda text: entry_of(Message(Role.TOOL, "", tool_call_id=text)),
     "image": lambda text: entry_of(Message(Role.USER, "", images=(text,))),
+    "reasoning": lambda text: entry_of(Message(Role.ASSISTANT, "", reasoning=text)),
     "call's id": lambda text: calls(id=text),
     "call's name": lambda text: calls(name=text),
     "call's arguments": lambda text: calls(arguments=text),
@@ -54,6 +55,7 @@ PARTS: dict[str, Callable[[int], LogEntry]] = {
         Message(Role.ASSISTANT, "", tuple(ToolCall(*(chr(i + at) for at in (300, 30_000, 40_000))) for i in range(n)))
     ),
     "images": lambda n: entry_of(Message(Role.USER, "", images=tuple(chr(300 + i) for i in range(n)))),
+    "parts": lambda n: entry_of(Message.of(Role.USER, tuple(Image(chr(300 + i)) for i in range(n)))),
 }
 
 

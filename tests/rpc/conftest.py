@@ -32,6 +32,7 @@ from router.routing.served_model import ServedModel
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import OperatorGuard, TenantGuard
+from router.rpc.limits import MAX_LARGE_BYTES, MAX_MESSAGE_BYTES
 from router.rpc.server import RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
@@ -161,6 +162,8 @@ async def serving(
     token: str = TOKEN,
     tenants: Tenants | None = None,
     swaps: Mapping[str, HotSwap] | None = None,
+    max_bytes: int = MAX_MESSAGE_BYTES,
+    max_large_bytes: int = MAX_LARGE_BYTES,
 ) -> AsyncIterator[Service]:
     """The router behind a server of its own."""
     cache: Any = router.served_model("").scorer.cache  # whatever it is, it can be flushed
@@ -172,10 +175,10 @@ async def serving(
     }
     admin = Routed.admin(AdminServicer(router, swaps, cache.flush))
     archive: Any = router._log  # those of the tests find what they keep
-    routing = Routed.routing(BudgetRouterServicer(router, Explainer(router, archive), LIMITS))
+    routing = Routed.routing(BudgetRouterServicer(router, Explainer(router, archive), LIMITS), max_bytes)
     observer = RecordingObserver()
     boundaries = [
-        Boundary(TenantGuard(tenants or Tenants({})), max_calls, observer),
+        Boundary(TenantGuard(tenants or Tenants({})), max_calls, observer, max_large_bytes=max_large_bytes),
         Boundary(OperatorGuard(token), max_calls, observer),
     ]
     servers = [

@@ -140,8 +140,49 @@ CASES: list[Case] = [
             ("images of a tool", pb.ROLE_TOOL, "image_urls", {"content": "x", "image_urls": ["https://x/y"]}),
             ("image from a file", pb.ROLE_USER, "image_urls[0]", {"image_urls": ["file:///etc/passwd"]}),
             ("image over http", pb.ROLE_USER, "image_urls[1]", {"image_urls": ["https://x/y", "http://10.0.0.1/"]}),
-            ("a tool says nothing", pb.ROLE_TOOL, "content", {"tool_call_id": "1"}),
+            ("reasoning of a user", pb.ROLE_USER, "reasoning", {"content": "x", "reasoning": "Hm."}),
+            ("both forms of content", pb.ROLE_USER, "parts", {"content": "x", "parts": [pb.ContentPart(text="x")]}),
+            (
+                "both forms of images",
+                pb.ROLE_USER,
+                "parts",
+                {"image_urls": ["https://x/y"], "parts": [pb.ContentPart(image_url="https://x/y")]},
+            ),
+            ("a part of nothing", pb.ROLE_USER, "parts[1]", {"parts": [pb.ContentPart(text="x"), pb.ContentPart()]}),
+            ("blank parts", pb.ROLE_USER, "parts", {"parts": [pb.ContentPart(text=" "), pb.ContentPart(text="\n")]}),
+            (
+                "an image part of a tool",
+                pb.ROLE_TOOL,
+                "parts[0].image_url",
+                {"parts": [pb.ContentPart(image_url="https://x/y")]},
+            ),
+            (
+                "an image part over http",
+                pb.ROLE_USER,
+                "parts[0].image_url",
+                {"parts": [pb.ContentPart(image_url="http://10.0.0.1/")]},
+            ),
         )
+    ),
+    decide_case("a tool alone says nothing", "messages", decide(messages=[pb.Message(role=pb.ROLE_TOOL)])),
+    decide_case("a thought alone", "messages", decide(messages=[pb.Message(role=pb.ROLE_ASSISTANT, reasoning="Hm.")])),
+    decide_case(
+        "instructions and silence",
+        "messages",
+        decide(messages=[pb.Message(role=pb.ROLE_DEVELOPER, content="x"), pb.Message(role=pb.ROLE_ASSISTANT)]),
+    ),
+    decide_case(
+        "a developer says nothing", "messages[0].content", decide(messages=[pb.Message(role=pb.ROLE_DEVELOPER)])
+    ),
+    decide_case(
+        "reasoning of 2 MB",
+        "messages",
+        decide(messages=[*user(), pb.Message(role=pb.ROLE_ASSISTANT, reasoning="x" * 2_000_000)]),
+    ),
+    decide_case(
+        "parts of 2 MB",
+        "messages",
+        decide(messages=[pb.Message(role=pb.ROLE_USER, parts=[pb.ContentPart(text="x" * 1_000_000)] * 2)]),
     ),
     decide_case(
         "tool calls of 2 MB",
@@ -154,6 +195,12 @@ CASES: list[Case] = [
     tools_case("parameters that are not JSON", "tools[0].parameters", pb.Tool(name="t", parameters="{")),
     tools_case("parameters that are a list", "tools[0].parameters", pb.Tool(name="t", parameters="[1]")),
     tools_case("parameters nested too deep", "tools[0].parameters", pb.Tool(name="t", parameters="[" * 100_000)),
+    Case(
+        "parallel calls of no tools",
+        "Generate",
+        generate(parallel_tool_calls=False).SerializeToString(),
+        "parallel_tool_calls",
+    ),
     tools_case("a choice that is no tool", "tool_choice", pb.Tool(name="t"), choice="u"),
     # names
     decide_case("unknown model", "model", decide(model="gpt-17"), NOT_FOUND),

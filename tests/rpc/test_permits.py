@@ -12,7 +12,7 @@ from router.admission.tenants import Key, Tenant, Tenants
 from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
 from router.errors import Draining, Overloaded
-from router.rpc.permits import KEPT, TenantPermits
+from router.rpc.permits import KEPT, LargeMessages, TenantPermits
 from tests.rpc.conftest import bearer, decide, generate, refusal, serving
 from tests.support.fakes import FakeBackend, Hang, router_of, until
 
@@ -77,3 +77,17 @@ async def test_a_tenant_that_floods_keeps_nobody_out(bundle: Bundle) -> None:
         assert (await service.routing.Decide(decide(), **bearer("quiet"))).decision.rung
         for stream in streams:
             stream.cancel()
+
+
+def test_large_messages_share_their_memory_and_one_tenant_has_half() -> None:
+    messages = LargeMessages(100, large=10)
+    with messages.held("one", 10), messages.held("one", 11), messages.held("one", 39):
+        for tenant, size in (("one", 11), ("other", 51)):
+            with pytest.raises(Overloaded), messages.held(tenant, size):
+                pass
+        with messages.held("one", 10), messages.held("other", 50):  # small ones are not counted
+            pass
+    with messages.held("one", 500), pytest.raises(Overloaded), messages.held("other", 11):
+        pass  # where nothing else is under way, any message has room
+    with messages.held("one", 50), messages.held("other", 50):
+        pass

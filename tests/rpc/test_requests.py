@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from router._gen import budget_router_pb2 as pb
 from router.domain import (
+    Image,
     LabelSource,
     MaxLoss,
     Message,
@@ -29,8 +30,9 @@ from router.domain import (
 )
 from router.errors import FieldError
 from router.rpc import requests, schemas
+from router.rpc.conversations import MAX_ATTACHED
 from router.rpc.identity import Call
-from router.rpc.requests import Limits
+from router.rpc.limits import Limits
 
 MOST_BYTES = 1_000
 LIMITS = Limits(max_messages=3, max_prompt_bytes=MOST_BYTES, default_target=MaxLoss(0.05))
@@ -146,15 +148,33 @@ def test_a_conversation_may_be_as_long_as_its_limits() -> None:
     refused("messages", routed, pb.DecideRequest())
 
 
-@given(st.integers(MOST_BYTES - 5, MOST_BYTES + 5), st.booleans())
-def test_the_bytes_of_content_and_images_are_limited_not_those_of_their_wrapping(size: int, shown: bool) -> None:
-    url = "https://example.com/a"
-    content = "x" * (size - len(url) if shown else size)
-    message = pb.Message(role=pb.ROLE_USER, content=content, image_urls=[url] if shown else [])
+@given(st.integers(MOST_BYTES - 5, MOST_BYTES + 5), st.sampled_from(["content", "shown", "parts", "reasoning"]))
+def test_the_bytes_of_texts_are_limited_not_those_of_images_and_wrapping(size: int, form: str) -> None:
+    text, url = "x" * size, "https://example.com/" + "a" * MOST_BYTES
+    message = {
+        "content": pb.Message(role=pb.ROLE_USER, content=text),
+        "shown": pb.Message(role=pb.ROLE_USER, content=text, image_urls=[url]),
+        "parts": pb.Message(role=pb.ROLE_USER, parts=[pb.ContentPart(text=text), pb.ContentPart(image_url=url)]),
+        "reasoning": pb.Message(role=pb.ROLE_ASSISTANT, content="y", reasoning=text[1:]),
+    }[form]
     if size > MOST_BYTES:
         refused("messages", routed, pb.DecideRequest(messages=[message]))
     else:
-        assert routed(pb.DecideRequest(messages=[message])).prompt.text == content
+        assert routed(pb.DecideRequest(messages=[message])).prompt.text == ("y" if form == "reasoning" else text)
+
+
+@given(st.integers(-5, 5), st.booleans())
+def test_the_bytes_of_images_have_a_bound_of_their_own(beyond: int, in_parts: bool) -> None:
+    most = 2 * MOST_BYTES
+    first = "https://example.com/"
+    urls = [first, first + "a" * (most - 2 * len(first) + beyond)]
+    shown = {"parts": [pb.ContentPart(image_url=url) for url in urls]} if in_parts else {"image_urls": urls}
+    request = pb.DecideRequest(messages=[pb.Message(role=pb.ROLE_USER, **shown)])
+    limits = replace(LIMITS, max_image_bytes=most)
+    if beyond > 0:
+        refused("messages", requests.route_request, request, limits, Call())
+    else:
+        assert requests.route_request(request, limits, Call()).prompt.messages[0].images == tuple(urls)
 
 
 def test_the_bytes_of_all_turns_and_their_calls_are_limited_together() -> None:
@@ -169,8 +189,36 @@ def test_every_turn_keeps_what_it_says_calls_answers_and_shows() -> None:
     assert turn(role=pb.ROLE_SYSTEM, content="Be brief.") == Message(Role.SYSTEM, "Be brief.")
     assert turn(role=pb.ROLE_ASSISTANT, tool_calls=[call]) == Message(Role.ASSISTANT, "", (ToolCall("1", "add", "{}"),))
     assert turn(role=pb.ROLE_TOOL, content="4", tool_call_id="1") == Message(Role.TOOL, "4", (), "1")
+    assert turn(role=pb.ROLE_DEVELOPER, content="Be brief.") == Message(Role.DEVELOPER, "Be brief.")
+    assert turn(role=pb.ROLE_ASSISTANT, content="4", reasoning=" So.") == Message(Role.ASSISTANT, "4", reasoning=" So.")
     shown = "data:image/png;base64,AA"
     assert turn(role=pb.ROLE_USER, image_urls=[shown]) == Message(Role.USER, "", images=(shown,))
+
+
+def test_parts_keep_their_order_and_their_texts_are_the_content() -> None:
+    shown, other = "data:image/png;base64,AA", "https://example.com/a"
+    parts = [
+        pb.ContentPart(image_url=shown),
+        pb.ContentPart(text="A cat?"),
+        pb.ContentPart(text=""),
+        pb.ContentPart(image_url=other),
+    ]
+    kept = turn(role=pb.ROLE_USER, parts=parts)
+    assert kept.parts == (Image(shown), "A cat?", "", Image(other))
+    assert (kept.content, kept.images) == ("A cat?\n", (shown, other))
+    assert turn(role=pb.ROLE_TOOL, tool_call_id="1", parts=parts[1:2]) == Message(Role.TOOL, "A cat?", (), "1")
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"content": " "}, {"reasoning": "Hm."}, {"parts": [pb.ContentPart(text="")]}], ids=str
+)
+def test_an_assistant_and_a_tool_may_say_nothing(fields: dict[str, Any]) -> None:
+    asked = pb.Message(role=pb.ROLE_USER, content="2 + 2 =")
+    for role in (pb.ROLE_ASSISTANT, pb.ROLE_TOOL):
+        if role == pb.ROLE_TOOL and "reasoning" in fields:
+            continue
+        said = pb.Message(role=role, **fields)
+        assert len(routed(pb.DecideRequest(messages=[asked, said])).prompt.messages) == 2
 
 
 @pytest.mark.parametrize(
@@ -179,10 +227,11 @@ def test_every_turn_keeps_what_it_says_calls_answers_and_shows() -> None:
         ("tool_calls", pb.ROLE_ASSISTANT, {"tool_calls": [pb.ToolCall(name="f")]}),
         ("tool_call_id", pb.ROLE_TOOL, {"tool_call_id": "1"}),
         ("image_urls", pb.ROLE_USER, {"image_urls": ["https://x/y"]}),
+        ("reasoning", pb.ROLE_ASSISTANT, {"reasoning": "Hm."}),
     ],
 )
 def test_what_belongs_to_one_role_is_refused_of_every_other(field: str, owner: int, fields: dict[str, Any]) -> None:
-    for role in (pb.ROLE_SYSTEM, pb.ROLE_USER, pb.ROLE_ASSISTANT, pb.ROLE_TOOL):
+    for role in (pb.ROLE_SYSTEM, pb.ROLE_USER, pb.ROLE_ASSISTANT, pb.ROLE_TOOL, pb.ROLE_DEVELOPER):
         if role == owner:
             assert turn(role=role, content="x", **fields).content == "x"
         else:
@@ -191,8 +240,9 @@ def test_what_belongs_to_one_role_is_refused_of_every_other(field: str, owner: i
 
 def test_the_system_alone_asks_for_nothing() -> None:
     system, user = pb.Message(role=pb.ROLE_SYSTEM, content="Be brief."), pb.Message(role=pb.ROLE_USER, content="x")
-    for number in (1, 3):
-        refused("messages", routed, pb.DecideRequest(messages=[system] * number))
+    developer = pb.Message(role=pb.ROLE_DEVELOPER, content="Be brief.")
+    for alone in ([system], [system] * 3, [developer], [system, developer]):
+        refused("messages", routed, pb.DecideRequest(messages=alone))
     assert routed(pb.DecideRequest(messages=[user, system])).prompt.text == "x"
 
 
@@ -217,6 +267,13 @@ def test_tools_reach_their_limits() -> None:
     wrapped = pb.Tool(name="t0", description="d" * 500).ByteSize() - 500
     assert tools(1, MOST_BYTES - wrapped).offered
     refused("tools", tools, 1, MOST_BYTES - wrapped + 1)
+
+
+def test_a_tool_is_strict_and_calls_are_parallel_only_where_the_caller_says_so() -> None:
+    for said in (True, False):
+        given = pb.GenerateRequest(tools=[pb.Tool(name="t", strict=said)], parallel_tool_calls=said)
+        assert checked_tools(given) == Tools((Tool("t", "", {}, said),), parallel=said)
+    assert checked_tools(pb.GenerateRequest(tools=[pb.Tool(name="t")])) == Tools((Tool("t", "", {}),))
 
 
 def test_the_parameters_of_a_tool_are_a_json_object() -> None:
@@ -248,15 +305,18 @@ def test_the_parameters_of_tools_are_bounded_one_by_one_and_together() -> None:
 
 
 def test_the_tool_calls_and_images_of_a_conversation_are_bounded_together() -> None:
-    def attached(calls: int, images: int) -> RouteRequest:
+    def attached(calls: int, images: int, parts: int = 0) -> RouteRequest:
         shown = pb.Message(role=pb.ROLE_USER, image_urls=["https://a"] * images)
+        if parts:
+            shown = pb.Message(role=pb.ROLE_USER, parts=[pb.ContentPart(text="a")] * parts)
         called = pb.Message(role=pb.ROLE_ASSISTANT, content="c", tool_calls=[pb.ToolCall()] * calls)
         limits = replace(LIMITS, max_prompt_bytes=1 << 20)
         return requests.route_request(pb.DecideRequest(messages=[shown, called]), limits, Call())
 
-    assert len(attached(requests.MAX_ATTACHED - 1, 1).prompt.messages[1].tool_calls) == requests.MAX_ATTACHED - 1
-    refused("messages", attached, requests.MAX_ATTACHED, 1)
-    refused("messages", attached, 0, requests.MAX_ATTACHED + 1)
+    assert len(attached(MAX_ATTACHED - 1, 1).prompt.messages[1].tool_calls) == MAX_ATTACHED - 1
+    refused("messages", attached, MAX_ATTACHED, 1)
+    refused("messages", attached, 0, MAX_ATTACHED + 1)
+    refused("messages", attached, 1, 0, MAX_ATTACHED)
 
 
 @pytest.mark.parametrize("correct", [0.0, 0.5, 1.0])

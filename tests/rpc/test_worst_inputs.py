@@ -27,6 +27,7 @@ from router.outcomes.sqlite import SqliteOutcomes
 from router.routing.explain import Explainer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import TenantGuard
+from router.rpc.limits import MAX_IMAGE_BYTES, MAX_MESSAGE_BYTES
 from router.rpc.schemas import MAX_SCHEMA_BYTES
 from router.rpc.server import RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
@@ -114,7 +115,8 @@ async def _serve(bundle: Bundle, model: PocketModel, directory: Path, port: "Fut
         log=log,
         observer=observer,
     )
-    routing = Service.routing(BudgetRouterServicer(router, Explainer(router, log), LIMITS))
+    largest = MAX_MESSAGE_BYTES + MAX_IMAGE_BYTES
+    routing = Service.routing(BudgetRouterServicer(router, Explainer(router, log), LIMITS), largest)
     boundary = Boundary(TenantGuard(Tenants({})), 100, observer)
     server = RouterServer(routing, boundary, "127.0.0.1:0", None, router.health)
     await server.start()
@@ -140,7 +142,7 @@ def numbered(text: str, count: int = 1_024) -> pb.DecideBatchRequest:
 
 def attached(**fields: object) -> pb.DecideRequest:
     """A conversation with a turn of these fields."""
-    role = USER if "image_urls" in fields else ASSISTANT
+    role = USER if "image_urls" in fields or "parts" in fields else ASSISTANT
     turn = pb.Message(role=role, **fields)  # type: ignore[arg-type]
     return pb.DecideRequest(messages=[turn, pb.Message(role=USER, content="x")])
 
@@ -177,6 +179,10 @@ DECIDE = {
     "500,000 tool calls": lambda: attached(content="c", tool_calls=[pb.ToolCall()] * 500_000),
     "95,000 images": lambda: attached(image_urls=["https://a"] * 95_000),
     "an image of zeros": lambda: attached(image_urls=["data:image/" + "\0" * (MIB - 50)]),
+    "an image of 20 MB": lambda: attached(image_urls=["data:image/" + "A" * (20 * MIB - 50)]),
+    "a part of 20 MB": lambda: attached(parts=[pb.ContentPart(image_url="data:image/" + "A" * (20 * MIB - 50))]),
+    "45,000 parts": lambda: attached(parts=[pb.ContentPart(text="a")] * 45_000),
+    "a thought of marks": lambda: attached(content="c", reasoning="a" + MARKS * (MIB // 4 - 50)),
     "arguments of marks": lambda: attached(content="c", tool_calls=[pb.ToolCall(arguments=MARKS * (MIB // 4 - 50))]),
     "a name of 4 MB": lambda: pb.DecideRequest(messages=decide("x").messages, tenant="a" * 4_000_000),
     "a prompt of 4 MB": lambda: decide("a" * 4_000_000),

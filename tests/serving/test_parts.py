@@ -20,7 +20,7 @@ from router.domain import Conversation, MaxLoss, Pinned, PinnedTurn, Score
 from router.events import Decided, Degraded, TaskFailed
 from router.ports import Classifier
 from router.routing.pins import CONVERSATIONS
-from router.rpc.requests import Limits
+from router.rpc.limits import Limits
 from router.serving import app
 from router.serving.parts import Parts
 from router.telemetry.logs import Observers

@@ -50,7 +50,7 @@ from router.routing.pins import MemoryPins
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import Audit, BudgetRouter
 from router.routing.served_model import ServedModel
-from router.rpc.requests import Limits
+from router.rpc.limits import Limits
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.scorer import Scorer
 

@@ -189,10 +189,35 @@ class Simulator:
         return "".join(texts.get(token) or decode(token) for token in ids)
 
     def render(self, body: dict[str, Any]) -> list[int]:
-        """The chat template."""
-        ids = [token for m in body["messages"] for token in [USER, *encode(f"{m['role']}:{m['content']}")]]
+        """The chat template. It knows no developer, and refuses what its engine refuses."""
+        turns = list(body["messages"])
         thinking = (body.get("chat_template_kwargs") or {}).get("enable_thinking", True)
-        return [*ids, START] if thinking or self.faults.ignores_zero else [*ids, START, *self.end]
+        opened = [START] if thinking or self.faults.ignores_zero else [START, *self.end]
+        if turns[-1]["role"] == "assistant" and self._goes_on(body, thinking):
+            opened = [START, *self.end, *encode(turns.pop()["content"])]
+        elif turns[-1]["role"] == "assistant" and self.kind == "sglang":
+            turns[-1] = turns[-1] | {"role": "user"}
+        return [token for turn in turns for token in [USER, *encode(self._said(turn))]] + opened
+
+    def _goes_on(self, body: dict[str, Any], thinking: bool) -> bool:
+        """Whether the engine goes on with a last turn of the assistant."""
+        asked = bool(body.get("continue_final_message"))
+        if asked and self.kind == "vllm" and body.get("add_generation_prompt", True):
+            raise _bad_request("Cannot set both `continue_final_message` and `add_generation_prompt` to True.")
+        if self.kind == "llama_cpp" and thinking:
+            raise _bad_request("Assistant response prefill is incompatible with enable_thinking.")
+        return asked or self.kind == "llama_cpp"
+
+    def _said(self, turn: dict[str, Any]) -> str:
+        """A turn as the template writes it; of unknown fields nothing is left."""
+        if turn["role"] not in ("system", "user", "assistant", "tool"):
+            raise _bad_request("Unexpected message role.")
+        content = turn["content"]
+        if isinstance(content, list):
+            content = "\n".join(part.get("text", "<image>") for part in content)
+        thought = turn.get("reasoning" if self.kind == "vllm" else "reasoning_content", "")
+        calls = "".join(f"{call['function']}" for call in turn.get("tool_calls", ()))
+        return f"{turn['role']}:{thought}{content}{calls}"
 
     def draw(self, asked: Asked) -> Iterator[tuple[int, bool]]:
         """Tokens one by one, and whether each is thought; as the engine enforces it."""
@@ -233,8 +258,10 @@ class Simulator:
             return OPEN, False
         last = {OPEN} if self.markers.answer else {self.end[-1], *SPELLED}
         behind = max(place for place, token in enumerate(ids) if token in last)
-        answered = len(ids) - behind - 1
-        if answered == 0 and self.faults.reopens and ids.count(START) == 1 and START not in asked.banned:
+        drawn = ids[behind + 1 :]
+        # The beginning of an answer, which a caller gives, is of letters.
+        answered = len(drawn) if self.answers is not None else sum(WORD <= token < LETTER for token in drawn)
+        if not drawn and self.faults.reopens and ids.count(START) == 1 and START not in asked.banned:
             return START, False
         said = self._answer(ids, start, behind)
         return (said[answered] if answered < len(said) else EOS), False
@@ -314,6 +341,10 @@ class Simulator:
     def counted(self, **counts: Any) -> dict[str, Any]:
         """Counts, where the engine tells any."""
         return {} if self.faults.uncounted else counts
+
+
+def _bad_request(message: str) -> web.HTTPBadRequest:
+    return web.HTTPBadRequest(text=json.dumps({"error": {"message": message}}), content_type="application/json")
 
 
 def _groups(drawn: list[tuple[int, bool]], size: int) -> Iterator[tuple[list[int], bool]]:
