@@ -152,6 +152,18 @@ def test_generate_prints_budget_thought_answer_and_usage(server: Server) -> None
     assert re.search(r"\d+ thinking tokens?, budget 16, ", result.stdout)
 
 
+def test_a_conversation_is_a_list_of_messages(server: Server, exit_of: Any) -> None:
+    turns = [{"role": "developer", "content": "Be brief."}, {"role": "user", "parts": ["2 + 2", "="]}]
+    (decision,) = told(server, "decide", "-", "--conversation", stdin=json.dumps(turns))
+    assert decision["rung"]
+    assert told(server, "explain", json.dumps(turns), "--conversation")[0]["sentences"]
+    begun = json.dumps([*turns, {"role": "assistant", "content": "4"}])
+    assert "completion" in told(server, "generate", begun, "--conversation")[-1]
+    for wrong, said in (("[", "not JSON"), ('{"role": "user"}', "no JSON list"), ('[{"rôle": "user"}]', "messages[0]")):
+        code, (line,) = exit_of("decide", wrong, "--conversation", "--server", server.address)
+        assert code == 2 and said in line
+
+
 def test_generate_takes_a_temperature(server: Server) -> None:
     assert "completion" in told(server, "generate", PROMPT, "--rung", "0", "--temperature", "0.5")[-1]
 

@@ -16,6 +16,7 @@ from router.client import (
     DeadlineExceeded,
     Decision,
     Event,
+    Prompt,
     ResponseFormat,
     RoutingOptions,
     Sampling,
@@ -25,15 +26,22 @@ from router.client import (
 )
 from router.client.requests import LabelSource
 
+conversation_option = click.option(
+    "--conversation",
+    is_flag=True,
+    help='TEXT is a conversation: a JSON list of messages, such as [{"role": "user", "content": "2 + 2 ="}].',
+)
+
 
 @click.command(cls=Command)
 @click.argument("text")
+@conversation_option
 @calls_service()
 @routing_options
 @json_option
-def decide(text: str, client: Client, options: RoutingOptions, as_json: bool) -> None:
+def decide(text: str, conversation: bool, client: Client, options: RoutingOptions, as_json: bool) -> None:
     """Choose a budget for TEXT ("-" = standard input) and draw the quality curve."""
-    decision = client.decide(_prompt(text), options=options)
+    decision = client.decide(_prompt(text, conversation), options=options)
     if as_json:
         click.echo(json.dumps(to_json(decision)))
     else:
@@ -42,12 +50,14 @@ def decide(text: str, client: Client, options: RoutingOptions, as_json: bool) ->
 
 @click.command(cls=Command)
 @click.argument("text")
+@conversation_option
 @calls_service()
 @routing_options
 @sampling_options
 @json_option
 def generate(
     text: str,
+    conversation: bool,
     client: Client,
     options: RoutingOptions,
     sampling: Sampling,
@@ -57,7 +67,8 @@ def generate(
     """Have the backend answer TEXT ("-" = standard input) within the chosen budget, streaming."""
     before: Event | None = None
     decision: Decision | None = None
-    events = client.generate(_prompt(text), options=options, show_checkpoints=True, response_format=form, **sampling)
+    prompt = _prompt(text, conversation)
+    events = client.generate(prompt, options=options, show_checkpoints=True, response_format=form, **sampling)
     for event in events:
         if as_json:
             click.echo(json.dumps(event_to_json(event)))
@@ -72,14 +83,22 @@ def generate(
 @click.command(cls=Command)
 @click.argument("text", required=False)
 @click.option("--id", "decision_id", help="A decision made earlier, in place of TEXT.")
+@conversation_option
 @calls_service()
 @routing_options
 @json_option
-def explain(text: str | None, decision_id: str | None, client: Client, options: RoutingOptions, as_json: bool) -> None:
+def explain(
+    text: str | None,
+    decision_id: str | None,
+    conversation: bool,
+    client: Client,
+    options: RoutingOptions,
+    as_json: bool,
+) -> None:
     """Say why a budget is chosen for TEXT ("-" = standard input), or was chosen by the decision --id."""
     if (text is None) == (decision_id is None):
         raise click.UsageError("give TEXT or --id, one of them")
-    prompt = None if text is None else _prompt(text)
+    prompt = None if text is None else _prompt(text, conversation)
     explanation = client.explain(prompt, decision_id=decision_id or "", options=options)
     if as_json:
         click.echo(json.dumps(to_json(explanation)))
@@ -127,11 +146,22 @@ def _report(decision: Decision) -> str:
     return shlex.join([program(), "report", decision.decision_id, "--correct", "1", *service_arguments()])
 
 
-def _prompt(text: str) -> str:
-    """The prompt given, or standard input; what is not Unicode is a usage error."""
+def _prompt(text: str, conversation: bool) -> Prompt:
+    """The prompt given, or standard input; what is not Unicode, or no conversation, is a usage error."""
     try:
         given = sys.stdin.buffer.read().decode() if text == "-" else text
         given.encode()  # an argument that is not UTF-8 arrives with lone surrogates, which this refuses
     except UnicodeError:
         raise click.UsageError("TEXT is not valid UTF-8") from None
-    return given
+    return _messages(given) if conversation else given
+
+
+def _messages(text: str) -> Prompt:
+    """The messages in a text of JSON. Raises UsageError."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"--conversation: TEXT is not JSON: {error}") from None
+    if not isinstance(found, list):
+        raise click.UsageError("--conversation: TEXT is no JSON list of messages")
+    return found

@@ -1,6 +1,7 @@
 """The table of docs/requests.md, cell by cell: what a field becomes at each engine, in each way to hold a budget.
 
-A row that is added there needs an entry in ASKED and in SENT, and a name in `request_fields.FIELDS`.
+A row that is added there needs an entry in ASKED and in `sent`, and a name in `request_fields.FIELDS` unless every
+engine takes it. How messages arrive is tested in `test_message_fields.py`.
 """
 
 import re
@@ -15,12 +16,25 @@ import pytest
 from router.backends.connect import Connection, connect
 from router.backends.pocket import PocketBackend
 from router.backends.pocket_model import PocketModel
-from router.backends.request_fields import FIELDS, FLOOR, FORM_WITH_TOOLS, IMAGES, JSON_OBJECT, JSON_SCHEMA, TOOLS
+from router.backends.request_fields import (
+    BEGUN,
+    BEGUN_BARE,
+    FIELDS,
+    FLOOR,
+    FORM_WITH_TOOLS,
+    GIVEN,
+    IMAGES,
+    JSON_OBJECT,
+    JSON_SCHEMA,
+    REASONING,
+    TOOLS,
+)
 from router.domain import (
     Completion,
     ContentDelta,
     GenerationEvent,
     GenerationRequest,
+    Image,
     Logprobs,
     Message,
     Prompt,
@@ -64,12 +78,17 @@ DRAWN = {
 OBJECT = {"type": "object"}
 SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}}
 NESTED = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+QUESTION = Message(Role.USER, "2 + 2 =")
 IMAGE = "data:image/png;base64,AA"
 PLAIN = GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("8", 8), sampling=Sampling(max_answer_tokens=64))
 
 
 def drawn(**options: Any) -> GenerationRequest:
     return replace(PLAIN, sampling=replace(PLAIN.sampling, **options))
+
+
+def said(*turns: Message) -> GenerationRequest:
+    return replace(PLAIN, prompt=Prompt(turns))
 
 
 ASKED: Mapping[str, GenerationRequest] = {
@@ -81,7 +100,16 @@ ASKED: Mapping[str, GenerationRequest] = {
     FORM_WITH_TOOLS: replace(drawn(response_format=ResponseFormat()), tools=Tools((Tool("add", "", {}),))),
     FLOOR: replace(PLAIN, min_thinking_tokens=4),
     TOOLS: replace(PLAIN, tools=Tools((Tool("add", "", {}),))),
-    IMAGES: replace(PLAIN, prompt=Prompt((Message(Role.USER, "2 + 2 =", images=(IMAGE,)),))),
+    IMAGES: said(Message(Role.USER, "2 + 2 =", images=(IMAGE,))),
+    "text and images": said(Message.of(Role.USER, (Image(IMAGE), "2 + 2 ="))),
+    "strict, one call at a time": replace(PLAIN, tools=Tools((Tool("add", "", {}, strict=True),), parallel=False)),
+    "developer": said(Message(Role.DEVELOPER, "Be brief."), QUESTION),
+    "texts": said(Message.of(Role.USER, ("Add.", "2 + 2 ="))),
+    "turns that say nothing": said(QUESTION, Message(Role.ASSISTANT, ""), Message(Role.TOOL, ""), QUESTION),
+    REASONING: said(QUESTION, Message(Role.ASSISTANT, "4", reasoning="So."), QUESTION),
+    BEGUN: said(QUESTION, Message(Role.ASSISTANT, "So: ")),
+    BEGUN_BARE: replace(said(QUESTION, Message(Role.ASSISTANT, "So: ")), budget=ReasoningBudget("0", 0)),
+    GIVEN: said(QUESTION, Message(Role.ASSISTANT, "So: ", reasoning="Two and two.")),
 }
 """A request that uses each field."""
 
@@ -138,7 +166,7 @@ CELLS = cells()
 
 
 def test_the_table_has_every_field_and_every_way() -> None:
-    assert {cell.name for cell in CELLS} == FIELDS.keys() == ASKED.keys()
+    assert {cell.name for cell in CELLS} == ASKED.keys() >= FIELDS.keys()
     assert {cell.way for cell in CELLS} == WAYS.keys()
     assert {cell.word for cell in CELLS} == {WORKS, REFUSED, TWO_PHASES}
 
@@ -156,6 +184,7 @@ async def engine(kind: str, way: str) -> AsyncIterator[tuple[Simulator, Backend]
         backend = connect(Connection(kind, simulator.url, MODEL, enforcement=enforcement, images=True), yes, stack)
         await backend.prove()
         simulator.bodies.clear()
+        simulator.developer = kind == "openai_effort"
         yield simulator, backend
 
 
@@ -224,7 +253,7 @@ def check_answer(name: str, events: list[GenerationEvent], simulator: Simulator)
             tokens = [one for event in events if isinstance(event, Logprobs) for one in event.tokens]
             assert [one.token for one in tokens] == list(ANSWER) == re.findall(r"\S+ ?", answer)
             assert all(one.logprob == -0.25 and len(one.top) == 2 for one in tokens)
-        case "tools" | "a JSON form with tools":
+        case "tools" | "a JSON form with tools" | "strict, one call at a time":
             assert simulator.bodies
         case _:
             assert answer == "".join(ANSWER) and not any(isinstance(event, Logprobs) for event in events)
@@ -272,6 +301,9 @@ async def test_every_cell_of_the_pocket_reasoner(cell: Cell, pocket: PocketBacke
             tokens = [one for event in events if isinstance(event, Logprobs) for one in event.tokens]
             assert "".join(one.token for one in tokens) == text_of(events)
             assert all(one.top[0] == (one.token, one.logprob) and len(one.top) == 2 for one in tokens)
+        case "one that has begun, without thinking":
+            end = (await events_of(pocket, asked))[-1]
+            assert isinstance(end, Completion) and end.thinking_tokens == 0
         case _:
             floor = await events_of(pocket, replace(asked, min_thinking_tokens=8))
             assert isinstance(floor[-1], Completion) and floor[-1].thinking_tokens == 8

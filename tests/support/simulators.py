@@ -137,6 +137,7 @@ class Simulator:
         shorter: tokens below a budget at which the engine cuts.
         spelling: the ids by which the model spells a marker of several tokens; [] = as the tokenizer does.
         length: tokens after which a thought ends by itself.
+        developer: its chat template knows a developer; others refuse one.
         answers: the answer to a last message behind so many tokens of thought; None = always the same.
     """
 
@@ -171,6 +172,7 @@ class Simulator:
     spelling: list[int] = field(default_factory=list)
     length: int = THOUGHT
     answers: Callable[[str, int], str] | None = None
+    developer: bool = False
 
     def encode(self, text: str) -> list[int]:
         """A text as the engine's tokenizer sees it: markers are one token, unless the end of a thought is several."""
@@ -210,7 +212,7 @@ class Simulator:
 
     def _said(self, turn: dict[str, Any]) -> str:
         """A turn as the template writes it; of unknown fields nothing is left."""
-        if turn["role"] not in ("system", "user", "assistant", "tool"):
+        if turn["role"] not in ("system", "user", "assistant", "tool", *(["developer"] if self.developer else [])):
             raise _bad_request("Unexpected message role.")
         content = turn["content"]
         if isinstance(content, list):
