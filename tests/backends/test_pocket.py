@@ -79,7 +79,7 @@ def text_of_tokens(model: PocketModel, tokens: int) -> str:
 async def test_a_budget_and_a_floor_are_exact(
     backend: PocketBackend, bundle: Bundle, budget: int, generations: int
 ) -> None:
-    texts = [SUM, "", "Why?", *bundle.parity.prompts]
+    texts = [SUM, "", "Why?", *(prompt.text for prompt in bundle.parity.prompts)]
     for i in range(generations):
         floor = (0, 0, budget // 2, budget)[i % 4]
         sampling = Sampling(temperature=(0.0, 1.0, 3.0)[i % 3], max_answer_tokens=2, seed=i)

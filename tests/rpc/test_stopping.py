@@ -137,7 +137,7 @@ async def test_the_pocket_reasoner_serves_what_a_replay_of_its_probes_says(
     router, backend = embedded(bundle, pocket_model)
     ladder, finishes = bundle.manifest.ladder, []
     async with serving(ruled(router, rule), bundle) as service:
-        for text in (bundle.parity.prompts[i] for i in THOUGHTFUL):
+        for text in (bundle.parity.prompts[i].text for i in THOUGHTFUL):
             events = await stream(service, generate(text, sampling=pb.SamplingOptions(max_answer_tokens=PROBE_TOKENS)))
             end, said = events[-1].completion, "".join(e.content for e in events)
             rung, tokens, answer = await replayed(backend, text, rule, [one.tokens or 0 for one in ladder.rungs])

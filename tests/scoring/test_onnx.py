@@ -47,19 +47,19 @@ def proper(score: Score, rungs: int) -> bool:
 
 
 async def test_a_score_has_probabilities_and_tokens_for_every_rung(classifier: OnnxClassifier, bundle: Bundle) -> None:
-    for score in await classifier.score([Prompt.of(text) for text in bundle.parity.prompts]):
+    for score in await classifier.score(bundle.parity.prompts):
         assert proper(score, len(bundle.manifest.ladder))
 
 
 async def test_no_forecast_exceeds_the_cap(classifier: OnnxClassifier, bundle: Bundle) -> None:
-    for score in await classifier.score([Prompt.of(text) for text in bundle.parity.prompts]):
+    for score in await classifier.score(bundle.parity.prompts):
         for mean, p99, rung in zip(score.mean, score.p99, bundle.manifest.ladder.rungs, strict=True):
             assert mean is not None and p99 is not None
             assert rung.tokens is None or max(mean, p99) <= rung.tokens
 
 
 async def test_scores_come_in_the_order_of_the_prompts(classifier: OnnxClassifier, bundle: Bundle) -> None:
-    prompts = [Prompt.of(text) for text in bundle.parity.prompts[:4]]
+    prompts = bundle.parity.prompts[:4]
     together = await classifier.score(prompts)
     alone = [(await classifier.score([prompt]))[0] for prompt in prompts]
     for one, other in zip(together, alone, strict=True):
@@ -151,7 +151,7 @@ def divider(rungs: int) -> bytes:
 
 async def test_a_number_that_is_not_finite_is_an_error_not_a_score(bundle: Bundle) -> None:
     rungs = len(bundle.manifest.ladder)
-    parity = ParitySample(["12"], [[1 / float(np.log(3))] * rungs])
+    parity = ParitySample([Prompt.of("12")], [[1 / float(np.log(3))] * rungs])
     manifest = replace(bundle.manifest, far_beyond=None)
     classifier = OnnxClassifier(replace(bundle, manifest=manifest, model=divider(rungs), parity=parity))
     assert await classifier.score([Prompt.of("123")])

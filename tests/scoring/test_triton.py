@@ -87,7 +87,7 @@ def test_requests_have_few_shapes_so_that_triton_can_join_them(
 
 
 def test_a_limit_of_tokens_is_never_passed(bundle: Bundle, connection: Triton, server: TritonSimulator) -> None:
-    sample = min(zip(bundle.parity.prompts, bundle.parity.quality, strict=True), key=lambda one: len(one[0]))
+    sample = min(zip(bundle.parity.prompts, bundle.parity.quality, strict=True), key=lambda one: len(one[0].text))
     short = replace(bundle.manifest, max_tokens=100)
     classifier = TritonClassifier(
         replace(bundle, manifest=short, parity=ParitySample([sample[0]], [sample[1]])), connection
@@ -275,7 +275,8 @@ def test_a_model_without_versions_is_refused(bundle: Bundle, connection: Triton,
 
 
 @pytest.mark.parametrize(
-    "parity", [ParitySample([], []), ParitySample(["2 + 2 ="], [[0.5]]), ParitySample(["2 + 2 ="], [])]
+    "parity",
+    [ParitySample([], []), ParitySample([Prompt.of("2 + 2 =")], [[0.5]]), ParitySample([Prompt.of("2 + 2 =")], [])],
 )
 def test_a_bundle_whose_parity_sample_proves_nothing_is_refused(
     bundle: Bundle, connection: Triton, parity: ParitySample

@@ -31,7 +31,9 @@ async def test_a_bundle_with_a_learned_rule_stops_thoughts(tmp_path: Path, ahead
     )
     about = load(MODELS / "pocket-router")
     async with serving(loaded) as (routing, admin):
-        events = [event async for event in routing.Generate(generate(about.parity.prompts[12], show_checkpoints=True))]
+        events = [
+            event async for event in routing.Generate(generate(about.parity.prompts[12].text, show_checkpoints=True))
+        ]
         status = await admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
         explained = await routing.Explain(pb.ExplainRequest(decision_id=events[0].decision.decision_id))
     decision, end = events[0].decision, events[-1].completion

@@ -1,6 +1,6 @@
 """Outcomes to train on: a small world with a known truth, sums whose thought is as long as they have terms."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from router.domain import BudgetLadder, ReasoningBudget
+from router.domain import BudgetLadder, Prompt, ReasoningBudget
 from training.data.dataset import Outcomes, from_frame
 from training.data.schema import SCHEMA
 from training.data.splits import prompt_id
@@ -38,6 +38,11 @@ def few_steps(steps: int = 100) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(families, "STEPS", steps)
         yield
+
+
+def asked(texts: Iterable[str]) -> list[Prompt]:
+    """Each text as a user's only message."""
+    return list(map(Prompt.of, texts))
 
 
 def sums(prompts: int, seed: int = 0, samples: int = 1) -> pl.DataFrame:
@@ -88,5 +93,5 @@ def world(prompts: int, seed: int = 0) -> tuple[Outcomes, Prediction]:
     tokens = np.tile(TOKENS, (prompts, 1))
     ladder = BudgetLadder(tuple(ReasoningBudget(f"{t:g}", int(t)) for t in TOKENS))
     samples = np.full(quality.shape, 20)
-    outcomes = Outcomes("m", ladder, names, tasks, names, halves.mean(axis=0), tokens, samples, halves)
+    outcomes = Outcomes("m", ladder, asked(names), tasks, names, halves.mean(axis=0), tokens, samples, halves)
     return outcomes, Prediction(quality, tokens, np.repeat(tokens[:, :, None], 3, axis=2))

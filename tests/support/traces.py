@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from router.domain import BudgetLadder, ReasoningBudget
+from router.domain import BudgetLadder, Prompt, ReasoningBudget
 from training.stopping.traces import NO_ANSWER, Traces
 
 CAPS = (0, 100, 200, 400)
@@ -18,7 +18,7 @@ def traces(random: np.random.Generator, n: int) -> Traces:
     return Traces(
         "m",
         BudgetLadder(tuple(ReasoningBudget(str(cap), cap) for cap in CAPS)),
-        [f"p{i}" for i in range(n)],
+        [Prompt.of(f"p{i}") for i in range(n)],
         [f"g{i}" for i in range(n)],
         [""] * n,
         answers=random.integers(NO_ANSWER, 3, shape),

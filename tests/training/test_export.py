@@ -16,7 +16,7 @@ from router.bundle.manifest import load
 from router.domain import Certificate, Prompt
 from router.scoring.onnx import OnnxClassifier
 from router.scoring.outputs import NAMES
-from tests.support.synthetic import CAPS, NO_REPORT, few_steps, outcomes_of
+from tests.support.synthetic import CAPS, NO_REPORT, asked, few_steps, outcomes_of
 from training.certification.certify import Proofs, certify
 from training.data.dataset import Outcomes, splits
 from training.export import TOLERANCE, ExportError, check, export
@@ -59,14 +59,14 @@ def session_of(fitted: Fitted, outcomes: Outcomes) -> onnxruntime.InferenceSessi
     return onnxruntime.InferenceSession(build_graph(fitted, outcomes.ladder).SerializeToString())
 
 
-def served(fitted: Fitted, outcomes: Outcomes, prompts: Sequence[str]) -> Prediction:
+def served(fitted: Fitted, outcomes: Outcomes, prompts: Sequence[Prompt]) -> Prediction:
     """What the exported graph says."""
     embedded = fitted.embedding
     session = session_of(fitted, outcomes)
     return inference.run(session, embedded.tokenizer, embedded.max_tokens, list(prompts), fitted.far_beyond)
 
 
-ODD = ["x", "2 + 2", "word " * 3_000, "9" * 16_000, "漢字 🙂", "\n" * 100, "+".join("1" * 2_000)]
+ODD = asked(["x", "2 + 2", "word " * 3_000, "9" * 16_000, "漢字 🙂", "\n" * 100, "+".join("1" * 2_000)])
 """Prompts unlike any seen in training."""
 
 
@@ -172,7 +172,7 @@ async def test_a_bundle_loads_and_serves_what_training_predicted(
     assert manifest.not_certified == proofs.refused and manifest.not_certified
     assert (manifest.backend_fingerprint, manifest.metrics) == ("fake", ABOUT["metrics"])
     assert (manifest.feature_version, manifest.text_encoder) == (features.VERSION, "static")
-    scores = await OnnxClassifier(bundle).score([Prompt.of(text) for text in outcomes.prompts])
+    scores = await OnnxClassifier(bundle).score(outcomes.prompts)
     predicted = fitted.predict(outcomes.prompts).quality
     assert np.abs(np.array([score.quality for score in scores]) - predicted).max() <= TOLERANCE
 
@@ -203,7 +203,7 @@ def test_what_holds_prompts_is_its_owners_alone(fitted: Fitted, outcomes: Outcom
 class Liar(Fitted):
     """Predicts otherwise than its own models, by a little more than is tolerated."""
 
-    def predict(self, prompts: list[str]) -> Prediction:
+    def predict(self, prompts: list[Prompt]) -> Prediction:
         told = super().predict(prompts)
         return replace(told, quality=told.quality + 5 * TOLERANCE)
 

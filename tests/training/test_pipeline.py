@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from router.bundle.manifest import digest, load
+from router.domain import Prompt
 from tests.support.synthetic import few_steps, sums
 from training import pipeline
 from training.cli import cli
@@ -68,7 +69,7 @@ def extracted() -> list[int]:
 def trained(file: Path, extracted: list[int]) -> Trained:
     """The same without the export, its inputs extracted elsewhere."""
 
-    def extraction(embedding: Embedding, prompts: list[str]) -> Inputs:
+    def extraction(embedding: Embedding, prompts: list[Prompt]) -> Inputs:
         extracted.append(len(prompts))
         return inputs(embedding, prompts)
 
@@ -147,7 +148,7 @@ def test_a_family_is_left_out_of_training_and_judged_alone(trained: Trained) -> 
 
 def with_families(part: dataset.Outcomes) -> dataset.Outcomes:
     """The same prompts, said to be of two families."""
-    families = [["even", "odd"][int(prompt_id(text), 16) % 2] + "/x" for text in part.prompts]
+    families = [["even", "odd"][int(prompt_id(prompt.text), 16) % 2] + "/x" for prompt in part.prompts]
     return dataset.Outcomes(**{**vars(part), "tasks": families})
 
 

@@ -17,6 +17,7 @@ from router.bundle.manifest import QUANTILES
 from router.cli import main
 from router.domain import BudgetLadder, Certificate, MaxLoss, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
+from tests.support.synthetic import asked
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
@@ -41,7 +42,15 @@ def outcomes_of(correct: object, tokens: object) -> Outcomes:
     names = [f"prompt {i}" for i in range(len(right))]
     thought = np.array(tokens, dtype=float)
     return Outcomes(
-        "m", LADDER, names, names, names, right, thought, np.ones(right.shape, int), np.full((2, *right.shape), np.nan)
+        "m",
+        LADDER,
+        asked(names),
+        names,
+        names,
+        right,
+        thought,
+        np.ones(right.shape, int),
+        np.full((2, *right.shape), np.nan),
     )
 
 

@@ -67,7 +67,9 @@ def at_the_top(outcomes: Outcomes) -> list[Row]:
     top = len(ladder) - 1
     return [
         {
-            "prompt": prompt,
+            "prompt": prompt.text,
+            "messages": None,
+            "conversation": None,
             "backend": outcomes.model,
             "ladder": json.dumps(ladder),
             "source": "classifier",

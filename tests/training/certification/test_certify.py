@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, Certificate, MaxLoss, MinQuality, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
+from tests.support.synthetic import asked
 from training.certification.betting import DELTA, Groups
 from training.certification.certify import ALPHAS, MARGINS, QUALITIES, _absolute, certify, loss_target
 from training.certification.sequences import (
@@ -49,7 +50,9 @@ def outcomes_of(correct: Matrix, groups: list[str] | None = None) -> Outcomes:
     ladder = BudgetLadder(tuple(ReasoningBudget(str(i), i) for i in range(correct.shape[1])))
     tokens = np.tile(np.arange(correct.shape[1], dtype=float), (len(correct), 1))
     halves = np.stack([correct, correct])
-    return Outcomes("m", ladder, names, names, groups or names, correct, tokens, np.ones(correct.shape, int), halves)
+    return Outcomes(
+        "m", ladder, asked(names), names, groups or names, correct, tokens, np.ones(correct.shape, int), halves
+    )
 
 
 def gains_and_losses(loss: float, prompts: int, random: np.random.Generator) -> Matrix:

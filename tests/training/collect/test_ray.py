@@ -64,8 +64,10 @@ def test_an_extractor_gives_what_this_machine_gives() -> None:
     from training.collect import ray as remote
 
     static = embedding.static()
-    prompts = [question.prompt for question in held_out_questions(1, 5)]
-    batch = remote._Extractor(static)({"place": np.arange(len(prompts)), "prompt": np.array(prompts)})
+    prompts = [question.asked for question in held_out_questions(1, 5)]
+    batch = remote._Extractor(static)(
+        {"place": np.arange(len(prompts)), "prompt": np.array(list(map(pickle.dumps, prompts)), dtype=object)}
+    )
     assert np.array_equal(batch["place"], np.arange(len(prompts)))
     assert np.allclose(batch["inputs"], fit.inputs(static, prompts), atol=1e-6)
 
@@ -117,7 +119,7 @@ def test_features_are_those_of_this_machine_in_order(cluster: str) -> None:
     from training.collect import ray as remote
 
     remote.connect(cluster)
-    prompts = [question.prompt for question in held_out_questions(10, 5)]
+    prompts = [question.asked for question in held_out_questions(10, 5)]
     static = embedding.static()
     assert np.allclose(remote.features(static, prompts), fit.inputs(static, prompts), atol=1e-6)
 

@@ -108,7 +108,9 @@ def test_a_prompt_that_always_fails_is_the_engines_error_and_never_wrong(
     assert "collect, answers: 12 of 12" in said and unanswered(tally) == []
     assert [(row["right"], row["wrong"], row["error"]) for row in tally] == [(3, 0, 1)] * 3
     outcomes, seen = read(tmp_path / "o.parquet"), overview(tmp_path / "o.parquet")
-    assert sorted(outcomes.prompts) == sorted(q.prompt for q in QUESTIONS if q is not QUESTIONS[1])
+    assert sorted(prompt.text for prompt in outcomes.prompts) == sorted(
+        q.prompt for q in QUESTIONS if q is not QUESTIONS[1]
+    )
     assert isinstance(seen, Overview) and (seen.errors, seen.lost, seen.prompts) == (3, 1, 3)
 
 
@@ -164,7 +166,7 @@ def test_the_fingerprint_of_an_engine_is_that_of_its_collected_outcomes(engine: 
 def test_a_few_requests_measure_an_engine(engine: Simulator) -> None:
     source = recipe_of(engine.url).source
     assert isinstance(source, Connection)
-    seen = measure(source, [q.prompt for q in QUESTIONS], ReasoningBudget("unlimited", None), Sampling(0, 64), 2)
+    seen = measure(source, [q.asked for q in QUESTIONS], ReasoningBudget("unlimited", None), Sampling(0, 64), 2)
     assert seen.thoughts == [THOUGHT] * 4 and seen.answer >= len(ANSWER) and seen.prompt > 0
     assert seen.first_token > 0 and seen.per_token >= 0
     assert sorted(body["messages"][-1]["content"] for body in asked(engine)) == sorted(q.prompt for q in QUESTIONS)

@@ -64,14 +64,14 @@ def test_a_file_is_read_by_prompt_and_rung(file: Path) -> None:
     assert [(rung.name, rung.tokens) for rung in outcomes.ladder.rungs] == [(str(cap), cap) for cap in CAPS]
     assert outcomes.correct.tolist() == [[0, 1, 1]] * 60
     assert outcomes.thinking_tokens.tolist() == [[0, 10, 20]] * 60
-    assert sorted(outcomes.prompts) == sorted(f"prompt {i}" for i in range(60))
+    assert sorted(prompt.text for prompt in outcomes.prompts) == sorted(f"prompt {i}" for i in range(60))
 
 
 def test_texts_stay_with_their_outcomes() -> None:
     given = [row(f"prompt {i}", order, correct=i / 10) for order in (2, 0, 1) for i in (3, 1, 2)]
     outcomes = from_frame(table(given))
-    for text, correct in zip(outcomes.prompts, outcomes.correct, strict=True):
-        assert correct.tolist() == [int(text.split()[1]) / 10] * 3
+    for prompt, correct in zip(outcomes.prompts, outcomes.correct, strict=True):
+        assert correct.tolist() == [int(prompt.text.split()[1]) / 10] * 3
 
 
 def test_repeats_are_averaged() -> None:
@@ -88,8 +88,8 @@ def test_splits_are_disjoint_and_lose_nothing() -> None:
     outcomes = from_frame(table(rows(300)))
     parts = splits(outcomes)
     assert list(parts) == list(SPLITS)
-    texts = [text for part in parts.values() for text in part.prompts]
-    assert sorted(texts) == sorted(outcomes.prompts)
+    prompts = [prompt for part in parts.values() for prompt in part.prompts]
+    assert len(prompts) == len(set(prompts)) and set(prompts) == set(outcomes.prompts)
 
 
 def test_splits_have_about_their_shares() -> None:
@@ -143,7 +143,9 @@ def test_a_single_class_is_refused(correct: float) -> None:
 def test_a_missing_cell_costs_its_prompt_alone_and_is_counted(tmp_path: Path) -> None:
     given = rows(200)
     del given[4]
-    assert sorted(from_frame(table(given)).prompts) == sorted(f"prompt {i}" for i in range(200) if i != 1)
+    assert sorted(prompt.text for prompt in from_frame(table(given)).prompts) == sorted(
+        f"prompt {i}" for i in range(200) if i != 1
+    )
     write(table(given), tmp_path / "o.parquet")
     seen = overview(tmp_path / "o.parquet")
     assert validate(tmp_path / "o.parquet") == []

@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from router.domain import BudgetLadder, ReasoningBudget
+from router.domain import BudgetLadder, Prompt, ReasoningBudget
+from tests.support.synthetic import asked
 from training.certification.sequences import choose
 from training.data.dataset import Outcomes
 from training.evaluation.baselines import Predictor, baselines
@@ -31,31 +32,34 @@ RUNGS = 3
 KINDS = ("add", "prove")
 
 
-def prompts_of(count: int, seed: int) -> tuple[list[str], list[str]]:
+def prompts_of(count: int, seed: int) -> tuple[list[Prompt], list[str]]:
     """Prompts that are easy or hard by their words and by their length, and their tasks."""
     random = np.random.default_rng(seed)
     tasks = [KINDS[kind] for kind in random.integers(0, 2, count)]
-    return [
+    texts = [
         f"{task} number {seed:02}{i:04}" + " and one" * int(random.integers(0, 40)) for i, task in enumerate(tasks)
-    ], tasks
+    ]
+    return asked(texts), tasks
 
 
-def numbers(prompts: list[str]) -> Matrix:
+def numbers(prompts: list[Prompt]) -> Matrix:
     """Kind, length, and a column that never varies."""
-    return np.array([[prompt.startswith("prove"), len(prompt) / 100, 1.0] for prompt in prompts])
+    return np.array([[prompt.text.startswith("prove"), len(prompt.text) / 100, 1.0] for prompt in prompts])
 
 
-def truth(prompts: list[str]) -> Matrix:
+def truth(prompts: list[Prompt]) -> Matrix:
     """P(correct) [prompts, rungs]."""
     hard = numbers(prompts) @ [3.0, 1.2, -3.3]
     return np.asarray(expit(np.array([-1.0, 0.0, 1.0]) - hard[:, None]))
 
 
-def outcomes_of(prompts: list[str], tasks: list[str], correct: Matrix) -> Outcomes:
+def outcomes_of(prompts: list[Prompt], tasks: list[str], correct: Matrix) -> Outcomes:
     ladder = BudgetLadder(tuple(ReasoningBudget(str(i), i) for i in range(correct.shape[1])))
     ones = np.ones(correct.shape, int)
     halves = np.stack([correct, correct])
-    return Outcomes("m", ladder, prompts, tasks, prompts, correct, np.zeros(correct.shape), ones, halves)
+    return Outcomes(
+        "m", ladder, prompts, tasks, [prompt.text for prompt in prompts], correct, np.zeros(correct.shape), ones, halves
+    )
 
 
 def fitted(correct: Matrix, seed: int = 0) -> dict[str, Predictor]:
@@ -103,7 +107,7 @@ def test_prompts_are_predicted_one_by_one(name: str, predictors: dict[str, Predi
 
 def test_an_unseen_task_gets_the_overall_mean(predictors: dict[str, Predictor]) -> None:
     correct = drawn(truth(prompts_of(600, 0)[0]))
-    np.testing.assert_allclose(predictors["task label"](["?"], ["new"])[0], correct.mean(axis=0))
+    np.testing.assert_allclose(predictors["task label"](asked("?"), ["new"])[0], correct.mean(axis=0))
 
 
 def test_the_same_outcomes_give_the_same_predictions() -> None:
@@ -149,7 +153,7 @@ def test_factors_let_rungs_prefer_opposite_prompts() -> None:
 
 
 def test_item_response_learns_how_sharply_prompts_tell_rungs_apart() -> None:
-    def sharp(prompts: list[str]) -> Matrix:
+    def sharp(prompts: list[Prompt]) -> Matrix:
         steep = np.exp(numbers(prompts) @ [2.0, 0.0, -1.0])
         return np.asarray(expit(steep[:, None] * np.array([-1.0, 0.2, 1.0])))
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from router.domain import Certificate
-from tests.support.synthetic import world
+from tests.support.synthetic import asked, world
 from training.certification.betting import DELTA
 from training.data.dataset import Outcomes
 from training.evaluation.evaluate import evaluate, gap_closed, oracles
@@ -177,7 +177,7 @@ def test_accuracy_is_stated_above_the_best_mix_of_as_many_tokens() -> None:
 
 def test_rates_that_are_unknown_give_no_unit() -> None:
     tokenizer = (Path(__file__).parents[3] / "router/models/pocket/tokenizer.json").read_bytes()
-    outcomes = replace(world(1)[0], prompts=["2 + 2 ="])
+    outcomes = replace(world(1)[0], prompts=asked(["2 + 2 ="]))
     kinds = [[u.kind for u in rates.units(tokenizer, outcomes)] for rates in (Rates(), Rates(0.1, 0.2, 1, 2))]
     assert kinds == [["tokens"], ["tokens", "seconds", "money"]]
     assert Rates(price_out=2).units(tokenizer, outcomes)[1] == Unit("money", 1_000, 0.0, 2e-6)

@@ -75,7 +75,7 @@ def test_what_is_revealed_is_taken_and_the_rest_guessed() -> None:
 
 
 def test_a_prompt_is_on_one_side_and_the_gold_sets_judges_on_none() -> None:
-    rows = [row(f"prompt {i % 50}") for i in range(100)] + [row(prompt) for prompt in GOLD.prompts]
+    rows = [row(f"prompt {i % 50}") for i in range(100)] + [row(prompt.text) for prompt in GOLD.prompts]
     mine, judging = split_traffic(read(rows, GOLD.ladder, BACKEND), GOLD)
     assert not set(mine.prompts) & set(judging.prompts)
     held = {p for p, g in zip(GOLD.prompts, GOLD.groups, strict=True) if split_of(g) != "fit"}
@@ -84,6 +84,6 @@ def test_a_prompt_is_on_one_side_and_the_gold_sets_judges_on_none() -> None:
 
 
 def test_groups_are_those_of_the_gold_set() -> None:
-    traffic: LoggedTraffic = read([row(GOLD.prompts[0])], GOLD.ladder, BACKEND)
+    traffic: LoggedTraffic = read([row(GOLD.prompts[0].text)], GOLD.ladder, BACKEND)
     assert isinstance(GOLD, Outcomes)
-    assert traffic.logged.groups == [prompt_id(GOLD.prompts[0])] == [GOLD.groups[0]]
+    assert traffic.logged.groups == [prompt_id(GOLD.prompts[0].text)] == [GOLD.groups[0]]

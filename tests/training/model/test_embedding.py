@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from scipy.special import erf, softmax
 from tokenizers import Tokenizer
 
+from tests.support.synthetic import asked
 from tests.support.tiny_bert import CONFIG, WORDS, tiny_bert
 from training.model import embedding
 from training.model.embedding import Embedding, embed
@@ -58,7 +59,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Weights, Embed
 
 def test_the_encoder_is_bert(checkpoint: tuple[Weights, Embedding]) -> None:
     weights, encoder = checkpoint
-    vectors = embed(encoder, PROMPTS)
+    vectors = embed(encoder, asked(PROMPTS))
     for text, vector in zip(PROMPTS, vectors, strict=True):
         wanted = reference(weights, [WORDS.index(word) for word in text.split()])
         assert np.abs(vector - wanted).max() < 1e-5, text
@@ -75,7 +76,7 @@ def test_the_static_profile_is_the_mean_direction_of_its_token_vectors(static: E
     (table,) = load_file(folder / "weights" / "l2_supercat_256.safetensors").values()
     tokenizer = Tokenizer.from_str(static.tokenizer.decode())
     texts = ["2 + 2 =", "Sort these numbers", "漢字"]
-    for text, vector in zip(texts, embed(static, texts), strict=True):
+    for text, vector in zip(texts, embed(static, asked(texts)), strict=True):
         ids = tokenizer.encode(text).ids  # with the marker of the beginning, as wordllama itself does
         total = table[ids, : embedding.DIMENSIONS].astype(np.float16).astype(float).sum(axis=0)
         assert np.abs(vector - total / np.linalg.norm(total) * 8).max() < 1e-4, text
@@ -86,10 +87,10 @@ def test_a_vector_does_not_depend_on_its_batch(
     profile: str, static: Embedding, checkpoint: tuple[Weights, Embedding]
 ) -> None:
     chosen = static if profile == "static" else checkpoint[1]
-    together = embed(chosen, PROMPTS)
-    alone = np.concatenate([embed(chosen, [text]) for text in PROMPTS])
+    together = embed(chosen, asked(PROMPTS))
+    alone = np.concatenate([embed(chosen, asked([text])) for text in PROMPTS])
     assert np.abs(together - alone).max() < 1e-5
-    backwards = embed(chosen, PROMPTS[::-1])[::-1]
+    backwards = embed(chosen, asked(PROMPTS[::-1]))[::-1]
     assert np.abs(together - backwards).max() < 1e-5
 
 

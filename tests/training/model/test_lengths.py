@@ -14,6 +14,7 @@ from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import QUANTILES, Bundle
 from router.domain import SLACK, BudgetLadder, Prompt
 from router.scoring import outputs
+from tests.support.synthetic import asked
 from training.arrays import Matrix, Vector
 from training.certification.sequences import choose
 from training.data import dataset
@@ -50,7 +51,7 @@ def require_coherent(prediction: Prediction, ladder: BudgetLadder) -> None:
 
 
 def test_no_forecast_of_a_held_out_prompt_falls_as_the_cap_rises(bundle: Bundle, held_out: Outcomes) -> None:
-    predicted = inference.predict(bundle, [PUZZLE, *held_out.prompts])
+    predicted = inference.predict(bundle, [*asked([PUZZLE]), *held_out.prompts])
     require_coherent(predicted, bundle.manifest.ladder)
     assert (predicted.mean_tokens[:, 1:] > 0).all()
 

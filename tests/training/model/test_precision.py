@@ -13,9 +13,8 @@ from onnx import TensorProto, numpy_helper
 
 from router.bundle import manifest
 from router.bundle.manifest import Bundle
-from router.domain import Prompt
 from router.scoring.onnx import OnnxClassifier
-from tests.support.synthetic import NO_REPORT, outcomes_of
+from tests.support.synthetic import NO_REPORT, asked, outcomes_of
 from tests.support.tiny_bert import tiny_bert
 from training import pipeline
 from training.certification.certify import Proofs
@@ -54,11 +53,11 @@ def fitted(encoder: Embedding, outcomes: Outcomes) -> Fitted:
 
 
 def test_half_precision_says_nearly_the_same(encoders: dict[str, Embedding]) -> None:
-    assert np.abs(embed(encoders["fp16"], PROMPTS) - embed(encoders["fp32"], PROMPTS)).max() < 0.01
+    assert np.abs(embed(encoders["fp16"], asked(PROMPTS)) - embed(encoders["fp32"], asked(PROMPTS))).max() < 0.01
 
 
 def test_eight_bits_point_the_same_way(encoders: dict[str, Embedding]) -> None:
-    short, full = embed(encoders["int8"], PROMPTS), embed(encoders["fp32"], PROMPTS)
+    short, full = embed(encoders["int8"], asked(PROMPTS)), embed(encoders["fp32"], asked(PROMPTS))
     assert ((short * full).sum(axis=1) / full.shape[1] > 0.99).all(), "their lengths are sqrt(d)"
 
 
@@ -74,9 +73,9 @@ def test_half_precision_holds_every_number(encoders: dict[str, Embedding]) -> No
 @pytest.mark.parametrize("precision", GRAPHS)
 def test_a_vector_is_the_same_alone_and_in_company(precision: str, encoders: dict[str, Embedding]) -> None:
     encoder = encoders[precision]
-    alone = np.concatenate([embed(encoder, [text]) for text in PROMPTS])
+    alone = np.concatenate([embed(encoder, asked([text])) for text in PROMPTS])
     for company in (PROMPTS, PROMPTS[::-1]):
-        differ = np.abs(embed(encoder, company) - alone[[PROMPTS.index(text) for text in company]]).max()
+        differ = np.abs(embed(encoder, asked(company)) - alone[[PROMPTS.index(text) for text in company]]).max()
         assert differ == 0 if precision == "int8" else differ < 1e-5
 
 
@@ -97,13 +96,13 @@ def test_a_bundle_serves_and_a_prompt_has_one_score(
     assert (bundle.manifest.text_encoder, bundle.manifest.precision) == ("encoder", precision)
     onnx.checker.check_model(onnx.load_from_string(bundle.model), full_check=True)
     classifier = OnnxClassifier(bundle)
-    texts = [*PROMPTS, *outcomes.prompts[:20]]
-    together = classifier.scored(list(map(Prompt.of, texts)))
-    predicted = trained.predict(texts).quality
-    for text, score, expected in zip(texts, together, predicted, strict=True):
-        (alone,) = classifier.scored([Prompt.of(text)])
-        assert score.quality == pytest.approx(alone.quality, abs=1e-6), text
-        assert score.quality == pytest.approx(expected.tolist(), abs=TOLERANCE), text
+    prompts = [*asked(PROMPTS), *outcomes.prompts[:20]]
+    together = classifier.scored(prompts)
+    predicted = trained.predict(prompts).quality
+    for prompt, score, expected in zip(prompts, together, predicted, strict=True):
+        (alone,) = classifier.scored([prompt])
+        assert score.quality == pytest.approx(alone.quality, abs=1e-6), prompt
+        assert score.quality == pytest.approx(expected.tolist(), abs=TOLERANCE), prompt
 
 
 def test_a_bundle_that_names_no_precision_has_the_full_one(bundle: Bundle) -> None:

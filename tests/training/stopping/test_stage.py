@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from router.bundle.manifest import Bundle, ParitySample
-from router.domain import BudgetLadder, ReasoningBudget
+from router.domain import BudgetLadder, Prompt, ReasoningBudget
 from router.errors import ArtifactError
 from router.scoring.lookahead import OnnxLookahead
 from router.stopping.evidence import WIDTH, Evidence, numbers
@@ -47,7 +47,7 @@ def settled(random: np.random.Generator, n: int, told: bool = True) -> Traces:
     return Traces(
         "m",
         BudgetLadder(tuple(ReasoningBudget(str(cap), cap) for cap in CAPS)),
-        [f"p{i}" for i in range(n)],
+        [Prompt.of(f"p{i}") for i in range(n)],
         [f"g{i}" for i in range(n)],
         [""] * n,
         answers=answers,
@@ -128,7 +128,7 @@ def test_prompts_that_are_far_go_to_the_top_and_are_not_probed(told: Traces) -> 
 
 
 def test_a_split_without_a_trace_teaches_nothing(told: Traces) -> None:
-    assert within(told.take(np.arange(1)), {"p0": np.full(len(CAPS), 0.5)}, frozenset()) is None
+    assert within(told.take(np.arange(1)), {told.prompts[0]: np.full(len(CAPS), 0.5)}, frozenset()) is None
 
 
 def bundle_with(bundle: Bundle, traces: Traces, **parity: Any) -> tuple[Bundle, Within]:

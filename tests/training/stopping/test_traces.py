@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from router.domain import Prompt
+from tests.support.synthetic import asked
 from training.data.schema import ANSWER_KIND, DatasetError
 from training.stopping.traces import ASSUMED_PROBE_TOKENS, NO_ANSWER, Steps, from_frame, read, read_steps
 
@@ -27,7 +29,7 @@ def prompt_of(answers: str, **other: Any) -> list[dict[str, Any]]:
 def test_a_table_needs_no_more_than_five_columns() -> None:
     traces = from_frame(pl.DataFrame(prompt_of("ABB")))
     assert [rung.name for rung in traces.ladder.rungs] == ["0", "100", "200"]
-    assert len(traces) == 1 and traces.prompts == traces.groups == ["p"]
+    assert len(traces) == 1 and traces.prompts == asked("p") and traces.groups == ["p"]
     assert traces.answers[0, 0] != traces.answers[0, 1] == traces.answers[0, 2]
     assert traces.probe_tokens.tolist() == [[ASSUMED_PROBE_TOKENS] * 3]
     assert traces.has_answers and not traces.has_logprobs
@@ -73,12 +75,12 @@ def test_samples_are_traces_of_their_own_and_stay_in_their_group() -> None:
 
 def test_a_prompt_that_lacks_a_rung_is_left_out_alone() -> None:
     rows = [*prompt_of("AAA"), row("other", 0, "A"), row("other", 100, "A")]
-    assert from_frame(pl.DataFrame(rows)).prompts == ["p"]
+    assert from_frame(pl.DataFrame(rows)).prompts == asked("p")
 
 
 def test_an_engines_failures_are_no_answers() -> None:
     rows = [*prompt_of("AAA"), *(row("failed", cap, None, finish="error") for cap in CAPS)]
-    assert from_frame(pl.DataFrame(rows, infer_schema_length=None)).prompts == ["p"]
+    assert from_frame(pl.DataFrame(rows, infer_schema_length=None)).prompts == asked("p")
 
 
 @pytest.mark.parametrize("name", ["prompt", "budget_tokens", "correct", "thinking_tokens", "answer"])
@@ -91,8 +93,8 @@ def test_a_missing_column_is_named(name: str, tmp_path: Path) -> None:
 def test_taking_rows_keeps_tables_and_lists_together() -> None:
     rows = [row(prompt, cap, answer) for prompt, answer in (("a", "X"), ("b", "Y")) for cap in CAPS]
     traces = from_frame(pl.DataFrame(rows))
-    taken = traces.take(np.array([traces.prompts.index("b")]))
-    assert taken.prompts == ["b"] and taken.answers.shape == (1, 3)
+    taken = traces.take(np.array([traces.prompts.index(Prompt.of("b"))]))
+    assert taken.prompts == asked("b") and taken.answers.shape == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +126,9 @@ def test_steps_need_answers_labels_and_caps(rows: list[dict[str, Any]], why: str
 
 def test_the_file_says_how_its_answers_were_compared(tmp_path: Path) -> None:
     path = tmp_path / "o.parquet"
-    for said, asked, kind in (({}, None, "text"), ({ANSWER_KIND: "math"}, None, "math"), ({}, "choice", "choice")):
+    for said, given, kind in (({}, None, "text"), ({ANSWER_KIND: "math"}, None, "math"), ({}, "choice", "choice")):
         pl.DataFrame(prompt_of("ABB", trace_id="t")).write_parquet(path, metadata=said)
-        steps = read_steps(path, asked)
+        steps = read_steps(path, given)
         assert isinstance(steps, Steps) and steps.kind == kind
     pl.DataFrame(prompt_of("ABB")).write_parquet(path, metadata={ANSWER_KIND: ""})
     assert "several ways" in str(read_steps(path))
