@@ -269,11 +269,16 @@ def _restored(row: Row) -> LoggedDecision:
         Escalation(row["escalation"]) if row.get("escalation") else None,
     )
     seen = json.loads(str(row.get("checkpoints") or "[]"))
-    return LoggedDecision(str(row["tenant"]), decision, prompt_of(row), tuple(_checkpoint(**one) for one in seen))
+    return LoggedDecision(str(row["tenant"]), decision, _prompt(row), tuple(_checkpoint(**one) for one in seen))
 
 
 def prompt_of(row: Row) -> Prompt | None:
-    """What a row asks; None where the log keeps no texts. Raises ValueError where it cannot be read."""
+    """What a row asks; None where the log keeps no texts. Raises OutcomeLogError where it cannot be read."""
+    with _naming_what_is_wrong():
+        return _prompt(row)
+
+
+def _prompt(row: Row) -> Prompt | None:
     if row["messages"] is not None:
         turns = json.loads(str(row["messages"]))
         if all(isinstance(turn, list) for turn in turns):  # as earlier versions wrote them

@@ -357,7 +357,36 @@ async def test_a_conversation_is_kept_whole(path: Path, observer: RecordingObser
     await log.close()
     row = rows(path)["a-decision"]
     assert row["prompt"] == "2 + 2 ="
-    assert json.loads(row["messages"]) == [["system", "Be brief."], ["user", "2 + 2 ="]]
+    assert json.loads(row["messages"]) == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "2 + 2 ="},
+    ]
+
+
+async def test_a_conversation_is_named_by_a_hash_of_tenant_and_id(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer)
+    for name, tenant, conversation in (("a", "t", "c 1"), ("b", "t", "c 1"), ("c", "u", "c 1"), ("d", "t", None)):
+        options = replace(request_of().options, conversation_id=conversation)
+        log.record(replace(request_of(name), options=options, tenant=tenant), decision_of(name), None)
+    await log.close()
+    named = {name: row["conversation"] for name, row in rows(path).items()}
+    assert named["a"] == named["b"] and named["c"] not in (named["a"], None) and named["d"] is None
+    assert "c 1" not in str(rows(path))
+
+
+async def test_a_file_of_an_earlier_version_goes_on(path: Path, observer: RecordingObserver) -> None:
+    log = SqliteOutcomes(path, observer, texts=True)
+    log.record(request_of(), decision_of(), None)
+    await log.close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE decisions DROP COLUMN conversation")
+        db.execute("UPDATE decisions SET messages = ?", ('[["system", "Be brief."], ["user", "2 + 2 ="]]',))
+        db.commit()
+    log = SqliteOutcomes(path, observer, texts=True)
+    found = await log.find("a-decision")
+    assert found is not None and found.prompt is not None
+    assert [message.role for message in found.prompt.messages] == [Role.SYSTEM, Role.USER]
+    await log.close()
 
 
 async def test_what_off_policy_estimation_needs_is_there(path: Path, observer: RecordingObserver) -> None:
@@ -619,6 +648,7 @@ async def test_a_log_that_others_could_read_is_tightened(path: Path, observer: R
         ("certificate", '{"alpha": 1}'),
         ("propensities", "1"),
         ("messages", "[1, 2]"),
+        ("messages", '[{"role": "nobody", "content": ""}]'),
     ],
 )
 async def test_a_row_that_somebody_spoilt_is_an_error_of_the_log(

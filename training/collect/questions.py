@@ -70,7 +70,7 @@ class Question:
 
 def _spoken(message: Message) -> str:
     calls = [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
-    return f"{message.role.value}: {' '.join([message.content, *calls]).strip()}"
+    return " ".join([f"{message.role.value}:", *filter(None, [message.content, *calls])])
 
 
 def from_file(path: Path, scorer: str) -> list[Question]:

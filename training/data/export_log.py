@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 import polars as pl
 
+from router import chat_form
 from router.cli.strict import Group, NewFile
 from router.digits import counted
 from router.domain import DecisionSource, Rule
-from router.outcomes.rows import Row
+from router.outcomes.rows import Row, prompt_of
 from training.data.log import read
 from training.data.schema import SCHEMA, DatasetError, write
 from training.options import json_output, outcome_log
@@ -18,8 +19,8 @@ from training.options import json_output, outcome_log
 UNBUDGETED = DecisionSource.ENGINE_DEFAULT.value
 
 SAME_NAME = (
-    "prompt", "messages", "prompt_id", "rung", "rung_order", "budget_tokens", "correct", "label_source",
-    "thinking_tokens", "attempts", "propensity", "decision_id",
+    "prompt", "prompt_id", "rung", "rung_order", "budget_tokens", "correct", "label_source", "thinking_tokens",
+    "attempts", "propensity", "decision_id",
 )  # fmt: skip
 """Columns that have the same name and meaning in the log and in the schema."""
 
@@ -51,10 +52,12 @@ def _of_a_rung(row: Row) -> bool:
 def _outcome(row: Row) -> dict[str, object]:
     counts = [row[name] for name in ("prompt_tokens", "thinking_tokens", "answer_tokens")]
     known = [count for count in counts if isinstance(count, int)]
+    asked = prompt_of(row)
     # A prompt without a conversation is its own group, since nothing links the paraphrases that users send.
     return {
         **{name: row[name] for name in SAME_NAME},
-        "group": row["conversation"] or row["prompt_id"],
+        "messages": None if asked is None else chat_form.to_json(asked),
+        "group": row.get("conversation") or row["prompt_id"],
         "backend": str(row["backend"]).partition("/")[0],
         "model": row["backend"],
         "sample_id": 0,

@@ -106,7 +106,7 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraff
         np.array([json.loads(str(row["propensities"])) for row in kept], dtype=float),
         np.array([row["correct"] for row in kept], dtype=float),
         np.where(natural, tokens, np.nan),
-        [str(row["conversation"] or identity(prompt)) for row, prompt in zip(kept, prompts, strict=True)],
+        [str(row.get("conversation") or identity(prompt)) for row, prompt in zip(kept, prompts, strict=True)],
         most,
     )
     return LoggedTraffic(prompts, logged, tokens, skipped)

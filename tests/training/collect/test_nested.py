@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from router.backends.connect import Connection
 from router.backends.http import Timeouts
-from router.domain import Sampling
+from router.domain import Message, Prompt, Role, Sampling
 from router.errors import BackendUnavailable
 from tests.support.simulators import ANSWER, END, ENGINES, MODEL, STEP, THOUGHT, Simulator, simulated
 from training.cli import cli
@@ -23,6 +23,7 @@ from training.collect.questions import Question
 from training.collect.recipes import parse_ladder
 from training.collect.run import Collected, collect, local, settings, units
 from training.collect.units import Recipe
+from training.data.dataset import prompts_of
 from training.data.faults import faults
 from training.data.schema import DatasetError
 
@@ -183,3 +184,15 @@ def test_where_cuts_would_not_be_what_is_served_each_rung_is_asked_anew(tmp_path
         refused = collected(engine, tmp_path, "--ladder", "8,64", "--nested")
         assert "the engine itself thinks 6" in str(refused.exception)
         assert how(collected(engine, tmp_path, "--ladder", "8,64", "--json")) == "independent"
+
+
+def test_the_thought_of_a_conversation_is_drawn_behind_all_of_it(tmp_path: Path) -> None:
+    conversation = Prompt((Message(Role.SYSTEM, "Answer in words."), Message(Role.USER, "1 + 3 =")))
+    question = Question("1 + 3 =", "4", None, "g", "numeric", {}, conversation)
+    with running("vllm") as engine:
+        collect([question], recipe_of(engine), tmp_path / "o.parquet", local)
+        rendered = [body["messages"] for _, body in engine.bodies if "messages" in body]
+    of_it = [one for one in rendered if one[-1]["content"] == "1 + 3 ="]
+    assert of_it and all(one[0] == {"role": "system", "content": "Answer in words."} for one in of_it)
+    rows = pl.read_parquet(tmp_path / "o.parquet")
+    assert len(rows) == 5 and prompts_of(rows) == [conversation] * 5

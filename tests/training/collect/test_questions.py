@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import polars as pl
 import pytest
 
 from training.cli.collect import collect
@@ -39,7 +40,17 @@ def test_a_file_may_say_more(tmp_path: Path) -> None:
     [
         ("{", "line 2: is not JSON"),
         ("[1]", "line 2: is not a JSON object"),
-        ({"answer": "b"}, "line 2: prompt is missing"),
+        ({"answer": "b"}, "line 2: prompt is missing, and there are no messages"),
+        ({"messages": [], "answer": "1"}, "line 2: messages: is not a list of messages"),
+        ({"messages": [{"role": "x"}], "answer": "1"}, "line 2: messages[0].role: 'x' is none of system"),
+        (
+            {"prompt": "x", "messages": [{"role": "user", "content": "y"}], "answer": "1"},
+            "line 2: prompt is not what the messages ask last",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "first"}], "answer": "2"},
+            "line 2: has the prompt of line 1, and another answer",
+        ),
         ({"prompt": "x"}, "line 2: answer is missing"),
         ({"prompt": "", "answer": "b"}, "line 2: prompt is not a non-empty string"),
         ({"prompt": 3, "answer": "b"}, "line 2: prompt is not a non-empty string"),
@@ -57,6 +68,47 @@ def test_a_broken_line_is_named(tmp_path: Path, line: object, message: str) -> N
     with pytest.raises(DatasetError, match=r"prompts\.jsonl") as caught:
         from_file(path, "numeric")
     assert message in str(caught.value)
+
+
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "2 + 2 ="},
+    {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "add", "arguments": "{}"}}]},
+    {"role": "tool", "content": "", "tool_call_id": "1"},
+]
+
+
+def test_a_line_may_be_a_conversation(tmp_path: Path) -> None:
+    bare = {"messages": [{"role": "user", "content": "2 + 2 ="}], "answer": "4"}
+    one, two = from_file(file_of(tmp_path, {"messages": TURNS, "answer": "4"}, bare), "numeric")
+    assert [message.role.value for message in one.asked.messages] == ["system", "user", "assistant", "tool"]
+    assert one.prompt == two.prompt == "2 + 2 =" and one.group == one.identity != two.identity
+    assert two == from_file(file_of(tmp_path, {"prompt": "2 + 2 =", "answer": "4"}), "numeric")[0]
+    assert one.transcript == "system: Be brief.\n\nuser: 2 + 2 =\n\nassistant: [calls add({})]\n\ntool:"
+    assert digest([one]) != digest([two])
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["JSON", "structs"])
+def test_questions_may_come_in_parquet(tmp_path: Path, as_json: bool) -> None:
+    turns = [
+        {"role": "user", "content": "2 + 2 ="},
+        {"role": "assistant", "content": "5"},
+        {"role": "user", "content": "Sure?"},
+    ]
+    metadata = {"tolerance": 0.1}
+    rows = [
+        {"messages": json.dumps(turns) if as_json else turns, "answer": "4", "task": None,
+         "metadata": json.dumps(metadata) if as_json else metadata},
+    ]  # fmt: skip
+    pl.DataFrame(rows).write_parquet(tmp_path / "prompts.parquet")
+    (question,) = from_file(tmp_path / "prompts.parquet", "numeric")
+    assert (question.prompt, len(question.asked.messages), question.metadata) == ("Sure?", 3, metadata)
+    pl.DataFrame(rows).drop("answer").write_parquet(tmp_path / "prompts.parquet")
+    with pytest.raises(DatasetError, match=r"prompts\.parquet: row 0: answer is missing"):
+        from_file(tmp_path / "prompts.parquet", "numeric")
+    (tmp_path / "prompts.parquet").write_text("no Parquet")
+    with pytest.raises(DatasetError, match=r"prompts\.parquet: "):
+        from_file(tmp_path / "prompts.parquet", "numeric")
 
 
 def test_an_empty_file_and_none_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,18 @@ from click.testing import CliRunner
 from router.backends.connect import Connection
 from router.backends.http import Timeouts
 from router.bundle.manifest import is_fingerprint
-from router.domain import Completion, CountSource, Enforcement, FinishReason, ReasoningBudget, Sampling
+from router.domain import (
+    Completion,
+    CountSource,
+    Enforcement,
+    FinishReason,
+    Message,
+    Prompt,
+    ReasoningBudget,
+    Role,
+    Sampling,
+    ToolCall,
+)
 from router.errors import BackendError, BackendUnavailable
 from tests.support.ports import free_port
 from tests.support.simulators import ANSWER, MODEL, THOUGHT, Simulator, simulated
@@ -27,7 +38,7 @@ from training.collect.recipes import fingerprint_at, parse_ladder
 from training.collect.run import collect, local, unanswered
 from training.collect.samples import held
 from training.collect.units import Recipe
-from training.data.dataset import read
+from training.data.dataset import read, validate
 from training.data.overview import Overview, overview
 
 QUESTIONS = [Question(f"{i} + {4 - i} =", "4", "sums", f"g{i}", "numeric", {}) for i in range(4)]
@@ -79,6 +90,29 @@ def test_budgets_answers_and_counts_reach_the_file(engine: Simulator, tmp_path: 
     assert rows.filter(pl.col("rung") == "16")["finish"].to_list() == ["forced"] * 4
     assert (rows["total_tokens"] - rows["thinking_tokens"]).min() >= len(ANSWER)  # type: ignore[operator]
     assert sorted(body.get("thinking_token_budget", -1) for body in asked(engine)) == [-1] * 8 + [16] * 4
+
+
+CONVERSATION = Prompt(
+    (
+        Message(Role.SYSTEM, "Be brief."),
+        Message(Role.USER, "2 + 2 ="),
+        Message(Role.ASSISTANT, "", (ToolCall("1", "add", "{}"),)),
+        Message(Role.TOOL, "", tool_call_id="1"),
+        Message(Role.USER, "yes, go on"),
+    )
+)
+
+
+def test_a_conversation_is_sent_whole_and_comes_back_in_the_file(engine: Simulator, tmp_path: Path) -> None:
+    question = Question("yes, go on", "4", None, "g", "numeric", {}, CONVERSATION)
+    collect([question, *QUESTIONS], recipe_of(engine.url), tmp_path / "o.parquet", local)
+    sent = [body["messages"] for path, body in engine.bodies if path == "/v1/chat/completions"]
+    assert (
+        sum([message["role"] for message in one] == ["system", "user", "assistant", "tool", "user"] for one in sent)
+        == 3
+    )
+    assert validate(tmp_path / "o.parquet")[0].endswith("10 are needed"), "no other fault than their number"
+    assert CONVERSATION in read(tmp_path / "o.parquet").prompts
 
 
 def test_repeats_have_seeds_of_their_own_that_a_resumed_run_repeats(engine: Simulator, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Outcome files: the splits, and what is refused by name."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,18 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "another position": ({"rung": "0"}, "column rung: the position had another rung"),
     "another model": ({"model": "m2"}, "column model: another model than before at this rung"),
     "another group": ({"group": "g2"}, "column group: the prompt had another group before"),
+    "messages that are no JSON": ({"messages": "{"}, "column messages: is not JSON"),
+    "messages empty": ({"messages": ""}, "column messages: '': is empty"),
+    "an unknown role": ({"messages": '[{"role": "x"}]'}, "column messages[0].role: 'x' is none of system"),
+    "an unknown field": ({"messages": '[{"role": "user", "x": 1}]'}, "column messages[0].x: is no known field"),
+    "messages that ask something else": (
+        {"messages": '[{"role": "user", "content": "else"}]'},
+        "column prompt: 'prompt 1': is not what the messages ask last, 'else'",
+    ),
+    "other messages": (
+        {"messages": '[{"role": "user", "content": "prompt 1"}]'},
+        "column messages: the prompt had other messages before",
+    ),
     "another text": ({"prompt": "else"}, "column prompt: the prompt had another text before"),
 }
 
@@ -376,3 +389,31 @@ def test_writing_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
 def test_prompt_ids_are_stable_and_distinct() -> None:
     assert prompt_id("2 + 2 =") == prompt_id("2 + 2 =") and len(prompt_id("")) == 16
     assert len({prompt_id(family.name) for family in FAMILIES}) == len(FAMILIES)
+
+
+def conversation(number: int) -> str:
+    turns = ("user", f"question {number}"), ("assistant", "First,"), ("user", "yes, go on")
+    return json.dumps([{"role": role, "content": text} for role, text in turns])
+
+
+def test_a_conversation_is_read_whole_and_known_by_its_messages(tmp_path: Path) -> None:
+    given = [
+        row("yes, go on", order, messages=messages, prompt_id=prompt_id(messages), group="g", kind="follow-up")
+        for messages in map(conversation, range(30))
+        for order in range(len(CAPS))
+    ]
+    write(table([*given, *rows(60)]), tmp_path / "o.parquet")
+    assert validate(tmp_path / "o.parquet") == []
+    outcomes, seen = read(tmp_path / "o.parquet"), overview(tmp_path / "o.parquet")
+    assert len(set(outcomes.prompts)) == len(outcomes) == 90
+    assert outcomes.kinds is not None and outcomes.kinds.count("follow-up") == 30
+    follow_up = next(prompt for prompt in outcomes.prompts if len(prompt.messages) == 3)
+    assert follow_up.messages[1].content == "First," and follow_up.text == "yes, go on"
+    assert isinstance(seen, Overview) and (seen.duplicates, seen.leaks, seen.groups) == (0, 0, 61)
+
+
+def test_conversations_that_cannot_be_read_are_counted() -> None:
+    given = rows(30)
+    for place in (4, 7):
+        given[place] |= {"messages": "[]"}
+    assert fault_of(given) == "row 4, column messages: is not a list of messages (2 rows)"

@@ -16,15 +16,18 @@ from router.domain import (
     DecisionSource,
     FinishReason,
     LabelSource,
+    Message,
     Outcome,
+    Prompt,
     ReasoningBudget,
+    Role,
 )
 from router.errors import OutcomeLogError
 from router.outcomes.sqlite import SqliteOutcomes, read_rows
 from router.stopping.rules import AgreeRule, StoppingCertificate
 from tests.support.fakes import FINGERPRINT, RecordingObserver, completion_of, decision_of, request_of
 from training.cli import cli
-from training.data.dataset import read
+from training.data.dataset import prompts_of, read
 from training.data.export_log import frame, outcomes
 from training.data.faults import faults
 from training.data.labels import STOPPED, unusable
@@ -56,6 +59,30 @@ async def test_labelled_decisions_become_outcomes(tmp_path: Path) -> None:
     assert found["total_tokens"].to_list() == [None, 19, 29]
     assert set(found["model"]) == {FINGERPRINT} and set(found["propensity"]) == {1.0}
     assert found["observed_at"].null_count() == 0
+
+
+async def test_conversations_are_exported_as_a_file_that_validate_accepts(tmp_path: Path) -> None:
+    path, first = tmp_path / "log", (Message(Role.USER, "Prove it."),)
+    turns = first, (*first, Message(Role.ASSISTANT, "First,"), Message(Role.USER, "yes, go on"))
+    log = SqliteOutcomes(path, RecordingObserver(), texts=True)
+    for tenant in "ab":
+        for i, messages in enumerate(turns):
+            options = replace(request_of().options, conversation_id="c")
+            log.record(replace(request_of(), prompt=Prompt(messages), options=options, tenant=tenant),
+                       decision_of(f"{tenant}{i}"), None)  # fmt: skip
+            await log.report(Outcome(f"{tenant}{i}", 1.0, LabelSource.USER))
+    await log.close()
+    out = tmp_path / "o.parquet"
+    assert CliRunner().invoke(outcomes, ["export", "--log", str(path), "--out", str(out)]).exit_code == 0
+    assert CliRunner().invoke(cli, ["validate", str(out)]).exit_code == 0
+    found = pl.read_parquet(out).sort("decision_id")
+    assert found["prompt"].to_list() == ["Prove it.", "yes, go on"] * 2
+    assert [len(prompt.messages) for prompt in prompts_of(found)] == [1, 3] * 2
+    groups = found["group"].to_list()
+    assert groups[0] == groups[1] != groups[2] == groups[3], "by tenant and conversation"
+    assert "c" not in groups
+    with pytest.raises(DatasetError, match="one rung a prompt: `budget-train retrain` learns"):
+        read(out)
 
 
 async def test_a_log_without_outcomes_or_without_prompts_says_so(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def row(prompt: str | None = "Sum 1 + 2", rung: int = 2, **changes: Any) -> dict
     chances[rung] = 1.0
     return {
         "prompt": prompt,
+        "messages": None,
         "backend": BACKEND,
         "ladder": json.dumps([[r.name, r.tokens] for r in GOLD.ladder.rungs]),
         "source": "classifier",
@@ -87,3 +88,21 @@ def test_groups_are_those_of_the_gold_set() -> None:
     traffic: LoggedTraffic = read([row(GOLD.prompts[0].text)], GOLD.ladder, BACKEND)
     assert isinstance(GOLD, Outcomes)
     assert traffic.logged.groups == [prompt_id(GOLD.prompts[0].text)] == [GOLD.groups[0]]
+
+
+def test_turns_of_a_conversation_are_one_group_and_keep_their_messages() -> None:
+    turns = ([["user", "Prove it."]], [["user", "Prove it."], ["assistant", "First,"], ["user", "yes, go on"]])
+    told = [[{"role": role, "content": text} for role, text in messages] for messages in turns]
+    rows = [row(one[-1]["content"], messages=json.dumps(one), conversation="c") for one in told] + [row("yes, go on")]
+    traffic = read(rows, GOLD.ladder, BACKEND)
+    assert [len(prompt.messages) for prompt in traffic.prompts] == [1, 3, 1]
+    assert traffic.logged.groups == ["c", "c", prompt_id("yes, go on")]
+    guess = Prediction(np.full((3, 4), 0.3), np.full((3, 4), 33.0), np.zeros((3, 4, 3)))
+    assert traffic.imputed(GOLD, guess).groups == list(traffic.logged.groups)
+
+
+def test_a_conversation_with_a_prompt_that_the_gold_set_holds_out_is_on_no_side() -> None:
+    held = next(p for p, g in zip(GOLD.prompts, GOLD.groups, strict=True) if split_of(g) != "fit")
+    rows = [row(text, conversation="c") for text in (held.text, "and then?")] + [row("and then?", conversation="d")]
+    mine, judging = split_traffic(read(rows, GOLD.ladder, BACKEND), GOLD)
+    assert [*mine.logged.groups, *judging.logged.groups] == ["d"]
