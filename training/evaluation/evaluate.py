@@ -86,6 +86,7 @@ class Report:
         never_solved: share of prompts that no rung answered right.
         mistakes: the prompts where the router was most sure of a cheaper rung and wrong.
         per_prompt: the policies that keep a target by each prompt's own forecast.
+        kinds: as `tasks`, by kind of prompt; none where the file names none.
     """
 
     prompts: int
@@ -106,6 +107,7 @@ class Report:
     never_solved: float
     mistakes: list[dict[str, Any]]
     per_prompt: list[PolicyReport]
+    kinds: list[dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -155,6 +157,7 @@ def evaluate(
         float((outcomes.correct.max(axis=1) == 0).mean()),
         tasks.mistakes(outcomes, prediction, chosen),
         [_per_prompt(outcomes, prediction, c) for c in per_prompt],
+        tasks.kinds(outcomes, prediction, chosen),
     )
 
 

@@ -1,11 +1,12 @@
-"""The router by family of tasks, and the prompts on which it lost most."""
+"""The router by family of tasks and by kind of prompt, and the prompts on which it lost most."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from training.arrays import Rungs
+from training.arrays import Matrix, Rungs
 from training.certification.pooling import family
 from training.certification.sequences import losses
 from training.data.dataset import Outcomes
@@ -16,14 +17,25 @@ from training.prediction import Prediction
 
 def tasks(outcomes: Outcomes, prediction: Prediction, chosen: Rungs) -> list[dict[str, Any]]:
     """Loss and saving of chosen rungs [prompts] by family of tasks, the one that loses most first."""
-    return sorted(_tasks(outcomes, prediction, chosen), key=lambda task: (-task["loss"], task["task"]))
+    return _worst_first([family(task) for task in outcomes.tasks], outcomes, prediction, chosen)
 
 
-def _tasks(outcomes: Outcomes, prediction: Prediction, chosen: Rungs) -> Iterator[dict[str, Any]]:
-    """Loss and saving of chosen rungs [prompts] by family of tasks."""
-    families = np.array([family(task) for task in outcomes.tasks])
-    for name in np.unique(families):
-        part = np.flatnonzero(families == name)
+def kinds(outcomes: Outcomes, prediction: Prediction, chosen: Rungs) -> list[dict[str, Any]]:
+    """The same by kind of prompt; none where the file names no kinds."""
+    return [] if outcomes.kinds is None else _worst_first(outcomes.kinds, outcomes, prediction, chosen)
+
+
+def _worst_first(names: list[str], outcomes: Outcomes, prediction: Prediction, chosen: Rungs) -> list[dict[str, Any]]:
+    rows = _parts(np.array(names), outcomes, prediction, chosen)
+    return sorted(rows, key=lambda row: (-row["loss"], row["task"]))
+
+
+def _parts(
+    names: NDArray[np.str_], outcomes: Outcomes, prediction: Prediction, chosen: Rungs
+) -> Iterator[dict[str, Any]]:
+    """Loss and saving of chosen rungs [prompts] by the names of parts [prompts]."""
+    for name in np.unique(names):
+        part = np.flatnonzero(names == name)
         some, own = outcomes.take(part), chosen[part]
         lost = losses(some.correct, own)
         tokens, top = some.thinking_tokens[np.arange(len(some)), own].mean(), some.thinking_tokens[:, -1].mean()
@@ -35,7 +47,14 @@ def _tasks(outcomes: Outcomes, prediction: Prediction, chosen: Rungs) -> Iterato
             "loss_interval": metrics.mean_interval(some.groups, lost),
             "saved_against_top": float(1 - tokens / top) if some.known_tokens.all() and top > 0 else None,
             "auroc": auroc(some.correct, prediction.quality[part]),
+            "calibration_error": _calibration_error(some.correct, prediction.quality[part]),
         }
+
+
+def _calibration_error(correct: Matrix, predicted: Matrix) -> float:
+    """Mean over the rungs of the calibration error without the part of chance. Tables [prompts, rungs]."""
+    rungs = zip(correct.T, predicted.T, strict=True)
+    return float(np.mean([metrics.debiased_calibration_error(*rung) for rung in rungs]))
 
 
 def mistakes(outcomes: Outcomes, prediction: Prediction, chosen: Rungs, most: int = 10) -> list[Any]:

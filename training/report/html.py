@@ -11,7 +11,7 @@ from training.report import opening
 from training.report.canvas import in_points
 from training.report.figures import Part, figures
 
-RESULTS = ("rungs", "policies", "absolute", "methods", "fixed", "oracle", "hindsight", "tasks", "mistakes")
+RESULTS = ("rungs", "policies", "absolute", "methods", "fixed", "oracle", "hindsight", "tasks", "kinds", "mistakes")
 PARTS = (*RESULTS, "per_prompt", "stopping", "savings", "frontier", "violations", "leave_one_task_out", "warnings")
 """Keys of a report that may be absent; the page then leaves their part out."""
 

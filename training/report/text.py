@@ -32,7 +32,9 @@ def describe(report: dict[str, Any]) -> str:
     if report.get("stopping"):
         parts.append(f"{WITHIN}\n{_within(report['stopping'])}")
     if len(report["tasks"]) > 1 and report["reported"] is not None:
-        parts.append(_tasks(report))
+        parts.append(_tasks("tasks", report["tasks"], report["reported"]))
+    if len(report.get("kinds", [])) > 1 and report["reported"] is not None:
+        parts.append(_tasks("kinds of prompts", report["kinds"], report["reported"]))
     if report["absolute"]:
         parts.append(_absolute(report))
     if report["methods"]:
@@ -169,17 +171,17 @@ def _unit(unit: dict[str, Any]) -> str:
     return UNITS[unit["kind"]] + without
 
 
-def _tasks(report: dict[str, Any]) -> str:
-    """The families of tasks, the one that loses most first, with a warning where one loses more than the target."""
-    at, shown = report["reported"], report["tasks"][:MOST_TASKS]
-    head = f"{f'tasks at a loss of at most {at:g}':<40} {'prompts':>10} {'top':>10} {'loss':>22} {'saved vs top':>12}"
+def _tasks(what: str, tasks: list[dict[str, Any]], at: float) -> str:
+    """Families of tasks, or kinds: the worst first, with a warning where one loses more than the target."""
+    shown = tasks[:MOST_TASKS]
+    head = f"{f'{what} at a loss of at most {at:g}':<40} {'prompts':>10} {'top':>10} {'loss':>22} {'saved vs top':>12}"
     rows = [
         f"{task['task'][:40] or 'unnamed':<40} {task['prompts']:>10} {task['accuracy']:>10.3f}"
         f" {_loss(task):>22} {_number(task['saved_against_top'], '12.1%')}"
         + (f"  warning: {more}" if (more := warning(task, at)) else "")
         for task in shown
     ]
-    others = len(report["tasks"]) - len(shown)
+    others = len(tasks) - len(shown)
     return "\n".join([head, *rows, *([f"and {others} more, which lose less: --json has all"] if others else [])])
 
 

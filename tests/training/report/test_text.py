@@ -71,3 +71,11 @@ def test_the_last_warning_says_what_to_serve_with() -> None:
     certified = full(policies=saves_nothing)
     certified["about"]["not_certified"] = {}
     assert "saves next to nothing" in about_default(certified)[0] and "MAX_LOSS=0.05" in about_default(certified)[1]
+
+
+def test_kinds_of_prompts_have_a_table_of_their_own() -> None:
+    said = describe(full())
+    part = said[said.index("kinds of prompts at a loss of at most 0.02") :].split("\n\n")[0].splitlines()
+    assert [row.split()[0] for row in part[1:]] == ["bare", "follow-up"]
+    assert "Kinds of prompts on the test split" in html.page(full())
+    assert "kinds of prompts" not in describe(full(kinds=[]))
