@@ -76,7 +76,7 @@ def as_before(embedding: Embedding, prompts: Sequence[Prompt]) -> Inputs:
     """The inputs that earlier versions extracted [prompts, width]."""
     texts = [normal_form(prompt.text[:READ]) for prompt in prompts]
     counts = [(len(prompt.messages), *[0] * (len(COUNTS) - 1)) for prompt in prompts]
-    hand = features.of_views([View(text, count) for text, count in zip(texts, counts, strict=True)])
+    hand = features.of_views([View(text, counts=count) for text, count in zip(texts, counts, strict=True)])
     return np.hstack([hand, *vectors(embedding, texts)])
 
 
@@ -107,7 +107,7 @@ def column(trained: Trained, test: Outcomes, extract: Any = None) -> Column:
 
 
 def by_kind(test: Outcomes, columns: dict[str, Column]) -> list[dict[str, Any]]:
-    """AUROC of the same prompts bare and wrapped, and what the certified policies do, by kind; the mixed stream last."""
+    """AUROC of the same prompts bare and wrapped, and what certified policies do, by kind; the mixed stream last."""
     assert test.kinds is not None
     kinds, groups = np.array(test.kinds), np.array(test.groups)
     place = {groups[i]: i for i in np.flatnonzero(kinds == BARE)}
