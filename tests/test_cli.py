@@ -164,8 +164,29 @@ def test_a_conversation_is_a_list_of_messages(server: Server, exit_of: Any) -> N
         assert code == 2 and said in line
 
 
-def test_generate_takes_a_temperature(server: Server) -> None:
-    assert "completion" in told(server, "generate", PROMPT, "--rung", "0", "--temperature", "0.5")[-1]
+def test_generate_takes_sampling(server: Server) -> None:
+    free = told(server, "generate", PROMPT, "--rung", "16", "--logprobs", "1")
+    answer = "".join(event.get("content", "") for event in free)
+    tokens = [token for event in free for token in event.get("logprobs", {}).get("tokens", [])]
+    assert "".join(token["token"] for token in tokens) == answer and all(len(token["top"]) == 1 for token in tokens)
+    cut = told(
+        server, "generate", PROMPT, "--rung", "16", "--temperature", "0.5", "--top-k", "1", "--top-p", "0.5",
+        "--min-p", "0.5", "--seed", "3", "--max-answer-tokens", "9", "--stop", "no such text", "--stop", answer[-1],
+    )  # fmt: skip
+    assert "".join(event.get("content", "") for event in cut) == answer[: answer.index(answer[-1])]
+
+
+def test_what_the_backend_cannot_do_is_one_line_that_names_it(server: Server, exit_of: Any, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
+    for field, options in {
+        "sampling.presence_penalty": ("--presence-penalty", "1"),
+        "sampling.frequency_penalty": ("--frequency-penalty", "1"),
+        "sampling.repetition_penalty": ("--repetition-penalty", "1.1"),
+        "response_format": ("--json-schema", str(schema)),
+    }.items():
+        code, lines = exit_of("generate", PROMPT, *options, "--server", server.address)
+        assert (code, len(lines)) == (2, 1) and f"{field}: the embedded model cannot do this" in lines[0]
 
 
 def test_people_see_the_id_that_a_report_needs(server: Server) -> None:
@@ -283,6 +304,9 @@ def test_doctor_sees_a_redis_that_does_not_answer(monkeypatch: pytest.MonkeyPatc
         (("decide", PROMPT, "--min-thinking-tokens", str(2**31)), "options.min_thinking_tokens"),
         (("decide", PROMPT, "--floor", "64", "--ceiling", "32"), "options.min_thinking_tokens"),
         (("generate", PROMPT, "--temperature", "3"), "--temperature"),
+        (("generate", PROMPT, "--logprobs", "2"), "--logprobs needs --json"),
+        (("generate", PROMPT, "--json-schema", __file__), "is not JSON"),
+        (("generate", PROMPT, "--stop", ""), "sampling.stop[0]"),
         (("report", "unknown", "--correct", "1"), "decision_id"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -1,5 +1,6 @@
 """Stop strings and log-probabilities: in the answer alone, wherever the borders of deltas lie."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from router.domain import (
     Sampling,
     TokenLogprob,
 )
+from router.errors import BackendError
 from tests.backends.test_request_fields import drawn, engine, events_of, for_kind, generations, text_of
 from tests.support.engine import delta
 from tests.support.fakes import until
@@ -162,5 +164,6 @@ async def test_a_form_stands_behind_an_end_marker_also_without_a_thought(
     asked = replace(drawn(response_format=form), budget=ReasoningBudget("0", 0))
     async with engine("vllm", "two_phase") as (simulator, backend):
         simulator.render = render  # type: ignore[method-assign]
-        await events_of(backend, asked)
+        with suppress(BackendError):  # the simulated model has no answer without a marker, and needs none here
+            await events_of(backend, asked)
     assert generations(simulator)[-1][1]["prompt"][-2:] == ends

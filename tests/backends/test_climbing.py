@@ -105,6 +105,22 @@ async def test_a_probe_is_greedy_short_and_behind_the_closing_cue() -> None:
     assert (probe.text, probe.whole, probe.tokens) == ("The answer is ", False, 3)
 
 
+async def test_a_probe_ends_where_the_answer_would() -> None:
+    async with phases_on() as (simulator, phases):
+        stopped = Sampling(stop=("s3 ", "is"), min_p=0.5, logprobs=True, top_logprobs=5)
+        climb = TwoPhaseClimb(phases, replace(request_of(), sampling=stopped))
+        await thought(climb, 8)
+        probe = await climb.probe(32, end=False)
+        answer, _ = await answered(climb)
+        bodies = [body for path, body in simulator.bodies if path == PATHS["vllm"]]
+    assert probe.text == answer == "The answer " and probe.whole and probe.mean_logprob == -0.25
+    assert [(body["min_p"], "stop" in body, body.get("logprobs")) for body in bodies] == [
+        (0.5, False, None),
+        (0.5, False, 1),
+        (0.5, False, 5),
+    ]
+
+
 async def test_a_thought_that_ends_by_itself_goes_no_further() -> None:
     async with phases_on() as (simulator, phases):
         climb = TwoPhaseClimb(phases, request_of())

@@ -20,11 +20,15 @@ from router.client import (
     Decision,
     Event,
     InvalidArgument,
+    LikelyToken,
+    Logprobs,
     Message,
     NotFound,
     Reasoning,
     Refusal,
+    ResponseFormat,
     RoutingOptions,
+    TokenLogprob,
     Tool,
     ToolCall,
     ToolCallDelta,
@@ -36,10 +40,14 @@ from router.client import (
 )
 from router.client.mirror import MESSAGES, read, read_event
 from router.domain import Image, ReasoningDelta, Role
+from router.domain import Logprobs as DomainLogprobs
+from router.domain import ResponseFormat as DomainFormat
+from router.domain import Sampling as DomainSampling
+from router.domain import TokenLogprob as DomainToken
 from router.domain import ToolCall as DomainCall
 from tests.client.conftest import CLIENTS, connected, streamed
 from tests.rpc.conftest import Service, serving
-from tests.support.fakes import FakeBackend, Hang, ListLog, router_of, until
+from tests.support.fakes import FakeBackend, Hang, ListLog, completion_of, router_of, until
 from tests.support.ports import free_port
 
 PROMPT = "2 + 2 ="
@@ -204,6 +212,65 @@ def test_sampling_that_is_unset_is_not_sent() -> None:
     assert not given.HasField("sampling")
     given = calls.generate(PROMPT, RoutingOptions(), "", "", (), "", **unset | {"seed": 0}).request
     assert given.sampling == pb.SamplingOptions(seed=0) and given.sampling.HasField("seed")
+
+
+@pytest.mark.parametrize("stop", ["END", ["END", "\n\n"]])
+async def test_the_whole_of_sampling_reaches_the_backend(client: Any, backend: FakeBackend, stop: Any) -> None:
+    numbers: dict[str, Any] = {"temperature": 0.0, "top_p": 0.5, "top_k": 7, "min_p": 0.25, "seed": 1}
+    numbers |= {"presence_penalty": -1.0, "frequency_penalty": 1.0, "repetition_penalty": 1.5, "max_answer_tokens": 9}
+    await streamed(client, PROMPT, stop=stop, logprobs=True, top_logprobs=2, **numbers)
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    assert backend.asked[0].sampling == DomainSampling(**numbers, stop=stops, logprobs=True, top_logprobs=2)
+
+
+SCHEMA = {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        (None, None),
+        (ResponseFormat("text"), None),
+        (ResponseFormat("json_object"), DomainFormat()),
+        (ResponseFormat("json_schema", SCHEMA, "sum", True), DomainFormat(SCHEMA, "sum", True)),
+        ({"type": "json_schema", "json_schema": SCHEMA}, DomainFormat(SCHEMA)),
+        # As it is written for OpenAI's API.
+        ({"type": "json_schema", "json_schema": {"name": "sum", "schema": SCHEMA}}, DomainFormat(SCHEMA, "sum")),
+    ],
+)
+async def test_the_form_of_an_answer_reaches_the_backend(
+    client: Any, backend: FakeBackend, given: Any, asked: DomainFormat | None
+) -> None:
+    await streamed(client, PROMPT, response_format=given)
+    assert backend.asked[0].sampling.response_format == asked
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("response_format", {"kind": "json_object"}),
+        ("response_format.json_schema", ResponseFormat("json_schema", {"a": {1, 2}})),
+        ("response_format.type", ResponseFormat(3)),  # type: ignore[arg-type]
+    ],
+)
+def test_a_form_that_is_none_is_refused_by_name(field: str, given: Any) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        calls.generate(PROMPT, RoutingOptions(), "", "", (), "", form=given)
+    assert list(caught.value.fields) == [field]
+
+
+def test_sampling_that_there_is_not_is_an_error_of_the_program() -> None:
+    with pytest.raises(TypeError, match="top_x"):
+        Client("127.0.0.1:1").generate(PROMPT, top_x=1)  # type: ignore[call-arg]
+
+
+async def test_log_probabilities_follow_the_answer(client: Any, backend: FakeBackend) -> None:
+    tokens = (DomainToken("4", -0.5, (("4", -0.5), ("5", -1.0))),)
+    backend._scripts = [[DomainLogprobs(tokens), completion_of()]]
+    event = next(event for event in await streamed(client, PROMPT) if isinstance(event, Logprobs))
+    assert event == Logprobs((TokenLogprob("4", -0.5, (LikelyToken("4", -0.5), LikelyToken("5", -1.0))),))
+    top = [{"token": "4", "logprob": -0.5}, {"token": "5", "logprob": -1.0}]
+    assert event_to_json(event) == {"logprobs": {"tokens": [{"token": "4", "logprob": -0.5, "top": top}]}}
 
 
 async def test_an_explanation_has_the_decision_and_sentences(client: Any) -> None:

@@ -22,6 +22,7 @@ from router.domain import (
     MinQuality,
     Prompt,
     ReasoningDelta,
+    ResponseFormat,
     Role,
     RouteRequest,
     RoutingOptions,
@@ -146,8 +147,12 @@ async def test_an_answer_that_is_not_whole_is_generated_behind_the_cut() -> None
     assert (end.probe_tokens, end.answer_tokens) == (12, 2)
 
 
-async def test_an_answer_that_is_drawn_is_generated_behind_the_cut_as_the_outcomes_were() -> None:
-    events = await events_of(router_with(ClimbingBackend(STEADY)), sampling=Sampling(temperature=0.6))
+@pytest.mark.parametrize(
+    "sampling", [Sampling(temperature=0.6), Sampling(), Sampling(temperature=0.0, logprobs=True)], ids=str
+)
+async def test_an_answer_that_the_probe_cannot_be_is_generated_behind_the_cut(sampling: Sampling) -> None:
+    """As it is drawn, or may be by the engine's default, or where its tokens' log-probabilities are wanted."""
+    events = await events_of(router_with(ClimbingBackend(STEADY)), sampling=sampling)
     assert (answer(events), end_of(events).finish) == ("answered at 64", FinishReason.CONVERGED)
 
 
@@ -250,6 +255,15 @@ async def test_where_tools_are_offered_nothing_is_probed() -> None:
     decision, *_ = await events_of(router_with(backend), tools=Tools((Tool("add", "", {}),)))
     assert isinstance(decision, Decision) and decision.rule is Rule.TEXT
     assert not backend.begun and decision.choice.checkpoints == (1, 2, 3, 4), "the caller could look"
+
+
+async def test_an_answer_in_json_is_not_probed() -> None:
+    """The rule is certified on free answers."""
+    backend = ClimbingBackend(STEADY)
+    sampling = Sampling(temperature=0.0, response_format=ResponseFormat())
+    decision, *_ = await events_of(router_with(backend), sampling=sampling)
+    assert isinstance(decision, Decision) and decision.rule is Rule.TEXT
+    assert not backend.begun
 
 
 async def test_an_engine_that_cannot_do_it_gets_the_text_rule() -> None:
