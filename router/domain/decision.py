@@ -90,7 +90,8 @@ class Decision:
 
     Attributes:
         backend: fingerprint of the engine that answers.
-        propensities: the probability of each rung at the moment of choice.
+        propensities: the probability of each rung at the moment of choice, with no rule that stops the thought. Such a
+            rule has the rest of the probability.
         target_relaxation: P(correct) by which the target was relaxed because the service is overloaded.
         escalation: why the conversation went up with this request; None = it did not.
     """
@@ -112,6 +113,12 @@ class Decision:
     def rung(self) -> ReasoningBudget:
         """The chosen rung."""
         return self.ladder.rungs[self.choice.index]
+
+    @property
+    def propensity(self) -> float:
+        """The probability of what was decided: its rung, or a thought that a rule may stop."""
+        chances = self.propensities
+        return chances[self.choice.index] if self.choice.stopping is None else 1 - sum(chances)
 
     @property
     def rule(self) -> Rule:

@@ -191,7 +191,7 @@ def _decided(at: datetime, request: RouteRequest, decision: Decision, names: Pro
         "stopping": None if decision.choice.stopping is None else _often(decision.choice.stopping),
         "meets_target": int(decision.choice.meets_target),
         "certificate": None if certificate is None else _often(certificate),
-        "propensity": decision.propensities[decision.choice.index],
+        "propensity": decision.propensity,
         "propensities": _often(decision.propensities),
         "score": None if decision.score is None else _scored(decision.score),
     }

@@ -26,7 +26,7 @@ from router.domain import (
 from router.errors import InvalidRequest, NotFound, TargetUnmet
 from router.routing import reasons, stopping
 from router.routing.escalation import Step
-from router.routing.exploration import certain, propensities
+from router.routing.exploration import certain, propensities, unstopped
 from router.routing.policy import Policy
 from router.routing.served_model import ServedModel
 from router.scoring.scorer import Scored
@@ -135,10 +135,8 @@ class Chooser:
 
     def _unstopped(self, decision: Decision) -> Decision:
         """The decision, or for a share of the requests the top rung without a rule that stops on the way there."""
-        drawn = self._random.random() < self._explored
-        chance = self._explored if drawn else 1 - self._explored
-        chances = tuple(chance * (i == decision.choice.index) for i in range(len(decision.ladder)))
-        if not drawn:
+        chances = unstopped(len(decision.ladder), decision.choice.index, self._explored)
+        if self._random.random() >= self._explored:
             return replace(decision, propensities=chances)
         choice = Choice(decision.choice.index, True, None, "explored: no rule ends the thought")
         return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
@@ -174,6 +172,7 @@ def _decision(
 ) -> Decision:
     """A new decision; `ladder` replaces the served one."""
     ladder = ladder or served.policy.ladder
+    rungs, index = len(ladder), choice.index
     return Decision(
         _new_id(),
         served.model,
@@ -184,6 +183,6 @@ def _decision(
         scored.source,
         served.bundle.version,
         scored.score,
-        certain(len(ladder), choice.index),
+        certain(rungs, index) if choice.stopping is None else unstopped(rungs, index, 0.0),
         request.options.target_relaxation,
     )

@@ -228,5 +228,5 @@ def _relaxation(decision: Decision) -> list[str]:
 
 
 def _propensity(decision: Decision) -> list[str]:
-    chance = decision.propensities[decision.choice.index]
+    chance = decision.propensity
     return [] if chance == 1 else [f"It was chosen with probability {chance:g}."]

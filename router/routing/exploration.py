@@ -19,6 +19,11 @@ def certain(rungs: int, index: int) -> Propensities:
     return tuple(float(i == index) for i in range(rungs))
 
 
+def unstopped(rungs: int, index: int, share: float) -> Propensities:
+    """The probability of every rung [rungs] where a rule may stop thoughts on the way to `index`, all but a `share`."""
+    return tuple(share if i == index else 0.0 for i in range(rungs))
+
+
 def propensities(rungs: int, chosen: int, allowed: Sequence[int], share: float) -> Propensities:
     """The probability of every rung [rungs] if `share` of the requests explores above `chosen` among `allowed`.
 

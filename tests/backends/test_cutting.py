@@ -31,7 +31,7 @@ async def proved(
 
 def request_of(budget: int) -> GenerationRequest:
     return GenerationRequest(
-        Prompt.of("2 + 2 ="), ReasoningBudget("r", budget), sampling=Sampling(max_answer_tokens=16)
+        Prompt.of("2 + 2 ="), ReasoningBudget("r", budget), sampling=Sampling(0.0, 16)
     )
 
 

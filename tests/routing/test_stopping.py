@@ -474,8 +474,9 @@ async def test_a_share_of_the_thoughts_goes_on_to_learn_from_it() -> None:
     explored = [decision for _, decision in log.decided if decision.source is DecisionSource.EXPLORE]
     stopped = [decision for _, decision in log.decided if decision.rule is Rule.STOPPING]
     assert len(explored) + len(stopped) == 60 and 2 <= len(explored) <= 40
-    assert {decision.propensities[TOP] for decision in explored} == {0.25}
-    assert {decision.propensities[TOP] for decision in stopped} == {0.75}
+    assert {decision.propensities for _, decision in log.decided} == {(*[0.0] * TOP, 0.25)}, "of a rung without a rule"
+    assert {decision.propensity for decision in explored} == {0.25}
+    assert {decision.propensity for decision in stopped} == {0.75}
     assert len(backend.begun) == len(stopped)
 
 

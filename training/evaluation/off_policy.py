@@ -12,6 +12,10 @@ SWITCH  DR where w is at most SWITCH_AT, q alone beyond (Wang et al. 2017)
 
 Here u is the utility of the rung that the policy wants, w = 1{revealed} / chance, and q a model of u that was fitted on
 other prompts. Where a rung had no chance, nothing corrects q: `resting_on_model` is the share of such rows.
+
+A thought that a rule could stop reveals no rung, as the thought itself chose where to end. Only a known share of such
+decisions was explored, without the rule. Each of these stands for 1 / share decisions, and given that no rule was left
+to stop it, its chances sum to 1. Means are weighted accordingly.
 """
 
 from collections.abc import Sequence
@@ -34,7 +38,8 @@ class LoggedAnswers:
 
     Attributes:
         rung: the rung that was run.
-        propensities: chance of every rung when the rung was drawn [n, rungs].
+        propensities: chance of every rung when the rung was drawn [n, rungs]. What they lack of 1 is the chance that a
+            rule was left to stop the thought, and its answer not logged here.
         correct: 0..1.
         length: tokens of the thought where it ended by itself; NaN where it was cut.
         groups: rows of one group are not independent of each other.
@@ -48,14 +53,24 @@ class LoggedAnswers:
     groups: Sequence[str]
     caps: Vector
 
+    @property
+    def weights(self) -> Vector:
+        """How many decisions each one stands for [n], 1 on average."""
+        stands_for = 1 / self.propensities.sum(axis=1)
+        return np.asarray(stands_for / stands_for.mean())
+
     def chances(self, wanted: Rungs) -> Vector:
-        """Probability [n], given the length of the thought, that the log reveals the rungs `wanted` [n]."""
+        """Probability [n], given the length of the thought, that the log reveals the rungs `wanted` [n].
+
+        No rule was left to stop the thought.
+        """
         rows = np.arange(len(self.rung))
+        propensities = self.propensities / self.propensities.sum(axis=1, keepdims=True)
         same = self.caps[wanted] >= self.length  # false for NaN: a thought that was cut reveals its own rung only
         reveals = self.caps[None, :] >= np.nan_to_num(self.length, nan=np.inf)[:, None]
         reveals[rows, wanted] = True
-        together = (self.propensities * reveals).sum(axis=1)
-        return np.where(same, together, self.propensities[rows, wanted])
+        together = (propensities * reveals).sum(axis=1)
+        return np.where(same, together, propensities[rows, wanted])
 
     def revealed(self, wanted: Rungs) -> Mask:
         """Rows [n] whose answer is the answer that the rung wanted would have given."""
@@ -101,17 +116,18 @@ def gain(logged: LoggedAnswers, model: Matrix, price: float, new: Rungs, old: Ru
         price: P(correct) that a thinking token must buy; utility = correct - price * tokens.
     """
     # Both policies are estimated on the same rows, so errors common to both cancel in the difference.
-    columns, effective, resting = [], [], []
+    columns, effective, resting, stands_for = [], [], [], logged.weights
     for wanted in (new, old):
         terms, alone = _terms(logged, model, price, wanted)
         columns.append(terms)
-        weights = terms[:, 1]
+        weights = terms[:, 1] * stands_for
         effective.append(weights.sum() ** 2 / max((weights**2).sum(), 1e-12))
         resting.append(alone)
     (a, b), (_, group) = columns, np.unique(np.asarray(logged.groups), return_inverse=True)
-    ips, dr, switch = (_estimate(a[:, i] - b[:, i], group) for i in (0, 2, 3))
-    snips = _estimate(_ratio(a) - _ratio(b), group)
-    return Gain(ips, snips, dr, switch, float(min(effective)), float(np.mean(resting[0] | resting[1])))
+    ips, dr, switch = (_estimate(_weighted(a[:, i] - b[:, i], stands_for), group) for i in (0, 2, 3))
+    snips = _estimate(_ratio(a * stands_for[:, None]) - _ratio(b * stands_for[:, None]), group)
+    alone = float(np.average(resting[0] | resting[1], weights=stands_for))
+    return Gain(ips, snips, dr, switch, float(min(effective)), alone)
 
 
 def _terms(logged: LoggedAnswers, model: Matrix, price: float, wanted: Rungs) -> tuple[Matrix, Mask]:
@@ -125,6 +141,16 @@ def _terms(logged: LoggedAnswers, model: Matrix, price: float, wanted: Rungs) ->
     corrected = q + weights * (utility - q)
     switched = np.where(weights <= SWITCH_AT, corrected, q)
     return np.column_stack([weights * utility, weights, corrected, switched]), chances == 0
+
+
+def _weighted(values: Vector, weights: Vector) -> Vector:
+    """Values [n] whose mean is the weighted mean, and whose spread is that of it, by linearisation.
+
+    Args:
+        weights: 1 on average.
+    """
+    mean = float((values * weights).mean())
+    return np.asarray(mean + (values - mean) * weights)
 
 
 def _ratio(terms: Matrix) -> Vector:

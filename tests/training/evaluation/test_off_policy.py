@@ -92,6 +92,50 @@ def test_a_model_helps_and_a_wrong_one_does_no_harm(runs: list[tuple[Gain, float
     assert abs(wrong.mean()) < 3 * wrong.std() / np.sqrt(RUNS) + 1e-3
 
 
+def test_the_explored_share_of_thoughts_that_a_rule_could_stop_stands_for_all_of_them() -> None:
+    """Hard prompts come with a rule, which is left in place for nine in ten: their answers are not in the log."""
+    errors = []
+    for seed in range(RUNS):
+        world = World(seed, 2_000)
+        hard, rows = world.ease < 0.4, np.arange(2_000)
+        new, old = np.full(2_000, 2), np.full(2_000, 3)
+        propensities = np.full((2_000, len(CAPS)), 0.25)
+        propensities[hard] = (0.0, 0.0, 0.0, 0.1)
+        logged = world.logged(np.where(hard[:, None], (0.0, 0.0, 0.0, 1.0), propensities))
+        kept = ~hard | (world.random.uniform(size=2_000) < 0.1)
+        mine = LoggedAnswers(
+            logged.rung[kept],
+            propensities[kept],
+            logged.correct[kept],
+            logged.length[kept],
+            [str(i) for i in rows[kept]],
+            CAPS,
+        )
+        truth = float((world.utility(new) - world.utility(old)).mean())
+        model = np.column_stack([world.utility(np.full(2_000, rung)) for rung in range(len(CAPS))])
+        found = gain(mine, model[kept], PRICE, new[kept], old[kept])
+        errors.append((found.dr.value - truth, found.dr.low <= truth <= found.dr.high))
+        assert found.resting_on_model == pytest.approx(
+            np.average(hard[kept] & (world.length[kept] > 64), weights=mine.weights)
+        )
+    deviations = np.array([error for error, _ in errors])
+    assert abs(deviations.mean()) < 3 * deviations.std() / np.sqrt(RUNS) + 1e-3
+    assert sum(covered for _, covered in errors) >= 0.9 * RUNS
+
+
+def test_a_decision_that_a_rule_was_kept_from_weighs_by_its_share() -> None:
+    chances = np.array([[0.0, 0.0, 0.2], [0.0, 1.0, 0.0]])
+    top = np.array([2, 1])
+    logged = LoggedAnswers(
+        top, chances, np.ones(2), np.array([np.nan, np.nan]), ["a", "b"], np.array([0.0, 10.0, 100.0])
+    )
+    assert logged.chances(top).tolist() == [1.0, 1.0]
+    assert logged.weights == pytest.approx([5 / 3, 1 / 3])
+    model = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    found = gain(logged, model, 0.0, top, np.zeros(2, dtype=np.intp))
+    assert found.dr.value == pytest.approx(1.0), "an answer counts once, however small the share"
+
+
 def test_thoughts_that_ended_by_themselves_reveal_other_rungs() -> None:
     caps, ones = np.array([0.0, 10.0, 100.0]), np.array([1.0, 1.0])
     chances = np.array([[0.2, 0.3, 0.5], [0.2, 0.3, 0.5]])
