@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from statistics import median
-from typing import NamedTuple
 
 WHOLE = 1_024
 """Characters up to which a text is read as it is."""
@@ -25,6 +24,9 @@ REACH = 32_768
 SENTENCE, PIECE = 300, 600
 """Characters beyond which a line is taken apart into sentences, and of the longest piece."""
 
+PIECES = 1_024
+"""Pieces that are looked at, at each end."""
+
 _SLACK = 1
 """Pieces with so many marks fewer than the most are asked, too."""
 
@@ -35,12 +37,12 @@ _USUAL, _UNLIKE = 64, 0.2
 """Pieces whose share of letters is looked at, and how far that of an unlike piece is from their median."""
 
 _OPENINGS = """
-    what who whom whose which when where why how is are do does did can could should would will calculate compute count
+    what who whom whose which why how is are do does did can could should would will calculate compute count
     find give solve sort add subtract multiply divide evaluate simplify determine prove show derive explain describe
     summarize summarise translate write list name state spell remove keep return implement complete convert rewrite
     answer tell choose select decide identify compare design create generate make fix draw estimate factor integrate
-    differentiate please now consider suppose given let assume if your question task problem exercise q prompt
-    instruction instructions using based
+    differentiate please now consider suppose given let assume your question task problem exercise q prompt
+    instruction instructions
     was wer wie wo wann warum welche welcher welches berechne finde zeige beweise erkläre schreibe nenne bitte frage
     aufgabe
     que qué quién cuál cuáles cómo dónde cuándo cuánto cuántos calcula encuentra demuestra explica escribe pregunta
@@ -53,7 +55,13 @@ _OPENINGS = """
 """Words with which questions and instructions begin, in English, German, Spanish, French, Italian and Portuguese."""
 
 _OPENS = frozenset(_OPENINGS.split())
-_FIRST_WORD = re.compile(r"[\W\d_]{0,12}([^\W\d_]+)")
+_FIRST_WORDS = re.compile(r"[\W\d_]{0,12}([^\W\d_]+)(?:[^:]{0,40}:[\W_]+([^\W\d_]+))?")
+"""The first word of a piece, and the first one behind a colon, as in "My task for you: remove ...". """
+
+_SHAPE, _REPEATED = 6, 3
+"""Characters at the head of a piece that show its shape, and pieces of one shape that fill a document."""
+
+_ANY_DIGIT = {ord(digit): "0" for digit in "123456789"}
 _ASKING = re.compile("[请求证計算计算解什么多少如何怎为何]|ですか|ください|求め|なさい|까요|인가|하시오")
 """Signs of a question in scripts without spaces, and in Korean."""
 
@@ -64,24 +72,16 @@ _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 _CLOSING = " \t\r\"'”)*`"
 
 
-class Parts(NamedTuple):
-    """A text in two parts, each as it stands there."""
-
-    asked: str
-    rest: str
-
-
-def parts(text: str) -> Parts:
-    """What a text asks, and the rest, which is empty for a text of at most WHOLE characters."""
+def asked(text: str) -> str:
+    """The part of a text that asks, or all of it if it has at most WHOLE characters."""
     if len(text) <= WHOLE:
-        return Parts(text, "")
+        return text
     ends = [text] if len(text) <= 2 * REACH else [text[:REACH], text[-REACH:]]
-    pieces = [piece for piece in chain.from_iterable(map(_pieces, ends)) if not piece.isspace()]
-    asked = _asked(pieces)
-    return Parts(
-        "\n".join(piece for i, piece in enumerate(pieces) if i in asked)[:MOST],
-        "\n".join(piece for i, piece in enumerate(pieces) if i not in asked),
-    )
+    pieces = [piece for piece in chain.from_iterable(map(_pieces, ends)) if piece.strip()]
+    if len(pieces) > 2 * PIECES:
+        pieces = pieces[:PIECES] + pieces[-PIECES:]
+    found = _asked(pieces)
+    return "\n".join([piece for i, piece in enumerate(pieces) if i in found])[:MOST]
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -94,45 +94,51 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _asked(pieces: Sequence[str]) -> set[int]:
     """Positions of the pieces that ask."""
-    often = Counter(pieces)
-    # What stands there more than once fills a document.
-    marks = [_marks(piece) if often[piece] == 1 else -_ASKS for piece in pieces]
     if not pieces:
         return set()
+    marks = _all_marks(pieces)
+    usual = median(map(_letters, pieces[:: max(1, len(pieces) // _USUAL)]))
+    least, room, found = max(marks) - _SLACK, MOST, set[int]()
+    for i in sorted(range(len(pieces)), key=lambda i: (-marks[i], -i)):
+        if marks[i] < least or room <= 0:
+            break
+        for way in (-1, 1):
+            for at in chain([i], _beside(i, way, pieces, marks, usual)):
+                # What lies beyond a piece that was found before was looked at then.
+                if room <= 0 or (at in found and at != i):
+                    break
+                room -= 0 if at in found else len(pieces[at])
+                found.add(at)
+    return found
+
+
+def _beside(i: int, way: int, pieces: Sequence[str], marks: Sequence[int], usual: float) -> Iterator[int]:
+    """Positions on one side of a piece, up to the first that is a part of the document."""
+    for at in range(i + way, len(pieces) if way > 0 else -1, way):
+        # What stands between two pieces that ask belongs to them.
+        asks = marks[at] >= _ASKS or (0 <= at + way < len(pieces) and marks[at + way] >= _ASKS)
+        if not asks and (marks[at] <= -_ASKS or abs(_letters(pieces[at]) - usual) <= _UNLIKE):
+            break
+        yield at
+
+
+def _all_marks(pieces: Sequence[str]) -> list[int]:
+    """How much each piece looks like a question or an instruction; the first and the last one more than others."""
+    # Pieces of one shape fill a document: lines of a log or a table, or the same words with other names.
+    shapes = [piece.strip()[:_SHAPE].translate(_ANY_DIGIT) for piece in pieces]
+    often = Counter(shapes)
+    marks = [_marks(one) if often[shape] < _REPEATED else -_ASKS for one, shape in zip(pieces, shapes, strict=True)]
     marks[0] += 2
     marks[-1] += 3
-    most, usual = max(marks), median(map(_letters, pieces[:: max(1, len(pieces) // _USUAL)]))
-    asked: set[int] = set()
-    room = MOST
-    for i in sorted(range(len(pieces)), key=lambda i: (-marks[i], -i)):
-        if marks[i] < most - _SLACK or room <= 0:
-            break
-        for at in (i, *_beside(i, pieces, marks, usual, room)):
-            if at not in asked:
-                asked.add(at)
-                room -= len(pieces[at])
-    return asked
-
-
-def _beside(i: int, pieces: Sequence[str], marks: Sequence[int], usual: float, room: int) -> Iterator[int]:
-    """Positions around a piece, outwards, up to the first that is a part of the document."""
-    for way in (-1, 1):
-        at, left = i + way, room
-        while 0 <= at < len(pieces) and left > 0:
-            unlike = marks[at] > -_ASKS and abs(_letters(pieces[at]) - usual) > _UNLIKE
-            if not unlike and marks[at] < _ASKS:
-                break
-            yield at
-            left -= len(pieces[at])
-            at += way
+    return marks
 
 
 def _marks(piece: str) -> int:
     """How much a piece looks like a question or an instruction."""
     bare = piece.strip().rstrip(_CLOSING)
     marks = 4 if bare.endswith(_QUESTION_MARKS) else 1 if bare.endswith(("=", ":")) or "?" in bare else 0
-    opening = _FIRST_WORD.match(bare)
-    if opening is not None and opening[1].lower() in _OPENS:
+    opening = _FIRST_WORDS.match(bare)
+    if opening is not None and any(word is not None and word.lower() in _OPENS for word in opening.groups()):
         marks += 3
     elif not bare.isascii() and _ASKING.search(bare):
         marks += 2

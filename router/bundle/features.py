@@ -59,7 +59,7 @@ def of_views(views: Sequence[View]) -> NDArray[np.float32]:
     present: list[int] = []
     for first, one in zip(range(HAND, matrix.size, WIDTH), views, strict=True):
         read = _read(one.text)
-        counts.append([*_counts(read), _scripts(one), *one.counts])
+        counts.append([*_counts(read), _scripts(one.text), *one.counts])
         # crc32, since Python's own hash of a word differs from process to process.
         present += [first + crc32(word) % WORD_BUCKETS for word in set(read.lowered)]
     # Whole columns at once: one log1p for all prompts, and one `put` for all words.
@@ -107,9 +107,9 @@ def _counts(read: _Read) -> list[int]:
     ]
 
 
-def _scripts(one: View) -> int:
-    """Scripts of the letters beyond ASCII in text and context: Greek, Arabic, and Latin with accents are three."""
-    if one.text.isascii() and one.context.isascii():
+def _scripts(text: str) -> int:
+    """Scripts of the letters beyond ASCII: Greek, Arabic, and Latin with accents are three."""
+    if text.isascii():
         return 0
-    letters = {letter for letter in {*one.text, *one.context} if letter > "\x7f" and letter.isalpha()}
+    letters = {letter for letter in text if letter > "\x7f" and letter.isalpha()}
     return len({name(letter, "").partition(" ")[0] for letter in letters})

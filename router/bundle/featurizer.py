@@ -1,7 +1,6 @@
 """Prompts -> the inputs of a bundle's graph, the same in training and in serving: hand features and token ids.
 
-The graph turns the token ids into a vector, by a table of token vectors or by an encoder. Ids of the text come first,
-then those of the context, which are marked: id i is stored as -2 - i.
+The graph turns the token ids into a vector, by a table of token vectors or by an encoder.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from router.bundle.features import of_views
-from router.bundle.scored import View, view
+from router.bundle.scored import view
 from router.bundle.token_cache import Pieces
 from router.domain import Prompt
 
@@ -42,11 +41,11 @@ class Featurizer:
     def __call__(self, prompts: Sequence[Prompt]) -> dict[str, NDArray[Any]]:
         """The graph's inputs for some prompts."""
         views = list(map(view, prompts))
-        return {"features": of_views(views), "tokens": self.padded(list(map(self._row, views)))}
+        return {"features": of_views(views), "tokens": self.padded([self._ids(one.text) for one in views])}
 
     def tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Token ids of each prompt, those of its context marked."""
-        return list(map(self._row, map(view, prompts)))
+        """Token ids of each prompt."""
+        return self._encoded([view(prompt).text for prompt in prompts])
 
     def padded(self, ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Token ids as a matrix [n, length], padded with -1; length is at least 1."""
@@ -56,12 +55,6 @@ class Featurizer:
         for row, one in zip(matrix, ids, strict=True):
             row[: len(one)] = one
         return matrix
-
-    def _row(self, one: View) -> list[int]:
-        ids = self._ids(one.text)
-        if not one.context or len(ids) >= self._max_tokens:
-            return ids
-        return ids + [-2 - i for i in self._ids(one.context)[: self._max_tokens - len(ids)]]
 
     def _ids(self, text: str) -> list[int]:
         if self._pieces is None:

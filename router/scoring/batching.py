@@ -60,7 +60,7 @@ class Batching:
             owner: the tenant, by any name: tenants take turns.
         """
         loop = asyncio.get_running_loop()
-        lengths = [max(len(one.text) + len(one.context), 1) for one in map(view, prompts)]
+        lengths = [max(len(view(prompt).text), 1) for prompt in prompts]
         mine = [_Waiting(prompt, n, loop.create_future(), owner) for prompt, n in zip(prompts, lengths, strict=True)]
         self._waiting += mine
         if self._running is None or self._running.done():

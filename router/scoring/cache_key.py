@@ -31,7 +31,7 @@ class ScoreKeys:
         """The key of a prompt's score, KEY_BYTES long; its first TENANT_BYTES are the tenant's."""
         owner, begun = self._begun(tenant)
         scored, keyed = view(prompt), begun.copy()
-        keyed.update(_joined([scored.text, scored.context, repr(scored.counts)]))
+        keyed.update(_joined([scored.text, repr(scored.counts)]))
         return owner + keyed.digest()
 
     def _begin(self, tenant: str) -> tuple[bytes, blake2b]:

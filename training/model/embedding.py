@@ -60,8 +60,7 @@ class Embedding:
 
 
 def static(dimensions: int = DIMENSIONS) -> Embedding:
-    """The means of static token vectors, of the text and of the context: the first `dimensions` of wordllama's (MIT),
-    which are trained to be cut.
+    """The mean of static token vectors: the first `dimensions` of wordllama's (MIT), which are trained to be cut.
 
     Raises:
         ModuleNotFoundError: wordllama is not installed.
@@ -70,18 +69,13 @@ def static(dimensions: int = DIMENSIONS) -> Embedding:
     (table,) = load_file(folder / "weights" / "l2_supercat_256.safetensors").values()
     graph = Graph()
     rows = np.vstack([table[:, :dimensions], np.zeros((1, dimensions))])  # -1 is the last row: padding adds nothing
-    table, none = graph.constant(rows, np.float16), graph.constant(-1, np.int64)
-    # Text and context have a vector each; what belongs to the other one is padding.
-    parts = [_mean(graph, table, graph.add("Max", [ids, none]), dimensions) for ids in (TOKENS, graph.context())]
-    graph.add("Concat", parts, VECTOR, axis=1)
+    vectors = graph.add("Gather", [graph.constant(rows, np.float16), TOKENS])
+    total = graph.add(
+        "ReduceSum", [graph.add("Cast", [vectors], to=TensorProto.FLOAT), graph.constant([1], np.int64)], keepdims=0
+    )
+    graph.unit(total, dimensions)
     tokenizer = (folder / "tokenizers" / "l2_supercat_tokenizer_config.json").read_bytes()
-    return Embedding("static", tokenizer, graph.model(2 * dimensions), 512)
-
-
-def _mean(graph: Graph, table: str, ids: str, dimensions: int) -> str:
-    """Add the means [n, d] of the table's rows for token ids [n, length], at length sqrt(d)."""
-    vectors = graph.add("Cast", [graph.add("Gather", [table, ids])], to=TensorProto.FLOAT)
-    return graph.unit(graph.add("ReduceSum", [vectors, graph.constant([1], np.int64)], keepdims=0), dimensions)
+    return Embedding("static", tokenizer, graph.model(dimensions), 512)
 
 
 def encoder(folder: Path | None = None, precision: str = "fp32") -> Embedding:
@@ -115,10 +109,9 @@ def bert(graph: Graph, weights: Weights, config: dict[str, int]) -> None:
         config: the checkpoint's config.json.
     """
     size, heads = config["hidden_size"], config["num_attention_heads"]
-    every = graph.ids()
-    mask = graph.mask(every)
+    mask = graph.mask()
     # Padding is -1, which is no token: it reads row 0, and the mask keeps it out of attention and of the mean.
-    ids = graph.add("Max", [every, graph.constant(0, np.int64)])
+    ids = graph.add("Max", [TOKENS, graph.constant(0, np.int64)])
     length = graph.add("Shape", [TOKENS], start=1)
     positions = graph.add("Slice", [
         graph.constant(weights["embeddings.position_embeddings.weight"]), graph.constant([0], np.int64), length,

@@ -8,13 +8,17 @@ fitted prompt had, such as a tool result or an image, and is far.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from router.bundle.features import NAMES
 from router.bundle.scored import COUNTS
 from training.arrays import Matrix, Vector
+
+Inputs = NDArray[np.floating[Any]]
 
 NEAR = 0.99
 """Share of prompts like the certified ones that is not called far."""
@@ -42,12 +46,12 @@ class Novelty:
     weights: Matrix
     biases: Vector
 
-    def __call__(self, inputs: Matrix) -> Vector:
+    def __call__(self, inputs: Inputs) -> Vector:
         """Squared distances [prompts] of inputs [prompts, width]."""
         return np.asarray(((inputs @ self.weights + self.biases) ** 2).sum(axis=1))
 
 
-def fit(inputs: Matrix, scale: Pipeline) -> Novelty:
+def fit(inputs: Inputs, scale: Pipeline) -> Novelty:
     """The distance from prompts with these inputs [prompts, width]; `scale` is fitted to them."""
     scaled = scale.transform(inputs)
     covariance = scaled.T @ scaled / len(scaled) + RIDGE * np.eye(scaled.shape[1])

@@ -1,7 +1,4 @@
-"""Building blocks of an embedding's graph: token ids [n, length], padded with -1 -> vectors [n, d].
-
-The ids of a context are stored as -2 - id (`router.bundle.featurizer`).
-"""
+"""Building blocks of an embedding's graph: token ids [n, length], padded with -1 -> vectors [n, d]."""
 
 from typing import Any
 
@@ -59,18 +56,10 @@ class Graph:
         scale, bias = (self.constant(weights[f"{name}.{part}"]) for part in ("weight", "bias"))
         return self.add("LayerNormalization", [x, scale, bias], epsilon=float(config["layer_norm_eps"]))
 
-    def context(self) -> str:
-        """Add the token ids [n, length] of contexts, which are stored as -2 - id; all others are negative."""
-        return self.add("Sub", [self.constant(-2, np.int64), TOKENS])
-
-    def ids(self) -> str:
-        """Add the token ids [n, length] of text and context as one text; padding is -1."""
-        return self.add("Max", [TOKENS, self.context()])
-
-    def mask(self, ids: str) -> str:
-        """Add the mask [n, length] of token ids: 1 for a token, 0 for padding."""
+    def mask(self) -> str:
+        """Add the mask [n, length]: 1 for a token, 0 for padding."""
         # Padding is -1 and not 0, since 0 is a token of most vocabularies.
-        real = self.add("GreaterOrEqual", [ids, self.constant(0, np.int64)])
+        real = self.add("GreaterOrEqual", [TOKENS, self.constant(0, np.int64)])
         return self.add("Cast", [real], to=TensorProto.FLOAT)
 
     def pool(self, x: str, mask: str, dimensions: int) -> None:
@@ -80,14 +69,14 @@ class Graph:
         """
         row = self.add("Unsqueeze", [mask, self.constant([1], np.int64)])
         total = self.add("Squeeze", [self.add("MatMul", [row, x]), self.constant([1], np.int64)])
-        self.unit(total, dimensions, VECTOR)
+        self.unit(total, dimensions)
 
-    def unit(self, total: str, dimensions: int, output: str | None = None) -> str:
-        """Add vectors [n, d] scaled to length sqrt(d); the zero vector stays zero."""
+    def unit(self, total: str, dimensions: int) -> None:
+        """Add the output: vectors [n, d] scaled to length sqrt(d); the zero vector stays zero."""
         # A text without tokens has the zero vector, which must not be divided by its length.
         length = self.add("ReduceL2", [total, self.constant([1], np.int64)], keepdims=1)
         unit = self.add("Div", [total, self.add("Max", [length, self.constant(1e-9, np.float32)])])
-        return self.add("Mul", [unit, self.constant(dimensions**0.5, np.float32)], output)
+        self.add("Mul", [unit, self.constant(dimensions**0.5, np.float32)], VECTOR)
 
     def model(self, dimensions: int) -> onnx.ModelProto:
         """The finished graph."""

@@ -29,8 +29,7 @@ class Quantised(Graph):
     def __init__(self) -> None:
         super().__init__()
         first, one = self.constant([0], np.int64), self.constant([1], np.int64)
-        padding = self.add("Equal", [ROW, self.constant([-1], np.int64)])
-        real = self.add("Cast", [self.add("Not", [padding])], to=TensorProto.INT64)
+        real = self.add("Cast", [self.add("GreaterOrEqual", [ROW, first])], to=TensorProto.INT64)
         end = self.add("Max", [self.add("ReduceSum", [real], keepdims=1), one])  # an empty product has no range
         self.add("Unsqueeze", [self.add("Slice", [ROW, first, end]), first], TOKENS)
 
