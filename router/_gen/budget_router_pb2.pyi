@@ -279,7 +279,7 @@ class Certificate(_message.Message):
     def __init__(self, alpha: _Optional[float] = ..., delta: _Optional[float] = ..., threshold: _Optional[float] = ..., prompts: _Optional[int] = ..., rung: _Optional[str] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model", "relaxed", "per_prompt_target", "rule", "checkpoints", "expected_thinking_tokens", "escalation")
+    __slots__ = ("decision_id", "rung", "budget_tokens", "predicted_quality", "max_loss", "min_quality", "meets_target", "certified", "reason", "source", "model_version", "forecasts", "certificate", "model", "relaxed", "per_prompt_target", "rule", "checkpoints", "expected_thinking_tokens", "truncated_characters", "escalation")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     RUNG_FIELD_NUMBER: _ClassVar[int]
     BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -299,6 +299,7 @@ class Decision(_message.Message):
     RULE_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
     ESCALATION_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     rung: str
@@ -319,8 +320,9 @@ class Decision(_message.Message):
     rule: Rule
     checkpoints: _containers.RepeatedScalarFieldContainer[str]
     expected_thinking_tokens: float
+    truncated_characters: int
     escalation: Escalation
-    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ..., relaxed: _Optional[float] = ..., per_prompt_target: _Optional[bool] = ..., rule: _Optional[_Union[Rule, str]] = ..., checkpoints: _Optional[_Iterable[str]] = ..., expected_thinking_tokens: _Optional[float] = ..., escalation: _Optional[_Union[Escalation, str]] = ...) -> None: ...
+    def __init__(self, decision_id: _Optional[str] = ..., rung: _Optional[str] = ..., budget_tokens: _Optional[int] = ..., predicted_quality: _Optional[float] = ..., max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., meets_target: _Optional[bool] = ..., certified: _Optional[bool] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[DecisionSource, str]] = ..., model_version: _Optional[str] = ..., forecasts: _Optional[_Iterable[_Union[RungForecast, _Mapping]]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., model: _Optional[str] = ..., relaxed: _Optional[float] = ..., per_prompt_target: _Optional[bool] = ..., rule: _Optional[_Union[Rule, str]] = ..., checkpoints: _Optional[_Iterable[str]] = ..., expected_thinking_tokens: _Optional[float] = ..., truncated_characters: _Optional[int] = ..., escalation: _Optional[_Union[Escalation, str]] = ...) -> None: ...
 
 class SamplingOptions(_message.Message):
     __slots__ = ("temperature", "max_answer_tokens", "seed", "top_p", "top_k", "min_p", "stop", "presence_penalty", "frequency_penalty", "repetition_penalty", "logprobs", "top_logprobs")

@@ -72,6 +72,9 @@ def _show_verdict(decision: Decision) -> None:
     proof = "certified" if decision.certified else "not certified"
     rung = click.style(f"rung {_plain(decision.rung)}", bold=True)
     click.echo(f"{rung} ({proof}, {decision.source}): {_plain(decision.reason)}")
+    if decision.truncated_characters:
+        left_out = f"{counted(decision.truncated_characters, 'character')} around the question were counted, not read"
+        click.secho(left_out, dim=True)
     _show_id(decision)
 
 

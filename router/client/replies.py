@@ -68,6 +68,8 @@ class Decision:
         expected_thinking_tokens: forecast; None = unknown.
         escalation: why the conversation went up with this request: "tool_failed", "repeated_call", "truncated" or
             "unlike"; None = it did not.
+        truncated_characters: those of the conversation whose text was not scored, but counted: of earlier turns, of
+            instructions, of tool results, and of a document around the question.
     """
 
     decision_id: str
@@ -90,6 +92,7 @@ class Decision:
     checkpoints: tuple[str, ...] = ()
     expected_thinking_tokens: float | None = None
     escalation: str | None = None
+    truncated_characters: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ class Decision:
             rule has the rest of the probability.
         target_relaxation: P(correct) by which the target was relaxed because the service is overloaded.
         escalation: why the conversation went up with this request; None = it did not.
+        truncated_characters: those of the conversation whose text was not scored, but counted.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Decision:
     propensities: tuple[float, ...]
     target_relaxation: float = 0.0
     escalation: Escalation | None = None
+    truncated_characters: int = 0
 
     @property
     def rung(self) -> ReasoningBudget:

@@ -45,6 +45,7 @@ FIELDS = (
     "meets_target", "certificate", "propensity", "propensities", "score", "completed_at", "finish",
     "enforcement", "served_rung", "attempts", "prompt_tokens", "thinking_tokens", "answer_tokens", "correct",
     "label_source", "reported_at", "relaxed", "rule", "stopping", "probe_tokens", "checkpoints", "escalation",
+    "truncated_characters",
 )  # fmt: skip
 """All columns of a row; a partial row holds some of them."""
 
@@ -186,6 +187,7 @@ def _decided(at: datetime, request: RouteRequest, decision: Decision, names: Pro
         "source": decision.source.value,
         "reason": decision.choice.reason,
         "relaxed": decision.target_relaxation,
+        "truncated_characters": decision.truncated_characters,
         "rule": decision.rule.value,
         "escalation": None if decision.escalation is None else decision.escalation.value,
         "stopping": None if decision.choice.stopping is None else _often(decision.choice.stopping),
@@ -267,6 +269,7 @@ def _restored(row: Row) -> LoggedDecision:
         tuple(json.loads(str(row["propensities"]))),
         float(row.get("relaxed") or 0),
         Escalation(row["escalation"]) if row.get("escalation") else None,
+        int(row.get("truncated_characters") or 0),
     )
     seen = json.loads(str(row.get("checkpoints") or "[]"))
     return LoggedDecision(str(row["tenant"]), decision, _prompt(row), tuple(_checkpoint(**one) for one in seen))

@@ -11,7 +11,7 @@ from router.outcomes.rows import FIELDS
 
 INTEGERS = (
     "rung_order", "budget_tokens", "meets_target", "attempts", "prompt_tokens", "thinking_tokens", "answer_tokens",
-    "probe_tokens",
+    "probe_tokens", "truncated_characters",
 )  # fmt: skip
 REALS = ("propensity", "correct", "relaxed")
 

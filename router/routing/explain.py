@@ -74,6 +74,7 @@ def sentences(decision: Decision) -> list[str]:
     return [
         _chosen(decision),
         *_curve(decision),
+        *_truncated(decision),
         _target(decision),
         _certificate(decision),
         SOURCES[decision.source],
@@ -219,6 +220,12 @@ def _stopping(rule: StoppingCertificate) -> str:
         f" the answer at the top of the same thought is at most {rule.alpha:g}. There the rule spent"
         f" {_tokens(rule.thinking_tokens)} on the thought and {_tokens(rule.probe_tokens)} on looking, on average."
     )
+
+
+def _truncated(decision: Decision) -> list[str]:
+    if not decision.truncated_characters:
+        return []
+    return [f"The text of {counted(decision.truncated_characters, 'character')} was not scored, but counted."]
 
 
 def _relaxation(decision: Decision) -> list[str]:

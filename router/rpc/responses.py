@@ -45,6 +45,7 @@ def decision(value: Decision) -> pb.Decision:
         rule=RULES.numbers[value.rule],
         checkpoints=[value.ladder.rungs[i].name for i in value.choice.checkpoints],
         expected_thinking_tokens=value.expected_thinking_tokens,
+        truncated_characters=value.truncated_characters,
     )
     if value.score is not None:
         _add_forecasts(message, value.ladder.rungs, value.score)

@@ -155,6 +155,7 @@ def _of_decision(decision: Decision) -> dict[str, object]:
         "certified": decision.choice.certificate is not None,
         "reason": decision.choice.reason,
         "model_version": decision.model_version[:12],
+        "truncated_characters": decision.truncated_characters,
     }
 
 
