@@ -30,9 +30,7 @@ async def proved(
 
 
 def request_of(budget: int) -> GenerationRequest:
-    return GenerationRequest(
-        Prompt.of("2 + 2 ="), ReasoningBudget("r", budget), sampling=Sampling(0.0, 16)
-    )
+    return GenerationRequest(Prompt.of("2 + 2 ="), ReasoningBudget("r", budget), sampling=Sampling(0.0, 16))
 
 
 async def served(backend: VerifiedBackend, budget: int) -> int | None:

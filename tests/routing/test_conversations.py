@@ -117,9 +117,23 @@ async def test_a_users_turn_that_is_unlike_the_calibration_prompts_goes_up_for_g
     assert await rungs(router, request(Message(Role.USER, "easy again"))) == [TOP]
 
 
+@pytest.mark.parametrize(("tokens", "index"), [(60, 3), (59, 2), (20, 2), (-1, 2)])
+async def test_an_unlike_turn_goes_up_to_what_is_in_time(tokens: int, index: int) -> None:
+    late = policy_of().latency.seconds(tokens)  # 60 is the p99 of rung 3; -1 keeps out all of them
+    router = router_of(classifier=scored(FAR), pins=pinned_at(2))
+    assert await rungs(router, request(max_latency=late)) == [index]
+
+
 async def test_a_classifier_that_is_down_lets_the_pin_stand() -> None:
     decision = await router_of(classifier=FakeClassifier(failing=True), pins=pinned_at(2)).decide(request())
     assert (decision.choice.index, decision.source) == (2, DecisionSource.PINNED)
+
+
+async def test_a_classifier_that_is_down_binds_no_new_conversation() -> None:
+    pins = MemoryPins()
+    decision = await router_of(classifier=FakeClassifier(failing=True), pins=pins).decide(request())
+    assert (decision.choice.index, decision.source) == (TOP, DecisionSource.FALLBACK)
+    assert pins.known(TALK) is None
 
 
 async def test_a_failed_tool_takes_the_next_step_up_one_rung_once() -> None:
