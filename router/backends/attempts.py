@@ -37,15 +37,18 @@ CERTAINTY = (CountSource.ESTIMATE, CountSource.ROUTER, CountSource.ENGINE, Count
 class Attempts:
     """Follows the events of up to two attempts.
 
+    Args:
+        begun: the caller has begun the answer, which may be whole by then.
+
     Attributes:
         number: counts the attempts, from 1; 0 = none is under way.
         completion: the end of all attempts, once it is there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begun: bool = False) -> None:
         self.number = 0
         self.completion: Completion | None = None
-        self._answered = False
+        self._answered = begun
         self._ended: list[Completion] = []
 
     def over(self, first: T, second: T) -> Iterator[T]:

@@ -65,7 +65,8 @@ class Generation:
             self._thinking_tokens(decision.choice.index) if rule is None else rule.thinking_tokens + rule.probe_tokens
         )
         self.expected_tokens = self._expected_thinking + served.policy.latency.answer_tokens
-        self._attempts = Attempts()
+        begun = request.prompt.begun
+        self._attempts = Attempts(begun is not None and bool(begun.content.strip()))
         self._answer: list[str] = []
 
     @property

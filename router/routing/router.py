@@ -253,8 +253,10 @@ class BudgetRouter:
         request, decision, seconds = generation.request, generation.decision, generation.seconds
         self._log.record(request, decision, completion)
         self._observer(Generated(request, decision, completion, generation.first_token_seconds, seconds))
-        # An audit runs the top rung as well: not under pressure, and tool calls cannot be compared.
-        if self._audit is not None and not generation.tools.offered and not self._admission.level:
+        # An audit runs the top rung as well: not under pressure, and neither tool calls nor parts of answers can be
+        # compared.
+        whole = not generation.tools.offered and request.prompt.begun is None
+        if self._audit is not None and whole and not self._admission.level:
             spent = completion.spent_thinking
             backend, sampling, answer = generation.served.backend, generation.sampling, generation.answer
             self._audit(backend, request, decision, sampling, answer, spent, generation.rest)

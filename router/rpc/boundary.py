@@ -100,10 +100,10 @@ class Boundary:
                 async with Refusals(method, context, self.observer):
                     call, data = await self._admitted(method, metadata, context)
                     with self._held(call, data):
-                        message = await parse(data)
+                        answered = behaviour(await parse(data), call)
                         del data  # a stream lasts for minutes, and images are long
                         # Closed at once where the caller leaves: the garbage collector would let the engine run on.
-                        async with aclosing(behaviour(message, call)) as responses:
+                        async with aclosing(answered) as responses:
                             async for response in responses:
                                 yield response
                 self.observer(CallCompleted(method, "OK"))

@@ -36,9 +36,11 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
         # Only here does the call's deadline bound the budget: the other methods do not wait for any thinking.
         routed = requests.route_request(request, self._limits, call, call.remaining)
         drawn, tools = sampling.sampling(request), await requests.tools(request, self._limits)
+        show_checkpoints = request.show_checkpoints
+        del request  # a stream lasts for minutes, and images are long
         async with aclosing(self._router.generate(routed, drawn, tools)) as events:
             async for event in events:
-                if request.show_checkpoints or not isinstance(event, Checkpoint):
+                if show_checkpoints or not isinstance(event, Checkpoint):
                     yield responses.event(event)
 
     async def ReportOutcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:

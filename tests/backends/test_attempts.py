@@ -32,6 +32,12 @@ def run(*attempts: list[GenerationEvent]) -> tuple[list[str], Completion]:
     return asked, end
 
 
+def test_an_answer_that_the_caller_has_begun_may_be_whole() -> None:
+    following = Attempts(begun=True)
+    asked = [following.take(FIRST) for _ in following.over("first", "second")]
+    assert asked == [FIRST] and following.completion == FIRST
+
+
 @pytest.mark.parametrize(
     "answer",
     [ContentDelta("4"), RefusalDelta("No."), ToolCallDelta(0, ToolCall("", "f", ""))],

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from router.backends import canary
+from router.backends.climbing import TwoPhaseClimb
 from router.backends.connect import HOSTED, Connection, connect
 from router.backends.markers import Markers
 from router.backends.pocket import PocketBackend
 from router.backends.pocket_model import PocketModel
+from router.backends.two_phase import TwoPhase
 from router.domain import (
     DEFAULT_RUNG,
     GenerationRequest,
@@ -297,3 +299,18 @@ async def test_the_parts_of_a_beginning_go_on_as_one_text(at: Cell) -> None:
         assert at.messages[1] == {"role": "assistant", "content": "So\nfar: "}
     elif at.column in TWO_PHASES:
         assert at.prompt.endswith("</think>So\nfar: ")
+
+
+@pytest.mark.parametrize("column", TWO_PHASES)
+async def test_a_rule_that_stops_looks_at_answers_behind_their_beginning(
+    column: str, pocket_model: PocketModel
+) -> None:
+    async with cell(column, pocket_model) as at:
+        assert isinstance(at.backend, TwoPhase)
+        for given, thought in (("", "s0 s1 s2 s3 "), ("Two and two.", "Two and two.")):
+            climb = TwoPhaseClimb(at.backend, asked(QUESTION, Message(Role.ASSISTANT, "So: ", reasoning=given)))
+            async for _ in climb.think(4):
+                pass
+            assert (await climb.probe(8, end=False)).text.startswith("The answer")
+            assert thought in at.prompt and at.prompt.endswith("</think>\n\nSo: ")
+            assert (climb.tokens, climb.ended) == ((0, True) if given else (4, False))

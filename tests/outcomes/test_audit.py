@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from router.domain import (
     ContentDelta,
     DecisionSource,
     MaxLoss,
+    Message,
     MinQuality,
     Prompt,
     ReasoningBudget,
     ReasoningDelta,
+    Role,
     RoutingOptions,
     Sampling,
     Score,
@@ -197,6 +200,14 @@ async def test_the_top_rungs_own_answers_lose_nothing_and_cost_nothing(tmp_path:
 async def test_only_what_a_relative_certificate_vouches_for_is_audited(tmp_path: Path, options: RoutingOptions) -> None:
     audit = Audit(tmp_path, Fixed(1.0, 0.0))
     await audit.ask(options)
+    assert (len(audit.backend.asked), audit.audited) == (1, [])
+
+
+async def test_the_rest_of_an_answer_that_the_caller_has_begun_is_not_judged(tmp_path: Path) -> None:
+    audit = Audit(tmp_path, Fixed(1.0, 0.0))
+    begun = Prompt((*request_of().prompt.messages, Message(Role.ASSISTANT, "4")))
+    async for _ in audit.router.generate(replace(request_of(), prompt=begun), Sampling()):
+        pass
     assert (len(audit.backend.asked), audit.audited) == (1, [])
 
 

@@ -16,11 +16,13 @@ from router.domain import (
     FinishReason,
     LabelSource,
     MaxLoss,
+    Message,
     MinQuality,
     OnUnmet,
     Outcome,
     Prompt,
     ReasoningDelta,
+    Role,
     RouteRequest,
     RoutingOptions,
     Sampling,
@@ -358,6 +360,14 @@ async def test_no_answer_at_the_chosen_rung_is_tried_once_more_at_the_next() -> 
     assert isinstance(completion, Completion)
     assert (completion.attempts, completion.budget) == (2, LADDER.rungs[2])
     assert observer.of(Generated)[0].completion.attempts == 2
+
+
+async def test_an_answer_that_the_caller_has_begun_may_be_whole() -> None:
+    backend = FakeBackend([ReasoningDelta("hm"), completion_of(LADDER.rungs[1])])
+    request = replace(request_of(), prompt=Prompt((*request_of().prompt.messages, Message(Role.ASSISTANT, "4"))))
+    *_, completion = await events_of(router_of(backend=backend), request)
+    assert isinstance(completion, Completion) and len(backend.asked) == 1
+    assert (completion.finish, completion.attempts) == (FinishReason.NATURAL, 1)
 
 
 async def test_where_no_longer_rung_is_allowed_the_chosen_one_is_tried_again() -> None:
