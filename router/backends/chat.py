@@ -96,9 +96,11 @@ class Chat:
         """Deltas as they come, then the completion. Raises InvalidRequest, BackendError."""
         require_possible(request)
         fallback = await self._fallback_for(request)
-        if (field := untaken(request, self._taken)) is not None:
-            if fallback is None:
-                raise InvalidRequest(field, "neither the engine nor two phases can do this here")
+        field = untaken(request, self._taken)
+        if fallback is None and field is not None:
+            raise InvalidRequest(field, "neither the engine nor two phases can do this here")
+        # Some engines take an answer that goes on for a thought, as no end marker comes before it.
+        if fallback is not None and (field is not None or request.prompt.begun is not None):
             async with aclosing(fallback.stream(request)) as events:
                 async for event in events:
                     yield event

@@ -109,7 +109,7 @@ class TwoPhase:
         await self._learn()
         self.check(request)  # before the engine renders the prompt: a hopeless request costs no call
         thought = Thought(await self.opening(request), [], natural=given, given=given)
-        self._fit(request, len(thought.prompt))
+        self._fit(request, len(thought.prompt) + _begun_tokens(request))
         return thought
 
     async def think(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[ReasoningDelta]:
@@ -132,7 +132,7 @@ class TwoPhase:
     def _fit(self, request: GenerationRequest, prompt: int) -> None:
         """Refuse what exceeds the window, and name the part at fault: the prompt, the budget, or the answer."""
         budget = request.budget.tokens or 0
-        wanted = prompt + budget + _begun_tokens(request) + request.sampling.max_answer_tokens
+        wanted = prompt + budget + request.sampling.max_answer_tokens
         if self._window is None or wanted < self._window:
             return
         field = "options.max_thinking_tokens" if budget >= self._window else "sampling.max_answer_tokens"

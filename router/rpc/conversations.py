@@ -23,7 +23,18 @@ def checked_prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
         raise InvalidRequest("messages", "at least one is required")
     if len(messages) > limits.max_messages:
         raise InvalidRequest("messages", f"at most {limits.max_messages}, has {len(messages)}")
-    _require_few_bytes(messages, limits)
+    most = limits.max_prompt_bytes
+    if shows := [message for message in messages if message.image_urls or message.parts]:
+        _require_few_images(messages, shows, limits)
+        size = sum(map(_text_bytes, messages))
+    else:
+        # ByteSize is cheap, and hardly above the size of the content, so the exact sum is rarely needed. It would copy
+        # images, which are long.
+        size = sum([message.ByteSize() for message in messages])
+        if most < size <= 2 * most:
+            size = sum(map(_text_bytes, messages))
+    if size > most:
+        raise InvalidRequest("messages", f"at most {most} bytes of content, has {size}")
     turns = [_plain(message) for message in messages]
     prompt = Prompt(tuple(_completed(turns, messages) if None in turns else turns))  # type: ignore[arg-type]
     if prompt.messages[-1].role is not Role.USER and not any(map(_asks, prompt.messages)):
@@ -31,21 +42,17 @@ def checked_prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
     return prompt
 
 
-def _require_few_bytes(messages: Sequence[pb.Message], limits: Limits) -> None:
-    attached = sum([len(one.tool_calls) + len(one.image_urls) + len(one.parts) for one in messages])
+def _require_few_images(messages: Sequence[pb.Message], shows: Sequence[pb.Message], limits: Limits) -> None:
+    _require_few_attached(messages)
+    size = sum(map(_image_bytes, shows))
+    if size > limits.max_image_bytes:
+        raise InvalidRequest("messages", f"at most {limits.max_image_bytes} bytes of images, has {size}")
+
+
+def _require_few_attached(messages: Sequence[pb.Message]) -> None:
+    attached = sum(len(one.tool_calls) + len(one.image_urls) + len(one.parts) for one in messages)
     if attached > MAX_ATTACHED:
         raise InvalidRequest("messages", f"at most {MAX_ATTACHED} tool calls, images and parts, has {attached}")
-    # ByteSize is cheap, and hardly above the size of the content, so the exact sum is rarely needed. It would copy
-    # images, which are long.
-    most = limits.max_prompt_bytes
-    size = sum([_text_bytes(one) if one.image_urls or one.parts else one.ByteSize() for one in messages])
-    if most < size <= 2 * most:
-        size = sum(map(_text_bytes, messages))
-    if size > most:
-        raise InvalidRequest("messages", f"at most {most} bytes of content, has {size}")
-    shown = attached and sum(map(_image_bytes, messages))
-    if shown > limits.max_image_bytes:
-        raise InvalidRequest("messages", f"at most {limits.max_image_bytes} bytes of images, has {shown}")
 
 
 def _text_bytes(message: pb.Message) -> int:
@@ -61,6 +68,7 @@ def _image_bytes(message: pb.Message) -> int:
 
 def _completed(turns: Sequence[Message | None], messages: Sequence[pb.Message]) -> Iterator[Message]:
     """All turns of a conversation, those included that are not of text alone. Raises InvalidRequest."""
+    _require_few_attached(messages)
     return (turn or _message(messages[i], f"messages[{i}]") for i, turn in enumerate(turns))
 
 

@@ -244,19 +244,15 @@ async def test_the_thought_comes_before_an_answer_that_has_begun(at: Cell) -> No
         assert at.prompt.count("s7 ") == 1
 
 
-async def test_without_a_thought_an_answer_goes_on_by_the_engines_own_means(at: Cell) -> None:
+async def test_an_answer_goes_on_without_a_thought(at: Cell) -> None:
     if at.column == "hosted":
         await refused(at, "messages[1].content", QUESTION, BEGUN, budget=0)
         return
     answer = await answered(at, QUESTION, BEGUN, budget=0)
     assert answer.completion.thinking_tokens == 0
-    if at.column in NATIVE:
-        assert at.messages == [SENT, {"role": "assistant", "content": "So: "}]
-        assert (at.last["continue_final_message"], at.last["add_generation_prompt"]) == (True, False)
-        assert at.last["chat_template_kwargs"]["enable_thinking"] is False
+    if at.column != "pocket":
         assert answer.text == ANSWERED
-    elif at.column in TWO_PHASES:
-        assert at.messages == [SENT] and at.prompt.endswith("</think>So: ") and answer.text == ANSWERED
+        assert at.messages == [SENT] and at.prompt.endswith("</think>So: ")
 
 
 async def test_a_thought_that_is_given_is_not_had_again(at: Cell) -> None:
@@ -285,20 +281,24 @@ async def test_a_call_is_not_continued_nor_an_answer_to_nothing(at: Cell) -> Non
 
 
 @pytest.mark.parametrize("column", NATIVE)
-async def test_beside_tools_an_answer_goes_on_without_a_thought_alone(column: str, pocket_model: PocketModel) -> None:
-    """Two phases cannot parse calls, and no engine thinks before an answer that has begun."""
+async def test_beside_tools_an_answer_goes_on_by_the_engines_own_means(column: str, pocket_model: PocketModel) -> None:
+    """Two phases cannot parse calls, and no engine thinks before an answer that it goes on with."""
     async with cell(column, pocket_model) as at:
         await refused(at, "messages[1].content", QUESTION, BEGUN, tools=Tools((ADD,)))
         assert (await answered(at, QUESTION, BEGUN, tools=Tools((ADD,)), budget=0)).calls
+        assert at.messages == [SENT, {"role": "assistant", "content": "So: "}]
+        assert (at.last["continue_final_message"], at.last["add_generation_prompt"]) == (True, False)
+        assert at.last["chat_template_kwargs"]["enable_thinking"] is False
 
 
 async def test_the_parts_of_a_beginning_go_on_as_one_text(at: Cell) -> None:
-    if at.column != "hosted":
-        await answered(at, QUESTION, Message.of(Role.ASSISTANT, ("So", "far: ")), budget=0)
+    begun = Message.of(Role.ASSISTANT, ("So", "far: "))
     if at.column in NATIVE:
+        await answered(at, QUESTION, begun, budget=0, tools=Tools((ADD,)))
         assert at.messages[1] == {"role": "assistant", "content": "So\nfar: "}
     elif at.column in TWO_PHASES:
-        assert at.prompt.endswith("</think>So\nfar: ")
+        await answered(at, QUESTION, begun)
+        assert at.prompt.endswith("</think>\n\nSo\nfar: ")
 
 
 @pytest.mark.parametrize("column", TWO_PHASES)
