@@ -5,7 +5,7 @@ Each cell of the table is a test against an engine that records what arrives.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from router.domain import (
     Message,
     Prompt,
     ReasoningBudget,
+    ResponseFormat,
     Role,
     Sampling,
     Tool,
@@ -273,6 +274,14 @@ async def test_a_thought_that_is_given_is_not_had_again(at: Cell) -> None:
 async def test_an_answer_begun_with_nothing_is_one_that_has_not_begun(at: Cell) -> None:
     if await sent_or_refused(at, {}, QUESTION, Message(Role.ASSISTANT, "")):
         assert at.messages == [SENT] and "continue_final_message" not in at.last
+
+
+async def test_a_form_does_not_begin_anew_behind_a_beginning(at: Cell) -> None:
+    request = asked(QUESTION, BEGUN)
+    formed = replace(request, sampling=replace(request.sampling, response_format=ResponseFormat()))
+    with pytest.raises(InvalidRequest) as caught:
+        await run(at.backend, formed)
+    assert caught.value.field == "response_format" and not at.bodies
 
 
 async def test_a_call_is_not_continued_nor_an_answer_to_nothing(at: Cell) -> None:

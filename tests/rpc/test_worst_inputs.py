@@ -196,6 +196,7 @@ BATCHES: Mapping[str, Callable[[], Message | bytes]] = {
     "30,000 messages": lambda: batch([decide(*[f"{i}"] * 30) for i in range(1_000)]),
     "the last one is wrong": lambda: batch([*[decide(*["a"] * 30)] * 1_000, decide()]),
     "too many": lambda: batch([decide()] * 20_000),
+    "images of 20 MB": lambda: batch([attached(image_urls=["data:image/" + "A" * (2 * MIB - 50)])] * 10),
     "2 million empty ones": lambda: b"\n\0" * (2 * MIB - 100),
     "one of 2 million empty messages": lambda: batch([pb.DecideRequest.FromString(b"\n\0" * 2_000_000)]),
     "as many fields as there may be": lambda: batch([decide(*["ab"] * 33)] * 1_000 + [decide("a" * 500_000)]),
