@@ -130,7 +130,13 @@ class BackendBusy(BackendError):
 
 
 class BackendRefused(BackendError):
-    """The inference backend does not accept this request; another try cannot succeed."""
+    """The inference backend does not accept this request; another try cannot succeed.
+
+    Attributes:
+        field: the field of its request that it names, in the words of its API; "" = none.
+    """
+
+    field = ""
 
 
 class BackendMisconfigured(BackendError):

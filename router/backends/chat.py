@@ -16,12 +16,12 @@ from router.backends.limits import ReadLimits
 from router.backends.listing import check_serves
 from router.backends.markers import Markers
 from router.backends.messages import CONTINUES, messages, tools
-from router.backends.request_fields import IMAGES, require_possible, untaken
+from router.backends.request_fields import IMAGES, path_of, require_possible, untaken
 from router.backends.stream_state import StreamState
 from router.backends.thought import ENDED, Thought
 from router.backends.two_phase import TwoPhase
 from router.domain import FinishReason, GenerationEvent, GenerationRequest
-from router.errors import BackendError, BackendTimeout, InvalidRequest
+from router.errors import BackendError, BackendRefused, BackendTimeout, InvalidRequest
 
 PLAIN_ANSWERS = 3
 """Answers without a thought, one after another, from which on a model is taken for one that does not think.
@@ -119,6 +119,10 @@ class Chat:
         except BackendTimeout:
             if not state.ended:  # else the answer is whole, and only the end of the stream is missing
                 raise
+        except BackendRefused as error:
+            if (field := path_of(error.field, request)) is None:
+                raise
+            raise InvalidRequest(field, "the served model refuses it") from error
         # Leaving the block above cancelled the request.
         for event in state.rest():
             yield event

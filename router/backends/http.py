@@ -6,6 +6,7 @@ only the proxy that a setting names is used.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -17,10 +18,10 @@ from router.addresses import is_loopback
 from router.backends.failures import MappedErrors
 from router.backends.sse import GROWTH, Bounds, EventReader
 from router.backends.sse import Chunk as Chunk
-from router.backends.statuses import check
+from router.backends.statuses import check, refused_field
 from router.backends.text import dumps, loads
 from router.backends.urls import engine_url, proxy_url
-from router.errors import BackendError
+from router.errors import BackendError, BackendRefused
 
 T = TypeVar("T")
 
@@ -29,6 +30,9 @@ MOST_AT_ONCE = 1 << 10
 
 LARGEST_ANSWER = 1 << 20
 """Bytes that the answer to a short question may have, beside what the question itself accounts for."""
+
+LARGEST_REFUSAL, REFUSAL_SECONDS = 1 << 14, 1.0
+"""Bytes of a refusal that are read for the field that it names, and seconds that they may take."""
 
 KEEP_SECONDS = 3.0
 """How long an idle connection is kept: vLLM (uvicorn) and llama.cpp close theirs after 5 seconds."""
@@ -113,7 +117,11 @@ class EngineClient:
         deadline = loop.time() + self._timeouts.first
         with MappedErrors():
             async with await _by(deadline, self._sent(self._streams, path, data)) as response:
-                check(response, "text/event-stream", path)
+                try:
+                    check(response, "text/event-stream", path)
+                except BackendRefused as error:
+                    error.field = await _refused_field(response)
+                    raise
                 events = EventReader(response.content.readany, Bounds.of(tokens, len(data)), path)
                 while chunks := await _by(deadline, events.next()):
                     yield chunks
@@ -160,6 +168,14 @@ async def _whole(response: aiohttp.ClientResponse, limit: int) -> bytes:
         if len(body) > limit:
             raise BackendError(f"backend: its answer is longer than {limit} bytes")
     return bytes(body)
+
+
+async def _refused_field(response: aiohttp.ClientResponse) -> str:
+    """The field that a refusal names; "" where it names none, or does not come at once."""
+    with suppress(BackendError), MappedErrors():
+        async with asyncio.timeout(REFUSAL_SECONDS):
+            return refused_field(await _whole(response, LARGEST_REFUSAL))
+    return ""
 
 
 async def _by(deadline: float, work: Awaitable[T]) -> T:

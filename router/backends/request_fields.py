@@ -3,6 +3,7 @@
 The table of who takes what is in `dialects`. What is not taken is refused by its name, before anything is sent.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -14,7 +15,8 @@ Use = Callable[[GenerationRequest], str | None]
 
 
 def _sampled(name: str, request: GenerationRequest) -> str | None:
-    return f"sampling.{name}" if getattr(request.sampling, name) not in (None, (), False) else None
+    value = getattr(request.sampling, name)
+    return None if value is None or value is False or value == () else f"sampling.{name}"  # 0 is a value, too
 
 
 def _form(schema: bool, request: GenerationRequest) -> str | None:
@@ -68,6 +70,9 @@ FIELDS: Mapping[str, Use] = {
 }
 """The fields by the names of the table."""
 
+ENGINES_NAMES = {"repeat_penalty": "repetition_penalty", "top_logprobs": "logprobs", "tool_choice": "tools"}
+"""Names that engines have for fields of another name here."""
+
 Taken = frozenset[str]
 """Names of fields that an engine takes, in one way to hold a budget."""
 
@@ -93,6 +98,14 @@ def untaken(request: GenerationRequest, taken: Taken) -> str | None:
     """The path of the first field that a request uses and that is not taken; None where all are."""
     paths = (use(request) for name, use in FIELDS.items() if name not in taken)
     return next(filter(None, paths), None)
+
+
+def path_of(named: str, request: GenerationRequest) -> str | None:
+    """The path of a field that an engine names in the words of its API; None where the request does not use it."""
+    name = re.split(r"[.\[]", named)[0]
+    name = ENGINES_NAMES.get(name, name)
+    used = {use(request) for use in FIELDS.values()}
+    return next((path for path in (f"sampling.{name}", name) if path in used), None)
 
 
 def check(request: GenerationRequest, taken: Taken, who: str) -> None:

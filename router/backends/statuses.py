@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import ClientResponse
 
+from router.backends.text import loads
 from router.backends.urls import origin
 from router.errors import BackendBusy, BackendError, BackendMisconfigured, BackendRefused, BackendUnavailable
 
@@ -61,6 +62,15 @@ def reported(error: Any, path: str) -> BackendError:
     if type(code) in (int, str) and (status := re.fullmatch("4[0-9]{2}", str(code)[:4])):
         return failure(int(status[0]), {}, path)
     return BackendError("backend: it reports an error within the stream")
+
+
+def refused_field(body: bytes) -> str:
+    """The field of a request that a refusal names, as OpenAI's API does; "" where it names none."""
+    try:
+        named = loads(body)["error"]["param"]
+    except (ValueError, TypeError, LookupError):
+        return ""
+    return named if isinstance(named, str) else ""
 
 
 def retry_after(value: str) -> float:

@@ -1,6 +1,7 @@
 """Stop strings and log-probabilities: in the answer alone, wherever the borders of deltas lie."""
 
-from contextlib import suppress
+import json
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.backends.answer_text import AnswerText, StopReader
+from router.backends.connect import Connection, connect
 from router.backends.dialects import DIALECTS
 from router.backends.logprobs import LONGEST_TOKEN, of_chat, of_completion, of_llama_cpp
 from router.backends.stream_state import StreamState
@@ -23,9 +25,10 @@ from router.domain import (
     Sampling,
     TokenLogprob,
 )
-from router.errors import BackendError
-from tests.backends.test_request_fields import drawn, engine, events_of, for_kind, generations, text_of
-from tests.support.engine import delta
+from router.errors import BackendError, BackendRefused, InvalidRequest
+from tests.backends.test_request_fields import drawn, engine, events_of, for_kind, generations, text_of, yes
+from tests.support.engine import MODEL, Engine, answers, delta
+from tests.support.engine import serving as serving_engine
 from tests.support.fakes import until
 from tests.support.simulators import END, START, USER
 
@@ -78,6 +81,42 @@ async def test_the_engine_is_left_where_a_stop_string_has_come(kind: str, way: s
     end = events[-1]
     assert isinstance(end, Completion)
     assert (end.finish, end.thinking_tokens, end.budget_violated) == (FinishReason.FORCED, 8, False)
+
+
+@pytest.mark.parametrize(
+    ("param", "field"),
+    [
+        ("temperature", "sampling.temperature"),
+        ("top_logprobs", "sampling.logprobs"),
+        ("response_format.json_schema", "response_format"),
+        ("top_p", None),  # which the request does not have
+        ("reasoning_effort", None),
+        (["temperature"], None),
+        (None, None),
+    ],
+)
+async def test_what_a_hosted_model_refuses_is_named(param: Any, field: str | None) -> None:
+    form = ResponseFormat({"type": "object"})
+    request = drawn(temperature=0.0, logprobs=True, response_format=form)
+    hosted = Engine()
+    hosted.handler = answers(400, json.dumps({"error": {"message": "Unsupported value", "param": param}}))
+    async with serving_engine(hosted), AsyncExitStack() as stack:
+        backend = connect(Connection("openai_effort", hosted.url, MODEL), yes, stack)
+        await backend.prove()
+        with pytest.raises(InvalidRequest if field else BackendRefused) as caught:
+            await events_of(backend, for_kind("openai_effort", request))
+    assert not isinstance(caught.value, InvalidRequest) or caught.value.field == field
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{", '{"error": "no"}', '{"error": {"param": {}}}', "x" * (1 << 15)])
+async def test_a_refusal_that_names_nothing_is_one_all_the_same(body: str) -> None:
+    hosted = Engine()
+    hosted.handler = answers(422, body)
+    async with serving_engine(hosted), AsyncExitStack() as stack:
+        backend = connect(Connection("openai_effort", hosted.url, MODEL), yes, stack)
+        await backend.prove()
+        with pytest.raises(BackendRefused):
+            await events_of(backend, for_kind("openai_effort", drawn(temperature=0.0)))
 
 
 @pytest.mark.parametrize(("kind", "way"), [*WAYS, ("openai_effort", "hint")])

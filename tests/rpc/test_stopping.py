@@ -44,6 +44,9 @@ def ruled(router: BudgetRouter, rule: StoppingRule) -> BudgetRouter:
     return router
 
 
+GREEDY = pb.SamplingOptions(temperature=0)
+
+
 async def stream(service: Service, request: pb.GenerateRequest) -> list[pb.GenerateResponse]:
     return [event async for event in service.routing.Generate(request)]
 
@@ -63,7 +66,7 @@ async def engine(kind: str, rule: StoppingRule = RULE) -> AsyncIterator[tuple[Si
 @pytest.mark.parametrize("kind", ["vllm", "sglang", "llama_cpp"])
 async def test_an_engine_is_stopped_where_its_answer_stands(bundle: Bundle, kind: str) -> None:
     async with engine(kind) as (simulator, router), serving(router, bundle) as service:
-        events = await stream(service, generate(show_checkpoints=True))
+        events = await stream(service, generate(show_checkpoints=True, sampling=GREEDY))
     assert simulator.running == 0
     decision, end = events[0].decision, events[-1].completion
     assert (decision.rule, decision.rung, list(decision.checkpoints)) == (
