@@ -389,7 +389,7 @@ class GenerateRequest(_message.Message):
     def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., options: _Optional[_Union[RoutingOptions, _Mapping]] = ..., model: _Optional[str] = ..., tenant: _Optional[str] = ..., sampling: _Optional[_Union[SamplingOptions, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., tool_choice: _Optional[str] = ..., show_checkpoints: _Optional[bool] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., parallel_tool_calls: _Optional[bool] = ...) -> None: ...
 
 class Completion(_message.Message):
-    __slots__ = ("finish_reason", "prompt_tokens", "thinking_tokens", "answer_tokens", "count_source", "enforcement", "budget_tokens", "budget_violated", "rung", "attempts", "reported_thinking_tokens", "counts_disagree", "probe_tokens")
+    __slots__ = ("finish_reason", "prompt_tokens", "thinking_tokens", "answer_tokens", "count_source", "enforcement", "budget_tokens", "budget_violated", "rung", "attempts", "reported_thinking_tokens", "counts_disagree", "probe_tokens", "stop")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -403,6 +403,7 @@ class Completion(_message.Message):
     REPORTED_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COUNTS_DISAGREE_FIELD_NUMBER: _ClassVar[int]
     PROBE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     prompt_tokens: int
     thinking_tokens: int
@@ -416,7 +417,8 @@ class Completion(_message.Message):
     reported_thinking_tokens: int
     counts_disagree: bool
     probe_tokens: int
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., thinking_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ..., count_source: _Optional[_Union[CountSource, str]] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ..., budget_tokens: _Optional[int] = ..., budget_violated: _Optional[bool] = ..., rung: _Optional[str] = ..., attempts: _Optional[int] = ..., reported_thinking_tokens: _Optional[int] = ..., counts_disagree: _Optional[bool] = ..., probe_tokens: _Optional[int] = ...) -> None: ...
+    stop: str
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., thinking_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ..., count_source: _Optional[_Union[CountSource, str]] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ..., budget_tokens: _Optional[int] = ..., budget_violated: _Optional[bool] = ..., rung: _Optional[str] = ..., attempts: _Optional[int] = ..., reported_thinking_tokens: _Optional[int] = ..., counts_disagree: _Optional[bool] = ..., probe_tokens: _Optional[int] = ..., stop: _Optional[str] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("rung", "thinking_tokens", "answer", "probe_tokens", "stood", "mean_logprob", "stops")

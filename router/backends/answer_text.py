@@ -8,7 +8,15 @@ from collections.abc import Iterable
 
 from router.backends.markers import Said, overlap
 from router.backends.text import BLANK
-from router.domain import ContentDelta, GenerationEvent, Logprobs, ReasoningDelta, Sampling, TokenLogprob
+from router.domain import (
+    ContentDelta,
+    GenerationEvent,
+    GenerationRequest,
+    Logprobs,
+    ReasoningDelta,
+    Sampling,
+    TokenLogprob,
+)
 
 
 class StopReader:
@@ -17,20 +25,25 @@ class StopReader:
     The blank text before an answer is not looked at: models write a line break or two there, which would end an answer
     before its first word.
 
+    Args:
+        begun: the answer had begun before, so that blank text is part of it.
+
     Attributes:
-        stopped: a stop string has come.
+        found: the stop string that has come; None = none has.
     """
 
-    def __init__(self, stops: Iterable[str]) -> None:
-        self.stopped = False
+    def __init__(self, stops: Iterable[str], *, begun: bool = False) -> None:
+        self.found: str | None = None
         self._stops = tuple(stops)
         self._waiting = ""
-        self._begun = False
+        self._begun = begun
 
     def read(self, text: str) -> str:
         """The text that is certainly no part of a stop string."""
-        if self.stopped or not self._stops:
-            return "" if self.stopped else text
+        if self.found is not None:
+            return ""
+        if not self._stops:
+            return text
         blank = "" if self._begun else text[: len(text) - len(text.lstrip(BLANK))]
         return blank + self._looked_at(text[len(blank) :])
 
@@ -42,10 +55,11 @@ class StopReader:
     def _looked_at(self, text: str) -> str:
         text = self._waiting + text
         self._begun = self._begun or bool(text)
-        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:
-            self.stopped, self._waiting = True, ""
-            return text[: min(found)[1]]
+        complete = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if complete:
+            _, at, self.found = min(complete)
+            self._waiting = ""
+            return text[:at]
         keep = max(overlap(text, stop) for stop in self._stops)
         self._waiting = text[len(text) - keep :]
         return text[: len(text) - keep]
@@ -54,22 +68,32 @@ class StopReader:
 class AnswerText:
     """Reads what an `AnswerReader` has found to be the answer.
 
-    Attributes:
-        stopped: a stop string has come: the answer is complete, and nothing further is passed on.
+    Args:
+        begun: as in StopReader.
     """
 
-    def __init__(self, sampling: Sampling) -> None:
-        self._stop = StopReader(sampling.stop)
+    def __init__(self, sampling: Sampling, *, begun: bool = False) -> None:
+        self._stop = StopReader(sampling.stop, begun=begun)
         self._watches = bool(sampling.stop) or sampling.logprobs
         self._wanted, self._top = sampling.logprobs, sampling.top_logprobs
         self._waiting: list[TokenLogprob] = []
         self._passed: list[TokenLogprob] = []
         self._said = False
 
+    @classmethod
+    def of(cls, request: GenerationRequest) -> "AnswerText":
+        """For the answer to a request."""
+        return cls(request.sampling, begun=request.prompt.begun is not None)
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that has come; None = none has."""
+        return self._stop.found
+
     @property
     def stopped(self) -> bool:
-        """Whether a stop string has come."""
-        return self._stop.stopped
+        """A stop string has come: the answer is complete, and nothing further is passed on."""
+        return self._stop.found is not None
 
     def take(self, tokens: Iterable[TokenLogprob]) -> None:
         """Tokens of the text that comes next. They wait as long as that does."""

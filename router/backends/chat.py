@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
+from router.backends.answer_text import AnswerText
 from router.backends.counting import MARGIN, estimate
 from router.backends.dialects import Dialect
 from router.backends.http import EngineClient
@@ -106,7 +107,7 @@ class Chat:
                     yield event
             return
         limits = ReadLimits.of(request, self._dialect.completions is not None and self._plain < PLAIN_ANSWERS)
-        state, over = StreamState(self._dialect, await self._markers(), limits, request.sampling), False
+        state, over = StreamState(self._dialect, await self._markers(), limits, AnswerText.of(request)), False
         body = request_body(self._model, self._dialect, request, self._cue)
         try:
             async with aclosing(self._engine.chunks("/v1/chat/completions", body, body.get("max_tokens"))) as arriving:

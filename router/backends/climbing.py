@@ -87,6 +87,7 @@ class TwoPhaseClimb:
             prompt_tokens=None if self._thought is None else len(self._thought.prompt),
             thinking_tokens=self.tokens,
             answer_tokens=probe.tokens,
+            stop=probe.stop,
         )
 
     async def answer(self) -> AsyncGenerator[GenerationEvent]:

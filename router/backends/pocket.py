@@ -138,13 +138,13 @@ class PocketClimb:
         """The greedy answer behind the thought as it is, of at most `tokens`. Raises InvalidRequest, BackendError."""
         await self._begin()
         said = None if self.ended or not end else await self._in_thread(self._run.branch().next_scores, (self._end,))
-        run, answer = self._run.branch(temperature=0.0), AnswerText(self._request.sampling)
+        run, answer = self._run.branch(temperature=0.0), AnswerText.of(self._request)
         room, text = self._room(tokens), ""
         async with aclosing(self._said(run, room, answer)) as events:
             async for event in events:
                 text += event.text if isinstance(event, ContentDelta) else ""
         drawn, ends = run.drawn, None if said is None else float(said[self._end_think])
-        return probed(text, drawn, drawn < room or answer.stopped, run.logprobs, ends)
+        return probed(text, drawn, drawn < room or answer.stopped, run.logprobs, ends, stop=answer.stop)
 
     def fork(self) -> "PocketClimb":
         """The same thought as it is now; neither changes the other."""
@@ -154,12 +154,12 @@ class PocketClimb:
 
     def taken(self, probe: Probe) -> Completion:
         """The completion, where the probe just had is the answer."""
-        return self._completion(FinishReason.FORCED, probe.tokens)
+        return self._completion(FinishReason.FORCED, probe.tokens, probe.stop)
 
     async def answer(self) -> AsyncGenerator[GenerationEvent]:
         """The answer behind the thought as it is, and the completion. Raises InvalidRequest, BackendError."""
         await self._begin()
-        run, answer = self._run.branch(), AnswerText(self._request.sampling)
+        run, answer = self._run.branch(), AnswerText.of(self._request)
         room = self._room(self._request.sampling.max_answer_tokens)
         async with aclosing(self._said(run, room, answer)) as events:
             async for event in events:
@@ -167,9 +167,9 @@ class PocketClimb:
         # The answer ends by a token of the model's, by a stop string or at its limit.
         reason = FinishReason.NATURAL if self.ended else FinishReason.FORCED
         truncated = run.drawn == room and not answer.stopped
-        yield self._completion(FinishReason.TRUNCATED if truncated else reason, run.drawn)
+        yield self._completion(FinishReason.TRUNCATED if truncated else reason, run.drawn, answer.stop)
 
-    def _completion(self, finish: FinishReason, answered: int) -> Completion:
+    def _completion(self, finish: FinishReason, answered: int, stop: str | None) -> Completion:
         return Completion(
             finish,
             self._request.budget,
@@ -178,6 +178,7 @@ class PocketClimb:
             prompt_tokens=len(self._prompt),
             thinking_tokens=self.tokens,
             answer_tokens=answered,
+            stop=stop,
         )
 
     async def _begin(self) -> None:

@@ -34,7 +34,7 @@ class AnswerPhase:
         self._thought = thought
         self._reader = AnswerReader(markers)
         self._reader.trust()
-        self._text = AnswerText(request.sampling)
+        self._text = AnswerText.of(request)
         self._joiner = SurrogateJoiner()
         self._gate = Gate(request.sampling.max_answer_tokens)
         self._finish: FinishReason | None = thought.failed
@@ -101,5 +101,6 @@ class AnswerPhase:
             answer_tokens=self.drawn - self._thought_again if self.drawn or not self._gate.characters else None,
             reported_thinking_tokens=None if known is None else known.reported,
             counts_disagree=known is not None and known.disagrees,
+            stop=self._text.stop,
             violated=known.beyond(budget.tokens) if known is not None and doubtful else None,
         )

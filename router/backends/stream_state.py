@@ -53,14 +53,14 @@ class StreamState:
         dialect: Dialect,
         markers: Markers | None = None,
         limits: ReadLimits | None = None,
-        sampling: Sampling | None = None,
+        answer: AnswerText | None = None,
     ) -> None:
         self._early = dialect.early
         self._limits = limits or ReadLimits()
         self.counts = EngineCounts(dialect, self._limits.budget)
         markers = markers or Markers()
         self._end = markers.end
-        self._text = AnswerText(sampling or Sampling())
+        self._text = answer or AnswerText(Sampling())
         self._reader = AnswerReader(markers, self._limits.hold)
         self._cue = CueReader(markers.cue if dialect.cue_field else None)
         self._calls = CallReader()
@@ -177,6 +177,7 @@ class StreamState:
             reported_thinking_tokens=found.reported,
             counts_disagree=found.disagrees,
             violated=found.beyond(budget) if found.guessed or found.disagrees else None,
+            stop=self._text.stop,
         )
 
     def _forced(self, thought: int | None, budget: int | None) -> bool:

@@ -191,7 +191,7 @@ class TwoPhase:
                 end = event if isinstance(event, Completion) else end
         assert end is not None
         whole = end.finish in (FinishReason.NATURAL, FinishReason.FORCED)
-        return probed(text, phase.drawn or estimate(text), whole, phase.logprobs), end
+        return probed(text, phase.drawn or estimate(text), whole, phase.logprobs, stop=end.stop), end
 
     async def end_logprob(self, request: GenerationRequest, thought: Thought) -> float | None:
         """Log-probability of the end marker as the next token of a thought that was cut.

@@ -188,6 +188,7 @@ class Completion:
         reported_thinking_tokens: the engine's own count for the last attempt, also where it is not used.
         counts_disagree: that count contradicts what the router counted.
         probe_tokens: tokens of the short answers that a stopping rule looked at, without those that are the answer.
+        stop: the stop string before which the answer ends; None = it does not end by one.
     """
 
     finish_reason: str
@@ -203,6 +204,7 @@ class Completion:
     reported_thinking_tokens: int | None
     counts_disagree: bool
     probe_tokens: int = 0
+    stop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

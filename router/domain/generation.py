@@ -139,6 +139,7 @@ class Completion:
         violated: some attempt exceeded its budget; None = `thinking_tokens` says it.
         probe_tokens: tokens of the probes that are no part of the answer, and of what was thought meanwhile in vain.
         checkpoints: where a stopping rule has looked, in order.
+        stop: the stop string before which the answer ends; None = it does not end by one.
     """
 
     finish: FinishReason
@@ -154,6 +155,7 @@ class Completion:
     violated: bool | None = None
     probe_tokens: int = 0
     checkpoints: tuple[Checkpoint, ...] = ()
+    stop: str | None = None
 
     @property
     def spent_thinking(self) -> int | None:

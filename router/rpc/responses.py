@@ -171,4 +171,5 @@ def completion(value: Completion) -> pb.Completion:
         reported_thinking_tokens=value.reported_thinking_tokens,
         counts_disagree=value.counts_disagree,
         probe_tokens=value.probe_tokens,
+        stop=value.stop,
     )

@@ -5,7 +5,7 @@ A probe is the short answer behind a cut. Evidence is what the cuts so far have 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PROBE_TOKENS = 32
 """Tokens of a probe, at most."""
@@ -36,6 +36,7 @@ class Probe:
         whole: the answer ended by itself within its tokens.
         mean_logprob, min_logprob: of the answer's tokens; None where the engine does not say.
         end_logprob: log-probability of the end marker at the cut; None where the engine does not say.
+        stop: the stop string before which the answer ends; None = it does not end by one.
     """
 
     text: str
@@ -44,6 +45,7 @@ class Probe:
     mean_logprob: float | None = None
     min_logprob: float | None = None
     end_logprob: float | None = None
+    stop: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,18 @@ def following(
     return Evidence(key, stood, changed, *said, tokens, ended, quality)
 
 
-def probed(text: str, tokens: int, whole: bool, logprobs: Sequence[float], end_logprob: float | None = None) -> Probe:
+def probed(
+    text: str,
+    tokens: int,
+    whole: bool,
+    logprobs: Sequence[float],
+    end_logprob: float | None = None,
+    *,
+    stop: str | None = None,
+) -> Probe:
     """A probe from the log-probabilities of its tokens; none of them = unknown."""
     mean = sum(logprobs) / len(logprobs) if logprobs else None
-    return Probe(text, tokens, whole, mean, min(logprobs, default=None), end_logprob)
+    return Probe(text, tokens, whole, mean, min(logprobs, default=None), end_logprob, stop=stop)
 
 
 def numbers(evidence: Evidence) -> list[float]:

@@ -38,8 +38,8 @@ WAYS = [(kind, way) for kind in ("vllm", "sglang", "llama_cpp") for way in ("nat
 
 def passed(stops: list[str], pieces: list[str]) -> tuple[str, bool]:
     reader = StopReader(stops)
-    text = "".join(map(reader.read, pieces)) + ("" if reader.stopped else reader.rest())
-    return text, reader.stopped
+    text = "".join(map(reader.read, pieces)) + reader.rest()
+    return text, reader.found is not None
 
 
 @given(st.lists(SMALL.filter(bool), min_size=1, max_size=3), st.lists(SMALL, max_size=6))
@@ -81,6 +81,12 @@ async def test_the_engine_is_left_where_a_stop_string_has_come(kind: str, way: s
     end = events[-1]
     assert isinstance(end, Completion)
     assert (end.finish, end.thinking_tokens, end.budget_violated) == (FinishReason.FORCED, 8, False)
+    assert end.stop == "er is"
+
+
+def test_behind_an_answer_that_had_begun_blank_text_counts() -> None:
+    assert StopReader(["\n\n"], begun=True).read("\n\nMore") == ""
+    assert StopReader(["\n\n"]).read("\n\nMore") == "\n\nMore"
 
 
 @pytest.mark.parametrize(
@@ -128,14 +134,14 @@ async def test_an_answer_that_stops_at_once_is_one(kind: str, way: str) -> None:
 
 
 def test_an_answer_that_stops_at_once_is_not_asked_for_again() -> None:
-    state = StreamState(DIALECTS["vllm"], sampling=Sampling(stop=("The",)))
+    state = StreamState(DIALECTS["vllm"], answer=AnswerText(Sampling(stop=("The",))))
     events, _ = state.read([delta(reasoning="so"), delta(content="The answer")], None)
     assert events == [ReasoningDelta("so"), ContentDelta("")] and state.stopped and state.answered
     assert state.rest() == []
 
 
 def test_what_was_held_back_comes_before_a_call() -> None:
-    state = StreamState(DIALECTS["vllm"], sampling=Sampling(stop=("<end>",)))
+    state = StreamState(DIALECTS["vllm"], answer=AnswerText(Sampling(stop=("<end>",))))
     call: Any = {"tool_calls": [{"index": 0, "id": "1", "function": {"name": "add", "arguments": "{}"}}]}
     events, _ = state.read([delta(content="I add <e"), delta(**call)], None)
     assert events[0] == ContentDelta("I add <e") and len(events) == 2
@@ -161,7 +167,7 @@ def test_log_probabilities_wait_as_long_as_their_text() -> None:
 
 
 def test_log_probabilities_of_a_thought_are_none_of_an_answer() -> None:
-    state = StreamState(DIALECTS["vllm"], sampling=Sampling(logprobs=True, top_logprobs=0))
+    state = StreamState(DIALECTS["vllm"], answer=AnswerText(Sampling(logprobs=True)))
     said = {"content": [{"token": token, "logprob": -2} for token in ("so", "</think>", "4")]}
     both = delta(reasoning="so", content="4")
     both["choices"][0]["logprobs"] = said

@@ -111,9 +111,10 @@ async def test_a_probe_ends_where_the_answer_would() -> None:
         climb = TwoPhaseClimb(phases, replace(request_of(), sampling=stopped))
         await thought(climb, 8)
         probe = await climb.probe(32, end=False)
-        answer, _ = await answered(climb)
+        answer, end = await answered(climb)
         bodies = [body for path, body in simulator.bodies if path == PATHS["vllm"]]
     assert probe.text == answer == "The answer " and probe.whole and probe.mean_logprob == -0.25
+    assert climb.taken(probe).stop == end.stop == probe.stop == "is"
     assert [(body["min_p"], "stop" in body, body.get("logprobs")) for body in bodies] == [
         (0.5, False, None),
         (0.5, False, 1),

@@ -249,6 +249,7 @@ def check_answer(name: str, events: list[GenerationEvent], simulator: Simulator)
     match name:
         case "stop":
             assert "s3 " in thought and answer == "The answer "
+            assert isinstance(events[-1], Completion) and events[-1].stop == "is"
         case "logprobs":
             tokens = [one for event in events if isinstance(event, Logprobs) for one in event.tokens]
             assert [one.token for one in tokens] == list(ANSWER) == re.findall(r"\S+ ?", answer)
@@ -295,6 +296,7 @@ async def test_every_cell_of_the_pocket_reasoner(cell: Cell, pocket: PocketBacke
             answer = text_of(greedy)
             cut = await events_of(pocket, drawn(stop=(answer[1:3],)))
             assert text_of(cut) == answer[: answer.index(answer[1:3])]
+            assert isinstance(cut[-1], Completion) and cut[-1].stop == answer[1:3]
             assert text_of(cut, ReasoningDelta) == text_of(greedy, ReasoningDelta)
         case "logprobs":
             events = await events_of(pocket, asked)
