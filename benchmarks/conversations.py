@@ -75,8 +75,9 @@ def main() -> None:
 def as_before(embedding: Embedding, prompts: Sequence[Prompt]) -> Inputs:
     """The inputs that earlier versions extracted [prompts, width]."""
     texts = [normal_form(prompt.text[:READ]) for prompt in prompts]
-    counts = [(len(prompt.messages), *[0] * (len(COUNTS) - 1)) for prompt in prompts]
-    hand = features.of_views([View(text, counts=count) for text, count in zip(texts, counts, strict=True)])
+    # The only count of a conversation, its messages, never varied over bare prompts, and so was not read.
+    counts = (1, 1, *[0] * (len(COUNTS) - 2))
+    hand = features.of_views([View(text, counts=counts) for text in texts])
     return np.hstack([hand, *vectors(embedding, texts)])
 
 

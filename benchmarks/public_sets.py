@@ -27,7 +27,7 @@ def converted() -> dict[str, pl.DataFrame]:
     )
     chess = facts.filter(pl.col("dataset") == "chess_puzzles").with_columns(task=pl.lit("chess"))
     mmlu = pl.read_parquet(FOLDER / "s1_global_mmlu_half.parquet").with_columns(
-        task=pl.col("category"), thinking=pl.col("thinking_tokens"), answers=pl.col("total_tokens")
+        task=pl.col("category"), kind=pl.col("lang"), thinking=pl.col("thinking_tokens"), answers=pl.col("total_tokens")
     )
     simple = facts.filter((pl.col("dataset") == "simpleqa_verified") & pl.col("model").str.contains("gpt-5.2-"))
     return {
@@ -69,6 +69,7 @@ def outcomes(rows: pl.DataFrame, efforts: tuple[str, ...]) -> pl.DataFrame:
         "prompt_id",
         pl.col("group") if "group" in rows.columns else pl.col("prompt_id").alias("group"),
         "task",
+        pl.col("kind") if "kind" in rows.columns else pl.lit(None, pl.String).alias("kind"),
         pl.lit("recorded").alias("backend"),
         "model",
         pl.col("effort").alias("rung"),

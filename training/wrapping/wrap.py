@@ -69,7 +69,11 @@ def conversations(
 def joined(rows: pl.LazyFrame, found: pl.DataFrame) -> pl.LazyFrame:
     """The rows themselves, and those of the conversations made of their prompts."""
     bare = conformed(rows)
-    replaced = bare.drop("prompt", "messages", "kind").rename({"prompt_id": "of"}).join(found.lazy(), on="of")
+    replaced = (
+        bare.drop("prompt", "messages", "kind")
+        .rename({"prompt_id": "of"})
+        .join(found.lazy(), on="of", maintain_order="left_right")
+    )
     return pl.concat([bare.with_columns(kind=pl.lit(BARE)), conformed(replaced)])
 
 
