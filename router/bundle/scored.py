@@ -11,7 +11,6 @@ remembered, so that a conversation which grows costs only its new turns.
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -64,8 +63,7 @@ _FAILURE_STANDS_IN = 256
 _FENCE = "```"
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What is scored of a conversation.
 
     Attributes:
@@ -82,21 +80,43 @@ class View:
 _ALONE = (1, 1, *[0] * (len(COUNTS) - 2))
 """Counts of a single turn of the user."""
 
+_last: tuple[Prompt | None, View] = (None, View("", _ALONE))
+"""The prompt that was looked at last, and what is scored of it."""
+
 
 def view(prompt: Prompt) -> View:
     """What is scored of a prompt, in time proportional to its size; most of it is only counted."""
-    messages = prompt.messages
-    first = messages[0]
-    # The usual case, in few steps.
-    alone = len(messages) == 1 and first.role is Role.USER
-    if alone and len(first.content) <= WHOLE and not first.images and _FENCE not in first.content:
-        return View(normal_form(first.content), _ALONE)
+    if _alone(prompt.messages):
+        return View(normal_form(prompt.messages[0].content), _ALONE)
+    # A request asks three times, for its key, its score and its reply, and mostly before another one does.
+    global _last
+    asked, found = _last
+    if asked is not prompt:
+        found = _viewed(prompt.messages)
+        _last = prompt, found
+    return found
+
+
+def _viewed(messages: Sequence[Message]) -> View:
     asking = _asking(messages)
     read = [_read(messages[i].content) for i in asking]
     around = sum([one.around for one in read])
-    others = [message for i, message in enumerate(messages) if i not in asking]
-    left_out = around + sum([len(message.content) for message in others])
-    return View("\n".join([one.text for one in read]), _counts(messages, others, len(read) - 1, around), left_out)
+    counts, characters = _counts(messages, [messages[i] for i in asking], around)
+    left_out = characters - sum([len(messages[i].content) for i in asking]) + around
+    return View("\n".join([one.text for one in read]), counts, left_out)
+
+
+def truncated_characters(prompt: Prompt) -> int:
+    """Characters of all turns that do not stand in the text that is scored."""
+    return 0 if _alone(prompt.messages) else view(prompt).truncated_characters
+
+
+def _alone(messages: Sequence[Message]) -> bool:
+    """True for a single short turn of the user, of which there is nothing to count: the usual case, in few steps."""
+    first = messages[0]
+    if len(messages) > 1 or first.role is not Role.USER or len(first.content) > WHOLE:
+        return False
+    return not first.images and _FENCE not in first.content
 
 
 def _asking(messages: Sequence[Message]) -> list[int]:
@@ -145,26 +165,42 @@ def _read(content: str) -> _Read:
     return known
 
 
-def _counts(messages: Sequence[Message], others: Sequence[Message], following: int, around: int) -> tuple[int, ...]:
-    """The figures that COUNTS names."""
-    roles = [message.role for message in messages]
-    results = [message.content for message in messages if message.role is Role.TOOL]
-    spoken = (Role.USER, Role.ASSISTANT)
-    instructions = [len(message.content) for message in messages if message.role not in (*spoken, Role.TOOL)]
-    return (
+def _counts(messages: Sequence[Message], asking: Sequence[Message], around: int) -> tuple[tuple[int, ...], int]:
+    """The figures that COUNTS names, and the characters of all turns."""
+    sizes: dict[Role, list[int]] = {}
+    results: list[Message] = []
+    calls = images = fences = 0
+    for message in messages:
+        content = message.content
+        sizes.setdefault(message.role, []).append(len(content))
+        fences += content.count(_FENCE)
+        calls += len(message.tool_calls)
+        images += len(message.images)
+        if message.role is Role.TOOL:
+            results.append(message)
+    users, assistants, tools = (sizes.pop(role, []) for role in (Role.USER, Role.ASSISTANT, Role.TOOL))
+    instructions = [size for of_role in sizes.values() for size in of_role]
+    spoken = sum(users) + sum(assistants)
+    asked = sum([len(message.content) for message in asking if message.role in (Role.USER, Role.ASSISTANT)])
+    counts = (
         len(messages),
-        roles.count(Role.USER),
-        roles.count(Role.ASSISTANT),
+        len(users),
+        len(assistants),
         len(instructions),
-        len(results),
-        sum([_FAILED.search(result[:_FAILURE_STANDS_IN]) is not None for result in results]),
-        results.count(""),
-        sum([len(message.tool_calls) for message in messages]),
-        sum([len(message.images) for message in messages]),
-        sum([message.content.count(_FENCE) for message in messages]),
-        following,
+        len(tools),
+        sum(map(_failed, results)),
+        tools.count(0),
+        calls,
+        images,
+        fences,
+        len(asking) - 1,
         sum(instructions),
-        sum(map(len, results)),
-        sum([len(message.content) for message in others if message.role in spoken]),
+        sum(tools),
+        spoken - asked,
         around,
     )
+    return counts, spoken + sum(instructions) + sum(tools)
+
+
+def _failed(result: Message) -> bool:
+    return result.tool_failed or _FAILED.search(result.content[:_FAILURE_STANDS_IN]) is not None

@@ -10,7 +10,7 @@ import random
 import time
 from dataclasses import replace
 
-from router.bundle.scored import view
+from router.bundle.scored import truncated_characters
 from router.domain import (
     DEFAULT_RUNG,
     BudgetLadder,
@@ -186,5 +186,5 @@ def _decision(
         scored.score,
         certain(rungs, index) if choice.stopping is None else unstopped(rungs, index, 0.0),
         request.options.target_relaxation,
-        truncated_characters=0 if scored.score is None else view(request.prompt).truncated_characters,
+        truncated_characters=0 if scored.score is None else truncated_characters(request.prompt),
     )

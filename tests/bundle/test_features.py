@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.bundle import features
-from router.bundle.features import MAX_CHARACTERS, NAMES, WIDTH, extract
+from router.bundle.asking import MOST, REACH
+from router.bundle.features import NAMES, WIDTH, extract
 from router.domain import Message, Prompt, Role
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -49,14 +50,16 @@ def test_words_and_numbers_are_those_of_unicode(said: str) -> None:
     assert set(np.flatnonzero(extract([Prompt.of(said)])[0, features.HAND :])) == buckets
 
 
-@given(text)
-def test_beyond_the_limit_nothing_is_read(extra: str) -> None:
-    base = "word 1 " * (MAX_CHARACTERS // 7 + 1)
-    np.testing.assert_array_equal(extract([Prompt.of(base)]), extract([Prompt.of(base + extra)]))
+def test_beyond_its_reach_a_text_is_counted_and_not_read() -> None:
+    head, tail = "word 1 " * (REACH // 7 + 1), " 2 words" * (REACH // 8 + 1)
+    one, other = (Prompt.of(f"{head}{extra}{tail}") for extra in ("x" * 9, "What is 2 + 2?" + "y" * 9))
+    counted = NAMES.index("characters around the text")
+    first, second = (np.delete(extract([prompt]), counted, axis=1) for prompt in (one, other))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_a_long_prompt_is_scored_quickly_enough_to_hold_up_nobody() -> None:
-    assert column(Prompt.of("9" * 10_000_000), "characters") == pytest.approx(MAX_CHARACTERS, rel=1e-4)
+    assert column(Prompt.of("9" * 10_000_000), "characters") <= MOST
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,7 @@ def test_a_long_prompt_is_scored_quickly_enough_to_hold_up_nobody() -> None:
         ("longest number", 3),
         ("capital letters", 2),
         ("messages", 1),
+        ("scripts", 0),
         ("count of '+'", 1),
         ("count of '?'", 1),
         ("count of '*'", 0),
@@ -88,6 +92,10 @@ def test_the_last_user_message_is_what_is_scored() -> None:
 
 def test_without_a_user_message_the_last_one_is_scored() -> None:
     assert column(Prompt((Message(Role.SYSTEM, "1"), Message(Role.TOOL, "2 3"))), "numbers") == pytest.approx(2)
+
+
+def test_scripts_beyond_ascii_are_counted() -> None:
+    assert round(column(Prompt.of("Привет, мир! 你好 é"), "scripts")) == 3
 
 
 def test_words_are_seen_whatever_their_case() -> None:

@@ -1,4 +1,4 @@
-"""No two different requests share a key; equal ones do."""
+"""Requests share a key if, and only if, the same of them is scored."""
 
 from unicodedata import normalize
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from router.domain import BudgetLadder, Message, Prompt, ReasoningBudget, Role
+from router.bundle.scored import view
+from router.domain import INSTRUCTIONS, BudgetLadder, Message, Prompt, ReasoningBudget, Role, ToolCall
 from router.scoring.cache_key import ScoreKeys
 from tests.support.fakes import LADDER
 
@@ -25,16 +26,32 @@ def key(version: str, tenant: str, ladder: BudgetLadder, prompt: Prompt, secret:
     return ScoreKeys(secret, version, ladder).key(tenant, prompt)
 
 
-def canonical(prompt: Prompt) -> Prompt:
-    return Prompt(tuple(Message(m.role, normalize("NFC", m.content)) for m in prompt.messages))
-
-
 @given(requests, requests)
-def test_different_requests_never_share_a_key(
+def test_requests_share_a_key_where_the_same_is_scored(
     one: tuple[str, str, BudgetLadder, Prompt], other: tuple[str, str, BudgetLadder, Prompt]
 ) -> None:
-    assume((*one[:3], canonical(one[3])) != (*other[:3], canonical(other[3])))
-    assert key(*one) != key(*other)
+    same = one[:3] == other[:3] and scored(one[3]) == scored(other[3])
+    assert (key(*one) == key(*other)) == same
+
+
+@given(st.lists(st.tuples(st.characters(exclude_characters="`"), st.characters(exclude_characters="`")), min_size=1))
+def test_what_is_not_scored_leaves_the_key_as_it_was(pairs: list[tuple[str, str]]) -> None:
+    """Of an earlier turn it counts how long it is, and of a tool call that there is one."""
+    one, other = map("".join, zip(*pairs, strict=True))
+    first, second = (
+        Prompt((
+            Message(Role.SYSTEM, said),
+            Message(Role.ASSISTANT, said, (ToolCall(said, said, said),)),
+            Message(Role.USER, "2 + 2 =", images=(said,)),
+        ))
+        for said in (one, other)
+    )  # fmt: skip
+    assert key("v", "t", LADDER, first) == key("v", "t", LADDER, second)
+
+
+def scored(prompt: Prompt) -> tuple[str, tuple[int, ...]]:
+    one = view(prompt)
+    return one.text, one.counts
 
 
 @given(text.filter(bool), st.data())
@@ -53,7 +70,7 @@ def test_where_the_tenant_ends_matters(content: str, tenant: str, rest: str) -> 
 
 @given(text, st.sampled_from(Role), st.sampled_from(Role))
 def test_the_role_matters(content: str, one: Role, other: Role) -> None:
-    assume(one is not other)
+    assume(one is not other and not {one, other} <= {*INSTRUCTIONS})
     first, second = (Prompt((Message(role, content),)) for role in (one, other))
     assert key("v", "t", LADDER, first) != key("v", "t", LADDER, second)
 

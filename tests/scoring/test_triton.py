@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from router import settings
+from router import chat_form, settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import kserve_pb2
 from router.bundle import registry
@@ -40,7 +40,7 @@ Spoil = Callable[[kserve_pb2.ModelInferResponse], None]
 PROMPTS = [Prompt.of(f"{n} + {n} = " + "word " * 3 * n) for n in range(60)] + [
     Prompt.of(""),
     Prompt.of("Wie viele Füße haben drei Kühe? 牛"),
-    Prompt.of("long " * 4_000),
+    Prompt.of("a b " * 256),
 ]
 
 
@@ -350,7 +350,8 @@ async def started(server: TritonSimulator, directory: Path, **given: object) -> 
 def surely_less(directory: Path, graph: bytes, bundle: Bundle) -> Path:
     """A bundle in which `graph` gives 0.9 times the quality."""
     quality = (np.array(bundle.parity.quality) * 0.9).tolist()
-    parity = json.dumps({"prompts": bundle.parity.prompts, "quality": quality}).encode()
+    prompts = [json.loads(chat_form.to_json(one) or json.dumps(one.text)) for one in bundle.parity.prompts]
+    parity = json.dumps({"prompts": prompts, "quality": quality}).encode()
     files = bundle.manifest.files | {MODEL_FILE: sha256(graph).hexdigest(), PARITY: sha256(parity).hexdigest()}
     another_bundle(directory, "less sure", files=files)
     (directory / MODEL_FILE).write_bytes(graph)

@@ -9,7 +9,7 @@ Cure          P_b = pi(x) * sigmoid(a_b + eta.x) with rising a_b: some prompts a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,6 +61,10 @@ class ModelFamily(Protocol):
         """Fit scaled features [prompts, width] to correctness [prompts, rungs], 0..1."""
         ...
 
+    def repeated(self, times: float) -> "ModelFamily":
+        """The family for rows that say each thing `times` times, such as a question in several conversations."""
+        ...
+
 
 @dataclass(frozen=True)
 class Network:
@@ -82,6 +86,10 @@ class Network:
         """Fit one network per seed 0, 1, ...; see ModelFamily."""
         x, labels = copies(x, y)
         return Head([self._layers(x, labels, seed) for seed in range(self.members)])
+
+    def repeated(self, times: float) -> "Network":
+        """With so many times fewer passes, or what stands there often would be learnt by heart."""
+        return replace(self, passes=max(1, round(self.passes / times)))
 
     def _layers(self, x: Matrix, labels: NDArray[np.int_], seed: int) -> Layers:
         if labels.shape[1] == 1:  # scikit-learn reads a column of labels as a vector
@@ -116,6 +124,10 @@ class PooledLogit:
         w = _minimum(loss, np.zeros(2 * width + rungs))
         beta, gamma, bias = np.split(w, [width, 2 * width])
         return Head([[(beta[:, None] + np.outer(gamma, tilt), bias)]])
+
+    def repeated(self, times: float) -> "PooledLogit":
+        """The same, as its loss is a mean over rows."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -158,6 +170,10 @@ class Cure:
         solvable, eta, offset, bias = parts(_minimum(loss, start))
         weights = np.column_stack([solvable, np.repeat(eta[:, None], rungs, axis=1)])
         return Head([[(weights, np.concatenate([[offset], bias]))]], cured=True)
+
+    def repeated(self, times: float) -> "Cure":
+        """The same, as its loss is a mean over rows."""
+        return self
 
 
 def copies(x: Matrix, y: Matrix) -> tuple[Matrix, NDArray[np.int_]]:

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from router.bundle import features
+from router.bundle.scored import view
 from router.domain import BudgetLadder, Prompt
 from training.arrays import Fold, Matrix
 from training.data.dataset import Outcomes
@@ -38,6 +39,9 @@ RARE = 0.02
 
 MANY = 4_000
 """Fewest prompts for a cure model: on fewer, a share that is never solved looks like a flat curve."""
+
+ENOUGH = 100
+"""Fewest prompts that show how far one in a hundred lies."""
 
 Inputs = NDArray[np.float32]
 Extract = Callable[[list[Prompt]], Inputs]
@@ -95,8 +99,14 @@ class Fitted:
         return replace(self, lengths=self.lengths.conformal(scaled, outcomes.thinking_tokens))
 
     def with_novelty(self, prompts: list[Prompt]) -> "Fitted":
-        """The same model, which knows how far a prompt may lie; `prompts` are those of the certificates, unlabelled."""
-        return replace(self, far_beyond=novelty.limit(self.novelty(self.extract(prompts))))
+        """The same model, which knows how far a prompt may lie; `prompts` are those of the certificates, unlabelled.
+
+        Those that are read whole say it, where they are enough: around others there may stand what hides their
+        question, and then they are far.
+        """
+        whole = [prompt for prompt in prompts if view(prompt).truncated_characters == 0]
+        near = whole if len(whole) >= ENOUGH else prompts
+        return replace(self, far_beyond=novelty.limit(self.novelty(self.extract(near))))
 
 
 def inputs(embedding: Embedding, prompts: list[Prompt]) -> Inputs:
@@ -139,7 +149,11 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
     # Folds keep groups together: a paraphrase in the other fold would make every family look better than it is.
     folds = list(GroupKFold(FOLDS, shuffle=True, random_state=SEED).split(x, groups=outcomes.groups))
     scales = [_scale().fit(x[train]) for train, _ in folds]
-    families = {name: family for name, family in candidates.items() if name != "cure" or len(outcomes) >= MANY}
+    # A group is passed over as often as a prompt that stands alone, however many conversations it is in.
+    times = len(outcomes) / len(set(outcomes.groups))
+    families = {
+        name: family.repeated(times) for name, family in candidates.items() if name != "cure" or len(outcomes) >= MANY
+    }
     held_out = {
         name: _out_of_fold(lambda a, b, f=family: f.fit(a, b).predict, x, outcomes.correct, folds, scales)  # type: ignore[misc]
         for name, family in tqdm(families.items(), desc="fit", unit="family", leave=False, disable=None)

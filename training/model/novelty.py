@@ -7,6 +7,7 @@ conversation are an exception: where one never varied, a prompt that has another
 fitted prompt had, such as a tool result or an image, and is far.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,10 @@ prompts happen not to vary would count without bound."""
 
 
 UNSEEN = 100.0
-"""Weight of a count that never varied. The least change of one, log(3 / 2), then counts more than any limit."""
+"""Weight of a count that never varied. One turn more than ten, log(12 / 11), then counts as much as 76 inputs do."""
 
-_COUNTS = [NAMES.index(name) for name in COUNTS]
+COUNTED = [NAMES.index(name) for name in COUNTS]
+"""Columns of a conversation's counts."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,18 @@ class Novelty:
         return np.asarray(((inputs @ self.weights + self.biases) ** 2).sum(axis=1))
 
 
-def fit(inputs: Inputs, scale: Pipeline) -> Novelty:
-    """The distance from prompts with these inputs [prompts, width]; `scale` is fitted to them."""
+def fit(inputs: Inputs, scale: Pipeline, counts: Sequence[int] = COUNTED) -> Novelty:
+    """The distance from prompts with these inputs [prompts, width].
+
+    Args:
+        scale: fitted to them.
+        counts: columns of a conversation's counts.
+    """
     scaled = scale.transform(inputs)
     covariance = scaled.T @ scaled / len(scaled) + RIDGE * np.eye(scaled.shape[1])
     whitening = np.linalg.cholesky(np.linalg.inv(covariance))
     select, standardise = scale
-    still = [i for i in _COUNTS if np.ptp(inputs[:, i]) == 0]
+    still = [i for i in counts if np.ptp(inputs[:, i]) == 0]
     weights = np.zeros((inputs.shape[1], len(whitening) + len(still)))
     weights[select.get_support(), : len(whitening)] = whitening / standardise.scale_[:, None]
     weights[still, range(len(whitening), weights.shape[1])] = UNSEEN

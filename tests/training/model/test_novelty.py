@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.feature_selection import VarianceThreshold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from router.bundle.manifest import Bundle
 from router.domain import MaxLoss, MinQuality, Prompt, RoutingOptions
@@ -96,6 +99,11 @@ def test_the_limit_leaves_out_no_more_than_was_promised(distances: list[float]) 
     assert found in distances and beyond <= n - np.ceil(min((n + 1) * novelty.NEAR, n))
 
 
+def measured_from(fitted: Matrix) -> novelty.Novelty:
+    """The distance from these inputs, none of which is a count."""
+    return novelty.fit(fitted, make_pipeline(VarianceThreshold(), StandardScaler()).fit(fitted), counts=())
+
+
 def test_of_new_prompts_of_one_kind_one_in_a_hundred_is_far() -> None:
     random = np.random.default_rng(0)
     mixing = random.normal(size=(8, 8))
@@ -104,17 +112,27 @@ def test_of_new_prompts_of_one_kind_one_in_a_hundred_is_far() -> None:
         return random.normal(size=(prompts, 8)) @ mixing
 
     fitted, calibration, fresh = draw(500), draw(500), draw(20_000)
-    mean, scale = fitted.mean(axis=0), fitted.std(axis=0)
-    measured = novelty.fit((fitted - mean) / scale)
-    limit = novelty.limit(measured((calibration - mean) / scale))
-    assert (measured((fresh - mean) / scale) > limit).mean() == pytest.approx(0.01, abs=0.01)
+    measured = measured_from(fitted)
+    limit = novelty.limit(measured(calibration))
+    assert (measured(fresh) > limit).mean() == pytest.approx(0.01, abs=0.01)
 
 
 def test_what_breaks_a_rule_of_the_kind_is_far_though_no_input_is_unusual() -> None:
     """Both inputs are always equal; (1, -1) is as usual as (1, 1) in each of them."""
     random = np.random.default_rng(0)
     same = np.repeat(random.normal(size=(1_000, 1)), 2, axis=1)
-    measured = novelty.fit((same - same.mean(axis=0)) / same.std(axis=0))
+    measured = measured_from(same)
     limit = novelty.limit(measured(same))
     usual, broken = measured(np.array([[1.0, 1.0], [1.0, -1.0]]))
     assert usual < limit < broken
+
+
+@given(st.integers(1, 30), st.integers(0, 30))
+def test_a_count_that_never_varied_may_not_vary(seen: int, counted: int) -> None:
+    """Column 1 is a count of something that all fitted prompts have as often."""
+    fitted = np.column_stack([np.random.default_rng(0).normal(size=500), np.full(500, np.log1p(seen))])
+    scale = make_pipeline(VarianceThreshold(), StandardScaler()).fit(fitted)
+    measured = novelty.fit(fitted, scale, counts=[1])
+    near, other = measured(np.column_stack([fitted[:2, 0], np.log1p([seen, counted])]))
+    assert near < 10
+    assert (other > novelty.limit(measured(fitted))) == (counted != seen)
