@@ -70,7 +70,7 @@ class LoggedAnswers:
         reveals = self.caps[None, :] >= np.nan_to_num(self.length, nan=np.inf)[:, None]
         reveals[rows, wanted] = True
         together = (propensities * reveals).sum(axis=1)
-        return np.where(same, together, propensities[rows, wanted])
+        return np.asarray(np.where(same, together, propensities[rows, wanted]))
 
     def revealed(self, wanted: Rungs) -> Mask:
         """Rows [n] whose answer is the answer that the rung wanted would have given."""
@@ -126,8 +126,8 @@ def gain(logged: LoggedAnswers, model: Matrix, price: float, new: Rungs, old: Ru
     (a, b), (_, group) = columns, np.unique(np.asarray(logged.groups), return_inverse=True)
     ips, dr, switch = (_estimate(_weighted(a[:, i] - b[:, i], stands_for), group) for i in (0, 2, 3))
     snips = _estimate(_ratio(a * stands_for[:, None]) - _ratio(b * stands_for[:, None]), group)
-    alone = float(np.average(resting[0] | resting[1], weights=stands_for))
-    return Gain(ips, snips, dr, switch, float(min(effective)), alone)
+    on_model = float(np.average(resting[0] | resting[1], weights=stands_for))
+    return Gain(ips, snips, dr, switch, float(min(effective)), on_model)
 
 
 def _terms(logged: LoggedAnswers, model: Matrix, price: float, wanted: Rungs) -> tuple[Matrix, Mask]:
