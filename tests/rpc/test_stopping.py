@@ -24,8 +24,12 @@ from tests.rpc.conftest import TOKEN, Service, bearer, decide, embedded, generat
 from tests.support.fakes import CERTIFICATE, RecordingObserver, policy_of, router_of, until
 from tests.support.simulators import MODEL, Simulator, simulated
 
-THOUGHTFUL = (3, 9, 12)
-"""Prompts of the bundle's sample about which the embedded reasoner thinks longer than two rungs."""
+THOUGHTFUL = (
+    "How many 1 bits are there in the binary representation of the number 80861?",
+    "How many 1 bits are there in the binary representation of the number 27711?",
+    "Sort these numbers in ascending order: 92.0, 22.0, 7.0, 26.0, 56.0, 13.0, 18.0",
+)
+"""Prompts about which the embedded reasoner thinks for a while, not all of them up to the top rung."""
 
 RULE = AgreeRule(1, 1)
 RULES: list[StoppingRule] = [AgreeRule(0, 1), AgreeRule(0, 2), ThresholdRule(0, -0.05)]
@@ -140,7 +144,7 @@ async def test_the_pocket_reasoner_serves_what_a_replay_of_its_probes_says(
     router, backend = embedded(bundle, pocket_model)
     ladder, finishes = bundle.manifest.ladder, []
     async with serving(ruled(router, rule), bundle) as service:
-        for text in (bundle.parity.prompts[i].text for i in THOUGHTFUL):
+        for text in THOUGHTFUL:
             events = await stream(service, generate(text, sampling=pb.SamplingOptions(max_answer_tokens=PROBE_TOKENS)))
             end, said = events[-1].completion, "".join(e.content for e in events)
             rung, tokens, answer = await replayed(backend, text, rule, [one.tokens or 0 for one in ladder.rungs])
