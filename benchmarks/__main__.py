@@ -2,10 +2,10 @@
 
 import time
 
-from benchmarks import curves, forwarding, harness, hot_path, peers, profiles, shipped
+from benchmarks import curves, forwarding, harness, hot_path, peers, profiles, shipped, turns
 from benchmarks.harness import Target
 
-PARTS = (shipped, hot_path, curves, forwarding, profiles, peers)
+PARTS = (shipped, hot_path, turns, curves, forwarding, profiles, peers)
 """Each part prints and stores its figures, and returns its targets."""
 
 

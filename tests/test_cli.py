@@ -92,6 +92,13 @@ def test_decide_draws_the_curve_with_the_chosen_rung_marked(server: Server) -> N
     assert f"rung {decision['rung']}" in result.stdout
 
 
+def test_decide_says_how_much_was_not_read(server: Server) -> None:
+    document = "The committee met on a grey morning. " * 100
+    result = ask(server, "decide", f"{document}\n\n{PROMPT}")
+    assert f"{len(document) + 2:,} characters around the question were counted, not read" in result.stdout
+    assert "not read" not in ask(server, "decide", PROMPT).stdout
+
+
 def test_decide_draws_a_decision_without_a_curve(server: Server) -> None:
     result = ask(server, "decide", PROMPT, "--rung", "16")
     assert result.exit_code == 0

@@ -31,6 +31,13 @@ def test_a_target_is_read_back_as_it_was_written(target: QualityTarget) -> None:
     assert restored(row)[1].target == target
 
 
+def test_what_was_left_out_is_read_back_as_it_was_written() -> None:
+    decision = replace(decision_of(), truncated_characters=18_002)
+    row = LogEntry.now(request_of(), decision, None).row(PromptHasher(b"secret", texts=False))
+    assert restored(row)[1].truncated_characters == 18_002
+    assert restored(row | {"truncated_characters": None})[1].truncated_characters == 0
+
+
 FIELDS: dict[str, Callable[[str], LogEntry]] = {
     "content": lambda text: entry_of(Message(Role.USER, text)),
     "tool call id": lambda text: entry_of(Message(Role.TOOL, "", tool_call_id=text)),

@@ -67,6 +67,24 @@ async def test_the_predicted_quality_is_the_chosen_rungs(service: Service) -> No
     assert decision.predicted_quality == {f.rung: f.quality for f in decision.forecasts}[decision.rung]
 
 
+async def test_what_was_left_out_is_said(service: Service) -> None:
+    document = "The committee met on a grey morning. " * 500
+    (whole,) = decide().messages
+    long = pb.Message(role=pb.ROLE_USER, content=f"{document}\n\n{whole.content}")
+    several = [long, answer("Two"), whole]
+    for turns, left_out in (([whole], 0), ([long], len(document) + 2), (several, len(long.content) + len("Two"))):
+        asked = pb.DecideRequest(messages=turns)
+        decision = (await service.routing.Decide(asked)).decision
+        assert decision.truncated_characters == left_out
+        explained = await service.routing.Explain(pb.ExplainRequest(request=asked))
+        said = [one for one in explained.sentences if "was not scored" in one]
+        assert said == ([f"The text of {left_out:,} characters was not scored, but counted."] if left_out else [])
+
+
+def answer(content: str) -> pb.Message:
+    return pb.Message(role=pb.ROLE_ASSISTANT, content=content)
+
+
 async def test_the_second_time_a_prompt_is_answered_from_the_cache(service: Service) -> None:
     first, second = await decided(service), await decided(service)
     assert second.source == pb.DECISION_SOURCE_CACHE

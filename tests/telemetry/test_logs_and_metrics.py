@@ -102,6 +102,7 @@ def test_a_decision_line_says_what_was_decided_and_why(log_lines: LogLines, caps
     assert (line["meets_target"], line["reason"]) == (True, "because")
     assert line["predicted_quality"] == RISING.quality[4]
     assert line["milliseconds"] == 1.0
+    assert line["truncated_characters"] == 0
 
 
 def test_a_generation_line_says_what_was_used(log_lines: LogLines, capsys: pytest.CaptureFixture[str]) -> None:
