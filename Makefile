@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path turns curves profiles quality stopping forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp peers pocket lock clean
+.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path turns curves profiles quality conversations languages stopping forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -87,6 +87,12 @@ curves: $(VENV)/.dev ## measure CPU of a decision by tokens, cached share, conne
 
 stopping: $(VENV)/.dev ## measure every way to choose, alone and together, where the answer at every rung is known
 	$(BIN)/python -m benchmarks.stopping
+
+conversations: $(VENV)/.dev ## measure the classifier on prompts within documents, follow-ups, system prompts, tool results
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.conversations
+
+languages: $(VENV)/.dev ## measure the classifier by language, on public outcomes
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.languages
 
 quality: $(VENV)/.dev ## measure baselines, certificates on re-splits, label efficiency, public sets
 	$(BIN)/python -m benchmarks.quality

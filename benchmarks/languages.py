@@ -77,7 +77,7 @@ def tokens(outcomes: Outcomes, embedding: Embedding) -> Iterator[tuple[str, dict
     tokenizer.no_truncation()
     for kind in np.unique(kinds):
         texts = [view(outcomes.prompts[i]).text for i in np.flatnonzero(kinds == kind)]
-        read = [one.tokens for one in tokenizer.encode_batch_fast(texts)]
+        read = [one.tokens for one in tokenizer.encode_batch(texts)]
         every = [token for one in read for token in one]
         odd = sum(token.startswith("<0x") or token == "<unk>" for token in every)
         yield (

@@ -15,7 +15,7 @@ MOST_MESSAGES = 10_000
 SHOWN_URL = 2_048
 """Longest URL of an image that is kept as it is."""
 
-MESSAGE = frozenset(("role", "content", "tool_calls", "tool_call_id", "reasoning", "reasoning_content"))
+MESSAGE = frozenset(("role", "content", "tool_calls", "tool_call_id", "tool_failed", "reasoning", "reasoning_content"))
 CALL, FUNCTION = frozenset(("id", "type", "function")), frozenset(("name", "arguments"))
 """Fields that are read; another one may be there if it says nothing."""
 
@@ -75,6 +75,8 @@ def _body(message: Message) -> Body:
         ]
     if message.tool_call_id:
         body["tool_call_id"] = message.tool_call_id
+    if message.tool_failed:
+        body["tool_failed"] = True
     return body
 
 
@@ -98,15 +100,20 @@ def _message(turn: object, field: str) -> Message:
     thought = _text(given.get("reasoning") or given.get("reasoning_content") or "", f"{field}.reasoning")
     calls = tuple(_call(one, f"{field}.tool_calls[{i}]") for i, one in enumerate(_list(given, "tool_calls", field)))
     answered = _text(given.get("tool_call_id") or "", f"{field}.tool_call_id")
-    if calls and role is not Role.ASSISTANT:
-        raise ChatFormError(f"{field}.tool_calls: only an assistant calls tools")
-    if answered and role is not Role.TOOL:
-        raise ChatFormError(f"{field}.tool_call_id: only a tool answers a call")
-    if thought and role is not Role.ASSISTANT:
-        raise ChatFormError(f"{field}.reasoning: only an assistant's thought is kept")
-    turn = Message.of(role, parts, tool_calls=calls, tool_call_id=answered, reasoning=thought)
+    failed = given.get("tool_failed") or False
+    if not isinstance(failed, bool):
+        raise ChatFormError(f"{field}.tool_failed: is neither true nor false")
+    for name, said, speaker, rule in (
+        ("tool_calls", calls, Role.ASSISTANT, "only an assistant calls tools"),
+        ("tool_call_id", answered, Role.TOOL, "only a tool answers a call"),
+        ("tool_failed", failed, Role.TOOL, "only a tool fails"),
+        ("reasoning", thought, Role.ASSISTANT, "only an assistant's thought is kept"),
+    ):
+        if said and role is not speaker:
+            raise ChatFormError(f"{field}.{name}: {rule}")
+    read = Message.of(role, parts, tool_calls=calls, tool_call_id=answered, tool_failed=failed, reasoning=thought)
     # A text with images behind it is the same as that text beside these images.
-    return replace(turn, parts=()) if isinstance(parts[0], str) and len(parts) - len(turn.images) == 1 else turn
+    return replace(read, parts=()) if isinstance(parts[0], str) and len(parts) - len(read.images) == 1 else read
 
 
 def _role(given: object, field: str) -> Role:

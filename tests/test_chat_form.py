@@ -17,7 +17,7 @@ TOOLS = Prompt(
         Message(Role.SYSTEM, "Be brief."),
         Message(Role.USER, "What is this?", images=("https://example.org/cat.png",)),
         Message(Role.ASSISTANT, "", (ToolCall("1", "search", '{"query": "cat"}'),)),
-        Message(Role.TOOL, "", tool_call_id="1"),
+        Message(Role.TOOL, "", tool_call_id="1", tool_failed=True),
         Message(Role.USER, "yes, go on"),
     )
 )
@@ -88,6 +88,8 @@ def test_what_says_nothing_may_be_there() -> None:
         ('[{"role": "user", "content": "a", "name": "Bob"}]', "messages[0].name: is no known field; the fields are"),
         ('[{"role": "user", "content": "a", "tool_call_id": "1"}]', "messages[0].tool_call_id: only a tool answers"),
         (json.dumps([{"role": "user", "tool_calls": [CALL]}]), "messages[0].tool_calls: only an assistant calls tools"),
+        ('[{"role": "user", "tool_failed": true}]', "messages[0].tool_failed: only a tool fails"),
+        ('[{"role": "tool", "tool_failed": 1}]', "messages[0].tool_failed: is neither true nor false"),
         ('[{"role": "assistant", "tool_calls": 7}]', "messages[0].tool_calls: is not a list"),
         ('[{"role": "assistant", "tool_calls": [{}]}]', "messages[0].tool_calls[0].function: is not an object"),
         (

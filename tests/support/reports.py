@@ -152,7 +152,7 @@ def full(rungs: int = 4, **changes: Any) -> dict[str, Any]:
         "oracle": [(t, min(0.9, a + 0.1)) for t, a in fixed],
         "hindsight": [(t, min(0.95, a + 0.2)) for t, a in fixed],
         "gap_closed": 0.4,
-        "kinds": [task("bare", 0.01, 0.0), task("follow-up", 0.04, 0.03)],
+        "kinds": [task("bare", 0.01, 0.0), task("follow-up", 0.015, 0.0)],
         "tasks": [task("sums", 0.06, 0.03), task("words", 0.03, -0.01), task("bits", 0.0, 0.0)],
         "never_solved": 0.08,
         "mistakes": [{**lost, "predicted": 0.97, "correct": 0.0, "top": 1.0}],

@@ -1,5 +1,6 @@
 """From a small outcome table to a bundle that serves."""
 
+import json
 import os
 import stat
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import pytest
 
 from router.bundle import features
 from router.bundle.manifest import load
-from router.domain import Certificate, Prompt
+from router.domain import Certificate, Message, Prompt, Role
 from router.scoring.onnx import OnnxClassifier
 from router.scoring.outputs import NAMES
 from tests.support.synthetic import CAPS, NO_REPORT, asked, few_steps, outcomes_of
@@ -175,6 +176,20 @@ async def test_a_bundle_loads_and_serves_what_training_predicted(
     scores = await OnnxClassifier(bundle).score(outcomes.prompts)
     predicted = fitted.predict(outcomes.prompts).quality
     assert np.abs(np.array([score.quality for score in scores]) - predicted).max() <= TOLERANCE
+
+
+async def test_conversations_prove_that_another_machine_reads_them_alike(
+    fitted: Fitted, outcomes: Outcomes, tmp_path: Path
+) -> None:
+    turns = Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "1 + 2"), Message(Role.ASSISTANT, "3")
+    sample = [Prompt((*turns, prompt.messages[0])) for prompt in outcomes.prompts[:8]] + outcomes.prompts[:8]
+    export(fitted, outcomes.ladder, NOTHING, sample, tmp_path / "bundle", **ABOUT)
+    bundle = load(tmp_path / "bundle")
+    assert bundle.parity.prompts == sample
+    assert len(await OnnxClassifier(bundle).score(sample)) == len(sample)
+    written = json.loads((tmp_path / "bundle" / "parity.json").read_text())
+    assert written["prompts"][0][0] == {"role": "system", "content": "Be brief."}
+    assert written["prompts"][-1] == outcomes.prompts[7].text
 
 
 FILES = ["manifest.json", "model.onnx", "parity.json", "report.html", "report.json", "tokenizer.json"]
