@@ -83,7 +83,9 @@ POCKET_TOKENS = 6
               help="Cut one thought at every rung, or ask for each rung anew [default: nested, where the rungs have "
               "caps and that gives what is served].")  # fmt: skip
 @click.option("--samples", type=_COUNT, default=1, show_default=True, help="Answers per prompt and rung.")
-@click.option("--temperature", type=Number(0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--temperature", type=Number(0),
+              help="Temperature that your callers name, 0 for greedy [default: the engine's own, as for a request that "
+              "names none; the pocket reasoner is greedy].")  # fmt: skip
 @click.option("--max-answer-tokens", type=_COUNT, help="Longest answer [default: 1024, the pocket reasoner's 64].")
 @click.option("--timeout", type=Number(0, min_open=True), default=600.0, show_default=True,
               help="Seconds that an engine may take for one answer.")  # fmt: skip

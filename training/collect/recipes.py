@@ -39,7 +39,7 @@ def from_options(
     model: str | None,
     ladder: str | None,
     samples: int,
-    temperature: float,
+    temperature: float | None,
     max_answer_tokens: int | None,
     timeout: float,
     concurrency: int,
@@ -56,6 +56,7 @@ def from_options(
 
     Args:
         url: of an engine, whose `backend` and `model` must then be given; None for the pocket reasoner.
+        temperature: None = the engine's own, as for a request that names none.
         timeout: seconds that an engine may take for one answer.
         closing_cue: what ends a thought that is cut; "" = nothing, None = the engine's own.
         unenforced: accept an engine that was seen to hold no budget.
@@ -67,13 +68,14 @@ def from_options(
         ArtifactError: the pocket reasoner cannot be loaded.
         BackendError: the engine does not answer, or holds no budget.
     """
-    if samples > 1 and temperature == 0:
+    greedy = temperature == 0 or (temperature is None and url is None)
+    if samples > 1 and greedy:
         raise DatasetError("--samples above 1 needs a --temperature: greedy answers are all equal")
-    # Many hosted models refuse a temperature of 0, so theirs is left to them where none is named.
-    drawn = None if backend == HOSTED and temperature == 0 else temperature
-    # Greedy answers do not depend on a seed, so two runs that share a journal need not share one.
+    # Greedy answers do not depend on a seed, so two runs that share a journal need not share one. Hosted models may
+    # refuse one.
+    drawn_by = None if greedy or (backend == HOSTED and temperature is None) else seed
     longest = max_answer_tokens or (POCKET_ANSWER_TOKENS if url is None else DEFAULT_ANSWER_TOKENS)
-    sampling = Sampling(drawn, longest, seed if temperature else None)
+    sampling = Sampling(temperature, longest, drawn_by)
     if url is None:
         return _pocket(Path(model or POCKET), ladder, samples, sampling, concurrency, nested)
     if ladder is None:
