@@ -47,6 +47,7 @@ class RoutingOptions:
         target_relaxation: P(correct) by which the target was relaxed because the service is overloaded.
         latency_of_call: the request names no `max_latency`; it is the time that its call has left.
         escalate: a conversation goes up one rung after a step that went wrong.
+        reasoning_effort: a ceiling in words; what it is worth depends on the ladder.
     """
 
     target: QualityTarget
@@ -59,6 +60,7 @@ class RoutingOptions:
     target_relaxation: float = 0.0
     latency_of_call: bool = False
     escalate: bool = False
+    reasoning_effort: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How an answer is drawn, and its form."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 DEFAULT_ANSWER_TOKENS = 1024
@@ -32,6 +32,7 @@ class Sampling:
         response_format: None = text.
         logprobs: the log-probabilities of the answer's tokens are wanted.
         top_logprobs: likeliest tokens that are named at each place.
+        passed: fields of the engine's own API, which go to it unchanged.
     """
 
     temperature: float | None = None
@@ -47,3 +48,4 @@ class Sampling:
     response_format: ResponseFormat | None = None
     logprobs: bool = False
     top_logprobs: int = 0
+    passed: Mapping[str, Any] = field(default_factory=dict)

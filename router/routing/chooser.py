@@ -60,7 +60,7 @@ class Chooser:
             if index is None:
                 raise NotFound("options.rung", f"not on the ladder: {', '.join(r.name for r in policy.ladder.rungs)}")
             if index not in policy.within_bounds(options):
-                raise InvalidRequest("options.rung", "lies outside min_thinking_tokens and max_thinking_tokens")
+                raise InvalidRequest("options.rung", "is outside min_ and max_thinking_tokens, or reasoning_effort")
             return _decision(served, request, _named(served, options, index), Scored(None, DecisionSource.OVERRIDE))
         if served.foreign:
             return _engine_default(served, request)
@@ -158,9 +158,20 @@ def _engine_default(served: ServedModel, request: RouteRequest) -> Decision:
     reason = f"the engine's own default: {served.foreign_in_short}"
     if options.max_latency is not None and not options.latency_of_call:  # a client's own time-out asks for no forecast
         reason += "; no deadline can be predicted"
-    ladder = BudgetLadder((ReasoningBudget(DEFAULT_RUNG, options.max_thinking_tokens),))
+    ladder = BudgetLadder((_default_rung(served.policy, options),))
     scored = Scored(None, DecisionSource.ENGINE_DEFAULT)
     return _decision(served, request, Choice(0, False, None, reason), scored, ladder)
+
+
+def _default_rung(policy: Policy, options: RoutingOptions) -> ReasoningBudget:
+    """The engine's default within the caller's bounds; an effort without a number goes to the engine by its name."""
+    most = options.max_thinking_tokens
+    effort = policy.ladder.rungs[policy.ceiling(options)]
+    if options.reasoning_effort is None or effort == policy.ladder.rungs[-1]:
+        return ReasoningBudget(DEFAULT_RUNG, most)
+    if effort.tokens is None:
+        return effort
+    return ReasoningBudget(DEFAULT_RUNG, effort.tokens if most is None else min(most, effort.tokens))
 
 
 def _new_id() -> str:

@@ -15,7 +15,8 @@ operation: here, in `training.certification.sequences` (`choose`, `smallest`), a
 `training.plan.replay.served_rungs`. tests/training/test_decision_rule.py holds the three equal.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
@@ -44,6 +45,11 @@ Number = TypeVar("Number", float, "NDArray[np.float64]")
 
 NEAR_BEST = 0.05
 """`CHEAPEST_NEAR_BEST` accepts a rung whose quality is this close to the best one."""
+
+EFFORT_SHARES: Mapping[str, float] = {
+    "none": 0, "minimal": 0.25, "low": 0.5, "medium": 0.75, "high": 1, "xhigh": 1, "max": 1,
+}  # fmt: skip
+"""How far up the ladder a reasoning effort goes, where no rung has its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +97,25 @@ class Policy:
         Raises:
             InvalidRequest: no rung is left.
         """
+        allowed = range(len(self.ladder) if options.reasoning_effort is None else self.ceiling(options) + 1)
         if not options.min_thinking_tokens and options.max_thinking_tokens is None:
-            return list(range(len(self.ladder)))
-        rungs = [i for i, rung in enumerate(self.ladder.rungs) if _within(rung.tokens, options)]
+            return list(allowed)
+        rungs = [i for i in allowed if _within(self.ladder.rungs[i].tokens, options)]
         if not rungs:
             named = ", ".join(rung.name for rung in self.ladder.rungs)
-            reached = any(
-                _within(rung.tokens, replace(options, max_thinking_tokens=None)) for rung in self.ladder.rungs
-            )
+            without = replace(options, max_thinking_tokens=None)
+            reached = any(_within(self.ladder.rungs[i].tokens, without) for i in allowed)
             field = f"options.{'max' if reached else 'min'}_thinking_tokens"
             raise InvalidRequest(field, f"no rung lies within min_ and max_thinking_tokens (rungs: {named})")
         return rungs
+
+    def ceiling(self, options: RoutingOptions) -> int:
+        """Position of the longest rung within the caller's effort: the rung of its name, or its share of the ladder."""
+        effort = options.reasoning_effort
+        if effort is None:
+            return self.top
+        named = self.ladder.index(effort)
+        return math.ceil(self.top * EFFORT_SHARES[effort]) if named is None else named
 
     def choose(self, score: Score, options: RoutingOptions) -> Choice:
         """The rung for a score by the rule above, or what `on_unmet` asks for.
@@ -253,14 +267,14 @@ class Policy:
         longest = "the top rung"
         if rungs[-1] != self.top:
             late = self._lateness(score, options, rungs)
-            longest = f"the longest in time{late}" if late else "the longest within max_thinking_tokens"
+            longest = f"the longest in time{late}" if late else f"the longest within {_ceiling(options)}"
         return self._choice(score, options, rungs[-1], f"{why}: {longest}")
 
     def _excluded(self, options: RoutingOptions, index: int) -> str:
         """The rung that the target asks for, and why it is not allowed."""
         within, why = self.within_bounds(options), "too slow"
         if index not in within:
-            why = "below min_thinking_tokens" if index < within[0] else "above max_thinking_tokens"
+            why = "below min_thinking_tokens" if index < within[0] else f"above {_ceiling(options)}"
         return f"the target asks for rung {self.ladder.rungs[index].name}, which is {why}"
 
     def _lateness(self, score: Score, options: RoutingOptions, rungs: list[int]) -> str:
@@ -288,6 +302,11 @@ def _passing(target: QualityTarget, quality: Sequence[float], threshold: float) 
         return [i for i, value in enumerate(quality) if value >= threshold]
     *lower, top = quality
     return [*(i for i, value in enumerate(lower) if top - value <= threshold + ROUNDING), len(lower)]
+
+
+def _ceiling(options: RoutingOptions) -> str:
+    """The option that keeps the longest rungs out."""
+    return "max_thinking_tokens" if options.max_thinking_tokens is not None else "reasoning_effort"
 
 
 def _within(tokens: int | None, options: RoutingOptions) -> bool:

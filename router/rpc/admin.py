@@ -7,12 +7,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.admission.identity import Call
 from router.errors import InvalidRequest
 from router.routing.hot_swap import HotSwap
 from router.routing.router import BudgetRouter
 from router.rpc import responses
 from router.rpc.enums import ENFORCEMENTS
-from router.rpc.identity import Call
 
 
 class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):

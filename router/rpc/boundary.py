@@ -10,12 +10,13 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from router.admission.identity import Call
+from router.admission.permits import LargeMessages, TenantPermits
 from router.events import CallCompleted
 from router.ports import Observer
-from router.rpc.identity import Call, Guard, Metadata
-from router.rpc.limits import MAX_LARGE_BYTES
+from router.requests.limits import MAX_LARGE_BYTES
+from router.rpc.identity import Guard, Metadata
 from router.rpc.parsing import parser
-from router.rpc.permits import LargeMessages, TenantPermits
 from router.rpc.reading import FairReader
 from router.rpc.refusals import Refusals
 from router.telemetry import tracing

@@ -4,55 +4,46 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from router._gen import budget_router_pb2 as pb
-from router.domain import INSTRUCTIONS, Image, Message, Part, Prompt, Role, ToolCall
+from router.domain import Image, Message, Part, Prompt, Role, ToolCall
 from router.errors import InvalidRequest
+from router.requests.conversations import (
+    require_content,
+    require_few,
+    require_few_attached,
+    require_few_bytes,
+    require_question,
+    require_scheme,
+)
+from router.requests.limits import Limits
 from router.rpc.enums import ROLES
-from router.rpc.limits import Limits
-
-MAX_ATTACHED = 1_024
-"""Most tool calls, images and parts of a prompt, together."""
-
-IMAGE_SCHEMES = ("https://", "data:image/")
-SILENT = (Role.ASSISTANT, Role.TOOL)
-"""Roles whose turns may say nothing: an assistant calls or just thinks, and a tool has nothing to report."""
 
 
 def checked_prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
     """The conversation of a request. Raises InvalidRequest."""
-    if not messages:
-        raise InvalidRequest("messages", "at least one is required")
-    if len(messages) > limits.max_messages:
-        raise InvalidRequest("messages", f"at most {limits.max_messages}, has {len(messages)}")
-    most = limits.max_prompt_bytes
-    if shows := [message for message in messages if message.image_urls or message.parts]:
-        _require_few_images(messages, shows, limits)
-        size = sum(map(_text_bytes, messages))
-    else:
-        # ByteSize is cheap, and hardly above the size of the content, so the exact sum is rarely needed. It would copy
-        # images, which are long.
-        size = sum([message.ByteSize() for message in messages])
-        if most < size <= 2 * most:
-            size = sum(map(_text_bytes, messages))
-    if size > most:
-        raise InvalidRequest("messages", f"at most {most} bytes of content, has {size}")
+    require_few(len(messages), limits)
+    _require_few_bytes(messages, limits)
     turns = [_plain(message) for message in messages]
     prompt = Prompt(tuple(_completed(turns, messages) if None in turns else turns))  # type: ignore[arg-type]
-    if prompt.messages[-1].role is not Role.USER and not any(map(_asks, prompt.messages)):
-        raise InvalidRequest("messages", "they ask for nothing: a message of a user is required")
+    require_question(prompt)
     return prompt
 
 
-def _require_few_images(messages: Sequence[pb.Message], shows: Sequence[pb.Message], limits: Limits) -> None:
-    _require_few_attached(messages)
-    size = sum(map(_image_bytes, shows))
-    if size > limits.max_image_bytes:
-        raise InvalidRequest("messages", f"at most {limits.max_image_bytes} bytes of images, has {size}")
+def _require_few_bytes(messages: Sequence[pb.Message], limits: Limits) -> None:
+    if shows := [message for message in messages if message.image_urls or message.parts]:
+        _require_few_attached(messages)
+        require_few_bytes(sum(map(_text_bytes, messages)), sum(map(_image_bytes, shows)), limits)
+        return
+    # ByteSize is cheap, and hardly above the size of the content, so the exact sum is rarely needed. It would copy
+    # images, which are long.
+    most = limits.max_prompt_bytes
+    size = sum([message.ByteSize() for message in messages])
+    if most < size <= 2 * most:
+        size = sum(map(_text_bytes, messages))
+    require_few_bytes(size, 0, limits)
 
 
 def _require_few_attached(messages: Sequence[pb.Message]) -> None:
-    attached = sum(len(one.tool_calls) + len(one.image_urls) + len(one.parts) for one in messages)
-    if attached > MAX_ATTACHED:
-        raise InvalidRequest("messages", f"at most {MAX_ATTACHED} tool calls, images and parts, has {attached}")
+    require_few_attached(sum(len(one.tool_calls) + len(one.image_urls) + len(one.parts) for one in messages))
 
 
 def _text_bytes(message: pb.Message) -> int:
@@ -99,9 +90,8 @@ def _message(message: pb.Message, field: str) -> Message:
     else:
         turn = Message(role, message.content, images=tuple(message.image_urls), **beside)
     for number, url in enumerate(message.image_urls):
-        _require_scheme(url, f"{field}.image_urls[{number}]")
-    if not (turn.says_something or role in SILENT):
-        raise InvalidRequest(f"{field}.{'parts' if message.parts else 'content'}", "must not be blank")
+        require_scheme(url, f"{field}.image_urls[{number}]")
+    require_content(turn, f"{field}.{'parts' if message.parts else 'content'}")
     return turn
 
 
@@ -128,19 +118,9 @@ def _parts(message: pb.Message, role: Role, field: str) -> Iterator[Part]:
                 yield part.text
             case "image_url" if role is Role.USER:
                 url = part.image_url
-                _require_scheme(url, f"{field}.parts[{number}].image_url")
+                require_scheme(url, f"{field}.parts[{number}].image_url")
                 yield Image(url)
             case "image_url":
                 raise InvalidRequest(f"{field}.parts[{number}].image_url", "only a user shows images")
             case _:
                 raise InvalidRequest(f"{field}.parts[{number}]", "text or image_url is required")
-
-
-def _require_scheme(url: str, field: str) -> None:
-    if not url.startswith(IMAGE_SCHEMES):
-        raise InvalidRequest(field, f"must start with {' or '.join(IMAGE_SCHEMES)}")
-
-
-def _asks(message: Message) -> bool:
-    """Whether a turn can be answered: instructions alone, and turns that say nothing, cannot."""
-    return message.role not in INSTRUCTIONS and message.says_something

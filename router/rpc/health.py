@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_health.v1.health_pb2 import DESCRIPTOR, HealthCheckRequest, HealthCheckResponse
 
+from router.admission.permits import Permit
 from router.errors import NotFound
 from router.ports import Observer
-from router.rpc.permits import Permit
 from router.rpc.reading import SmallReader
 from router.rpc.refusals import Refusals
 

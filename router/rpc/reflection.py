@@ -9,9 +9,9 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
+from router.admission.permits import Permit
 from router.errors import Overloaded
 from router.ports import Observer
-from router.rpc.permits import Permit
 from router.rpc.reading import SmallReader
 from router.rpc.refusals import Refusals
 

@@ -1,106 +1,15 @@
-"""Protocol messages -> how an answer is drawn, and its form. Each check names the field that it is about."""
+"""Protocol messages -> how an answer is drawn, and its form."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from router._gen import budget_router_pb2 as pb
-from router.domain import DEFAULT_ANSWER_TOKENS, ResponseFormat, Sampling
-from router.errors import InvalidRequest
-from router.rpc.schemas import schema
-
-MAX_ANSWER_TOKENS = 32_768
-MAX_STOPS, MAX_STOP_BYTES = 8, 128
-"""Most stop strings, and most bytes of one: each is looked for in every delta."""
-
-MAX_TOP_LOGPROBS = 20
-"""Likeliest tokens that a place may name; engines give no more by default."""
-
-MAX_FORMAT_NAME = 64
-FORMATS = ("text", "json_object", "json_schema")
-
-
-class Range(NamedTuple):
-    """Numbers that a field takes; `above`: the least one is none of them."""
-
-    least: float
-    most: float
-    above: bool = False
-
-    def has(self, value: float) -> bool:
-        """Whether a number lies in it; NaN lies nowhere."""
-        return self.least <= value <= self.most and not (self.above and value == self.least)
-
-    def __str__(self) -> str:
-        return f"above {self.least:g} and at most {self.most:g}" if self.above else f"in {self.least:g}..{self.most:g}"
-
-
-RANGES = {
-    "temperature": Range(0, 2),
-    "top_p": Range(0, 1, above=True),
-    "top_k": Range(1, 1_000_000),
-    "min_p": Range(0, 1),
-    "presence_penalty": Range(-2, 2),
-    "frequency_penalty": Range(-2, 2),
-    "repetition_penalty": Range(0, 2, above=True),
-}
+from router.domain import Sampling
+from router.requests import sampling as checked
 
 
 def sampling(request: pb.GenerateRequest) -> Sampling:
     """How to draw an answer, and its form, checked. Raises InvalidRequest."""
-    message = request.sampling
-    longest = message.max_answer_tokens if message.HasField("max_answer_tokens") else DEFAULT_ANSWER_TOKENS
-    if not 1 <= longest <= MAX_ANSWER_TOKENS:
-        raise InvalidRequest("sampling.max_answer_tokens", f"must lie in 1..{MAX_ANSWER_TOKENS}")
-    if not 0 <= message.top_logprobs <= MAX_TOP_LOGPROBS:
-        raise InvalidRequest("sampling.top_logprobs", f"must lie in 0..{MAX_TOP_LOGPROBS}")
-    if message.top_logprobs and not message.logprobs:
-        raise InvalidRequest("sampling.top_logprobs", "needs logprobs")
-    return Sampling(
-        max_answer_tokens=longest,
-        seed=message.seed if message.HasField("seed") else None,
-        stop=_stops(message.stop),
-        response_format=_form(request.response_format),
-        logprobs=message.logprobs,
-        top_logprobs=message.top_logprobs,
-        **{name: _number(message, name, numbers) for name, numbers in RANGES.items()},
-    )
-
-
-def _form(message: pb.ResponseFormat) -> ResponseFormat | None:
-    """The checked form of an answer; None = text. Raises InvalidRequest."""
-    kind = message.type or "text"
-    if kind not in FORMATS:
-        raise InvalidRequest("response_format.type", f"must be one of {', '.join(FORMATS)}")
-    if (kind == "json_schema") != bool(message.json_schema):
-        raise InvalidRequest("response_format.json_schema", "is required for json_schema, and for nothing else")
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        return ResponseFormat()
-    name = message.name or "answer"
-    if len(name) > MAX_FORMAT_NAME or not (name.isascii() and name.replace("_", "a").replace("-", "a").isalnum()):
-        raise InvalidRequest("response_format.name", f"at most {MAX_FORMAT_NAME} letters, digits, dashes, underscores")
-    strict = message.strict if message.HasField("strict") else None
-    asked = schema(message.json_schema, "response_format.json_schema")
-    if "schema" in asked:  # no word of JSON schema: it would be held to mean nothing, so that any answer would do
-        raise InvalidRequest("response_format.json_schema", 'must be the schema itself, not hold it as "schema"')
-    return ResponseFormat(asked, name, strict)
-
-
-def _number(message: pb.SamplingOptions, name: str, numbers: Range) -> Any:
-    """The number of a field; None where it is absent. Raises InvalidRequest."""
-    if not message.HasField(name):
-        return None
-    value: float = getattr(message, name)
-    if not numbers.has(value):
-        raise InvalidRequest(f"sampling.{name}", f"must lie {numbers}")
-    return value
-
-
-def _stops(given: Sequence[str]) -> tuple[str, ...]:
-    if len(given) > MAX_STOPS:
-        raise InvalidRequest("sampling.stop", f"at most {MAX_STOPS}, has {len(given)}")
-    for index, stop in enumerate(given):
-        if not 1 <= len(stop.encode()) <= MAX_STOP_BYTES:
-            raise InvalidRequest(f"sampling.stop[{index}]", f"must have 1 to {MAX_STOP_BYTES} bytes")
-    return tuple(given)
+    form = request.response_format
+    strict = form.strict if form.HasField("strict") else None
+    given: dict[str, Any] = {field.name: value for field, value in request.sampling.ListFields()}
+    return checked.sampling(given, checked.response_format(form.type, form.json_schema, form.name, strict))

@@ -10,13 +10,13 @@ from google.protobuf.descriptor import ServiceDescriptor
 from router._gen import budget_router_pb2 as pb
 from router.addresses import HELD
 from router.errors import SettingsError
+from router.requests.limits import MAX_MESSAGE_BYTES
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary, Handler
 from router.rpc.connections import MAX_CONNECTION_STREAMS, PLACES
 from router.rpc.grpc_server import RegisteredServer
 from router.rpc.health import NAME as HEALTH
 from router.rpc.health import HealthService
-from router.rpc.limits import MAX_MESSAGE_BYTES
 from router.rpc.metadata import MAX_METADATA_BYTES
 from router.rpc.reading import MAX_SMALL_BYTES, SmallReader
 from router.rpc.reflection import NAME as REFLECTION

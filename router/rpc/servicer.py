@@ -5,12 +5,12 @@ from contextlib import aclosing
 
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.admission.identity import Call
 from router.domain import Checkpoint
+from router.requests.limits import Limits
 from router.routing.explain import Explainer
 from router.routing.router import BudgetRouter
 from router.rpc import requests, responses, sampling
-from router.rpc.identity import Call
-from router.rpc.limits import Limits
 
 
 class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):

@@ -22,9 +22,9 @@ from router.outcomes.rows import PromptHasher
 from router.outcomes.sqlite import SqliteOutcomes
 from router.outcomes.verifiers import Agreement
 from router.ports import Observer, Verifier
+from router.requests.limits import MAX_MESSAGE_BYTES, Limits
 from router.routing.chooser import Chooser
 from router.routing.pins import MemoryPins
-from router.rpc.limits import MAX_MESSAGE_BYTES, Limits
 from router.rpc.tls import Certificates, TlsFiles
 from router.scoring.memory_cache import MemoryCache
 from router.serving import models

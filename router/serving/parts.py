@@ -14,10 +14,10 @@ from router.circuit_breaker import Breaker
 from router.outcomes.audit import Auditor
 from router.outcomes.e_process import Ledger
 from router.ports import DecisionArchive, Observer, OutcomeLog, Pins, Quotas, ScoreCache
+from router.requests.limits import Limits
 from router.routing.chooser import Chooser
 from router.routing.hot_swap import Trial
 from router.routing.served_model import ServedModel
-from router.rpc.limits import Limits
 from router.rpc.tls import Certificates
 from router.serving.follow import Followed
 from router.serving.keeper import Work

@@ -22,6 +22,7 @@ from router.backends.pocket import PocketBackend
 from router.backends.pocket_model import PocketModel
 from router.bundle.manifest import Bundle
 from router.domain import BudgetLadder, Enforcement
+from router.requests.limits import MAX_LARGE_BYTES, MAX_MESSAGE_BYTES
 from router.routing.chooser import Chooser
 from router.routing.explain import Explainer
 from router.routing.hot_swap import HotSwap
@@ -32,7 +33,6 @@ from router.routing.served_model import ServedModel
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import OperatorGuard, TenantGuard
-from router.rpc.limits import MAX_LARGE_BYTES, MAX_MESSAGE_BYTES
 from router.rpc.server import RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer

@@ -6,7 +6,7 @@ from router._gen import budget_router_pb2 as pb
 from router.admission.tenants import Key, Tenant, Tenants, digest
 from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
-from router.rpc.limits import MAX_IMAGE_BYTES, MAX_MESSAGE_BYTES
+from router.requests.limits import MAX_IMAGE_BYTES, MAX_MESSAGE_BYTES
 from tests.rpc.conftest import PATIENCE, Service, bearer, decide, generate, refusal, serving, user
 from tests.support.fakes import FakeBackend, Hang, router_of, until
 

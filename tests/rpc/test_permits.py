@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.admission.permits import KEPT, LargeMessages, TenantPermits
 from router.admission.tenants import Key, Tenant, Tenants
 from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
 from router.errors import Draining, Overloaded
-from router.rpc.permits import KEPT, LargeMessages, TenantPermits
 from tests.rpc.conftest import bearer, decide, generate, refusal, serving
 from tests.support.fakes import FakeBackend, Hang, router_of, until
 

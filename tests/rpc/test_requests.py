@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router._gen import budget_router_pb2 as pb
+from router.admission.identity import Call
 from router.domain import (
     Image,
     LabelSource,
@@ -29,10 +30,10 @@ from router.domain import (
     Tools,
 )
 from router.errors import FieldError
-from router.rpc import requests, schemas
-from router.rpc.conversations import MAX_ATTACHED
-from router.rpc.identity import Call
-from router.rpc.limits import Limits
+from router.requests import schemas
+from router.requests.conversations import MAX_ATTACHED
+from router.requests.limits import Limits
+from router.rpc import requests
 
 MOST_BYTES = 1_000
 LIMITS = Limits(max_messages=3, max_prompt_bytes=MOST_BYTES, default_target=MaxLoss(0.05))
@@ -298,7 +299,7 @@ def test_the_parameters_of_tools_are_bounded_one_by_one_and_together() -> None:
         offered = [pb.Tool(name="t", parameters=json.dumps({"a": "d" * (size - 9)})) for size in sizes]
         return checked_tools(pb.GenerateRequest(tools=offered), replace(LIMITS, max_prompt_bytes=1 << 20))
 
-    one, four = schemas.MAX_SCHEMA_BYTES, requests.MAX_SCHEMAS_BYTES // schemas.MAX_SCHEMA_BYTES
+    one, four = schemas.MAX_SCHEMA_BYTES, tools.MAX_SCHEMAS_BYTES // schemas.MAX_SCHEMA_BYTES
     assert len(tools(*[one] * four).offered) == four
     refused("tools[1].parameters", tools, one, one + 1)
     refused("tools", tools, *[one] * four, 9)

@@ -9,8 +9,8 @@ import pytest
 from router._gen import budget_router_pb2 as pb
 from router.domain import DEFAULT_ANSWER_TOKENS, ResponseFormat, Sampling
 from router.errors import InvalidRequest
+from router.requests.schemas import MAX_SCHEMA_BYTES
 from router.rpc import sampling
-from router.rpc.schemas import MAX_SCHEMA_BYTES
 
 
 def sampled(form: Any = None, **options: Any) -> Sampling:

@@ -24,11 +24,11 @@ from router.backends.pocket import PocketBackend
 from router.backends.pocket_model import PocketModel
 from router.bundle.manifest import Bundle
 from router.outcomes.sqlite import SqliteOutcomes
+from router.requests.limits import MAX_IMAGE_BYTES, MAX_MESSAGE_BYTES
+from router.requests.schemas import MAX_SCHEMA_BYTES
 from router.routing.explain import Explainer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import TenantGuard
-from router.rpc.limits import MAX_IMAGE_BYTES, MAX_MESSAGE_BYTES
-from router.rpc.schemas import MAX_SCHEMA_BYTES
 from router.rpc.server import RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
 from router.scoring.memory_cache import MemoryCache

@@ -19,8 +19,8 @@ from router.admission.tenants import digest
 from router.domain import Conversation, MaxLoss, Pinned, PinnedTurn, Score
 from router.events import Decided, Degraded, TaskFailed
 from router.ports import Classifier
+from router.requests.limits import Limits
 from router.routing.pins import CONVERSATIONS
-from router.rpc.limits import Limits
 from router.serving import app
 from router.serving.parts import Parts
 from router.telemetry.logs import Observers

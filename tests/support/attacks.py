@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from router._gen import budget_router_pb2 as pb
-from router.rpc.limits import MAX_MESSAGE_BYTES
+from router.requests.limits import MAX_MESSAGE_BYTES
 from tests.support import http2
 from tests.support.http2 import Connection, Headers, connected
 

@@ -44,13 +44,13 @@ from router.domain import (
 from router.errors import BackendUnavailable, CacheError, ClassifierError, OutcomeLogError
 from router.events import Record
 from router.ports import Backend, Classifier, Observer, OutcomeLog, Pins, ScoreCache
+from router.requests.limits import Limits
 from router.routing.chooser import Chooser
 from router.routing.exploration import certain
 from router.routing.pins import MemoryPins
 from router.routing.policy import LatencyProfile, Policy
 from router.routing.router import Audit, BudgetRouter
 from router.routing.served_model import ServedModel
-from router.rpc.limits import Limits
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.scorer import Scorer
 

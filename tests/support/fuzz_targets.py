@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from router._gen import budget_router_pb2 as pb
+from router.admission.identity import Call
 from router.backends.dialects import DIALECTS
 from router.backends.failures import MappedErrors
 from router.backends.http import Chunk
@@ -18,7 +19,6 @@ from router.backends.stream_state import StreamState
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
 from router.errors import BackendError, RouterError
 from router.routing.explain import Explainer
-from router.rpc.identity import Call
 from router.rpc.parsing import parser
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.status import to_status

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from router.digits import counted, verb
 from router.errors import Draining, Overloaded
-from router.rpc.limits import MAX_MESSAGE_BYTES
+from router.requests.limits import MAX_MESSAGE_BYTES
 
 KEPT = 8
 """One place in so many is kept for tenants that have few calls under way."""

@@ -1,0 +1,1 @@
+"""The OpenAI API: its JSON and headers -> requests, and what answers them -> its JSON. No I/O."""
