@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path turns curves profiles quality conversations languages stopping forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp peers pocket lock clean
+.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path turns curves profiles quality conversations languages stopping forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp small-model peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -120,6 +120,9 @@ nested-vllm: $(VENV)/.dev ## compare nested collection with serving on a real vL
 
 nested-llamacpp: $(VENV)/.dev ## compare the same on a real llama.cpp server
 	$(BIN)/python -m benchmarks.nested llama_cpp $(ARGS)
+
+small-model: $(VENV)/.dev ## replay rules within the thought on a real small model on llama.cpp (half an hour)
+	$(BIN)/python -m benchmarks.small_model $(ARGS)
 
 peers: $(VENV)/.dev $(PEERS)/models/.ready ## measure a decision beside the encoders of other routers; installs .peers (5 GB)
 	$(BIN)/python -m benchmarks.peers
