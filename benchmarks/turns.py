@@ -20,13 +20,13 @@ import router
 from benchmarks import harness
 from benchmarks.harness import Target
 from router._gen import budget_router_pb2 as pb
+from router.admission.identity import Call
 from router.bundle.manifest import load
 from router.domain import MaxLoss
 from router.outcomes.sqlite import SqliteOutcomes
+from router.requests.limits import Limits
 from router.routing.explain import Explainer
 from router.routing.policy import LatencyProfile, Policy
-from router.rpc.identity import Call
-from router.rpc.limits import Limits
 from router.rpc.servicer import BudgetRouterServicer
 from router.scoring.memory_cache import MemoryCache
 from router.scoring.onnx import OnnxClassifier
