@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit picture proto settings-docs bench hot-path turns curves profiles quality conversations languages stopping forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp small-model peers pocket lock clean
+.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages stopping forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp small-model peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -60,6 +60,11 @@ audit: $(VENV)/.dev ## find known vulnerabilities in the service's dependencies;
 	--format json --output build/audit.json 2>/dev/null \
 	|| { $(BIN)/pip-audit --requirement requirements/serve.txt --no-deps --disable-pip --progress-spinner off; exit 1; }
 	@$(BIN)/python -m benchmarks.audited build/sbom.json build/audit.json
+
+bundle: $(VENV)/.dev ## fit the embedded bundle again, to outcomes of bare prompts and of conversations (minutes)
+	@mkdir -p build
+	$(BIN)/budget-train wrap benchmarks/data/pocket_outcomes.parquet --out build/pocket_conversations.parquet
+	OPENBLAS_NUM_THREADS=1 $(BIN)/budget-train fit --outcomes build/pocket_conversations.parquet --out router/models/pocket-router
 
 picture: $(VENV)/.dev ## draw the pictures of docs/ from the import contracts and the shipped bundle's report
 	$(BIN)/python docs/draw_architecture.py docs/architecture.svg

@@ -1,12 +1,15 @@
 """`make conversations`: what a document, a follow-up or a tool result around a prompt costs the classifier.
 
-Bare prompts of the pocket reasoner are wrapped (`training/wrapping`), with their outcomes. Templates of the fit split
-occur in no other split. "Before" scores what earlier versions scored: the last user message, up to its first 16,384
-characters, by a model that was fitted on bare prompts.
+Bare prompts of the pocket reasoner are wrapped (`training/wrapping`), with their outcomes, as for the embedded bundle,
+which is "now". "Before" scores what earlier versions scored: the last user message, up to its first 16,384 characters,
+by a model that was fitted on bare prompts. Templates of the fit split occur in no other split.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -15,19 +18,20 @@ import polars as pl
 from tokenizers import Tokenizer
 
 from benchmarks import harness
-from benchmarks.harness import OUTCOMES
+from benchmarks.harness import BUNDLE, OUTCOMES
 from router.bundle import features
 from router.bundle.featurizer import Featurizer
+from router.bundle.manifest import Bundle, load
 from router.bundle.normal_form import normal_form
 from router.bundle.scored import COUNTS, View
-from router.domain import DEFAULT_MAX_LOSS, Prompt
+from router.domain import DEFAULT_MAX_LOSS, Certificate, Prompt
 from training import pipeline
-from training.certification.certify import ALPHAS
-from training.certification.sequences import certified_rungs
+from training.arrays import Rows, Rungs
+from training.certification.sequences import certified_rungs, losses
 from training.data import dataset
 from training.data.dataset import Outcomes
-from training.evaluation import tasks
 from training.evaluation.policies import auroc
+from training.model import inference
 from training.model.embedding import Embedding
 from training.model.fit import Inputs, families_named
 from training.model.onnx_graph import TOKENS, VECTOR
@@ -38,21 +42,21 @@ from training.wrapping.kinds import BARE
 from training.wrapping.wrap import conversations, joined
 
 FAMILY = "network 64-32"
-"""The shipped bundle's model family: comparing all of them takes four minutes, and chooses this one."""
+"""The embedded bundle's model family."""
 
 READ = 16_384
 """Characters of the last user message that were scored before."""
 
 BATCH = 512
+REPORT = "report.json"
 
 
 @dataclass(frozen=True)
 class Column:
-    """One way to score: what it predicts for the test split, and what its certificate chooses."""
+    """One way to score: what it predicts for the test split, and the rungs [prompts] that its certificate chooses."""
 
     prediction: Prediction
-    by_kind: dict[str, dict[str, Any]]
-    certified: bool
+    chosen: Rungs
 
 
 def main() -> None:
@@ -60,16 +64,14 @@ def main() -> None:
     rows = pl.scan_parquet(OUTCOMES)
     outcomes = dataset.from_frame(joined(rows, conversations(rows)))
     assert outcomes.kinds is not None
+    test = dataset.splits(outcomes)["test"]
     bare = outcomes.take(np.flatnonzero(np.array(outcomes.kinds) == BARE))
-    only = families_named([FAMILY])
-    before, now = pipeline.train(bare, extraction=as_before, candidates=only), pipeline.train(outcomes, candidates=only)
-    test = now.parts["test"]
-    columns = {"before": column(before, test, as_before), "now": column(now, test)}
-    table = list(by_kind(test, columns))
-    violations = [one.to_json() for one in pipeline.violations(now, ALPHAS)]
+    before = pipeline.train(bare, extraction=as_before, candidates=families_named([FAMILY]))
+    table = list(by_kind(test, {"before": as_trained(before, test), "now": as_served(load(BUNDLE), test)}))
+    # Re-splits take longer than all else, and `fit` has made them, with the same groups.
+    violations = json.loads((BUNDLE / REPORT).read_text())["violations"]
     print(f"{written(table)}\n\n{re_splits(violations)}")
-    certified = {name: one.certified for name, one in columns.items()}
-    harness.written("conversations", {"kinds": table, "certified": certified, "violations": violations})
+    harness.written("conversations", {"kinds": table, "violations": violations})
 
 
 def as_before(embedding: Embedding, prompts: Sequence[Prompt]) -> Inputs:
@@ -95,47 +97,46 @@ def vectors(embedding: Embedding, texts: Sequence[str]) -> list[Inputs]:
     return [np.concatenate(parts)]
 
 
-def column(trained: Trained, test: Outcomes, extract: Any = None) -> Column:
-    """What a trained router does with the test split, under its certificate for the default target."""
-    fitted = trained.fitted
-    if extract is not None:
-        fitted = replace(fitted, extract=lambda prompts: extract(fitted.embedding, prompts))
-    prediction = fitted.predict(test.prompts)
-    proof = next((one for one in trained.proofs.relative if one.alpha == DEFAULT_MAX_LOSS), None)
-    chosen = certified_rungs(proof, prediction, trained.proofs.reference)
-    rows = {row["task"]: row for row in tasks.kinds(test, prediction, chosen)}
-    return Column(prediction, rows, proof is not None)
+def as_trained(trained: Trained, test: Outcomes) -> Column:
+    """What a router that reads prompts as before does with the test split."""
+    fitted = replace(trained.fitted, extract=partial(as_before, trained.fitted.embedding))
+    return _column(fitted.predict(test.prompts), trained.proofs.relative, trained.proofs.reference)
 
 
-def by_kind(test: Outcomes, columns: dict[str, Column]) -> list[dict[str, Any]]:
+def as_served(bundle: Bundle, test: Outcomes) -> Column:
+    """What a bundle does with the test split."""
+    about = bundle.manifest
+    return _column(inference.predict_outcomes(bundle, test), about.certificates, about.reference)
+
+
+def _column(prediction: Prediction, certificates: tuple[Certificate, ...], reference: int | None) -> Column:
+    proof = next((one for one in certificates if one.alpha == DEFAULT_MAX_LOSS), None)
+    return Column(prediction, certified_rungs(proof, prediction, reference))
+
+
+def by_kind(test: Outcomes, columns: dict[str, Column]) -> Iterator[dict[str, Any]]:
     """AUROC of the same prompts bare and wrapped, and what certified policies do, by kind; the mixed stream last."""
     assert test.kinds is not None
-    kinds, groups = np.array(test.kinds), np.array(test.groups)
-    place = {groups[i]: i for i in np.flatnonzero(kinds == BARE)}
-    alone = columns["now"].prediction.quality[[place[group] for group in groups]]
-    names = [BARE, *(name for name in np.unique(kinds) if name != BARE)]
-    parts = [(str(name), np.flatnonzero(kinds == name)) for name in names] + [("all", np.arange(len(test)))]
-    return [_row(name, test.correct[part], alone[part], part, columns) for name, part in parts]
+    kinds = np.array(test.kinds)
+    place = {test.groups[i]: i for i in np.flatnonzero(kinds == BARE)}
+    bare = np.array([place[group] for group in test.groups])
+    names = [BARE, *sorted(set(test.kinds) - {BARE})]
+    for name, part in [(name, np.flatnonzero(kinds == name)) for name in names] + [("all", np.arange(len(test)))]:
+        alone = auroc(test.correct[part], columns["now"].prediction.quality[bare[part]])
+        own = (_row(which, test.take(part), one, part) for which, one in columns.items())
+        yield reduce(or_, own, {"kind": name, "prompts": len(part), "auroc bare": alone})
 
 
-def _row(name: str, correct: Any, alone: Any, part: Any, columns: dict[str, Column]) -> dict[str, Any]:
-    row: dict[str, Any] = {"kind": name, "prompts": len(part), "auroc bare": auroc(correct, alone)}
-    for which, one in columns.items():
-        row[f"auroc {which}"] = auroc(correct, one.prediction.quality[part])
-        policy = one.by_kind.get(name) or _overall(one)
-        row[f"loss {which}"], row[f"saved {which}"] = policy["loss"], policy["saved_against_top"]
-        far = one.prediction.far
-        row[f"far {which}"] = None if far is None else float(far[part].mean())
-    return row
-
-
-def _overall(column: Column) -> dict[str, float]:
-    """The mean over all prompts of a column."""
-    rows = list(column.by_kind.values())
-    weights = [row["prompts"] for row in rows]
-    # Rungs of the same prompts are compared, so savings weigh as the thoughts at the top do, which are alike by kind.
-    return {name: float(np.average([row[name] for row in rows], weights=weights))
-            for name in ("loss", "saved_against_top")}  # fmt: skip
+def _row(which: str, test: Outcomes, column: Column, part: Rows) -> dict[str, Any]:
+    """The figures of one way to score on a part of the test split."""
+    prediction, chosen = column.prediction.take(part), column.chosen[part]
+    thought = test.thinking_tokens[np.arange(len(test)), chosen].mean()
+    return {
+        f"auroc {which}": auroc(test.correct, prediction.quality),
+        f"loss {which}": float(losses(test.correct, chosen).mean()),
+        f"saved {which}": float(1 - thought / test.thinking_tokens[:, -1].mean()),
+        f"far {which}": None if prediction.far is None else float(prediction.far.mean()),
+    }
 
 
 def written(table: Sequence[dict[str, Any]]) -> str:

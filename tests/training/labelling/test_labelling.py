@@ -12,12 +12,13 @@ from click.testing import CliRunner, Result
 
 from router.bundle.manifest import load
 from tests.conftest import MODELS
-from tests.support.synthetic import OUTCOMES
+from tests.support.synthetic import OUTCOMES, sums
 from training.certification import sequences
 from training.cli import cli
 from training.data import answers, dataset
 from training.data.schema import DatasetError, write
 from training.data.splits import split_of
+from training.labelling.replies import take
 
 BUNDLE = MODELS / "pocket-router"
 PROMPTS = {"certify": 300, "fit": 60, "test": 20}
@@ -272,3 +273,26 @@ def test_answers_without_a_key_cannot_be_shown(outcomes: Path, tmp_path: Path) -
         run("label", file, "--out", tmp_path / "todo.jsonl")
     )
     assert "column answer: agreement compares" not in str(run("certify", file, "--dry-run", "--agreement").exception)
+
+
+def test_labels_of_conversations_go_to_those_that_they_are_about(tmp_path: Path) -> None:
+    """Two conversations end in the same words, and have the same answers."""
+    turns = [
+        [{"role": "user", "content": f"Prove {i}."}, {"role": "assistant", "content": "First,"},
+         {"role": "user", "content": "yes, go on"}]
+        for i in range(2)
+    ]  # fmt: skip
+    given = sums(2).with_columns(
+        prompt=pl.lit("yes, go on"),
+        messages=pl.when(pl.col("prompt").str.starts_with("Sum 0.0")).then(pl.lit(json.dumps(turns[0])))
+        .otherwise(pl.lit(json.dumps(turns[1]))),
+        answer=pl.when(pl.col("rung_order") == 0).then(pl.lit("a")).otherwise(pl.lit("b")),
+        correct=pl.lit(None, pl.Float64), label_source=pl.lit(None, pl.String),
+    )  # fmt: skip
+    write(given, tmp_path / "o.parquet")
+    asked = {"prompt": "yes, go on", "messages": turns[1], "answers": {"A": "a", "B": "b"}, "right": "B"}
+    (tmp_path / "list.jsonl").write_text(json.dumps(asked))
+    assert take(tmp_path / "list.jsonl", tmp_path / "o.parquet", "user").rows == 4
+    found = pl.read_parquet(tmp_path / "o.parquet").sort("rung_order")
+    labels = {messages: part["correct"].to_list() for (messages,), part in found.group_by("messages")}
+    assert labels[json.dumps(turns[0])] == [None] * 4 and labels[json.dumps(turns[1])] == [0.0, 1.0, 1.0, 1.0]
