@@ -142,11 +142,12 @@ def test_credentials_name_the_tenant() -> None:
 
 
 def test_unknown_fields_go_to_the_engine_unchanged() -> None:
-    own = {"logit_bias": {"7": -1}, "min_tokens": 3, "chat_template_kwargs": {"style": "brief"}}
+    own: dict[str, Any] = {"logit_bias": {"7": -1}, "min_tokens": 3, "chat_template_kwargs": {"style": "brief"}}
     assert asked(**own).sampling.passed == own
     refused("thinking_token_budget", thinking_token_budget=8)
     refused("functions", functions=[])
-    refused("body", **{f"field{number}": 1 for number in range(65)})
+    many: dict[str, Any] = {f"field{number}": 1 for number in range(65)}
+    refused("body", **many)
     refused("body", one="x" * 40_000, two="x" * 40_000)
     refused("deep", deep=_nested(101))
 

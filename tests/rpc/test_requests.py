@@ -33,6 +33,7 @@ from router.errors import FieldError
 from router.requests import schemas
 from router.requests.conversations import MAX_ATTACHED
 from router.requests.limits import Limits
+from router.requests.tools import MAX_SCHEMAS_BYTES
 from router.rpc import requests
 
 MOST_BYTES = 1_000
@@ -299,7 +300,7 @@ def test_the_parameters_of_tools_are_bounded_one_by_one_and_together() -> None:
         offered = [pb.Tool(name="t", parameters=json.dumps({"a": "d" * (size - 9)})) for size in sizes]
         return checked_tools(pb.GenerateRequest(tools=offered), replace(LIMITS, max_prompt_bytes=1 << 20))
 
-    one, four = schemas.MAX_SCHEMA_BYTES, tools.MAX_SCHEMAS_BYTES // schemas.MAX_SCHEMA_BYTES
+    one, four = schemas.MAX_SCHEMA_BYTES, MAX_SCHEMAS_BYTES // schemas.MAX_SCHEMA_BYTES
     assert len(tools(*[one] * four).offered) == four
     refused("tools[1].parameters", tools, one, one + 1)
     refused("tools", tools, *[one] * four, 9)
