@@ -18,6 +18,8 @@ from tests.serving.test_doctor import fingerprint_of, settings_for
 from tests.support.learned_bundles import STOPS_AT, learned_bundle
 from tests.support.simulators import simulated
 
+THOUGHTFUL = "How many 1 bits are there in the binary representation of the number 27711?"
+
 
 @pytest.mark.parametrize("ahead", [False, True])
 async def test_a_bundle_with_a_learned_rule_stops_thoughts(tmp_path: Path, ahead: bool) -> None:
@@ -31,9 +33,7 @@ async def test_a_bundle_with_a_learned_rule_stops_thoughts(tmp_path: Path, ahead
     )
     about = load(MODELS / "pocket-router")
     async with serving(loaded) as (routing, admin):
-        events = [
-            event async for event in routing.Generate(generate(about.parity.prompts[12].text, show_checkpoints=True))
-        ]
+        events = [event async for event in routing.Generate(generate(THOUGHTFUL, show_checkpoints=True))]
         status = await admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
         explained = await routing.Explain(pb.ExplainRequest(decision_id=events[0].decision.decision_id))
     decision, end = events[0].decision, events[-1].completion

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from router.bundle import manifest
 from router.bundle.manifest import QUANTILES
 from router.digits import ROUNDING
-from router.domain import BudgetLadder, Certificate, MaxLoss, OnUnmet, ReasoningBudget, RoutingOptions, Score
+from router.domain import BudgetLadder, Certificate, MaxLoss, OnUnmet, Prompt, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
 from tests.conftest import MODELS
 from tests.support.synthetic import OUTCOMES
@@ -101,7 +101,7 @@ def test_per_prompt_both_choose_the_same_rungs(prediction: Prediction, threshold
 def test_over_500_real_prompts_the_plain_rule_meets_its_target_by_each_ones_forecast() -> None:
     """Where the default rule has an average to spend, it misses the target for some of them, and says so."""
     bundle = manifest.load(MODELS / "pocket-router")
-    prompts = pl.read_parquet(OUTCOMES)["prompt"].unique(maintain_order=True).head(500).to_list()
+    prompts = [Prompt.of(text) for text in pl.read_parquet(OUTCOMES)["prompt"].unique(maintain_order=True).head(500)]
     prediction = inference.predict(bundle, prompts)
     about = bundle.manifest
     policy = Policy(about.ladder, about.certificates, LATENCY, per_prompt=about.per_prompt)

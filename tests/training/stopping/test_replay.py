@@ -18,7 +18,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     traces = settled(np.random.default_rng(0), 300)
     rows = [
         {
-            "prompt": traces.prompts[i],
+            "prompt": traces.prompts[i].text,
             "budget_tokens": cap,
             "answer": str(traces.answers[i, k]),
             "correct": traces.correct[i, k],
