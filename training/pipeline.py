@@ -40,6 +40,9 @@ from training.stopping.traces import Steps, Traces, read_steps
 SAMPLE = 1_000
 """Prompts on which the exported graph must agree with scikit-learn."""
 
+SHOWN = 1_024
+"""Characters of the longest prompt that is kept in a bundle, if there are enough of such."""
+
 PROFILES: dict[tuple[str, str], Callable[[], Embedding]] = {
     ("static", "fp32"): embedding.static,
     **{("encoder", precision): partial(embedding.encoder, precision=precision) for precision in embedding.GRAPHS},
@@ -206,6 +209,7 @@ def run(
     say("export: the graph is compared with the model")
     # From all splits: the comparison of graph and model reads no labels.
     sample = [outcomes.prompts[i] for i in np.random.default_rng(0).permutation(len(outcomes))[:SAMPLE]]
+    sample.sort(key=_is_long)  # the first ones become the parity sample, which stays small
     export(
         trained.fitted,
         outcomes.ladder,
@@ -221,6 +225,10 @@ def run(
         label_use=use,
     )
     return report
+
+
+def _is_long(prompt: Prompt) -> bool:
+    return sum(len(message.content) for message in prompt.messages) > SHOWN
 
 
 def label_use(outcomes: Outcomes, registry: Path | None) -> LabelUse:

@@ -170,7 +170,7 @@ def _fit(outcomes: Outcomes, embedding: Embedding, extract: Extract, candidates:
         families[chosen].fit(scaled, outcomes.correct),
         beta,
         bound,
-        lengths.fit(scaled, outcomes.thinking_tokens, caps(outcomes.ladder)),
+        lengths.fit(scaled, outcomes.thinking_tokens, caps(outcomes.ladder), times),
         chosen,
         log_losses,
         _bounded(held_out[chosen], beta, bound),

@@ -86,7 +86,7 @@ class Lengths:
         return replace(self, factors=np.maximum.accumulate(ratios[ranks].T, axis=0))
 
 
-def fit(scaled: Matrix, tokens: Matrix, caps: Vector) -> Lengths:
+def fit(scaled: Matrix, tokens: Matrix, caps: Vector, times: float = 1.0) -> Lengths:
     """Fit the length of thoughts at the longest rung with recorded tokens.
 
     The quantiles are those of the fitted prompts, which are too narrow for others; see `Lengths.conformal`.
@@ -95,12 +95,13 @@ def fit(scaled: Matrix, tokens: Matrix, caps: Vector) -> Lengths:
         scaled: features [prompts, width].
         tokens: used [prompts, rungs]; a rung without recorded tokens has NaN.
         caps: most tokens of each rung [rungs]; infinite where there is no cap.
+        times: rows that say the same, as in `ModelFamily.repeated`.
     """
     known = np.isfinite(tokens).all(axis=0)
     length = tokens[:, np.flatnonzero(known)[-1]] if known.any() else np.zeros(len(tokens))
     edges = _edges(length, caps)
     middles = (edges[1:] + edges[:-1]) / 2
-    head = NETWORK.fit(scaled, (length[:, None] > middles).astype(float))
+    head = NETWORK.repeated(times).fit(scaled, (length[:, None] > middles).astype(float))
     widths = np.diff(edges)
     spent = _shares(tokens, length, caps) * np.diff(np.minimum(edges[:, None], caps), axis=0)
     none = np.ones((len(caps), len(QUANTILES)))
