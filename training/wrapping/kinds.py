@@ -66,7 +66,7 @@ def _document_turn(prompt: str, side: Side) -> list[Message]:
 
 
 def _follow_up(prompt: str, side: Side) -> list[Message]:
-    word = side.random.choice(prompt.split())
+    word = side.random.choice(prompt.split() or ["it"])
     cut = side.random.choice(side.phrases.openings).format(word)
     return [user(prompt), assistant(cut), user(side.random.choice(side.phrases.follow_ups))]
 

@@ -19,6 +19,7 @@ from training.data.splits import identity, split_of
 from training.wrapping.kinds import BARE, KINDS, THANKS, Side, wrapped
 
 EACH, SEED = 2, 22
+"""Conversations of a prompt, and the seed, of the file that the embedded bundle is fitted on."""
 
 TABLE = pl.Schema(
     {"of": pl.String(), "prompt_id": pl.String(), "prompt": pl.String(), "messages": pl.String(), "kind": pl.String()}
