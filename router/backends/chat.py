@@ -5,7 +5,7 @@ may hold several tokens. Past the budget and a little slack the request is cance
 answers, too, where an engine ends its text within the thought.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -29,6 +29,9 @@ PLAIN_ANSWERS = 3
 
 Its answers need not wait any more for the end marker of a thought that does not come."""
 
+VARIABLES = "chat_template_kwargs"
+"""Variables of the chat template: the router sets those that turn thoughts on and off."""
+
 
 def request_body(model: str, dialect: Dialect, request: GenerationRequest, cue: str | None = None) -> dict[str, Any]:
     """The chat request. `max_tokens` always leaves room for the answer behind the budget, and for a closing cue."""
@@ -48,7 +51,22 @@ def request_body(model: str, dialect: Dialect, request: GenerationRequest, cue: 
     if cue and dialect.cue_field and request.budget.tokens:
         body[dialect.cue_field] = cue = f"\n{cue}\n"
         body["max_tokens"] += MARGIN * estimate(cue)
-    return body
+    return body | _passed(request.sampling.passed, body)
+
+
+def _passed(passed: Mapping[str, Any], body: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """The caller's own fields beside those of a body, also within the variables of the chat template.
+
+    Raises:
+        InvalidRequest: a field of the body would be replaced.
+    """
+    merged: dict[str, Any] = {}
+    for name, value in passed.items():
+        ours = body.get(name)
+        if name in body and not (name == VARIABLES and isinstance(value, Mapping)):
+            raise InvalidRequest(f"{at}{name}", "the router sets it")
+        merged[name] = {**ours, **_passed(value, ours, f"{name}.")} if isinstance(ours, Mapping) else value
+    return merged
 
 
 class Chat:

@@ -8,7 +8,7 @@ from typing import Any
 from router.backends import logprobs
 from router.backends.http import Chunk, EngineClient, expect_few, expect_type
 from router.backends.messages import COMMON_FORM, VLLM_FORM, MessageForm, messages
-from router.backends.request_fields import ALL, FORM_WITH_TOOLS, IMAGES, TOOLS, Taken
+from router.backends.request_fields import ALL, FORM_WITH_TOOLS, IMAGES, PASSED, TOOLS, Taken
 from router.domain import Prompt, ResponseFormat, Sampling, TokenLogprob
 
 Body = dict[str, Any]
@@ -74,7 +74,7 @@ class TokenCompletionAPI:
     likeliest: Body
     chances: Callable[[Chunk], dict[int | str, float]]
     form: Callable[[ResponseFormat], Body]
-    taken: Taken = ALL - {TOOLS, IMAGES, FORM_WITH_TOOLS}
+    taken: Taken = ALL - {TOOLS, IMAGES, FORM_WITH_TOOLS, PASSED}
 
     def answered(self, sampling: Sampling) -> Body:
         """The fields of an answer's request that its thought's has not."""

@@ -51,6 +51,7 @@ SAMPLED = (
 )  # fmt: skip
 JSON_OBJECT, JSON_SCHEMA, FORM_WITH_TOOLS = "json_object", "json_schema", "a JSON form with tools"
 FLOOR, TOOLS, IMAGES = "min_thinking_tokens", "tools", "images"
+PASSED = "a field of the engine's own"
 REASONING = "an earlier thought"
 BEGUN, BEGUN_BARE = "an answer that has begun", "one that has begun, without thinking"
 GIVEN = "one that has begun behind its thought"
@@ -63,6 +64,7 @@ FIELDS: Mapping[str, Use] = {
     FLOOR: lambda request: "options.min_thinking_tokens" if request.min_thinking_tokens > 0 else None,
     TOOLS: lambda request: "tools" if request.tools.offered else None,
     IMAGES: lambda request: request.prompt.images,
+    PASSED: lambda request: next(iter(request.sampling.passed), None),
     REASONING: lambda request: _reasoning(request.prompt),
     BEGUN: lambda request: _begun(request, "content") if request.budget.tokens != 0 else None,
     BEGUN_BARE: lambda request: _begun(request, "content") if request.budget.tokens == 0 else None,

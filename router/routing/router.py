@@ -263,9 +263,12 @@ class BudgetRouter:
 
 
 def _in_steps(request: RouteRequest, sampling: Sampling, tools: Tools) -> bool:
-    """Whether a thought may be had step by step: tool calls cannot be probed, and images are no token ids.
+    """Whether a thought may be had step by step: tool calls cannot be probed, images are no token ids, and fields of the
+    engine's own belong to its chat API.
 
     Rules are certified on free answers, whose first tokens a probe shows. Those of JSON are names and brackets, behind
     which its value comes too late. A stop string only cuts the end off an answer, so probes carry it.
     """
-    return not tools.offered and request.prompt.images is None and sampling.response_format is None
+    if tools.offered or sampling.passed:
+        return False
+    return request.prompt.images is None and sampling.response_format is None

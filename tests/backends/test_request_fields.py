@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from router.backends.completions import thinking_switch
 from router.backends.connect import Connection, connect
 from router.backends.pocket import PocketBackend
 from router.backends.pocket_model import PocketModel
@@ -26,6 +27,7 @@ from router.backends.request_fields import (
     IMAGES,
     JSON_OBJECT,
     JSON_SCHEMA,
+    PASSED,
     REASONING,
     TOOLS,
 )
@@ -98,6 +100,7 @@ ASKED: Mapping[str, GenerationRequest] = {
     JSON_OBJECT: drawn(response_format=ResponseFormat()),
     JSON_SCHEMA: drawn(response_format=ResponseFormat(SCHEMA)),
     FORM_WITH_TOOLS: replace(drawn(response_format=ResponseFormat()), tools=Tools((Tool("add", "", {}),))),
+    PASSED: drawn(passed={"min_tokens": 3, "chat_template_kwargs": {"style": "brief"}}),
     FLOOR: replace(PLAIN, min_thinking_tokens=4),
     TOOLS: replace(PLAIN, tools=Tools((Tool("add", "", {}),))),
     IMAGES: said(Message(Role.USER, "2 + 2 =", images=(IMAGE,))),
@@ -120,6 +123,10 @@ def sent(name: str, kind: str, path: str) -> Mapping[str, Any] | None:
     match name, kind, path == CHAT:
         case "repetition_penalty", "llama_cpp", _:
             return {"repeat_penalty": 1.1}
+        case "a field of the engine's own", "openai_effort", _:
+            return {"min_tokens": 3, "chat_template_kwargs": {"style": "brief"}}
+        case "a field of the engine's own", _, _:
+            return {"min_tokens": 3, "chat_template_kwargs": thinking_switch(True) | {"style": "brief"}}
         case "stop", _, _:
             return {}
         case "logprobs", _, True:
