@@ -228,7 +228,8 @@ def _require_versions(data: bytes, path: Path) -> None:
         formats = " and ".join(map(str, READABLE))
         raise ArtifactError(f"{path}: bundle format {versions.format_version}, this version reads {formats}")
     if versions.feature_version != features.VERSION:
-        raise ArtifactError(f"{path}: features {versions.feature_version}, this version makes {features.VERSION}")
+        made = f"{versions.feature_version}, this version makes {features.VERSION}"
+        raise ArtifactError(f"{path}: features {made}: `budget-train fit` makes a new bundle of the same outcomes")
 
 
 def _verified(directory: Path, manifest: Manifest, name: str) -> bytes:

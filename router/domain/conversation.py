@@ -100,7 +100,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The text that is scored: the last user message, or the last message if there is none."""
+        """The last message of the user, or the last message if there is none."""
         for message in reversed(self.messages):
             if message.role is Role.USER:
                 return message.content
