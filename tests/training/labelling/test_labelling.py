@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from router.bundle.manifest import load
-from tests.conftest import MODELS
+from router.bundle.manifest import digest, load
+from tests.conftest import MODELS, another_bundle
 from tests.support.synthetic import OUTCOMES, sums
 from training.certification import sequences
 from training.cli import cli
@@ -229,9 +229,10 @@ def test_prompts_that_may_have_been_fitted_on_do_not_count(labelled: Path, tmp_p
     write(rows.filter(pl.col("group").is_in(fit)), file)
     assert "0 of 60 prompts count as held out, 10 are needed" in refused(run("certify", file, "--dry-run"))
     assert "was not fitted on this file" in refused(run("certify", file, "--dry-run", "--fitted-on", file))
-    # The shipped bundle's own file: its fit split has all of these prompts.
-    assert "0 of 60 prompts" in refused(run("certify", file, "--dry-run", "--fitted-on", OUTCOMES))
-    found = done(run("certify", labelled, "--dry-run", "--fitted-on", OUTCOMES, "--json"))
+    own = tmp_path / "bundle"
+    another_bundle(own, "its own file", data_hash=digest(OUTCOMES))  # its fit split has all of these prompts
+    assert "0 of 60 prompts" in refused(run("certify", file, "--dry-run", "--fitted-on", OUTCOMES, bundle=own))
+    found = done(run("certify", labelled, "--dry-run", "--fitted-on", OUTCOMES, "--json", bundle=own))
     assert (found["held_out"], found["fitted"]) == (PROMPTS["certify"] + PROMPTS["test"], PROMPTS["fit"])
 
 
