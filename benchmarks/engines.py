@@ -44,6 +44,14 @@ POCKET_TEMPLATE = """\
 """The pocket reasoner's template, with thoughts in earlier turns: by these, llama.cpp finds out that a model thinks."""
 
 
+STEPS_TEMPLATE = """\
+{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor -%}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\nLet me think step by step.\\n' }}\
+{% if enable_thinking is defined and enable_thinking is false %}{{ 'Answer:' }}{% endif %}{% endif -%}
+"""
+"""A chat template for models that were not trained to think: their steps are the thought, "Answer:" is its end."""
+
+
 @contextmanager
 def vllm() -> Iterator[str]:
     """URL of a vLLM that serves the pocket reasoner as "pocket"."""
@@ -82,10 +90,10 @@ def llama_cpp() -> Iterator[str]:
 
 @contextmanager
 def llama_cpp_of(model: Path) -> Iterator[str]:
-    """URL of a llama.cpp server that serves a file of weights as "small", with a template that has it think."""
+    """URL of a llama.cpp server that serves a file of weights as "small"; its steps are its thought."""
     home, server = _llama_server()
     template = home / "small.jinja"
-    template.write_text(TEMPLATE)
+    template.write_text(STEPS_TEMPLATE)
     shares = ("-c", "8192", "-np", "4", "--no-kv-unified", "-t", "2")
     with _llama_cpp(server, model, "small", "--chat-template-file", template, *shares) as url:
         yield url

@@ -20,9 +20,11 @@ from training.stopping import traces
 from training.stopping.replay import replay
 
 RUNGS = "0,16,32,48,64,96,128,192,256"
-PROMPTS, LONGEST, AT_ONCE, SEED = 60, 24, 4, 1
+PROMPTS, LONGEST, AT_ONCE, SEED = 60, 32, 4, 1
 MAX_LOSS = 0.02
 FOLDER = Path("build/small_model")
+ASKED = 'Think step by step. End with a line of the form "Answer: number".'
+MARKERS = ["--think-start", "Let me think step by step.\n", "--think-end", "Answer:", "--closing-cue", ""]
 
 
 def questions(count: int) -> Path:
@@ -30,7 +32,8 @@ def questions(count: int) -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / "prompts.jsonl"
     entries = gym.generate("gsm_symbolic", size=count, seed=SEED)
-    lines = [{"prompt": one["question"], "answer": str(one["answer"]), "scorer": "numeric"} for one in entries]
+    asked = [(f"{one['question']}\n{ASKED}", str(one["answer"])) for one in entries]
+    lines = [{"prompt": prompt, "answer": answer, "scorer": "numeric"} for prompt, answer in asked]
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return path
 
@@ -41,7 +44,7 @@ def collected(url: str, count: int) -> Path:
     what = ["--url", url, "--backend", "llama_cpp", "--enforcement", "two_phase", "--ladder", RUNGS, "--nested"]
     how = ["--max-answer-tokens", str(LONGEST), "--concurrency", str(AT_ONCE), "--temperature", "0"]
     files = ["--prompts", str(questions(count)), "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "training", "collect", *what, *how, *files], check=True)
+    subprocess.run([sys.executable, "-m", "training", "collect", *what, *how, *MARKERS, *files], check=True)
     return out
 
 
