@@ -112,5 +112,32 @@ class LargeMessages:
         return self._under_way.total() + size <= self._most and (not own or own + size <= self._most // 2)
 
 
+class Places:
+    """Places for calls, and memory for their large messages, whatever way they come in.
+
+    Args:
+        max_calls: calls under way at once.
+        max_large_bytes: bytes of large messages under way at once.
+    """
+
+    def __init__(self, max_calls: int, max_large_bytes: int) -> None:
+        self._permits = TenantPermits(max_calls)
+        self._large = LargeMessages(max_large_bytes)
+
+    def drain(self) -> None:
+        """Refuse new calls from now on."""
+        self._permits.drain()
+
+    def require_room(self, tenant: str | None) -> None:
+        """Raises Draining, or Overloaded where one more call of the tenant is too many."""
+        self._permits.require_room(tenant)
+
+    @contextmanager
+    def held(self, tenant: str | None, size: int) -> Iterator[None]:
+        """A place for a call, and for its message of `size` bytes where that is large. Raises Draining, Overloaded."""
+        with self._permits.held(tenant), self._large.held(tenant, size):
+            yield
+
+
 def _in_words(calls: int, whose: str = "") -> str:
     return f"{counted(calls, 'call')}{whose} {verb(calls, 'is', 'are')} under way"

@@ -263,8 +263,9 @@ class BudgetRouter:
 
 
 def _in_steps(request: RouteRequest, sampling: Sampling, tools: Tools) -> bool:
-    """Whether a thought may be had step by step: tool calls cannot be probed, images are no token ids, and fields of the
-    engine's own belong to its chat API.
+    """Whether a thought may be had step by step.
+
+    Tool calls cannot be probed, images are no token ids, and an engine's own fields belong to its chat API.
 
     Rules are certified on free answers, whose first tokens a probe shows. Those of JSON are names and brackets, behind
     which its value comes too late. A stop string only cuts the end off an answer, so probes carry it.

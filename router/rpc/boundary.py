@@ -1,8 +1,8 @@
 """The boundary around every method of the API: identifies the caller, bounds what is under way, and turns malformed
 requests, overload and errors into statuses."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeAlias
 
 import grpc
@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from router.admission.identity import Call
-from router.admission.permits import LargeMessages, TenantPermits
+from router.admission.permits import Places
 from router.events import CallCompleted
 from router.ports import Observer
 from router.requests.limits import MAX_LARGE_BYTES
@@ -43,6 +43,7 @@ class Boundary:
 
     Attributes:
         observer: the same.
+        places: what is under way; other ways in share it.
     """
 
     def __init__(
@@ -54,15 +55,14 @@ class Boundary:
         max_large_bytes: int = MAX_LARGE_BYTES,
     ) -> None:
         self._guard = guard
-        self._permits = TenantPermits(max_calls)
-        self._large = LargeMessages(max_large_bytes)
+        self.places = Places(max_calls, max_large_bytes)
         self._reader = FairReader(max_calls)
         self.observer = observer
         self._tracer = tracer
 
     def drain(self) -> None:
         """Refuse new calls from now on."""
-        self._permits.drain()
+        self.places.drain()
 
     def around(self, service: ServiceDescriptor, servicer: object) -> Mapping[str, Handler]:
         """Handlers of the service's methods by name, each of them the servicer's own, wrapped."""
@@ -86,7 +86,7 @@ class Boundary:
                 tracing.carried.set(onward)
                 async with Refusals(method, context, self.observer):
                     call, data = await self._admitted(method, metadata, context)
-                    with self._held(call, data):
+                    with self.places.held(call.tenant, len(data)):
                         response = await behaviour(await parse(data), call)
                 self.observer(answered)
                 return response
@@ -100,7 +100,7 @@ class Boundary:
                 tracing.carried.set(onward)
                 async with Refusals(method, context, self.observer):
                     call, data = await self._admitted(method, metadata, context)
-                    with self._held(call, data):
+                    with self.places.held(call.tenant, len(data)):
                         answered = behaviour(await parse(data), call)
                         del data  # a stream lasts for minutes, and images are long
                         # Closed at once where the caller leaves: the garbage collector would let the engine run on.
@@ -115,15 +115,9 @@ class Boundary:
         """The caller and its message, which is not read for those that are refused anyway."""
         # In this order: a caller without credentials takes no place, and learns nothing of its request.
         tenant = self._guard(method, metadata, context)
-        self._permits.require_room(tenant)
+        self.places.require_room(tenant)
         data = await self._reader.read(tenant, context)
         return Call(tenant, context.time_remaining()), data
-
-    @contextmanager
-    def _held(self, call: Call, data: bytes) -> Iterator[None]:
-        """A place for a call, and for its message where that is large. Raises Draining, Overloaded."""
-        with self._permits.held(call.tenant), self._large.held(call.tenant, len(data)):
-            yield
 
     def _traced(self, method: str, metadata: Metadata) -> AbstractContextManager[Mapping[str, str]]:
         return self._tracer(method, {name: metadata[name] for name in tracing.HEADERS if name in metadata})

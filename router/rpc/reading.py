@@ -10,46 +10,26 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from router.admission.read_queue import FairReads
 from router.errors import Draining, InvalidRequest, Overloaded
-from router.rpc.read_queue import ReadQueue
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext
 M = TypeVar("M", bound=Message)
-
-MAX_READS, MESSAGE_SECONDS = 8, 30.0
-"""Messages of a tenant that are read at once, and how long one may wait for that and then take to arrive."""
-
-OPEN_SECONDS = 1.0
-"""How long a message may take where the service is open to everyone, and others wait."""
 
 MAX_SMALL_READS, SMALL_SECONDS, MAX_SMALL_BYTES = 4, 5.0, 4_096
 """For callers without credentials: messages that are read at once, how long one may take to arrive, and its size."""
 
 
 class FairReader:
-    """Reads the messages of tenants. Calls of a tenant that has too many on their way wait; those of others do not.
-
-    All callers without credentials count as one tenant; among them a message that does not arrive loses its place to
-    one that waits.
-
-    Args:
-        max_waiting: calls of a tenant that may wait.
-    """
+    """Reads the messages of tenants, in places as `FairReads` has them."""
 
     def __init__(self, max_waiting: int) -> None:
-        self._max_waiting = max_waiting
-        self._queues: dict[str | None, ReadQueue] = {}
+        self._places = FairReads(max_waiting)
 
     async def read(self, tenant: str | None, context: Context) -> bytes:
         """The message of a call. Raises Overloaded, InvalidRequest."""
-        async with self._queue(tenant).place(context):
+        async with self._places.place(tenant, context):
             return _required(await _next(context))
-
-    def _queue(self, tenant: str | None) -> ReadQueue:
-        if (queue := self._queues.get(tenant)) is None:
-            hurried = OPEN_SECONDS if tenant is None else MESSAGE_SECONDS
-            queue = self._queues[tenant] = ReadQueue(MAX_READS, self._max_waiting, MESSAGE_SECONDS, hurried)
-        return queue
 
 
 class SmallReader:

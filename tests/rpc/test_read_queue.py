@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from router.admission.read_queue import ReadQueue
 from router.errors import Overloaded
-from router.rpc.read_queue import ReadQueue
 
 LONG = 1_000.0
 """Seconds that no test waits for."""

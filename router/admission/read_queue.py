@@ -2,14 +2,49 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol, TypeAlias
 
 from router.errors import InvalidRequest, Overloaded
 
-Context: TypeAlias = Any  # grpc.aio.ServicerContext
+MAX_READS, MESSAGE_SECONDS = 8, 30.0
+"""Messages of a tenant that are read at once, and how long one may wait for that and then take to arrive."""
+
+OPEN_SECONDS = 1.0
+"""How long a message may take where the service is open to everyone, and others wait."""
+
 Place: TypeAlias = "asyncio.Future[bool]"
 """What a call waits for: True where it gets a place, False where it is given up."""
+
+
+class Connected(Protocol):
+    """A call that has come over a connection."""
+
+    def peer(self) -> str:
+        """The connection's name."""
+        ...
+
+
+class FairReads:
+    """Places for the messages of tenants. Calls of a tenant that has too many on their way wait; others' do not.
+
+    All callers without credentials count as one tenant; among them a message that does not arrive loses its place to
+    one that waits.
+
+    Args:
+        max_waiting: calls of a tenant that may wait.
+    """
+
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._queues: dict[str | None, ReadQueue] = {}
+
+    def place(self, tenant: str | None, call: Connected) -> AbstractAsyncContextManager[None]:
+        """A place, in which the message of a call is read; raises as `ReadQueue.place` does."""
+        if (queue := self._queues.get(tenant)) is None:
+            hurried = OPEN_SECONDS if tenant is None else MESSAGE_SECONDS
+            queue = self._queues[tenant] = ReadQueue(MAX_READS, self._max_waiting, MESSAGE_SECONDS, hurried)
+        return queue.place(call)
 
 
 class ReadQueue:
@@ -35,12 +70,12 @@ class ReadQueue:
         self._limits: dict[asyncio.Timeout, float] = {}  # of the messages on their way, and when they began
 
     @asynccontextmanager
-    async def place(self, context: Context) -> AsyncIterator[None]:
+    async def place(self, call: Connected) -> AsyncIterator[None]:
         """A place, in which the message is read. Raises Overloaded, or InvalidRequest where the message is late."""
         if self._free:
             self._free -= 1
         else:
-            await self._wait(context.peer())
+            await self._wait(call.peer())
         try:
             async with self._limited():
                 yield
