@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", allow_inf_nan=False)
 
     listen: str = Field("127.0.0.1:50051", description="HOST:PORT of the gRPC server; port 0 takes a free one")
+    http_listen: str = Field(
+        "", description="HOST:PORT of the OpenAI-compatible HTTP API: docs/openai.md; without it there is none"
+    )
     workers: int = Field(
         1, ge=1, le=1_024, description="processes that answer on that port together: docs/operations.md#several-workers"
     )
@@ -398,7 +401,7 @@ def _tls_problems(settings: Settings) -> Iterator[str]:
 
 def _address_problems(settings: Settings) -> Iterator[str]:
     """Addresses to listen on are HOST:PORT."""
-    for name in ("listen", "health_listen", "metrics_listen", "admin_listen"):
+    for name in ("listen", "http_listen", "health_listen", "metrics_listen", "admin_listen"):
         found = LISTEN.fullmatch(address := getattr(settings, name))
         if address and (found is None or int(found["port"]) > HIGHEST_PORT):
             yield f"{name.upper()}: HOST:PORT is expected, not {address!r}"
@@ -426,6 +429,8 @@ def _require_protection(settings: Settings) -> None:
         SettingsError: one would lack them, or the file of tenants is wrong.
     """
     needed: dict[str, set[str]] = {"listen": {"plaintext", "no-keys"}, "metrics_listen": {"metrics"}}
+    if settings.http_listen:
+        needed["http_listen"] = {"plaintext", "no-keys"}
     if settings.admin_token.get_secret_value():
         needed["admin_listen"] = {"plaintext"}
     given = _given(settings)

@@ -30,9 +30,10 @@ LONGEST_TENANT = 128
 
 @click.command(cls=Command)
 @click.option("--listen", metavar="HOST:PORT", help="Address of the gRPC server [default: 127.0.0.1:50051].")
+@click.option("--http-listen", metavar="HOST:PORT", help="Address of the OpenAI-compatible API [default: none].")
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Address of the Prometheus endpoint [default: none].")
 @click.option("--workers", type=int, metavar="N", help="Processes that answer [default: 1].")
-def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -> None:
+def serve(listen: str | None, http_listen: str | None, metrics_listen: str | None, workers: int | None) -> None:
     """Run the service until SIGTERM or Ctrl-C.
 
     SIGHUP reads all followed files again. Several workers share the port: a worker that ends or hangs is replaced, and
@@ -42,7 +43,7 @@ def serve(listen: str | None, metrics_listen: str | None, workers: int | None) -
     from router.serving import embedded, listening
     from router.telemetry import logs
 
-    loaded = settings.load(listen=listen, metrics_listen=metrics_listen, workers=workers)
+    loaded = settings.load(listen=listen, http_listen=http_listen, metrics_listen=metrics_listen, workers=workers)
     listening.require_free(loaded)
     with closing(logs.configure_logging()) as log:
         embedded.log_embedded(loaded)
@@ -62,8 +63,8 @@ def _served(loaded: "Settings", defer: "Defer") -> Coroutine[None, None, None]:
     from router.serving import app
 
     def announce(ports: app.Ports) -> None:
-        host, admin = loaded.listen.rpartition(":")[0], loaded.admin_listen.rpartition(":")[0]
-        _listening(f"{host}:{ports.port}", "" if ports.admin is None else f"{admin}:{ports.admin}")
+        bound = (loaded.listen, ports.port), (loaded.admin_listen, ports.admin), (loaded.http_listen, ports.http)
+        _listening(*("" if port is None else f"{listen.rpartition(':')[0]}:{port}" for listen, port in bound))
 
     return app.serve(loaded, announce, defer)
 
@@ -74,10 +75,12 @@ def _supervised(loaded: "Settings") -> Coroutine[None, None, None]:
     return supervisor.supervise(loaded, _listening)
 
 
-def _listening(address: str, admin: str) -> None:
+def _listening(address: str, admin: str, http: str) -> None:
     # On standard error, for people: standard output holds nothing but log lines, each one JSON.
     if admin:
         print(f"budget-router: admin service on {admin}", file=sys.stderr)
+    if http:
+        print(f"budget-router: OpenAI API on {http}", file=sys.stderr)
     print(f"budget-router: listening on {address}", file=sys.stderr)
 
 
@@ -85,6 +88,7 @@ def _listening(address: str, admin: str) -> None:
 @click.argument("place", type=int)
 @click.option("--listen", required=True)
 @click.option("--admin-listen")
+@click.option("--http-listen")
 @click.option("--workers", type=int, required=True)
 @click.option("--control", type=int, required=True)
 def work(place: int, control: int, **given: Any) -> None:

@@ -10,6 +10,7 @@ from router.requests import tools as checked
 from router.requests.limits import Limits
 from router.requests.names import checked_name
 from router.requests.options import routing_options
+from router.requests.outcomes import checked_outcome
 from router.rpc.conversations import checked_prompt
 from router.rpc.enums import LABEL_SOURCES, ON_UNMET
 from router.turn import Turn
@@ -66,14 +67,9 @@ async def tools(message: pb.GenerateRequest, limits: Limits) -> Tools:
 
 def outcome(message: pb.ReportOutcomeRequest, tenant: str | None) -> Outcome:
     """A checked outcome of a tenant's decision. Raises InvalidRequest."""
-    if not checked_name(message.decision_id, "decision_id"):
-        raise InvalidRequest("decision_id", "is required")
-    if not message.HasField("correct"):
-        raise InvalidRequest("correct", "is required")
-    if not 0 <= message.correct <= 1:
-        raise InvalidRequest("correct", "must lie in 0..1")
     source = LABEL_SOURCES.member(message.label_source, "label_source")
-    return Outcome(message.decision_id, message.correct, source, tenant)
+    correct = message.correct if message.HasField("correct") else None
+    return checked_outcome(message.decision_id, correct, source, tenant)
 
 
 def explained(message: pb.ExplainRequest, limits: Limits, call: Call) -> str | RouteRequest:

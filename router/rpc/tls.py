@@ -2,9 +2,10 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -40,14 +41,33 @@ class TlsFiles:
             pem = files.read(self.certificate), files.read(self.key), ca
             # gRPC checks nothing until a handshake, which then fails without a word. Files that are renewed between
             # the reads and this check get another stamp, so they are read again.
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.context()
+            return pem
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"TLS files: {error}") from error
+
+    def context(self) -> ssl.SSLContext:
+        """A context of the files. Raises SettingsError."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
             # Without a password OpenSSL would ask for one at the terminal, and wait.
             context.load_cert_chain(self.certificate, self.key, password="")
             if self.client_ca is not None:
                 context.load_verify_locations(self.client_ca)
-            return pem
+                context.verify_mode = ssl.CERT_REQUIRED
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise SettingsError(f"TLS files: {error}") from error
+        return context
+
+
+class _Renewed(ssl.SSLContext):
+    """A context for servers of asyncio, whose handshakes use the newest one."""
+
+    newest: Callable[[], ssl.SSLContext]
+
+    def wrap_bio(self, *given: Any, **named: Any) -> ssl.SSLObject:
+        """What asyncio and uvloop call in every handshake."""
+        return self.newest().wrap_bio(*given, **named)
 
 
 class Certificates:
@@ -60,10 +80,18 @@ class Certificates:
     def __init__(self, files: TlsFiles) -> None:
         self.files = files
         self._newest = files.read()
+        self._context = files.context()
 
     async def reload(self) -> None:
         """Use the files' contents from the next handshake on. Raises SettingsError, and keeps the last good ones."""
         self._newest = await asyncio.to_thread(self.files.read)
+        self._context = await asyncio.to_thread(self.files.context)
+
+    def context(self) -> ssl.SSLContext:
+        """The context of a server that is not gRPC's, which follows reloads."""
+        renewed = _Renewed(ssl.PROTOCOL_TLS_SERVER)
+        renewed.newest = lambda: self._context
+        return renewed
 
     def credentials(self) -> Credentials:
         """Credentials of one server, which follow reloads. Two servers cannot share them: gRPC gives the initial

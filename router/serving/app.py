@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
+from router.admission import identity
 from router.admission.controller import Admission
+from router.admission.permits import Places
 from router.admission.tenants import Tenants
 from router.routing.explain import Explainer
 from router.routing.hot_swap import HotSwap
@@ -30,6 +33,9 @@ from router.settings import Settings
 from router.telemetry import metrics_server
 from router.telemetry.log_writer import Defer
 
+if TYPE_CHECKING:
+    from router.http.server import HttpServer
+
 OPERATORS = 16
 """Calls of the admin service under way at once."""
 
@@ -42,11 +48,12 @@ COLLECT_AFTER = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Ports that accept calls; `admin` is None where that service is closed. `tenants` may call."""
+    """Ports that accept calls; `admin` and `http` are None where there is no such service. `tenants` may call."""
 
     port: int
     admin: int | None
     tenants: Tenants
+    http: int | None = None
 
 
 async def serve(settings: Settings, announce: Callable[[Ports], None], defer: Defer) -> None:
@@ -163,15 +170,19 @@ async def run(
         work = partial(follow_file, followed, parts.observer, follow_seconds, reload=reload)
         keeper.keep(f"follow {followed.name}", work)
     # All addresses are bound before any server accepts a call, so a taken port is an error and not half a service.
-    servers = _servers(wired)
-    stack.push_async_callback(_drain, servers, parts.endpoints.drain_seconds)
+    boundary = _boundary(parts)
+    servers, http = _servers(wired, boundary), _http(wired, boundary.places)
+    stack.push_async_callback(_drain, [*servers, *http], parts.endpoints.drain_seconds)
     for server in servers:
         await server.start()
         keeper.keep("health", server.watch_health)
-    return Ports(servers[0].port, servers[1].port if len(servers) > 1 else None, parts.tenants)
+    for front in http:
+        await front.start()
+    admin = servers[1].port if len(servers) > 1 else None
+    return Ports(servers[0].port, admin, parts.tenants, http[0].port if http else None)
 
 
-async def _drain(servers: Sequence[RouterServer], seconds: float) -> None:
+async def _drain(servers: "Sequence[RouterServer | HttpServer]", seconds: float) -> None:
     """Drain all servers together: a call of one, such as a promotion, takes nothing from the time of the others."""
     await asyncio.gather(*(server.drain(seconds) for server in servers))
 
@@ -208,13 +219,35 @@ def _alarms(wired: Wired) -> Followed:
     return Followed("audit", stamp, read)
 
 
-def _servers(wired: Wired) -> list[RouterServer]:
+def _boundary(parts: Parts) -> Boundary:
+    """The boundary of the routing service, whose places other ways in share."""
+    ends, guard = parts.endpoints, TenantGuard(parts.tenants)
+    return Boundary(guard, ends.max_streams, parts.observer, parts.tracer, ends.max_large_bytes)
+
+
+def _http(wired: Wired, places: Places) -> "list[HttpServer]":
+    """The server of the OpenAI-compatible API, where it has an address. Raises SettingsError."""
+    parts, ends = wired.parts, wired.parts.endpoints
+    if not ends.http_listen:
+        return []
+    # Imported where it is chosen: the default start need not pay for an HTTP server.
+    from router.http.boundary import Boundary as HttpBoundary
+    from router.http.endpoints import Endpoints
+    from router.http.reading import BodyReader
+    from router.http.server import HttpServer
+
+    routes = Endpoints(wired.router, parts.limits, wired.health).routes
+    reader = BodyReader(ends.max_message_bytes, ends.max_streams)
+    guard = identity.TenantGuard(parts.tenants)
+    boundary = HttpBoundary(routes, guard, places, reader, parts.observer, parts.tracer)
+    tls = None if ends.certificates is None else ends.certificates.context()
+    return [HttpServer(boundary, ends.http_listen, tls, ends.max_streams, ends.shared)]
+
+
+def _servers(wired: Wired, boundary: Boundary) -> list[RouterServer]:
     """The server of the routing service, and that of the admin service where it is open. Raises SettingsError."""
     parts, ends = wired.parts, wired.parts.endpoints
     servicer = BudgetRouterServicer(wired.router, Explainer(wired.router, parts.outcomes), parts.limits)
-    boundary = Boundary(
-        TenantGuard(parts.tenants), ends.max_streams, parts.observer, parts.tracer, ends.max_large_bytes
-    )
     routing = Service.routing(servicer, ends.max_message_bytes)
     servers = [_server(wired, routing, boundary, ends.listen, ends.connection_seconds, ends.health_listen)]
     if ends.admin_token:

@@ -92,6 +92,7 @@ def endpoints(settings: Settings, certs: Certificates | None) -> Endpoints:
     """Addresses of the servers, and how they accept calls."""
     return Endpoints(
         listen=settings.listen,
+        http_listen=settings.http_listen,
         admin_listen=settings.admin_listen,
         admin_token=settings.admin_token.get_secret_value(),
         health_listen=settings.health_listen,

@@ -12,7 +12,7 @@ SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[str, int] | tuple[s
 
 def require_free(settings: Settings) -> None:
     """Raise SettingsError, which names the setting, where an address to listen on is not free now."""
-    for name in ("listen", "admin_listen", "health_listen", "metrics_listen"):
+    for name in ("listen", "http_listen", "admin_listen", "health_listen", "metrics_listen"):
         listen = getattr(settings, name)
         if listen and (name != "admin_listen" or settings.admin_token.get_secret_value()):
             try:

@@ -89,6 +89,7 @@ class Endpoints:
 
     Attributes:
         listen: HOST:PORT of the routing service; port 0 takes a free one.
+        http_listen: HOST:PORT of the OpenAI-compatible HTTP API; empty = none.
         admin_listen: HOST:PORT of the admin service.
         admin_token: bearer token of the admin service, which is closed without one.
         health_listen: HOST:PORT that answers health checks alone, in plaintext; empty = none.
@@ -103,6 +104,7 @@ class Endpoints:
     """
 
     listen: str
+    http_listen: str
     admin_listen: str
     admin_token: str = field(repr=False)
     health_listen: str

@@ -23,23 +23,25 @@ EXIT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Addresses:
-    """Addresses that accept calls, HOST:PORT each; `admin` is empty where that service is closed."""
+    """Addresses that accept calls, HOST:PORT each; `admin` and `http` are empty where there is no such service."""
 
     api: str
     admin: str
+    http: str
 
     @property
     def options(self) -> list[str]:
         """Options that make a worker listen there."""
-        return ["--listen", self.api, *(["--admin-listen", self.admin] if self.admin else [])]
+        admin = ["--admin-listen", self.admin] if self.admin else []
+        return ["--listen", self.api, *admin, *(["--http-listen", self.http] if self.http else [])]
 
 
-async def supervise(settings: Settings, announce: Callable[[str, str], None]) -> None:
+async def supervise(settings: Settings, announce: Callable[[str, str, str], None]) -> None:
     """Run until SIGTERM or SIGINT, then drain; SIGHUP replaces all workers, one by one.
 
     Args:
-        announce: called with the addresses of the API and of the admin service ("" where that is closed) once calls
-            are accepted.
+        announce: called with the addresses of the API, of the admin service and of the HTTP API ("" where there is no
+            such service) once calls are accepted.
 
     Raises:
         SettingsError: an address is not free, or not of this machine.
@@ -55,7 +57,7 @@ async def supervise(settings: Settings, announce: Callable[[str, str], None]) ->
     ):
         workers = _workers(settings, addresses, folder)
         async with _metrics(settings.metrics_listen, workers, folder), workers.running():
-            announce(addresses.api, addresses.admin)
+            announce(addresses.api, addresses.admin, addresses.http)
             await signalled()
             structlog.get_logger().info("draining", seconds=settings.drain_seconds)
 
@@ -64,12 +66,14 @@ async def supervise(settings: Settings, announce: Callable[[str, str], None]) ->
 def _reserved(settings: Settings) -> Iterator[Addresses]:
     """The addresses of the settings, their ports held for the workers. Raises SettingsError."""
     with ExitStack() as stack:
-        api, admin = stack.enter_context(reserved(settings.listen)), ""
+        api, admin, http = stack.enter_context(reserved(settings.listen)), "", ""
         if settings.admin_token.get_secret_value():
             admin = stack.enter_context(reserved(settings.admin_listen))
+        if settings.http_listen:
+            http = stack.enter_context(reserved(settings.http_listen))
         if settings.health_listen:
             stack.enter_context(reserved(settings.health_listen))
-        yield Addresses(api, admin)
+        yield Addresses(api, admin, http)
 
 
 def _workers(settings: Settings, addresses: Addresses, folder: str) -> Workers:
