@@ -1,14 +1,14 @@
 """The endpoints: convert, delegate, convert."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
 from router.domain import Checkpoint, Decision, ServedEvent
-from router.errors import RouterError
+from router.errors import FieldError, RouterError
 from router.http.boundary import Asked, Route, json_response
 from router.http.refusals import refusal
 from router.http.streaming import EventStream
@@ -17,27 +17,41 @@ from router.openai.bodies import parsed
 from router.openai.chunks import ChatChunks
 from router.openai.headers import decision_headers
 from router.openai.outcomes import outcome
-from router.openai.replies import Answer
+from router.openai.replies import ChatAnswer
 from router.openai.requests import ChatRequest, chat_request
+from router.openai.responses_events import ResponseEvents
+from router.openai.responses_requests import responses_request
 from router.requests.limits import Limits
 from router.routing.router import BudgetRouter
 
 Health = Callable[[], Awaitable[Mapping[str, bool]]]
-Events = AsyncGenerator[Decision | ServedEvent]
 
 
-class Chunks(Protocol):
-    """Writes the events of an answer as server-sent events."""
+class Whole(Protocol):
+    """Gathers an answer."""
+
+    def take(self, event: ServedEvent) -> object:
+        """Add the next event."""
+        ...
+
+    @property
+    def response(self) -> Mapping[str, object]:
+        """All of it, once the last event is there."""
+        ...
+
+
+class Events(Protocol):
+    """Writes an answer as server-sent events."""
 
     def first(self) -> bytes:
         """What comes before all else."""
         ...
 
-    def event(self, event: ServedEvent) -> bytes:
-        """An event of the answer, and what follows its last one."""
+    def take(self, event: ServedEvent) -> bytes:
+        """What the next event becomes."""
         ...
 
-    def failed(self, error: Mapping[str, object]) -> bytes:
+    def failed(self, error: Mapping[str, Any]) -> bytes:
         """The end of a stream that fails."""
         ...
 
@@ -61,6 +75,7 @@ class Endpoints:
         """The routes by path, then by HTTP method."""
         return {
             "/v1/chat/completions": {"POST": Route("ChatCompletions", "Generate", self.chat)},
+            "/v1/responses": {"POST": Route("Responses", "Generate", self.responses)},
             "/v1/models": {"GET": Route("Models", "", self.models, reads=False)},
             "/v1/budget_router/outcomes": {"POST": Route("Outcomes", "ReportOutcome", self.outcomes)},
             "/health": {"GET": Route("Health", "", self.health, reads=False, open=True)},
@@ -69,15 +84,25 @@ class Endpoints:
     async def chat(self, asked: Asked) -> web.StreamResponse:
         """`POST /v1/chat/completions`."""
         wanted = chat_request(parsed(asked.body), asked.headers, self._limits, asked.call)
+        if wanted.stream:
+            return await self._streamed(
+                asked, wanted, lambda decision: ChatChunks(decision, wanted.include_usage, wanted.include_decision)
+            )
+        return await self._whole(asked, wanted, lambda decision: ChatAnswer(decision, wanted.include_decision))
 
-        def chunks(decision: Decision) -> Chunks:
-            return ChatChunks(decision, wanted.include_usage, wanted.include_decision)
+    async def responses(self, asked: Asked) -> web.StreamResponse:
+        """`POST /v1/responses`."""
+        wanted = responses_request(parsed(asked.body), asked.headers, self._limits, asked.call)
 
-        async with aclosing(self._generate(wanted)) as events:
-            if wanted.stream:
-                return await streamed(asked, events, chunks)
-            decision, answer = await whole(asked, events)
-            return json_response(answer.response(decision, wanted.include_decision), decision_headers(decision))
+        def events(decision: Decision) -> ResponseEvents:
+            return ResponseEvents(decision, wanted.echoed, wanted.chat.include_decision)
+
+        try:
+            if wanted.chat.stream:
+                return await self._streamed(asked, wanted.chat, events)
+            return await self._whole(asked, wanted.chat, events)
+        except FieldError as error:
+            raise wanted.renamed(error) from error
 
     async def models(self, asked: Asked) -> web.Response:
         """`GET /v1/models`."""
@@ -93,45 +118,70 @@ class Endpoints:
         works = await self._health()
         return json_response({"works": works}, status=200 if works[""] else 503)
 
-    def _generate(self, wanted: ChatRequest) -> Events:
-        return self._router.generate(wanted.route, wanted.sampling, wanted.tools)
+    async def _whole(self, asked: Asked, wanted: ChatRequest, begun: Callable[[Decision], Whole]) -> web.Response:
+        """The answer in one response."""
+        answer: tuple[Decision, Whole] | None = None
 
+        async def take(decision: Decision, event: ServedEvent) -> None:
+            nonlocal answer
+            if answer is None:
+                answer = decision, begun(decision)
+            answer[1].take(event)
 
-async def whole(asked: Asked, events: Events) -> tuple[Decision, Answer]:
-    """The last decision and all of the answer. Raises TimeoutError where the caller stops waiting before."""
-    decision, answer = None, Answer()
-    async with asyncio.timeout_at(asked.ends):
-        async for event in events:
-            if isinstance(event, Decision):
-                decision = event
-            else:
-                answer.take(event)
-    assert decision is not None
-    return decision, answer
+        await self._generate(asked, wanted, take)
+        assert answer is not None
+        decision, gathered = answer
+        return json_response(gathered.response, decision_headers(decision))
 
+    async def _streamed(
+        self, asked: Asked, wanted: ChatRequest, begun: Callable[[Decision], Events]
+    ) -> web.StreamResponse:
+        """The answer as it comes. Headers go out with its first event, so that what fails before has a status."""
+        answer: tuple[EventStream, Events] | None = None
 
-async def streamed(asked: Asked, events: Events, chunks_of: Callable[[Decision], Chunks]) -> web.StreamResponse:
-    """The answer as it comes. Headers go out with the first event of it, so that what fails before has a status."""
-    stream: EventStream | None = None
-    decision: Decision | None = None
-    try:
-        async with asyncio.timeout_at(asked.ends):
+        async def take(decision: Decision, event: ServedEvent) -> None:
+            nonlocal answer
+            if answer is not None:
+                stream, events = answer
+                await stream.send(events.take(event))
+                return
+            stream, events = answer = EventStream(asked.request, decision_headers(decision)), begun(decision)
+            await stream.begin()
+            await stream.send(events.first() + events.take(event))
+
+        try:
+            await self._generate(asked, wanted, take)
+        except (RouterError, TimeoutError) as error:
+            if answer is None:
+                raise
+            stream, events = answer
+            failed = refusal(error)
+            stream.ended = failed.code
+            await stream.send(events.failed(failed.body))
+        assert answer is not None
+        await answer[0].write_eof()
+        return answer[0]
+
+    async def _generate(
+        self, asked: Asked, wanted: ChatRequest, take: Callable[[Decision, ServedEvent], Awaitable[None]]
+    ) -> None:
+        """Hand on the events of an answer, each with the decision behind it.
+
+        Where another model takes over before the first of them, its decision replaces the first. Checkpoints are no
+        part of an answer.
+
+        Raises:
+            TimeoutError: the caller stops waiting.
+            RouterError: as `BudgetRouter.generate`.
+        """
+        decision: Decision | None = None
+        async with (
+            asyncio.timeout_at(asked.ends),
+            aclosing(self._router.generate(wanted.route, wanted.sampling, wanted.tools)) as events,
+        ):
             async for event in events:
-                if isinstance(event, Decision):  # another one replaces it where another model takes over
-                    decision, chunks = event, chunks_of(event)
+                if isinstance(event, Decision):
+                    decision = event
                 elif not isinstance(event, Checkpoint):
-                    first = b""
-                    if stream is None:
-                        assert decision is not None
-                        stream, first = EventStream(asked.request, decision_headers(decision)), chunks.first()
-                        await stream.begin()
-                    await stream.send(first + chunks.event(event))
-    except (RouterError, TimeoutError) as error:
-        if stream is None:
-            raise
-        failed = refusal(error)
-        stream.ended = failed.code
-        await stream.send(chunks.failed(failed.body))
-    assert stream is not None
-    await stream.write_eof()
-    return stream
+                    assert decision is not None
+                    await take(decision, event)

@@ -53,7 +53,7 @@ class ChatChunks:
             shown = b',"budget_router":' + orjson.dumps({"decision": replies.decision(self._decision)})
         return self._head + shown + b',"choices":[{"index":0,"delta":' + ROLE + b"," + UNFINISHED
 
-    def event(self, event: ServedEvent) -> bytes:
+    def take(self, event: ServedEvent) -> bytes:
         """The chunks of an event; none for what is no part of the answer."""
         match event:
             case ReasoningDelta(text):

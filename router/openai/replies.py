@@ -34,15 +34,17 @@ FINISHES = {
 """How an answer ended, in the words of the OpenAI API, which has none for an engine that gives up."""
 
 
-class Answer:
+class ChatAnswer:
     """Gathers the events of one answer.
 
-    Attributes:
-        completion: the last event, once it is there.
+    Args:
+        include_decision: the response has the decision, and how it ended.
     """
 
-    def __init__(self) -> None:
-        self.completion: Completion | None = None
+    def __init__(self, chosen: Decision, include_decision: bool) -> None:
+        self._chosen = chosen
+        self._shows = include_decision
+        self._end: Completion | None = None
         self._texts: dict[type, list[str]] = {ContentDelta: [], ReasoningDelta: [], RefusalDelta: []}
         self._calls: dict[int, ToolCall] = {}
         self._tokens: list[TokenLogprob] = []
@@ -60,35 +62,35 @@ class Answer:
             case Logprobs(tokens):
                 self._tokens += tokens
             case Completion():
-                self.completion = event
+                self._end = event
 
-    def text(self, kind: type[ContentDelta | ReasoningDelta | RefusalDelta]) -> str:
-        """All that was said in one kind of piece."""
-        return "".join(self._texts[kind])
-
-    def response(self, chosen: Decision, include_decision: bool) -> Body:
-        """The whole response; the completion must be there."""
-        assert self.completion is not None
-        shown = {"decision": decision(chosen), "completion": completion(self.completion)}
+    @property
+    def response(self) -> Body:
+        """The whole response, once the completion is there."""
+        assert self._end is not None
         choice = {
             "index": 0,
             "message": self._message(),
             "logprobs": logprobs(self._tokens) if self._tokens else None,
-            "finish_reason": finish_reason(self.completion, called=bool(self._calls)),
+            "finish_reason": finish_reason(self._end, called=bool(self._calls)),
         }
+        shown = {"decision": decision(self._chosen), "completion": completion(self._end)}
         return {
-            "id": chat_id(chosen),
+            "id": chat_id(self._chosen),
             "object": "chat.completion",
             "created": int(time.time()),
-            "model": chosen.model,
+            "model": self._chosen.model,
             "choices": [choice],
-            "usage": usage(self.completion),
-            **({"budget_router": shown} if include_decision else {}),
+            "usage": usage(self._end),
+            **({"budget_router": shown} if self._shows else {}),
         }
 
+    def _text(self, kind: type[ContentDelta | ReasoningDelta | RefusalDelta]) -> str:
+        return "".join(self._texts[kind])
+
     def _message(self) -> Body:
-        content, thought = self.text(ContentDelta), self.text(ReasoningDelta)
-        refused = self.text(RefusalDelta)
+        content, thought = self._text(ContentDelta), self._text(ReasoningDelta)
+        refused = self._text(RefusalDelta)
         message: Body = {
             "role": "assistant",
             "content": content if content or not (self._calls or refused) else None,
