@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages stopping forwarding loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp small-model peers pocket lock clean
+.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages stopping forwarding envoy-bench loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp small-model peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -108,6 +108,9 @@ hot-path: $(VENV)/.dev ## measure CPU and latency of a decision beside a bare gR
 forwarding: $(VENV)/.dev ## measure CPU of a stream through the router beside a bare pass-through
 	$(BIN)/python -m benchmarks.forwarding
 
+envoy-bench: $(VENV)/.dev ## measure CPU of a decision through a real Envoy beside a bare Decide, and what Envoy adds
+	$(BIN)/python -m benchmarks.envoy
+
 conformance-vllm: $(VENV)/.dev ## test whether budgets are exact on a real vLLM; installs one for the CPU in .conformance (3.4 GB)
 	$(BIN)/python -m benchmarks.conformance vllm
 
@@ -183,11 +186,11 @@ pytest = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -
 
 # protoc(folder): generates the code of proto/ in that folder. Each file is registered under its canonical name, as in
 # users' stubs, so that both work in one process; only the Python modules move to router._gen.
-PROTOS := budget_router/v1/budget_router.proto inference/kserve.proto
+PROTOS := budget_router/v1/budget_router.proto inference/kserve.proto ext_proc/external_processor.proto
 define protoc
 scratch=$$(mktemp -d) && $(BIN)/python -m grpc_tools.protoc -Iproto --python_out="$$scratch" --pyi_out="$$scratch" \
 	--grpc_python_out="$$scratch" $(PROTOS) && for file in $$(find "$$scratch" -type f); do \
-	sed -E 's/(budget_router\.v1|inference)(\.[a-z_]+_pb2| import )/router._gen\2/' "$$file" >$(1)/"$${file##*/}"; done \
+	sed -E 's/(budget_router\.v1|inference|ext_proc)(\.[a-z_]+_pb2| import )/router._gen\2/' "$$file" >$(1)/"$${file##*/}"; done \
 	&& rm -r "$$scratch"
 endef
 

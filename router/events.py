@@ -43,6 +43,19 @@ class CallCompleted:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayAnswered:
+    """Record: a gateway got its answer about a request.
+
+    Attributes:
+        outcome: "decided", "failed_open" (the request goes on at the engine's default) or "refused".
+        cause: what kept it from being decided: the name of an error; "" where it was decided.
+    """
+
+    outcome: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestShed:
     """Record: a tenant's request was refused for want of room; `cause` as in Overloaded."""
 
@@ -139,6 +152,7 @@ class TaskFailed:
 Record = (
     CallCompleted
     | Decided
+    | GatewayAnswered
     | Generated
     | StreamAborted
     | Degraded

@@ -97,6 +97,29 @@ class Settings(BaseSettings):
     admin_token: SecretStr = Field(
         SecretStr(""), description="bearer token of the admin service, which is closed without one"
     )
+    envoy: bool = Field(
+        False,
+        description="answer Envoy's external processing on the address of the gRPC server, too, so that a gateway asks "
+        "for budgets and carries the bytes itself: docs/envoy.md",
+    )
+    envoy_failure: Literal["open", "closed"] = Field(
+        "open",
+        description="a request of a gateway that is wrong or cannot be decided about: `open` lets it go on at the "
+        "engine's default, `closed` answers it with an error",
+    )
+    envoy_seconds: float = Field(
+        0.15, gt=0, le=DAY, description="seconds that a decision may take; less than Envoy's `message_timeout`"
+    )
+    envoy_tenant_header: str = Field(
+        "",
+        description="header in which the gateway names the tenant of a request, such as `x-budget-router-tenant`, and "
+        "which it takes from no caller; without it all requests are the gateway's own",
+    )
+    envoy_response_headers: bool = Field(
+        False,
+        description="say in the headers of responses what was decided, for which the gateway asks once more; without "
+        "it the gateway has it as dynamic metadata, which it can write into headers by itself",
+    )
     tenants: Path | None = Field(
         None,
         description="TOML file of tenants, their keys and limits: docs/operations.md; without it everyone may call, as "
@@ -293,6 +316,7 @@ class Settings(BaseSettings):
 
 GROUPS = {
     "listen": "Server",
+    "envoy": "Gateway",
     "tenants": "Access",
     "artifact": "Model bundle",
     "backend": "Engine",
@@ -377,6 +401,10 @@ def _problems(settings: Settings, needed: Sequence[str]) -> Iterator[str]:
     # Each worker would grant the whole quota of a tenant, and a flush would reach one worker's cache alone.
     if settings.workers > 1 and not settings.redis_url and (settings.tenants or admin):
         yield "REDIS_URL: needed for several workers with tenants or an admin service"
+    if settings.envoy and settings.backend == POCKET:
+        yield f"ENVOY: needs an engine behind the gateway: {PREFIX}BACKEND names none"
+    if settings.envoy and settings.backend_enforcement == "two_phase":
+        yield f"ENVOY: needs an engine that holds budgets by itself: {PREFIX}BACKEND_ENFORCEMENT must not be two_phase"
     yield from _tls_problems(settings)
     yield from _address_problems(settings)
     yield from _url_problems(settings)

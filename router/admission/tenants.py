@@ -27,7 +27,7 @@ from router import files
 from router.domain import Quota
 from router.errors import SettingsError
 
-Method = Literal["Decide", "DecideBatch", "Generate", "ReportOutcome", "Explain"]
+Method = Literal["Decide", "DecideBatch", "Generate", "ReportOutcome", "Explain", "Process"]
 
 
 class Key(BaseModel):
@@ -54,6 +54,7 @@ class Tenant(BaseModel):
         streams: generations it may have under way at once.
         weight: its share of the capacity while tenants queue for it.
         relax: P(correct) that its targets may lose while the service is overloaded, 0..1.
+        gateway: it vouches for the tenants of the requests that it asks about.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +65,7 @@ class Tenant(BaseModel):
     streams: float = Field(default=math.inf, ge=1)
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     relax: float = Field(default=0.0, ge=0, le=1)
+    gateway: bool = False
 
     @property
     def quota(self) -> Quota:

@@ -40,7 +40,8 @@ def request_body(model: str, dialect: Dialect, request: GenerationRequest, cue: 
         "messages": messages(request.prompt, dialect.spoken),
         "stream": True,
         **dialect.sampling(request),
-        **dialect.fields(request),
+        **dialect.budget(request.budget),
+        **dialect.streaming,
         **tools(request.tools),
         **(CONTINUES if request.prompt.begun is not None else {}),
     }
@@ -48,9 +49,9 @@ def request_body(model: str, dialect: Dialect, request: GenerationRequest, cue: 
         body |= dialect.form(request.sampling.response_format)
     if request.sampling.logprobs:
         body |= {"logprobs": True, "top_logprobs": max(1, request.sampling.top_logprobs)}  # llama.cpp: 0 = none at all
-    if cue and dialect.cue_field and request.budget.tokens:
-        body[dialect.cue_field] = cue = f"\n{cue}\n"
-        body["max_tokens"] += MARGIN * estimate(cue)
+    if closing := dialect.closing(request.budget, cue):
+        body |= closing
+        body["max_tokens"] += MARGIN * sum(map(estimate, closing.values()))
     return body | _passed(request.sampling.passed, body)
 
 

@@ -24,7 +24,7 @@ from router.backends.http import Chunk, EngineClient
 from router.backends.messages import COMMON_FORM, HOSTED_FORM, VLLM_FORM, MessageForm
 from router.backends.request_fields import ALL, BEGUN, BEGUN_BARE, FLOOR, FORM_WITH_TOOLS, GIVEN, Taken
 from router.backends.text import printable_name
-from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest, ResponseFormat
+from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest, ReasoningBudget, ResponseFormat
 from router.errors import BackendError, InvalidRequest
 
 CLOSING_CUE = "Time is up, I answer now."
@@ -41,7 +41,9 @@ class Dialect:
 
     Attributes:
         sampling: the fields of a chat request that say how to sample, and how much at most.
-        fields: the fields of a chat request that only this kind takes.
+        budget: the fields of a chat request that set the budget. Nothing else has to change for it, so that they can be
+            written into requests of others.
+        streaming: the fields of a chat request that have a stream say what is counted.
         generated: tokens drawn so far, where a chunk says so.
         thought: thinking tokens among them, where a chunk says so.
         completions: None where the engine has only the chat API.
@@ -55,7 +57,8 @@ class Dialect:
     """
 
     sampling: Callable[[GenerationRequest], Body]
-    fields: Callable[[GenerationRequest], Body]
+    budget: Callable[[ReasoningBudget], Body]
+    streaming: Body
     generated: Callable[[Chunk], int | None]
     thought: Callable[[Chunk], int | None]
     completions: TokenCompletionAPI | None
@@ -66,6 +69,10 @@ class Dialect:
     form: Callable[[ResponseFormat], Body] = json_form
     taken: Taken = ALONE - {FORM_WITH_TOOLS}
     spoken: MessageForm = COMMON_FORM
+
+    def closing(self, budget: ReasoningBudget, cue: str | None) -> Body:
+        """The field of a chat request that has the engine say a closing cue at the budget, where it can."""
+        return {self.cue_field: f"\n{cue}\n"} if cue and self.cue_field and budget.tokens else {}
 
 
 def _sampling(request: GenerationRequest) -> Body:
@@ -102,30 +109,32 @@ def _details(chunk: Chunk) -> int | None:
     return valid_count((_usage(chunk).get("completion_tokens_details") or {}).get("reasoning_tokens"))
 
 
-def _vllm(request: GenerationRequest) -> Body:
+USAGE: Body = {"stream_options": {"include_usage": True}}
+CONTINUOUS_USAGE: Body = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+"""Usage in every chunk: thinking must be counted while it streams, not afterwards."""
+
+
+def _vllm(budget: ReasoningBudget) -> Body:
     """vLLM (0.32, ran): needs --reasoning-parser. Budget 0 is left to the template's no-think mode."""
-    budget = request.budget.tokens
-    return {
-        "include_reasoning": True,
-        "return_token_ids": True,
-        # Usage in every chunk: thinking must be counted while it streams, not afterwards.
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        "chat_template_kwargs": thinking_switch(budget != 0),
-        **({"thinking_token_budget": budget} if budget else {}),
-    }
+    cap = {"thinking_token_budget": budget.tokens} if budget.tokens else {}
+    return {"chat_template_kwargs": thinking_switch(budget.tokens != 0), **cap}
 
 
-def _sglang(request: GenerationRequest) -> Body:
+VLLM_STREAM: Body = {"include_reasoning": True, "return_token_ids": True, **CONTINUOUS_USAGE}
+
+
+def _sglang(budget: ReasoningBudget) -> Body:
     """SGLang (0.5.23, source): needs --reasoning-parser and --enable-strict-thinking."""
-    budget = request.budget.tokens
-    return {
-        "separate_reasoning": True,
-        "stream_reasoning": True,
-        "return_token_ids": True,
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        "chat_template_kwargs": thinking_switch(budget != 0),
-        **({"custom_params": {"thinking_budget": budget}} if budget else {}),
-    }
+    cap = {"custom_params": {"thinking_budget": budget.tokens}} if budget.tokens else {}
+    return {"chat_template_kwargs": thinking_switch(budget.tokens != 0), **cap}
+
+
+SGLANG_STREAM: Body = {
+    "separate_reasoning": True,
+    "stream_reasoning": True,
+    "return_token_ids": True,
+    **CONTINUOUS_USAGE,
+}
 
 
 def _sglang_thought(chunk: Chunk) -> int | None:
@@ -134,16 +143,17 @@ def _sglang_thought(chunk: Chunk) -> int | None:
     return None if counted is None else max(0, counted - 1)
 
 
-def _llama_cpp(request: GenerationRequest) -> Body:
+def _llama_cpp(budget: ReasoningBudget) -> Body:
     """llama.cpp's server (ran): needs --jinja. Budget 0 is not enforced after some templates: no-think instead."""
-    budget = request.budget.tokens
-    return {
-        "reasoning_format": "deepseek",
-        "timings_per_token": True,  # its only count of tokens while it streams
-        "stream_options": {"include_usage": True},
-        "chat_template_kwargs": thinking_switch(budget != 0),
-        **({"thinking_budget_tokens": budget} if budget else {}),
-    }
+    cap = {"thinking_budget_tokens": budget.tokens} if budget.tokens else {}
+    return {"chat_template_kwargs": thinking_switch(budget.tokens != 0), **cap}
+
+
+LLAMA_CPP_STREAM: Body = {
+    "reasoning_format": "deepseek",
+    "timings_per_token": True,  # its only count of tokens while it streams
+    **USAGE,
+}
 
 
 def _llama_cpp_form(form: ResponseFormat) -> Body:
@@ -155,17 +165,15 @@ def _predicted(chunk: Chunk) -> int | None:
     return valid_count((chunk.get("timings") or {}).get("predicted_n"))
 
 
-def _effort(request: GenerationRequest) -> Body:
+def _effort(budget: ReasoningBudget) -> Body:
     """Hosted models with named efforts: the request names the rung, and nothing enforces it."""
-    budget = request.budget
-    usage = {"stream_options": {"include_usage": True}}
     if budget.tokens == 0:
-        return {"reasoning_effort": "none", **usage}
+        return {"reasoning_effort": "none"}
     if budget.name != DEFAULT_RUNG:
-        return {"reasoning_effort": budget.name, **usage}
+        return {"reasoning_effort": budget.name}
     if budget.tokens is not None:
         raise InvalidRequest("options.max_thinking_tokens", "this engine takes named efforts, not numbers of tokens")
-    return usage
+    return {}
 
 
 def _nothing(_: Chunk) -> None:
@@ -194,15 +202,17 @@ async def _unknown_version(_: EngineClient) -> str:
 
 DIALECTS: Mapping[str, Dialect] = {
     "vllm": Dialect(
-        _sampling, _vllm, _completion_tokens, _details, VLLM, _vllm_version, spoken=VLLM_FORM
+        _sampling, _vllm, VLLM_STREAM, _completion_tokens, _details, VLLM, _vllm_version, spoken=VLLM_FORM
     ),
-    "sglang": Dialect(_sampling, _sglang, _completion_tokens, _sglang_thought, SGLANG, _sglang_version),
+    "sglang": Dialect(
+        _sampling, _sglang, SGLANG_STREAM, _completion_tokens, _sglang_thought, SGLANG, _sglang_version,
+    ),
     "llama_cpp": Dialect(
-        _llama_cpp_sampling, _llama_cpp, _predicted, _nothing, LLAMA_CPP, _llama_cpp_version,
+        _llama_cpp_sampling, _llama_cpp, LLAMA_CPP_STREAM, _predicted, _nothing, LLAMA_CPP, _llama_cpp_version,
         early=1, cue_field="reasoning_budget_message", form=_llama_cpp_form,
     ),
     "openai_effort": Dialect(
-        _hosted_sampling, _effort, _nothing, _details, None, _unknown_version,
+        _hosted_sampling, _effort, USAGE, _nothing, _details, None, _unknown_version,
         cue="", taken=ALONE - {"top_k", "min_p", "repetition_penalty", BEGUN_BARE},
         spoken=HOSTED_FORM,
     ),

@@ -56,6 +56,21 @@ def chat_request(body: object, headers: Mapping[str, str], limits: Limits, call:
         PermissionDenied: it names another tenant than its credentials.
     """
     fields = Fields(body)
+    route, include_decision = route_request(fields, headers, limits, call)
+    _require_one_answer(fields)
+    stream, options = fields.flag("stream") or False, fields.within("stream_options")
+    include_usage = (options is not None and options.flag("include_usage")) or False
+    tools = _tools(fields, limits)
+    sampling = _sampling(fields)
+    return ChatRequest(route, sampling, tools, stream, include_usage, include_decision)
+
+
+def route_request(fields: Fields, headers: Mapping[str, str], limits: Limits, call: Call) -> tuple[RouteRequest, bool]:
+    """What a chat request asks the router to decide about, and whether the decision is wanted in the body.
+
+    It is all that a gateway needs, which carries the rest of the request by itself. Arguments and errors are those of
+    `chat_request`.
+    """
     asked = wishes(fields, headers)
     route = RouteRequest(
         prompt=conversation(fields.many("messages") or (), limits),
@@ -65,12 +80,7 @@ def chat_request(body: object, headers: Mapping[str, str], limits: Limits, call:
         tenant=call.on_behalf_of(checked_name(asked.tenant, "tenant")),
         model=_model(fields.text("model") or ""),
     )
-    _require_one_answer(fields)
-    stream, options = fields.flag("stream") or False, fields.within("stream_options")
-    include_usage = (options is not None and options.flag("include_usage")) or False
-    tools = _tools(fields, limits)
-    sampling = _sampling(fields)
-    return ChatRequest(route, sampling, tools, stream, include_usage, asked.include_decision)
+    return route, asked.include_decision
 
 
 def _model(name: str) -> str:

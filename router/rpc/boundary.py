@@ -17,7 +17,7 @@ from router.ports import Observer
 from router.requests.limits import MAX_LARGE_BYTES
 from router.rpc.identity import Guard, Metadata
 from router.rpc.parsing import parser
-from router.rpc.reading import FairReader
+from router.rpc.reading import FairReader, next_message
 from router.rpc.refusals import Refusals
 from router.telemetry import tracing
 from router.telemetry.tracing import Tracer, passed_on
@@ -25,6 +25,33 @@ from router.telemetry.tracing import Tracer, passed_on
 Context: TypeAlias = Any  # grpc.aio.ServicerContext
 Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which cannot be subscripted at run time
 Parse: TypeAlias = Callable[[bytes], Awaitable[Message]]
+
+
+class Exchange:
+    """The messages of a call in which both sides speak, as bytes.
+
+    Args:
+        first: the caller's first message.
+    """
+
+    def __init__(self, first: bytes, context: Context) -> None:
+        self._first: bytes | None = first
+        self._context = context
+
+    async def read(self) -> bytes | None:
+        """The caller's next message; None where there is no more."""
+        if (data := self._first) is not None:
+            self._first = None
+            return data
+        return await next_message(self._context)
+
+    async def write(self, data: bytes) -> None:
+        """Send the caller a message."""
+        await self._context.write(data)
+
+
+Conversing: TypeAlias = Callable[[Exchange, Call], Awaitable[None]]
+"""Behaviour of a method in which both sides speak, until one of them has nothing more to say."""
 
 
 class Boundary:
@@ -68,6 +95,21 @@ class Boundary:
         """Handlers of the service's methods by name, each of them the servicer's own, wrapped."""
         # Wrapped once, here: an interceptor would wrap the method again in every call.
         return {method.name: self._handler(method, getattr(servicer, method.name)) for method in service.methods}
+
+    def conversing(self, method: str, behaviour: Conversing) -> Handler:
+        """The handler of a method in which both sides speak. Only its first message is waited for in a queue."""
+
+        async def guarded(_requests: object, context: Context) -> None:
+            metadata = dict(context.invocation_metadata() or ())
+            with self._traced(method, metadata) as onward:
+                tracing.carried.set(onward)
+                async with Refusals(method, context, self.observer):
+                    call, data = await self._admitted(method, metadata, context)
+                    with self.places.held(call.tenant, len(data)):
+                        await behaviour(Exchange(data, context), call)
+                self.observer(CallCompleted(method, "OK"))
+
+        return grpc.stream_stream_rpc_method_handler(guarded, None, None)
 
     def _handler(self, method: MethodDescriptor, behaviour: Any) -> Handler:
         parse = parser(method.input_type)

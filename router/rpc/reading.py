@@ -29,7 +29,7 @@ class FairReader:
     async def read(self, tenant: str | None, context: Context) -> bytes:
         """The message of a call. Raises Overloaded, InvalidRequest."""
         async with self._places.place(tenant, context):
-            return _required(await _next(context))
+            return _required(await next_message(context))
 
 
 class SmallReader:
@@ -68,7 +68,7 @@ class SmallReader:
         self._limits[limit] = None
         try:
             async with limit:
-                return await _next(context)
+                return await next_message(context)
         except TimeoutError:
             self._require_open()
             if limit not in self._limits:
@@ -93,7 +93,8 @@ def end_now(limit: asyncio.Timeout) -> None:
         limit.reschedule(0)  # a time that has passed
 
 
-async def _next(context: Context) -> bytes | None:
+async def next_message(context: Context) -> bytes | None:
+    """The next message of a call; None where there is no more."""
     data = await context.read()
     return None if data is grpc.aio.EOF else data
 

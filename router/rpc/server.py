@@ -12,7 +12,7 @@ from router.addresses import HELD
 from router.errors import SettingsError
 from router.requests.limits import MAX_MESSAGE_BYTES
 from router.rpc.admin import AdminServicer
-from router.rpc.boundary import Boundary, Handler
+from router.rpc.boundary import Boundary, Conversing, Handler
 from router.rpc.connections import MAX_CONNECTION_STREAMS, PLACES
 from router.rpc.grpc_server import RegisteredServer
 from router.rpc.health import NAME as HEALTH
@@ -71,17 +71,31 @@ class Service:
         return cls(pb.DESCRIPTOR.services_by_name["BudgetRouterAdminService"], servicer, MAX_ADMIN_BYTES)
 
 
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A service of another API, by which other programs than our clients ask the router.
+
+    Attributes:
+        name: its full name.
+        methods: the behaviour of each method; both sides speak in all of them.
+    """
+
+    name: str
+    methods: Mapping[str, Conversing]
+
+
 class RouterServer:
-    """Serves one service on one port.
+    """Serves one service on one port, and beside it services of other APIs.
 
     Args:
-        boundary: wraps its methods.
+        boundary: wraps their methods.
         listen: HOST:PORT; port 0 takes a free one.
         credentials: for TLS; None = plaintext.
         health: says what works; the service is SERVING while "" is true.
         shared: other processes may listen on the same port.
         connection_seconds: age at which clients are asked to reconnect, and so find new replicas; 0 = never.
         probes: HOST:PORT that answers health checks alone, in plaintext; empty = none.
+        beside: the services of other APIs.
 
     Raises:
         SettingsError: an address is malformed, in use, or not of this machine.
@@ -97,6 +111,7 @@ class RouterServer:
         shared: bool = False,
         connection_seconds: float = 0,
         probes: str = "",
+        beside: Sequence[Foreign] = (),
     ) -> None:
         self._name = service.api.full_name
         self._boundary = boundary
@@ -106,6 +121,8 @@ class RouterServer:
         self._reader = SmallReader()
         self._health = HealthService(self._reader, boundary.observer)
         self._add(self._name, boundary.around(service.api, service.servicer))
+        for other in beside:
+            self._add(other.name, {name: boundary.conversing(name, does) for name, does in other.methods.items()})
         self._add(HEALTH, self._health.handlers())
         reflection = ReflectionService([self._name, HEALTH, REFLECTION], self._reader, boundary.observer)
         self._add(REFLECTION, reflection.handlers())

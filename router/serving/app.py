@@ -14,13 +14,15 @@ from router.admission import identity
 from router.admission.controller import Admission
 from router.admission.permits import Places
 from router.admission.tenants import Tenants
+from router.envoy.decider import Decider
+from router.envoy.processor import METHOD, SERVICE, ExternalProcessor
 from router.routing.explain import Explainer
 from router.routing.hot_swap import HotSwap
 from router.routing.router import BudgetRouter
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import OperatorGuard, TenantGuard
-from router.rpc.server import RouterServer, Service
+from router.rpc.server import Foreign, RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
 from router.serving import assembly, gauges
 from router.serving.allocator import give_memory_back
@@ -249,7 +251,9 @@ def _servers(wired: Wired, boundary: Boundary) -> list[RouterServer]:
     parts, ends = wired.parts, wired.parts.endpoints
     servicer = BudgetRouterServicer(wired.router, Explainer(wired.router, parts.outcomes), parts.limits)
     routing = Service.routing(servicer, ends.max_message_bytes)
-    servers = [_server(wired, routing, boundary, ends.listen, ends.connection_seconds, ends.health_listen)]
+    servers = [
+        _server(wired, routing, boundary, ends.listen, ends.connection_seconds, ends.health_listen, _beside(wired))
+    ]
     if ends.admin_token:
         boundary = Boundary(OperatorGuard(ends.admin_token), OPERATORS, parts.observer, parts.tracer)
         admin = Service.admin(AdminServicer(wired.router, wired.swaps, parts.cache.flush))
@@ -264,7 +268,20 @@ def _server(
     listen: str,
     connection_seconds: float = 0,
     probes: str = "",
+    beside: Sequence[Foreign] = (),
 ) -> RouterServer:
     ends = wired.parts.endpoints
     credentials = None if ends.certificates is None else ends.certificates.credentials()
-    return RouterServer(service, boundary, listen, credentials, wired.health, ends.shared, connection_seconds, probes)
+    return RouterServer(
+        service, boundary, listen, credentials, wired.health, ends.shared, connection_seconds, probes, beside
+    )
+
+
+def _beside(wired: Wired) -> Sequence[Foreign]:
+    """The services by which other programs than our clients ask for decisions."""
+    parts = wired.parts
+    if (gateway := parts.gateway) is None:
+        return ()
+    decider = Decider(wired.router, parts.tenants, parts.limits, gateway, parts.observer)
+    processor = ExternalProcessor(decider, response_headers=gateway.response_headers)
+    return (Foreign(SERVICE, {METHOD: processor.process}),)

@@ -4,6 +4,7 @@ The clients of Redis, HTTP and Triton are imported where they are chosen: the de
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +15,10 @@ from router.admission import tenants
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenants
-from router.domain import MaxLoss
+from router.domain import Enforcement, MaxLoss
+from router.envoy.budget_fields import BudgetFields
+from router.envoy.gateway import Gateway
+from router.errors import SettingsError
 from router.extras import needs
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import Ledger
@@ -30,8 +34,8 @@ from router.scoring.memory_cache import MemoryCache
 from router.serving import models
 from router.serving.follow import Followed, file_stamp
 from router.serving.keeper import Work
-from router.serving.parts import Cache, Endpoints, Parts, ServicePins, ServiceQuotas
-from router.settings import PLAINTEXT_KEYS, Settings
+from router.serving.parts import Cache, Endpoints, Model, Parts, ServicePins, ServiceQuotas
+from router.settings import PLAINTEXT_KEYS, PREFIX, Settings
 from router.telemetry import tracing
 from router.telemetry.log_writer import Defer
 from router.telemetry.logs import LogLines, Observers
@@ -83,6 +87,7 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
         tracer=tracing.passed_on if traces is None else traces.span,
         figures=figures,
         endpoints=endpoints(settings, certs),
+        gateway=gateway(settings, served_models),
         followed=followed(settings, known, certs, outcomes),
         background=background,
     )
@@ -105,6 +110,29 @@ def endpoints(settings: Settings, certs: Certificates | None) -> Endpoints:
         max_message_bytes=MAX_MESSAGE_BYTES + settings.backend_images * settings.max_image_bytes,
         max_large_bytes=settings.max_large_bytes,
         drain_seconds=settings.drain_seconds,
+    )
+
+
+def gateway(settings: Settings, served: Sequence[Model]) -> Gateway | None:
+    """What a gateway may rely on; None where none asks. Raises SettingsError."""
+    if not settings.envoy:
+        return None
+    for model in served:
+        if model.served.enforcement is Enforcement.TWO_PHASE:
+            why = f"{model.served.model} holds budgets in two phases, which a gateway does not run"
+            raise SettingsError(f"{PREFIX}ENVOY: {why}")
+    from router.backends.dialects import DIALECTS
+
+    cue = settings.think_closing_cue
+    return Gateway(
+        {
+            one.model: BudgetFields(one.model, dialect := DIALECTS[one.backend], dialect.cue if cue is None else cue)
+            for one in settings.served
+        },
+        settings.envoy_seconds,
+        settings.envoy_failure == "open",
+        settings.envoy_tenant_header.lower(),
+        settings.envoy_response_headers,
     )
 
 

@@ -11,6 +11,7 @@ from router.admission.fair_queue import FairQueue
 from router.admission.tenants import Tenants
 from router.bundle.manifest import Bundle
 from router.circuit_breaker import Breaker
+from router.envoy.gateway import Gateway
 from router.outcomes.audit import Auditor
 from router.outcomes.e_process import Ledger
 from router.ports import DecisionArchive, Observer, OutcomeLog, Pins, Quotas, ScoreCache
@@ -128,6 +129,7 @@ class Parts:
         limits: bounds of a request.
         observer: sees all records; the parts that need it hold the same one.
         figures: the metrics of the Prometheus endpoint.
+        gateway: what a gateway may rely on; None = none asks.
         followed: files that are read again when they change.
         background: tasks that run beside the requests, by name.
     """
@@ -147,6 +149,7 @@ class Parts:
     tracer: Tracer
     figures: CollectorRegistry
     endpoints: Endpoints
+    gateway: Gateway | None
     followed: Sequence[Followed]
     background: Mapping[str, Work]
 

@@ -11,6 +11,7 @@ from router.events import (
     CallCompleted,
     Decided,
     Degraded,
+    GatewayAnswered,
     Generated,
     Record,
     RecordsLost,
@@ -66,6 +67,7 @@ class Metrics:
         self._relaxed = counters("relaxed", "Decisions whose target was relaxed under pressure", "tenant")
         self._shed = counters("shed", "Generations that were refused for want of room", "tenant", "cause")
         self._calls = counters("calls", "Calls answered", "method", "code")
+        self._gateway = counters("gateway_requests", "Requests that a gateway has asked about", "outcome", "cause")
         self._decide_seconds = histogram("decide_seconds", "Time to decide", SECONDS)
         self._predicted = counter("predicted_thinking_tokens", "Mean thinking tokens forecast at the chosen rung")
         self._predicted_top = counter("predicted_top_thinking_tokens", "The same, had the top rung been chosen")
@@ -111,6 +113,8 @@ class Metrics:
                     self._relaxed(request.tenant).inc()
             case CallCompleted(method, code):
                 self._calls(method, code).inc()
+            case GatewayAnswered(outcome, cause):
+                self._gateway(outcome, cause).inc()
             case Generated():
                 self._generated(record)
             case StreamAborted(_, _, cause):

@@ -1,6 +1,6 @@
 """A real server on a free port and a real stub, once with fakes, once with the models that ship."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,7 +33,7 @@ from router.routing.served_model import ServedModel
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import OperatorGuard, TenantGuard
-from router.rpc.server import RouterServer
+from router.rpc.server import Foreign, RouterServer
 from router.rpc.server import Service as Routed
 from router.rpc.servicer import BudgetRouterServicer
 from router.scoring.cache_key import ScoreKeys
@@ -164,6 +164,7 @@ async def serving(
     swaps: Mapping[str, HotSwap] | None = None,
     max_bytes: int = MAX_MESSAGE_BYTES,
     max_large_bytes: int = MAX_LARGE_BYTES,
+    beside: Sequence[Foreign] = (),
 ) -> AsyncIterator[Service]:
     """The router behind a server of its own."""
     cache: Any = router.served_model("").scorer.cache  # whatever it is, it can be flushed
@@ -182,8 +183,8 @@ async def serving(
         Boundary(OperatorGuard(token), max_calls, observer),
     ]
     servers = [
-        RouterServer(service, boundary, "127.0.0.1:0", None, router.health)
-        for service, boundary in zip((routing, admin), boundaries, strict=True)
+        RouterServer(service, boundary, "127.0.0.1:0", None, router.health, beside=others)
+        for service, boundary, others in zip((routing, admin), boundaries, (beside, ()), strict=True)
     ]
     keeper = Keeper(observer)
     for server in servers:
