@@ -1,0 +1,1 @@
+"""Tests of router.http: a real server, and the clients that people use."""
