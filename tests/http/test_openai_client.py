@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import openai
@@ -84,7 +84,7 @@ async def test_the_decision_comes_in_headers_and_in_the_body_if_asked_for(client
 async def test_wishes_by_header_effort_and_body(client: AsyncOpenAI) -> None:
     async def rung(**options: Any) -> str:
         raw = await client.chat.completions.with_raw_response.create(model="auto", messages=Messages, **options)
-        return raw.headers["x-budget-router-rung"]
+        return str(raw.headers["x-budget-router-rung"])
 
     assert await rung(extra_headers={"x-budget-router-max-thinking-tokens": "64"}) == "64"
     assert await rung(extra_body={"budget_router": {"max_thinking_tokens": 32}}) == "32"
@@ -266,16 +266,24 @@ async def test_a_caller_that_leaves_ends_its_generation(backend: FakeBackend, fa
     backend._scripts[:] = [[ReasoningDelta("Hm."), Hang()]]
     async with fake.client() as client:
         call = asyncio.create_task(client.chat.completions.create(model="auto", messages=Messages, stream=stream))
-        while not backend.open:
-            await asyncio.sleep(0.01)
+        await until(lambda: backend.open == 1)
         if stream:
-            await (await call).close()
+            answer: Any = await call
+            await answer.close()
         else:
             call.cancel()
-    while backend.open or not fake.observer.of(CallCompleted):
-        await asyncio.sleep(0.01)
+    await until(lambda: not backend.open and bool(fake.observer.of(CallCompleted)))
     assert backend.cancelled == 1
     assert fake.observer.of(CallCompleted) == [CallCompleted("ChatCompletions", "CANCELLED")]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    for _ in range(3_000):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it does not come to hold")
 
 
 async def test_outcomes_are_reported(fake: Front, log: ListLog) -> None:

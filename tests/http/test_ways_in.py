@@ -1,0 +1,49 @@
+"""The same prompts by gRPC and by HTTP: the same rung, tokens and answer."""
+
+from typing import Any
+
+from router._gen import budget_router_pb2 as pb
+from router.backends.pocket_model import PocketModel
+from router.bundle.manifest import Bundle
+from router.rpc.enums import COUNT_SOURCES, FINISH_REASONS
+from tests.http.conftest import fronting
+from tests.rpc.conftest import embedded, generate, serving
+
+PROMPTS = [f"{first} {sign} {second} =" for first in range(2, 22) for sign, second in (("+", 7), ("-", 1), ("*", 3))]
+
+
+async def test_sixty_prompts_are_answered_alike(bundle: Bundle, pocket_model: PocketModel) -> None:
+    router, backend = embedded(bundle, pocket_model)
+    rungs = set()
+    async with serving(router, bundle) as service, fronting(router) as front:
+        for number, prompt in enumerate(PROMPTS):
+            target = 0.02 if number % 2 else 0.5
+            drawn: Any = {"temperature": 0.8, "seed": number}
+            options = pb.RoutingOptions(max_loss=target, max_thinking_tokens=64)
+            asked = generate(prompt, sampling=pb.SamplingOptions(**drawn), options=options)
+            events = [event async for event in service.routing.Generate(asked)]
+            wishes = {"max_loss": target, "max_thinking_tokens": 64, "include_decision": True}
+            body = {"messages": [{"role": "user", "content": prompt}], "budget_router": wishes, **drawn}
+            status, answer = await front.post(**body)
+            assert status == 200
+            decision, end = events[0].decision, events[-1].completion
+            shown = answer["budget_router"]
+            assert answer["choices"][0]["message"]["content"] == "".join(event.content for event in events)
+            assert answer["choices"][0]["message"]["reasoning"] == "".join(event.reasoning for event in events)
+            chosen = (
+                "rung",
+                "budget_tokens",
+                "certified",
+                "meets_target",
+                "reason",
+                "model_version",
+                "predicted_quality",
+            )
+            assert [shown["decision"][name] for name in chosen] == [getattr(decision, name) for name in chosen]
+            counted = ("rung", "thinking_tokens", "answer_tokens", "prompt_tokens", "attempts", "budget_violated")
+            assert [shown["completion"][name] for name in counted] == [getattr(end, name) for name in counted]
+            assert shown["completion"]["finish_reason"] == FINISH_REASONS.members[end.finish_reason].value
+            assert shown["completion"]["count_source"] == COUNT_SOURCES.members[end.count_source].value
+            rungs.add(decision.rung)
+    backend.close()
+    assert len(PROMPTS) == 60 and len(rungs) > 1
