@@ -80,7 +80,7 @@ def test_a_rung_that_is_unknown_or_out_of_bounds_is_refused() -> None:
     with pytest.raises(NotFound, match=r"options\.rung: not on the ladder: 0, 16, 32, 64, 128, 256"):
         fixed(Chooser(), RoutingOptions(MaxLoss(0.05), rung="17"))
     for options in (RoutingOptions(MaxLoss(0.05), 17, rung="16"), RoutingOptions(MaxLoss(0.05), 0, 15, rung="16")):
-        with pytest.raises(InvalidRequest, match="outside min_thinking_tokens and max_thinking_tokens"):
+        with pytest.raises(InvalidRequest, match="outside min_ and max_thinking_tokens"):
             fixed(Chooser(), options)
     within = fixed(Chooser(), RoutingOptions(MaxLoss(0.05), 16, 16, rung="16"))
     assert within is not None and within.choice.index == 1

@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from router._gen import budget_router_pb2 as pb
+from router.admission import read_queue
 from router.admission.tenants import Key, Tenant, Tenants, digest
 from router.bundle.manifest import Bundle
 from router.domain import ReasoningDelta
@@ -151,7 +152,7 @@ async def test_messages_that_never_end_cost_their_own_tenant_alone(closed: Servi
 async def test_messages_that_never_end_keep_nobody_out_of_an_open_service(
     fake: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "OPEN_SECONDS", 0.1)
+    monkeypatch.setattr(read_queue, "OPEN_SECONDS", 0.1)
     async with AsyncExitStack() as stack:
         for _ in range(5):
             connection = await stack.enter_async_context(http2.connected(fake.address))
@@ -162,7 +163,7 @@ async def test_messages_that_never_end_keep_nobody_out_of_an_open_service(
 
 
 async def test_a_message_that_comes_too_slowly_is_given_up(closed: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MESSAGE_SECONDS", 0.1)
+    monkeypatch.setattr(read_queue, "MESSAGE_SECONDS", 0.1)
     assert await status(closed.address, attacks.DECIDE, key(ONE)) == INVALID.value[0]
 
 
@@ -327,7 +328,7 @@ async def test_the_text_of_an_unforeseen_error_reaches_nobody_and_is_counted(
     async def fails(_: object) -> bytes:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(reading, "_next", fails)
+    monkeypatch.setattr(reading, "next_message", fails)
     seen = await refusal(fake.channel.unary_stream(method)(b"", timeout=PATIENCE))
     assert seen.code is grpc.StatusCode.UNKNOWN and "secret" not in seen.message
     assert fake.observer.of(CallCompleted) == [CallCompleted(method.rpartition("/")[2], "UNKNOWN")]
