@@ -158,7 +158,8 @@ def _read(content: str) -> _Read:
     known = _remembered.get(key)
     if known is None:
         text = asked(content)
-        known = _remembered[key] = _Read(normal_form(text), len(content) - len(text))
+        # Where all is asked, the line breaks between sentences of a script without spaces make it longer.
+        known = _remembered[key] = _Read(normal_form(text), max(0, len(content) - len(text)))
         # The oldest goes, not the least used: threads share this, and a look-up must not write.
         if len(_remembered) > REMEMBERED:
             _remembered.popitem(last=False)

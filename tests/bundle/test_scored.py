@@ -114,6 +114,13 @@ def test_what_is_not_in_the_text_is_said_to_be_left_out(turns: list[Message]) ->
         assert one.truncated_characters == 0
 
 
+@pytest.mark.parametrize("said", ["x" * 1_025, "请证明" * 400 + "？", "1+1=?" * 210])
+def test_nothing_is_left_out_of_a_long_turn_that_asks_with_every_character(said: str) -> None:
+    one = seen(user(said))
+    assert one.text.replace("\n", "") == said
+    assert (count(one, "characters around the text"), one.truncated_characters) == (0, 0)
+
+
 def test_without_a_turn_of_the_user_the_last_one_is_scored() -> None:
     assert seen(Message(Role.SYSTEM, "1"), Message(Role.TOOL, "2 3")).text == "2 3"
 
