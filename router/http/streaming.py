@@ -19,7 +19,7 @@ READ_SECONDS = 60.0
 """How long a reader may take for what waits for it: a call that nobody reads must not hold its place for ever."""
 
 WAITING_BYTES = 16 << 10
-"""Bytes that may wait for a reader before it is looked at how long they do."""
+"""Bytes that may wait for a reader; beyond, a limit of time is set, which costs more than the writing."""
 
 
 class EventStream(web.StreamResponse):
@@ -43,7 +43,7 @@ class EventStream(web.StreamResponse):
         transport = self._asked.transport
         if transport is None:
             raise ConnectionResetError("the reader has left")
-        if transport.get_write_buffer_size() <= WAITING_BYTES:
+        if transport.get_write_buffer_size() + len(events) <= WAITING_BYTES:
             await self.write(events)
             return
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -27,7 +27,7 @@ from router.domain import (
 from router.errors import BackendBusy, BackendError, BackendRefused, BackendTimeout, BackendUnavailable
 from router.events import CallCompleted
 from tests.http.conftest import QUESTION, Front, fronting
-from tests.support.fakes import ANSWER, THINKING, FakeBackend, Hang, ListLog, completion_of, router_of
+from tests.support.fakes import ANSWER, THINKING, FakeBackend, Hang, ListLog, completion_of, router_of, until
 
 Messages: Any = QUESTION
 TOOL: Any = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
@@ -275,15 +275,6 @@ async def test_a_caller_that_leaves_ends_its_generation(backend: FakeBackend, fa
     await until(lambda: not backend.open and bool(fake.observer.of(CallCompleted)))
     assert backend.cancelled == 1
     assert fake.observer.of(CallCompleted) == [CallCompleted("ChatCompletions", "CANCELLED")]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    for _ in range(3_000):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it does not come to hold")
 
 
 async def test_outcomes_are_reported(fake: Front, log: ListLog) -> None:
