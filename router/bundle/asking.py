@@ -72,6 +72,12 @@ _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 _CLOSING = " \t\r\"'”)*`"
 
 
+class Part(str):
+    """A piece of more than two that no sentence ends, as of JSON without line breaks. It is of a document."""
+
+    __slots__ = ()
+
+
 def asked(text: str) -> str:
     """The part of a text that asks, or all of it if it has at most WHOLE characters."""
     if len(text) <= WHOLE:
@@ -87,9 +93,10 @@ def asked(text: str) -> str:
 def _pieces(text: str) -> Iterator[str]:
     """The lines of a text, long ones in sentences, none longer than PIECE."""
     for line in text.split("\n"):
-        for piece in [line] if len(line) <= SENTENCE else _ENDS.split(line):
-            for at in range(0, len(piece), PIECE):
-                yield piece[at : at + PIECE]
+        for sentence in [line] if len(line) <= SENTENCE else _ENDS.split(line):
+            kind = str if len(sentence) <= 2 * PIECE else Part
+            for at in range(0, len(sentence), PIECE):
+                yield kind(sentence[at : at + PIECE])
 
 
 def _asked(pieces: Sequence[str]) -> set[int]:
@@ -125,7 +132,7 @@ def _beside(i: int, way: int, pieces: Sequence[str], marks: Sequence[int], usual
 def _all_marks(pieces: Sequence[str]) -> list[int]:
     """How much each piece looks like a question or an instruction; the first and the last one more than others."""
     # Pieces of one shape fill a document: lines of a log or a table, or the same words with other names.
-    shapes = [piece.strip()[:_SHAPE].translate(_ANY_DIGIT) for piece in pieces]
+    shapes = ["" if type(one) is Part else one.strip()[:_SHAPE].translate(_ANY_DIGIT) for one in pieces]
     often = Counter(shapes)
     marks = [_marks(one) if often[shape] < _REPEATED else -_ASKS for one, shape in zip(pieces, shapes, strict=True)]
     marks[0] += 2

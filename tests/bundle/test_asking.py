@@ -11,7 +11,8 @@ PROSE = "The committee met on a grey morning, and nobody spoke of the harbour. "
 LINES = "".join(f"2024-03-{day % 28 + 1:02} INFO turbine[{day}]: measured in {day * 7} ms\n" for day in range(400))
 CODE = "".join(f"    value_{i} = read(path_{i})\n    if value_{i} > {i}:\n        return None\n" for i in range(280))
 TABLE = "".join(f"| harbour {i} | {i * 13} | open |\n" for i in range(600))
-DOCUMENTS = {"prose": PROSE, "lines": LINES, "code": CODE, "table": TABLE}
+JSON = str([{"id": i, "name": f"harbour {i * 13}", "asks": "What is this?"} for i in range(300)])
+DOCUMENTS = {"prose": PROSE, "lines": LINES, "code": CODE, "table": TABLE, "JSON in one line": JSON}
 
 QUESTIONS = {
     "a sum": "2+2",

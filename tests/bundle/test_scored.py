@@ -114,7 +114,7 @@ def test_what_is_not_in_the_text_is_said_to_be_left_out(turns: list[Message]) ->
         assert one.truncated_characters == 0
 
 
-@pytest.mark.parametrize("said", ["x" * 1_025, "请证明" * 400 + "？", "1+1=?" * 210])
+@pytest.mark.parametrize("said", ["x" * 1_025, "请证明" * 400, "1+1=?" * 210])
 def test_nothing_is_left_out_of_a_long_turn_that_asks_with_every_character(said: str) -> None:
     one = seen(user(said))
     assert one.text.replace("\n", "") == said
