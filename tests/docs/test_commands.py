@@ -13,6 +13,7 @@ from tests.conftest import MODELS
 from tests.serving.test_serve import running
 from tests.support.court import court
 from tests.support.pages import PAGES, ROOT, blocks
+from tests.support.ports import free_port
 from tests.support.reader import leave_off_where_the_readme_ends, reading
 from tests.support.simulators import simulated
 from tests.support.triton_simulator import TritonSimulator
@@ -26,6 +27,9 @@ ENGINES = {
 """Addresses that the pages print; in which engine's shape a simulator answers there, and for which model."""
 
 JUDGE = "http://127.0.0.1:8001"
+HTTP = "127.0.0.1:50080"
+"""Where pages serve the OpenAI-compatible API; here any free port takes its place."""
+
 TRITON = "triton:8001"
 FOLLOWED = [page for page in PAGES if blocks(page)]
 
@@ -78,14 +82,16 @@ def test_every_command_of_a_page_works_as_printed(
 ) -> None:
     if page.name != "README.md":
         leave_off_where_the_readme_ends(tmp_path)
-    with reading(tmp_path, engines | {TRITON: triton}, service, fits=False) as reader:
+    printed = engines | {TRITON: triton, HTTP: f"127.0.0.1:{free_port()}"}
+    with reading(tmp_path, printed, service, fits=False) as reader:
         for block in blocks(page):
             reader.follow(block)
 
 
 @pytest.mark.slow  # trains a bundle
 def test_the_readme_works_with_a_bundle_that_is_trained(tmp_path: Path, engines: dict[str, str], service: str) -> None:
-    with reading(tmp_path, engines, service, fits=True) as reader:
+    printed = engines | {HTTP: f"127.0.0.1:{free_port()}"}
+    with reading(tmp_path, printed, service, fits=True) as reader:
         for block in blocks(ROOT / "README.md"):
             reader.follow(block)
     assert json.loads((tmp_path / "bundle" / "manifest.json").read_text())["backend_fingerprint"].startswith("vllm")
