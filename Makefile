@@ -109,7 +109,7 @@ forwarding: $(VENV)/.dev ## measure CPU of a stream through the router beside a 
 	$(BIN)/python -m benchmarks.forwarding
 
 envoy-bench: $(VENV)/.dev ## measure CPU of a decision through a real Envoy beside a bare Decide, and what Envoy adds
-	$(BIN)/python -m benchmarks.envoy
+	$(BIN)/python -m benchmarks.gateway
 
 conformance-vllm: $(VENV)/.dev ## test whether budgets are exact on a real vLLM; installs one for the CPU in .conformance (3.4 GB)
 	$(BIN)/python -m benchmarks.conformance vllm
@@ -152,8 +152,8 @@ faults: $(VENV)/.dev ## test every fault of every dependency, and print the resu
 	FAULTS_TABLE=$(CURDIR)/build/faults.jsonl $(BIN)/python -m pytest -q -n 2 --dist loadfile tests/faults
 	$(BIN)/python -m benchmarks.fault_table build/faults.jsonl
 
-fuzz: $(VENV)/.fuzz ## fuzz requests, engine streams, manifests and files of tenants (RUNS=1000000 mutated inputs of each)
-	for target in requests streams manifests tenants; do \
+fuzz: $(VENV)/.fuzz ## fuzz requests, messages of a gateway, engine streams, manifests and files of tenants (RUNS=1000000 mutated inputs of each)
+	for target in requests gateway streams manifests tenants; do \
 	$(BIN)/python -m benchmarks.fuzz $$target -runs=$(or $(RUNS),1000000) -max_len=4096 tests/fuzz/corpus/$$target; done
 
 mutants: $(VENV)/.mutants ## test whether the tests notice bugs in core modules (ARGS="--seed 7 --per-module 6 --json")

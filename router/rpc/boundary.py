@@ -15,6 +15,7 @@ from router.admission.permits import Places
 from router.events import CallCompleted
 from router.ports import Observer
 from router.requests.limits import MAX_LARGE_BYTES
+from router.rpc.grpc_server import answered
 from router.rpc.identity import Guard, Metadata
 from router.rpc.parsing import parser
 from router.rpc.reading import FairReader, next_message
@@ -46,8 +47,9 @@ class Exchange:
         return await next_message(self._context)
 
     async def write(self, data: bytes) -> None:
-        """Send the caller a message."""
+        """Send the caller a message. From then on it may end the call whenever it likes."""
         await self._context.write(data)
+        answered.set(True)
 
 
 Conversing: TypeAlias = Callable[[Exchange, Call], Awaitable[None]]

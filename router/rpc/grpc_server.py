@@ -10,6 +10,7 @@ once the client has acknowledged it. Here a connection that sends either is clos
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -21,6 +22,9 @@ from router.rpc.connections import Connections
 from router.rpc.metadata import MAX_METADATA_BYTES, is_too_large
 
 State: TypeAlias = Any  # cygrpc.RPCState, which has no published type
+
+answered: ContextVar[bool] = ContextVar("answered", default=False)
+"""The call at hand has had what it asked for: if its caller ends it now, that is no misuse."""
 
 AT_ONCE = 8
 """Calls of a method that are accepted in one turn of the event loop."""
@@ -74,7 +78,8 @@ class _Calls(cygrpc.AioServer):  # type: ignore[misc]  # it has no published typ
         try:
             await answer
         except (asyncio.CancelledError, cygrpc.ExecuteBatchError):  # the caller takes no answer
-            self._connections.cancelled(connection)
+            if not answered.get():
+                self._connections.cancelled(connection)
             raise
 
     def _answer(self, state: State, context: Any, connection: str, handler: Any) -> Any:

@@ -239,6 +239,20 @@ async def test_bytes_that_are_no_message_end_the_call(gateway: Asking, data: byt
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_a_gateway_may_end_its_calls_whenever_it_likes(gateway: Asking) -> None:
+    """Its callers leave. A connection whose calls are cancelled before any answer is closed at some hundred of them."""
+
+    async def left() -> None:
+        call = gateway.call()
+        await call.write(headers_message(HEADERS))
+        assert (await call.read()).HasField("mode_override")
+        call.cancel()
+
+    for _ in range(10):
+        await asyncio.gather(*(left() for _ in range(50)))
+    assert (await gateway.ask(body_of())).request_body.response.HasField("body_mutation")
+
+
 async def test_messages_that_were_not_asked_for_change_nothing(gateway: Asking) -> None:
     trailers = pb.ProcessingRequest(request_trailers=pb.HttpTrailers())
     silent = pb.ProcessingRequest(response_body=pb.HttpBody(), observability_mode=True)

@@ -1,4 +1,4 @@
-"""What is fuzzed: bytes as a request to every method, as what an engine streams, and as files that operators write.
+"""What is fuzzed: bytes as requests and as messages of a gateway, as engines' streams, and as files of operators.
 
 Used by `benchmarks.fuzz`, which looks for new inputs, and by the test that replays those that were kept.
 """
@@ -10,29 +10,39 @@ from typing import Any
 import grpc
 
 from router._gen import budget_router_pb2 as pb
+from router._gen import external_processor_pb2 as ext_proc
 from router.admission.identity import Call
+from router.admission.tenants import Tenants
 from router.backends.dialects import DIALECTS
 from router.backends.failures import MappedErrors
 from router.backends.http import Chunk
 from router.backends.sse import Bounds, EventReader
 from router.backends.stream_state import StreamState
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
+from router.envoy.budget_fields import BudgetFields
+from router.envoy.decider import Decider
+from router.envoy.gateway import Gateway
+from router.envoy.processor import ExternalProcessor
 from router.errors import BackendError, RouterError
 from router.routing.explain import Explainer
+from router.rpc.boundary import Exchange
 from router.rpc.parsing import parser
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.status import to_status
 from tests.support import fuzz_files
-from tests.support.fakes import LIMITS, ListLog, router_of
+from tests.support.fakes import LIMITS, MODEL, ListLog, RecordingObserver, router_of
 
 METHODS = tuple(pb.DESCRIPTOR.services_by_name["BudgetRouterService"].methods)
 BUG = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+MARK = b"\xff\xfe\xfd\xfc"
+"""Between the messages of a gateway: no valid message begins or ends so."""
+
 FORGET = 1_000
 """Requests after which the fakes are made anew, which keep everything."""
 
 _loop = asyncio.new_event_loop()
 _PARSERS = {method.name: parser(method.input_type) for method in METHODS}
-_state: dict[str, Any] = {"left": 0}
+_state: dict[str, Any] = {"left": 0, "processor_left": 0}
 
 
 def request(data: bytes) -> str:
@@ -68,6 +78,36 @@ def stream(data: bytes) -> str:
     return "OK"
 
 
+def gateway(data: bytes) -> str:
+    """Messages of Envoy, divided by a mark of four bytes; what became of the request, or the status of the call."""
+    exchange = _Exchange(data.split(MARK))
+    try:
+        _loop.run_until_complete(_processor().process(exchange, Call()))
+    except RouterError as error:
+        status = to_status(error)
+        assert status.code not in BUG, (data, error)
+        return str(status.code.name)
+    return (
+        "OK"
+        if any(ext_proc.ProcessingResponse.FromString(one).HasField("dynamic_metadata") for one in exchange.said)
+        else "passed"
+    )
+
+
+class _Exchange(Exchange):
+    """A call whose messages are all there."""
+
+    def __init__(self, messages: list[bytes]) -> None:
+        self._messages = messages
+        self.said: list[bytes] = []
+
+    async def read(self) -> bytes | None:
+        return self._messages.pop(0) if self._messages else None
+
+    async def write(self, data: bytes) -> None:
+        self.said.append(data)
+
+
 async def _events(data: bytes) -> tuple[list[Chunk], BackendError | None]:
     """The events of a stream that brings `data`, and the error that it ends with."""
     arriving, chunks = [b"", data + b"\n"], []
@@ -86,6 +126,7 @@ async def _events(data: bytes) -> tuple[list[Chunk], BackendError | None]:
 
 TARGETS: dict[str, Callable[[bytes], str]] = {
     "requests": request,
+    "gateway": gateway,
     "streams": stream,
     "manifests": fuzz_files.manifest,
     "tenants": fuzz_files.tenants_file,
@@ -100,6 +141,18 @@ def _servicer() -> BudgetRouterServicer:
     _state["left"] -= 1
     servicer: BudgetRouterServicer = _state["servicer"]
     return servicer
+
+
+def _processor() -> ExternalProcessor:
+    if not _state["processor_left"]:
+        router, observer = router_of(), RecordingObserver()
+        engines = {MODEL: BudgetFields(MODEL, DIALECTS["vllm"], None)}
+        options = Gateway(engines, 60.0, True, "x-tenant", True)
+        decider = Decider(router, Tenants({}), LIMITS, options, observer)
+        _state.update(processor_left=FORGET, processor=ExternalProcessor(decider, response_headers=True))
+    _state["processor_left"] -= 1
+    processor: ExternalProcessor = _state["processor"]
+    return processor
 
 
 async def _answered(method: Any, message: Any, streams: bool) -> None:
