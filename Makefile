@@ -181,8 +181,9 @@ clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One thread a test process: the threads of two on two cores wait for each other.
-pytest = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# One thread a test process: the threads of two on two cores wait for each other. Three processes, as many tests wait for
+# servers of their own.
+pytest = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # protoc(folder): generates the code of proto/ in that folder. Each file is registered under its canonical name, as in
 # users' stubs, so that both work in one process; only the Python modules move to router._gen.

@@ -80,6 +80,7 @@ async def test_down(tmp_path: Path) -> None:
         await other.recovered(cell)
 
 
+@pytest.mark.slow
 async def test_flapping(tmp_path: Path) -> None:
     """One of two is stopped by SIGTERM again and again: nobody notices."""
     async with two(tmp_path) as ([(_, victim), (other, _)], stub):
