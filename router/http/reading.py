@@ -66,11 +66,17 @@ class _Connection:
 
 
 def header_lines(request: web.BaseRequest) -> dict[str, str]:
-    """The headers of a request by lower-case name. Raises InvalidRequest where one that counts is given twice."""
+    """The headers of a request by lower-case name.
+
+    Raises:
+        InvalidRequest: one is not UTF-8, or one that counts is given twice.
+    """
     found: dict[str, str] = {}
     for name, value in request.headers.items():
         lower = name.lower()
         if lower in found and lower.startswith(("x-budget-router-", "x-request-timeout", "authorization")):
             raise InvalidRequest(lower, "is given twice")
+        if not value.isascii() and any("\udc80" <= one <= "\udcff" for one in value):  # what stands for single bytes
+            raise InvalidRequest(lower, "is not valid UTF-8")
         found[lower] = value
     return found

@@ -1,6 +1,7 @@
 """The HTTP server: binding, connections, drain."""
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,9 @@ CONNECTIONS_A_CALL = 2
 """Connections that may be open for each call that may be under way; idle ones are kept alive."""
 
 BACKLOG = 1_024
+SILENT = logging.Logger("http", logging.CRITICAL)
+"""aiohttp would log a traceback for each request that it cannot read; a flood must not become one of lines."""
+
 CLOSE_SECONDS = 1.0
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -67,6 +71,7 @@ class HttpServer:
             self._counted,
             handler_cancellation=True,  # a caller that leaves ends its generation
             access_log=None,
+            logger=SILENT,
             auto_decompress=False,
             keepalive_timeout=IDLE_SECONDS,
             lingering_time=LINGER_SECONDS,

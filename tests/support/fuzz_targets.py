@@ -29,7 +29,7 @@ from router.rpc.boundary import Exchange
 from router.rpc.parsing import parser
 from router.rpc.servicer import BudgetRouterServicer
 from router.rpc.status import to_status
-from tests.support import fuzz_files
+from tests.support import fuzz_files, fuzz_http
 from tests.support.fakes import LIMITS, MODEL, ListLog, RecordingObserver, router_of
 
 METHODS = tuple(pb.DESCRIPTOR.services_by_name["BudgetRouterService"].methods)
@@ -127,6 +127,7 @@ async def _events(data: bytes) -> tuple[list[Chunk], BackendError | None]:
 TARGETS: dict[str, Callable[[bytes], str]] = {
     "requests": request,
     "gateway": gateway,
+    "http": fuzz_http.http,
     "streams": stream,
     "manifests": fuzz_files.manifest,
     "tenants": fuzz_files.tenants_file,
