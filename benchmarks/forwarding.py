@@ -1,9 +1,9 @@
 """`make forwarding`: measures a stream through the router beside a bare pass-through of the same stream, in one run.
 
-Three servers take turns in front of a simulated engine: the router, an aiohttp server that copies bytes, and a bare
-gRPC server that forwards what it reads, which shows the share of gRPC itself. All three run on uvloop. CPU is the
-process's own, from /proc. A stream has 46 events, which arrive in a burst as fast as they are read, or a few
-milliseconds apart, as tokens do.
+Four ways take turns in front of a simulated engine: the router by gRPC and by its OpenAI-compatible API, an aiohttp
+server that copies bytes, and a bare gRPC server that forwards what it reads, which shows the share of gRPC itself. All
+servers run on uvloop. CPU is the process's own, from /proc. A stream has 46 events, which arrive in a burst as fast as
+they are read, or a few milliseconds apart, as tokens do.
 """
 
 import asyncio
@@ -114,10 +114,10 @@ async def through_grpc(channel: grpc.aio.Channel, last: str) -> float:
     return first
 
 
-async def through_bytes(session: aiohttp.ClientSession, url: str) -> float:
-    """Run one stream through the pass-through; returns seconds to the first event."""
+async def through_http(session: aiohttp.ClientSession, url: str, **wishes: Any) -> float:
+    """Run one stream through the pass-through or the router's OpenAI API; returns seconds to the first event."""
     started, first, last = time.perf_counter(), 0.0, b""
-    async with session.post(f"{url}/v1/chat/completions", json=BODY) as response:
+    async with session.post(f"{url}/v1/chat/completions", json=BODY | wishes) as response:
         async for line in response.content:
             first = first or time.perf_counter() - started
             last = line.strip() or last
@@ -152,10 +152,11 @@ async def until_up(url: str) -> None:
 
 
 async def measure(pause: float) -> dict[str, Any]:
-    """CPU milliseconds per stream of all three servers, interleaved by round; ratios; time to the first event."""
-    upstream, passing, routing, copying = (f"http://127.0.0.1:{free_port()}" for _ in range(4))
-    port = {url: url.rsplit(":", 1)[1] for url in (upstream, passing, routing, copying)}
+    """CPU milliseconds per stream of all four ways, interleaved by round; ratios; time to the first event."""
+    upstream, passing, routing, fronting, copying = (f"http://127.0.0.1:{free_port()}" for _ in range(5))
+    port = {url: url.rsplit(":", 1)[1] for url in (upstream, passing, routing, fronting, copying)}
     ours = {"BACKEND": "vllm", "BACKEND_URL": upstream, "BACKEND_MODEL": MODEL, "LISTEN": f"127.0.0.1:{port[routing]}"}
+    ours["HTTP_LISTEN"] = f"127.0.0.1:{port[fronting]}"
     settings = {f"BUDGET_ROUTER_{name}": value for name, value in ours.items()}
     async with (
         AsyncExitStack() as stack,
@@ -172,13 +173,14 @@ async def measure(pause: float) -> dict[str, Any]:
             grpc.aio.insecure_channel(f"127.0.0.1:{port[copying]}") as copied,
             aiohttp.ClientSession() as session,
         ):
-            for url in (passing, routing, copying):
+            for url in (passing, routing, fronting, copying):
                 await until_up(url)
             found: dict[str, list[float]] = defaultdict(list)
             for _ in range(ROUNDS + 1):
                 for name, pid, one in (
                     ("router", router_pid, lambda: through_grpc(routed, "completion")),
-                    ("bare", bare_pid, lambda: through_bytes(session, passing)),
+                    ("http", router_pid, lambda: through_http(session, fronting, budget_router={"max_loss": 0})),
+                    ("bare", bare_pid, lambda: through_http(session, passing)),
                     ("bare_grpc", grpc_pid, lambda: through_grpc(copied, "content")),
                 ):
                     before = harness.cpu(pid)
@@ -186,7 +188,8 @@ async def measure(pause: float) -> dict[str, Any]:
                     found[name].append(1000 * (harness.cpu(pid) - before) / STREAMS)
                     found[f"{name}_first"].append(1000 * statistics.median(firsts))
     results: dict[str, Any] = {f"{name}_ms": harness.spread(values[1:], 2) for name, values in found.items()}
-    for name, mine in (("ratio", found["router"]), ("grpc_ratio", found["bare_grpc"])):
+    compared = ("ratio", found["router"]), ("http_ratio", found["http"]), ("grpc_ratio", found["bare_grpc"])
+    for name, mine in compared:
         results[name] = harness.spread([one / bare for one, bare in zip(mine, found["bare"], strict=True)][1:], 2)
     return results
 
@@ -216,12 +219,16 @@ def report() -> list[Target]:
         ratio = found["ratio"]
         print(
             f"{name}: router {middle['router_ms']} ms, pass-through {middle['bare_ms']} ms, ratio {ratio['median']} "
-            f"({ratio['least']} to {ratio['most']}; bare gRPC {middle['grpc_ratio']}); first event "
-            f"{middle['router_first_ms']} against {middle['bare_first_ms']} ms"
+            f"({ratio['least']} to {ratio['most']}; bare gRPC {middle['grpc_ratio']}); by the OpenAI API "
+            f"{middle['http_ms']} ms, ratio {middle['http_ratio']}; first event {middle['router_first_ms']} and "
+            f"{middle['http_first_ms']} against {middle['bare_first_ms']} ms"
         )
     harness.written("forwarding", results)
-    ratios = {name: found["ratio"]["median"] for name, found in results.items()}
-    return [Target(f"stream, events {name}, x pass-through", 2.5, ratio) for name, ratio in ratios.items()]
+    return [
+        Target(f"stream by {way}, events {name}, x pass-through", 2.5, found[ratio]["median"])
+        for name, found in results.items()
+        for way, ratio in (("gRPC", "ratio"), ("HTTP", "http_ratio"))
+    ]
 
 
 if __name__ == "__main__":

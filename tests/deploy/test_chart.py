@@ -189,6 +189,7 @@ def test_secrets_are_named_and_never_written() -> None:
         ({"settings": {"REDIS_URL": "redis://:secret@redis:6379"}}, "settings/REDIS_URL"),
         ({"secretSettings": {"BACKEND_KEY": "sk-1"}}, "secretSettings/BACKEND_KEY"),
         ({"settings": {"DRAIN_SECONDS": 5}}, "DRAIN_SECONDS"),
+        ({"settings": {"HTTP_LISTEN": ":1"}}, "HTTP_LISTEN"),
         ({"settings": {"backend": "vllm"}}, "'backend' does not match"),
         ({"repicas": 3}, "repicas"),
         ({"autoscaling": {"kind": "vpa"}}, "autoscaling/kind"),
@@ -219,6 +220,20 @@ def test_prometheus_of_another_namespace_may_scrape_and_only_the_chosen_may_call
     assert calls["ports"] == [{"port": "grpc"}] and scrapes["ports"] == [{"port": "metrics"}]
     assert scrapes["from"][0]["namespaceSelector"] == {}
     assert "namespaceSelector" not in calls["from"][0]
+
+
+def test_the_openai_api_is_reached_only_where_it_is_switched_on() -> None:
+    def ports(manifests: dict[str, Manifest]) -> list[set[str]]:
+        container, service = container_of(manifests)["ports"], manifests["Service"]["spec"]["ports"]
+        calls = manifests["NetworkPolicy"]["spec"]["ingress"][0]["ports"]
+        return [{one["name"] for one in container}, {one["name"] for one in service}, {one["port"] for one in calls}]
+
+    assert not any("http" in named for named in ports(rendered({})))
+    assert PREFIX + "HTTP_LISTEN" not in environment_of(rendered({}))
+    assert all("http" in named for named in ports(release("http")))
+    assert environment_of(release("http"))[PREFIX + "HTTP_LISTEN"] == "0.0.0.0:50080"
+    protocols = {one["name"]: one["appProtocol"] for one in release("http")["Service"]["spec"]["ports"][:2]}
+    assert protocols == {"grpc": "kubernetes.io/h2c", "http": "http"}
 
 
 def test_the_operator_finds_the_service_to_scrape() -> None:

@@ -79,6 +79,16 @@ def test_streams_may_end_before_the_router_is_killed() -> None:
     assert settings.load().drain_seconds + 15 <= 40
 
 
+def test_the_openai_api_is_reached_only_where_it_is_switched_on() -> None:
+    def ports(*options: str) -> set[str]:
+        router = services(*options)["router"]
+        assert ("BUDGET_ROUTER_HTTP_LISTEN" in router["environment"]) == bool(options)
+        return {f"{port['host_ip']}:{port['published']}" for port in router["ports"]}
+
+    plain = ports()
+    assert ports("-f", "docker-compose.yml", "-f", "deploy/http.yml") == plain | {"127.0.0.1:50080"}
+
+
 def test_a_cache_secret_is_asked_for() -> None:
     with pytest.raises(ValueError, match="BUDGET_ROUTER_CACHE_SECRET is missing a value"):
         services(secret="")

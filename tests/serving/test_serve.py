@@ -46,7 +46,7 @@ class Server:
                 env=environment(**settings),
             )
         assert self.process.stderr is not None
-        line = next((line for line in self.process.stderr if "admin service on" not in line), "")
+        line = next((one for one in self.process.stderr if not re.search("(admin service|OpenAI API) on", one)), "")
         assert "listening on" in line, line + self.process.stderr.read()
         self.address = line.split()[-1]
 
