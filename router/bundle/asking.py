@@ -147,11 +147,16 @@ def _marks(piece: str) -> int:
     opening = _FIRST_WORDS.match(bare)
     if opening is not None and any(word is not None and word.lower() in _OPENS for word in opening.groups()):
         marks += 3
-    elif not bare.isascii() and _ASKING.search(bare):
+    elif has_signs(bare):
         marks += 2
     if _ARITHMETIC.search(bare):
         marks += 2
     return marks - 2 if _CODE.match(piece) else marks
+
+
+def has_signs(text: str) -> bool:
+    """Whether a text has signs of a question or an instruction in Chinese, Japanese or Korean."""
+    return not text.isascii() and _ASKING.search(text) is not None
 
 
 def _letters(piece: str) -> float:

@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from router.bundle.asking import WHOLE, asked
+from router.bundle.asking import WHOLE, asked, has_signs
 from router.bundle.normal_form import normal_form
 from router.domain import Message, Prompt, Role
 
 SHORT, LONGER = 48, 160
 """Characters of the longest turn that may ask for nothing new, and of the longest one that says so."""
+
+FEW = 2
+"""Words that ask for nothing new whatever they are, such as "why?"."""
 
 FOLLOWED = 8
 """Turns of the user, from the last one back, among which the one that asks is looked for."""
@@ -53,6 +56,16 @@ _GOES_ON = re.compile(
     re.I,
 )
 """Words of turns that ask for nothing new."""
+
+_ANSWERS = re.compile(
+    r"^\W*(yes|yeah|yep|no|nope|okay|ok|sure|right|fine|good|great|nice|perfect|thanks?|thx|more|ja|nein|gut|danke|sí|bien|"
+    r"gracias|oui|non|merci|sim|não|obrigad[oa]|grazie|да|нет|спасибо|はい|네|好|是|谢)"
+    r"|\b(it|that|this|these|those|them|so|too|then|else|more|mean|sure)\W*$",
+    re.I,
+)
+"""Turns that answer what was said before, or refer to it."""
+
+_WORD = re.compile(r"[^\W\d_]+")
 
 _FAILED = re.compile(
     r"\b(errors?|exception|traceback|fail(ed|ure)?|denied|refused|not found|timed? ?out|unavailable|[45]\d\d)\b", re.I
@@ -135,10 +148,13 @@ def _asking(messages: Sequence[Message]) -> list[int]:
 
 
 def _asks_anew(text: str) -> bool:
-    """False for a few words without a number, such as "yes, go on"."""
+    """False for a few words without a number, such as "yes, go on", but not for "Prove Fermat's last theorem."."""
     if len(text) > LONGER or any(map(str.isdigit, text)):
         return True
-    return len(text) > SHORT and not _GOES_ON.search(text)
+    if _GOES_ON.search(text):
+        return False
+    # Unsure, it asks anew: what is unlike the calibration prompts must not pass for the turn before it.
+    return len(text) > SHORT or has_signs(text) or (len(_WORD.findall(text)) > FEW and not _ANSWERS.search(text))
 
 
 class _Read(NamedTuple):

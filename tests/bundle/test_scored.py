@@ -51,6 +51,10 @@ def test_a_bare_prompt_is_scored_as_it_stands(said: str) -> None:
         "Could you please continue with the next part of it, in the same style as before?",
         "Bitte fahren Sie mit dem nächsten Schritt fort, weiter so!",
         "继续",
+        "请继续",
+        "Why is that?",
+        "Thank you, that is all.",
+        "да, продолжай",
     ],
 )
 def test_a_turn_that_asks_for_nothing_new_asks_for_what_came_before(words: str) -> None:
@@ -60,7 +64,8 @@ def test_a_turn_that_asks_for_nothing_new_asks_for_what_came_before(words: str) 
 
 
 def test_a_turn_that_asks_for_something_is_scored_alone() -> None:
-    for asks in ("2+2", "What is the capital of the country that you have just named to me?"):
+    new = ["Prove Fermat's last theorem.", "Prove that P is NP.", "What causes cancer?", "证明费马大定理"]
+    for asks in ("2+2", "What is the capital of the country that you have just named to me?", *new):
         one = seen(user(HARD), assistant("Let R be such a domain."), user(asks))
         assert (one.text, count(one, "turns that ask for nothing new")) == (asks, 0)
 
