@@ -163,7 +163,7 @@ async def test_the_ones_that_have_ended_make_room(
         assert 3_500 < await server.ttl(name) <= 3_600
 
 
-async def test_replicas_agree_whoever_comes_first(replicas: list[RedisPins]) -> None:
+async def test_replicas_agree_in_any_order(replicas: list[RedisPins]) -> None:
     for i in range(20):
         talk = TALK._replace(id=f"talk {i}")
         turns = [replica.settle([PinnedTurn(talk, None, Pinned(n))]) for n, replica in enumerate(replicas)]
