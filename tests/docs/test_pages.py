@@ -20,6 +20,7 @@ COMPILED = ("go", "java")
 
 SHOWN = {
     "text": "what a command writes, or a drawing",
+    "yaml": "objects of a mesh, whose kinds no test knows",
     "pbtxt": "Triton's configuration, whose schema is not in this project; tests/scoring/test_triton.py has its parts",
 }
 """Languages whose blocks are only read, and why."""
