@@ -34,6 +34,9 @@ NAME = "- name: envoy.filters.http.ext_proc\n                    typed_config"
 NO_ROUTER = {NAME: NAME.replace("typed", "disabled: true\n                    typed")}
 """An Envoy that does not ask, in the words of its configuration."""
 
+UNHURRIED = {"message_timeout: 0.2s": "message_timeout: 20s", "connect_timeout: 1s": "connect_timeout: 20s"}
+"""One that waits on a busy machine, too: each request must be decided about."""
+
 _numbers = itertools.count()
 
 
@@ -83,7 +86,7 @@ async def measure(prompt: Callable[[], str]) -> dict[str, Any]:
     """Microseconds of the router's CPU a request, milliseconds to the first event, requests a second; by way."""
     engine_url, routing = f"http://127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     settings = {"BACKEND": "vllm", "BACKEND_URL": engine_url, "BACKEND_MODEL": MODEL, "LISTEN": routing}
-    settings |= {"ENVOY": "true", "ENVOY_SECONDS": "5"}  # on a busy machine each request must still be decided about
+    settings |= {"ENVOY": "true", "ENVOY_SECONDS": "20"}
     async with AsyncExitStack() as stack:
         port = engine_url.rpartition(":")[2]
         await stack.enter_async_context(started(LOAD_CORE, "benchmarks.forwarding", "engine", port, "0"))
@@ -96,7 +99,7 @@ async def measure(prompt: Callable[[], str]) -> dict[str, Any]:
         await until_up(f"http://{routing}")
         asking, bare = [
             await stack.enter_async_context(gateway(envoy_program(), routing, engine_url, changes))
-            for changes in ({"message_timeout: 0.2s": "message_timeout: 5s"}, NO_ROUTER)
+            for changes in (UNHURRIED, NO_ROUTER)
         ]
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(routing))
         session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -115,7 +118,10 @@ async def _rounds(ways: dict[str, Callable[[], Awaitable[float]]], pid: int, ask
     for _ in range(ROUNDS + 1):
         for name, one in ways.items():
             before = harness.cpu(pid)
-            firsts, seconds = await many(one)
+            try:
+                firsts, seconds = await many(one)
+            except AssertionError as error:
+                raise SystemExit(f"{name}: {error}; {await asking.counts()}") from error
             found[f"{name}_cpu_us"].append(1e6 * (harness.cpu(pid) - before) / REQUESTS)
             found[f"{name}_first_ms"].append(1000 * statistics.median(firsts))
             found[f"{name}_a_second"].append(REQUESTS / seconds)

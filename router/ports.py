@@ -55,6 +55,19 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Placing(Protocol):
+    """A backend that can say which engine would answer, for a gateway that carries the request there by itself."""
+
+    def place(self, session: str | None) -> str | None:
+        """The address of an engine that may be asked; None where there is none.
+
+        Args:
+            session: equal for requests that share a prefix, which the same engine should answer.
+        """
+        ...
+
+
 class Climb(Protocol):
     """One thought that is had step by step. All of its steps run at the same engine, whose prefix cache holds it."""
 

@@ -115,6 +115,11 @@ class Settings(BaseSettings):
         description="header in which the gateway names the tenant of a request, such as `x-budget-router-tenant`, and "
         "which it takes from no caller; without it all requests are the gateway's own",
     )
+    envoy_destination_header: str = Field(
+        "",
+        description="header in which the router names the engine that is to answer, HOST:PORT, such as "
+        "`x-gateway-destination-endpoint`: a replica that is up, or the failover; without it the gateway chooses",
+    )
     envoy_response_headers: bool = Field(
         False,
         description="say in the headers of responses what was decided, for which the gateway asks once more; without "

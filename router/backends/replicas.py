@@ -17,6 +17,7 @@ from typing import TypeVar
 from router.backends.hedging import hedged
 from router.backends.replica import Failed, Replica
 from router.backends.replica_climb import ReplicaClimb
+from router.backends.urls import host_and_port
 from router.domain import Enforcement, GenerationEvent, GenerationRequest
 from router.errors import BackendBusy, BackendError, BackendRefused, BackendTimeout, BackendUnavailable
 from router.events import Degraded, EngineBack, EngineLost
@@ -75,6 +76,11 @@ class Replicas:
         """The chosen replica's events. Raises InvalidRequest, BackendError."""
         failed: Failed = {}
         return self._tried(failed, partial(self._next, request, failed), lambda: self._attempt(request, failed))
+
+    def place(self, session: str | None) -> str | None:
+        """HOST:PORT of the replica that would answer next; None where none may be asked."""
+        chosen = self._chosen(session, self._replicas)
+        return None if chosen is None else host_and_port(chosen.name)
 
     @property
     def climbs(self) -> bool:
@@ -140,28 +146,28 @@ class Replicas:
 
     def _next(self, request: GenerationRequest, failed: Failed) -> Replica | None:
         """A replica that has not failed the request, else one that may answer it yet; None where there is none."""
-        untried = self._chosen(request, [replica for replica in self._replicas if replica not in failed])
+        untried = self._chosen(request.session, [replica for replica in self._replicas if replica not in failed])
         again = [replica for replica, error in failed.items() if isinstance(error, BackendUnavailable)]
-        return untried or self._chosen(request, again)
+        return untried or self._chosen(request.session, again)
 
     def _elsewhere(
         self, busy: Replica, request: GenerationRequest, failed: Failed
     ) -> AsyncGenerator[GenerationEvent] | None:
         others = [replica for replica in self._replicas if replica is not busy and replica not in failed]
-        other = self._chosen(request, others)
+        other = self._chosen(request.session, others)
         return None if other is None else self._on(other, request, failed)
 
     def _on(self, replica: Replica, request: GenerationRequest, failed: Failed) -> AsyncGenerator[GenerationEvent]:
         return replica.counted(request.expected_tokens, failed, replica.backend.stream(request))
 
-    def _chosen(self, request: GenerationRequest, replicas: Sequence[Replica]) -> Replica | None:
+    def _chosen(self, session: str | None, replicas: Sequence[Replica]) -> Replica | None:
         able = [replica for replica in replicas if replica.allows]
         # The last ones that are left are asked, doubted or not: nobody is refused for what another one asked.
         able = [replica for replica in able if replica.trusted] or able
         if not able:
             return None
-        if request.session is not None:
-            return max(able, key=lambda replica: _affinity(request.session, replica.name))
+        if session is not None:
+            return max(able, key=lambda replica: _affinity(session, replica.name))
         # Two at random, not the least loaded of all: routers that cannot see each other would all pick the same one.
         drawn = self._random.sample(able, min(2, len(able)))
         return min(drawn, key=lambda replica: replica.load)
@@ -173,6 +179,6 @@ def _least_busy(failed: Failed) -> BackendBusy | None:
     return min(busy, key=lambda error: error.retry_after, default=None)
 
 
-def _affinity(session: str | None, name: str) -> bytes:
+def _affinity(session: str, name: str) -> bytes:
     """Rendezvous hashing (Thaler & Ravishankar 1998): when a replica goes, only its own sessions move."""
     return hashlib.sha256(f"{session}\0{name}".encode()).digest()

@@ -5,6 +5,8 @@ import re
 from router.addresses import http_parts
 from router.errors import SettingsError
 
+PORTS = {"http": 80, "https": 443}
+
 METHOD = re.compile(r"/(chat|completions?|models|responses|messages|generate|tokenize)(/|$)")
 """The end of an address of one method, which people copy from an engine's manual."""
 
@@ -25,6 +27,16 @@ def engine_url(url: str) -> str:
     if METHOD.search(path):
         raise SettingsError("the URL must end before the method, such as http://HOST:PORT")
     return f"{split.scheme}://{split.netloc}{path}"
+
+
+def host_and_port(url: str) -> str:
+    """HOST:PORT of an engine's URL. Raises SettingsError.
+
+    >>> host_and_port("http://gpu-1/v1"), host_and_port("https://[::1]:8000")
+    ('gpu-1:80', '[::1]:8000')
+    """
+    split = http_parts(url.strip())
+    return split.netloc if split.port else f"{split.netloc}:{PORTS[split.scheme]}"
 
 
 def proxy_url(url: str) -> str:

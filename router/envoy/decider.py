@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -14,7 +14,7 @@ from router.envoy import replies
 from router.envoy.budget_fields import CHAT, written
 from router.envoy.gateway import Gateway
 from router.envoy.replies import Headers
-from router.errors import InvalidRequest, PermissionDenied, RouterError
+from router.errors import BackendUnavailable, InvalidRequest, PermissionDenied, RouterError
 from router.events import GatewayAnswered
 from router.openai.bodies import parsed
 from router.openai.errors import FAILED, INVALID, Kind, Refusal, refusal, refused
@@ -23,9 +23,10 @@ from router.openai.headers import decision_headers
 from router.openai.requests import route_request
 from router.openai.responses_requests import responses_request
 from router.openai.wishes import PREFIX, seconds_left
-from router.ports import Observer
+from router.ports import Observer, Placing
 from router.requests.limits import Limits
 from router.routing.router import BudgetRouter
+from router.routing.served_model import ServedModel
 
 JSON = "application/json"
 
@@ -91,12 +92,29 @@ class Decider:
         _require_plain_json(headers)
         given = parsed(body)
         request = self._request(given, headers, tenant)
-        served = self._router.served_model(request.model)
-        decision = await self._router.decide(request)
+        served, destination = self._destined(request)
+        decision = await self._router.decide(replace(request, model=served.model))
         fields = self._gateway.engines[served.model].of(decision, _path(headers))
         said = {**decision_headers(decision), f"{PREFIX}enforcement": served.enforcement.value, **_unstopped(decision)}
         told = {name.removeprefix(PREFIX): value for name, value in said.items()}
-        return Answer(replies.changed(written(body, given, fields, served.model), said, told), said)
+        changed = written(body, given, fields, served.model)
+        return Answer(replies.changed(changed, {**said, **destination}, told, reroute=bool(destination)), said)
+
+    def _destined(self, request: RouteRequest) -> tuple[ServedModel, Headers]:
+        """The model that answers, and the header that names its engine, where the router chooses one.
+
+        Raises:
+            NotFound, BackendUnavailable: nobody can answer.
+        """
+        candidates, header = self._router.candidates(request.model), self._gateway.destination_header
+        if not header:
+            return candidates[0], {}
+        talk = request.options.conversation_id
+        session = f"{request.tenant}/{talk}" if talk else None
+        for served in candidates:
+            if isinstance(served.backend, Placing) and (place := served.backend.place(session)) is not None:
+                return served, {header: place}
+        raise BackendUnavailable("no engine can be asked")
 
     def _request(self, given: Any, headers: Headers, tenant: str) -> RouteRequest:
         """What to decide about. Raises InvalidRequest, PermissionDenied."""

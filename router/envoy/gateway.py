@@ -16,6 +16,7 @@ class Gateway:
         open: a request that is wrong, or cannot be decided about, goes on at the engine's default; else it is refused.
         tenant_header: the header in which the gateway vouches for the tenant of a request; "" = none.
         response_headers: set headers of responses, too, for which the gateway asks once more.
+        destination_header: the header that names the engine, by which the gateway routes; "" = it routes by itself.
     """
 
     engines: Mapping[str, BudgetFields]
@@ -23,3 +24,4 @@ class Gateway:
     open: bool
     tenant_header: str
     response_headers: bool
+    destination_header: str = ""

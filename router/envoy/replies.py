@@ -34,15 +34,17 @@ def body_wanted(*, response_headers: bool) -> bytes:
     return pb.ProcessingResponse(request_headers=pb.HeadersResponse(), mode_override=mode).SerializeToString()
 
 
-def changed(body: bytes, headers: Headers, metadata: Headers) -> bytes:
+def changed(body: bytes, headers: Headers, metadata: Headers, *, reroute: bool) -> bytes:
     """Go on with another body, and with these headers for the engine.
 
     Args:
         metadata: the dynamic metadata.
+        reroute: choose the route again, by these headers.
     """
     # Envoy refuses a body whose length is not that of the header.
     mutation = _set({**headers, LENGTH: str(len(body))})
-    common = pb.CommonResponse(header_mutation=mutation, body_mutation=pb.BodyMutation(body=body))
+    mutated = pb.BodyMutation(body=body)
+    common = pb.CommonResponse(header_mutation=mutation, body_mutation=mutated, clear_route_cache=reroute)
     reply = pb.ProcessingResponse(request_body=pb.BodyResponse(response=common))
     fields = reply.dynamic_metadata.fields[NAMESPACE].struct_value.fields
     for name, value in metadata.items():

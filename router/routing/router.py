@@ -191,6 +191,10 @@ class BudgetRouter:
         """The first served model of that name; "" stands for any. Raises NotFound."""
         return self._named(model)[0]
 
+    def candidates(self, model: str) -> Sequence[ServedModel]:
+        """The models that may answer, best first; "" stands for any. Raises NotFound."""
+        return self._named(model)
+
     def swap(self, successor: ServedModel) -> None:
         """Serve a model by its successor from the next request on; requests under way keep theirs."""
         self.served_models = [successor if old.model == successor.model else old for old in self.served_models]

@@ -83,7 +83,7 @@ def request_of(session: str | None = None, tokens: float = 10.0) -> GenerationRe
 
 
 def chosen(replicas: Replicas, session: str) -> str:
-    replica = replicas._chosen(request_of(session), replicas._replicas)
+    replica = replicas._chosen(session, replicas._replicas)
     assert replica is not None
     return replica.name
 
@@ -678,7 +678,7 @@ async def test_of_two_replicas_drawn_the_one_with_less_to_do_is_taken() -> None:
     replicas = await replicas_of(*[FakeBackend() for _ in range(3)])
     for replica, tokens in zip(replicas._replicas, (0, 10, 20), strict=True):
         replica.tokens = tokens
-    drawn = [replicas._chosen(request_of(), replicas._replicas) for _ in range(300)]
+    drawn = [replicas._chosen(None, replicas._replicas) for _ in range(300)]
     taken = Counter(one.name for one in drawn if one is not None)
     assert set(taken) == {"r0", "r1"}, "the busiest of three is never the better of two"
     assert 150 < taken["r0"] < 250, "and the idlest is one of two drawn twice in three times"
@@ -688,11 +688,11 @@ async def test_failures_weigh_more_than_tokens_and_tokens_more_than_streams() ->
     replicas = await replicas_of(FakeBackend(), FakeBackend())
     one, other = replicas._replicas
     one.streams = 5
-    assert {replicas._chosen(request_of(), replicas._replicas) for _ in range(20)} == {other}
+    assert {replicas._chosen(None, replicas._replicas) for _ in range(20)} == {other}
     other.tokens = 1.0
-    assert {replicas._chosen(request_of(), replicas._replicas) for _ in range(20)} == {one}
+    assert {replicas._chosen(None, replicas._replicas) for _ in range(20)} == {one}
     one.breaker.failed()
-    assert {replicas._chosen(request_of(), replicas._replicas) for _ in range(20)} == {other}
+    assert {replicas._chosen(None, replicas._replicas) for _ in range(20)} == {other}
 
 
 async def test_what_is_in_flight_is_counted_while_it_flies() -> None:
@@ -738,7 +738,7 @@ async def test_without_a_replica_that_may_be_asked_it_is_unavailable() -> None:
     replicas = await replicas_of(FakeBackend(), FakeBackend())
     for replica in replicas._replicas:
         replica.breaker.trip()
-    assert replicas._chosen(request_of(), replicas._replicas) is None
-    assert replicas._chosen(request_of("talk"), replicas._replicas) is None
+    assert replicas._chosen(None, replicas._replicas) is None
+    assert replicas._chosen("talk", replicas._replicas) is None
     with pytest.raises(BackendUnavailable, match="none of the 2 engines can be reached"):
         await run(replicas, request_of())

@@ -94,11 +94,12 @@ async def asking(
     fails_open: bool = True,
     tenant_header: str = "",
     response_headers: bool = False,
+    destination_header: str = "",
 ) -> AsyncIterator[Asking]:
     """A router of fakes, whose engine is of a kind, and a gateway that asks it."""
     router, observer, tenants = router or router_of(), RecordingObserver(), tenants or Tenants({})
     engines = {one.model: BudgetFields(one.model, DIALECTS[kind], "Time is up.") for one in router.served_models}
-    gateway = Gateway(engines, seconds, fails_open, tenant_header, response_headers)
+    gateway = Gateway(engines, seconds, fails_open, tenant_header, response_headers, destination_header)
     processor = ExternalProcessor(
         Decider(router, tenants, LIMITS, gateway, observer), response_headers=response_headers
     )

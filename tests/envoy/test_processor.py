@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ from router.domain import Prompt, Score
 from router.envoy.replies import NAMESPACE
 from tests.envoy.conftest import CHAT, HEADERS, Asking, asking, body_message, body_of, headers_message, set_headers
 from tests.rpc.conftest import PATIENCE, decide
-from tests.support.fakes import MODEL, RISING, router_of
+from tests.support.fakes import MODEL, RISING, FakeBackend, router_of
 
 CHOSEN = "128"
 """The rung of the fakes' prompts."""
@@ -251,6 +252,35 @@ async def test_a_gateway_may_end_its_calls_whenever_it_likes(gateway: Asking) ->
     for _ in range(10):
         await asyncio.gather(*(left() for _ in range(50)))
     assert (await gateway.ask(body_of())).request_body.response.HasField("body_mutation")
+
+
+class _Placed(FakeBackend):
+    """An engine at an address, or none that can be asked."""
+
+    def __init__(self, address: str | None) -> None:
+        super().__init__()
+        self._address = address
+
+    def place(self, session: str | None) -> str | None:
+        return self._address
+
+
+@pytest.mark.parametrize(("first", "model", "place"), [("gpu-1:80", MODEL, "gpu-1:80"), (None, "spare", "gpu-2:80")])
+async def test_the_engine_that_is_to_answer_is_named_where_the_gateway_routes_by_it(
+    bundle: Bundle, first: str | None, model: str, place: str
+) -> None:
+    spare = replace(router_of(model="spare").served_model(""), backend=_Placed("gpu-2:80"))
+    router = router_of(backend=_Placed(first), failover=[spare])
+    async with asking(bundle, router, destination_header="x-gateway-destination-endpoint") as gateway:
+        common = (await gateway.ask(body_of(model="auto"))).request_body.response
+    assert (set_headers(common)["x-gateway-destination-endpoint"], common.clear_route_cache) == (place, True)
+    assert json.loads(common.body_mutation.body)["model"] == model
+
+
+async def test_where_no_engine_can_be_asked_the_request_goes_on(bundle: Bundle) -> None:
+    async with asking(bundle, router_of(backend=_Placed(None)), destination_header="x-to") as gateway:
+        await gateway.ask(body_of())
+    assert gateway.became == [("failed_open", "BackendUnavailable")]
 
 
 async def test_messages_that_were_not_asked_for_change_nothing(gateway: Asking) -> None:
