@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.pages import FENCE, LINKED, PAGES, ROOT, Block, anchors, blocks, links
 
@@ -29,6 +30,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "json": json.loads,
     "jsonl": lambda text: [json.loads(line) for line in text.splitlines()],
     "toml": tomllib.loads,
+    "yaml": yaml.safe_load,
 }
 
 ALL = [block for page in PAGES for block in blocks(page)]
