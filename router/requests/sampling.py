@@ -30,7 +30,8 @@ class Range(NamedTuple):
         return self.least <= value <= self.most and not (self.above and value == self.least)
 
     def __str__(self) -> str:
-        return f"above {self.least:g} and at most {self.most:g}" if self.above else f"in {self.least:g}..{self.most:g}"
+        least, most = f"{self.least:.15g}", f"{self.most:.15g}"
+        return f"above {least} and at most {most}" if self.above else f"in {least}..{most}"
 
 
 RANGES = {

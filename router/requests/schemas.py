@@ -1,6 +1,7 @@
 """JSON in requests that goes on to the engine, checked for its size and shape; the engine decides what it means."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,9 +42,16 @@ def _parsed(text: str, field: str) -> object:
     if (size := len(text.encode())) > MAX_SCHEMA_BYTES:
         raise InvalidRequest(field, f"at most {MAX_SCHEMA_BYTES} bytes, has {size}")
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):  # nested too deeply for the parser
         return None
+
+
+def _finite(text: str) -> float:
+    """A number; NaN and what is too large for one are no JSON, and would go on as null."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(text)
+    return value
 
 
 def _is_shallow(value: object) -> bool:

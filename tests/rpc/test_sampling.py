@@ -92,6 +92,8 @@ def test_an_answer_has_one_of_three_forms() -> None:
         ("json_schema", {"json_schema": "{}"}),
         ("json_schema", {"type": "json_schema", "json_schema": "[]"}),
         ("json_schema", {"type": "json_schema", "json_schema": "{"}),
+        ("json_schema", {"type": "json_schema", "json_schema": '{"minimum": NaN}'}),
+        ("json_schema", {"type": "json_schema", "json_schema": '{"maximum": 1e999}'}),
         ("json_schema", {"type": "json_schema", "json_schema": '{"a":' * 101 + "1" + "}" * 101}),
         ("json_schema", {"type": "json_schema", "json_schema": json.dumps({"a": "x" * MAX_SCHEMA_BYTES})}),
         ("json_schema", {"type": "json_schema", "json_schema": '{"name": "a", "schema": {"type": "object"}}'}),
