@@ -148,6 +148,8 @@ class Endpoints:
             stream, events = answer = EventStream(asked.request, decision_headers(decision)), begun(decision)
             await stream.begin()
             await stream.send(events.first() + events.take(event))
+            # Where many have come at once, they would all be sent in one turn: first events of other calls go before.
+            await asyncio.sleep(0)
 
         try:
             await self._generate(asked, wanted, take)

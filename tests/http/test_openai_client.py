@@ -30,7 +30,7 @@ from tests.http.conftest import QUESTION, Front, fronting
 from tests.support.fakes import ANSWER, THINKING, FakeBackend, Hang, ListLog, completion_of, router_of, until
 
 Messages: Any = QUESTION
-TOOL: Any = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+TOOL: Any = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}, "strict": True}}
 
 
 @pytest.fixture
