@@ -114,16 +114,16 @@ earlier = st.builds(
 @settings(max_examples=300)
 @given(st.sampled_from(CERTIFIED), st.lists(earlier, max_size=12), st.sampled_from(["", DOCUMENT, ROWS]))
 @example(HARD, [Message(Role.SYSTEM, "Be brief.")], "")
-def test_what_stands_around_a_prompt_never_lowers_its_rung_unless_the_data_says_so(
+def test_with_what_stands_around_it_a_prompt_is_certified_or_goes_to_the_top(
     classifier: OnnxClassifier, policy: Policy, asked: str, turns: list[Message], document: str
 ) -> None:
-    """The data says so where a conversation like this one was certified: where it is not far."""
-    alone = chosen(policy, score(classifier, user(asked)))
+    """The data says so where conversations like this one were certified: where it is not far."""
     found = score(classifier, *turns, user(f"{document}\n\n{asked}" if document else asked))
     choice = chosen(policy, found)
     if found.far:
         assert (choice.index, choice.certificate, choice.reason.startswith(UNLIKE)) == (policy.top, None, True)
-    assert choice.index >= alone.index
+    else:
+        assert choice.certificate is not None
 
 
 @given(st.integers(1, 40), st.integers(1, 40))

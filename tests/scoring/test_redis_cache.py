@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 
 import pytest
 from redis.asyncio import Redis
@@ -227,7 +228,8 @@ async def test_a_server_that_never_was_is_an_error_in_time(cache: RedisCache, va
 
 
 async def test_a_server_that_hangs_is_an_error_in_time(cache: RedisCache, valkey: Valkey) -> None:
-    await cache.put_many({b"a": RISING})
+    with suppress(CacheError):  # it connects, though it may not answer in time where this machine is busy
+        await cache.put_many({b"a": RISING})
     valkey.pause()
     await fails_in_time(cache.get_many([b"a"]))
     await fails_in_time(cache.put_many({b"a": RISING}))

@@ -257,8 +257,8 @@ def test_that_ctrl_c_drains_them_all(tmp_path: Path) -> None:
 
 async def test_that_a_worker_that_never_comes_up_is_killed(tmp_path: Path) -> None:
     environment = {multiprocess.FOLDER: str(tmp_path)}
-    with pytest.raises(WorkerError, match=r"did not come up within 0\.05 s"):  # too little to import anything
-        await Worker.started("work", "0", "--listen", "127.0.0.1:0", environment=environment, seconds=0.05)
+    with pytest.raises(WorkerError, match="did not come up within 0 s"):
+        await Worker.started("work", "0", "--listen", "127.0.0.1:0", environment=environment, seconds=0)
 
 
 def test_that_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
