@@ -65,14 +65,11 @@ def _body(message: Message) -> Body:
     body: Body = {"role": message.role.value, "content": message.content}
     if message.images or message.parts:
         parts = message.parts or (message.content, *map(Image, message.images))
-        body["content"] = [_part(part) for part in parts]
+        body["content"] = [part_body(_kept(part)) for part in parts]
     if message.reasoning:
         body["reasoning"] = message.reasoning
     if message.tool_calls:
-        body["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
+        body["tool_calls"] = [call_body(call) for call in message.tool_calls]
     if message.tool_call_id:
         body["tool_call_id"] = message.tool_call_id
     if message.tool_failed:
@@ -80,17 +77,23 @@ def _body(message: Message) -> Body:
     return body
 
 
-def _part(part: Part) -> Body:
+def part_body(part: Part) -> Body:
+    """A part of a content in the chat API's form."""
     if isinstance(part, Image):
-        return {"type": "image_url", "image_url": {"url": _kept(part.url)}}
+        return {"type": "image_url", "image_url": {"url": part.url}}
     return {"type": "text", "text": part}
 
 
-def _kept(url: str) -> str:
-    """A URL, or the digest of one that is long or holds the image itself."""
-    if len(url) <= SHOWN_URL and not url.startswith("data:"):
-        return url
-    return f"sha256:{hashlib.sha256(url.encode()).hexdigest()}"
+def call_body(call: ToolCall) -> Body:
+    """A tool call of an assistant in the chat API's form."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _kept(part: Part) -> Part:
+    """A part; an image whose URL is long or holds it becomes the digest of that URL."""
+    if not isinstance(part, Image) or (len(part.url) <= SHOWN_URL and not part.url.startswith("data:")):
+        return part
+    return Image(f"sha256:{hashlib.sha256(part.url.encode()).hexdigest()}")
 
 
 def _message(turn: object, field: str) -> Message:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from router.domain import TOOL_CHOICES, Image, Message, Part, Prompt, Role, Tool, Tools
+from router.chat_form import call_body, part_body
+from router.domain import TOOL_CHOICES, Image, Message, Prompt, Role, Tool, Tools
 
 Body = dict[str, Any]
 
@@ -50,10 +51,7 @@ def _message(message: Message, form: MessageForm) -> Body:
     if message.reasoning:
         body[form.reasoning] = message.reasoning
     if message.tool_calls:
-        body["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
+        body["tool_calls"] = [call_body(call) for call in message.tool_calls]
     if message.tool_call_id:
         body["tool_call_id"] = message.tool_call_id
     return body
@@ -62,16 +60,10 @@ def _message(message: Message, form: MessageForm) -> Body:
 def _content(message: Message) -> str | list[Body]:
     """Text, or parts where there are several: models of text alone may refuse those."""
     if message.parts:
-        return [_part(part) for part in message.parts]
+        return [part_body(part) for part in message.parts]
     if message.images:
-        return [_part(message.content), *(_part(Image(url)) for url in message.images)]
+        return [part_body(message.content), *(part_body(Image(url)) for url in message.images)]
     return message.content
-
-
-def _part(part: Part) -> Body:
-    if isinstance(part, Image):
-        return {"type": "image_url", "image_url": {"url": part.url}}
-    return {"type": "text", "text": part}
 
 
 def tools(offered: Tools) -> Body:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from router.chat_form import call_body
 from router.domain import (
     Completion,
     ContentDelta,
@@ -99,10 +100,7 @@ class ChatAnswer:
         if thought:
             message |= {"reasoning_content": thought, "reasoning": thought}
         if self._calls:
-            message["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for _, call in sorted(self._calls.items())
-            ]
+            message["tool_calls"] = [call_body(call) for _, call in sorted(self._calls.items())]
         return message
 
 
