@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from router.bundle.scored import COUNTS, View, view
 from router.domain import Prompt
 
-VERSION = "static-3"
+VERSION = "static-4"
 """Changes with every change of what `extract` returns; a bundle names the version it was trained on."""
 
 WORD_BUCKETS = 128

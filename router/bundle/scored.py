@@ -2,7 +2,8 @@
 
 - The *text* is what is asked: the last turn of the user, and of a long one the part that asks (`asking`). A turn such
   as "yes, go on" asks for what the turns before it asked for, so these come first.
-- The *counts* say how much there is of everything else: turns, instructions, tool results and failures, images, code.
+- The *counts* say how much there is of everything else: turns, instructions, tool results and failures, images, code,
+  and of what stands around the text in a turn that asks.
 
 The characters that stand in no text are left out, and counted: `truncated_characters`. What a long turn asks is
 remembered, so that a conversation which grows costs only its new turns.
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from router.bundle.asking import WHOLE, asked, has_signs
+from router.bundle.asking import REACH, WHOLE, asked, has_signs
 from router.bundle.normal_form import normal_form
 from router.domain import Message, Prompt, Role
 
@@ -26,6 +27,18 @@ FEW = 2
 
 FOLLOWED = 8
 """Turns of the user, from the last one back, among which the one that asks is looked for."""
+
+_MARKS = "\n.?,:"
+"""Characters that are counted around the text: they tell a puzzle of many clues from one of few."""
+
+AROUND = (
+    "words around the text",
+    "distinct words around the text",
+    "numbers around the text",
+    "digits around the text",
+    *(f"count of {mark!r} around the text" for mark in _MARKS),
+)
+"""What is counted around the text beside its characters."""
 
 COUNTS = (
     "messages",
@@ -43,6 +56,7 @@ COUNTS = (
     "characters of tool results",
     "characters of other turns",
     "characters around the text",
+    *AROUND,
 )
 """Meanings of a view's counts."""
 
@@ -65,7 +79,7 @@ _ANSWERS = re.compile(
 )
 """Turns that answer what was said before, or refer to it."""
 
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD, _NUMBER = re.compile(r"[^\W\d_]+"), re.compile(r"\d+")
 
 _FAILED = re.compile(
     r"\b(errors?|exception|traceback|fail(ed|ure)?|denied|refused|not found|timed? ?out|unavailable|[45]\d\d)\b", re.I
@@ -113,10 +127,10 @@ def view(prompt: Prompt) -> View:
 def _viewed(messages: Sequence[Message]) -> View:
     asking = _asking(messages)
     read = [_read(messages[i].content) for i in asking]
-    around = sum([one.around for one in read])
-    counts, characters = _counts(messages, [messages[i] for i in asking], around)
-    left_out = characters - sum([len(messages[i].content) for i in asking]) + around
-    return View("\n".join([one.text for one in read]), counts, left_out)
+    around = tuple(map(sum, zip(*[one.around for one in read], strict=True)))
+    counts, characters = _counts(messages, [messages[i] for i in asking])
+    left_out = characters - sum([len(messages[i].content) for i in asking]) + around[0]
+    return View("\n".join([one.text for one in read]), (*counts, *around), left_out)
 
 
 def truncated_characters(prompt: Prompt) -> int:
@@ -158,10 +172,14 @@ def _asks_anew(text: str) -> bool:
 
 
 class _Read(NamedTuple):
-    """What is read of a turn that asks: its text, and how many characters stand around that."""
+    """What is read of a turn that asks: its text, and the counts of what stands around that, from its characters on."""
 
     text: str
-    around: int
+    around: tuple[int, ...]
+
+
+_NOTHING = (0,) * (1 + len(AROUND))
+"""Counts around a text that is the whole turn."""
 
 
 _remembered: OrderedDict[bytes, _Read] = OrderedDict()
@@ -169,21 +187,34 @@ _remembered: OrderedDict[bytes, _Read] = OrderedDict()
 
 def _read(content: str) -> _Read:
     if len(content) <= WHOLE:
-        return _Read(normal_form(content), 0)
+        return _Read(normal_form(content), _NOTHING)
     key = blake2b(content.encode(errors="surrogatepass"), digest_size=16).digest()
     known = _remembered.get(key)
     if known is None:
         text = asked(content)
-        # Where all is asked, the line breaks between sentences of a script without spaces make it longer.
-        known = _remembered[key] = _Read(normal_form(text), max(0, len(content) - len(text)))
+        known = _remembered[key] = _Read(normal_form(text), _around(content, text))
         # The oldest goes, not the least used: threads share this, and a look-up must not write.
         if len(_remembered) > REMEMBERED:
             _remembered.popitem(last=False)
     return known
 
 
-def _counts(messages: Sequence[Message], asking: Sequence[Message], around: int) -> tuple[tuple[int, ...], int]:
-    """The figures that COUNTS names, and the characters of all turns."""
+def _around(content: str, text: str) -> tuple[int, ...]:
+    """How much more stands in a turn than in its text; both ends of the turn are looked at."""
+    ends = content if len(content) <= 2 * REACH else f"{content[:REACH]}\n{content[-REACH:]}"
+    more = [a - b for a, b in zip(_amounts(ends), _amounts(text), strict=True)]
+    # The text may have more, since line breaks stand between its pieces, also in scripts without spaces.
+    return tuple([max(0, one) for one in (len(content) - len(text), *more)])
+
+
+def _amounts(text: str) -> list[int]:
+    """What AROUND names."""
+    words, numbers = text.split(), _NUMBER.findall(text)
+    return [len(words), len(set(words)), len(numbers), sum(map(len, numbers)), *map(text.count, _MARKS)]
+
+
+def _counts(messages: Sequence[Message], asking: Sequence[Message]) -> tuple[tuple[int, ...], int]:
+    """The figures that COUNTS names, but those around the text; and the characters of all turns."""
     sizes: dict[Role, list[int]] = {}
     results: list[Message] = []
     calls = images = fences = 0
@@ -214,7 +245,6 @@ def _counts(messages: Sequence[Message], asking: Sequence[Message], around: int)
         sum(instructions),
         sum(tools),
         spoken - asked,
-        around,
     )
     return counts, spoken + sum(instructions) + sum(tools)
 

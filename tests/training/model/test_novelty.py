@@ -127,6 +127,16 @@ def test_what_breaks_a_rule_of_the_kind_is_far_though_no_input_is_unusual() -> N
     assert usual < limit < broken
 
 
+@given(st.floats(-1e3, 1e3))
+def test_a_column_that_is_not_read_makes_no_prompt_far(other: float) -> None:
+    fitted = np.random.default_rng(0).normal(size=(500, 3))
+    scale = make_pipeline(VarianceThreshold(), StandardScaler()).fit(fitted)
+    measured = novelty.fit(fitted, scale, counts=[1], unread=[1])
+    changed = fitted.copy()
+    changed[:, 1] = other
+    assert (measured(changed) == measured(fitted)).all()
+
+
 @given(st.integers(1, 30), st.integers(0, 30))
 def test_a_count_that_never_varied_may_not_vary(seen: int, counted: int) -> None:
     """Column 1 is a count of something that all fitted prompts have as often."""
