@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages stopping forwarding envoy-bench loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp small-model peers pocket lock clean
+.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages long-prompts stopping forwarding envoy-bench loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp small-model peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -95,6 +95,9 @@ stopping: $(VENV)/.dev ## measure every way to choose, alone and together, where
 
 conversations: $(VENV)/.dev ## measure the classifier on prompts within documents, follow-ups, system prompts, tool results
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.conversations
+
+long-prompts: $(VENV)/.dev ## measure forecasts of prompts that are long as a whole, on public outcomes
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.long_prompts
 
 languages: $(VENV)/.dev ## measure the classifier by language, on public outcomes
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.languages

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.bundle import scored
-from router.bundle.scored import COUNTS, FOLLOWED, REMEMBERED, SHORT, View, view
+from router.bundle.scored import AROUND, COUNTS, FOLLOWED, REMEMBERED, SHORT, View, view
 from router.domain import Message, Prompt, Role, ToolCall
 from tests.support.turns import steps_of
 
@@ -37,7 +37,7 @@ def count(of: View, name: str) -> int:
 @given(text)
 def test_a_bare_prompt_is_scored_as_it_stands(said: str) -> None:
     assert view(Prompt.of(said)) == View(
-        normalize("NFC", said), (1, 1, *[said.count("```") * (i == 7) for i in range(13)])
+        normalize("NFC", said), (1, 1, *[said.count("```") * (name == "code fences") for name in COUNTS[2:]])
     )
 
 
@@ -124,6 +124,18 @@ def test_nothing_is_left_out_of_a_long_turn_that_asks_with_every_character(said:
     one = seen(user(said))
     assert one.text.replace("\n", "") == said
     assert (count(one, "characters around the text"), one.truncated_characters) == (0, 0)
+
+
+def test_a_puzzle_of_more_clues_has_more_around_its_question() -> None:
+    def puzzle(clues: int) -> View:
+        told = "\n".join(f"Person {i} is the parent of person {i + 1}, born in {1800 + i}." for i in range(clues))
+        return seen(user(f"{told}\nWho is the oldest one that person 3 descends from?"))
+
+    few, many = puzzle(40), puzzle(80)
+    assert few.text == many.text
+    for name in ("characters around the text", *AROUND):
+        more = count(many, name) - count(few, name)
+        assert more == 0 if name == "count of '?' around the text" else more > 0
 
 
 def test_without_a_turn_of_the_user_the_last_one_is_scored() -> None:
