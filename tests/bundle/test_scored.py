@@ -106,6 +106,15 @@ def test_all_else_is_counted() -> None:
         "characters of tool results": 25,
         "characters of other turns": 11 + 12 + len(HARD),
         "characters around the text": len(DOCUMENT) + 2,
+        "words around the text": len(DOCUMENT.split()),
+        "distinct words around the text": len(set(DOCUMENT.split())),
+        "numbers around the text": 0,
+        "digits around the text": 0,
+        "count of '\\n' around the text": 2,
+        "count of '.' around the text": DOCUMENT.count("."),
+        "count of '?' around the text": 0,
+        "count of ',' around the text": DOCUMENT.count(","),
+        "count of ':' around the text": 0,
     }
 
 
@@ -128,7 +137,7 @@ def test_nothing_is_left_out_of_a_long_turn_that_asks_with_every_character(said:
 
 def test_a_puzzle_of_more_clues_has_more_around_its_question() -> None:
     def puzzle(clues: int) -> View:
-        told = "\n".join(f"Person {i} is the parent of person {i + 1}, born in {1800 + i}." for i in range(clues))
+        told = "\n".join(f"Person {i}: the parent of person {i + 1}, born in {1800 + i}." for i in range(clues))
         return seen(user(f"{told}\nWho is the oldest one that person 3 descends from?"))
 
     few, many = puzzle(40), puzzle(80)

@@ -1,0 +1,1 @@
+"""Learning while serving: what answers at the top rung tell of shorter thoughts, and the file that keeps it."""

@@ -1,0 +1,79 @@
+"""What one request tells of every rung: the answer that was served, beside those behind cuts of the same thought.
+
+No text is needed to learn from it: the classifier's inputs are extracted at once, and hashes name the prompts.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.domain import BudgetLadder
+
+Inputs = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One request that was answered at the top rung.
+
+    Attributes:
+        decision_id: of the decision, by which its caller reports an outcome.
+        at: when it was answered, in seconds since 1970.
+        engine: fingerprint of the engine that answered.
+        ladder: the rungs that were tried; the last one was served.
+        prompt: keyed hash of what was asked.
+        group: keyed hash of the conversation, or of the prompt where there is none.
+        inputs: hand features and the vector of the embedding [width].
+        thinking_tokens: by rung.
+        same: the answer equals the one that was served, by rung; the last one always does.
+        judged: how right the answers are by a verifier or a judge, 0..1 by rung; None = it was not asked.
+        judge: "verifier" or "judge"; "" = nobody was asked.
+        spent_tokens: tokens that the other answers and the judge have cost.
+        reported: how right the served answer is by its caller, 0..1; None = not reported yet.
+        kept: messages and answers as JSON, where texts may be kept; "" elsewhere.
+    """
+
+    decision_id: str
+    at: float
+    engine: str
+    ladder: BudgetLadder
+    prompt: str
+    group: str
+    inputs: Inputs
+    thinking_tokens: tuple[int, ...]
+    same: tuple[bool, ...]
+    judged: tuple[float | None, ...]
+    judge: str = ""
+    spent_tokens: int = 0
+    reported: float | None = None
+    kept: str = ""
+
+    def losses(self, judge_misses: float = 0.0) -> tuple[float, ...]:
+        """The most that each rung may have lost against the answer that was served, 0 or more, by rung.
+
+        Equal answers lose nothing. Of others, what the caller, a verifier or a judge has said bounds the loss, and
+        without a word it is 1. The bounds fall as reports come in, and never rise.
+
+        Args:
+            judge_misses: share of the true losses that a judge does not see, at least 0 and below 1. A loss that it
+                sees counts 1 / (1 - share), so that the mean is not too small.
+        """
+        return tuple(
+            0.0 if same else self._worst(judged, judge_misses)
+            for same, judged in zip(self.same, self.judged, strict=True)
+        )
+
+    def _worst(self, judged: float | None, judge_misses: float) -> float:
+        """The most that another answer than the served one may have lost."""
+        told = 1.0 if self.reported is None else self.reported
+        if judged is None or told == 0:
+            return told
+        top = self.judged[-1]
+        loss = max(0.0, (1.0 if top is None else top) - judged)
+        # What stands for losses that were not seen must not be cut off at 1.
+        return loss / (1 - judge_misses) if self.judge == "judge" else min(told, loss)
+
+    def with_report(self, quality: float) -> "Evidence":
+        """The same with its caller's report."""
+        return replace(self, reported=quality)

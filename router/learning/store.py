@@ -1,0 +1,143 @@
+"""The evidence in an SQLite file: one process of the service writes, and the trainer reads meanwhile."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from router.domain import BudgetLadder, ReasoningBudget
+from router.errors import OutcomeFileError
+from router.files import make_private
+from router.learning.evidence import Evidence
+
+FILE = "evidence.sqlite"
+"""Name of the file in the learning folder."""
+
+BUSY_SECONDS = 5.0
+"""Seconds that SQLite waits for another process's lock."""
+
+COLUMNS = (
+    "decision_id", "at", "engine", "ladder", "prompt", "group_name", "inputs", "thinking_tokens", "same", "judged",
+    "judge", "spent_tokens", "reported", "kept",
+)  # fmt: skip
+_TABLE = f"""
+    CREATE TABLE IF NOT EXISTS evidence (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, decision_id TEXT UNIQUE NOT NULL, {", ".join(COLUMNS[1:])}
+    )"""
+_INSERT = f"INSERT INTO evidence ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"
+
+
+class EvidenceFile:
+    """An open file of evidence. One thread at a time may use it; what `add` and `report` return from is on the disk.
+
+    Raises:
+        OutcomeFileError: the file cannot be opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.path)
+            self._db = sqlite3.connect(self.path, check_same_thread=False, timeout=BUSY_SECONDS)
+            with ExitStack() as failed:
+                failed.callback(self._db.close)
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute(_TABLE)
+                self._db.commit()
+                failed.pop_all()
+        except (sqlite3.Error, OSError) as error:
+            raise OutcomeFileError(f"{self.path}: {error}") from error
+
+    def add(self, evidence: Sequence[Evidence]) -> None:
+        """Append evidence; of a decision that is there already nothing is added. Raises OutcomeFileError."""
+        with self._transaction() as db:
+            db.executemany(_INSERT, [_row(one) for one in evidence])
+
+    def report(self, decision_id: str, quality: float) -> bool:
+        """Keep what a caller says of the served answer, 0..1. False if the decision taught nothing."""
+        with self._transaction() as db:
+            sql = "UPDATE evidence SET reported = ? WHERE decision_id = ?"
+            return db.execute(sql, (quality, decision_id)).rowcount > 0
+
+    def prune(self, most: int) -> int:
+        """Delete the oldest evidence beyond so many rows; returns how many went. Raises OutcomeFileError."""
+        with self._transaction() as db:
+            sql = "DELETE FROM evidence WHERE id <= (SELECT MAX(id) FROM evidence) - ?"
+            return db.execute(sql, (most,)).rowcount
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _transaction(self) -> "_Transaction":
+        return _Transaction(self._db, self.path)
+
+
+class _Transaction:
+    """All or nothing; errors of SQLite are ours behind it."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db, self._path = db, path
+
+    def __enter__(self) -> sqlite3.Connection:
+        return self._db.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._db.__exit__(kind, error, None)
+        if isinstance(error, sqlite3.Error):
+            raise OutcomeFileError(f"{self._path}: {error}") from error
+
+
+def read(folder: Path, after: int = 0) -> Iterator[tuple[int, Evidence]]:
+    """Evidence with its number, in the order in which it was written; numbers grow and are never used again.
+
+    Args:
+        after: only evidence with greater numbers.
+
+    Raises:
+        OutcomeFileError: there is no file, or it cannot be read.
+    """
+    path = folder / FILE
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            sql = f"SELECT id, {', '.join(COLUMNS)} FROM evidence WHERE id > ? ORDER BY id"
+            for number, *values in db.execute(sql, (after,)):
+                yield number, _evidence(dict(zip(COLUMNS, values, strict=True)))
+    except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+        raise OutcomeFileError(f"{path}: {error}") from error
+
+
+def _row(one: Evidence) -> tuple[object, ...]:
+    rungs = [asdict(rung) for rung in one.ladder.rungs]
+    return (
+        one.decision_id, one.at, one.engine, json.dumps(rungs), one.prompt, one.group,
+        one.inputs.astype("<f4").tobytes(), json.dumps(one.thinking_tokens), json.dumps(one.same),
+        json.dumps(one.judged), one.judge, one.spent_tokens, one.reported, one.kept,
+    )  # fmt: skip
+
+
+def _evidence(row: dict[str, Any]) -> Evidence:
+    found = {name: json.loads(str(row[name])) for name in ("ladder", "thinking_tokens", "same", "judged")}
+    return Evidence(
+        decision_id=str(row["decision_id"]),
+        at=float(row["at"]),
+        engine=str(row["engine"]),
+        ladder=BudgetLadder(tuple(ReasoningBudget(**rung) for rung in found["ladder"])),
+        prompt=str(row["prompt"]),
+        group=str(row["group_name"]),
+        inputs=np.frombuffer(bytes(row["inputs"]), "<f4"),
+        thinking_tokens=tuple(found["thinking_tokens"]),
+        same=tuple(found["same"]),
+        judged=tuple(found["judged"]),
+        judge=str(row["judge"]),
+        spent_tokens=int(row["spent_tokens"]),
+        reported=row["reported"],
+        kept=str(row["kept"]),
+    )
