@@ -117,6 +117,7 @@ def test_options_reach_the_service(server: Server) -> None:
     for most, least in (("--max-thinking-tokens", "--min-thinking-tokens"), ("--ceiling", "--floor")):
         assert told(server, "decide", PROMPT, most, "16")[0]["budget_tokens"] <= 16
         assert told(server, "decide", PROMPT, least, "64")[0]["budget_tokens"] >= 64
+    assert told(server, "decide", PROMPT, "--reasoning-effort", "none")[0]["budget_tokens"] == 0
 
 
 def test_a_deadline_that_shrinks_a_budget_is_said(server: Server) -> None:

@@ -27,6 +27,17 @@ class OnUnmet(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ON_UNMET_CHEAPEST_NEAR_BEST: _ClassVar[OnUnmet]
     ON_UNMET_REJECT: _ClassVar[OnUnmet]
 
+class ReasoningEffort(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASONING_EFFORT_UNSPECIFIED: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_NONE: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_MINIMAL: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_LOW: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_MEDIUM: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_HIGH: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_XHIGH: _ClassVar[ReasoningEffort]
+    REASONING_EFFORT_MAX: _ClassVar[ReasoningEffort]
+
 class DecisionSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DECISION_SOURCE_UNSPECIFIED: _ClassVar[DecisionSource]
@@ -98,6 +109,14 @@ ON_UNMET_UNSPECIFIED: OnUnmet
 ON_UNMET_TOP_RUNG: OnUnmet
 ON_UNMET_CHEAPEST_NEAR_BEST: OnUnmet
 ON_UNMET_REJECT: OnUnmet
+REASONING_EFFORT_UNSPECIFIED: ReasoningEffort
+REASONING_EFFORT_NONE: ReasoningEffort
+REASONING_EFFORT_MINIMAL: ReasoningEffort
+REASONING_EFFORT_LOW: ReasoningEffort
+REASONING_EFFORT_MEDIUM: ReasoningEffort
+REASONING_EFFORT_HIGH: ReasoningEffort
+REASONING_EFFORT_XHIGH: ReasoningEffort
+REASONING_EFFORT_MAX: ReasoningEffort
 DECISION_SOURCE_UNSPECIFIED: DecisionSource
 DECISION_SOURCE_CLASSIFIER: DecisionSource
 DECISION_SOURCE_CACHE: DecisionSource
@@ -191,7 +210,7 @@ class Tool(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ..., strict: _Optional[bool] = ...) -> None: ...
 
 class RoutingOptions(_message.Message):
-    __slots__ = ("max_loss", "min_quality", "min_thinking_tokens", "max_thinking_tokens", "max_latency", "on_unmet", "rung", "conversation_id", "per_prompt_target", "escalate")
+    __slots__ = ("max_loss", "min_quality", "min_thinking_tokens", "max_thinking_tokens", "max_latency", "on_unmet", "rung", "conversation_id", "per_prompt_target", "escalate", "reasoning_effort")
     MAX_LOSS_FIELD_NUMBER: _ClassVar[int]
     MIN_QUALITY_FIELD_NUMBER: _ClassVar[int]
     MIN_THINKING_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -202,6 +221,7 @@ class RoutingOptions(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _ClassVar[int]
     PER_PROMPT_TARGET_FIELD_NUMBER: _ClassVar[int]
     ESCALATE_FIELD_NUMBER: _ClassVar[int]
+    REASONING_EFFORT_FIELD_NUMBER: _ClassVar[int]
     max_loss: float
     min_quality: float
     min_thinking_tokens: int
@@ -212,7 +232,8 @@ class RoutingOptions(_message.Message):
     conversation_id: str
     per_prompt_target: bool
     escalate: bool
-    def __init__(self, max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., min_thinking_tokens: _Optional[int] = ..., max_thinking_tokens: _Optional[int] = ..., max_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_unmet: _Optional[_Union[OnUnmet, str]] = ..., rung: _Optional[str] = ..., conversation_id: _Optional[str] = ..., per_prompt_target: _Optional[bool] = ..., escalate: _Optional[bool] = ...) -> None: ...
+    reasoning_effort: ReasoningEffort
+    def __init__(self, max_loss: _Optional[float] = ..., min_quality: _Optional[float] = ..., min_thinking_tokens: _Optional[int] = ..., max_thinking_tokens: _Optional[int] = ..., max_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_unmet: _Optional[_Union[OnUnmet, str]] = ..., rung: _Optional[str] = ..., conversation_id: _Optional[str] = ..., per_prompt_target: _Optional[bool] = ..., escalate: _Optional[bool] = ..., reasoning_effort: _Optional[_Union[ReasoningEffort, str]] = ...) -> None: ...
 
 class DecideRequest(_message.Message):
     __slots__ = ("messages", "options", "model", "tenant")

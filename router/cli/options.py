@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import click
 
 from router.cli.strict import File, Number
 from router.client import Client, Credentials, InvalidArgument, RoutingOptions
 from router.client.connection import SERVER
+from router.client.requests import ReasoningEffort
 
 Command: TypeAlias = Callable[..., None]
 PROGRAM = "budget-router"
@@ -45,6 +46,11 @@ _CHOICE = (
     click.option("--min-quality", type=Number(0, 1, min_open=True), help="Ask for at least this P(correct)."),
     click.option("--min-thinking-tokens", "--floor", type=TOKENS, help="Think at least this many tokens."),
     click.option("--max-thinking-tokens", "--ceiling", type=TOKENS, help="Think at most this many tokens."),
+    click.option(
+        "--reasoning-effort",
+        type=click.Choice(get_args(ReasoningEffort)),
+        help="Take no rung above this one, or above this share of the ladder [default: no ceiling].",
+    ),
     click.option(
         "--max-latency", type=Number(0, min_open=True), metavar="SECONDS", help="Take no rung that may take longer."
     ),

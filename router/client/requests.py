@@ -14,6 +14,7 @@ from router.client.words import words_of
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 OnUnmet = Literal["top_rung", "cheapest_near_best", "reject"]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 LabelSource = Literal["verifier", "judge", "user", "agreement"]
 M = TypeVar("M", bound=Any)
 
@@ -133,6 +134,7 @@ class RoutingOptions:
         conversation_id: requests with the same one keep the rung of the first.
         per_prompt_target: `max_loss` must hold by each prompt's own forecast, not on average over prompts.
         escalate: the conversation goes up one rung after a failed tool, a repeated call, or an answer that was cut off.
+        reasoning_effort: the longest rung in words: that of its name, or a share of the ladder.
     """
 
     max_loss: float | None = None
@@ -145,6 +147,7 @@ class RoutingOptions:
     conversation_id: str | None = None
     per_prompt_target: bool | None = None
     escalate: bool | None = None
+    reasoning_effort: ReasoningEffort | None = None
 
 
 DEFAULTS = RoutingOptions()
@@ -156,7 +159,8 @@ def routing_options(given: RoutingOptions) -> pb.RoutingOptions:
         both = ["options.max_loss", "options.min_quality"]
         raise InvalidArgument("options.max_loss and options.min_quality exclude each other", fields=both)
     values = {field.name: getattr(given, field.name) for field in fields(given)}
-    values["on_unmet"] = words_of(pb.OnUnmet.DESCRIPTOR).number(given.on_unmet, "options.on_unmet")
+    for name, enum in (("on_unmet", pb.OnUnmet), ("reasoning_effort", pb.ReasoningEffort)):
+        values[name] = words_of(enum.DESCRIPTOR).number(values[name], f"options.{name}")
     values["max_latency"] = _duration(given.max_latency, "options.max_latency")
     return message(pb.RoutingOptions, "options.", **values)
 

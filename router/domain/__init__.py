@@ -40,6 +40,7 @@ from router.domain.request import (
     MinQuality,
     OnUnmet,
     QualityTarget,
+    ReasoningEffort,
     RouteRequest,
     RoutingOptions,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "Quota",
     "ReasoningBudget",
     "ReasoningDelta",
+    "ReasoningEffort",
     "RefusalDelta",
     "ResponseFormat",
     "Role",

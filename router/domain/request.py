@@ -39,6 +39,18 @@ class OnUnmet(Enum):
     REJECT = "reject"
 
 
+class ReasoningEffort(Enum):
+    """How long a model may think, in words; least first."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+    MAX = "max"
+
+
 @dataclass(frozen=True, slots=True)
 class RoutingOptions:
     """The routing options of a request. Tokens are thinking tokens, `max_latency` is in seconds.
@@ -60,7 +72,7 @@ class RoutingOptions:
     target_relaxation: float = 0.0
     latency_of_call: bool = False
     escalate: bool = False
-    reasoning_effort: str | None = None
+    reasoning_effort: ReasoningEffort | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ Names are those of the proto file, in headers with dashes. The body counts where
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-from router.domain import OnUnmet
+from router.domain import OnUnmet, ReasoningEffort
 from router.errors import InvalidRequest
 from router.openai.fields import Fields, present
 
@@ -17,7 +18,8 @@ TIMEOUT = "x-request-timeout"
 
 NUMBERS = ("max_loss", "min_quality", "max_latency")
 TOKENS = ("min_thinking_tokens", "max_thinking_tokens")
-TEXTS = ("rung", "conversation_id", "on_unmet", "tenant", "reasoning_effort")
+WORDS: Mapping[str, type[Enum]] = {"on_unmet": OnUnmet, "reasoning_effort": ReasoningEffort}
+TEXTS = ("rung", "conversation_id", "tenant", *WORDS)
 FLAGS = ("per_prompt_target", "escalate", "include_decision")
 NAMES = (*NUMBERS, *TOKENS, *TEXTS, *FLAGS)
 HEADERS = {PREFIX + name.replace("_", "-"): name for name in NAMES}
@@ -50,8 +52,7 @@ def wishes(body: Fields, headers: Mapping[str, str]) -> Wishes:
     given = _of_headers(headers) | present(reasoning_effort=effort) | asked
     if "max_loss" in given and "min_quality" in given:
         raise InvalidRequest("options.min_quality", "max_loss and min_quality exclude each other")
-    if "on_unmet" in given:
-        given["on_unmet"] = _on_unmet(given["on_unmet"])
+    given |= {name: _member(words, given[name], name) for name, words in WORDS.items() if name in given}
     tenant, decision = given.pop("tenant", ""), given.pop("include_decision", False)
     return Wishes(given, tenant, decision)
 
@@ -109,9 +110,9 @@ def _number(value: str, header: str) -> float:
         raise InvalidRequest(header, "must be a number") from None
 
 
-def _on_unmet(word: str) -> OnUnmet:
+def _member(words: type[Enum], word: str, name: str) -> Enum:
     try:
-        return OnUnmet(word)
+        return words(word)
     except ValueError:
-        words = ", ".join(one.value for one in OnUnmet)
-        raise InvalidRequest("options.on_unmet", f"must be one of {words}") from None
+        known = ", ".join(one.value for one in words)
+        raise InvalidRequest(f"options.{name}", f"must be one of {known}") from None

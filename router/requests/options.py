@@ -8,9 +8,6 @@ from router.domain import MaxLoss, MinQuality, OnUnmet, QualityTarget, RoutingOp
 from router.errors import InvalidRequest
 from router.requests.names import checked_name
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""Reasoning efforts as callers name them, least first."""
-
 
 def routing_options(given: Mapping[str, Any], default: QualityTarget, remaining: float | None) -> RoutingOptions:
     """Checked options.
@@ -40,7 +37,7 @@ def routing_options(given: Mapping[str, Any], default: QualityTarget, remaining:
         rung=checked_name(given.get("rung", ""), "options.rung") or None,
         conversation_id=conversation,
         escalate=escalate,
-        reasoning_effort=_effort(given.get("reasoning_effort")),
+        reasoning_effort=given.get("reasoning_effort"),
     )
 
 
@@ -70,9 +67,3 @@ def _latency(seconds: float | None, remaining: float | None) -> float | None:
     if not seconds > 0:
         raise InvalidRequest("options.max_latency", "must be positive")
     return min(seconds, math.inf if remaining is None else remaining)
-
-
-def _effort(given: str | None) -> str | None:
-    if given and given not in EFFORTS:
-        raise InvalidRequest("options.reasoning_effort", f"must be one of {', '.join(EFFORTS)}")
-    return given or None

@@ -30,6 +30,7 @@ from router.domain import (
     MinQuality,
     OnUnmet,
     QualityTarget,
+    ReasoningEffort,
     RoutingOptions,
     Score,
 )
@@ -46,9 +47,15 @@ Number = TypeVar("Number", float, "NDArray[np.float64]")
 NEAR_BEST = 0.05
 """`CHEAPEST_NEAR_BEST` accepts a rung whose quality is this close to the best one."""
 
-EFFORT_SHARES: Mapping[str, float] = {
-    "none": 0, "minimal": 0.25, "low": 0.5, "medium": 0.75, "high": 1, "xhigh": 1, "max": 1,
-}  # fmt: skip
+EFFORT_SHARES: Mapping[ReasoningEffort, float] = {
+    ReasoningEffort.NONE: 0,
+    ReasoningEffort.MINIMAL: 0.25,
+    ReasoningEffort.LOW: 0.5,
+    ReasoningEffort.MEDIUM: 0.75,
+    ReasoningEffort.HIGH: 1,
+    ReasoningEffort.XHIGH: 1,
+    ReasoningEffort.MAX: 1,
+}
 """How far up the ladder a reasoning effort goes, where no rung has its name."""
 
 
@@ -106,7 +113,7 @@ class Policy:
             without = replace(options, max_thinking_tokens=None)
             reached = any(_within(self.ladder.rungs[i].tokens, without) for i in allowed)
             field = f"options.{'max' if reached else 'min'}_thinking_tokens"
-            raise InvalidRequest(field, f"no rung lies within min_ and max_thinking_tokens (rungs: {named})")
+            raise InvalidRequest(field, f"no rung lies within {_bounds(options)} (rungs: {named})")
         return rungs
 
     def ceiling(self, options: RoutingOptions) -> int:
@@ -114,7 +121,7 @@ class Policy:
         effort = options.reasoning_effort
         if effort is None:
             return self.top
-        named = self.ladder.index(effort)
+        named = self.ladder.index(effort.value)
         return math.ceil(self.top * EFFORT_SHARES[effort]) if named is None else named
 
     def choose(self, score: Score, options: RoutingOptions) -> Choice:
@@ -307,6 +314,12 @@ def _passing(target: QualityTarget, quality: Sequence[float], threshold: float) 
 def _ceiling(options: RoutingOptions) -> str:
     """The option that keeps the longest rungs out."""
     return "max_thinking_tokens" if options.max_thinking_tokens is not None else "reasoning_effort"
+
+
+def _bounds(options: RoutingOptions) -> str:
+    """The options that bound the choice, in words."""
+    tokens = "min_ and max_thinking_tokens"
+    return tokens if options.reasoning_effort is None else f"{tokens} and reasoning_effort"
 
 
 def _within(tokens: int | None, options: RoutingOptions) -> bool:

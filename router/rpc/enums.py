@@ -15,6 +15,7 @@ from router.domain import (
     FinishReason,
     LabelSource,
     OnUnmet,
+    ReasoningEffort,
     Role,
     Rule,
 )
@@ -49,6 +50,7 @@ class EnumTable(Generic[E]):
 
 ROLES = EnumTable(Role, pb.Role, "ROLE")
 ON_UNMET = EnumTable(OnUnmet, pb.OnUnmet, "ON_UNMET", OnUnmet.TOP_RUNG)
+REASONING_EFFORTS = EnumTable(ReasoningEffort, pb.ReasoningEffort, "REASONING_EFFORT")
 LABEL_SOURCES = EnumTable(LabelSource, pb.LabelSource, "LABEL_SOURCE")
 DECISION_SOURCES = EnumTable(DecisionSource, pb.DecisionSource, "DECISION_SOURCE")
 ESCALATIONS = EnumTable(Escalation, pb.Escalation, "ESCALATION")

@@ -12,7 +12,7 @@ from router.requests.names import checked_name
 from router.requests.options import routing_options
 from router.requests.outcomes import checked_outcome
 from router.rpc.conversations import checked_prompt
-from router.rpc.enums import LABEL_SOURCES, ON_UNMET
+from router.rpc.enums import LABEL_SOURCES, ON_UNMET, REASONING_EFFORTS
 from router.turn import Turn
 
 MAX_BATCH = 1024
@@ -89,6 +89,8 @@ def explained(message: pb.ExplainRequest, limits: Limits, call: Call) -> str | R
 def _options(message: pb.RoutingOptions, limits: Limits, remaining: float | None) -> RoutingOptions:
     given: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
     given["on_unmet"] = ON_UNMET.member(message.on_unmet, "options.on_unmet")
+    if message.reasoning_effort:
+        given["reasoning_effort"] = REASONING_EFFORTS.member(message.reasoning_effort, "options.reasoning_effort")
     if message.HasField("max_latency"):
         given["max_latency"] = message.max_latency.seconds + message.max_latency.nanos / 1e9
     return routing_options(given, limits.default_target, remaining)

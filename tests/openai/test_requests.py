@@ -11,6 +11,7 @@ from router.domain import (
     Message,
     MinQuality,
     OnUnmet,
+    ReasoningEffort,
     ResponseFormat,
     Role,
     RoutingOptions,
@@ -112,8 +113,9 @@ def test_a_conversation_arrives() -> None:
 def test_wishes_arrive_in_the_body_and_in_headers() -> None:
     wanted: dict[str, Any] = {"max_loss": 0.1, "min_thinking_tokens": 1, "max_thinking_tokens": 64, "max_latency": 2.5}
     wanted |= {"on_unmet": "reject", "rung": "64", "conversation_id": "c", "per_prompt_target": True, "escalate": True}
+    low = ReasoningEffort.LOW
     options = RoutingOptions(
-        MaxLoss(0.1, per_prompt=True), 1, 64, 2.5, OnUnmet.REJECT, "64", "c", escalate=True, reasoning_effort="low"
+        MaxLoss(0.1, per_prompt=True), 1, 64, 2.5, OnUnmet.REJECT, "64", "c", escalate=True, reasoning_effort=low
     )
     in_body = asked(budget_router=wanted | {"tenant": "default", "include_decision": True}, reasoning_effort="low")
     assert in_body.route.options == options and in_body.include_decision

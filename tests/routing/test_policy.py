@@ -17,6 +17,7 @@ from router.domain import (
     OnUnmet,
     QualityTarget,
     ReasoningBudget,
+    ReasoningEffort,
     RoutingOptions,
     Score,
 )
@@ -311,6 +312,30 @@ def test_what_is_not_certified_gets_the_reference_rung(target: QualityTarget) ->
 def test_bounds_that_leave_no_rung_are_refused(floor: int, ceiling: int | None, at_fault: str) -> None:
     with pytest.raises(InvalidRequest, match=rf"options\.{at_fault}_thinking_tokens"):
         policy_of().choose(RISING, RoutingOptions(MaxLoss(0.05), floor, ceiling))
+
+
+@pytest.mark.parametrize(
+    ("effort", "longest"),
+    [("none", 0), ("minimal", 2), ("low", 3), ("medium", 4), ("high", TOP), ("xhigh", TOP), ("max", TOP)],
+)
+def test_an_effort_is_a_ceiling_at_its_share_of_the_ladder(effort: str, longest: int) -> None:
+    options = RoutingOptions(MaxLoss(0.05), reasoning_effort=ReasoningEffort(effort))
+    assert policy_of().within_bounds(options) == [*range(longest + 1)]
+
+
+def test_an_effort_is_the_rung_of_its_name_where_there_is_one() -> None:
+    ladder = BudgetLadder(tuple(ReasoningBudget(name, None) for name in ("low", "medium", "high", "xhigh")))
+    for place, effort in enumerate((ReasoningEffort.LOW, ReasoningEffort.MEDIUM, ReasoningEffort.HIGH)):
+        options = RoutingOptions(MaxLoss(0.05), reasoning_effort=effort)
+        assert policy_of(ladder).within_bounds(options) == [*range(place + 1)]
+    none = RoutingOptions(MaxLoss(0.05), reasoning_effort=ReasoningEffort.NONE)
+    assert policy_of(ladder).within_bounds(none) == [0], "no rung of that name: its share of the ladder"
+
+
+def test_a_floor_above_an_effort_is_refused_and_says_so() -> None:
+    options = RoutingOptions(MaxLoss(0.05), 64, reasoning_effort=ReasoningEffort.NONE)
+    with pytest.raises(InvalidRequest, match="min_ and max_thinking_tokens and reasoning_effort"):
+        policy_of().within_bounds(options)
 
 
 def test_a_ladder_of_named_efforts_has_no_bounds_to_break() -> None:

@@ -22,6 +22,7 @@ from router.domain import (
     MinQuality,
     OnUnmet,
     Outcome,
+    ReasoningEffort,
     Role,
     RouteRequest,
     RoutingOptions,
@@ -93,8 +94,11 @@ def test_every_option_finds_its_place() -> None:
         rung="64",
         conversation_id="talk",
         escalate=True,
+        reasoning_effort=pb.REASONING_EFFORT_LOW,
     )
-    assert given == RoutingOptions(MinQuality(0.5), 16, 64, 2.5, OnUnmet.REJECT, "64", "talk", escalate=True)
+    assert given == RoutingOptions(
+        MinQuality(0.5), 16, 64, 2.5, OnUnmet.REJECT, "64", "talk", escalate=True, reasoning_effort=ReasoningEffort.LOW
+    )
 
 
 def test_a_target_per_prompt_is_the_named_or_the_default_loss() -> None:
