@@ -16,6 +16,7 @@ SHOWN_URL = 2_048
 """Longest URL of an image that is kept as it is."""
 
 MESSAGE = frozenset(("role", "content", "tool_calls", "tool_call_id", "tool_failed", "reasoning", "reasoning_content"))
+PLAIN = frozenset(("role", "content"))
 CALL, FUNCTION = frozenset(("id", "type", "function")), frozenset(("name", "arguments"))
 """Fields that are read; another one may be there if it says nothing."""
 
@@ -97,6 +98,8 @@ def _kept(part: Part) -> Part:
 
 
 def _message(turn: object, field: str) -> Message:
+    if isinstance(turn, dict) and turn.keys() == PLAIN and isinstance(turn["content"], str):  # most of them, at once
+        return Message(_role(turn["role"], f"{field}.role"), turn["content"])
     given = _fields(turn, MESSAGE, field)
     role = _role(given.get("role"), f"{field}.role")
     parts = _content(given.get("content"), f"{field}.content")

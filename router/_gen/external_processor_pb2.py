@@ -25,53 +25,63 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!ext_proc/external_processor.proto\x12\x08\x65xt_proc\x1a\x1cgoogle/protobuf/struct.proto\"\x9b\x03\n\x11ProcessingRequest\x12\x30\n\x0frequest_headers\x18\x02 \x01(\x0b\x32\x15.ext_proc.HttpHeadersH\x00\x12\x31\n\x10response_headers\x18\x03 \x01(\x0b\x32\x15.ext_proc.HttpHeadersH\x00\x12*\n\x0crequest_body\x18\x04 \x01(\x0b\x32\x12.ext_proc.HttpBodyH\x00\x12+\n\rresponse_body\x18\x05 \x01(\x0b\x32\x12.ext_proc.HttpBodyH\x00\x12\x32\n\x10request_trailers\x18\x06 \x01(\x0b\x32\x16.ext_proc.HttpTrailersH\x00\x12\x33\n\x11response_trailers\x18\x07 \x01(\x0b\x32\x16.ext_proc.HttpTrailersH\x00\x12\x1a\n\x12observability_mode\x18\n \x01(\x08\x12\x38\n\x0fprotocol_config\x18\x0b \x01(\x0b\x32\x1f.ext_proc.ProtocolConfigurationB\t\n\x07request\"J\n\x15ProtocolConfiguration\x12\x31\n\x11request_body_mode\x18\x01 \x01(\x0e\x32\x16.ext_proc.BodySendMode\"J\n\x0bHttpHeaders\x12$\n\x07headers\x18\x01 \x01(\x0b\x32\x13.ext_proc.HeaderMap\x12\x15\n\rend_of_stream\x18\x03 \x01(\x08\"/\n\x08HttpBody\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x15\n\rend_of_stream\x18\x02 \x01(\x08\"5\n\x0cHttpTrailers\x12%\n\x08trailers\x18\x01 \x01(\x0b\x32\x13.ext_proc.HeaderMap\"\xfe\x03\n\x12ProcessingResponse\x12\x34\n\x0frequest_headers\x18\x01 \x01(\x0b\x32\x19.ext_proc.HeadersResponseH\x00\x12\x35\n\x10response_headers\x18\x02 \x01(\x0b\x32\x19.ext_proc.HeadersResponseH\x00\x12.\n\x0crequest_body\x18\x03 \x01(\x0b\x32\x16.ext_proc.BodyResponseH\x00\x12/\n\rresponse_body\x18\x04 \x01(\x0b\x32\x16.ext_proc.BodyResponseH\x00\x12\x36\n\x10request_trailers\x18\x05 \x01(\x0b\x32\x1a.ext_proc.TrailersResponseH\x00\x12\x37\n\x11response_trailers\x18\x06 \x01(\x0b\x32\x1a.ext_proc.TrailersResponseH\x00\x12\x39\n\x12immediate_response\x18\x07 \x01(\x0b\x32\x1b.ext_proc.ImmediateResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\rmode_override\x18\t \x01(\x0b\x32\x18.ext_proc.ProcessingModeB\n\n\x08response\"=\n\x0fHeadersResponse\x12*\n\x08response\x18\x01 \x01(\x0b\x32\x18.ext_proc.CommonResponse\":\n\x0c\x42odyResponse\x12*\n\x08response\x18\x01 \x01(\x0b\x32\x18.ext_proc.CommonResponse\"\x12\n\x10TrailersResponse\"\x8d\x01\n\x0e\x43ommonResponse\x12\x31\n\x0fheader_mutation\x18\x02 \x01(\x0b\x32\x18.ext_proc.HeaderMutation\x12-\n\rbody_mutation\x18\x03 \x01(\x0b\x32\x16.ext_proc.BodyMutation\x12\x19\n\x11\x63lear_route_cache\x18\x05 \x01(\x08\"Z\n\x0eHeaderMutation\x12\x30\n\x0bset_headers\x18\x01 \x03(\x0b\x32\x1b.ext_proc.HeaderValueOption\x12\x16\n\x0eremove_headers\x18\x02 \x03(\t\"o\n\x11HeaderValueOption\x12%\n\x06header\x18\x01 \x01(\x0b\x32\x15.ext_proc.HeaderValue\x12\x33\n\rappend_action\x18\x03 \x01(\x0e\x32\x1c.ext_proc.HeaderAppendAction\"\x1c\n\x0c\x42odyMutation\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\"\x83\x01\n\x11ImmediateResponse\x12$\n\x06status\x18\x01 \x01(\x0b\x32\x14.ext_proc.HttpStatus\x12)\n\x07headers\x18\x02 \x01(\x0b\x32\x18.ext_proc.HeaderMutation\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\t\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"3\n\tHeaderMap\x12&\n\x07headers\x18\x01 \x03(\x0b\x32\x15.ext_proc.HeaderValue\"<\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\"\xd7\x02\n\x0eProcessingMode\x12\x35\n\x13request_header_mode\x18\x01 \x01(\x0e\x32\x18.ext_proc.HeaderSendMode\x12\x36\n\x14response_header_mode\x18\x02 \x01(\x0e\x32\x18.ext_proc.HeaderSendMode\x12\x31\n\x11request_body_mode\x18\x03 \x01(\x0e\x32\x16.ext_proc.BodySendMode\x12\x32\n\x12response_body_mode\x18\x04 \x01(\x0e\x32\x16.ext_proc.BodySendMode\x12\x36\n\x14request_trailer_mode\x18\x05 \x01(\x0e\x32\x18.ext_proc.HeaderSendMode\x12\x37\n\x15response_trailer_mode\x18\x06 \x01(\x0e\x32\x18.ext_proc.HeaderSendMode*\xaf\x01\n\x12HeaderAppendAction\x12<\n8HEADER_APPEND_ACTION_APPEND_IF_EXISTS_OR_ADD_UNSPECIFIED\x10\x00\x12&\n\"HEADER_APPEND_ACTION_ADD_IF_ABSENT\x10\x01\x12\x33\n/HEADER_APPEND_ACTION_OVERWRITE_IF_EXISTS_OR_ADD\x10\x02*p\n\x0eHeaderSendMode\x12(\n$HEADER_SEND_MODE_DEFAULT_UNSPECIFIED\x10\x00\x12\x19\n\x15HEADER_SEND_MODE_SEND\x10\x01\x12\x19\n\x15HEADER_SEND_MODE_SKIP\x10\x02*\xbb\x01\n\x0c\x42odySendMode\x12#\n\x1f\x42ODY_SEND_MODE_NONE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x42ODY_SEND_MODE_STREAMED\x10\x01\x12\x1b\n\x17\x42ODY_SEND_MODE_BUFFERED\x10\x02\x12#\n\x1f\x42ODY_SEND_MODE_BUFFERED_PARTIAL\x10\x03\x12\'\n#BODY_SEND_MODE_FULL_DUPLEX_STREAMED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!ext_proc/external_processor.proto\x12\x08\x65xt_proc\x1a\x1cgoogle/protobuf/struct.proto\"\xd6\x04\n\x11ProcessingRequest\x12\x30\n\x0frequest_headers\x18\x02 \x01(\x0b\x32\x15.ext_proc.HttpHeadersH\x00\x12\x31\n\x10response_headers\x18\x03 \x01(\x0b\x32\x15.ext_proc.HttpHeadersH\x00\x12*\n\x0crequest_body\x18\x04 \x01(\x0b\x32\x12.ext_proc.HttpBodyH\x00\x12+\n\rresponse_body\x18\x05 \x01(\x0b\x32\x12.ext_proc.HttpBodyH\x00\x12\x32\n\x10request_trailers\x18\x06 \x01(\x0b\x32\x16.ext_proc.HttpTrailersH\x00\x12\x33\n\x11response_trailers\x18\x07 \x01(\x0b\x32\x16.ext_proc.HttpTrailersH\x00\x12,\n\x10metadata_context\x18\x08 \x01(\x0b\x32\x12.ext_proc.Metadata\x12?\n\nattributes\x18\t \x03(\x0b\x32+.ext_proc.ProcessingRequest.AttributesEntry\x12\x1a\n\x12observability_mode\x18\n \x01(\x08\x12\x38\n\x0fprotocol_config\x18\x0b \x01(\x0b\x32\x1f.ext_proc.ProtocolConfiguration\x1aJ\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\x42\t\n\x07request\"\x9b\x01\n\x08Metadata\x12?\n\x0f\x66ilter_metadata\x18\x01 \x03(\x0b\x32&.ext_proc.Metadata.FilterMetadataEntry\x1aN\n\x13\x46ilterMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\"J\n\x15ProtocolConfiguration\x12\x31\n\x11request_body_mode\x18\x01 \x01(\x0e\x32\x16.ext_proc.BodySendMode\"J\n\x0bHttpHeaders\x12$\n\x07headers\x18\x01 \x01(\x0b\x32\x13.ext_proc.HeaderMap\x12\x15\n\rend_of_stream\x18\x03 \x01(\x08\"/\n\x08HttpBody\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x15\n\rend_of_stream\x18\x02 \x01(\x08\"5\n\x0cHttpTrailers\x12%\n\x08trailers\x18\x01 \x01(\x0b\x32\x13.ext_proc.HeaderMap\"\xfe\x03\n\x12ProcessingResponse\x12\x34\n\x0frequest_headers\x18\x01 \x01(\x0b\x32\x19.ext_proc.HeadersResponseH\x00\x12\x35\n\x10response_headers\x18\x02 \x01(\x0b\x32\x19.ext_proc.HeadersResponseH\x00\x12.\n\x0crequest_body\x18\x03 \x01(\x0b\x32\x16.ext_proc.BodyResponseH\x00\x12/\n\rresponse_body\x18\x04 \x01(\x0b\x32\x16.ext_proc.BodyResponseH\x00\x12\x36\n\x10request_trailers\x18\x05 \x01(\x0b\x32\x1a.ext_proc.TrailersResponseH\x00\x12\x37\n\x11response_trailers\x18\x06 \x01(\x0b\x32\x1a.ext_proc.TrailersResponseH\x00\x12\x39\n\x12immediate_response\x18\x07 \x01(\x0b\x32\x1b.ext_proc.ImmediateResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12/\n\rmode_override\x18\t \x01(\x0b\x32\x18.ext_proc.ProcessingModeB\n\n\x08response\"=\n\x0fHeadersResponse\x12*\n\x08response\x18\x01 \x01(\x0b\x32\x18.ext_proc.CommonResponse\":\n\x0c\x42odyResponse\x12*\n\x08response\x18\x01 \x01(\x0b\x32\x18.ext_proc.CommonResponse\"\x12\n\x10TrailersResponse\"\x8d\x01\n\x0e\x43ommonResponse\x12\x31\n\x0fheader_mutation\x18\x02 \x01(\x0b\x32\x18.ext_proc.HeaderMutation\x12-\n\rbody_mutation\x18\x03 \x01(\x0b\x32\x16.ext_proc.BodyMutation\x12\x19\n\x11\x63lear_route_cache\x18\x05 \x01(\x08\"Z\n\x0eHeaderMutation\x12\x30\n\x0bset_headers\x18\x01 \x03(\x0b\x32\x1b.ext_proc.HeaderValueOption\x12\x16\n\x0eremove_headers\x18\x02 \x03(\t\"o\n\x11HeaderValueOption\x12%\n\x06header\x18\x01 \x01(\x0b\x32\x15.ext_proc.HeaderValue\x12\x33\n\rappend_action\x18\x03 \x01(\x0e\x32\x1c.ext_proc.HeaderAppendAction\"\x1c\n\x0c\x42odyMutation\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\"\x83\x01\n\x11ImmediateResponse\x12$\n\x06status\x18\x01 \x01(\x0b\x32\x14.ext_proc.HttpStatus\x12)\n\x07headers\x18\x02 \x01(\x0b\x32\x18.ext_proc.HeaderMutation\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x0f\n\x07\x64\x65tails\x18\x05 \x01(\t\"\x1a\n\nHttpStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"3\n\tHeaderMap\x12&\n\x07headers\x18\x01 \x03(\x0b\x32\x15.ext_proc.HeaderValue\"<\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\"\xd7\x02\n\x0eProcessingMode\x12\x35\n\x13request_header_mode\x18\x01 \x01(\x0e\x32\x18.ext_proc.HeaderSendMode\x12\x36\n\x14response_header_mode\x18\x02 \x01(\x0e\x32\x18.ext_proc.HeaderSendMode\x12\x31\n\x11request_body_mode\x18\x03 \x01(\x0e\x32\x16.ext_proc.BodySendMode\x12\x32\n\x12response_body_mode\x18\x04 \x01(\x0e\x32\x16.ext_proc.BodySendMode\x12\x36\n\x14request_trailer_mode\x18\x05 \x01(\x0e\x32\x18.ext_proc.HeaderSendMode\x12\x37\n\x15response_trailer_mode\x18\x06 \x01(\x0e\x32\x18.ext_proc.HeaderSendMode*\xaf\x01\n\x12HeaderAppendAction\x12<\n8HEADER_APPEND_ACTION_APPEND_IF_EXISTS_OR_ADD_UNSPECIFIED\x10\x00\x12&\n\"HEADER_APPEND_ACTION_ADD_IF_ABSENT\x10\x01\x12\x33\n/HEADER_APPEND_ACTION_OVERWRITE_IF_EXISTS_OR_ADD\x10\x02*p\n\x0eHeaderSendMode\x12(\n$HEADER_SEND_MODE_DEFAULT_UNSPECIFIED\x10\x00\x12\x19\n\x15HEADER_SEND_MODE_SEND\x10\x01\x12\x19\n\x15HEADER_SEND_MODE_SKIP\x10\x02*\xbb\x01\n\x0c\x42odySendMode\x12#\n\x1f\x42ODY_SEND_MODE_NONE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x42ODY_SEND_MODE_STREAMED\x10\x01\x12\x1b\n\x17\x42ODY_SEND_MODE_BUFFERED\x10\x02\x12#\n\x1f\x42ODY_SEND_MODE_BUFFERED_PARTIAL\x10\x03\x12\'\n#BODY_SEND_MODE_FULL_DUPLEX_STREAMED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'router._gen.external_processor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HEADERAPPENDACTION']._serialized_start=2406
-  _globals['_HEADERAPPENDACTION']._serialized_end=2581
-  _globals['_HEADERSENDMODE']._serialized_start=2583
-  _globals['_HEADERSENDMODE']._serialized_end=2695
-  _globals['_BODYSENDMODE']._serialized_start=2698
-  _globals['_BODYSENDMODE']._serialized_end=2885
+  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._loaded_options = None
+  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_METADATA_FILTERMETADATAENTRY']._loaded_options = None
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_options = b'8\001'
+  _globals['_HEADERAPPENDACTION']._serialized_start=2751
+  _globals['_HEADERAPPENDACTION']._serialized_end=2926
+  _globals['_HEADERSENDMODE']._serialized_start=2928
+  _globals['_HEADERSENDMODE']._serialized_end=3040
+  _globals['_BODYSENDMODE']._serialized_start=3043
+  _globals['_BODYSENDMODE']._serialized_end=3230
   _globals['_PROCESSINGREQUEST']._serialized_start=78
-  _globals['_PROCESSINGREQUEST']._serialized_end=489
-  _globals['_PROTOCOLCONFIGURATION']._serialized_start=491
-  _globals['_PROTOCOLCONFIGURATION']._serialized_end=565
-  _globals['_HTTPHEADERS']._serialized_start=567
-  _globals['_HTTPHEADERS']._serialized_end=641
-  _globals['_HTTPBODY']._serialized_start=643
-  _globals['_HTTPBODY']._serialized_end=690
-  _globals['_HTTPTRAILERS']._serialized_start=692
-  _globals['_HTTPTRAILERS']._serialized_end=745
-  _globals['_PROCESSINGRESPONSE']._serialized_start=748
-  _globals['_PROCESSINGRESPONSE']._serialized_end=1258
-  _globals['_HEADERSRESPONSE']._serialized_start=1260
-  _globals['_HEADERSRESPONSE']._serialized_end=1321
-  _globals['_BODYRESPONSE']._serialized_start=1323
-  _globals['_BODYRESPONSE']._serialized_end=1381
-  _globals['_TRAILERSRESPONSE']._serialized_start=1383
-  _globals['_TRAILERSRESPONSE']._serialized_end=1401
-  _globals['_COMMONRESPONSE']._serialized_start=1404
-  _globals['_COMMONRESPONSE']._serialized_end=1545
-  _globals['_HEADERMUTATION']._serialized_start=1547
-  _globals['_HEADERMUTATION']._serialized_end=1637
-  _globals['_HEADERVALUEOPTION']._serialized_start=1639
-  _globals['_HEADERVALUEOPTION']._serialized_end=1750
-  _globals['_BODYMUTATION']._serialized_start=1752
-  _globals['_BODYMUTATION']._serialized_end=1780
-  _globals['_IMMEDIATERESPONSE']._serialized_start=1783
-  _globals['_IMMEDIATERESPONSE']._serialized_end=1914
-  _globals['_HTTPSTATUS']._serialized_start=1916
-  _globals['_HTTPSTATUS']._serialized_end=1942
-  _globals['_HEADERMAP']._serialized_start=1944
-  _globals['_HEADERMAP']._serialized_end=1995
-  _globals['_HEADERVALUE']._serialized_start=1997
-  _globals['_HEADERVALUE']._serialized_end=2057
-  _globals['_PROCESSINGMODE']._serialized_start=2060
-  _globals['_PROCESSINGMODE']._serialized_end=2403
+  _globals['_PROCESSINGREQUEST']._serialized_end=676
+  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_start=591
+  _globals['_PROCESSINGREQUEST_ATTRIBUTESENTRY']._serialized_end=665
+  _globals['_METADATA']._serialized_start=679
+  _globals['_METADATA']._serialized_end=834
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_start=756
+  _globals['_METADATA_FILTERMETADATAENTRY']._serialized_end=834
+  _globals['_PROTOCOLCONFIGURATION']._serialized_start=836
+  _globals['_PROTOCOLCONFIGURATION']._serialized_end=910
+  _globals['_HTTPHEADERS']._serialized_start=912
+  _globals['_HTTPHEADERS']._serialized_end=986
+  _globals['_HTTPBODY']._serialized_start=988
+  _globals['_HTTPBODY']._serialized_end=1035
+  _globals['_HTTPTRAILERS']._serialized_start=1037
+  _globals['_HTTPTRAILERS']._serialized_end=1090
+  _globals['_PROCESSINGRESPONSE']._serialized_start=1093
+  _globals['_PROCESSINGRESPONSE']._serialized_end=1603
+  _globals['_HEADERSRESPONSE']._serialized_start=1605
+  _globals['_HEADERSRESPONSE']._serialized_end=1666
+  _globals['_BODYRESPONSE']._serialized_start=1668
+  _globals['_BODYRESPONSE']._serialized_end=1726
+  _globals['_TRAILERSRESPONSE']._serialized_start=1728
+  _globals['_TRAILERSRESPONSE']._serialized_end=1746
+  _globals['_COMMONRESPONSE']._serialized_start=1749
+  _globals['_COMMONRESPONSE']._serialized_end=1890
+  _globals['_HEADERMUTATION']._serialized_start=1892
+  _globals['_HEADERMUTATION']._serialized_end=1982
+  _globals['_HEADERVALUEOPTION']._serialized_start=1984
+  _globals['_HEADERVALUEOPTION']._serialized_end=2095
+  _globals['_BODYMUTATION']._serialized_start=2097
+  _globals['_BODYMUTATION']._serialized_end=2125
+  _globals['_IMMEDIATERESPONSE']._serialized_start=2128
+  _globals['_IMMEDIATERESPONSE']._serialized_end=2259
+  _globals['_HTTPSTATUS']._serialized_start=2261
+  _globals['_HTTPSTATUS']._serialized_end=2287
+  _globals['_HEADERMAP']._serialized_start=2289
+  _globals['_HEADERMAP']._serialized_end=2340
+  _globals['_HEADERVALUE']._serialized_start=2342
+  _globals['_HEADERVALUE']._serialized_end=2402
+  _globals['_PROCESSINGMODE']._serialized_start=2405
+  _globals['_PROCESSINGMODE']._serialized_end=2748
 # @@protoc_insertion_point(module_scope)

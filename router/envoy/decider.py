@@ -32,6 +32,21 @@ JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A request of which the body is still to come, or has come with it.
+
+    Attributes:
+        headers: by lower-case name.
+        held: Envoy still holds the headers, so that they can be changed.
+        whole: the body is sure to be no mere beginning of one.
+    """
+
+    headers: Headers
+    held: bool
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The answer to the body of a request.
 
@@ -66,7 +81,7 @@ class Decider:
         """True if a request with these headers has a budget, so that its body is wanted."""
         return headers.get(":method") == "POST" and _path(headers) in self._paths
 
-    async def answer(self, headers: Headers, body: bytes, call: Call, *, whole: bool) -> Answer:
+    async def answer(self, asked: Asked, body: bytes, call: Call, *, whole: bool) -> Answer:
         """The answer to the body of a request.
 
         Args:
@@ -75,40 +90,42 @@ class Decider:
         Raises:
             PermissionDenied: the gateway must not vouch for its callers.
         """
-        tenant = self._tenant(headers, call)
+        tenant = self._tenant(asked.headers, call)
         if not whole:
             return self._failed("TooLarge", _TOO_LARGE)
         try:
             async with asyncio.timeout(self._gateway.seconds):
-                answer = await self._decided(headers, body, tenant)
+                answer = await self._decided(asked, body, tenant)
         except TimeoutError:
             return self._failed("Timeout", _LATE)
         except RouterError as error:
             return self._failed(type(error).__name__, refusal(error))
-        self._observer(GatewayAnswered("decided", ""))
+        self._observer(_DECIDED)
         return answer
 
-    async def _decided(self, headers: Headers, body: bytes, tenant: str) -> Answer:
-        _require_plain_json(headers)
+    async def _decided(self, asked: Asked, body: bytes, tenant: str) -> Answer:
+        _require_plain_json(asked.headers)
         given = parsed(body)
-        request = self._request(given, headers, tenant)
-        served, destination = self._destined(request)
+        request = self._request(given, asked.headers, tenant)
+        served, destination = self._destined(request, held=asked.held)
         decision = await self._router.decide(replace(request, model=served.model))
-        fields = self._gateway.engines[served.model].of(decision, _path(headers))
+        fields = self._gateway.engines[served.model].of(decision, _path(asked.headers))
         said = {**decision_headers(decision), f"{PREFIX}enforcement": served.enforcement.value, **_unstopped(decision)}
-        told = {name.removeprefix(PREFIX): value for name, value in said.items()}
         changed = written(body, given, fields, served.model)
-        return Answer(replies.changed(changed, {**said, **destination}, told, reroute=bool(destination)), said)
+        return Answer(replies.changed(changed, said, destination, held=asked.held), said)
 
-    def _destined(self, request: RouteRequest) -> tuple[ServedModel, Headers]:
+    def _destined(self, request: RouteRequest, *, held: bool) -> tuple[ServedModel, Headers]:
         """The model that answers, and the header that names its engine, where the router chooses one.
 
         Raises:
             NotFound, BackendUnavailable: nobody can answer.
+            InvalidRequest: the gateway can set no header any more.
         """
         candidates, header = self._router.candidates(request.model), self._gateway.destination_header
         if not header:
             return candidates[0], {}
+        if not held:
+            raise InvalidRequest("request_header_mode", "must be SEND where the router names the engine")
         talk = request.options.conversation_id
         session = f"{request.tenant}/{talk}" if talk else None
         for served in candidates:
@@ -147,6 +164,7 @@ class Decider:
         return Answer(replies.refused(error.status, orjson.dumps(error.body), error.headers, cause), {})
 
 
+_DECIDED = GatewayAnswered("decided", "")
 _TOO_LARGE = refused(Kind(413, INVALID), "the body is larger than the gateway's buffer", "too_large")
 _LATE = refused(Kind(503, FAILED, True), "the budget was not decided in time", "late")
 

@@ -1,7 +1,8 @@
 """The servicer of Envoy's external processing: one call for each HTTP request that passes the gateway.
 
 Envoy waits for an answer to each of its messages, and lets the request go on where the call ends. So headers are
-answered at once, and the call ends with its last answer: it does not stay open for as long as the engine thinks.
+answered at once, and the call ends with its last answer: it does not stay open for as long as the engine thinks. Where
+Envoy sends no headers, but what is needed of them with the body, there is one message and one answer.
 """
 
 from google.protobuf.message import DecodeError
@@ -9,12 +10,16 @@ from google.protobuf.message import DecodeError
 from router._gen import external_processor_pb2 as pb
 from router.admission.identity import Call
 from router.envoy import replies
-from router.envoy.decider import Decider
+from router.envoy.attributes import headers_told
+from router.envoy.decider import Answer, Asked, Decider
 from router.envoy.replies import Headers
 from router.errors import InvalidRequest
 from router.rpc.boundary import Exchange
 
 SERVICE, METHOD = "envoy.service.ext_proc.v3.ExternalProcessor", "Process"
+
+NO_MORE = b""
+"""What ends a call that needs no answer: Envoy has closed its side, and reads nothing."""
 
 PASSES = {
     "request_headers": replies.HEADERS_PASS,
@@ -39,44 +44,55 @@ class ExternalProcessor:
         self._response_headers = response_headers
         self._body_wanted = replies.body_wanted(response_headers=response_headers)
 
-    async def process(self, exchange: Exchange, call: Call) -> None:
-        """Answer every message of a call. Raises InvalidRequest, PermissionDenied."""
-        headers: Headers = {}
+    async def process(self, exchange: Exchange, call: Call) -> bytes:
+        """Answer every message of a call; returns the last answer. Raises InvalidRequest, PermissionDenied."""
+        asked: Asked | None = None
         said: Headers = {}
-        whole = False
         while (data := await exchange.read()) is not None:
-            message = _parsed(data)
-            kind = message.WhichOneof("request")
-            if kind is None:
-                raise InvalidRequest("request", "is no message that is known here")
+            message, kind = _parsed(data)
             if message.observability_mode:  # nobody waits for an answer
                 continue
             if kind == "request_headers":
-                headers = _headers(message.request_headers)
-                if message.request_headers.end_of_stream or not self._decider.decides(headers):
-                    await exchange.write(replies.HEADERS_PASS)
-                    return
-                whole = message.protocol_config.request_body_mode == pb.BODY_SEND_MODE_BUFFERED
-                await exchange.write(replies.HEADERS_PASS if whole else self._body_wanted)
+                asked = _asked(message)
+                if message.request_headers.end_of_stream or not self._decider.decides(asked.headers):
+                    return replies.HEADERS_PASS
+                await exchange.write(replies.HEADERS_PASS if asked.whole else self._body_wanted)
             elif kind == "request_body":
-                body = message.request_body
-                answer = await self._decider.answer(headers, body.body, call, whole=whole or body.end_of_stream)
-                await exchange.write(answer.message)
+                answer = await self._answer(message, asked or _asked(message), call)
                 said = answer.headers
                 if not said or not self._response_headers:
-                    return
+                    return answer.message
+                await exchange.write(answer.message)
             elif kind == "response_headers" and said:
-                await exchange.write(replies.response_headers(said))
-                return
+                return replies.response_headers(said)
             else:
                 await exchange.write(PASSES[kind])
+        return NO_MORE
+
+    async def _answer(self, message: pb.ProcessingRequest, asked: Asked, call: Call) -> Answer:
+        if not self._decider.decides(asked.headers):
+            return Answer(replies.BODY_PASS, {})
+        body = message.request_body
+        return await self._decider.answer(asked, body.body, call, whole=asked.whole or body.end_of_stream)
 
 
-def _parsed(data: bytes) -> pb.ProcessingRequest:
+def _parsed(data: bytes) -> tuple[pb.ProcessingRequest, str]:
+    """A message and its kind. Raises InvalidRequest."""
     try:
-        return pb.ProcessingRequest.FromString(data)
+        message = pb.ProcessingRequest.FromString(data)
     except DecodeError:
         raise InvalidRequest("request", "is not a valid protocol message") from None
+    if (kind := message.WhichOneof("request")) is None:
+        raise InvalidRequest("request", "is no message that is known here")
+    return message, kind
+
+
+def _asked(message: pb.ProcessingRequest) -> Asked:
+    """What the first message says of a request: its headers, or where it is the body, attributes in their place."""
+    whole = message.protocol_config.request_body_mode == pb.BODY_SEND_MODE_BUFFERED
+    if message.HasField("request_headers"):
+        return Asked(_headers(message.request_headers), held=True, whole=whole)
+    return Asked(headers_told(message), held=False, whole=whole)
 
 
 def _headers(message: pb.HttpHeaders) -> Headers:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from router._gen import external_processor_pb2 as pb
+from router.openai.wishes import PREFIX
 
 Headers = Mapping[str, str]
 
@@ -34,21 +35,21 @@ def body_wanted(*, response_headers: bool) -> bytes:
     return pb.ProcessingResponse(request_headers=pb.HeadersResponse(), mode_override=mode).SerializeToString()
 
 
-def changed(body: bytes, headers: Headers, metadata: Headers, *, reroute: bool) -> bytes:
+def changed(body: bytes, said: Headers, destination: Headers, *, held: bool) -> bytes:
     """Go on with another body, and with these headers for the engine.
 
     Args:
-        metadata: the dynamic metadata.
-        reroute: choose the route again, by these headers.
+        said: the decision in headers, which is also the dynamic metadata.
+        destination: the header by which the route is chosen again; empty = it stays.
+        held: Envoy still holds the headers; else it takes no change of them.
     """
-    # Envoy refuses a body whose length is not that of the header.
-    mutation = _set({**headers, LENGTH: str(len(body))})
-    mutated = pb.BodyMutation(body=body)
-    common = pb.CommonResponse(header_mutation=mutation, body_mutation=mutated, clear_route_cache=reroute)
+    common = pb.CommonResponse(body_mutation=pb.BodyMutation(body=body), clear_route_cache=bool(destination))
+    if held:  # Envoy refuses a body whose length is not that of the header
+        common.header_mutation.CopyFrom(_set({**said, **destination, LENGTH: str(len(body))}))
     reply = pb.ProcessingResponse(request_body=pb.BodyResponse(response=common))
-    fields = reply.dynamic_metadata.fields[NAMESPACE].struct_value.fields
-    for name, value in metadata.items():
-        fields[name].string_value = value
+    told = reply.dynamic_metadata.fields[NAMESPACE].struct_value.fields
+    for name, value in said.items():
+        told[name.removeprefix(PREFIX)].string_value = value
     return reply.SerializeToString()
 
 

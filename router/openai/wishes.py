@@ -48,7 +48,8 @@ def wishes(body: Fields, headers: Mapping[str, str]) -> Wishes:
         headers: by lower-case name.
     """
     effort = body.text("reasoning_effort")
-    asked = _of_body(body.within("budget_router") or Fields({}))
+    within = body.within("budget_router")
+    asked = {} if within is None else _of_body(within)
     given = _of_headers(headers) | present(reasoning_effort=effort) | asked
     if "max_loss" in given and "min_quality" in given:
         raise InvalidRequest("options.min_quality", "max_loss and min_quality exclude each other")

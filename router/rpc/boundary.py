@@ -47,13 +47,12 @@ class Exchange:
         return await next_message(self._context)
 
     async def write(self, data: bytes) -> None:
-        """Send the caller a message. From then on it may end the call whenever it likes."""
+        """Send the caller a message, after which more may follow."""
         await self._context.write(data)
-        answered.set(True)
 
 
-Conversing: TypeAlias = Callable[[Exchange, Call], Awaitable[None]]
-"""Behaviour of a method in which both sides speak, until one of them has nothing more to say."""
+Conversing: TypeAlias = Callable[[Exchange, Call], Awaitable[bytes]]
+"""Behaviour of a method in which both sides speak. It returns the last message, which goes out with the call's end."""
 
 
 class Boundary:
@@ -101,17 +100,22 @@ class Boundary:
     def conversing(self, method: str, behaviour: Conversing) -> Handler:
         """The handler of a method in which both sides speak. Only its first message is waited for in a queue."""
 
-        async def guarded(_requests: object, context: Context) -> None:
+        completed = CallCompleted(method, "OK")
+
+        async def guarded(_requests: object, context: Context) -> Any:
             metadata = dict(context.invocation_metadata() or ())
             with self._traced(method, metadata) as onward:
                 tracing.carried.set(onward)
                 async with Refusals(method, context, self.observer):
                     call, data = await self._admitted(method, metadata, context)
+                    answered.set(True)  # a gateway ends its calls as its own callers leave, which is no misuse
                     with self.places.held(call.tenant, len(data)):
-                        await behaviour(Exchange(data, context), call)
-                self.observer(CallCompleted(method, "OK"))
+                        last = await behaviour(Exchange(data, context), call)
+                self.observer(completed)
+                return last
 
-        return grpc.stream_stream_rpc_method_handler(guarded, None, None)
+        # To the caller it is a stream. Here it ends in one step, the last message together with the status.
+        return grpc.stream_unary_rpc_method_handler(guarded, None, None)
 
     def _handler(self, method: MethodDescriptor, behaviour: Any) -> Handler:
         parse = parser(method.input_type)

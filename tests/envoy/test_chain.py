@@ -88,6 +88,15 @@ async def test_both_ways_choose_alike(chain: Chain) -> None:
         assert response.headers["x-budget-router-rung"] == decided.decision.rung
 
 
+async def test_wishes_come_in_headers_and_each_way_goes_one_message(chain: Chain) -> None:
+    before = await chain.envoy.counts()
+    response, _ = await chain.chat(headers={"x-budget-router-rung": "16"})
+    after = await chain.envoy.counts()
+    assert (response.headers["x-budget-router-rung"], chain.received["thinking_token_budget"]) == ("16", 16)
+    for way in ("stream_msgs_sent", "stream_msgs_received"):
+        assert after[way] == before[way] + 1
+
+
 async def _pieces(text: str) -> AsyncIterator[bytes]:
     """The body of a chat request, piece by piece."""
     body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": text}]}).encode()

@@ -1,4 +1,7 @@
-"""proto/ext_proc is a subset of Envoy's own messages: `benchmarks/envoy_fields.py` writes these down."""
+"""proto/ext_proc is a subset of Envoy's own messages: `benchmarks/envoy_fields.py` writes these down.
+
+The configuration in deploy/envoy has Envoy send every header that is read.
+"""
 
 import json
 from pathlib import Path
@@ -7,6 +10,8 @@ from typing import Any
 import pytest
 
 from router._gen import external_processor_pb2 as pb
+from router.openai import wishes
+from tests.support.envoy import CONFIGURATION
 
 ENVOY: dict[str, Any] = json.loads(Path(__file__).with_name("envoy_fields.json").read_text())
 ENUM, INT32 = 14, 5
@@ -31,3 +36,9 @@ def test_values_have_the_numbers_of_envoy(name: str) -> None:
     for value in ENUMS[name].values:
         said = value.name.removeprefix(f"{prefix}_").removesuffix("_UNSPECIFIED")
         assert ENVOY[name][said] == value.number
+
+
+def test_envoy_sends_every_header_that_is_read() -> None:
+    told = CONFIGURATION.read_text()
+    for header in (*wishes.HEADERS, wishes.TIMEOUT, "content-type", "content-encoding"):
+        assert f"- request.headers['{header}']\n" in told, header

@@ -14,7 +14,17 @@ from router.admission.tenants import Key, Tenant, Tenants, digest
 from router.bundle.manifest import Bundle
 from router.domain import Prompt, Score
 from router.envoy.replies import NAMESPACE
-from tests.envoy.conftest import CHAT, HEADERS, Asking, asking, body_message, body_of, headers_message, set_headers
+from tests.envoy.conftest import (
+    CHAT,
+    HEADERS,
+    Asking,
+    asking,
+    body_message,
+    body_of,
+    headers_message,
+    set_headers,
+    told_message,
+)
 from tests.rpc.conftest import PATIENCE, decide
 from tests.support.fakes import MODEL, RISING, FakeBackend, router_of
 
@@ -135,6 +145,24 @@ async def test_a_body_that_is_kept_whole_anyway_is_not_asked_for(gateway: Asking
     assert not passed.HasField("mode_override") and answer.request_body.response.HasField("body_mutation")
 
 
+async def test_a_body_may_bring_what_is_needed_of_the_headers(gateway: Asking) -> None:
+    """One message each way. The headers have gone on by then, so that none is changed."""
+    (answer,) = await gateway.say(told_message(body_of(), HEADERS | {"x-budget-router-rung": "16"}))
+    common = answer.request_body.response
+    assert json.loads(common.body_mutation.body)["thinking_token_budget"] == 16
+    assert not common.HasField("header_mutation")
+    assert answer.dynamic_metadata.fields[NAMESPACE].struct_value.fields["rung"].string_value == "16"
+
+
+@pytest.mark.parametrize("headers", [{}, {":path": CHAT}, HEADERS | {":path": "/v1/embeddings"}], ids=str)
+async def test_a_body_alone_goes_on_where_its_path_has_no_budget_or_is_not_told(
+    gateway: Asking, headers: dict[str, str]
+) -> None:
+    (passed,) = await gateway.say(told_message(body_of(), headers))
+    assert passed == pb.ProcessingResponse(request_body=pb.BodyResponse())
+    assert gateway.became == []
+
+
 WRONG = {
     "no JSON": (b"{", {}),
     "nothing": (b"", {}),
@@ -174,7 +202,12 @@ async def test_or_is_refused_with_an_error_of_the_openai_api(bundle: Bundle, nam
 class _Slow:
     """A classifier that does not come to an end."""
 
+    def __init__(self) -> None:
+        self.asked = asyncio.Semaphore(0)
+
     async def score(self, prompts: Sequence[Prompt], owner: bytes = b"") -> list[Score]:
+        for _ in prompts:
+            self.asked.release()
         await asyncio.sleep(PATIENCE)
         return [RISING for _ in prompts]
 
@@ -197,6 +230,14 @@ async def _asked_by(gateway: Asking, key: str, tenant: str) -> pb.ProcessingResp
     headers = HEADERS | ({"x-tenant": tenant} if tenant else {})
     given = {"metadata": (("authorization", f"Bearer {key}"),)}
     return (await gateway.say(headers_message(headers), body_message(body_of()), **given))[1]
+
+
+async def test_a_tenant_is_vouched_for_in_an_attribute_as_well(bundle: Bundle) -> None:
+    router, tenants = router_of(tenants=KEYED), Tenants(KEYED)
+    async with asking(bundle, router, tenants=tenants, tenant_header="x-tenant") as gateway:
+        key = (("authorization", "Bearer of the gateway"),)
+        await gateway.say(told_message(body_of(), HEADERS | {"x-tenant": "search"}), metadata=key)
+    assert [name for name, _ in router._log.decided] == ["search"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -240,18 +281,20 @@ async def test_bytes_that_are_no_message_end_the_call(gateway: Asking, data: byt
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_gateway_may_end_its_calls_whenever_it_likes(gateway: Asking) -> None:
-    """Its callers leave. A connection whose calls are cancelled before any answer is closed at some hundred of them."""
-
-    async def left() -> None:
-        call = gateway.call()
-        await call.write(headers_message(HEADERS))
-        assert (await call.read()).HasField("mode_override")
-        call.cancel()
-
-    for _ in range(10):
-        await asyncio.gather(*(left() for _ in range(50)))
-    assert (await gateway.ask(body_of())).request_body.response.HasField("body_mutation")
+async def test_a_gateway_may_end_its_calls_before_an_answer(bundle: Bundle) -> None:
+    """Its callers leave. A connection of others whose calls are cancelled is closed at some hundred of them."""
+    slow = _Slow()
+    async with asking(bundle, router_of(classifier=slow)) as gateway:
+        for _ in range(10):
+            calls = [gateway.call() for _ in range(50)]
+            for i, call in enumerate(calls):
+                await call.write(told_message(body_of(f"{i} + {i} =")))
+            for _ in calls:
+                await slow.asked.acquire()
+            for call in calls:
+                call.cancel()
+        decided = await gateway.ask(body_of(budget_router={"rung": "16"}))
+    assert decided.request_body.response.HasField("body_mutation")
 
 
 class _Placed(FakeBackend):
@@ -277,6 +320,12 @@ async def test_the_engine_that_is_to_answer_is_named_where_the_gateway_routes_by
     assert json.loads(common.body_mutation.body)["model"] == model
 
 
+async def test_no_engine_is_named_where_the_headers_have_gone_on(bundle: Bundle) -> None:
+    async with asking(bundle, router_of(backend=_Placed("gpu-1:80")), destination_header="x-to") as gateway:
+        await gateway.say(told_message(body_of()))
+    assert gateway.became == [("failed_open", "InvalidRequest")]
+
+
 async def test_where_no_engine_can_be_asked_the_request_goes_on(bundle: Bundle) -> None:
     async with asking(bundle, router_of(backend=_Placed(None)), destination_header="x-to") as gateway:
         await gateway.ask(body_of())
@@ -291,4 +340,5 @@ async def test_messages_that_were_not_asked_for_change_nothing(gateway: Asking) 
     await call.write(trailers)
     assert (await call.read()).WhichOneof("response") == "request_trailers"
     await call.done_writing()
+    assert await call.read() == pb.ProcessingResponse()  # there is nothing to say any more
     assert await call.code() is grpc.StatusCode.OK

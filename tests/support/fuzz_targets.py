@@ -82,7 +82,7 @@ def gateway(data: bytes) -> str:
     """Messages of Envoy, divided by a mark of four bytes; what became of the request, or the status of the call."""
     exchange = _Exchange(data.split(MARK))
     try:
-        _loop.run_until_complete(_processor().process(exchange, Call()))
+        exchange.said.append(_loop.run_until_complete(_processor().process(exchange, Call())))
     except RouterError as error:
         status = to_status(error)
         assert status.code not in BUG, (data, error)

@@ -1,0 +1,25 @@
+"""What Envoy says of a request in attributes, where it is configured to send no headers."""
+
+from router._gen import external_processor_pb2 as pb
+from router.envoy.replies import Headers
+
+FILTER = "envoy.filters.http.ext_proc"
+"""The name under which Envoy sends attributes."""
+
+PSEUDO = {"request.method": ":method", "request.path": ":path"}
+BEFORE, BEHIND = "request.headers['", "']"
+"""Around the name of a header in the name of its attribute, as in `request.headers['content-type']`."""
+
+
+def headers_told(message: pb.ProcessingRequest) -> Headers:
+    """The headers that a message has as attributes, by name. Headers that a request does not have are no attributes."""
+    if FILTER not in message.attributes:  # where one is read that is absent, it is added
+        return {}
+    told = message.attributes[FILTER].fields
+    return {_name(attribute): value.string_value for attribute, value in told.items()}
+
+
+def _name(attribute: str) -> str:
+    if attribute.startswith(BEFORE):
+        return attribute[len(BEFORE) : -len(BEHIND)]
+    return PSEUDO.get(attribute, attribute)
