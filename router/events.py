@@ -56,6 +56,18 @@ class GatewayAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayShown:
+    """Record: a gateway has shown a response.
+
+    Attributes:
+        outcome: "counted", "no_usage" (it ended, and does not say how much was thought), "cut" (no end was read) or
+            "unknown" (its decision is not known here).
+    """
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestShed:
     """Record: a tenant's request was refused for want of room; `cause` as in Overloaded."""
 
@@ -153,6 +165,7 @@ Record = (
     CallCompleted
     | Decided
     | GatewayAnswered
+    | GatewayShown
     | Generated
     | StreamAborted
     | Degraded

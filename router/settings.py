@@ -125,6 +125,11 @@ class Settings(BaseSettings):
         description="say in the headers of responses what was decided, for which the gateway asks once more; without "
         "it the gateway has it as dynamic metadata, which it can write into headers by itself",
     )
+    envoy_outcomes: bool = Field(
+        False,
+        description="record how generations behind a gateway ended and what they cost, from the responses that the "
+        "gateway shows in its observability mode, without waiting",
+    )
     tenants: Path | None = Field(
         None,
         description="TOML file of tenants, their keys and limits: docs/operations.md; without it everyone may call, as "

@@ -1,4 +1,4 @@
-"""What Envoy says of a request in attributes, where it is configured to send no headers."""
+"""What Envoy says of a request or response in attributes, where it is configured to send no headers."""
 
 from router._gen import external_processor_pb2 as pb
 from router.envoy.replies import Headers
@@ -10,6 +10,9 @@ PSEUDO = {"request.method": ":method", "request.path": ":path"}
 BEFORE, BEHIND = "request.headers['", "']"
 """Around the name of a header in the name of its attribute, as in `request.headers['content-type']`."""
 
+DECISION = "metadata.filter_metadata['budget_router']['decision-id']"
+"""The attribute of a response by which its decision is known: Envoy has it from the dynamic metadata."""
+
 
 def headers_told(message: pb.ProcessingRequest) -> Headers:
     """The headers that a message has as attributes, by name. Headers that a request does not have are no attributes."""
@@ -17,6 +20,11 @@ def headers_told(message: pb.ProcessingRequest) -> Headers:
         return {}
     told = message.attributes[FILTER].fields
     return {_name(attribute): value.string_value for attribute, value in told.items()}
+
+
+def decision_told(message: pb.ProcessingRequest) -> str:
+    """The id of the decision about a request, in the first message about its response; "" where there is none."""
+    return message.attributes[FILTER].fields[DECISION].string_value
 
 
 def _name(attribute: str) -> str:

@@ -1,7 +1,7 @@
 """From the headers and the body of an HTTP request to what Envoy does with it: never without an answer, never late."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,11 +65,19 @@ class Decider:
     Args:
         tenants: those that a gateway may name.
         observer: sees what became of every request.
+        expect: learns of every decision, where its response will be read.
     """
 
     def __init__(
-        self, router: BudgetRouter, tenants: Tenants, limits: Limits, gateway: Gateway, observer: Observer
+        self,
+        router: BudgetRouter,
+        tenants: Tenants,
+        limits: Limits,
+        gateway: Gateway,
+        observer: Observer,
+        expect: Callable[[RouteRequest, Decision], None] | None = None,
     ) -> None:
+        self._expect = expect
         self._router = router
         self._tenants = tenants
         self._limits = limits
@@ -109,6 +117,8 @@ class Decider:
         request = self._request(given, asked.headers, tenant)
         served, destination = self._destined(request, held=asked.held)
         decision = await self._router.decide(replace(request, model=served.model))
+        if self._expect is not None:
+            self._expect(request, decision)
         fields = self._gateway.engines[served.model].of(decision, _path(asked.headers))
         said = {**decision_headers(decision), f"{PREFIX}enforcement": served.enforcement.value, **_unstopped(decision)}
         changed = written(body, given, fields, served.model)

@@ -16,6 +16,7 @@ class Gateway:
         open: a request that is wrong, or cannot be decided about, goes on at the engine's default; else it is refused.
         tenant_header: the header in which the gateway vouches for the tenant of a request; "" = none.
         response_headers: set headers of responses, too, for which the gateway asks once more.
+        responses: the gateway shows responses, so that what they cost is recorded.
         destination_header: the header that names the engine, by which the gateway routes; "" = it routes by itself.
     """
 
@@ -25,3 +26,4 @@ class Gateway:
     tenant_header: str
     response_headers: bool
     destination_header: str = ""
+    responses: bool = False

@@ -5,16 +5,19 @@ answered at once, and the call ends with its last answer: it does not stay open 
 Envoy sends no headers, but what is needed of them with the body, there is one message and one answer.
 """
 
-from google.protobuf.message import DecodeError
+from typing import TYPE_CHECKING
 
 from router._gen import external_processor_pb2 as pb
 from router.admission.identity import Call
 from router.envoy import replies
 from router.envoy.attributes import headers_told
 from router.envoy.decider import Answer, Asked, Decider
+from router.envoy.messages import parsed_message
 from router.envoy.replies import Headers
-from router.errors import InvalidRequest
 from router.rpc.boundary import Exchange
+
+if TYPE_CHECKING:  # with the client of HTTP, which costs the start .4 s
+    from router.envoy.watcher import Watcher
 
 SERVICE, METHOD = "envoy.service.ext_proc.v3.ExternalProcessor", "Process"
 
@@ -36,11 +39,13 @@ class ExternalProcessor:
     """Answers the messages of Envoy.
 
     Args:
+        watcher: reads responses that Envoy shows without waiting; None = they are not read.
         response_headers: say in the headers of responses what was decided, for which Envoy asks once more.
     """
 
-    def __init__(self, decider: Decider, *, response_headers: bool) -> None:
+    def __init__(self, decider: Decider, watcher: "Watcher | None" = None, *, response_headers: bool) -> None:
         self._decider = decider
+        self._watcher = watcher
         self._response_headers = response_headers
         self._body_wanted = replies.body_wanted(response_headers=response_headers)
 
@@ -49,9 +54,11 @@ class ExternalProcessor:
         asked: Asked | None = None
         said: Headers = {}
         while (data := await exchange.read()) is not None:
-            message, kind = _parsed(data)
+            message, kind = parsed_message(data)
             if message.observability_mode:  # nobody waits for an answer
-                continue
+                if self._watcher is not None and kind == "response_body":
+                    await self._watcher.watch(exchange, message, call)
+                return NO_MORE
             if kind == "request_headers":
                 asked = _asked(message)
                 if message.request_headers.end_of_stream or not self._decider.decides(asked.headers):
@@ -74,17 +81,6 @@ class ExternalProcessor:
             return Answer(replies.BODY_PASS, {})
         body = message.request_body
         return await self._decider.answer(asked, body.body, call, whole=asked.whole or body.end_of_stream)
-
-
-def _parsed(data: bytes) -> tuple[pb.ProcessingRequest, str]:
-    """A message and its kind. Raises InvalidRequest."""
-    try:
-        message = pb.ProcessingRequest.FromString(data)
-    except DecodeError:
-        raise InvalidRequest("request", "is not a valid protocol message") from None
-    if (kind := message.WhichOneof("request")) is None:
-        raise InvalidRequest("request", "is no message that is known here")
-    return message, kind
 
 
 def _asked(message: pb.ProcessingRequest) -> Asked:

@@ -187,6 +187,18 @@ class BudgetRouter:
         if not await self._log.report(outcome):
             raise NotFound("decision_id", "no such decision")
 
+    def completed(
+        self, request: RouteRequest, decision: Decision, completion: Completion, first_token: float, seconds: float
+    ) -> None:
+        """Record how an earlier decision's generation ended, here or where others carry the answer.
+
+        Args:
+            first_token: seconds from the decision to the first of the answer.
+            seconds: from the decision to its end.
+        """
+        self._log.record(request, decision, completion)
+        self._observer(Generated(request, decision, completion, first_token, seconds))
+
     def served_model(self, model: str) -> ServedModel:
         """The first served model of that name; "" stands for any. Raises NotFound."""
         return self._named(model)[0]
@@ -255,8 +267,7 @@ class BudgetRouter:
     def _completed(self, generation: Generation, completion: Completion) -> None:
         """The one place where the log, the observers and the audit learn of an answer."""
         request, decision, seconds = generation.request, generation.decision, generation.seconds
-        self._log.record(request, decision, completion)
-        self._observer(Generated(request, decision, completion, generation.first_token_seconds, seconds))
+        self.completed(request, decision, completion, generation.first_token_seconds, seconds)
         # An audit runs the top rung as well: not under pressure, and neither tool calls nor parts of answers can be
         # compared.
         whole = not generation.tools.offered and request.prompt.begun is None

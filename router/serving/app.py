@@ -15,6 +15,7 @@ from router.admission.controller import Admission
 from router.admission.permits import Places
 from router.admission.tenants import Tenants
 from router.envoy.decider import Decider
+from router.envoy.gateway import Gateway
 from router.envoy.processor import METHOD, SERVICE, ExternalProcessor
 from router.routing.explain import Explainer
 from router.routing.hot_swap import HotSwap
@@ -36,6 +37,7 @@ from router.telemetry import metrics_server
 from router.telemetry.log_writer import Defer
 
 if TYPE_CHECKING:
+    from router.envoy.watcher import Watcher
     from router.http.server import HttpServer
 
 OPERATORS = 16
@@ -282,6 +284,16 @@ def _beside(wired: Wired) -> Sequence[Foreign]:
     parts = wired.parts
     if (gateway := parts.gateway) is None:
         return ()
-    decider = Decider(wired.router, parts.tenants, parts.limits, gateway, parts.observer)
-    processor = ExternalProcessor(decider, response_headers=gateway.response_headers)
+    watcher = _watcher(wired, gateway) if gateway.responses else None
+    expect = None if watcher is None else watcher.expect
+    decider = Decider(wired.router, parts.tenants, parts.limits, gateway, parts.observer, expect)
+    processor = ExternalProcessor(decider, watcher, response_headers=gateway.response_headers)
     return (Foreign(SERVICE, {METHOD: processor.process}),)
+
+
+def _watcher(wired: Wired, gateway: Gateway) -> "Watcher":
+    # Imported where it is chosen: it reads answers of engines, with what the client of HTTP needs.
+    from router.envoy.watcher import Watcher
+
+    dialects = {model: engine.dialect for model, engine in gateway.engines.items()}
+    return Watcher(wired.router, wired.parts.tenants, dialects, wired.parts.observer)

@@ -134,6 +134,7 @@ def gateway(settings: Settings, served: Sequence[Model]) -> Gateway | None:
         settings.envoy_tenant_header.lower(),
         settings.envoy_response_headers,
         settings.envoy_destination_header.lower(),
+        settings.envoy_outcomes,
     )
 
 

@@ -12,6 +12,7 @@ from router.events import (
     Decided,
     Degraded,
     GatewayAnswered,
+    GatewayShown,
     Generated,
     Record,
     RecordsLost,
@@ -68,6 +69,7 @@ class Metrics:
         self._shed = counters("shed", "Generations that were refused for want of room", "tenant", "cause")
         self._calls = counters("calls", "Calls answered", "method", "code")
         self._gateway = counters("gateway_requests", "Requests that a gateway has asked about", "outcome", "cause")
+        self._shown = counters("gateway_responses", "Responses that a gateway has shown", "outcome")
         self._decide_seconds = histogram("decide_seconds", "Time to decide", SECONDS)
         self._predicted = counter("predicted_thinking_tokens", "Mean thinking tokens forecast at the chosen rung")
         self._predicted_top = counter("predicted_top_thinking_tokens", "The same, had the top rung been chosen")
@@ -115,6 +117,8 @@ class Metrics:
                 self._calls(method, code).inc()
             case GatewayAnswered(outcome, cause):
                 self._gateway(outcome, cause).inc()
+            case GatewayShown(outcome):
+                self._shown(outcome).inc()
             case Generated():
                 self._generated(record)
             case StreamAborted(_, _, cause):

@@ -10,13 +10,14 @@ import grpc
 import pytest
 
 from router._gen import external_processor_pb2 as pb
-from router.admission.tenants import Tenants
+from router.admission.tenants import Key, Tenant, Tenants, digest
 from router.backends.dialects import DIALECTS
 from router.bundle.manifest import Bundle
 from router.envoy.budget_fields import BudgetFields
 from router.envoy.decider import Decider
 from router.envoy.gateway import Gateway
 from router.envoy.processor import METHOD, SERVICE, ExternalProcessor
+from router.envoy.watcher import Watcher
 from router.events import GatewayAnswered
 from router.routing.router import BudgetRouter
 from router.rpc.server import Foreign
@@ -25,6 +26,11 @@ from tests.support.fakes import LIMITS, MODEL, RecordingObserver, router_of
 
 CHAT = "/v1/chat/completions"
 HEADERS = {":method": "POST", ":path": CHAT, "content-type": "application/json"}
+
+KEYED = {
+    "gateway": Tenant(keys=(Key(sha256=digest("of the gateway")),), gateway=True),
+    "search": Tenant(keys=(Key(sha256=digest("of search")),)),
+}
 
 
 def body_of(text: str = "2 + 2 =", **fields: Any) -> bytes:
@@ -106,14 +112,16 @@ async def asking(
     tenant_header: str = "",
     response_headers: bool = False,
     destination_header: str = "",
+    watched: bool = False,
 ) -> AsyncIterator[Asking]:
     """A router of fakes, whose engine is of a kind, and a gateway that asks it."""
     router, observer, tenants = router or router_of(), RecordingObserver(), tenants or Tenants({})
     engines = {one.model: BudgetFields(one.model, DIALECTS[kind], "Time is up.") for one in router.served_models}
     gateway = Gateway(engines, seconds, fails_open, tenant_header, response_headers, destination_header)
-    processor = ExternalProcessor(
-        Decider(router, tenants, LIMITS, gateway, observer), response_headers=response_headers
-    )
+    watcher = Watcher(router, tenants, dict.fromkeys(engines, DIALECTS[kind]), observer) if watched else None
+    expect = None if watcher is None else watcher.expect
+    decider = Decider(router, tenants, LIMITS, gateway, observer, expect)
+    processor = ExternalProcessor(decider, watcher, response_headers=response_headers)
     beside = [Foreign(SERVICE, {METHOD: processor.process})]
     async with serving(router, bundle, tenants=tenants, beside=beside) as service:
         yield Asking(service, observer)

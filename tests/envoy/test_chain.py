@@ -1,5 +1,6 @@
 """A client, a real Envoy as deploy/envoy configures it, the router, and an engine."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -15,6 +16,8 @@ import pytest_asyncio
 from benchmarks.engine_bundle import bundle_about
 from router import settings
 from router._gen import budget_router_pb2_grpc as pb_grpc
+from router.outcomes.rows import Row
+from router.outcomes.sqlite import read_rows
 from router.serving.app import running
 from tests.rpc.conftest import PATIENCE, decide
 from tests.support.envoy import Envoy, gateway
@@ -24,8 +27,11 @@ from tests.support.simulators import ANSWER, MODEL, Simulator, simulated
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 JSON = {"content-type": "application/json"}
-UNHURRIED = {"message_timeout: 0.2s": f"message_timeout: {PATIENCE:.0f}s"}
-"""On busy cores an answer may take longer than Envoy waits for it."""
+CHANGES = {
+    # On busy cores an answer may take longer than Envoy waits for it.
+    "message_timeout: 0.2s": f"message_timeout: {PATIENCE:.0f}s",
+    "outcomes\n                    disabled: true": "outcomes",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Chain:
     engine: Simulator
     session: aiohttp.ClientSession
     channel: grpc.aio.Channel
+    log: Path
 
     async def chat(self, text: str = "2 + 2 =", **given: Any) -> tuple[Any, str]:
         """The response to a chat request, read to its end, and its body."""
@@ -43,6 +50,15 @@ class Chain:
         asked = {"json": body} | given
         async with self.session.post(f"{self.envoy.url}/v1/chat/completions", **asked) as response:
             return response, await response.text()
+
+    async def completed(self, decision: str) -> Row:
+        """The row of a decision, once its completion is written."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                for row in read_rows(self.log):
+                    if row["decision_id"] == decision and row["completed_at"]:
+                        return row
+                await asyncio.sleep(0.05)
 
     @property
     def received(self) -> dict[str, Any]:
@@ -65,11 +81,18 @@ async def chain(envoy_binary: str, tmp_path_factory: pytest.TempPathFactory) -> 
             outcomes=own / "outcomes.sqlite",
             envoy=True,
             envoy_seconds=PATIENCE,
+            envoy_outcomes=True,
         )
         router = f"127.0.0.1:{(await stack.enter_async_context(running(loaded, at_once))).port}"
-        envoy = await stack.enter_async_context(gateway(envoy_binary, router, engine.url, UNHURRIED))
+        envoy = await stack.enter_async_context(gateway(envoy_binary, router, engine.url, CHANGES))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Chain(envoy, engine, session, await stack.enter_async_context(grpc.aio.insecure_channel(router)))
+        yield Chain(
+            envoy,
+            engine,
+            session,
+            await stack.enter_async_context(grpc.aio.insecure_channel(router)),
+            own / "outcomes.sqlite",
+        )
 
 
 async def test_the_budget_arrives_at_the_engine_and_the_decision_comes_back(chain: Chain) -> None:
@@ -95,6 +118,12 @@ async def test_wishes_come_in_headers_and_each_way_goes_one_message(chain: Chain
     assert (response.headers["x-budget-router-rung"], chain.received["thinking_token_budget"]) == ("16", 16)
     for way in ("stream_msgs_sent", "stream_msgs_received"):
         assert after[way] == before[way] + 1
+
+
+async def test_what_a_response_cost_is_recorded(chain: Chain) -> None:
+    response, _ = await chain.chat(headers={"x-budget-router-rung": "16"})
+    row = await chain.completed(response.headers["x-budget-router-decision-id"])
+    assert (row["served_rung"], row["thinking_tokens"], row["finish"]) == ("16", 16, "forced")
 
 
 async def _pieces(text: str) -> AsyncIterator[bytes]:

@@ -10,13 +10,14 @@ import grpc
 import pytest
 
 from router._gen import external_processor_pb2 as pb
-from router.admission.tenants import Key, Tenant, Tenants, digest
+from router.admission.tenants import Tenants
 from router.bundle.manifest import Bundle
 from router.domain import Prompt, Score
 from router.envoy.replies import NAMESPACE
 from tests.envoy.conftest import (
     CHAT,
     HEADERS,
+    KEYED,
     Asking,
     asking,
     body_message,
@@ -220,12 +221,6 @@ async def test_a_late_decision_is_not_waited_for(bundle: Bundle, fails_open: boo
     assert gateway.became == [("failed_open" if fails_open else "refused", "Timeout")]
 
 
-KEYED = {
-    "gateway": Tenant(keys=(Key(sha256=digest("of the gateway")),), gateway=True),
-    "search": Tenant(keys=(Key(sha256=digest("of search")),)),
-}
-
-
 async def _asked_by(gateway: Asking, key: str, tenant: str) -> pb.ProcessingResponse:
     headers = HEADERS | ({"x-tenant": tenant} if tenant else {})
     given = {"metadata": (("authorization", f"Bearer {key}"),)}
@@ -334,9 +329,7 @@ async def test_where_no_engine_can_be_asked_the_request_goes_on(bundle: Bundle) 
 
 async def test_messages_that_were_not_asked_for_change_nothing(gateway: Asking) -> None:
     trailers = pb.ProcessingRequest(request_trailers=pb.HttpTrailers())
-    silent = pb.ProcessingRequest(response_body=pb.HttpBody(), observability_mode=True)
     call = gateway.call()
-    await call.write(silent)
     await call.write(trailers)
     assert (await call.read()).WhichOneof("response") == "request_trailers"
     await call.done_writing()

@@ -23,6 +23,7 @@ from router.envoy.budget_fields import BudgetFields
 from router.envoy.decider import Decider
 from router.envoy.gateway import Gateway
 from router.envoy.processor import ExternalProcessor
+from router.envoy.watcher import Watcher
 from router.errors import BackendError, RouterError
 from router.routing.explain import Explainer
 from router.rpc.boundary import Exchange
@@ -149,8 +150,9 @@ def _processor() -> ExternalProcessor:
         router, observer = router_of(), RecordingObserver()
         engines = {MODEL: BudgetFields(MODEL, DIALECTS["vllm"], None)}
         options = Gateway(engines, 60.0, True, "x-tenant", True)
-        decider = Decider(router, Tenants({}), LIMITS, options, observer)
-        _state.update(processor_left=FORGET, processor=ExternalProcessor(decider, response_headers=True))
+        watcher = Watcher(router, Tenants({}), {MODEL: DIALECTS["vllm"]}, observer)
+        decider = Decider(router, Tenants({}), LIMITS, options, observer, watcher.expect)
+        _state.update(processor_left=FORGET, processor=ExternalProcessor(decider, watcher, response_headers=True))
     _state["processor_left"] -= 1
     processor: ExternalProcessor = _state["processor"]
     return processor
