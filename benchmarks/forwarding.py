@@ -136,7 +136,8 @@ async def started(core: int, *command: str, **environment: str) -> AsyncIterator
     try:
         yield process.pid
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):  # a benchmark may have killed it
+            process.terminate()
         await process.wait()
 
 

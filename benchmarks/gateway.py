@@ -1,42 +1,38 @@
 """`make envoy-bench`: measures a decision through a real Envoy beside a bare Decide, and what Envoy adds, in one run.
 
-Requests take turns, round by round: Decide by gRPC, and chat requests through Envoy that asks the router, through Envoy
-that does not ask, and straight to the engine, which is simulated. CPU is the router's own, from /proc. A stream has 46
-events. Prompts are new, so that each is scored, or always the same one, whose score is cached.
+Requests take turns, round by round: chat requests through Envoy that asks the router; a Decide by gRPC and then the
+same request through Envoy that does not ask; that request alone; and straight to the engine, which is simulated. So
+both ways decide at the same pace. At a higher one several calls share the work of gRPC: a Decide, and Envoy's message
+without an Envoy, are measured so as well. CPU is the router's own, from /proc. A stream has 46 events. Prompts are
+new, so that each is scored, or always the same one, whose score is cached.
+
+Then the router is slow, hangs or is killed while requests pass.
 """
 
 import asyncio
 import itertools
+import json
 import statistics
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import grpc
 
-from benchmarks import harness
-from benchmarks.engine_bundle import bundle_about
-from benchmarks.forwarding import started, until_up
-from benchmarks.harness import LOAD_CORE, SERVER_CORE, Target
+from benchmarks import gateway_faults, harness
+from benchmarks.gateway_chain import UNHURRIED, chain
+from benchmarks.harness import LOAD_CORE, Target
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
-from tests.support.envoy import Envoy, envoy_program, gateway
-from tests.support.ports import free_port
+from router._gen import external_processor_pb2 as ext_proc
+from router.envoy.processor import METHOD, SERVICE
+from tests.support.envoy import Envoy
+from tests.support.ext_proc import told_message
 from tests.support.simulators import MODEL
 
 REQUESTS, AT_ONCE, ROUNDS = 100, 8, 7
-NAME = "- name: envoy.filters.http.ext_proc\n                    typed_config"
-NO_ROUTER = {NAME: NAME.replace("typed", "disabled: true\n                    typed")}
-"""An Envoy that does not ask, in the words of its configuration."""
-
-UNHURRIED = {"message_timeout: 0.2s": "message_timeout: 20s", "connect_timeout: 1s": "connect_timeout: 20s"}
-"""One that waits on a busy machine, too: each request must be decided about."""
-
 _numbers = itertools.count()
 
 
@@ -57,11 +53,27 @@ async def decide(stub: Any, prompt: Callable[[], str]) -> float:
     return time.perf_counter() - began
 
 
+async def message(channel: grpc.aio.Channel, prompt: Callable[[], str]) -> float:
+    """What Envoy sends about one request, and nothing else; returns the seconds."""
+    began, body = time.perf_counter(), json.dumps(body_of(prompt())).encode()
+    call: Any = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
+    await call.write(told_message(body).SerializeToString())
+    answer = ext_proc.ProcessingResponse.FromString(await call.read())
+    assert answer.request_body.response.body_mutation.body, answer
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
+    return time.perf_counter() - began
+
+
+def body_of(prompt: str) -> dict[str, Any]:
+    """The body of a chat request."""
+    return {"model": MODEL, "messages": [{"role": "user", "content": prompt}], "stream": True}
+
+
 async def chat(session: aiohttp.ClientSession, url: str, prompt: Callable[[], str], *, decided: bool) -> float:
     """One chat request, read to its end; returns seconds to the first event."""
-    body = {"model": MODEL, "messages": [{"role": "user", "content": prompt()}], "stream": True}
     began, first, last = time.perf_counter(), 0.0, b""
-    async with session.post(f"{url}/v1/chat/completions", json=body) as response:
+    async with session.post(f"{url}/v1/chat/completions", json=body_of(prompt())) as response:
         assert ("x-budget-router-rung" in response.headers) == decided, dict(response.headers)
         async for line in response.content:
             first = first or time.perf_counter() - began
@@ -84,33 +96,24 @@ async def many(one: Callable[[], Awaitable[float]]) -> tuple[list[float], float]
 
 async def measure(prompt: Callable[[], str]) -> dict[str, Any]:
     """Microseconds of the router's CPU a request, milliseconds to the first event, requests a second; by way."""
-    engine_url, routing = f"http://127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    settings = {"BACKEND": "vllm", "BACKEND_URL": engine_url, "BACKEND_MODEL": MODEL, "LISTEN": routing}
-    settings |= {"ENVOY": "true", "ENVOY_SECONDS": "20"}
-    async with AsyncExitStack() as stack:
-        port = engine_url.rpartition(":")[2]
-        await stack.enter_async_context(started(LOAD_CORE, "benchmarks.forwarding", "engine", port, "0"))
-        await until_up(engine_url)
-        own = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        settings["ARTIFACT"] = str(await bundle_about(engine_url, MODEL, own / "bundle"))
-        settings["OUTCOMES"] = str(own / "outcomes.sqlite")
-        environment = {f"BUDGET_ROUTER_{name}": value for name, value in settings.items()}
-        pid = await stack.enter_async_context(started(SERVER_CORE, "router", "serve", **environment))
-        await until_up(f"http://{routing}")
-        asking, bare = [
-            await stack.enter_async_context(gateway(envoy_program(), routing, engine_url, changes))
-            for changes in (UNHURRIED, NO_ROUTER)
-        ]
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(routing))
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+    async with chain(UNHURRIED, ENVOY_SECONDS="20") as at, grpc.aio.insecure_channel(at.routing) as channel:
         stub = pb_grpc.BudgetRouterServiceStub(channel)
+
+        async def asked_before() -> float:
+            """The caller asks for the budget by itself, and then sends its request past the router."""
+            await decide(stub, prompt)
+            return await chat(at.session, at.bare.url, prompt, decided=False)
+
         ways: dict[str, Callable[[], Awaitable[float]]] = {
-            "decide": lambda: decide(stub, prompt),
-            "envoy": lambda: chat(session, asking.url, prompt, decided=True),
-            "bare_envoy": lambda: chat(session, bare.url, prompt, decided=False),
-            "engine": lambda: chat(session, engine_url, prompt, decided=False),
+            "decide": asked_before,
+            "envoy": lambda: chat(at.session, at.asking.url, prompt, decided=True),
+            "shown": lambda: chat(at.session, at.showing.url, prompt, decided=True),
+            "bare_envoy": lambda: chat(at.session, at.bare.url, prompt, decided=False),
+            "engine": lambda: chat(at.session, at.engine, prompt, decided=False),
+            "decide_alone": lambda: decide(stub, prompt),
+            "message_alone": lambda: message(channel, prompt),
         }
-        return await _rounds(ways, pid, asking)
+        return await _rounds(ways, at.pid, at.asking)
 
 
 async def _rounds(ways: dict[str, Callable[[], Awaitable[float]]], pid: int, asking: Envoy) -> dict[str, Any]:
@@ -126,8 +129,9 @@ async def _rounds(ways: dict[str, Callable[[], Awaitable[float]]], pid: int, ask
             found[f"{name}_first_ms"].append(1000 * statistics.median(firsts))
             found[f"{name}_a_second"].append(REQUESTS / seconds)
     results = {name: harness.spread(values[1:], 2) for name, values in found.items()}
-    pairs = zip(found["envoy_cpu_us"], found["decide_cpu_us"], strict=True)
-    results["ratio"] = harness.spread([one / bare for one, bare in pairs][1:], 2)
+    for name, asked, bare in (("ratio", "envoy", "decide"), ("ratio_alone", "message_alone", "decide_alone")):
+        pairs = zip(found[f"{asked}_cpu_us"], found[f"{bare}_cpu_us"], strict=True)
+        results[name] = harness.spread([through / direct for through, direct in pairs][1:], 2)
     print(await asking.counts())
     return results
 
@@ -140,19 +144,24 @@ def main() -> list[Target]:
         with harness.pinned(LOAD_CORE):
             results[prompt.__name__] = found = asyncio.run(measure(prompt))
         print(f"{prompt.__name__} prompts: {_told(found)}")
+    with harness.pinned(LOAD_CORE):
+        results["faults"] = asyncio.run(gateway_faults.measure())
     harness.written("gateway", results)
-    ratios = {name: found["ratio"]["median"] for name, found in results.items()}
+    ratios = {prompt.__name__: results[prompt.__name__]["ratio"]["median"] for prompt in (new, same)}
     return [Target(f"CPU through Envoy, {name} prompts, x Decide", 1.3, ratio) for name, ratio in ratios.items()]
 
 
 def _told(found: Mapping[str, Any]) -> str:
     """The figures in words."""
     middle = {figure: each["median"] for figure, each in found.items()}
+    ratio, alone = found["ratio"], found["ratio_alone"]
     return (
         f"router's CPU {middle['envoy_cpu_us']:.0f} us a request through Envoy, {middle['decide_cpu_us']:.0f} us a "
-        f"Decide, ratio {middle['ratio']} ({found['ratio']['least']} to {found['ratio']['most']}); first event after "
-        f"{middle['envoy_first_ms']} ms, {middle['bare_envoy_first_ms']} without the router, "
-        f"{middle['engine_first_ms']} without Envoy; {middle['envoy_a_second']:.0f}, "
+        f"Decide at that pace, ratio {ratio['median']} ({ratio['least']} to {ratio['most']}); without pause "
+        f"{middle['message_alone_cpu_us']:.0f} us a message of Envoy, {middle['decide_alone_cpu_us']:.0f} us a Decide, "
+        f"ratio {alone['median']} ({alone['least']} to {alone['most']}); {middle['shown_cpu_us']:.0f} us where "
+        f"responses are shown; first event after {middle['envoy_first_ms']} ms, {middle['bare_envoy_first_ms']} "
+        f"without the router, {middle['engine_first_ms']} without Envoy; {middle['envoy_a_second']:.0f}, "
         f"{middle['bare_envoy_a_second']:.0f}, {middle['engine_a_second']:.0f} streams a second"
     )
 

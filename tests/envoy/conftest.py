@@ -1,7 +1,7 @@
 """A gateway that speaks to the router as Envoy does, message by message."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +22,8 @@ from router.events import GatewayAnswered
 from router.routing.router import BudgetRouter
 from router.rpc.server import Foreign
 from tests.rpc.conftest import PATIENCE, Service, serving
+from tests.support.ext_proc import HEADERS, body_message, headers_message
 from tests.support.fakes import LIMITS, MODEL, RecordingObserver, router_of
-
-CHAT = "/v1/chat/completions"
-HEADERS = {":method": "POST", ":path": CHAT, "content-type": "application/json"}
 
 KEYED = {
     "gateway": Tenant(keys=(Key(sha256=digest("of the gateway")),), gateway=True),
@@ -37,28 +35,6 @@ def body_of(text: str = "2 + 2 =", **fields: Any) -> bytes:
     """The body of a good chat request, but for what is given."""
     asked = {"model": MODEL, "messages": [{"role": "user", "content": text}], "stream": True}
     return json.dumps(asked | fields).encode()
-
-
-def headers_message(headers: Mapping[str, str], **fields: Any) -> pb.ProcessingRequest:
-    """The headers of a request as Envoy sends them."""
-    named = [pb.HeaderValue(key=name, raw_value=value.encode("latin-1")) for name, value in headers.items()]
-    return pb.ProcessingRequest(request_headers=pb.HttpHeaders(headers=pb.HeaderMap(headers=named), **fields))
-
-
-def body_message(body: bytes) -> pb.ProcessingRequest:
-    """A whole body."""
-    return pb.ProcessingRequest(request_body=pb.HttpBody(body=body, end_of_stream=True))
-
-
-def told_message(body: bytes, headers: Mapping[str, str] = HEADERS) -> pb.ProcessingRequest:
-    """A whole body where Envoy sends no headers, but attributes in their place."""
-    message = body_message(body)
-    message.protocol_config.request_body_mode = pb.BODY_SEND_MODE_BUFFERED
-    told = message.attributes["envoy.filters.http.ext_proc"].fields
-    for name, value in headers.items():
-        attribute = f"request.{name[1:]}" if name.startswith(":") else f"request.headers['{name}']"
-        told[attribute].string_value = value
-    return message
 
 
 def set_headers(common: pb.CommonResponse) -> dict[str, str]:

@@ -15,8 +15,9 @@ from router.domain import Completion, CountSource, FinishReason
 from router.envoy.replies import NAMESPACE
 from router.events import GatewayShown, Generated
 from router.routing.router import BudgetRouter
-from tests.envoy.conftest import KEYED, Asking, asking, body_of, told_message
+from tests.envoy.conftest import KEYED, Asking, asking, body_of
 from tests.envoy.test_tail import STREAM, USAGE, event, piece
+from tests.support.ext_proc import told_message
 from tests.support.fakes import router_of
 
 BEYOND = {"completion_tokens": 200, "completion_tokens_details": {"reasoning_tokens": 128}}
