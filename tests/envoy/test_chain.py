@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Chain:
     session: aiohttp.ClientSession
     channel: grpc.aio.Channel
     log: Path
+    router: str
 
     async def chat(self, text: str = "2 + 2 =", **given: Any) -> tuple[Any, str]:
         """The response to a chat request, read to its end, and its body."""
@@ -86,13 +87,8 @@ async def chain(envoy_binary: str, tmp_path_factory: pytest.TempPathFactory) -> 
         router = f"127.0.0.1:{(await stack.enter_async_context(running(loaded, at_once))).port}"
         envoy = await stack.enter_async_context(gateway(envoy_binary, router, engine.url, CHANGES))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Chain(
-            envoy,
-            engine,
-            session,
-            await stack.enter_async_context(grpc.aio.insecure_channel(router)),
-            own / "outcomes.sqlite",
-        )
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(router))
+        yield Chain(envoy, engine, session, channel, own / "outcomes.sqlite", router)
 
 
 async def test_the_budget_arrives_at_the_engine_and_the_decision_comes_back(chain: Chain) -> None:
@@ -158,7 +154,22 @@ async def test_the_router_is_not_asked_about_other_paths(chain: Chain) -> None:
     assert (await chain.envoy.counts())["streams_started"] == before
 
 
-async def test_envoy_counts_no_failure_in_all_this(chain: Chain) -> None:
-    counts = await chain.envoy.counts()
-    assert not counts.keys() & {"streams_failed", "message_timeouts", "failure_mode_allowed", "spurious_msgs_received"}
+FAILURES = {"streams_failed", "message_timeouts", "failure_mode_allowed", "spurious_msgs_received"}
+
+
+@pytest.mark.parametrize("asked_for", ["", "outcomes."])
+async def test_envoy_counts_no_failure_in_all_this(chain: Chain, asked_for: str) -> None:
+    counts = await chain.envoy.counts(f"http.openai.ext_proc.{asked_for}")
+    assert counts["streams_started"] and not counts.keys() & FAILURES
     assert not {name for name in counts if "reject" in name}
+
+
+async def test_headers_may_be_sent_first(chain: Chain, envoy_binary: str) -> None:
+    """Envoy then asks twice, and the router can set headers."""
+    skip = "request_header_mode: SKIP\n                        request_body_mode"
+    changes = {**CHANGES, skip: skip.replace("SKIP", "SEND")}
+    async with gateway(envoy_binary, chain.router, chain.engine.url, changes) as envoy:
+        response, _ = await replace(chain, envoy=envoy).chat(headers={"x-budget-router-rung": "16"})
+        counts = await envoy.counts()
+    assert (response.headers["x-budget-router-rung"], chain.received["thinking_token_budget"]) == ("16", 16)
+    assert counts["stream_msgs_sent"] == counts["stream_msgs_received"] == 2
