@@ -17,14 +17,13 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 from rich.progress import track
 
 from benchmarks import engines
-from benchmarks.harness import commit, machine
+from benchmarks.harness import RESULTS, commit, machine
 from router.answer_keys import answer_key
 from router.backends import canary
 from router.backends.completions import Piece
@@ -64,8 +63,6 @@ WAYS: dict[str, StoppingRule | None] = {"plain": None, "never stops": AgreeRule(
 PROMPTS, LEAVES, TIMED, ROUNDS = 60, 5, 20, 3
 ENGINES = {"vllm": engines.vllm, "llama_cpp": engines.llama_cpp_pocket}
 """Both serve the pocket reasoner's weights."""
-
-RESULTS = Path("benchmarks/results")
 
 
 @dataclass(frozen=True)

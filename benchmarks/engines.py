@@ -5,6 +5,7 @@ from source (about 10 minutes on two cores) and serves SmolLM2-135M. That model 
 protocol. `make small-model` takes the file of another model.
 """
 
+import argparse
 import os
 import shutil
 import signal
@@ -34,14 +35,15 @@ TEMPLATE = """\
 """A chat template with thinking for SmolLM2, which has none of its own."""
 
 POCKET_TEMPLATE = """\
-{%- for m in messages %}{% if m.role == 'user' %}{{ '<|im_start|>' + m.content + '<|im_end|>' }}\
-{% elif m.role == 'assistant' %}\
-{% if m.reasoning_content %}{{ '<think>' + m.reasoning_content + '</think>' }}{% endif %}\
-{{ m.content + '<|im_end|>' }}{% endif %}{% endfor -%}
+{%- for m in messages %}{% if m.role == 'assistant' %}\
+{% if m.reasoning_content %}{{ '<think>' + m.reasoning_content + '</think>' }}{% endif %}{{ m.content or '' }}\
+{% else %}{{ '<|im_start|>' }}{% if m.role != 'user' %}{{ m.role + ': ' }}{% endif %}{{ m.content or '' }}{% endif %}\
+{{ '<|im_end|>' }}{% endfor -%}
 {%- if add_generation_prompt %}{{ '<think>' }}\
 {% if enable_thinking is defined and enable_thinking is false %}{{ '</think>' }}{% endif %}{% endif -%}
 """
-"""The pocket reasoner's template, with thoughts in earlier turns: by these, llama.cpp finds out that a model thinks."""
+"""The pocket reasoner's template, with every turn and with earlier thoughts: by these, llama.cpp finds out that a model
+thinks. A single turn of a user has the form that the model was trained on."""
 
 
 STEPS_TEMPLATE = """\
@@ -68,12 +70,16 @@ def vllm() -> Iterator[str]:
         about.parent.mkdir(exist_ok=True)
         about.write_text(f"Metadata-Version: 2.1\nName: {name.removesuffix('-cpu')}\nVersion: {version}+cpu\n")
         (home / "ready").touch()
-    model = FOLDER / "pocket"
+    model, template = FOLDER / "pocket", FOLDER / "pocket.jinja"
     shutil.copytree("training/pocket/weights", model, dirs_exist_ok=True)
+    template.write_text(POCKET_TEMPLATE)
     port = _free_port()
     command = [home / "bin/vllm", "serve", model, "--served-model-name", "pocket", "--host", "127.0.0.1"]
     options = ["--enforce-eager", "--max-model-len", "1024", "--reasoning-parser", "qwen3", "--port", str(port)]
-    with _running([*command, *options], port, "vllm"):
+    turns = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--chat-template", template]
+    # The pocket reasoner knows no JSON: where a form allows blanks, it writes nothing else.
+    forms = ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    with _running([*command, *options, *turns, *forms], port, "vllm"):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -184,3 +190,20 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+OURS = {"vllm": vllm, "llama_cpp": llama_cpp, "llama_cpp_pocket": llama_cpp_pocket}
+
+
+def main() -> None:
+    """Run one engine until Ctrl-C or SIGTERM, and print its address."""
+    parser = argparse.ArgumentParser(description="Run an engine for trials until Ctrl-C, and print its address.")
+    parser.add_argument("engine", choices=list(OURS))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), OURS[parser.parse_args().engine]() as url:
+        print(url, flush=True)
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -17,8 +17,7 @@ from operator import eq
 from typing import Any
 
 from benchmarks import engines
-from benchmarks.conformance import RESULTS
-from benchmarks.harness import commit, machine
+from benchmarks.harness import RESULTS, commit, machine
 from router.backends import canary
 from router.backends.connect import Connection, connect
 from router.backends.cutting import Answered, same

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import engines
-from benchmarks.conformance import RESULTS
-from benchmarks.harness import commit, machine
+from benchmarks.harness import RESULTS, commit, machine
 from training.pocket import gym
 from training.stopping import traces
 from training.stopping.replay import replay

@@ -7,7 +7,7 @@ engine takes it. How messages arrive is tested in `test_message_fields.py`.
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +50,9 @@ from router.domain import (
 )
 from router.errors import InvalidRequest
 from router.ports import Backend
+from tests.support.request_table import REFUSED, TWO_PHASES, WAYS, WORKS, Cell, cells
 from tests.support.simulators import ANSWER, MODEL, Simulator, simulated
 
-PAGE = Path(__file__).parents[2] / "docs" / "requests.md"
-WAYS = {
-    "vLLM native": ("vllm", "native"),
-    "vLLM two phases": ("vllm", "two_phase"),
-    "SGLang native": ("sglang", "native"),
-    "SGLang two phases": ("sglang", "two_phase"),
-    "llama.cpp native": ("llama_cpp", "native"),
-    "llama.cpp two phases": ("llama_cpp", "two_phase"),
-    "pocket": ("pocket", "native"),
-    "hosted": ("openai_effort", "hint"),
-}
-WORKS, REFUSED, TWO_PHASES = "works", "refused", "two phases"
 CHAT = "/v1/chat/completions"
 DRAWN = {
     "temperature": 0.5,
@@ -142,31 +131,6 @@ def sent(name: str, kind: str, path: str) -> Mapping[str, Any] | None:
         case "json_schema", _, _:
             return {"response_format": NESTED}
     return {name: DRAWN[name]} if name in DRAWN else None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the table, and the name of its row in `request_fields.FIELDS`."""
-
-    path: str
-    name: str
-    way: str
-    word: str
-
-
-def cells() -> list[Cell]:
-    """The cells of the documentation's table."""
-    table = PAGE.read_text().partition("\n| field |")
-    lines = "".join(table[1:]).strip().partition("\n\n")[0].splitlines()
-    rows = [line.strip("| ").split(" | ") for line in lines]
-    heads = rows[0][1:]
-    found = []
-    for first, *words in rows[2:]:
-        match = re.fullmatch(r"`([^`]+)`(?: \((.+)\))?", first)
-        assert match is not None, first
-        name = match[2] or match[1].rpartition(".")[2]
-        found += [Cell(match[1], name, way, word) for way, word in zip(heads, words, strict=True)]
-    return found
 
 
 CELLS = cells()

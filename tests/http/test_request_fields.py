@@ -17,9 +17,10 @@ from router.backends.pocket_model import PocketModel
 from router.domain import GenerationRequest, Sampling
 from router.openai.errors import param
 from router.ports import Backend
-from tests.backends.test_request_fields import ASKED, CELLS, REFUSED, WAYS, Cell, engine, events_of
+from tests.backends.test_request_fields import ASKED, CELLS, engine, events_of
 from tests.http.conftest import CHAT, fronting
 from tests.support.fakes import LADDER, router_of
+from tests.support.request_table import REFUSED, WAYS, Cell
 from tests.support.simulators import Simulator
 
 TRIED = ("vLLM native", "vLLM two phases", "llama.cpp native", "pocket")
