@@ -3,10 +3,12 @@
 Four ways take turns in front of a simulated engine: the router by gRPC and by its OpenAI-compatible API, an aiohttp
 server that copies bytes, and a bare gRPC server that forwards what it reads, which shows the share of gRPC itself. All
 servers run on uvloop. CPU is the process's own, from /proc. A stream has 46 events, which arrive in a burst as fast as
-they are read, or a few milliseconds apart, as tokens do.
+they are read, or a few milliseconds apart, as tokens do. What comes before the first event is measured of streams that
+come one after another, at an engine whose first token takes a while: streams that share one core wait for one another.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -16,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +41,20 @@ BODY = {"model": MODEL, "messages": [{"role": "user", "content": "2 + 2 ="}], "s
 PAUSES = {"in a burst": 0.0, "5 ms apart": 0.005}
 """Seconds between events, by name."""
 
+FIRST_SECONDS, ONE_BY_ONE = 0.05, 60
+"""Seconds before the first event of an engine, and streams one after another that are measured up to theirs."""
 
-def engine(port: int, pause: float) -> None:
-    """The simulated vLLM, with `pause` seconds between events."""
-    web.run_app(ENGINES["vllm"](Simulator("vllm", pause=pause)), host="127.0.0.1", port=port, print=None)
+Clock = Callable[[], float]
+Way = tuple[int, Callable[[Clock], Awaitable[float]]]
+"""The process that is measured, and one stream, which gives the seconds up to its first event by a clock."""
+
+_numbers = itertools.count()
+
+
+def engine(port: int, pause: float, first: float) -> None:
+    """The simulated vLLM, with `first` seconds before its events and `pause` seconds between them."""
+    simulator = Simulator("vllm", pause=pause, first=first)
+    web.run_app(ENGINES["vllm"](simulator), host="127.0.0.1", port=port, print=None)
 
 
 def bare(port: int, url: str) -> None:
@@ -100,26 +113,29 @@ async def many(one: Callable[[], Awaitable[float]]) -> list[float]:
     return await asyncio.gather(*(gated() for _ in range(STREAMS)))
 
 
-async def through_grpc(channel: grpc.aio.Channel, last: str) -> float:
+async def through_grpc(channel: grpc.aio.Channel, last: str, clock: Clock) -> float:
     """Run one stream through router or bare gRPC server up to its `last` event; returns seconds to the first delta."""
     stub = pb_grpc.BudgetRouterServiceStub(channel)
-    started, first, said = time.perf_counter(), 0.0, ""
+    began, first, said = clock(), 0.0, ""
     request = pb.GenerateRequest(messages=[pb.Message(role=pb.ROLE_USER, content="2 + 2 =")])
     request.options.max_loss = 0.0  # no certificate covers this target, so the policy takes the top rung
     async for event in stub.Generate(request):
         if not first and event.WhichOneof("event") in ("reasoning", "content"):
-            first = time.perf_counter() - started
+            first = clock() - began
         said += event.content
     assert event.WhichOneof("event") == last and all(word in said for word in ANSWER), event
     return first
 
 
-async def through_http(session: aiohttp.ClientSession, url: str, **wishes: Any) -> float:
+async def through_http(
+    session: aiohttp.ClientSession, url: str, clock: Clock, prompt: str = "2 + 2 =", **wishes: Any
+) -> float:
     """Run one stream through the pass-through or the router's OpenAI API; returns seconds to the first event."""
-    started, first, last = time.perf_counter(), 0.0, b""
-    async with session.post(f"{url}/v1/chat/completions", json=BODY | wishes) as response:
+    asked = BODY | {"messages": [{"role": "user", "content": prompt}]} | wishes
+    began, first, last = clock(), 0.0, b""
+    async with session.post(f"{url}/v1/chat/completions", json=asked) as response:
         async for line in response.content:
-            first = first or time.perf_counter() - started
+            first = first or clock() - began
             last = line.strip() or last
     assert last == b"data: [DONE]", last
     return first
@@ -152,8 +168,9 @@ async def until_up(url: str) -> None:
     raise SystemExit(f"{url} does not come up")
 
 
-async def measure(pause: float) -> dict[str, Any]:
-    """CPU milliseconds per stream of all four ways, interleaved by round; ratios; time to the first event."""
+@asynccontextmanager
+async def ways(pause: float, first: float) -> AsyncIterator[dict[str, Way]]:
+    """The ways through running servers, by name, to an engine of that pace."""
     upstream, passing, routing, fronting, copying = (f"http://127.0.0.1:{free_port()}" for _ in range(5))
     port = {url: url.rsplit(":", 1)[1] for url in (upstream, passing, routing, fronting, copying)}
     ours = {"BACKEND": "vllm", "BACKEND_URL": upstream, "BACKEND_MODEL": MODEL, "LISTEN": f"127.0.0.1:{port[routing]}"}
@@ -161,7 +178,7 @@ async def measure(pause: float) -> dict[str, Any]:
     settings = {f"BUDGET_ROUTER_{name}": value for name, value in ours.items()}
     async with (
         AsyncExitStack() as stack,
-        started(LOAD_CORE, "benchmarks.forwarding", "engine", port[upstream], str(pause)),
+        started(LOAD_CORE, "benchmarks.forwarding", "engine", port[upstream], str(pause), str(first)),
         started(SERVER_CORE, "benchmarks.forwarding", "bare", port[passing], upstream) as bare_pid,
     ):
         await until_up(upstream)
@@ -176,18 +193,32 @@ async def measure(pause: float) -> dict[str, Any]:
         ):
             for url in (passing, routing, fronting, copying):
                 await until_up(url)
-            found: dict[str, list[float]] = defaultdict(list)
-            for _ in range(ROUNDS + 1):
-                for name, pid, one in (
-                    ("router", router_pid, lambda: through_grpc(routed, "completion")),
-                    ("http", router_pid, lambda: through_http(session, fronting, budget_router={"max_loss": 0})),
-                    ("bare", bare_pid, lambda: through_http(session, passing)),
-                    ("bare_grpc", grpc_pid, lambda: through_grpc(copied, "content")),
-                ):
-                    before = harness.cpu(pid)
-                    firsts = await many(one)
-                    found[name].append(1000 * (harness.cpu(pid) - before) / STREAMS)
-                    found[f"{name}_first"].append(1000 * statistics.median(firsts))
+            front = partial(through_http, session, fronting, budget_router={"max_loss": 0})
+            yield {
+                "router": (router_pid, partial(through_grpc, routed, "completion")),
+                "http": (router_pid, front),
+                "http_new": (router_pid, lambda clock: front(clock, prompt=_new())),
+                "bare": (bare_pid, partial(through_http, session, passing)),
+                "bare_grpc": (grpc_pid, partial(through_grpc, copied, "content")),
+            }
+
+
+def _new() -> str:
+    """A prompt whose score is in no cache."""
+    return f"What is {next(_numbers)} times {next(_numbers)}?"
+
+
+async def measure(pause: float) -> dict[str, Any]:
+    """CPU milliseconds per stream of all ways, interleaved by round; ratios; time to the first event."""
+    found: dict[str, list[float]] = defaultdict(list)
+    async with ways(pause, 0.0) as running:
+        del running["http_new"]
+        for _ in range(ROUNDS + 1):
+            for name, (pid, one) in running.items():
+                before = harness.cpu(pid)
+                firsts = await many(partial(one, time.perf_counter))
+                found[name].append(1000 * (harness.cpu(pid) - before) / STREAMS)
+                found[f"{name}_first"].append(1000 * statistics.median(firsts))
     results: dict[str, Any] = {f"{name}_ms": harness.spread(values[1:], 2) for name, values in found.items()}
     compared = ("ratio", found["router"]), ("http_ratio", found["http"]), ("grpc_ratio", found["bare_grpc"])
     for name, mine in compared:
@@ -195,11 +226,24 @@ async def measure(pause: float) -> dict[str, Any]:
     return results
 
 
+async def first_events() -> dict[str, Any]:
+    """Milliseconds that pass up to the first event of streams one after another, and those of the server's CPU."""
+    found: dict[str, list[float]] = defaultdict(list)
+    async with ways(0.0, FIRST_SECONDS) as running:
+        for turn in range(ONE_BY_ONE + 5):
+            for name, (pid, one) in running.items():
+                passed, used = await one(time.perf_counter), await one(partial(harness.cpu, pid))
+                if turn >= 5:  # the first ones warm up
+                    found[f"{name}_ms"].append(1000 * passed)
+                    found[f"{name}_cpu_ms"].append(1000 * used)
+    return {name: round(statistics.median(values), 2) for name, values in found.items()}
+
+
 def main() -> list[Target]:
     """Measure, print and store the figures; or run as one of the servers."""
     match sys.argv[1:]:
-        case ["engine", port, pause]:
-            engine(int(port), float(pause))
+        case ["engine", port, pause, first]:
+            engine(int(port), float(pause), float(first))
         case ["bare", port, url]:
             bare(int(port), url)
         case ["grpc", port, url]:
@@ -224,11 +268,19 @@ def report() -> list[Target]:
             f"{middle['http_ms']} ms, ratio {middle['http_ratio']}; first event {middle['router_first_ms']} and "
             f"{middle['http_first_ms']} against {middle['bare_first_ms']} ms"
         )
-    harness.written("forwarding", results)
+    with harness.pinned(LOAD_CORE):
+        firsts = asyncio.run(first_events())
+    for name in ("router", "http", "http_new", "bare_grpc", "bare"):
+        print(f"first event, {name}: {firsts[f'{name}_ms']} ms, CPU until then {firsts[f'{name}_cpu_ms']} ms")
+    harness.written("forwarding", results | {"first event": firsts})
+    added = firsts["http_new_ms"] - firsts["bare_ms"]
     return [
-        Target(f"stream by {way}, events {name}, x pass-through", 2.5, found[ratio]["median"])
-        for name, found in results.items()
-        for way, ratio in (("gRPC", "ratio"), ("HTTP", "http_ratio"))
+        *(
+            Target(f"stream by {way}, events {name}, x pass-through", 2.5, found[ratio]["median"])
+            for name, found in results.items()
+            for way, ratio in (("gRPC", "ratio"), ("HTTP", "http_ratio"))
+        ),
+        Target("first event by HTTP, ms beside a pass-through", 5, round(added, 2)),
     ]
 
 

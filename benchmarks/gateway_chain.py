@@ -54,7 +54,7 @@ async def chain(changes: Mapping[str, str], **given: str) -> AsyncIterator[Chain
     settings |= {"ENVOY": "true", "ENVOY_OUTCOMES": "true"} | given
     async with AsyncExitStack() as stack:
         port = engine_url.rpartition(":")[2]
-        await stack.enter_async_context(started(LOAD_CORE, "benchmarks.forwarding", "engine", port, "0"))
+        await stack.enter_async_context(started(LOAD_CORE, "benchmarks.forwarding", "engine", port, "0", "0"))
         await until_up(engine_url)
         own = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         settings["ARTIFACT"] = str(await bundle_about(engine_url, MODEL, own / "bundle"))

@@ -69,7 +69,7 @@ class Boundary:
     """Answers requests by their routes.
 
     Args:
-        routes: by path, then by HTTP method.
+        routes: by path, then by HTTP method; a path that ends in "/" holds for all that begin with it.
         places: for calls under way, whatever way they come in.
         reader: reads bodies.
         observer: sees how every call ended.
@@ -130,14 +130,21 @@ class Boundary:
                 return await route.endpoint(Asked(request, headers, body, call, ends))
 
     def _route(self, request: web.BaseRequest) -> Route:
-        methods = self._routes.get(request.path.rstrip("/"))
-        if methods is None:
-            raise Refused(404, f"no such path; there are {', '.join(self._routes)}", "not_found")
-        route = methods.get(request.method)
+        methods = self._methods(request.path)
+        # The response to HEAD is that to GET; aiohttp leaves its body out.
+        route = methods.get("GET" if request.method == "HEAD" else request.method)
         if route is None:
-            allowed = ", ".join(methods)
+            allowed = ", ".join((*methods, *(["HEAD"] if "GET" in methods else [])))
             raise Refused(405, f"the method must be {allowed}", "method_not_allowed", {"allow": allowed})
         return route
+
+    def _methods(self, path: str) -> Mapping[str, Route]:
+        if (methods := self._routes.get(path.rstrip("/"))) is not None:
+            return methods
+        for folder, methods in self._routes.items():
+            if folder.endswith("/") and path.startswith(folder):
+                return methods
+        raise Refused(404, f"no such path; there are {', '.join(self._routes)}", "not_found")
 
 
 def refused_response(refused: Refusal) -> web.Response:

@@ -18,11 +18,13 @@ from router.openai.chunks import ChatChunks
 from router.openai.headers import decision_headers
 from router.openai.outcomes import outcome
 from router.openai.replies import ChatAnswer
-from router.openai.requests import ChatRequest, chat_request
+from router.openai.requests import AUTO, ChatRequest, chat_request
 from router.openai.responses_events import ResponseEvents
 from router.openai.responses_requests import responses_request
 from router.requests.limits import Limits
 from router.routing.router import BudgetRouter
+
+MODEL = "/v1/models/"
 
 Health = Callable[[], Awaitable[Mapping[str, bool]]]
 
@@ -77,6 +79,7 @@ class Endpoints:
             "/v1/chat/completions": {"POST": Route("ChatCompletions", "Generate", self.chat)},
             "/v1/responses": {"POST": Route("Responses", "Generate", self.responses)},
             "/v1/models": {"GET": Route("Models", "", self.models, reads=False)},
+            MODEL: {"GET": Route("Model", "", self.model, reads=False)},
             "/v1/budget_router/outcomes": {"POST": Route("Outcomes", "ReportOutcome", self.outcomes)},
             "/health": {"GET": Route("Health", "", self.health, reads=False, open=True)},
         }
@@ -107,6 +110,13 @@ class Endpoints:
     async def models(self, asked: Asked) -> web.Response:
         """`GET /v1/models`."""
         return json_response(listing.models([served.model for served in self._router.served_models]))
+
+    async def model(self, asked: Asked) -> web.Response:
+        """`GET /v1/models/{model}`."""
+        name = asked.request.path.removeprefix(MODEL)
+        if name != AUTO:
+            self._router.served_model(name)
+        return json_response(listing.model(name))
 
     async def outcomes(self, asked: Asked) -> web.Response:
         """`POST /v1/budget_router/outcomes`."""

@@ -44,7 +44,7 @@ class BodyReader:
     def _require_json(self, request: web.BaseRequest) -> None:
         if request.content_type != JSON:  # pages of browsers can send any other kind without being asked
             raise Refused(415, f"content-type must be {JSON}", "unsupported_media_type")
-        if request.headers.get("Content-Encoding", "identity") != "identity":
+        if request.headers.get("Content-Encoding", "").lower() not in ("", "identity"):
             raise Refused(415, "bodies must not be compressed", "unsupported_encoding")
 
     def _too_large(self) -> Refused:

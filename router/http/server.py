@@ -1,7 +1,6 @@
 """The HTTP server: binding, connections, drain."""
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -11,24 +10,13 @@ from aiohttp import web
 
 from router.addresses import HELD
 from router.errors import SettingsError
-
-MAX_HEADER_BYTES, MAX_HEADERS = 8 << 10, 64
-"""Bytes of the longest header, and of the request line; and most headers."""
-
-IDLE_SECONDS = 75.0
-"""How long a connection may be idle, or take for the headers of a request: longer than usual proxies keep theirs."""
+from router.http.connection import Connection
 
 HANDSHAKE_SECONDS = 10.0
-LINGER_SECONDS = 2.0
-"""How long the rest of a body is read and dropped once its request is refused: else its client may not see why."""
-
 CONNECTIONS_A_CALL = 2
 """Connections that may be open for each call that may be under way; idle ones are kept alive."""
 
 BACKLOG = 1_024
-SILENT = logging.Logger("http", logging.CRITICAL)
-"""aiohttp would log a traceback for each request that it cannot read; a flood must not become one of lines."""
-
 CLOSE_SECONDS = 1.0
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -67,18 +55,8 @@ class HttpServer:
 
     async def start(self) -> None:
         """Accept requests."""
-        self._connections = web.Server(
-            self._counted,
-            handler_cancellation=True,  # a caller that leaves ends its generation
-            access_log=None,
-            logger=SILENT,
-            auto_decompress=False,
-            keepalive_timeout=IDLE_SECONDS,
-            lingering_time=LINGER_SECONDS,
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            max_headers=MAX_HEADERS,
-        )
+        # A caller that leaves ends its generation.
+        self._connections = web.Server(self._counted, handler_cancellation=True)
         self._listening = await asyncio.get_running_loop().create_server(
             self._protocol,
             sock=self._socket,
@@ -111,7 +89,8 @@ class HttpServer:
 
     def _protocol(self) -> asyncio.Protocol:
         assert self._connections is not None
-        return _Closed() if len(self._connections.connections) >= self._max_connections else self._connections()
+        full = len(self._connections.connections) >= self._max_connections
+        return _Closed() if full else Connection(self._connections)
 
 
 class _Closed(asyncio.Protocol):

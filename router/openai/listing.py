@@ -8,5 +8,9 @@ from router.openai.requests import AUTO
 
 def models(served: Sequence[str]) -> dict[str, Any]:
     """The models that a request may name, `auto` first."""
-    entries = [{"id": name, "object": "model", "created": 0, "owned_by": "budget-router"} for name in (AUTO, *served)]
-    return {"object": "list", "data": entries}
+    return {"object": "list", "data": [model(name) for name in (AUTO, *served)]}
+
+
+def model(name: str) -> dict[str, Any]:
+    """One of the models."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "budget-router"}

@@ -4,6 +4,7 @@ Names are those of the proto file, in headers with dashes. The body counts where
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -105,10 +106,10 @@ def _value(name: str, value: str, header: str) -> Any:
 
 
 def _number(value: str, header: str) -> float:
-    try:
-        return float(value)  # "nan" is a float, too, and lies in no range
-    except ValueError:
-        raise InvalidRequest(header, "must be a number") from None
+    with suppress(ValueError):
+        if value.isascii() and "_" not in value:  # Python takes 1_000 and digits of any script for numbers
+            return float(value)  # "nan" is a float, too, and lies in no range
+    raise InvalidRequest(header, "must be a number")
 
 
 def _member(words: type[Enum], word: str, name: str) -> Enum:

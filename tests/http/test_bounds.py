@@ -14,8 +14,7 @@ import trustme
 from router.admission.tenants import Key, Tenant, Tenants, digest
 from router.domain import ContentDelta, ReasoningDelta
 from router.events import CallCompleted
-from router.http import server as server_module
-from router.http import streaming
+from router.http import connection, streaming
 from router.http.server import HttpServer
 from router.rpc.tls import Certificates
 from tests.http.conftest import CHAT, QUESTION, Front, fronting
@@ -52,6 +51,7 @@ async def test_requests_that_are_none_are_refused_with_a_status(fake: Front) -> 
     json = {"Content-Type": JSON}
     assert await status(path="/v1/nothing") == (404, "not_found")
     assert await status("GET") == (405, "method_not_allowed")
+    assert await status("GET", path="/v1/models/nothing") == (404, "model_not_found")
     assert await status(data=BODY, headers={"Content-Type": "text/plain"}) == (415, "unsupported_media_type")
     squeezed = {**json, "Content-Encoding": "gzip"}
     assert await status(data=gzip.compress(BODY), headers=squeezed) == (415, "unsupported_encoding")
@@ -65,6 +65,30 @@ async def test_requests_that_are_none_are_refused_with_a_status(fake: Front) -> 
         "UNIMPLEMENTED",
         "INVALID_ARGUMENT",
     }
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"FOO /v1/models HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\n\r\n",
+        b"GET /v1/models HTTP/1.9\r\nHost: x\r\n\r\n",
+        b"GET http://[::1/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        head("X-A : secret"),
+        head("X-A: secret\x00"),
+        head(f"Content-Length: {len(BODY)}"),
+        head("Transfer-Encoding: chunked"),
+        head("X-Long: " + 9_000 * "x"),
+    ],
+)
+async def test_what_is_no_http_is_answered_in_json_too(fake: Front, request_: bytes) -> None:
+    answer = await sent(fake, request_)
+    top, _, body = answer.partition(b"\r\n\r\n")
+    assert b" 400 " in top.splitlines()[0] and b"Server: budget-router\r\n" in top
+    error = orjson.loads(body)["error"]
+    assert error["code"] == "invalid_http" and error["type"] == "invalid_request_error"
+    assert "Python" not in top.decode() and "secret" not in error["message"] and "xxx" not in error["message"]
 
 
 async def test_bodies_are_bounded_with_a_length_and_without() -> None:
@@ -81,6 +105,15 @@ async def test_bodies_are_bounded_with_a_length_and_without() -> None:
                 assert response.status == 413
         except aiohttp.ClientConnectionError:
             pass  # the server had closed before the client looked at the answer
+
+
+async def test_heads_of_what_can_be_got(fake: Front) -> None:
+    for path in ("/v1/models", "/v1/models/auto", "/health"):
+        async with fake.session.get(fake.url + path) as whole, fake.session.head(fake.url + path) as response:
+            assert response.status == 200 and await response.read() == b""
+            assert response.headers["Content-Length"] == whole.headers["Content-Length"]
+    async with fake.session.options(fake.url + "/v1/models") as response:
+        assert response.status == 405 and response.headers["Allow"] == "GET, HEAD"
 
 
 async def test_credentials_come_before_bodies() -> None:
@@ -109,7 +142,7 @@ async def test_a_body_that_does_not_arrive_is_given_up(fake: Front, monkeypatch:
 
 
 async def test_a_connection_that_sends_no_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.05)
     async with fronting(router_of()) as front:
         assert await sent(front) == b""
         assert await sent(front, b"POST /v1/chat") == b""

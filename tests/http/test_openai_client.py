@@ -95,6 +95,7 @@ async def test_wishes_by_header_effort_and_body(client: AsyncOpenAI) -> None:
 
 async def test_a_served_model_and_one_that_is_not(client: AsyncOpenAI) -> None:
     assert [model.id async for model in client.models.list()] == ["auto", "fake"]
+    assert [(await client.models.retrieve(model)).id for model in ("auto", "fake")] == ["auto", "fake"]
     assert (await client.chat.completions.create(model="fake", messages=Messages)).model == "fake"
     with pytest.raises(openai.NotFoundError) as caught:
         await client.chat.completions.create(model="gpt-9", messages=Messages)

@@ -1,6 +1,7 @@
 """HTTP requests, fuzzed from the first byte of their head: whatever they hold, the answer is no crash and no 500.
 
-The first byte picks the endpoint. An empty line ends the headers of the input, one a line; the rest is the body.
+The first byte picks the endpoint, and whether the body comes apart from the head. An empty line ends the headers of the
+input, one a line; the rest is the body.
 """
 
 import asyncio
@@ -13,14 +14,15 @@ from router.admission.identity import TenantGuard
 from router.admission.permits import Places
 from router.admission.tenants import Tenants
 from router.http.boundary import Boundary
+from router.http.connection import Connection
 from router.http.endpoints import Endpoints
-from router.http.reading import BodyReader
-from router.http.server import SILENT
+from router.http.reading import CONTINUE, BodyReader
 from router.requests.limits import MAX_LARGE_BYTES, MAX_MESSAGE_BYTES
 from router.telemetry.tracing import passed_on
 from tests.support.fakes import LIMITS, RecordingObserver, router_of
 
 PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/budget_router/outcomes")
+APART = b"\x80"
 FORGET = 1_000
 """Requests after which the fakes are made anew, which keep everything."""
 
@@ -75,22 +77,25 @@ def http(data: bytes) -> str:
         head, body = b"", data[1:]
     lines = [f"POST {path} HTTP/1.1".encode(), b"Host: x", b"Connection: close", *head.split(b"\n")]
     lines += [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
-    raw = b"\r\n".join([*filter(None, lines), b"", body])
-    status = _loop.run_until_complete(_answered(raw))
-    assert status not in (b"500", b""), (status, raw)
+    top = b"\r\n".join([*filter(None, lines), b"", b""])
+    pieces = [top, body] if data[:1] >= APART else [top + body]
+    status = _loop.run_until_complete(_answered(pieces))
+    assert status not in (b"500", b""), (status, pieces)
     return "OK" if status == b"200" else status.decode()
 
 
-async def _answered(raw: bytes) -> bytes:
+async def _answered(pieces: Iterable[bytes]) -> bytes:
     """The status that a request is answered with."""
-    protocol, wire = _server()(), Wire()
+    protocol, wire = Connection(_server()), Wire()
     protocol.connection_made(wire)
-    protocol.data_received(raw)
+    for piece in pieces:
+        protocol.data_received(piece)
+        await asyncio.sleep(0)
     async with asyncio.timeout(SECONDS):
         await wire.closed.wait()
     protocol.connection_lost(None)
     await asyncio.sleep(0)
-    return wire.said[9:12]
+    return wire.said.removeprefix(CONTINUE)[9:12]
 
 
 def _server() -> web.Server:
@@ -99,10 +104,7 @@ def _server() -> web.Server:
         places, reader = Places(1_000, MAX_LARGE_BYTES), BodyReader(MAX_MESSAGE_BYTES, 1_000)
         routes = Endpoints(router, LIMITS, router.health).routes
         boundary = Boundary(routes, TenantGuard(Tenants({})), places, reader, RecordingObserver(), passed_on)
-        server = web.Server(
-            boundary, loop=_loop, access_log=None, logger=SILENT, auto_decompress=False, lingering_time=0
-        )
-        _state.update(left=FORGET, server=server)
+        _state.update(left=FORGET, server=web.Server(boundary, loop=_loop))
     _state["left"] -= 1
     made: web.Server = _state["server"]
     return made

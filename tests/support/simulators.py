@@ -138,6 +138,9 @@ class Simulator:
         spelling: the ids by which the model spells a marker of several tokens; [] = as the tokenizer does.
         length: tokens after which a thought ends by itself.
         developer: its chat template knows a developer; others refuse one.
+        first: seconds before the first event.
+        pause: seconds behind each event.
+        gate: each event takes a permit of it; None = they come freely.
         answers: the answer to a last message behind so many tokens of thought; None = always the same.
     """
 
@@ -148,7 +151,9 @@ class Simulator:
     running: int = 0
     cancelled: int = 0
     served: bool = True
+    first: float = 0.0
     pause: float = 0.0
+    gate: asyncio.Semaphore | None = None
     fails: dict[str, int] = field(default_factory=dict)
     fault_status: int = 500
     mute: set[str] = field(default_factory=set)
@@ -315,6 +320,7 @@ class Simulator:
             drawn = [*((token, True) for token, thinking in drawn if thinking and token not in ENDS), (EOS, True)]
         at_a_time, thought = 7 if self.faults.several_tokens_a_delta else 1, 0
         groups = list(_groups(drawn, at_a_time))
+        await asyncio.sleep(self.first)
         for number, (tokens, thinking) in enumerate(groups):
             while number == 3 and self.faults.drips:
                 await response.write(b": still there\n\n")
@@ -333,6 +339,8 @@ class Simulator:
             finish = ("stop" if drawn[-1][0] in (EOS, *asked.stop) else "length") if last else None
             done = sum(len(some) for some, _ in groups[: number + 1])
             event = json.dumps(chunk(tokens, thinking, done, thought, finish))
+            if self.gate is not None:
+                await self.gate.acquire()
             await response.write(b"data: " + event.encode() + b"\n\n")
             await asyncio.sleep(self.pause)
         if self.faults.lingers:
