@@ -236,6 +236,14 @@ def test_the_openai_api_is_reached_only_where_it_is_switched_on() -> None:
     assert protocols == {"grpc": "kubernetes.io/h2c", "http": "http"}
 
 
+def test_a_gateway_may_ask_only_where_it_is_switched_on() -> None:
+    """It asks on the port of gRPC, so that no other one is opened."""
+    asked, plain = rendered({"settings": {"ENVOY": "true"}}), rendered({})
+    assert environment_of(asked)[PREFIX + "ENVOY"] == "true" and PREFIX + "ENVOY" not in environment_of(plain)
+    assert container_of(asked)["ports"] == container_of(plain)["ports"]
+    assert asked["Service"] == plain["Service"] and asked["NetworkPolicy"] == plain["NetworkPolicy"]
+
+
 def test_the_operator_finds_the_service_to_scrape() -> None:
     manifests = release("operator")
     service, monitor = manifests["Service"], manifests["ServiceMonitor"]["spec"]

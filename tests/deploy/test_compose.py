@@ -89,6 +89,13 @@ def test_the_openai_api_is_reached_only_where_it_is_switched_on() -> None:
     assert ports("-f", "docker-compose.yml", "-f", "deploy/http.yml") == plain | {"127.0.0.1:50080"}
 
 
+def test_a_gateway_may_ask_only_where_it_is_switched_on() -> None:
+    """It asks on the port of gRPC, so that no other one is published."""
+    plain, asked = services()["router"], services(BUDGET_ROUTER_ENVOY="true")["router"]
+    assert plain["environment"].get("BUDGET_ROUTER_ENVOY") is None
+    assert asked["environment"]["BUDGET_ROUTER_ENVOY"] == "true" and asked["ports"] == plain["ports"]
+
+
 def test_a_cache_secret_is_asked_for() -> None:
     with pytest.raises(ValueError, match="BUDGET_ROUTER_CACHE_SECRET is missing a value"):
         services(secret="")
