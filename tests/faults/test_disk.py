@@ -25,37 +25,27 @@ from tests.conftest import MODELS
 from tests.faults.conftest import PATIENCE, Cell, Scene, scene
 from tests.rpc.conftest import decide, generate
 from tests.serving.test_app import CHEAP
-from tests.serving.test_serve import command, environment
+from tests.serving.test_serve import environment
+from tests.support.forked import Forked
 from tests.support.ports import free_port
 
 DEGRADED = "budget_router_degraded_total"
 
 
 @asynccontextmanager
-async def process(
-    directory: Path, *arguments: str, read_log: bool = True
-) -> AsyncIterator[tuple[Scene, "subprocess.Popen[str]"]]:
-    """The service as a process of its own, whose standard output is a file, or a pipe that nobody reads."""
+async def process(directory: Path, *arguments: str) -> AsyncIterator[tuple[Scene, Forked]]:
+    """The service as a process of its own, which logs into the file `log`."""
     metrics = f"127.0.0.1:{free_port()}"
-    out = (directory / "log").open("w") if read_log else subprocess.PIPE
-    started = subprocess.Popen(  # noqa: ASYNC220  its start may take a moment
-        command("--listen", "127.0.0.1:0", "--metrics-listen", metrics, *arguments),
-        stdout=out,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=directory,
-        env=environment(),
-    )
+    arguments = ("serve", "--listen", "127.0.0.1:0", "--metrics-listen", metrics, *arguments)
+    started = Forked(arguments, out=directory / "log", cwd=directory, env=environment())
     try:
-        assert started.stderr is not None
         address = (await asyncio.to_thread(started.stderr.readline)).split()[-1]
         async with grpc.aio.insecure_channel(address) as channel:
             yield Scene(address, metrics, pb_grpc.BudgetRouterServiceStub(channel)), started
     finally:
         started.kill()
-        started.communicate()
-        if not isinstance(out, int):
-            out.close()
+        await asyncio.to_thread(started.wait)
+        started.stderr.close()
 
 
 async def test_full(tmp_path: Path) -> None:
@@ -77,15 +67,16 @@ async def test_full(tmp_path: Path) -> None:
 
 async def test_hang(tmp_path: Path) -> None:
     """Nobody reads the log: its pipe is soon full, then a write to it hangs."""
-    async with process(tmp_path, read_log=False) as (running, server):
-        assert server.stdout is not None
-        size = fcntl.fcntl(server.stdout, fcntl.F_SETPIPE_SZ, 4096)
-        counter = "budget_router_decide_seconds_count"
-        cell = await running.under(Cell("disk", "hang"), counter, requests=100)
-        held = fcntl.ioctl(server.stdout, termios.FIONREAD, bytes(4))
-        assert int.from_bytes(held, sys.byteorder) > size - PIPE_BUF, "the pipe is full"
-        os.set_blocking(server.stdout.fileno(), False)
-        await running.recovered(cell)
+    os.mkfifo(tmp_path / "log")
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(reader) as pipe:
+        async with process(tmp_path) as (running, _):
+            size = fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+            counter = "budget_router_decide_seconds_count"
+            cell = await running.under(Cell("disk", "hang"), counter, requests=100)
+            held = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+            assert int.from_bytes(held, sys.byteorder) > size - PIPE_BUF, "the pipe is full"
+            await running.recovered(cell)
 
 
 def nonsense(models: Path) -> Callable[[], object]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from router.client import Decision, RoutingOptions
-from tests.serving.test_serve import connected, environment, refused_as_process, running
+from tests.serving.test_serve import Process, commanded, connected, environment, refused_as_process
 from tests.support.valkey import Valkey
 
 SOON = {"drain_seconds": "1"}
@@ -20,11 +20,11 @@ PATIENCE = 60
 """Seconds for a process to end; a service that waits for what hangs would take for ever."""
 
 
-def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+def ended(process: Process) -> tuple[int, str]:
     """SIGTERM; the exit code, and what a person is told."""
+    assert process.stderr is not None
     process.terminate()
-    _, errors = process.communicate(timeout=PATIENCE)
-    return process.returncode, errors
+    return process.wait(PATIENCE), process.stderr.read()
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def test_records_that_are_lost_at_the_end_are_counted_in_one_line_and_the_exit_code(tmp_path: Path) -> None:
-    with running(tmp_path, **SOON) as server, connected(server) as client, locked(tmp_path / "var/outcomes.sqlite"):
+    with commanded(tmp_path, **SOON) as server, connected(server) as client, locked(tmp_path / "var/outcomes.sqlite"):
         for number in range(3):
             client.decide(f"{number} + 1 =")
         code, errors = ended(server.process)
@@ -47,7 +47,7 @@ def test_records_that_are_lost_at_the_end_are_counted_in_one_line_and_the_exit_c
 @pytest.mark.slow
 def test_a_worker_that_loses_records_makes_its_supervisor_say_so(tmp_path: Path) -> None:
     log = tmp_path / "var/outcomes.sqlite"
-    with running(tmp_path, "--workers", "2", **SOON) as server, connected(server) as client, locked(log):
+    with commanded(tmp_path, "--workers", "2", **SOON) as server, connected(server) as client, locked(log):
         client.decide("1 + 1 =")
         code, errors = ended(server.process)
     assert code == 1
@@ -55,7 +55,7 @@ def test_a_worker_that_loses_records_makes_its_supervisor_say_so(tmp_path: Path)
 
 
 def test_a_stream_that_never_ends_is_cut_off(tmp_path: Path) -> None:
-    with running(tmp_path, **SOON | {"drain_seconds": "0"}) as server, connected(server) as client:
+    with commanded(tmp_path, **SOON | {"drain_seconds": "0"}) as server, connected(server) as client:
         events = client.generate("2 + 2 =", options=RoutingOptions(rung="256", min_thinking_tokens=250))
         assert isinstance(next(events), Decision)
         code, errors = ended(server.process)
@@ -65,7 +65,7 @@ def test_a_stream_that_never_ends_is_cut_off(tmp_path: Path) -> None:
 def test_a_redis_that_hangs_holds_up_nobody(tmp_path: Path, valkey: Valkey) -> None:
     (tmp_path / "serve").mkdir()
     redis = {"redis_url": valkey.url, "outcomes_url": valkey.url, "cache_secret": "s", "redis_timeout": "0.5"}
-    with running(tmp_path / "serve", **SOON | redis) as server, connected(server) as client:
+    with commanded(tmp_path / "serve", **SOON | redis) as server, connected(server) as client:
         client.decide("2 + 2 =")
         valkey.pause()
         try:
@@ -86,7 +86,7 @@ def test_a_fifo_in_place_of_a_file_is_refused_at_the_start(tmp_path: Path) -> No
 
 def test_a_fifo_that_takes_the_place_of_a_file_holds_up_nobody(tmp_path: Path) -> None:
     (path := tmp_path / "tenants.toml").write_text("[default]\n")
-    with running(tmp_path, **SOON | {"tenants": str(path)}) as server, connected(server) as client:
+    with commanded(tmp_path, **SOON | {"tenants": str(path)}) as server, connected(server) as client:
         path.unlink()
         os.mkfifo(path)
         (tmp_path / "var/audit.json").unlink(missing_ok=True)
@@ -140,6 +140,6 @@ def test_a_thread_that_never_ends_is_named_and_ended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_service_that_has_nothing_to_lose_ends_with_exit_code_0(tmp_path: Path, number: int) -> None:
-    with running(tmp_path, "--workers", str(number), **SOON) as server, connected(server) as client:
+    with commanded(tmp_path, "--workers", str(number), **SOON) as server, connected(server) as client:
         client.decide("2 + 2 =")
         assert ended(server.process) == (0, "")

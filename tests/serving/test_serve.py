@@ -12,10 +12,10 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import pytest
 import structlog
@@ -25,8 +25,11 @@ from router.client import Client, ClientError, Completion, Content, Decision, Re
 from router.outcomes.sqlite import read_rows as outcomes
 from router.serving import listening
 from tests.conftest import MODELS
+from tests.support.forked import Forked
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey
+
+Process = Union[Forked, "subprocess.Popen[str]"]
 
 SECRET = "Solve the following multiplication: 987654321 * 3."
 
@@ -36,19 +39,15 @@ class Server:
 
     def __init__(self, directory: Path, *arguments: str, **settings: str) -> None:
         self.log = directory / "stdout"
-        with self.log.open("w") as out:
-            self.process = subprocess.Popen(
-                command("--listen", "127.0.0.1:0", *arguments),
-                stdout=out,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=directory,
-                env=environment(**settings),
-            )
+        arguments = ("serve", "--listen", "127.0.0.1:0", *arguments)
+        self.process = self._started(arguments, self.log, directory, environment(**settings))
         assert self.process.stderr is not None
         line = next((one for one in self.process.stderr if not re.search("(admin service|OpenAI API) on", one)), "")
         assert "listening on" in line, line + self.process.stderr.read()
         self.address = line.split()[-1]
+
+    def _started(self, arguments: Sequence[str], out: Path, cwd: Path, env: Mapping[str, str]) -> Process:
+        return Forked(arguments, out=out, cwd=cwd, env=env)
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
@@ -74,6 +73,15 @@ class Server:
     def lines(self) -> list[dict[str, Any]]:
         """What it logged; every line is JSON. The last may be half written yet."""
         return [json.loads(line) for line in self.log.read_text().rpartition("\n")[0].splitlines()]
+
+
+class CommandedServer(Server):
+    """The same as a command starts it, for tests of its end."""
+
+    def _started(self, arguments: Sequence[str], out: Path, cwd: Path, env: Mapping[str, str]) -> Process:
+        with out.open("w") as file:
+            command = [sys.executable, "-m", "router", *arguments]
+            return subprocess.Popen(command, stdout=file, stderr=subprocess.PIPE, text=True, cwd=cwd, env=env)
 
 
 def command(*arguments: str) -> list[str]:
@@ -116,11 +124,15 @@ def the_line(code: object, errors: str) -> str:
 
 @contextmanager
 def running(directory: Path, *arguments: str, **settings: str) -> Iterator[Server]:
-    server = Server(directory, *arguments, **settings)
-    try:
+    with closing(Server(directory, *arguments, **settings)) as server:
         yield server
-    finally:
-        server.close()
+
+
+@contextmanager
+def commanded(directory: Path, *arguments: str, **settings: str) -> Iterator[Server]:
+    """For tests of the end: as a command starts it."""
+    with closing(CommandedServer(directory, *arguments, **settings)) as server:
+        yield server
 
 
 @contextmanager
@@ -184,7 +196,7 @@ def test_a_second_server_on_its_port_is_refused(server: Server, tmp_path: Path) 
 
 
 def test_sigterm_drains_a_stream_under_way(tmp_path: Path) -> None:
-    with running(tmp_path) as server, connected(server) as client:
+    with commanded(tmp_path) as server, connected(server) as client:
         events = client.generate("2 + 2 =", options=RoutingOptions(rung="256", min_thinking_tokens=200))
         assert isinstance(next(events), Decision)
         server.process.terminate()
@@ -219,7 +231,7 @@ def test_a_signal_ends_a_start_that_waits_for_its_engine(tmp_path: Path, number:
 
 
 def test_new_calls_are_refused_while_draining(tmp_path: Path) -> None:
-    with running(tmp_path) as server, connected(server) as client:
+    with commanded(tmp_path) as server, connected(server) as client:
         events = client.generate("2 + 2 =", options=RoutingOptions(rung="256", min_thinking_tokens=250))
         assert isinstance(next(events), Decision)
         ended = threading.Thread(target=list, args=(events,))
@@ -239,7 +251,7 @@ def test_new_calls_are_refused_while_draining(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_an_idle_server_ends_at_once_with_exit_code_0(tmp_path: Path, number: signal.Signals) -> None:
-    with running(tmp_path) as server:
+    with commanded(tmp_path) as server:
         started = time.monotonic()
         server.process.send_signal(number)
         assert server.process.wait(30) == 0
