@@ -1,8 +1,9 @@
 """Shared fixtures: a real Valkey server, and the models that ship."""
 
+import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ settings.load_profile("busy")
 settings.register_profile(
     "mutants", settings.get_profile("busy"), phases=[Phase.explicit, Phase.generate], derandomize=True, database=None
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests stay until the end, so the garbage collector does not walk them, now or during any test."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
