@@ -61,7 +61,7 @@ class GatewayShown:
 
     Attributes:
         outcome: "counted", "no_usage" (it ended, and does not say how much was thought), "cut" (no end was read) or
-            "unknown" (its decision is not known here).
+            "unknown" (no decision was found).
     """
 
     outcome: str

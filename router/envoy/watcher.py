@@ -11,13 +11,13 @@ from router.admission.tenants import Tenants
 from router.backends.dialects import Dialect
 from router.backends.http import Chunk
 from router.backends.stream_state import StreamState
-from router.domain import Completion, Decision, GenerationRequest, Prompt, RouteRequest
+from router.domain import Completion, Decision, GenerationRequest, Prompt, RouteRequest, RoutingOptions
 from router.envoy.attributes import decision_told
 from router.envoy.messages import parsed_message
 from router.envoy.tail import Tail
-from router.errors import BackendError, PermissionDenied
+from router.errors import BackendError, OutcomeLogError, PermissionDenied
 from router.events import GatewayShown
-from router.ports import Observer
+from router.ports import DecisionArchive, Observer
 from router.routing.router import BudgetRouter
 from router.rpc.boundary import Exchange
 
@@ -27,25 +27,32 @@ MOST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A decision whose response is to come; `at` as `time.perf_counter`."""
+    """A decision whose response is to come; `at` as `time.perf_counter`, None = it was made elsewhere."""
 
     request: RouteRequest
     decision: Decision
-    at: float
+    at: float | None
 
 
 class Watcher:
-    """Reads the responses of requests that were decided about here.
+    """Reads the responses of requests that were decided about here, or at a process with the same outcome log.
 
     Args:
+        archive: finds decisions of other processes.
         dialects: how the engine of each served model counts.
         observer: sees what became of every response.
     """
 
     def __init__(
-        self, router: BudgetRouter, tenants: Tenants, dialects: Mapping[str, Dialect], observer: Observer
+        self,
+        router: BudgetRouter,
+        archive: DecisionArchive,
+        tenants: Tenants,
+        dialects: Mapping[str, Dialect],
+        observer: Observer,
     ) -> None:
         self._router = router
+        self._archive = archive
         self._tenants = tenants
         self._dialects = dialects
         self._observer = observer
@@ -60,31 +67,45 @@ class Watcher:
 
     async def watch(self, exchange: Exchange, first: pb.ProcessingRequest, call: Call) -> None:
         """Read a response to its end. Raises InvalidRequest, PermissionDenied."""
-        expected = self._expected.get(decision_told(first))
-        if expected is None:  # nothing was decided, or elsewhere
+        began, tail, message = time.perf_counter(), Tail(), first
+        if not (decision := decision_told(first)):  # nothing was decided
             self._observer(GatewayShown("unknown"))
             return
-        self._require_own(expected.request.tenant, call)
-        began, tail, message = time.perf_counter(), Tail(), first
         tail.add(first.response_body.body)
         while not message.response_body.end_of_stream and (data := await exchange.read()) is not None:
             message, _ = parsed_message(data)
             tail.add(message.response_body.body)
-        if self._expected.pop(expected.decision.id, None) is not None:  # once
-            self._ended(expected, tail.end(), began)
+        expected = self._expected.get(decision) or await self._found(decision)
+        if expected is not None:
+            self._require_own(expected.request.tenant, call)
+            self._expected.pop(decision, None)
+        self._observer(GatewayShown("unknown" if expected is None else self._ended(expected, tail.end(), began)))
 
-    def _ended(self, expected: Expected, end: Chunk | None, began: float) -> None:
-        decision = expected.decision
+    async def _found(self, decision: str) -> Expected | None:
+        """A decision of another process; None where the log has none of that id, or says nothing."""
+        try:
+            logged = await self._archive.find(decision)
+        except OutcomeLogError:
+            return None
+        if logged is None or logged.decision.model not in self._dialects:
+            return None
+        options = RoutingOptions(logged.decision.target)
+        return Expected(
+            RouteRequest(Prompt.of(""), options, logged.tenant, logged.decision.model), logged.decision, None
+        )
+
+    def _ended(self, expected: Expected, end: Chunk | None, began: float) -> str:
+        """Record the end of a response; returns what became of it."""
+        decision, at = expected.decision, expected.at
         try:
             completion = None if end is None else completed(end, decision, self._dialects[decision.model])
         except BackendError:  # it is not of the API's shape
             completion = None
         if completion is None:
-            self._observer(GatewayShown("cut"))
-            return
-        seconds = (began - expected.at, time.perf_counter() - expected.at)
-        self._router.completed(expected.request, decision, completion, *seconds)
-        self._observer(GatewayShown("no_usage" if completion.thinking_tokens is None else "counted"))
+            return "cut"
+        seconds = None if at is None else (began - at, time.perf_counter() - at)
+        self._router.completed(expected.request, decision, completion, seconds)
+        return "no_usage" if completion.thinking_tokens is None else "counted"
 
     def _require_own(self, tenant: str, call: Call) -> None:
         """Raises PermissionDenied where the caller shows the response of another tenant, and is no gateway."""

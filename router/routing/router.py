@@ -188,16 +188,17 @@ class BudgetRouter:
             raise NotFound("decision_id", "no such decision")
 
     def completed(
-        self, request: RouteRequest, decision: Decision, completion: Completion, first_token: float, seconds: float
+        self, request: RouteRequest, decision: Decision, completion: Completion, seconds: tuple[float, float] | None
     ) -> None:
         """Record how an earlier decision's generation ended, here or where others carry the answer.
 
         Args:
-            first_token: seconds from the decision to the first of the answer.
-            seconds: from the decision to its end.
+            seconds: from the decision to the first event of the answer and to its end; None = not known, so that the
+                log alone learns of it.
         """
         self._log.record(request, decision, completion)
-        self._observer(Generated(request, decision, completion, first_token, seconds))
+        if seconds is not None:
+            self._observer(Generated(request, decision, completion, *seconds))
 
     def served_model(self, model: str) -> ServedModel:
         """The first served model of that name; "" stands for any. Raises NotFound."""
@@ -267,7 +268,7 @@ class BudgetRouter:
     def _completed(self, generation: Generation, completion: Completion) -> None:
         """The one place where the log, the observers and the audit learn of an answer."""
         request, decision, seconds = generation.request, generation.decision, generation.seconds
-        self.completed(request, decision, completion, generation.first_token_seconds, seconds)
+        self.completed(request, decision, completion, (generation.first_token_seconds, seconds))
         # An audit runs the top rung as well: not under pressure, and neither tool calls nor parts of answers can be
         # compared.
         whole = not generation.tools.offered and request.prompt.begun is None

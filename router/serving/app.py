@@ -296,4 +296,5 @@ def _watcher(wired: Wired, gateway: Gateway) -> "Watcher":
     from router.envoy.watcher import Watcher
 
     dialects = {model: engine.dialect for model, engine in gateway.engines.items()}
-    return Watcher(wired.router, wired.parts.tenants, dialects, wired.parts.observer)
+    parts = wired.parts
+    return Watcher(wired.router, parts.outcomes, parts.tenants, dialects, parts.observer)

@@ -94,7 +94,8 @@ async def asking(
     router, observer, tenants = router or router_of(), RecordingObserver(), tenants or Tenants({})
     engines = {one.model: BudgetFields(one.model, DIALECTS[kind], "Time is up.") for one in router.served_models}
     gateway = Gateway(engines, seconds, fails_open, tenant_header, response_headers, destination_header)
-    watcher = Watcher(router, tenants, dict.fromkeys(engines, DIALECTS[kind]), observer) if watched else None
+    dialects = dict.fromkeys(engines, DIALECTS[kind])
+    watcher = Watcher(router, router._log, tenants, dialects, observer) if watched else None  # type: ignore[arg-type]
     expect = None if watcher is None else watcher.expect
     decider = Decider(router, tenants, LIMITS, gateway, observer, expect)
     processor = ExternalProcessor(decider, watcher, response_headers=response_headers)

@@ -150,7 +150,7 @@ def _processor() -> ExternalProcessor:
         router, observer = router_of(), RecordingObserver()
         engines = {MODEL: BudgetFields(MODEL, DIALECTS["vllm"], None)}
         options = Gateway(engines, 60.0, True, "x-tenant", True)
-        watcher = Watcher(router, Tenants({}), {MODEL: DIALECTS["vllm"]}, observer)
+        watcher = Watcher(router, ListLog(), Tenants({}), {MODEL: DIALECTS["vllm"]}, observer)
         decider = Decider(router, Tenants({}), LIMITS, options, observer, watcher.expect)
         _state.update(processor_left=FORGET, processor=ExternalProcessor(decider, watcher, response_headers=True))
     _state["processor_left"] -= 1
