@@ -18,9 +18,9 @@ from router._gen import budget_router_pb2_grpc as pb_grpc
 from router._gen import external_processor_pb2 as envoy_pb
 from router.envoy.processor import METHOD, SERVICE
 from router.serving.app import running
-from tests.envoy.conftest import HEADERS, body_message, headers_message, set_headers
 from tests.rpc.conftest import PATIENCE, decide, generate
 from tests.support.envoy import gateway
+from tests.support.ext_proc import HEADERS, body_message, headers_message, set_headers
 from tests.support.fakes import at_once
 from tests.support.simulators import MODEL, Simulator, simulated
 
@@ -112,7 +112,7 @@ class Doors:
 
     async def by_messages(self, asked: Asked) -> Answered:
         """As a gateway does it: the body is processed message by message, and what comes of it goes to the engine."""
-        method = self.grpc.stream_stream(
+        method: Any = self.grpc.stream_stream(
             f"/{SERVICE}/{METHOD}",
             envoy_pb.ProcessingRequest.SerializeToString,
             envoy_pb.ProcessingResponse.FromString,

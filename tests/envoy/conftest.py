@@ -37,11 +37,6 @@ def body_of(text: str = "2 + 2 =", **fields: Any) -> bytes:
     return json.dumps(asked | fields).encode()
 
 
-def set_headers(common: pb.CommonResponse) -> dict[str, str]:
-    """The headers that Envoy is to set."""
-    return {one.header.key: one.header.raw_value.decode() for one in common.header_mutation.set_headers}
-
-
 @dataclass(frozen=True)
 class Asking:
     """A gateway in front of a running router."""

@@ -14,9 +14,9 @@ from router.admission.tenants import Tenants
 from router.bundle.manifest import Bundle
 from router.domain import Prompt, Score
 from router.envoy.replies import NAMESPACE
-from tests.envoy.conftest import KEYED, Asking, asking, body_of, set_headers
+from tests.envoy.conftest import KEYED, Asking, asking, body_of
 from tests.rpc.conftest import PATIENCE, decide
-from tests.support.ext_proc import CHAT, HEADERS, body_message, headers_message, told_message
+from tests.support.ext_proc import CHAT, HEADERS, body_message, headers_message, set_headers, told_message
 from tests.support.fakes import MODEL, RISING, FakeBackend, router_of
 
 CHOSEN = "128"

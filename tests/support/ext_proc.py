@@ -29,3 +29,8 @@ def told_message(body: bytes, headers: Mapping[str, str] = HEADERS) -> pb.Proces
         attribute = f"request.{name[1:]}" if name.startswith(":") else f"request.headers['{name}']"
         told[attribute].string_value = value
     return message
+
+
+def set_headers(common: pb.CommonResponse) -> dict[str, str]:
+    """The headers that Envoy is to set."""
+    return {one.header.key: one.header.raw_value.decode() for one in common.header_mutation.set_headers}
