@@ -114,11 +114,11 @@ forwarding: $(VENV)/.dev ## measure CPU of a stream through the router beside a 
 envoy-bench: $(VENV)/.dev ## measure CPU of a decision through a real Envoy beside a bare Decide, and what Envoy adds
 	$(BIN)/python -m benchmarks.gateway
 
-conformance-vllm: $(VENV)/.dev ## test whether budgets are exact on a real vLLM; installs one for the CPU in .conformance (3.4 GB)
-	$(BIN)/python -m benchmarks.conformance vllm
+conformance-vllm: $(VENV)/.dev ## test budgets, fields of requests and the three ways in on a real vLLM; installs one for the CPU in .conformance (3.4 GB)
+	$(BIN)/python -m benchmarks.conformance vllm $(ARGS)
 
-conformance-llamacpp: $(VENV)/.dev ## test the same on a real llama.cpp server, built in .conformance (10 minutes)
-	$(BIN)/python -m benchmarks.conformance llama_cpp
+conformance-llamacpp: $(VENV)/.dev ## test budgets and fields of requests on a real llama.cpp server, built in .conformance (10 minutes)
+	$(BIN)/python -m benchmarks.conformance llama_cpp $(ARGS)
 
 climbs-vllm: $(VENV)/.dev ## test whether a real vLLM serves what a replay of its probes says; installs one as conformance-vllm
 	$(BIN)/python -m benchmarks.climbs vllm

@@ -6,7 +6,7 @@ It serves the pocket reasoner's weights under a template that writes every turn 
 import asyncio
 import json
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -116,3 +116,7 @@ def _posted(url: str, body: Mapping[str, Any]) -> Any:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as reply:
         return json.load(reply)
+
+
+Check = Callable[[Trial], Awaitable[None]]
+"""What is expected of a row. Raises OtherwiseError, InvalidRequest, BackendError."""

@@ -26,7 +26,7 @@ LONGEST = 256
 TARGETS = (0.02, 0.1)
 """Losses that callers accept, in turn: so that many rungs are chosen."""
 
-HELD = 10
+HELD = 5
 """Questions that are asked at every rung."""
 
 RUNGS = ("0", "16", "32", "64", "128", "256")
@@ -110,7 +110,7 @@ async def by_openai(
     if not stream:
         whole = await create(**asked, extra_body={"budget_router": wishes})
         message: Any = whole.parse().choices[0].message
-        return _given(whole.headers, whole.parse().usage, message.reasoning or "", message.content or "")
+        return _given(whole.headers, whole.parse().usage, getattr(message, "reasoning", None) or "", message.content or "")
     raw = await create(
         **asked, extra_body={"budget_router": wishes}, stream=True, stream_options={"include_usage": True}
     )

@@ -1,7 +1,7 @@
 """The table of docs/requests.md, cell by cell: what a field becomes at each engine, in each way to hold a budget.
 
-A row that is added there needs an entry in ASKED and in `sent`, and a name in `request_fields.FIELDS` unless every
-engine takes it. How messages arrive is tested in `test_message_fields.py`.
+A row that is added there needs an entry in ASKED, in `sent` and in `benchmarks/conformance`, and a name in
+`request_fields.FIELDS` unless every engine takes it. How messages arrive is tested in `test_message_fields.py`.
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.conformance.fields import ROWS as TRIED
 from router.backends.completions import thinking_switch
 from router.backends.connect import Connection, connect
 from router.backends.pocket import PocketBackend
@@ -137,7 +138,8 @@ CELLS = cells()
 
 
 def test_the_table_has_every_field_and_every_way() -> None:
-    assert {cell.name for cell in CELLS} == ASKED.keys() >= FIELDS.keys()
+    """Here, and on real engines."""
+    assert {cell.name for cell in CELLS} == ASKED.keys() == TRIED.keys() >= FIELDS.keys()
     assert {cell.way for cell in CELLS} == WAYS.keys()
     assert {cell.word for cell in CELLS} == {WORKS, REFUSED, TWO_PHASES}
 
