@@ -1,6 +1,5 @@
 """Does a real engine do what docs/requests.md says of each field? Every cell of its table that the model can show."""
 
-
 from rich.progress import track
 
 from benchmarks.conformance import message_rows, sampling_rows

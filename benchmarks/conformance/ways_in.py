@@ -110,7 +110,8 @@ async def by_openai(
     if not stream:
         whole = await create(**asked, extra_body={"budget_router": wishes})
         message: Any = whole.parse().choices[0].message
-        return _given(whole.headers, whole.parse().usage, getattr(message, "reasoning", None) or "", message.content or "")
+        reasoning = getattr(message, "reasoning", None) or ""
+        return _given(whole.headers, whole.parse().usage, reasoning, message.content or "")
     raw = await create(
         **asked, extra_body={"budget_router": wishes}, stream=True, stream_options={"include_usage": True}
     )

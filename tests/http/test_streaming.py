@@ -7,9 +7,10 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tests.backends.test_request_fields import WAYS, engine
+from tests.backends.test_request_fields import engine
 from tests.http.conftest import CHAT, QUESTION, RESPONSES, fronting
 from tests.support.fakes import router_of
+from tests.support.request_table import WAYS
 from tests.support.simulators import ANSWER, THOUGHT
 
 

@@ -65,7 +65,7 @@ def _whole() -> bytes:
 
 
 def _events() -> bytes:
-    chunks = [{"delta": ANSWER, "finish_reason": None}, {"delta": {}, "finish_reason": "stop"}]
+    chunks: list[dict[str, Any]] = [{"delta": ANSWER, "finish_reason": None}, {"delta": {}, "finish_reason": "stop"}]
     events = [CHUNK | {"choices": [{"index": 0, **chunk}]} for chunk in chunks]
     said = [json.dumps(event) for event in (*events, CHUNK | {"choices": [], "usage": USAGE})]
     return "".join(f"data: {one}\n\n" for one in (*said, "[DONE]")).encode()
