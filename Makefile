@@ -157,7 +157,7 @@ faults: $(VENV)/.dev ## test every fault of every dependency, and print the resu
 
 fuzz: $(VENV)/.fuzz ## fuzz requests, HTTP, messages of a gateway, engine streams, manifests and files of tenants (RUNS=1000000 inputs of each, SEED=1, TARGETS="http gateway")
 	for target in $(or $(TARGETS),requests http gateway streams manifests tenants); do mkdir -p build/fuzz/$$target; \
-	$(BIN)/python -m benchmarks.fuzz $$target -runs=$(or $(RUNS),1000000) -seed=$(or $(SEED),1) -verbosity=0 \
+	$(BIN)/python -m benchmarks.fuzz $$target -runs=$(or $(RUNS),1000000) -seed=$(or $(SEED),1) -verbosity=0 -print_final_stats=1 \
 	-max_len=4096 -artifact_prefix=build/fuzz/crash-$$target- build/fuzz/$$target tests/fuzz/corpus/$$target; done
 
 mutants: $(VENV)/.mutants ## test whether the tests notice bugs in core modules (ARGS="--seed 7 --per-module 6 --json")

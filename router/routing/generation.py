@@ -20,7 +20,7 @@ from router.domain import (
     ServedEvent,
     Tools,
 )
-from router.ports import Climber, Observer
+from router.ports import Observer
 from router.routing.climber import StoppingClimber, rest
 from router.routing.served_model import ServedModel
 
@@ -107,10 +107,10 @@ class Generation:
 
     def events(self, asked: GenerationRequest, observer: Observer) -> AsyncGenerator[ServedEvent]:
         """What the backend makes of one attempt. The first one may stop within the thought."""
-        rule, backend = self.decision.choice.stopping, self.served.backend
-        if rule is None or self._attempts.number > 1 or not isinstance(backend, Climber):
+        rule, backend, climber = self.decision.choice.stopping, self.served.backend, self.served.climber
+        if rule is None or self._attempts.number > 1 or climber is None:
             return backend.stream(asked)
-        if (climb := backend.climb(asked)) is None:
+        if (climb := climber.climb(asked)) is None:
             return backend.stream(asked)
         key, served = partial(answer_key, kind=self.served.bundle.manifest.answers), self.served
         self._climber = StoppingClimber(
