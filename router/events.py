@@ -154,6 +154,22 @@ class Audited:
 
 
 @dataclass(frozen=True, slots=True)
+class Taught:
+    """Record: what became of a request that was drawn to learn from.
+
+    Attributes:
+        outcome: "learned", or why it taught nothing: "busy", "allowance", "no steps", "uncounted", "second attempt",
+            "other tokens" or "failed".
+        tokens: what the answers at other rungs and the judge have cost.
+    """
+
+    model: str
+    decision_id: str
+    outcome: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class TaskFailed:
     """Record: a background task failed and goes on, or ended and is started again; `error` is None when it returned."""
 
@@ -176,5 +192,6 @@ Record = (
     | Swapped
     | Shadowed
     | Audited
+    | Taught
     | TaskFailed
 )

@@ -15,9 +15,12 @@ from router.domain import (
     PinnedTurn,
     Prompt,
     Quota,
+    ReasoningBudget,
     ReasoningDelta,
     RouteRequest,
+    Sampling,
     Score,
+    ServedEvent,
 )
 from router.events import Record
 from router.stopping.evidence import Probe
@@ -92,6 +95,17 @@ class Climb(Protocol):
 
     def fork(self) -> "Climb":
         """The same thought as it is now, whose steps leave this one as it is, and the other way round."""
+        ...
+
+    async def recall(self, reasoning: str) -> None:
+        """Take up a thought that was had before and is over, by its text, in place of thinking. Raises BackendError.
+
+        `tokens` then says as how many the engine reads the text: where it drew others, that may differ.
+        """
+        ...
+
+    def upto(self, budget: ReasoningBudget) -> "Climb":
+        """A recalled thought as a smaller budget would have had it; it has `ended` where the budget cuts nothing."""
         ...
 
     def taken(self, probe: Probe) -> Completion:
@@ -172,6 +186,30 @@ class OutcomeLog(Protocol):
 
     async def report(self, outcome: Outcome) -> bool:
         """Attach an outcome; it is durable on return. False if the decision is unknown. Raises OutcomeLogError."""
+        ...
+
+
+class Lesson(Protocol):
+    """A request that was drawn to learn from, as it is served; nothing here waits."""
+
+    def take(self, event: ServedEvent) -> None:
+        """See an event that the caller gets."""
+        ...
+
+    def end(self, *, busy: bool) -> None:
+        """The caller has the last event, or has left; `busy` where others wait for the engine."""
+        ...
+
+
+class Lessons(Protocol):
+    """Learns from what is served; nothing here waits."""
+
+    def drawn(self, backend: Backend, request: RouteRequest, decision: Decision, sampling: Sampling) -> Lesson | None:
+        """A lesson, where this request is one to learn from."""
+        ...
+
+    def report(self, outcome: Outcome) -> None:
+        """Hear what a caller says of an answer."""
         ...
 
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +49,11 @@ MOST = 2**31 - 1
 
 _OF_ONE_ENGINE = {"backend": POCKET, "backend_model": "", "backend_key": "", "backend_enforcement": "auto"}
 """What is said of one engine, as it is where nothing is said."""
+
+REGISTRY = "registry"
+"""Folder of the bundles that are learned, within the learning folder."""
+
+AUDIT_WHILE_LEARNING = 0.02
 
 _PACKAGE = Path(__file__).parent
 EMBEDDED_BUNDLE = _PACKAGE / "models" / "pocket-router"
@@ -300,26 +306,89 @@ class Settings(BaseSettings):
     verifier_url: str = Field(
         "", description="URL of a verifier that judges answers for the audit; without it their agreement counts"
     )
+    learn: Literal["off", "observe", "act"] = Field(
+        "off",
+        description="learn from what is served: `observe` keeps evidence and reports, `act` also serves what is "
+        "certified: docs/adoption.md; no bundle is needed",
+    )
+    learn_folder: Path = Field(Path("var/learning"), description="folder of the evidence; workers share it")
+    learn_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of requests to learn from; unset: .2 of those that the engine serves as it does by itself, "
+        "and .05 of those that a bundle decides about, which get the top rung for it",
+    )
+    learn_tokens: float = Field(
+        1_000_000, gt=0, description="answer tokens behind cut thoughts that learning may use in an hour"
+    )
+    learn_ladder: str = Field(
+        "0,256,1024,4096", description="thinking tokens at which thoughts are cut; the engine's own default is above"
+    )
+    learn_answers: Literal["text", "verbatim", "numeric", "math", "choice"] = Field(
+        "text",
+        description="what two answers have in common that count as equal: the `text` up to case and spaces, to the "
+        "letter (`verbatim`), the last number (`numeric`), what is boxed (`math`), or the letter chosen (`choice`)",
+    )
+    learn_judge_url: str = Field(
+        "",
+        description="base URL of an OpenAI-compatible API whose model judges answers that differ, where no "
+        "`VERIFIER_URL` does; without both, each of them counts as lost",
+    )
+    learn_judge_model: str = Field("", description="name of that model")
+    learn_judge_key: SecretStr = Field(SecretStr(""), description="bearer token for it")
+    learn_judge_misses: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="share of the true losses that the judge overlooks: certificates make up for it",
+    )
     metrics_listen: str = Field("", description="HOST:PORT of the Prometheus endpoint; without it there is none")
     otlp_url: str = Field("", description="URL of a collector of traces (OTLP over gRPC); needs the extra `otel`")
 
     @property
     def served(self) -> list[Served]:
         """The model served, then the one that takes over where it is down."""
-        first = Served(self.artifact, self.backend, self.backend_url, self.backend_model or POCKET, self.backend_key)
+        first = Served(self.registry, self.backend, self.backend_url, self.backend_model or POCKET, self.backend_key)
         if not self.failover_backend or self.failover_artifact is None:
             return [first]
         second = self.failover_backend, self.failover_url, self.failover_model or POCKET, self.failover_key
         return [first, Served(self.failover_artifact, *second)]
 
+    @property
+    def registry(self) -> Path:
+        """The bundle or registry of the first model; where it learns and none is named, one in the learning folder."""
+        named = self.learn == "off" or "artifact" in self.model_fields_set
+        return self.artifact if named else self.learn_folder / REGISTRY
+
+    @property
+    def audited(self) -> float:
+        """Share of the requests to audit: a service that acts on what it has learned checks it."""
+        unset = self.learn == "act" and "audit" not in self.model_fields_set
+        return AUDIT_WHILE_LEARNING if unset else self.audit
+
+    @property
+    def taught(self) -> float:
+        """Share of requests that get the top rung to learn from, though a bundle decides."""
+        return 0.0 if self.learn != "act" else 0.05 if self.learn_share is None else self.learn_share
+
+    @property
+    def learn_caps(self) -> list[int]:
+        """Thinking tokens of the rungs below the engine's own default. Raises ValueError."""
+        return [int(cap) for cap in self.learn_ladder.split(",")]
+
     def of_worker(self, place: int) -> "Settings":
         """The settings of one of several processes: its share of the limits. Only the first audits and has an admin
         service; it sees only a part of the requests, of which it audits more."""
         # Rounded up, as fewer streams than workers must leave each worker one.
-        share = {"capacity": self.capacity / self.workers, "max_streams": -(-self.max_streams // self.workers)}
+        share = {
+            "capacity": self.capacity / self.workers,
+            "max_streams": -(-self.max_streams // self.workers),
+            "learn_tokens": self.learn_tokens / self.workers,
+        }
         alone: dict[str, Any] = {"audit": 0.0, "admin_token": SecretStr("")}
         if place == 0:
-            alone = {"audit": min(1.0, self.audit * self.workers)}
+            alone = {"audit": min(1.0, self.audited * self.workers)}
         # The supervisor holds the address of the metrics, and answers there for all workers.
         return self.model_copy(update={"metrics_listen": "", **share, **alone})
 
@@ -335,6 +404,7 @@ GROUPS = {
     "max_messages": "Limits and capacity",
     "redis_url": "Cache and quotas",
     "outcomes": "Outcome log and audit",
+    "learn": "Learning while serving",
     "metrics_listen": "Metrics and traces",
 }
 """Headings of docs/settings.md, by the first setting below each."""
@@ -415,9 +485,24 @@ def _problems(settings: Settings, needed: Sequence[str]) -> Iterator[str]:
         yield f"ENVOY: needs an engine behind the gateway: {PREFIX}BACKEND names none"
     if settings.envoy and settings.backend_enforcement == "two_phase":
         yield f"ENVOY: needs an engine that holds budgets by itself: {PREFIX}BACKEND_ENFORCEMENT must not be two_phase"
+    yield from _learning_problems(settings)
     yield from _tls_problems(settings)
     yield from _address_problems(settings)
     yield from _url_problems(settings)
+
+
+def _learning_problems(settings: Settings) -> Iterator[str]:
+    """Rungs to learn about, and the judge."""
+    try:
+        caps = settings.learn_caps
+    except ValueError:
+        caps = []
+    if not caps or min(caps) < 0 or any(a >= b for a, b in pairwise(caps)):
+        yield f"LEARN_LADDER: ascending numbers of tokens are expected, not {settings.learn_ladder!r}"
+    if settings.learn_judge_url and not settings.learn_judge_model:
+        yield f"LEARN_JUDGE_MODEL: needed with {PREFIX}LEARN_JUDGE_URL"
+    if settings.learn != "off" and settings.triton_url:
+        yield f"LEARN: not with {PREFIX}TRITON_URL: the bundles that are learned run in this process"
 
 
 def _missing(settings: Settings, kind: str, needed: Sequence[str]) -> Iterator[str]:
@@ -450,6 +535,7 @@ def _url_problems(settings: Settings) -> Iterator[str]:
     written = [
         ("BACKEND_URL", settings.backend_url, engine_url),
         ("FAILOVER_URL", settings.failover_url, engine_url),
+        ("LEARN_JUDGE_URL", settings.learn_judge_url, engine_url),
         ("BACKEND_PROXY", settings.backend_proxy.get_secret_value(), proxy_url),
     ]
     for name, urls, read in written:
@@ -503,6 +589,7 @@ def _called(settings: Settings) -> Iterator[tuple[str, str, bool]]:
         key = getattr(settings, f"{kind}_key").get_secret_value()
         for url in getattr(settings, f"{kind}_url").split(","):
             yield f"{kind.upper()}_URL", url.strip(), bool(key)
+    yield "LEARN_JUDGE_URL", settings.learn_judge_url, bool(settings.learn_judge_key.get_secret_value())
     yield "BACKEND_PROXY", settings.backend_proxy.get_secret_value().strip(), False
     for name in ("redis_url", "outcomes_url", "verifier_url", "otlp_url"):
         yield name.upper(), getattr(settings, name), False

@@ -77,6 +77,18 @@ class TwoPhaseClimb:
         fork._thought = None if self._thought is None else replace(self._thought, ids=list(self._thought.ids))
         return fork
 
+    async def recall(self, reasoning: str) -> None:
+        """Take up a thought that was had before, by its text. Raises InvalidRequest, BackendError."""
+        self._thought = await self._phases.recalled(self._request, reasoning)
+
+    def upto(self, budget: ReasoningBudget) -> "TwoPhaseClimb":
+        """A recalled thought as a smaller budget would have had it."""
+        assert self._thought is not None
+        cut = TwoPhaseClimb(self._phases, replace(self._request, budget=budget), self._early)
+        at = None if budget.tokens is None else cut_at(budget.tokens, self._early)
+        cut._thought = self._phases.upto(self._thought, at)
+        return cut
+
     def taken(self, probe: Probe) -> Completion:
         """The completion, where the probe just had is the answer."""
         return Completion(

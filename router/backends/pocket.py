@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from copy import copy
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from router.domain import (
     FinishReason,
     GenerationEvent,
     GenerationRequest,
+    ReasoningBudget,
     ReasoningDelta,
     TokenLogprob,
 )
@@ -113,6 +115,7 @@ class PocketClimb:
         self._run = Run(model, request.sampling)
         self._prompt: list[int] = []
         self._begun: list[int] = []
+        self._recalled: list[int] = []
         self._end, self._end_think = markers
 
     @property
@@ -151,6 +154,23 @@ class PocketClimb:
         fork = copy(self)
         fork._run = self._run.branch()
         return fork
+
+    async def recall(self, reasoning: str) -> None:
+        """Take up a thought that was had before, by its text. Raises InvalidRequest, BackendError."""
+        await self._begin()
+        self._recalled = await self._in_thread(self._model.text_ids, reasoning)
+        self.tokens, self.ended = len(self._recalled), True
+        self._run.feed(self._recalled)
+
+    def upto(self, budget: ReasoningBudget) -> "PocketClimb":
+        """A recalled thought as a smaller budget would have had it."""
+        if budget.tokens is None or budget.tokens >= self.tokens:
+            return self
+        cut = copy(self)
+        cut._request, cut._run = replace(self._request, budget=budget), Run(self._model, self._request.sampling)
+        cut.tokens, cut.ended = budget.tokens, False
+        cut._run.feed([*self._prompt, *self._recalled[: budget.tokens]])
+        return cut
 
     def taken(self, probe: Probe) -> Completion:
         """The completion, where the probe just had is the answer."""

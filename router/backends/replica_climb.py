@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from router.backends.replica import Failed, Replica
-from router.domain import Completion, GenerationEvent, GenerationRequest, ReasoningDelta
+from router.domain import Completion, GenerationEvent, GenerationRequest, ReasoningBudget, ReasoningDelta
 from router.errors import BackendUnavailable
 from router.ports import Climb
 from router.stopping.evidence import Probe
@@ -77,6 +78,23 @@ class ReplicaClimb:
         fork = ReplicaClimb(self._request, self._choose, self._tried, self._none_left)
         fork._at = None if self._at is None else (self._at[0], self._at[1].fork())
         return fork
+
+    async def recall(self, reasoning: str) -> None:
+        """Take up a thought that was had before, by its text. Raises InvalidRequest, BackendError."""
+
+        async def once(climb: Climb) -> AsyncGenerator[None]:
+            await climb.recall(reasoning)
+            yield None
+
+        async with aclosing(self._step(once, 0.0)) as done:
+            await anext(done)
+
+    def upto(self, budget: ReasoningBudget) -> "ReplicaClimb":
+        """A recalled thought as a smaller budget would have had it, at the same replica."""
+        assert self._at is not None
+        cut = ReplicaClimb(replace(self._request, budget=budget), self._choose, self._tried, self._none_left)
+        cut._at = (self._at[0], self._at[1].upto(budget))
+        return cut
 
     def taken(self, probe: Probe) -> Completion:
         """The completion, where the probe just had is the answer."""

@@ -112,6 +112,13 @@ class TwoPhase:
         self._fit(request, len(thought.prompt) + _begun_tokens(request))
         return thought
 
+    async def recalled(self, request: GenerationRequest, reasoning: str) -> Thought:
+        """A thought that was had before and is over, by its text. Raises InvalidRequest, BackendError."""
+        thought = await self.begin(request)
+        thought.ids, thought.natural = self.unmarked(await self.encode(reasoning)), True
+        thought.used = len(thought.ids)
+        return thought
+
     async def think(self, request: GenerationRequest, thought: Thought) -> AsyncGenerator[ReasoningDelta]:
         """Phase 1: think on until the budget is used or the thought ends. Raises BackendError."""
         for phase in (self._up_to_the_floor, self._up_to_the_cap):

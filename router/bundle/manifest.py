@@ -42,6 +42,9 @@ LARGEST = {MANIFEST: 1 << 20, PARITY: 16 << 20, TOKENIZER: 64 << 20, MODEL: 1 <<
 MAX_PROMPT_TOKENS = 65_536
 """Most token ids of a prompt: every prompt that is scored has fewer."""
 
+UNLEARNED = "nothing is learned about it yet"
+"""Why a bundle that is about no engine decides nothing."""
+
 FIRST_STEPS = "`budget-train fit` makes a bundle, and `budget-train promote` a registry of it"
 
 Digest = Annotated[str, Field(pattern=checks.DIGEST)]
@@ -54,7 +57,8 @@ class Manifest:
     """The description of a bundle, with the certificates of its quality. `checks` has the ranges.
 
     Attributes:
-        backend_fingerprint: engine, model, template and enforcement that the outcomes were collected on.
+        backend_fingerprint: engine, model, template and enforcement that the outcomes were collected on; "" in place of
+            a bundle that is not learned yet.
         text_encoder: what turns token ids into a vector, "static" or "encoder"; the file calls it "profile".
         max_tokens: most token ids of a prompt; the rest is cut off.
         certificates: certificates for relative targets, each a statement of its own; `absolute` holds those for
@@ -100,6 +104,8 @@ class Manifest:
         """Why this bundle says nothing about the engine with a fingerprint, and what to do; "" where it is about it."""
         if self.backend_fingerprint == engine:
             return ""
+        if not self.backend_fingerprint:
+            return UNLEARNED
         about = f"the bundle is about {self.backend_fingerprint} and the engine is {engine}; "
         if not is_fingerprint(self.backend_fingerprint):
             return about + (
@@ -112,6 +118,8 @@ class Manifest:
         """The same in a few words, for every reply: without the fingerprints, and with where to read them."""
         if self.backend_fingerprint == engine:
             return ""
+        if not self.backend_fingerprint:
+            return UNLEARNED
         if is_fingerprint(self.backend_fingerprint):
             return "the bundle is about another engine; `budget-router doctor` says which, and what to do"
         return "the bundle names no engine's fingerprint, which `budget-train fit --fingerprint-from URL` reads"

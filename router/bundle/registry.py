@@ -37,6 +37,11 @@ def locate(path: Path) -> Path:
     return path / VERSIONS / history(path)[-1]
 
 
+def is_empty(path: Path) -> bool:
+    """True where there is neither a bundle nor a registry with one."""
+    return not any(os.path.lexists(path / name) for name in (CURRENT, manifest.MANIFEST))
+
+
 def history(registry: Path) -> list[str]:
     """Digests of the promoted bundles that were not rolled back, oldest first. Raises ArtifactError."""
     if (registry / manifest.MANIFEST).exists():

@@ -12,7 +12,7 @@ from router.domain.conversation import (
     ToolCall,
     Tools,
 )
-from router.domain.decision import Certificate, Choice, Decision, DecisionSource, Escalation, Rule
+from router.domain.decision import TEACHES, Certificate, Choice, Decision, DecisionSource, Escalation, Rule
 from router.domain.generation import (
     SLACK,
     Checkpoint,
@@ -52,6 +52,7 @@ __all__ = [
     "DEFAULT_RUNG",
     "INSTRUCTIONS",
     "SLACK",
+    "TEACHES",
     "TOOL_CHOICES",
     "UNLIMITED",
     "BudgetLadder",

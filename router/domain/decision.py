@@ -65,6 +65,10 @@ class Escalation(Enum):
     UNLIKE = "unlike"
 
 
+TEACHES = "explored: the top rung, to learn what shorter thoughts would lose"
+"""Reason of a decision that was drawn whatever the prompt is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The policy's pick: a position on the ladder, and what may be claimed for it.
@@ -115,6 +119,11 @@ class Decision:
     def rung(self) -> ReasoningBudget:
         """The chosen rung."""
         return self.ladder.rungs[self.choice.index]
+
+    @property
+    def teaches(self) -> bool:
+        """The top rung was drawn to learn from the request, whatever it asks."""
+        return self.source is DecisionSource.EXPLORE and self.choice.reason == TEACHES
 
     @property
     def propensity(self) -> float:

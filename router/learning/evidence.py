@@ -32,6 +32,7 @@ class Evidence:
         spent_tokens: tokens that the other answers and the judge have cost.
         reported: how right the served answer is by its caller, 0..1; None = not reported yet.
         kept: messages and answers as JSON, where texts may be kept; "" elsewhere.
+        features: version of `inputs`; evidence of another version cannot be fitted together with it.
     """
 
     decision_id: str
@@ -48,6 +49,7 @@ class Evidence:
     spent_tokens: int = 0
     reported: float | None = None
     kept: str = ""
+    features: str = ""
 
     def losses(self, judge_misses: float = 0.0) -> tuple[float, ...]:
         """The most that each rung may have lost against the answer that was served, 0 or more, by rung.

@@ -1,9 +1,10 @@
 """The evidence in an SQLite file: one process of the service writes, and the trainer reads meanwhile."""
 
 import json
+import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,24 +14,45 @@ import numpy as np
 
 from router.domain import BudgetLadder, ReasoningBudget
 from router.errors import OutcomeFileError
-from router.files import make_private
+from router.files import locked, make_private
 from router.learning.evidence import Evidence
 
 FILE = "evidence.sqlite"
 """Name of the file in the learning folder."""
+
+SECRET = "secret"
+"""Name of the file beside it that holds the key of the hashes."""
 
 BUSY_SECONDS = 5.0
 """Seconds that SQLite waits for another process's lock."""
 
 COLUMNS = (
     "decision_id", "at", "engine", "ladder", "prompt", "group_name", "inputs", "thinking_tokens", "same", "judged",
-    "judge", "spent_tokens", "reported", "kept",
+    "judge", "spent_tokens", "reported", "kept", "features",
 )  # fmt: skip
 _TABLE = f"""
     CREATE TABLE IF NOT EXISTS evidence (
         id INTEGER PRIMARY KEY AUTOINCREMENT, decision_id TEXT UNIQUE NOT NULL, {", ".join(COLUMNS[1:])}
     )"""
+_EARLY = "CREATE TABLE IF NOT EXISTS early (decision_id TEXT PRIMARY KEY, quality REAL NOT NULL)"
+"""Reports that came before their evidence, as where another process is still cutting the thought."""
+
+_REPORT = "UPDATE evidence SET reported = ? WHERE decision_id = ?"
 _INSERT = f"INSERT INTO evidence ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"
+
+
+def secret(folder: Path) -> bytes:
+    """The folder's own key of the hashes of prompts, made at the first call. Raises OutcomeFileError."""
+    path = folder / SECRET
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked(folder):  # several workers may start at once
+            make_private(path)
+            if not path.stat().st_size:
+                path.write_bytes(secrets.token_bytes(32))
+            return path.read_bytes()
+    except OSError as error:
+        raise OutcomeFileError(f"{path}: {error}") from error
 
 
 class EvidenceFile:
@@ -50,6 +72,7 @@ class EvidenceFile:
                 failed.callback(self._db.close)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute(_TABLE)
+                self._db.execute(_EARLY)
                 self._db.commit()
                 failed.pop_all()
         except (sqlite3.Error, OSError) as error:
@@ -59,16 +82,25 @@ class EvidenceFile:
         """Append evidence; of a decision that is there already nothing is added. Raises OutcomeFileError."""
         with self._transaction() as db:
             db.executemany(_INSERT, [_row(one) for one in evidence])
+            early = db.execute("SELECT quality, decision_id FROM early JOIN evidence USING (decision_id)").fetchall()
+            db.executemany(_REPORT, early)
+            db.executemany("DELETE FROM early WHERE decision_id = ?", [(name,) for _, name in early])
 
     def report(self, decision_id: str, quality: float) -> bool:
-        """Keep what a caller says of the served answer, 0..1. False if the decision taught nothing."""
+        """Keep what a caller says of the served answer, 0..1. False if the decision has taught nothing so far.
+
+        The report is kept all the same: the evidence may come later.
+        """
         with self._transaction() as db:
-            sql = "UPDATE evidence SET reported = ? WHERE decision_id = ?"
-            return db.execute(sql, (quality, decision_id)).rowcount > 0
+            if db.execute(_REPORT, (quality, decision_id)).rowcount > 0:
+                return True
+            db.execute("INSERT OR REPLACE INTO early VALUES (?, ?)", (decision_id, quality))
+            return False
 
     def prune(self, most: int) -> int:
         """Delete the oldest evidence beyond so many rows; returns how many went. Raises OutcomeFileError."""
         with self._transaction() as db:
+            db.execute("DELETE FROM early WHERE rowid <= (SELECT MAX(rowid) FROM early) - ?", (most,))
             sql = "DELETE FROM evidence WHERE id <= (SELECT MAX(id) FROM evidence) - ?"
             return db.execute(sql, (most,)).rowcount
 
@@ -76,23 +108,14 @@ class EvidenceFile:
         """Close the file."""
         self._db.close()
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._db, self.path)
-
-
-class _Transaction:
-    """All or nothing; errors of SQLite are ours behind it."""
-
-    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        self._db, self._path = db, path
-
-    def __enter__(self) -> sqlite3.Connection:
-        return self._db.__enter__()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._db.__exit__(kind, error, None)
-        if isinstance(error, sqlite3.Error):
-            raise OutcomeFileError(f"{self._path}: {error}") from error
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing. Raises OutcomeFileError."""
+        try:
+            with self._db:
+                yield self._db
+        except sqlite3.Error as error:
+            raise OutcomeFileError(f"{self.path}: {error}") from error
 
 
 def read(folder: Path, after: int = 0) -> Iterator[tuple[int, Evidence]]:
@@ -119,7 +142,7 @@ def _row(one: Evidence) -> tuple[object, ...]:
     return (
         one.decision_id, one.at, one.engine, json.dumps(rungs), one.prompt, one.group,
         one.inputs.astype("<f4").tobytes(), json.dumps(one.thinking_tokens), json.dumps(one.same),
-        json.dumps(one.judged), one.judge, one.spent_tokens, one.reported, one.kept,
+        json.dumps(one.judged), one.judge, one.spent_tokens, one.reported, one.kept, one.features,
     )  # fmt: skip
 
 
@@ -140,4 +163,5 @@ def _evidence(row: dict[str, Any]) -> Evidence:
         spent_tokens=int(row["spent_tokens"]),
         reported=row["reported"],
         kept=str(row["kept"]),
+        features=str(row["features"]),
     )

@@ -58,6 +58,10 @@ class TokenBucket:
         self._left -= tokens
         return True
 
+    def charge(self, tokens: float) -> None:
+        """Take out what was used beyond a forecast, also where that is more than is left; negative = give it back."""
+        self._left -= tokens
+
 
 class Auditor:
     """Runs audits in the background.

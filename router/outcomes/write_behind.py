@@ -36,6 +36,7 @@ class WriteBehind(Generic[T]):
         most: weight of the records that may wait beside the batch under way; more are dropped, and observed.
         owner: the owner of a record.
         weigh: the weight of a record, which is asked for once; 1 by default.
+        dependency: what is written to, where a failure is observed; `what` says it in errors.
 
     Attributes:
         failing: the last batch could not be written; it is tried again.
@@ -50,11 +51,14 @@ class WriteBehind(Generic[T]):
         again_seconds: float = AGAIN_SECONDS,
         owner: Callable[[T], Hashable] = lambda record: None,
         weigh: Callable[[T], int] = lambda record: 1,
+        dependency: str = "outcomes",
+        what: str = "the outcome log",
     ) -> None:
         self._write = write
         self._observer = observer
         self._gather_seconds = gather_seconds
         self._again_seconds = again_seconds
+        self._dependency, self._what = dependency, what
         self._waiting = FairBuffer(most, owner, weigh)
         self._batch: list[T] = []  # what is being written: by the task below, or by a flush
         self._writing: asyncio.Task[None] | None = None
@@ -79,7 +83,7 @@ class WriteBehind(Generic[T]):
         # Shielded: a caller that leaves must not cancel a write that others wait for.
         await asyncio.shield(self._write_once())
         if self.failing:
-            raise OutcomeLogError("the outcome log cannot be written at the moment")
+            raise OutcomeLogError(f"{self._what} cannot be written at the moment")
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Write all waiting records, for at most so many seconds.
@@ -95,7 +99,7 @@ class WriteBehind(Generic[T]):
                 await self._write_once()
         if lost := len(self):
             self._observer(RecordsLost("exit", lost, "they could not be written before the end"))
-            raise DrainError(f"the outcome log could not be written at the end; records lost: {lost}")
+            raise DrainError(f"{self._what} could not be written at the end; records lost: {lost}")
 
     async def _write_soon(self) -> None:
         while len(self) and not await self._closes_within(self._pause()):
@@ -120,7 +124,7 @@ class WriteBehind(Generic[T]):
             except OutcomeLogError as error:
                 self.failing = True
                 waiting = f"{counted(len(self), 'record')} {verb(len(self), 'waits', 'wait')}"
-                self._observer(Degraded("outcomes", f"{waiting}: {error}"))
+                self._observer(Degraded(self._dependency, f"{waiting}: {error}"))
 
     async def _isolated(self) -> None:
         """Write the batch, which records leave as they are written. One that can never be written is lost alone."""

@@ -13,10 +13,12 @@ from dataclasses import replace
 from router.bundle.scored import truncated_characters
 from router.domain import (
     DEFAULT_RUNG,
+    TEACHES,
     BudgetLadder,
     Choice,
     Decision,
     DecisionSource,
+    MaxLoss,
     OnUnmet,
     Pinned,
     ReasoningBudget,
@@ -41,10 +43,13 @@ class Chooser:
 
     Args:
         explored: share of requests that think longer than the policy asks for, to learn from them.
+        teaching: share of requests that get the top rung whatever the policy asks for, so that its answers and those
+            behind cuts of its thoughts are about all of them.
     """
 
-    def __init__(self, explored: float = 0.0) -> None:
+    def __init__(self, explored: float = 0.0, teaching: float = 0.0) -> None:
         self._explored = explored
+        self._teaching = teaching
         self._random = random.Random()
 
     def fixed(self, served: ServedModel, request: RouteRequest) -> Decision | None:
@@ -84,9 +89,14 @@ class Chooser:
         else:
             choice = policy.choose(scored.score, options)
         decision = _decision(served, request, choice, scored)
-        if not self._explored or options.conversation_id:
+        if options.conversation_id or not (self._explored or self._teaching):
             return decision
-        return self._explored_from(decision, policy, policy.affordable(scored.score, options))
+        affordable = policy.affordable(scored.score, options)
+        if self._explored:
+            decision = self._explored_from(decision, policy, affordable)
+        deadline = options.max_latency is not None and not options.latency_of_call
+        free = self._teaching and not deadline and policy.top in affordable
+        return self._teaching_from(decision) if free else decision
 
     def kept(
         self,
@@ -133,6 +143,16 @@ class Chooser:
         meets = policy.foresees(decision.target, decision.score, drawn)
         choice = Choice(drawn, meets, None, "explored: longer than the policy asks for")
         return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
+
+    def _teaching_from(self, decision: Decision) -> Decision:
+        """The decision, or for a share of the requests the top rung, whatever was decided."""
+        share, top = self._teaching, len(decision.ladder) - 1
+        chances = tuple((1 - share) * p + share * (i == top) for i, p in enumerate(decision.propensities))
+        decision = replace(decision, propensities=chances)
+        if self._random.random() >= share:
+            return decision
+        choice = Choice(top, isinstance(decision.target, MaxLoss), None, TEACHES)
+        return replace(decision, choice=choice, source=DecisionSource.EXPLORE)
 
     def _unstopped(self, decision: Decision) -> Decision:
         """The decision, or for a share of the requests the top rung without a rule that stops on the way there."""

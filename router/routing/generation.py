@@ -90,6 +90,11 @@ class Generation:
         return time.perf_counter() - self._began
 
     @property
+    def comparable(self) -> bool:
+        """Its answer can be compared with another one: neither tool calls nor parts of answers can."""
+        return not self.tools.offered and self.request.prompt.begun is None
+
+    @property
     def answer(self) -> str:
         """The text of the answer so far."""
         return "".join(self._answer)

@@ -24,7 +24,7 @@ from router.admission.tenants import Tenants
 from router.domain import Completion, Decision, GenerationEvent, Outcome, RouteRequest, Sampling, ServedEvent, Tools
 from router.errors import BackendError, BackendRefused, FieldError, NotFound, TargetUnmet
 from router.events import Decided, Generated, StreamAborted
-from router.ports import Backend, Observer, OutcomeLog, Pins
+from router.ports import Backend, Lesson, Lessons, Observer, OutcomeLog, Pins
 from router.routing.chooser import Chooser
 from router.routing.conversations import Conversations, ConversationTurn
 from router.routing.generation import Generation
@@ -53,6 +53,7 @@ class BudgetRouter:
         pins: what conversations keep.
         admission: lets generations in, counted in predicted tokens.
         audit: gets every answer just before its completion is passed on.
+        lessons: learns from answers at the top rung, once their callers have them.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class BudgetRouter:
         pins: Pins,
         admission: Admission,
         audit: Audit | None = None,
+        lessons: Lessons | None = None,
     ) -> None:
         self.served_models = list(served_models)
         self._tenants = tenants
@@ -74,6 +76,7 @@ class BudgetRouter:
         self._conversations = Conversations(pins, chooser)
         self._admission = admission
         self._audit = audit
+        self._lessons = lessons
 
     async def decide(self, request: RouteRequest) -> Decision:
         """Choose a budget for one prompt. Raises InvalidRequest, NotFound, TargetUnmet."""
@@ -158,6 +161,7 @@ class BudgetRouter:
         generation = Generation(served, request, decision, sampling, tools, began)
         async with self._admission.admitted(request, generation.expected_tokens, generation.patience) as admitted:
             yield decision
+            lesson = self._drawn(generation)
             try:
                 for asked in generation.attempts():
                     async with aclosing(generation.events(asked, self._observer)) as events:
@@ -165,6 +169,8 @@ class BudgetRouter:
                             if (passed := generation.take(event)) is None:
                                 continue
                             admitted.used = generation.used_tokens
+                            if lesson is not None:
+                                lesson.take(passed)
                             if isinstance(passed, Completion):  # first, as the caller may leave once it has it
                                 self._completed(generation, passed)
                                 await self._conversations.ended(served, request, passed)
@@ -176,6 +182,9 @@ class BudgetRouter:
                 if generation.completion is None:
                     self._observer(StreamAborted(request, decision, "caller"))
                 raise
+            finally:  # after the last event: the caller waits for nothing of it
+                if lesson is not None:
+                    lesson.end(busy=bool(self._admission.level))
 
     async def health(self) -> dict[str, bool]:
         """Which backends can answer, by model; "" is true where at least one can."""
@@ -186,6 +195,8 @@ class BudgetRouter:
         """Attach an outcome to an earlier decision. Raises NotFound, OutcomeLogError."""
         if not await self._log.report(outcome):
             raise NotFound("decision_id", "no such decision")
+        if self._lessons is not None:
+            self._lessons.report(outcome)
 
     def completed(
         self, request: RouteRequest, decision: Decision, completion: Completion, seconds: tuple[float, float] | None
@@ -265,14 +276,18 @@ class BudgetRouter:
         self._log.record(request, decision, None)
         self._observer(Decided(request, decision, seconds))
 
+    def _drawn(self, generation: Generation) -> Lesson | None:
+        if self._lessons is None or not generation.comparable:
+            return None
+        served = generation.served
+        return self._lessons.drawn(served.backend, generation.request, generation.decision, generation.sampling)
+
     def _completed(self, generation: Generation, completion: Completion) -> None:
         """The one place where the log, the observers and the audit learn of an answer."""
         request, decision, seconds = generation.request, generation.decision, generation.seconds
         self.completed(request, decision, completion, (generation.first_token_seconds, seconds))
-        # An audit runs the top rung as well: not under pressure, and neither tool calls nor parts of answers can be
-        # compared.
-        whole = not generation.tools.offered and request.prompt.begun is None
-        if self._audit is not None and whole and not self._admission.level:
+        # An audit runs the top rung as well: not under pressure.
+        if self._audit is not None and generation.comparable and not self._admission.level:
             spent = completion.spent_thinking
             backend, sampling, answer = generation.served.backend, generation.sampling, generation.answer
             self._audit(backend, request, decision, sampling, answer, spent, generation.rest)

@@ -138,6 +138,7 @@ def wire(parts: Parts) -> Wired:
         parts.pins,
         admission,
         parts.audit,
+        parts.learner,
     )
     if parts.audit is not None:
         # The router needs the auditor to be built, so the auditor learns only now whom to alarm.

@@ -20,6 +20,10 @@ from router.envoy.budget_fields import BudgetFields
 from router.envoy.gateway import Gateway
 from router.errors import SettingsError
 from router.extras import needs
+from router.learning import store
+from router.learning.journal import Journal
+from router.learning.judging import ByVerifier, Judge
+from router.learning.learner import Course, Learner
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import Ledger
 from router.outcomes.rows import PromptHasher
@@ -45,6 +49,9 @@ if TYPE_CHECKING:
     from router.outcomes.redis import RedisOutcomes
     from router.scoring.redis_cache import RedisCache
     from router.telemetry.opentelemetry import Traces
+
+OBSERVED = 0.2
+"""Share of the requests to learn from that the engine serves as it does by itself."""
 
 OUTCOMES_TIMEOUT = 2.0
 """Seconds for a Redis to keep an outcome; callers of ReportOutcome wait for it."""
@@ -76,10 +83,11 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
         tenants=known,
         queue=FairQueue(settings.capacity, settings.queue_seconds),
         quotas=quotas(settings, observer, stack, background),
-        chooser=Chooser(settings.explore),
+        chooser=Chooser(settings.explore, settings.taught),
         pins=pins(settings, observer, stack),
         ledger=ledger,
         audit=auditor(settings, ledger, observer, stack),
+        learner=await learner(settings, served_models[0], observer, stack),
         limits=Limits(
             settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss), settings.max_image_bytes
         ),
@@ -165,17 +173,51 @@ def outcome_log(settings: Settings, observer: Observer) -> "SqliteOutcomes | Red
 
 def auditor(settings: Settings, ledger: Ledger, observer: Observer, stack: AsyncExitStack) -> Auditor | None:
     """The auditor of certificates; None where audits are off."""
-    if not settings.audit:
+    if not settings.audited:
         return None
-    verifier: Verifier = Agreement()
-    if settings.verifier_url:
-        from router.outcomes.verifiers import HttpVerifier
-
-        verifier = http = HttpVerifier(settings.verifier_url, settings.backend_timeout)
-        stack.push_async_callback(http.close)
-    auditor = Auditor(settings.audit, TokenBucket(settings.audit_tokens), verifier, ledger, observer)
+    judged = verifier(settings, stack) or Agreement()
+    auditor = Auditor(settings.audited, TokenBucket(settings.audit_tokens), judged, ledger, observer)
     stack.push_async_callback(auditor.close)
     return auditor
+
+
+def verifier(settings: Settings, stack: AsyncExitStack) -> Verifier | None:
+    """The operator's verifier; None where there is none."""
+    if not settings.verifier_url:
+        return None
+    from router.outcomes.verifiers import HttpVerifier
+
+    http = HttpVerifier(settings.verifier_url, settings.backend_timeout)
+    stack.push_async_callback(http.close)
+    return http
+
+
+async def learner(settings: Settings, served: Model, observer: Observer, stack: AsyncExitStack) -> Learner | None:
+    """What learns from the first model's answers; None where nothing does. Raises OutcomeFileError, SettingsError."""
+    if settings.learn == "off":
+        return None
+    # In a thread: another process may hold the file.
+    journal = await asyncio.to_thread(Journal, settings.learn_folder, observer)
+    stack.push_async_callback(journal.close)
+    secret = settings.cache_secret.get_secret_value().encode() or store.secret(settings.learn_folder)
+    share = OBSERVED if settings.learn_share is None else settings.learn_share
+    course = Course(served.served.model, models.learned_ladder(settings), share, settings.learn_answers)
+    names, bucket = PromptHasher(secret, settings.log_prompts), TokenBucket(settings.learn_tokens)
+    learner = Learner(course, bucket, judge(settings, stack), journal, names, observer)
+    stack.push_async_callback(learner.close)
+    return learner
+
+
+def judge(settings: Settings, stack: AsyncExitStack) -> Judge | None:
+    """Who judges answers that differ; None where nobody does. Raises SettingsError."""
+    if (verified := verifier(settings, stack)) is not None:
+        return ByVerifier(verified)
+    if not settings.learn_judge_url:
+        return None
+    from router.learning.model_judge import ByModel
+
+    key = settings.learn_judge_key.get_secret_value()
+    return ByModel(settings.learn_judge_url, settings.learn_judge_model, key, stack)
 
 
 def quotas(settings: Settings, observer: Observer, stack: AsyncExitStack, background: dict[str, Work]) -> ServiceQuotas:

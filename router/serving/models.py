@@ -4,7 +4,7 @@ The clients of HTTP and Triton are imported where they are chosen: the default s
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from router.backends.pocket import PocketBackend
-from router.bundle import manifest, registry
+from router.bundle import manifest, registry, unlearned
 from router.bundle.manifest import Bundle
-from router.domain import MaxLoss
+from router.domain import DEFAULT_RUNG, BudgetLadder, MaxLoss, Prompt, ReasoningBudget, Score
 from router.errors import ClassifierError
 from router.outcomes.e_process import Ledger
 from router.ports import Classifier, Observer, ScoreCache
@@ -46,11 +46,14 @@ async def model(
     """A served model. Raises ArtifactError, BackendError, ClassifierError, SettingsError."""
     # Before any wait for an engine: a broken bundle must be an error at once, and not after minutes.
     registry.sweep(served.artifact)
-    directory = registry.locate(served.artifact)
-    bundle = manifest.load(directory)
     client = triton(settings, served, stack)
     trial = trial_of(client)
-    await trial(directory, bundle)
+    if settings.learn != "off" and registry.is_empty(served.artifact):
+        bundle = unlearned.bundle_of(learned_ladder(settings))
+    else:
+        directory = registry.locate(served.artifact)
+        bundle = manifest.load(directory)
+        await trial(directory, bundle)
     server = await ready(client, settings.backend_wait)
     backend, fingerprint, speed = await engines.served_backend(settings, served, observer, stack)
     latency = engines.latency_profile(settings, speed)
@@ -61,6 +64,20 @@ async def model(
         served.model, backend, fingerprint, latency, secret, make, cache, ledger, observer, target, settings.probe_ahead
     )
     return Model(served.artifact, with_bundle(bundle), with_bundle, trial, settings.shadow)
+
+
+def learned_ladder(settings: Settings) -> BudgetLadder:
+    """The rungs to learn about: those of the settings, and above them what the engine does by itself."""
+    capped = (ReasoningBudget(str(cap), cap) for cap in settings.learn_caps)
+    return BudgetLadder((*capped, ReasoningBudget(DEFAULT_RUNG, None)))
+
+
+class NoClassifier:
+    """Scores nothing: what stands in for a bundle decides nothing."""
+
+    async def score(self, prompts: Sequence[Prompt], owner: bytes = b"") -> list[Score]:
+        """Raises ClassifierError."""
+        raise ClassifierError(f"no bundle: {manifest.UNLEARNED}")
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,9 @@ class _WithBundle:
             OnnxLookahead(bundle) if bundle.lookahead else None,
             self.ahead,
         )
-        if served.foreign:
+        if bundle.version == unlearned.VERSION:
+            structlog.get_logger().info("no bundle yet", model=self.model, effect="the engine's own default is served")
+        elif served.foreign:
             effect = "the engine's own default is served, without budgets"
             structlog.get_logger().warning("foreign bundle", model=self.model, why=served.foreign, effect=effect)
         elif why := default_target.uncovered(self.target, about):
@@ -130,6 +149,8 @@ def classifier(bundle: Bundle, device: Device, server: "Triton | None") -> Class
     Raises:
         ArtifactError, SettingsError: the graph cannot run there.
     """
+    if bundle.version == unlearned.VERSION:
+        return NoClassifier()
     scoring = graph(bundle, device, server)
     structlog.get_logger().info("classifier", profile=bundle.manifest.text_encoder, runs_on=scoring.provider)
     # Static vectors are scored in the event loop: handing them to a thread would take longer than the run.

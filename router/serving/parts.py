@@ -12,6 +12,7 @@ from router.admission.tenants import Tenants
 from router.bundle.manifest import Bundle
 from router.circuit_breaker import Breaker
 from router.envoy.gateway import Gateway
+from router.learning.learner import Learner
 from router.outcomes.audit import Auditor
 from router.outcomes.e_process import Ledger
 from router.ports import DecisionArchive, Observer, OutcomeLog, Pins, Quotas, ScoreCache
@@ -126,6 +127,7 @@ class Parts:
     Attributes:
         models: the first answers, the others take over where it is down or they are named.
         audit: None where audits are off.
+        learner: None where nothing is learned.
         limits: bounds of a request.
         observer: sees all records; the parts that need it hold the same one.
         figures: the metrics of the Prometheus endpoint.
@@ -144,6 +146,7 @@ class Parts:
     pins: ServicePins
     ledger: Ledger
     audit: Auditor | None
+    learner: Learner | None
     limits: Limits
     observer: Observer
     tracer: Tracer

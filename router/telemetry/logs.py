@@ -25,6 +25,7 @@ from router.events import (
     StreamAborted,
     Swapped,
     TaskFailed,
+    Taught,
 )
 from router.ports import Observer
 from router.telemetry.log_writer import Defer, LogWriter
@@ -107,6 +108,9 @@ class LogLines:
                 counts = {"prompts": prompts, "failed": failed}
                 shares = {"agreement": round(agreement, 3), "saved": round(saved, 3)}
                 self._later(self._log.info, "shadowed", model=model, candidate=version[:12], **counts, **shares)
+            case Taught(model, decision_id, outcome, tokens):
+                fields = {"model": model, "decision_id": decision_id, "outcome": outcome, "tokens": tokens}
+                self._later(self._log.info, "lesson", **fields)
             case Swapped(model, before, after):
                 self._later(self._log.info, "swapped", model=model, before=before[:12], after=after[:12])
             case Degraded(dependency, error):

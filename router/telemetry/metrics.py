@@ -21,6 +21,7 @@ from router.events import (
     StreamAborted,
     Swapped,
     TaskFailed,
+    Taught,
 )
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -31,8 +32,8 @@ TOKENS = (0, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
 DEPENDENCIES = (
-    "artifact", "audit", "backend", "cache", "cache entries", "classifier", "outcomes", "pin entries", "pins",
-    "quotas", "tenants", "tls"
+    "artifact", "audit", "backend", "cache", "cache entries", "classifier", "learning", "outcomes", "pin entries",
+    "pins", "quotas", "tenants", "tls"
 )  # fmt: skip
 """What requests may go on without: the labels of `degraded`."""
 
@@ -95,6 +96,8 @@ class Metrics:
         self._audit_loss = counters("audit_loss", "Answers that the top rung would have got right", "model", "alpha")
         self._audit_wealth = gauges("audit_wealth", "Evidence against the certificate", "model", "alpha")
         self._audit_alarm = gauges("audit_alarm", "1 = an audit has refuted the certificate", "model", "alpha")
+        self._lessons = counters("lessons", "Requests that were drawn to learn from", "model", "outcome")
+        self._lesson_tokens = counters("lesson_tokens", "Tokens that answers behind cuts and judges took", "model")
         self._shadow_agreement = gauges("shadow_agreement", "Same rungs as the last candidate bundle's", "model")
         self._shadow_saved = gauges("shadow_saved", "Share of tokens that the candidate would not have spent", "model")
         self._swaps = counters("model_swaps", "Bundles swapped in", "model")
@@ -134,6 +137,9 @@ class Metrics:
             case Shadowed(model, _, _, _, agreement, saved):
                 self._shadow_agreement(model).set(agreement)
                 self._shadow_saved(model).set(saved)
+            case Taught(model, _, outcome, tokens):
+                self._lessons(model, outcome).inc()
+                self._lesson_tokens(model).inc(tokens)
             case Swapped(model, _, _):
                 self._swaps(model).inc()
             case RequestShed(tenant, cause):

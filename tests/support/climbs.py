@@ -12,6 +12,7 @@ from router.domain import (
     FinishReason,
     GenerationEvent,
     GenerationRequest,
+    ReasoningBudget,
     ReasoningDelta,
 )
 from router.errors import BackendError
@@ -97,6 +98,17 @@ class ScriptedClimb:
         fork = replace(self, steps=[])
         self.backend.begun.append(fork)
         return fork
+
+    async def recall(self, reasoning: str) -> None:
+        self.steps.append(("recall", len(reasoning)))
+        await self._running("recall")
+        self.tokens, self.ended = len(reasoning), True
+
+    def upto(self, budget: ReasoningBudget) -> "ScriptedClimb":
+        cut = self.fork()
+        if budget.tokens is not None and budget.tokens <= self.tokens:
+            cut.tokens, cut.ended, cut.request = budget.tokens, False, replace(self.request, budget=budget)
+        return cut
 
     def taken(self, probe: Probe) -> Completion:
         return self._completion(probe.tokens)

@@ -8,17 +8,14 @@ import re
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from router.backends.http import EngineClient, Timeouts
+from router.backends.one_question import ask, behind_thought
 from router.errors import BackendError
 from training.data.schema import JUDGE as JUDGE
 from training.data.schema import DatasetError
 
 SECONDS = 120.0
-MOST_TOKENS = 4_096
-"""Longest verdict, with the judge's own thought."""
-
 PROMPT = """You grade an answer. Judge only whether its final result is right, not its style or its length.
 
 <question>
@@ -41,7 +38,6 @@ FIELDS = ("{question}", "{answer}")
 _FILLED = re.compile(r"\{(question|reference|answer)\}")
 _NUMBER = re.compile(r"0(\.\d+)?|1(\.0+)?|\.\d+")
 _WORDS = {"yes": 1.0, "no": 0.0}
-_THOUGHT_END = "</think>"
 
 
 @dataclass(frozen=True)
@@ -77,13 +73,8 @@ class JudgeClient:
 
     async def verdict(self, question: str, reference: str, answer: str) -> float:
         """How right the answer is, 0..1. Raises BackendError where the judge fails, or says anything else."""
-        body = {
-            "model": self._judge.model,
-            "messages": [{"role": "user", "content": filled(self._judge.prompt, question, reference, answer)}],
-            # Hosted models refuse `max_tokens` and a temperature of 0, so neither is sent.
-            "max_completion_tokens": MOST_TOKENS,
-        }
-        return parsed(_content(await self._engine.ask("/v1/chat/completions", body)))
+        asked = filled(self._judge.prompt, question, reference, answer)
+        return parsed((await ask(self._engine, self._judge.model, asked)).text)
 
 
 def prompt_in(file: Path) -> str:
@@ -109,19 +100,9 @@ def parsed(text: str) -> float:
     >>> parsed("<think>It says 4.</think> Yes."), parsed("0.25")
     (1.0, 0.25)
     """
-    word = text.rpartition(_THOUGHT_END)[2].strip().removesuffix(".").casefold()
+    word = behind_thought(text).removesuffix(".").casefold()
     if word in _WORDS:
         return _WORDS[word]
     if _NUMBER.fullmatch(word):
         return float(word)
     raise BackendError("judge: its verdict is neither yes, no, nor a number from 0 to 1")
-
-
-def _content(answer: dict[str, Any]) -> str:
-    try:
-        content = answer["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError):
-        content = None
-    if not isinstance(content, str):
-        raise BackendError("judge: its answer has no content")
-    return content

@@ -1,0 +1,72 @@
+"""The answers behind cuts of a thought that was served, as serving gives them at each rung."""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from router.domain import Completion, ContentDelta, FinishReason, ReasoningBudget
+from router.errors import BackendError
+from router.ports import Climb
+
+WHOLE = (FinishReason.NATURAL, FinishReason.FORCED, FinishReason.CONVERGED)
+"""Endings of answers that were not cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and the thought before it.
+
+    Attributes:
+        whole: it says something, and was not cut off.
+        thinking_tokens: of all attempts.
+        drawn: tokens of the answer.
+    """
+
+    text: str
+    whole: bool
+    thinking_tokens: int
+    drawn: int
+
+    @classmethod
+    def of(cls, text: str, end: Completion, thinking_tokens: int) -> "Answer":
+        """An answer that has come to its end."""
+        return cls(text, bool(text.strip()) and end.finish in WHOLE, thinking_tokens, end.answer_tokens or 0)
+
+
+async def answers(thought: Climb, rungs: Sequence[ReasoningBudget], served: Answer) -> tuple[list[Answer], int]:
+    """The answer of each rung, of which the last was served, and the tokens that were drawn for the others.
+
+    A cut that leaves the thought as it is has the served answer, for nothing.
+
+    Raises:
+        InvalidRequest, BackendError.
+    """
+    found: list[Answer] = []
+    for rung in rungs[:-1]:
+        cut = thought.upto(rung)
+        found.append(replace(served, drawn=0) if cut.ended else await _answered(cut))
+    return [*_tried_again([*found, served])], sum(answer.drawn for answer in found)
+
+
+async def _answered(cut: Climb) -> Answer:
+    text = ""
+    async with aclosing(cut.answer()) as events:
+        async for event in events:
+            text += event.text if isinstance(event, ContentDelta) else ""
+            if isinstance(event, Completion):
+                if event.finish is FinishReason.ABORTED:
+                    raise BackendError("backend: it gave up in the middle")
+                return Answer.of(text, event, cut.tokens)
+    raise BackendError("backend: the stream ended without a completion")
+
+
+def _tried_again(found: Sequence[Answer]) -> list[Answer]:
+    """The answers as serving gives them: where a rung gave none, that of a second attempt at the next one."""
+    *lower, served = found
+    return [*(_second(*pair) for pair in zip(lower, found[1:], strict=True)), served]
+
+
+def _second(first: Answer, longer: Answer) -> Answer:
+    if first.text.strip():
+        return first
+    return replace(longer, thinking_tokens=first.thinking_tokens + longer.thinking_tokens)

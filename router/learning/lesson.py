@@ -1,0 +1,125 @@
+"""A request that was drawn to learn from, as it is served: its thought, its answer, and its end."""
+
+from collections.abc import Callable
+
+from router.domain import (
+    DEFAULT_RUNG,
+    BudgetLadder,
+    Completion,
+    ContentDelta,
+    CountSource,
+    Decision,
+    DecisionSource,
+    MaxLoss,
+    OnUnmet,
+    ReasoningDelta,
+    RouteRequest,
+    RoutingOptions,
+    Sampling,
+    ServedEvent,
+)
+from router.ports import Climber
+
+
+class Lesson:
+    """Sees what the caller gets, and hands itself over once the caller has everything.
+
+    Args:
+        ladder: the rungs to learn about; the last one is served.
+        learn: called with this lesson at the end, and with why it teaches nothing; "" = it may.
+
+    Attributes:
+        completion: the end; None before it.
+    """
+
+    def __init__(
+        self,
+        backend: Climber,
+        request: RouteRequest,
+        decision: Decision,
+        sampling: Sampling,
+        ladder: BudgetLadder,
+        learn: "Callable[[Lesson, str], None]",
+    ) -> None:
+        self.backend = backend
+        self.request = request
+        self.decision = decision
+        self.sampling = sampling
+        self.ladder = ladder
+        self.completion: Completion | None = None
+        self._reasoning: list[str] = []
+        self._answer: list[str] = []
+        self._learn = learn
+
+    @property
+    def reasoning(self) -> str:
+        """The text of the thought."""
+        return "".join(self._reasoning)
+
+    @property
+    def answer(self) -> str:
+        """The text of the answer."""
+        return "".join(self._answer)
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Those that were counted; 0 where nobody did."""
+        return 0 if self.completion is None else self.completion.thinking_tokens or 0
+
+    @property
+    def shorter(self) -> int:
+        """Rungs whose caps the thought has reached."""
+        return sum(rung.tokens is not None and rung.tokens < self.thinking_tokens for rung in self.ladder.rungs[:-1])
+
+    def take(self, event: ServedEvent) -> None:
+        """See an event that the caller gets; never waits."""
+        if isinstance(event, ReasoningDelta):
+            self._reasoning.append(event.text)
+        elif isinstance(event, ContentDelta):
+            self._answer.append(event.text)
+        elif isinstance(event, Completion):
+            self.completion = event
+
+    def end(self, *, busy: bool) -> None:
+        """The caller has the last event, or has left. Never waits.
+
+        Args:
+            busy: others wait for the engine.
+        """
+        if self.completion is not None:
+            self._learn(self, "busy" if busy else _flaw(self.completion))
+
+
+def _flaw(end: Completion) -> str:
+    """Why a generation cannot be cut: nobody counted its thought, or it has two; "" = it can."""
+    if end.attempts > 1:
+        return "second attempt"
+    counted = end.thinking_tokens is not None and end.count_source is not CountSource.ESTIMATE
+    return "" if counted and not end.counts_disagree else "uncounted"
+
+
+def represents(decision: Decision, options: RoutingOptions) -> bool:
+    """Whether the top rung is served for a reason that is not the prompt's.
+
+    Requests that a policy sends up are the hard ones: what they lose says nothing about the others.
+    """
+    if options.min_thinking_tokens:
+        return False
+    if decision.source is DecisionSource.ENGINE_DEFAULT:
+        return decision.rung.name == DEFAULT_RUNG and decision.rung.tokens is None
+    if decision.rung != decision.ladder.rungs[-1] or decision.choice.stopping is not None:
+        return False
+    return decision.teaches or (_uncertified(decision) and _unbounded(options))
+
+
+def _uncertified(decision: Decision) -> bool:
+    scored = decision.source in (DecisionSource.CLASSIFIER, DecisionSource.CACHE) and decision.score is not None
+    return scored and decision.choice.certificate is None and not decision.score.far  # type: ignore[union-attr]
+
+
+def _unbounded(options: RoutingOptions) -> bool:
+    """Without a certificate everybody gets the top rung, unless an option has the score decide."""
+    if not isinstance(options.target, MaxLoss) or options.on_unmet is not OnUnmet.TOP_RUNG:
+        return False
+    patient = options.max_latency is None or options.latency_of_call
+    return patient and options.max_thinking_tokens is None and options.reasoning_effort is None
