@@ -64,6 +64,11 @@ class Admission:
         """The brownout step that the pressure calls for, 0 (none) to 3."""
         return bisect_right(STEPS, self._queue.pressure)
 
+    @property
+    def busy(self) -> bool:
+        """Requests wait for room, or targets relax for want of it: nothing runs beside them."""
+        return bool(self.level or self._queue.queued)
+
     def relaxed(self, request: RouteRequest) -> RouteRequest:
         """The request with its target relaxed as far as the pressure asks for and the tenant allows."""
         room = self._tenant(request.tenant).relax

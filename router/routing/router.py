@@ -15,11 +15,11 @@ Failure policy, all of it:
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Container, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
-from router.admission.controller import Admission
+from router.admission.controller import Admission, Admitted
 from router.admission.tenants import Tenants
 from router.domain import Completion, Decision, GenerationEvent, Outcome, RouteRequest, Sampling, ServedEvent, Tools
 from router.errors import BackendError, BackendRefused, FieldError, NotFound, TargetUnmet
@@ -159,9 +159,8 @@ class BudgetRouter:
         climbs = served.climbs and _in_steps(request, sampling, tools)
         decision = await self._decide(served, request, climbs=climbs)
         generation = Generation(served, request, decision, sampling, tools, began)
-        async with self._admission.admitted(request, generation.expected_tokens, generation.patience) as admitted:
+        async with self._let_in(generation) as (admitted, lesson):
             yield decision
-            lesson = self._drawn(generation)
             try:
                 for asked in generation.attempts():
                     async with aclosing(generation.events(asked, self._observer)) as events:
@@ -182,9 +181,6 @@ class BudgetRouter:
                 if generation.completion is None:
                     self._observer(StreamAborted(request, decision, "caller"))
                 raise
-            finally:  # after the last event: the caller waits for nothing of it
-                if lesson is not None:
-                    lesson.end(busy=bool(self._admission.level))
 
     async def health(self) -> dict[str, bool]:
         """Which backends can answer, by model; "" is true where at least one can."""
@@ -275,6 +271,17 @@ class BudgetRouter:
     def _decided(self, request: RouteRequest, decision: Decision, seconds: float) -> None:
         self._log.record(request, decision, None)
         self._observer(Decided(request, decision, seconds))
+
+    @asynccontextmanager
+    async def _let_in(self, generation: Generation) -> AsyncIterator[tuple[Admitted, Lesson | None]]:
+        """Room for a generation, and what learns from it. Raises Overloaded."""
+        request, lesson = generation.request, self._drawn(generation)
+        try:
+            async with self._admission.admitted(request, generation.expected_tokens, generation.patience) as admitted:
+                yield admitted, lesson
+        finally:  # after the last event: the caller waits for nothing that is learned
+            if lesson is not None:
+                lesson.end(busy=self._admission.busy)
 
     def _drawn(self, generation: Generation) -> Lesson | None:
         if self._lessons is None or not generation.comparable:

@@ -35,6 +35,7 @@ class ClimbingBackend(FakeBackend):
         fails: what a probe at so many tokens raises.
         begun: the thoughts that were begun, in order.
         hangs: a step by name that never ends.
+        answers_fail: what every answer behind a cut raises.
         breaks: a thought fails when it would be longer than this.
     """
 
@@ -49,6 +50,7 @@ class ClimbingBackend(FakeBackend):
         self.fails: dict[int, BackendError] = {}
         self.begun: list[ScriptedClimb] = []
         self.breaks: int | None = None
+        self.answers_fail: BackendError | None = None
 
     def climb(self, request: GenerationRequest) -> "ScriptedClimb":
         """A thought that has not begun."""
@@ -116,6 +118,8 @@ class ScriptedClimb:
     async def answer(self) -> AsyncGenerator[GenerationEvent]:
         self.steps.append(("answer", None))
         await self._running("answer")
+        if self.backend.answers_fail is not None:
+            raise self.backend.answers_fail
         yield ContentDelta("answered ")
         yield ContentDelta(f"at {self.tokens}")
         end = self._completion(2)

@@ -43,7 +43,7 @@ from router.domain import (
 )
 from router.errors import BackendUnavailable, CacheError, ClassifierError, OutcomeLogError
 from router.events import Record
-from router.ports import Backend, Classifier, Observer, OutcomeLog, Pins, ScoreCache
+from router.ports import Backend, Classifier, Lessons, Observer, OutcomeLog, Pins, ScoreCache
 from router.requests.limits import Limits
 from router.routing.chooser import Chooser
 from router.routing.exploration import certain
@@ -343,6 +343,7 @@ def router_of(
     failover: Sequence[ServedModel] = (),
     explored: float = 0.0,
     audit: Audit | None = None,
+    lessons: Lessons | None = None,
     admission: Admission | None = None,
     bundle: Bundle = BUNDLE,
     pins: Pins | None = None,
@@ -355,4 +356,4 @@ def router_of(
     known = Tenants({name: Tenant() for name in tenants})
     admission = admission or Admission(known, FairQueue(1e9, 1.0), MemoryQuotas(), observer)
     pins, log = MemoryPins() if pins is None else pins, log or ListLog()
-    return BudgetRouter([first, *failover], known, log, observer, Chooser(explored), pins, admission, audit)
+    return BudgetRouter([first, *failover], known, log, observer, Chooser(explored), pins, admission, audit, lessons)

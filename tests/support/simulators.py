@@ -6,6 +6,7 @@ Every engine enforces a thinking budget in its own words, reports in its own wor
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -141,6 +142,7 @@ class Simulator:
         first: seconds before the first event.
         pause: seconds behind each event.
         gate: each event takes a permit of it; None = they come freely.
+        rereads: its tokenizer reads a thought as the tokens that were drawn.
         answers: the answer to a last message behind so many tokens of thought; None = always the same.
     """
 
@@ -178,6 +180,7 @@ class Simulator:
     length: int = THOUGHT
     answers: Callable[[str, int], str] | None = None
     developer: bool = False
+    rereads: bool = False
 
     def encode(self, text: str) -> list[int]:
         """A text as the engine's tokenizer sees it: markers are one token, unless the end of a thought is several."""
@@ -186,7 +189,10 @@ class Simulator:
         answers = {self.markers.answer: TEXTS[OPEN]} if self.markers.answer else {}
         for theirs, ours in ({self.markers.start: "<think>", self.markers.end: "</think>"} | answers).items():
             text = text.replace(theirs, ours)
-        return [piece for token in encode(text) for piece in (self.end if token == END else [token])]
+        # Every second part is the number of a step.
+        parts = re.split(r"s(\d+) ", text) if self.rereads else [text]
+        ids = [token for i, part in enumerate(parts) for token in ([STEP + int(part)] if i % 2 else encode(part))]
+        return [piece for token in ids for piece in (self.end if token == END else [token])]
 
     def decode(self, ids: list[int]) -> str:
         """The text of some ids."""

@@ -1,0 +1,311 @@
+"""Which requests teach, when, and what is kept of them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.admission.controller import Admission
+from router.admission.fair_queue import FairQueue
+from router.admission.memory_quotas import MemoryQuotas
+from router.admission.tenants import Tenant, Tenants
+from router.domain import (
+    TEACHES,
+    Choice,
+    Completion,
+    ContentDelta,
+    CountSource,
+    Decision,
+    DecisionSource,
+    LabelSource,
+    MaxLoss,
+    Message,
+    MinQuality,
+    OnUnmet,
+    Outcome,
+    Prompt,
+    ReasoningBudget,
+    ReasoningDelta,
+    ReasoningEffort,
+    Role,
+    RoutingOptions,
+    Sampling,
+    Tool,
+    Tools,
+)
+from router.errors import VerifierError
+from router.events import Degraded, Taught
+from router.learning import store
+from router.learning.evidence import Evidence
+from router.learning.journal import Journal
+from router.learning.judging import ByVerifier, Verdict
+from router.learning.learner import Course, Learner
+from router.learning.lesson import represents
+from router.outcomes.audit import UNDER_WAY, TokenBucket
+from router.outcomes.rows import PromptHasher
+from router.routing.router import BudgetRouter
+from tests.support.climbs import ClimbingBackend
+from tests.support.fakes import (
+    FOREIGN_BUNDLE,
+    LADDER,
+    MODEL,
+    RISING,
+    UNAVAILABLE,
+    RecordingObserver,
+    completion_of,
+    decision_of,
+    ladder_of,
+    request_of,
+    router_of,
+    until,
+)
+
+THOUGHT = 40
+RUNGS = replace(ladder_of(0, 16, 64), rungs=(*ladder_of(0, 16, 64).rungs, ReasoningBudget("default", None)))
+DEFAULT = RUNGS.rungs[-1]
+END = completion_of(DEFAULT, thinking_tokens=THOUGHT)
+SAID = [*[ReasoningDelta("t")] * THOUGHT, ContentDelta("answered at 16")]
+SCRIPT = [*SAID, END]
+"""What the engine says by itself: an answer that it also gives behind 16 tokens, and not behind none."""
+
+
+class School:
+    """A router of fakes in front of an engine of which nothing is learned yet."""
+
+    def __init__(self, home: Path, **given: Any) -> None:
+        self.home, self.observer = home, RecordingObserver()
+        self.backend = ClimbingBackend()
+        self.backend._scripts = [given.pop("script", SCRIPT)]
+        self.journal = Journal(home, self.observer)
+        self.learner = Learner(
+            Course(MODEL, RUNGS, given.pop("share", 1.0)),
+            TokenBucket(given.pop("tokens", 1e6)),
+            given.pop("judge", None),
+            self.journal,
+            PromptHasher(b"secret", given.pop("texts", False)),
+            self.observer,
+        )
+        self.router: BudgetRouter = router_of(
+            backend=self.backend, observer=self.observer, lessons=self.learner, bundle=FOREIGN_BUNDLE, **given
+        )
+
+    async def ask(self, text: str = "2 + 2 =", tools: Tools | None = None, **options: Any) -> Decision:
+        request = request_of(text, options=RoutingOptions(MaxLoss(0.05), **options))
+        first, *_ = [event async for event in self.router.generate(request, Sampling(0.0), tools or Tools())]
+        assert isinstance(first, Decision)
+        return first
+
+    async def lessons(self, number: int = 1) -> list[str]:
+        """What became of so many requests that were drawn."""
+        await until(lambda: len(self.observer.of(Taught)) >= number)
+        return [one.outcome for one in self.observer.of(Taught)]
+
+    async def evidence(self) -> list[Evidence]:
+        await self.journal.flush()
+        return [one for _, one in store.read(self.home)]
+
+    async def close(self) -> None:
+        await self.learner.close()
+        await self.journal.close()
+
+
+@pytest.fixture
+async def school(tmp_path: Path) -> AsyncIterator[School]:
+    made = School(tmp_path)
+    yield made
+    await made.close()
+
+
+async def test_a_request_teaches_what_each_rung_would_have_lost(school: School) -> None:
+    decision = await school.ask()
+    assert await school.lessons() == ["learned"]
+    (one,) = await school.evidence()
+    assert (one.decision_id, one.engine, one.ladder) == (decision.id, decision.backend, RUNGS)
+    assert (one.thinking_tokens, one.losses()) == ((0, 16, THOUGHT, THOUGHT), (1.0, 0.0, 0.0, 0.0))
+    assert (one.spent_tokens, one.judge, one.kept) == (4, "", "")
+    assert one.prompt == one.group and len(one.inputs) and one.features
+
+
+async def test_the_engine_is_asked_for_nothing_before_the_caller_has_the_last_event(school: School) -> None:
+    async with aclosing(school.router.generate(request_of(), Sampling(0.0))) as events:
+        async for event in events:
+            if isinstance(event, Completion):
+                break
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not school.backend.begun and not school.observer.of(Taught)
+    assert await school.lessons() == ["learned"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({"thinking_tokens": THOUGHT + 3}, "other tokens"),
+        ({"thinking_tokens": None}, "uncounted"),
+        ({"count_source": CountSource.ESTIMATE}, "uncounted"),
+        ({"counts_disagree": True}, "uncounted"),
+        ({"attempts": 2}, "second attempt"),
+    ],
+)
+async def test_a_thought_that_cannot_be_cut_where_serving_cuts_teaches_nothing(
+    changes: dict[str, Any], outcome: str, tmp_path: Path
+) -> None:
+    school = School(tmp_path, script=[*SAID, replace(END, **changes)])
+    await school.ask()
+    assert await school.lessons() == [outcome] and not await school.evidence()
+    await school.close()
+
+
+async def test_what_cannot_be_compared_is_not_drawn(school: School) -> None:
+    await school.ask(tools=Tools((Tool("look", "", {}),)))
+    await school.ask(max_thinking_tokens=100)
+    begun = Prompt((Message(Role.USER, "2 + 2 ="), Message(Role.ASSISTANT, "It is")))
+    request = replace(request_of(), prompt=begun)
+    assert [event async for event in school.router.generate(request, Sampling(0.0))]
+    await school.ask()
+    assert await school.lessons() == ["learned"], "the last one alone"
+
+
+async def test_an_engine_without_steps_is_counted(school: School) -> None:
+    school.backend.climbs = False
+    await school.ask()
+    assert await school.lessons() == ["no steps"]
+
+
+async def test_a_share_is_drawn(tmp_path: Path) -> None:
+    school = School(tmp_path, share=0.3)
+    for _ in range(200):
+        await school.ask()
+    await asyncio.sleep(0.05)
+    assert 30 < len(school.observer.of(Taught)) < 90
+    await school.close()
+
+
+async def test_the_allowance_is_held(tmp_path: Path) -> None:
+    school = School(tmp_path, tokens=9.0)
+    for number in range(1, 5):
+        await school.ask()
+        await school.lessons(number)
+    assert await school.lessons() == ["learned", "learned", "allowance", "allowance"], "4 tokens each"
+    await school.close()
+
+
+async def test_while_others_wait_for_the_engine_nothing_is_learned(tmp_path: Path) -> None:
+    queue = FairQueue(2_100.0, 30.0)  # room for one request of an unknown thought
+    admission = Admission(Tenants({"default": Tenant()}), queue, MemoryQuotas(), RecordingObserver())
+    school = School(tmp_path, admission=admission)
+    await asyncio.gather(school.ask(), school.ask(), school.ask())
+    assert sorted(await school.lessons(3)) == ["busy", "learned", "learned"], "of the first, the third was waiting"
+    await school.close()
+
+
+async def test_only_so_many_lessons_are_under_way(school: School) -> None:
+    school.backend.hangs = "recall"
+    for _ in range(UNDER_WAY + 2):
+        await school.ask()
+    assert await school.lessons(2) == ["busy", "busy"]
+
+
+async def test_an_engine_that_fails_behind_a_cut_costs_the_lesson_alone(school: School) -> None:
+    school.backend.answers_fail = UNAVAILABLE
+    await school.ask()
+    assert await school.lessons() == ["failed"]
+    assert [(one.dependency, one.error) for one in school.observer.of(Degraded)] == [("learning", str(UNAVAILABLE))]
+
+
+async def test_a_report_counts_whenever_it_comes(school: School) -> None:
+    school.backend.hangs = "recall"
+    early = await school.ask()
+    await school.router.report(Outcome(early.id, 0.25, LabelSource.USER))
+    await school.journal.flush()
+    school.backend.hangs = ""
+    late, agreed = await school.ask(), await school.ask()
+    await school.lessons(2)
+    await school.router.report(Outcome(late.id, 0.5, LabelSource.VERIFIER))
+    await school.router.report(Outcome(agreed.id, 0.5, LabelSource.AGREEMENT))
+    found = {one.decision_id: one for one in await school.evidence()}
+    assert (found[late.id].reported, found[agreed.id].reported) == (0.5, None)
+    school.journal.add(replace(found[late.id], decision_id=early.id, reported=None))
+    assert {one.decision_id: one.reported for one in await school.evidence()}[early.id] == 0.25
+
+
+class Scripted:
+    """A judge that gives every answer the same verdict."""
+
+    name = "judge"
+
+    def __init__(self, verdict: float | None) -> None:
+        self.verdict, self.asked = verdict, list[tuple[str, list[str]]]()
+
+    async def compare(self, prompt: Prompt, served: str, others: Any) -> Verdict:
+        self.asked.append((served, list(others)))
+        return Verdict(1.0, (self.verdict,) * len(others), 7)
+
+
+@pytest.mark.parametrize(("verdict", "losses"), [(1.0, 0.0), (0.0, 1.0), (None, 1.0)])
+async def test_only_answers_that_differ_are_judged(verdict: float | None, losses: float, tmp_path: Path) -> None:
+    judge = Scripted(verdict)
+    school = School(tmp_path, judge=judge)
+    await school.ask()
+    await school.lessons()
+    (one,) = await school.evidence()
+    assert judge.asked == [("answered at 16", ["answered at 0"])]
+    assert (one.judged, one.judge) == ((verdict, 1.0, 1.0, 1.0), "judge")
+    assert one.losses() == (losses, 0.0, 0.0, 0.0) and one.spent_tokens == 4 + 7
+    await school.close()
+
+
+async def test_a_judge_that_fails_costs_the_lesson(tmp_path: Path) -> None:
+    class Fails:
+        async def correct(self, prompt: Prompt, answers: list[str]) -> list[float]:
+            raise VerifierError("verifier: no")
+
+    school = School(tmp_path, judge=ByVerifier(Fails()))
+    await school.ask()
+    assert await school.lessons() == ["failed"]
+    await school.close()
+
+
+NAMED = DecisionSource.OVERRIDE
+TOP = len(LADDER) - 1
+
+
+def taught(**changes: Any) -> Decision:
+    return decision_of(index=TOP, **({"certificate": None} | changes))
+
+
+@pytest.mark.parametrize(
+    ("decision", "options", "teaches"),
+    [
+        (taught(), {}, True),
+        (replace(taught(source=DecisionSource.EXPLORE), choice=Choice(TOP, True, None, TEACHES)), {}, True),
+        (taught(source=DecisionSource.EXPLORE), {}, False),
+        (decision_of(index=TOP), {}, False),
+        (decision_of(index=TOP - 1, certificate=None), {}, False),
+        (taught(source=NAMED), {}, False),
+        (taught(source=DecisionSource.FALLBACK, score=None), {}, False),
+        (taught(score=replace(RISING, far=True)), {}, False),
+        (taught(), {"target": MinQuality(0.5)}, False),
+        (taught(), {"on_unmet": OnUnmet.CHEAPEST_NEAR_BEST}, False),
+        (taught(), {"max_latency": 5.0}, False),
+        (taught(), {"max_latency": 5.0, "latency_of_call": True}, True),
+        (taught(), {"min_thinking_tokens": 5}, False),
+        (taught(), {"max_thinking_tokens": 256}, False),
+        (taught(), {"reasoning_effort": ReasoningEffort.HIGH}, False),
+    ],
+)
+def test_what_a_score_sends_up_stands_for_no_others(decision: Decision, options: dict[str, Any], teaches: bool) -> None:
+    assert represents(decision, RoutingOptions(**{"target": MaxLoss(0.05)} | options)) == teaches
+
+
+async def test_a_second_service_on_the_same_folder_goes_on(tmp_path: Path) -> None:
+    for number in (1, 2):
+        school = School(tmp_path)
+        await school.ask()
+        await school.lessons()
+        assert len(await school.evidence()) == number
+        await school.close()
