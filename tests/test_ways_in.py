@@ -11,17 +11,14 @@ import aiohttp
 import grpc
 import pytest
 
-from benchmarks.engine_bundle import bundle_about
-from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router._gen import external_processor_pb2 as envoy_pb
 from router.envoy.processor import METHOD, SERVICE
-from router.serving.app import running
 from tests.rpc.conftest import PATIENCE, decide, generate
 from tests.support.envoy import gateway
+from tests.support.every_way import open_every_way
 from tests.support.ext_proc import HEADERS, body_message, headers_message, set_headers
-from tests.support.fakes import at_once
 from tests.support.simulators import MODEL, Simulator, simulated
 
 SUMS = "State the final answer to the following arithmetic problem: {} - 8 - 5 ="
@@ -145,18 +142,7 @@ def _streamed(rung: str, events: str) -> Answered:
 async def doors(tmp_path: Path) -> AsyncIterator[Doors]:
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(simulated("vllm"))
-        loaded = settings.load(
-            listen="127.0.0.1:0",
-            http_listen="127.0.0.1:0",
-            envoy=True,
-            envoy_seconds=PATIENCE,
-            backend="vllm",
-            backend_url=engine.url,
-            backend_model=MODEL,
-            artifact=await bundle_about(engine.url, MODEL, tmp_path / "bundle"),
-            outcomes=tmp_path / "outcomes.sqlite",
-        )
-        ports = await stack.enter_async_context(running(loaded, at_once))
+        ports = await stack.enter_async_context(open_every_way(engine.url, MODEL, tmp_path, PATIENCE))
         engine.faults.several_tokens_a_delta = True  # fewer events
         engine.answers = lambda asked, thought: f"{len(asked)} characters, {thought} tokens"
         router = f"127.0.0.1:{ports.port}"

@@ -13,12 +13,9 @@ from typing import Any
 from openai import AsyncOpenAI
 from rich.progress import track
 
-from benchmarks.engine_bundle import bundle_about
 from router import client as grpc_client
-from router import settings
-from router.serving.app import running
 from tests.support.envoy import envoy_program, gateway
-from tests.support.fakes import at_once
+from tests.support.every_way import open_every_way
 
 LONGEST = 256
 """Tokens of an answer. Behind a gateway the engine knows no such bound, and no answer here needs it."""
@@ -59,18 +56,7 @@ async def service(url: str) -> AsyncIterator[Doors]:
     """The service in front of an engine that serves "pocket", with a bundle about it; all ways in are open."""
     async with AsyncExitStack() as stack:
         own = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        loaded = settings.load(
-            listen="127.0.0.1:0",
-            http_listen="127.0.0.1:0",
-            envoy=True,
-            envoy_seconds=SECONDS,
-            backend="vllm",
-            backend_url=url,
-            backend_model="pocket",
-            artifact=await bundle_about(url, "pocket", own / "bundle"),
-            outcomes=own / "outcomes.sqlite",
-        )
-        ports = await stack.enter_async_context(running(loaded, at_once))
+        ports = await stack.enter_async_context(open_every_way(url, "pocket", own, SECONDS))
         router = f"127.0.0.1:{ports.port}"
         envoy = await stack.enter_async_context(gateway(envoy_program(), router, url, UNHURRIED))
         yield Doors(
