@@ -158,8 +158,8 @@ class Taught:
     """Record: what became of a request that was drawn to learn from.
 
     Attributes:
-        outcome: "learned", or why it taught nothing: "busy", "allowance", "no steps", "uncounted", "second attempt",
-            "other tokens" or "failed".
+        outcome: "learned"; "other tokens" where the thought cannot be cut as serving cuts it, or "failed", and then the
+            answers behind cuts count as lost; or why it taught nothing: "busy", "allowance", "no steps", "uncounted".
         tokens: what the answers at other rungs and the judge have cost.
     """
 

@@ -20,12 +20,14 @@ class Answer:
         whole: it says something, and was not cut off.
         thinking_tokens: of all attempts.
         drawn: tokens of the answer.
+        known: False of an answer that could not be had.
     """
 
     text: str
     whole: bool
     thinking_tokens: int
     drawn: int
+    known: bool = True
 
     @classmethod
     def of(cls, text: str, end: Completion, thinking_tokens: int) -> "Answer":
@@ -46,6 +48,16 @@ async def answers(thought: Climb, rungs: Sequence[ReasoningBudget], served: Answ
         cut = thought.upto(rung)
         found.append(replace(served, drawn=0) if cut.ended else await _answered(cut))
     return [*_tried_again([*found, served])], sum(answer.drawn for answer in found)
+
+
+def lost(rungs: Sequence[ReasoningBudget], served: Answer) -> list[Answer]:
+    """The answers of all rungs where none of those that are cut could be had."""
+    return [
+        served
+        if rung.tokens is None or rung.tokens > served.thinking_tokens
+        else Answer("", False, rung.tokens, 0, known=False)
+        for rung in rungs
+    ]
 
 
 async def _answered(cut: Climb) -> Answer:

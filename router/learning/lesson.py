@@ -18,6 +18,7 @@ from router.domain import (
     Sampling,
     ServedEvent,
 )
+from router.learning.cuts import Answer
 from router.ports import Climber
 
 
@@ -57,19 +58,15 @@ class Lesson:
         return "".join(self._reasoning)
 
     @property
-    def answer(self) -> str:
-        """The text of the answer."""
-        return "".join(self._answer)
+    def served(self) -> Answer:
+        """The answer, once it is whole."""
+        assert self.completion is not None
+        return Answer.of("".join(self._answer), self.completion, self.completion.thinking_tokens or 0)
 
     @property
-    def thinking_tokens(self) -> int:
-        """Those that were counted; 0 where nobody did."""
-        return 0 if self.completion is None else self.completion.thinking_tokens or 0
-
-    @property
-    def shorter(self) -> int:
-        """Rungs whose caps the thought has reached."""
-        return sum(rung.tokens is not None and rung.tokens < self.thinking_tokens for rung in self.ladder.rungs[:-1])
+    def attempts(self) -> int:
+        """How many there were; the thoughts of several are one text."""
+        return 0 if self.completion is None else self.completion.attempts
 
     def take(self, event: ServedEvent) -> None:
         """See an event that the caller gets; never waits."""
@@ -91,9 +88,7 @@ class Lesson:
 
 
 def _flaw(end: Completion) -> str:
-    """Why a generation cannot be cut: nobody counted its thought, or it has two; "" = it can."""
-    if end.attempts > 1:
-        return "second attempt"
+    """Why a generation cannot be cut: nobody counted its thought; "" = it can."""
     counted = end.thinking_tokens is not None and end.count_source is not CountSource.ESTIMATE
     return "" if counted and not end.counts_disagree else "uncounted"
 

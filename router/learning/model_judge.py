@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from router.backends.http import EngineClient, Timeouts
 from router.backends.one_question import Reply, ask, behind_thought
 from router.domain import Prompt
-from router.errors import BackendError
 from router.learning.judging import Verdict
 
 SECONDS = 120.0
@@ -49,18 +48,16 @@ class ByModel:
         stack.push_async_callback(self._engine.close)
 
     async def compare(self, prompt: Prompt, served: str, others: Sequence[str]) -> Verdict:
-        """Whether each of the others is as good as the served one: 1, 0, or None where it contradicts itself.
+        """Whether each of the others is as good as the served one: 1 or 0.
 
-        Raises:
-            BackendError: it fails, or says anything but one of the three words.
+        None where it contradicts itself, or says anything but one of the three words. Raises BackendError.
         """
         request = "\n\n".join(f"{turn.role.value}: {turn.content}" for turn in prompt.messages)
         found, tokens = [], 0
         for other in others:
             one = await self._asked(request, served, other)
             two = await self._asked(request, other, served)
-            worse = _word(one) == FIRST, _word(two) == SECOND
-            found.append(None if worse[0] != worse[1] else 0.0 if worse[0] else 1.0)
+            found.append(_quality(_word(one), _word(two)))
             tokens += one.tokens + two.tokens
         return Verdict(1.0, tuple(found), tokens)
 
@@ -74,7 +71,12 @@ def filled(request: str, first: str, second: str) -> str:
 
 
 def _word(reply: Reply) -> str:
-    word = behind_thought(reply.text).strip("\"'*. \n").casefold()
-    if word not in (FIRST, SECOND, EQUAL):
-        raise BackendError("judge: its verdict is neither first, second, nor equal")
-    return word
+    return behind_thought(reply.text).strip("\"'*. \n").casefold()
+
+
+def _quality(served_first: str, served_second: str) -> float | None:
+    """0 where the served answer was called better in both orders, 1 where it was in neither."""
+    if not {served_first, served_second} <= {FIRST, SECOND, EQUAL}:
+        return None
+    better = served_first == FIRST, served_second == SECOND
+    return None if better[0] != better[1] else 0.0 if better[0] else 1.0

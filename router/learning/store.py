@@ -130,6 +130,8 @@ def read(folder: Path, after: int = 0) -> Iterator[tuple[int, Evidence]]:
     path = folder / FILE
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'evidence'").fetchone():
+                return  # the file has just been made
             sql = f"SELECT id, {', '.join(COLUMNS)} FROM evidence WHERE id > ? ORDER BY id"
             for number, *values in db.execute(sql, (after,)):
                 yield number, _evidence(dict(zip(COLUMNS, values, strict=True)))

@@ -21,6 +21,7 @@ from router.envoy.gateway import Gateway
 from router.errors import SettingsError
 from router.extras import needs
 from router.learning import store
+from router.learning.examiner import Examiner
 from router.learning.journal import Journal
 from router.learning.judging import ByVerifier, Judge
 from router.learning.learner import Course, Learner
@@ -201,9 +202,10 @@ async def learner(settings: Settings, served: Model, observer: Observer, stack: 
     stack.push_async_callback(journal.close)
     secret = settings.cache_secret.get_secret_value().encode() or store.secret(settings.learn_folder)
     share = OBSERVED if settings.learn_share is None else settings.learn_share
-    course = Course(served.served.model, models.learned_ladder(settings), share, settings.learn_answers)
-    names, bucket = PromptHasher(secret, settings.log_prompts), TokenBucket(settings.learn_tokens)
-    learner = Learner(course, bucket, judge(settings, stack), journal, names, observer)
+    course = Course(served.served.model, models.learned_ladder(settings), share)
+    names = PromptHasher(secret, settings.log_prompts)
+    examiner = Examiner(settings.learn_answers, judge(settings, stack), names, observer)
+    learner = Learner(course, TokenBucket(settings.learn_tokens), examiner, journal, observer)
     stack.push_async_callback(learner.close)
     return learner
 

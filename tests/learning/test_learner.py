@@ -37,10 +37,11 @@ from router.domain import (
     Tool,
     Tools,
 )
-from router.errors import VerifierError
+from router.errors import BackendError, BackendTimeout, VerifierError
 from router.events import Degraded, Taught
 from router.learning import store
 from router.learning.evidence import Evidence
+from router.learning.examiner import Examiner
 from router.learning.journal import Journal
 from router.learning.judging import ByVerifier, Verdict
 from router.learning.learner import Course, Learner
@@ -83,10 +84,9 @@ class School:
         self.journal = Journal(home, self.observer)
         self.learner = Learner(
             Course(MODEL, RUNGS, given.pop("share", 1.0)),
-            TokenBucket(given.pop("tokens", 1e6)),
-            given.pop("judge", None),
+            TokenBucket(given.pop("tokens", 1e6), lambda: 0.0),
+            Examiner("text", given.pop("judge", None), PromptHasher(b"secret", texts=False), self.observer),
             self.journal,
-            PromptHasher(b"secret", given.pop("texts", False)),
             self.observer,
         )
         self.router: BudgetRouter = router_of(
@@ -141,22 +141,24 @@ async def test_the_engine_is_asked_for_nothing_before_the_caller_has_the_last_ev
     assert await school.lessons() == ["learned"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "outcome"),
-    [
-        ({"thinking_tokens": THOUGHT + 3}, "other tokens"),
-        ({"thinking_tokens": None}, "uncounted"),
-        ({"count_source": CountSource.ESTIMATE}, "uncounted"),
-        ({"counts_disagree": True}, "uncounted"),
-        ({"attempts": 2}, "second attempt"),
-    ],
-)
-async def test_a_thought_that_cannot_be_cut_where_serving_cuts_teaches_nothing(
-    changes: dict[str, Any], outcome: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("changes", [{"thinking_tokens": THOUGHT + 3}, {"thinking_tokens": 2 * THOUGHT, "attempts": 2}])
+async def test_what_cannot_be_cut_where_serving_cuts_counts_as_lost(changes: dict[str, Any], tmp_path: Path) -> None:
     school = School(tmp_path, script=[*SAID, replace(END, **changes)])
     await school.ask()
-    assert await school.lessons() == [outcome] and not await school.evidence()
+    assert await school.lessons() == ["other tokens"]
+    (one,) = await school.evidence()
+    assert one.losses()[:2] == (1.0, 1.0) and one.losses()[-1] == 0.0
+    assert one.thinking_tokens == (0, 16, min(64, changes["thinking_tokens"]), changes["thinking_tokens"])
+    await school.close()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"thinking_tokens": None}, {"count_source": CountSource.ESTIMATE}, {"counts_disagree": True}]
+)
+async def test_a_thought_that_nobody_has_counted_teaches_nothing(changes: dict[str, Any], tmp_path: Path) -> None:
+    school = School(tmp_path, script=[*SAID, replace(END, **changes)])
+    await school.ask()
+    assert await school.lessons() == ["uncounted"] and not await school.evidence()
     await school.close()
 
 
@@ -186,11 +188,13 @@ async def test_a_share_is_drawn(tmp_path: Path) -> None:
 
 
 async def test_the_allowance_is_held(tmp_path: Path) -> None:
-    school = School(tmp_path, tokens=9.0)
+    school = School(tmp_path, tokens=7.0)
     for number in range(1, 5):
         await school.ask()
         await school.lessons(number)
-    assert await school.lessons() == ["learned", "learned", "allowance", "allowance"], "4 tokens each"
+    assert await school.lessons() == ["learned", "learned", "allowance", "allowance"], (
+        "4 tokens each, of which the last one may be beyond"
+    )
     await school.close()
 
 
@@ -210,11 +214,15 @@ async def test_only_so_many_lessons_are_under_way(school: School) -> None:
     assert await school.lessons(2) == ["busy", "busy"]
 
 
-async def test_an_engine_that_fails_behind_a_cut_costs_the_lesson_alone(school: School) -> None:
-    school.backend.answers_fail = UNAVAILABLE
+@pytest.mark.parametrize(("error", "losses"), [(BackendTimeout("slow"), [(1.0, 1.0, 0.0, 0.0)]), (UNAVAILABLE, [])])
+async def test_an_engine_that_is_there_and_fails_behind_a_cut_counts_as_a_loss(
+    error: BackendError, losses: list[Any], school: School
+) -> None:
+    school.backend.answers_fail = error
     await school.ask()
     assert await school.lessons() == ["failed"]
-    assert [(one.dependency, one.error) for one in school.observer.of(Degraded)] == [("learning", str(UNAVAILABLE))]
+    assert [one.losses() for one in await school.evidence()] == losses
+    assert [(one.dependency, one.error) for one in school.observer.of(Degraded)] == [("learning", str(error))]
 
 
 async def test_a_report_counts_whenever_it_comes(school: School) -> None:
@@ -259,14 +267,16 @@ async def test_only_answers_that_differ_are_judged(verdict: float | None, losses
     await school.close()
 
 
-async def test_a_judge_that_fails_costs_the_lesson(tmp_path: Path) -> None:
+async def test_a_judge_that_fails_is_no_judge(tmp_path: Path) -> None:
     class Fails:
         async def correct(self, prompt: Prompt, answers: list[str]) -> list[float]:
             raise VerifierError("verifier: no")
 
     school = School(tmp_path, judge=ByVerifier(Fails()))
     await school.ask()
-    assert await school.lessons() == ["failed"]
+    assert await school.lessons() == ["learned"]
+    assert [(one.losses(), one.judge) for one in await school.evidence()] == [((1.0, 0.0, 0.0, 0.0), "")]
+    assert [one.error for one in school.observer.of(Degraded)] == ["verifier: no"]
     await school.close()
 
 

@@ -1,7 +1,7 @@
 """A judge: a server with an OpenAI-compatible API that says whether answers are right."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ class Court:
     """An OpenAI-compatible server that judges: yes where the answer holds `right`, else what `verdicts` say."""
 
     right: str = ""
-    says: str | None = None
+    says: str | Callable[[str], str] | None = None
     status: int = 200
     seconds: float = 0.0
     url: str = ""
@@ -29,8 +29,10 @@ class Court:
         if self.status != 200:
             return web.Response(status=self.status)
         prompt = body["messages"][0]["content"]
-        verdict = self.says if self.says is not None else "yes" if self.right in prompt else "no"
-        return web.json_response({"choices": [{"message": {"role": "assistant", "content": verdict}}]})
+        said = self.says(prompt) if callable(self.says) else self.says
+        verdict = said if said is not None else "yes" if self.right in prompt else "no"
+        reply = {"choices": [{"message": {"role": "assistant", "content": verdict}}]}
+        return web.json_response(reply | {"usage": {"completion_tokens": 3}})
 
     async def models(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "wise"}]})

@@ -1,0 +1,140 @@
+"""Makes evidence of a lesson: cuts the thought, has the answers behind the cuts, compares them, and has them judged.
+
+What is not known counts as lost. Left out, it would make the losses too small: thoughts that are long, and answers that
+differ, are those that something goes wrong with. A lesson is dropped only for what has nothing to do with its prompt.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import orjson
+
+from router import chat_form
+from router.answer_keys import answer_key
+from router.domain import SLACK, GenerationRequest, RouteRequest
+from router.errors import BackendBusy, BackendError, BackendUnavailable, DependencyError, InvalidRequest
+from router.events import Degraded
+from router.learning import inputs
+from router.learning.cuts import Answer, answers, lost
+from router.learning.evidence import Evidence
+from router.learning.judging import Judge, Verdict
+from router.learning.lesson import Lesson
+from router.outcomes.rows import PromptHasher
+from router.ports import Observer
+
+LEARNED, OTHER_TOKENS, FAILED, NO_STEPS = "learned", "other tokens", "failed", "no steps"
+"""What became of a lesson, as `Taught` says it."""
+
+UNJUDGED = Verdict(0.0, ())
+
+
+class NothingLearnedError(Exception):
+    """A lesson that teaches nothing; says why, in the words of `Taught`."""
+
+
+class Examiner:
+    """Makes evidence of lessons.
+
+    Args:
+        answers: how answers are compared, a name in `router.answer_keys.KINDS`.
+        judge: judges answers that differ; None = each counts as lost.
+        names: names prompts and conversations; with `texts` these are kept, too.
+    """
+
+    def __init__(self, answers: str, judge: Judge | None, names: PromptHasher, observer: Observer) -> None:
+        self._kind = answers
+        self._judge = judge
+        self._names = names
+        self._observer = observer
+
+    async def evidence(self, lesson: Lesson) -> tuple[Evidence, str]:
+        """The evidence, and what became of the lesson.
+
+        Raises:
+            NothingLearnedError: the request cannot be had in steps.
+            BackendUnavailable, BackendBusy: the engine cannot be asked now.
+        """
+        found, spent, outcome = await self._answers(lesson)
+        same = tuple(_agree(one, found[-1], self._kind) for one in found)
+        verdict = await self._verdict(lesson, found, same)
+        decision, names = lesson.decision, self._names_of(lesson.request)
+        known = outcome == LEARNED
+        return Evidence(
+            decision_id=decision.id,
+            at=time.time(),
+            engine=decision.backend,
+            ladder=lesson.ladder,
+            prompt=names[0],
+            group=names[1],
+            inputs=inputs.extract(lesson.request.prompt),
+            thinking_tokens=tuple(one.thinking_tokens for one in found),
+            same=same,
+            judged=verdict.others or (None,) * len(found),
+            judge=self._judge.name if self._judge is not None and verdict.others else "",
+            spent_tokens=spent + verdict.tokens,
+            kept=_kept(lesson.request, found) if self._names.texts and known else "",
+            features=inputs.VERSION,
+        ), outcome
+
+    async def _answers(self, lesson: Lesson) -> tuple[list[Answer], int, str]:
+        """The answers by rung, the tokens that they have cost, and what became of the lesson."""
+        if (thought := lesson.backend.climb(_again(lesson))) is None:
+            raise NothingLearnedError(NO_STEPS)
+        await thought.recall(lesson.reasoning)
+        rungs, served = lesson.ladder.rungs, lesson.served
+        # Of two attempts, or of other tokens than were drawn, the cuts would not be those of serving.
+        if lesson.attempts > 1 or abs(thought.tokens - served.thinking_tokens) > SLACK:
+            return lost(rungs, served), 0, OTHER_TOKENS
+        try:
+            return *await answers(thought, rungs, served), LEARNED
+        except (BackendUnavailable, BackendBusy):
+            raise
+        except (BackendError, InvalidRequest) as error:
+            self._observer(Degraded("learning", str(error)))
+            return lost(rungs, served), 0, FAILED
+
+    async def _verdict(self, lesson: Lesson, found: Sequence[Answer], same: Sequence[bool]) -> Verdict:
+        """The verdict on all rungs; on an answer that is not whole there is none."""
+        served = found[-1]
+        others = list(dict.fromkeys(a.text for a, alike in zip(found, same, strict=True) if a.whole and not alike))
+        if self._judge is None or not others or not served.whole:
+            return UNJUDGED
+        try:
+            verdict = await self._judge.compare(lesson.request.prompt, served.text, others)
+        except DependencyError as error:
+            self._observer(Degraded("learning", str(error)))
+            return UNJUDGED
+        said = dict(zip(others, verdict.others, strict=True)) | {served.text: verdict.served}
+        by_rung = (*(said.get(a.text) if a.whole else None for a in found[:-1]), verdict.served)
+        return replace(verdict, others=by_rung)
+
+    def _names_of(self, request: RouteRequest) -> tuple[str, str]:
+        """The keyed hashes of what is asked, and of the conversation."""
+        prompt = str(replace(self._names, texts=False).row(request.tenant, request.prompt)["prompt_id"])
+        return prompt, self._names.conversation(request.tenant, request.options.conversation_id) or prompt
+
+
+def _again(lesson: Lesson) -> GenerationRequest:
+    """The request that was served. Without log-probabilities, which the answers behind cuts are not asked for."""
+    options, tenant = lesson.request.options, lesson.request.tenant
+    session = f"{tenant}/{options.conversation_id}" if options.conversation_id else None
+    sampling = replace(lesson.sampling, logprobs=False, top_logprobs=0)
+    expected = float(lesson.served.thinking_tokens)
+    return GenerationRequest(lesson.request.prompt, lesson.ladder.rungs[-1], 0, sampling, expected, session)
+
+
+def _agree(one: Answer, served: Answer, kind: str) -> bool:
+    """Equal answers. Where the served one is not whole, nothing is lost by giving none either."""
+    if not one.known:
+        return False
+    if not (one.whole and served.whole):
+        return one.whole == served.whole
+    keys = [(answer_key(one.text, each), answer_key(served.text, each)) for each in ("text", kind)]
+    return any(mine is not None and mine == its for mine, its in keys)
+
+
+def _kept(request: RouteRequest, found: Sequence[Answer]) -> str:
+    """The texts as JSON: messages, and the answers by rung."""
+    body = {"messages": orjson.loads(chat_form.canonical(request.prompt)), "answers": [one.text for one in found]}
+    return orjson.dumps(body).decode()

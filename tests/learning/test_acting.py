@@ -1,0 +1,94 @@
+"""The whole service while it learns: the first bundle, requests that teach beside it, and what is left of texts."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from router._gen import budget_router_pb2 as pb
+from router.bundle import registry
+from router.domain import TEACHES
+from router.learning import store
+from router.settings import load
+from tests.conftest import MODELS
+from tests.learning.test_observing import PROMPTS, asked, learned, observing
+from tests.rpc.conftest import decide
+from tests.serving.test_app import CHEAP, serving
+from tests.support.fakes import until
+
+SHIPPED = MODELS / "pocket-router"
+
+
+async def test_the_first_bundle_of_the_registry_ends_the_engines_default(tmp_path: Path) -> None:
+    loaded = observing(tmp_path, learn="act")
+    async with serving(loaded, admin=False) as (routing, _):
+        before = (await routing.Decide(decide(CHEAP))).decision
+        await asyncio.to_thread(registry.promote, loaded.registry, SHIPPED)
+        after = before
+        async with asyncio.timeout(30):
+            while after.source == pb.DECISION_SOURCE_ENGINE_DEFAULT:
+                after = (await routing.Decide(decide(CHEAP))).decision
+    assert (before.model_version, before.rung) == ("", "default")
+    assert after.model_version == registry.locate(loaded.registry).name
+
+
+async def test_a_rung_below_the_default_can_be_named_before_anything_is_learned(tmp_path: Path) -> None:
+    async with serving(observing(tmp_path), admin=False) as (routing, _):
+        ((*_, last),) = await asked(routing, PROMPTS[0], options=pb.RoutingOptions(rung="16"))
+    assert (last.completion.rung, last.completion.thinking_tokens) == ("16", 16)
+
+
+async def test_beside_a_bundle_a_share_gets_the_top_rung_to_learn_from(tmp_path: Path) -> None:
+    loaded = observing(tmp_path, learn="act", artifact=SHIPPED, learn_share=0.5, audit=0.0)
+    async with serving(loaded, admin=False) as (routing, _):
+        found = [events[0].decision for events in await asked(routing, *[CHEAP] * 30)]
+        talks = [await asked(routing, CHEAP, options=pb.RoutingOptions(conversation_id=f"c{i}")) for i in range(8)]
+        chosen = [one for one in found if one.reason == TEACHES]
+        await until(lambda: len(learned(tmp_path)) >= len(chosen))
+    assert 5 < len(chosen) < 25 and {one.source for one in chosen} == {pb.DECISION_SOURCE_EXPLORE}
+    assert {one.rung for one in chosen} == {"256"}
+    assert not any(events[0].decision.reason == TEACHES for (events,) in talks)
+    assert {one.decision_id for one in learned(tmp_path)} == {one.decision_id for one in chosen}
+    assert {one.ladder.rungs[-1].name for one in learned(tmp_path)} == {"256"}
+
+
+def test_a_service_that_acts_audits_itself_unless_it_is_said() -> None:
+    assert [load(learn=way).audited for way in ("off", "observe", "act")] == [0.0, 0.0, 0.02]
+    assert load(learn="act", audit=0.0).audited == 0.0 and load(learn="act", audit=0.3).audited == 0.3
+    assert [load(learn="act", workers=4).of_worker(place).audited for place in (0, 1)] == [0.08, 0.0]
+
+
+async def test_a_file_of_evidence_that_was_taken_away_is_made_anew(tmp_path: Path) -> None:
+    async with serving(observing(tmp_path), admin=False) as (routing, _):
+        await asked(routing, PROMPTS[2])
+        await until(lambda: learned(tmp_path))
+        (tmp_path / "learning" / store.FILE).unlink()
+        await asked(routing, PROMPTS[2])
+        await until(lambda: (tmp_path / "learning" / store.FILE).exists() and len(learned(tmp_path)) == 1)
+
+
+PLANTED = "zanzibar"
+
+
+def everything(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+
+
+async def test_nothing_of_a_prompt_is_left_where_texts_are_not_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(observing(tmp_path), admin=False) as (routing, _):
+        text = f"How often is the letter z in {PLANTED}?"
+        await asked(routing, text, options=pb.RoutingOptions(conversation_id=PLANTED))
+        await until(lambda: learned(tmp_path))
+    kept = everything(tmp_path)
+    assert kept and not any(PLANTED.encode() in data.lower() for data in kept)
+    assert PLANTED not in "".join(capfd.readouterr())
+
+
+async def test_texts_are_kept_where_that_is_wanted(tmp_path: Path) -> None:
+    async with serving(observing(tmp_path, log_prompts=True), admin=False) as (routing, _):
+        await asked(routing, f"Spell {PLANTED}")
+        await until(lambda: learned(tmp_path))
+    (one,) = learned(tmp_path)
+    assert PLANTED in one.kept
