@@ -122,6 +122,14 @@ def test_what_looks_like_a_variable_of_kubernetes_is_refused(monkeypatch: pytest
         ("MAX_PROMPT_BYTES", "1e3x"),
         ("DRAIN_SECONDS", "-1"),
         ("BACKEND_TIMEOUT", "0"),
+        ("LEARN", "perhaps"),
+        ("LEARN_SHARE", "1.5"),
+        ("LEARN_JUDGE_MISSES", "1"),
+        ("LEARN_LADDER", ""),
+        ("LEARN_LADDER", "0,512,x"),
+        ("LEARN_LADDER", "512,256"),
+        ("LEARN_LADDER", "-1,256"),
+        ("LEARN_JUDGE_URL", "ftp://judge"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -200,6 +208,17 @@ def test_failover_is_served_second(tmp_path: Path) -> None:
 )
 def test_failover_needs_the_whole_of_it_and_a_name_of_its_own(missing: str, given: dict[str, Any]) -> None:
     refused(PREFIX + missing, **given)
+
+
+def test_a_judge_needs_its_model_and_learning_a_graph_of_this_process() -> None:
+    refused(PREFIX + "LEARN_JUDGE_MODEL", learn_judge_url="http://127.0.0.1:8000")
+    refused(PREFIX + "LEARN", learn="observe", triton_url="127.0.0.1:8001")
+
+
+def test_what_learns_has_a_registry_of_its_own_unless_one_is_named(tmp_path: Path) -> None:
+    assert settings.load(learn="off").served[0].artifact == settings.EMBEDDED_BUNDLE
+    assert settings.load(learn="observe", learn_folder=tmp_path).served[0].artifact == tmp_path / "registry"
+    assert settings.load(learn="observe", artifact=tmp_path / "mine").served[0].artifact == tmp_path / "mine"
 
 
 def test_redis_needs_the_secret_of_its_keys() -> None:

@@ -11,12 +11,12 @@ own, which shows whether the engine works. A list of models does not show that, 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from router.backends.verified import VerifiedBackend
 from router.circuit_breaker import FAILURES, Breaker
-from router.domain import GenerationRequest, Prompt, ReasoningBudget, Sampling
+from router.domain import Completion, GenerationRequest, Prompt, ReasoningBudget, Sampling
 from router.errors import (
     BackendBusy,
     BackendError,
@@ -120,7 +120,7 @@ class Replica:
             async with aclosing(events):
                 async for event in events:
                     self.succeeded()  # at the first event: a long answer must not keep it on trial
-                    yield event
+                    yield replace(event, engine=self.name) if isinstance(event, Completion) else event
         except BackendError as error:
             if self not in failed:
                 self.failed(error)

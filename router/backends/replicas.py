@@ -146,9 +146,15 @@ class Replicas:
 
     def _next(self, request: GenerationRequest, failed: Failed) -> Replica | None:
         """A replica that has not failed the request, else one that may answer it yet; None where there is none."""
-        untried = self._chosen(request.session, [replica for replica in self._replicas if replica not in failed])
+        untried = self._chosen(request.session, self._near(request, failed))
         again = [replica for replica, error in failed.items() if isinstance(error, BackendUnavailable)]
         return untried or self._chosen(request.session, again)
+
+    def _near(self, request: GenerationRequest, failed: Failed) -> list[Replica]:
+        """The replica that has the prefix of a request, where it may be asked; else all that have not failed it."""
+        untried = [replica for replica in self._replicas if replica not in failed]
+        near = [one for one in untried if one.name == request.engine and one.allows and one.trusted]
+        return near or untried
 
     def _elsewhere(
         self, busy: Replica, request: GenerationRequest, failed: Failed

@@ -33,7 +33,13 @@ LONGEST_TENANT = 128
 @click.option("--http-listen", metavar="HOST:PORT", help="Address of the OpenAI-compatible API [default: none].")
 @click.option("--metrics-listen", metavar="HOST:PORT", help="Address of the Prometheus endpoint [default: none].")
 @click.option("--workers", type=int, metavar="N", help="Processes that answer [default: 1].")
-def serve(listen: str | None, http_listen: str | None, metrics_listen: str | None, workers: int | None) -> None:
+@click.option(
+    "--learn",
+    type=click.Choice(["off", "observe", "act"]),
+    help="Learn from what is served, and report (observe) or also serve it (act) [default: off].",
+)
+@click.option("--learn-folder", metavar="FOLDER", help="Folder of the evidence [default: var/learning].")
+def serve(**given: str | int | None) -> None:
     """Run the service until SIGTERM or Ctrl-C.
 
     SIGHUP reads all followed files again. Several workers share the port: a worker that ends or hangs is replaced, and
@@ -43,7 +49,7 @@ def serve(listen: str | None, http_listen: str | None, metrics_listen: str | Non
     from router.serving import embedded, listening
     from router.telemetry import logs
 
-    loaded = settings.load(listen=listen, http_listen=http_listen, metrics_listen=metrics_listen, workers=workers)
+    loaded = settings.load(**given)
     listening.require_free(loaded)
     with closing(logs.configure_logging()) as log:
         embedded.log_embedded(loaded)

@@ -19,6 +19,7 @@ class GenerationRequest:
     Attributes:
         expected_tokens: forecast of thinking tokens, by which load is balanced.
         session: equal for requests that share a prefix, such as those of one conversation.
+        engine: the replica that has the prefix, by name, as `Completion.engine` says it; "" = any may answer.
     """
 
     prompt: Prompt
@@ -28,6 +29,7 @@ class GenerationRequest:
     expected_tokens: float = 0.0
     session: str | None = None
     tools: Tools = field(default_factory=Tools)
+    engine: str = ""
 
 
 class Enforcement(Enum):
@@ -140,6 +142,7 @@ class Completion:
         probe_tokens: tokens of the probes that are no part of the answer, and of what was thought meanwhile in vain.
         checkpoints: where a stopping rule has looked, in order.
         stop: the stop string before which the answer ends; None = it does not end by one.
+        engine: name of the replica that answered; "" where there are none.
     """
 
     finish: FinishReason
@@ -156,6 +159,7 @@ class Completion:
     probe_tokens: int = 0
     checkpoints: tuple[Checkpoint, ...] = ()
     stop: str | None = None
+    engine: str = ""
 
     @property
     def spent_thinking(self) -> int | None:

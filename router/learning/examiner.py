@@ -121,7 +121,8 @@ def _again(lesson: Lesson) -> GenerationRequest:
     session = f"{tenant}/{options.conversation_id}" if options.conversation_id else None
     sampling = replace(lesson.sampling, logprobs=False, top_logprobs=0)
     expected = float(lesson.served.thinking_tokens)
-    return GenerationRequest(lesson.request.prompt, lesson.ladder.rungs[-1], 0, sampling, expected, session)
+    rung, engine = lesson.ladder.rungs[-1], lesson.engine
+    return GenerationRequest(lesson.request.prompt, rung, 0, sampling, expected, session, engine=engine)
 
 
 def _agree(one: Answer, served: Answer, kind: str) -> bool:

@@ -64,6 +64,11 @@ class Lesson:
         return Answer.of("".join(self._answer), self.completion, self.completion.thinking_tokens or 0)
 
     @property
+    def engine(self) -> str:
+        """The replica that answered, whose prefix cache holds the thought; "" where there are none."""
+        return "" if self.completion is None else self.completion.engine
+
+    @property
     def attempts(self) -> int:
         """How many there were; the thoughts of several are one text."""
         return 0 if self.completion is None else self.completion.attempts

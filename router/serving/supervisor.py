@@ -82,7 +82,12 @@ def _workers(settings: Settings, addresses: Addresses, folder: str) -> Workers:
     async def start(place: int, closed: bool) -> Worker:
         # A worker reads all else from the environment, which it inherits; these may come from the command line.
         options = *addresses.options, "--workers", str(settings.workers)
-        environment = {multiprocess.FOLDER: folder, PREFIX + "REQUIRE_KEYS": str(closed).lower()}
+        environment = {
+            multiprocess.FOLDER: folder,
+            PREFIX + "REQUIRE_KEYS": str(closed).lower(),
+            PREFIX + "LEARN": settings.learn,
+            PREFIX + "LEARN_FOLDER": str(settings.learn_folder),
+        }
         return await Worker.started("work", str(place), *options, environment=environment)
 
     closed = settings.require_keys or requires_credentials(settings)

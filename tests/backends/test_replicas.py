@@ -742,3 +742,15 @@ async def test_without_a_replica_that_may_be_asked_it_is_unavailable() -> None:
     assert replicas._chosen("talk", replicas._replicas) is None
     with pytest.raises(BackendUnavailable, match="none of the 2 engines can be reached"):
         await run(replicas, request_of())
+
+
+async def test_a_request_goes_to_the_replica_that_has_its_prefix_where_that_may_be_asked() -> None:
+    first, second, third = (FakeBackend() for _ in range(3))
+    replicas = await replicas_of(first, second, third)
+    for _ in range(8):
+        *_, end = [event async for event in replicas.stream(replace(request_of(), engine="r1"))]
+        assert isinstance(end, Completion) and end.engine == "r1"
+    assert (len(first.asked), len(second.asked), len(third.asked)) == (0, 8, 0)
+    replicas._replicas[1].breaker.trip()
+    *_, end = [event async for event in replicas.stream(replace(request_of(), engine="r1"))]
+    assert isinstance(end, Completion) and end.engine in ("r0", "r2")

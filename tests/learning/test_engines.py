@@ -58,3 +58,20 @@ async def test_a_cut_has_the_answer_and_the_tokens_of_its_rung(kind: str, way: s
     )
     assert found.losses() == (1.0, 0.0, 0.0, 0.0, 0.0)
     assert found.spent_tokens == len("9 makes 0") + len("9 makes 16") + 3, "with the token that ends each answer"
+
+
+async def test_a_thought_is_cut_at_the_replica_that_had_it(tmp_path: Path) -> None:
+    async with simulated("vllm") as one, simulated("vllm") as two:
+        for engine in (one, two):
+            engine.rereads, engine.answers = True, deeper
+        loaded = observing(one, tmp_path, backend_url=f"{one.url},{two.url}")
+        async with serving(loaded) as (routing, _):
+            before = [len(engine.bodies) for engine in (one, two)]
+            for number in range(1, 7):
+                await answered(routing, f"{number}")
+                await until(lambda number=number: len(learned(tmp_path)) == number)  # type: ignore[misc]
+        asked = [engine.bodies[count:] for engine, count in zip((one, two), before, strict=True)]
+    for bodies in asked:
+        chats = [path for path, _ in bodies if path == "/v1/chat/completions"]
+        cuts = [path for path, _ in bodies if path == "/v1/completions"]
+        assert len(cuts) == 3 * len(chats), "each at the rungs 0, 8 and 16"

@@ -29,10 +29,7 @@ def settings_for(simulator: Simulator, directory: Path, **more: object) -> Setti
         outcomes=directory / "outcomes.sqlite",
         admin_token=TOKEN,
         admin_listen="127.0.0.1:0",
-        backend=simulator.kind,
-        backend_url=simulator.url,
-        backend_model=MODEL,
-        **more,
+        **{"backend": simulator.kind, "backend_url": simulator.url, "backend_model": MODEL} | more,
     )
 
 
