@@ -4,6 +4,7 @@ Failure policy, all of it:
 - cache down: a miss, observed;
 - classifier down: the top rung allowed, marked as fallback, observed, never cached;
 - outcome log down: the log keeps what waits, within bounds, and counts what it loses; requests go on;
+- what learns fails: nobody waits for it, and what it does not know counts as lost;
 - backend down: `Replicas` tries again before the first token; then the next served model decides by its own bundle;
   then the caller gets a typed error. After the first token nothing is tried again;
 - a look at the answer fails within a thought: it is no evidence, and the thought goes on, observed;

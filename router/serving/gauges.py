@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
+from router.bundle import unlearned
 from router.routing.router import BudgetRouter
 
 Mode = Literal["livesum", "livemin", "livemax"]
@@ -82,7 +83,8 @@ class Gauges(Collector):
             "budget_router_bundle_matches", "1 = the bundle is about the engine that runs", labels=["model"]
         )
         for served in self._router.served_models:
-            matches.add_metric([served.model], float(not served.foreign))
+            if served.bundle.version != unlearned.VERSION:  # what learns from nothing lacks no bundle
+                matches.add_metric([served.model], float(not served.foreign))
         return matches
 
 
