@@ -3,7 +3,8 @@
 manifest.json   format, ladder, backend fingerprint, features, metrics, certificates, SHA-256 of each file
 model.onnx      features [n, width], tokens [n, length] -> quality [n, rungs], mean_tokens [n, rungs],
                 token_quantiles [n, rungs, 3]; tokens of a rung are NaN where the training data had no counts;
-                novelty [n, 1], the distance from the prompts of training, in bundles that say what is far
+                novelty [n, 1], the distance from the prompts of training, in bundles that say what is far;
+                vector [n, dimensions], the embedding, where the bundle is new enough
 tokenizer.json  the tokenizer that makes the token ids
 parity.json     prompts with the quality that training computed for them
 lookahead.onnx  only where a learned rule stops within the thought: position [n], evidence [n, width]

@@ -15,6 +15,9 @@ NAMES = ("quality", "mean_tokens", "token_quantiles")
 NOVELTY = "novelty"
 """The graph's outputs, in order; the last one is there in bundles that say what is far."""
 
+VECTOR = "vector"
+"""A further output, the vector of the embedding [n, dimensions], in bundles that are new enough; no score reads it."""
+
 PARITY_TOLERANCE = 1e-4
 """Largest difference in P(correct) between the figures of training and those of serving."""
 

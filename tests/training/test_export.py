@@ -16,7 +16,7 @@ from router.bundle import features
 from router.bundle.manifest import load
 from router.domain import Certificate, Message, Prompt, Role
 from router.scoring.onnx import OnnxClassifier
-from router.scoring.outputs import NAMES
+from router.scoring.outputs import NAMES, VECTOR
 from tests.support.synthetic import CAPS, NO_REPORT, asked, few_steps, outcomes_of
 from training.certification.certify import Proofs, certify
 from training.data.dataset import Outcomes, splits
@@ -253,7 +253,7 @@ def test_the_graph_calls_the_same_prompts_far(fitted: Fitted, outcomes: Outcomes
 def test_a_graph_without_a_limit_calls_nothing_far(fitted: Fitted, outcomes: Outcomes) -> None:
     older = replace(fitted, far_beyond=None)
     assert older.predict(ODD).far is None and served(older, outcomes, ODD).far is None
-    assert [output.name for output in session_of(older, outcomes).get_outputs()] == list(NAMES)
+    assert [output.name for output in session_of(older, outcomes).get_outputs()] == [*NAMES, VECTOR]
 
 
 def test_a_prompt_at_the_very_limit_may_lie_on_either_side(fitted: Fitted, outcomes: Outcomes) -> None:

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from router.bundle.featurizer import Featurizer
 from router.domain import Prompt
-from training.model.onnx_graph import IR_VERSION, TOKENS, VECTOR, Graph, Weights
+from router.scoring.outputs import VECTOR
+from training.model.onnx_graph import IR_VERSION, TOKENS, Graph, Weights
 from training.model.quantization import Quantised
 
 DIMENSIONS = 64
@@ -35,6 +36,9 @@ BATCH_TOKENS = 16_384
 
 MANY = 5_000
 """Fewest prompts for which embedding shows a progress bar."""
+
+JOINED = "joined"
+"""What the head of a whole graph reads: features and vector beside each other."""
 
 GRAPHS: Mapping[str, Callable[[], Graph]] = {"fp32": Graph, "fp16": partial(Graph, np.float16), "int8": Quantised}
 """The graph that builds an encoder, by precision."""
@@ -165,21 +169,25 @@ def embed(embedding: Embedding, prompts: Sequence[Prompt]) -> NDArray[np.float32
 
 
 def stack(embedding: Embedding, head: onnx.ModelProto) -> onnx.ModelProto:
-    """One graph with inputs "features" and "tokens": the vector is appended to the features, the head reads both."""
+    """One graph with inputs "features" and "tokens": the vector is appended to the features, the head reads both.
+
+    The vector is an output, too, so that a service can keep the inputs of a prompt without its text.
+    """
     # The prefix keeps the names of the two graphs apart.
     head = compose.add_prefix(head, "head/", rename_outputs=False, rename_inputs=False)
     body, graph = embedding.graph.graph, head.graph
     width = graph.input[0].type.tensor_type.shape.dim[1].dim_value
     dimensions = body.output[0].type.tensor_type.shape.dim[1].dim_value
-    join = helper.make_node("Concat", ["features", VECTOR], ["joined"], axis=1)
+    join = helper.make_node("Concat", ["features", VECTOR], [JOINED], axis=1)
     for node in graph.node:
-        node.input[:] = ["joined" if name == "features" else name for name in node.input]
+        node.input[:] = [JOINED if name == "features" else name for name in node.input]
     inputs = [
         helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", width - dimensions]),
         helper.make_tensor_value_info(TOKENS, TensorProto.INT64, ["n", "length"]),
     ]
     nodes, constants = [*body.node, join, *graph.node], [*body.initializer, *graph.initializer]
-    joined = helper.make_graph(nodes, "budget_router", inputs, list(graph.output), constants)
+    outputs = [*graph.output, *body.output]
+    joined = helper.make_graph(nodes, "budget_router", inputs, outputs, constants)
     return helper.make_model(joined, opset_imports=head.opset_import, ir_version=IR_VERSION)
 
 

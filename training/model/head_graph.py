@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.utils
 from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 from scipy.linalg import block_diag
 
 from router.bundle.manifest import QUANTILES
 from router.domain import BudgetLadder
-from router.scoring.outputs import NOVELTY
+from router.scoring.outputs import NOVELTY, VECTOR
 from training.model.calibration import LEAST
-from training.model.embedding import stack
+from training.model.embedding import JOINED, stack
 from training.model.families import Layers
 from training.model.fit import Fitted
 from training.model.onnx_graph import OPSET
@@ -59,6 +60,16 @@ def build_graph(fitted: Fitted, ladder: BudgetLadder, double: bool = False) -> o
     model = stack(fitted.embedding, head)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def head_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The part of a graph behind its embedding: "joined" [n, width], features and vector -> the same outputs.
+
+    It computes from stored inputs what the whole graph computes from a prompt, to the last digit.
+    """
+    outputs = [one.name for one in model.graph.output if one.name != VECTOR]
+    typed = onnx.shape_inference.infer_shapes(model)
+    return onnx.utils.Extractor(typed).extract_model([JOINED], outputs)
 
 
 class _Nodes:

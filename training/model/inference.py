@@ -7,8 +7,11 @@ from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import Bundle
 from router.domain import Prompt, ReasoningBudget
 from router.scoring import outputs
+from router.scoring.outputs import Numbers
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
+from training.model.embedding import JOINED
+from training.model.fit import Inputs
 from training.prediction import Prediction
 
 BATCH = 256
@@ -66,6 +69,14 @@ def run(
     for start in range(0, len(order), BATCH):
         batch = [prompts[i] for i in order[start : start + BATCH]]
         parts.append(session.run(outputs.names(far_beyond), featurize(batch)))
-    back = np.argsort(order)
-    quality, means, quantiles, *novelty = (np.concatenate(one).astype(float)[back] for one in zip(*parts, strict=True))
+    return _prediction([np.concatenate(one) for one in zip(*parts, strict=True)], far_beyond).take(np.argsort(order))
+
+
+def of_inputs(session: onnxruntime.InferenceSession, found: Inputs, far_beyond: float | None) -> Prediction:
+    """Predictions of the head of a graph (`head_of`) for the inputs of prompts [prompts, width]."""
+    return _prediction(session.run(outputs.names(far_beyond), {JOINED: found}), far_beyond)
+
+
+def _prediction(parts: list[Numbers], far_beyond: float | None) -> Prediction:
+    quality, means, quantiles, *novelty = (one.astype(float) for one in parts)
     return Prediction(quality, means, quantiles, outputs.far(novelty, far_beyond))

@@ -7,11 +7,13 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from router.scoring.outputs import VECTOR
+
 OPSET = 20
 IR_VERSION = 10
 
-TOKENS, VECTOR = "tokens", "vector"
-"""Names of the input and the output."""
+TOKENS = "tokens"
+"""Name of the input; that of the output is VECTOR."""
 
 Weights = dict[str, NDArray[np.float32]]
 """Arrays of a checkpoint by name."""
