@@ -17,6 +17,8 @@ SHOWN = 6
 """Threads and tasks that are named at most."""
 
 STDERR = 2
+GRACE = 5.0
+"""Seconds that the thread has to say what hangs, on a machine with much else to do, before the kernel ends all."""
 
 
 class Watchdog:
@@ -34,7 +36,7 @@ class Watchdog:
         self._started = True
         # The kernel's own alarm comes where the thread cannot: a call may hold Python's lock, a write to standard error
         # may hang, and there may be no room for one more thread. Its default action ends the process.
-        signal.setitimer(signal.ITIMER_REAL, self._seconds + 1)
+        signal.setitimer(signal.ITIMER_REAL, self._seconds + GRACE)
         with suppress(RuntimeError):  # no room
             threading.Thread(target=self._end, name="watchdog", daemon=True).start()
 
