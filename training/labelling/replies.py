@@ -1,24 +1,18 @@
 """What a labeller wrote into a list of questions, and its way back into the outcome file."""
 
-import json
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from router import chat_form, files
+from router import files
 from router.domain import Prompt
+from router.learning.question import Question
 from training.data.answers import NOTHING
 from training.data.dataset import prompts_of
 from training.data.faults import faults
 from training.data.schema import DatasetError, conformed, naming_file, write
 from training.labelling.evidence import answers_to, rows_of
-
-FIELDS = {"prompt", "answers", "right"}
-MESSAGES = "messages"
-"""A field of questions about conversations."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +51,11 @@ def replies(path: Path) -> Replies:
         if not line.strip():
             continue
         try:
-            given = _parsed(line)
-            unanswered += given["right"] is None
-            prompt = _asked(given)
-            for name, correct in _correct(given["answers"], given["right"]).items():
-                key = prompt, given["answers"][name]
+            given = Question.parsed(line)
+            unanswered += given.right is None
+            prompt = given.asked
+            for answer, correct in given.said:
+                key = prompt, answer
                 before = labels.setdefault(key, (correct, number))
                 if before[0] != correct:
                     raise ValueError(f"contradicts line {before[1]}")
@@ -130,47 +124,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: {error}") from error
-
-
-def _parsed(line: str) -> dict[str, Any]:
-    """Raises ValueError where a line is no question."""
-    try:
-        given = json.loads(line, object_pairs_hook=_unique)
-    except json.JSONDecodeError:
-        raise ValueError("is not JSON") from None
-    if not isinstance(given, dict) or set(given) - {MESSAGES} != FIELDS:
-        raise ValueError(f"is not an object of {', '.join(sorted(FIELDS))}")
-    answers = given["answers"]
-    if not isinstance(given["prompt"], str) or not isinstance(answers, dict) or not answers:
-        raise ValueError("has no prompt, or no answers")
-    if not all(isinstance(answer, str) for answer in answers.values()):
-        raise ValueError("has an answer that is no text")
-    return given
-
-
-def _asked(given: dict[str, Any]) -> Prompt:
-    """What a question is about. Raises ValueError."""
-    return chat_form.from_list(given[MESSAGES]) if MESSAGES in given else Prompt.of(given["prompt"])
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("has a field twice")
-    return dict(pairs)
-
-
-def _correct(answers: dict[str, str], right: object) -> dict[str, float]:
-    """How right each answer is, by name; empty without a reply. Raises ValueError where the reply says nothing."""
-    if right is None:
-        return {}
-    if isinstance(right, dict):
-        if set(right) != set(answers) or not all(_is_share(one) for one in right.values()):
-            raise ValueError(f"right: must have a number in 0..1 for each of {', '.join(answers)}")
-        return {name: float(one) for name, one in right.items()}
-    if right in ("both", "neither") or (isinstance(right, str) and right in answers):
-        return {name: float(right in ("both", name)) for name in answers}
-    raise ValueError(f"right: {json.dumps(right)[:40]} is none of {', '.join(answers)}, both, neither")
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and 0 <= value <= 1

@@ -1,50 +1,21 @@
-"""The prompts whose labels a certificate needs next, as questions to whoever labels.
+"""The prompts whose labels a certificate needs next, as questions to those who label."""
 
-A question has the prompt and the answers to label, under the names A and B. Their order depends on the answers alone,
-so it does not tell which rung gave which.
-"""
-
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import asdict, dataclass
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from string import ascii_uppercase
-from typing import Any
 
 import numpy as np
 
-from router import chat_form
 from router.digits import counted
 from router.domain import Prompt
 from router.files import write_private
+from router.learning.question import Question
 from training.certification import free_zeros
 from training.data.answers import TRACE
 from training.data.schema import DatasetError
 from training.labelling.evidence import Evidence, answers_to
 from training.labelling.replies import replies
-
-
-@dataclass(frozen=True)
-class Question:
-    """One line of a list of questions.
-
-    Attributes:
-        answers: keys of the answers by name.
-        messages: the whole conversation in the form of the OpenAI chat API, where there is more than the prompt.
-        right: what the labeller writes: a name, "both", "neither", or how right each is by name (0..1).
-    """
-
-    prompt: str
-    answers: dict[str, str]
-    messages: list[Any] | None = None
-    right: None = None
-
-    def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps({k: v for k, v in asdict(self).items() if k != "messages" or v}, ensure_ascii=False)
 
 
 def questions(evidence: Evidence, path: Path, alpha: float, limit: int, per_prompt: bool = False) -> list[Question]:
@@ -68,13 +39,10 @@ def questions(evidence: Evidence, path: Path, alpha: float, limit: int, per_prom
 
 
 def _question(prompt: Prompt, answers: Set[str | None]) -> Question:
-    messages = chat_form.to_json(prompt)
     keys = [key for key in answers if key is not None and not key.startswith(TRACE)]
     if len(keys) < len(answers):
         raise DatasetError(f"column answer: is missing, so there is nothing to label: prompt {prompt.text[:40]!r}")
-    keys.sort(key=lambda key: sha256(f"{messages or prompt.text}\n{key}".encode()).digest())
-    named = dict(zip(ascii_uppercase, keys, strict=False))
-    return Question(prompt.text, named, None if messages is None else json.loads(messages))
+    return Question.of(prompt, keys)
 
 
 def write(asked: Sequence[Question], out: Path, path: Path) -> None:
