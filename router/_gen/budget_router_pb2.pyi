@@ -99,6 +99,22 @@ class LabelSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LABEL_SOURCE_JUDGE: _ClassVar[LabelSource]
     LABEL_SOURCE_USER: _ClassVar[LabelSource]
     LABEL_SOURCE_AGREEMENT: _ClassVar[LabelSource]
+
+class LearningMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LEARNING_MODE_UNSPECIFIED: _ClassVar[LearningMode]
+    LEARNING_MODE_OFF: _ClassVar[LearningMode]
+    LEARNING_MODE_OBSERVE: _ClassVar[LearningMode]
+    LEARNING_MODE_ACT: _ClassVar[LearningMode]
+
+class LearningState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LEARNING_STATE_UNSPECIFIED: _ClassVar[LearningState]
+    LEARNING_STATE_WAITING: _ClassVar[LearningState]
+    LEARNING_STATE_COLLECTING: _ClassVar[LearningState]
+    LEARNING_STATE_TESTING: _ClassVar[LearningState]
+    LEARNING_STATE_CERTIFIED: _ClassVar[LearningState]
+    LEARNING_STATE_SERVING: _ClassVar[LearningState]
 ROLE_UNSPECIFIED: Role
 ROLE_SYSTEM: Role
 ROLE_USER: Role
@@ -158,6 +174,16 @@ LABEL_SOURCE_VERIFIER: LabelSource
 LABEL_SOURCE_JUDGE: LabelSource
 LABEL_SOURCE_USER: LabelSource
 LABEL_SOURCE_AGREEMENT: LabelSource
+LEARNING_MODE_UNSPECIFIED: LearningMode
+LEARNING_MODE_OFF: LearningMode
+LEARNING_MODE_OBSERVE: LearningMode
+LEARNING_MODE_ACT: LearningMode
+LEARNING_STATE_UNSPECIFIED: LearningState
+LEARNING_STATE_WAITING: LearningState
+LEARNING_STATE_COLLECTING: LearningState
+LEARNING_STATE_TESTING: LearningState
+LEARNING_STATE_CERTIFIED: LearningState
+LEARNING_STATE_SERVING: LearningState
 
 class Message(_message.Message):
     __slots__ = ("role", "content", "tool_calls", "tool_call_id", "image_urls", "parts", "reasoning", "tool_failed")
@@ -624,3 +650,135 @@ class FlushCacheRequest(_message.Message):
 class FlushCacheResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class GetLearningStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetLearningStatusResponse(_message.Message):
+    __slots__ = ("mode", "requests", "evidence", "learning", "saved", "suspended")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_FIELD_NUMBER: _ClassVar[int]
+    SAVED_FIELD_NUMBER: _ClassVar[int]
+    SUSPENDED_FIELD_NUMBER: _ClassVar[int]
+    mode: LearningMode
+    requests: int
+    evidence: int
+    learning: LearningProgress
+    saved: SavedTokens
+    suspended: str
+    def __init__(self, mode: _Optional[_Union[LearningMode, str]] = ..., requests: _Optional[int] = ..., evidence: _Optional[int] = ..., learning: _Optional[_Union[LearningProgress, _Mapping]] = ..., saved: _Optional[_Union[SavedTokens, _Mapping]] = ..., suspended: _Optional[str] = ...) -> None: ...
+
+class SavedTokens(_message.Message):
+    __slots__ = ("tokens", "low", "high", "top", "requests", "drawn")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    DRAWN_FIELD_NUMBER: _ClassVar[int]
+    tokens: float
+    low: float
+    high: float
+    top: float
+    requests: int
+    drawn: int
+    def __init__(self, tokens: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., top: _Optional[float] = ..., requests: _Optional[int] = ..., drawn: _Optional[int] = ...) -> None: ...
+
+class LearningProgress(_message.Message):
+    __slots__ = ("state", "reason", "at", "engine", "rungs", "max_loss", "delta", "evidence", "pieces_an_hour", "rounds", "targets", "spent_tokens", "model_version", "began")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    RUNGS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LOSS_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    PIECES_AN_HOUR_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    SPENT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_FIELD_NUMBER: _ClassVar[int]
+    state: LearningState
+    reason: str
+    at: _timestamp_pb2.Timestamp
+    engine: str
+    rungs: _containers.RepeatedScalarFieldContainer[str]
+    max_loss: float
+    delta: float
+    evidence: EvidenceCounts
+    pieces_an_hour: float
+    rounds: _containers.RepeatedCompositeFieldContainer[LearningRound]
+    targets: _containers.RepeatedCompositeFieldContainer[LearningTarget]
+    spent_tokens: int
+    model_version: str
+    began: str
+    def __init__(self, state: _Optional[_Union[LearningState, str]] = ..., reason: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., engine: _Optional[str] = ..., rungs: _Optional[_Iterable[str]] = ..., max_loss: _Optional[float] = ..., delta: _Optional[float] = ..., evidence: _Optional[_Union[EvidenceCounts, _Mapping]] = ..., pieces_an_hour: _Optional[float] = ..., rounds: _Optional[_Iterable[_Union[LearningRound, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[LearningTarget, _Mapping]]] = ..., spent_tokens: _Optional[int] = ..., model_version: _Optional[str] = ..., began: _Optional[str] = ...) -> None: ...
+
+class EvidenceCounts(_message.Message):
+    __slots__ = ("pieces", "groups", "unusable", "free", "judged", "reported", "unknown")
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    UNUSABLE_FIELD_NUMBER: _ClassVar[int]
+    FREE_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    REPORTED_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    pieces: int
+    groups: int
+    unusable: int
+    free: int
+    judged: int
+    reported: int
+    unknown: int
+    def __init__(self, pieces: _Optional[int] = ..., groups: _Optional[int] = ..., unusable: _Optional[int] = ..., free: _Optional[int] = ..., judged: _Optional[int] = ..., reported: _Optional[int] = ..., unknown: _Optional[int] = ...) -> None: ...
+
+class LearningRound(_message.Message):
+    __slots__ = ("number", "fitted", "tested", "delta", "policies", "passed", "wealth")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FITTED_FIELD_NUMBER: _ClassVar[int]
+    TESTED_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    PASSED_FIELD_NUMBER: _ClassVar[int]
+    WEALTH_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    fitted: int
+    tested: int
+    delta: float
+    policies: int
+    passed: int
+    wealth: float
+    def __init__(self, number: _Optional[int] = ..., fitted: _Optional[int] = ..., tested: _Optional[int] = ..., delta: _Optional[float] = ..., policies: _Optional[int] = ..., passed: _Optional[int] = ..., wealth: _Optional[float] = ...) -> None: ...
+
+class LearningTarget(_message.Message):
+    __slots__ = ("max_loss", "saving", "round", "rung", "groups", "wanted")
+    MAX_LOSS_FIELD_NUMBER: _ClassVar[int]
+    SAVING_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    RUNG_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    max_loss: float
+    saving: TokenSaving
+    round: int
+    rung: int
+    groups: int
+    wanted: int
+    def __init__(self, max_loss: _Optional[float] = ..., saving: _Optional[_Union[TokenSaving, _Mapping]] = ..., round: _Optional[int] = ..., rung: _Optional[int] = ..., groups: _Optional[int] = ..., wanted: _Optional[int] = ...) -> None: ...
+
+class TokenSaving(_message.Message):
+    __slots__ = ("share", "low", "high", "tokens")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    share: float
+    low: float
+    high: float
+    tokens: float
+    def __init__(self, share: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., tokens: _Optional[float] = ...) -> None: ...

@@ -309,6 +309,11 @@ class BudgetRouterAdminServiceStub:
                 request_serializer=budget__router_dot_v1_dot_budget__router__pb2.FlushCacheRequest.SerializeToString,
                 response_deserializer=budget__router_dot_v1_dot_budget__router__pb2.FlushCacheResponse.FromString,
                 _registered_method=True)
+        self.GetLearningStatus = channel.unary_unary(
+                '/budget_router.v1.BudgetRouterAdminService/GetLearningStatus',
+                request_serializer=budget__router_dot_v1_dot_budget__router__pb2.GetLearningStatusRequest.SerializeToString,
+                response_deserializer=budget__router_dot_v1_dot_budget__router__pb2.GetLearningStatusResponse.FromString,
+                _registered_method=True)
 
 
 class BudgetRouterAdminServiceServicer:
@@ -343,6 +348,13 @@ class BudgetRouterAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLearningStatus(self, request, context):
+        """Returns how far the service has come in learning from what it serves, and what that has saved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BudgetRouterAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -365,6 +377,11 @@ def add_BudgetRouterAdminServiceServicer_to_server(servicer, server):
                     servicer.FlushCache,
                     request_deserializer=budget__router_dot_v1_dot_budget__router__pb2.FlushCacheRequest.FromString,
                     response_serializer=budget__router_dot_v1_dot_budget__router__pb2.FlushCacheResponse.SerializeToString,
+            ),
+            'GetLearningStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLearningStatus,
+                    request_deserializer=budget__router_dot_v1_dot_budget__router__pb2.GetLearningStatusRequest.FromString,
+                    response_serializer=budget__router_dot_v1_dot_budget__router__pb2.GetLearningStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -476,6 +493,33 @@ class BudgetRouterAdminService:
             '/budget_router.v1.BudgetRouterAdminService/FlushCache',
             budget__router_dot_v1_dot_budget__router__pb2.FlushCacheRequest.SerializeToString,
             budget__router_dot_v1_dot_budget__router__pb2.FlushCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLearningStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/budget_router.v1.BudgetRouterAdminService/GetLearningStatus',
+            budget__router_dot_v1_dot_budget__router__pb2.GetLearningStatusRequest.SerializeToString,
+            budget__router_dot_v1_dot_budget__router__pb2.GetLearningStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,7 +4,7 @@ from importlib import import_module
 
 import click
 
-from router.cli import calls, service
+from router.cli import calls, label, learning, service
 from router.cli.doctor import doctor
 from router.cli.strict import Group
 
@@ -35,5 +35,5 @@ def cli() -> None:
     """
 
 
-for _command in (*service.COMMANDS, doctor, *calls.COMMANDS):
+for _command in (*service.COMMANDS, doctor, *calls.COMMANDS, *learning.COMMANDS, *label.COMMANDS):
     cli.add_command(_command)

@@ -28,7 +28,7 @@ def show_decision(decision: Decision) -> None:
 def show_explanation(explanation: Explanation) -> None:
     """Draw the quality curve and the reasons."""
     _show_curve(explanation.decision)
-    click.echo("\n".join(map(_plain, explanation.sentences)))
+    click.echo("\n".join(map(plain, explanation.sentences)))
     _show_id(explanation.decision)
 
 
@@ -40,9 +40,9 @@ def show_event(event: Event, before: Event | None) -> None:
         case Decision():
             _show_verdict(event)
         case Reasoning(text):
-            click.secho(_plain(text), nl=False, dim=True)
+            click.secho(plain(text), nl=False, dim=True)
         case Content(text) | Refusal(text):
-            click.secho(_plain(text), nl=False, bold=True)
+            click.secho(plain(text), nl=False, bold=True)
         case Checkpoint():
             click.secho(f"\n{_looked(event)}", dim=True, italic=True)
         case Completion(thinking_tokens=used, budget_tokens=cap):
@@ -63,15 +63,15 @@ def _show_curve(decision: Decision) -> None:
         chosen = forecast.rung == decision.rung
         bar = "█" * round(forecast.quality * BAR)
         tokens = "unknown" if forecast.thinking_tokens_unknown else f"{forecast.mean_thinking_tokens:.0f}"
-        cells = escape(_plain(forecast.rung)), probability(forecast.quality), bar, tokens
+        cells = escape(plain(forecast.rung)), probability(forecast.quality), bar, tokens
         table.add_row("▶" if chosen else " ", *cells, style="bold green" if chosen else "")
     console.print(table)
 
 
 def _show_verdict(decision: Decision) -> None:
     proof = "certified" if decision.certified else "not certified"
-    rung = click.style(f"rung {_plain(decision.rung)}", bold=True)
-    click.echo(f"{rung} ({proof}, {decision.source}): {_plain(decision.reason)}")
+    rung = click.style(f"rung {plain(decision.rung)}", bold=True)
+    click.echo(f"{rung} ({proof}, {decision.source}): {plain(decision.reason)}")
     if decision.truncated_characters:
         left_out = f"{counted(decision.truncated_characters, 'character')} around the question were counted, not read"
         click.secho(left_out, dim=True)
@@ -88,18 +88,18 @@ def _spent(used: int | None, cap: int | None) -> str:
 
 def _looked(at: Checkpoint) -> str:
     """What a stopping rule has seen at a rung, in a line."""
-    answer = " ".join(_plain(at.answer).split())
+    answer = " ".join(plain(at.answer).split())
     said = f"answer {answer[:LONGEST_ANSWER]!r}" if at.probe_tokens else "no answer came"
     known = "" if at.mean_logprob is None else f", mean log-probability {at.mean_logprob:.2f}"
     stood = f", the same as at the {counted(at.stood, 'cut')} before" if at.stood else ""
     verdict = "it stops" if at.stops else "it goes on"
-    return f"[rung {_plain(at.rung)}, {counted(at.thinking_tokens, 'token')}: {said}{known}{stood}: {verdict}]"
+    return f"[rung {plain(at.rung)}, {counted(at.thinking_tokens, 'token')}: {said}{known}{stood}: {verdict}]"
 
 
 def _show_id(decision: Decision) -> None:
     click.secho(f"decision {decision.decision_id}", dim=True)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text without the control characters by which an answer could rule the terminal."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")

@@ -85,6 +85,17 @@ def calls_service(timeout: float | None = None) -> Callable[[Command], Command]:
     return decorated
 
 
+def takes_credentials(command: Command) -> Command:
+    """The command gets `credentials`, as its options name them."""
+
+    @wraps(command)
+    def opened(**given: Any) -> None:
+        access = {name: given.pop(name) for name in _CREDENTIALS}
+        command(credentials=_credentials(**access), **given)
+
+    return with_options(_SERVICE[1:], opened)
+
+
 def routing_options(command: Command) -> Command:
     """The command gets `options`, which its own options ask for."""
 

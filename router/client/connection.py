@@ -35,9 +35,10 @@ class Connection:
         self.channel = (
             api.insecure_channel(server, options) if tls is None else api.secure_channel(server, tls, options)
         )
-        # One table for both services: no method of one has the name of a method of the other.
+        # One table for all services: no method of one has the name of a method of another.
         routing, health = pb_grpc.BudgetRouterServiceStub(self.channel), health_pb2_grpc.HealthStub(self.channel)
-        self._methods: dict[str, Any] = vars(routing) | vars(health)
+        admin = pb_grpc.BudgetRouterAdminServiceStub(self.channel)
+        self._methods: dict[str, Any] = vars(routing) | vars(health) | vars(admin)
 
     def begin(self, call: Call[Any], timeout: float | None = None, wait: bool = False) -> Any:
         """Start a call; returns gRPC's reply or stream, or for asyncio something to await or iterate.

@@ -2,6 +2,8 @@
 
 from typing import Any, TypeVar
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from router._gen import budget_router_pb2 as pb
 from router.client.replies import (
     Certificate,
@@ -78,6 +80,22 @@ def to_json(reply: Any) -> dict[str, Any]:
 def event_to_json(event: Event) -> dict[str, Any]:
     """An event under its name in the proto."""
     return {NAMES[type(event)]: event.text if isinstance(event, Reasoning | Content | Refusal) else to_json(event)}
+
+
+def plain(message: Any) -> dict[str, Any]:
+    """A message in plain types by its fields: enums as words, times in seconds since 1970, None for what is absent."""
+    return {field.name: _plain(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def _plain(message: Any, field: Any) -> Any:
+    value = getattr(message, field.name)
+    if field.message_type is None:
+        return _value(message, field)
+    if field.is_repeated:
+        return [plain(one) for one in value]
+    if not message.HasField(field.name):
+        return None
+    return value.ToNanoseconds() / 1e9 if isinstance(value, Timestamp) else plain(value)
 
 
 def _value(message: Any, field: Any) -> Any:

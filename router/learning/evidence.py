@@ -12,6 +12,9 @@ from router.domain import BudgetLadder
 
 Inputs = NDArray[np.float32]
 
+PEOPLE = "people"
+"""The judge of evidence that people have judged, who are trusted as a verifier is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -27,8 +30,8 @@ class Evidence:
         inputs: hand features and the vector of the embedding [width].
         thinking_tokens: by rung.
         same: the answer equals the one that was served, by rung; the last one always does.
-        judged: how right the answers are by a verifier or a judge, 0..1 by rung; None = it was not asked.
-        judge: "verifier" or "judge"; "" = nobody was asked.
+        judged: how right the answers are by a verifier, a judge or people, 0..1 by rung; None = not asked.
+        judge: "verifier", "judge" (a model) or "people"; "" = nobody was asked.
         spent_tokens: tokens that the other answers and the judge have cost.
         reported: how right the served answer is by its caller, 0..1; None = not reported yet.
         kept: messages and answers as JSON, where texts may be kept; "" elsewhere.

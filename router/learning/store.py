@@ -3,7 +3,7 @@
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from router.domain import BudgetLadder, ReasoningBudget
 from router.errors import OutcomeFileError
 from router.files import locked, make_private
-from router.learning.evidence import Evidence
+from router.learning.evidence import PEOPLE, Evidence
 
 FILE = "evidence.sqlite"
 """Name of the file in the learning folder."""
@@ -104,6 +104,22 @@ class EvidenceFile:
             sql = "DELETE FROM evidence WHERE id <= (SELECT MAX(id) FROM evidence) - ?"
             return db.execute(sql, (most,)).rowcount
 
+    def judge(self, decision_id: str, right: Mapping[int, float]) -> None:
+        """Keep what people say of other answers than the served one, which counts as right.
+
+        What a verifier or a model has judged stays as it is: one piece of evidence has one judge.
+
+        Args:
+            right: how right they are, 0..1 by position of the rung.
+        """
+        places, values = ", ?, ?" * len(right), [part for i, share in right.items() for part in (f"$[{i}]", share)]
+        with self._transaction() as db:
+            last = "'$[' || (json_array_length(judged) - 1) || ']'"
+            sql = f"""
+                UPDATE evidence SET judge = ?, judged = json_set(judged, {last}, 1.0{places})
+                WHERE decision_id = ? AND judge IN ('', ?)"""
+            db.execute(sql, (PEOPLE, *values, decision_id, PEOPLE))
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()
@@ -116,6 +132,18 @@ class EvidenceFile:
                 yield self._db
         except sqlite3.Error as error:
             raise OutcomeFileError(f"{self.path}: {error}") from error
+
+
+def count(folder: Path) -> int:
+    """Pieces of evidence in a learning folder; 0 where there is no file. Raises OutcomeFileError."""
+    path = folder / FILE
+    if not path.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            return int(db.execute("SELECT COUNT(*) FROM evidence").fetchone()[0])
+    except sqlite3.Error as error:
+        raise OutcomeFileError(f"{path}: {error}") from error
 
 
 def read(folder: Path, after: int = 0) -> Iterator[tuple[int, Evidence]]:

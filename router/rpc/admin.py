@@ -1,5 +1,6 @@
-"""The admin service for operators: the state of a model, other bundles, and the cache."""
+"""The admin service for operators: the state of a model, other bundles, the cache, and learning."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission.identity import Call
 from router.errors import InvalidRequest
+from router.learning.overview import Overview
 from router.routing.hot_swap import HotSwap
 from router.routing.router import BudgetRouter
-from router.rpc import responses
+from router.rpc import learning, responses
 from router.rpc.enums import ENFORCEMENTS
 
 
@@ -21,6 +23,7 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
     Args:
         swaps: how to serve another bundle, by model.
         flush: drops all cached scores. Raises CacheError.
+        learning: reads how far learning has come; blocks. Raises ArtifactError, OutcomeFileError.
     """
 
     def __init__(
@@ -28,10 +31,12 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
         router: BudgetRouter,
         swaps: Mapping[str, HotSwap],
         flush: Callable[[], Awaitable[None]],
+        learning: Callable[[], Overview] = Overview,
     ) -> None:
         self._router = router
         self._swaps = swaps
         self._flush = flush
+        self._learning = learning
 
     async def GetModelStatus(self, request: pb.GetModelStatusRequest, call: Call) -> pb.GetModelStatusResponse:
         """Describe the bundle, the certificates and the enforcement of a model."""
@@ -68,6 +73,10 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
     async def RollbackModel(self, request: pb.RollbackModelRequest, call: Call) -> pb.RollbackModelResponse:
         """Serve the bundle before the current one again."""
         return pb.RollbackModelResponse(model_version=await self._swap(request.model).rollback())
+
+    async def GetLearningStatus(self, request: pb.GetLearningStatusRequest, call: Call) -> pb.GetLearningStatusResponse:
+        """Say how far learning has come."""
+        return learning.response(await asyncio.to_thread(self._learning))
 
     def _swap(self, model: str) -> HotSwap:
         """The swap of a model; "" stands for the first one. Raises NotFound."""

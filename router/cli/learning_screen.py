@@ -1,0 +1,148 @@
+"""How far learning has come, on one screen."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from rich.markup import escape
+from rich.table import Table
+
+from router.cli.display import console, plain
+from router.digits import counted
+from router.learning.overview import Overview
+from router.learning.status import Round, Saving, Status, Target
+
+MODES = {"off": "off", "observe": "observing", "act": "acting", "unspecified": "no service has written here"}
+NO_TRAINER = "no trainer has looked at the evidence; `budget-train learn --help` says how to run one"
+MILLION = 1_000_000
+HOURS = 48
+"""Above so many hours, a time is said in days."""
+
+
+def show(overview: Overview, price: float | None = None) -> None:
+    """Draw the screen.
+
+    Args:
+        price: of a million thinking and answer tokens; None = money is not shown.
+    """
+    _rows(_about(overview, price))
+    if (learning := overview.learning) is not None:
+        if learning.targets:
+            console.print(_targets(overview))
+        if learning.rounds:
+            console.print(_rounds(learning))
+        if step := next_step(overview):
+            console.print(f"\n{escape(step)}", soft_wrap=True)
+
+
+def next_step(overview: Overview) -> str:
+    """What to type next; "" where there is nothing to do."""
+    learning = overview.learning
+    if learning is None or overview.mode != "observe":
+        return ""
+    target = learning.target
+    if target.round is None or target.saving is None:
+        return ""
+    return f"you would save {_share(target.saving)} at a loss of at most {target.max_loss:g}: run with --learn act"
+
+
+def _rows(rows: Iterator[tuple[str, str]]) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, text in rows:
+        table.add_row(escape(name), escape(plain(text)))
+    console.print(table)
+
+
+def _about(overview: Overview, price: float | None) -> Iterator[tuple[str, str]]:
+    learning = overview.learning
+    yield "learning", f"{MODES[overview.mode]}{_stated(learning)}"
+    if overview.suspended:
+        yield "suspended", overview.suspended
+    yield "requests", _requests(overview)
+    if learning is None:
+        return
+    if learning.engine:
+        yield "engine", f"{learning.engine}; rungs {', '.join(learning.rungs)}"
+    if learning.began:
+        yield "began anew", learning.began
+    yield "evidence", _evidence(learning)
+    yield "spent", f"{_tokens(learning.spent_tokens, price)} on learning"
+    if saved := _saved(overview, price):
+        yield "saved", saved
+    yield "as of", f"{datetime.fromtimestamp(learning.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _stated(learning: Status | None) -> str:
+    return f"; {NO_TRAINER}" if learning is None else f", {learning.state}: {learning.reason}"
+
+
+def _requests(overview: Overview) -> str:
+    pace = "" if overview.learning is None else f", {overview.learning.pieces_an_hour:,.0f} an hour"
+    return f"{counted(overview.requests, 'request')}; {counted(overview.evidence, 'piece')} of evidence{pace}"
+
+
+def _evidence(learning: Status) -> str:
+    known = learning.evidence
+    unusable = f"; {known.unusable:,} of another engine or ladder" if known.unusable else ""
+    parts = f"{known.free:,} free, {known.judged:,} judged, {known.reported:,} reported"
+    return f"{parts}, {known.unknown:,} wanted, which count as lost{unusable}"
+
+
+def _saved(overview: Overview, price: float | None) -> str:
+    if (saved := overview.saved) is not None:
+        return (
+            f"{_tokens(saved.tokens, price)} ({saved.low:,.0f} to {saved.high:,.0f}) of {saved.top:,.0f} in "
+            f"{counted(saved.requests, 'request')}, {saved.drawn:,} of them at the top rung by chance"
+        )
+    acts = overview.mode == "act" and overview.learning is not None and overview.learning.state == "serving"
+    return "not known yet: too few requests have been at the top rung by chance" if acts else ""
+
+
+def _targets(overview: Overview) -> Table:
+    table = Table("loss at most", "certificate", "saves", "tokens a request", box=None, padding=(1, 2, 0, 0))
+    assert overview.learning is not None
+    for target in overview.learning.targets:
+        saving = target.saving
+        saves = "" if saving is None else _share(saving) if target.round is not None else f"likely {_share(saving)}"
+        tokens = "" if saving is None else f"{saving.tokens:,.1f}"
+        table.add_row(f"{target.max_loss:g}", escape(_proof(overview, target)), saves, tokens)
+    table.padding = (0, 2, 0, 0)
+    return table
+
+
+def _proof(overview: Overview, target: Target) -> str:
+    """What is proved for a target, or how many requests are missing."""
+    if target.round is not None:
+        assert overview.learning is not None
+        rungs = overview.learning.rungs
+        named = target.rung is not None and target.rung < len(rungs)
+        kind = f"rung {plain(rungs[target.rung or 0])} for everybody" if named else "by prompt"
+        return f"yes, {kind}, tested on {target.groups:,}"
+    if (requests := overview.requests_until(target)) is None:
+        return "no, and not in sight at the losses seen so far"
+    hours = overview.hours_until(target)
+    return f"in about {counted(requests, 'request')}{'' if hours is None else f', {_time(hours)}'}"
+
+
+def _rounds(learning: Status) -> Table:
+    table = Table("round", "fitted on", "tested on", "policies that keep it", "capital", box=None, padding=(0, 2, 0, 0))
+    for one in learning.rounds:
+        name = f"{one.number}" if one.number else "fixed rungs"
+        table.add_row(name, f"{one.fitted:,}", f"{one.tested:,}", f"{one.passed} of {one.policies}", _capital(one))
+    return table
+
+
+def _capital(one: Round) -> str:
+    return "" if one.passed == one.policies or not one.delta else f"{one.wealth:,.1f} of {1 / one.delta:,.0f}"
+
+
+def _share(saving: Saving) -> str:
+    return f"{100 * saving.share:.0f} % ({100 * saving.low:.0f}, {100 * saving.high:.0f})"
+
+
+def _tokens(tokens: float, price: float | None) -> str:
+    money = "" if price is None else f", {tokens * price / MILLION:,.2f} in money"
+    return f"{counted(round(tokens), 'token')}{money}"
+
+
+def _time(hours: float) -> str:
+    return f"{hours / 24:,.1f} days" if hours > HOURS else f"{hours:,.1f} hours"
