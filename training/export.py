@@ -72,7 +72,7 @@ def export(
     Args:
         sample: prompts on which graph and scikit-learn must agree; the first ones become the parity sample.
         within: what traces have taught, where a learned rule was certified.
-        about: the manifest's backend_fingerprint, data_hash, metrics and label_use, and the report.
+        about: the manifest's backend_fingerprint, data_hash, metrics and label_use, and the report; None = without one.
 
     Raises:
         ExportError: graph and scikit-learn differ, see `check`; nothing is written.
@@ -89,10 +89,10 @@ def export(
         _move(staging, directory)
 
 
-def reissue(source: Path, certified: Manifest, directory: Path) -> None:
+def reissue(source: Path, certified: Manifest, directory: Path, report: dict[str, Any] | None = None) -> None:
     """Write the bundle in `source` with another manifest to `directory`, and replace the bundle there.
 
-    The report is left out, since it is about other certificates.
+    The source's report is left out, since it is about other certificates.
 
     Raises:
         ArtifactError: a file of the bundle is not the one that the manifest names.
@@ -104,6 +104,8 @@ def reissue(source: Path, certified: Manifest, directory: Path) -> None:
         make_private(staging.folder / PARITY)
         write_manifest(staging.folder, certified)
         load(staging.folder)
+        if report is not None:
+            html.write(staging.folder, report)
         _move(staging, directory)
 
 
@@ -210,7 +212,8 @@ def _write(
         label_use=about.get("label_use"),
     )
     write_manifest(aside, manifest)
-    html.write(aside, about["report"])
+    if about["report"] is not None:
+        html.write(aside, about["report"])
 
 
 def _written(prompt: Prompt) -> Any:

@@ -323,11 +323,16 @@ def summary(trained: Trained) -> dict[str, Any]:
         "form": trained.fitted.chosen,
         "log_loss": trained.fitted.log_losses,
         "calibration_error": {rung.rung: rung.calibration_error for rung in report.rungs},
-        "policies": [
-            {"alpha": p.alpha, "loss": p.loss, "top": p.saved_against_top, "hull": p.saved_against_hull}
-            for p in report.policies
-        ],
+        "policies": policy_figures(report),
     }
+
+
+def policy_figures(report: Report) -> list[dict[str, Any]]:
+    """What the certified policies lose and save, as a manifest carries it."""
+    return [
+        {"alpha": p.alpha, "loss": p.loss, "top": p.saved_against_top, "hull": p.saved_against_hull}
+        for p in report.policies
+    ]
 
 
 def _judged_by(about: dict[str, Any]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from router.extras import needs
 from training.cli.cluster import Command, executor_options, ray_on
 from training.cli.collect import collect
 from training.cli.labels import certify, label
+from training.cli.learn import learn
 from training.options import (
     ENGINES,
     backend_key,
@@ -81,6 +82,7 @@ cli.add_command(_Recorded("wrap", "training.wrapping.command", "Add conversation
 cli.add_command(collect)
 cli.add_command(certify)
 cli.add_command(label)
+cli.add_command(learn)
 cli.add_command(_Recorded("outcomes", "training.data.export_log", "Read the outcome log."))
 
 

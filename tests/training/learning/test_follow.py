@@ -1,0 +1,66 @@
+"""The trainer that goes on while evidence comes in, and its command."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from router import files
+from router.learning.status import Status
+from router.learning.store import EvidenceFile
+from tests.training.learning.conftest import Learned, learning, taught
+from training.cli import cli
+from training.learning.follow import POLL_SECONDS, follow, with_parent
+from training.learning.look import LOCK
+
+
+class Pauses:
+    """Counts pauses instead of waiting, and lets something happen in some of them."""
+
+    def __init__(self, most: int) -> None:
+        self.seconds: list[float] = []
+        self._most = most
+
+    def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+    def going(self) -> bool:
+        return len(self.seconds) < self._most
+
+
+def test_it_looks_again_only_when_there_is_more(tmp_path: Path) -> None:
+    pauses = Pauses(4)
+    states = follow(learning(tmp_path), pauses.going, pauses)
+    assert next(states).evidence.pieces == 0
+    taught(tmp_path, 0, 3)
+    assert next(states).evidence.pieces == 3
+    assert list(states) == [] and len(pauses.seconds) == 4
+    assert min(pauses.seconds) >= POLL_SECONDS
+
+
+def test_what_fails_is_said_and_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pauses, trainer = Pauses(3), learning(tmp_path)
+    (tmp_path / "evidence.sqlite").write_text("no database at all, but long enough to look like one")
+    assert list(follow(trainer, pauses.going, pauses)) == []
+    assert capsys.readouterr().err.count("learn: ") == 1  # not at every pause
+
+
+def test_it_ends_with_the_process_that_started_it() -> None:
+    assert with_parent(0)() and with_parent(os.getppid())() and not with_parent(os.getpid())()
+
+
+def test_the_command_prints_a_status(learned: Learned, tmp_path: Path) -> None:
+    EvidenceFile(tmp_path).close()
+    done = CliRunner().invoke(cli, ["learn", "--folder", str(tmp_path), "--json"])
+    assert done.exit_code == 0 and Status.from_json(done.output).state == "waiting"
+    assert json.loads((tmp_path / "status.json").read_text()) == json.loads(done.output)
+    shown = CliRunner().invoke(cli, ["learn", "--folder", str(learned.folder), "--act", "--max-loss", "0.02"])
+    assert "of the thinking tokens saved at a loss of at most 0.02" in shown.output
+
+
+def test_one_trainer_at_a_time_works_on_a_folder(tmp_path: Path) -> None:
+    with files.locked(tmp_path / LOCK, make=True):
+        done = CliRunner().invoke(cli, ["learn", "--folder", str(tmp_path)])
+    assert isinstance(done.exception, OSError) and "another process" in str(done.exception)

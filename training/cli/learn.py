@@ -1,0 +1,92 @@
+"""The command `budget-train learn`."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from router.cli.strict import FOLDER, NEW_FOLDER, Command, Number
+from router.domain import DEFAULT_MAX_LOSS
+from training.options import json_output
+
+if TYPE_CHECKING:
+    from router.learning.status import Status
+
+LOWEST = 19
+"""Added to the niceness with --follow: the service on the same machine goes first."""
+
+BUSY_SECONDS = 1.0
+"""Wait for another trainer of the same folder to end."""
+
+
+@click.command(cls=Command)
+@click.option("--folder", type=FOLDER, default=Path("var/learning"), show_default=True,
+              envvar="BUDGET_ROUTER_LEARN_FOLDER",
+              help="Learning folder of the service, BUDGET_ROUTER_LEARN_FOLDER.")  # fmt: skip
+@click.option("--registry", type=NEW_FOLDER,
+              help="Registry of bundles that the service follows [default: registry in the learning "
+              "folder].")  # fmt: skip
+@click.option("--max-loss", type=Number(0, 1), default=DEFAULT_MAX_LOSS, show_default=True,
+              envvar="BUDGET_ROUTER_MAX_LOSS",
+              help="Target at which bundles are compared, BUDGET_ROUTER_MAX_LOSS of the service.")  # fmt: skip
+@click.option("--act", is_flag=True, help="Promote what is certified; without it, only report.")
+@click.option("--follow", is_flag=True, help="Look again whenever there is more evidence, until Ctrl-C or SIGTERM.")
+@click.option("--judge-misses", type=Number(0, 1, max_open=True), default=0.0, show_default=True,
+              envvar="BUDGET_ROUTER_LEARN_JUDGE_MISSES",
+              help="Share of the true losses that the judge does not see.")  # fmt: skip
+@click.option("--audit-file", type=click.Path(path_type=Path), envvar="BUDGET_ROUTER_AUDIT_FILE",
+              default=Path("var/audit.json"), show_default=True,
+              help="Audit file of the service: what it has refuted is learned anew.")  # fmt: skip
+@click.option("--parent", type=int, default=0, hidden=True, help="End when another process is the parent.")
+@json_output
+def learn(
+    folder: Path,
+    registry: Path | None,
+    max_loss: float,
+    act: bool,
+    follow: bool,
+    judge_misses: float,
+    audit_file: Path,
+    parent: int,
+    as_json: bool,
+) -> None:
+    """Fit, test and certify policies on the evidence of a service that learns.
+
+    No labels are needed beyond the evidence, and no prompts. A command that is killed loses nothing: the next one goes
+    on. One at a time may work on a folder.
+    """
+    from router import files
+    from training.learning.follow import follow as statuses
+    from training.learning.follow import with_parent
+    from training.learning.look import LOCK, Learning, target_of
+
+    target = target_of(max_loss)
+    learning = Learning(folder, registry or folder / "registry", target, act, judge_misses, audit_file)
+    with files.locked(folder / LOCK, BUSY_SECONDS, make=True):
+        if not follow:
+            _show(learning.look(), as_json)
+            return
+        os.nice(LOWEST)
+        for one in statuses(learning, with_parent(parent)):
+            _show(one, as_json)
+
+
+def _show(status: "Status", as_json: bool) -> None:
+    click.echo(json.dumps(status.to_json()) if as_json else described(status))
+
+
+def described(status: "Status") -> str:
+    """A status in a few lines."""
+    known = status.evidence
+    lines = [
+        f"{status.state}: {status.reason}",
+        f"evidence: {known.pieces:,} pieces, {known.free:,} without a difference, {known.judged:,} judged, "
+        f"{known.reported:,} reported, {known.unknown:,} unknown",
+    ]
+    for one in status.targets:
+        if one.saving is not None:
+            proved = "certified" if one.round is not None else "not certified yet"
+            lines.append(f"a loss of at most {one.max_loss:g}: {one.saving.share:.0%} saved, {proved}")
+    return "\n".join([*lines, *([f"began anew: {status.began}"] if status.began else [])])

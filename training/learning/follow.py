@@ -1,0 +1,54 @@
+"""`budget-train learn --follow`: looks again and again, at the lowest priority, while evidence comes in."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from router.errors import RouterError
+from router.learning import store
+from router.learning.status import Status
+from training.learning.look import Learning
+from training.progress import say
+
+POLL_SECONDS = 5.0
+"""Pause between two looks at what has changed."""
+
+REST = 20
+"""A look may take one of so many seconds; after a fit the next look waits the longer."""
+
+Stamp = tuple[tuple[int, int], ...]
+
+
+def follow(
+    learning: Learning, going: Callable[[], bool], sleep: Callable[[float], None] = time.sleep
+) -> Iterator[Status]:
+    """A status after each look, while it goes on. What fails is said, and tried again when there is more evidence.
+
+    Args:
+        going: asked before each look and each pause.
+        sleep: waits for so many seconds.
+    """
+    seen: Stamp | None = None
+    while going():
+        stamp, began = stamp_of(learning.folder), time.monotonic()
+        if stamp != seen:
+            try:
+                yield learning.look()
+            except RouterError as error:
+                say(f"learn: {error}")
+            seen = stamp
+        sleep(max(POLL_SECONDS, REST * (time.monotonic() - began)))
+
+
+def stamp_of(folder: Path) -> Stamp:
+    """Changes whenever evidence or a report is written."""
+    files = (folder / f"{store.FILE}{suffix}" for suffix in ("", "-wal"))
+    stats = (path.stat() for path in files if path.exists())
+    # Readers leave an empty one.
+    return tuple((one.st_mtime_ns, one.st_size) for one in stats if one.st_size)
+
+
+def with_parent(parent: int) -> Callable[[], bool]:
+    """True while the process that started this one lives; always where `parent` is 0."""
+    return lambda: parent in (0, os.getppid())

@@ -1,0 +1,188 @@
+"""One look at the evidence: fit where there is enough that is new, test, certify, promote, and say what came of it.
+
+rounds/KIND.json    evidence up to a number is not used, and why: an audit has refuted what was learned from it
+rounds/KIND-N/      rounds of one engine and ladder, from the piece of evidence behind number N on; `passed.json`, what
+                    is proved; `bundle/`, the best round's bundle with its certificates
+status.json         what came of it, for people
+
+Every file is replaced in one step, and every step is done again until its result is on disk. So a look may be killed at
+any moment, and the next one goes on.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from router.bundle import files
+from router.learning import status
+from router.learning.status import Status
+from router.outcomes.e_process import Ledger
+from training.certification.certify import ALPHAS
+from training.data.schema import DatasetError
+from training.export import ExportError
+from training.learning import bundles, pieces, rounds, trials
+from training.learning.bundles import Candidate
+from training.learning.pieces import Found, Pieces
+from training.learning.rounds import Round
+from training.learning.summary import Seen, summary
+from training.learning.trials import Record, Trial
+from training.model.families import ModelFamily
+from training.model.fit import CANDIDATES
+from training.progress import say
+
+ROUNDS, BUNDLE, LOCK = "rounds", "bundle", ".trainer"
+STEPS = ("read", "fitted", "tested", "issued", "promoted")
+"""What a look has done, in order, as it says it to `Learning.done`."""
+
+
+def target_of(max_loss: float) -> float:
+    """The loosest target that is tested and within `max_loss`. Raises DatasetError where there is none."""
+    tested = [alpha for alpha in ALPHAS if alpha <= max_loss]
+    if not tested:
+        raise DatasetError(f"--max-loss {max_loss:g}: the strictest target that is tested is {min(ALPHAS):g}")
+    return max(tested)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a trainer looks at, and what it may do.
+
+    Attributes:
+        folder: the service's learning folder.
+        registry: registry of bundles that the service follows.
+        alpha: the target at which bundles are compared.
+        act: promote bundles; else only report.
+        judge_misses: share of the true losses that a judge does not see.
+        audit: the service's audit file.
+        candidates: model families to choose from.
+        done: called with the name of each step once it is done.
+    """
+
+    folder: Path
+    registry: Path
+    alpha: float
+    act: bool = False
+    judge_misses: float = 0.0
+    audit: Path | None = None
+    candidates: dict[str, ModelFamily] = field(default_factory=lambda: CANDIDATES)
+    done: Callable[[str], None] = lambda step: None
+
+    def look(self) -> Status:
+        """One look; returns the status, which is in the folder, too.
+
+        Raises:
+            ArtifactError: the registry or a bundle cannot be used.
+            OutcomeFileError: the evidence cannot be read.
+            SettingsError: the audit file cannot be used.
+        """
+        seen = self._seen()
+        files.replace(self.folder / status.FILE, json.dumps(seen.to_json()) + "\n")
+        return seen
+
+    def _seen(self) -> Status:
+        found, home, began = self._evidence()
+        self.done("read")
+        if found.pieces is None:
+            return summary(self.alpha, found, began, None)
+        record, standing = Record(home), self._rounds(found.pieces, home)
+        self.done("fitted")
+        alive, every = _trials(found.pieces, standing, found.oldest)
+        record.add(alive)
+        self.done("tested")
+        best = self._best(found.pieces, standing, every, record)
+        serving = "" if best is None else self._served(best, found.pieces, home)
+        return summary(self.alpha, found, began, Seen(found.pieces, standing, alive, record, best, serving))
+
+    def _evidence(self) -> tuple[Found, Path, str]:
+        """The evidence that can be used, the folder of its rounds, and why learning began anew, if it did."""
+        found, home = pieces.read(self.folder, self.judge_misses), self.folder / ROUNDS
+        if found.pieces is None:
+            return found, home, ""
+        key = found.pieces.kind.key
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        anew = _Anew.read(home / f"{key}.json")
+        if (refuted := self._refuted(found.pieces)) and refuted not in anew.versions:
+            anew = _Anew(found.newest, [*anew.versions, refuted])
+            files.replace(home / f"{key}.json", json.dumps(anew._asdict()))
+        if anew.after:
+            found = pieces.read(self.folder, self.judge_misses, anew.after)
+        mine = home / f"{key}-{anew.after}"
+        mine.mkdir(mode=0o700, exist_ok=True)
+        return found, mine, anew.reason
+
+    def _refuted(self, about: Pieces) -> str:
+        """Digest of the current bundle if it is about this engine, and an audit has refuted it; else ""."""
+        current = bundles.current_in(self.registry)
+        if current is None or current.manifest.foreign_to(about.kind.engine):
+            return ""
+        if self.audit is None or not self.audit.exists():
+            return ""
+        return current.version if Ledger(self.audit).alarmed(current.version) else ""
+
+    def _rounds(self, about: Pieces, home: Path) -> list[Round]:
+        standing = rounds.load(home)
+        if rounds.due(about, standing):
+            number = 1 + (standing[-1].number if standing else 0)
+            try:
+                standing = [*standing, rounds.begin(about, number, home, self.candidates)]
+            except (DatasetError, ExportError) as error:  # more evidence may do, and what stands goes on
+                say(f"learn: round {number}: {error}")
+        return standing
+
+    def _best(
+        self, about: Pieces, standing: Sequence[Round], every: Sequence[Trial], record: Record
+    ) -> Candidate | None:
+        """The round whose bundle spends least at the target, or else at the next one; folders of others go."""
+        fixed, *own = every
+        found = [
+            bundles.candidate(about, one, [trial, fixed], record) for one, trial in zip(standing, own, strict=True)
+        ]
+        best = max(found, key=lambda one: one.rank(self.alpha), default=None)
+        rounds.retire(standing, None if best is None else best.round.number)
+        return best if best is not None and best.certificates else None
+
+    def _served(self, best: Candidate, about: Pieces, home: Path) -> str:
+        """Write the best bundle, and promote it where that is wanted; returns `Seen.serving`."""
+        directory = home / BUNDLE
+        if not bundles.is_issued(best, directory):
+            bundles.issue(best, about, directory)
+        self.done("issued")
+        if self.act and min(best.certificates) <= self.alpha:
+            bundles.promote(self.registry, directory, self.alpha, self._refuted(about))
+            self.done("promoted")
+        current = bundles.current_in(self.registry)
+        if current is None or current.manifest.foreign_to(about.kind.engine):
+            return ""
+        return current.version if bundles.LEARNED in current.manifest.metrics else ""
+
+
+def _trials(about: Pieces, standing: Sequence[Round], oldest: int) -> tuple[list[Trial], list[Trial]]:
+    """The trials that go on, and all of them, for what they have proved before; that of fixed rungs is the first."""
+    every = [trials.fixed(about), *(trials.of_round(about, one) for one in standing)]
+    alive = {trials.FIXED, *(one.number for one in rounds.alive(standing, oldest))}
+    return [one for one in every if one.number in alive], every
+
+
+class _Anew(NamedTuple):
+    """From where on evidence is used.
+
+    Attributes:
+        after: number of the last piece that is not.
+        versions: digests of the bundles that audits have refuted.
+    """
+
+    after: int = 0
+    versions: Sequence[str] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> "_Anew":
+        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+
+    @property
+    def reason(self) -> str:
+        """Why learning began anew, in words."""
+        if not self.versions:
+            return ""
+        return f"an audit has refuted the bundle {self.versions[-1][:12]}: only evidence from then on counts"

@@ -1,0 +1,212 @@
+"""The evidence in arrays: what policies are fitted to, and what tests them."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.domain import BudgetLadder, LabelSource, Prompt
+from router.learning import store
+from router.learning.evidence import Evidence
+from router.learning.status import Counts
+from training.arrays import Mask, Matrix, Rows, Vector
+from training.data.dataset import Outcomes
+from training.model.embedding import Embedding
+from training.model.fit import Inputs
+
+JUDGED = "judge"
+"""`Evidence.judge` where a model has judged, which may miss losses."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What evidence is about. Pieces of different kinds say nothing of each other.
+
+    Attributes:
+        features: version and width of the inputs.
+    """
+
+    engine: str
+    ladder: BudgetLadder
+    features: str
+
+    @classmethod
+    def of(cls, one: Evidence) -> "Kind":
+        """The kind of a piece of evidence."""
+        return cls(one.engine, one.ladder, f"{len(one.inputs)}")
+
+    @property
+    def key(self) -> str:
+        """A short name that no other kind has."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Pieces of evidence of one kind, in the order in which they were written.
+
+    Attributes:
+        numbers: grow, and are never used again [pieces].
+        prompts: names of what was asked, which stand for it where inputs are looked up.
+        inputs: hand features and the vector of the embedding [pieces, width].
+        losses: the most that each rung may have lost, 0..most [pieces, rungs].
+        thinking_tokens: [pieces, rungs].
+        most: the largest loss; above 1 where a judge misses some.
+        agreement: nobody has judged or reported anything, so losses are what differs from the top rung.
+    """
+
+    kind: Kind
+    numbers: NDArray[np.int64]
+    prompts: list[Prompt]
+    groups: list[str]
+    inputs: Inputs
+    losses: Matrix
+    thinking_tokens: Matrix
+    most: float
+    agreement: bool
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @cached_property
+    def first(self) -> Mask:
+        """Pieces that are the first of their group [pieces]: only these test, since a group counts once."""
+        _, places = np.unique(np.asarray(self.groups), return_index=True)
+        first = np.zeros(len(self), bool)
+        first[places] = True
+        return first
+
+    def tests(self, after: int) -> Rows:
+        """Places of the pieces that test what was fixed before them: the first of their group, beyond a number."""
+        return np.flatnonzero(self.first & (self.numbers > after))
+
+    def take(self, rows: Rows) -> "Pieces":
+        """The pieces at `rows`, in that order."""
+        return Pieces(
+            self.kind,
+            self.numbers[rows],
+            [self.prompts[i] for i in rows],
+            [self.groups[i] for i in rows],
+            self.inputs[rows],
+            self.losses[rows],
+            self.thinking_tokens[rows],
+            self.most,
+            self.agreement,
+        )
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """The same as outcomes, in which an answer is as right as it can at least be if the top rung's is."""
+        correct = 1 - np.clip(self.losses, 0.0, 1.0)
+        return Outcomes(
+            self.kind.engine,
+            self.kind.ladder,
+            self.prompts,
+            [""] * len(self),
+            self.groups,
+            correct,
+            self.thinking_tokens,
+            np.ones(correct.shape, np.int64),
+            np.stack([correct, np.full(correct.shape, np.nan)]),
+            (LabelSource.AGREEMENT.value,),
+        )
+
+    def extraction(self, _: Embedding, prompts: Sequence[Prompt]) -> Inputs:
+        """Inputs [prompts, width], looked up by name: there is no text to extract them from."""
+        return self.inputs[[self._places[prompt] for prompt in prompts]]
+
+    @cached_property
+    def _places(self) -> dict[Prompt, int]:
+        return {prompt: i for i, prompt in enumerate(self.prompts)}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a learning folder holds.
+
+    Attributes:
+        pieces: those that can be used; None where there are none.
+        counts: by what is known of them.
+        oldest: number of the oldest piece of any kind that is still there.
+        newest: number of the newest one.
+        spent_tokens: tokens that all of them have cost.
+        an_hour: pieces that have arrived, an hour.
+    """
+
+    pieces: Pieces | None
+    counts: Counts
+    oldest: int = 0
+    newest: int = 0
+    spent_tokens: int = 0
+    an_hour: float = 0.0
+
+
+def read(folder: Path, judge_misses: float = 0.0, after: int = 0) -> Found:
+    """The evidence in a learning folder. Only pieces of the newest one's kind can be used.
+
+    Args:
+        judge_misses: share of the true losses that a judge does not see, at least 0 and below 1.
+        after: only pieces with greater numbers can be used.
+
+    Raises:
+        OutcomeFileError: the file cannot be read.
+    """
+    if not (folder / store.FILE).exists():
+        return Found(None, Counts())
+    every = list(store.read(folder))
+    if not every:
+        return Found(None, Counts())
+    kind = Kind.of(every[-1][1])
+    used = [(number, one) for number, one in every if number > after and Kind.of(one) == kind]
+    numbers = [number for number, _ in every]
+    spent = sum(one.spent_tokens for _, one in every)
+    if not used:
+        return Found(None, Counts(unusable=len(every)), numbers[0], numbers[-1], spent)
+    return Found(
+        _pieces(kind, used, judge_misses),
+        _counts([one for _, one in used], len(every)),
+        numbers[0],
+        numbers[-1],
+        spent,
+        _an_hour(np.array([one.at for _, one in used])),
+    )
+
+
+def _pieces(kind: Kind, used: Sequence[tuple[int, Evidence]], judge_misses: float) -> Pieces:
+    judges = any(one.judge == JUDGED for _, one in used)
+    return Pieces(
+        kind,
+        np.array([number for number, _ in used]),
+        [Prompt.of(f"{one.prompt}.{number}") for number, one in used],
+        [one.group for _, one in used],
+        np.stack([one.inputs for _, one in used]),
+        np.array([one.losses(judge_misses) for _, one in used]),
+        np.array([one.thinking_tokens for _, one in used], dtype=float),
+        1 / (1 - judge_misses) if judges else 1.0,
+        not any(one.judge or one.reported is not None for _, one in used),
+    )
+
+
+def _counts(used: Sequence[Evidence], every: int) -> Counts:
+    known = Counter(map(_known, used))
+    groups = len({one.group for one in used})
+    return Counts(pieces=len(used), groups=groups, unusable=every - len(used), **known)
+
+
+def _known(one: Evidence) -> str:
+    """What is known of the answers that differ from the served one, a field of `Counts`."""
+    if all(one.same):
+        return "free"
+    if all(same or judged is not None for same, judged in zip(one.same, one.judged, strict=True)):
+        return "judged"
+    return "unknown" if one.reported is None else "reported"
+
+
+def _an_hour(at: Vector) -> float:
+    seconds = float(at.max() - at.min())
+    return 3600 * (len(at) - 1) / seconds if seconds > 0 else 0.0
