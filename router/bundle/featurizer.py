@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from router.bundle.features import of_views
 from router.bundle.scored import view
-from router.bundle.token_cache import Pieces
+from router.bundle.token_cache import ID_BYTES, Ids, Pieces, packed
 from router.domain import Prompt
 
 
@@ -41,7 +41,7 @@ class Featurizer:
     def __call__(self, prompts: Sequence[Prompt]) -> dict[str, NDArray[Any]]:
         """The graph's inputs for some prompts."""
         views = list(map(view, prompts))
-        return {"features": of_views(views), "tokens": self.padded([self._ids(one.text) for one in views])}
+        return {"features": of_views(views), "tokens": _matrix([self._ids(one.text) for one in views])}
 
     def tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of each prompt."""
@@ -49,20 +49,23 @@ class Featurizer:
 
     def padded(self, ids: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Token ids as a matrix [n, length], padded with -1; length is at least 1."""
-        if len(ids) == 1 and ids[0]:  # the usual case, without a matrix to fill
-            return np.array(ids, dtype=np.int64)
-        matrix = np.full((len(ids), max([1, *map(len, ids)])), -1, dtype=np.int64)
-        for row, one in zip(matrix, ids, strict=True):
-            row[: len(one)] = one
-        return matrix
+        return _matrix(list(map(packed, ids)))
 
-    def _ids(self, text: str) -> list[int]:
-        if self._pieces is None:
-            return self._encoded([text])[0]
-        known = self._pieces.tokens(text[: self._reach], self._max_tokens)
-        return self._encoded([text])[0] if known is None else known[: self._max_tokens]
+    def _ids(self, text: str) -> Ids:
+        known = None
+        if self._pieces is not None:
+            known = self._pieces.tokens(text[: self._reach], self._max_tokens)
+        return packed(self._encoded([text])[0]) if known is None else known[: ID_BYTES * self._max_tokens]
 
     def _encoded(self, texts: list[str]) -> list[list[int]]:
         """Token ids by the whole tokenizer. The batch call releases the GIL, which `encode` would hold."""
         read = [text[: self._reach] for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(read, add_special_tokens=self._special)]
+
+
+def _matrix(ids: Sequence[Ids]) -> NDArray[np.int64]:
+    """Token ids as a matrix [n, length], padded with -1; length is at least 1."""
+    length = max([ID_BYTES, *map(len, ids)])
+    # All bits of -1 are set, so that bytes are padded, and no row is written.
+    joined = b"".join([one.ljust(length, b"\xff") for one in ids])
+    return np.frombuffer(joined, dtype=np.int64).reshape(len(ids), length // ID_BYTES)

@@ -8,8 +8,9 @@ score.
 
 import json
 import re
+from array import array
 from collections import OrderedDict
-from itertools import chain
+from collections.abc import Iterable
 
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -26,7 +27,14 @@ SPACES = {
 }
 """The normalizer of SentencePiece's tokenizers, which marks words."""
 
-Ids = tuple[int, ...]
+Ids = bytes
+ID_BYTES = 8
+"""Token ids as the graph reads them: joined and padded, they are a matrix without a number in Python."""
+
+
+def packed(ids: Iterable[int]) -> Ids:
+    """Token ids as bytes."""
+    return array("q", ids).tobytes()
 
 
 class Pieces:
@@ -40,7 +48,7 @@ class Pieces:
         self._most = most
         self._model = tokenizer.model
         self._special = _added(tokenizer)
-        self._before: list[int] = tokenizer.encode("").ids
+        self._before = packed(tokenizer.encode("").ids)
         self.longest_token = max(map(len, tokenizer.get_vocab()), default=1)
         """Characters of the longest token."""
         self._ids: OrderedDict[str, Ids] = OrderedDict()
@@ -69,24 +77,27 @@ class Pieces:
             return None
         return None if any(map(crossing.search, tokenizer.get_vocab(with_added_tokens=False))) else cls(tokenizer)
 
-    def tokens(self, text: str, most: int) -> list[int] | None:
+    def tokens(self, text: str, most: int) -> Ids | None:
         """Token ids of a text, at least the first `most`; None where the text needs the whole tokenizer."""
         # A piece has one token at least, so no more pieces are read than there may be tokens.
         pieces = text.split(" ", most)[:most]
-        ids = list(map(self._ids.get, pieces))
-        if None in ids:
-            if not self._fits(text, pieces):
+        known = list(map(self._ids.get, pieces))
+        if None in known:
+            new = [piece for piece, ids in zip(pieces, known, strict=True) if ids is None]
+            if not self._fit(new):
                 return None
-            ids = [self._read(piece) if known is None else known for piece, known in zip(pieces, ids, strict=True)]
-        return [*self._before, *chain.from_iterable(ids)]  # type: ignore[arg-type]
+            read = map(self._read, new)
+            known = [next(read) if ids is None else ids for ids in known]
+        return b"".join([self._before, *known])  # type: ignore[list-item]
 
-    def _fits(self, text: str, pieces: list[str]) -> bool:
-        """True if single spaces separate the pieces and no special token occurs: otherwise ids depend on neighbours."""
+    def _fit(self, pieces: list[str]) -> bool:
+        """True if single spaces separate the pieces and none holds a special token: else ids depend on neighbours."""
+        text = " ".join(pieces)
         return all(pieces) and "▁" not in text and not any(special in text for special in self._special)
 
     def _read(self, piece: str) -> Ids:
         """A piece's ids, cached from now on; the model alone takes a third of the time of the whole tokenizer."""
-        ids = tuple([token.id for token in self._model.tokenize(f"▁{piece}")])
+        ids = packed([token.id for token in self._model.tokenize(f"▁{piece}")])
         if len(piece) <= LONGEST:
             self._ids[piece] = ids
             # The oldest goes, not the least used: to keep an order of use, every look-up would have to write.

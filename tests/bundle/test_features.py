@@ -6,15 +6,33 @@ from zlib import crc32
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.bundle import features
 from router.bundle.asking import MOST, REACH
 from router.bundle.features import NAMES, WIDTH, extract
+from router.bundle.text_arrays import MOST as MOST_AT_ONCE
+from router.bundle.text_counts import WORD_BUCKETS
 from router.domain import Message, Prompt, Role
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
+ascii_text = st.text(st.characters(max_codepoint=127))
+words = [
+    *(word * n for word, n in (("w", 63), ("W", 64), ("x", 65), ("x", 200))),
+    "a",
+    "A",
+    "aa",
+    "word",
+    "Word",
+    "don't",
+]
+others = [" ", "\n", "\0", "12", "3.5", "+", "$x$", "é", "漢字", "🎉", "\ud800", "٣", "ß"]
+piece = st.sampled_from([*words, *others])
+said = ascii_text | text | st.lists(piece).map("".join) | st.lists(piece).map(" ".join)
+talk = st.lists(st.builds(Message, st.sampled_from(Role), said), min_size=1, max_size=3).map(tuple).map(Prompt)
+prompts = said.map(Prompt.of) | talk
+"""Texts and conversations, empty, long, and with halves of surrogate pairs among them."""
 
 
 def column(prompt: Prompt, name: str) -> float:
@@ -31,10 +49,24 @@ def test_every_text_gives_finite_numbers_of_one_width(texts: list[str]) -> None:
     assert (matrix >= 0).all()
 
 
-@given(st.lists(text, min_size=1, max_size=5))
-def test_a_prompt_is_seen_alike_alone_and_in_a_batch(texts: list[str]) -> None:
-    prompts = [Prompt.of(t) for t in texts]
-    np.testing.assert_array_equal(extract(prompts), np.vstack([extract([prompt]) for prompt in prompts]))
+@given(st.lists(prompts, min_size=1, max_size=5))
+def test_a_prompt_is_seen_alike_alone_and_in_a_batch(prompts: list[Prompt]) -> None:
+    assert_alike_alone_and_together(prompts)
+
+
+@settings(max_examples=50)
+@given(st.lists(prompts, min_size=features.FEW + 1, max_size=features.FEW + 4))
+def test_a_prompt_is_seen_alike_alone_and_in_arrays(prompts: list[Prompt]) -> None:
+    assert_alike_alone_and_together(prompts)
+
+
+def test_more_prompts_than_fit_the_arrays_are_seen_as_alone() -> None:
+    assert_alike_alone_and_together([Prompt.of(f"{n} Words in {n * n} wordS") for n in range(3 * MOST_AT_ONCE + 1)])
+
+
+def assert_alike_alone_and_together(prompts: list[Prompt]) -> None:
+    alone = np.vstack([extract([prompt]) for prompt in prompts])
+    assert extract(prompts).tobytes() == alone.tobytes()
 
 
 @given(text | st.text(st.characters(max_codepoint=127)))
@@ -46,7 +78,7 @@ def test_words_and_numbers_are_those_of_unicode(said: str) -> None:
     assert [round(column(Prompt.of(said), name)) for name in names] == expected
     assert round(column(Prompt.of(said), "longest word")) == max(map(len, words), default=0)
     assert round(column(Prompt.of(said), "longest number")) == max(map(len, numbers), default=0)
-    buckets = {crc32(word.lower().encode()) % features.WORD_BUCKETS for word in words}
+    buckets = {crc32(word.lower().encode()) % WORD_BUCKETS for word in words}
     assert set(np.flatnonzero(extract([Prompt.of(said)])[0, features.HAND :])) == buckets
 
 
@@ -99,7 +131,7 @@ def test_scripts_beyond_ascii_are_counted() -> None:
 
 
 def test_words_are_seen_whatever_their_case() -> None:
-    hashed = slice(WIDTH - features.WORD_BUCKETS, WIDTH)
+    hashed = slice(WIDTH - WORD_BUCKETS, WIDTH)
     lower, upper = extract([Prompt.of("solve it"), Prompt.of("SOLVE It")])
     np.testing.assert_array_equal(lower[hashed], upper[hashed])
     assert lower[hashed].any()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router.bundle import manifest
 from router.bundle.featurizer import Featurizer
-from router.bundle.token_cache import Pieces
+from router.bundle.token_cache import Ids, Pieces, packed
 from router.domain import Prompt
 from tests.conftest import MODELS
 
@@ -39,10 +39,11 @@ def test_pieces_give_the_same_tokens_as_the_whole_text(featurizer: Featurizer, g
 def test_pieces_are_remembered_as_they_are_read(featurizer: Featurizer) -> None:
     known = Pieces.of(featurizer._tokenizer)
     assert known is not None
-    before = known._before
-    first = known.tokens("how many ways, 12 of 7?", MOST)
+    read = known.tokens("how many ways, 12 of 7?", MOST)
+    assert [read] == [packed(ids) for ids in featurizer.tokens([Prompt.of("how many ways, 12 of 7?")])]
     assert len(known._ids) == 6
-    assert known.tokens("how many how many", MOST) == [*before, *(first or [])[len(before) :][:2] * 2]
+    again = known.tokens("how many how many", MOST)
+    assert [again] == [packed(ids) for ids in featurizer.tokens([Prompt.of("how many how many")])]
     assert len(known._ids) == 6
 
 
@@ -72,7 +73,7 @@ def test_a_long_text_is_cut_where_the_tokenizer_would(featurizer: Featurizer) ->
 def test_callers_cannot_fill_the_memory(featurizer: Featurizer) -> None:
     known = Pieces(featurizer._tokenizer, most=10)
     for text in ["x" * 300, *(f"is {number} more than {number + 1} ?" for number in range(100))]:
-        assert [known.tokens(text, MOST)] == featurizer.tokens([Prompt.of(text)])
+        assert [known.tokens(text, MOST)] == list(map(packed, featurizer.tokens([Prompt.of(text)])))
         assert len(known._ids) <= 10
     assert "x" * 300 not in known._ids
 
@@ -80,9 +81,9 @@ def test_callers_cannot_fill_the_memory(featurizer: Featurizer) -> None:
 def test_threads_that_read_the_same_pieces_agree(featurizer: Featurizer) -> None:
     known = Pieces(featurizer._tokenizer, most=100)
     said = [f"{number} ways and {number * 7} more" for number in range(500)]
-    found: list[list[list[int] | None]] = [[] for _ in range(4)]
+    found: list[list[Ids | None]] = [[] for _ in range(4)]
 
-    def read(out: list[list[int] | None]) -> None:
+    def read(out: list[Ids | None]) -> None:
         out.extend(known.tokens(one, MOST) for one in said)
 
     threads = [threading.Thread(target=read, args=[out]) for out in found]
@@ -90,6 +91,6 @@ def test_threads_that_read_the_same_pieces_agree(featurizer: Featurizer) -> None
         thread.start()
     for thread in threads:
         thread.join()
-    expected = [featurizer.tokens([Prompt.of(one)])[0] for one in said]
+    expected = [packed(featurizer.tokens([Prompt.of(one)])[0]) for one in said]
     assert found == [expected] * 4
     assert len(known._ids) <= 100
