@@ -159,7 +159,8 @@ class Taught:
 
     Attributes:
         outcome: "learned"; "other tokens" where the thought cannot be cut as serving cuts it, or "failed", and then the
-            answers behind cuts count as lost; or why it taught nothing: "busy", "allowance", "no steps", "uncounted".
+            answers behind cuts count as lost; or why it taught nothing: "busy", "allowance", "unfinished", "no steps",
+            "uncounted".
         tokens: what the answers at other rungs and the judge have cost.
     """
 

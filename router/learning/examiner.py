@@ -26,6 +26,9 @@ from router.ports import Observer
 LEARNED, OTHER_TOKENS, FAILED, NO_STEPS = "learned", "other tokens", "failed", "no steps"
 """What became of a lesson, as `Taught` says it."""
 
+MOST_KEPT = 1 << 15
+"""Characters of the texts of a lesson that are kept; nobody judges longer ones."""
+
 UNJUDGED = Verdict(0.0, ())
 
 
@@ -138,4 +141,5 @@ def _agree(one: Answer, served: Answer, kind: str) -> bool:
 def _kept(request: RouteRequest, found: Sequence[Answer]) -> str:
     """The texts as JSON: messages, and the answers by rung."""
     body = {"messages": orjson.loads(chat_form.canonical(request.prompt)), "answers": [one.text for one in found]}
-    return orjson.dumps(body).decode()
+    text = orjson.dumps(body).decode()
+    return text if len(text) <= MOST_KEPT else ""

@@ -26,6 +26,10 @@ class Report:
     quality: float
 
 
+def _weight(record: Evidence | Report) -> int:
+    return 1 if isinstance(record, Report) else 1 + len(record.kept) // 4_096
+
+
 class Journal:
     """Writes to the file of evidence in a folder. Several processes may share it.
 
@@ -36,7 +40,9 @@ class Journal:
     def __init__(self, folder: Path, observer: Observer, most: int = MOST_ROWS) -> None:
         self._folder, self._most = folder, most
         EvidenceFile(folder).close()  # an error at the start, and not with the first evidence
-        self._behind = WriteBehind(self._write, observer, WAITING, dependency="learning", what="the evidence")
+        self._behind = WriteBehind(
+            self._write, observer, WAITING, weigh=_weight, dependency="learning", what="the evidence"
+        )
 
     def add(self, record: Evidence | Report) -> None:
         """Write it a moment later; never waits."""

@@ -16,6 +16,11 @@ from router.learning.lesson import Lesson, represents
 from router.outcomes.audit import UNDER_WAY, TokenBucket
 from router.ports import Backend, Climber, Observer
 
+BUSY = "busy"
+
+OPEN = 64
+"""Requests under way whose thoughts are kept to be cut; of each, a megabyte or two at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Course:
@@ -48,6 +53,7 @@ class Learner:
         self._journal = journal
         self._observer = observer
         self._random = random.Random()
+        self._open = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def drawn(self, backend: Backend, request: RouteRequest, decision: Decision, sampling: Sampling) -> Lesson | None:
@@ -55,6 +61,9 @@ class Learner:
         if decision.model != self._course.model or not represents(decision, request.options):
             return None
         if not decision.teaches and self._random.random() >= self._course.share:
+            return None
+        if self._open >= OPEN:
+            self._ended(decision, BUSY)
             return None
         # Asked before anything is known of the answer: what cuts nothing costs nothing, and must be left out, too.
         if not self._bucket.take(0.0):
@@ -65,6 +74,7 @@ class Learner:
             return None
         default = decision.source is DecisionSource.ENGINE_DEFAULT
         ladder = self._course.ladder if default else decision.ladder
+        self._open += 1
         return Lesson(backend, request, decision, sampling, ladder, self._begin)
 
     def report(self, outcome: Outcome) -> None:
@@ -79,8 +89,9 @@ class Learner:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _begin(self, lesson: Lesson, flaw: str) -> None:
+        self._open -= 1
         if flaw or len(self._tasks) >= UNDER_WAY:
-            self._ended(lesson.decision, flaw or "busy")
+            self._ended(lesson.decision, flaw or BUSY)
             return
         task = asyncio.create_task(self._learn(lesson))
         self._tasks.add(task)  # the event loop itself keeps only weak references

@@ -27,7 +27,7 @@ class Lesson:
 
     Args:
         ladder: the rungs to learn about; the last one is served.
-        learn: called with this lesson at the end, and with why it teaches nothing; "" = it may.
+        ended: called with this lesson at the end, and with why it teaches nothing; "" = it may.
 
     Attributes:
         completion: the end; None before it.
@@ -40,7 +40,7 @@ class Lesson:
         decision: Decision,
         sampling: Sampling,
         ladder: BudgetLadder,
-        learn: "Callable[[Lesson, str], None]",
+        ended: "Callable[[Lesson, str], None]",
     ) -> None:
         self.backend = backend
         self.request = request
@@ -50,7 +50,7 @@ class Lesson:
         self.completion: Completion | None = None
         self._reasoning: list[str] = []
         self._answer: list[str] = []
-        self._learn = learn
+        self._ended = ended
 
     @property
     def reasoning(self) -> str:
@@ -88,12 +88,13 @@ class Lesson:
         Args:
             busy: others wait for the engine.
         """
-        if self.completion is not None:
-            self._learn(self, "busy" if busy else _flaw(self.completion))
+        self._ended(self, "busy" if busy and self.completion is not None else _flaw(self.completion))
 
 
-def _flaw(end: Completion) -> str:
-    """Why a generation cannot be cut: nobody counted its thought; "" = it can."""
+def _flaw(end: Completion | None) -> str:
+    """Why a generation cannot be cut: it has no end, or nobody counted its thought; "" = it can."""
+    if end is None:
+        return "unfinished"
     counted = end.thinking_tokens is not None and end.count_source is not CountSource.ESTIMATE
     return "" if counted and not end.counts_disagree else "uncounted"
 

@@ -18,7 +18,6 @@ from router.domain import (
     Choice,
     Decision,
     DecisionSource,
-    MaxLoss,
     OnUnmet,
     Pinned,
     ReasoningBudget,
@@ -71,11 +70,20 @@ class Chooser:
             return _engine_default(served, request)
         return None
 
-    def chosen(self, served: ServedModel, request: RouteRequest, scored: Scored, *, climbs: bool = False) -> Decision:
+    def chosen(
+        self,
+        served: ServedModel,
+        request: RouteRequest,
+        scored: Scored,
+        *,
+        climbs: bool = False,
+        teaches: bool = False,
+    ) -> Decision:
         """The decision for a score. A conversation is not explored. Raises InvalidRequest, TargetUnmet.
 
         Args:
             climbs: the thought can be had step by step, so a rule may end it.
+            teaches: the thought can be cut, and the answers behind cuts compared with its own.
         """
         policy, options = served.policy, request.options
         if scored.score is None:
@@ -94,9 +102,9 @@ class Chooser:
         affordable = policy.affordable(scored.score, options)
         if self._explored:
             decision = self._explored_from(decision, policy, affordable)
-        deadline = options.max_latency is not None and not options.latency_of_call
-        free = self._teaching and not deadline and policy.top in affordable
-        return self._teaching_from(decision) if free else decision
+        if not (self._teaching and teaches and policy.top in affordable) or _hurried(options):
+            return decision
+        return self._teaching_from(decision, policy)
 
     def kept(
         self,
@@ -144,14 +152,14 @@ class Chooser:
         choice = Choice(drawn, meets, None, "explored: longer than the policy asks for")
         return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
 
-    def _teaching_from(self, decision: Decision) -> Decision:
+    def _teaching_from(self, decision: Decision, policy: Policy) -> Decision:
         """The decision, or for a share of the requests the top rung, whatever was decided."""
-        share, top = self._teaching, len(decision.ladder) - 1
+        share, top = self._teaching, policy.top
         chances = tuple((1 - share) * p + share * (i == top) for i, p in enumerate(decision.propensities))
         decision = replace(decision, propensities=chances)
         if self._random.random() >= share:
             return decision
-        choice = Choice(top, isinstance(decision.target, MaxLoss), None, TEACHES)
+        choice = Choice(top, policy.foresees(decision.target, decision.score, top), None, TEACHES)
         return replace(decision, choice=choice, source=DecisionSource.EXPLORE)
 
     def _unstopped(self, decision: Decision) -> Decision:
@@ -161,6 +169,11 @@ class Chooser:
             return replace(decision, propensities=chances)
         choice = Choice(decision.choice.index, True, None, "explored: no rule ends the thought")
         return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
+
+
+def _hurried(options: RoutingOptions) -> bool:
+    """The caller names a deadline or a floor, so the top rung would not be the engine's own thought."""
+    return bool(options.min_thinking_tokens) or (options.max_latency is not None and not options.latency_of_call)
 
 
 def _named(served: ServedModel, options: RoutingOptions, index: int) -> Choice:

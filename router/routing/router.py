@@ -158,7 +158,7 @@ class BudgetRouter:
         """One generation at one model: decided, admitted, streamed, and recorded however it ends."""
         began = time.perf_counter()
         climbs = served.climbs and _in_steps(request, sampling, tools)
-        decision = await self._decide(served, request, climbs=climbs)
+        decision = await self._decide(served, request, climbs=climbs, teaches=climbs and request.prompt.begun is None)
         generation = Generation(served, request, decision, sampling, tools, began)
         async with self._let_in(generation) as (admitted, lesson):
             yield decision
@@ -239,15 +239,17 @@ class BudgetRouter:
             raise NotFound("model", f"not served here; served: {names}")
         return named
 
-    async def _decide(self, served: ServedModel, request: RouteRequest, *, climbs: bool = False) -> Decision:
-        """The decision of one model for one request, recorded."""
+    async def _decide(
+        self, served: ServedModel, request: RouteRequest, *, climbs: bool = False, teaches: bool = False
+    ) -> Decision:
+        """The decision of one model for one request, recorded; `climbs` and `teaches` as for `Chooser.chosen`."""
         began = time.perf_counter()
         decision = self._chooser.fixed(served, request)
         if decision is None and request.options.conversation_id:
             decision = await self._continued(served, request, climbs)
         elif decision is None:
             scored = await served.scorer.score(request)
-            decision = self._chooser.chosen(served, request, scored, climbs=climbs)
+            decision = self._chooser.chosen(served, request, scored, climbs=climbs, teaches=teaches)
         self._decided(request, decision, time.perf_counter() - began)
         return decision
 

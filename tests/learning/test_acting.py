@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from router._gen import budget_router_pb2 as pb
 from router.bundle import registry
@@ -15,6 +16,7 @@ from tests.learning.test_observing import PROMPTS, asked, learned, observing
 from tests.rpc.conftest import decide
 from tests.serving.test_app import CHEAP, serving
 from tests.support.fakes import until
+from tests.support.valkey import Valkey
 
 SHIPPED = MODELS / "pocket-router"
 
@@ -75,13 +77,15 @@ def everything(folder: Path) -> list[bytes]:
 
 
 async def test_nothing_of_a_prompt_is_left_where_texts_are_not_kept(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], valkey: Valkey
 ) -> None:
-    async with serving(observing(tmp_path), admin=False) as (routing, _):
+    shared = {"redis_url": valkey.url, "outcomes_url": valkey.url, "cache_secret": "a secret"}
+    async with serving(observing(tmp_path / "own", **shared), admin=False) as (routing, _):
         text = f"How often is the letter z in {PLANTED}?"
         await asked(routing, text, options=pb.RoutingOptions(conversation_id=PLANTED))
-        await until(lambda: learned(tmp_path))
-    kept = everything(tmp_path)
+        await until(lambda: learned(tmp_path / "own"))
+    with Redis.from_url(valkey.url) as redis:
+        kept = everything(tmp_path / "own") + [part for key in redis.scan_iter() for part in (key, redis.dump(key))]
     assert kept and not any(PLANTED.encode() in data.lower() for data in kept)
     assert PLANTED not in "".join(capfd.readouterr())
 

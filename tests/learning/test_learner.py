@@ -44,7 +44,7 @@ from router.learning.evidence import Evidence
 from router.learning.examiner import Examiner
 from router.learning.journal import Journal
 from router.learning.judging import ByVerifier, Verdict
-from router.learning.learner import Course, Learner
+from router.learning.learner import OPEN, Course, Learner
 from router.learning.lesson import represents
 from router.outcomes.audit import UNDER_WAY, TokenBucket
 from router.outcomes.rows import PromptHasher
@@ -56,6 +56,7 @@ from tests.support.fakes import (
     MODEL,
     RISING,
     UNAVAILABLE,
+    Hang,
     RecordingObserver,
     completion_of,
     decision_of,
@@ -69,7 +70,7 @@ THOUGHT = 40
 RUNGS = replace(ladder_of(0, 16, 64), rungs=(*ladder_of(0, 16, 64).rungs, ReasoningBudget("default", None)))
 DEFAULT = RUNGS.rungs[-1]
 END = completion_of(DEFAULT, thinking_tokens=THOUGHT)
-SAID = [*[ReasoningDelta("t")] * THOUGHT, ContentDelta("answered at 16")]
+SAID: list[Any] = [*[ReasoningDelta("t")] * THOUGHT, ContentDelta("answered at 16")]
 SCRIPT = [*SAID, END]
 """What the engine says by itself: an answer that it also gives behind 16 tokens, and not behind none."""
 
@@ -176,6 +177,24 @@ async def test_an_engine_without_steps_is_counted(school: School) -> None:
     school.backend.climbs = False
     await school.ask()
     assert await school.lessons() == ["no steps"]
+
+
+async def test_a_caller_who_leaves_teaches_nothing(school: School) -> None:
+    async with aclosing(school.router.generate(request_of(), Sampling(0.0))) as events:
+        async for event in events:
+            if isinstance(event, ReasoningDelta):
+                break
+    assert await school.lessons() == ["unfinished"] and not school.backend.begun
+
+
+async def test_thoughts_that_are_kept_in_memory_are_bounded(school: School) -> None:
+    school.backend._scripts = [[*SAID, Hang()]]
+    under_way = [asyncio.create_task(school.ask()) for _ in range(OPEN + 3)]
+    assert await school.lessons(3) == ["busy"] * 3
+    for task in under_way:
+        task.cancel()
+    await asyncio.gather(*under_way, return_exceptions=True)
+    assert (await school.lessons(OPEN + 3))[3:] == ["unfinished"] * OPEN
 
 
 async def test_a_share_is_drawn(tmp_path: Path) -> None:

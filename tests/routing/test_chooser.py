@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -162,3 +163,48 @@ def test_ids_grow_with_time_and_are_never_the_same() -> None:
     assert before <= times[0] and times[-1] <= after
     assert all(one <= other for one, other in pairwise(times))
     assert len({int(id_, 16) & ((1 << 80) - 1) for id_ in ids}) == 100
+
+
+TEACHING = Chooser(teaching=0.5)
+
+
+def drawn(options: RoutingOptions, chooser: Chooser = TEACHING, *, teaches: bool = True) -> list[Decision]:
+    request = request_of(options=options)
+    return [chooser.chosen(served(), request, FRESH, teaches=teaches) for _ in range(64)]
+
+
+def test_a_share_gets_the_top_rung_to_learn_from_whatever_the_policy_chooses() -> None:
+    found = drawn(RoutingOptions(MaxLoss(0.05)))
+    top = [one for one in found if one.teaches]
+    assert 8 < len(top) < 56
+    assert {(one.choice.index, one.source, one.choice.certificate) for one in top} == {
+        (TOP, DecisionSource.EXPLORE, None)
+    }
+    assert {one.choice.index for one in found if not one.teaches} == {4}
+    assert {one.propensities for one in found} == {tuple(0.5 * (i in (4, TOP)) for i in range(len(LADDER)))}
+
+
+def test_teaching_beside_exploration_has_the_chances_of_both() -> None:
+    explored = propensities(len(LADDER), 4, list(range(len(LADDER))), 0.2)
+    for one in drawn(RoutingOptions(MaxLoss(0.05)), Chooser(0.2, teaching=0.5)):
+        expected = [0.5 * chance + 0.5 * (i == TOP) for i, chance in enumerate(explored)]
+        assert one.propensities == pytest.approx(expected) and sum(one.propensities) == pytest.approx(1)
+        assert one.propensity == pytest.approx(expected[one.choice.index])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"conversation_id": "c"},
+        {"max_latency": 1e6},
+        {"max_latency": 1.0, "latency_of_call": True},
+        {"max_thinking_tokens": 128},
+        {"min_thinking_tokens": 16},
+    ],
+)
+def test_what_the_caller_asks_for_is_not_given_up_to_learn(options: dict[str, Any]) -> None:
+    assert not any(one.teaches for one in drawn(RoutingOptions(MaxLoss(0.05), **options)))
+
+
+def test_what_cannot_be_compared_is_not_sent_up_to_learn() -> None:
+    assert not any(one.teaches for one in drawn(RoutingOptions(MaxLoss(0.05)), teaches=False))
