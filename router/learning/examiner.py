@@ -5,19 +5,19 @@ differ, are those that something goes wrong with. A lesson is dropped only for w
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import orjson
 
 from router import chat_form
 from router.answer_keys import answer_key
-from router.domain import SLACK, GenerationRequest, RouteRequest
+from router.bundle import features
+from router.domain import SLACK, GenerationRequest, Prompt, RouteRequest
 from router.errors import BackendBusy, BackendError, BackendUnavailable, DependencyError, InvalidRequest
 from router.events import Degraded
-from router.learning import inputs
 from router.learning.cuts import Answer, answers, lost
-from router.learning.evidence import Evidence
+from router.learning.evidence import Evidence, Inputs
 from router.learning.judging import Judge, Verdict
 from router.learning.lesson import Lesson
 from router.outcomes.rows import PromptHasher
@@ -28,6 +28,8 @@ LEARNED, OTHER_TOKENS, FAILED, NO_STEPS = "learned", "other tokens", "failed", "
 
 MOST_KEPT = 1 << 15
 """Characters of the texts of a lesson that are kept; nobody judges longer ones."""
+
+Extract = Callable[[Sequence[Prompt]], Inputs]
 
 UNJUDGED = Verdict(0.0, ())
 
@@ -42,12 +44,16 @@ class Examiner:
     Args:
         answers: how answers are compared, a name in `router.answer_keys.KINDS`.
         judge: judges answers that differ; None = each counts as lost.
+        extract: the classifier's inputs of prompts [prompts, width].
         names: names prompts and conversations; with `texts` these are kept, too.
     """
 
-    def __init__(self, answers: str, judge: Judge | None, names: PromptHasher, observer: Observer) -> None:
+    def __init__(
+        self, answers: str, judge: Judge | None, extract: Extract, names: PromptHasher, observer: Observer
+    ) -> None:
         self._kind = answers
         self._judge = judge
+        self._extract = extract
         self._names = names
         self._observer = observer
 
@@ -70,14 +76,14 @@ class Examiner:
             ladder=lesson.ladder,
             prompt=names[0],
             group=names[1],
-            inputs=inputs.extract(lesson.request.prompt),
+            inputs=self._extract([lesson.request.prompt])[0],
             thinking_tokens=tuple(one.thinking_tokens for one in found),
             same=same,
             judged=verdict.others or (None,) * len(found),
             judge=self._judge.name if self._judge is not None and verdict.others else "",
             spent_tokens=spent + verdict.tokens,
             kept=_kept(lesson.request, found) if self._names.texts and known else "",
-            features=inputs.VERSION,
+            features=features.VERSION,
         ), outcome
 
     async def _answers(self, lesson: Lesson) -> tuple[list[Answer], int, str]:

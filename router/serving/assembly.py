@@ -15,6 +15,7 @@ from router.admission import tenants
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenants
+from router.bundle import manifest
 from router.domain import Enforcement, MaxLoss
 from router.envoy.budget_fields import BudgetFields
 from router.envoy.gateway import Gateway
@@ -36,11 +37,12 @@ from router.routing.chooser import Chooser
 from router.routing.pins import MemoryPins
 from router.rpc.tls import Certificates, TlsFiles
 from router.scoring.memory_cache import MemoryCache
+from router.scoring.static_inputs import StaticInputs
 from router.serving import models
 from router.serving.follow import Followed, file_stamp
 from router.serving.keeper import Work
 from router.serving.parts import Cache, Endpoints, Model, Parts, ServicePins, ServiceQuotas
-from router.settings import PLAINTEXT_KEYS, PREFIX, Settings
+from router.settings import EMBEDDED_BUNDLE, PLAINTEXT_KEYS, PREFIX, Settings
 from router.telemetry import tracing
 from router.telemetry.log_writer import Defer
 from router.telemetry.logs import LogLines, Observers
@@ -204,7 +206,9 @@ async def learner(settings: Settings, served: Model, observer: Observer, stack: 
     share = OBSERVED if settings.learn_share is None else settings.learn_share
     course = Course(served.served.model, models.learned_ladder(settings), share)
     names = PromptHasher(secret, settings.log_prompts)
-    examiner = Examiner(settings.learn_answers, judge(settings, stack), names, observer)
+    # Those of the bundle that ships, so that they stay the same whatever is promoted.
+    extract = await asyncio.to_thread(lambda: StaticInputs(manifest.load(EMBEDDED_BUNDLE)))
+    examiner = Examiner(settings.learn_answers, judge(settings, stack), extract, names, observer)
     learner = Learner(course, TokenBucket(settings.learn_tokens), examiner, journal, observer)
     stack.push_async_callback(learner.close)
     return learner

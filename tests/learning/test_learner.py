@@ -13,6 +13,7 @@ from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
 from router.admission.memory_quotas import MemoryQuotas
 from router.admission.tenants import Tenant, Tenants
+from router.bundle.features import extract
 from router.domain import (
     TEACHES,
     Choice,
@@ -86,7 +87,7 @@ class School:
         self.learner = Learner(
             Course(MODEL, RUNGS, given.pop("share", 1.0)),
             TokenBucket(given.pop("tokens", 1e6), lambda: 0.0),
-            Examiner("text", given.pop("judge", None), PromptHasher(b"secret", texts=False), self.observer),
+            Examiner("text", given.pop("judge", None), extract, PromptHasher(b"secret", texts=False), self.observer),
             self.journal,
             self.observer,
         )

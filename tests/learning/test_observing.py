@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from router import settings
 from router._gen import budget_router_pb2 as pb
 from router.backends.pocket_model import PocketModel
-from router.domain import Sampling
+from router.domain import Prompt, Sampling
 from router.learning import store
 from router.learning.evidence import Evidence
 from tests.rpc.conftest import generate
@@ -16,6 +18,7 @@ from training.collect.questions import Question
 from training.collect.recipes import parse_ladder
 from training.collect.traces import TraceCollector
 from training.collect.units import Pocket, Recipe, Unit
+from training.model import embedding, fit
 
 PROMPTS = (
     "How many 1 bits are there in the binary representation of the number 27711?",
@@ -54,4 +57,6 @@ async def test_losses_of_what_is_served_are_those_of_nested_collection(
     for text, found in zip(PROMPTS, learned(tmp_path), strict=True):
         assert list(found.losses()) == [1 - row["correct"] for row in rows[text]]
         assert list(found.thinking_tokens) == [row["thinking_tokens"] for row in rows[text]]
+    extracted = fit.inputs(embedding.static(), [Prompt.of(text) for text in PROMPTS])
+    assert np.array_equal([found.inputs for found in learned(tmp_path)], extracted), "what training extracts"
     assert any(sum(found.losses()) > 0 for found in learned(tmp_path)), "some cut costs something"

@@ -38,7 +38,7 @@ class Kind:
     @classmethod
     def of(cls, one: Evidence) -> "Kind":
         """The kind of a piece of evidence."""
-        return cls(one.engine, one.ladder, f"{len(one.inputs)}")
+        return cls(one.engine, one.ladder, f"{one.features}/{len(one.inputs)}")
 
     @property
     def key(self) -> str:
