@@ -18,6 +18,9 @@ from router.ports import Backend, Climber, Observer
 
 BUSY = "busy"
 
+AT_A_TIME = 2
+"""Thoughts that are cut at a time: the engine has its callers to answer. Of those that wait, as many as audits run."""
+
 OPEN = 64
 """Requests under way whose thoughts are kept to be cut; of each, a megabyte or two at most."""
 
@@ -54,6 +57,7 @@ class Learner:
         self._observer = observer
         self._random = random.Random()
         self._open = 0
+        self._turns = asyncio.Semaphore(AT_A_TIME)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def drawn(self, backend: Backend, request: RouteRequest, decision: Decision, sampling: Sampling) -> Lesson | None:
@@ -99,7 +103,8 @@ class Learner:
 
     async def _learn(self, lesson: Lesson) -> None:
         try:
-            evidence, outcome = await self._examiner.evidence(lesson)
+            async with self._turns:
+                evidence, outcome = await self._examiner.evidence(lesson)
         except NothingLearnedError as why:
             self._ended(lesson.decision, str(why))
         except RouterError as error:

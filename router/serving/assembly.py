@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from router.admission import tenants
@@ -199,6 +200,9 @@ async def learner(settings: Settings, served: Model, observer: Observer, stack: 
     """What learns from the first model's answers; None where nothing does. Raises OutcomeFileError, SettingsError."""
     if settings.learn == "off":
         return None
+    if not served.served.climbs:
+        effect = "nothing is learned: the engine continues no token ids, or its thoughts cannot be cut as it cuts them"
+        structlog.get_logger().warning("learning without steps", model=served.served.model, effect=effect)
     # In a thread: another process may hold the file.
     journal = await asyncio.to_thread(Journal, settings.learn_folder, observer)
     stack.push_async_callback(journal.close)

@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 from router.backends import canary
 from router.backends.canary import Finding
-from router.bundle import manifest, registry
+from router.bundle import manifest, registry, unlearned
 from router.bundle.manifest import Manifest
 from router.bundle.offers import offer_of
 from router.domain import MaxLoss
@@ -79,6 +79,9 @@ async def _examine_redis(settings: Settings, found: Examination, stack: AsyncExi
 
 
 async def _examine_bundle(settings: Settings, served: Served, found: Examination, stack: AsyncExitStack) -> Manifest:
+    if models.unlearned_yet(settings, served):
+        found.add(Finding("model bundle", True, f"none yet: the service learns one in {served.artifact}"))
+        return unlearned.bundle_of(models.learned_ladder(settings)).manifest
     directory = registry.locate(served.artifact)
     bundle = manifest.load(directory)
     server = models.triton(settings, served, stack)
@@ -98,6 +101,8 @@ async def _examine_pocket(settings: Settings, found: Examination, stack: AsyncEx
 
 
 def _examine_match(about: Manifest, fingerprint: str, found: Examination) -> None:
+    if not about.backend_fingerprint:  # there is none yet, as the finding before says
+        return
     foreign = about.foreign_to(fingerprint)
     effect = f"{foreign}; until then the engine's own default is served, without budgets"
     found.add(Finding(ABOUT, not foreign, effect if foreign else fingerprint))

@@ -48,7 +48,7 @@ async def model(
     registry.sweep(served.artifact)
     client = triton(settings, served, stack)
     trial = trial_of(client)
-    if settings.learn != "off" and registry.is_empty(served.artifact):
+    if unlearned_yet(settings, served):
         bundle = unlearned.bundle_of(learned_ladder(settings))
     else:
         directory = registry.locate(served.artifact)
@@ -64,6 +64,11 @@ async def model(
         served.model, backend, fingerprint, latency, secret, make, cache, ledger, observer, target, settings.probe_ahead
     )
     return Model(served.artifact, with_bundle(bundle), with_bundle, trial, settings.shadow)
+
+
+def unlearned_yet(settings: Settings, served: Served) -> bool:
+    """True for a model that learns, and of which nothing is learned yet."""
+    return settings.learn != "off" and served.artifact == settings.registry and registry.is_empty(served.artifact)
 
 
 def learned_ladder(settings: Settings) -> BudgetLadder:

@@ -3,19 +3,25 @@
 import asyncio
 from pathlib import Path
 
+import grpc
 import pytest
 from redis import Redis
+from structlog.testing import capture_logs
 
 from router._gen import budget_router_pb2 as pb
 from router.bundle import registry
 from router.domain import TEACHES
 from router.learning import store
+from router.serving import doctor
+from router.serving.examination import ABOUT
 from router.settings import load
 from tests.conftest import MODELS
 from tests.learning.test_observing import PROMPTS, asked, learned, observing
-from tests.rpc.conftest import decide
+from tests.rpc.conftest import TOKEN, bearer, decide, refusal
 from tests.serving.test_app import CHEAP, serving
+from tests.serving.test_doctor import settings_for
 from tests.support.fakes import until
+from tests.support.simulators import simulated
 from tests.support.valkey import Valkey
 
 SHIPPED = MODELS / "pocket-router"
@@ -32,6 +38,39 @@ async def test_the_first_bundle_of_the_registry_ends_the_engines_default(tmp_pat
                 after = (await routing.Decide(decide(CHEAP))).decision
     assert (before.model_version, before.rung) == ("", "default")
     assert after.model_version == registry.locate(loaded.registry).name
+
+
+async def test_an_operator_sees_that_nothing_is_learned_yet_and_may_promote_a_bundle(tmp_path: Path) -> None:
+    loaded = observing(tmp_path, admin_token=TOKEN, admin_listen="127.0.0.1:0")
+    async with serving(loaded) as (routing, admin):
+        status = await admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
+        none = await refusal(admin.RollbackModel(pb.RollbackModelRequest(), **bearer(TOKEN)))
+        ((first, *_),) = await asked(routing, PROMPTS[2])
+        explained = await routing.Explain(pb.ExplainRequest(decision_id=first.decision.decision_id))
+        await admin.PromoteModel(pb.PromoteModelRequest(path=str(SHIPPED)), **bearer(TOKEN))
+        ((after, *_),) = await asked(routing, PROMPTS[2])
+    assert (status.model_version, status.suspended) == ("", "nothing is learned about it yet")
+    assert list(status.rungs) == ["0", "16", "64", "default"]
+    assert none.code == grpc.StatusCode.FAILED_PRECONDITION
+    assert any("nothing is learned about it yet" in sentence for sentence in explained.sentences)
+    assert after.decision.source == pb.DECISION_SOURCE_CLASSIFIER
+
+
+async def test_an_engine_whose_thoughts_cannot_be_cut_is_named_at_the_start(tmp_path: Path) -> None:
+    async with simulated("vllm", no_tokens=True) as engine:
+        loaded = settings_for(engine, tmp_path, learn="observe", learn_folder=tmp_path / "learning", learn_share=1.0)
+        with capture_logs() as lines:
+            async with serving(loaded) as (routing, _):
+                await asked(routing, PROMPTS[0])
+    assert [line["model"] for line in lines if line["event"] == "learning without steps"] == [engine.models[0]]
+    assert [line["outcome"] for line in lines if line["event"] == "lesson"] == ["no steps"]
+
+
+async def test_doctor_misses_no_bundle_where_the_service_learns_one(tmp_path: Path) -> None:
+    found = await doctor.examine(observing(tmp_path))
+    seen = {one.check: one.seen for one in found.findings}
+    assert not found.failed and ABOUT not in seen
+    assert seen["model bundle"] == f"none yet: the service learns one in {tmp_path / 'learning' / 'registry'}"
 
 
 async def test_a_rung_below_the_default_can_be_named_before_anything_is_learned(tmp_path: Path) -> None:

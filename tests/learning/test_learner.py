@@ -45,7 +45,7 @@ from router.learning.evidence import Evidence
 from router.learning.examiner import Examiner
 from router.learning.journal import Journal
 from router.learning.judging import ByVerifier, Verdict
-from router.learning.learner import OPEN, Course, Learner
+from router.learning.learner import AT_A_TIME, OPEN, Course, Learner
 from router.learning.lesson import represents
 from router.outcomes.audit import UNDER_WAY, TokenBucket
 from router.outcomes.rows import PromptHasher
@@ -232,6 +232,7 @@ async def test_only_so_many_lessons_are_under_way(school: School) -> None:
     for _ in range(UNDER_WAY + 2):
         await school.ask()
     assert await school.lessons(2) == ["busy", "busy"]
+    assert len([one for one in school.backend.begun if one.steps]) == AT_A_TIME, "the others wait for their turn"
 
 
 @pytest.mark.parametrize(("error", "losses"), [(BackendTimeout("slow"), [(1.0, 1.0, 0.0, 0.0)]), (UNAVAILABLE, [])])
