@@ -1,6 +1,6 @@
 """The answers behind cuts of a thought that was served, as serving gives them at each rung."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -10,6 +10,9 @@ from router.ports import Climb
 
 WHOLE = (FinishReason.NATURAL, FinishReason.FORCED, FinishReason.CONVERGED)
 """Endings of answers that were not cut off."""
+
+
+Pause = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,15 @@ class Answer:
         return cls(text, bool(text.strip()) and end.finish in WHOLE, thinking_tokens, end.answer_tokens or 0)
 
 
-async def answers(thought: Climb, rungs: Sequence[ReasoningBudget], served: Answer) -> tuple[list[Answer], int]:
+async def answers(
+    thought: Climb, rungs: Sequence[ReasoningBudget], served: Answer, pause: Pause
+) -> tuple[list[Answer], int]:
     """The answer of each rung, of which the last was served, and the tokens that were drawn for the others.
 
     A cut that leaves the thought as it is has the served answer, for nothing.
+
+    Args:
+        pause: awaited before the engine is asked.
 
     Raises:
         InvalidRequest, BackendError.
@@ -46,7 +54,11 @@ async def answers(thought: Climb, rungs: Sequence[ReasoningBudget], served: Answ
     found: list[Answer] = []
     for rung in rungs[:-1]:
         cut = thought.upto(rung)
-        found.append(replace(served, drawn=0) if cut.ended else await _answered(cut))
+        if cut.ended:
+            found.append(replace(served, drawn=0))
+        else:
+            await pause()
+            found.append(await _answered(cut))
     return [*_tried_again([*found, served])], sum(answer.drawn for answer in found)
 
 

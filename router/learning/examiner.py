@@ -16,7 +16,7 @@ from router.bundle import features
 from router.domain import SLACK, GenerationRequest, Prompt, RouteRequest
 from router.errors import BackendBusy, BackendError, BackendUnavailable, DependencyError, InvalidRequest
 from router.events import Degraded
-from router.learning.cuts import Answer, answers, lost
+from router.learning.cuts import Answer, Pause, answers, lost
 from router.learning.evidence import Evidence, Inputs
 from router.learning.judging import Judge, Verdict
 from router.learning.lesson import Lesson
@@ -46,15 +46,23 @@ class Examiner:
         judge: judges answers that differ; None = each counts as lost.
         extract: the classifier's inputs of prompts [prompts, width].
         names: names prompts and conversations; with `texts` these are kept, too.
+        pause: awaited before the engine is asked.
     """
 
     def __init__(
-        self, answers: str, judge: Judge | None, extract: Extract, names: PromptHasher, observer: Observer
+        self,
+        answers: str,
+        judge: Judge | None,
+        extract: Extract,
+        names: PromptHasher,
+        pause: Pause,
+        observer: Observer,
     ) -> None:
         self._kind = answers
         self._judge = judge
         self._extract = extract
         self._names = names
+        self._pause = pause
         self._observer = observer
 
     async def evidence(self, lesson: Lesson) -> tuple[Evidence, str]:
@@ -90,13 +98,14 @@ class Examiner:
         """The answers by rung, the tokens that they have cost, and what became of the lesson."""
         if (thought := lesson.backend.climb(_again(lesson))) is None:
             raise NothingLearnedError(NO_STEPS)
+        await self._pause()
         await thought.recall(lesson.reasoning)
         rungs, served = lesson.ladder.rungs, lesson.served
         # Of two attempts, or of other tokens than were drawn, the cuts would not be those of serving.
         if lesson.attempts > 1 or abs(thought.tokens - served.thinking_tokens) > SLACK:
             return lost(rungs, served), 0, OTHER_TOKENS
         try:
-            return *await answers(thought, rungs, served), LEARNED
+            return *await answers(thought, rungs, served, self._pause), LEARNED
         except (BackendUnavailable, BackendBusy):
             raise
         except (BackendError, InvalidRequest) as error:

@@ -27,6 +27,7 @@ from router.learning.examiner import Examiner
 from router.learning.journal import Journal
 from router.learning.judging import ByVerifier, Judge
 from router.learning.learner import Course, Learner
+from router.learning.quiet import QuietMoment
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import Ledger
 from router.outcomes.rows import PromptHasher
@@ -80,18 +81,19 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
     outcomes = await asyncio.to_thread(outcome_log, settings, observer)
     stack.push_async_callback(outcomes.close)
     known, certs = known_tenants(settings), certificates(settings)
+    queue = FairQueue(settings.capacity, settings.queue_seconds)
     return Parts(
         models=served_models,
         cache=cache,
         outcomes=outcomes,
         tenants=known,
-        queue=FairQueue(settings.capacity, settings.queue_seconds),
+        queue=queue,
         quotas=quotas(settings, observer, stack, background),
         chooser=Chooser(settings.explore, settings.taught),
         pins=pins(settings, observer, stack),
         ledger=ledger,
         audit=auditor(settings, ledger, observer, stack),
-        learner=await learner(settings, served_models[0], observer, stack),
+        learner=await learner(settings, served_models[0], queue, observer, stack),
         limits=Limits(
             settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss), settings.max_image_bytes
         ),
@@ -196,7 +198,9 @@ def verifier(settings: Settings, stack: AsyncExitStack) -> Verifier | None:
     return http
 
 
-async def learner(settings: Settings, served: Model, observer: Observer, stack: AsyncExitStack) -> Learner | None:
+async def learner(
+    settings: Settings, served: Model, queue: FairQueue, observer: Observer, stack: AsyncExitStack
+) -> Learner | None:
     """What learns from the first model's answers; None where nothing does. Raises OutcomeFileError, SettingsError."""
     if settings.learn == "off":
         return None
@@ -212,7 +216,8 @@ async def learner(settings: Settings, served: Model, observer: Observer, stack: 
     names = PromptHasher(secret, settings.log_prompts)
     # Those of the bundle that ships, so that they stay the same whatever is promoted.
     extract = await asyncio.to_thread(lambda: StaticInputs(manifest.load(EMBEDDED_BUNDLE)))
-    examiner = Examiner(settings.learn_answers, judge(settings, stack), extract, names, observer)
+    pause = QuietMoment(lambda: queue.under_way + queue.queued)
+    examiner = Examiner(settings.learn_answers, judge(settings, stack), extract, names, pause, observer)
     learner = Learner(course, TokenBucket(settings.learn_tokens), examiner, journal, observer)
     stack.push_async_callback(learner.close)
     return learner

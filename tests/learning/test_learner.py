@@ -80,20 +80,25 @@ class School:
     """A router of fakes in front of an engine of which nothing is learned yet."""
 
     def __init__(self, home: Path, **given: Any) -> None:
-        self.home, self.observer = home, RecordingObserver()
+        self.home, self.observer, self.waits = home, RecordingObserver(), 0
         self.backend = ClimbingBackend()
         self.backend._scripts = [given.pop("script", SCRIPT)]
         self.journal = Journal(home, self.observer)
+        names = PromptHasher(b"secret", texts=False)
         self.learner = Learner(
             Course(MODEL, RUNGS, given.pop("share", 1.0)),
             TokenBucket(given.pop("tokens", 1e6), lambda: 0.0),
-            Examiner("text", given.pop("judge", None), extract, PromptHasher(b"secret", texts=False), self.observer),
+            Examiner("text", given.pop("judge", None), extract, names, self.wait, self.observer),
             self.journal,
             self.observer,
         )
         self.router: BudgetRouter = router_of(
             backend=self.backend, observer=self.observer, lessons=self.learner, bundle=FOREIGN_BUNDLE, **given
         )
+
+    async def wait(self) -> None:
+        """Counts how often learning has waited for a quiet moment."""
+        self.waits += 1
 
     async def ask(self, text: str = "2 + 2 =", tools: Tools | None = None, **options: Any) -> Decision:
         request = request_of(text, options=RoutingOptions(MaxLoss(0.05), **options))
@@ -130,6 +135,7 @@ async def test_a_request_teaches_what_each_rung_would_have_lost(school: School) 
     assert (one.thinking_tokens, one.losses()) == ((0, 16, THOUGHT, THOUGHT), (1.0, 0.0, 0.0, 0.0))
     assert (one.spent_tokens, one.judge, one.kept) == (4, "", "")
     assert one.prompt == one.group and len(one.inputs) and one.features
+    assert school.waits == 3, "before the thought is read again, and before each cut"
 
 
 async def test_the_engine_is_asked_for_nothing_before_the_caller_has_the_last_event(school: School) -> None:
