@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import click
 from rich.markup import escape
 from rich.table import Table
 
@@ -11,7 +12,8 @@ from router.digits import counted
 from router.learning.overview import Overview
 from router.learning.status import Round, Saving, Status, Target
 
-MODES = {"off": "off", "observe": "observing", "act": "acting", "unspecified": "no service has written here"}
+OFF = "learning is off: `budget-router serve --learn observe` begins to learn from what is served"
+MODES = {"observe": "observing", "act": "acting", "unspecified": "no service has written here"}
 NO_TRAINER = "no trainer has looked at the evidence; `budget-train learn --help` says how to run one"
 MILLION = 1_000_000
 HOURS = 48
@@ -24,14 +26,17 @@ def show(overview: Overview, price: float | None = None) -> None:
     Args:
         price: of a million thinking and answer tokens; None = money is not shown.
     """
-    _rows(_about(overview, price))
+    if overview.mode == "off":
+        click.echo(OFF)
+        return
+    _show_rows(_about(overview, price))
     if (learning := overview.learning) is not None:
-        if learning.targets:
-            console.print(_targets(overview))
-        if learning.rounds:
-            console.print(_rounds(learning))
+        for table in (_targets(overview, learning), _rounds(learning)):
+            if table.row_count:
+                click.echo()
+                console.print(table)
         if step := next_step(overview):
-            console.print(f"\n{escape(step)}", soft_wrap=True)
+            click.echo(f"\n{step}")
 
 
 def next_step(overview: Overview) -> str:
@@ -45,7 +50,7 @@ def next_step(overview: Overview) -> str:
     return f"you would save {_share(target.saving)} at a loss of at most {target.max_loss:g}: run with --learn act"
 
 
-def _rows(rows: Iterator[tuple[str, str]]) -> None:
+def _show_rows(rows: Iterator[tuple[str, str]]) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, text in rows:
         table.add_row(escape(name), escape(plain(text)))
@@ -65,7 +70,7 @@ def _about(overview: Overview, price: float | None) -> Iterator[tuple[str, str]]
     if learning.began:
         yield "began anew", learning.began
     yield "evidence", _evidence(learning)
-    yield "spent", f"{_tokens(learning.spent_tokens, price)} on learning"
+    yield "spent", f"{counted(learning.spent_tokens, 'token')} on learning{_worth(price, learning.spent_tokens)}"
     if saved := _saved(overview, price):
         yield "saved", saved
     yield "as of", f"{datetime.fromtimestamp(learning.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -89,31 +94,28 @@ def _evidence(learning: Status) -> str:
 
 def _saved(overview: Overview, price: float | None) -> str:
     if (saved := overview.saved) is not None:
-        return (
-            f"{_tokens(saved.tokens, price)} ({saved.low:,.0f} to {saved.high:,.0f}) of {saved.top:,.0f} in "
-            f"{counted(saved.requests, 'request')}, {saved.drawn:,} of them at the top rung by chance"
-        )
+        share = f"{100 * saved.tokens / saved.top:.0f} % of what the top rung takes" if saved.top else "all"
+        measured = f"in {counted(saved.requests, 'request')}, by {saved.drawn:,} that got the top rung by chance"
+        interval = f"{round(saved.tokens):,} tokens ({round(saved.low):,} to {round(saved.high):,})"
+        return f"{interval}{_worth(price, saved.tokens, saved.low, saved.high)}, {share}, {measured}"
     acts = overview.mode == "act" and overview.learning is not None and overview.learning.state == "serving"
-    return "not known yet: too few requests have been at the top rung by chance" if acts else ""
+    return "not known yet: too few requests have got the top rung by chance" if acts else ""
 
 
-def _targets(overview: Overview) -> Table:
-    table = Table("loss at most", "certificate", "saves", "tokens a request", box=None, padding=(1, 2, 0, 0))
-    assert overview.learning is not None
-    for target in overview.learning.targets:
+def _targets(overview: Overview, learning: Status) -> Table:
+    table = Table("loss at most", "certificate", "saves", "tokens a request", box=None, padding=(0, 2, 0, 0))
+    for target in learning.targets:
         saving = target.saving
         saves = "" if saving is None else _share(saving) if target.round is not None else f"likely {_share(saving)}"
         tokens = "" if saving is None else f"{saving.tokens:,.1f}"
-        table.add_row(f"{target.max_loss:g}", escape(_proof(overview, target)), saves, tokens)
-    table.padding = (0, 2, 0, 0)
+        table.add_row(f"{target.max_loss:g}", escape(_proof(overview, learning, target)), saves, tokens)
     return table
 
 
-def _proof(overview: Overview, target: Target) -> str:
+def _proof(overview: Overview, learning: Status, target: Target) -> str:
     """What is proved for a target, or how many requests are missing."""
     if target.round is not None:
-        assert overview.learning is not None
-        rungs = overview.learning.rungs
+        rungs = learning.rungs
         named = target.rung is not None and target.rung < len(rungs)
         kind = f"rung {plain(rungs[target.rung or 0])} for everybody" if named else "by prompt"
         return f"yes, {kind}, tested on {target.groups:,}"
@@ -139,9 +141,12 @@ def _share(saving: Saving) -> str:
     return f"{100 * saving.share:.0f} % ({100 * saving.low:.0f}, {100 * saving.high:.0f})"
 
 
-def _tokens(tokens: float, price: float | None) -> str:
-    money = "" if price is None else f", {tokens * price / MILLION:,.2f} in money"
-    return f"{counted(round(tokens), 'token')}{money}"
+def _worth(price: float | None, *tokens: float) -> str:
+    """What tokens cost at a price for a million, with the bounds of an interval."""
+    if price is None:
+        return ""
+    worth, *bounds = (f"{one * price / MILLION:,.2f}" for one in tokens)
+    return f", worth {worth}" + (f" ({' to '.join(bounds)})" if bounds else "")
 
 
 def _time(hours: float) -> str:

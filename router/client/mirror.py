@@ -95,7 +95,7 @@ def _plain(message: Any, field: Any) -> Any:
         return [plain(one) for one in value]
     if not message.HasField(field.name):
         return None
-    return value.ToNanoseconds() / 1e9 if isinstance(value, Timestamp) else plain(value)
+    return value.ToMicroseconds() / 1e6 if isinstance(value, Timestamp) else plain(value)
 
 
 def _value(message: Any, field: Any) -> Any:

@@ -11,8 +11,9 @@ from router.files import make_private, sync_folder
 from router.learning import store
 from router.learning.evidence import Evidence
 
-REGISTRY = "registry"
-"""The folder of bundles within it, where no other registry is named. It stays: services follow it."""
+STAYS = ("registry", store.SECRET)
+"""What a reset leaves in place: bundles, where no other registry is named, which services follow; and the key of the
+hashes, which they hold."""
 
 
 def reset(folder: Path) -> Path:
@@ -26,8 +27,9 @@ def reset(folder: Path) -> Path:
     # The whole folder, since SQLite keeps several files that belong together, and a service may be writing.
     folder.rename(aside)
     folder.mkdir(mode=0o700)
-    if (aside / REGISTRY).exists():
-        (aside / REGISTRY).rename(folder / REGISTRY)
+    for name in STAYS:
+        if (aside / name).exists():
+            (aside / name).rename(folder / name)
     sync_folder(folder.parent)
     return aside
 

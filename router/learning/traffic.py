@@ -8,7 +8,7 @@ import asyncio
 import math
 import sqlite3
 from collections import defaultdict
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from urllib.parse import quote
@@ -114,6 +114,11 @@ class Traffic:
         while True:
             await self.write()
             await asyncio.sleep(WRITE_SECONDS)
+
+    async def close(self) -> None:
+        """Write what waits, if that can be done."""
+        with suppress(OutcomeFileError):
+            await self.write()
 
     async def write(self) -> None:
         """Write what waits. Raises OutcomeFileError; it still waits then."""

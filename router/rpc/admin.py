@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -76,7 +77,10 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
 
     async def GetLearningStatus(self, request: pb.GetLearningStatusRequest, call: Call) -> pb.GetLearningStatusResponse:
         """Say how far learning has come."""
-        return learning.response(await asyncio.to_thread(self._learning))
+        found = await asyncio.to_thread(self._learning)
+        version = "" if found.learning is None else found.learning.model_version
+        learned = (served for served in self._router.served_models if served.bundle.version == version)
+        return learning.response(replace(found, suspended=next((served.suspended for served in learned), "")))
 
     def _swap(self, model: str) -> HotSwap:
         """The swap of a model; "" stands for the first one. Raises NotFound."""

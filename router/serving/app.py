@@ -162,7 +162,7 @@ async def run(
         SettingsError: an address is not free, or not of this machine.
     """
     parts = wired.parts
-    now = Gauges(wired.router, parts.queue, wired.admission, parts.failing)
+    now = Gauges(wired.router, parts.queue, wired.admission, parts.failing, lambda: parts.learned.latest)
     parts.figures.register(now)
     # Pushed before the servers, so closed after them: a drain can be watched to its end.
     stack.callback(metrics_server.serve(parts.endpoints.metrics_listen, parts.figures))
@@ -259,7 +259,7 @@ def _servers(wired: Wired, boundary: Boundary) -> list[RouterServer]:
     ]
     if ends.admin_token:
         boundary = Boundary(OperatorGuard(ends.admin_token), OPERATORS, parts.observer, parts.tracer)
-        admin = Service.admin(AdminServicer(wired.router, wired.swaps, parts.cache.flush))
+        admin = Service.admin(AdminServicer(wired.router, wired.swaps, parts.cache.flush, parts.learned.read))
         servers.append(_server(wired, admin, boundary, ends.admin_listen))
     return servers
 

@@ -28,6 +28,7 @@ from router.learning.journal import Journal
 from router.learning.judging import ByVerifier, Judge
 from router.learning.learner import Course, Learner
 from router.learning.quiet import QuietMoment
+from router.learning.traffic import Traffic
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import Ledger
 from router.outcomes.rows import PromptHasher
@@ -43,6 +44,7 @@ from router.scoring.static_inputs import StaticInputs
 from router.serving import models
 from router.serving.follow import Followed, file_stamp
 from router.serving.keeper import Work
+from router.serving.learned import Learned
 from router.serving.parts import Cache, Endpoints, Model, Parts, ServicePins, ServiceQuotas
 from router.settings import EMBEDDED_BUNDLE, PLAINTEXT_KEYS, PREFIX, Settings
 from router.telemetry import tracing
@@ -72,8 +74,9 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
     figures = CollectorRegistry()
     ProcessCollector(registry=figures)
     traces = tracer(settings, stack)
-    observer = Observers([LogLines(defer), Metrics(figures), *([] if traces is None else [traces])])
     background: dict[str, Work] = {}
+    further = [*([] if traces is None else [traces]), *traffic(settings, stack, background)]
+    observer = Observers([LogLines(defer), Metrics(figures), *further])
     cache = score_cache(settings, observer, stack, background)
     ledger = Ledger(settings.audit_file)
     served_models = [await models.model(settings, served, cache, ledger, observer, stack) for served in settings.served]
@@ -94,6 +97,7 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
         ledger=ledger,
         audit=auditor(settings, ledger, observer, stack),
         learner=await learner(settings, served_models[0], queue, observer, stack),
+        learned=learned(settings, background),
         limits=Limits(
             settings.max_messages, settings.max_prompt_bytes, MaxLoss(settings.max_loss), settings.max_image_bytes
         ),
@@ -196,6 +200,24 @@ def verifier(settings: Settings, stack: AsyncExitStack) -> Verifier | None:
     http = HttpVerifier(settings.verifier_url, settings.backend_timeout)
     stack.push_async_callback(http.close)
     return http
+
+
+def traffic(settings: Settings, stack: AsyncExitStack, background: dict[str, Work]) -> list[Observer]:
+    """What counts what is served, where the service learns."""
+    if settings.learn == "off":
+        return []
+    counting = Traffic(settings.learn_folder, settings.learn)
+    stack.push_async_callback(counting.close)
+    background["count traffic"] = counting.keep
+    return [counting]
+
+
+def learned(settings: Settings, background: dict[str, Work]) -> Learned:
+    """How far learning has come."""
+    found = Learned(None if settings.learn == "off" else settings.learn_folder, settings.learn)
+    if settings.learn != "off":
+        background["read what was learned"] = found.follow
+    return found
 
 
 async def learner(

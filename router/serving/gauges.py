@@ -12,7 +12,9 @@ from prometheus_client.registry import Collector
 from router.admission.controller import Admission
 from router.admission.fair_queue import FairQueue
 from router.bundle import unlearned
+from router.learning.overview import Overview
 from router.routing.router import BudgetRouter
+from router.serving import learning_gauges
 
 Mode = Literal["livesum", "livemin", "livemax"]
 Labels = tuple[str, ...]
@@ -29,19 +31,26 @@ POOLED: dict[str, Mode] = {
 
 
 class Gauges(Collector):
-    """Backlog, brownout, certificates, and which dependencies are left out.
+    """Backlog, brownout, certificates, which dependencies are left out, and how far learning has come.
 
     Args:
         failing: whether each dependency is left out at the moment, by name.
+        learned: how far learning has come; does not block.
     """
 
     def __init__(
-        self, router: BudgetRouter, queue: FairQueue, admission: Admission, failing: Callable[[], Mapping[str, bool]]
+        self,
+        router: BudgetRouter,
+        queue: FairQueue,
+        admission: Admission,
+        failing: Callable[[], Mapping[str, bool]],
+        learned: Callable[[], Overview] = Overview,
     ) -> None:
         self._router = router
         self._queue = queue
         self._admission = admission
         self._failing = failing
+        self._learned = learned
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -67,6 +76,7 @@ class Gauges(Collector):
         for name, fails in self._failing().items():
             left_out.add_metric([name], float(fails))
         yield left_out
+        yield from learning_gauges.families(self._learned())
 
     def _certified(self) -> GaugeMetricFamily:
         certified = GaugeMetricFamily(

@@ -23,6 +23,7 @@ from router.routing.served_model import ServedModel
 from router.rpc.tls import Certificates
 from router.serving.follow import Followed
 from router.serving.keeper import Work
+from router.serving.learned import Learned
 from router.telemetry.tracing import Tracer
 
 
@@ -128,6 +129,7 @@ class Parts:
         models: the first answers, the others take over where it is down or they are named.
         audit: None where audits are off.
         learner: None where nothing is learned.
+        learned: how far that has come.
         limits: bounds of a request.
         observer: sees all records; the parts that need it hold the same one.
         figures: the metrics of the Prometheus endpoint.
@@ -147,6 +149,7 @@ class Parts:
     ledger: Ledger
     audit: Auditor | None
     learner: Learner | None
+    learned: Learned
     limits: Limits
     observer: Observer
     tracer: Tracer

@@ -123,7 +123,7 @@ def test_a_conversation_is_asked_as_a_whole(tmp_path: Path) -> None:
     assert people.queue(tmp_path).about(line) == about
 
 
-def keys(typed: str) -> Callable[[], str]:
+def keys(*typed: str) -> Callable[[], str]:
     left = iter(typed)
     return lambda: next(left, "")
 
@@ -137,7 +137,7 @@ def test_each_key_is_kept_at_once_and_nothing_else_is(tmp_path: Path) -> None:
         people.keep(tmp_path, about, answered)
         kept_now.append(about.question.prompt)
 
-    assert label.asked(wanted, keys("xs?aB20"), keep) == 4
+    assert label.asked(wanted, keys("x", "s", "\x1b[A", "ab", "a", "B", "2", "0"), keep) == 4
     assert kept_now == [f"{i} + 2 =" for i in (4, 3, 2, 1)], "the first is skipped, and the last is left at the end"
     assert [one.question.prompt for one in people.queue(tmp_path).questions] == ["5 + 2 =", "0 + 2 ="]
     again = people.queue(tmp_path).questions

@@ -22,6 +22,7 @@ from router.backends.pocket import PocketBackend
 from router.backends.pocket_model import PocketModel
 from router.bundle.manifest import Bundle
 from router.domain import BudgetLadder, Enforcement
+from router.learning.overview import Overview
 from router.requests.limits import MAX_LARGE_BYTES, MAX_MESSAGE_BYTES
 from router.routing.chooser import Chooser
 from router.routing.explain import Explainer
@@ -58,6 +59,7 @@ class Service:
     """Running servers, and connections to them."""
 
     server: RouterServer
+    admin_server: RouterServer
     channel: Any
     admin_channel: Any
     router: BudgetRouter
@@ -66,6 +68,10 @@ class Service:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.server.port}"
+
+    @property
+    def admin_address(self) -> str:
+        return f"127.0.0.1:{self.admin_server.port}"
 
     @property
     def routing(self) -> Any:
@@ -165,6 +171,7 @@ async def serving(
     max_bytes: int = MAX_MESSAGE_BYTES,
     max_large_bytes: int = MAX_LARGE_BYTES,
     beside: Sequence[Foreign] = (),
+    learning: Callable[[], Overview] = Overview,
 ) -> AsyncIterator[Service]:
     """The router behind a server of its own."""
     cache: Any = router.served_model("").scorer.cache  # whatever it is, it can be flushed
@@ -174,7 +181,7 @@ async def serving(
         )
         for served in router.served_models
     }
-    admin = Routed.admin(AdminServicer(router, swaps, cache.flush))
+    admin = Routed.admin(AdminServicer(router, swaps, cache.flush, learning))
     archive: Any = router._log  # those of the tests find what they keep
     routing = Routed.routing(BudgetRouterServicer(router, Explainer(router, archive), LIMITS), max_bytes)
     observer = RecordingObserver()
@@ -193,7 +200,7 @@ async def serving(
     addresses = [f"127.0.0.1:{server.port}" for server in servers]
     try:
         async with grpc.aio.insecure_channel(addresses[0]) as first, grpc.aio.insecure_channel(addresses[1]) as second:
-            yield Service(servers[0], first, second, router, observer)
+            yield Service(servers[0], servers[1], first, second, router, observer)
     finally:
         await keeper.close()
         for server in servers:

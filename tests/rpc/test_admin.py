@@ -17,6 +17,7 @@ CALLS: list[tuple[str, Any]] = [
     ("PromoteModel", pb.PromoteModelRequest(path="/bundles/new")),
     ("RollbackModel", pb.RollbackModelRequest()),
     ("FlushCache", pb.FlushCacheRequest()),
+    ("GetLearningStatus", pb.GetLearningStatusRequest()),
 ]
 every_call = pytest.mark.parametrize(("method", "request_"), CALLS, ids=[name for name, _ in CALLS])
 
