@@ -309,7 +309,7 @@ class Settings(BaseSettings):
     learn: Literal["off", "observe", "act"] = Field(
         "off",
         description="learn from what is served: `observe` keeps evidence and reports, `act` also serves what is "
-        "certified: docs/adoption.md; no bundle is needed",
+        "certified: docs/learn.md; no bundle is needed",
     )
     learn_folder: Path = Field(Path("var/learning"), description="folder of the evidence; workers share it")
     learn_share: float | None = Field(
