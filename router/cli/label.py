@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,8 @@ def label(folder: Path, limit: int | None, take: Path | None, as_json: bool) -> 
     if not as_json and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("needs a terminal; `--json` prints the questions, and `--take FILE` takes them back")
     found = people.queue(folder)
-    if found.pieces and not found.kept:
-        raise OutcomeFileError(f"{counted(found.pieces, 'piece')} of evidence, none with its texts: {NO_TEXTS}")
+    if found.kept < found.pieces:
+        click.echo(f"{found.pieces - found.kept:,} more without their texts: {NO_TEXTS}", err=True)
     if as_json:
         for one in found.questions[:limit]:
             click.echo(one.question.to_json())
@@ -77,11 +78,7 @@ def _ask(folder: Path, found: "Queue", limit: int | None) -> None:
     from router.learning import people
 
     wanted = found.questions[:limit]
-
-    def keep(about: "Open", answered: "Question") -> None:
-        people.keep(folder, about, answered)
-
-    said = asked(wanted, click.getchar, keep)
+    said = asked(wanted, click.getchar, partial(people.keep, folder))
     left = len(wanted) - said
     click.echo(f"{counted(said, 'answer')} kept" + (f"; {counted(left, 'question')} left" if left else ""))
 

@@ -1,6 +1,6 @@
 """What people are asked about the evidence: answers that differ from the one that was served, where texts are kept."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +47,7 @@ class Open:
     other: str
     rungs: dict[str, list[int]] = field(default_factory=dict)
 
-    def losses(self, answered: Question) -> float:
+    def loss(self, answered: Question) -> float:
         """How much the other answer loses against the served one, as people have said. Raises ValueError."""
         right = dict(answered.said)
         (served,) = set(right) - {self.other}
@@ -90,15 +90,11 @@ def queue(folder: Path) -> Queue:
 
 def keep(folder: Path, about: Open, answered: Question) -> None:
     """Write what people said into the evidence, at once. Raises OutcomeFileError, ValueError."""
-    loss = about.losses(answered)
+    # Beside a served answer of 1: what they say of two answers is how much is lost from one to the other.
+    right = 1 - about.loss(answered)
     with closing(EvidenceFile(folder)) as file:
         for decision_id, rungs in about.rungs.items():
-            file.judge(decision_id, _verdict(rungs, loss))
-
-
-def _verdict(rungs: list[int], loss: float) -> Mapping[int, float]:
-    # Beside a served answer of 1: what they say of two answers is how much is lost from one to the other.
-    return dict.fromkeys(rungs, 1 - loss)
+            file.judge(decision_id, dict.fromkeys(rungs, right))
 
 
 def _lost(one: Evidence) -> Iterator[int]:

@@ -31,7 +31,7 @@ def generated(decision: Decision, tokens: int | None) -> Generated:
     return Generated(request_of(), decision, thought(tokens), 0.1, 0.2)
 
 
-def simulated(seed: int, requests: int = 2_000, share: float = 0.05) -> tuple[Tally, float]:
+def simulated(seed: int, requests: int = 600, share: float = 0.1) -> tuple[Tally, float]:
     """Requests of which some think long, and what really was saved."""
     draw, sums, saved = random.Random(seed), Tally(), 0.0
     for _ in range(requests):
@@ -46,11 +46,11 @@ def simulated(seed: int, requests: int = 2_000, share: float = 0.05) -> tuple[Ta
 
 
 def test_what_was_saved_lies_in_its_interval() -> None:
-    found = [(sums.saved, saved) for sums, saved in map(simulated, range(200))]
+    found = [(sums.saved, saved) for sums, saved in map(simulated, range(40))]
     covered = [found.low <= saved <= found.high for found, saved in found if found is not None]
-    assert len(covered) == 200 and sum(covered) >= 180
+    assert len(covered) == 40 and sum(covered) >= 34
     first = found[0][0]
-    assert first is not None and first.requests == 2_000 and first.low < first.tokens < first.high < first.top
+    assert first is not None and first.requests == 600 and first.low < first.tokens < first.high < first.top
 
 
 def test_too_few_at_the_top_by_chance_say_nothing() -> None:
