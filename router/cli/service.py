@@ -67,12 +67,17 @@ def _run(service: Coroutine[None, None, None]) -> None:
 
 def _served(loaded: "Settings", defer: "Defer") -> Coroutine[None, None, None]:
     from router.serving import app
+    from router.serving.trainer import training
 
     def announce(ports: app.Ports) -> None:
         bound = (loaded.listen, ports.port), (loaded.admin_listen, ports.admin), (loaded.http_listen, ports.http)
         _listening(*("" if port is None else f"{listen.rpartition(':')[0]}:{port}" for listen, port in bound))
 
-    return app.serve(loaded, announce, defer)
+    async def served() -> None:
+        async with training(loaded):
+            await app.serve(loaded, announce, defer)
+
+    return served()
 
 
 def _supervised(loaded: "Settings") -> Coroutine[None, None, None]:

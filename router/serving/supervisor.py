@@ -12,6 +12,7 @@ import structlog
 
 from router.serving.listening import bindable, refusal
 from router.serving.signals import stopped_by_signals
+from router.serving.trainer import training
 from router.serving.worker import Worker
 from router.serving.workers import STOP_SECONDS, Workers
 from router.settings import PREFIX, Settings, requires_credentials
@@ -56,7 +57,7 @@ async def supervise(settings: Settings, announce: Callable[[str, str, str], None
         TemporaryDirectory(prefix="budget-router-") as folder,
     ):
         workers = _workers(settings, addresses, folder)
-        async with _metrics(settings.metrics_listen, workers, folder), workers.running():
+        async with _metrics(settings.metrics_listen, workers, folder), workers.running(), training(settings):
             announce(addresses.api, addresses.admin, addresses.http)
             await signalled()
             structlog.get_logger().info("draining", seconds=settings.drain_seconds)

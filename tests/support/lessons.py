@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 
+from router.bundle.features import VERSION
 from router.learning.evidence import Evidence, Inputs
 from tests.support.synthetic import OUTCOMES
 from training.data import dataset
@@ -46,4 +47,5 @@ def lessons(rows: Sequence[int], count: int, judged: bool = True, engine: str = 
             judged=tuple(correct.tolist()) if judged else (None,) * len(correct),
             judge="verifier" if judged else "",
             spent_tokens=12,
+            features=VERSION,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from router.bundle.features import VERSION
 from router.domain import BudgetLadder, LabelSource, Prompt
 from router.learning import store
 from router.learning.evidence import Evidence
@@ -28,7 +29,7 @@ class Kind:
     """What evidence is about. Pieces of different kinds say nothing of each other.
 
     Attributes:
-        features: version and width of the inputs.
+        features: version of the inputs.
     """
 
     engine: str
@@ -38,7 +39,7 @@ class Kind:
     @classmethod
     def of(cls, one: Evidence) -> "Kind":
         """The kind of a piece of evidence."""
-        return cls(one.engine, one.ladder, f"{one.features}/{len(one.inputs)}")
+        return cls(one.engine, one.ladder, one.features)
 
     @property
     def key(self) -> str:
@@ -162,7 +163,8 @@ def read(folder: Path, judge_misses: float = 0.0, after: int = 0) -> Found:
     if not every:
         return Found(None, Counts())
     kind = Kind.of(every[-1][1])
-    used = [(number, one) for number, one in every if number > after and Kind.of(one) == kind]
+    known = kind.features == VERSION  # the bundles that are learned here read no others
+    used = [(number, one) for number, one in every if known and number > after and Kind.of(one) == kind]
     numbers = [number for number, _ in every]
     spent = sum(one.spent_tokens for _, one in every)
     if not used:

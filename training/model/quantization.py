@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper
 
-from training.model.onnx_graph import TOKENS, VECTOR, Graph, Weights
+from router.scoring.outputs import VECTOR
+from training.model.onnx_graph import TOKENS, Graph, Weights
 
 LARGEST = 63
 """Largest quantised weight. CPUs without VNNI add two products in 16 bits, which 255 * 127 twice would overflow."""

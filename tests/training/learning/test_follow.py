@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,8 @@ def test_the_command_prints_a_status(learned: Learned, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["learn", "--folder", str(tmp_path), "--json"])
     assert done.exit_code == 0 and Status.from_json(done.output).state == "waiting"
     assert json.loads((tmp_path / "status.json").read_text()) == json.loads(done.output)
-    shown = CliRunner().invoke(cli, ["learn", "--folder", str(learned.folder), "--act", "--max-loss", "0.02"])
+    copied = shutil.copytree(learned.folder, tmp_path / "learned")
+    shown = CliRunner().invoke(cli, ["learn", "--folder", str(copied), "--act", "--max-loss", "0.02"])
     assert "of the thinking tokens saved at a loss of at most 0.02" in shown.output
 
 

@@ -143,6 +143,15 @@ def test_what_an_audit_has_refuted_is_learned_anew(folder: Path) -> None:
         assert (seen.state, seen.evidence.pieces) == ("waiting", 0) and version[:12] in seen.began
 
 
+def test_inputs_of_another_version_are_not_used(folder: Path) -> None:
+    first = next(store.read(folder))[1]
+    file = EvidenceFile(folder)
+    file.add([replace(first, decision_id="old", features="0")])
+    file.close()
+    seen = learning(folder).look()
+    assert seen.state == "waiting" and f"{PROMPTS + 1} pieces" in seen.reason
+
+
 def test_nothing_there_yet_is_said(tmp_path: Path) -> None:
     assert learning(tmp_path).look().state == "waiting"
     EvidenceFile(tmp_path).close()
