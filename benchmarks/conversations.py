@@ -25,6 +25,7 @@ from router.bundle.manifest import Bundle, load
 from router.bundle.normal_form import normal_form
 from router.bundle.scored import COUNTS, View
 from router.domain import DEFAULT_MAX_LOSS, Certificate, Prompt
+from router.scoring.outputs import VECTOR
 from training import pipeline
 from training.arrays import Rows, Rungs
 from training.certification.sequences import certified_rungs, losses
@@ -34,7 +35,7 @@ from training.evaluation.policies import auroc
 from training.model import inference
 from training.model.embedding import Embedding
 from training.model.fit import Inputs, families_named
-from training.model.onnx_graph import TOKENS, VECTOR
+from training.model.onnx_graph import TOKENS
 from training.pipeline import Trained
 from training.prediction import Prediction
 from training.report.text import re_splits

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from router.serving import trainer
 from router.serving.backoff import Backoff
 from router.serving.trainer import arguments, kept_running, training
-from router.settings import Settings
+from router.settings import load
 from training.cli.learn import learn
 
 
@@ -57,7 +57,7 @@ async def test_a_command_that_cannot_be_run_is_said(tmp_path: Path) -> None:
 async def test_without_the_extra_it_says_what_to_run_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "NEEDED", ("sys", "no_such_package"))
     with capture_logs() as logs:
-        async with training(Settings(learn="act", learn_folder=tmp_path)):
+        async with training(load(learn="act", learn_folder=tmp_path)):
             pass
     (said,) = logs
     assert said["missing"] == ["no_such_package"]
@@ -66,13 +66,13 @@ async def test_without_the_extra_it_says_what_to_run_elsewhere(tmp_path: Path, m
 
 async def test_a_service_that_learns_nothing_trains_nothing() -> None:
     with capture_logs() as logs:
-        async with training(Settings()):
+        async with training(load()):
             pass
     assert not logs
 
 
 def test_the_command_takes_its_arguments(tmp_path: Path) -> None:
-    settings = Settings(learn="act", learn_folder=tmp_path, learn_judge_misses=0.1, max_loss=0.05)
+    settings = load(learn="act", learn_folder=tmp_path, learn_judge_misses=0.1, max_loss=0.05)
     name, *given = arguments(settings)
     parsed = learn.make_context(name, given).params
     assert name == "learn" and parsed["act"] and parsed["follow"] and parsed["folder"] == tmp_path

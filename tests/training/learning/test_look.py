@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,14 +189,10 @@ def test_a_target_stricter_than_any_that_is_tested_is_refused() -> None:
 def test_a_group_counts_once_and_only_behind_what_was_fitted(learned: Learned) -> None:
     found = pieces.read(learned.folder).pieces
     assert found is not None
-    doubled = found.take(np.concatenate([np.arange(len(found))] * 2))
-    doubled = pieces.Pieces(**{**vars_of(doubled), "numbers": np.arange(1, 2 * len(found) + 1)})
+    twice = np.concatenate([np.arange(len(found))] * 2)
+    doubled = replace(found.take(twice), numbers=np.arange(1, len(twice) + 1))
     assert doubled.tests(after=0).tolist() == found.tests(after=0).tolist()
     assert not len(doubled.tests(after=len(found)))
-
-
-def vars_of(one: pieces.Pieces) -> dict[str, object]:
-    return {field.name: getattr(one, field.name) for field in fields(one)}
 
 
 def test_a_round_whose_tests_are_pruned_is_tested_no_longer(tmp_path: Path) -> None:
