@@ -132,7 +132,8 @@ def issue(best: Candidate, pieces: Pieces, directory: Path) -> None:
 def promote(folder: Path, directory: Path, alpha: float, suspended: str = "") -> bool:
     """Promote the bundle in `directory` to the registry in `folder` where it replaces the current one.
 
-    It does where the current one is about another engine, or saves less at the target.
+    It does where the current one is about another engine, or saves less, at the target or, with as much there, at
+    another one.
 
     Args:
         alpha: the target.
@@ -165,7 +166,8 @@ def _replaces(new: Bundle, current: Bundle, alpha: float) -> bool:
     own, other = new.manifest, current.manifest
     if other.foreign_to(own.backend_fingerprint) or other.ladder != own.ladder:
         return True
-    return _saved(own, alpha) > _saved(other, alpha) + MARGIN
+    gains = {one: _saved(own, one) - _saved(other, one) for one in ALPHAS}
+    return gains[alpha] > -MARGIN and max(gains.values()) > MARGIN
 
 
 def _saved(own: Manifest, alpha: float) -> float:

@@ -35,7 +35,7 @@ def follow(
         if stamp != seen:
             try:
                 yield learning.look()
-            except RouterError as error:
+            except (RouterError, OSError) as error:  # such as a full disk, or a folder that is just reset
                 say(f"learn: {error}")
             seen = stamp
         sleep(max(POLL_SECONDS, REST * (time.monotonic() - began)))
