@@ -82,24 +82,24 @@ class Learning:
         return seen
 
     def _seen(self) -> Status:
-        found, home, began = self._evidence()
+        found, home, anew = self._evidence()
         self.done("read")
         if found.pieces is None:
-            return summary(self.alpha, found, began, None)
+            return summary(self.alpha, found, anew.reason, None)
         record, standing = Record(home), self._rounds(found.pieces, home)
         self.done("fitted")
-        alive, every = _trials(found.pieces, standing, found.oldest)
+        alive, every = _trials(found.pieces, standing, found.oldest, anew.after)
         record.add(alive)
         self.done("tested")
         best = self._best(found.pieces, standing, every, record)
         serving = "" if best is None else self._served(best, found.pieces, home)
-        return summary(self.alpha, found, began, Seen(found.pieces, standing, alive, record, best, serving))
+        return summary(self.alpha, found, anew.reason, Seen(found.pieces, standing, alive, record, best, serving))
 
-    def _evidence(self) -> tuple[Found, Path, str]:
-        """The evidence that can be used, the folder of its rounds, and why learning began anew, if it did."""
+    def _evidence(self) -> tuple[Found, Path, "_Anew"]:
+        """The evidence that can be used, the folder of its rounds, and from where on it is used."""
         found, home = pieces.read(self.folder, self.judge_misses), self.folder / ROUNDS
         if found.pieces is None:
-            return found, home, ""
+            return found, home, _Anew()
         key = found.pieces.kind.key
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         anew = _Anew.read(home / f"{key}.json")
@@ -110,7 +110,7 @@ class Learning:
             found = pieces.read(self.folder, self.judge_misses, anew.after)
         mine = home / f"{key}-{anew.after}"
         mine.mkdir(mode=0o700, exist_ok=True)
-        return found, mine, anew.reason
+        return found, mine, anew
 
     def _refuted(self, about: Pieces) -> str:
         """Digest of the current bundle if it is about this engine, and an audit has refuted it; else ""."""
@@ -158,10 +158,17 @@ class Learning:
         return current.version if bundles.LEARNED in current.manifest.metrics else ""
 
 
-def _trials(about: Pieces, standing: Sequence[Round], oldest: int) -> tuple[list[Trial], list[Trial]]:
-    """The trials that go on, and all of them, for what they have proved before; that of fixed rungs is the first."""
+def _trials(about: Pieces, standing: Sequence[Round], oldest: int, after: int) -> tuple[list[Trial], list[Trial]]:
+    """The trials that go on, and all of them, for what they have proved before; that of fixed rungs is the first.
+
+    Args:
+        oldest: number of the oldest piece of evidence that is still there.
+        after: number of the last one that is not used.
+    """
     every = [trials.fixed(about), *(trials.of_round(about, one) for one in standing)]
-    alive = {trials.FIXED, *(one.number for one in rounds.alive(standing, oldest))}
+    alive = {one.number for one in rounds.alive(standing, oldest)}
+    if oldest <= after + 1:  # as for rounds: bets must not begin again
+        alive.add(trials.FIXED)
     return [one for one in every if one.number in alive], every
 
 

@@ -22,7 +22,7 @@ class Seen:
     Attributes:
         pieces: the evidence.
         standing: the rounds.
-        trials: those that go on, that of fixed rungs first.
+        trials: those that go on.
         best: the round whose bundle saves most; None where nothing is certified.
         serving: digest of the bundle that serves, if it was learned; else "".
     """
@@ -64,9 +64,9 @@ class Seen:
 
     def _open(self, alpha: float) -> Target:
         """A target that is not certified, with what the likeliest policy of the newest round would save."""
-        wanted, newest = self._wanted(alpha), self.trials[-1]
-        policy = newest.likely(alpha)
-        if policy is None or newest.number == FIXED:
+        wanted, newest = self._wanted(alpha), self.trials[-1] if self.trials else None
+        policy = None if newest is None or newest.number == FIXED else newest.likely(alpha)
+        if newest is None or policy is None:
             return Target(alpha, wanted=wanted)
         tested = self.pieces.take(newest.rows)
         chosen = policy.chosen(self.standing[-1].predict(tested.inputs))

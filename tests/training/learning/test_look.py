@@ -119,7 +119,9 @@ def test_what_was_proved_stays_proved_when_its_evidence_is_pruned(folder: Path) 
     file = EvidenceFile(folder)
     file.prune(30)
     file.close()
-    assert learning(folder).look().target.round is not None
+    seen = learning(folder).look()
+    assert seen.target.round is not None
+    assert [one.number for one in seen.rounds] == [2]  # the bets of the others would begin again
 
 
 def test_another_engine_is_learned_anew_and_the_first_one_resumed(folder: Path) -> None:
