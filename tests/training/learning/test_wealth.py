@@ -24,7 +24,7 @@ def drawn(random: np.random.Generator, *rates: float) -> Matrix:
 
 def seen_at(random: np.random.Generator, losses: Matrix) -> list[Matrix]:
     """What is known at each look: some answers that lost nothing count as lost until a report comes, long after."""
-    disputed = np.where(random.random(losses.shape) < 0.05, random.integers(0, GROUPS, losses.shape), 0)
+    disputed = np.where(random.random(losses.shape) < 0.02, random.integers(0, GROUPS, losses.shape), 0)
     places = np.arange(GROUPS)[:, None]
     return [np.maximum(losses, places + disputed > look)[:look] for look in LOOKS]
 
@@ -38,8 +38,8 @@ def test_a_policy_that_loses_too_much_hardly_ever_passes_whenever_one_looks() ->
 
 
 def of_rounds(random: np.random.Generator, reused: bool) -> bool:
-    """True if any of three rounds certifies: each tries the policy that looked best among forty that lose too much."""
-    losses = drawn(random, *[0.022] * 40)
+    """True if any of three rounds certifies: each tries the policy that looked best among a hundred that lose too much."""
+    losses = drawn(random, *[0.022] * 100)
     for number, fitted in enumerate((100, 200, 400), 1):
         best = int(losses[:fitted].mean(axis=0).argmin())
         tests = losses[0 if reused else fitted :, [best]]
