@@ -42,14 +42,16 @@ from training.progress import say
 FIRST = 200
 """Pieces of evidence for the first round."""
 
-GROWTH = 0.5
-"""New pieces for the next round, as a share of those that the last one was fitted on."""
+GROWTH = 1.0
+"""New pieces for the next round, as a share of those that the last one was fitted on. With half as many, rounds ended
+before their tests did: of three streams of 1,600 recorded prompts it saved 4, 5 and 13 % at a loss of .02, not 4, 11 and
+13 %."""
 
 ALIVE = 3
 """Newest rounds that are still tested."""
 
-POLICIES = 12
-"""Prices of a round."""
+POLICIES = 20
+"""Prices of a round. A fixed sequence of tests takes no more delta for more of them."""
 
 BOLDEST = 0.15
 """Mean loss on the evidence so far beyond which no price is tried."""
