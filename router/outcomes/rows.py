@@ -138,6 +138,8 @@ class LogEntry:
 def _checked(row: Row) -> Row:
     """The row itself, which any log can hold. Raises UnwritableRowError."""
     for name, value in row.items():
+        if value is None or (type(value) is str and value.isascii()):  # nearly all values, in few steps
+            continue
         if isinstance(value, str) and not _is_text(value):
             raise UnwritableRowError(f"{name}: half a surrogate")
         if isinstance(value, int) and not -INT64 <= value < INT64:
@@ -206,10 +208,11 @@ def _kind(target: QualityTarget) -> str:
 
 
 def _scored(score: Score) -> str:
-    # JSON has no NaN, and null means that a figure is not known, which a quality always is.
-    if not all(value is None or math.isfinite(value) for name in COLUMNS for value in getattr(score, name)):
+    data = _json(score)
+    # JSON has no NaN, and null means that a figure is not known, which a quality always is. Mostly there is none.
+    if "null" in data and not all(n is None or math.isfinite(n) for name in COLUMNS for n in getattr(score, name)):
         raise UnwritableRowError("score: not finite")
-    return _json(score)
+    return data
 
 
 def _json(value: object) -> str:

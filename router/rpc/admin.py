@@ -14,7 +14,7 @@ from router.errors import InvalidRequest
 from router.learning.overview import Overview
 from router.routing.hot_swap import HotSwap
 from router.routing.router import BudgetRouter
-from router.rpc import learning, responses
+from router.rpc import decisions, learning, responses
 from router.rpc.enums import ENFORCEMENTS
 
 
@@ -50,7 +50,7 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
             model_version=served.bundle.version,
             created_at=created,
             rungs=[rung.name for rung in manifest.ladder.rungs],
-            certificates=[responses.certificate(one, manifest.ladder) for one in manifest.certificates],
+            certificates=[decisions.certificate(one, manifest.ladder) for one in manifest.certificates],
             stopping=[responses.stopping(one, manifest.ladder) for one in manifest.stopping],
             steps=served.climbs,
             backend_fingerprint=manifest.backend_fingerprint,

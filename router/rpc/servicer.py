@@ -10,7 +10,7 @@ from router.domain import Checkpoint
 from router.requests.limits import Limits
 from router.routing.explain import Explainer
 from router.routing.router import BudgetRouter
-from router.rpc import requests, responses, sampling
+from router.rpc import decisions, requests, responses, sampling
 
 
 class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
@@ -24,12 +24,12 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
     async def Decide(self, request: pb.DecideRequest, call: Call) -> pb.DecideResponse:
         """Choose a reasoning budget for one prompt."""
         decided = await self._router.decide(requests.route_request(request, self._limits, call))
-        return pb.DecideResponse(decision=responses.decision(decided))
+        return pb.DecideResponse(decision=decisions.decision(decided))
 
     async def DecideBatch(self, request: pb.DecideBatchRequest, call: Call) -> pb.DecideBatchResponse:
         """Choose a reasoning budget for each of many prompts."""
         decided = await self._router.decide_batch(await requests.batch(request, self._limits, call))
-        return pb.DecideBatchResponse(decisions=await responses.decisions(decided))
+        return await decisions.batch(decided)
 
     async def Generate(self, request: pb.GenerateRequest, call: Call) -> AsyncIterator[pb.GenerateResponse]:
         """Choose a budget, forward the prompt to the engine, and stream its answer back."""
@@ -55,4 +55,4 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
             decided, sentences = await self._explainer.decided(subject, call.on_behalf_of(request.tenant))
         else:
             decided, sentences = await self._explainer.request(subject)
-        return pb.ExplainResponse(decision=responses.decision(decided), sentences=sentences)
+        return pb.ExplainResponse(decision=decisions.decision(decided), sentences=sentences)
