@@ -6,11 +6,14 @@ Nothing delays or changes what a caller gets. The texts are forgotten then, unle
 import asyncio
 import random
 from dataclasses import dataclass
+from functools import partial
 
-from router.domain import BudgetLadder, Decision, DecisionSource, LabelSource, Outcome, RouteRequest, Sampling
+from router.domain import BudgetLadder, Decision, LabelSource, Outcome, RouteRequest, Sampling
 from router.errors import RouterError
 from router.events import Degraded, TaskFailed, Taught
+from router.learning.evidence import Evidence
 from router.learning.examiner import FAILED, NO_STEPS, Examiner, NothingLearnedError
+from router.learning.in_order import InOrder, Place
 from router.learning.journal import Journal, Report
 from router.learning.lesson import Lesson, represents
 from router.outcomes.audit import UNDER_WAY, TokenBucket
@@ -20,6 +23,9 @@ BUSY = "busy"
 
 AT_A_TIME = 2
 """Thoughts that are cut at a time: the engine has its callers to answer. Of those that wait, as many as audits run."""
+
+MOST_IN_LINE = 1_000
+"""Pieces of evidence that may wait for an earlier one: a request may take as long as its engine lets it."""
 
 OPEN = 64
 """Requests under way whose thoughts are kept to be cut; of each, a megabyte or two at most."""
@@ -31,7 +37,7 @@ class Course:
 
     Attributes:
         model: the served model, by name.
-        ladder: the rungs to learn about where the engine's own default is served, which is the last of them.
+        ladder: the rungs to learn about where the engine thinks as it does by itself, which is the last of them.
         share: share of the requests at the top rung to learn from, 0..1.
     """
 
@@ -57,6 +63,7 @@ class Learner:
         self._observer = observer
         self._random = random.Random()
         self._open = 0
+        self._line = InOrder[Evidence](journal.add)
         self._turns = asyncio.Semaphore(AT_A_TIME)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -66,7 +73,7 @@ class Learner:
             return None
         if not decision.teaches and self._random.random() >= self._course.share:
             return None
-        if self._open >= OPEN:
+        if self._open >= OPEN or len(self._line) >= MOST_IN_LINE:
             self._ended(decision, BUSY)
             return None
         # Asked before anything is known of the answer: what cuts nothing costs nothing, and must be left out, too.
@@ -76,10 +83,10 @@ class Learner:
         if not isinstance(backend, Climber) or not backend.climbs:
             self._ended(decision, NO_STEPS)
             return None
-        default = decision.source is DecisionSource.ENGINE_DEFAULT
-        ladder = self._course.ladder if default else decision.ladder
+        # What the engine thinks by itself can be cut anywhere, whichever rungs a bundle has.
+        ladder = self._course.ladder if decision.rung == self._course.ladder.rungs[-1] else decision.ladder
         self._open += 1
-        return Lesson(backend, request, decision, sampling, ladder, self._begin)
+        return Lesson(backend, request, decision, sampling, ladder, partial(self._begin, self._line.begin()))
 
     def report(self, outcome: Outcome) -> None:
         """Keep what a caller says of an answer; never waits. That it agrees with another one says nothing of it."""
@@ -92,31 +99,31 @@ class Learner:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, lesson: Lesson, flaw: str) -> None:
+    def _begin(self, place: Place[Evidence], lesson: Lesson, flaw: str) -> None:
         self._open -= 1
         if flaw or len(self._tasks) >= UNDER_WAY:
+            self._line.end(place)
             self._ended(lesson.decision, flaw or BUSY)
             return
-        task = asyncio.create_task(self._learn(lesson))
+        task = asyncio.create_task(self._learn(place, lesson))
         self._tasks.add(task)  # the event loop itself keeps only weak references
         task.add_done_callback(self._tasks.discard)
 
-    async def _learn(self, lesson: Lesson) -> None:
+    async def _learn(self, place: Place[Evidence], lesson: Lesson) -> None:
+        evidence, outcome = None, FAILED
         try:
             async with self._turns:
                 evidence, outcome = await self._examiner.evidence(lesson)
         except NothingLearnedError as why:
-            self._ended(lesson.decision, str(why))
+            outcome = str(why)
         except RouterError as error:
-            self._ended(lesson.decision, FAILED)
             self._observer(Degraded("learning", str(error)))
         except Exception as error:  # nobody awaits this task, so the failure would go unseen
-            self._ended(lesson.decision, FAILED)
             self._observer(TaskFailed("learning", error))
-        else:
-            self._bucket.charge(evidence.spent_tokens)
-            self._journal.add(evidence)
-            self._ended(lesson.decision, outcome, evidence.spent_tokens)
+        spent = 0 if evidence is None else evidence.spent_tokens
+        self._bucket.charge(spent)
+        self._line.end(place, evidence)
+        self._ended(lesson.decision, outcome, spent)
 
     def _ended(self, decision: Decision, outcome: str, tokens: int = 0) -> None:
         self._observer(Taught(decision.model, decision.id, outcome, tokens))

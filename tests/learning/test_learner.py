@@ -186,6 +186,23 @@ async def test_an_engine_without_steps_is_counted(school: School) -> None:
     assert await school.lessons() == ["no steps"]
 
 
+async def test_evidence_is_written_in_the_order_of_the_requests(school: School) -> None:
+    school.backend._scripts = [[*SAID, Hang()], SCRIPT, [*SAID, Hang()], SCRIPT]
+    first = asyncio.create_task(school.ask())
+    await until(lambda: len(school.backend.asked) == 1)
+    ids = [(await school.ask()).id]
+    second = asyncio.create_task(school.ask())
+    await until(lambda: len(school.backend.asked) == 3)
+    ids.append((await school.ask()).id)
+    assert await school.lessons(2) == ["learned"] * 2 and not await school.evidence()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert [one.decision_id for one in await school.evidence()] == ids[:1]
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    assert [one.decision_id for one in await school.evidence()] == ids
+
+
 async def test_a_caller_who_leaves_teaches_nothing(school: School) -> None:
     async with aclosing(school.router.generate(request_of(), Sampling(0.0))) as events:
         async for event in events:
@@ -253,19 +270,16 @@ async def test_an_engine_that_is_there_and_fails_behind_a_cut_counts_as_a_loss(
 
 
 async def test_a_report_counts_whenever_it_comes(school: School) -> None:
-    school.backend.hangs = "recall"
-    early = await school.ask()
-    await school.router.report(Outcome(early.id, 0.25, LabelSource.USER))
-    await school.journal.flush()
-    school.backend.hangs = ""
     late, agreed = await school.ask(), await school.ask()
     await school.lessons(2)
     await school.router.report(Outcome(late.id, 0.5, LabelSource.VERIFIER))
     await school.router.report(Outcome(agreed.id, 0.5, LabelSource.AGREEMENT))
     found = {one.decision_id: one for one in await school.evidence()}
     assert (found[late.id].reported, found[agreed.id].reported) == (0.5, None)
-    school.journal.add(replace(found[late.id], decision_id=early.id, reported=None))
-    assert {one.decision_id: one.reported for one in await school.evidence()}[early.id] == 0.25
+    school.learner.report(Outcome("early", 0.25, LabelSource.USER))
+    await school.journal.flush()
+    school.journal.add(replace(found[late.id], decision_id="early", reported=None))
+    assert {one.decision_id: one.reported for one in await school.evidence()}["early"] == 0.25
 
 
 class Scripted:
