@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from router.bundle.features import VERSION
+from router.bundle.features import VERSION, WIDTH
 from router.domain import BudgetLadder, LabelSource, Prompt
 from router.learning import store
 from router.learning.evidence import Evidence
 from router.learning.status import Counts
 from training.arrays import Mask, Matrix, Rows, Vector
 from training.data.dataset import Outcomes
-from training.model.embedding import Embedding
+from training.model.embedding import DIMENSIONS, Embedding
 from training.model.fit import Inputs
 
 JUDGED = "judge"
@@ -30,16 +30,18 @@ class Kind:
 
     Attributes:
         features: version of the inputs.
+        width: numbers of each prompt's inputs.
     """
 
     engine: str
     ladder: BudgetLadder
     features: str
+    width: int
 
     @classmethod
     def of(cls, one: Evidence) -> "Kind":
         """The kind of a piece of evidence."""
-        return cls(one.engine, one.ladder, one.features)
+        return cls(one.engine, one.ladder, one.features, len(one.inputs))
 
     @property
     def key(self) -> str:
@@ -163,7 +165,8 @@ def read(folder: Path, judge_misses: float = 0.0, after: int = 0) -> Found:
     if not every:
         return Found(None, Counts())
     kind = Kind.of(every[-1][1])
-    known = kind.features == VERSION  # the bundles that are learned here read no others
+    # The bundles that are learned here read no other inputs.
+    known = (kind.features, kind.width) == (VERSION, WIDTH + DIMENSIONS)
     used = [(number, one) for number, one in every if known and number > after and Kind.of(one) == kind]
     numbers = [number for number, _ in every]
     spent = sum(one.spent_tokens for _, one in every)

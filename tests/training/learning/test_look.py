@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,10 +146,11 @@ def test_what_an_audit_has_refuted_is_learned_anew(folder: Path) -> None:
         assert (seen.state, seen.evidence.pieces) == ("waiting", 0) and version[:12] in seen.began
 
 
-def test_inputs_of_another_version_are_not_used(folder: Path) -> None:
+@pytest.mark.parametrize("odd", [{"features": "0"}, {"inputs": np.zeros(3, np.float32)}], ids=["version", "width"])
+def test_other_inputs_than_those_of_this_version_are_not_used(folder: Path, odd: dict[str, Any]) -> None:
     first = next(store.read(folder))[1]
     file = EvidenceFile(folder)
-    file.add([replace(first, decision_id="old", features="0")])
+    file.add([replace(first, decision_id="old", **odd)])
     file.close()
     seen = learning(folder).look()
     assert seen.state == "waiting" and f"{PROMPTS + 1} pieces" in seen.reason

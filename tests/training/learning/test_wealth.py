@@ -38,7 +38,7 @@ def test_a_policy_that_loses_too_much_hardly_ever_passes_whenever_one_looks() ->
 
 
 def of_rounds(random: np.random.Generator, reused: bool) -> bool:
-    """True if any of three rounds certifies: each tries the policy that looked best among a hundred that lose too much."""
+    """True if any of three rounds certifies: each tries the policy that looked best of a hundred that lose too much."""
     losses = drawn(random, *[0.022] * 100)
     for number, fitted in enumerate((100, 200, 400), 1):
         best = int(losses[:fitted].mean(axis=0).argmin())
