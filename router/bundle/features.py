@@ -60,14 +60,15 @@ def _one_by_one(views: Sequence[View]) -> NDArray[np.float32]:
 
 
 def _at_once(views: Sequence[View]) -> NDArray[np.float32]:
-    """As `_one_by_one`, in arrays where texts are ASCII."""
+    """As `_one_by_one`, in arrays where texts are as good as ASCII."""
     matrix = np.zeros((len(views), WIDTH), dtype=np.float32)
-    plain = np.array([one.text.isascii() for one in views])
-    matrix[~plain] = _one_by_one([one for one in views if not one.text.isascii()])
-    rows = np.flatnonzero(plain)
+    plain = {row: text for row, one in enumerate(views) if (text := text_counts.as_ascii(one.text)) is not None}
+    others = [row for row in range(len(views)) if row not in plain]
+    matrix[others] = _one_by_one([views[row] for row in others])
+    rows = np.array(list(plain), dtype=np.int64)
     for first in range(0, len(rows), text_arrays.MOST):
         part = rows[first : first + text_arrays.MOST]
-        counts, texts, buckets = text_arrays.read([views[row].text for row in part])
+        counts, texts, buckets = text_arrays.read([plain[row] for row in part])
         matrix[part, :TEXT] = counts
         matrix[part, CONVERSATION:HAND] = [views[row].counts for row in part]
         matrix[part[texts], HAND + buckets] = 1

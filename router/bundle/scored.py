@@ -10,6 +10,7 @@ remembered, so that a conversation which grows costs only its new turns.
 """
 
 import re
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -107,21 +108,21 @@ class View(NamedTuple):
 _ALONE = (1, 1, *[0] * (len(COUNTS) - 2))
 """Counts of a single turn of the user."""
 
-_last: tuple[Prompt | None, View] = (None, View("", _ALONE))
-"""The prompt that was looked at last, and what is scored of it."""
+_views: dict[int, tuple["weakref.ref[Prompt]", View]] = {}
+"""What is scored of conversations, by their identity, for as long as they are alive."""
 
 
 def view(prompt: Prompt) -> View:
     """What is scored of a prompt, in time proportional to its size; most of it is only counted."""
     if _alone(prompt.messages):
         return View(normal_form(prompt.messages[0].content), _ALONE)
-    # A request asks three times, for its key, its score and its reply, and mostly before another one does.
-    global _last
-    asked, found = _last
-    if asked is not prompt:
+    # A request asks three times: for its key, its score and its reply.
+    key = id(prompt)
+    if key not in _views:
         found = _viewed(prompt.messages)
-        _last = prompt, found
-    return found
+        _views[key] = weakref.ref(prompt, lambda _: _views.pop(key, None)), found
+        return found
+    return _views[key][1]
 
 
 def _viewed(messages: Sequence[Message]) -> View:

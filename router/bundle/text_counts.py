@@ -83,5 +83,14 @@ def scripts(text: str) -> int:
     return len({name(letter, "").partition(" ")[0] for letter in letters})
 
 
+def as_ascii(text: str) -> str | None:
+    """A text in ASCII of which the same is counted; None where letters or digits lie beyond ASCII, not dashes alone."""
+    if text.isascii():
+        return text
+    if any(one.isalnum() or one.isupper() for one in set(_beyond_ascii(text))):
+        return None
+    return _BEYOND_ASCII.sub(lambda run: "\0" * len(run[0]), text)
+
+
 def _beyond_ascii(text: str) -> str:
     return "".join(_BEYOND_ASCII.findall(text))

@@ -27,6 +27,9 @@ SPACES = {
 }
 """The normalizer of SentencePiece's tokenizers, which marks words."""
 
+_NUMBER = re.compile(r"\d\d\d")
+"""What long numbers have, which are seldom met again: they would drive the words out."""
+
 Ids = bytes
 ID_BYTES = 8
 """Token ids as the graph reads them: joined and padded, they are a matrix without a number in Python."""
@@ -98,7 +101,7 @@ class Pieces:
     def _read(self, piece: str) -> Ids:
         """A piece's ids, cached from now on; the model alone takes a third of the time of the whole tokenizer."""
         ids = packed([token.id for token in self._model.tokenize(f"▁{piece}")])
-        if len(piece) <= LONGEST:
+        if len(piece) <= LONGEST and _NUMBER.search(piece) is None:
             self._ids[piece] = ids
             # The oldest goes, not the least used: to keep an order of use, every look-up would have to write.
             if len(self._ids) > self._most:

@@ -75,7 +75,7 @@ class Message:
         return bool(self.content.strip() or self.images or self.tool_calls)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Prompt:
     """A conversation that asks for an answer."""
 

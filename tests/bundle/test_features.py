@@ -27,7 +27,7 @@ words = [
     "Word",
     "don't",
 ]
-others = [" ", "\n", "\0", "12", "3.5", "+", "$x$", "é", "漢字", "🎉", "\ud800", "٣", "ß"]
+others = [" ", "\n", "\0", "12", "3.5", "+", "$x$", "é", "漢字", "🎉", "\ud800", "٣", "ß", "“", "—", "Ⓐ", "²"]
 piece = st.sampled_from([*words, *others])
 said = ascii_text | text | st.lists(piece).map("".join) | st.lists(piece).map(" ".join)
 talk = st.lists(st.builds(Message, st.sampled_from(Role), said), min_size=1, max_size=3).map(tuple).map(Prompt)
