@@ -155,7 +155,7 @@ def test_export_of_nothing_has_all_columns(tmp_path: Path) -> None:
 
 def test_label_without_a_terminal_names_the_way(folder: Path) -> None:
     seen = run("label", *at(folder))
-    assert seen.exit_code == 2 and "--json" in seen.stderr and "--take" in seen.stderr
+    assert seen.exit_code == 2 and "--out FILE" in seen.stderr and "--take FILE" in seen.stderr
 
 
 def test_label_without_texts_names_the_setting(tmp_path: Path) -> None:
@@ -165,9 +165,11 @@ def test_label_without_texts_names_the_setting(tmp_path: Path) -> None:
 
 def test_questions_go_out_and_come_back_as_lines(folder: Path, tmp_path: Path) -> None:
     (line,) = run("label", *at(folder), "--json").stdout.splitlines()
-    question, lines = json.loads(line), tmp_path / "questions.jsonl"
+    question, lines = json.loads(line), tmp_path / "out" / "questions.jsonl"
+    assert json.loads(run("label", *at(folder), "--out", lines, "--json").stdout)["questions"] == 1
+    assert lines.read_text() == line + "\n" and lines.stat().st_mode & 0o077 == 0
+    assert "may hold replies" in run("label", *at(folder), "--out", lines).stderr
     assert question["prompt"] == SECRET and sorted(question["answers"].values()) == ["4", "four"]
-    lines.write_text(line + "\n")
     assert json.loads(run("label", *at(folder), "--take", lines, "--json").stdout)["unanswered"] == 1
     lines.write_text(json.dumps(question | {"right": "both"}) + "\n\n")
     assert json.loads(run("label", *at(folder), "--take", lines, "--json").stdout)["taken"] == 1

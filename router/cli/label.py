@@ -16,9 +16,10 @@ from rich.panel import Panel
 from router.cli.display import console, plain
 from router.cli.learning import FOLDER, require_folder
 from router.cli.options import json_option
-from router.cli.strict import Command, File
+from router.cli.strict import Command, File, NewFile
 from router.digits import counted
 from router.errors import OutcomeFileError
+from router.files import write_private
 
 if TYPE_CHECKING:
     from router.learning.people import Open, Queue
@@ -41,9 +42,10 @@ NO_TEXTS = "BUDGET_ROUTER_LOG_PROMPTS=true has the service keep the texts, which
 @click.command(cls=Command)
 @FOLDER
 @click.option("--limit", type=click.IntRange(min=1), help="Most questions to ask [default: all].")
-@click.option("--take", type=File(), help="JSON Lines that --json printed, with `right` filled in, to take back.")
+@click.option("--out", type=NewFile(), help="JSON Lines to write: the questions.")
+@click.option("--take", type=File(), help="JSON Lines to take back, with `right` filled in.")
 @json_option
-def label(folder: Path, limit: int | None, take: Path | None, as_json: bool) -> None:
+def label(folder: Path, limit: int | None, out: Path | None, take: Path | None, as_json: bool) -> None:
     """Judge answers that differ from the one that was served: both are shown, and one key says which is right.
 
     Their order does not tell which was served. Each key is kept at once, so the command may end at any moment, and
@@ -51,26 +53,40 @@ def label(folder: Path, limit: int | None, take: Path | None, as_json: bool) -> 
 
     \b
     Without a terminal:
-      budget-router label --json > questions.jsonl
+      budget-router label --out questions.jsonl
       (set `right` in each line to "A", "B", "both" or "neither")
       budget-router label --take questions.jsonl
     """
     from router.learning import people
 
+    if out is not None and take is not None:
+        raise click.UsageError("give --out FILE or --take FILE, one of them")
     require_folder(folder)
     if take is not None:
         _take(folder, take, as_json)
         return
-    if not as_json and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise click.UsageError("needs a terminal; `--json` prints the questions, and `--take FILE` takes them back")
+    if out is None and not as_json and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.UsageError("needs a terminal; `--out FILE` writes the questions, and `--take FILE` takes them back")
     found = people.queue(folder)
     if found.kept < found.pieces:
         click.echo(f"{found.pieces - found.kept:,} more without their texts: {NO_TEXTS}", err=True)
-    if as_json:
-        for one in found.questions[:limit]:
-            click.echo(one.question.to_json())
+    lines = [one.question.to_json() + "\n" for one in found.questions[:limit]]
+    if out is not None:
+        _write(lines, out, as_json)
+    elif as_json:
+        click.echo("".join(lines), nl=False)
     else:
         _ask(folder, found, limit)
+
+
+def _write(lines: Sequence[str], out: Path, as_json: bool) -> None:
+    """Write questions, for their owner alone: they have prompts. Raises UsageError where replies would be lost."""
+    if out.exists():
+        raise click.UsageError(f"--out: {out} exists, and may hold replies")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_private(out, "".join(lines))
+    counts = {"file": str(out), "questions": len(lines)}
+    click.echo(json.dumps(counts) if as_json else f"{counted(len(lines), 'question')}: {out}")
 
 
 def _ask(folder: Path, found: "Queue", limit: int | None) -> None:
