@@ -65,6 +65,8 @@ class Featurizer:
 
 def _matrix(ids: Sequence[Ids]) -> NDArray[np.int64]:
     """Token ids as a matrix [n, length], padded with -1; length is at least 1."""
+    if len(ids) == 1 and ids[0]:  # the usual case, without anything to pad
+        return np.frombuffer(ids[0], dtype=np.int64).reshape(1, -1)
     length = max([ID_BYTES, *map(len, ids)])
     # All bits of -1 are set, so that bytes are padded, and no row is written.
     joined = b"".join([one.ljust(length, b"\xff") for one in ids])

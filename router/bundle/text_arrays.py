@@ -5,6 +5,7 @@ the end of its word, and the CRC of a word is these numbers combined by XOR, and
 """
 
 from collections.abc import Iterator, Sequence
+from os import urandom
 from string import ascii_lowercase, ascii_uppercase, digits
 from typing import NamedTuple
 from zlib import crc32
@@ -54,7 +55,7 @@ def _numbers() -> NDArray[np.uint64]:
     drawn by each process, so that nobody can look for words that have the same: one pair in 2 ** 50 has.
     """
     lowered = np.frombuffer(bytes(range(256)).lower(), dtype=np.uint8)
-    drawn = np.random.default_rng().integers(1 << _WORD_BITS, size=(_REACH, 256), dtype=np.uint64)
+    drawn = np.frombuffer(urandom(8 * _REACH * 256), dtype=np.uint64).reshape(_REACH, 256) % (1 << _WORD_BITS)
     buckets = np.array(list(_crcs()))[:, lowered] % WORD_BUCKETS
     return (drawn >> np.uint64(_BUCKET_BITS) << np.uint64(_BUCKET_BITS) | buckets.astype(np.uint64)).ravel()
 

@@ -67,7 +67,7 @@ def _read(text: str) -> _Read:
     # ASCII is read as bytes, which is several times as fast.
     data = text.encode("ascii", "ignore")
     capitals = len(data) - len(data.translate(None, _CAPITALS))
-    if len(data) < len(text):
+    if not text.isascii():
         words = _WORD.findall(text)
         lowered = [word.lower().encode() for word in words]
         return _Read(words, lowered, _NUMBER.findall(text), capitals + sum(map(str.isupper, _beyond_ascii(text))))

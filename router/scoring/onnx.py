@@ -22,7 +22,8 @@ PROVIDERS: Mapping[str, Sequence[str]] = {"cpu": (CPU,), "cuda": (CUDA, CPU), "t
 """Execution providers by device: the first runs the graph, the next ones those nodes that it cannot run."""
 
 PART_PROMPTS, PART_CHARACTERS = 64, 16_384
-"""Largest part that is scored without a break: it blocks the event loop for milliseconds."""
+"""Largest part that is scored without a break, in prompts and in characters after padding: it blocks the event loop for
+milliseconds, and the memory pool keeps what it takes."""
 
 START_SECONDS, RUN_SECONDS, BATCH_SECONDS = 600.0, 1.0, 10.0
 """Longest runs: the first one, for which a GPU compiles; one on the event loop; one of an encoder, in a thread."""
@@ -106,10 +107,8 @@ def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
     wanted = _providers(device, bundle.manifest)
     if wanted[0] not in onnxruntime.get_available_providers():
         raise SettingsError(f"the classifier cannot run on {device}: this ONNX Runtime is built without {wanted[0]}")
-    options = single_threaded()
-    options.enable_cpu_mem_arena = bundle.manifest.text_encoder == "encoder"  # kilobytes at a time need no pool
     try:
-        session = onnxruntime.InferenceSession(bundle.model, options, providers=list(wanted))
+        session = onnxruntime.InferenceSession(bundle.model, single_threaded(), providers=list(wanted))
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise ArtifactError(f"{MODEL}: ONNX Runtime refuses it: {error}") from error
     _require_interface(session, bundle.manifest)
@@ -145,12 +144,12 @@ def _providers(device: Device, manifest: Manifest) -> Sequence[str]:
 
 def _parts(prompts: Sequence[Prompt]) -> Iterator[Sequence[Prompt]]:
     """Split prompts into parts, each small enough to be scored without a break."""
-    start, characters = 0, 0
+    start, longest = 0, 0
     for end, prompt in enumerate(prompts):
         length = min(len(prompt.text), 2 * REACH)
-        if end > start and (characters + length > PART_CHARACTERS or end - start >= PART_PROMPTS):
+        longest, size = max(longest, length), end - start
+        if size and (longest * (size + 1) > PART_CHARACTERS or size >= PART_PROMPTS):
             yield prompts[start:end]
-            start, characters = end, 0
-        characters += length
+            start, longest = end, length
     if prompts:
         yield prompts[start:]
