@@ -1,0 +1,251 @@
+"""`make learning`: from nothing to a certificate, without a file of labels and without stored prompts.
+
+Each run replays recorded answers of the pocket reasoner in a random order of its own, bare and within conversations, as
+evidence that a service writes: the answer at the top rung beside those behind cuts of its thought. The trainer looks at
+it as it comes in. What it has certified is tried on prompts that were kept aside, whose answers a verifier knows.
+
+After a certificate, a family comes in that learning has not seen: the audit bets on its losses.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import polars as pl
+from tqdm import tqdm
+
+from benchmarks import harness
+from benchmarks.drift import first_alarm
+from benchmarks.harness import OUTCOMES
+from router.bundle import manifest, registry
+from router.bundle.manifest import Bundle
+from router.domain import DEFAULT_MAX_LOSS
+from router.learning.evidence import Evidence, Inputs
+from router.learning.store import EvidenceFile
+from training.arrays import Matrix, Rows, Vector
+from training.certification.sequences import certified_rungs, losses
+from training.data import dataset
+from training.data.dataset import Outcomes
+from training.data.splits import split_of
+from training.learning.look import Learning
+from training.model import embedding, inference
+from training.model.fit import families_named, inputs
+from training.model.head_graph import head_of
+from training.wrapping.wrap import conversations, joined
+
+ALPHA, SEEDS = DEFAULT_MAX_LOSS, 20
+BATCH, MOST = 100, 3_000
+"""Pieces of evidence between two looks, and of a run."""
+
+LATER = "number_sorting"
+"""The family that comes in later: what it loses at shorter rungs is the most of all."""
+
+TAUGHT, ACTING = 0.2, 0.05
+"""Shares of the requests that teach before a certificate, and behind it, as the service has them."""
+
+FAMILIES = ("pooled logit", "network 32, strong penalty")
+"""Model families that are compared: all six would take ten times as long, and win little with so few prompts."""
+
+REGISTRY = "registry"
+SHOWN = (500, 1_000, 2_000, 3_000)
+"""Pieces of evidence at which savings are shown."""
+
+NEW_SHARES = (0.25, 0.5, 1.0)
+"""Shares of the later family in the traffic."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Recorded answers, with what evidence says of them.
+
+    Attributes:
+        found: inputs [prompts, width].
+        same: the answer equals the one at the top [prompts, rungs].
+        spent: tokens of the answers behind cuts [prompts].
+    """
+
+    outcomes: Outcomes
+    found: Inputs
+    same: Matrix
+    spent: Vector
+
+    def evidence(self, i: int, judged: bool) -> Evidence:
+        """What the request about prompt `i` tells."""
+        correct = self.outcomes.correct[i].tolist()
+        return Evidence(
+            decision_id=str(i),
+            at=float(i),
+            engine=self.outcomes.model,
+            ladder=self.outcomes.ladder,
+            prompt=str(i),
+            group=self.outcomes.groups[i],
+            inputs=self.found[i],
+            thinking_tokens=tuple(self.outcomes.thinking_tokens[i].astype(int).tolist()),
+            same=tuple(self.same[i].tolist()),
+            judged=tuple(correct) if judged else (None,) * len(correct),
+            judge="verifier" if judged else "",
+            spent_tokens=int(self.spent[i]),
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """A bundle that was promoted.
+
+    Attributes:
+        pieces: of evidence so far.
+        loss: true mean loss on prompts kept aside.
+        tokens, share: of the top rung's thinking tokens that are saved a request.
+        learning: tokens that a piece of evidence has cost.
+    """
+
+    pieces: int
+    loss: float
+    tokens: float
+    share: float
+    learning: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run; `later` is the true loss on the later family, `labels` the audited requests until its alarm by share."""
+
+    steps: list[Step]
+    later: float | None
+    labels: list[int | None]
+
+    def saved(self, pieces: int) -> float:
+        """Share of the tokens that was saved at so many pieces of evidence."""
+        return next((step.share for step in reversed(self.steps) if step.pieces <= pieces), 0.0)
+
+    @property
+    def even(self) -> float:
+        """Requests after which as many tokens were saved as learning has cost; infinite where that never came."""
+        balance, requests = -self.steps[0].pieces * self.steps[0].learning, self.steps[0].pieces / TAUGHT
+        for step, end in zip(self.steps, [*(one.pieces for one in self.steps[1:]), np.inf], strict=True):
+            gain = (1 - ACTING) * step.tokens - ACTING * step.learning
+            needed, there = -balance / gain if gain > 0 else np.inf, (end - step.pieces) / ACTING
+            if needed <= there:
+                return requests + needed
+            balance, requests = balance + there * gain, requests + there
+        return float("inf")
+
+
+def main() -> None:
+    """Print and store the figures."""
+    recorded = read()
+    rows = []
+    for judged in (True, False):
+        runs = [one_run(recorded, seed, judged) for seed in tqdm(range(SEEDS), desc="runs", disable=None)]
+        rows.append(summed(judged, runs))
+        print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()))
+    harness.written("learning", {"alpha": ALPHA, "judged": rows})
+
+
+def read() -> Recorded:
+    """Bare prompts and conversations, with their answers at every rung."""
+    bare = pl.scan_parquet(OUTCOMES)
+    every = joined(bare, conversations(bare)).collect().sort("prompt_id", "rung_order")
+    outcomes = dataset.from_frame(every.lazy())
+    assert outcomes.thinking_tokens is not None
+    place = {prompt: i for i, prompt in enumerate(outcomes.prompts)}
+    order = np.argsort([place[prompt] for prompt in dataset.prompts_of(every.unique("prompt_id", maintain_order=True))])
+    by_rung = every.group_by("prompt_id", maintain_order=True).agg(
+        (pl.col("answer") == pl.col("answer").last()).fill_null(False).alias("same"),
+        (pl.col("total_tokens") - pl.col("thinking_tokens")).alias("answered"),
+        pl.col("thinking_tokens").alias("thought"),
+    )
+    same, answered, thought = (np.array(by_rung[name].to_list())[order] for name in ("same", "answered", "thought"))
+    same |= thought == thought[:, -1:]
+    return Recorded(
+        outcomes, inputs(embedding.static(), outcomes.prompts), same, np.where(same, 0, answered).sum(axis=1)
+    )
+
+
+def one_run(recorded: Recorded, seed: int, judged: bool) -> Run:
+    """What is certified as evidence comes in, and what the audit makes of a family that comes later."""
+    outcomes = recorded.outcomes
+    later = np.array([task.partition("/")[0] == LATER for task in outcomes.tasks])
+    test = np.array([split_of(group) == "test" for group in outcomes.groups])
+    random = np.random.default_rng(seed)
+    stream = random.permutation(np.flatnonzero(~test & ~later))[:MOST]
+    with tempfile.TemporaryDirectory() as name:
+        steps = list(learned(recorded, stream, Path(name), judged, np.flatnonzero(test & ~later)))
+        bundle = current(Path(name))
+        if bundle is None:
+            return Run([], None, [])
+        known, new = (served(bundle, recorded, np.flatnonzero(test & part))[0] for part in (~later, later))
+    return Run(steps, float(new.mean()), [audited(random, known, new, share) for share in NEW_SHARES])
+
+
+def learned(recorded: Recorded, stream: Rows, folder: Path, judged: bool, kept: Rows) -> Iterator[Step]:
+    """Each bundle that is promoted, tried on prompts that were kept aside."""
+    trainer = Learning(folder, folder / REGISTRY, ALPHA, act=True, candidates=families_named(FAMILIES))
+    version = ""
+    with closing(EvidenceFile(folder)) as file:
+        for end in range(BATCH, len(stream) + 1, BATCH):
+            file.add([recorded.evidence(i, judged) for i in stream[end - BATCH : end]])
+            trainer.look()
+            bundle = current(folder)
+            if bundle is not None and bundle.version != version:
+                version, (lost, spent) = bundle.version, served(bundle, recorded, kept)
+                top = recorded.outcomes.thinking_tokens[kept, -1].mean()
+                saved, learning = float(top - spent.mean()), float(recorded.spent[stream[:end]].mean())
+                yield Step(end, float(lost.mean()), saved, saved / float(top), learning)
+
+
+def current(folder: Path) -> Bundle | None:
+    """The bundle that was promoted last."""
+    found = folder / REGISTRY
+    return manifest.load(registry.locate(found)) if (found / registry.CURRENT).exists() else None
+
+
+def served(bundle: Bundle, recorded: Recorded, rows: Rows) -> tuple[Vector, Vector]:
+    """True losses and thinking tokens [rows] under a bundle's certificate."""
+    graph = onnxruntime.InferenceSession(head_of(onnx.load_from_string(bundle.model)).SerializeToString())
+    prediction = inference.of_inputs(graph, recorded.found[rows], bundle.manifest.far_beyond)
+    proof = max((one for one in bundle.manifest.certificates if one.alpha <= ALPHA), key=lambda one: one.alpha)
+    chosen, outcomes = certified_rungs(proof, prediction), recorded.outcomes.take(rows)
+    return losses(outcomes.correct, chosen), outcomes.thinking_tokens[np.arange(len(rows)), chosen]
+
+
+def audited(random: np.random.Generator, known: Vector, new: Vector, share: float) -> int | None:
+    """Audited requests until the alarm, where a share of the traffic is new; None = no alarm."""
+    comes = random.uniform(size=MOST) < share
+    return first_alarm(np.where(comes, random.choice(new, MOST), random.choice(known, MOST)))
+
+
+def summed(judged: bool, runs: Sequence[Run]) -> dict[str, Any]:
+    """Medians over runs, and how many keep what their certificates promise."""
+    found = [run for run in runs if run.steps]
+    first = [run.steps[0].pieces for run in found]
+    later = [run.later for run in found if run.later is not None]
+    return {
+        "judged": "a verifier" if judged else "nobody",
+        "runs": len(runs),
+        "certified": len(found),
+        "first_pieces": [min(first), float(np.median(first)), max(first)],
+        "first_requests": float(np.median(first)) / TAUGHT,
+        "even_requests": float(np.median([run.even for run in found])),
+        "worst_loss": max(step.loss for run in found for step in run.steps),
+        "within": sum(all(step.loss <= ALPHA for step in run.steps) for run in found),
+        "saved": {pieces: float(np.median([run.saved(pieces) for run in runs])) for pieces in SHOWN},
+        "later_loss": float(np.median(later)),
+        "labels_until_alarm": {share: _median([run.labels[i] for run in found]) for i, share in enumerate(NEW_SHARES)},
+    }
+
+
+def _median(labels: Sequence[int | None]) -> float | None:
+    """The median, where most runs have one."""
+    found = float(np.median([np.inf if one is None else one for one in labels]))
+    return found if np.isfinite(found) else None
+
+
+if __name__ == "__main__":
+    main()
