@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages long-prompts stopping forwarding envoy-bench loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp small-model peers pocket lock clean
+.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages long-prompts stopping forwarding envoy-bench learning loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp small-model peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -162,6 +162,9 @@ fuzz: $(VENV)/.fuzz ## fuzz requests, HTTP, messages of a gateway, engine stream
 
 mutants: $(VENV)/.mutants ## test whether the tests notice bugs in core modules (ARGS="--seed 7 --per-module 6 --json")
 	@$(BIN)/python -m benchmarks.mutants $(ARGS)
+
+learning: $(VENV)/.dev ## measure learning from nothing: evidence until a certificate, what it keeps, saves and costs (40 minutes)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning
 
 loop: $(VENV)/.dev ## run the learning loop, figures in build/loop.json: serve, report, retrain, promote under load (7 minutes)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.loop $(ARGS)
