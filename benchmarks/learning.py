@@ -38,6 +38,7 @@ from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.splits import split_of
 from training.learning.look import Learning
+from training.learning.pieces import JUDGED
 from training.model import embedding, inference
 from training.model.fit import families_named, inputs
 from training.model.head_graph import head_of
@@ -58,6 +59,12 @@ TAUGHT, ACTING = 0.2, 0.05
 
 FAMILIES = ("pooled logit", "logistic")
 """Model families that are compared: networks would take ten times as long."""
+
+MISSED = 0.2
+"""Share of the true losses that the scripted judge does not see, as its operator has said."""
+
+JUDGES = {"a verifier": "verifier", f"a model that overlooks {MISSED:g} of the losses": JUDGED, "nobody": ""}
+"""Who compares answers that differ, as evidence names them."""
 
 REGISTRY = "registry"
 SHOWN = (500, 1_000, 1_500, 2_000)
@@ -82,9 +89,10 @@ class Recorded:
     same: Matrix
     spent: Vector
 
-    def evidence(self, i: int, judged: bool) -> Evidence:
-        """What the request about prompt `i` tells."""
-        correct = self.outcomes.correct[i].tolist()
+    def evidence(self, i: int, judge: str, overlooked: bool) -> Evidence:
+        """What the request about prompt `i` tells; `overlooked` by its judge is what the other answers lost."""
+        correct = self.outcomes.correct[i]
+        said = correct.clip(min=correct[-1]) if overlooked else correct
         return Evidence(
             decision_id=str(i),
             at=float(i),
@@ -95,8 +103,8 @@ class Recorded:
             inputs=self.found[i],
             thinking_tokens=tuple(self.outcomes.thinking_tokens[i].astype(int).tolist()),
             same=tuple(self.same[i].tolist()),
-            judged=tuple(correct) if judged else (None,) * len(correct),
-            judge="verifier" if judged else "",
+            judged=tuple(said.tolist()) if judge else (None,) * len(correct),
+            judge=judge,
             spent_tokens=int(self.spent[i]),
             features=VERSION,
         )
@@ -154,12 +162,12 @@ class Run:
 def main() -> None:
     """Print and store the figures."""
     rows = []
-    for judged in (True, False):
+    for name, judge in JUDGES.items():
         with ProcessPoolExecutor(2) as pool:
-            runs = list(tqdm(pool.map(partial(one_run, judged=judged), range(SEEDS)), "runs", SEEDS, disable=None))
-        rows.append(summed(judged, runs))
+            runs = list(tqdm(pool.map(partial(one_run, judge=judge), range(SEEDS)), "runs", SEEDS, disable=None))
+        rows.append({"judge": name} | summed(runs))
         print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()))
-    harness.written("learning", {"alpha": ALPHA, "judged": rows})
+    harness.written("learning", {"alpha": ALPHA, "judges": rows})
 
 
 @cache
@@ -183,7 +191,7 @@ def read() -> Recorded:
     )
 
 
-def one_run(seed: int, judged: bool) -> Run:
+def one_run(seed: int, judge: str) -> Run:
     """What is certified as evidence comes in, and what becomes of it when the traffic changes."""
     recorded = read()
     outcomes = recorded.outcomes
@@ -193,7 +201,7 @@ def one_run(seed: int, judged: bool) -> Run:
     random = np.random.default_rng(seed)
     stream = random.permutation(np.flatnonzero(~test & ~later))[:MOST]
     with tempfile.TemporaryDirectory() as name:
-        steps = list(learned(recorded, stream, Path(name), judged, np.flatnonzero(test & ~later)))
+        steps = list(learned(recorded, stream, Path(name), judge, np.flatnonzero(test & ~later)))
         bundle = current(Path(name))
         if bundle is None:
             return Run([], 0.0, 0.0, None)
@@ -202,13 +210,15 @@ def one_run(seed: int, judged: bool) -> Run:
     return Run(steps, float(new.mean()), float(shifted.mean()), alarm)
 
 
-def learned(recorded: Recorded, stream: Rows, folder: Path, judged: bool, kept: Rows) -> Iterator[Step]:
+def learned(recorded: Recorded, stream: Rows, folder: Path, judge: str, kept: Rows) -> Iterator[Step]:
     """Each bundle that is promoted, tried on prompts that were kept aside."""
-    trainer = Learning(folder, folder / REGISTRY, ALPHA, act=True, candidates=families_named(FAMILIES))
+    families, misses = families_named(FAMILIES), MISSED if judge == JUDGED else 0.0
+    trainer = Learning(folder, folder / REGISTRY, ALPHA, act=True, judge_misses=misses, candidates=families)
+    overlooked = np.random.default_rng(len(stream)).uniform(size=len(stream)) < misses
     version = ""
     with closing(EvidenceFile(folder)) as file:
         for end in range(BATCH, len(stream) + 1, BATCH):
-            file.add([recorded.evidence(i, judged) for i in stream[end - BATCH : end]])
+            file.add([recorded.evidence(stream[k], judge, bool(overlooked[k])) for k in range(end - BATCH, end)])
             trainer.look()
             bundle = current(folder)
             if bundle is not None and bundle.version != version:
@@ -233,12 +243,11 @@ def served(bundle: Bundle, recorded: Recorded, rows: Rows) -> tuple[Vector, Vect
     return losses(outcomes.correct, chosen), outcomes.thinking_tokens[np.arange(len(rows)), chosen]
 
 
-def summed(judged: bool, runs: Sequence[Run]) -> dict[str, Any]:
+def summed(runs: Sequence[Run]) -> dict[str, Any]:
     """Medians over runs, and how many keep what their certificates promise."""
     found = [run for run in runs if run.steps]
     first = [run.steps[0].pieces for run in found]
     return {
-        "judged": "a verifier" if judged else "nobody",
         "runs": len(runs),
         "certified": len(found),
         "first_pieces": [min(first), float(np.median(first)), max(first)],
