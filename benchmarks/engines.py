@@ -37,13 +37,15 @@ TEMPLATE = """\
 POCKET_TEMPLATE = """\
 {%- for m in messages %}{% if m.role == 'assistant' %}\
 {% if m.reasoning_content %}{{ '<think>' + m.reasoning_content + '</think>' }}{% endif %}{{ m.content or '' }}\
+{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}\
 {% else %}{{ '<|im_start|>' }}{% if m.role != 'user' %}{{ m.role + ': ' }}{% endif %}{{ m.content or '' }}{% endif %}\
 {{ '<|im_end|>' }}{% endfor -%}
 {%- if add_generation_prompt %}{{ '<think>' }}\
 {% if enable_thinking is defined and enable_thinking is false %}{{ '</think>' }}{% endif %}{% endif -%}
 """
-"""The pocket reasoner's template, with every turn and with earlier thoughts: by these, llama.cpp finds out that a model
-thinks. A single turn of a user has the form that the model was trained on."""
+"""The pocket reasoner's template, with every turn, with earlier thoughts and calls: by these, llama.cpp finds out that
+a model thinks and calls tools, and holds neither otherwise. A single turn of a user has the form that the model was
+trained on."""
 
 
 STEPS_TEMPLATE = """\

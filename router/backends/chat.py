@@ -42,7 +42,7 @@ def request_body(model: str, dialect: Dialect, request: GenerationRequest, cue: 
         **dialect.sampling(request),
         **dialect.budget(request.budget),
         **dialect.streaming,
-        **tools(request.tools),
+        **tools(request.tools, dialect.spoken),
         **(CONTINUES if request.prompt.begun is not None else {}),
     }
     if request.sampling.response_format is not None:

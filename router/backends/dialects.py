@@ -21,7 +21,7 @@ from router.backends.completions import (
     valid_count,
 )
 from router.backends.http import Chunk, EngineClient
-from router.backends.messages import COMMON_FORM, HOSTED_FORM, VLLM_FORM, MessageForm
+from router.backends.messages import COMMON_FORM, HOSTED_FORM, LLAMA_CPP_FORM, VLLM_FORM, MessageForm
 from router.backends.request_fields import ALL, BEGUN, BEGUN_BARE, FLOOR, FORM_WITH_TOOLS, GIVEN, Taken
 from router.backends.text import printable_name
 from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest, ReasoningBudget, ResponseFormat
@@ -53,7 +53,7 @@ class Dialect:
         cue_field: the field of a chat request that has the engine say a closing cue; "" = there is none.
         form: fields of a chat request that ask for an answer in a form; the thought stays free.
         taken: fields of a request that the chat API takes here, where the engine holds the budget by itself.
-        spoken: how it takes messages.
+        spoken: how it takes messages and tools.
     """
 
     sampling: Callable[[GenerationRequest], Body]
@@ -209,7 +209,7 @@ DIALECTS: Mapping[str, Dialect] = {
     ),
     "llama_cpp": Dialect(
         _llama_cpp_sampling, _llama_cpp, LLAMA_CPP_STREAM, _predicted, _nothing, LLAMA_CPP, _llama_cpp_version,
-        early=1, cue_field="reasoning_budget_message", form=_llama_cpp_form,
+        early=1, cue_field="reasoning_budget_message", form=_llama_cpp_form, spoken=LLAMA_CPP_FORM,
     ),
     "openai_effort": Dialect(
         _hosted_sampling, _effort, USAGE, _nothing, _details, None, _unknown_version,

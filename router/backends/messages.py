@@ -17,10 +17,12 @@ class MessageForm:
         developer: the role of a developer's turn. Most chat templates know none of their own: some refuse it, and some
             leave out the turn in silence.
         reasoning: the field of the thought behind an assistant's turn.
+        names_tools: it can be asked to call a tool by name.
     """
 
     developer: str = Role.SYSTEM.value
     reasoning: str = "reasoning_content"
+    names_tools: bool = True
 
 
 VLLM_FORM = MessageForm(reasoning="reasoning")
@@ -28,6 +30,8 @@ VLLM_FORM = MessageForm(reasoning="reasoning")
 
 HOSTED_FORM = MessageForm(developer=Role.DEVELOPER.value)
 COMMON_FORM = MessageForm()
+LLAMA_CPP_FORM = MessageForm(names_tools=False)
+"""llama.cpp (ran) takes the name of a tool for "auto", and says nothing."""
 
 
 CONTINUES = {"continue_final_message": True, "add_generation_prompt": False}
@@ -66,16 +70,21 @@ def _content(message: Message) -> str | list[Body]:
     return message.content
 
 
-def tools(offered: Tools) -> Body:
-    """The fields of a chat request that offer tools; none where no tools are offered."""
-    if not offered.offered:
+def tools(asked: Tools, form: MessageForm = COMMON_FORM) -> Body:
+    """The fields of a chat request that offer tools; none where no tools are offered.
+
+    Where a tool cannot be named, it is the only one on offer, and some call is required.
+    """
+    if not asked.offered:
         return {}
-    named = {"type": "function", "function": {"name": offered.choice}}
-    parallel = {} if offered.parallel is None else {"parallel_tool_calls": offered.parallel}
+    named = asked.choice not in TOOL_CHOICES
+    alone = named and not form.names_tools
+    by_name = "required" if alone else {"type": "function", "function": {"name": asked.choice}}
+    offered = [tool for tool in asked.offered if not alone or tool.name == asked.choice]
     return {
-        "tools": [{"type": "function", "function": _function(tool)} for tool in offered.offered],
-        "tool_choice": offered.choice if offered.choice in TOOL_CHOICES else named,
-        **parallel,
+        "tools": [{"type": "function", "function": _function(tool)} for tool in offered],
+        "tool_choice": by_name if named else asked.choice,
+        **({} if asked.parallel is None else {"parallel_tool_calls": asked.parallel}),
     }
 
 

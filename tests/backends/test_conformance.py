@@ -331,18 +331,28 @@ async def test_tool_calls_of_a_conversation_reach_the_template_unchanged(kind: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("choice", "sent"), [("auto", "auto"), ("add", {"type": "function", "function": {"name": "add"}})]
-)
-async def test_tool_calls_stream_through_and_budgets_hold(kind: str, choice: str, sent: object) -> None:
+@pytest.mark.parametrize("choice", ["auto", "add"])
+async def test_tool_calls_stream_through_and_budgets_hold(kind: str, choice: str) -> None:
     async with proved(kind, "native") as (simulator, backend):
         answer = await run(backend, replace(request_of(8), tools=replace(ADD, choice=choice)))
         [(_, body)] = [one for one in simulator.bodies if "tools" in one[1]]
-    assert body["tool_choice"] == sent
+    # llama.cpp takes the name of a tool for "auto".
+    by_name = "required" if kind == "llama_cpp" else {"type": "function", "function": {"name": "add"}}
+    assert body["tool_choice"] == ("auto" if choice == "auto" else by_name)
     assert body["tools"][0]["function"]["parameters"] == ADD.offered[0].parameters
     assert answer.calls[0] == ToolCall("call-1", "add", ANSWER[0])
     assert [call.arguments for call in answer.calls] == list(ANSWER)
     assert (answer.text, answer.completion.thinking_tokens) == ("", 8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_tool_that_an_engine_cannot_be_asked_for_by_name_is_the_only_one_on_offer(kind: str) -> None:
+    two = replace(ADD, offered=(replace(ADD.offered[0], name="sub"), *ADD.offered), choice="add")
+    async with proved(kind, "native") as (simulator, backend):
+        await run(backend, replace(request_of(8), tools=two))
+        [offered] = [body["tools"] for _, body in simulator.bodies if "tools" in body]
+    names = [tool["function"]["name"] for tool in offered]
+    assert names == (["add"] if kind == "llama_cpp" else ["sub", "add"])
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
