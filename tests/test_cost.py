@@ -31,8 +31,8 @@ from router.telemetry.metrics import Metrics
 from tests.conftest import MODELS
 from tests.support.fakes import router_of
 
-CALLS = {"hit": 222, "miss": 402, "miss with a word never seen": 420, "in a batch of 64": 281}
-"""Seen: 218, 397, 415 and 275; a little more is allowed for other versions of the libraries. A word never seen before
+CALLS = {"hit": 230, "miss": 417, "miss with a word never seen": 436, "in a batch of 64": 289}
+"""Seen: 218, 397, 415 and 275; a twentieth more is allowed for other libraries, and for timers of the log. A word never seen before
 takes 18 calls to read, once."""
 
 KEPT_BYTES = 4_000
