@@ -32,8 +32,8 @@ from tests.conftest import MODELS
 from tests.support.fakes import router_of
 
 CALLS = {"hit": 230, "miss": 417, "miss with a word never seen": 436, "in a batch of 64": 289}
-"""Seen: 218, 397, 415 and 275; a twentieth more is allowed for other libraries, and for timers of the log. A word never seen before
-takes 18 calls to read, once."""
+"""Seen: 218, 397, 415 and 275; a twentieth more is allowed for other libraries, and for timers of the log. A word
+never seen before takes 18 calls to read, once."""
 
 KEPT_BYTES = 4_000
 """Seen: 3,150 for each prompt that is remembered."""
