@@ -12,6 +12,9 @@ from router.domain import BudgetLadder
 
 Inputs = NDArray[np.float32]
 
+MODEL = "judge"
+"""The judge of evidence that a model has judged, which may overlook losses."""
+
 PEOPLE = "people"
 """The judge of evidence that people have judged, who are trusted as a verifier is."""
 
@@ -31,7 +34,7 @@ class Evidence:
         thinking_tokens: by rung.
         same: the answer equals the one that was served, by rung; the last one always does.
         judged: how right the answers are by a verifier, a judge or people, 0..1 by rung; None = not asked.
-        judge: "verifier", "judge" (a model) or "people"; "" = nobody was asked.
+        judge: "verifier", MODEL or PEOPLE; "" = nobody was asked.
         spent_tokens: tokens that the other answers and the judge have cost.
         reported: how right the served answer is by its caller, 0..1; None = not reported yet.
         kept: messages and answers as JSON, where texts may be kept; "" elsewhere.
@@ -77,7 +80,7 @@ class Evidence:
         top = self.judged[-1]
         loss = max(0.0, (1.0 if top is None else top) - judged)
         # What stands for losses that were not seen must not be cut off at 1.
-        return loss / (1 - judge_misses) if self.judge == "judge" else min(told, loss)
+        return loss / (1 - judge_misses) if self.judge == MODEL else min(told, loss)
 
     def with_report(self, quality: float) -> "Evidence":
         """The same with its caller's report."""

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from router.backends.http import EngineClient, Timeouts
 from router.backends.one_question import Reply, ask, behind_thought
 from router.domain import Prompt
+from router.learning.evidence import MODEL
 from router.learning.judging import Verdict
 
 SECONDS = 120.0
@@ -40,7 +41,7 @@ FIRST, SECOND, EQUAL = "first", "second", "equal"
 class ByModel:
     """Asks a model. Build it inside a running event loop; the stack closes it. Raises SettingsError for a wrong URL."""
 
-    name = "judge"
+    name = MODEL
 
     def __init__(self, url: str, model: str, key: str, stack: AsyncExitStack) -> None:
         self._model = model

@@ -146,11 +146,11 @@ def count(folder: Path) -> int:
         raise OutcomeFileError(f"{path}: {error}") from error
 
 
-def read(folder: Path, after: int = 0) -> Iterator[tuple[int, Evidence]]:
+def read(folder: Path, *, texts: bool = True) -> Iterator[tuple[int, Evidence]]:
     """Evidence with its number, in the order in which it was written; numbers grow and are never used again.
 
     Args:
-        after: only evidence with greater numbers.
+        texts: with what was kept of prompts and answers; without them, `kept` is "".
 
     Raises:
         OutcomeFileError: there is no file, or it cannot be read.
@@ -160,8 +160,8 @@ def read(folder: Path, after: int = 0) -> Iterator[tuple[int, Evidence]]:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'evidence'").fetchone():
                 return  # the file has just been made
-            sql = f"SELECT id, {', '.join(COLUMNS)} FROM evidence WHERE id > ? ORDER BY id"
-            for number, *values in db.execute(sql, (after,)):
+            columns = [name if texts or name != "kept" else "''" for name in COLUMNS]
+            for number, *values in db.execute(f"SELECT id, {', '.join(columns)} FROM evidence ORDER BY id"):
                 yield number, _evidence(dict(zip(COLUMNS, values, strict=True)))
     except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
         raise OutcomeFileError(f"{path}: {error}") from error

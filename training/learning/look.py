@@ -1,6 +1,7 @@
 """One look at the evidence: fit where there is enough that is new, test, certify, promote, and say what came of it.
 
-rounds/KIND.json    evidence up to a number is not used, and why: an audit has refuted what was learned from it
+rounds/KIND.json    evidence up to a number is not used: it came before that of this engine and ladder, or an audit has
+                    refuted what was learned from it
 rounds/KIND-N/      rounds of one engine and ladder, from the piece of evidence behind number N on; `passed.json`, what
                     is proved; `bundle/`, the best round's bundle with its certificates
 status.json         what came of it, for people
@@ -102,11 +103,15 @@ class Learning:
             return found, home, _Anew()
         key = found.pieces.kind.key
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        anew = _Anew.read(home / f"{key}.json")
+        first = int(found.pieces.numbers[0])
+        anew = before = _Anew.read(home / f"{key}.json")
+        if anew is None:
+            anew = _Anew(first - 1)
         if (refuted := self._refuted(found.pieces)) and refuted not in anew.versions:
             anew = _Anew(found.newest, [*anew.versions, refuted])
+        if anew != before:
             files.replace(home / f"{key}.json", json.dumps(anew._asdict()))
-        if anew.after:
+        if anew.after >= first:
             found = pieces.read(self.folder, self.judge_misses, anew.after)
         mine = home / f"{key}-{anew.after}"
         mine.mkdir(mode=0o700, exist_ok=True)
@@ -184,8 +189,9 @@ class _Anew(NamedTuple):
     versions: Sequence[str] = ()
 
     @classmethod
-    def read(cls, path: Path) -> "_Anew":
-        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+    def read(cls, path: Path) -> "_Anew | None":
+        """What is kept in a file; None where there is none yet."""
+        return cls(**json.loads(path.read_text())) if path.exists() else None
 
     @property
     def reason(self) -> str:

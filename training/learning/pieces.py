@@ -20,9 +20,6 @@ from training.data.dataset import Outcomes
 from training.model.embedding import DIMENSIONS, Embedding
 from training.model.fit import Inputs
 
-JUDGED = "judge"
-"""`Evidence.judge` where a model has judged, which may miss losses."""
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -161,7 +158,7 @@ def read(folder: Path, judge_misses: float = 0.0, after: int = 0) -> Found:
     """
     if not (folder / store.FILE).exists():
         return Found(None, Counts())
-    every = list(store.read(folder))
+    every = list(store.read(folder, texts=False))
     if not every:
         return Found(None, Counts())
     kind = Kind.of(every[-1][1])
@@ -183,7 +180,6 @@ def read(folder: Path, judge_misses: float = 0.0, after: int = 0) -> Found:
 
 
 def _pieces(kind: Kind, used: Sequence[tuple[int, Evidence]], judge_misses: float) -> Pieces:
-    judges = any(one.judge == JUDGED for _, one in used)
     return Pieces(
         kind,
         np.array([number for number, _ in used]),
@@ -192,7 +188,8 @@ def _pieces(kind: Kind, used: Sequence[tuple[int, Evidence]], judge_misses: floa
         np.stack([one.inputs for _, one in used]),
         np.array([one.losses(judge_misses) for _, one in used]),
         np.array([one.thinking_tokens for _, one in used], dtype=float),
-        1 / (1 - judge_misses) if judges else 1.0,
+        # Also before anything is judged: bets that changed with the evidence would be two tests at the price of one.
+        1 / (1 - judge_misses),
         not any(one.judge or one.reported is not None for _, one in used),
     )
 

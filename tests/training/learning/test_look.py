@@ -13,6 +13,7 @@ import pytest
 from router.bundle import manifest, registry
 from router.errors import ArtifactError, OutcomeFileError
 from router.learning import status, store
+from router.learning.evidence import MODEL
 from router.learning.store import EvidenceFile
 from router.scoring.onnx import OnnxClassifier
 from tests.support.lessons import lessons
@@ -20,7 +21,7 @@ from tests.support.synthetic import few_steps
 from tests.training.learning.conftest import ALPHA, PROMPTS, Learned, learning, taught
 from training.arrays import Matrix
 from training.data.schema import DatasetError
-from training.learning import pieces, rounds
+from training.learning import pieces, rounds, trials
 from training.learning.look import STEPS, target_of
 from training.learning.rounds import Round
 from training.model import embedding, inference
@@ -204,3 +205,26 @@ def test_a_round_whose_tests_are_pruned_is_tested_no_longer(tmp_path: Path) -> N
     assert rounds.alive(four, oldest=1) == four[1:]
     assert rounds.alive(four, oldest=301) == four[2:]
     assert rounds.alive(four, oldest=302) == four[3:]
+
+
+def test_fixed_rungs_are_tested_on_all_evidence_of_an_engine_until_it_is_pruned(tmp_path: Path) -> None:
+    taught(tmp_path, 0, 30)
+    taught(tmp_path, 0, 30, engine="another/1/native")
+    tested = []
+    for most in (40, 20):  # of the first engine, then also of the second one
+        file = EvidenceFile(tmp_path)
+        file.prune(most)
+        file.close()
+        tested.append([(one.number, one.tested) for one in learning(tmp_path).look().rounds])
+    assert tested == [[(trials.FIXED, 30)], []]
+
+
+def test_bets_are_the_same_before_and_after_a_model_has_judged(tmp_path: Path) -> None:
+    taught(tmp_path, 0, 5)
+    before = pieces.read(tmp_path, judge_misses=0.2).pieces
+    first = next(store.read(tmp_path))[1]
+    file = EvidenceFile(tmp_path)
+    file.add([replace(first, decision_id="judged", judge=MODEL)])
+    file.close()
+    after = pieces.read(tmp_path, judge_misses=0.2).pieces
+    assert before is not None and after is not None and before.most == after.most == 1.25
