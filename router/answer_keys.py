@@ -52,6 +52,18 @@ def answer_key(text: str, kind: str) -> str | None:
     return None if not key else _bounded(key)
 
 
+def agree(one: str, other: str, kind: str) -> bool:
+    """Two answers of one key, by their texts or by what both hold of a kind.
+
+    >>> agree("It is 4.", "4", "numeric"), agree("four", "vier", "numeric")
+    (True, False)
+    """
+    if answer_key(one, "text") == answer_key(other, "text"):
+        return True
+    key = answer_key(one, kind)
+    return key is not None and key == answer_key(other, kind)
+
+
 def last_number(text: str) -> Fraction | None:
     """The last number in a text; 1,234.5 and -3/4 and 2e6 are one number each."""
     found = deque(_NUMBER.finditer(text.replace("\N{MINUS SIGN}", "-")), maxlen=1)

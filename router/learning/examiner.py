@@ -11,7 +11,7 @@ from dataclasses import replace
 import orjson
 
 from router import chat_form
-from router.answer_keys import answer_key
+from router.answer_keys import agree
 from router.bundle import features
 from router.domain import SLACK, GenerationRequest, Prompt, RouteRequest
 from router.errors import BackendBusy, BackendError, BackendUnavailable, DependencyError, InvalidRequest
@@ -144,13 +144,10 @@ def _again(lesson: Lesson) -> GenerationRequest:
 
 
 def _agree(one: Answer, served: Answer, kind: str) -> bool:
-    """Equal answers. Where the served one is not whole, nothing is lost by giving none either."""
-    if not one.known:
+    """Equal answers. Of those that were cut off, as by their caller's limit, the texts say all that there is to say."""
+    if not one.known or one.whole != served.whole:
         return False
-    if not (one.whole and served.whole):
-        return one.whole == served.whole
-    keys = [(answer_key(one.text, each), answer_key(served.text, each)) for each in ("text", kind)]
-    return any(mine is not None and mine == its for mine, its in keys)
+    return agree(one.text, served.text, kind if served.whole else "text")
 
 
 def _kept(request: RouteRequest, found: Sequence[Answer]) -> str:

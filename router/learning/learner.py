@@ -39,11 +39,13 @@ class Course:
         model: the served model, by name.
         ladder: the rungs to learn about where the engine thinks as it does by itself, which is the last of them.
         share: share of the requests at the top rung to learn from, 0..1.
+        max_loss: the target of callers that name none.
     """
 
     model: str
     ladder: BudgetLadder
     share: float
+    max_loss: float
 
 
 class Learner:
@@ -69,7 +71,9 @@ class Learner:
 
     def drawn(self, backend: Backend, request: RouteRequest, decision: Decision, sampling: Sampling) -> Lesson | None:
         """A lesson, where this request is one to learn from."""
-        if decision.model != self._course.model or not represents(decision, request.options):
+        if decision.model != self._course.model:
+            return None
+        if not represents(decision, request.options, self._course.max_loss):
             return None
         if not decision.teaches and self._random.random() >= self._course.share:
             return None

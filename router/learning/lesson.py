@@ -99,10 +99,14 @@ def _flaw(end: Completion | None) -> str:
     return "" if counted and not end.counts_disagree else "uncounted"
 
 
-def represents(decision: Decision, options: RoutingOptions) -> bool:
-    """Whether the top rung is served for a reason that is not the prompt's.
+def represents(decision: Decision, options: RoutingOptions, max_loss: float) -> bool:
+    """Whether the top rung is served for a reason that is neither the prompt's nor its caller's.
 
-    Requests that a policy sends up are the hard ones: what they lose says nothing about the others.
+    Requests that a policy sends up are the hard ones: what they lose says nothing about the others. Callers with a
+    stricter target than most have prompts of their own.
+
+    Args:
+        max_loss: the target of callers that name none.
     """
     if options.min_thinking_tokens:
         return False
@@ -110,7 +114,7 @@ def represents(decision: Decision, options: RoutingOptions) -> bool:
         return decision.rung.name == DEFAULT_RUNG and decision.rung.tokens is None
     if decision.rung != decision.ladder.rungs[-1] or decision.choice.stopping is not None:
         return False
-    return decision.teaches or (_uncertified(decision) and _unbounded(options))
+    return decision.teaches or (_uncertified(decision) and _unbounded(options, max_loss))
 
 
 def _uncertified(decision: Decision) -> bool:
@@ -118,9 +122,12 @@ def _uncertified(decision: Decision) -> bool:
     return scored and decision.choice.certificate is None and not decision.score.far  # type: ignore[union-attr]
 
 
-def _unbounded(options: RoutingOptions) -> bool:
+def _unbounded(options: RoutingOptions, max_loss: float) -> bool:
     """Without a certificate everybody gets the top rung, unless an option has the score decide."""
-    if not isinstance(options.target, MaxLoss) or options.on_unmet is not OnUnmet.TOP_RUNG:
+    target = options.target
+    if not isinstance(target, MaxLoss) or target.per_prompt or target.value < max_loss:
+        return False
+    if options.on_unmet is not OnUnmet.TOP_RUNG:
         return False
     patient = options.max_latency is None or options.latency_of_call
     return patient and options.max_thinking_tokens is None and options.reasoning_effort is None

@@ -8,7 +8,7 @@ import aiohttp
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
-from router.answer_keys import answer_key
+from router.answer_keys import agree
 from router.domain import Prompt
 from router.errors import VerifierError
 
@@ -67,9 +67,14 @@ class Agreement:
     """Judges by agreement: an answer that differs from the top rung's counts as wrong.
 
     The loss is overestimated, so alarms come too early rather than too late. It works where answers are short.
+
+    Args:
+        kind: how answers are compared beside their texts, a name in `router.answer_keys.KINDS`.
     """
+
+    def __init__(self, kind: str = "text") -> None:
+        self._kind = kind
 
     async def correct(self, prompt: object, answers: list[str]) -> list[float]:
         """1 for the first answer and for those that agree with it, up to case and spaces; 0 for others."""
-        keys = [answer_key(answer, "text") for answer in answers]
-        return [float(key == keys[0]) for key in keys]
+        return [float(agree(answer, answers[0], self._kind)) for answer in answers]

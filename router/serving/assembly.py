@@ -185,7 +185,8 @@ def auditor(settings: Settings, ledger: Ledger, observer: Observer, stack: Async
     """The auditor of certificates; None where audits are off."""
     if not settings.audited:
         return None
-    judged = verifier(settings, stack) or Agreement()
+    # As what is learned was compared: a difference that is none there must not refute it.
+    judged = verifier(settings, stack) or Agreement("text" if settings.learn == "off" else settings.learn_answers)
     auditor = Auditor(settings.audited, TokenBucket(settings.audit_tokens), judged, ledger, observer)
     stack.push_async_callback(auditor.close)
     return auditor
@@ -234,7 +235,7 @@ async def learner(
     stack.push_async_callback(journal.close)
     secret = settings.cache_secret.get_secret_value().encode() or store.secret(settings.learn_folder)
     share = OBSERVED if settings.learn_share is None else settings.learn_share
-    course = Course(served.served.model, models.learned_ladder(settings), share)
+    course = Course(served.served.model, models.learned_ladder(settings), share, settings.max_loss)
     names = PromptHasher(secret, settings.log_prompts)
     # Those of the bundle that ships, so that they stay the same whatever is promoted.
     extract = await asyncio.to_thread(lambda: StaticInputs(manifest.load(EMBEDDED_BUNDLE)))

@@ -22,6 +22,7 @@ from router.domain import (
     CountSource,
     Decision,
     DecisionSource,
+    FinishReason,
     LabelSource,
     MaxLoss,
     Message,
@@ -86,7 +87,7 @@ class School:
         self.journal = Journal(home, self.observer)
         names = PromptHasher(b"secret", texts=False)
         self.learner = Learner(
-            Course(MODEL, RUNGS, given.pop("share", 1.0)),
+            Course(MODEL, RUNGS, given.pop("share", 1.0), 0.05),
             TokenBucket(given.pop("tokens", 1e6), lambda: 0.0),
             Examiner("text", given.pop("judge", None), extract, names, self.wait, self.observer),
             self.journal,
@@ -157,6 +158,17 @@ async def test_what_cannot_be_cut_where_serving_cuts_counts_as_lost(changes: dic
     (one,) = await school.evidence()
     assert one.losses()[:2] == (1.0, 1.0) and one.losses()[-1] == 0.0
     assert one.thinking_tokens == (0, 16, min(64, changes["thinking_tokens"]), changes["thinking_tokens"])
+    await school.close()
+
+
+async def test_answers_that_a_caller_s_limit_cuts_off_lose_nothing_only_where_their_texts_are_equal(
+    tmp_path: Path,
+) -> None:
+    school = School(tmp_path, script=[*SAID, replace(END, finish=FinishReason.TRUNCATED)])
+    school.backend.finish = FinishReason.TRUNCATED
+    await school.ask()
+    assert await school.lessons() == ["learned"]
+    assert [one.same for one in await school.evidence()] == [(False, True, True, True)]
     await school.close()
 
 
@@ -341,6 +353,9 @@ def taught(**changes: Any) -> Decision:
         (taught(source=DecisionSource.FALLBACK, score=None), {}, False),
         (taught(score=replace(RISING, far=True)), {}, False),
         (taught(), {"target": MinQuality(0.5)}, False),
+        (taught(), {"target": MaxLoss(0.01)}, False),
+        (taught(), {"target": MaxLoss(0.1)}, True),
+        (taught(), {"target": MaxLoss(0.05, per_prompt=True)}, False),
         (taught(), {"on_unmet": OnUnmet.CHEAPEST_NEAR_BEST}, False),
         (taught(), {"max_latency": 5.0}, False),
         (taught(), {"max_latency": 5.0, "latency_of_call": True}, True),
@@ -350,7 +365,7 @@ def taught(**changes: Any) -> Decision:
     ],
 )
 def test_what_a_score_sends_up_stands_for_no_others(decision: Decision, options: dict[str, Any], teaches: bool) -> None:
-    assert represents(decision, RoutingOptions(**{"target": MaxLoss(0.05)} | options)) == teaches
+    assert represents(decision, RoutingOptions(**{"target": MaxLoss(0.05)} | options), 0.05) == teaches
 
 
 async def test_a_second_service_on_the_same_folder_goes_on(tmp_path: Path) -> None:

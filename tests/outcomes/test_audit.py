@@ -120,6 +120,12 @@ async def test_agreement_overlooks_case_and_spaces() -> None:
     assert await Agreement().correct(None, ["The answer", "the  ANSWER ", "another"]) == [1.0, 1.0, 0.0]
 
 
+async def test_agreement_is_that_of_what_was_learned() -> None:
+    answers = ["It is 4.", "4", "IT is 4.", "5", "four", ""]
+    assert await Agreement("numeric").correct(None, answers) == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert await Agreement("numeric").correct(None, ["", " "]) == [1.0, 1.0]
+
+
 class Fixed:
     """A verifier that gives every pair the same verdict."""
 

@@ -36,6 +36,7 @@ class ClimbingBackend(FakeBackend):
         begun: the thoughts that were begun, in order.
         hangs: a step by name that never ends.
         answers_fail: what every answer behind a cut raises.
+        finish: how every answer behind a cut ends.
         breaks: a thought fails when it would be longer than this.
     """
 
@@ -51,6 +52,7 @@ class ClimbingBackend(FakeBackend):
         self.begun: list[ScriptedClimb] = []
         self.breaks: int | None = None
         self.answers_fail: BackendError | None = None
+        self.finish = FinishReason.FORCED
 
     def climb(self, request: GenerationRequest) -> "ScriptedClimb":
         """A thought that has not begun."""
@@ -136,7 +138,7 @@ class ScriptedClimb:
 
     def _completion(self, answered: int) -> Completion:
         budget, source = self.request.budget, CountSource.ENGINE
-        return Completion(FinishReason.FORCED, budget, Enforcement.NATIVE, source, 7, self.tokens, answered)
+        return Completion(self.backend.finish, budget, Enforcement.NATIVE, source, 7, self.tokens, answered)
 
 
 def asked(climb: ScriptedClimb) -> Sequence[str]:
