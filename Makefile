@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages long-prompts stopping forwarding envoy-bench learning loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp small-model peers pocket lock clean
+.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages long-prompts stopping forwarding envoy-bench learning loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp learning-live small-model peers pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -168,6 +168,9 @@ learning: $(VENV)/.dev ## measure learning from nothing: evidence until a certif
 
 loop: $(VENV)/.dev ## run the learning loop, figures in build/loop.json: serve, report, retrain, promote under load (7 minutes)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.loop $(ARGS)
+
+learning-live: $(VENV)/.dev ## learn in front of a real vLLM: what callers wait for, and what ten kills lose, figures in benchmarks/results (8 minutes)
+	$(BIN)/python -m benchmarks.learning_live $(ARGS)
 
 pocket: $(VENV)/.pocket ## train the pocket reasoner from scratch and export it (hours on two cores)
 	$(BIN)/python -m training.pocket.train

@@ -7,12 +7,15 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.ports import free_port
 
@@ -116,6 +119,13 @@ def rss(pid: int) -> int:
     """Resident memory in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) // 1024
+
+
+def totals(metrics: str, name: str, label: str) -> dict[str, float]:
+    """Values of a counter that a router exports at HOST:PORT, by one of its labels."""
+    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as reply:
+        found = text_string_to_metric_families(reply.read().decode())
+    return {one.labels[label]: one.value for family in found for one in family.samples if one.name == name}
 
 
 def spread(values: Sequence[float], digits: int = 1) -> dict[str, float]:

@@ -163,6 +163,7 @@ def _write(folder: Path, mode: str, batch: "dict[str, Tally]") -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         make_private(path)
         with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as db, db:
+            db.execute("BEGIN IMMEDIATE")  # a reader sees all tables or none
             for table in _TABLES:
                 db.execute(table)
             db.execute("INSERT INTO service VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET mode = excluded.mode", (mode,))
@@ -182,6 +183,8 @@ def read(folder: Path) -> tuple[str, dict[str, Tally]]:
         return "", {}
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as db:
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'service'").fetchone():
+                return "", {}  # the file has just been made
             mode = db.execute("SELECT mode FROM service").fetchone()
             rows = db.execute(f"SELECT version, {', '.join(_NAMES)} FROM traffic").fetchall()
     except sqlite3.Error as error:

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 
 import structlog
@@ -35,6 +35,8 @@ async def training(settings: Settings) -> AsyncIterator[None]:
         yield
     else:
         # -P: otherwise a folder named `training` in the current directory would be run.
+        with suppress(OSError):  # the service says what is wrong with it
+            settings.learn_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = sys.executable, "-P", "-m", "training", *arguments(settings), "--parent", str(os.getpid())
         async with kept_running(command):
             yield

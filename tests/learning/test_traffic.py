@@ -95,6 +95,11 @@ async def test_it_goes_on_after_the_folder_was_moved_aside(tmp_path: Path) -> No
     assert mode == "act" and [one.requests for one in sums.values()] == [1]
 
 
+def test_a_file_that_has_just_been_made_has_no_sums(tmp_path: Path) -> None:
+    (tmp_path / traffic.FILE).touch()
+    assert traffic.read(tmp_path) == ("", {})
+
+
 def test_another_file_is_named_in_an_error(tmp_path: Path) -> None:
     (tmp_path / traffic.FILE).write_text("not a database, though it is long enough to be one " * 30)
     with pytest.raises(OutcomeFileError, match=traffic.FILE):

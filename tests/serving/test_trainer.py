@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,16 @@ async def test_without_the_extra_it_says_what_to_run_elsewhere(tmp_path: Path, m
     (said,) = logs
     assert said["missing"] == ["no_such_package"]
     assert f"budget-train learn --follow --folder {tmp_path} --registry {tmp_path}/registry" in said["remedy"]
+
+
+async def test_the_folder_is_there_before_the_trainer_looks_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "new" / "learning"
+    monkeypatch.setattr(trainer, "NEEDED", ())
+    monkeypatch.setattr(trainer, "kept_running", lambda _: nullcontext())
+    async with training(load(learn="observe", learn_folder=folder)):
+        assert folder.is_dir()
 
 
 async def test_a_service_that_learns_nothing_trains_nothing() -> None:

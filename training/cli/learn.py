@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from training.options import json_output
 if TYPE_CHECKING:
     from router.learning.status import Status
 
+AUTOGROUP = Path("/proc/self/autogroup")
 LOWEST = 19
 """Added to the niceness with --follow: the service on the same machine goes first."""
 
@@ -57,6 +59,8 @@ def learn(
     No labels are needed beyond the evidence, and no prompts. A command that is killed loses nothing: the next one goes
     on. One at a time may work on a folder.
     """
+    if follow:
+        _go_last()  # before the imports, which take seconds
     from router import files
     from training.learning.follow import follow as statuses
     from training.learning.follow import with_parent
@@ -68,9 +72,15 @@ def learn(
         if not follow:
             _show(learning.look(), as_json)
             return
-        os.nice(LOWEST)
         for one in statuses(learning, with_parent(parent)):
             _show(one, as_json)
+
+
+def _go_last() -> None:
+    """Lower the priority, also that of the session, where Linux gives each the same share whatever its niceness."""
+    os.nice(LOWEST)
+    with suppress(OSError):
+        AUTOGROUP.write_text(str(LOWEST))
 
 
 def _show(status: "Status", as_json: bool) -> None:
