@@ -30,7 +30,7 @@ from router.bundle import manifest, registry
 from router.bundle.features import VERSION
 from router.bundle.manifest import Bundle
 from router.domain import DEFAULT_MAX_LOSS
-from router.learning.evidence import Evidence, Inputs
+from router.learning.evidence import MODEL, Evidence, Inputs
 from router.learning.store import EvidenceFile
 from training.arrays import Matrix, Rows, Vector
 from training.certification.sequences import certified_rungs, losses
@@ -38,7 +38,6 @@ from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.splits import split_of
 from training.learning.look import Learning
-from training.learning.pieces import JUDGED
 from training.model import embedding, inference
 from training.model.fit import families_named, inputs
 from training.model.head_graph import head_of
@@ -63,7 +62,7 @@ FAMILIES = ("pooled logit", "logistic")
 MISSED = 0.2
 """Share of the true losses that the scripted judge does not see, as its operator has said."""
 
-JUDGES = {"a verifier": "verifier", f"a model that overlooks {MISSED:g} of the losses": JUDGED, "nobody": ""}
+JUDGES = {"a verifier": "verifier", f"a model that overlooks {MISSED:g} of the losses": MODEL, "nobody": ""}
 """Who compares answers that differ, as evidence names them."""
 
 REGISTRY = "registry"
@@ -212,7 +211,7 @@ def one_run(seed: int, judge: str) -> Run:
 
 def learned(recorded: Recorded, stream: Rows, folder: Path, judge: str, kept: Rows) -> Iterator[Step]:
     """Each bundle that is promoted, tried on prompts that were kept aside."""
-    families, misses = families_named(FAMILIES), MISSED if judge == JUDGED else 0.0
+    families, misses = families_named(FAMILIES), MISSED if judge == MODEL else 0.0
     trainer = Learning(folder, folder / REGISTRY, ALPHA, act=True, judge_misses=misses, candidates=families)
     overlooked = np.random.default_rng(len(stream)).uniform(size=len(stream)) < misses
     version = ""
