@@ -141,6 +141,8 @@ def count(folder: Path) -> int:
         return 0
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            if not _made(db):
+                return 0
             return int(db.execute("SELECT COUNT(*) FROM evidence").fetchone()[0])
     except sqlite3.Error as error:
         raise OutcomeFileError(f"{path}: {error}") from error
@@ -158,13 +160,18 @@ def read(folder: Path, *, texts: bool = True) -> Iterator[tuple[int, Evidence]]:
     path = folder / FILE
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
-            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'evidence'").fetchone():
-                return  # the file has just been made
+            if not _made(db):
+                return
             columns = [name if texts or name != "kept" else "''" for name in COLUMNS]
             for number, *values in db.execute(f"SELECT id, {', '.join(columns)} FROM evidence ORDER BY id"):
                 yield number, _evidence(dict(zip(COLUMNS, values, strict=True)))
     except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
         raise OutcomeFileError(f"{path}: {error}") from error
+
+
+def _made(db: sqlite3.Connection) -> bool:
+    """False while another process is making the file, which has no table yet."""
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'evidence'").fetchone() is not None
 
 
 def _row(one: Evidence) -> tuple[object, ...]:

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from router.bundle import registry
+from router.bundle import registry, unlearned
 from router.bundle.manifest import MANIFEST, Bundle, load
 from router.bundle.registry import Promotion
-from router.domain import DEFAULT_MAX_LOSS, MaxLoss, QualityTarget
+from router.domain import DEFAULT_MAX_LOSS, BudgetLadder, MaxLoss, QualityTarget
 from router.errors import ArtifactError
 from router.events import Swapped
 from router.ports import Observer
@@ -34,6 +34,7 @@ class HotSwap:
         shadow: prompts that both bundles score before a swap.
         target: the target of the decisions that are compared meanwhile.
         shadow_seconds: the comparison ends after that, however few prompts have come.
+        learned: the ladder that the service learns about, which a bundle may bring instead of the served one.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class HotSwap:
         shadow: int = 0,
         target: QualityTarget = DEFAULT_TARGET,
         shadow_seconds: float = SHADOW_SECONDS,
+        learned: BudgetLadder | None = None,
     ) -> None:
         self._path = path
         self._model = model
@@ -57,6 +59,7 @@ class HotSwap:
         self._shadow = shadow
         self._target = target
         self._shadow_seconds = shadow_seconds
+        self._learned = learned
         self._one = asyncio.Lock()
         self._tried = ""
         """The version that was tried last."""
@@ -85,6 +88,8 @@ class HotSwap:
         """Serve the bundle that the path names; returns its digest. Raises ArtifactError, and the old one goes on."""
         async with self._one:
             running = self._router.served_model(self._model)
+            if running.bundle.version == unlearned.VERSION and await asyncio.to_thread(registry.is_empty, self._path):
+                return running.bundle.version  # nothing is learned yet
             directory = await asyncio.to_thread(registry.locate, self._path)
             bundle = await asyncio.to_thread(load, directory)
             if bundle.version != running.bundle.version:
@@ -92,8 +97,9 @@ class HotSwap:
                 if bundle.version != self._tried:
                     await self._trial(directory, bundle)
                 candidate = await asyncio.to_thread(self._with_bundle, bundle)
-                # Nothing is scored by a bundle that is about another engine, so there is nothing to compare with.
-                if self._shadow and not running.foreign:
+                # Nothing is scored by a bundle that is about another engine, and rungs of two ladders do not compare.
+                alike = not running.foreign and candidate.policy.ladder == running.policy.ladder
+                if self._shadow and alike:
                     await self._compare(running, candidate)
                 self._router.swap(candidate)
                 self._observer(Swapped(self._model, running.bundle.version, bundle.version))
@@ -141,6 +147,6 @@ class HotSwap:
             return
         if foreign := bundle.manifest.foreign_to(running.fingerprint):
             raise ArtifactError(foreign)
-        if bundle.manifest.ladder != running.policy.ladder:
+        if bundle.manifest.ladder not in (running.policy.ladder, self._learned):
             rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
             raise ArtifactError(f"its ladder ({rungs}) is not the one that is served; restart to change it")

@@ -146,7 +146,15 @@ def wire(parts: Parts) -> Wired:
     target = parts.limits.default_target
     swaps = {
         m.served.model: HotSwap(
-            m.artifact, m.served.model, m.with_bundle, m.trial, router, parts.observer, m.shadow, target
+            m.artifact,
+            m.served.model,
+            m.with_bundle,
+            m.trial,
+            router,
+            parts.observer,
+            m.shadow,
+            target,
+            learned=m.learned,
         )
         for m in parts.models
     }

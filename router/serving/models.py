@@ -63,12 +63,18 @@ async def model(
     with_bundle = _WithBundle(
         served.model, backend, fingerprint, latency, secret, make, cache, ledger, observer, target, settings.probe_ahead
     )
-    return Model(served.artifact, with_bundle(bundle), with_bundle, trial, settings.shadow)
+    learned = learned_ladder(settings) if learns(settings, served) else None
+    return Model(served.artifact, with_bundle(bundle), with_bundle, trial, settings.shadow, learned)
+
+
+def learns(settings: Settings, served: Served) -> bool:
+    """True for the model that learns."""
+    return settings.learn != "off" and served.artifact == settings.registry
 
 
 def unlearned_yet(settings: Settings, served: Served) -> bool:
     """True for a model that learns, and of which nothing is learned yet."""
-    return settings.learn != "off" and served.artifact == settings.registry and registry.is_empty(served.artifact)
+    return learns(settings, served) and registry.is_empty(served.artifact)
 
 
 def learned_ladder(settings: Settings) -> BudgetLadder:

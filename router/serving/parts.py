@@ -11,6 +11,7 @@ from router.admission.fair_queue import FairQueue
 from router.admission.tenants import Tenants
 from router.bundle.manifest import Bundle
 from router.circuit_breaker import Breaker
+from router.domain import BudgetLadder
 from router.envoy.gateway import Gateway
 from router.learning.learner import Learner
 from router.outcomes.audit import Auditor
@@ -77,6 +78,7 @@ class Model:
         with_bundle: makes the served model with another bundle; blocks, and raises ArtifactError.
         trial: tries another bundle outside this process first, as HotSwap's.
         shadow: prompts that another bundle scores beside the served one before a swap.
+        learned: the ladder that bundles are learned about; None = none are learned.
     """
 
     artifact: Path
@@ -84,6 +86,7 @@ class Model:
     with_bundle: Callable[[Bundle], ServedModel]
     trial: Trial
     shadow: int = 0
+    learned: BudgetLadder | None = None
 
 
 @dataclass(frozen=True)

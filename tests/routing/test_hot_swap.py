@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from router.bundle import manifest, registry
 from router.bundle.manifest import Bundle
 from router.bundle.staging import Staging
-from router.domain import Decision, DecisionSource, MaxLoss
+from router.domain import BudgetLadder, Decision, DecisionSource, MaxLoss, ReasoningBudget
 from router.errors import ArtifactError
 from router.events import Degraded, Shadowed, Swapped
 from router.routing.hot_swap import HotSwap
@@ -42,7 +42,9 @@ FINGERPRINT = manifest.load(SHIPPED).manifest.backend_fingerprint
 class Running:
     """A router of fakes on a registry, and what it is swapped by."""
 
-    def __init__(self, path: Path, shadow: int = 0, shadow_seconds: float = 600) -> None:
+    def __init__(
+        self, path: Path, shadow: int = 0, shadow_seconds: float = 600, learned: BudgetLadder | None = None
+    ) -> None:
         self.observer, cache = RecordingObserver(), DictCache()
         self.router: BudgetRouter = router_of(observer=self.observer, cache=cache)
         self.classifiers: dict[str, FakeClassifier] = {}
@@ -59,7 +61,7 @@ class Running:
         self.tried: list[str] = []
         self.hangs = False
         self.swap = HotSwap(
-            path, MODEL, of, self.trial, self.router, self.observer, shadow, MaxLoss(0.05), shadow_seconds
+            path, MODEL, of, self.trial, self.router, self.observer, shadow, MaxLoss(0.05), shadow_seconds, learned
         )
 
     async def trial(self, directory: Path, bundle: Bundle) -> None:
@@ -154,6 +156,15 @@ async def test_what_does_not_fit_is_refused_and_the_old_one_stays(
     assert running.observer.of(Degraded)[0].dependency == "artifact"
     assert running.version == before
     assert (await running.router.decide(request_of())).choice
+
+
+async def test_a_bundle_may_bring_the_ladder_that_the_service_learns_about(models: Path, tmp_path: Path) -> None:
+    """The setting was changed beside a bundle. A shadow could not compare the rungs of both."""
+    caps = (0, 64, 128, 512, 2_048, 8_192)
+    learned = BudgetLadder(tuple(ReasoningBudget(str(n), n) for n in caps))
+    running = Running(models, shadow=5, learned=learned)
+    await running.swap.promote(another_bundle(tmp_path / "own", "own", ladder=asdict(learned)))
+    assert (await running.router.decide(request_of())).ladder == learned
 
 
 async def test_a_bundle_about_the_engine_ends_its_own_default_without_a_restart(tmp_path: Path) -> None:

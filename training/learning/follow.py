@@ -1,5 +1,6 @@
 """`budget-train learn --follow`: looks again and again, at the lowest priority, while evidence comes in."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -38,7 +39,11 @@ def follow(
             except (RouterError, OSError) as error:  # such as a full disk, or a folder that is just reset
                 say(f"learn: {error}")
             seen = stamp
-        sleep(max(POLL_SECONDS, REST * (time.monotonic() - began)))
+        # In short steps: after the service has been killed, the trainer of the next one waits for this one to end.
+        for _ in range(max(1, math.ceil(REST * (time.monotonic() - began) / POLL_SECONDS))):
+            if not going():
+                break
+            sleep(POLL_SECONDS)
 
 
 def stamp_of(folder: Path) -> Stamp:

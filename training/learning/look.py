@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from router.bundle import files
+from router.errors import OutcomeFileError
 from router.learning import status
 from router.learning.status import Status
 from router.outcomes.e_process import Ledger
@@ -75,10 +76,14 @@ class Learning:
 
         Raises:
             ArtifactError: the registry or a bundle cannot be used.
-            OutcomeFileError: the evidence cannot be read.
+            OutcomeFileError: the evidence cannot be read, or was moved aside meanwhile.
+            OSError: the folder is not there, or cannot be written.
             SettingsError: the audit file cannot be used.
         """
+        began = self.folder.stat().st_ino
         seen = self._seen()
+        if self.folder.stat().st_ino != began:
+            raise OutcomeFileError(f"{self.folder}: it was reset meanwhile, so what was found says nothing of it")
         files.replace(self.folder / status.FILE, json.dumps(seen.to_json()) + "\n")
         return seen
 
