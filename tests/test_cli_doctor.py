@@ -72,7 +72,7 @@ async def test_an_address_is_enough_and_the_next_command_leads_on(kind: str, run
         code, out, _ = await run(*shlex.split(step)[2:])
     assert code == 1 and len(written()) == len(found["settings"])
     assert re.search("^ok +steps within a thought +a rule may stop a thought$", out, re.M)
-    assert "Next:\nset -a; . ./router.env; set +a\nbudget-router serve\n\n" in out
+    assert "Next:\nset -a; . ./router.env; set +a\nbudget-router serve --learn observe\n\n" in out
     assert f"budget-train collect --backend {kind}" in out and "make setup" in out
     assert "--ladder 0,32,128,512 " in out, "as the window has 2,048 tokens"
 

@@ -125,6 +125,8 @@ def next_commands(
 ) -> list[str]:
     """What to type next: first all must be well, then the settings must last, then the engine can be served.
 
+    Where no bundle is about the engine, the service learns one.
+
     Args:
         program: this command.
         again: the options that named the engine.
@@ -140,7 +142,13 @@ def next_commands(
         return [_loading(FILE), shlex.join([program, "doctor"])]
     first = [] if written is None else [_loading(written)]
     target = "" if found.max_loss is None else f"{MAX_LOSS}={found.max_loss:g} "
-    return [*first, target + shlex.join([program, "serve"])]
+    return [*first, target + shlex.join([program, "serve", *_learning(found)])]
+
+
+def _learning(found: Examination) -> list[str]:
+    """Options with which the service makes itself a bundle about this engine, where none is and it can."""
+    cut = found.proved is not None and found.proved.steps
+    return ["--learn", "observe"] if cut and found.failed == [ABOUT] else []
 
 
 def training_command(program: str, found: Examination) -> str:

@@ -135,7 +135,8 @@ def test_one_step_follows_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert steps(foreign) == [f"{doctor} --model mine --write router.env"]
     (tmp_path / "router.env").touch()
     assert steps(foreign) == [f"{doctor} --model mine --write router.env --force"]
-    assert steps(foreign, written=Path("router.env")) == ["set -a; . ./router.env; set +a", "bin/budget-router serve"]
+    learns = ["set -a; . ./router.env; set +a", "bin/budget-router serve --learn observe"]
+    assert steps(foreign, written=Path("router.env")) == learns
     assert steps(open_end=False) == ["bin/budget-router serve"]
     pocket = found(loaded)
     pocket.unloaded = True
