@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from router.backends.canary import Finding
     from router.settings import Settings
 
-FOR_SAVINGS = """The engine then thinks as it does by default. Savings begin with a bundle of your own. The service
-makes one with `--learn` of what it serves (docs/learn.md). Prompts with known answers make one, too: `make setup`
+FOR_SAVINGS = """The engine then thinks as it does by default. Savings begin with a bundle of your own. With `--learn`
+the service makes it of what it serves (docs/learn.md); prompts with known answers make one, too. For these `make setup`
 installs budget-train; prompts.jsonl has an object a line: {"prompt": "2 + 2 =", "answer": "4"}"""
 """What precedes the command that begins a bundle."""
 

@@ -7,11 +7,9 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
-from pathlib import Path
 
 import structlog
 
-from router.errors import OutcomeFileError
 from router.serving.backoff import Backoff
 from router.settings import Settings
 
@@ -24,11 +22,7 @@ NEEDED = ("sklearn", "onnx", "polars", "wordllama")
 
 @asynccontextmanager
 async def training(settings: Settings) -> AsyncIterator[None]:
-    """Train while inside, where the service learns. Without the extra `train`, say what to run elsewhere.
-
-    Raises:
-        OutcomeFileError: the learning folder cannot be made.
-    """
+    """Train while inside, where the service learns. Without the extra `train`, say what to run elsewhere."""
     if settings.learn == "off":
         yield
     elif missing := [name for name in NEEDED if find_spec(name) is None]:
@@ -44,16 +38,8 @@ async def training(settings: Settings) -> AsyncIterator[None]:
         with suppress(OSError):  # the service says what is wrong with it
             settings.learn_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = sys.executable, "-P", "-m", "training", *arguments(settings), "--parent", str(os.getpid())
-        _make(settings.learn_folder)  # the trainer may come before the service, and ends where there is no folder
         async with kept_running(command):
             yield
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutcomeFileError(f"{folder}: {error}") from error
 
 
 def arguments(settings: Settings) -> list[str]:
