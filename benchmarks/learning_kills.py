@@ -20,7 +20,8 @@ from router.learning import store
 from router.learning.learner import AT_A_TIME
 
 KILLS, CALLERS, PAUSE_SECONDS, LONGEST = 10, 4, 0.2, 64
-LIFE_SECONDS = (1.5, 7.0)
+PIECES, LATER_SECONDS = (1, 6), 1.5
+"""A process is killed after so many pieces of evidence, and up to so many seconds later."""
 LESSONS = "budget_router_lessons_total"
 
 
@@ -46,18 +47,23 @@ async def measured(prompts: Sequence[str], environment: Mapping[str, str], folde
     moments, asking, lives, gone = random.Random(2), cycle(prompts), list[Life](), set[str]()
     known: list[str] = []
     for number in track(range(KILLS + 1), "killed while it learns"):
-        lives.append(await _life(asking, environment, moments.uniform(*LIFE_SECONDS), killed=number < KILLS))
+        moment = moments.randint(*PIECES), moments.uniform(0, LATER_SECONDS)
+        lives.append(await _life(asking, environment, folder, moment, killed=number < KILLS))
         before, known = known, [one.decision_id for _, one in store.read(folder)]
         gone |= set(before) - set(known)
     return _summary(lives, known) | {"gone_later": len(gone)}
 
 
-async def _life(asking: Iterator[str], environment: Mapping[str, str], seconds: float, *, killed: bool) -> Life:
-    life, over = Life(), asyncio.Event()
+async def _life(
+    asking: Iterator[str], environment: Mapping[str, str], folder: Path, moment: tuple[int, float], *, killed: bool
+) -> Life:
+    life, over, before = Life(), asyncio.Event(), store.count(folder)
     with child("-m", "router", "serve", "--listen", "127.0.0.1:0", core=None, **environment) as process:
         async with AsyncClient(address(process)) as client:
             callers = [asyncio.create_task(_caller(client, asking, life, over)) for _ in range(CALLERS)]
-            await asyncio.sleep(seconds)
+            while store.count(folder) < before + moment[0]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(moment[1])
             over.set()
             said = await asyncio.to_thread(totals, environment["BUDGET_ROUTER_METRICS_LISTEN"], LESSONS, "outcome")
             life.untaught = sum(count for outcome, count in said.items() if outcome not in TEACHING)

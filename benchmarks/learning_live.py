@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from benchmarks import engines, learning_kills
-from benchmarks.harness import service, totals, written
+from benchmarks.harness import RESULTS, service, totals, written
 from router.client import AsyncClient, ClientError
 from tests.support.ports import free_port
 from training.collect.questions import held_out_questions
@@ -39,6 +39,8 @@ ASKED = 1.05
 """The most that learning may cost, as a ratio."""
 
 
+KEPT = RESULTS / "learning_live.json"
+PARTS = ("latency", "kills")
 MEASURES = ("first_event", "first_token", "whole_call")
 
 
@@ -156,29 +158,35 @@ async def killed(url: str, home: Path) -> dict[str, Any]:
     return await learning_kills.measured(prompts, given, home / "learning")
 
 
-async def measured(url: str, share: str) -> dict[str, Any]:
-    """Both parts."""
+def measured(url: str, share: str, parts: Sequence[str]) -> dict[str, Any]:
+    """The figures of some parts, which are printed at once."""
+    found: dict[str, Any] = {}
     with TemporaryDirectory() as folder:
         home = Path(folder)
-        return {"latency": await latency(url, home, share), "kills": await killed(url, home / "killed")}
+        for part in parts:
+            found[part] = asyncio.run(latency(url, home, share) if part == "latency" else killed(url, home / "killed"))
+            print(json.dumps(found[part], indent=1), flush=True)
+    return found
 
 
 def faults(found: dict[str, Any]) -> list[str]:
     """What is not as it should be."""
-    slow = [name for name, row in found["latency"]["compared"].items() if row["ratio"][0] > ASKED]
-    failed = ["calls failed"] if any(found["latency"]["failed"]) else []
-    return slow + failed + learning_kills.faults(found["kills"])
+    waited = found.get("latency", {"compared": {}, "failed": []})
+    slow = [name for name, row in waited["compared"].items() if row["ratio"][0] > ASKED]
+    failed = ["calls failed"] if any(waited["failed"]) else []
+    return slow + failed + (learning_kills.faults(found["kills"]) if "kills" in found else [])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="a vLLM that serves the pocket reasoner as `pocket`; else one is started here")
     parser.add_argument("--share", default="", help="share of requests to learn from [default: the service's own, .2]")
+    parser.add_argument("--part", choices=PARTS, action="append", help="measure this alone [default: both]")
     given = parser.parse_args()
     with nullcontext(given.url) if given.url else engines.vllm() as url:
-        found = asyncio.run(measured(url, given.share))
-    print(json.dumps(found, indent=1))
-    print(written("learning_live", found))
+        found = measured(url, given.share, given.part or PARTS)
+    known = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    print(written(KEPT.stem, {part: known[part] for part in PARTS if part in known} | found))
     if wrong := faults(found):
         raise SystemExit("otherwise: " + "; ".join(wrong))
 
