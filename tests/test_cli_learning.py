@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from router.cli import learning_screen
+from router.cli import display, learning_screen
 from router.cli.commands import cli
 from router.learning import people, status, store
 from router.learning.overview import Overview
@@ -44,7 +44,7 @@ def at(folder: Path) -> tuple[str, Path]:
 @pytest.fixture
 def screen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """What the screen shows of an overview."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(display.console, "_width", 200)  # it has read COLUMNS when it was made
 
     def shown(overview: Overview, price: float | None = None) -> str:
         learning_screen.show(overview, price)

@@ -36,6 +36,7 @@ ROUTING: dict[str, Any] = {
 }
 ADMIN: dict[str, Any] = {
     "GetModelStatus": pb.GetModelStatusRequest(),
+    "GetLearningStatus": pb.GetLearningStatusRequest(),
     "PromoteModel": pb.PromoteModelRequest(path="/nowhere"),
     "RollbackModel": pb.RollbackModelRequest(),
     "FlushCache": pb.FlushCacheRequest(),

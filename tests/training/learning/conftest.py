@@ -49,4 +49,4 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Learned]:
             statuses.append(learning(folder).look())
             start = end
         statuses.append(learning(folder, act=True).look())
-        yield Learned(folder, statuses)
+    yield Learned(folder, statuses)
