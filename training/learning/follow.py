@@ -1,9 +1,9 @@
 """`budget-train learn --follow`: looks again and again, at the lowest priority, while evidence comes in."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from router.errors import RouterError
@@ -22,14 +22,15 @@ Stamp = tuple[tuple[int, int], ...]
 
 
 def follow(
-    learning: Learning, going: Callable[[], bool], sleep: Callable[[float], None] = time.sleep
+    learning: Learning, going: Callable[[], bool], sleep: Callable[[float], None] | None = None
 ) -> Iterator[Status]:
     """A status after each look, while it goes on. What fails is said, and tried again when there is more evidence.
 
     Args:
         going: asked before each look and each pause.
-        sleep: waits for so many seconds.
+        sleep: waits for so many seconds; None = `rest` does.
     """
+    pause = sleep or partial(rest, going)
     seen: Stamp | None = None
     while going():
         stamp, began = stamp_of(learning.folder), time.monotonic()
@@ -39,11 +40,14 @@ def follow(
             except (RouterError, OSError) as error:  # such as a full disk, or a folder that is just reset
                 say(f"learn: {error}")
             seen = stamp
-        # In short steps: after the service has been killed, the trainer of the next one waits for this one to end.
-        for _ in range(max(1, math.ceil(REST * (time.monotonic() - began) / POLL_SECONDS))):
-            if not going():
-                break
-            sleep(POLL_SECONDS)
+        pause(max(POLL_SECONDS, REST * (time.monotonic() - began)))
+
+
+def rest(going: Callable[[], bool], seconds: float) -> None:
+    """Wait for so many seconds, while it goes on: a trainer must not outlive its service, and keep out the next one."""
+    end = time.monotonic() + seconds
+    while going() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, POLL_SECONDS))
 
 
 def stamp_of(folder: Path) -> Stamp:

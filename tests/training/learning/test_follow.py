@@ -13,7 +13,7 @@ from router.learning.status import Status
 from router.learning.store import EvidenceFile
 from tests.training.learning.conftest import Learned, learning, taught
 from training.cli import cli
-from training.learning.follow import POLL_SECONDS, follow, with_parent
+from training.learning.follow import POLL_SECONDS, follow, rest, with_parent
 from training.learning.look import LOCK
 
 
@@ -50,6 +50,11 @@ def test_what_fails_is_said_and_tried_again(tmp_path: Path, capsys: pytest.Captu
 
 def test_it_ends_with_the_process_that_started_it() -> None:
     assert with_parent(0)() and with_parent(os.getppid())() and not with_parent(os.getpid())()
+
+
+def test_a_rest_ends_when_it_does_not_go_on() -> None:
+    rest(lambda: True, 0.01)
+    rest(lambda: False, 1e9)
 
 
 def test_the_command_prints_a_status(learned: Learned, tmp_path: Path) -> None:
