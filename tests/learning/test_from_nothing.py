@@ -44,7 +44,7 @@ PAUSE_SECONDS = 0.25
 PLANTED = "zanzibar"
 CALL_SECONDS = 20.0
 WAIT_SECONDS = 200.0
-"""Generous: a machine that has two cores for this alone takes a third of it."""
+"""Generous: an idle machine of two cores takes a minute for the whole test."""
 
 
 @dataclass
@@ -202,8 +202,7 @@ def test_from_nothing_to_savings_and_back_at_an_alarm(tmp_path: Path) -> None:
             assert {one.source for one in users.decisions} == {"engine_default"}
             (first,) = trainers(folder)
             kept = pieces(folder)
-            with pytest.raises(AssertionError, match="Unavailable"):
-                users.until(client, lambda: killed(server), often=0.5)
+            server.process.kill()  # while thoughts of the last answers are being cut
             errors.append(log_of(server))
         assert pieces(folder)[: len(kept)] == kept
 
@@ -224,7 +223,14 @@ def test_from_nothing_to_savings_and_back_at_an_alarm(tmp_path: Path) -> None:
             judge.strict = True
             users.until(client, lambda: "audit" in users.decisions[-1].reason)
             assert users.decisions[-1].rung == "default" and not users.decisions[-1].certificate
+            assert server.stop() == 0
+            errors.append(log_of(server))
+        assert trainers(folder) == []
+
+        # After its fit the trainer rests for minutes. One that starts looks at once; the alarm outlives the service.
+        with running(home, **settings) as server, connected(server) as client:
             users.until(client, lambda: "an audit has refuted the bundle" in said(folder)["began"])
+            assert {users.decisions[-1].rung, users.decisions[-2].rung} == {"default"}
             anew = status(folder)
             assert anew["learning"]["state"] in ("waiting", "collecting", "serving")
             assert anew["learning"]["evidence"]["pieces"] < len(every)
@@ -235,12 +241,6 @@ def test_from_nothing_to_savings_and_back_at_an_alarm(tmp_path: Path) -> None:
         assert PLANTED not in path.name
         assert not path.is_file() or PLANTED.encode() not in path.read_bytes().lower(), path
     assert PLANTED not in "".join(errors)
-
-
-def killed(server: Server) -> bool:
-    """SIGKILL, while callers wait."""
-    server.process.kill()
-    return False
 
 
 def log_of(server: Server) -> str:
