@@ -83,3 +83,10 @@ class RouteRequest:
     options: RoutingOptions
     tenant: str
     model: str
+
+    @property
+    def session(self) -> str | None:
+        """Equal for requests that share a prefix; None where no other one does."""
+        # With the tenant: two of them may use the same id, and share no prefix.
+        talk = self.options.conversation_id
+        return f"{self.tenant}/{talk}" if talk else None

@@ -136,10 +136,8 @@ class Decider:
             return candidates[0], {}
         if not held:
             raise InvalidRequest("request_header_mode", "must be SEND where the router names the engine")
-        talk = request.options.conversation_id
-        session = f"{request.tenant}/{talk}" if talk else None
         for served in candidates:
-            if isinstance(served.backend, Placing) and (place := served.backend.place(session)) is not None:
+            if isinstance(served.backend, Placing) and (place := served.backend.place(request.session)) is not None:
                 return served, {header: place}
         raise BackendUnavailable("no engine can be asked")
 

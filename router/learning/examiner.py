@@ -135,12 +135,10 @@ class Examiner:
 
 def _again(lesson: Lesson) -> GenerationRequest:
     """The request that was served. Without log-probabilities, which the answers behind cuts are not asked for."""
-    options, tenant = lesson.request.options, lesson.request.tenant
-    session = f"{tenant}/{options.conversation_id}" if options.conversation_id else None
     sampling = replace(lesson.sampling, logprobs=False, top_logprobs=0)
     expected = float(lesson.served.thinking_tokens)
     rung, engine = lesson.ladder.rungs[-1], lesson.engine
-    return GenerationRequest(lesson.request.prompt, rung, 0, sampling, expected, session, engine=engine)
+    return GenerationRequest(lesson.request.prompt, rung, 0, sampling, expected, lesson.request.session, engine=engine)
 
 
 def _agree(one: Answer, served: Answer, kind: str) -> bool:

@@ -162,15 +162,14 @@ class Generation:
         self.first_token_seconds = self.first_token_seconds or self.seconds
 
     def _asked(self, index: int) -> GenerationRequest:
-        options, tenant = self.request.options, self.request.tenant
+        options = self.request.options
         return GenerationRequest(
             self.request.prompt,
             self.decision.ladder.rungs[index],
             options.min_thinking_tokens,
             self.sampling,
             self._expected_thinking if self._attempts.number == 1 else self._thinking_tokens(index),
-            # With the tenant: two of them may use the same id, and share no prefix.
-            f"{tenant}/{options.conversation_id}" if options.conversation_id else None,
+            self.request.session,
             self.tools,
         )
 
