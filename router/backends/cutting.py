@@ -13,9 +13,8 @@ from router.backends.canary import PROBES, SMALL
 from router.backends.climbing import TwoPhaseClimb
 from router.backends.probes import when_there_is_room
 from router.backends.two_phase import TwoPhase
+from router.backends.whole import whole_answer
 from router.domain import (
-    Completion,
-    ContentDelta,
     FinishReason,
     GenerationEvent,
     GenerationRequest,
@@ -115,11 +114,5 @@ async def _cut(phases: TwoPhase, request: GenerationRequest, early: int) -> Answ
 
 
 async def _read(stream: AsyncGenerator[GenerationEvent]) -> Answered:
-    text = ""
-    async with aclosing(stream) as events:
-        async for event in events:
-            if isinstance(event, ContentDelta):
-                text += event.text
-            if isinstance(event, Completion):
-                return Answered(text, event.thinking_tokens, event.finish)
-    raise BackendError("backend: the stream ended without a completion")
+    text, end = await whole_answer(stream)
+    return Answered(text, end.thinking_tokens, end.finish)

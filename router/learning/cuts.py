@@ -1,10 +1,10 @@
 """The answers behind cuts of a thought that was served, as serving gives them at each rung."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from router.domain import Completion, ContentDelta, FinishReason, ReasoningBudget
+from router.backends.whole import whole_answer
+from router.domain import Completion, FinishReason, ReasoningBudget
 from router.errors import BackendError
 from router.ports import Climb
 
@@ -73,15 +73,10 @@ def lost(rungs: Sequence[ReasoningBudget], served: Answer) -> list[Answer]:
 
 
 async def _answered(cut: Climb) -> Answer:
-    text = ""
-    async with aclosing(cut.answer()) as events:
-        async for event in events:
-            text += event.text if isinstance(event, ContentDelta) else ""
-            if isinstance(event, Completion):
-                if event.finish is FinishReason.ABORTED:
-                    raise BackendError("backend: it gave up in the middle")
-                return Answer.of(text, event, cut.tokens)
-    raise BackendError("backend: the stream ended without a completion")
+    text, end = await whole_answer(cut.answer())
+    if end.finish is FinishReason.ABORTED:
+        raise BackendError("backend: it gave up in the middle")
+    return Answer.of(text, end, cut.tokens)
 
 
 def _tried_again(found: Sequence[Answer]) -> list[Answer]:
