@@ -26,7 +26,6 @@ from tqdm import tqdm
 from benchmarks import harness
 from benchmarks.drift import first_alarm
 from benchmarks.harness import OUTCOMES
-from router.bundle import manifest, registry
 from router.bundle.features import VERSION
 from router.bundle.manifest import Bundle
 from router.domain import DEFAULT_MAX_LOSS
@@ -37,6 +36,7 @@ from training.certification.sequences import certified_rungs, losses
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.splits import split_of
+from training.learning.bundles import current_in
 from training.learning.look import Learning
 from training.model import embedding, inference
 from training.model.fit import families_named, inputs
@@ -201,7 +201,7 @@ def one_run(seed: int, judge: str) -> Run:
     stream = random.permutation(np.flatnonzero(~test & ~later))[:MOST]
     with tempfile.TemporaryDirectory() as name:
         steps = list(learned(recorded, stream, Path(name), judge, np.flatnonzero(test & ~later)))
-        bundle = current(Path(name))
+        bundle = current_in(Path(name) / REGISTRY)
         if bundle is None:
             return Run([], 0.0, 0.0, None)
         new, shifted = (served(bundle, recorded, np.flatnonzero(test & part))[0] for part in (later, harder))
@@ -219,18 +219,12 @@ def learned(recorded: Recorded, stream: Rows, folder: Path, judge: str, kept: Ro
         for end in range(BATCH, len(stream) + 1, BATCH):
             file.add([recorded.evidence(stream[k], judge, bool(overlooked[k])) for k in range(end - BATCH, end)])
             trainer.look()
-            bundle = current(folder)
+            bundle = current_in(folder / REGISTRY)
             if bundle is not None and bundle.version != version:
                 version, (lost, spent) = bundle.version, served(bundle, recorded, kept)
                 top = recorded.outcomes.thinking_tokens[kept, -1].mean()
                 saved, learning = float(top - spent.mean()), float(recorded.spent[stream[:end]].mean())
                 yield Step(end, float(lost.mean()), saved, saved / float(top), learning)
-
-
-def current(folder: Path) -> Bundle | None:
-    """The bundle that was promoted last."""
-    found = folder / REGISTRY
-    return manifest.load(registry.locate(found)) if (found / registry.CURRENT).exists() else None
 
 
 def served(bundle: Bundle, recorded: Recorded, rows: Rows) -> tuple[Vector, Vector]:

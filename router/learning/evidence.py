@@ -3,7 +3,7 @@
 No text is needed to learn from it: the classifier's inputs are extracted at once, and hashes name the prompts.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,3 @@ class Evidence:
         loss = max(0.0, (1.0 if top is None else top) - judged)
         # What stands for losses that were not seen must not be cut off at 1.
         return loss / (1 - judge_misses) if self.judge == MODEL else min(told, loss)
-
-    def with_report(self, quality: float) -> "Evidence":
-        """The same with its caller's report."""
-        return replace(self, reported=quality)

@@ -36,7 +36,7 @@ def test_what_a_verifier_and_the_caller_say_bounds_the_loss(top: float, other: f
 
 @given(shares)
 def test_a_wrong_answer_cannot_be_lost(other: float) -> None:
-    judged = evidence(judged=(other, None, 1.0), judge="judge").with_report(0.0)
+    judged = evidence(judged=(other, None, 1.0), judge="judge", reported=0.0)
     assert judged.losses(0.2) == (0.0, 0.0, 0.0)
 
 
@@ -49,7 +49,7 @@ def test_losses_that_a_judge_does_not_see_are_made_up_for(misses: float) -> None
 @given(st.none() | shares, shares, st.sampled_from(["", "verifier", "judge"]))
 def test_a_report_never_raises_a_bound(judged: float | None, quality: float, judge: str) -> None:
     before = evidence(judged=(judged, None, None if judged is None else 1.0), judge=judge)
-    after = before.with_report(quality)
+    after = replace(before, reported=quality)
     assert all(a <= b for a, b in zip(after.losses(), before.losses(), strict=True))
 
 
@@ -61,7 +61,7 @@ def test_evidence_comes_back_in_its_order_with_what_was_reported(tmp_path: Path)
     assert file.report("d1", 0.25) and not file.report("d9", 1.0)
     found = list(store.read(tmp_path))
     assert [number for number, _ in found] == [1, found[1][0]] and found[0][0] < found[1][0]
-    for (_, one), other in zip(found, (first.with_report(0.25), second), strict=True):
+    for (_, one), other in zip(found, (replace(first, reported=0.25), second), strict=True):
         assert (one.inputs == other.inputs).all()
         assert replace(one, inputs=other.inputs) == other
     assert [one.kept for _, one in store.read(tmp_path, texts=False)] == ["", ""]

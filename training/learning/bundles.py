@@ -156,7 +156,7 @@ def promote(folder: Path, directory: Path, alpha: float, suspended: str = "") ->
 
 def current_in(folder: Path) -> Bundle | None:
     """The current bundle of a registry; None where nothing was promoted yet. Raises ArtifactError."""
-    if not (folder / registry.CURRENT).exists() and not (folder / manifest.MANIFEST).exists():
+    if registry.is_empty(folder):
         return None
     registry.history(folder)
     return manifest.load(registry.locate(folder))
