@@ -9,7 +9,7 @@ from router.bundle.manifest import Manifest
 from router.bundle.offers import offer_of
 from router.domain import MaxLoss
 from router.errors import CacheError
-from router.serving import assembly, default_target, embedded, engine_checks, engines, models
+from router.serving import default_target, embedded, engine_checks, engines, models, stores
 from router.serving.examination import ABOUT, Examination, Proved, Watch
 from router.settings import POCKET, Served, Settings
 
@@ -68,7 +68,7 @@ def _embedded(settings: Settings, found: Examination) -> str:
 
 
 async def _examine_redis(settings: Settings, found: Examination, stack: AsyncExitStack) -> None:
-    cache = assembly.redis_cache(settings, lambda event: None, stack)
+    cache = stores.redis_cache(settings, lambda event: None, stack)
     try:
         # No score has this key; that Redis answers is all that counts.
         await cache.get_many([b"doctor"])

@@ -120,22 +120,22 @@ main()
 def test_a_thread_that_never_ends_is_named_and_ended(tmp_path: Path) -> None:
     """As a graph with an endless loop would be."""
     (tmp_path / "hanging.py").write_text(HANGING)
-    process = subprocess.Popen(
-        [sys.executable, "-P", "hanging.py", "serve", "--listen", "127.0.0.1:0"],
+    command = [sys.executable, "-P", "hanging.py", "serve", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(
+        command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
         env=environment(**SOON),
-    )
-    try:
-        assert process.stderr is not None and "listening on" in process.stderr.readline()
-        code, errors = ended(process)
-        assert code == 1
-        assert "ended by force" in errors and "thread" in errors
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            assert process.stderr is not None and "listening on" in process.stderr.readline()
+            code, errors = ended(process)
+            assert code == 1
+            assert "ended by force" in errors and "thread" in errors
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [1, 2])
