@@ -1,18 +1,17 @@
 """The answers behind cuts of a thought that was served, as serving gives them at each rung."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from router.backends.whole import whole_answer
 from router.domain import Completion, FinishReason, ReasoningBudget
 from router.errors import BackendError
+from router.learning.quiet import Quietly
 from router.ports import Climb
 
 WHOLE = (FinishReason.NATURAL, FinishReason.FORCED, FinishReason.CONVERGED)
 """Endings of answers that were not cut off."""
-
-
-Pause = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +38,14 @@ class Answer:
 
 
 async def answers(
-    thought: Climb, rungs: Sequence[ReasoningBudget], served: Answer, pause: Pause
+    thought: Climb, rungs: Sequence[ReasoningBudget], served: Answer, quietly: Quietly
 ) -> tuple[list[Answer], int]:
     """The answer of each rung, of which the last was served, and the tokens that were drawn for the others.
 
     A cut that leaves the thought as it is has the served answer, for nothing.
 
     Args:
-        pause: awaited before the engine is asked.
+        quietly: asks the engine.
 
     Raises:
         InvalidRequest, BackendError.
@@ -57,8 +56,7 @@ async def answers(
         if cut.ended:
             found.append(replace(served, drawn=0))
         else:
-            await pause()
-            found.append(await _answered(cut))
+            found.append(await quietly(partial(_answered, cut)))
     return [*_tried_again([*found, served])], sum(answer.drawn for answer in found)
 
 

@@ -7,6 +7,7 @@ differ, are those that something goes wrong with. A lesson is dropped only for w
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import orjson
 
@@ -16,10 +17,11 @@ from router.bundle import features
 from router.domain import SLACK, GenerationRequest, Prompt, RouteRequest
 from router.errors import BackendBusy, BackendError, BackendUnavailable, DependencyError, InvalidRequest
 from router.events import Degraded
-from router.learning.cuts import Answer, Pause, answers, lost
+from router.learning.cuts import Answer, answers, lost
 from router.learning.evidence import Evidence, Inputs
 from router.learning.judging import Judge, Verdict
 from router.learning.lesson import Lesson
+from router.learning.quiet import Quietly
 from router.outcomes.rows import PromptHasher
 from router.ports import Observer
 
@@ -46,7 +48,7 @@ class Examiner:
         judge: judges answers that differ; None = each counts as lost.
         extract: the classifier's inputs of prompts [prompts, width].
         names: names prompts and conversations; with `texts` these are kept, too.
-        pause: awaited before the engine is asked.
+        quietly: asks the engine.
     """
 
     def __init__(
@@ -55,14 +57,14 @@ class Examiner:
         judge: Judge | None,
         extract: Extract,
         names: PromptHasher,
-        pause: Pause,
+        quietly: Quietly,
         observer: Observer,
     ) -> None:
         self._kind = answers
         self._judge = judge
         self._extract = extract
         self._names = names
-        self._pause = pause
+        self._quietly = quietly
         self._observer = observer
 
     async def evidence(self, lesson: Lesson) -> tuple[Evidence, str]:
@@ -98,14 +100,13 @@ class Examiner:
         """The answers by rung, the tokens that they have cost, and what became of the lesson."""
         if (thought := lesson.backend.climb(_again(lesson))) is None:
             raise NothingLearnedError(NO_STEPS)
-        await self._pause()
-        await thought.recall(lesson.reasoning)
+        await self._quietly(partial(thought.recall, lesson.reasoning))
         rungs, served = lesson.ladder.rungs, lesson.served
         # Of two attempts, or of other tokens than were drawn, the cuts would not be those of serving.
         if lesson.attempts > 1 or abs(thought.tokens - served.thinking_tokens) > SLACK:
             return lost(rungs, served), 0, OTHER_TOKENS
         try:
-            return *await answers(thought, rungs, served, self._pause), LEARNED
+            return *await answers(thought, rungs, served, self._quietly), LEARNED
         except (BackendUnavailable, BackendBusy):
             raise
         except (BackendError, InvalidRequest) as error:

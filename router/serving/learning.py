@@ -12,7 +12,7 @@ from router.learning.examiner import Examiner
 from router.learning.journal import Journal
 from router.learning.judging import ByVerifier, Judge
 from router.learning.learner import Course, Learner
-from router.learning.quiet import QuietMoment
+from router.learning.quiet import QuietMoments
 from router.learning.traffic import Traffic
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import Ledger
@@ -48,8 +48,8 @@ async def learner(
     names = PromptHasher(secret, settings.log_prompts)
     # Those of the bundle that ships, so that they stay the same whatever is promoted.
     extract = await asyncio.to_thread(lambda: StaticInputs(manifest.load(EMBEDDED_BUNDLE)))
-    pause = QuietMoment(lambda: queue.under_way + queue.queued)
-    examiner = Examiner(settings.learn_answers, judge(settings, stack), extract, names, pause, observer)
+    quietly = QuietMoments(lambda: queue.under_way + queue.queued)
+    examiner = Examiner(settings.learn_answers, judge(settings, stack), extract, names, quietly, observer)
     learner = Learner(course, TokenBucket(settings.learn_tokens), examiner, journal, observer)
     stack.push_async_callback(learner.close)
     return learner

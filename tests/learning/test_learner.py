@@ -1,11 +1,11 @@
 """Which requests teach, when, and what is kept of them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -68,6 +68,7 @@ from tests.support.fakes import (
     until,
 )
 
+T = TypeVar("T")
 THOUGHT = 40
 RUNGS = replace(ladder_of(0, 16, 64), rungs=(*ladder_of(0, 16, 64).rungs, ReasoningBudget("default", None)))
 DEFAULT = RUNGS.rungs[-1]
@@ -89,7 +90,7 @@ class School:
         self.learner = Learner(
             Course(MODEL, RUNGS, given.pop("share", 1.0), 0.05),
             TokenBucket(given.pop("tokens", 1e6), lambda: 0.0),
-            Examiner("text", given.pop("judge", None), extract, names, self.wait, self.observer),
+            Examiner("text", given.pop("judge", None), extract, names, self.quietly, self.observer),
             self.journal,
             self.observer,
         )
@@ -97,9 +98,10 @@ class School:
             backend=self.backend, observer=self.observer, lessons=self.learner, bundle=FOREIGN_BUNDLE, **given
         )
 
-    async def wait(self) -> None:
-        """Counts how often learning has waited for a quiet moment."""
+    async def quietly(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Counts how often the engine is asked."""
         self.waits += 1
+        return await ask()
 
     async def ask(self, text: str = "2 + 2 =", tools: Tools | None = None, **options: Any) -> Decision:
         request = request_of(text, options=RoutingOptions(MaxLoss(0.05), **options))
@@ -136,7 +138,7 @@ async def test_a_request_teaches_what_each_rung_would_have_lost(school: School) 
     assert (one.thinking_tokens, one.losses()) == ((0, 16, THOUGHT, THOUGHT), (1.0, 0.0, 0.0, 0.0))
     assert (one.spent_tokens, one.judge, one.kept) == (4, "", "")
     assert one.prompt == one.group and len(one.inputs) and one.features
-    assert school.waits == 3, "before the thought is read again, and before each cut"
+    assert school.waits == 3, "to read the thought again, and for each cut"
 
 
 async def test_the_engine_is_asked_for_nothing_before_the_caller_has_the_last_event(school: School) -> None:
