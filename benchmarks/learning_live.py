@@ -29,7 +29,7 @@ from router.client import AsyncClient, ClientError
 from tests.support.ports import free_port
 from training.collect.questions import held_out_questions
 
-CALLERS, PAIRS, OF_BLOCK = 3, 10, 21
+CALLERS, PAIRS, OF_BLOCK = 3, 20, 21
 PAUSE_SECONDS, BETWEEN_SECONDS, WARM, LONGEST = 0.5, 3.0, 12, 64
 LADDER = "0,8,16,64"
 """The pocket reasoner thinks for 124 tokens at most."""
@@ -90,15 +90,15 @@ async def block(client: AsyncClient, prompts: Sequence[str], seed: int) -> Block
     return found
 
 
-async def in_turn(off: AsyncClient, on: AsyncClient) -> list[tuple[Block, Block]]:
+async def in_turn(off: AsyncClient, on: AsyncClient, pairs: int) -> list[tuple[Block, Block]]:
     """Blocks without and with learning, pair by pair; which of the two comes first changes, too."""
     prompts = [question.prompt for question in held_out_questions(30, 24)]
     random.Random(0).shuffle(prompts)
     for client in (off, on):
         await block(client, prompts[-WARM:], 0)
     found = []
-    for number in track(range(PAIRS), "off and on in turn"):
-        some, pair = prompts[number * OF_BLOCK : (number + 1) * OF_BLOCK], {}
+    for number in track(range(pairs), "off and on in turn"):
+        some, pair = [prompts[(number * OF_BLOCK + i) % len(prompts)] for i in range(OF_BLOCK)], {}
         for client in (off, on) if number % 2 else (on, off):
             pair[client] = await block(client, some, number)
             await asyncio.sleep(BETWEEN_SECONDS)
@@ -129,7 +129,7 @@ def compared(pairs: Sequence[tuple[Block, Block]]) -> dict[str, Any]:
     }
 
 
-async def latency(url: str, home: Path, share: str) -> dict[str, Any]:
+async def latency(url: str, home: Path, share: str, pairs: int) -> dict[str, Any]:
     """What callers wait for, with learning off and on."""
     sides = {"off": environment(url, home / "off"), "on": environment(url, home / "on", **learning(home / "on"))}
     if share:
@@ -137,15 +137,15 @@ async def latency(url: str, home: Path, share: str) -> dict[str, Any]:
     load = os.getloadavg()[0]
     with service(None, **sides["off"]) as (_, off), service(None, **sides["on"]) as (_, on):
         async with AsyncClient(off) as one, AsyncClient(on) as other:
-            pairs = await in_turn(one, other)
+            blocks = await in_turn(one, other, pairs)
         await asyncio.sleep(BETWEEN_SECONDS)
         lessons = totals(sides["on"]["METRICS_LISTEN"], learning_kills.LESSONS, "outcome")
     return {
-        "requests_a_side": PAIRS * OF_BLOCK,
-        "failed": [sum(pair[side].failed for pair in pairs) for side in (0, 1)],
+        "requests_a_side": pairs * OF_BLOCK,
+        "failed": [sum(pair[side].failed for pair in blocks) for side in (0, 1)],
         "load": [round(load, 1), round(os.getloadavg()[0], 1)],
         "lessons": lessons,
-        "compared": compared(pairs),
+        "compared": compared(blocks),
     }
 
 
@@ -158,13 +158,14 @@ async def killed(url: str, home: Path) -> dict[str, Any]:
     return await learning_kills.measured(prompts, given, home / "learning")
 
 
-def measured(url: str, share: str, parts: Sequence[str]) -> dict[str, Any]:
+def measured(url: str, share: str, pairs: int, parts: Sequence[str]) -> dict[str, Any]:
     """The figures of some parts, which are printed at once."""
     found: dict[str, Any] = {}
     with TemporaryDirectory() as folder:
         home = Path(folder)
         for part in parts:
-            found[part] = asyncio.run(latency(url, home, share) if part == "latency" else killed(url, home / "killed"))
+            work = latency(url, home, share, pairs) if part == "latency" else killed(url, home / "killed")
+            found[part] = asyncio.run(work)
             print(json.dumps(found[part], indent=1), flush=True)
     return found
 
@@ -181,10 +182,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="a vLLM that serves the pocket reasoner as `pocket`; else one is started here")
     parser.add_argument("--share", default="", help="share of requests to learn from [default: the service's own, .2]")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="pairs of blocks to compare [default: %(default)s]")
     parser.add_argument("--part", choices=PARTS, action="append", help="measure this alone [default: both]")
     given = parser.parse_args()
     with nullcontext(given.url) if given.url else engines.vllm() as url:
-        found = measured(url, given.share, given.part or PARTS)
+        found = measured(url, given.share, given.pairs, given.part or PARTS)
     known = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     print(written(KEPT.stem, {part: known[part] for part in PARTS if part in known} | found))
     if wrong := faults(found):

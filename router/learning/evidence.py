@@ -58,14 +58,15 @@ class Evidence:
     features: str = ""
 
     def losses(self, judge_misses: float = 0.0) -> tuple[float, ...]:
-        """The most that each rung may have lost against the answer that was served, 0 or more, by rung.
+        """The most that each rung may have lost against the answer that was served, by rung.
 
         Equal answers lose nothing. Of others, what the caller, a verifier or a judge has said bounds the loss, and
-        without a word it is 1. The bounds fall as reports come in, and never rise.
+        without a word it is 1. Where a verifier found the answer behind a shorter thought the better one, the loss is
+        negative, as in a mean of right answers. The bounds fall as reports come in, and never rise.
 
         Args:
             judge_misses: share of the true losses that a judge does not see, at least 0 and below 1. A loss that it
-                sees counts 1 / (1 - share), so that the mean is not too small.
+                sees counts 1 / (1 - share), so that the mean is not too small, and a gain counts nothing.
         """
         return tuple(
             0.0 if same else self._worst(judged, judge_misses)
@@ -75,9 +76,11 @@ class Evidence:
     def _worst(self, judged: float | None, judge_misses: float) -> float:
         """The most that another answer than the served one may have lost."""
         told = 1.0 if self.reported is None else self.reported
-        if judged is None or told == 0:
+        if judged is None:
             return told
         top = self.judged[-1]
-        loss = max(0.0, (1.0 if top is None else top) - judged)
+        loss = (1.0 if top is None else top) - judged
+        if self.judge != MODEL:
+            return min(told, loss)
         # What stands for losses that were not seen must not be cut off at 1.
-        return loss / (1 - judge_misses) if self.judge == MODEL else min(told, loss)
+        return max(0.0, loss) / (1 - judge_misses) if told else 0.0

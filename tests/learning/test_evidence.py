@@ -31,7 +31,12 @@ def test_without_a_word_another_answer_may_have_lost_everything() -> None:
 @given(shares, shares, st.none() | shares)
 def test_what_a_verifier_and_the_caller_say_bounds_the_loss(top: float, other: float, reported: float | None) -> None:
     told = evidence(judged=(other, None, top), judge="verifier", reported=reported)
-    assert told.losses()[0] == min(max(0, top - other), 1 if reported is None else reported)
+    assert told.losses()[0] == min(top - other, 1 if reported is None else reported)
+
+
+@given(shares, shares)
+def test_what_a_model_takes_for_a_gain_counts_nothing(top: float, other: float) -> None:
+    assert evidence(judged=(other, None, top), judge="judge").losses()[0] == max(0, top - other)
 
 
 @given(shares)

@@ -54,7 +54,7 @@ class Pieces:
         numbers: grow, and are never used again [pieces].
         prompts: names of what was asked, which stand for it where inputs are looked up.
         inputs: hand features and the vector of the embedding [pieces, width].
-        losses: the most that each rung may have lost, 0..most [pieces, rungs].
+        losses: the most that each rung may have lost, -1..most [pieces, rungs].
         thinking_tokens: [pieces, rungs].
         most: the largest loss; above 1 where a judge misses some.
         agreement: nobody has judged or reported anything, so losses are what differs from the top rung.

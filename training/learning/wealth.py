@@ -37,7 +37,7 @@ def proved(losses: Matrix, alpha: float, delta: float, most: float = 1.0) -> Tes
     (Ville, and fixed sequence testing).
 
     Args:
-        losses: bounds of the losses, 0..most [groups, policies], in the order in which groups arrived.
+        losses: bounds of the losses, at most `most` [groups, policies], in the order in which groups arrived.
         alpha: the largest mean loss allowed.
         delta: the level.
         most: the largest loss there is.
