@@ -37,6 +37,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.http2.max_pings_without_data", 0),  # by default few are sent in silence, and an engine thinks in silence
     ("grpc.initial_reconnect_backoff_ms", 100),  # less than the retries of a call take together
     ("grpc.max_reconnect_backoff_ms", 5_000),  # by default a replica that is back might wait two minutes for calls
+    # For the blocking client. As it starts a stream otherwise, gRPC's retry filter never ends the reading of one whose
+    # last try finds no connection, not even by its deadline; a stream that is read on its own thread does end.
+    ("SingleThreadedUnaryStream", 1),
 )
 
 HIGHEST_PORT = 65_535

@@ -137,8 +137,9 @@ def _status(error: Any) -> Status:
 
 
 NOT_GRPC = "{} does not speak gRPC"
-CLOSED = "{} closed the connection: it may want TLS or a client certificate, or not speak gRPC"
+CLOSED = "{} closed the connection: it may want TLS or a client certificate, have stopped, or not speak gRPC"
 CAUSES = {
+    "Stream removed": "{} closed the connection in the middle of the call",
     "Connection refused": "no service at {}; start one with `budget-router serve`",
     "No such file or directory": "no service at {}; start one with `budget-router serve`",
     "errors resolving": "no service at {}: its name is not known",
