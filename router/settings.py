@@ -343,6 +343,17 @@ class Settings(BaseSettings):
         lt=1,
         description="share of the true losses that the judge overlooks: certificates make up for it",
     )
+    learn_reports: bool = Field(
+        True,
+        description="what callers report bounds what a shorter thought may have lost; false where some report falsely",
+    )
+    learn_tenant_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="where several tenants teach, a certificate must also hold for evidence of which one tenant has no "
+        "more than this share; 1 = for the requests as they come alone",
+    )
     metrics_listen: str = Field("", description="HOST:PORT of the Prometheus endpoint; without it there is none")
     otlp_url: str = Field("", description="URL of a collector of traces (OTLP over gRPC); needs the extra `otel`")
 

@@ -720,7 +720,7 @@ class LearningProgress(_message.Message):
     def __init__(self, state: _Optional[_Union[LearningState, str]] = ..., reason: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., engine: _Optional[str] = ..., rungs: _Optional[_Iterable[str]] = ..., max_loss: _Optional[float] = ..., delta: _Optional[float] = ..., evidence: _Optional[_Union[EvidenceCounts, _Mapping]] = ..., pieces_an_hour: _Optional[float] = ..., rounds: _Optional[_Iterable[_Union[LearningRound, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[LearningTarget, _Mapping]]] = ..., spent_tokens: _Optional[int] = ..., model_version: _Optional[str] = ..., began: _Optional[str] = ...) -> None: ...
 
 class EvidenceCounts(_message.Message):
-    __slots__ = ("pieces", "groups", "unusable", "free", "judged", "reported", "unknown")
+    __slots__ = ("pieces", "groups", "unusable", "free", "judged", "reported", "unknown", "tenants", "largest_tenant")
     PIECES_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     UNUSABLE_FIELD_NUMBER: _ClassVar[int]
@@ -728,6 +728,8 @@ class EvidenceCounts(_message.Message):
     JUDGED_FIELD_NUMBER: _ClassVar[int]
     REPORTED_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    TENANTS_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_TENANT_FIELD_NUMBER: _ClassVar[int]
     pieces: int
     groups: int
     unusable: int
@@ -735,7 +737,9 @@ class EvidenceCounts(_message.Message):
     judged: int
     reported: int
     unknown: int
-    def __init__(self, pieces: _Optional[int] = ..., groups: _Optional[int] = ..., unusable: _Optional[int] = ..., free: _Optional[int] = ..., judged: _Optional[int] = ..., reported: _Optional[int] = ..., unknown: _Optional[int] = ...) -> None: ...
+    tenants: int
+    largest_tenant: float
+    def __init__(self, pieces: _Optional[int] = ..., groups: _Optional[int] = ..., unusable: _Optional[int] = ..., free: _Optional[int] = ..., judged: _Optional[int] = ..., reported: _Optional[int] = ..., unknown: _Optional[int] = ..., tenants: _Optional[int] = ..., largest_tenant: _Optional[float] = ...) -> None: ...
 
 class LearningRound(_message.Message):
     __slots__ = ("number", "fitted", "tested", "delta", "policies", "passed", "wealth")

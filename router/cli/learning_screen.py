@@ -70,6 +70,8 @@ def _about(overview: Overview, price: float | None) -> Iterator[tuple[str, str]]
     if learning.began:
         yield "began anew", learning.began
     yield "evidence", _evidence(learning)
+    if (known := learning.evidence).tenants > 1:
+        yield "tenants", f"{known.tenants:,}, one of which has {100 * known.largest_tenant:.0f} % of the evidence"
     yield "spent", f"{counted(learning.spent_tokens, 'token')} on learning{_worth(price, learning.spent_tokens)}"
     if saved := _saved(overview, price):
         yield "saved", saved

@@ -39,6 +39,7 @@ class Evidence:
         reported: how right the served answer is by its caller, 0..1; None = not reported yet.
         kept: messages and answers as JSON, where texts may be kept; "" elsewhere.
         features: version of `inputs`; evidence of another version cannot be fitted together with it.
+        tenant: keyed hash of the tenant that asked.
     """
 
     decision_id: str
@@ -56,6 +57,7 @@ class Evidence:
     reported: float | None = None
     kept: str = ""
     features: str = ""
+    tenant: str = ""
 
     def losses(self, judge_misses: float = 0.0) -> tuple[float, ...]:
         """The most that each rung may have lost against the answer that was served, by rung.

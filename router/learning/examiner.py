@@ -94,6 +94,7 @@ class Examiner:
             spent_tokens=spent + verdict.tokens,
             kept=_kept(lesson.request, found) if self._names.texts and known else "",
             features=features.VERSION,
+            tenant=self._names.tenant(lesson.request.tenant),
         ), outcome
 
     async def _answers(self, lesson: Lesson) -> tuple[list[Answer], int, str]:

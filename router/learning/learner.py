@@ -40,12 +40,14 @@ class Course:
         ladder: the rungs to learn about where the engine thinks as it does by itself, which is the last of them.
         share: share of the requests at the top rung to learn from, 0..1.
         max_loss: the target of callers that name none.
+        reports: what callers say of their answers counts.
     """
 
     model: str
     ladder: BudgetLadder
     share: float
     max_loss: float
+    reports: bool = True
 
 
 class Learner:
@@ -94,7 +96,7 @@ class Learner:
 
     def report(self, outcome: Outcome) -> None:
         """Keep what a caller says of an answer; never waits. That it agrees with another one says nothing of it."""
-        if outcome.label_source is not LabelSource.AGREEMENT:
+        if self._course.reports and outcome.label_source is not LabelSource.AGREEMENT:
             self._journal.add(Report(outcome.decision_id, outcome.correct))
 
     async def close(self) -> None:

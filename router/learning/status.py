@@ -32,6 +32,8 @@ class Counts:
         judged: a verifier or a judge compared every other answer.
         reported: the caller said how right the served answer was, and nobody compared.
         unknown: nobody has said anything, so that other answers count as lost.
+        tenants: who asked.
+        largest_tenant: share of the tenant that asked most, 0..1.
     """
 
     pieces: int = 0
@@ -41,6 +43,8 @@ class Counts:
     judged: int = 0
     reported: int = 0
     unknown: int = 0
+    tenants: int = 0
+    largest_tenant: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

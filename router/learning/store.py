@@ -28,7 +28,7 @@ BUSY_SECONDS = 5.0
 
 COLUMNS = (
     "decision_id", "at", "engine", "ladder", "prompt", "group_name", "inputs", "thinking_tokens", "same", "judged",
-    "judge", "spent_tokens", "reported", "kept", "features",
+    "judge", "spent_tokens", "reported", "kept", "features", "tenant",
 )  # fmt: skip
 _TABLE = f"""
     CREATE TABLE IF NOT EXISTS evidence (
@@ -73,6 +73,7 @@ class EvidenceFile:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute(_TABLE)
                 self._db.execute(_EARLY)
+                _add_columns(self._db)
                 self._db.commit()
                 failed.pop_all()
         except (sqlite3.Error, OSError) as error:
@@ -174,12 +175,21 @@ def _made(db: sqlite3.Connection) -> bool:
     return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'evidence'").fetchone() is not None
 
 
+def _add_columns(db: sqlite3.Connection) -> None:
+    """Give a file of an earlier version the columns that it lacks."""
+    found = {name for _, name, *_ in db.execute("PRAGMA table_info(evidence)")}
+    for name in COLUMNS:
+        if name not in found:
+            db.execute(f"ALTER TABLE evidence ADD COLUMN {name} DEFAULT ''")
+
+
 def _row(one: Evidence) -> tuple[object, ...]:
     rungs = [asdict(rung) for rung in one.ladder.rungs]
     return (
         one.decision_id, one.at, one.engine, json.dumps(rungs), one.prompt, one.group,
         one.inputs.astype("<f4").tobytes(), json.dumps(one.thinking_tokens), json.dumps(one.same),
         json.dumps(one.judged), one.judge, one.spent_tokens, one.reported, one.kept, one.features,
+        one.tenant,
     )  # fmt: skip
 
 
@@ -201,4 +211,5 @@ def _evidence(row: dict[str, Any]) -> Evidence:
         reported=row["reported"],
         kept=str(row["kept"]),
         features=str(row["features"]),
+        tenant=str(row["tenant"]),
     )

@@ -90,6 +90,10 @@ class PromptHasher:
         named: Row = {"prompt_id": self._name(tenant, chat_form.canonical(prompt)), "prompt": None, "messages": None}
         return named | {"prompt": prompt.text, "messages": chat_form.to_json(prompt)} if self.texts else named
 
+    def tenant(self, tenant: str) -> str:
+        """The hash of a tenant."""
+        return self._name(tenant, "tenant")
+
     def conversation(self, tenant: str, conversation: str | None) -> str | None:
         """The hash of a tenant's conversation id; None where there is none."""
         return None if conversation is None else self._name(tenant, f"conversation {conversation}")

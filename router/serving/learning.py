@@ -44,7 +44,8 @@ async def learner(
     stack.push_async_callback(journal.close)
     secret = settings.cache_secret.get_secret_value().encode() or store.secret(settings.learn_folder)
     share = OBSERVED if settings.learn_share is None else settings.learn_share
-    course = Course(served.served.model, models.learned_ladder(settings), share, settings.max_loss)
+    ladder = models.learned_ladder(settings)
+    course = Course(served.served.model, ladder, share, settings.max_loss, settings.learn_reports)
     names = PromptHasher(secret, settings.log_prompts)
     # Those of the bundle that ships, so that they stay the same whatever is promoted.
     extract = await asyncio.to_thread(lambda: StaticInputs(manifest.load(EMBEDDED_BUNDLE)))

@@ -46,9 +46,10 @@ def arguments(settings: Settings) -> list[str]:
     """Arguments of `budget-train` that train for a service with these settings."""
     folder, registry = str(settings.learn_folder), str(settings.registry)
     act = ["--act"] if settings.learn == "act" else []
-    known = ["--max-loss", f"{settings.max_loss:g}", "--audit-file", str(settings.audit_file)]
+    tests = ["--max-loss", f"{settings.max_loss:g}", "--tenant-share", f"{settings.learn_tenant_share:g}"]
+    audit = ["--audit-file", str(settings.audit_file)]
     misses = ["--judge-misses", f"{settings.learn_judge_misses:g}"] if settings.learn_judge_misses else []
-    return ["learn", "--follow", "--folder", folder, "--registry", registry, *known, *misses, *act]
+    return ["learn", "--follow", "--folder", folder, "--registry", registry, *tests, *audit, *misses, *act]
 
 
 @asynccontextmanager

@@ -1,5 +1,7 @@
 """What one request tells of every rung, and the file that keeps it."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +62,8 @@ def test_a_report_never_raises_a_bound(judged: float | None, quality: float, jud
 
 def test_evidence_comes_back_in_its_order_with_what_was_reported(tmp_path: Path) -> None:
     file = EvidenceFile(tmp_path)
-    first, second = evidence("d1"), evidence("d2", judged=(0.5, None, 1.0), judge="judge", kept='{"a": "é"}')
+    first = evidence("d1")
+    second = evidence("d2", judged=(0.5, None, 1.0), judge="judge", kept='{"a": "é"}', tenant="t")
     file.add([first])
     file.add([first, second])  # what is written again, as after a kill, is there once
     assert file.report("d1", 0.25) and not file.report("d9", 1.0)
@@ -80,6 +83,16 @@ def test_the_oldest_evidence_goes_and_numbers_are_not_used_again(tmp_path: Path)
     file.prune(0)
     file.add([evidence("new")])
     assert [number for number, _ in store.read(tmp_path)] == [6]
+    file.close()
+
+
+def test_a_file_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    EvidenceFile(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / store.FILE)) as db, db:
+        db.execute("ALTER TABLE evidence DROP COLUMN tenant")
+    file = EvidenceFile(tmp_path)
+    file.add([evidence("d1", tenant="t")])
+    assert [one.tenant for _, one in store.read(tmp_path)] == ["t"]
     file.close()
 
 

@@ -88,7 +88,7 @@ class School:
         self.journal = Journal(home, self.observer)
         names = PromptHasher(b"secret", texts=False)
         self.learner = Learner(
-            Course(MODEL, RUNGS, given.pop("share", 1.0), 0.05),
+            Course(MODEL, RUNGS, given.pop("share", 1.0), 0.05, given.pop("reports", True)),
             TokenBucket(given.pop("tokens", 1e6), lambda: 0.0),
             Examiner("text", given.pop("judge", None), extract, names, self.quietly, self.observer),
             self.journal,
@@ -294,6 +294,25 @@ async def test_a_report_counts_whenever_it_comes(school: School) -> None:
     await school.journal.flush()
     school.journal.add(replace(found[late.id], decision_id="early", reported=None))
     assert {one.decision_id: one.reported for one in await school.evidence()}["early"] == 0.25
+
+
+async def test_reports_count_only_where_the_operator_wants_it(tmp_path: Path) -> None:
+    school = School(tmp_path, reports=False)
+    decision = await school.ask()
+    await school.lessons()
+    await school.router.report(Outcome(decision.id, 0.0, LabelSource.USER))
+    assert [one.losses() for one in await school.evidence()] == [(1.0, 0.0, 0.0, 0.0)]
+    await school.close()
+
+
+async def test_evidence_names_its_tenant_by_a_hash(tmp_path: Path) -> None:
+    school = School(tmp_path, tenants=("one", "other"))
+    for name in ("one", "other", "one"):
+        [_ async for _ in school.router.generate(replace(request_of(), tenant=name), Sampling(0.0))]
+    await school.lessons(3)
+    first, other, again = [one.tenant for one in await school.evidence()]
+    assert first == again != other and not {"one", "other"} & {first, other}
+    await school.close()
 
 
 class Scripted:

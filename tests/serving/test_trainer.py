@@ -83,9 +83,10 @@ async def test_a_service_that_learns_nothing_trains_nothing() -> None:
 
 
 def test_the_command_takes_its_arguments(tmp_path: Path) -> None:
-    settings = load(learn="act", learn_folder=tmp_path, learn_judge_misses=0.1, max_loss=0.05)
+    settings = load(learn="act", learn_folder=tmp_path, learn_judge_misses=0.1, max_loss=0.05, learn_tenant_share=0.3)
     name, *given = arguments(settings)
     parsed = learn.make_context(name, given).params
     assert name == "learn" and parsed["act"] and parsed["follow"] and parsed["folder"] == tmp_path
-    assert (parsed["judge_misses"], parsed["max_loss"]) == (0.1, 0.05)
+    assert (parsed["judge_misses"], parsed["max_loss"], parsed["tenant_share"]) == (0.1, 0.05, 0.3)
+    assert learn.make_context(name, ["--folder", str(tmp_path)]).params["tenant_share"] == load().learn_tenant_share
     assert parsed["registry"] == tmp_path / "registry"

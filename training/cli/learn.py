@@ -38,6 +38,10 @@ BUSY_SECONDS = 1.0
 @click.option("--judge-misses", type=Number(0, 1, max_open=True), default=0.0, show_default=True,
               envvar="BUDGET_ROUTER_LEARN_JUDGE_MISSES",
               help="Share of the true losses that the judge does not see.")  # fmt: skip
+@click.option("--tenant-share", type=Number(0, 1, min_open=True), default=0.5, show_default=True,
+              envvar="BUDGET_ROUTER_LEARN_TENANT_SHARE",
+              help="Where several tenants teach, certificates must also hold where one has no more of the "
+              "evidence.")  # fmt: skip
 @click.option("--audit-file", type=click.Path(path_type=Path), envvar="BUDGET_ROUTER_AUDIT_FILE",
               default=Path("var/audit.json"), show_default=True,
               help="Audit file of the service: what it has refuted is learned anew.")  # fmt: skip
@@ -50,6 +54,7 @@ def learn(
     act: bool,
     follow: bool,
     judge_misses: float,
+    tenant_share: float,
     audit_file: Path,
     parent: int,
     as_json: bool,
@@ -67,7 +72,7 @@ def learn(
     from training.learning.look import LOCK, Learning, target_of
 
     target = target_of(max_loss)
-    learning = Learning(folder, registry or folder / "registry", target, act, judge_misses, audit_file)
+    learning = Learning(folder, registry or folder / "registry", target, act, judge_misses, tenant_share, audit_file)
     with files.locked(folder / LOCK, BUSY_SECONDS, make=True):
         if not follow:
             _show(learning.look(), as_json)

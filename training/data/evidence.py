@@ -14,7 +14,7 @@ SCHEMA = {
     "ladder": pl.List(_RUNG), "prompt": pl.String(), "group": pl.String(), "inputs": pl.List(pl.Float32()),
     "thinking_tokens": pl.List(pl.Int64()), "same": pl.List(pl.Boolean()), "judged": pl.List(pl.Float64()),
     "judge": pl.String(), "spent_tokens": pl.Int64(), "reported": pl.Float64(), "kept": pl.String(),
-    "features": pl.String(), "losses": pl.List(pl.Float64()),
+    "features": pl.String(), "tenant": pl.String(), "losses": pl.List(pl.Float64()),
 }  # fmt: skip
 """Columns and their types, also where there is no evidence yet."""
 

@@ -57,6 +57,7 @@ class Learning:
         alpha: the target at which bundles are compared.
         act: promote bundles; else only report.
         judge_misses: share of the true losses that a judge does not see.
+        tenant_share: see `Pieces`.
         audit: the service's audit file.
         candidates: model families to choose from.
         done: called with the name of each step once it is done.
@@ -67,6 +68,7 @@ class Learning:
     alpha: float
     act: bool = False
     judge_misses: float = 0.0
+    tenant_share: float = 1.0
     audit: Path | None = None
     candidates: dict[str, ModelFamily] = field(default_factory=lambda: CANDIDATES)
     done: Callable[[str], None] = lambda step: None
@@ -103,7 +105,7 @@ class Learning:
 
     def _evidence(self) -> tuple[Found, Path, "_Anew"]:
         """The evidence that can be used, the folder of its rounds, and from where on it is used."""
-        found, home = pieces.read(self.folder, self.judge_misses), self.folder / ROUNDS
+        found, home = self._found(), self.folder / ROUNDS
         if found.pieces is None:
             return found, home, _Anew()
         key = found.pieces.kind.key
@@ -117,10 +119,13 @@ class Learning:
         if anew != before:
             files.replace(home / f"{key}.json", json.dumps(anew._asdict()))
         if anew.after >= first:
-            found = pieces.read(self.folder, self.judge_misses, anew.after)
+            found = self._found(anew.after)
         mine = home / f"{key}-{anew.after}"
         mine.mkdir(mode=0o700, exist_ok=True)
         return found, mine, anew
+
+    def _found(self, after: int = 0) -> Found:
+        return pieces.read(self.folder, self.judge_misses, after, self.tenant_share)
 
     def _refuted(self, about: Pieces) -> str:
         """Digest of the current bundle if it is about this engine, and an audit has refuted it; else ""."""

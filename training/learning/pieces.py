@@ -20,6 +20,9 @@ from training.data.dataset import Outcomes
 from training.model.embedding import DIMENSIONS, Embedding
 from training.model.fit import Inputs
 
+KNOWN = 20
+"""Pieces of a tenant from which on it is one of several: a single request says nothing of another tenant."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -58,6 +61,8 @@ class Pieces:
         thinking_tokens: [pieces, rungs].
         most: the largest loss; above 1 where a judge misses some.
         agreement: nobody has judged or reported anything, so losses are what differs from the top rung.
+        tenants: keyed hashes of those who asked [pieces].
+        tenant_share: the largest share of `balanced` tests that one of several tenants has.
     """
 
     kind: Kind
@@ -69,6 +74,8 @@ class Pieces:
     thinking_tokens: Matrix
     most: float
     agreement: bool
+    tenants: list[str]
+    tenant_share: float
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -85,6 +92,31 @@ class Pieces:
         """Places of the pieces that test what was fixed before them: the first of their group, beyond a number."""
         return np.flatnonzero(self.first & (self.numbers > after))
 
+    def balanced(self, rows: Rows) -> Mask:
+        """Which of `rows` test, where no tenant has more than its share of the tests [rows]; all of one tenant alone.
+
+        What came before a piece decides, and nobody's losses do, so that bets on these pieces are fair.
+        """
+        known = self._known[rows]
+        if self.tenant_share == 1 or not (known > 1).any():
+            return np.ones(len(rows), bool)
+        counted, tests = Counter[str](), np.zeros(len(rows), bool)
+        for i in np.flatnonzero(known > 1):
+            tenant = self.tenants[rows[i]]
+            # Some tenant has no more than 1 / known of them, so that tests always go on.
+            tests[i] = counted[tenant] <= max(self.tenant_share, 1 / known[i]) * counted.total()
+            counted[tenant] += int(tests[i])
+        return tests
+
+    @cached_property
+    def _known(self) -> NDArray[np.int64]:
+        """How many tenants have given KNOWN pieces by then [pieces]."""
+        counted, known = Counter[str](), np.zeros(len(self), np.int64)
+        for i, tenant in enumerate(self.tenants):
+            counted[tenant] += 1
+            known[i] = counted[tenant] == KNOWN
+        return np.cumsum(known)
+
     def take(self, rows: Rows) -> "Pieces":
         """The pieces at `rows`, in that order."""
         return Pieces(
@@ -97,6 +129,8 @@ class Pieces:
             self.thinking_tokens[rows],
             self.most,
             self.agreement,
+            [self.tenants[i] for i in rows],
+            self.tenant_share,
         )
 
     @property
@@ -146,12 +180,13 @@ class Found:
     an_hour: float = 0.0
 
 
-def read(folder: Path, judge_misses: float = 0.0, after: int = 0) -> Found:
+def read(folder: Path, judge_misses: float = 0.0, after: int = 0, tenant_share: float = 1.0) -> Found:
     """The evidence in a learning folder. Only pieces of the newest one's kind can be used.
 
     Args:
         judge_misses: share of the true losses that a judge does not see, at least 0 and below 1.
         after: only pieces with greater numbers can be used.
+        tenant_share: see `Pieces`.
 
     Raises:
         OutcomeFileError: the file cannot be read.
@@ -170,7 +205,7 @@ def read(folder: Path, judge_misses: float = 0.0, after: int = 0) -> Found:
     if not used:
         return Found(None, Counts(unusable=len(every)), numbers[0], numbers[-1], spent)
     return Found(
-        _pieces(kind, used, judge_misses),
+        _pieces(kind, used, judge_misses, tenant_share),
         _counts([one for _, one in used], len(every)),
         numbers[0],
         numbers[-1],
@@ -179,7 +214,7 @@ def read(folder: Path, judge_misses: float = 0.0, after: int = 0) -> Found:
     )
 
 
-def _pieces(kind: Kind, used: Sequence[tuple[int, Evidence]], judge_misses: float) -> Pieces:
+def _pieces(kind: Kind, used: Sequence[tuple[int, Evidence]], judge_misses: float, tenant_share: float) -> Pieces:
     return Pieces(
         kind,
         np.array([number for number, _ in used]),
@@ -191,13 +226,23 @@ def _pieces(kind: Kind, used: Sequence[tuple[int, Evidence]], judge_misses: floa
         # Also before anything is judged: bets that changed with the evidence would be two tests at the price of one.
         1 / (1 - judge_misses),
         not any(one.judge or one.reported is not None for _, one in used),
+        [one.tenant for _, one in used],
+        tenant_share,
     )
 
 
 def _counts(used: Sequence[Evidence], every: int) -> Counts:
     known = Counter(map(_known, used))
-    groups = len({one.group for one in used})
-    return Counts(pieces=len(used), groups=groups, unusable=every - len(used), **known)
+    groups, tenants = {one.group for one in used}, Counter(one.tenant for one in used)
+    largest = max(tenants.values()) / len(used)
+    return Counts(
+        pieces=len(used),
+        groups=len(groups),
+        unusable=every - len(used),
+        tenants=len(tenants),
+        largest_tenant=largest,
+        **known,
+    )
 
 
 def _known(one: Evidence) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from router.bundle.files import replace
 from router.domain import Certificate
-from training.arrays import Matrix, Rows, Rungs, Vector
+from training.arrays import Mask, Matrix, Rows, Rungs, Vector
 from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS
 from training.certification.sequences import SHARE, TIE
@@ -37,6 +37,7 @@ class Trial:
         losses: bounds of the losses [groups, policies].
         spent: thinking tokens [groups, policies].
         at_top: thinking tokens at the top rung [groups].
+        balanced: see `Pieces.balanced` [groups].
     """
 
     number: int
@@ -48,10 +49,15 @@ class Trial:
     spent: Matrix
     at_top: Vector
     most: float
+    balanced: Mask
 
     def tested(self, alpha: float) -> Tested:
-        """How far its tests have come for a target."""
-        return proved(self.losses, alpha, self.delta, self.most)
+        """How far its tests have come for a target: on all that came, and where no tenant has more than its share.
+
+        What passes has passed both, so a policy that loses too much in either mix passes with probability `delta`.
+        """
+        found = [proved(losses, alpha, self.delta, self.most) for losses in self._mixes]
+        return min(found, key=lambda one: (one.passed, one.wealth))
 
     def likely(self, alpha: float) -> Policy | None:
         """The boldest policy that lost no more than a target so far; None where too few groups say so."""
@@ -64,8 +70,18 @@ class Trial:
         """Further groups until the next policy passes, at the losses seen so far; None = not in sight."""
         if passed == len(self.policies) or len(self.losses) == 0:
             return None
-        needed = groups_wanted(self.losses[:, passed], alpha, self.delta, self.most)
-        return None if needed is None else max(1, needed - len(self.losses))
+        found = [self._missing(losses[:, passed], alpha) for losses in self._mixes]
+        return None if None in found else max(one or 0 for one in found)
+
+    @property
+    def _mixes(self) -> list[Matrix]:
+        """The losses of all groups; where one tenant has too many of them, also those without what is too much."""
+        return [self.losses] if self.balanced.all() else [self.losses, self.losses[self.balanced]]
+
+    def _missing(self, losses: Vector, alpha: float) -> int | None:
+        """Groups that will come until as many like these are there as prove the target."""
+        needed = groups_wanted(losses, alpha, self.delta, self.most) if len(losses) else None
+        return None if needed is None else max(1, round((needed - len(losses)) * len(self.losses) / len(losses)))
 
 
 def fixed(pieces: Pieces) -> Trial:
@@ -98,7 +114,7 @@ def _trial(
     losses = np.take_along_axis(pieces.losses[rows], chosen, axis=1)
     spent = np.take_along_axis(pieces.thinking_tokens[rows], chosen, axis=1)
     at_top = pieces.thinking_tokens[rows, -1]
-    return Trial(number, fitted, delta, policies, rows, losses, spent, at_top, pieces.most)
+    return Trial(number, fitted, delta, policies, rows, losses, spent, at_top, pieces.most, pieces.balanced(rows))
 
 
 @dataclass(frozen=True)
