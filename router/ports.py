@@ -204,6 +204,10 @@ class Lesson(Protocol):
 class Lessons(Protocol):
     """Learns from what is served; nothing here waits."""
 
+    def has_room(self, model: str) -> bool:
+        """Whether a request to a model could be learned from now."""
+        ...
+
     def drawn(self, backend: Backend, request: RouteRequest, decision: Decision, sampling: Sampling) -> Lesson | None:
         """A lesson, where this request is one to learn from."""
         ...

@@ -12,7 +12,7 @@ from router.domain.conversation import (
     ToolCall,
     Tools,
 )
-from router.domain.decision import TEACHES, Certificate, Choice, Decision, DecisionSource, Escalation, Rule
+from router.domain.decision import CHOSEN, TEACHES, Certificate, Choice, Decision, DecisionSource, Escalation, Rule
 from router.domain.generation import (
     SLACK,
     Checkpoint,
@@ -47,6 +47,7 @@ from router.domain.request import (
 from router.domain.sampling import DEFAULT_ANSWER_TOKENS, ResponseFormat, Sampling
 
 __all__ = [
+    "CHOSEN",
     "DEFAULT_ANSWER_TOKENS",
     "DEFAULT_MAX_LOSS",
     "DEFAULT_RUNG",

@@ -65,6 +65,9 @@ class Escalation(Enum):
     UNLIKE = "unlike"
 
 
+CHOSEN = (DecisionSource.CLASSIFIER, DecisionSource.CACHE, DecisionSource.EXPLORE)
+"""Sources of decisions that a policy has made by a score, or that were drawn beside it."""
+
 TEACHES = "explored: the top rung, to learn what shorter thoughts would lose"
 """Reason of a decision that was drawn whatever the prompt is."""
 

@@ -71,20 +71,21 @@ class Learner:
         self._turns = asyncio.Semaphore(AT_A_TIME)
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def has_room(self, model: str) -> bool:
+        """Whether a request to a model could be learned from now."""
+        return model == self._course.model and len(self._tasks) < UNDER_WAY and not self._refusal()
+
     def drawn(self, backend: Backend, request: RouteRequest, decision: Decision, sampling: Sampling) -> Lesson | None:
         """A lesson, where this request is one to learn from."""
         if decision.model != self._course.model:
             return None
-        if not represents(decision, request.options, self._course.max_loss):
+        if not represents(decision, request, self._course.max_loss):
             return None
         if not decision.teaches and self._random.random() >= self._course.share:
             return None
-        if self._open >= OPEN or len(self._line) >= MOST_IN_LINE:
-            self._ended(decision, BUSY)
-            return None
         # Asked before anything is known of the answer: what cuts nothing costs nothing, and must be left out, too.
-        if not self._bucket.take(0.0):
-            self._ended(decision, "allowance")
+        if refusal := self._refusal():
+            self._ended(decision, refusal)
             return None
         if not isinstance(backend, Climber) or not backend.climbs:
             self._ended(decision, NO_STEPS)
@@ -98,6 +99,12 @@ class Learner:
         """Keep what a caller says of an answer; never waits. That it agrees with another one says nothing of it."""
         if self._course.reports and outcome.label_source is not LabelSource.AGREEMENT:
             self._journal.add(Report(outcome.decision_id, outcome.correct))
+
+    def _refusal(self) -> str:
+        """Why no lesson can begin now; "" where one can."""
+        if self._open >= OPEN or len(self._line) >= MOST_IN_LINE:
+            return BUSY
+        return "" if self._bucket.take(0.0) else "allowance"
 
     async def close(self) -> None:
         """Stop the lessons under way; what they have found is in the journal or nowhere."""

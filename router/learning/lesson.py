@@ -13,6 +13,7 @@ from router.domain import (
     MaxLoss,
     OnUnmet,
     ReasoningDelta,
+    Role,
     RouteRequest,
     RoutingOptions,
     Sampling,
@@ -99,22 +100,29 @@ def _flaw(end: Completion | None) -> str:
     return "" if counted and not end.counts_disagree else "uncounted"
 
 
-def represents(decision: Decision, options: RoutingOptions, max_loss: float) -> bool:
+def represents(decision: Decision, request: RouteRequest, max_loss: float) -> bool:
     """Whether the top rung is served for a reason that is neither the prompt's nor its caller's.
 
     Requests that a policy sends up are the hard ones: what they lose says nothing about the others. Callers with a
-    stricter target than most have prompts of their own.
+    stricter target than most have prompts of their own. A policy decides the first turn of a conversation alone.
 
     Args:
         max_loss: the target of callers that name none.
     """
+    options = request.options
     if options.min_thinking_tokens:
         return False
     if decision.source is DecisionSource.ENGINE_DEFAULT:
-        return decision.rung.name == DEFAULT_RUNG and decision.rung.tokens is None
+        return not _later_turn(request) and decision.rung.name == DEFAULT_RUNG and decision.rung.tokens is None
     if decision.rung != decision.ladder.rungs[-1] or decision.choice.stopping is not None:
         return False
     return decision.teaches or (_uncertified(decision) and _unbounded(options, max_loss))
+
+
+def _later_turn(request: RouteRequest) -> bool:
+    """A turn of a conversation that keeps a rung once there are any."""
+    answered = any(message.role is Role.ASSISTANT for message in request.prompt.messages)
+    return answered and bool(request.options.conversation_id)
 
 
 def _uncertified(decision: Decision) -> bool:

@@ -14,7 +14,7 @@ from operator import add, attrgetter
 from pathlib import Path
 from urllib.parse import quote
 
-from router.domain import Decision, DecisionSource
+from router.domain import CHOSEN, Decision
 from router.errors import OutcomeFileError
 from router.events import Decided, Generated, Record
 from router.files import make_private
@@ -30,8 +30,6 @@ FEWEST = 20
 """Requests at the top rung by chance, below which nothing is said about what was saved."""
 
 Z = 1.96
-CHOSEN = (DecisionSource.CLASSIFIER, DecisionSource.CACHE, DecisionSource.EXPLORE)
-"""Sources of decisions in which the top rung has its chance."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from router.bundle.scored import truncated_characters
 from router.domain import (
+    CHOSEN,
     DEFAULT_RUNG,
     TEACHES,
     BudgetLadder,
@@ -77,13 +78,11 @@ class Chooser:
         scored: Scored,
         *,
         climbs: bool = False,
-        teaches: bool = False,
     ) -> Decision:
         """The decision for a score. A conversation is not explored. Raises InvalidRequest, TargetUnmet.
 
         Args:
             climbs: the thought can be had step by step, so a rule may end it.
-            teaches: the thought can be cut, and the answers behind cuts compared with its own.
         """
         policy, options = served.policy, request.options
         if scored.score is None:
@@ -97,14 +96,27 @@ class Chooser:
         else:
             choice = policy.choose(scored.score, options)
         decision = _decision(served, request, choice, scored)
-        if options.conversation_id or not (self._explored or self._teaching):
+        if options.conversation_id or not self._explored:
             return decision
-        affordable = policy.affordable(scored.score, options)
-        if self._explored:
-            decision = self._explored_from(decision, policy, affordable)
-        if not (self._teaching and teaches and policy.top in affordable) or _hurried(options):
+        return self._explored_from(decision, policy, policy.affordable(scored.score, options))
+
+    def taught(self, served: ServedModel, request: RouteRequest, decision: Decision) -> Decision:
+        """The decision, or for a share of those that a score has made the top rung, whatever was decided.
+
+        A conversation has pinned what was decided before, and so its later turns get that.
+        """
+        policy, options = served.policy, request.options
+        if not self._teaching or decision.source not in CHOSEN or decision.score is None or _hurried(options):
             return decision
-        return self._teaching_from(decision, policy)
+        if policy.top not in policy.affordable(decision.score, options):
+            return decision
+        share, top = self._teaching, policy.top
+        chances = tuple((1 - share) * p + share * (i == top) for i, p in enumerate(decision.propensities))
+        decision = replace(decision, propensities=chances)
+        if self._random.random() >= share:
+            return decision
+        choice = Choice(top, policy.foresees(decision.target, decision.score, top), None, TEACHES)
+        return replace(decision, choice=choice, source=DecisionSource.EXPLORE)
 
     def kept(
         self,
@@ -151,16 +163,6 @@ class Chooser:
         meets = policy.foresees(decision.target, decision.score, drawn)
         choice = Choice(drawn, meets, None, "explored: longer than the policy asks for")
         return replace(decision, choice=choice, source=DecisionSource.EXPLORE, propensities=chances)
-
-    def _teaching_from(self, decision: Decision, policy: Policy) -> Decision:
-        """The decision, or for a share of the requests the top rung, whatever was decided."""
-        share, top = self._teaching, policy.top
-        chances = tuple((1 - share) * p + share * (i == top) for i, p in enumerate(decision.propensities))
-        decision = replace(decision, propensities=chances)
-        if self._random.random() >= share:
-            return decision
-        choice = Choice(top, policy.foresees(decision.target, decision.score, top), None, TEACHES)
-        return replace(decision, choice=choice, source=DecisionSource.EXPLORE)
 
     def _unstopped(self, decision: Decision) -> Decision:
         """The decision, or for a share of the requests the top rung without a rule that stops on the way there."""

@@ -242,14 +242,21 @@ class BudgetRouter:
     async def _decide(
         self, served: ServedModel, request: RouteRequest, *, climbs: bool = False, teaches: bool = False
     ) -> Decision:
-        """The decision of one model for one request, recorded; `climbs` and `teaches` as for `Chooser.chosen`."""
+        """The decision of one model for one request, recorded.
+
+        Args:
+            climbs: as for `Chooser.chosen`.
+            teaches: the thought can be cut, and the answers behind cuts compared with its own.
+        """
         began = time.perf_counter()
         decision = self._chooser.fixed(served, request)
         if decision is None and request.options.conversation_id:
             decision = await self._continued(served, request, climbs)
         elif decision is None:
             scored = await served.scorer.score(request)
-            decision = self._chooser.chosen(served, request, scored, climbs=climbs, teaches=teaches)
+            decision = self._chooser.chosen(served, request, scored, climbs=climbs)
+        if teaches and self._lessons is not None and self._lessons.has_room(served.model):
+            decision = self._chooser.taught(served, request, decision)
         self._decided(request, decision, time.perf_counter() - began)
         return decision
 

@@ -83,14 +83,35 @@ async def test_beside_a_bundle_a_share_gets_the_top_rung_to_learn_from(tmp_path:
     loaded = observing(tmp_path, learn="act", artifact=SHIPPED, learn_share=0.5, audit=0.0)
     async with serving(loaded, admin=False) as (routing, _):
         found = [events[0].decision for events in await asked(routing, *[CHEAP] * 30)]
-        talks = [await asked(routing, CHEAP, options=pb.RoutingOptions(conversation_id=f"c{i}")) for i in range(8)]
         chosen = [one for one in found if one.reason == TEACHES]
         await until(lambda: len(learned(tmp_path)) >= len(chosen))
     assert 5 < len(chosen) < 25 and {one.source for one in chosen} == {pb.DECISION_SOURCE_EXPLORE}
     assert {one.rung for one in chosen} == {"256"}
-    assert not any(events[0].decision.reason == TEACHES for (events,) in talks)
     assert {one.decision_id for one in learned(tmp_path)} == {one.decision_id for one in chosen}
     assert {one.ladder.rungs[-1].name for one in learned(tmp_path)} == {"256"}
+
+
+async def test_the_first_turn_of_a_conversation_teaches_and_later_ones_keep_what_the_policy_chose(
+    tmp_path: Path,
+) -> None:
+    loaded = observing(tmp_path, learn="act", artifact=SHIPPED, learn_share=1.0, audit=0.0)
+    talk = pb.RoutingOptions(conversation_id="c")
+    async with serving(loaded, admin=False) as (routing, _):
+        policy = (await routing.Decide(decide(CHEAP))).decision
+        first, later = [events[0].decision for events in await asked(routing, CHEAP, CHEAP, options=talk)]
+        await until(lambda: learned(tmp_path))
+    assert policy.rung != "256" and (first.rung, first.reason) == ("256", TEACHES)
+    assert (later.rung, later.source) == (policy.rung, pb.DECISION_SOURCE_PINNED)
+    assert [one.decision_id for one in learned(tmp_path)] == [first.decision_id]
+
+
+async def test_nobody_gets_the_top_rung_to_learn_from_where_nothing_can_be_learned(tmp_path: Path) -> None:
+    loaded = observing(tmp_path, learn="act", artifact=SHIPPED, learn_share=1.0, learn_tokens=1e-3, audit=0.0)
+    async with serving(loaded, admin=False) as (routing, _):
+        before = [events[0].decision.reason for events in await asked(routing, CHEAP)]
+        await until(lambda: learned(tmp_path))
+        after = [events[0].decision.reason for events in await asked(routing, *[CHEAP] * 5)]
+    assert before == [TEACHES] and TEACHES not in after, "the allowance is spent"
 
 
 def test_a_service_that_acts_audits_itself_unless_it_is_said() -> None:

@@ -194,6 +194,34 @@ async def test_what_cannot_be_compared_is_not_drawn(school: School) -> None:
     assert await school.lessons() == ["learned"], "the last one alone"
 
 
+async def test_of_a_conversation_only_the_first_turn_teaches(school: School) -> None:
+    talk = [Message(Role.USER, "2 + 2 ="), Message(Role.ASSISTANT, "4"), Message(Role.USER, "And 3 + 3?")]
+    for turns, named in ((1, "c"), (3, "c"), (3, None)):
+        options = RoutingOptions(MaxLoss(0.05), conversation_id=named)
+        request = replace(request_of(options=options), prompt=Prompt(tuple(talk[:turns])))
+        assert [event async for event in school.router.generate(request, Sampling(0.0))]
+    assert await school.lessons(2) == ["learned"] * 2, "the second one alone is decided by what the first one keeps"
+    assert len(await school.evidence()) == 2
+
+
+async def test_there_is_room_only_where_a_lesson_can_begin(tmp_path: Path) -> None:
+    school = School(tmp_path, tokens=3.0)
+    assert school.learner.has_room(MODEL) and not school.learner.has_room("failover")
+    await school.ask()
+    await school.lessons()
+    assert not school.learner.has_room(MODEL), "the allowance is spent"
+    await school.close()
+    full = School(tmp_path)
+    full.backend._scripts = [[*SAID, Hang()]]
+    under_way = [asyncio.create_task(full.ask()) for _ in range(OPEN)]
+    await until(lambda: not full.learner.has_room(MODEL))
+    for task in under_way:
+        task.cancel()
+    await asyncio.gather(*under_way, return_exceptions=True)
+    assert full.learner.has_room(MODEL)
+    await full.close()
+
+
 async def test_an_engine_without_steps_is_counted(school: School) -> None:
     school.backend.climbs = False
     await school.ask()
@@ -386,7 +414,8 @@ def taught(**changes: Any) -> Decision:
     ],
 )
 def test_what_a_score_sends_up_stands_for_no_others(decision: Decision, options: dict[str, Any], teaches: bool) -> None:
-    assert represents(decision, RoutingOptions(**{"target": MaxLoss(0.05)} | options), 0.05) == teaches
+    request = request_of(options=RoutingOptions(**{"target": MaxLoss(0.05)} | options))
+    assert represents(decision, request, 0.05) == teaches
 
 
 async def test_a_second_service_on_the_same_folder_goes_on(tmp_path: Path) -> None:

@@ -168,9 +168,9 @@ def test_ids_grow_with_time_and_are_never_the_same() -> None:
 TEACHING = Chooser(teaching=0.5)
 
 
-def drawn(options: RoutingOptions, chooser: Chooser = TEACHING, *, teaches: bool = True) -> list[Decision]:
+def drawn(options: RoutingOptions, chooser: Chooser = TEACHING, scored: Scored = FRESH) -> list[Decision]:
     request = request_of(options=options)
-    return [chooser.chosen(served(), request, FRESH, teaches=teaches) for _ in range(64)]
+    return [chooser.taught(served(), request, chooser.chosen(served(), request, scored)) for _ in range(64)]
 
 
 def test_a_share_gets_the_top_rung_to_learn_from_whatever_the_policy_chooses() -> None:
@@ -195,7 +195,6 @@ def test_teaching_beside_exploration_has_the_chances_of_both() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"conversation_id": "c"},
         {"max_latency": 1e6},
         {"max_latency": 1.0, "latency_of_call": True},
         {"max_thinking_tokens": 128},
@@ -206,5 +205,8 @@ def test_what_the_caller_asks_for_is_not_given_up_to_learn(options: dict[str, An
     assert not any(one.teaches for one in drawn(RoutingOptions(MaxLoss(0.05), **options)))
 
 
-def test_what_cannot_be_compared_is_not_sent_up_to_learn() -> None:
-    assert not any(one.teaches for one in drawn(RoutingOptions(MaxLoss(0.05)), teaches=False))
+def test_what_no_score_has_decided_is_not_sent_up_to_learn() -> None:
+    assert not any(one.teaches for one in drawn(RoutingOptions(MaxLoss(0.05)), scored=FAILED))
+    conversation = request_of(options=RoutingOptions(MaxLoss(0.05), conversation_id="c"))
+    kept = TEACHING.kept(served(), conversation, Pinned(3))
+    assert {TEACHING.taught(served(), conversation, kept) for _ in range(64)} == {kept}
