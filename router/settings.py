@@ -53,6 +53,9 @@ _OF_ONE_ENGINE = {"backend": POCKET, "backend_model": "", "backend_key": "", "ba
 REGISTRY = "registry"
 """Folder of the bundles that are learned, within the learning folder."""
 
+STRICTEST_LEARNED = 0.005
+"""The smallest loss that is tested while serving."""
+
 AUDIT_WHILE_LEARNING = 0.02
 
 _PACKAGE = Path(__file__).parent
@@ -512,6 +515,8 @@ def _learning_problems(settings: Settings) -> Iterator[str]:
         yield f"LEARN_LADDER: ascending numbers of tokens are expected, not {settings.learn_ladder!r}"
     if settings.learn_judge_url and not settings.learn_judge_model:
         yield f"LEARN_JUDGE_MODEL: needed with {PREFIX}LEARN_JUDGE_URL"
+    if settings.learn != "off" and settings.max_loss < STRICTEST_LEARNED:
+        yield f"MAX_LOSS: at least {STRICTEST_LEARNED:g} with {PREFIX}LEARN, which tests no stricter target"
     if settings.learn != "off" and settings.triton_url:
         yield f"LEARN: not with {PREFIX}TRITON_URL: the bundles that are learned run in this process"
 

@@ -16,7 +16,7 @@ from router.domain import DEFAULT_MAX_LOSS
 from router.errors import SettingsError
 from router.routing.hot_swap import DEFAULT_TARGET
 from router.settings import GROUPS, POCKET, PREFIX, Backend, Settings
-from training.certification.certify import TARGET
+from training.certification.certify import ALPHAS, TARGET
 from training.cli import cli
 
 ROOT = Path(__file__).parents[1]
@@ -213,6 +213,11 @@ def test_failover_needs_the_whole_of_it_and_a_name_of_its_own(missing: str, give
 def test_a_judge_needs_its_model_and_learning_a_graph_of_this_process() -> None:
     refused(PREFIX + "LEARN_JUDGE_MODEL", learn_judge_url="http://127.0.0.1:8000")
     refused(PREFIX + "LEARN", learn="observe", triton_url="127.0.0.1:8001")
+
+
+def test_a_service_that_learns_has_no_stricter_target_than_is_tested() -> None:
+    refused("MAX_LOSS: at least 0.005 with BUDGET_ROUTER_LEARN", learn="observe", max_loss=0.004)
+    assert settings.load(max_loss=0.004) and settings.load(learn="act", max_loss=min(ALPHAS))
 
 
 def test_what_learns_has_a_registry_of_its_own_unless_one_is_named(tmp_path: Path) -> None:

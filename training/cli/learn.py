@@ -19,9 +19,6 @@ AUTOGROUP = Path("/proc/self/autogroup")
 LOWEST = 19
 """Added to the niceness with --follow: the service on the same machine goes first."""
 
-BUSY_SECONDS = 1.0
-"""Wait for another trainer of the same folder to end."""
-
 
 @click.command(cls=Command)
 @click.option("--folder", type=FOLDER, default=Path("var/learning"), show_default=True,
@@ -66,18 +63,16 @@ def learn(
     """
     if follow:
         _go_last()  # before the imports, which take seconds
-    from router import files
-    from training.learning.follow import follow as statuses
-    from training.learning.follow import with_parent
-    from training.learning.look import LOCK, Learning, target_of
+    from training.learning.alone import alone, with_parent
 
-    target = target_of(max_loss)
-    learning = Learning(folder, registry or folder / "registry", target, act, judge_misses, tenant_share, audit_file)
-    with files.locked(folder / LOCK, BUSY_SECONDS, make=True):
-        if not follow:
-            _show(learning.look(), as_json)
-            return
-        for one in statuses(learning, with_parent(parent)):
+    going = with_parent(parent)
+    with alone(folder, going if follow else None):
+        from training.learning.follow import follow as statuses  # one that waits need not have loaded all of it
+        from training.learning.look import Learning, target_of
+
+        target = target_of(max_loss)
+        trainer = Learning(folder, registry or folder / "registry", target, act, judge_misses, tenant_share, audit_file)
+        for one in statuses(trainer, going) if follow else (trainer.look(),):
             _show(one, as_json)
 
 

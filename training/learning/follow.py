@@ -1,6 +1,5 @@
 """`budget-train learn --follow`: looks again and again, at the lowest priority, while evidence comes in."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,11 +8,9 @@ from pathlib import Path
 from router.errors import RouterError
 from router.learning import store
 from router.learning.status import Status
+from training.learning.alone import POLL_SECONDS, rest
 from training.learning.look import Learning
 from training.progress import say
-
-POLL_SECONDS = 5.0
-"""Pause between two looks at what has changed."""
 
 REST = 20
 """A look may take one of so many seconds; after a fit the next look waits the longer."""
@@ -43,21 +40,9 @@ def follow(
         pause(max(POLL_SECONDS, REST * (time.monotonic() - began)))
 
 
-def rest(going: Callable[[], bool], seconds: float) -> None:
-    """Wait for so many seconds, while it goes on: a trainer must not outlive its service, and keep out the next one."""
-    end = time.monotonic() + seconds
-    while going() and (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, POLL_SECONDS))
-
-
 def stamp_of(folder: Path) -> Stamp:
     """Changes whenever evidence or a report is written."""
     files = (folder / f"{store.FILE}{suffix}" for suffix in ("", "-wal"))
     stats = (path.stat() for path in files if path.exists())
     # Readers leave an empty one.
     return tuple((one.st_mtime_ns, one.st_size) for one in stats if one.st_size)
-
-
-def with_parent(parent: int) -> Callable[[], bool]:
-    """True while the process that started this one lives; always where `parent` is 0."""
-    return lambda: parent in (0, os.getppid())

@@ -34,7 +34,7 @@ from training.model.families import ModelFamily
 from training.model.fit import CANDIDATES
 from training.progress import say
 
-ROUNDS, BUNDLE, LOCK = "rounds", "bundle", ".trainer"
+ROUNDS, BUNDLE = "rounds", "bundle"
 STEPS = ("read", "fitted", "tested", "issued", "promoted")
 """What a look has done, in order, as it says it to `Learning.done`."""
 

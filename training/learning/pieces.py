@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from training.arrays import Mask, Matrix, Rows, Vector
 from training.data.dataset import Outcomes
 from training.model.embedding import DIMENSIONS, Embedding
 from training.model.fit import Inputs
+
+LATELY, SWITCHES = 100, 2
+"""So many changes of the kind, at most, among so many of the newest pieces are those of an upgrade."""
 
 KNOWN = 20
 """Pieces of a tenant from which on it is one of several: a single request says nothing of another tenant."""
@@ -170,6 +174,7 @@ class Found:
         newest: number of the newest one.
         spent_tokens: tokens that all of them have cost.
         an_hour: pieces that have arrived, an hour.
+        by_turns: those that arrive are now of one kind, now of another.
     """
 
     pieces: Pieces | None
@@ -178,6 +183,7 @@ class Found:
     newest: int = 0
     spent_tokens: int = 0
     an_hour: float = 0.0
+    by_turns: bool = False
 
 
 def read(folder: Path, judge_misses: float = 0.0, after: int = 0, tenant_share: float = 1.0) -> Found:
@@ -211,6 +217,7 @@ def read(folder: Path, judge_misses: float = 0.0, after: int = 0, tenant_share: 
         numbers[-1],
         spent,
         _an_hour(np.array([one.at for _, one in used])),
+        _by_turns([one for _, one in every[-LATELY:]]),
     )
 
 
@@ -252,6 +259,10 @@ def _known(one: Evidence) -> str:
     if all(same or judged is not None for same, judged in zip(one.same, one.judged, strict=True)):
         return "judged"
     return "unknown" if one.reported is None else "reported"
+
+
+def _by_turns(lately: Sequence[Evidence]) -> bool:
+    return sum(Kind.of(one) != Kind.of(other) for one, other in pairwise(lately)) > SWITCHES
 
 
 def _an_hour(at: Vector) -> float:

@@ -95,7 +95,7 @@ def summary(alpha: float, found: Found, began: str, seen: Seen | None) -> Status
         began: why learning began anew; "" where it did not.
         seen: None where no evidence can be used.
     """
-    began = began or _others(found.counts)
+    began = began or (BY_TURNS if found.by_turns else _others(found.counts))
     now = time.time()
     if seen is None:
         return Status(
@@ -129,6 +129,12 @@ def summary(alpha: float, found: Found, began: str, seen: Seen | None) -> Status
 
 
 NOTHING = "no evidence yet: no request was served at the top rung and cut at the others"
+
+
+BY_TURNS = (
+    "services with several engines or ladders write into this folder by turns, and each one's evidence and bundles put "
+    "those of the others aside: give each a learning folder of its own"
+)
 
 
 def _others(counts: Counts) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from router.learning.status import Status
 from router.learning.store import EvidenceFile
 from tests.training.learning.conftest import Learned, learning, taught
 from training.cli import cli
-from training.learning.follow import POLL_SECONDS, follow, rest, with_parent
-from training.learning.look import LOCK
+from training.learning import alone
+from training.learning.alone import LOCK, POLL_SECONDS, rest, with_parent
+from training.learning.follow import follow
 
 
 class Pauses:
@@ -71,3 +73,28 @@ def test_one_trainer_at_a_time_works_on_a_folder(tmp_path: Path) -> None:
     with files.locked(tmp_path / LOCK, make=True):
         done = CliRunner().invoke(cli, ["learn", "--folder", str(tmp_path)])
     assert isinstance(done.exception, OSError) and "another process" in str(done.exception)
+
+
+def test_a_second_trainer_that_follows_waits_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(alone, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(alone, "POLL_SECONDS", 0.01)
+    first, asked = ExitStack(), 0
+
+    def going() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 9:
+            first.close()
+        return True
+
+    first.enter_context(files.locked(tmp_path / LOCK, make=True))
+    with alone.alone(tmp_path, going):
+        assert asked >= 9 and capsys.readouterr().err.count("another trainer works on") == 1
+
+
+def test_a_trainer_that_waits_ends_with_its_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alone, "BUSY_SECONDS", 0.0)
+    with files.locked(tmp_path / LOCK, make=True), pytest.raises(OSError, match="another process"):
+        alone.alone(tmp_path, lambda: False).__enter__()

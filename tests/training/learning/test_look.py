@@ -148,6 +148,16 @@ def test_what_an_audit_has_refuted_is_learned_anew(folder: Path) -> None:
         assert (seen.state, seen.evidence.pieces) == ("waiting", 0) and version[:12] in seen.began
 
 
+def test_engines_that_write_by_turns_are_named(tmp_path: Path) -> None:
+    taught(tmp_path, 0, 5)
+    taught(tmp_path, 5, 10, engine="another/1/native")
+    assert "by turns" not in learning(tmp_path).look().began, "an upgrade"
+    for start in range(10, 14, 2):
+        taught(tmp_path, start, start + 1)
+        taught(tmp_path, start + 1, start + 2, engine="another/1/native")
+    assert "by turns" in learning(tmp_path).look().began
+
+
 @pytest.mark.parametrize("odd", [{"features": "0"}, {"inputs": np.zeros(3, np.float32)}], ids=["version", "width"])
 def test_other_inputs_than_those_of_this_version_are_not_used(folder: Path, odd: dict[str, Any]) -> None:
     first = next(store.read(folder))[1]
