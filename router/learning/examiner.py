@@ -77,25 +77,42 @@ class Examiner:
         found, spent, outcome = await self._answers(lesson)
         same = tuple(_agree(one, found[-1], self._kind) for one in found)
         verdict = await self._verdict(lesson, found, same)
-        decision, names = lesson.decision, self._names_of(lesson.request)
-        known = outcome == LEARNED
+        evidence = replace(
+            self._unjudged(lesson, found, same),
+            judged=verdict.others or (None,) * len(found),
+            judge=self._judge.name if self._judge is not None and verdict.others else "",
+            spent_tokens=spent + verdict.tokens,
+            kept=_kept(lesson.request, found) if self._names.texts and outcome == LEARNED else "",
+        )
+        return evidence, outcome
+
+    def worst(self, lesson: Lesson) -> Evidence:
+        """The evidence of a lesson that is still under way, as if all were lost: in the end it shows nothing worse."""
+        rungs = lesson.ladder.rungs
+        longest = max(rung.tokens for rung in rungs if rung.tokens is not None)
+        unknown = [Answer("", False, longest if rung.tokens is None else rung.tokens, 0, known=False) for rung in rungs]
+        lost = self._unjudged(lesson, unknown, [False] * (len(rungs) - 1) + [True])
+        if self._judge is None:
+            return lost
+        # What a judge that misses some sees counts more than 1.
+        return replace(lost, judged=(0.0,) * (len(rungs) - 1) + (1.0,), judge=self._judge.name)
+
+    def _unjudged(self, lesson: Lesson, found: Sequence[Answer], same: Sequence[bool]) -> Evidence:
+        decision, (prompt, group) = lesson.decision, self._names_of(lesson.request)
         return Evidence(
             decision_id=decision.id,
             at=time.time(),
             engine=decision.backend,
             ladder=lesson.ladder,
-            prompt=names[0],
-            group=names[1],
+            prompt=prompt,
+            group=group,
             inputs=self._extract([lesson.request.prompt])[0],
             thinking_tokens=tuple(one.thinking_tokens for one in found),
-            same=same,
-            judged=verdict.others or (None,) * len(found),
-            judge=self._judge.name if self._judge is not None and verdict.others else "",
-            spent_tokens=spent + verdict.tokens,
-            kept=_kept(lesson.request, found) if self._names.texts and known else "",
+            same=tuple(same),
+            judged=(None,) * len(found),
             features=features.VERSION,
             tenant=self._names.tenant(lesson.request.tenant),
-        ), outcome
+        )
 
     async def _answers(self, lesson: Lesson) -> tuple[list[Answer], int, str]:
         """The answers by rung, the tokens that they have cost, and what became of the lesson."""

@@ -24,8 +24,9 @@ BUSY = "busy"
 AT_A_TIME = 2
 """Thoughts that are cut at a time: the engine has its callers to answer. Of those that wait, as many as audits run."""
 
-MOST_IN_LINE = 1_000
-"""Pieces of evidence that may wait for an earlier one: a request may take as long as its engine lets it."""
+MOST_IN_LINE, LONGEST_SECONDS = 1_000, 600.0
+"""Pieces of evidence that may wait for an earlier one, and how long for each: a request may take as long as its caller
+lets it. What takes longer counts as lost until it ends."""
 
 OPEN = 64
 """Requests under way whose thoughts are kept to be cut; of each, a megabyte or two at most."""
@@ -67,7 +68,7 @@ class Learner:
         self._observer = observer
         self._random = random.Random()
         self._open = 0
-        self._line = InOrder[Evidence](journal.add)
+        self._line = InOrder[Evidence](journal.add, LONGEST_SECONDS)
         self._turns = asyncio.Semaphore(AT_A_TIME)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -93,7 +94,10 @@ class Learner:
         # What the engine thinks by itself can be cut anywhere, whichever rungs a bundle has.
         ladder = self._course.ladder if decision.rung == self._course.ladder.rungs[-1] else decision.ladder
         self._open += 1
-        return Lesson(backend, request, decision, sampling, ladder, partial(self._begin, self._line.begin()))
+        place = self._line.begin()
+        lesson = Lesson(backend, request, decision, sampling, ladder, partial(self._begin, place))
+        place.worst = partial(self._examiner.worst, lesson)
+        return lesson
 
     def report(self, outcome: Outcome) -> None:
         """Keep what a caller says of an answer; never waits. That it agrees with another one says nothing of it."""

@@ -38,7 +38,12 @@ _EARLY = "CREATE TABLE IF NOT EXISTS early (decision_id TEXT PRIMARY KEY, qualit
 """Reports that came before their evidence, as where another process is still cutting the thought."""
 
 _REPORT = "UPDATE evidence SET reported = ? WHERE decision_id = ?"
-_INSERT = f"INSERT INTO evidence ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) ON CONFLICT DO NOTHING"
+_KEPT = ("decision_id", "at", "reported")
+"""Columns that stay as they are where better evidence replaces some that was counted as lost."""
+
+_INSERT = f"""
+    INSERT INTO evidence ({", ".join(COLUMNS)}) VALUES ({", ".join("?" * len(COLUMNS))}) ON CONFLICT DO UPDATE SET
+    {", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in _KEPT)}"""
 
 
 def secret(folder: Path) -> bytes:
@@ -80,7 +85,7 @@ class EvidenceFile:
             raise OutcomeFileError(f"{self.path}: {error}") from error
 
     def add(self, evidence: Sequence[Evidence]) -> None:
-        """Append evidence; of a decision that is there already nothing is added. Raises OutcomeFileError."""
+        """Append evidence; of a decision that is there already it takes the place. Raises OutcomeFileError."""
         with self._transaction() as db:
             db.executemany(_INSERT, [_row(one) for one in evidence])
             early = db.execute("SELECT quality, decision_id FROM early JOIN evidence USING (decision_id)").fetchall()

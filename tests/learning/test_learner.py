@@ -41,7 +41,7 @@ from router.domain import (
 )
 from router.errors import BackendError, BackendTimeout, VerifierError
 from router.events import Degraded, Taught
-from router.learning import store
+from router.learning import learner, store
 from router.learning.evidence import Evidence
 from router.learning.examiner import Examiner
 from router.learning.journal import Journal
@@ -243,6 +243,31 @@ async def test_evidence_is_written_in_the_order_of_the_requests(school: School) 
     second.cancel()
     await asyncio.gather(second, return_exceptions=True)
     assert [one.decision_id for one in await school.evidence()] == ids
+
+
+@pytest.mark.parametrize(("judge", "lost"), [(None, 1.0), ("judge", 1.25)])
+async def test_a_caller_who_takes_long_holds_up_no_evidence_and_counts_as_lost_until_the_end(
+    judge: str | None, lost: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner, "LONGEST_SECONDS", 0.05)
+    school = School(tmp_path, judge=None if judge is None else Scripted(1.0))
+    async with aclosing(school.router.generate(request_of(), Sampling(0.0))) as events:
+        slow = await anext(events)
+        assert isinstance(slow, Decision)
+        await asyncio.sleep(0.1)
+        other = await school.ask()
+        await school.lessons()
+        known = 0.0 if judge else 1.0
+        first, second = await school.evidence()
+        assert (first.decision_id, first.losses(judge_misses=0.2)) == (slow.id, (lost, lost, lost, 0.0))
+        assert (second.decision_id, second.losses()) == (other.id, (known, 0.0, 0.0, 0.0))
+        assert [event async for event in events]
+    await school.lessons(2)
+    assert [(one.decision_id, one.losses()[0]) for one in await school.evidence()] == [
+        (slow.id, known),
+        (other.id, known),
+    ]
+    await school.close()
 
 
 async def test_a_caller_who_leaves_teaches_nothing(school: School) -> None:
