@@ -5,6 +5,7 @@ only the proxy that a setting names is used.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import aiohttp
 
 from router.addresses import is_loopback
 from router.backends.failures import MappedErrors
+from router.backends.silence import Silence
 from router.backends.sse import GROWTH, Bounds, EventReader
 from router.backends.sse import Chunk as Chunk
 from router.backends.statuses import check, refused_field
@@ -113,20 +115,23 @@ class EngineClient:
         Raises:
             BackendError: the engine fails, is silent for too long, or sends more than was asked for.
         """
-        data, loop = dumps(body), asyncio.get_running_loop()
-        deadline = loop.time() + self._timeouts.first
+        data, loop, timeouts = dumps(body), asyncio.get_running_loop(), self._timeouts
+        began = loop.time()
+        first, end = began + timeouts.first, began + timeouts.total
         with MappedErrors():
-            async with await _by(deadline, self._sent(self._streams, path, data)) as response:
+            async with await _by(min(first, end), self._sent(self._streams, path, data)) as response:
                 try:
                     check(response, "text/event-stream", path)
                 except BackendRefused as error:
                     error.field = await _refused_field(response)
                     raise
                 events = EventReader(response.content.readany, Bounds.of(tokens, len(data)), path)
-                while chunks := await _by(deadline, events.next()):
-                    yield chunks
-                    # Prefill is over: from here on silence means trouble.
-                    deadline = loop.time() + self._timeouts.idle
+                with Silence(response.content, first, timeouts.idle, end) as silence:
+                    while chunks := await events.next():
+                        silence.until = math.inf  # a caller may take its time
+                        yield chunks
+                        # Prefill is over: from here on silence means trouble.
+                        silence.until = loop.time() + timeouts.idle
 
     async def _sent(self, session: aiohttp.ClientSession, path: str, data: bytes | None) -> aiohttp.ClientResponse:
         """The response to a GET, or to a POST of the data.
@@ -149,7 +154,7 @@ def _session(
     """Connections to one engine, `kept` as the connector takes it; whatever the environment names has no effect."""
     key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     return aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=timeouts.total, sock_connect=timeouts.connect),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect),  # the whole time is bounded above
         connector=aiohttp.TCPConnector(limit=connections, **kept),
         headers={"Accept-Encoding": "identity", "Content-Type": "application/json", **key},
         auto_decompress=False,

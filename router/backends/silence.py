@@ -1,0 +1,44 @@
+"""The silence of an engine within a stream, by one timer a stream: to set one for every event costs more than to read
+the event."""
+
+import asyncio
+
+from aiohttp import StreamReader
+
+
+class Silence:
+    """Lets the reading of a stream fail with TimeoutError where the engine is silent for too long.
+
+    The timer looks once in a while whether the time is over. Between two looks the time may be moved at no cost, as far
+    as `idle` seconds lie between then and now at least.
+
+    Args:
+        content: what is read.
+        until: time of the event loop by which something must come.
+        idle: seconds between two looks at most.
+        end: time by which all of the stream must have come.
+
+    Attributes:
+        until: infinite while nothing is read, since the caller takes its time.
+    """
+
+    def __init__(self, content: StreamReader, until: float, idle: float, end: float) -> None:
+        self.until = until
+        self._content = content
+        self._idle = idle
+        self._end = end
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> "Silence":
+        self._look()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now, until = self._loop.time(), min(self.until, self._end)
+        if until <= now:
+            self._content.set_exception(TimeoutError())
+        else:
+            self._timer = self._loop.call_at(min(until, now + self._idle), self._look)
