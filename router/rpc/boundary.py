@@ -1,8 +1,8 @@
 """The boundary around every method of the API: identifies the caller, bounds what is under way, and turns malformed
 requests, overload and errors into statuses."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import grpc
@@ -119,10 +119,9 @@ class Boundary:
 
     def _handler(self, method: MethodDescriptor, behaviour: Any) -> Handler:
         parse = parser(method.input_type)
-        serialize = GetMessageClass(method.output_type).SerializeToString
         if method.server_streaming:
-            streaming = self._streaming(method.name, behaviour, parse)
-            return grpc.stream_stream_rpc_method_handler(streaming, None, serialize)
+            return grpc.stream_stream_rpc_method_handler(self._streaming(method.name, behaviour, parse), None, None)
+        serialize = GetMessageClass(method.output_type).SerializeToString
         return grpc.stream_unary_rpc_method_handler(self._unary(method.name, behaviour, parse), None, serialize)
 
     def _unary(self, method: str, behaviour: Any, parse: Parse) -> Any:
@@ -142,20 +141,19 @@ class Boundary:
         return guarded
 
     def _streaming(self, method: str, behaviour: Any, parse: Parse) -> Any:
-        async def guarded(_requests: object, context: Context) -> AsyncIterator[Any]:
+        answered = CallCompleted(method, "OK")
+
+        async def guarded(_requests: object, context: Context) -> None:
             metadata = dict(context.invocation_metadata() or ())
             with self._traced(method, metadata) as onward:
                 tracing.carried.set(onward)
                 async with Refusals(method, context, self.observer):
                     call, data = await self._admitted(method, metadata, context)
                     with self.places.held(call.tenant, len(data)):
-                        answered = behaviour(await parse(data), call)
+                        answering = behaviour(await parse(data), call, context.write)
                         del data  # a stream lasts for minutes, and images are long
-                        # Closed at once where the caller leaves: the garbage collector would let the engine run on.
-                        async with aclosing(answered) as responses:
-                            async for response in responses:
-                                yield response
-                self.observer(CallCompleted(method, "OK"))
+                        await answering
+                self.observer(answered)
 
         return guarded
 

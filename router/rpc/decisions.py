@@ -136,12 +136,12 @@ def _forecasts(ladder: BudgetLadder, score: Score) -> bytes:
 @lru_cache(16)
 def _template(ladder: BudgetLadder) -> tuple[Callable[..., bytes], list[bytes | float]]:
     """What packs the forecasts of a ladder, and its arguments: constant bytes, each before the place of a figure."""
-    tags = [_varint(pb.RungForecast.DESCRIPTOR.fields_by_name[name].number << 3 | FIXED64) for name in FIGURES]
+    tags = [varint(pb.RungForecast.DESCRIPTOR.fields_by_name[name].number << 3 | FIXED64) for name in FIGURES]
     constants: list[bytes] = []
     for rung in ladder.rungs:
         named = pb.RungForecast(rung=rung.name, budget_tokens=rung.tokens).SerializeToString()
         size = len(named) + sum(len(tag) + 8 for tag in tags)
-        beginning = _varint(FORECASTS << 3 | DELIMITED) + _varint(size) + named
+        beginning = varint(FORECASTS << 3 | DELIMITED) + varint(size) + named
         constants += [beginning + tags[0], *tags[1:]]
     packed = Struct("<" + "".join(f"{len(constant)}sd" for constant in constants))
     return packed.pack, [argument for constant in constants for argument in (constant, 0.0)]
@@ -158,10 +158,10 @@ def _forecast(rung: ReasoningBudget, figures: Sequence[float | None]) -> pb.Rung
 @lru_cache(4096)
 def _beginning(size: int) -> bytes:
     """What stands before a decision of so many bytes in the response to a batch."""
-    return _varint(DECISIONS << 3 | DELIMITED) + _varint(size)
+    return varint(DECISIONS << 3 | DELIMITED) + varint(size)
 
 
-def _varint(value: int) -> bytes:
-    """A number on the wire."""
+def varint(value: int) -> bytes:
+    """A number of at least 0 on the wire."""
     low, more = value & 127, value >> 7
-    return bytes([low | 128]) + _varint(more) if more else bytes([low])
+    return bytes([low | 128]) + varint(more) if more else bytes([low])

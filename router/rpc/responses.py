@@ -14,9 +14,15 @@ from router.domain import (
     ToolCallDelta,
 )
 from router.routing import reasons
-from router.rpc.decisions import decision
+from router.rpc.decisions import DELIMITED, decision, varint
 from router.rpc.enums import COUNT_SOURCES, ENFORCEMENTS, FINISH_REASONS
 from router.stopping.rules import StoppingCertificate
+
+REASONING, CONTENT, REFUSAL = (
+    varint(pb.GenerateResponse.DESCRIPTOR.fields_by_name[name].number << 3 | DELIMITED)
+    for name in ("reasoning", "content", "refusal")
+)
+"""What stands before the length of a delta's text, on the wire."""
 
 
 def stopping(value: StoppingCertificate, ladder: BudgetLadder) -> pb.StoppingCertificate:
@@ -31,17 +37,28 @@ def stopping(value: StoppingCertificate, ladder: BudgetLadder) -> pb.StoppingCer
     )
 
 
-def event(value: Decision | ServedEvent) -> pb.GenerateResponse:
-    """One event of a stream as the caller gets it."""
+def event(value: Decision | ServedEvent) -> bytes:
+    """One event of a stream as the caller gets it, on the wire."""
+    match value:
+        case ReasoningDelta(text):  # nearly all events are deltas: no message is made for them
+            return _delta(REASONING, text)
+        case ContentDelta(text):
+            return _delta(CONTENT, text)
+        case RefusalDelta(text):
+            return _delta(REFUSAL, text)
+        case _:
+            return _message(value).SerializeToString()
+
+
+def _delta(beginning: bytes, text: str) -> bytes:
+    data = text.encode()
+    return beginning + varint(len(data)) + data
+
+
+def _message(value: Decision | ToolCallDelta | Logprobs | Checkpoint | Completion) -> pb.GenerateResponse:
     match value:
         case Decision():
             return pb.GenerateResponse(decision=decision(value))
-        case ReasoningDelta(text):
-            return pb.GenerateResponse(reasoning=text)
-        case ContentDelta(text):
-            return pb.GenerateResponse(content=text)
-        case RefusalDelta(text):
-            return pb.GenerateResponse(refusal=text)
         case ToolCallDelta(index, call):
             piece = pb.ToolCall(id=call.id, name=call.name, arguments=call.arguments)
             return pb.GenerateResponse(tool_call=pb.ToolCallDelta(index=index, call=piece))

@@ -1,10 +1,9 @@
 """The routing service: convert, delegate, convert."""
 
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from router._gen import budget_router_pb2 as pb
-from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission.identity import Call
 from router.domain import Checkpoint
 from router.requests.limits import Limits
@@ -12,9 +11,12 @@ from router.routing.explain import Explainer
 from router.routing.router import BudgetRouter
 from router.rpc import decisions, requests, responses, sampling
 
+Write = Callable[[bytes], Awaitable[None]]
+"""Sends a message of a stream. Raises CancelledError, grpc.aio.InternalError where the caller has left."""
 
-class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
-    """Answers `BudgetRouterService`; errors become statuses at the boundary."""
+
+class BudgetRouterServicer:
+    """Answers `BudgetRouterService`, a method each; errors become statuses at the boundary."""
 
     def __init__(self, router: BudgetRouter, explainer: Explainer, limits: Limits) -> None:
         self._router = router
@@ -31,7 +33,7 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
         decided = await self._router.decide_batch(await requests.batch(request, self._limits, call))
         return await decisions.batch(decided)
 
-    async def Generate(self, request: pb.GenerateRequest, call: Call) -> AsyncIterator[pb.GenerateResponse]:
+    async def Generate(self, request: pb.GenerateRequest, call: Call, write: Write) -> None:
         """Choose a budget, forward the prompt to the engine, and stream its answer back."""
         # Only here does the call's deadline bound the budget: the other methods do not wait for any thinking.
         routed = requests.route_request(request, self._limits, call, call.remaining)
@@ -40,8 +42,8 @@ class BudgetRouterServicer(pb_grpc.BudgetRouterServiceServicer):
         del request  # a stream lasts for minutes, and images are long
         async with aclosing(self._router.generate(routed, drawn, tools)) as events:
             async for event in events:
-                if show_checkpoints or not isinstance(event, Checkpoint):
-                    yield responses.event(event)
+                if show_checkpoints or type(event) is not Checkpoint:
+                    await write(responses.event(event))
 
     async def ReportOutcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:
         """Attach an outcome to an earlier decision."""
