@@ -60,7 +60,7 @@ class Attempts:
 
     def take(self, event: GenerationEvent) -> GenerationEvent | None:
         """The event to pass on; None for the completion of a first attempt that gave no answer."""
-        if not isinstance(event, Completion):
+        if type(event) is not Completion:
             self._answered = self._answered or _answers(event)
             return event
         self._ended.append(event)
@@ -74,9 +74,9 @@ class Attempts:
 
 
 def _answers(event: GenerationEvent) -> bool:
-    if isinstance(event, ToolCallDelta):
+    if type(event) is ToolCallDelta:
         return event.call != ToolCall("", "", "")
-    return isinstance(event, ContentDelta | RefusalDelta)
+    return type(event) in (ContentDelta, RefusalDelta)
 
 
 def _sum(ended: list[Completion]) -> Completion:

@@ -134,7 +134,7 @@ class Chat:
                     deltas, over = state.read(chunks, request.budget.tokens if fallback is not None else None)
                     for delta in deltas:
                         yield delta
-                    if over or state.full or state.stopped:
+                    if state.enough:
                         break
         except BackendTimeout:
             if not state.ended:  # else the answer is whole, and only the end of the stream is missing

@@ -122,10 +122,11 @@ def thinking_switch(thinking: bool) -> Body:
 
 def valid_count(value: Any) -> int | None:
     """A count of tokens; None where it is absent, or none that an engine can mean. Raises TypeError if no number."""
-    if type(value) is float:  # parsers make floats of integers beyond 64 bits
-        return None
-    found: int | None = expect_type(int, value)
-    return found if found is not None and 0 <= found <= LARGEST_COUNT else None
+    if type(value) is int:
+        return value if 0 <= value <= LARGEST_COUNT else None
+    if type(value) is not float:  # parsers make floats of integers beyond 64 bits
+        expect_type(int, value)
+    return None
 
 
 def _completions_body(

@@ -1,8 +1,7 @@
 """The deltas of a chat stream as engines word them: texts or parts, two names of a thought, tool calls in pieces."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from router.backends.http import expect_few, expect_type
 from router.backends.text import SurrogateJoiner, whole
@@ -12,8 +11,7 @@ MOST_CALLS = 1 << 16
 """Tool calls that one answer may have."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeltaTexts:
+class DeltaTexts(NamedTuple):
     """The texts of one delta."""
 
     thought: str = ""

@@ -94,7 +94,6 @@ def _totals(usage: Chunk) -> tuple[int | None, int | None]:
     """Tokens of the prompt, and those drawn; None where the numbers cannot be right. Raises TypeError if none."""
     given = [usage.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
     prompt, drawn, both = found = [valid_count(number) for number in given]
-    broken = any(number is not None and valid is None for number, valid in zip(given, found, strict=True))
-    if broken or (both is not None and both < (prompt or 0) + (drawn or 0)):
+    if found != given or (both is not None and both < (prompt or 0) + (drawn or 0)):
         return None, None
     return prompt, drawn

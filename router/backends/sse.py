@@ -169,6 +169,8 @@ def _chunk(data: bytes, path: str) -> Chunk:
 
 def _without_prompt(data: bytes) -> bytes:
     """An event without the prompt's ids. What is no list of numbers in their place is no JSON any more."""
+    if len(data) <= BATCH_BYTES:
+        return data
     before, repeated, rest = data.partition(REPEATED)
     ids, ended, behind = rest.partition(b"]")
     return before + REPEATED + ended + behind if repeated and len(ids) > BATCH_BYTES else data

@@ -46,6 +46,7 @@ class StreamState:
 
     Attributes:
         counts: what the engine says of tokens.
+        enough: the rest of the stream is not read.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class StreamState:
         self._texts: list[str] = []
         self._finish: Any = None
         self._declined = self._called = False
+        self.enough = False
         self._blank: list[str] = []
 
     @property
@@ -141,7 +143,8 @@ class StreamState:
             for chunk in chunks:
                 self._take(chunk, events)
                 over = self._over(budget)
-                if over or self.full or self.stopped:
+                self.enough = over or self.full or self.stopped
+                if self.enough:
                     break
         events += self._text.logprobs()
         return (events if len(events) < 2 else list(merged(events))), over
@@ -190,10 +193,10 @@ class StreamState:
                 self.counts.several = True
                 continue
             self._finish = choice.get("finish_reason") or self._finish
-            before = len(events)
+            thoughts = len(self._texts)
             if delta := choice.get("delta"):
                 self._delta(delta, logprobs.of_chat(choice) if choice.get("logprobs") else [], events)
-            thinking = any(type(event) is ReasoningDelta for event in events[before:])
+            thinking = len(self._texts) > thoughts
             if ids := choice.get("token_ids"):
                 self.counts.take_ids(ids, thinking, self._reader.waiting)
         self.counts.take(chunk, thinking, self._cue.begun)

@@ -143,9 +143,9 @@ class Generation:
         if isinstance(event, Checkpoint):
             return event
         passed = self._attempts.take(event)
-        if isinstance(event, ContentDelta):
+        if type(event) is ContentDelta:
             self._answer.append(event.text)
-        if isinstance(passed, Completion) and passed.thinking_tokens is not None:
+        if type(passed) is Completion and passed.thinking_tokens is not None:
             answered = estimate(self.answer) if passed.answer_tokens is None else passed.answer_tokens
             self._passed(float(passed.thinking_tokens + passed.probe_tokens + answered))
         elif passed is not None:

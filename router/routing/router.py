@@ -171,7 +171,7 @@ class BudgetRouter:
                             admitted.used = generation.used_tokens
                             if lesson is not None:
                                 lesson.take(passed)
-                            if isinstance(passed, Completion):  # first, as the caller may leave once it has it
+                            if type(passed) is Completion:  # first, as the caller may leave once it has it
                                 self._completed(generation, passed)
                                 await self._conversations.ended(served, request, passed)
                             yield passed
