@@ -6,7 +6,7 @@ import logging
 from aiohttp import web
 
 from router.http.boundary import refused_response
-from router.http.refusals import Refused
+from router.http.refusals import Refused, refusal
 
 MAX_HEADER_BYTES, MAX_HEADERS = 8 << 10, 64
 """Bytes of the longest header, and of the request line; and most headers."""
@@ -47,8 +47,17 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what is no HTTP. aiohttp's own names Python, and repeats lines of the request."""
-        problem = (message or "").partition("\n")[0].partition(": ")[0].rstrip(":")
-        response = refused_response(Refused(status, f"no valid HTTP/1.1: {problem}", "invalid_http").refusal)
+        """The answer to what is no HTTP. aiohttp's own names Python, and repeats lines of the request.
+
+        What has failed behind it comes here as well, without a message: it is logged, and its text withheld.
+        """
+        if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
+            raise ConnectionError("the caller has left, or has half of a response") from exc
+        if message is None:
+            refused = refusal(exc if isinstance(exc, Exception) else TimeoutError())
+        else:
+            problem = message.partition("\n")[0].partition(": ")[0].rstrip(":")
+            refused = Refused(status, f"no valid HTTP/1.1: {problem}", "invalid_http").refusal
+        response = refused_response(refused)
         response.force_close()
         return response

@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import aiohttp
 import orjson
 import pytest
 import trustme
+from aiohttp import web
+from structlog.testing import capture_logs
 
 from router.admission.tenants import Key, Tenant, Tenants, digest
 from router.domain import ContentDelta, ReasoningDelta
@@ -89,6 +93,36 @@ async def test_what_is_no_http_is_answered_in_json_too(fake: Front, request_: by
     error = orjson.loads(body)["error"]
     assert error["code"] == "invalid_http" and error["type"] == "invalid_request_error"
     assert "Python" not in top.decode() and "secret" not in error["message"] and "xxx" not in error["message"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError("a secret"), 500), (TimeoutError(), 504)])
+async def test_what_escapes_a_handler_is_logged_and_no_fault_of_the_request(error: Exception, status: int) -> None:
+    async with failing(error) as url, aiohttp.ClientSession() as session:
+        with capture_logs() as lines:
+            async with session.get(url) as response:
+                body = await response.text()
+    assert response.status == status and "secret" not in body and "invalid_http" not in body
+    assert [line["exc_info"] for line in lines if line["event"] == "unexpected"] == ([error] if status == 500 else [])
+
+
+async def test_a_caller_who_leaves_is_no_line_in_the_log() -> None:
+    async with failing(ConnectionResetError()) as url, aiohttp.ClientSession() as session:
+        with capture_logs() as lines, pytest.raises(aiohttp.ServerDisconnectedError):
+            await session.get(url)
+    assert not lines
+
+
+@asynccontextmanager
+async def failing(error: Exception) -> AsyncIterator[str]:
+    """A server whose handler fails."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        raise error
+
+    server = HttpServer(handler, "127.0.0.1:0", None, 10)
+    await server.start()
+    yield f"http://127.0.0.1:{server.port}/"
+    await server.drain(0)
 
 
 async def test_bodies_are_bounded_with_a_length_and_without() -> None:
