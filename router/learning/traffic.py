@@ -100,6 +100,7 @@ class Traffic:
     def __init__(self, folder: Path, mode: str) -> None:
         self._folder, self._mode = folder, mode
         self._waiting: defaultdict[str, Tally] = defaultdict(Tally)
+        self._written = False
 
     def __call__(self, record: Record) -> None:
         match record:
@@ -120,7 +121,9 @@ class Traffic:
             await self.write()
 
     async def write(self) -> None:
-        """Write what waits. Raises OutcomeFileError; it still waits then."""
+        """Write what waits, and the mode where the file lacks ours. Raises OutcomeFileError; it still waits then."""
+        if self._written and not self._waiting and (self._folder / FILE).exists():
+            return
         batch, self._waiting = self._waiting, defaultdict(Tally)
         try:
             await asyncio.to_thread(_write, self._folder, self._mode, batch)
@@ -128,6 +131,7 @@ class Traffic:
             for version, tally in batch.items():
                 self._waiting[version] += tally
             raise
+        self._written = True
 
 
 def ended(decision: Decision, tokens: int) -> Tally:

@@ -85,10 +85,25 @@ async def test_processes_share_a_file_and_lose_nothing_when_it_cannot_be_written
     assert sums == {decision.model_version: Tally(requests=2, ended=2, tokens=200)}
 
 
+async def test_nothing_is_written_while_nothing_is_served(tmp_path: Path) -> None:
+    counting = Traffic(tmp_path, "observe")
+    await counting.write()
+    assert traffic.read(tmp_path) == ("observe", {}), "the mode, at the start"
+    before = (tmp_path / traffic.FILE).stat()
+    await counting.write()
+    assert (tmp_path / traffic.FILE).stat() == before
+    again = Traffic(tmp_path, "act")
+    await again.write()
+    assert traffic.read(tmp_path) == ("act", {})
+
+
 async def test_it_goes_on_after_the_folder_was_moved_aside(tmp_path: Path) -> None:
     counting = Traffic(tmp_path / "learning", "act")
     await counting.write()
     (tmp_path / "learning").rename(tmp_path / "aside")
+    await counting.write()
+    assert traffic.read(tmp_path / "learning") == ("act", {})
+    (tmp_path / "learning").rename(tmp_path / "aside again")
     counting(Decided(request_of(), decision_of(), 0.1))
     await counting.write()
     mode, sums = traffic.read(tmp_path / "learning")
