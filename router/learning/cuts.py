@@ -56,8 +56,16 @@ async def answers(
         if cut.ended:
             found.append(replace(served, drawn=0))
         else:
-            found.append(await quietly(partial(_answered, cut)))
+            found.append(await quietly(partial(answered, cut)))
     return [*_tried_again([*found, served])], sum(answer.drawn for answer in found)
+
+
+async def answered(cut: Climb) -> Answer:
+    """The answer behind a thought as it is. Raises InvalidRequest, BackendError."""
+    text, end = await whole_answer(cut.answer())
+    if end.finish is FinishReason.ABORTED:
+        raise BackendError("backend: it gave up in the middle")
+    return Answer.of(text, end, cut.tokens)
 
 
 def lost(rungs: Sequence[ReasoningBudget], served: Answer) -> list[Answer]:
@@ -68,13 +76,6 @@ def lost(rungs: Sequence[ReasoningBudget], served: Answer) -> list[Answer]:
         else Answer("", False, rung.tokens, 0, known=False)
         for rung in rungs
     ]
-
-
-async def _answered(cut: Climb) -> Answer:
-    text, end = await whole_answer(cut.answer())
-    if end.finish is FinishReason.ABORTED:
-        raise BackendError("backend: it gave up in the middle")
-    return Answer.of(text, end, cut.tokens)
 
 
 def _tried_again(found: Sequence[Answer]) -> list[Answer]:

@@ -17,7 +17,7 @@ from router.bundle import features
 from router.domain import SLACK, GenerationRequest, Prompt, RouteRequest
 from router.errors import BackendBusy, BackendError, BackendUnavailable, DependencyError, InvalidRequest
 from router.events import Degraded
-from router.learning.cuts import Answer, answers, lost
+from router.learning.cuts import Answer, answered, answers, lost
 from router.learning.evidence import Evidence, Inputs
 from router.learning.judging import Judge, Verdict
 from router.learning.lesson import Lesson
@@ -119,17 +119,21 @@ class Examiner:
         if (thought := lesson.backend.climb(_again(lesson))) is None:
             raise NothingLearnedError(NO_STEPS)
         await self._quietly(partial(thought.recall, lesson.reasoning))
-        rungs, served = lesson.ladder.rungs, lesson.served
+        rungs, served, drawn = lesson.ladder.rungs, lesson.served, 0
+        if served is None:
+            served = await self._quietly(partial(answered, thought))
+            drawn = served.drawn
         # Of two attempts, or of other tokens than were drawn, the cuts would not be those of serving.
         if lesson.attempts > 1 or abs(thought.tokens - served.thinking_tokens) > SLACK:
             return lost(rungs, served), 0, OTHER_TOKENS
         try:
-            return *await answers(thought, rungs, served, self._quietly), LEARNED
+            found, spent = await answers(thought, rungs, served, self._quietly)
+            return found, drawn + spent, LEARNED
         except (BackendUnavailable, BackendBusy):
             raise
         except (BackendError, InvalidRequest) as error:
             self._observer(Degraded("learning", str(error)))
-            return lost(rungs, served), 0, FAILED
+            return lost(rungs, served), drawn, FAILED
 
     async def _verdict(self, lesson: Lesson, found: Sequence[Answer], same: Sequence[bool]) -> Verdict:
         """The verdict on all rungs; on an answer that is not whole there is none."""
@@ -155,7 +159,7 @@ class Examiner:
 def _again(lesson: Lesson) -> GenerationRequest:
     """The request that was served. Without log-probabilities, which the answers behind cuts are not asked for."""
     sampling = replace(lesson.sampling, logprobs=False, top_logprobs=0)
-    expected = float(lesson.served.thinking_tokens)
+    expected = 0.0 if lesson.served is None else float(lesson.served.thinking_tokens)
     rung, engine = lesson.ladder.rungs[-1], lesson.engine
     return GenerationRequest(lesson.request.prompt, rung, 0, sampling, expected, lesson.request.session, engine=engine)
 

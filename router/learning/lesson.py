@@ -59,9 +59,10 @@ class Lesson:
         return "".join(self._reasoning)
 
     @property
-    def served(self) -> Answer:
-        """The answer, once it is whole."""
-        assert self.completion is not None
+    def served(self) -> Answer | None:
+        """The answer; None where its caller has left before its end."""
+        if self.completion is None:
+            return None
         return Answer.of("".join(self._answer), self.completion, self.completion.thinking_tokens or 0)
 
     @property
@@ -89,15 +90,19 @@ class Lesson:
         Args:
             busy: others wait for the engine.
         """
-        self._ended(self, "busy" if busy and self.completion is not None else _flaw(self.completion))
+        self._ended(self, self._flaw() or ("busy" if busy else ""))
 
+    def _flaw(self) -> str:
+        """Why the thought cannot be cut: it has no end, or nobody counted it; "" = it can.
 
-def _flaw(end: Completion | None) -> str:
-    """Why a generation cannot be cut: it has no end, or nobody counted its thought; "" = it can."""
-    if end is None:
-        return "unfinished"
-    counted = end.thinking_tokens is not None and end.count_source is not CountSource.ESTIMATE
-    return "" if counted and not end.counts_disagree else "uncounted"
+        Where an answer has begun, the thought is whole. Callers leave long answers more often than others: without
+        them, these would be missing.
+        """
+        end = self.completion
+        if end is None:
+            return "" if self._answer else "unfinished"
+        counted = end.thinking_tokens is not None and end.count_source is not CountSource.ESTIMATE
+        return "" if counted and not end.counts_disagree else "uncounted"
 
 
 def represents(decision: Decision, request: RouteRequest, max_loss: float) -> bool:

@@ -212,7 +212,7 @@ async def test_there_is_room_only_where_a_lesson_can_begin(tmp_path: Path) -> No
     assert not school.learner.has_room(MODEL), "the allowance is spent"
     await school.close()
     full = School(tmp_path)
-    full.backend._scripts = [[*SAID, Hang()]]
+    full.backend._scripts = [[*SAID[:-1], Hang()]]
     under_way = [asyncio.create_task(full.ask()) for _ in range(OPEN)]
     await until(lambda: not full.learner.has_room(MODEL))
     for task in under_way:
@@ -229,7 +229,7 @@ async def test_an_engine_without_steps_is_counted(school: School) -> None:
 
 
 async def test_evidence_is_written_in_the_order_of_the_requests(school: School) -> None:
-    school.backend._scripts = [[*SAID, Hang()], SCRIPT, [*SAID, Hang()], SCRIPT]
+    school.backend._scripts = [[*SAID[:-1], Hang()], SCRIPT, [*SAID[:-1], Hang()], SCRIPT]
     first = asyncio.create_task(school.ask())
     await until(lambda: len(school.backend.asked) == 1)
     ids = [(await school.ask()).id]
@@ -270,7 +270,7 @@ async def test_a_caller_who_takes_long_holds_up_no_evidence_and_counts_as_lost_u
     await school.close()
 
 
-async def test_a_caller_who_leaves_teaches_nothing(school: School) -> None:
+async def test_a_caller_who_leaves_within_the_thought_teaches_nothing(school: School) -> None:
     async with aclosing(school.router.generate(request_of(), Sampling(0.0))) as events:
         async for event in events:
             if isinstance(event, ReasoningDelta):
@@ -278,8 +278,28 @@ async def test_a_caller_who_leaves_teaches_nothing(school: School) -> None:
     assert await school.lessons() == ["unfinished"] and not school.backend.begun
 
 
+async def test_what_a_caller_has_not_waited_for_is_answered_behind_the_same_thought(school: School) -> None:
+    async with aclosing(school.router.generate(request_of(), Sampling(0.0))) as events:
+        async for event in events:
+            if isinstance(event, ContentDelta):
+                break
+    assert await school.lessons() == ["learned"]
+    (one,) = await school.evidence()
+    assert (one.thinking_tokens, one.losses()) == ((0, 16, THOUGHT, THOUGHT), (1.0, 1.0, 0.0, 0.0))
+    assert one.spent_tokens == 3 * 2, "behind two cuts and behind the whole thought"
+
+
+async def test_an_answer_that_the_engine_cannot_end_either_teaches_nothing(school: School) -> None:
+    school.backend.answers_fail = BackendTimeout("slow")
+    async with aclosing(school.router.generate(request_of(), Sampling(0.0))) as events:
+        async for event in events:
+            if isinstance(event, ContentDelta):
+                break
+    assert await school.lessons() == ["failed"] and not await school.evidence()
+
+
 async def test_thoughts_that_are_kept_in_memory_are_bounded(school: School) -> None:
-    school.backend._scripts = [[*SAID, Hang()]]
+    school.backend._scripts = [[*SAID[:-1], Hang()]]
     under_way = [asyncio.create_task(school.ask()) for _ in range(OPEN + 3)]
     assert await school.lessons(3) == ["busy"] * 3
     for task in under_way:
