@@ -7,9 +7,9 @@ import sys
 import click
 
 from router.cli.display import show_decision, show_event, show_explanation, show_report_command
-from router.cli.options import PROBABILITY, calls_service, json_option, program, routing_options, service_arguments
+from router.cli.options import PROBABILITY, calls_service, program, routing_options, service_arguments
 from router.cli.sampling import sampling_options
-from router.cli.strict import Command
+from router.cli.strict import Command, json_option
 from router.client import (
     Client,
     Completion,
@@ -136,9 +136,6 @@ def health(client: Client, as_json: bool) -> None:
         sys.exit(1)
     click.echo(json.dumps({"status": status}) if as_json else status)
     sys.exit(0 if status == "SERVING" else 1)
-
-
-COMMANDS = (decide, generate, explain, report, health)
 
 
 def _report(decision: Decision) -> str:

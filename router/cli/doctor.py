@@ -12,8 +12,8 @@ import click
 from rich.markup import escape
 
 from router.cli.display import console
-from router.cli.options import json_option, key_in, program
-from router.cli.strict import Command, File, NewFile
+from router.cli.options import key_in, program
+from router.cli.strict import Command, File, NewFile, json_option
 
 if TYPE_CHECKING:
     from router.backends.canary import Finding

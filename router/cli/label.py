@@ -15,8 +15,7 @@ from rich.panel import Panel
 
 from router.cli.display import console, plain
 from router.cli.learning import FOLDER, require_folder
-from router.cli.options import json_option
-from router.cli.strict import Command, File, NewFile
+from router.cli.strict import Command, File, NewFile, json_option
 from router.digits import counted
 from router.errors import OutcomeFileError
 from router.files import write_private
@@ -185,6 +184,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise OutcomeFileError(f"{path}: is not UTF-8") from error
-
-
-COMMANDS = (label,)

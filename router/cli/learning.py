@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from router.cli.options import json_option, takes_credentials
-from router.cli.strict import NEW_FOLDER, Command, Group, NewFile, Number
+from router.cli.options import takes_credentials
+from router.cli.strict import NEW_FOLDER, Command, Group, NewFile, Number, json_option
 from router.client import Credentials
 from router.client.operator import ADMIN, learning_status
 from router.digits import counted
@@ -123,6 +123,3 @@ def require_folder(folder: Path) -> None:
         raise click.UsageError(
             f"{folder}: no such folder; `budget-router serve --learn observe` begins one, and --folder names another"
         )
-
-
-COMMANDS = (status, learn)

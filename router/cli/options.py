@@ -20,8 +20,6 @@ Command: TypeAlias = Callable[..., None]
 PROGRAM = "budget-router"
 TOKENS, PROBABILITY = click.IntRange(min=0), Number(0, 1)
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-
 _SERVICE = (
     click.option("--server", default=SERVER, show_default=True, metavar="HOST:PORT", help="The running service."),
     click.option("--key-file", type=File(), help="File with the tenant's key."),

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import json_option
-from router.cli.strict import Command
+from router.cli.strict import Command, json_option
 
 if TYPE_CHECKING:
     from router.settings import Settings
@@ -45,6 +44,7 @@ def serve(**given: str | int | None) -> None:
     SIGHUP reads all followed files again. Several workers share the port: a worker that ends or hangs is replaced, and
     SIGHUP replaces all without a failed call; docs/operations.md says what they share and what they divide.
     """
+    _import_structlog()
     from router import settings
     from router.serving import embedded, listening
     from router.telemetry import logs
@@ -57,6 +57,15 @@ def serve(**given: str | int | None) -> None:
             asyncio.run(_supervised(loaded))  # no calls, so it stays small without uvloop
         else:
             _run(_served(loaded, log.defer))
+
+
+def _import_structlog() -> None:
+    """Import it as if rich were not installed, which it wants for terminals alone: 5 MB and a tenth of a second."""
+    if "rich" not in sys.modules:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # Python's way to say so
+        import structlog  # noqa: F401
+
+        del sys.modules["rich"]
 
 
 def _run(service: Coroutine[None, None, None]) -> None:
@@ -104,6 +113,7 @@ def _listening(address: str, admin: str, http: str) -> None:
 @click.option("--control", type=int, required=True)
 def work(place: int, control: int, **given: Any) -> None:
     """Be one of the processes that `serve --workers` starts."""
+    _import_structlog()
     from router import settings
     from router.serving import app, worker
     from router.telemetry import logs
@@ -142,6 +152,3 @@ def new_key(tenant: str, days: int, as_json: bool) -> None:
     # JSON quotes a name as TOML does.
     click.echo(f"\nFor the file that BUDGET_ROUTER_TENANTS names:\n\n[{json.dumps(tenant)}]", err=True)
     click.echo(f'keys = [{{ sha256 = "{digest}", expires = {expires} }}]', err=True)
-
-
-COMMANDS = (serve, work, new_key)

@@ -1,4 +1,4 @@
-"""What the commands ask of their arguments, beyond what click checks.
+"""What the commands ask of their arguments, beyond what click checks, and the option that most of them have.
 
 Refused are an option given twice, of which click would silently use the last; NaN, which passes every range; a FIFO,
 which would be waited for; and a file to write below another file.
@@ -87,6 +87,8 @@ class NewFile(click.Path):
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
 """A folder to read from; and one that need not be there yet."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 
 def invoked(command: click.Command) -> int:

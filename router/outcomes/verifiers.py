@@ -1,6 +1,6 @@
-"""Verifiers of answers: the operator's own, over HTTP, and one by agreement where there is none.
+"""The operator's own verifier of answers, over HTTP.
 
-The operator's gets `{"messages": [{"role", "content"}], "answers": ["..."]}` and returns
+It gets `{"messages": [{"role", "content"}], "answers": ["..."]}` and returns
 `{"correct": [0..1 for each answer]}`.
 """
 
@@ -8,7 +8,6 @@ import aiohttp
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
-from router.answer_keys import agree
 from router.domain import Prompt
 from router.errors import VerifierError
 
@@ -61,20 +60,3 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > LARGEST_ANSWER:
             raise VerifierError(f"verifier: its answer is longer than {LARGEST_ANSWER} bytes")
     return bytes(body)
-
-
-class Agreement:
-    """Judges by agreement: an answer that differs from the top rung's counts as wrong.
-
-    The loss is overestimated, so alarms come too early rather than too late. It works where answers are short.
-
-    Args:
-        kind: how answers are compared beside their texts, a name in `router.answer_keys.KINDS`.
-    """
-
-    def __init__(self, kind: str = "text") -> None:
-        self._kind = kind
-
-    async def correct(self, prompt: object, answers: list[str]) -> list[float]:
-        """1 for the first answer and for those that agree with it, up to case and spaces; 0 for others."""
-        return [float(agree(answer, answers[0], self._kind)) for answer in answers]

@@ -14,10 +14,10 @@ from router.learning.judging import ByVerifier, Judge
 from router.learning.learner import Course, Learner
 from router.learning.quiet import QuietMoments
 from router.learning.traffic import Traffic
+from router.outcomes.agreement import Agreement
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import Ledger
 from router.outcomes.rows import PromptHasher
-from router.outcomes.verifiers import Agreement
 from router.ports import Observer, Verifier
 from router.scoring.static_inputs import StaticInputs
 from router.serving import models

@@ -25,9 +25,9 @@ from router.domain import (
 )
 from router.errors import SettingsError, VerifierError
 from router.events import Audited, Degraded
+from router.outcomes.agreement import Agreement
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import DELTA, EProcess, Ledger
-from router.outcomes.verifiers import Agreement
 from router.routing.router import SUSPENDED, BudgetRouter
 from tests.support.fakes import (
     BUNDLE,

@@ -35,10 +35,10 @@ from router.domain import (
 )
 from router.errors import BackendUnavailable
 from router.events import Audited, Degraded, Generated, StreamAborted
+from router.outcomes.agreement import Agreement
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import Ledger
 from router.outcomes.sqlite import SqliteOutcomes
-from router.outcomes.verifiers import Agreement
 from router.routing.explain import Explainer
 from router.routing.policy import Policy
 from router.routing.router import BudgetRouter

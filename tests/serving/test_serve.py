@@ -365,13 +365,24 @@ def test_wrong_settings_are_refused_by_name(tmp_path: Path, settings: dict[str, 
     assert said in refused(tmp_path, "--listen", "127.0.0.1:0", **settings)
 
 
-def test_serving_loads_nothing_of_training() -> None:
-    code = "import sys; import router.serving.app; print(*sorted(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(), timeout=60
+def test_a_service_loads_no_more_than_it_needs() -> None:
+    """Neither training, nor what draws tables, nor clients that are not asked for: it ends where all is loaded."""
+    code = (
+        "import atexit, sys; from router.cli import main; atexit.register(lambda: print(*sys.modules)); "
+        "sys.argv = ['budget-router', 'serve', '--listen', '127.0.0.1:0']; main()"
     )
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    assert not loaded & {"sklearn", "skl2onnx", "torch", "reasoning_gym", "onnx", "pyarrow", "scipy", "training"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment(outcomes="/proc/nowhere/outcomes.sqlite"),
+        timeout=60,
+    )
+    loaded = done.stdout.split()
+    assert done.returncode == 2 and "router.serving.app" in loaded, done.stderr
+    unwanted = {"sklearn", "torch", "reasoning_gym", "onnx", "scipy", "training"}
+    unwanted |= {"rich.console", "google.protobuf.json_format", "aiohttp", "redis", "router.http"}
+    assert not {name for name in loaded if unwanted & {name, name.partition(".")[0]}}
 
 
 def test_a_second_process_answers_from_the_first_ones_cache(tmp_path: Path, valkey: Valkey) -> None:
