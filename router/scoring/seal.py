@@ -4,21 +4,17 @@ Anyone who can write to the store could otherwise choose the budgets. The seal i
 an entry answers for its own key alone. Keys of scores contain the bundle's digest, and with it the seals do.
 """
 
-import struct
 from hashlib import blake2b, sha256
 from hmac import compare_digest
-from math import isnan, nan
 
 from router.bundle.checks import MOST_RUNGS
 from router.domain import Score
+from router.scoring.packed import fits, packed, packed_bytes, unpacked
 
 SEAL = 16
 """Bytes of a seal."""
 
-PER_RUNG = 5
-"""Numbers a rung takes in an entry: quality, then mean, p50, p90 and p99 thinking tokens."""
-
-MOST_BYTES = MOST_RUNGS * 8 * PER_RUNG + 8 + SEAL
+MOST_BYTES = packed_bytes(MOST_RUNGS) + SEAL
 """Largest entry."""
 
 
@@ -34,19 +30,13 @@ class Seal:
         self._keyed = blake2b(key=sha256(b"seal of cached scores\0" + secret).digest(), digest_size=SEAL)
 
     def encode(self, key: bytes, score: Score) -> bytes:
-        """A score as little-endian doubles, rung by rung, then 1 if it is far, and their seal; NaN = no forecast."""
-        numbers = [*(nan if number is None else number for rung in score.rungs for number in rung), float(score.far)]
-        data = struct.pack(f"<{len(numbers)}d", *numbers)
-        return self.sealed(key, data)
+        """A packed score and its seal."""
+        return self.sealed(key, packed(score))
 
     def decode(self, key: bytes, entry: bytes) -> Score | None:
         """The inverse of `encode`; None where the entry is damaged, of another key, or from somebody else."""
-        rungs, rest = divmod(len(entry) - SEAL, 8 * PER_RUNG)
-        if rungs < 1 or rest != 8 or (data := self.opened(key, entry)) is None:
-            return None
-        *numbers, far = struct.unpack(f"<{rungs * PER_RUNG + 1}d", data)
-        quality, *tokens = (tuple(numbers[i::PER_RUNG]) for i in range(PER_RUNG))
-        return Score(quality, *(tuple(None if isnan(n) else n for n in column) for column in tokens), far=bool(far))
+        data = self.opened(key, entry)
+        return None if data is None or not fits(data) else unpacked(data)
 
     def sealed(self, key: bytes, data: bytes) -> bytes:
         """Data with a seal behind it."""

@@ -1,7 +1,12 @@
 """The cache in process keeps what is used, within its size, and fairly between tenants."""
 
-from router.scoring.cache_key import TENANT_BYTES
-from router.scoring.memory_cache import MemoryCache
+import os
+import tracemalloc
+
+from router.domain import Score
+from router.scoring.cache_key import KEY_BYTES, TENANT_BYTES
+from router.scoring.memory_cache import ENTRY_BYTES, MemoryCache
+from router.scoring.packed import packed_bytes
 from tests.support.fakes import RISING
 
 
@@ -24,7 +29,20 @@ async def test_it_never_holds_more_than_its_entries() -> None:
 async def test_it_never_holds_more_than_its_size() -> None:
     cache, keys = MemoryCache(100_000, 1 << 20), keys_of("a", 10_000)
     await cache.put_many(dict.fromkeys(keys, RISING))
-    assert 400 < await kept(cache, keys) <= (1 << 20) // 2_000
+    assert 2_000 < await kept(cache, keys) <= (1 << 20) // 440
+
+
+async def test_an_entry_takes_no_more_memory_than_it_counts_for() -> None:
+    cache, entries = MemoryCache(1 << 20, 1 << 30), 11_000  # just after a table has grown, so it is at its emptiest
+    tracemalloc.start()
+    try:
+        for number in range(entries):
+            score = Score(*[tuple(number + rung / 7 for rung in range(6))] * 5)
+            await cache.put_many({bytes(TENANT_BYTES) + os.urandom(KEY_BYTES - TENANT_BYTES): score})
+        taken = tracemalloc.get_traced_memory()[0] / entries
+    finally:
+        tracemalloc.stop()
+    assert taken <= 1.1 * (ENTRY_BYTES + packed_bytes(6))
 
 
 async def test_the_least_recently_used_score_goes_first() -> None:

@@ -14,7 +14,7 @@ KEYS = st.binary(max_size=40)
 
 
 @given(KEYS, RUNGS, st.booleans())
-def test_a_score_comes_back(key: bytes, rungs: list[tuple[float, float | None]], far: bool) -> None:
+def test_a_sealed_score_comes_back(key: bytes, rungs: list[tuple[float, float | None]], far: bool) -> None:
     score = Score(*zip(*rungs, strict=True), far=far)
     assert Seal(b"secret").decode(key, Seal(b"secret").encode(key, score)) == score
 
