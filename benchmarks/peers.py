@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
@@ -27,7 +26,7 @@ from benchmarks.harness import BUNDLE, OUTCOMES, Target
 from benchmarks.hot_path import Server, reply_bytes
 from router.bundle import manifest
 from router.domain import Prompt
-from router.onnx_session import single_threaded
+from router.onnx_session import open_session
 from router.scoring.onnx import OnnxClassifier
 from training.data import dataset
 
@@ -106,7 +105,7 @@ def systems() -> dict[str, Cost]:
 
 def graph(model: Path, tokenizer: Path) -> Callable[[str], object]:
     """An encoder that reads one text, with the session options of our classifier."""
-    session = onnxruntime.InferenceSession(model, single_threaded(), providers=["CPUExecutionProvider"])
+    session = open_session(model.read_bytes())
     encode = Tokenizer.from_file(str(tokenizer))
     encode.no_padding()
     encode.enable_truncation(max(LENGTHS))

@@ -8,18 +8,27 @@ from typing import Any
 
 import onnxruntime
 
+CPU = "CPUExecutionProvider"
+
 TICK_SECONDS = 0.1
 """Pause between two looks at the run under way."""
 
 
-def single_threaded() -> onnxruntime.SessionOptions:
-    """One thread that does not spin: small graphs gain nothing from more, and the cores have other work."""
+def open_session(graph: bytes, providers: Sequence[str] = (CPU,)) -> onnxruntime.InferenceSession:
+    """A session of a serialised graph on one thread that does not spin; raises whatever ONNX Runtime raises.
+
+    Small graphs gain nothing from more threads, and the cores have other work.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The bytes could as well be a graph in ONNX Runtime's own format, in which nobody looked for other files.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    return options
+    session = onnxruntime.InferenceSession(graph, options, providers=list(providers))
+    if session.get_providers() == [CPU]:
+        # It would keep the bytes beside the weights, for another provider to fall back from; the CPU has none.
+        session._model_bytes = None
+    return session
 
 
 class OverrunError(Exception):

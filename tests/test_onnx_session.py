@@ -1,12 +1,14 @@
 """A run that takes too long is ended, and it alone."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import onnxruntime
 import pytest
 
-from router.onnx_session import TICK_SECONDS, BoundedSession, OverrunError
+from router.onnx_session import TICK_SECONDS, BoundedSession, OverrunError, open_session
+from tests.conftest import MODELS
 
 SECONDS = 1_000 * TICK_SECONDS
 """So long that the session's own thread ends no run."""
@@ -64,3 +66,10 @@ def test_between_two_runs_nothing_is_ended(session: BoundedSession, fake: Sessio
     session.run([], {})
     looked_at(session, (1, 1_000))
     assert session.run([], {}) == ["done"]
+
+
+def test_a_session_on_the_cpu_keeps_no_bytes_of_its_graph() -> None:
+    graph = (MODELS / "pocket" / "model.onnx").read_bytes()
+    before = sys.getrefcount(graph)
+    session = open_session(graph)
+    assert session.get_inputs() and sys.getrefcount(graph) == before

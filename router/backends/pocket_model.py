@@ -15,7 +15,7 @@ from router.bundle.graph import require_self_contained
 from router.bundle.manifest import LARGEST, MODEL, TOKENIZER
 from router.domain import Sampling
 from router.errors import ArtifactError
-from router.onnx_session import single_threaded
+from router.onnx_session import open_session
 
 START, END, THINK, END_THINK = "<|im_start|>", "<|im_end|>", "<think>", "</think>"
 WINDOW = 1024
@@ -46,7 +46,7 @@ class PocketModel:
             # Read once: the fingerprint is that of the bytes that run, and they name no other file.
             graph = files.read(directory / MODEL, LARGEST[MODEL])
             require_self_contained(graph)
-            session = onnxruntime.InferenceSession(graph, single_threaded())
+            session = open_session(graph)
             tokenizer = Tokenizer.from_buffer(files.read(directory / TOKENIZER, LARGEST[TOKENIZER]))
         except Exception as error:  # both libraries raise bare Exceptions
             raise ArtifactError(f"pocket reasoner in {directory}: {error}") from error

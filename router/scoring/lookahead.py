@@ -3,11 +3,10 @@
 import math
 
 import numpy as np
-import onnxruntime
 
 from router.bundle.manifest import LOOKAHEAD, Bundle
 from router.errors import ArtifactError, ClassifierError
-from router.onnx_session import BoundedSession, OverrunError, single_threaded
+from router.onnx_session import BoundedSession, OverrunError, open_session
 from router.scoring.outputs import PARITY_TOLERANCE
 from router.stopping.evidence import WIDTH, Evidence, numbers
 
@@ -28,9 +27,7 @@ class OnnxLookahead:
     def __init__(self, bundle: Bundle) -> None:
         self._rungs = len(bundle.manifest.ladder)
         try:
-            session = onnxruntime.InferenceSession(
-                bundle.lookahead, single_threaded(), providers=["CPUExecutionProvider"]
-            )
+            session = open_session(bundle.lookahead)
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise ArtifactError(f"{LOOKAHEAD}: ONNX Runtime refuses it: {error}") from error
         if (found := {one.name: one.type for one in session.get_inputs()}) != INPUTS:

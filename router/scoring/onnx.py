@@ -11,12 +11,12 @@ from router.bundle.manifest import MODEL, TOKENIZER, Bundle, Manifest
 from router.circuit_breaker import Breaker
 from router.domain import Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError
-from router.onnx_session import BoundedSession, OverrunError, single_threaded
+from router.onnx_session import CPU, BoundedSession, OverrunError, open_session
 from router.scoring import outputs
 from router.scoring.outputs import Outputs
 from router.turn import others_first
 
-CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 PROVIDERS: Mapping[str, Sequence[str]] = {"cpu": (CPU,), "cuda": (CUDA, CPU), "tensorrt": (TENSORRT, CUDA, CPU)}
 """Execution providers by device: the first runs the graph, the next ones those nodes that it cannot run."""
@@ -108,7 +108,7 @@ def _session(bundle: Bundle, device: Device) -> onnxruntime.InferenceSession:
     if wanted[0] not in onnxruntime.get_available_providers():
         raise SettingsError(f"the classifier cannot run on {device}: this ONNX Runtime is built without {wanted[0]}")
     try:
-        session = onnxruntime.InferenceSession(bundle.model, single_threaded(), providers=list(wanted))
+        session = open_session(bundle.model, wanted)
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise ArtifactError(f"{MODEL}: ONNX Runtime refuses it: {error}") from error
     _require_interface(session, bundle.manifest)

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import MODEL, Bundle
 from router.domain import Prompt
 from router.errors import ArtifactError
-from router.onnx_session import single_threaded
+from router.onnx_session import open_session
 from router.scoring.outputs import VECTOR
 
 
@@ -26,9 +25,7 @@ class StaticInputs:
     def __init__(self, bundle: Bundle) -> None:
         try:
             self._featurize = Featurizer(bundle.tokenizer, bundle.manifest.max_tokens)
-            self._session = onnxruntime.InferenceSession(
-                bundle.model, single_threaded(), providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(bundle.model)
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise ArtifactError(f"{MODEL}: {error}") from error
         if VECTOR not in [one.name for one in self._session.get_outputs()]:

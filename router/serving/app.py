@@ -26,7 +26,7 @@ from router.rpc.identity import OperatorGuard, TenantGuard
 from router.rpc.server import Foreign, RouterServer, Service
 from router.rpc.servicer import BudgetRouterServicer
 from router.serving import assembly, gauges
-from router.serving.allocator import give_memory_back
+from router.serving.allocator import give_memory_back, trim
 from router.serving.follow import FOLLOW_SECONDS, Followed, Reload, file_stamp, follow_file
 from router.serving.gauges import Gauges
 from router.serving.keeper import Keeper, Work
@@ -109,6 +109,7 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
+    trim()
 
 
 @dataclass(frozen=True)

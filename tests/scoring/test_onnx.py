@@ -18,8 +18,9 @@ from router.bundle.features import NAMES, WIDTH
 from router.bundle.manifest import Bundle, ParitySample, load
 from router.domain import BudgetLadder, DecisionSource, Prompt, Score
 from router.errors import ArtifactError, ClassifierError, SettingsError
+from router.onnx_session import CPU
 from router.scoring.batching import Batching
-from router.scoring.onnx import CPU, CUDA, PROVIDERS, Device, OnnxClassifier
+from router.scoring.onnx import CUDA, PROVIDERS, Device, OnnxClassifier
 from router.scoring.outputs import PARITY_TOLERANCE
 from tests.conftest import MODELS
 from tests.support.fakes import request_of, router_of
