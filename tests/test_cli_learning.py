@@ -13,9 +13,10 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
+from router import files
 from router.cli import display, learning_screen
 from router.cli.commands import cli
-from router.learning import people, status, store
+from router.learning import folders, people, status, store
 from router.learning.overview import Overview
 from router.learning.status import Status, Target
 from tests.learning.test_evidence import evidence
@@ -112,10 +113,16 @@ def test_reset_moves_the_evidence_aside_and_keeps_bundles(folder: Path) -> None:
     (folder / "registry").mkdir()
     (folder / "registry" / "current.json").write_text("{}")
     key = store.secret(folder)
-    told = json.loads(run("learn", "reset", *at(folder), "--yes", "--json").stdout)
+    with files.locked(folder / folders.LOCK, make=True):  # as the trainer of a service that runs
+        told = json.loads(run("learn", "reset", *at(folder), "--yes", "--json").stdout)
+        with pytest.raises(OSError), files.locked(folder / folders.LOCK, 0.0, make=True):
+            pass
     aside = Path(told["moved_to"])
     assert aside.parent == folder.parent and len(list(store.read(aside))) == 2
-    assert sorted(one.name for one in folder.iterdir()) == ["registry", "secret"] and store.secret(folder) == key
+    assert (
+        sorted(one.name for one in folder.iterdir()) == [folders.LOCK, "registry", "secret"]
+        and store.secret(folder) == key
+    )
     written(folder, evidence("d3"))
     assert [one.decision_id for _, one in store.read(folder)] == ["d3"], "a service that runs goes on"
 

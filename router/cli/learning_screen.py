@@ -14,7 +14,7 @@ from router.learning.status import Round, Saving, Status, Target
 
 OFF = "learning is off: `budget-router serve --learn observe` begins to learn from what is served"
 MODES = {"observe": "observing", "act": "acting", "unspecified": "no service has written here"}
-NO_TRAINER = "no trainer has looked at the evidence; `budget-train learn --help` says how to run one"
+NO_TRAINER = "no trainer has looked at the evidence yet; where `serve` starts none, run `budget-train learn --follow`"
 MILLION = 1_000_000
 HOURS = 48
 """Above so many hours, a time is said in days."""

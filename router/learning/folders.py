@@ -11,9 +11,12 @@ from router.files import make_private, sync_folder
 from router.learning import store
 from router.learning.evidence import Evidence
 
-STAYS = ("registry", store.SECRET)
-"""What a reset leaves in place: bundles, where no other registry is named, which services follow; and the key of the
-hashes, which they hold."""
+LOCK = ".trainer"
+"""Name of the file in the learning folder whose lock a trainer holds."""
+
+STAYS = ("registry", store.SECRET, LOCK)
+"""What a reset leaves in place: bundles, where no other registry is named, which services follow; the key of the
+hashes, which they hold; and the lock of a trainer that goes on."""
 
 
 def reset(folder: Path) -> Path:

@@ -61,11 +61,13 @@ def learn(
     No labels are needed beyond the evidence, and no prompts. A command that is killed loses nothing: the next one goes
     on. One at a time may work on a folder.
     """
+    from training.learning.alone import alone, killed_with, with_parent
+
+    killed_with(parent)
+    if not (going := with_parent(parent))():
+        return
     if follow:
         _go_last()  # before the imports, which take seconds
-    from training.learning.alone import alone, with_parent
-
-    going = with_parent(parent)
     with alone(folder, going if follow else None):
         from training.learning.follow import follow as statuses  # one that waits need not have loaded all of it
         from training.learning.look import Learning, target_of

@@ -1,7 +1,10 @@
 """One trainer at a time works on a folder. It ends with the service that started it."""
 
+import ctypes
 import errno
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,10 +12,11 @@ from itertools import count
 from pathlib import Path
 
 from router import files
+from router.learning.folders import LOCK
 from training.progress import say
 
-LOCK = ".trainer"
-"""Name of the file in the learning folder whose lock a trainer holds."""
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
 
 BUSY_SECONDS = 1.0
 """Wait for another trainer of the same folder to end."""
@@ -50,6 +54,12 @@ def rest(going: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
     while going() and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, POLL_SECONDS))
+
+
+def killed_with(parent: int) -> None:
+    """Have Linux kill this process with its parent: on a busy machine it may be minutes until it looks itself."""
+    if parent and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def with_parent(parent: int) -> Callable[[], bool]:

@@ -146,7 +146,9 @@ def begin(pieces: Pieces, number: int, folder: Path, candidates: dict[str, Model
         ExportError: the exported graph differs from the fitted model; nothing is written.
     """
     say(f"learn: round {number}: {len(pieces):,} pieces of evidence")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(
+        mode=0o700, exist_ok=True
+    )  # without parents: a folder that is reset meanwhile gets no round of the old one
     fitted, policies = _fitted(pieces, candidates)
     with Staging(folder) as staging:
         sample = list(public_prompts())

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,12 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from router import files
+from router.learning.folders import LOCK
 from router.learning.status import Status
 from router.learning.store import EvidenceFile
 from tests.training.learning.conftest import Learned, learning, taught
 from training.cli import cli
 from training.learning import alone
-from training.learning.alone import LOCK, POLL_SECONDS, rest, with_parent
+from training.learning.alone import POLL_SECONDS, rest, with_parent
 from training.learning.follow import follow
 
 
@@ -52,6 +55,17 @@ def test_what_fails_is_said_and_tried_again(tmp_path: Path, capsys: pytest.Captu
 
 def test_it_ends_with_the_process_that_started_it() -> None:
     assert with_parent(0)() and with_parent(os.getppid())() and not with_parent(os.getpid())()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone kills a process with its parent")
+def test_it_is_killed_with_the_process_that_started_it() -> None:
+    waits = "killed_with(os.getppid()); print('begun', flush=True); time.sleep(60); print('left over')"
+    trainer = f"import os, time; from training.learning.alone import killed_with; {waits}"
+    service = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {trainer!r}])"
+    with subprocess.Popen([sys.executable, "-c", service], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        process.kill()
+        assert process.stdout.read() == ""  # once nobody holds it any more
 
 
 def test_a_rest_ends_when_it_does_not_go_on() -> None:
