@@ -78,7 +78,7 @@ def test_the_screen_says_what_is_proved_and_what_is_missing(screen: Callable[...
         "200 free, 60 judged, 10 reported, 30 wanted",
         "84,120 tokens on learning, worth 0.17",
         "1,000,000 tokens (900,000 to 1,100,000), worth 2.00 (1.80 to 2.20), 25 %",
-        "in about 600 requests, 0.5 hours",
+        "in about 600 requests, 30 minutes",
         "yes, rung 256 for everybody, tested on 250",
         "yes, by prompt, tested on 50",
         "not in sight",
@@ -168,6 +168,12 @@ def test_label_without_a_terminal_names_the_way(folder: Path) -> None:
 def test_label_without_texts_names_the_setting(tmp_path: Path) -> None:
     seen = run("label", *at(written(tmp_path / "learning", evidence())), "--json")
     assert seen.exit_code == 0 and not seen.stdout and "BUDGET_ROUTER_LOG_PROMPTS" in seen.stderr
+
+
+def test_label_where_nothing_differs_says_so(tmp_path: Path) -> None:
+    home = written(tmp_path / "learning", evidence("d1", same=(True, True, True)))
+    seen = run("label", *at(home), "--out", tmp_path / "questions.jsonl")
+    assert seen.exit_code == 0 and "1 piece of evidence, and nobody need judge one" in seen.stderr
 
 
 def test_questions_go_out_and_come_back_as_lines(folder: Path, tmp_path: Path) -> None:

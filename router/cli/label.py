@@ -56,7 +56,7 @@ def label(folder: Path, limit: int | None, out: Path | None, take: Path | None, 
       (set `right` in each line to "A", "B", "both" or "neither")
       budget-router label --take questions.jsonl
     """
-    from router.learning import people
+    from router.learning import people, store
 
     if out is not None and take is not None:
         raise click.UsageError("give --out FILE or --take FILE, one of them")
@@ -69,6 +69,9 @@ def label(folder: Path, limit: int | None, out: Path | None, take: Path | None, 
     found = people.queue(folder)
     if found.kept < found.pieces:
         click.echo(f"{found.pieces - found.kept:,} more without their texts: {NO_TEXTS}", err=True)
+    elif not found.pieces:
+        known = counted(store.count(folder), "piece")
+        click.echo(f"{known} of evidence, and nobody need judge one: see `budget-router status`", err=True)
     lines = [one.question.to_json() + "\n" for one in found.questions[:limit]]
     if out is not None:
         _write(lines, out, as_json)

@@ -1,5 +1,6 @@
 """How far learning has come, on one screen."""
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -152,4 +153,6 @@ def _worth(price: float | None, *tokens: float) -> str:
 
 
 def _time(hours: float) -> str:
+    if hours < 1:
+        return counted(math.ceil(60 * hours), "minute")
     return f"{hours / 24:,.1f} days" if hours > HOURS else f"{hours:,.1f} hours"
