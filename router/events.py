@@ -7,9 +7,9 @@ from router.domain import Completion, Decision, RouteRequest
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Record: a decision was made for `request` in `seconds`."""
+    """Record: a decision was made for a request of `tenant` in `seconds`. It holds no prompt, since records wait."""
 
-    request: RouteRequest
+    tenant: str
     decision: Decision
     seconds: float
 

@@ -280,7 +280,7 @@ class BudgetRouter:
 
     def _decided(self, request: RouteRequest, decision: Decision, seconds: float) -> None:
         self._log.record(request, decision, None)
-        self._observer(Decided(request, decision, seconds))
+        self._observer(Decided(request.tenant, decision, seconds))
 
     @asynccontextmanager
     async def _let_in(self, generation: Generation) -> AsyncIterator[tuple[Admitted, Lesson | None]]:

@@ -51,7 +51,7 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
     traces = tracer(settings, stack)
     background: dict[str, Work] = {}
     further = [*([] if traces is None else [traces]), *learning.traffic(settings, stack, background)]
-    observer = Observers([LogLines(defer), Metrics(figures), *further])
+    observer = Observers([LogLines(defer), Metrics(figures, defer), *further])
     cache = stores.score_cache(settings, observer, stack, background)
     ledger = Ledger(settings.audit_file)
     served_models = [await models.model(settings, served, cache, ledger, observer, stack) for served in settings.served]

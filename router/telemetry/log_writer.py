@@ -13,11 +13,11 @@ import orjson
 Fields = Mapping[str, Any]
 """One log line, before it is rendered."""
 
-DeferredLog = Callable[[], None]
-"""Logs something whose fields take a while to compute."""
+DeferredLog = Callable[[], Fields | None]
+"""Makes a line that takes a while to build; None where it has logged it by itself."""
 
 Defer = Callable[[DeferredLog], None]
-"""Runs a DeferredLog a moment later, in another thread."""
+"""Runs a DeferredLog and writes its line a moment later, in another thread."""
 
 GATHER_SECONDS = 0.1
 """Seconds that the first line of a batch waits for others: waking a thread costs more than writing a line."""
@@ -52,7 +52,7 @@ class LogWriter:
     debug = info = warning = error = critical = msg
 
     def defer(self, log: DeferredLog) -> None:
-        """Run `log` in the writer's thread a moment later; never waits."""
+        """Write the line that `log` makes in the writer's thread a moment later; never waits."""
         self._put(log)
 
     def _put(self, waiting: Fields | DeferredLog) -> None:
@@ -83,14 +83,13 @@ class LogWriter:
                     self.lost += 1
 
     def _lines(self) -> Iterator[str]:
-        """Render all waiting lines; a deferred log puts its own line behind them."""
+        """Render all waiting lines."""
         for _ in range(len(self._waiting)):
             waiting = self._waiting.popleft()
             try:
-                if callable(waiting):
-                    waiting()
-                else:
-                    yield _line(waiting)
+                fields = waiting() if callable(waiting) else waiting
+                if fields is not None:
+                    yield _line(fields)
             except Exception as error:  # a line that cannot be built costs no other
                 self.lost += 1
                 lost = {"event": "line lost", "level": "error", "timestamp": datetime.now(UTC)}

@@ -28,7 +28,7 @@ from router.events import (
     Taught,
 )
 from router.ports import Observer
-from router.telemetry.log_writer import Defer, LogWriter
+from router.telemetry.log_writer import Defer, Fields, LogWriter
 
 LOGGED_CODES = ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNKNOWN", "INTERNAL")
 """Calls that end so get a line; the answers to a flood are only counted."""
@@ -80,70 +80,71 @@ class LogLines:
     """Writes one line per record, off the path of the request.
 
     Args:
-        defer: runs a function a moment later, as `LogWriter.defer` does. No waiting function holds a prompt.
+        defer: builds and writes a line a moment later, as `LogWriter.defer` does. Nothing that waits holds a prompt.
     """
 
     def __init__(self, defer: Defer) -> None:
         self._defer = defer
-        self._log = structlog.get_logger()
 
     def __call__(self, record: Record) -> None:
         match record:
+            case Decided(tenant, decision, seconds):
+                self._later("info", "decided", partial(_decided, tenant, decision, seconds))
             case CallCompleted(method, code) if code in LOGGED_CODES:
-                self._later(self._log.warning, "refused", method=method, code=code)
+                self._later("warning", "refused", {"method": method, "code": code})
             case CallCompleted() | RequestShed():
                 pass  # a flood must not become one of lines
-            case Decided(request, decision, seconds):
-                self._later(self._decided, request.tenant, decision, seconds)
             case Generated(request, decision, completion, first_token, seconds):
-                self._later(self._generated, request.tenant, decision.id, completion, first_token, seconds)
+                build = partial(_generated, request.tenant, decision.id, completion, first_token, seconds)
+                self._later("info", "generated", build)
             case StreamAborted(request, decision, cause):
-                self._later(self._log.warning, "broken", tenant=request.tenant, decision_id=decision.id, cause=cause)
+                fields = {"tenant": request.tenant, "decision_id": decision.id, "cause": cause}
+                self._later("warning", "broken", fields)
             case Audited(model, alpha, loss, wealth, alarmed):
-                log = self._log.error if alarmed else self._log.info
-                self._later(
-                    log, "audited", model=model, alpha=alpha, loss=loss, wealth=round(wealth, 3), alarmed=alarmed
-                )
+                seen = {"model": model, "alpha": alpha, "loss": loss, "wealth": round(wealth, 3), "alarmed": alarmed}
+                self._later("error" if alarmed else "info", "audited", seen)
             case Shadowed(model, version, prompts, failed, agreement, saved):
                 counts = {"prompts": prompts, "failed": failed}
                 shares = {"agreement": round(agreement, 3), "saved": round(saved, 3)}
-                self._later(self._log.info, "shadowed", model=model, candidate=version[:12], **counts, **shares)
+                self._later("info", "shadowed", {"model": model, "candidate": version[:12], **counts, **shares})
             case Taught(model, decision_id, outcome, tokens):
-                fields = {"model": model, "decision_id": decision_id, "outcome": outcome, "tokens": tokens}
-                self._later(self._log.info, "lesson", **fields)
+                lesson = {"model": model, "decision_id": decision_id, "outcome": outcome, "tokens": tokens}
+                self._later("info", "lesson", lesson)
             case Swapped(model, before, after):
-                self._later(self._log.info, "swapped", model=model, before=before[:12], after=after[:12])
+                self._later("info", "swapped", {"model": model, "before": before[:12], "after": after[:12]})
             case Degraded(dependency, error):
-                self._later(self._log.warning, "degraded", dependency=dependency, error=error)
+                self._later("warning", "degraded", {"dependency": dependency, "error": error})
             case EngineLost(engine, error):
-                self._later(self._log.error, "engine lost", engine=engine, error=error)
+                self._later("error", "engine lost", {"engine": engine, "error": error})
             case EngineBack(engine):
-                self._later(self._log.info, "engine back", engine=engine)
+                self._later("info", "engine back", {"engine": engine})
             case RecordsLost(cause, records, error):
-                self._later(self._log.error, "records lost", cause=cause, records=records, error=error)
-            case TaskFailed(task, error):
-                self._later(self._log.error, "task failed", task=task, exc_info=error)
+                self._later("error", "records lost", {"cause": cause, "records": records, "error": error})
+            case TaskFailed(task, error):  # by structlog, which renders tracebacks
+                log = structlog.get_logger().error
+                self._defer(partial(log, "task failed", task=task, exc_info=error, at=datetime.now(UTC)))
 
-    def _later(self, log: Callable[..., None], *arguments: object, **fields: object) -> None:
+    def _later(self, level: str, event: str, fields: Fields | Callable[[], Fields]) -> None:
         """Build and write a line in the writer's thread; it carries the time of now."""
-        self._defer(partial(log, *arguments, at=datetime.now(UTC), **fields))
+        self._defer(partial(_line, level, event, fields, datetime.now(UTC)))
 
-    def _decided(self, tenant: str, decision: Decision, seconds: float, at: datetime) -> None:
-        milliseconds = round(seconds * 1000, 3)
-        self._log.info("decided", at=at, tenant=tenant, **_of_decision(decision), milliseconds=milliseconds)
 
-    def _generated(
-        self, tenant: str, decision_id: str, completion: Completion, first_token: float, seconds: float, at: datetime
-    ) -> None:
-        self._log.info(
-            "generated",
-            at=at,
-            tenant=tenant,
-            decision_id=decision_id,
-            **_of_completion(completion),
-            first_token_milliseconds=round(first_token * 1000, 3),
-            milliseconds=round(seconds * 1000, 3),
-        )
+def _line(level: str, event: str, fields: Fields | Callable[[], Fields], at: datetime) -> Fields:
+    return {"timestamp": at, "level": level, "event": event, **(fields() if callable(fields) else fields)}
+
+
+def _decided(tenant: str, decision: Decision, seconds: float) -> Fields:
+    return {"tenant": tenant, **_of_decision(decision), "milliseconds": round(seconds * 1000, 3)}
+
+
+def _generated(tenant: str, decision_id: str, completion: Completion, first_token: float, seconds: float) -> Fields:
+    return {
+        "tenant": tenant,
+        "decision_id": decision_id,
+        **_of_completion(completion),
+        "first_token_milliseconds": round(first_token * 1000, 3),
+        "milliseconds": round(seconds * 1000, 3),
+    }
 
 
 def _of_decision(decision: Decision) -> dict[str, object]:

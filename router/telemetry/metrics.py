@@ -1,11 +1,16 @@
 """Prometheus metrics, for alerts and graphs. Prompt text never appears."""
 
+import threading
+from collections import Counter as Tally
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
-from router.domain import Completion, Decision, FinishReason, Rule
+from router.domain import Completion, FinishReason, Rule
 from router.events import (
     Audited,
     CallCompleted,
@@ -38,10 +43,26 @@ DEPENDENCIES = (
 """What requests may go on without: the labels of `degraded`."""
 
 
-class Metrics:
-    """Prometheus metrics."""
+MOST_WAITING = 1_000
+"""Records that wait to be counted."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+
+class Metrics:
+    """Prometheus metrics.
+
+    Most records are decisions and ends of calls, which change the same few series. They are counted some at a time: a
+    moment later, before every scrape, and at once where MOST_WAITING wait.
+
+    Args:
+        defer: runs a function a moment later, in another thread.
+    """
+
+    def __init__(self, registry: CollectorRegistry, defer: Callable[[Callable[[], None]], None] | None = None) -> None:
+        self._defer = defer
+        self._waiting: deque[Decided | CallCompleted] = deque()
+        self._one = threading.Lock()
+        registry.register(_Before(self.count))  # before all others, which are read in the order of their registration
+
         def counter(name: str, text: str) -> Counter:
             return Counter(f"budget_router_{name}", text, registry=registry)
 
@@ -112,12 +133,8 @@ class Metrics:
 
     def __call__(self, record: Record) -> None:
         match record:
-            case Decided(request, decision, seconds):
-                self._decided(decision, seconds)
-                if decision.target_relaxation:
-                    self._relaxed(request.tenant).inc()
-            case CallCompleted(method, code):
-                self._calls(method, code).inc()
+            case Decided() | CallCompleted():
+                self._count_later(record)
             case GatewayAnswered(outcome, cause):
                 self._gateway(outcome, cause).inc()
             case GatewayShown(outcome):
@@ -151,22 +168,39 @@ class Metrics:
             case TaskFailed(task, _):
                 self._failures(task).inc()
 
-    def _decided(self, decision: Decision, seconds: float) -> None:
-        self._decisions(decision.model, decision.rung.name, decision.source.value).inc()
-        self._decide_seconds.observe(seconds)
-        if not decision.choice.meets_target:
-            self._unmet.inc()
-        if decision.choice.certificate is None:
-            self._uncertified.inc()
-        if decision.escalation is not None:
-            self._escalations(decision.model, decision.escalation.value).inc()
-        if decision.score is not None:
-            if decision.score.far:
-                self._far.inc()
-            chosen, top = decision.expected_thinking_tokens, decision.score.mean[-1]
-            if chosen is not None and top is not None:
-                self._predicted.inc(chosen)
-                self._predicted_top.inc(top)
+    def _count_later(self, record: Decided | CallCompleted) -> None:
+        if not self._waiting and self._defer is not None:
+            self._defer(self.count)
+        self._waiting.append(record)
+        if len(self._waiting) >= MOST_WAITING:
+            self.count()
+
+    def count(self) -> None:
+        """Count the records that wait; any thread may."""
+        with self._one:
+            taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        calls = Tally([(record.method, record.code) for record in taken if isinstance(record, CallCompleted)])
+        for labels, number in calls.items():
+            self._calls(*labels).inc(number)
+        self._decided([record for record in taken if isinstance(record, Decided)])
+
+    def _decided(self, records: Sequence[Decided]) -> None:
+        decisions = [record.decision for record in records]
+        for labels, number in Tally([(one.model, one.rung.name, one.source.value) for one in decisions]).items():
+            self._decisions(*labels).inc(number)
+        for record in records:
+            self._decide_seconds.observe(record.seconds)
+            if record.decision.target_relaxation:
+                self._relaxed(record.tenant).inc()
+            if record.decision.escalation is not None:
+                self._escalations(record.decision.model, record.decision.escalation.value).inc()
+        self._unmet.inc(sum(not one.choice.meets_target for one in decisions))
+        self._uncertified.inc(sum(one.choice.certificate is None for one in decisions))
+        self._far.inc(sum(one.score is not None and one.score.far for one in decisions))
+        forecasts = [(one.expected_thinking_tokens, one.score.mean[-1]) for one in decisions if one.score is not None]
+        known = [(chosen, top) for chosen, top in forecasts if chosen is not None and top is not None]
+        self._predicted.inc(sum(chosen for chosen, _ in known))
+        self._predicted_top.inc(sum(top for _, top in known))
 
     def _generated(self, record: Generated) -> None:
         completion = record.completion
@@ -197,6 +231,17 @@ class Metrics:
     def _spent(self, model: str, source: str, used: float, at_top: float) -> None:
         self._realised(model, source).inc(used)
         self._realised_top(model, source).inc(at_top)
+
+
+class _Before(Collector):
+    """Has work done before a scrape."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+
+    def collect(self) -> Sequence[Metric]:
+        self._work()
+        return ()
 
 
 def _at_top(record: Generated, used: int) -> float | None:

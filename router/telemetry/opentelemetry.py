@@ -48,9 +48,9 @@ class Traces:
         # Outside a call, as in a background task, this is a span that records nothing.
         span = trace.get_current_span()
         match record:
-            case Decided(request, decision, seconds):
+            case Decided(tenant, decision, seconds):
                 source, rung = decision.source.value, decision.rung.name
-                fields = {"tenant": request.tenant, "model": decision.model, "rung": rung, "source": source}
+                fields = {"tenant": tenant, "model": decision.model, "rung": rung, "source": source}
                 span.set_attributes({f"budget_router.{name}": value for name, value in fields.items()})
                 span.add_event("decided", {"seconds": seconds})
             case Generated(_, _, completion, first_token, _):

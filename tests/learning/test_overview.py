@@ -14,7 +14,7 @@ from router.learning.status import Counts, Round, Saving, Status, Target
 from router.learning.traffic import Saved, Traffic
 from tests.learning.test_evidence import evidence
 from tests.learning.test_people import written
-from tests.support.fakes import VERSION, decision_of, request_of
+from tests.support.fakes import TENANT, VERSION, decision_of
 
 LEARNING = Status(
     "certified",
@@ -64,7 +64,7 @@ async def test_a_folder_is_read_as_far_as_there_is_anything(tmp_path: Path) -> N
     written(tmp_path, evidence("d1"), evidence("d2"))
     assert overview.read(tmp_path) == Overview("unspecified", evidence=2)
     counting = Traffic(tmp_path, "observe")
-    counting(Decided(request_of(), decision_of(), 0.1))
+    counting(Decided(TENANT, decision_of(), 0.1))
     await counting.write()
     (tmp_path / status.FILE).write_text(json.dumps(LEARNING.to_json()))
     assert overview.read(tmp_path) == Overview("observe", 1, 2, LEARNING)

@@ -12,7 +12,7 @@ from router.errors import OutcomeFileError
 from router.events import Decided, Generated
 from router.learning import traffic
 from router.learning.traffic import FEWEST, Tally, Traffic
-from tests.support.fakes import LADDER, completion_of, decision_of, request_of
+from tests.support.fakes import LADDER, TENANT, completion_of, decision_of, request_of
 
 TOP = len(LADDER) - 1
 
@@ -72,7 +72,7 @@ async def test_processes_share_a_file_and_lose_nothing_when_it_cannot_be_written
     assert traffic.read(folder) == ("", {})
     one, two = Traffic(folder, "observe"), Traffic(folder, "act")
     for counting in (one, two):
-        counting(Decided(request_of(), decision, 0.1))
+        counting(Decided(TENANT, decision, 0.1))
         counting(generated(decision, 100))
         counting(generated(decision, None))
     folder.write_text("in the way")
@@ -104,7 +104,7 @@ async def test_it_goes_on_after_the_folder_was_moved_aside(tmp_path: Path) -> No
     await counting.write()
     assert traffic.read(tmp_path / "learning") == ("act", {})
     (tmp_path / "learning").rename(tmp_path / "aside again")
-    counting(Decided(request_of(), decision_of(), 0.1))
+    counting(Decided(TENANT, decision_of(), 0.1))
     await counting.write()
     mode, sums = traffic.read(tmp_path / "learning")
     assert mode == "act" and [one.requests for one in sums.values()] == [1]

@@ -23,14 +23,16 @@ from router.serving.gauges import Gauges
 from router.stopping.evidence import Probe, following
 from router.stopping.rules import AgreeRule, StoppingCertificate
 from router.telemetry import log_writer
+from router.telemetry.log_writer import DeferredLog
 from router.telemetry.logs import LogLines, Observers, configure_logging
-from router.telemetry.metrics import Metrics
+from router.telemetry.metrics import MOST_WAITING, Metrics
 from tests.support.fakes import (
     BUNDLE,
     FOREIGN_BUNDLE,
     LADDER,
     MODEL,
     RISING,
+    TENANT,
     RecordingObserver,
     at_once,
     completion_of,
@@ -43,7 +45,7 @@ from tests.support.fakes import (
 SECRET = "the patient is called Rosencrantz"
 COMPLETION = completion_of(LADDER.rungs[4], thinking_tokens=100)
 RECORDS: list[Record] = [
-    Decided(request_of(SECRET), decision_of(), 0.001),
+    Decided(TENANT, decision_of(), 0.001),
     Generated(request_of(SECRET), decision_of(), COMPLETION, 0.02, 0.5),
     Degraded("cache", "Redis took longer than 5 ms"),
     StreamAborted(request_of(SECRET), decision_of(), "caller"),
@@ -115,7 +117,7 @@ def test_a_generation_line_says_what_was_used(log_lines: LogLines, capsys: pytes
 def test_a_line_waits_without_the_prompt_and_tells_when_it_happened(
     log_lines: LogLines, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    waiting: list[Callable[[], None]] = []
+    waiting: list[DeferredLog] = []
     later = LogLines(waiting.append)
     before = datetime.now(UTC)
     for record in RECORDS:
@@ -123,15 +125,15 @@ def test_a_line_waits_without_the_prompt_and_tells_when_it_happened(
     after = datetime.now(UTC)
     assert "Rosencrantz" in repr(RECORDS) and "Rosencrantz" not in repr(waiting)
     time.sleep(0.02)
-    for telling in waiting:
-        telling()
+    for line in waiting:
+        at_once(line)
     written = lines(capsys)
     assert len(written) == len(RECORDS)
     assert all(before <= datetime.fromisoformat(line["timestamp"]) <= after for line in written)
 
 
 def test_what_was_not_let_in_makes_no_line() -> None:
-    waiting: list[Callable[[], None]] = []
+    waiting: list[DeferredLog] = []
     LogLines(waiting.append)(RequestShed("a", "queue"))
     assert not waiting
 
@@ -146,37 +148,53 @@ def test_every_observer_is_reported() -> None:
 
 def test_decisions_are_counted_by_rung_and_source(metrics: Metrics, registry: CollectorRegistry) -> None:
     for source in (DecisionSource.CLASSIFIER, DecisionSource.CACHE, DecisionSource.CACHE):
-        metrics(Decided(request_of(), decision_of(source=source), 0.002))
+        metrics(Decided(TENANT, decision_of(source=source), 0.002))
     assert value(registry, "decisions_total", model=MODEL, rung="128", source="cache") == 2
     assert value(registry, "decisions_total", model=MODEL, rung="128", source="classifier") == 1
     assert value(registry, "decide_seconds_count") == 3
     assert value(registry, "decide_seconds_sum") == pytest.approx(0.006)
 
 
+def test_records_wait_for_their_thread_or_for_a_scrape_and_not_too_many(registry: CollectorRegistry) -> None:
+    deferred: list[Callable[[], None]] = []
+    metrics = Metrics(registry, deferred.append)
+    counter = metrics._calls("Decide", "OK")
+    for _ in range(MOST_WAITING - 1):
+        metrics(CallCompleted("Decide", "OK"))
+    assert counter._value.get() == 0 and len(deferred) == 1
+    metrics(CallCompleted("Decide", "OK"))
+    assert counter._value.get() == MOST_WAITING
+    metrics(CallCompleted("Decide", "OK"))
+    deferred[-1]()
+    assert counter._value.get() == MOST_WAITING + 1
+    metrics(CallCompleted("Decide", "OK"))
+    assert value(registry, "calls_total", method="Decide", code="OK") == MOST_WAITING + 2
+
+
 def test_decisions_for_prompts_unlike_the_certified_ones_are_counted(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     for score in (RISING, replace(RISING, far=True), None):
-        metrics(Decided(request_of(), decision_of(score=score, certificate=None), 0))
+        metrics(Decided(TENANT, decision_of(score=score, certificate=None), 0))
     assert value(registry, "far_total") == 1
 
 
 def test_decisions_that_promise_less_are_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
-    metrics(Decided(request_of(), decision_of(), 0))
-    metrics(Decided(request_of(), decision_of(certificate=None), 0))
-    metrics(Decided(request_of(), decision_of(certificate=None, meets_target=False), 0))
+    metrics(Decided(TENANT, decision_of(), 0))
+    metrics(Decided(TENANT, decision_of(certificate=None), 0))
+    metrics(Decided(TENANT, decision_of(certificate=None, meets_target=False), 0))
     assert value(registry, "uncertified_total") == 2
     assert value(registry, "target_unmet_total") == 1
 
 
 def test_the_forecast_is_summed_beside_that_of_the_top_rung(metrics: Metrics, registry: CollectorRegistry) -> None:
-    metrics(Decided(request_of(), decision_of(index=2), 0))
+    metrics(Decided(TENANT, decision_of(index=2), 0))
     assert value(registry, "predicted_thinking_tokens_total") == 20.0
     assert value(registry, "predicted_top_thinking_tokens_total") == 50.0
 
 
 def test_a_fallback_does_not_look_like_a_saving(metrics: Metrics, registry: CollectorRegistry) -> None:
-    metrics(Decided(request_of(), decision_of(score=None, source=DecisionSource.FALLBACK, certificate=None), 0))
+    metrics(Decided(TENANT, decision_of(score=None, source=DecisionSource.FALLBACK, certificate=None), 0))
     assert value(registry, "predicted_thinking_tokens_total") == 0
     assert value(registry, "predicted_top_thinking_tokens_total") == 0
     assert value(registry, "decisions_total", model=MODEL, rung="128", source="fallback") == 1
@@ -316,8 +334,8 @@ def test_what_is_not_let_in_and_what_gave_way_is_counted(metrics: Metrics, regis
     metrics(RequestShed("a", "queue"))
     metrics(RequestShed("a", "quota"))
     metrics(CallCompleted("Generate", "RESOURCE_EXHAUSTED"))
-    metrics(Decided(request_of(), replace(decision_of(), target_relaxation=0.01), 0))
-    metrics(Decided(request_of(), decision_of(), 0))
+    metrics(Decided(TENANT, replace(decision_of(), target_relaxation=0.01), 0))
+    metrics(Decided(TENANT, decision_of(), 0))
     assert value(registry, "shed_total", tenant="a", cause="queue") == 1
     assert value(registry, "calls_total", method="Generate", code="RESOURCE_EXHAUSTED") == 1
     assert value(registry, "relaxed_total", tenant="default") == 1

@@ -5,7 +5,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from router.events import CallCompleted, Decided, Degraded, Generated, RequestShed, StreamAborted
 from router.telemetry.opentelemetry import Traces
-from tests.support.fakes import completion_of, decision_of, request_of
+from tests.support.fakes import TENANT, completion_of, decision_of, request_of
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SECRET = "the patient is called Rosencrantz"
@@ -15,7 +15,7 @@ def test_a_call_is_a_span_of_its_callers_trace() -> None:
     kept = InMemorySpanExporter()
     traces = Traces(kept)
     with traces.span("Generate", {"traceparent": f"00-{TRACE}-{SPAN}-01"}) as onward:
-        traces(Decided(request_of(SECRET), decision_of(), 0.001))
+        traces(Decided(TENANT, decision_of(), 0.001))
         traces(Degraded("cache", "down"))
         traces(Generated(request_of(SECRET), decision_of(), completion_of(thinking_tokens=9), 0.02, 0.5))
         traces(CallCompleted("Generate", "OK"))
