@@ -75,7 +75,7 @@ async def measured() -> list[dict[str, Any]]:
                 asked = [_request(*kind, next(numbers)) for _ in range(EACH)]
                 began = time.thread_time()
                 for one in asked:
-                    await served.Decide(pb.DecideRequest.FromString(one), Call())
+                    await served.Decide(one, Call())
                 costs[kind].append((time.thread_time() - began) / EACH * 1e6)
         await log.close()
     return [{"before": turns, "new": new, "us": statistics.median(costs[turns, new])} for turns, new in kinds]

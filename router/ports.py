@@ -37,6 +37,11 @@ class Classifier(Protocol):
 class ScoreCache(Protocol):
     """Remembers scores by key. A cache never fails a request: an error counts as a miss."""
 
+    @property
+    def flushes(self) -> int:
+        """How often all scores were dropped."""
+        ...
+
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         """One entry per key, in order; None = miss. Raises CacheError."""
         ...

@@ -31,8 +31,8 @@ from router.telemetry.metrics import Metrics
 from tests.conftest import MODELS
 from tests.support.fakes import router_of
 
-CALLS = {"hit": 230, "miss": 417, "miss with a word never seen": 436, "in a batch of 64": 289}
-"""Seen: 218, 397, 415 and 275; a twentieth more is allowed for other libraries, and for timers of the log. A word
+CALLS = {"hit": 69, "miss": 393, "miss with a word never seen": 412, "in a batch of 64": 251}
+"""Seen: 65, 374, 392 and 238; a twentieth more is allowed for other libraries, and for timers of the log. A word
 never seen before takes 18 calls to read, once."""
 
 KEPT_BYTES = 4_000
@@ -65,17 +65,17 @@ def request(number: int, word: str = "seven") -> pb.DecideRequest:
 
 async def decide(servicer: BudgetRouterServicer, numbers: range) -> None:
     for number in numbers:
-        assert (await servicer.Decide(request(number), Call())).decision.rung
+        assert await servicer.Decide(request(number).SerializeToString(), Call())
 
 
 async def decide_anew(servicer: BudgetRouterServicer, numbers: range) -> None:
     for number in numbers:
-        assert (await servicer.Decide(request(number, f"word{number}"), Call())).decision.rung
+        assert await servicer.Decide(request(number, f"word{number}").SerializeToString(), Call())
 
 
 async def batch(servicer: BudgetRouterServicer, numbers: range) -> None:
     response = await servicer.DecideBatch(pb.DecideBatchRequest(requests=map(request, numbers)), Call())
-    assert len(response.decisions) == len(numbers)
+    assert len(pb.DecideBatchResponse.FromString(response).decisions) == len(numbers)
 
 
 @contextmanager
@@ -110,7 +110,8 @@ Work = Callable[[BudgetRouterServicer, range], Awaitable[None]]
 async def test_a_decision_takes_no_more_calls(
     servicer: BudgetRouterServicer, kind: str, work: Work, before: range, numbers: range
 ) -> None:
-    await decide(servicer, before)
+    for _ in range(2):  # the first answer from the cache is remembered
+        await decide(servicer, before)
     with counted() as calls:
         await work(servicer, numbers)
     each = calls[0] / len(numbers)

@@ -92,6 +92,7 @@ class Tenants:
 
     Attributes:
         requires_credentials: some tenant has credentials, so every caller needs them.
+        changes: how often they were replaced.
 
     Raises:
         SettingsError: none has credentials although the service is closed.
@@ -99,6 +100,7 @@ class Tenants:
 
     def __init__(self, known: dict[str, Tenant], *, closed: bool = False) -> None:
         self.requires_credentials = closed
+        self.changes = 0
         self.replace(known)
 
     def replace(self, known: dict[str, Tenant]) -> None:
@@ -114,6 +116,7 @@ class Tenants:
         self._by_key = {key.sha256: (name, key) for name, tenant in known.items() for key in tenant.keys}
         self._by_certificate = {cn: name for name, tenant in known.items() for cn in tenant.certificates}
         self.requires_credentials = _with_credentials(known)
+        self.changes += 1
 
     def get(self, name: str) -> Tenant | None:
         """The tenant of that name; None if it is unknown."""

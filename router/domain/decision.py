@@ -1,7 +1,8 @@
 """The choice of a rung, and what is certified about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
+from operator import attrgetter
 
 from router.domain.ladder import BudgetLadder, ReasoningBudget, Score
 from router.domain.request import QualityTarget
@@ -118,6 +119,10 @@ class Decision:
     escalation: Escalation | None = None
     truncated_characters: int = 0
 
+    def renewed(self, id_: str) -> "Decision":
+        """The same decision for another request; as `dataclasses.replace`, in a third of its time."""
+        return Decision(id_, *_but_id(self))
+
     @property
     def rung(self) -> ReasoningBudget:
         """The chosen rung."""
@@ -153,3 +158,6 @@ class Decision:
     def predicted_quality(self) -> float | None:
         """P(correct) at the chosen rung; None if nothing was predicted."""
         return None if self.score is None else self.score.quality[self.choice.index]
+
+
+_but_id = attrgetter(*[field.name for field in fields(Decision)][1:])

@@ -31,9 +31,10 @@ class FairBuffer(Generic[T]):
 
     def add(self, record: T) -> int:
         """Append a record; returns how many are lost, which may be this one."""
-        after, number = len(self) + 1, next(self._numbers)
-        self._kept[self._owner(record), number] = number, self._weigh(record), record
-        return after - len(self)
+        kept, number = self._kept, next(self._numbers)
+        after = len(kept) + 1
+        kept[self._owner(record), number] = number, self._weigh(record), record
+        return after - len(kept)
 
     def take(self) -> list[T]:
         """Remove and return all records."""

@@ -165,12 +165,14 @@ def _is_text(value: str) -> bool:
 
 def _characters(message: Message) -> int:
     """Characters of all texts of a message, and of what holds them."""
-    texts = [message.content, message.reasoning, message.tool_call_id, *message.images]
-    texts += [part for part in message.parts if isinstance(part, str)]
+    characters = PART_CHARACTERS + len(message.content) + len(message.reasoning) + len(message.tool_call_id)
+    if not (message.images or message.parts or message.tool_calls):
+        return characters
+    texts = [*message.images, *(part for part in message.parts if isinstance(part, str))]
     for call in message.tool_calls:
         texts += call.id, call.name, call.arguments
-    parts = 1 + len(message.images) + len(message.tool_calls) + len(message.parts)
-    return sum(map(len, texts)) + PART_CHARACTERS * parts
+    parts = len(message.images) + len(message.tool_calls) + len(message.parts)
+    return characters + sum(map(len, texts)) + PART_CHARACTERS * parts
 
 
 def _decided(at: datetime, request: RouteRequest, decision: Decision, names: PromptHasher) -> Row:

@@ -52,6 +52,11 @@ class Chooser:
         self._teaching = teaching
         self._random = random.Random()
 
+    @property
+    def draws(self) -> bool:
+        """Chance has a say in decisions."""
+        return bool(self._explored or self._teaching)
+
     def fixed(self, served: ServedModel, request: RouteRequest) -> Decision | None:
         """The decision that needs neither score nor pin: a named rung, or the engine's own default; else None.
 
@@ -209,7 +214,7 @@ def _default_rung(policy: Policy, options: RoutingOptions) -> ReasoningBudget:
     return ReasoningBudget(DEFAULT_RUNG, effort.tokens if most is None else min(most, effort.tokens))
 
 
-def _new_id() -> str:
+def new_id() -> str:
     """Milliseconds, then random bits, as in a ULID: an index appends growing ids instead of spreading them."""
     return f"{time.time_ns() // 1_000_000 << _RANDOM_BITS | _IDS.getrandbits(_RANDOM_BITS):032x}"
 
@@ -221,7 +226,7 @@ def _decision(
     ladder = ladder or served.policy.ladder
     rungs, index = len(ladder), choice.index
     return Decision(
-        _new_id(),
+        new_id(),
         served.model,
         served.fingerprint,
         ladder,

@@ -22,11 +22,21 @@ from dataclasses import replace
 
 from router.admission.controller import Admission, Admitted
 from router.admission.tenants import Tenants
-from router.domain import Completion, Decision, GenerationEvent, Outcome, RouteRequest, Sampling, ServedEvent, Tools
+from router.domain import (
+    Completion,
+    Decision,
+    DecisionSource,
+    GenerationEvent,
+    Outcome,
+    RouteRequest,
+    Sampling,
+    ServedEvent,
+    Tools,
+)
 from router.errors import BackendError, BackendRefused, FieldError, NotFound, TargetUnmet
 from router.events import Decided, Generated, StreamAborted
 from router.ports import Backend, Lesson, Lessons, Observer, OutcomeLog, Pins
-from router.routing.chooser import Chooser
+from router.routing.chooser import Chooser, new_id
 from router.routing.conversations import Conversations, ConversationTurn
 from router.routing.generation import Generation
 from router.routing.served_model import ServedModel
@@ -35,6 +45,7 @@ from router.turn import Turn
 
 Rest = Callable[[], AsyncGenerator[GenerationEvent]]
 Audit = Callable[[Backend, RouteRequest, Decision, Sampling, str, int | None, Rest | None], None]
+Circumstances = tuple[int, ...]
 NO_TOOLS = Tools()
 STEPS_TO_ROUTE, STEPS_TO_CHOOSE, STEPS_TO_RECORD = 10, 20, 40
 """Steps of a `Turn` for each prompt of a batch."""
@@ -78,6 +89,30 @@ class BudgetRouter:
         self._admission = admission
         self._audit = audit
         self._lessons = lessons
+        self._swaps = 0
+
+    @property
+    def circumstances(self) -> Circumstances:
+        """How often bundles, tenants and scores were replaced: while nothing of it is, `repeats` holds."""
+        return self._swaps, self._tenants.changes, self.served_models[0].scorer.cache.flushes
+
+    def repeats(self, request: RouteRequest, decision: Decision) -> bool:
+        """Whether the same request gets the same decision again: neither chance, other turns nor pressure has a say."""
+        tenant = self._tenants.get(request.tenant)
+        return (
+            decision.source is DecisionSource.CACHE
+            and request.options.conversation_id is None
+            and tenant is not None
+            and not tenant.relax
+            and not self._chooser.draws
+        )
+
+    def decide_again(self, request: RouteRequest, decision: Decision) -> Decision:
+        """The decision of an equal request once more, under an id of its own."""
+        began = time.perf_counter()
+        again = decision.renewed(new_id())
+        self._decided(request, again, time.perf_counter() - began)
+        return again
 
     async def decide(self, request: RouteRequest) -> Decision:
         """Choose a budget for one prompt. Raises InvalidRequest, NotFound, TargetUnmet."""
@@ -219,6 +254,7 @@ class BudgetRouter:
     def swap(self, successor: ServedModel) -> None:
         """Serve a model by its successor from the next request on; requests under way keep theirs."""
         self.served_models = [successor if old.model == successor.model else old for old in self.served_models]
+        self._swaps += 1
 
     def suspend(self, model: str, version: str) -> None:
         """Stop believing the certificates of a bundle while it serves: everyone gets the top rung."""

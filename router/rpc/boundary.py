@@ -1,14 +1,13 @@
 """The boundary around every method of the API: identifies the caller, bounds what is under way, and turns malformed
 requests, overload and errors into statuses."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 
 from router.admission.identity import Call
 from router.admission.permits import Places
@@ -25,7 +24,17 @@ from router.telemetry.tracing import Tracer, passed_on
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext
 Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which cannot be subscripted at run time
-Parse: TypeAlias = Callable[[bytes], Awaitable[Message]]
+Parse: TypeAlias = Callable[[bytes], Awaitable[Message | bytes]]
+
+
+async def unread(data: bytes) -> bytes:
+    """A request for a method that reads it by itself."""
+    return data
+
+
+def on_the_wire(response: Message | bytes) -> bytes:
+    """A response as bytes, which the behaviour of a method may have made by itself."""
+    return response if isinstance(response, bytes) else response.SerializeToString()
 
 
 class Exchange:
@@ -92,10 +101,19 @@ class Boundary:
         """Refuse new calls from now on."""
         self.places.drain()
 
-    def around(self, service: ServiceDescriptor, servicer: object) -> Mapping[str, Handler]:
-        """Handlers of the service's methods by name, each of them the servicer's own, wrapped."""
+    def around(self, service: ServiceDescriptor, servicer: object, wire: Container[str] = ()) -> Mapping[str, Handler]:
+        """Handlers of the service's methods by name, each of them the servicer's own, wrapped.
+
+        Args:
+            wire: methods that take their requests as bytes.
+        """
         # Wrapped once, here: an interceptor would wrap the method again in every call.
-        return {method.name: self._handler(method, getattr(servicer, method.name)) for method in service.methods}
+        return {
+            method.name: self._handler(
+                method, getattr(servicer, method.name), unread if method.name in wire else parser(method.input_type)
+            )
+            for method in service.methods
+        }
 
     def conversing(self, method: str, behaviour: Conversing) -> Handler:
         """The handler of a method in which both sides speak. Only its first message is waited for in a queue."""
@@ -117,12 +135,10 @@ class Boundary:
         # To the caller it is a stream. Here it ends in one step, the last message together with the status.
         return grpc.stream_unary_rpc_method_handler(guarded, None, None)
 
-    def _handler(self, method: MethodDescriptor, behaviour: Any) -> Handler:
-        parse = parser(method.input_type)
+    def _handler(self, method: MethodDescriptor, behaviour: Any, parse: Parse) -> Handler:
         if method.server_streaming:
             return grpc.stream_stream_rpc_method_handler(self._streaming(method.name, behaviour, parse), None, None)
-        serialize = GetMessageClass(method.output_type).SerializeToString
-        return grpc.stream_unary_rpc_method_handler(self._unary(method.name, behaviour, parse), None, serialize)
+        return grpc.stream_unary_rpc_method_handler(self._unary(method.name, behaviour, parse), None, on_the_wire)
 
     def _unary(self, method: str, behaviour: Any, parse: Parse) -> Any:
         answered = CallCompleted(method, "OK")

@@ -22,10 +22,15 @@ def checked_prompt(messages: Sequence[pb.Message], limits: Limits) -> Prompt:
     """The conversation of a request. Raises InvalidRequest."""
     require_few(len(messages), limits)
     _require_few_bytes(messages, limits)
-    turns = [_plain(message) for message in messages]
-    prompt = Prompt(tuple(_completed(turns, messages) if None in turns else turns))  # type: ignore[arg-type]
+    prompt = read_prompt(messages)
     require_question(prompt)
     return prompt
+
+
+def read_prompt(messages: Sequence[pb.Message]) -> Prompt:
+    """The conversation of a request whose bounds are checked. Raises InvalidRequest where a turn is wrong."""
+    turns = [_plain(message) for message in messages]
+    return Prompt(tuple(turns if all(turns) else _completed(turns, messages)))  # type: ignore[arg-type]
 
 
 def _require_few_bytes(messages: Sequence[pb.Message], limits: Limits) -> None:

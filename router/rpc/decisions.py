@@ -25,7 +25,9 @@ STEPS = 10
 """Steps of a `Turn` to convert a decision with its forecasts."""
 
 FORECASTS = pb.Decision.DESCRIPTOR.fields_by_name["forecasts"].number
-DECISIONS = pb.DecideBatchResponse.DESCRIPTOR.fields_by_name["decisions"].number
+REPLIED = pb.DecideBatchResponse.DESCRIPTOR.fields_by_name["decisions"].number
+"""The field of decisions in responses: of one in DecideResponse, of many in DecideBatchResponse."""
+
 FIGURES = ("quality", "mean_thinking_tokens", "p50_thinking_tokens", "p90_thinking_tokens", "p99_thinking_tokens")
 """The fields of a forecast that differ from prompt to prompt, in the order of `Score.rungs`."""
 
@@ -38,14 +40,19 @@ def decision(value: Decision) -> pb.Decision:
     return pb.Decision.FromString(_encoded(value))
 
 
-async def batch(values: Sequence[Decision]) -> pb.DecideBatchResponse:
-    """The decisions of a batch as the caller gets them, in order."""
-    turn, parts = Turn(), []
+def reply(value: Decision) -> bytes:
+    """The DecideResponse of a decision, on the wire."""
+    data = _encoded(value)
+    return _beginning(len(data)) + data
+
+
+async def batch(values: Sequence[Decision]) -> bytes:
+    """The DecideBatchResponse of decisions, in order, on the wire."""
+    turn, replies = Turn(), []
     for value in values:
-        data = _encoded(value)
-        parts += [_beginning(len(data)), data]
+        replies.append(reply(value))
         await turn.spend(STEPS)
-    return pb.DecideBatchResponse.FromString(b"".join(parts))
+    return b"".join(replies)
 
 
 def certificate(value: Certificate, ladder: BudgetLadder) -> pb.Certificate:
@@ -157,8 +164,8 @@ def _forecast(rung: ReasoningBudget, figures: Sequence[float | None]) -> pb.Rung
 
 @lru_cache(4096)
 def _beginning(size: int) -> bytes:
-    """What stands before a decision of so many bytes in the response to a batch."""
-    return varint(DECISIONS << 3 | DELIMITED) + varint(size)
+    """What stands before a decision of so many bytes in a response."""
+    return varint(REPLIED << 3 | DELIMITED) + varint(size)
 
 
 def varint(value: int) -> bytes:

@@ -8,7 +8,7 @@ of a large request are counted on the wire first.
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cache
 from itertools import islice
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -42,7 +42,7 @@ FIXED = {1: 8, 5: 4}
 """Bytes of a field by its kind on the wire. The marks of a group have none; its fields count like those around it."""
 
 
-def parser(kind: Descriptor) -> Callable[[bytes], Awaitable[Message]]:
+def parser(kind: Descriptor) -> Callable[[bytes], Awaitable[Any]]:
     """A function that parses messages of a type. It raises InvalidRequest."""
     parse, nested, name = message_factory.GetMessageClass(kind).FromString, _nested(kind), kind.full_name
 

@@ -1,7 +1,7 @@
 """A gRPC server: options, credentials, health, reflection, drain."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -21,7 +21,7 @@ from router.rpc.metadata import MAX_METADATA_BYTES
 from router.rpc.reading import MAX_SMALL_BYTES, SmallReader
 from router.rpc.reflection import NAME as REFLECTION
 from router.rpc.reflection import ReflectionService
-from router.rpc.servicer import BudgetRouterServicer
+from router.rpc.servicer import WIRE, BudgetRouterServicer
 
 MAX_ADMIN_BYTES = 64 << 10
 """Largest message of operators, who send names and paths."""
@@ -54,16 +54,18 @@ class Service:
 
     Attributes:
         max_bytes: size of its largest message.
+        wire: methods whose requests the servicer takes as bytes.
     """
 
     api: ServiceDescriptor
     servicer: object
     max_bytes: int = MAX_MESSAGE_BYTES
+    wire: Container[str] = ()
 
     @classmethod
     def routing(cls, servicer: BudgetRouterServicer, max_bytes: int = MAX_MESSAGE_BYTES) -> "Service":
         """The routing service, which upstream services call."""
-        return cls(pb.DESCRIPTOR.services_by_name["BudgetRouterService"], servicer, max_bytes)
+        return cls(pb.DESCRIPTOR.services_by_name["BudgetRouterService"], servicer, max_bytes, WIRE)
 
     @classmethod
     def admin(cls, servicer: AdminServicer) -> "Service":
@@ -120,7 +122,7 @@ class RouterServer:
         # Health and reflection lie outside the boundary: probes have no credentials, and must be answered under load.
         self._reader = SmallReader()
         self._health = HealthService(self._reader, boundary.observer)
-        self._add(self._name, boundary.around(service.api, service.servicer))
+        self._add(self._name, boundary.around(service.api, service.servicer, service.wire))
         for other in beside:
             self._add(other.name, {name: boundary.conversing(name, does) for name, does in other.methods.items()})
         self._add(HEALTH, self._health.handlers())

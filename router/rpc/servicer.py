@@ -10,6 +10,11 @@ from router.requests.limits import Limits
 from router.routing.explain import Explainer
 from router.routing.router import BudgetRouter
 from router.rpc import decisions, requests, responses, sampling
+from router.rpc.parsing import parser
+from router.rpc.repeats import Repeats
+
+WIRE = frozenset({"Decide"})
+"""Methods that take their requests as bytes."""
 
 Write = Callable[[bytes], Awaitable[None]]
 """Sends a message of a stream. Raises CancelledError, grpc.aio.InternalError where the caller has left."""
@@ -22,14 +27,22 @@ class BudgetRouterServicer:
         self._router = router
         self._explainer = explainer
         self._limits = limits
+        self._read = parser(pb.DESCRIPTOR.message_types_by_name["DecideRequest"])
+        self._repeats = Repeats(router)
 
-    async def Decide(self, request: pb.DecideRequest, call: Call) -> pb.DecideResponse:
-        """Choose a reasoning budget for one prompt."""
-        decided = await self._router.decide(requests.route_request(request, self._limits, call))
-        return pb.DecideResponse(decision=decisions.decision(decided))
+    async def Decide(self, data: bytes, call: Call) -> bytes:
+        """Choose a reasoning budget for one prompt: a request and its reply on the wire."""
+        key, circumstances = self._repeats.key(data, call), self._router.circumstances
+        if (reply := self._repeats.reply(key, circumstances, data)) is not None:
+            return reply
+        request = requests.route_request(await self._read(data), self._limits, call)
+        decided = await self._router.decide(request)
+        reply = decisions.reply(decided)
+        self._repeats.remember(key, circumstances, request, decided, reply)
+        return reply
 
-    async def DecideBatch(self, request: pb.DecideBatchRequest, call: Call) -> pb.DecideBatchResponse:
-        """Choose a reasoning budget for each of many prompts."""
+    async def DecideBatch(self, request: pb.DecideBatchRequest, call: Call) -> bytes:
+        """Choose a reasoning budget for each of many prompts; the reply is on the wire already."""
         decided = await self._router.decide_batch(await requests.batch(request, self._limits, call))
         return await decisions.batch(decided)
 

@@ -18,6 +18,7 @@ class MemoryCache:
         # One bound instead of two: an entry weighs what it takes, and never less than its share of the size.
         self._least = size // entries
         self._scores: FairLru[bytes, bytes] = FairLru(size, _tenant, self._weight)
+        self.flushes = 0
 
     breaker = None
     """None: nothing here can fail."""
@@ -34,6 +35,7 @@ class MemoryCache:
     async def flush(self) -> None:
         """Drop all scores."""
         self._scores.clear()
+        self.flushes += 1
 
     def _weight(self, score: bytes) -> int:
         return max(ENTRY_BYTES + len(score), self._least)

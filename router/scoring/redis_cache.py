@@ -53,6 +53,7 @@ class RedisCache:
         self._bounded = RedisCalls(timeout, CacheError, away_seconds)
         self.breaker = self._bounded.breaker
         self._epoch: bytes | None = None
+        self.flushes = 0
         self._lookup: _Lookup | None = None
 
     async def close(self) -> None:
@@ -91,6 +92,7 @@ class RedisCache:
         epoch = uuid4().hex.encode()
         await self._bounded(self._redis.set(EPOCH, epoch))
         self._epoch = epoch
+        self.flushes += 1
 
     async def epoch(self) -> bytes:
         """The current epoch, which changes with every flush by any process. Raises CacheError."""

@@ -28,6 +28,11 @@ class TieredCache:
         self.breaker = far.breaker
         self._writes: set[asyncio.Task[None]] = set()
 
+    @property
+    def flushes(self) -> int:
+        """How often the scores of this process were dropped."""
+        return self._near.flushes
+
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         """One entry per key, in order; None = miss. A failure of the far level is a miss, and observed."""
         found = await self._near.get_many(keys)

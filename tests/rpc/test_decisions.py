@@ -103,7 +103,10 @@ def test_a_decision_has_every_field(value: Decision) -> None:
 
 async def test_a_batch_has_the_decisions_one_by_one_in_their_order() -> None:
     several = [replace(PLAIN, id=str(n) * 32, choice=replace(PLAIN.choice, reason="x" * 20 * n)) for n in range(9)]
-    assert list((await decisions.batch(several)).decisions) == [decisions.decision(each) for each in several]
+    batch = pb.DecideBatchResponse.FromString(await decisions.batch(several))
+    assert list(batch.decisions) == [decisions.decision(each) for each in several]
+    replies = [pb.DecideResponse.FromString(decisions.reply(each)) for each in several]
+    assert [each.decision for each in replies] == list(batch.decisions)
 
 
 def test_a_ladder_may_have_long_names_and_many_rungs() -> None:

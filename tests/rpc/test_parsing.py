@@ -20,7 +20,8 @@ def parsed(kind: Any, data: bytes) -> Message:
     """A message of a type, as the service parses it."""
 
     async def parse() -> Message:
-        return await parser(kind.DESCRIPTOR)(data)
+        message: Message = await parser(kind.DESCRIPTOR)(data)
+        return message
 
     return asyncio.run(parse())
 

@@ -260,6 +260,7 @@ class DictCache:
     def __init__(self, *, failing: bool = False) -> None:
         self.failing = failing
         self.scores: dict[bytes, Score] = {}
+        self.flushes = 0
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Score | None]:
         self._check()
@@ -272,6 +273,7 @@ class DictCache:
     async def flush(self) -> None:
         self._check()
         self.scores.clear()
+        self.flushes += 1
 
     def _check(self) -> None:
         if self.failing:

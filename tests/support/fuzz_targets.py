@@ -26,9 +26,9 @@ from router.envoy.processor import ExternalProcessor
 from router.envoy.watcher import Watcher
 from router.errors import BackendError, RouterError
 from router.routing.explain import Explainer
-from router.rpc.boundary import Exchange
+from router.rpc.boundary import Exchange, on_the_wire
 from router.rpc.parsing import parser
-from router.rpc.servicer import BudgetRouterServicer
+from router.rpc.servicer import WIRE, BudgetRouterServicer
 from router.rpc.status import to_status
 from tests.support import fuzz_files, fuzz_http
 from tests.support.fakes import LIMITS, MODEL, ListLog, RecordingObserver, router_of
@@ -50,7 +50,7 @@ def request(data: bytes) -> str:
     """A request whose method its first byte picks; the status that it is answered with."""
     method = METHODS[data[0] % len(METHODS)] if data else METHODS[0]
     try:
-        message = _loop.run_until_complete(_PARSERS[method.name](data[1:]))
+        message = data[1:] if method.name in WIRE else _loop.run_until_complete(_PARSERS[method.name](data[1:]))
         _loop.run_until_complete(_answered(getattr(_servicer(), method.name), message, method.server_streaming))
     except RouterError as error:
         status = to_status(error)
@@ -164,4 +164,4 @@ async def _answered(method: Any, message: Any, streams: bool) -> None:
         async for reply in answered:
             reply.SerializeToString()
     else:
-        (await answered).SerializeToString()
+        on_the_wire(await answered)
