@@ -1,8 +1,6 @@
 """Places for calls, and memory for large messages: so much may be under way at once."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from router.digits import counted, verb
 from router.errors import Draining, Overloaded
@@ -17,27 +15,23 @@ class Permit:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._under_way = 0
+        self.under_way = 0
         self.draining = False
 
-    @property
-    def free(self) -> int:
-        """Places that are not taken."""
-        return self._most - self._under_way
-
-    def require_room(self) -> None:
-        """Raises Draining, or Overloaded where one more call is too many."""
+    def require_room(self) -> int:
+        """The places that are free. Raises Draining, or Overloaded where one more call is too many."""
         if self.draining:
             raise Draining
-        if self.free <= 0:
+        if (free := self._most - self.under_way) <= 0:
             raise Overloaded("calls", _in_words(self._most))
+        return free
 
     def __enter__(self) -> None:
         self.require_room()
-        self._under_way += 1
+        self.under_way += 1
 
     def __exit__(self, *_: object) -> None:
-        self._under_way -= 1
+        self.under_way -= 1
 
 
 class TenantPermits:
@@ -57,22 +51,20 @@ class TenantPermits:
 
     def require_room(self, tenant: str | None) -> None:
         """Raises Draining, or Overloaded where one more call of the tenant is too many."""
-        self._permit.require_room()
-        if self._permit.free <= self._kept and tenant is not None and self._has_its_share(tenant):
+        free = self._permit.require_room()
+        if free <= self._kept and tenant is not None and self._has_its_share(tenant):
             raise Overloaded("calls", _in_words(self._under_way[tenant], " of the tenant"))
 
-    @contextmanager
-    def held(self, tenant: str | None) -> Iterator[None]:
-        """Hold a place for a call. Raises Draining, Overloaded."""
+    def take(self, tenant: str | None) -> None:
+        """Take a place for a call. Raises Draining, Overloaded."""
         self.require_room(tenant)
-        with self._permit:
-            self._under_way[tenant] += 1
-            try:
-                yield
-            finally:
-                self._under_way[tenant] -= 1
-                if not self._under_way[tenant]:
-                    del self._under_way[tenant]
+        self._permit.under_way += 1
+        self._under_way[tenant] += 1
+
+    def give_back(self, tenant: str | None) -> None:
+        """Give a place back."""
+        self._permit.under_way -= 1
+        _subtract(self._under_way, tenant, 1)
 
     def _has_its_share(self, tenant: str) -> bool:
         return self._under_way.get(tenant, 0) * (len(self._under_way) + 1) >= self._kept
@@ -91,21 +83,18 @@ class LargeMessages:
         self._large = large
         self._under_way: Counter[str | None] = Counter()
 
-    @contextmanager
-    def held(self, tenant: str | None, size: int) -> Iterator[None]:
-        """Hold the bytes of a message. Raises Overloaded where there is no room for them."""
+    def take(self, tenant: str | None, size: int) -> None:
+        """Take the bytes of a message. Raises Overloaded where there is no room for them."""
         if size <= self._large:
-            yield
             return
         if self._under_way and not self._has_room(tenant, size):
             raise Overloaded("calls", "too many messages with long images are under way")
         self._under_way[tenant] += size
-        try:
-            yield
-        finally:
-            self._under_way[tenant] -= size
-            if not self._under_way[tenant]:
-                del self._under_way[tenant]
+
+    def give_back(self, tenant: str | None, size: int) -> None:
+        """Give the bytes of a message back."""
+        if size > self._large:
+            _subtract(self._under_way, tenant, size)
 
     def _has_room(self, tenant: str | None, size: int) -> bool:
         own = self._under_way.get(tenant, 0)
@@ -132,11 +121,38 @@ class Places:
         """Raises Draining, or Overloaded where one more call of the tenant is too many."""
         self._permits.require_room(tenant)
 
-    @contextmanager
-    def held(self, tenant: str | None, size: int) -> Iterator[None]:
+    def held(self, tenant: str | None, size: int) -> "Held":
         """A place for a call, and for its message of `size` bytes where that is large. Raises Draining, Overloaded."""
-        with self._permits.held(tenant), self._large.held(tenant, size):
-            yield
+        return Held(self._permits, self._large, tenant, size)
+
+
+class Held:
+    """A call's place, for as long as the context lasts. A class, since every call makes one."""
+
+    __slots__ = ("_large", "_permits", "_size", "_tenant")
+
+    def __init__(self, permits: TenantPermits, large: LargeMessages, tenant: str | None, size: int) -> None:
+        self._permits, self._large = permits, large
+        self._tenant, self._size = tenant, size
+
+    def __enter__(self) -> None:
+        self._permits.take(self._tenant)
+        try:
+            self._large.take(self._tenant, self._size)
+        except Overloaded:
+            self._permits.give_back(self._tenant)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._large.give_back(self._tenant, self._size)
+        self._permits.give_back(self._tenant)
+
+
+def _subtract(counts: Counter[str | None], tenant: str | None, number: int) -> None:
+    """Subtract from a tenant's count, and keep no count of nothing."""
+    counts[tenant] -= number
+    if not counts[tenant]:
+        del counts[tenant]
 
 
 def _in_words(calls: int, whose: str = "") -> str:

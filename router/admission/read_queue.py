@@ -1,9 +1,7 @@
 """Places for messages on their way: so many at once, and a fair order for the calls that wait for a place."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from router.errors import InvalidRequest, Overloaded
 
@@ -39,7 +37,7 @@ class FairReads:
         self._max_waiting = max_waiting
         self._queues: dict[str | None, ReadQueue] = {}
 
-    def place(self, tenant: str | None, call: Connected) -> AbstractAsyncContextManager[None]:
+    def place(self, tenant: str | None, call: Connected) -> "Reading":
         """A place, in which the message of a call is read; raises as `ReadQueue.place` does."""
         if (queue := self._queues.get(tenant)) is None:
             hurried = OPEN_SECONDS if tenant is None else MESSAGE_SECONDS
@@ -67,35 +65,51 @@ class ReadQueue:
         self._hurried = hurried
         self._waiting: dict[str, dict[Place, None]] = {}  # by connection, the oldest first
         self._count = 0
-        self._limits: dict[asyncio.Timeout, float] = {}  # of the messages on their way, and when they began
+        self._reading: dict[Reading, None] = {}  # the oldest first
+        self._look: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def place(self, call: Connected) -> AsyncIterator[None]:
+    def place(self, call: Connected) -> "Reading":
         """A place, in which the message is read. Raises Overloaded, or InvalidRequest where the message is late."""
+        return Reading(self, call)
+
+    async def begin(self, reading: "Reading") -> None:
+        """Take a place, and let the time of a message begin. Raises Overloaded."""
         if self._free:
             self._free -= 1
         else:
-            await self._wait(call.peer())
-        try:
-            async with self._limited():
-                yield
-        finally:
-            self._pass_on()
+            await self._wait(reading.call.peer())
+        reading.task = asyncio.current_task()
+        reading.began, reading.is_hurried = asyncio.get_running_loop().time(), bool(self._count)
+        reading.due = reading.began + (self._hurried if self._count else self._seconds)
+        self._reading[reading] = None
+        self._look_at(reading.due)
 
-    @asynccontextmanager
-    async def _limited(self) -> AsyncIterator[None]:
-        began = asyncio.get_running_loop().time()
-        limit = asyncio.timeout_at(began + (self._hurried if self._count else self._seconds))
-        self._limits[limit] = began
-        try:
-            async with limit:
-                yield
-        except TimeoutError:
-            if self._is_hurried(limit):
-                raise Overloaded("calls", f"others wait, and the message took {self._hurried:g} s") from None
-            raise InvalidRequest("request", f"did not arrive within {self._seconds:g} s") from None
-        finally:
-            del self._limits[limit]
+    def end(self, reading: "Reading") -> None:
+        """Give the place to a call that waits."""
+        del self._reading[reading]
+        self._pass_on()
+
+    def lateness(self, reading: "Reading") -> Overloaded | InvalidRequest:
+        """The error of a message that was late."""
+        if reading.is_hurried:
+            return Overloaded("calls", f"others wait, and the message took {self._hurried:g} s")
+        return InvalidRequest("request", f"did not arrive within {self._seconds:g} s")
+
+    def _look_at(self, due: float) -> None:
+        """Look for late messages at a time. One timer serves all: one for each would cost more than reading it."""
+        if self._look is None or due < self._look.when():
+            if self._look is not None:
+                self._look.cancel()
+            self._look = asyncio.get_running_loop().call_at(due, self._give_up_late)
+
+    def _give_up_late(self) -> None:
+        self._look = None
+        now = asyncio.get_running_loop().time()
+        for reading in self._reading:
+            if reading.due <= now and not reading.is_late:
+                reading.give_up()
+        if on_time := [reading.due for reading in self._reading if not reading.is_late]:
+            self._look_at(min(on_time))
 
     async def _wait(self, connection: str) -> None:
         self._hurry_one()
@@ -147,11 +161,45 @@ class ReadQueue:
             del self._waiting[connection]
 
     def _hurry_one(self) -> None:
-        """Shorten the limit of the oldest message that has the long one."""
-        for limit, began in self._limits.items():
-            if not self._is_hurried(limit) and not limit.expired():
-                limit.reschedule(began + self._hurried)
+        """Shorten the time of the oldest message that has the long one."""
+        for reading in self._reading:
+            if not (reading.is_hurried or reading.is_late):
+                reading.is_hurried, reading.due = True, reading.began + self._hurried
+                self._look_at(reading.due)
                 return
 
-    def _is_hurried(self, limit: asyncio.Timeout) -> bool:
-        return (limit.when() or 0) < self._limits[limit] + self._seconds
+
+class Reading:
+    """A message on its way, in a place of a queue, which late ones lose. A class, since every call makes one.
+
+    Attributes:
+        call: the call whose message it is.
+        task: reads it, once it has a place.
+        began: when it got the place; `due` is when it is late.
+        is_hurried: others wait, so it has less time.
+        is_late: it was given up.
+    """
+
+    __slots__ = ("_queue", "began", "call", "due", "is_hurried", "is_late", "task")
+
+    def __init__(self, queue: ReadQueue, call: Connected) -> None:
+        self._queue = queue
+        self.call = call
+        self.task: asyncio.Task[Any] | None = None
+        self.began = self.due = 0.0
+        self.is_hurried = self.is_late = False
+
+    async def __aenter__(self) -> None:
+        await self._queue.begin(self)
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self._queue.end(self)
+        # More than one: the call itself was cancelled, too.
+        if self.is_late and isinstance(error, asyncio.CancelledError) and self.task and not self.task.uncancel():
+            raise self._queue.lateness(self) from None
+
+    def give_up(self) -> None:
+        """End the reading: the message is late."""
+        self.is_late = True
+        if self.task is not None:
+            self.task.cancel()

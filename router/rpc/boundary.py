@@ -15,7 +15,8 @@ from router.events import CallCompleted
 from router.ports import Observer
 from router.requests.limits import MAX_LARGE_BYTES
 from router.rpc.grpc_server import answered
-from router.rpc.identity import Guard, Metadata
+from router.rpc.identity import Guard
+from router.rpc.metadata import Metadata, metadata
 from router.rpc.parsing import parser
 from router.rpc.reading import FairReader, next_message
 from router.rpc.refusals import Refusals
@@ -121,11 +122,11 @@ class Boundary:
         completed = CallCompleted(method, "OK")
 
         async def guarded(_requests: object, context: Context) -> Any:
-            metadata = dict(context.invocation_metadata() or ())
-            with self._traced(method, metadata) as onward:
+            headers = metadata.get()
+            with self._traced(method, headers) as onward:
                 tracing.carried.set(onward)
                 async with Refusals(method, context, self.observer):
-                    call, data = await self._admitted(method, metadata, context)
+                    call, data = await self._admitted(method, headers, context)
                     answered.set(True)  # a gateway ends its calls as its own callers leave, which is no misuse
                     with self.places.held(call.tenant, len(data)):
                         last = await behaviour(Exchange(data, context), call)
@@ -144,11 +145,11 @@ class Boundary:
         answered = CallCompleted(method, "OK")
 
         async def guarded(_requests: object, context: Context) -> Any:
-            metadata = dict(context.invocation_metadata() or ())
-            with self._traced(method, metadata) as onward:
+            headers = metadata.get()
+            with self._traced(method, headers) as onward:
                 tracing.carried.set(onward)
                 async with Refusals(method, context, self.observer):
-                    call, data = await self._admitted(method, metadata, context)
+                    call, data = await self._admitted(method, headers, context)
                     with self.places.held(call.tenant, len(data)):
                         response = await behaviour(await parse(data), call)
                 self.observer(answered)
@@ -160,11 +161,11 @@ class Boundary:
         answered = CallCompleted(method, "OK")
 
         async def guarded(_requests: object, context: Context) -> None:
-            metadata = dict(context.invocation_metadata() or ())
-            with self._traced(method, metadata) as onward:
+            headers = metadata.get()
+            with self._traced(method, headers) as onward:
                 tracing.carried.set(onward)
                 async with Refusals(method, context, self.observer):
-                    call, data = await self._admitted(method, metadata, context)
+                    call, data = await self._admitted(method, headers, context)
                     with self.places.held(call.tenant, len(data)):
                         answering = behaviour(await parse(data), call, context.write)
                         del data  # a stream lasts for minutes, and images are long
@@ -173,13 +174,13 @@ class Boundary:
 
         return guarded
 
-    async def _admitted(self, method: str, metadata: Metadata, context: Context) -> tuple[Call, bytes]:
+    async def _admitted(self, method: str, headers: Metadata, context: Context) -> tuple[Call, bytes]:
         """The caller and its message, which is not read for those that are refused anyway."""
         # In this order: a caller without credentials takes no place, and learns nothing of its request.
-        tenant = self._guard(method, metadata, context)
+        tenant = self._guard(method, headers, context)
         self.places.require_room(tenant)
         data = await self._reader.read(tenant, context)
         return Call(tenant, context.time_remaining()), data
 
-    def _traced(self, method: str, metadata: Metadata) -> AbstractContextManager[Mapping[str, str]]:
-        return self._tracer(method, {name: metadata[name] for name in tracing.HEADERS if name in metadata})
+    def _traced(self, method: str, headers: Metadata) -> AbstractContextManager[Mapping[str, str]]:
+        return self._tracer(method, {name: headers[name] for name in tracing.HEADERS if name in headers})

@@ -19,7 +19,7 @@ from grpc._cython import cygrpc  # there is no public place for either
 from grpc.aio._server import Server
 
 from router.rpc.connections import Connections
-from router.rpc.metadata import MAX_METADATA_BYTES, is_too_large
+from router.rpc.metadata import MAX_METADATA_BYTES, Metadata, metadata, read
 
 State: TypeAlias = Any  # cygrpc.RPCState, which has no published type
 
@@ -65,7 +65,11 @@ class _Calls(cygrpc.AioServer):  # type: ignore[misc]  # it has no published typ
         connection = context.peer()
         if not self._connections.take(connection):
             return  # gRPC cancels a call that nobody holds
-        answer = self._watched(connection, self._answer(state, context, connection, handler))
+        # At once, and not in a task: of all calls that are too large, one alone is looked at.
+        headers = read(context)
+        if headers is None:
+            self._connections.close(connection)
+        answer = self._watched(connection, headers or {}, self._answer(state, context, headers, handler))
         call = loop.create_task(cygrpc._schedule_rpc_coro(answer, state, loop, name))
         self._calls.add(call)
         call.add_done_callback(partial(self._forget, connection))
@@ -74,7 +78,8 @@ class _Calls(cygrpc.AioServer):  # type: ignore[misc]  # it has no published typ
         self._calls.discard(call)
         self._connections.free(connection)
 
-    async def _watched(self, connection: str, answer: Awaitable[None]) -> None:
+    async def _watched(self, connection: str, headers: Metadata, answer: Awaitable[None]) -> None:
+        metadata.set(headers)
         try:
             await answer
         except (asyncio.CancelledError, cygrpc.ExecuteBatchError):  # the caller takes no answer
@@ -82,10 +87,8 @@ class _Calls(cygrpc.AioServer):  # type: ignore[misc]  # it has no published typ
                 self._connections.cancelled(connection)
             raise
 
-    def _answer(self, state: State, context: Any, connection: str, handler: Any) -> Any:
-        # At once, and not in a task: of all calls that are too large, one alone is looked at.
-        if is_too_large(context):
-            self._connections.close(connection)
+    def _answer(self, state: State, context: Any, headers: Metadata | None, handler: Any) -> Any:
+        if headers is None:
             return context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"metadata: at most {MAX_METADATA_BYTES} bytes")
         if handler is None:
             return context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")

@@ -1,18 +1,16 @@
 """Callers of gRPC: their metadata and certificates, and operators."""
 
 import hmac
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from router.admission import identity
 from router.admission.identity import bearer
 from router.admission.tenants import Tenants
 from router.errors import Unauthenticated
+from router.rpc.metadata import Metadata
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext, whose published types lack auth_context
-Metadata: TypeAlias = Mapping[str, Any]
-"""A call's headers by name: texts, and bytes where the name ends in -bin."""
-
 Guard = Callable[[str, Metadata, Context], str | None]
 """Finds the tenant that calls a method from the call's metadata and context, before its message is read; None where no
 credentials are needed. Raises Unauthenticated, PermissionDenied."""

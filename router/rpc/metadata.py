@@ -7,11 +7,18 @@ that class counts, and ends the reading where the metadata is too large.
 
 import math
 import threading
+from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 from grpc._cython import cygrpc  # there is no public place for it
 
 Context: TypeAlias = Any  # cygrpc._ServicerContext, which has no published type
+Metadata: TypeAlias = Mapping[str, Any]
+"""A call's headers by name: texts, and bytes where the name ends in -bin."""
+
+metadata: ContextVar[Metadata] = ContextVar("metadata")
+"""The headers of the call at hand."""
 
 MAX_METADATA_BYTES = 16 << 10
 """Largest metadata of a call, counted as HTTP/2 counts it: with `HEADER_BYTES` for each header."""
@@ -43,13 +50,12 @@ def _counted(name: str, value: str | bytes) -> Any:
 cygrpc._Metadatum = _counted
 
 
-def is_too_large(context: Context) -> bool:
-    """True if a call has more than `MAX_METADATA_BYTES` of metadata; reads no more than that, and one header."""
+def read(context: Context) -> Metadata | None:
+    """The headers of a call; None where they have more than `MAX_METADATA_BYTES`, of which no more are read."""
     _room.left = MAX_METADATA_BYTES
     try:
-        context.invocation_metadata()
+        return dict(context.invocation_metadata() or ())
     except _TooLargeError:
-        return True
+        return None
     finally:
         _room.left = math.inf
-    return False

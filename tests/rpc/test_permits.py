@@ -1,7 +1,9 @@
 """So many calls may be under way; one tenant's flood leaves room for the others."""
 
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
+from typing import Any
 
 import grpc
 import pytest
@@ -19,11 +21,21 @@ from tests.support.fakes import FakeBackend, Hang, router_of, until
 MOST = 80
 
 
+@contextmanager
+def held(room: TenantPermits | LargeMessages, *what: Any) -> Iterator[None]:
+    """What is taken, for as long as the context lasts."""
+    room.take(*what)
+    try:
+        yield
+    finally:
+        room.give_back(*what)
+
+
 def flood(permits: TenantPermits, tenant: str | None, calls: ExitStack) -> int:
     """Calls that a tenant can have under way."""
     for number in range(1_000):
         try:
-            calls.enter_context(permits.held(tenant))
+            calls.enter_context(held(permits, tenant))
         except Overloaded:
             return number
     raise AssertionError
@@ -59,8 +71,8 @@ def test_a_tenant_without_calls_finds_room(tenants: list[str]) -> None:
     with ExitStack() as calls:
         for tenant in tenants:
             with suppress(Overloaded):
-                calls.enter_context(permits.held(tenant))
-        calls.enter_context(permits.held("quiet"))
+                calls.enter_context(held(permits, tenant))
+        calls.enter_context(held(permits, "quiet"))
 
 
 async def test_a_tenant_that_floods_keeps_nobody_out(bundle: Bundle) -> None:
@@ -81,13 +93,13 @@ async def test_a_tenant_that_floods_keeps_nobody_out(bundle: Bundle) -> None:
 
 def test_large_messages_share_their_memory_and_one_tenant_has_half() -> None:
     messages = LargeMessages(100, large=10)
-    with messages.held("one", 10), messages.held("one", 11), messages.held("one", 39):
+    with held(messages, "one", 10), held(messages, "one", 11), held(messages, "one", 39):
         for tenant, size in (("one", 11), ("other", 51)):
-            with pytest.raises(Overloaded), messages.held(tenant, size):
+            with pytest.raises(Overloaded), held(messages, tenant, size):
                 pass
-        with messages.held("one", 10), messages.held("other", 50):  # small ones are not counted
+        with held(messages, "one", 10), held(messages, "other", 50):  # small ones are not counted
             pass
-    with messages.held("one", 500), pytest.raises(Overloaded), messages.held("other", 11):
+    with held(messages, "one", 500), pytest.raises(Overloaded), held(messages, "other", 11):
         pass  # where nothing else is under way, any message has room
-    with messages.held("one", 50), messages.held("other", 50):
+    with held(messages, "one", 50), held(messages, "other", 50):
         pass
