@@ -34,6 +34,15 @@ class Classifier(Protocol):
         ...
 
 
+@runtime_checkable
+class Immediate(Protocol):
+    """A classifier that can score a short prompt within a turn of the event loop."""
+
+    def at_once(self, prompt: Prompt) -> Score | None:
+        """The score of a prompt; None where it takes too long for one turn. Raises ClassifierError."""
+        ...
+
+
 class ScoreCache(Protocol):
     """Remembers scores by key. A cache never fails a request: an error counts as a miss."""
 

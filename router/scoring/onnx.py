@@ -75,6 +75,10 @@ class OnnxClassifier:
             scores += self.scored(part)
         return scores
 
+    def at_once(self, prompt: Prompt) -> Score | None:
+        """The score of a prompt, without a break; None where it is long. Raises ClassifierError."""
+        return None if len(prompt.text) > LONG else self.scored([prompt])[0]
+
     def scored(self, prompts: Sequence[Prompt]) -> list[Score]:
         """One score per prompt, in order, without a break. Raises ClassifierError."""
         return outputs.scores(self._outputs(prompts), self._known, len(prompts), self._far_beyond)

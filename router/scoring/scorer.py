@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from router.domain import DecisionSource, Prompt, RouteRequest, Score
 from router.errors import CacheError, ClassifierError
 from router.events import Degraded
-from router.ports import Classifier, Observer, ScoreCache
+from router.ports import Classifier, Immediate, Observer, ScoreCache
 from router.scoring.cache_key import TENANT_BYTES, ScoreKeys
 from router.turn import Turn
 
@@ -41,13 +41,14 @@ class Scorer:
     seconds: float = SCORE_SECONDS
     _under_way: dict[bytes, "asyncio.Future[Scored | None]"] = field(init=False, default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._at_once = self.classifier.at_once if isinstance(self.classifier, Immediate) else None
+
     async def score(self, request: RouteRequest) -> Scored:
         """The score of one request."""
         key = self.keys.key(request.tenant, request.prompt)
-        found = await self._remembered([key])
-        if key not in found:
-            found = await self._classified({key: request.prompt})
-        return found[key]
+        found = (await self._remembered([key])).get(key) or await self._immediate(key, request.prompt)
+        return found or (await self._classified({key: request.prompt}))[key]
 
     async def score_batch(self, requests: Sequence[RouteRequest]) -> list[Scored]:
         """One entry per request, in order; requests with the same prompt are scored once."""
@@ -68,6 +69,18 @@ class Scorer:
             self.observer(Degraded("cache", str(error)))
             return {}
         return {k: Scored(s, DecisionSource.CACHE) for k, s in zip(keys, found, strict=True) if s is not None}
+
+    async def _immediate(self, key: bytes, prompt: Prompt) -> Scored | None:
+        """The score of a prompt within this turn, which nobody else can ask for meanwhile; None where it takes more."""
+        try:
+            score = None if self._at_once is None else self._at_once(prompt)
+        except ClassifierError as error:
+            self.observer(Degraded("classifier", str(error)))
+            return _fresh_or_fallback(None)
+        if score is None:
+            return None
+        await self._keep({key: score})
+        return _fresh_or_fallback(score)
 
     async def _classified(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Scored]:
         """Scores by key; a prompt that another caller has scored at the moment is not scored twice.
@@ -108,11 +121,14 @@ class Scorer:
         except (ClassifierError, TimeoutError) as error:  # not cached: the next request tries the classifier again
             self.observer(Degraded("classifier", str(error) or f"it took longer than {patience:g} s"))
             return {}
+        await self._keep(scores)
+        return scores
+
+    async def _keep(self, scores: Mapping[bytes, Score]) -> None:
         try:
             await self.cache.put_many(scores)
         except CacheError as error:
             self.observer(Degraded("cache", str(error)))
-        return scores
 
 
 def _fresh_or_fallback(score: Score | None) -> Scored:
