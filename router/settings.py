@@ -96,6 +96,13 @@ class Settings(BaseSettings):
     max_streams: int = Field(
         1_000, ge=1, le=MOST, description="calls under way at once; further ones are answered RESOURCE_EXHAUSTED"
     )
+    stream_window_ms: float = Field(
+        0,
+        ge=0,
+        le=1_000,
+        description="milliseconds within which deltas of a stream leave together: the first one leaves at once, then "
+        "at most one message of a kind a window; 0 = each leaves as it comes",
+    )
     drain_seconds: float = Field(20, ge=0, le=DAY, description="time that streams have to end after SIGTERM")
     health_listen: str = Field(
         "",

@@ -23,6 +23,7 @@ from router.openai.responses_events import ResponseEvents
 from router.openai.responses_requests import responses_request
 from router.requests.limits import Limits
 from router.routing.router import BudgetRouter
+from router.window import Window
 
 MODEL = "/v1/models/"
 
@@ -65,12 +66,14 @@ class Endpoints:
         router: decides and generates.
         limits: of requests.
         health: says what works; the service does while "" is true.
+        window_seconds: of streams, as `Window` has it.
     """
 
-    def __init__(self, router: BudgetRouter, limits: Limits, health: Health) -> None:
+    def __init__(self, router: BudgetRouter, limits: Limits, health: Health, window_seconds: float = 0.0) -> None:
         self._router = router
         self._limits = limits
         self._health = health
+        self._window_seconds = window_seconds
 
     @property
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
@@ -149,20 +152,26 @@ class Endpoints:
         """The answer as it comes. Headers go out with its first event, so that what fails before has a status."""
         answer: tuple[EventStream, Events] | None = None
 
+        async def send(event: Decision | ServedEvent) -> None:
+            assert answer is not None and not isinstance(event, Decision)
+            stream, events = answer
+            await stream.send(events.take(event))
+
         async def take(decision: Decision, event: ServedEvent) -> None:
             nonlocal answer
             if answer is not None:
-                stream, events = answer
-                await stream.send(events.take(event))
+                await window.take(event)
                 return
             stream, events = answer = EventStream(asked.request, decision_headers(decision)), begun(decision)
             await stream.begin()
-            await stream.send(events.first() + events.take(event))
+            await stream.send(events.first())
+            await window.take(event)
             # Where many have come at once, they would all be sent in one turn: first events of other calls go before.
             await asyncio.sleep(0)
 
         try:
-            await self._generate(asked, wanted, take)
+            async with Window(self._window_seconds, send) as window:
+                await self._generate(asked, wanted, take)
         except (RouterError, TimeoutError) as error:
             if answer is None:
                 raise

@@ -5,13 +5,14 @@ from contextlib import aclosing
 
 from router._gen import budget_router_pb2 as pb
 from router.admission.identity import Call
-from router.domain import Checkpoint
+from router.domain import Checkpoint, Decision, ServedEvent
 from router.requests.limits import Limits
 from router.routing.explain import Explainer
 from router.routing.router import BudgetRouter
 from router.rpc import decisions, requests, responses, sampling
 from router.rpc.parsing import parser
 from router.rpc.repeats import Repeats
+from router.window import Window
 
 WIRE = frozenset({"Decide"})
 """Methods that take their requests as bytes."""
@@ -23,12 +24,13 @@ Write = Callable[[bytes], Awaitable[None]]
 class BudgetRouterServicer:
     """Answers `BudgetRouterService`, a method each; errors become statuses at the boundary."""
 
-    def __init__(self, router: BudgetRouter, explainer: Explainer, limits: Limits) -> None:
+    def __init__(self, router: BudgetRouter, explainer: Explainer, limits: Limits, window_seconds: float = 0.0) -> None:
         self._router = router
         self._explainer = explainer
         self._limits = limits
         self._read = parser(pb.DESCRIPTOR.message_types_by_name["DecideRequest"])
         self._repeats = Repeats(router)
+        self._window_seconds = window_seconds
 
     async def Decide(self, data: bytes, call: Call) -> bytes:
         """Choose a reasoning budget for one prompt: a request and its reply on the wire."""
@@ -53,10 +55,17 @@ class BudgetRouterServicer:
         drawn, tools = sampling.sampling(request), await requests.tools(request, self._limits)
         show_checkpoints = request.show_checkpoints
         del request  # a stream lasts for minutes, and images are long
-        async with aclosing(self._router.generate(routed, drawn, tools)) as events:
+
+        async def send(event: Decision | ServedEvent) -> None:
+            await write(responses.event(event))
+
+        async with (
+            Window(self._window_seconds, send) as window,
+            aclosing(self._router.generate(routed, drawn, tools)) as events,
+        ):
             async for event in events:
-                if show_checkpoints or type(event) is not Checkpoint:
-                    await write(responses.event(event))
+                if show_checkpoints or not isinstance(event, Checkpoint):
+                    await window.take(event)
 
     async def ReportOutcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:
         """Attach an outcome to an earlier decision."""

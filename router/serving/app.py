@@ -250,7 +250,7 @@ def _http(wired: Wired, places: Places) -> "list[HttpServer]":
     from router.http.reading import BodyReader
     from router.http.server import HttpServer
 
-    routes = Endpoints(wired.router, parts.limits, wired.health).routes
+    routes = Endpoints(wired.router, parts.limits, wired.health, ends.window_seconds).routes
     reader = BodyReader(ends.max_message_bytes, ends.max_streams)
     guard = identity.TenantGuard(parts.tenants)
     boundary = HttpBoundary(routes, guard, places, reader, parts.observer, parts.tracer)
@@ -261,7 +261,8 @@ def _http(wired: Wired, places: Places) -> "list[HttpServer]":
 def _servers(wired: Wired, boundary: Boundary) -> list[RouterServer]:
     """The server of the routing service, and that of the admin service where it is open. Raises SettingsError."""
     parts, ends = wired.parts, wired.parts.endpoints
-    servicer = BudgetRouterServicer(wired.router, Explainer(wired.router, parts.outcomes), parts.limits)
+    explainer = Explainer(wired.router, parts.outcomes)
+    servicer = BudgetRouterServicer(wired.router, explainer, parts.limits, ends.window_seconds)
     routing = Service.routing(servicer, ends.max_message_bytes)
     servers = [
         _server(wired, routing, boundary, ends.listen, ends.connection_seconds, ends.health_listen, _beside(wired))

@@ -98,6 +98,7 @@ def endpoints(settings: Settings, certs: Certificates | None) -> Endpoints:
         certificates=certs,
         shared=settings.workers > 1,
         connection_seconds=settings.connection_seconds,
+        window_seconds=settings.stream_window_ms / 1000,
         max_streams=settings.max_streams,
         # Only where the model takes images is there any use for more; health checks come through the same port.
         max_message_bytes=MAX_MESSAGE_BYTES + settings.backend_images * settings.max_image_bytes,

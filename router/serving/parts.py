@@ -103,6 +103,7 @@ class Endpoints:
         certificates: certificates for TLS handshakes; None = plaintext.
         shared: other processes listen on the same port, and their supervisor serves the metrics.
         connection_seconds: age of a connection at which clients are asked to reconnect; 0 = never.
+        window_seconds: deltas of a stream that come within it leave together; 0 = each leaves as it comes.
         max_streams: calls of the routing service under way at once.
         max_message_bytes: size of the largest message to the routing service.
         max_large_bytes: bytes of its large messages under way at once.
@@ -118,6 +119,7 @@ class Endpoints:
     certificates: Certificates | None
     shared: bool
     connection_seconds: float
+    window_seconds: float
     max_streams: int
     max_message_bytes: int
     max_large_bytes: int

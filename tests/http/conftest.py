@@ -56,12 +56,17 @@ class Front:
 
 @asynccontextmanager
 async def fronting(
-    router: BudgetRouter, *, tenants: Tenants | None = None, max_calls: int = 1_000, max_bytes: int = MAX_MESSAGE_BYTES
+    router: BudgetRouter,
+    *,
+    tenants: Tenants | None = None,
+    max_calls: int = 1_000,
+    max_bytes: int = MAX_MESSAGE_BYTES,
+    window_seconds: float = 0.0,
 ) -> AsyncIterator[Front]:
     """The router behind an HTTP server of its own."""
     observer, places = RecordingObserver(), Places(max_calls, MAX_LARGE_BYTES)
     boundary = Boundary(
-        Endpoints(router, LIMITS, router.health).routes,
+        Endpoints(router, LIMITS, router.health, window_seconds).routes,
         TenantGuard(tenants or Tenants({})),
         places,
         BodyReader(max_bytes, max_calls),

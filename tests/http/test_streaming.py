@@ -6,10 +6,13 @@ from typing import Any
 
 import aiohttp
 import orjson
+import pytest
 
+from router.domain import Completion, ContentDelta, ReasoningDelta
+from router.errors import BackendError
 from tests.backends.test_request_fields import engine
 from tests.http.conftest import CHAT, QUESTION, RESPONSES, fronting
-from tests.support.fakes import router_of
+from tests.support.fakes import FakeBackend, completion_of, router_of
 from tests.support.request_table import WAYS
 from tests.support.simulators import ANSWER, THOUGHT
 
@@ -42,6 +45,23 @@ async def test_every_event_of_an_engine_reaches_the_caller_before_the_next_one_i
                         pass  # the engine says no more than this until the next turn of the loop
                 simulator.gate.release()
                 assert [event async for event in arriving], "then it ends"
+
+
+@pytest.mark.parametrize(
+    ("path", "question"), [(CHAT, {"messages": QUESTION}), (RESPONSES, {"input": "2 + 2 ="})], ids=["chat", "responses"]
+)
+@pytest.mark.parametrize("end", [completion_of(), BackendError("backend: gone")], ids=["whole", "broken"])
+async def test_deltas_within_a_window_leave_together(
+    path: str, question: dict[str, Any], end: Completion | BackendError
+) -> None:
+    backend = FakeBackend([*map(ReasoningDelta, ("so ", "it ", "is ")), *map(ContentDelta, "42"), end])
+    async with (
+        fronting(router_of(backend=backend), window_seconds=600.0) as front,
+        front.session.post(front.url + path, json=question | {"stream": True}) as response,
+    ):
+        arrived = [event async for event in events(response)]
+    assert [text for text in map(_text, arrived) if text] == ["so ", "it is ", "42"]
+    assert ("error" in arrived[-1] or arrived[-1].get("type") == "error") is isinstance(end, BackendError)
 
 
 def _text(event: dict[str, Any]) -> str:

@@ -172,6 +172,7 @@ async def serving(
     max_large_bytes: int = MAX_LARGE_BYTES,
     beside: Sequence[Foreign] = (),
     learning: Callable[[], Overview] = Overview,
+    window_seconds: float = 0.0,
 ) -> AsyncIterator[Service]:
     """The router behind a server of its own."""
     cache: Any = router.served_model("").scorer.cache  # whatever it is, it can be flushed
@@ -183,7 +184,9 @@ async def serving(
     }
     admin = Routed.admin(AdminServicer(router, swaps, cache.flush, learning))
     archive: Any = router._log  # those of the tests find what they keep
-    routing = Routed.routing(BudgetRouterServicer(router, Explainer(router, archive), LIMITS), max_bytes)
+    routing = Routed.routing(
+        BudgetRouterServicer(router, Explainer(router, archive), LIMITS, window_seconds), max_bytes
+    )
     observer = RecordingObserver()
     boundaries = [
         Boundary(TenantGuard(tenants or Tenants({})), max_calls, observer, max_large_bytes=max_large_bytes),

@@ -166,6 +166,42 @@ async def test_a_slow_reader_gets_everything(bundle: Bundle) -> None:
     assert read[1:-1] == pieces
 
 
+LONG = 600.0
+"""Seconds of a window that no test lives to see the end of."""
+
+
+async def test_deltas_within_a_window_leave_together(bundle: Bundle) -> None:
+    thought, answer = map(ReasoningDelta, ("so ", "it ", "is ")), map(ContentDelta, ("4", "2"))
+    backend = FakeBackend([*thought, *answer, completion_of()])
+    async with serving(router_of(backend=backend), bundle, window_seconds=LONG) as service:
+        events = [event async for event in service.routing.Generate(generate())]
+    kinds = [event.WhichOneof("event") for event in events]
+    assert kinds == ["decision", "reasoning", "reasoning", "content", "completion"]
+    assert [event.reasoning + event.content for event in events[1:-1]] == ["so ", "it is ", "42"]
+
+
+async def test_what_a_window_holds_back_leaves_before_an_error(bundle: Bundle) -> None:
+    backend = FakeBackend([*map(ReasoningDelta, ("so ", "it ", "is ")), BackendError("backend: gone")])
+    read = []
+    async with serving(router_of(backend=backend), bundle, window_seconds=LONG) as service:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for event in service.routing.Generate(generate()):
+                read += [event.reasoning]
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert read == ["", "so ", "it is "]
+
+
+async def test_a_caller_who_leaves_within_a_window_stops_the_backend(bundle: Bundle) -> None:
+    backend = FakeBackend([ReasoningDelta("so "), ReasoningDelta("it "), Hang()])
+    async with serving(router_of(backend=backend), bundle, window_seconds=LONG) as service:
+        call = service.routing.Generate(generate())
+        for _ in range(2):
+            await call.read()
+        call.cancel()
+        await until(lambda: backend.open == 0)
+    assert (backend.cancelled, backend.ended) == (1, 0)
+
+
 async def test_many_streams_at_once_all_complete_and_leave_no_task(bundle: Bundle) -> None:
     backend, log = FakeBackend(delay=0.01), ListLog()
     async with serving(router_of(backend=backend, log=log), bundle) as service:

@@ -82,6 +82,15 @@ async def test_a_fake_outcome_log_takes_what_happens(tmp_path: Path) -> None:
     assert [outcome.decision_id for outcome in log.outcomes] == [decision_id]
 
 
+async def test_a_window_joins_the_deltas_of_streams(tmp_path: Path) -> None:
+    async with serving(tmp_path, lambda parts: parts, stream_window_ms=1_000) as routing:
+        asked = generate(options=pb.RoutingOptions(rung="64", min_thinking_tokens=64))
+        events = [event async for event in routing.Generate(asked, timeout=PATIENCE)]
+    kinds = [event.WhichOneof("event") for event in events]
+    assert kinds.count("reasoning") < 32 and (kinds[0], kinds[-1]) == ("decision", "completion")
+    assert events[-1].completion.thinking_tokens == 64
+
+
 async def test_other_limits_and_another_observer(tmp_path: Path) -> None:
     observer = RecordingObserver()
 
