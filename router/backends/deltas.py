@@ -1,7 +1,7 @@
 """The deltas of a chat stream as engines word them: texts or parts, two names of a thought, tool calls in pieces."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from router.backends.http import expect_few, expect_type
 from router.backends.text import SurrogateJoiner, whole
@@ -11,22 +11,14 @@ MOST_CALLS = 1 << 16
 """Tool calls that one answer may have."""
 
 
-class DeltaTexts(NamedTuple):
-    """The texts of one delta."""
-
-    thought: str = ""
-    answer: str = ""
-    refusal: str = ""
-
-
-def texts(delta: Mapping[str, Any]) -> DeltaTexts:
+def texts(delta: Mapping[str, Any]) -> tuple[str, str, str]:
     """Thought, answer and refusal of a delta. Raises TypeError where one of them is no text."""
     thought, content = delta.get("reasoning") or delta.get("reasoning_content") or "", delta.get("content") or ""
     refusal = expect_type(str, delta.get("refusal")) or ""
     if type(thought) is str and type(content) is str:
-        return DeltaTexts(thought, content, refusal)
+        return thought, content, refusal
     parts = [*_parts(thought, "thinking"), *_parts(content, "text")]
-    return DeltaTexts(_of("thinking", parts), _of("text", parts), refusal + _of("refusal", parts))
+    return _of("thinking", parts), _of("text", parts), refusal + _of("refusal", parts)
 
 
 def _parts(value: Any, kind: str) -> Iterable[tuple[str, str]]:

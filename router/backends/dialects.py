@@ -97,16 +97,13 @@ def _hosted_sampling(request: GenerationRequest) -> Body:
     return sampled(asked) | longest
 
 
-def _usage(chunk: Chunk) -> Chunk:
-    return chunk.get("usage") or {}
-
-
 def _completion_tokens(chunk: Chunk) -> int | None:
-    return valid_count(_usage(chunk).get("completion_tokens"))
+    return valid_count((chunk.get("usage") or {}).get("completion_tokens"))
 
 
 def _details(chunk: Chunk) -> int | None:
-    return valid_count((_usage(chunk).get("completion_tokens_details") or {}).get("reasoning_tokens"))
+    usage = chunk.get("usage") or {}
+    return valid_count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens"))
 
 
 USAGE: Body = {"stream_options": {"include_usage": True}}
@@ -139,7 +136,7 @@ SGLANG_STREAM: Body = {
 
 def _sglang_thought(chunk: Chunk) -> int | None:
     """SGLang counts the end marker too."""
-    counted = valid_count(_usage(chunk).get("reasoning_tokens"))
+    counted = valid_count((chunk.get("usage") or {}).get("reasoning_tokens"))
     return None if counted is None else max(0, counted - 1)
 
 

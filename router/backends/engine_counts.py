@@ -5,6 +5,7 @@ from typing import Any
 from router.backends.completions import token_ids, valid_count
 from router.backends.counting import Count, Tally, settle
 from router.backends.dialects import Dialect
+from router.backends.failures import MappedErrors
 from router.backends.http import Chunk, expect_type
 from router.domain import SLACK
 
@@ -24,8 +25,7 @@ class EngineCounts:
         self.several = False
         self._dialect = dialect
         self._budget = budget
-        self._prompt: int | None = None
-        self._both: int | None = None
+        self._usage: Chunk = {}
         self._reported: int | None = None
         self._drawn: int | None = None
         self._waiting: list[int] = []
@@ -39,8 +39,13 @@ class EngineCounts:
 
     @property
     def totals(self) -> tuple[int | None, int | None]:
-        """Tokens of the prompt, and of thought and answer; None where the engine's numbers cannot be right."""
-        return self._prompt, None if self.several else self._both
+        """Tokens of the prompt, and of thought and answer; None where the engine's numbers cannot be right.
+
+        Raises BackendError where its last ones are no numbers.
+        """
+        with MappedErrors():
+            prompt, both = _totals(self._usage)
+        return prompt, None if self.several else both
 
     @property
     def thought_ids(self) -> int:
@@ -68,7 +73,7 @@ class EngineCounts:
         Raises TypeError, AttributeError where a count is no number.
         """
         if usage := expect_type(dict, chunk.get("usage") or None):
-            self._prompt, self._both = _totals(usage)
+            self._usage = usage  # many engines send it with every chunk: it is read once
         if self.several:
             self._reported, self._drawn = None, len(self.ids) or None
             return

@@ -197,7 +197,10 @@ def expect_type(kind: type, value: Any) -> Any:
 
 def expect_few(value: Any) -> list[Any]:
     """The list, where it has at most MOST_AT_ONCE members; [] for None. Raises TypeError, ValueError."""
-    found: list[Any] = expect_type(list, value) or []
-    if len(found) > MOST_AT_ONCE:
+    if value is None:
+        return []
+    if type(value) is not list:
+        raise TypeError("list expected")
+    if len(value) > MOST_AT_ONCE:
         raise ValueError("too many at once")
-    return found
+    return value

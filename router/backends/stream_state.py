@@ -202,15 +202,15 @@ class StreamState:
         self.counts.take(chunk, thinking, self._cue.begun)
 
     def _delta(self, delta: Mapping[str, Any], tokens: list[TokenLogprob], events: Events) -> None:
-        said = texts(delta)
-        if said.thought:
+        thought, answer, refusal = texts(delta)
+        if thought:
             self._reader.trust()
-            self._think(self._thought.join(self._thinking.through(said.thought)), events)
-        if said.answer:
-            self._text.take(_last(tokens, said.answer) if said.thought else self._unmarked(tokens))
-            self._answer(self._content.join(self._answering.through(said.answer)), events)
-        if said.refusal:
-            self._refuse(self._refusal.join(self._answering.through(said.refusal)), events)
+            self._think(self._thought.join(self._thinking.through(thought)), events)
+        if answer:
+            self._text.take(_last(tokens, answer) if thought else self._unmarked(tokens))
+            self._answer(self._content.join(self._answering.through(answer)), events)
+        if refusal:
+            self._refuse(self._refusal.join(self._answering.through(refusal)), events)
         if "tool_calls" in delta or "function_call" in delta:
             self._call(delta, events)
 
@@ -254,9 +254,9 @@ class StreamState:
 
     def _over(self, budget: int | None) -> bool:
         """More was thought than asked for, beyond what engines differ by in their counts; no answer has begun."""
-        if budget is None or self.answered or self._reader.waiting:
+        if budget is None or max(self.counts.known, self._tally.least // MARGIN) <= budget + SLACK:
             return False
-        return max(self.counts.known, self._tally.least // MARGIN) > budget + SLACK
+        return not (self.answered or self._reader.waiting)
 
 
 def _last(tokens: list[TokenLogprob], text: str) -> list[TokenLogprob]:
