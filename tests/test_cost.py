@@ -1,9 +1,11 @@
-"""A decision may not grow dearer unnoticed. What is counted does not depend on how busy the machine is.
+"""Neither a decision nor a delta may grow dearer unnoticed. What is counted does not depend on how busy the machine is.
 
-Calls of Python and C functions on the event loop's thread, per decision, from the parsed request to the reply; a
-change that needs more has to raise a figure here, where it is seen.
+Calls of Python and C functions on the event loop's thread, per decision, from the parsed request to the reply, and per
+delta of a stream, from the engine's bytes to those for the caller; a change that needs more has to raise a figure here,
+where it is seen.
 """
 
+import asyncio
 import gc
 import sys
 import tracemalloc
@@ -15,8 +17,12 @@ from types import FrameType
 import pytest
 from prometheus_client import CollectorRegistry
 
+import router as package
 from router._gen import budget_router_pb2 as pb
 from router.admission.identity import Call
+from router.backends.replica import Replica
+from router.backends.replicas import Replicas
+from router.backends.verified import VerifiedBackend
 from router.bundle.manifest import load
 from router.domain import MaxLoss
 from router.outcomes.sqlite import SqliteOutcomes
@@ -28,12 +34,20 @@ from router.scoring.memory_cache import MemoryCache
 from router.scoring.onnx import OnnxClassifier
 from router.telemetry.logs import LogLines, Observers
 from router.telemetry.metrics import Metrics
+from tests.backends.test_request_fields import engine
 from tests.conftest import MODELS
-from tests.support.fakes import router_of
+from tests.support.fakes import LIMITS, ListLog, RecordingObserver, router_of
+from tests.support.request_table import WAYS
+from tests.support.simulators import THOUGHT
 
 CALLS = {"hit": 69, "miss": 393, "miss with a word never seen": 412, "in a batch of 64": 251}
 """Seen: 65, 374, 392 and 238; a twentieth more is allowed for other libraries, and for timers of the log. A word
 never seen before takes 18 calls to read, once."""
+
+CALLS_A_DELTA = {"vLLM native": 133, "vLLM two phases": 127}
+"""Seen: 127 and 121, of functions of the router and of those that they call in C; a twentieth more is allowed."""
+
+PACKAGE = str(Path(package.__file__).parent)
 
 KEPT_BYTES = 4_000
 """Seen: 3,150 for each prompt that is remembered."""
@@ -79,12 +93,12 @@ async def batch(servicer: BudgetRouterServicer, numbers: range) -> None:
 
 
 @contextmanager
-def counted() -> Iterator[list[int]]:
-    """Calls of functions on this thread, while the collector does not run."""
+def counted(within: str = "") -> Iterator[list[int]]:
+    """Calls of functions on this thread, of and by code within a folder, while the collector does not run."""
     told = [0]
 
     def count(frame: FrameType, event: str, argument: object) -> None:
-        told[0] += event in ("call", "c_call")
+        told[0] += event in ("call", "c_call") and frame.f_code.co_filename.startswith(within)
 
     gc.disable()
     sys.setprofile(count)
@@ -116,6 +130,38 @@ async def test_a_decision_takes_no_more_calls(
         await work(servicer, numbers)
     each = calls[0] / len(numbers)
     assert CALLS[kind] / 2 < each <= CALLS[kind], f"{each:.0f} calls for a {kind}"
+
+
+@pytest.mark.parametrize("way", CALLS_A_DELTA)
+async def test_a_delta_takes_no_more_calls(way: str) -> None:
+    """The engine says each event once the one before is on its way to the caller."""
+    observer, written = RecordingObserver(), asyncio.Semaphore(0)
+
+    async def write(message: bytes) -> None:
+        written.release()
+
+    async with engine(*WAYS[way]) as (simulator, backend):
+        assert isinstance(backend, VerifiedBackend)
+        simulator.gate = gate = asyncio.Semaphore(0)
+        router = router_of(backend=Replicas([Replica("only", backend)], observer), observer=observer)
+        servicer = BudgetRouterServicer(router, Explainer(router, ListLog()), LIMITS)
+        asked = pb.GenerateRequest(messages=request(1).messages, options=pb.RoutingOptions(rung="64"))
+        stream = asyncio.create_task(servicer.Generate(asked, Call(), write))
+        await written.acquire()  # the decision
+
+        async def said(deltas: int) -> None:
+            for _ in range(deltas):
+                gate.release()
+                await written.acquire()
+
+        await said(8)
+        with counted(PACKAGE) as calls:
+            await said(THOUGHT - 16)
+        for _ in range(THOUGHT):
+            gate.release()
+        await stream
+    each = calls[0] / (THOUGHT - 16)
+    assert CALLS_A_DELTA[way] / 2 < each <= CALLS_A_DELTA[way], f"{each:.0f} calls a delta"
 
 
 async def test_a_remembered_decision_keeps_no_more_memory(servicer: BudgetRouterServicer) -> None:
