@@ -1,5 +1,6 @@
 """Cuts of what engines serve by themselves have the answers that serving gives at each rung."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,27 @@ async def test_a_cut_has_the_answer_and_the_tokens_of_its_rung(kind: str, way: s
     )
     assert found.losses() == (1.0, 0.0, 0.0, 0.0, 0.0)
     assert found.spent_tokens == len("9 makes 0") + len("9 makes 16") + 3, "with the token that ends each answer"
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+async def test_an_answer_that_its_caller_leaves_is_had_behind_the_same_thought(kind: str, tmp_path: Path) -> None:
+    async with simulated(kind) as engine:
+        engine.rereads, engine.answers = True, deeper
+        async with serving(observing(engine, tmp_path)) as (routing, _):
+            await answered(routing, "9")
+            await until(lambda: learned(tmp_path))
+            engine.gate = asyncio.Semaphore(THOUGHT + 4)  # the thought, and some of the answer
+            call = routing.Generate(generate("9", sampling=pb.SamplingOptions(temperature=0.0)))
+            async with asyncio.timeout(20):
+                async for event in call:
+                    if event.content:
+                        break
+            call.cancel()
+            engine.gate = None
+            await until(lambda: len(learned(tmp_path)) == 2)
+    whole, left = learned(tmp_path)
+    assert (left.thinking_tokens, left.losses()) == (whole.thinking_tokens, whole.losses())
+    assert left.spent_tokens > whole.spent_tokens
 
 
 async def test_a_thought_is_cut_at_the_replica_that_had_it(tmp_path: Path) -> None:
