@@ -84,6 +84,8 @@ def test_the_screen_says_what_is_proved_and_what_is_missing(screen: Callable[...
         "not in sight",
         "4.5 of 33",
         "an audit has alarmed",
+        "350 requests: 86.9 % learned, 11.4 % unfinished, 1.7 % busy",
+        "3, one of which has 50 % of the evidence",
         "the engine is another one",
     ):
         assert part in shown, part

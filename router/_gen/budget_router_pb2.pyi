@@ -656,20 +656,30 @@ class GetLearningStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetLearningStatusResponse(_message.Message):
-    __slots__ = ("mode", "requests", "evidence", "learning", "saved", "suspended")
+    __slots__ = ("mode", "requests", "evidence", "learning", "saved", "suspended", "lessons")
     MODE_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     LEARNING_FIELD_NUMBER: _ClassVar[int]
     SAVED_FIELD_NUMBER: _ClassVar[int]
     SUSPENDED_FIELD_NUMBER: _ClassVar[int]
+    LESSONS_FIELD_NUMBER: _ClassVar[int]
     mode: LearningMode
     requests: int
     evidence: int
     learning: LearningProgress
     saved: SavedTokens
     suspended: str
-    def __init__(self, mode: _Optional[_Union[LearningMode, str]] = ..., requests: _Optional[int] = ..., evidence: _Optional[int] = ..., learning: _Optional[_Union[LearningProgress, _Mapping]] = ..., saved: _Optional[_Union[SavedTokens, _Mapping]] = ..., suspended: _Optional[str] = ...) -> None: ...
+    lessons: _containers.RepeatedCompositeFieldContainer[LessonCount]
+    def __init__(self, mode: _Optional[_Union[LearningMode, str]] = ..., requests: _Optional[int] = ..., evidence: _Optional[int] = ..., learning: _Optional[_Union[LearningProgress, _Mapping]] = ..., saved: _Optional[_Union[SavedTokens, _Mapping]] = ..., suspended: _Optional[str] = ..., lessons: _Optional[_Iterable[_Union[LessonCount, _Mapping]]] = ...) -> None: ...
+
+class LessonCount(_message.Message):
+    __slots__ = ("outcome", "requests")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    outcome: str
+    requests: int
+    def __init__(self, outcome: _Optional[str] = ..., requests: _Optional[int] = ...) -> None: ...
 
 class SavedTokens(_message.Message):
     __slots__ = ("tokens", "low", "high", "top", "requests", "drawn")

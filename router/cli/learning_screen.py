@@ -1,7 +1,7 @@
 """How far learning has come, on one screen."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import click
@@ -12,6 +12,7 @@ from router.cli.display import console, plain
 from router.digits import counted
 from router.learning.overview import Overview
 from router.learning.status import Round, Saving, Status, Target
+from router.learning.traffic import LessonCount
 
 OFF = "learning is off: `budget-router serve --learn observe` begins to learn from what is served"
 MODES = {"observe": "observing", "act": "acting", "unspecified": "no service has written here"}
@@ -64,6 +65,8 @@ def _about(overview: Overview, price: float | None) -> Iterator[tuple[str, str]]
     if overview.suspended:
         yield "suspended", overview.suspended
     yield "requests", _requests(overview)
+    if overview.lessons:
+        yield "drawn", _lessons(overview.lessons)
     if learning is None:
         return
     if learning.engine:
@@ -86,6 +89,14 @@ def _stated(learning: Status | None) -> str:
 def _requests(overview: Overview) -> str:
     pace = "" if overview.learning is None else f", {overview.learning.pieces_an_hour:,.0f} an hour"
     return f"{counted(overview.requests, 'request')}; {counted(overview.evidence, 'piece')} of evidence{pace}"
+
+
+def _lessons(lessons: Sequence[LessonCount]) -> str:
+    """The shares of what became of requests that were drawn to learn from."""
+    drawn = sum(one.requests for one in lessons)
+    return f"{counted(drawn, 'request')}: " + ", ".join(
+        f"{100 * one.requests / drawn:.1f} % {one.outcome}" for one in lessons
+    )
 
 
 def _evidence(learning: Status) -> str:

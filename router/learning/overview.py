@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from router.learning import status, store, traffic
 from router.learning.status import Status, Target
-from router.learning.traffic import Saved, Tally
+from router.learning.traffic import LessonCount, Saved, Tally
 
 Mode = Literal["unspecified", "off", "observe", "act"]
 """What a service does with what it learns; unspecified: none has written into the folder."""
@@ -26,6 +26,7 @@ class Overview:
         learning: what the trainer says; None before it has run.
         saved: by the bundle that was learned; None where that is not known.
         suspended: why that bundle no longer decides; "" where it does, or nobody knows.
+        lessons: what became of the requests that were drawn to learn from.
     """
 
     mode: Mode = "off"
@@ -34,6 +35,7 @@ class Overview:
     learning: Status | None = None
     saved: Saved | None = None
     suspended: str = ""
+    lessons: tuple[LessonCount, ...] = ()
 
     def requests_until(self, target: Target) -> int | None:
         """Requests until a certificate for a target, at the rate at which requests have become evidence so far.
@@ -67,9 +69,9 @@ _OVERVIEW = TypeAdapter(Overview)
 
 def read(folder: Path) -> Overview:
     """How far learning has come in a folder. Raises ArtifactError, OutcomeFileError."""
-    mode, sums = traffic.read(folder)
+    served = traffic.read(folder)
     learning = status.read(folder)
-    learned = Tally() if learning is None else sums.get(learning.model_version, Tally())
-    requests = reduce(add, sums.values(), Tally()).requests
-    known: Any = mode or "unspecified"
-    return Overview(known, requests, store.count(folder), learning, learned.saved)
+    learned = Tally() if learning is None else served.sums.get(learning.model_version, Tally())
+    requests = reduce(add, served.sums.values(), Tally()).requests
+    known: Any = served.mode or "unspecified"
+    return Overview(known, requests, store.count(folder), learning, learned.saved, lessons=served.lessons)

@@ -11,7 +11,7 @@ from router.events import Decided
 from router.learning import overview, status, store
 from router.learning.overview import Overview
 from router.learning.status import Counts, Round, Saving, Status, Target
-from router.learning.traffic import Saved, Traffic
+from router.learning.traffic import LessonCount, Saved, Traffic
 from tests.learning.test_evidence import evidence
 from tests.learning.test_people import written
 from tests.support.fakes import TENANT, VERSION, decision_of
@@ -24,7 +24,7 @@ LEARNING = Status(
     ("0", "256", "default"),
     0.02,
     0.1,
-    Counts(300, 250, 4, 200, 60, 10, 30),
+    Counts(300, 250, 4, 200, 60, 10, 30, 3, 0.5),
     120.0,
     (Round(0, 0, 250, 0.03, 3, 3, 40.0), Round(1, 200, 50, 0.03, 12, 3, 4.5)),
     (
@@ -39,7 +39,11 @@ LEARNING = Status(
 )
 """A status with every field."""
 
-WHOLE = Overview("act", 3_000, 304, LEARNING, Saved(1e6, 0.9e6, 1.1e6, 4e6, 2_500, 130), "an audit has alarmed")
+LESSONS = LessonCount("learned", 304), LessonCount("unfinished", 40), LessonCount("busy", 6)
+
+WHOLE = Overview(
+    "act", 3_000, 304, LEARNING, Saved(1e6, 0.9e6, 1.1e6, 4e6, 2_500, 130), "an audit has alarmed", LESSONS
+)
 """An overview with every field."""
 
 

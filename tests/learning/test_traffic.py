@@ -9,9 +9,9 @@ import pytest
 
 from router.domain import Completion, Decision, DecisionSource
 from router.errors import OutcomeFileError
-from router.events import Decided, Generated
+from router.events import Decided, Generated, Taught
 from router.learning import traffic
-from router.learning.traffic import FEWEST, Tally, Traffic
+from router.learning.traffic import FEWEST, LessonCount, Served, Tally, Traffic
 from tests.support.fakes import LADDER, TENANT, completion_of, decision_of, request_of
 
 TOP = len(LADDER) - 1
@@ -69,32 +69,34 @@ def test_what_the_policy_did_not_choose_has_saved_nothing(source: DecisionSource
 
 async def test_processes_share_a_file_and_lose_nothing_when_it_cannot_be_written(tmp_path: Path) -> None:
     folder, decision = tmp_path / "learning", served(1, 0.05)
-    assert traffic.read(folder) == ("", {})
+    assert traffic.read(folder) == Served()
     one, two = Traffic(folder, "observe"), Traffic(folder, "act")
     for counting in (one, two):
         counting(Decided(TENANT, decision, 0.1))
         counting(generated(decision, 100))
         counting(generated(decision, None))
+        counting(Taught("m", "d", "learned", 4))
     folder.write_text("in the way")
     with pytest.raises(OutcomeFileError):
         await one.write()
     folder.unlink()
     await asyncio.gather(one.write(), two.write())
     await one.write()
-    _, sums = traffic.read(folder)
-    assert sums == {decision.model_version: Tally(requests=2, ended=2, tokens=200)}
+    found = traffic.read(folder)
+    assert found.lessons == (LessonCount("learned", 2),)
+    assert found.sums == {decision.model_version: Tally(requests=2, ended=2, tokens=200)}
 
 
 async def test_nothing_is_written_while_nothing_is_served(tmp_path: Path) -> None:
     counting = Traffic(tmp_path, "observe")
     await counting.write()
-    assert traffic.read(tmp_path) == ("observe", {}), "the mode, at the start"
+    assert traffic.read(tmp_path) == Served("observe"), "the mode, at the start"
     before = (tmp_path / traffic.FILE).stat()
     await counting.write()
     assert (tmp_path / traffic.FILE).stat() == before
     again = Traffic(tmp_path, "act")
     await again.write()
-    assert traffic.read(tmp_path) == ("act", {})
+    assert traffic.read(tmp_path) == Served("act")
 
 
 async def test_it_goes_on_after_the_folder_was_moved_aside(tmp_path: Path) -> None:
@@ -102,17 +104,17 @@ async def test_it_goes_on_after_the_folder_was_moved_aside(tmp_path: Path) -> No
     await counting.write()
     (tmp_path / "learning").rename(tmp_path / "aside")
     await counting.write()
-    assert traffic.read(tmp_path / "learning") == ("act", {})
+    assert traffic.read(tmp_path / "learning") == Served("act")
     (tmp_path / "learning").rename(tmp_path / "aside again")
     counting(Decided(TENANT, decision_of(), 0.1))
     await counting.write()
-    mode, sums = traffic.read(tmp_path / "learning")
-    assert mode == "act" and [one.requests for one in sums.values()] == [1]
+    found = traffic.read(tmp_path / "learning")
+    assert found.mode == "act" and [one.requests for one in found.sums.values()] == [1]
 
 
 def test_a_file_that_has_just_been_made_has_no_sums(tmp_path: Path) -> None:
     (tmp_path / traffic.FILE).touch()
-    assert traffic.read(tmp_path) == ("", {})
+    assert traffic.read(tmp_path) == Served()
 
 
 def test_another_file_is_named_in_an_error(tmp_path: Path) -> None:
