@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 
 from router.learning import status, store, traffic
 from router.learning.status import Status, Target
-from router.learning.traffic import LessonCount, Saved, Tally
+from router.learning.tally import Saved, Tally
+from router.learning.traffic import LessonCount
 
 Mode = Literal["unspecified", "off", "observe", "act"]
 """What a service does with what it learns; unspecified: none has written into the folder."""

@@ -1,95 +1,26 @@
-"""What was served since learning began, and what the top rung would have taken in its place.
-
-Some requests get the top rung by chance alone, and their chances are known. Weighted by these, they say what the top
-rung would have taken for all. What was saved is therefore measured, and not forecast.
-"""
+"""What was served since learning began, in a file of sums. Several processes may share it."""
 
 import asyncio
-import math
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, fields
-from operator import add, attrgetter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from router.domain import CHOSEN, Decision
 from router.errors import OutcomeFileError
 from router.events import Decided, Generated, Record, Taught
 from router.files import make_private
 from router.learning.store import BUSY_SECONDS
+from router.learning.tally import NAMES, Tally, ended, values
 
 FILE = "traffic.sqlite"
 """Name of the file in the learning folder. It holds sums alone."""
 
 WRITE_SECONDS = 2.0
 """Between writes; what a process that is killed has not written is not counted."""
-
-FEWEST = 20
-"""Requests at the top rung by chance, below which nothing is said about what was saved."""
-
-Z = 1.96
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Sums over what one bundle decided.
-
-    Attributes:
-        requests: decisions.
-        ended: generations whose top rung had a chance, and whose thinking tokens are known.
-        tokens: thinking tokens of these.
-        drawn: those at the top rung whose chance was less than 1.
-        weights: sum of 1 / chance over all at the top rung.
-        weighted: sum of tokens / chance.
-        spread, spread_tokens, spread_squares: sums of w (w - 1), times 1, tokens and squared tokens, of w = 1 / chance.
-    """
-
-    requests: int = 0
-    ended: int = 0
-    tokens: float = 0.0
-    drawn: int = 0
-    weights: float = 0.0
-    weighted: float = 0.0
-    spread: float = 0.0
-    spread_tokens: float = 0.0
-    spread_squares: float = 0.0
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*map(add, _values(self), _values(other)))
-
-    @property
-    def saved(self) -> "Saved | None":
-        """What was saved against the top rung; None where too few were at the top rung by chance."""
-        if self.drawn < FEWEST:
-            return None
-        mean = self.weighted / self.weights
-        top = self.ended * mean
-        variance = self.spread_squares - 2 * mean * self.spread_tokens + mean * mean * self.spread
-        error = Z * self.ended * math.sqrt(max(0.0, variance)) / self.weights
-        saved = top - self.tokens
-        return Saved(saved, saved - error, saved + error, top, self.ended, self.drawn)
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """Thinking tokens that were saved, with a 95 % interval.
-
-    Attributes:
-        top: what the top rung would have taken.
-        requests: that are counted.
-        drawn: requests among them that got the top rung by chance, which say what it takes.
-    """
-
-    tokens: float
-    low: float
-    high: float
-    top: float
-    requests: int
-    drawn: int
 
 
 class Traffic:
@@ -141,30 +72,14 @@ class Traffic:
         self._written = True
 
 
-def ended(decision: Decision, tokens: int) -> Tally:
-    """What a generation adds."""
-    chance = decision.propensities[-1] if decision.source in CHOSEN else 0.0
-    if chance <= 0:
-        return Tally()
-    if decision.choice.index < len(decision.ladder) - 1 or decision.choice.stopping is not None:
-        return Tally(ended=1, tokens=tokens)
-    weight = 1 / min(chance, 1.0)
-    spread = weight * (weight - 1)
-    return Tally(
-        0, 1, tokens, int(spread > 0), weight, weight * tokens, spread, spread * tokens, spread * tokens * tokens
-    )
-
-
-_NAMES = tuple(field.name for field in fields(Tally))
-_values = attrgetter(*_NAMES)  # `astuple` copies deeply, which takes ten times as long
 _TABLES = (
-    f"CREATE TABLE IF NOT EXISTS traffic (version TEXT PRIMARY KEY, {', '.join(f'{n} NOT NULL' for n in _NAMES)})",
+    f"CREATE TABLE IF NOT EXISTS traffic (version TEXT PRIMARY KEY, {', '.join(f'{n} NOT NULL' for n in NAMES)})",
     "CREATE TABLE IF NOT EXISTS lessons (outcome TEXT PRIMARY KEY, requests NOT NULL)",
     "CREATE TABLE IF NOT EXISTS service (id INTEGER PRIMARY KEY CHECK (id = 1), mode TEXT NOT NULL)",
 )
 _ADD = f"""
-    INSERT INTO traffic VALUES (?{", ?" * len(_NAMES)})
-    ON CONFLICT (version) DO UPDATE SET {", ".join(f"{n} = {n} + excluded.{n}" for n in _NAMES)}"""
+    INSERT INTO traffic VALUES (?{", ?" * len(NAMES)})
+    ON CONFLICT (version) DO UPDATE SET {", ".join(f"{n} = {n} + excluded.{n}" for n in NAMES)}"""
 
 _ADD_LESSONS = """
     INSERT INTO lessons VALUES (?, ?)
@@ -181,7 +96,7 @@ def _write(folder: Path, mode: str, batch: Mapping[str, Tally], lessons: Mapping
             for table in _TABLES:
                 db.execute(table)
             db.execute("INSERT INTO service VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET mode = excluded.mode", (mode,))
-            db.executemany(_ADD, [(version, *_values(tally)) for version, tally in batch.items()])
+            db.executemany(_ADD, [(version, *values(tally)) for version, tally in batch.items()])
             db.executemany(_ADD_LESSONS, list(lessons.items()))
     except (sqlite3.Error, OSError) as error:
         raise OutcomeFileError(f"{path}: {error}") from error
@@ -223,7 +138,7 @@ def read(folder: Path) -> Served:
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'lessons'").fetchone():
                 return Served()  # the file has just been made
             mode = db.execute("SELECT mode FROM service").fetchone()
-            rows = db.execute(f"SELECT version, {', '.join(_NAMES)} FROM traffic").fetchall()
+            rows = db.execute(f"SELECT version, {', '.join(NAMES)} FROM traffic").fetchall()
             found = db.execute("SELECT outcome, requests FROM lessons ORDER BY requests DESC").fetchall()
     except sqlite3.Error as error:
         raise OutcomeFileError(f"{path}: {error}") from error

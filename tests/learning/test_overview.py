@@ -11,7 +11,8 @@ from router.events import Decided
 from router.learning import overview, status, store
 from router.learning.overview import Overview
 from router.learning.status import Counts, Round, Saving, Status, Target
-from router.learning.traffic import LessonCount, Saved, Traffic
+from router.learning.tally import Saved
+from router.learning.traffic import LessonCount, Traffic
 from tests.learning.test_evidence import evidence
 from tests.learning.test_people import written
 from tests.support.fakes import TENANT, VERSION, decision_of

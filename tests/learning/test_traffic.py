@@ -11,7 +11,8 @@ from router.domain import Completion, Decision, DecisionSource
 from router.errors import OutcomeFileError
 from router.events import Decided, Generated, Taught
 from router.learning import traffic
-from router.learning.traffic import FEWEST, LessonCount, Served, Tally, Traffic
+from router.learning.tally import FEWEST, Tally, ended
+from router.learning.traffic import LessonCount, Served, Traffic
 from tests.support.fakes import LADDER, TENANT, completion_of, decision_of, request_of
 
 TOP = len(LADDER) - 1
@@ -40,7 +41,7 @@ def simulated(seed: int, requests: int = 600, share: float = 0.1) -> tuple[Tally
         explored = chosen or draw.random() < share
         decision = served(TOP if explored else 1, 1.0 if chosen else share)
         used = round(top if explored else shorter)
-        sums += traffic.ended(decision, used)
+        sums += ended(decision, used)
         saved += round(top) - used
     return sums, saved
 
@@ -56,15 +57,15 @@ def test_what_was_saved_lies_in_its_interval() -> None:
 def test_too_few_at_the_top_by_chance_say_nothing() -> None:
     sums = Tally()
     for _ in range(FEWEST - 1):
-        sums += traffic.ended(served(TOP, 0.05), 300)
+        sums += ended(served(TOP, 0.05), 300)
     assert sums.saved is None
-    assert (sums + traffic.ended(served(TOP, 0.05), 300)).saved is not None
+    assert (sums + ended(served(TOP, 0.05), 300)).saved is not None
 
 
 @pytest.mark.parametrize("source", [DecisionSource.ENGINE_DEFAULT, DecisionSource.PINNED, DecisionSource.OVERRIDE])
 def test_what_the_policy_did_not_choose_has_saved_nothing(source: DecisionSource) -> None:
-    assert traffic.ended(served(1, 0.5, source), 300) == Tally()
-    assert traffic.ended(served(1, 0.0), 300) == Tally(), "the top rung had no chance"
+    assert ended(served(1, 0.5, source), 300) == Tally()
+    assert ended(served(1, 0.0), 300) == Tally(), "the top rung had no chance"
 
 
 async def test_processes_share_a_file_and_lose_nothing_when_it_cannot_be_written(tmp_path: Path) -> None:
