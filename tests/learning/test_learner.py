@@ -39,7 +39,7 @@ from router.domain import (
     Tool,
     Tools,
 )
-from router.errors import BackendError, BackendTimeout, VerifierError
+from router.errors import BackendError, BackendTimeout, NotFound, VerifierError
 from router.events import Degraded, Taught
 from router.learning import learner, store
 from router.learning.evidence import Evidence
@@ -367,6 +367,14 @@ async def test_a_report_counts_whenever_it_comes(school: School) -> None:
     await school.journal.flush()
     school.journal.add(replace(found[late.id], decision_id="early", reported=None))
     assert {one.decision_id: one.reported for one in await school.evidence()}["early"] == 0.25
+
+
+async def test_a_report_of_another_tenant_s_answer_is_refused_and_counts_nothing(school: School) -> None:
+    decision = await school.ask()
+    await school.lessons()
+    with pytest.raises(NotFound):
+        await school.router.report(Outcome(decision.id, 0.0, LabelSource.USER, tenant="another"))
+    assert [one.reported for one in await school.evidence()] == [None]
 
 
 async def test_reports_count_only_where_the_operator_wants_it(tmp_path: Path) -> None:
