@@ -24,7 +24,7 @@ from training.model.fit import Inputs
 LATELY, SWITCHES = 100, 2
 """So many changes of the kind, at most, among so many of the newest pieces are those of an upgrade."""
 
-KNOWN = 20
+KNOWN = 10
 """Pieces of a tenant from which on it is one of several: a single request says nothing of another tenant."""
 
 

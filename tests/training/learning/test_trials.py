@@ -80,8 +80,8 @@ def test_a_policy_that_loses_too_much_in_one_mix_hardly_ever_passes() -> None:
 
 
 def test_the_requests_wanted_are_those_of_both_tests() -> None:
-    few = trials.fixed(pieces(mixed(0.9, 300), [0.0] * 300))
+    few = trials.fixed(pieces(mixed(0.75, 300), [0.0] * 300))
     wanted = few.wanted(ALPHA, 0)
     assert wanted is not None and not few.tested(ALPHA).passed
-    groups = 300 + round(1.2 * wanted)
-    assert passes(mixed(0.9, groups), [0.0] * groups)
+    groups = 300 + round(1.3 * wanted)
+    assert passes(mixed(0.75, groups), [0.0] * groups)
