@@ -56,8 +56,6 @@ REGISTRY = "registry"
 STRICTEST_LEARNED = 0.005
 """The smallest loss that is tested while serving."""
 
-AUDIT_WHILE_LEARNING = 0.02
-
 _PACKAGE = Path(__file__).parent
 EMBEDDED_BUNDLE = _PACKAGE / "models" / "pocket-router"
 """The bundle that ships with the package."""
@@ -327,7 +325,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="share of requests to learn from; unset: .2 of those that the engine serves as it does by itself, "
-        "and .05 of those that a bundle decides about, which get the top rung for it",
+        "and .05 of those that a bundle decides about, which get the top rung for it, and test what was learned",
     )
     learn_tokens: float = Field(
         1_000_000, gt=0, description="answer tokens behind cut thoughts that learning may use in an hour"
@@ -383,12 +381,6 @@ class Settings(BaseSettings):
         return self.artifact if named else self.learn_folder / REGISTRY
 
     @property
-    def audited(self) -> float:
-        """Share of the requests to audit: a service that acts on what it has learned checks it."""
-        unset = self.learn == "act" and "audit" not in self.model_fields_set
-        return AUDIT_WHILE_LEARNING if unset else self.audit
-
-    @property
     def taught(self) -> float:
         """Share of requests that get the top rung to learn from, though a bundle decides."""
         return 0.0 if self.learn != "act" else 0.05 if self.learn_share is None else self.learn_share
@@ -409,7 +401,7 @@ class Settings(BaseSettings):
         }
         alone: dict[str, Any] = {"audit": 0.0, "admin_token": SecretStr("")}
         if place == 0:
-            alone = {"audit": min(1.0, self.audited * self.workers)}
+            alone = {"audit": min(1.0, self.audit * self.workers)}
         # The supervisor holds the address of the metrics, and answers there for all workers.
         return self.model_copy(update={"metrics_listen": "", **share, **alone})
 

@@ -698,7 +698,7 @@ class SavedTokens(_message.Message):
     def __init__(self, tokens: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., top: _Optional[float] = ..., requests: _Optional[int] = ..., drawn: _Optional[int] = ...) -> None: ...
 
 class LearningProgress(_message.Message):
-    __slots__ = ("state", "reason", "at", "engine", "rungs", "max_loss", "delta", "evidence", "pieces_an_hour", "rounds", "targets", "spent_tokens", "model_version", "began")
+    __slots__ = ("state", "reason", "at", "engine", "rungs", "max_loss", "delta", "evidence", "pieces_an_hour", "rounds", "targets", "spent_tokens", "model_version", "began", "promoted")
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
@@ -713,6 +713,7 @@ class LearningProgress(_message.Message):
     SPENT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     BEGAN_FIELD_NUMBER: _ClassVar[int]
+    PROMOTED_FIELD_NUMBER: _ClassVar[int]
     state: LearningState
     reason: str
     at: _timestamp_pb2.Timestamp
@@ -727,7 +728,8 @@ class LearningProgress(_message.Message):
     spent_tokens: int
     model_version: str
     began: str
-    def __init__(self, state: _Optional[_Union[LearningState, str]] = ..., reason: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., engine: _Optional[str] = ..., rungs: _Optional[_Iterable[str]] = ..., max_loss: _Optional[float] = ..., delta: _Optional[float] = ..., evidence: _Optional[_Union[EvidenceCounts, _Mapping]] = ..., pieces_an_hour: _Optional[float] = ..., rounds: _Optional[_Iterable[_Union[LearningRound, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[LearningTarget, _Mapping]]] = ..., spent_tokens: _Optional[int] = ..., model_version: _Optional[str] = ..., began: _Optional[str] = ...) -> None: ...
+    promoted: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, state: _Optional[_Union[LearningState, str]] = ..., reason: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., engine: _Optional[str] = ..., rungs: _Optional[_Iterable[str]] = ..., max_loss: _Optional[float] = ..., delta: _Optional[float] = ..., evidence: _Optional[_Union[EvidenceCounts, _Mapping]] = ..., pieces_an_hour: _Optional[float] = ..., rounds: _Optional[_Iterable[_Union[LearningRound, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[LearningTarget, _Mapping]]] = ..., spent_tokens: _Optional[int] = ..., model_version: _Optional[str] = ..., began: _Optional[str] = ..., promoted: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EvidenceCounts(_message.Message):
     __slots__ = ("pieces", "groups", "unusable", "free", "judged", "reported", "unknown", "tenants", "largest_tenant")

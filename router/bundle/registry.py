@@ -3,6 +3,7 @@
 versions/DIGEST/   complete bundles, never changed
 current.json       digests in the order of their promotion, of which the last is served; replaced atomically
 spent.json         how often labels were used to certify; see `spent_delta`
+refuted.json       digests of bundles whose certificates no longer count; see `refuted`
 """
 
 import json

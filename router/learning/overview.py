@@ -25,8 +25,8 @@ class Overview:
         requests: decisions since learning began.
         evidence: pieces in the file, also those that the trainer has not looked at.
         learning: what the trainer says; None before it has run.
-        saved: by the bundle that was learned; None where that is not known.
-        suspended: why that bundle no longer decides; "" where it does, or nobody knows.
+        saved: by all bundles that were learned here; None where that is not known.
+        suspended: why the one that serves no longer decides; "" where it does, or nobody knows.
         lessons: what became of the requests that were drawn to learn from.
     """
 
@@ -72,7 +72,8 @@ def read(folder: Path) -> Overview:
     """How far learning has come in a folder. Raises ArtifactError, OutcomeFileError."""
     served = traffic.read(folder)
     learning = status.read(folder)
-    learned = Tally() if learning is None else served.sums.get(learning.model_version, Tally())
+    promoted = () if learning is None else learning.promoted
+    learned = reduce(add, (served.sums.get(version, Tally()) for version in promoted), Tally())
     requests = reduce(add, served.sums.values(), Tally()).requests
     known: Any = served.mode or "unspecified"
     return Overview(known, requests, store.count(folder), learning, learned.saved, lessons=served.lessons)

@@ -120,8 +120,9 @@ class Status:
         delta: chance that a certificate is false, for each target by itself.
         pieces_an_hour: evidence that has arrived, an hour.
         spent_tokens: tokens that the evidence has cost.
-        model_version: digest of the bundle that was learned and promoted; "" where none is.
+        model_version: digest of the bundle that was learned and serves; "" where none does, or it was refuted.
         began: why learning began anew; "" where it did not.
+        promoted: digests of all bundles that were learned here and have served.
     """
 
     state: State
@@ -138,6 +139,7 @@ class Status:
     spent_tokens: int = 0
     model_version: str = ""
     began: str = ""
+    promoted: tuple[str, ...] = ()
 
     @property
     def target(self) -> Target:

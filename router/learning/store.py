@@ -92,16 +92,15 @@ class EvidenceFile:
             db.executemany(_REPORT, early)
             db.executemany("DELETE FROM early WHERE decision_id = ?", [(name,) for _, name in early])
 
-    def report(self, decision_id: str, quality: float) -> bool:
-        """Keep what a caller says of the served answer, 0..1. False if the decision has taught nothing so far.
+    def report(self, decision_id: str, quality: float) -> None:
+        """Keep what a caller says of the served answer, 0..1, also where its evidence may still come.
 
-        The report is kept all the same: the evidence may come later.
+        Raises:
+            OutcomeFileError: it cannot be written.
         """
         with self._transaction() as db:
-            if db.execute(_REPORT, (quality, decision_id)).rowcount > 0:
-                return True
-            db.execute("INSERT OR REPLACE INTO early VALUES (?, ?)", (decision_id, quality))
-            return False
+            if db.execute(_REPORT, (quality, decision_id)).rowcount == 0:
+                db.execute("INSERT OR REPLACE INTO early VALUES (?, ?)", (decision_id, quality))
 
     def prune(self, most: int) -> int:
         """Delete the oldest evidence beyond so many rows; returns how many went. Raises OutcomeFileError."""

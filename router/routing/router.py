@@ -51,6 +51,7 @@ STEPS_TO_ROUTE, STEPS_TO_CHOOSE, STEPS_TO_RECORD = 10, 20, 40
 """Steps of a `Turn` for each prompt of a batch."""
 
 SUSPENDED = "the audit has found more loss than was certified"
+REFUTED = "evidence that came after the bundle shows more loss than was certified"
 
 
 class BudgetRouter:
@@ -256,11 +257,11 @@ class BudgetRouter:
         self.served_models = [successor if old.model == successor.model else old for old in self.served_models]
         self._swaps += 1
 
-    def suspend(self, model: str, version: str) -> None:
+    def suspend(self, model: str, version: str, why: str = SUSPENDED) -> None:
         """Stop believing the certificates of a bundle while it serves: everyone gets the top rung."""
         for served in self.served_models:
             if (served.model, served.bundle.version) == (model, version):
-                self.swap(replace(served, policy=replace(served.policy, suspended=SUSPENDED)))
+                self.swap(replace(served, policy=replace(served.policy, suspended=why)))
 
     def _able(self, request: RouteRequest) -> Sequence[ServedModel]:
         """The models that may answer, best first: the one named, else all. Raises NotFound."""

@@ -78,8 +78,8 @@ class AdminServicer(pb_grpc.BudgetRouterAdminServiceServicer):
     async def GetLearningStatus(self, request: pb.GetLearningStatusRequest, call: Call) -> pb.GetLearningStatusResponse:
         """Say how far learning has come."""
         found = await asyncio.to_thread(self._learning)
-        version = "" if found.learning is None else found.learning.model_version
-        learned = (served for served in self._router.served_models if served.bundle.version == version)
+        promoted = () if found.learning is None else found.learning.promoted
+        learned = (served for served in self._router.served_models if served.bundle.version in promoted)
         return learning.response(replace(found, suspended=next((served.suspended for served in learned), "")))
 
     def _swap(self, model: str) -> HotSwap:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,12 +15,13 @@ from router.admission import identity
 from router.admission.controller import Admission
 from router.admission.permits import Places
 from router.admission.tenants import Tenants
+from router.bundle import refuted
 from router.envoy.decider import Decider
 from router.envoy.gateway import Gateway
 from router.envoy.processor import METHOD, SERVICE, ExternalProcessor
 from router.routing.explain import Explainer
 from router.routing.hot_swap import HotSwap
-from router.routing.router import BudgetRouter
+from router.routing.router import REFUTED, BudgetRouter
 from router.rpc.admin import AdminServicer
 from router.rpc.boundary import Boundary
 from router.rpc.identity import OperatorGuard, TenantGuard
@@ -212,6 +214,8 @@ def _followed(wired: Wired) -> Iterator[Followed]:
     for swap in wired.swaps.values():
         # Not again: each try loads a graph, and a bundle that failed in the shadow must not get in by repetition.
         yield Followed("artifact", swap.stamp, swap.swap, again=False)
+    for model in wired.parts.models:
+        yield _refutations(wired.router, model.served.model, model.artifact)
     if wired.parts.endpoints.shared and wired.parts.audit is None:
         yield _alarms(wired)
 
@@ -231,6 +235,20 @@ def _alarms(wired: Wired) -> Followed:
                 router.suspend(served.model, served.bundle.version)
 
     return Followed("audit", stamp, read)
+
+
+def _refutations(router: BudgetRouter, model: str, registry: Path) -> Followed:
+    """The trainer watches what was learned; what it refutes applies to all services that follow the registry."""
+
+    def stamp() -> object:
+        """Also changes with a swap: the new bundle may have been refuted while it was loaded."""
+        return file_stamp(registry / refuted.FILE), router.served_model(model).bundle.version
+
+    async def read() -> None:
+        for version in await asyncio.to_thread(refuted.digests, registry):
+            router.suspend(model, version, REFUTED)
+
+    return Followed("refuted bundles", stamp, read)
 
 
 def _boundary(parts: Parts) -> Boundary:

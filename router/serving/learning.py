@@ -81,11 +81,11 @@ def verifier(settings: Settings, stack: AsyncExitStack) -> Verifier | None:
 
 def auditor(settings: Settings, ledger: Ledger, observer: Observer, stack: AsyncExitStack) -> Auditor | None:
     """The auditor of certificates; None where audits are off."""
-    if not settings.audited:
+    if not settings.audit:
         return None
     # As what is learned was compared: a difference that is none there must not refute it.
     judged = verifier(settings, stack) or Agreement("text" if settings.learn == "off" else settings.learn_answers)
-    auditor = Auditor(settings.audited, TokenBucket(settings.audit_tokens), judged, ledger, observer)
+    auditor = Auditor(settings.audit, TokenBucket(settings.audit_tokens), judged, ledger, observer)
     stack.push_async_callback(auditor.close)
     return auditor
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from router.backends.pocket import PocketBackend
-from router.bundle import manifest, registry, unlearned
+from router.bundle import manifest, refuted, registry, unlearned
 from router.bundle.manifest import Bundle
 from router.domain import DEFAULT_RUNG, BudgetLadder, MaxLoss, Prompt, ReasoningBudget, Score
 from router.errors import ClassifierError
@@ -22,7 +22,7 @@ from router.outcomes.e_process import Ledger
 from router.ports import Classifier, Observer, ScoreCache
 from router.routing.hot_swap import Trial
 from router.routing.policy import LatencyProfile, Policy
-from router.routing.router import SUSPENDED
+from router.routing.router import REFUTED, SUSPENDED
 from router.routing.served_model import ServedModel
 from router.scoring.batching import Batching
 from router.scoring.cache_key import ScoreKeys
@@ -61,7 +61,18 @@ async def model(
     make = partial(classifier, device=settings.classifier_device, server=server)
     target = MaxLoss(settings.max_loss)
     with_bundle = _WithBundle(
-        served.model, backend, fingerprint, latency, secret, make, cache, ledger, observer, target, settings.probe_ahead
+        served.model,
+        served.artifact,
+        backend,
+        fingerprint,
+        latency,
+        secret,
+        make,
+        cache,
+        ledger,
+        observer,
+        target,
+        settings.probe_ahead,
     )
     learned = learned_ladder(settings) if learns(settings, served) else None
     return Model(served.artifact, with_bundle(bundle), with_bundle, trial, settings.shadow, learned)
@@ -96,6 +107,7 @@ class _WithBundle:
     """Makes a served model of a bundle; everything else stays as it is when the bundle is swapped."""
 
     model: str
+    artifact: Path
     backend: "PocketBackend | Replicas"
     fingerprint: str
     latency: LatencyProfile
@@ -112,14 +124,13 @@ class _WithBundle:
         # The bundle's digest is part of the keys, so no score of the old bundle answers for the new one.
         keys = ScoreKeys(self.secret, bundle.version, bundle.manifest.ladder)
         scorer = Scorer(self.classifier(bundle), keys, self.cache, self.observer)
-        suspended = SUSPENDED if self.ledger.alarmed(bundle.version) else ""
         about = bundle.manifest
         policy = Policy(
             about.ladder,
             about.certificates,
             self.latency,
             about.absolute,
-            suspended,
+            self._suspended(bundle.version),
             about.reference,
             about.per_prompt,
             about.stopping,
@@ -152,6 +163,12 @@ class _WithBundle:
             effect = "the text of the prompt chooses the rung, and no rule stops within the thought"
             structlog.get_logger().warning("engine without steps", model=self.model, effect=effect)
         return served
+
+    def _suspended(self, version: str) -> str:
+        """Why the certificates of a bundle do not count; "" where they do. Raises ArtifactError."""
+        if self.ledger.alarmed(version):
+            return SUSPENDED
+        return REFUTED if version in refuted.digests(self.artifact) else ""
 
 
 def classifier(bundle: Bundle, device: Device, server: "Triton | None") -> Classifier:

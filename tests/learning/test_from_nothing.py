@@ -1,4 +1,4 @@
-"""The whole story with the real service and trainer: from nothing to certified savings, a kill, an alarm, and anew."""
+"""The whole story with the real service and trainer: nothing, certified savings, a kill, harder prompts, and anew."""
 
 import contextlib
 import json
@@ -21,8 +21,9 @@ import pytest
 
 from router.client import Client, Completion, Decision, Message, Prompt, RoutingOptions
 from router.learning import store
+from router.routing.router import REFUTED
 from tests.serving.test_serve import Server, connected, environment, running
-from training.pocket.tasks import FAMILIES, Item, items, verify
+from training.pocket.tasks import FAMILIES, LEVELS, Item, items, verify
 from training.wrapping.kinds import Side, wrapped
 
 SETTINGS = {
@@ -30,11 +31,13 @@ SETTINGS = {
     "learn_ladder": "0,16",
     # Some requests are still to get what is certified.
     "learn_share": "0.8",
-    "audit": "1",
     "log_prompts": "false",
 }
 SHORT = ("spell_backward", "number_sorting")
 """Families whose easiest items the pocket reasoner answers as well without thinking."""
+
+HARD = ("number_sorting",)
+"""Of its hardest items the pocket reasoner gets a sixth wrong without thinking. They look much like the easy ones."""
 
 WRAPPED = ("short system prompt", "long system prompt", "earlier turns", "document in an earlier turn")
 CALLERS = 3
@@ -49,19 +52,15 @@ WAIT_SECONDS = 200.0
 
 @dataclass
 class Judge:
-    """The operator's verifier. It knows the right answers, until it turns against all answers but the first."""
+    """The operator's verifier, who knows the right answers."""
 
     items: dict[str, Item] = field(default_factory=dict)
-    strict: bool = False
-    asked: int = 0
 
     def correct(self, body: Any) -> list[float]:
         """How right the answers are."""
-        self.asked += 1
         text = "\n".join(str(one["content"]) for one in body["messages"])
         item = next(one for question, one in self.items.items() if question in text)
-        right = [float(verify(item, answer)) for answer in body["answers"]]
-        return [1.0] + [0.0] * (len(right) - 1) if self.strict else right
+        return [float(verify(item, answer)) for answer in body["answers"]]
 
 
 @contextmanager
@@ -90,9 +89,9 @@ def verifier(judge: Judge) -> Iterator[str]:
             thread.join()
 
 
-def questions() -> Iterator[Item]:
-    """Different questions of both families in turn, without end."""
-    families = [items(one, 0, seed=11) for one in FAMILIES if one.name in SHORT]
+def questions(names: tuple[str, ...], level: int) -> Iterator[Item]:
+    """Different questions of families in turn, without end."""
+    families = [items(one, level, seed=11) for one in FAMILIES if one.name in names]
     seen: set[str] = set()
     for family in cycle(families):
         item = next(one for one in family if one.question not in seen)
@@ -113,7 +112,7 @@ def asked(item: Item, number: int) -> tuple[Prompt | str | list[Message], Routin
 
 
 class Users:
-    """Users who send one question each, a few at a time, until they are asked to stop.
+    """Users who send one easy question each, a few at a time, until they are asked to stop.
 
     Attributes:
         decisions: of the answers that came to their ends.
@@ -122,10 +121,14 @@ class Users:
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
-        self._questions = enumerate(questions())
+        self._questions = questions(SHORT, 0)
         self._lock = threading.Lock()
         self.decisions: list[Decision] = []
         self.sent = 0
+
+    def turn(self) -> None:
+        """Ask hard questions from now on."""
+        self._questions = questions(HARD, LEVELS - 1)
 
     def until(self, client: Client, met: Callable[[], bool], often: float = 2.0) -> None:
         """Send until something is the case, which is looked at every so many seconds."""
@@ -145,11 +148,11 @@ class Users:
     def _send(self, client: Client, done: threading.Event) -> None:
         while not done.is_set():
             with self._lock:
-                number, item = next(self._questions)
+                item = next(self._questions)
                 self._judge.items[item.question] = item
                 self.sent += 1
-            prompt, options = asked(item, number)
-            first, *_, last = client.generate(prompt, options=options, max_answer_tokens=24, timeout=CALL_SECONDS)
+                prompt, options = asked(item, self.sent)
+            first, *_, last = client.generate(prompt, options=options, max_answer_tokens=64, timeout=CALL_SECONDS)
             assert isinstance(first, Decision) and isinstance(last, Completion)
             self.decisions.append(first)
             done.wait(PAUSE_SECONDS)
@@ -188,7 +191,7 @@ def trainers(folder: Path) -> list[int]:
 
 
 @pytest.mark.slow
-def test_from_nothing_to_savings_and_back_at_an_alarm(tmp_path: Path) -> None:
+def test_from_nothing_to_savings_and_back_where_prompts_get_harder(tmp_path: Path) -> None:
     """Slow: a certificate at .02 takes more than 200 answers, and a look of the trainer every five seconds at most."""
     home, folder, judge = tmp_path, tmp_path / "learning", Judge()
     users, errors = Users(judge), []
@@ -219,24 +222,24 @@ def test_from_nothing_to_savings_and_back_at_an_alarm(tmp_path: Path) -> None:
             every = pieces(folder)
             assert every[: len(kept)] == kept and len({name for _, name in every}) == len(every) <= users.sent
 
-            # The verifier turns, so that the audit refutes what was certified.
-            judge.strict = True
-            users.until(client, lambda: "audit" in users.decisions[-1].reason)
+            # After its fit the trainer rests for minutes, but it goes on watching what serves.
+            users.turn()
+            users.until(client, lambda: users.decisions[-1].reason == REFUTED)
             assert users.decisions[-1].rung == "default" and not users.decisions[-1].certificate
-            assert server.stop() == 0
-            errors.append(log_of(server))
-        assert trainers(folder) == []
-
-        # After its fit the trainer rests for minutes. One that starts looks at once; the alarm outlives the service.
-        with running(home, **settings) as server, connected(server) as client:
-            users.until(client, lambda: "an audit has refuted the bundle" in said(folder)["began"])
-            assert {users.decisions[-1].rung, users.decisions[-2].rung} == {"default"}
+            users.until(client, lambda: "has refuted it" in said(folder)["began"])
             anew = status(folder)
-            assert anew["learning"]["state"] in ("waiting", "collecting", "serving")
+            assert anew["learning"]["state"] in ("waiting", "collecting")
             assert anew["learning"]["evidence"]["pieces"] < len(every)
             assert server.stop() == 0
             errors.append(log_of(server))
         assert trainers(folder) == []
+
+        with running(home, **settings) as server, connected(server) as client:
+            answered = len(users.decisions)
+            users.until(client, lambda: len(users.decisions) > answered)
+            assert users.decisions[-1].rung == "default" and not users.decisions[-1].certificate
+            assert server.stop() == 0
+            errors.append(log_of(server))
     for path in home.rglob("*"):
         assert PLANTED not in path.name
         assert not path.is_file() or PLANTED.encode() not in path.read_bytes().lower(), path

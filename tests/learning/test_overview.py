@@ -11,10 +11,11 @@ from router.events import Decided
 from router.learning import overview, status, store
 from router.learning.overview import Overview
 from router.learning.status import Counts, Round, Saving, Status, Target
-from router.learning.tally import Saved
+from router.learning.tally import FEWEST, Saved
 from router.learning.traffic import LessonCount, Traffic
 from tests.learning.test_evidence import evidence
 from tests.learning.test_people import written
+from tests.learning.test_traffic import TOP, generated, served
 from tests.support.fakes import TENANT, VERSION, decision_of
 
 LEARNING = Status(
@@ -37,6 +38,7 @@ LEARNING = Status(
     84_120,
     VERSION,
     "the engine is another one: was vllm/n",
+    ("an earlier one", VERSION),
 )
 """A status with every field."""
 
@@ -73,6 +75,19 @@ async def test_a_folder_is_read_as_far_as_there_is_anything(tmp_path: Path) -> N
     await counting.write()
     (tmp_path / status.FILE).write_text(json.dumps(LEARNING.to_json()))
     assert overview.read(tmp_path) == Overview("observe", 1, 2, LEARNING)
+
+
+async def test_what_is_saved_adds_up_over_all_bundles_that_were_learned_here(tmp_path: Path) -> None:
+    counting = Traffic(tmp_path, "act")
+    for version in (*LEARNING.promoted, "an operator's"):
+        for index, tokens in [(TOP, 90), (0, 10)] * FEWEST:
+            one = replace(served(index, 0.5), model_version=version)
+            counting(generated(one, tokens))
+    await counting.write()
+    (tmp_path / status.FILE).write_text(json.dumps(LEARNING.to_json()))
+    saved = overview.read(tmp_path).saved
+    assert saved is not None and (saved.requests, saved.drawn) == (4 * FEWEST, 2 * FEWEST)
+    assert saved.tokens == pytest.approx(2 * FEWEST * 80)
 
 
 def test_files_of_something_else_are_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission.tenants import digest
-from router.bundle import registry
+from router.bundle import refuted, registry
 from router.serving import app
 from router.settings import Settings
 from tests.conftest import MODELS, another_bundle
@@ -170,6 +170,42 @@ async def test_an_audit_that_alarms_sends_everyone_to_the_top_rung_also_after_a_
             status = await admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
             assert "more loss" in status.suspended
     await verifier.cleanup()
+
+
+async def decided(routing: Any, *, certified: bool) -> pb.Decision:
+    """The first decision that is certified, or is not."""
+    async with asyncio.timeout(30):
+        while True:
+            found: pb.Decision = (await routing.Decide(decide(CHEAP))).decision
+            if found.certified == certified:
+                return found
+
+
+async def test_what_the_trainer_refutes_is_believed_by_no_service_of_the_registry(tmp_path: Path) -> None:
+    version = registry.promote(tmp_path / "models", MODELS / "pocket-router")
+    loaded = settings.load(
+        listen="127.0.0.1:0",
+        artifact=tmp_path / "models",
+        outcomes=tmp_path / "outcomes.sqlite",
+        admin_token=TOKEN,
+        admin_listen="127.0.0.1:0",
+    )
+    async with serving(loaded) as (first, admin), serving(loaded.model_copy()) as (second, _):
+        assert (await first.Decide(decide(CHEAP))).decision.certified
+        await asyncio.to_thread(refuted.add, tmp_path / "models", version)
+        for service in (first, second):
+            decision = await decided(service, certified=False)
+            assert decision.rung == "256" and "after the bundle" in decision.reason
+        status = await admin.GetModelStatus(pb.GetModelStatusRequest(), **bearer(TOKEN))
+        assert status.suspended in decision.reason
+        # A better bundle ends it, and going back to the refuted one brings it back.
+        better = another_bundle(tmp_path / "better", "another one")
+        await asyncio.to_thread(registry.promote, tmp_path / "models", better)
+        await decided(first, certified=True)
+        await admin.RollbackModel(pb.RollbackModelRequest(), **bearer(TOKEN))
+        assert not (await first.Decide(decide(CHEAP))).decision.certified
+    async with serving(loaded) as (again, _):
+        assert not (await again.Decide(decide(CHEAP))).decision.certified
 
 
 async def test_with_tls_and_keys_everything_is_encrypted_and_asked_for_them(tmp_path: Path) -> None:

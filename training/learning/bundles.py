@@ -1,6 +1,6 @@
 """Certified bundles: a round's graph with what its tests have proved, and its way into the registry."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -129,15 +129,17 @@ def issue(best: Candidate, pieces: Pieces, directory: Path) -> None:
     reissue(best.round.bundle, certified, directory, report.to_json() | {"about": about})
 
 
-def promote(folder: Path, directory: Path, alpha: float, suspended: str = "") -> bool:
+def promote(
+    folder: Path, directory: Path, alpha: float, suspended: Callable[[str], bool] = lambda version: False
+) -> bool:
     """Promote the bundle in `directory` to the registry in `folder` where it replaces the current one.
 
-    It does where the current one is about another engine, or saves less, at the target or, with as much there, at
-    another one.
+    It does where the current one is about another engine, is suspended, or saves less, at the target or, with as much
+    there, at another one.
 
     Args:
         alpha: the target.
-        suspended: digest of a bundle that an audit has refuted, which any other replaces.
+        suspended: whether the bundle of a digest was refuted.
 
     Returns:
         True if it is the current bundle now.
@@ -148,7 +150,7 @@ def promote(folder: Path, directory: Path, alpha: float, suspended: str = "") ->
     new, current = manifest.load(directory), current_in(folder)
     if current is not None and current.version == new.version:
         return True
-    if current is not None and current.version != suspended and not _replaces(new, current, alpha):
+    if current is not None and not (suspended(current.version) or _replaces(new, current, alpha)):
         return False
     registry.promote(folder, directory, trial_of.run)
     return True
@@ -164,7 +166,7 @@ def current_in(folder: Path) -> Bundle | None:
 
 def _replaces(new: Bundle, current: Bundle, alpha: float) -> bool:
     own, other = new.manifest, current.manifest
-    if other.foreign_to(own.backend_fingerprint) or other.ladder != own.ladder:
+    if other.foreign_to(own.backend_fingerprint):
         return True
     gains = {one: _saved(own, one) - _saved(other, one) for one in ALPHAS}
     return gains[alpha] > -MARGIN and max(gains.values()) > MARGIN

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from router.errors import RouterError
 from router.learning import store
@@ -13,7 +12,7 @@ from training.learning.look import Learning
 from training.progress import say
 
 REST = 20
-"""A look may take one of so many seconds; after a fit the next look waits the longer."""
+"""A look may take one of so many seconds: it waits until the last one has rested so long. So may a watch."""
 
 Stamp = tuple[tuple[int, int], ...]
 
@@ -23,26 +22,37 @@ def follow(
 ) -> Iterator[Status]:
     """A status after each look, while it goes on. What fails is said, and tried again when there is more evidence.
 
+    While looks rest, what serves is watched. Where it is refuted, the next look comes at once.
+
     Args:
         going: asked before each look and each pause.
         sleep: waits for so many seconds; None = `rest` does.
     """
     pause = sleep or partial(rest, going)
     seen: Stamp | None = None
+    due, left = True, 0.0
     while going():
-        stamp, began = stamp_of(learning.folder), time.monotonic()
-        if stamp != seen:
-            try:
+        stamp, began, looked = stamp_of(learning), time.monotonic(), False
+        try:
+            if stamp != seen:
+                seen, due = stamp, True
+                if left > 0 and learning.watch():
+                    left = 0.0
+            if due and left <= 0:
+                due, looked = False, True
                 yield learning.look()
-            except (RouterError, OSError) as error:  # such as a full disk, or a folder that is just reset
-                say(f"learn: {error}")
-            seen = stamp
-        pause(max(POLL_SECONDS, REST * (time.monotonic() - began)))
+        except (RouterError, OSError) as error:  # such as a full disk, or a folder that is just reset
+            say(f"learn: {error}")
+        wanted = REST * (time.monotonic() - began)
+        seconds = POLL_SECONDS if looked else max(POLL_SECONDS, wanted)
+        left = (wanted if looked else left) - seconds
+        pause(seconds)
 
 
-def stamp_of(folder: Path) -> Stamp:
-    """Changes whenever evidence or a report is written."""
-    files = (folder / f"{store.FILE}{suffix}" for suffix in ("", "-wal"))
-    stats = (path.stat() for path in files if path.exists())
+def stamp_of(learning: Learning) -> Stamp:
+    """Changes whenever evidence, a report or an audit is written."""
+    files = [learning.folder / f"{store.FILE}{suffix}" for suffix in ("", "-wal")]
+    audit = [] if learning.audit is None else [learning.audit]
+    stats = (path.stat() for path in [*files, *audit] if path.exists())
     # Readers leave an empty one.
     return tuple((one.st_mtime_ns, one.st_size) for one in stats if one.st_size)

@@ -1,7 +1,6 @@
 """One look at the evidence: fit where there is enough that is new, test, certify, promote, and say what came of it.
 
-rounds/KIND.json    evidence up to a number is not used: it came before that of this engine and ladder, or an audit has
-                    refuted what was learned from it
+rounds/KIND.json    from where on evidence of one engine and ladder is used, and tests what serves: see `anew`
 rounds/KIND-N/      rounds of one engine and ladder, from the piece of evidence behind number N on; `passed.json`, what
                     is proved; `bundle/`, the best round's bundle with its certificates
 status.json         what came of it, for people
@@ -14,17 +13,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from router.bundle import files
+from router.bundle import files, refuted
 from router.errors import OutcomeFileError
 from router.learning import status
 from router.learning.status import Status
-from router.outcomes.e_process import Ledger
 from training.certification.certify import ALPHAS
 from training.data.schema import DatasetError
 from training.export import ExportError
-from training.learning import bundles, pieces, rounds, trials
+from training.learning import anew, bundles, pieces, refuting, rounds, trials
+from training.learning.anew import Anew
+from training.learning.beliefs import Beliefs
 from training.learning.bundles import Candidate
 from training.learning.pieces import Found, Pieces
 from training.learning.rounds import Round
@@ -82,59 +81,92 @@ class Learning:
             OSError: the folder is not there, or cannot be written.
             SettingsError: the audit file cannot be used.
         """
-        began = self.folder.stat().st_ino
+        before = self.folder.stat().st_ino
         seen = self._seen()
-        if self.folder.stat().st_ino != began:
+        if self.folder.stat().st_ino != before:
             raise OutcomeFileError(f"{self.folder}: it was reset meanwhile, so what was found says nothing of it")
         files.replace(self.folder / status.FILE, json.dumps(seen.to_json()) + "\n")
         return seen
 
+    def watch(self) -> bool:
+        """Bet against what serves, on the evidence that came after it; takes a small part of the time of a look.
+
+        Returns:
+            True if it is refuted, and learning begins anew with the next look.
+
+        Raises:
+            ArtifactError, OutcomeFileError, OSError, SettingsError: as for `look`.
+        """
+        found = self._found()
+        if found.pieces is None or (begun := Anew.read(self._kept(found.pieces))) is None:
+            return False
+        return begun.refuted(self._refuted(found, begun), found.newest) != begun
+
     def _seen(self) -> Status:
-        found, home, anew = self._evidence()
+        found, home, begun = self._evidence()
         self.done("read")
         if found.pieces is None:
-            return summary(self.alpha, found, anew.reason, None)
+            return summary(self.alpha, found, begun.reason, self._promoted(), None)
         record, standing = Record(home), self._rounds(found.pieces, home)
         self.done("fitted")
-        alive, every = _trials(found.pieces, standing, found.oldest, anew.after)
+        alive, every = _trials(found.pieces, standing, found.oldest, begun.after)
         record.add(alive)
         self.done("tested")
         best = self._best(found.pieces, standing, every, record)
-        serving = "" if best is None else self._served(best, found.pieces, home)
-        return summary(self.alpha, found, anew.reason, Seen(found.pieces, standing, alive, record, best, serving))
+        if best is not None:
+            self._serve(best, found.pieces, home)
+        serving = self._beliefs.serving(found.pieces.kind.engine)
+        begun.serving(serving, found.newest).write(self._kept(found.pieces))
+        seen = Seen(found.pieces, standing, alive, record, best, serving)
+        return summary(self.alpha, found, begun.reason, self._promoted(), seen)
 
-    def _evidence(self) -> tuple[Found, Path, "_Anew"]:
+    def _evidence(self) -> tuple[Found, Path, Anew]:
         """The evidence that can be used, the folder of its rounds, and from where on it is used."""
-        found, home = self._found(), self.folder / ROUNDS
+        found = self._found()
         if found.pieces is None:
-            return found, home, _Anew()
-        key = found.pieces.kind.key
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        first = int(found.pieces.numbers[0])
-        anew = before = _Anew.read(home / f"{key}.json")
-        if anew is None:
-            anew = _Anew(first - 1)
-        if (refuted := self._refuted(found.pieces)) and refuted not in anew.versions:
-            anew = _Anew(found.newest, [*anew.versions, refuted])
-        if anew != before:
-            files.replace(home / f"{key}.json", json.dumps(anew._asdict()))
-        if anew.after >= first:
-            found = self._found(anew.after)
-        mine = home / f"{key}-{anew.after}"
+            return found, self._home, Anew()
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept, first = self._kept(found.pieces), int(found.pieces.numbers[0])
+        begun = Anew.read(kept) or Anew(first - 1)
+        begun = begun.refuted(self._refuted(found, begun), found.newest)
+        begun.write(kept)
+        if begun.after >= first:
+            found = self._found(begun.after)
+        mine = kept.with_name(f"{kept.stem}-{begun.after}")
         mine.mkdir(mode=0o700, exist_ok=True)
-        return found, mine, anew
+        return found, mine, begun
 
     def _found(self, after: int = 0) -> Found:
         return pieces.read(self.folder, self.judge_misses, after, self.tenant_share)
 
-    def _refuted(self, about: Pieces) -> str:
-        """Digest of the current bundle if it is about this engine, and an audit has refuted it; else ""."""
-        current = bundles.current_in(self.registry)
-        if current is None or current.manifest.foreign_to(about.kind.engine):
+    @property
+    def _home(self) -> Path:
+        return self.folder / ROUNDS
+
+    def _kept(self, about: Pieces) -> Path:
+        """The file of `Anew`."""
+        return self._home / f"{about.kind.key}{anew.SUFFIX}"
+
+    def _promoted(self) -> tuple[str, ...]:
+        return anew.promoted_in(self._home)
+
+    @property
+    def _beliefs(self) -> Beliefs:
+        return Beliefs(self.registry, self.audit)
+
+    def _refuted(self, found: Found, begun: Anew) -> str:
+        """Digest of the current bundle if it is about this engine and refuted, maybe only now; else ""."""
+        assert found.pieces is not None
+        current = self._beliefs.current(found.pieces.kind.engine)
+        if current is None:
             return ""
-        if self.audit is None or not self.audit.exists():
-            return ""
-        return current.version if Ledger(self.audit).alarmed(current.version) else ""
+        version = current.version
+        if not self._beliefs.refuted(version):
+            after = begun.promoted.get(version) if self.act else None
+            if after is None or not refuting.refuted(found.pieces, current, after, found.oldest):
+                return ""
+            refuted.add(self.registry, version)
+        return version
 
     def _rounds(self, about: Pieces, home: Path) -> list[Round]:
         standing = rounds.load(home)
@@ -158,19 +190,15 @@ class Learning:
         rounds.retire(standing, None if best is None else best.round.number)
         return best if best is not None and best.certificates else None
 
-    def _served(self, best: Candidate, about: Pieces, home: Path) -> str:
-        """Write the best bundle, and promote it where that is wanted; returns `Seen.serving`."""
+    def _serve(self, best: Candidate, about: Pieces, home: Path) -> None:
+        """Write the best bundle, and promote it where that is wanted."""
         directory = home / BUNDLE
         if not bundles.is_issued(best, directory):
             bundles.issue(best, about, directory)
         self.done("issued")
         if self.act and min(best.certificates) <= self.alpha:
-            bundles.promote(self.registry, directory, self.alpha, self._refuted(about))
+            bundles.promote(self.registry, directory, self.alpha, self._beliefs.refuted)
             self.done("promoted")
-        current = bundles.current_in(self.registry)
-        if current is None or current.manifest.foreign_to(about.kind.engine):
-            return ""
-        return current.version if bundles.LEARNED in current.manifest.metrics else ""
 
 
 def _trials(about: Pieces, standing: Sequence[Round], oldest: int, after: int) -> tuple[list[Trial], list[Trial]]:
@@ -185,27 +213,3 @@ def _trials(about: Pieces, standing: Sequence[Round], oldest: int, after: int) -
     if oldest <= after + 1:  # as for rounds: bets must not begin again
         alive.add(trials.FIXED)
     return [one for one in every if one.number in alive], every
-
-
-class _Anew(NamedTuple):
-    """From where on evidence is used.
-
-    Attributes:
-        after: number of the last piece that is not.
-        versions: digests of the bundles that audits have refuted.
-    """
-
-    after: int = 0
-    versions: Sequence[str] = ()
-
-    @classmethod
-    def read(cls, path: Path) -> "_Anew | None":
-        """What is kept in a file; None where there is none yet."""
-        return cls(**json.loads(path.read_text())) if path.exists() else None
-
-    @property
-    def reason(self) -> str:
-        """Why learning began anew, in words."""
-        if not self.versions:
-            return ""
-        return f"an audit has refuted the bundle {self.versions[-1][:12]}: only evidence from then on counts"

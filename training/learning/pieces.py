@@ -1,6 +1,7 @@
 """The evidence in arrays: what policies are fitted to, and what tests them."""
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ LATELY, SWITCHES = 100, 2
 
 KNOWN = 10
 """Pieces of a tenant from which on it is one of several: a single request says nothing of another tenant."""
+
+REPORT_SECONDS = 86_400.0
+"""Time that callers have to report, where they do, before an answer that differs counts against what was certified."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Pieces:
         prompts: names of what was asked, which stand for it where inputs are looked up.
         inputs: hand features and the vector of the embedding [pieces, width].
         losses: the most that each rung may have lost, -1..most [pieces, rungs].
+        settled: pieces whose bounds are not expected to fall any more [pieces].
         thinking_tokens: [pieces, rungs].
         most: the largest loss; above 1 where a judge misses some.
         agreement: nobody has judged or reported anything, so losses are what differs from the top rung.
@@ -75,6 +80,7 @@ class Pieces:
     groups: list[str]
     inputs: Inputs
     losses: Matrix
+    settled: Mask
     thinking_tokens: Matrix
     most: float
     agreement: bool
@@ -130,12 +136,18 @@ class Pieces:
             [self.groups[i] for i in rows],
             self.inputs[rows],
             self.losses[rows],
+            self.settled[rows],
             self.thinking_tokens[rows],
             self.most,
             self.agreement,
             [self.tenants[i] for i in rows],
             self.tenant_share,
         )
+
+    @property
+    def settled_losses(self) -> Matrix:
+        """What each rung has lost at least by the time all have said what they will say [pieces, rungs]."""
+        return np.where(self.settled[:, None], self.losses, np.minimum(self.losses, 0.0))
 
     @property
     def outcomes(self) -> Outcomes:
@@ -229,6 +241,7 @@ def _pieces(kind: Kind, used: Sequence[tuple[int, Evidence]], judge_misses: floa
         [one.group for _, one in used],
         np.stack([one.inputs for _, one in used]),
         np.array([one.losses(judge_misses) for _, one in used]),
+        _settled([one for _, one in used], time.time()),
         np.array([one.thinking_tokens for _, one in used], dtype=float),
         # Also before anything is judged: bets that changed with the evidence would be two tests at the price of one.
         1 / (1 - judge_misses),
@@ -236,6 +249,21 @@ def _pieces(kind: Kind, used: Sequence[tuple[int, Evidence]], judge_misses: floa
         [one.tenant for _, one in used],
         tenant_share,
     )
+
+
+def _settled(used: Sequence[Evidence], now: float) -> Mask:
+    """Pieces of which has spoken who usually speaks [pieces]: whoever judges, and callers, unless they had their time.
+
+    Elsewhere a bound stands for what nobody has said yet, and falls when it is said.
+    """
+    judged, reported = any(one.judge for one in used), any(one.reported is not None for one in used)
+
+    def settled(one: Evidence) -> bool:
+        if judged and not one.judge:
+            return False
+        return not reported or one.reported is not None or now - one.at >= REPORT_SECONDS
+
+    return np.array([settled(one) for one in used])
 
 
 def _counts(used: Sequence[Evidence], every: int) -> Counts:

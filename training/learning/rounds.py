@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 
 from router.bundle import manifest
@@ -34,7 +33,6 @@ from training.learning.pieces import Pieces
 from training.model import embedding, inference
 from training.model.families import ModelFamily
 from training.model.fit import CANDIDATES, RARE, Fitted, Inputs, fit, inputs
-from training.model.head_graph import head_of
 from training.pocket.tasks import FAMILIES, LEVELS, items
 from training.prediction import Prediction
 from training.progress import say
@@ -108,16 +106,13 @@ class Round:
 
     def predict(self, found: Inputs) -> Prediction:
         """The predictions of its graph for inputs [prompts, width], those of serving to the last digit."""
-        return inference.of_inputs(self._head, found, self._far_beyond)
+        session, far_beyond = self._head
+        return inference.of_inputs(session, found, far_beyond)
 
     @cached_property
-    def _head(self) -> onnxruntime.InferenceSession:
-        graph = head_of(onnx.load(self.bundle / manifest.MODEL))
-        return onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-
-    @cached_property
-    def _far_beyond(self) -> float | None:
-        return manifest.load(self.bundle).manifest.far_beyond
+    def _head(self) -> tuple[onnxruntime.InferenceSession, float | None]:
+        bundle = manifest.load(self.bundle)
+        return inference.head_session(bundle), bundle.manifest.far_beyond
 
 
 def load(folder: Path) -> list[Round]:

@@ -82,17 +82,18 @@ class Seen:
         return max(first, min(pieces)) if pieces else None
 
     def _round(self, one: Trial, alpha: float) -> Round:
-        tested = one.tested(alpha)
+        tested = one.tested[alpha]
         passed = max(tested.passed, self.record.count(one.number, alpha))
         return Round(one.number, one.fitted, tested.groups, one.delta, len(one.policies), passed, tested.wealth)
 
 
-def summary(alpha: float, found: Found, began: str, seen: Seen | None) -> Status:
+def summary(alpha: float, found: Found, began: str, promoted: tuple[str, ...], seen: Seen | None) -> Status:
     """The status after a look.
 
     Args:
         alpha: the target at which bundles are compared.
         began: why learning began anew; "" where it did not.
+        promoted: digests of all bundles that were learned here and have served.
         seen: None where no evidence can be used.
     """
     began = began or (BY_TURNS if found.by_turns else _others(found.counts))
@@ -107,6 +108,7 @@ def summary(alpha: float, found: Found, began: str, seen: Seen | None) -> Status
             evidence=found.counts,
             spent_tokens=found.spent_tokens,
             began=began,
+            promoted=promoted,
         )
     targets, kind = seen.targets(), seen.pieces.kind
     state, reason = seen.state(next(one for one in targets if one.max_loss == alpha))
@@ -125,6 +127,7 @@ def summary(alpha: float, found: Found, began: str, seen: Seen | None) -> Status
         found.spent_tokens,
         seen.serving,
         began,
+        promoted,
     )
 
 

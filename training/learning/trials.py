@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +52,16 @@ class Trial:
     most: float
     balanced: Mask
 
-    def tested(self, alpha: float) -> Tested:
-        """How far its tests have come for a target: on all that came, and where no tenant has more than its share.
+    @cached_property
+    def tested(self) -> dict[float, Tested]:
+        """How far its tests have come, by target: on all that came, and where no tenant has more than its share.
 
         What passes has passed both, so a policy that loses too much in either mix passes with probability `delta`.
         """
-        found = [proved(losses, alpha, self.delta, self.most) for losses in self._mixes]
-        return min(found, key=lambda one: (one.passed, one.wealth))
+        return {alpha: min(self._tested(alpha), key=lambda one: (one.passed, one.wealth)) for alpha in ALPHAS}
+
+    def _tested(self, alpha: float) -> list[Tested]:
+        return [proved(losses, alpha, self.delta, self.most) for losses in self._mixes]
 
     def likely(self, alpha: float) -> Policy | None:
         """The boldest policy that lost no more than a target so far; None where too few groups say so."""
@@ -144,8 +148,7 @@ class Record:
         """Take over what has passed by now. Raises OSError."""
         before = dict(self._passed)
         for trial in trials:
-            for alpha in ALPHAS:
-                now = trial.tested(alpha)
+            for alpha, now in trial.tested.items():
                 if now.passed > self.count(trial.number, alpha):
                     self._passed[trial.number, alpha] = Pass(trial.number, alpha, now.passed, now.groups)
         if self._passed != before:

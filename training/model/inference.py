@@ -1,6 +1,7 @@
 """Predictions of a bundle's ONNX graph: the same figures that serving gets, in arrays."""
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from router.bundle.featurizer import Featurizer
@@ -12,6 +13,7 @@ from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.model.embedding import JOINED
 from training.model.fit import Inputs
+from training.model.head_graph import head_of
 from training.prediction import Prediction
 
 BATCH = 256
@@ -75,6 +77,17 @@ def run(
 def of_inputs(session: onnxruntime.InferenceSession, found: Inputs, far_beyond: float | None) -> Prediction:
     """Predictions of the head of a graph (`head_of`) for the inputs of prompts [prompts, width]."""
     return _prediction(session.run(outputs.names(far_beyond), {JOINED: found}), far_beyond)
+
+
+def of_head(bundle: Bundle, found: Inputs) -> Prediction:
+    """Predictions of a verified bundle for the inputs of prompts [prompts, width]."""
+    return of_inputs(head_session(bundle), found, bundle.manifest.far_beyond)
+
+
+def head_session(bundle: Bundle) -> onnxruntime.InferenceSession:
+    """A session of the head of a verified bundle's graph."""
+    head = head_of(onnx.load_from_string(bundle.model))
+    return onnxruntime.InferenceSession(head.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 def _prediction(parts: list[Numbers], far_beyond: float | None) -> Prediction:

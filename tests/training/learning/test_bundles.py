@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from router.bundle import manifest, registry
+from router.domain import BudgetLadder
 from tests.training.learning.conftest import ALPHA, Learned
 from training.export import reissue
 from training.learning.bundles import MARGIN, promote
@@ -44,6 +45,8 @@ def test_only_a_bundle_that_saves_more_replaces_one_that_was_learned(folder: Pat
 def test_any_bundle_replaces_one_that_is_suspended_or_about_another_engine(folder: Path, tmp_path: Path) -> None:
     worse = variant(folder, tmp_path / "worse", {ALPHA: 0.0})
     assert not promote(folder, worse, ALPHA)
-    assert promote(folder, worse, ALPHA, suspended=registry.history(folder)[-1])
+    assert promote(folder, worse, ALPHA, suspended=lambda version: version == registry.history(folder)[-1])
+    shorter = BudgetLadder(manifest.load(worse).manifest.ladder.rungs[1:])
+    assert not promote(folder, variant(folder, tmp_path / "shorter", {ALPHA: 0.0}, ladder=shorter), ALPHA)
     other = variant(folder, tmp_path / "other", {ALPHA: 0.0}, backend_fingerprint="another/1/native")
     assert promote(folder, other, ALPHA)

@@ -46,6 +46,21 @@ def test_it_looks_again_only_when_there_is_more(tmp_path: Path) -> None:
     assert min(pauses.seconds) >= POLL_SECONDS
 
 
+def test_what_is_refuted_while_the_trainer_rests_is_learned_anew_at_once(
+    learned: Learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.learning.follow.REST", 1e9)
+    folder = Path(shutil.copytree(learned.folder, tmp_path / "learning"))
+    pauses = Pauses(40)
+    trainer = learning(folder, act=True, audit=folder / "audit.json")
+    states = follow(trainer, pauses.going, lambda seconds: pauses(min(seconds, POLL_SECONDS)))
+    version = next(states).model_version
+    alarm = {version: {"0.02": {"alpha": 0.02, "labels": 40, "capital": [100.0, 1.0]}}}
+    (folder / "audit.json").write_text(json.dumps(alarm))
+    assert version[:12] in next(states).began and len(pauses.seconds) < 5
+    assert list(states) == [], "it rests again"
+
+
 def test_what_fails_is_said_and_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pauses, trainer = Pauses(3), learning(tmp_path)
     (tmp_path / "evidence.sqlite").write_text("no database at all, but long enough to look like one")

@@ -21,13 +21,15 @@ def pieces(tenants: Sequence[str], losses: Sequence[float], tenant_share: float 
     names, zeros = [f"p{i}" for i in range(len(tenants))], np.zeros(len(tenants))
     inputs, spent = zeros[:, None].astype(np.float32), np.stack([zeros, zeros + 100], axis=1)
     bounds, numbers = np.stack([np.asarray(losses), zeros], axis=1), np.arange(1, len(tenants) + 1)
-    prompts = [Prompt.of(name) for name in names]
-    return Pieces(KIND, numbers, prompts, names, inputs, bounds, spent, 1.0, False, list(tenants), tenant_share)
+    prompts, settled = [Prompt.of(name) for name in names], np.ones(len(tenants), bool)
+    return Pieces(
+        KIND, numbers, prompts, names, inputs, bounds, settled, spent, 1.0, False, list(tenants), tenant_share
+    )
 
 
 def passes(tenants: Sequence[str], losses: Sequence[float], tenant_share: float = 0.5) -> bool:
     """The short rung is proved to keep the target."""
-    return trials.fixed(pieces(tenants, losses, tenant_share)).tested(ALPHA).passed == 1
+    return trials.fixed(pieces(tenants, losses, tenant_share)).tested[ALPHA].passed == 1
 
 
 def mixed(share: float, groups: int, seed: int = 0) -> list[str]:
@@ -82,6 +84,6 @@ def test_a_policy_that_loses_too_much_in_one_mix_hardly_ever_passes() -> None:
 def test_the_requests_wanted_are_those_of_both_tests() -> None:
     few = trials.fixed(pieces(mixed(0.75, 300), [0.0] * 300))
     wanted = few.wanted(ALPHA, 0)
-    assert wanted is not None and not few.tested(ALPHA).passed
+    assert wanted is not None and not few.tested[ALPHA].passed
     groups = 300 + round(1.3 * wanted)
     assert passes(mixed(0.75, groups), [0.0] * groups)
