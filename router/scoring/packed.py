@@ -1,8 +1,9 @@
 """Scores as bytes, in this process and in a shared store: their numbers as objects would take five times the memory."""
 
 from functools import cache
+from itertools import chain
 from math import isnan, nan
-from struct import Struct
+from struct import Struct, error
 
 from router.domain import Score
 
@@ -14,18 +15,21 @@ NUMBER_BYTES = 8
 
 def packed(score: Score) -> bytes:
     """A score as little-endian doubles, rung by rung, then 1 if it is far; NaN = no forecast."""
-    numbers = [nan if number is None else number for rung in score.rungs for number in rung]
-    return _doubles(len(numbers) + 1).pack(*numbers, score.far)
+    numbers = [*chain.from_iterable(score.rungs), score.far]
+    doubles = _doubles(len(numbers))
+    try:  # hardly ever is one missing, so no number is looked at by itself
+        return doubles.pack(*numbers)
+    except error:
+        return doubles.pack(*[nan if number is None else number for number in numbers])
 
 
 def unpacked(data: bytes) -> Score:
     """The score in what `packed` has returned."""
     numbers = _doubles(len(data) // NUMBER_BYTES).unpack(data)
-    quality, mean, p50, p90, p99 = [numbers[i:-1:PER_RUNG] for i in range(PER_RUNG)]
-    far = numbers[-1] != 0
-    if isnan(sum(numbers)):  # hardly ever, so no number is looked at by itself
-        return Score(quality, *map(_forecast, (mean, p50, p90, p99)), far=far)
-    return Score(quality, mean, p50, p90, p99, far=far)
+    columns = [numbers[i:-1:PER_RUNG] for i in range(PER_RUNG)]
+    if isnan(sum(numbers)):  # likewise
+        columns[1:] = map(_forecast, columns[1:])
+    return Score(*columns, far=numbers[-1] != 0)
 
 
 def packed_bytes(rungs: int) -> int:
