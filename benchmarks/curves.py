@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import shutil
-import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ def main() -> list[Target]:
             ),
         }
     results |= {"tenants": list(by_tenants()), "rungs": list(by_rungs()), "entries": list(by_entries())}
-    results["workers"] = list(by_workers())
+    results["workers"] = by_workers()
     for name, rows in results.items():
         print(f"{name}: " + ", ".join(f"{row[name]}: {row['us']['median']} us" for row in rows))
     harness.written("curves", results)
@@ -73,6 +73,7 @@ def targets(results: dict[str, list[Row]]) -> list[Target]:
         Target("cost by tenants, 1 to 10,000, x", 1.15, round(growth("tenants"), 2)),
         Target("cost by rungs, 6 to 24, x", 1.15, round(growth("rungs"), 2)),
         Target("cost by cached entries, 1k to 1M, x", 1.15, round(growth("entries"), 2)),
+        Target("2 workers, decisions/s, x 1 worker", 1.6, results["workers"][1]["times_one"]["median"], True),
     ]
 
 
@@ -159,20 +160,28 @@ def drive(call: Any) -> None:
     raise AssertionError("it waited")
 
 
-def by_workers() -> Iterator[Row]:
-    """Throughput of misses over 16 connections; client and workers share all cores."""
-    for workers in WORKERS:
-        with harness.service(core=None, WORKERS=str(workers)) as (process, address):
-            costs, speeds = [], []
-            for number in range(ROUNDS + 1):
-                before = harness.cpu(process.pid)
-                options = ("--connections", "16", "--at-once", "32", "--start", str(number * 500_000 + 1))
-                seconds = harness.load(address, "--count", "3000", *options, core=None)["seconds"]
-                costs.append((harness.cpu(process.pid) - before) / 3000 * 1e6)
-                speeds.append(3000 / seconds)
-            results = {"decisions_per_second": round(statistics.median(speeds[1:]))}
-            print(f"{workers} workers: {results['decisions_per_second']} decisions/s, the client on the same cores")
-            yield {"workers": workers, "us": harness.spread(costs[1:])} | results
+def by_workers() -> list[Row]:
+    """Throughput of misses; workers and a light caller share all cores."""
+    with harness.service(core=None, WORKERS="1") as one, harness.service(core=None, WORKERS="2") as two:
+        runs = [[_throughput(one, number), _throughput(two, number)] for number in range(ROUNDS + 1)][1:]
+    rows: list[Row] = []
+    for workers, measured in zip(WORKERS, zip(*runs, strict=True), strict=True):
+        us, speeds = zip(*measured, strict=True)
+        speed = harness.spread(speeds, 0)
+        print(f"{workers} workers: {speed['median']:.0f} decisions/s, the caller on the same cores")
+        rows.append({"workers": workers, "us": harness.spread(us), "decisions_per_second": speed})
+    rows[1]["times_one"] = harness.spread([two[1] / one[1] for one, two in runs], 2)
+    print(f"2 workers: {rows[1]['times_one']} times 1")
+    return rows
+
+
+def _throughput(service: tuple["subprocess.Popen[str]", str], round_: int) -> tuple[float, float]:
+    """CPU microseconds of all its processes a call, and calls a second."""
+    (process, address), calls = service, 4_000
+    before = harness.cpu(process.pid)
+    options = ("--light", "--connections", "16", "--at-once", "64", "--start", str(round_ * 500_000 + 1))
+    seconds = harness.load(address, "--count", str(calls), *options, core=None)["seconds"]
+    return (harness.cpu(process.pid) - before) / calls * 1e6, calls / seconds
 
 
 if __name__ == "__main__":

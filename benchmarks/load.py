@@ -16,8 +16,10 @@ from typing import Any
 
 import click
 import grpc
+import uvloop
 from hdrh.histogram import HdrHistogram
 
+from benchmarks import light
 from router._gen import budget_router_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["BudgetRouterService"].full_name
@@ -109,9 +111,10 @@ def scheduled(call: Any, bodies: list[bytes], rate: float, histogram: HdrHistogr
 @click.option("--rate", default=0.0, help="Calls a second, on a schedule, one at a time; 0 = as fast as answered.")
 @click.option("--echo", is_flag=True, help="The server is the bare echo.")
 @click.option("--source", default="", help="What every decision comes from, such as CACHE.")
+@click.option("--light", "is_light", is_flag=True, help="Without a gRPC client, which takes as much CPU as a server.")
 def main(
     server: str, count: int, tokens: int, batch: int, cached: float, start: int, tenants: int, at_once: int,
-    connections: int, rate: float, echo: bool, source: str,
+    connections: int, rate: float, echo: bool, source: str, is_light: bool,
 ) -> None:  # fmt: skip
     """Send load to SERVER."""
     bodies = requests(count, tokens, batch, cached, start, tenants)
@@ -123,9 +126,10 @@ def main(
             replies = scheduled(channel.unary_unary(method), bodies, rate, histogram)
         results |= {f"p{p:g}": histogram.get_value_at_percentile(p) / 1000 for p in (50, 90, 99, 99.9)}
     else:
-        began = time.perf_counter()
-        replies = asyncio.run(opened(server, method, bodies, at_once, connections))
-        results["seconds"] = time.perf_counter() - began
+        ask = light.closed if is_light else opened
+        began, used = time.perf_counter(), time.process_time()
+        replies = (uvloop if is_light else asyncio).run(ask(server, method, bodies, at_once, connections))
+        results |= {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
     checked(replies, batch, echo, source)
     click.echo(json.dumps(results | {"calls": len(replies), "reply_bytes": len(replies[-1])}))
 
