@@ -95,11 +95,15 @@ def environment(**settings: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": root} | {f"BUDGET_ROUTER_{k.upper()}": v for k, v in settings.items()}
 
 
+ANYWHERE = {"listen": "127.0.0.1:0"}
+"""Whoever has just typed `make run` holds the port that a service takes by itself."""
+
+
 def refused(directory: Path, *arguments: str, **settings: str) -> str:
     """The one line of a service that must not start, and must say why with exit code 2; it runs in this process."""
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as errors:
         patch.chdir(directory)
-        patch.setattr(os, "environ", environment(**settings))
+        patch.setattr(os, "environ", environment(**ANYWHERE | settings))
         patch.setattr(sys, "argv", ["budget-router", "serve", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
@@ -110,7 +114,12 @@ def refused(directory: Path, *arguments: str, **settings: str) -> str:
 def refused_as_process(directory: Path, *arguments: str, **settings: str) -> str:
     """The same of a process of its own."""
     done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=directory, env=environment(**settings), timeout=60
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        env=environment(**ANYWHERE | settings),
+        timeout=60,
     )
     return the_line(done.returncode, done.stderr)
 
