@@ -51,7 +51,8 @@ async def build(settings: Settings, defer: Defer, stack: AsyncExitStack) -> Part
     traces = tracer(settings, stack)
     background: dict[str, Work] = {}
     further = [*([] if traces is None else [traces]), *learning.traffic(settings, stack, background)]
-    observer = Observers([LogLines(defer), Metrics(figures, defer), *further])
+    counted = Metrics(figures, None if settings.workers > 1 else defer)
+    observer = Observers([LogLines(defer), counted, *further])
     cache = stores.score_cache(settings, observer, stack, background)
     ledger = Ledger(settings.audit_file)
     served_models = [await models.model(settings, served, cache, ledger, observer, stack) for served in settings.served]

@@ -43,7 +43,7 @@ DEPENDENCIES = (
 """What requests may go on without: the labels of `degraded`."""
 
 
-MOST_WAITING = 1_000
+MOST_WAITING = 256
 """Records that wait to be counted."""
 
 
@@ -54,7 +54,8 @@ class Metrics:
     moment later, before every scrape, and at once where MOST_WAITING wait.
 
     Args:
-        defer: runs a function a moment later, in another thread.
+        defer: runs a function a moment later, in another thread; None counts every record at once, as where another
+            process is scraped.
     """
 
     def __init__(self, registry: CollectorRegistry, defer: Callable[[Callable[[], None]], None] | None = None) -> None:
@@ -134,7 +135,11 @@ class Metrics:
     def __call__(self, record: Record) -> None:
         match record:
             case Decided() | CallCompleted():
-                self._count_later(record)
+                self._waiting.append(record)
+                if self._defer is None or len(self._waiting) >= MOST_WAITING:
+                    self.count()
+                elif len(self._waiting) == 1:
+                    self._defer(self.count)
             case GatewayAnswered(outcome, cause):
                 self._gateway(outcome, cause).inc()
             case GatewayShown(outcome):
@@ -167,13 +172,6 @@ class Metrics:
                 self._lost(cause).inc(records)
             case TaskFailed(task, _):
                 self._failures(task).inc()
-
-    def _count_later(self, record: Decided | CallCompleted) -> None:
-        if not self._waiting and self._defer is not None:
-            self._defer(self.count)
-        self._waiting.append(record)
-        if len(self._waiting) >= MOST_WAITING:
-            self.count()
 
     def count(self) -> None:
         """Count the records that wait; any thread may."""
