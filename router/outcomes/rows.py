@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import orjson
@@ -33,6 +33,7 @@ from router.domain import (
     ReasoningBudget,
     Role,
     RouteRequest,
+    Rule,
     Score,
 )
 from router.errors import OutcomeLogError
@@ -100,7 +101,14 @@ class PromptHasher:
 
     def _name(self, tenant: str, what: str) -> str:
         # The tenant is part of the hash, so that the log does not show which tenants ask the same.
-        return hmac.digest(self.secret, f"{tenant}\0{what}".encode(), "sha256").hex()[:32]
+        named = self._begun.copy()
+        named.update(f"{tenant}\0{what}".encode())
+        return named.hexdigest()[:32]
+
+    @cached_property
+    def _begun(self) -> hmac.HMAC:
+        """A hash that has taken in the key."""
+        return hmac.new(self.secret, digestmod="sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +143,7 @@ class LogEntry:
             UnwritableRowError: a number is not finite or beyond 64 bits, or a text has half a surrogate.
         """
         if self.completion is None:
-            return _checked(_decided(self.at, self.request, self.decision, names))
+            return _decided(self.at, self.request, self.decision, names)
         return _checked(_completed(self.completion) | {"completed_at": self.at.isoformat()})
 
 
@@ -176,35 +184,79 @@ def _characters(message: Message) -> int:
 
 
 def _decided(at: datetime, request: RouteRequest, decision: Decision, names: PromptHasher) -> Row:
-    """The columns of a decision: all that off-policy estimation and training need."""
-    certificate = decision.choice.certificate
-    return {
+    """The columns of a decision: all that off-policy estimation and training need. Raises UnwritableRowError."""
+    own: Row = {
         "decision_id": decision.id,
         "decided_at": at.isoformat(),
         "tenant": request.tenant,
         **names.row(request.tenant, request.prompt),
         "conversation": names.conversation(request.tenant, request.options.conversation_id),
-        "model": decision.model,
-        "backend": decision.backend,
-        "model_version": decision.model_version,
-        "ladder": _ladder(decision.ladder),
-        "rung": decision.rung.name,
-        "rung_order": decision.choice.index,
-        "budget_tokens": decision.rung.tokens,
-        "target": f"{_kind(decision.target)}={decision.target.value:g}",
-        "source": decision.source.value,
         "reason": decision.choice.reason,
-        "relaxed": decision.target_relaxation,
         "truncated_characters": decision.truncated_characters,
-        "rule": decision.rule.value,
-        "escalation": None if decision.escalation is None else decision.escalation.value,
-        "stopping": None if decision.choice.stopping is None else _often(decision.choice.stopping),
-        "meets_target": int(decision.choice.meets_target),
-        "certificate": None if certificate is None else _often(certificate),
-        "propensity": decision.propensity,
-        "propensities": _often(decision.propensities),
         "score": None if decision.score is None else _scored(decision.score),
     }
+    choice = decision.choice
+    shared = _shared(
+        decision.model,
+        decision.backend,
+        decision.model_version,
+        decision.ladder,
+        choice.index,
+        choice.meets_target,
+        choice.certificate,
+        choice.stopping,
+        decision.target,
+        decision.source,
+        decision.target_relaxation,
+        decision.escalation,
+        decision.rule,
+        decision.propensities,
+        decision.propensity,
+    )
+    return _checked(own) | shared
+
+
+@lru_cache(1024)
+def _shared(
+    model: str,
+    backend: str,
+    model_version: str,
+    ladder: BudgetLadder,
+    index: int,
+    meets_target: bool,
+    certificate: Certificate | None,
+    stopping: StoppingCertificate | None,
+    target: QualityTarget,
+    source: DecisionSource,
+    relaxed: float,
+    escalation: Escalation | None,
+    rule: Rule,
+    propensities: tuple[float, ...],
+    propensity: float,
+) -> Row:
+    """The columns that many decisions share. Raises UnwritableRowError."""
+    rung = ladder.rungs[index]
+    return _checked(
+        {
+            "model": model,
+            "backend": backend,
+            "model_version": model_version,
+            "ladder": _json([[each.name, each.tokens] for each in ladder.rungs]),
+            "rung": rung.name,
+            "rung_order": index,
+            "budget_tokens": rung.tokens,
+            "target": f"{_kind(target)}={target.value:g}",
+            "source": source.value,
+            "relaxed": relaxed,
+            "rule": rule.value,
+            "escalation": None if escalation is None else escalation.value,
+            "stopping": None if stopping is None else _json(stopping),
+            "meets_target": int(meets_target),
+            "certificate": None if certificate is None else _json(certificate),
+            "propensity": propensity,
+            "propensities": _json(propensities),
+        }
+    )
 
 
 def _kind(target: QualityTarget) -> str:
@@ -223,17 +275,6 @@ def _scored(score: Score) -> str:
 
 def _json(value: object) -> str:
     return orjson.dumps(value).decode()
-
-
-@lru_cache(1024)
-def _often(value: Certificate | StoppingCertificate | tuple[float, ...]) -> str:
-    """JSON of a value that many decisions share."""
-    return _json(value)
-
-
-@lru_cache(16)
-def _ladder(ladder: BudgetLadder) -> str:
-    return _json([[rung.name, rung.tokens] for rung in ladder.rungs])
 
 
 @contextmanager
