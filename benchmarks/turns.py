@@ -84,7 +84,7 @@ async def measured() -> list[dict[str, Any]]:
 def _servicer(folder: Path) -> tuple[BudgetRouterServicer, SqliteOutcomes]:
     """As it is served: real graph, cache, outcome log and metrics."""
     bundle = load(Path(router.__file__).parent / "models" / "pocket-router")
-    observer = Observers([LogLines(lambda telling: None), Metrics(CollectorRegistry())])
+    observer = Observers([LogLines(lambda telling: None), Metrics(CollectorRegistry(), lambda count: None)])
     log = SqliteOutcomes(folder / "outcomes.sqlite", observer)
     policy = Policy(bundle.manifest.ladder, bundle.manifest.certificates, LatencyProfile(0.01, 0.001, 8))
     routing = router_of(

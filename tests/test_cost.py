@@ -57,7 +57,7 @@ KEPT_BYTES = 4_000
 async def servicer(tmp_path: Path) -> AsyncIterator[BudgetRouterServicer]:
     """As it is served: real graph, cache, outcome log, metrics, and lines that are made elsewhere."""
     bundle = load(MODELS / "pocket-router")
-    observer = Observers([LogLines(lambda telling: None), Metrics(CollectorRegistry())])
+    observer = Observers([LogLines(lambda telling: None), Metrics(CollectorRegistry(), lambda count: None)])
     log = SqliteOutcomes(tmp_path / "outcomes.sqlite", observer)
     manifest = bundle.manifest
     router = router_of(

@@ -1,8 +1,7 @@
 """Prometheus metrics, for alerts and graphs. Prompt text never appears."""
 
 import threading
-from collections import Counter as Tally
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -177,28 +176,34 @@ class Metrics:
         """Count the records that wait; any thread may."""
         with self._one:
             taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        calls = Tally([(record.method, record.code) for record in taken if isinstance(record, CallCompleted)])
-        for labels, number in calls.items():
-            self._calls(*labels).inc(number)
-        self._decided([record for record in taken if isinstance(record, Decided)])
+        changes: defaultdict[Counter, float] = defaultdict(float)
+        for record in taken:
+            if isinstance(record, CallCompleted):
+                changes[self._calls(record.method, record.code)] += 1
+            else:
+                self._decided(record, changes)
+        for series, change in changes.items():
+            series.inc(change)
 
-    def _decided(self, records: Sequence[Decided]) -> None:
-        decisions = [record.decision for record in records]
-        for labels, number in Tally([(one.model, one.rung.name, one.source.value) for one in decisions]).items():
-            self._decisions(*labels).inc(number)
-        for record in records:
-            self._decide_seconds.observe(record.seconds)
-            if record.decision.target_relaxation:
-                self._relaxed(record.tenant).inc()
-            if record.decision.escalation is not None:
-                self._escalations(record.decision.model, record.decision.escalation.value).inc()
-        self._unmet.inc(sum(not one.choice.meets_target for one in decisions))
-        self._uncertified.inc(sum(one.choice.certificate is None for one in decisions))
-        self._far.inc(sum(one.score is not None and one.score.far for one in decisions))
-        forecasts = [(one.expected_thinking_tokens, one.score.mean[-1]) for one in decisions if one.score is not None]
-        known = [(chosen, top) for chosen, top in forecasts if chosen is not None and top is not None]
-        self._predicted.inc(sum(chosen for chosen, _ in known))
-        self._predicted_top.inc(sum(top for _, top in known))
+    def _decided(self, record: Decided, changes: defaultdict[Counter, float]) -> None:
+        decision = record.decision
+        self._decide_seconds.observe(record.seconds)
+        changes[self._decisions(decision.model, decision.rung.name, decision.source.value)] += 1
+        if decision.target_relaxation:
+            changes[self._relaxed(record.tenant)] += 1
+        if not decision.choice.meets_target:
+            changes[self._unmet] += 1
+        if decision.choice.certificate is None:
+            changes[self._uncertified] += 1
+        if decision.escalation is not None:
+            changes[self._escalations(decision.model, decision.escalation.value)] += 1
+        if decision.score is not None:
+            if decision.score.far:
+                changes[self._far] += 1
+            chosen, top = decision.expected_thinking_tokens, decision.score.mean[-1]
+            if chosen is not None and top is not None:
+                changes[self._predicted] += chosen
+                changes[self._predicted_top] += top
 
     def _generated(self, record: Generated) -> None:
         completion = record.completion
