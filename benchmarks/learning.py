@@ -4,7 +4,7 @@ Each run replays recorded answers of the pocket reasoner in a random order of it
 evidence that a service writes: the answer at the top rung beside those behind cuts of its thought. The trainer looks at
 it as it comes in. What it has certified is tried on prompts that were kept aside, whose answers a verifier knows.
 
-Then a family comes in that learning has not seen, or the families that lose most are all that comes: the audit bets on
+Then a family comes in that learning has not seen, or the families that lose most are all that comes: evidence bets on
 what the certificate loses there.
 """
 
@@ -24,7 +24,7 @@ import polars as pl
 from tqdm import tqdm
 
 from benchmarks import harness
-from benchmarks.drift import first_alarm
+from benchmarks.drift import first_refutation
 from benchmarks.harness import OUTCOMES
 from router.bundle.features import VERSION
 from router.bundle.manifest import Bundle
@@ -69,8 +69,8 @@ REGISTRY = "registry"
 SHOWN = (500, 1_000, 1_500, 2_000)
 """Pieces of evidence at which savings are shown."""
 
-AUDITS = 5_000
-"""Audited requests after which no alarm is waited for."""
+WAITED = 5_000
+"""Pieces of evidence after which no refutation is waited for."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,13 @@ class Run:
 
     Attributes:
         later, shifted: true losses on LATER and on SHIFTED.
-        alarm: audited requests of SHIFTED until the alarm; None = there was none.
+        refuted: pieces of evidence of SHIFTED until the certificate is refuted; more than WAITED = it was not.
     """
 
     steps: list[Step]
     later: float
     shifted: float
-    alarm: int | None
+    refuted: int
 
     def saved(self, pieces: int) -> float:
         """Share of the tokens that was saved at so many pieces of evidence."""
@@ -203,10 +203,10 @@ def one_run(seed: int, judge: str) -> Run:
         steps = list(learned(recorded, stream, Path(name), judge, np.flatnonzero(test & ~later)))
         bundle = current_in(Path(name) / REGISTRY)
         if bundle is None:
-            return Run([], 0.0, 0.0, None)
+            return Run([], 0.0, 0.0, WAITED + 1)
         new, shifted = (served(bundle, recorded, np.flatnonzero(test & part))[0] for part in (later, harder))
-    alarm = first_alarm(random.choice(shifted, AUDITS))
-    return Run(steps, float(new.mean()), float(shifted.mean()), alarm)
+    refuted = first_refutation(random.choice(shifted, WAITED))
+    return Run(steps, float(new.mean()), float(shifted.mean()), refuted)
 
 
 def learned(recorded: Recorded, stream: Rows, folder: Path, judge: str, kept: Rows) -> Iterator[Step]:
@@ -251,7 +251,7 @@ def summed(runs: Sequence[Run]) -> dict[str, Any]:
         "saved": {pieces: float(np.median([run.saved(pieces) for run in runs])) for pieces in SHOWN},
         "later_loss": float(np.median([run.later for run in found])),
         "shifted_loss": float(np.median([run.shifted for run in found])),
-        "audited_until_alarm": float(np.median([run.alarm or np.inf for run in found])),
+        "pieces_until_refuted": float(np.median([run.refuted for run in found])),
     }
 
 

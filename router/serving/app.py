@@ -245,8 +245,10 @@ def _refutations(router: BudgetRouter, model: str, registry: Path) -> Followed:
         return file_stamp(registry / refuted.FILE), router.served_model(model).bundle.version
 
     async def read() -> None:
-        for version in await asyncio.to_thread(refuted.digests, registry):
-            router.suspend(model, version, REFUTED)
+        found, served = await asyncio.to_thread(refuted.digests, registry), router.served_model(model)
+        if served.bundle.version in found and not served.suspended:
+            structlog.get_logger().warning("refuted", model=model, model_version=served.bundle.version, why=REFUTED)
+            router.suspend(model, served.bundle.version, REFUTED)
 
     return Followed("refuted bundles", stamp, read)
 

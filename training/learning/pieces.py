@@ -259,7 +259,8 @@ def _settled(used: Sequence[Evidence], now: float) -> Mask:
     judged, reported = any(one.judge for one in used), any(one.reported is not None for one in used)
 
     def settled(one: Evidence) -> bool:
-        if judged and not one.judge:
+        # Without tokens no answer behind a cut was seen: the request is under way, or the engine failed.
+        if not one.spent_tokens or (judged and not one.judge):
             return False
         return not reported or one.reported is not None or now - one.at >= REPORT_SECONDS
 

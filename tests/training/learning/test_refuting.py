@@ -178,6 +178,7 @@ def test_a_bundle_of_an_operator_is_left_to_the_audit(folder: Path, tmp_path: Pa
         ({"reported": 1.0}, {"at": time.time() - REPORT_SECONDS - 1}, True),
         ({"judge": PEOPLE}, {}, False),
         ({"judge": MODEL}, {"judge": MODEL}, True),
+        ({"judge": MODEL}, {"judge": MODEL, "spent_tokens": 0}, False),
         ({"judge": MODEL, "reported": 1.0}, {"judge": MODEL}, False),
     ],
 )
