@@ -63,6 +63,24 @@ def test_what_does_not_hold_any_more_is_refuted_also_after_long_good_times(rate:
     assert np.median(alarms) <= most
 
 
+def looked_at(random: np.random.Generator, settled_only: bool) -> bool:
+    """True if a look refutes what holds, where a tenth of the answers count as lost until a report comes much later."""
+    losses, disputed = drawn(random, PIECES, 0.015), drawn(random, PIECES, 0.1)
+    places = np.arange(PIECES)[:, None]
+    for look in range(200, PIECES + 1, 200):
+        fresh = (disputed > 0) & (places > look - 600)
+        known = np.where(fresh, 0.0 if settled_only else 1.0, losses)
+        if np.isfinite(first_alarm(known[:look])):
+            return True
+    return False
+
+
+def test_losses_that_reports_will_lower_refute_nothing_and_would_if_they_counted() -> None:
+    random = np.random.default_rng(2)
+    assert np.mean([looked_at(random, settled_only=True) for _ in range(200)]) <= DELTA
+    assert np.mean([looked_at(random, settled_only=False) for _ in range(20)]) > DELTA
+
+
 losses_of_two = arrays(float, (120, 2), elements=st.floats(-1, 1.25))
 
 
