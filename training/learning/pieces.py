@@ -25,9 +25,6 @@ from training.model.fit import Inputs
 LATELY, SWITCHES = 100, 2
 """So many changes of the kind, at most, among so many of the newest pieces are those of an upgrade."""
 
-KNOWN = 10
-"""Pieces of a tenant from which on it is one of several: a single request says nothing of another tenant."""
-
 REPORT_SECONDS = 86_400.0
 """Time that callers have to report, where they do, before an answer that differs counts against what was certified."""
 
@@ -71,7 +68,7 @@ class Pieces:
         most: the largest loss; above 1 where a judge misses some.
         agreement: nobody has judged or reported anything, so losses are what differs from the top rung.
         tenants: keyed hashes of those who asked [pieces].
-        tenant_share: the largest share of `balanced` tests that one of several tenants has.
+        tenant_share: the largest share of the tests that one of several tenants has, where they are balanced.
     """
 
     kind: Kind
@@ -101,31 +98,6 @@ class Pieces:
     def tests(self, after: int) -> Rows:
         """Places of the pieces that test what was fixed before them: the first of their group, beyond a number."""
         return np.flatnonzero(self.first & (self.numbers > after))
-
-    def balanced(self, rows: Rows) -> Mask:
-        """Which of `rows` test, where no tenant has more than its share of the tests [rows]; all of one tenant alone.
-
-        What came before a piece decides, and nobody's losses do, so that bets on these pieces are fair.
-        """
-        known = self._known[rows]
-        if self.tenant_share == 1 or not (known > 1).any():
-            return np.ones(len(rows), bool)
-        counted, tests = Counter[str](), np.zeros(len(rows), bool)
-        for i in np.flatnonzero(known > 1):
-            tenant = self.tenants[rows[i]]
-            # Some tenant has no more than 1 / known of them, so that tests always go on.
-            tests[i] = counted[tenant] <= max(self.tenant_share, 1 / known[i]) * counted.total()
-            counted[tenant] += int(tests[i])
-        return tests
-
-    @cached_property
-    def _known(self) -> NDArray[np.int64]:
-        """How many tenants have given KNOWN pieces by then [pieces]."""
-        counted, known = Counter[str](), np.zeros(len(self), np.int64)
-        for i, tenant in enumerate(self.tenants):
-            counted[tenant] += 1
-            known[i] = counted[tenant] == KNOWN
-        return np.cumsum(known)
 
     def take(self, rows: Rows) -> "Pieces":
         """The pieces at `rows`, in that order."""

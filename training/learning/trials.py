@@ -16,6 +16,7 @@ from training.certification.certify import ALPHAS
 from training.certification.sequences import SHARE, TIE
 from training.learning.pieces import Pieces
 from training.learning.rounds import Policy, Round, fixed_rungs
+from training.learning.tenants import balanced
 from training.learning.wealth import Tested, groups_wanted, proved
 
 FEW = 50
@@ -38,7 +39,7 @@ class Trial:
         losses: bounds of the losses [groups, policies].
         spent: thinking tokens [groups, policies].
         at_top: thinking tokens at the top rung [groups].
-        balanced: see `Pieces.balanced` [groups].
+        balanced: what is left where no tenant has more than its share [groups].
     """
 
     number: int
@@ -118,7 +119,8 @@ def _trial(
     losses = np.take_along_axis(pieces.losses[rows], chosen, axis=1)
     spent = np.take_along_axis(pieces.thinking_tokens[rows], chosen, axis=1)
     at_top = pieces.thinking_tokens[rows, -1]
-    return Trial(number, fitted, delta, policies, rows, losses, spent, at_top, pieces.most, pieces.balanced(rows))
+    left = balanced(pieces.tenants, rows, pieces.tenant_share)
+    return Trial(number, fitted, delta, policies, rows, losses, spent, at_top, pieces.most, left)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from router.bundle.features import VERSION
 from router.domain import BudgetLadder, Prompt, ReasoningBudget
 from training.certification.betting import DELTA
 from training.learning import trials
-from training.learning.pieces import KNOWN, Kind, Pieces
+from training.learning.pieces import Kind, Pieces
+from training.learning.tenants import KNOWN, balanced
 
 ALPHA, STREAMS = 0.02, 200
 SHORT, TOP = ReasoningBudget("0", 0), ReasoningBudget("default", None)
@@ -59,14 +60,14 @@ def test_one_tenant_and_a_few_requests_of_another_are_tested_as_they_come() -> N
     alone = ["big"] * 400
     assert passes(alone, [0.0] * 400)
     stray = alone[: -KNOWN + 1] + ["small"] * (KNOWN - 1)
-    assert passes(stray, [0.0] * 400) and pieces(stray, [0.0] * 400).balanced(np.arange(400)).all()
+    assert passes(stray, [0.0] * 400) and balanced(stray, np.arange(400), 0.5).all()
 
 
 @pytest.mark.parametrize("share", [0.5, 0.3, 0.01])
 def test_no_tenant_has_more_than_its_share_of_the_tests_and_they_go_on(share: float) -> None:
     random = np.random.default_rng(0)
     tenants = random.choice(["a", "b", "c"], 3_000, p=[0.6, 0.3, 0.1]).tolist()
-    rows = np.flatnonzero(pieces(tenants, [0.0] * 3_000, share).balanced(np.arange(3_000)))
+    rows = np.flatnonzero(balanced(tenants, np.arange(3_000), share))
     counted = {name: sum(tenants[i] == name for i in rows) for name in "abc"}
     assert max(counted.values()) <= max(share, 1 / 3) * len(rows) + 1
     assert counted["c"] >= 0.9 * tenants.count("c"), "the smallest one is heard whole"
