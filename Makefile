@@ -3,13 +3,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages long-prompts stopping forwarding envoy-bench learning loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp learning-live small-model peers pocket lock clean
+.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages long-prompts stopping forwarding envoy-bench learning loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp learning-live small-model peers gpu pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .peers
+GPU := .gpu
 
 # If the environment forbids bytecode, every process compiles its imports again, which takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
@@ -138,6 +139,9 @@ small-model: $(VENV)/.dev ## replay rules within the thought on the small model 
 peers: $(VENV)/.dev $(PEERS)/models/.ready ## measure a decision beside the encoders of other routers; installs .peers (5 GB)
 	$(BIN)/python -m benchmarks.peers
 
+gpu: $(if $(findstring --dry-run,$(ARGS)),$(VENV)/.dev,$(GPU)/.installed) ## measure an encoder on a GPU in ONNX Runtime and PyTorch, in 3 minutes; installs .gpu (ARGS=--dry-run: on a CPU)
+	$(if $(findstring --dry-run,$(ARGS)),$(VENV),$(GPU))/bin/python -m benchmarks.gpu $(ARGS)
+
 drift: $(VENV)/.dev ## measure how soon the audit finds a broken certificate, and its rate of false alarms
 	$(BIN)/python -m benchmarks.drift
 
@@ -262,6 +266,17 @@ $(PEERS)/.installed: requirements/peers.txt requirements/pocket.txt $(VENV)/.boo
 	@$(PYTHON) -m venv $(PEERS)
 	@$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --no-deps --require-hashes --only-binary :all: --requirement $<
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements/pocket.txt
+	@touch $@
+
+# onnxruntime and onnxruntime-gpu are the same module, so one must be gone before the other comes.
+$(GPU)/.installed: requirements/dev.txt requirements/serve-gpu.txt requirements/pocket.txt $(VENV)/.bootstrap
+	@echo "Installing ONNX Runtime and PyTorch for CUDA in $(GPU)"
+	@$(PYTHON) -m venv $(GPU)
+	@$(BIN)/uv pip install --quiet --python $(GPU)/bin/python --no-deps --require-hashes --only-binary :all: --requirement $<
+	@$(BIN)/uv pip uninstall --quiet --python $(GPU)/bin/python onnxruntime
+	@$(BIN)/uv pip install --quiet --python $(GPU)/bin/python --no-deps --require-hashes --only-binary :all: \
+	--requirement requirements/serve-gpu.txt
+	@$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements/pocket.txt
 	@touch $@
 
 $(PEERS)/models/.ready: benchmarks/peer_models.py $(PEERS)/.installed

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ OUTCOMES = Path("benchmarks/data/pocket_outcomes.parquet")
 BUNDLE = Path("router/models/pocket-router")
 RESULTS = Path("benchmarks/results")
 SERVER_CORE, LOAD_CORE = 0, 1
-PACKAGES = ("grpcio", "protobuf", "onnxruntime", "numpy", "tokenizers")
+PACKAGES = ("grpcio", "protobuf", "onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers", "torch")
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,10 @@ def commit() -> str:
 def written(name: str, figures: dict[str, Any]) -> Path:
     """Write figures together with machine, commit and versions; returns the path."""
     path = RESULTS / f"{name}.json"
-    versions = {package: version(package) for package in PACKAGES}
+    versions = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
     results = {"machine": machine(), "commit": commit(), "versions": versions} | figures
     path.write_text(json.dumps(results, indent=1) + "\n")
     return path
