@@ -137,40 +137,28 @@ class Boundary:
         return grpc.stream_unary_rpc_method_handler(guarded, None, None)
 
     def _handler(self, method: MethodDescriptor, behaviour: Any, parse: Parse) -> Handler:
+        guarded = self._guarded(method, behaviour, parse)
         if method.server_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._streaming(method.name, behaviour, parse), None, None)
-        return grpc.stream_unary_rpc_method_handler(self._unary(method.name, behaviour, parse), None, on_the_wire)
+            return grpc.stream_stream_rpc_method_handler(guarded, None, None)
+        return grpc.stream_unary_rpc_method_handler(guarded, None, on_the_wire)
 
-    def _unary(self, method: str, behaviour: Any, parse: Parse) -> Any:
-        answered = CallCompleted(method, "OK")
+    def _guarded(self, method: MethodDescriptor, behaviour: Any, parse: Parse) -> Any:
+        """A method that streams gets what writes its messages, as bytes."""
+        name, streams, answered = method.name, method.server_streaming, CallCompleted(method.name, "OK")
 
         async def guarded(_requests: object, context: Context) -> Any:
             headers = metadata.get()
-            with self._traced(method, headers) as onward:
+            with self._traced(name, headers) as onward:
                 tracing.carried.set(onward)
-                async with Refusals(method, context, self.observer):
-                    call, data = await self._admitted(method, headers, context)
+                async with Refusals(name, context, self.observer):
+                    call, data = await self._admitted(name, headers, context)
                     with self.places.held(call.tenant, len(data)):
-                        response = await behaviour(await parse(data), call)
+                        request = await parse(data)
+                        answering = behaviour(request, call, context.write) if streams else behaviour(request, call)
+                        del request, data  # a stream lasts for minutes, and images are long
+                        response = await answering
                 self.observer(answered)
                 return response
-
-        return guarded
-
-    def _streaming(self, method: str, behaviour: Any, parse: Parse) -> Any:
-        answered = CallCompleted(method, "OK")
-
-        async def guarded(_requests: object, context: Context) -> None:
-            headers = metadata.get()
-            with self._traced(method, headers) as onward:
-                tracing.carried.set(onward)
-                async with Refusals(method, context, self.observer):
-                    call, data = await self._admitted(method, headers, context)
-                    with self.places.held(call.tenant, len(data)):
-                        answering = behaviour(await parse(data), call, context.write)
-                        del data  # a stream lasts for minutes, and images are long
-                        await answering
-                self.observer(answered)
 
         return guarded
 
