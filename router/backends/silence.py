@@ -30,15 +30,17 @@ class Silence:
         self._loop = asyncio.get_running_loop()
 
     def __enter__(self) -> "Silence":
-        self._look()
+        self._wait()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
+    def _wait(self) -> None:
+        self._timer = self._loop.call_at(min(self.until, self._end, self._loop.time() + self._idle), self._look)
+
     def _look(self) -> None:
-        now, until = self._loop.time(), min(self.until, self._end)
-        if until <= now:
+        if min(self.until, self._end) <= self._loop.time():
             self._content.set_exception(TimeoutError())
         else:
-            self._timer = self._loop.call_at(min(until, now + self._idle), self._look)
+            self._wait()

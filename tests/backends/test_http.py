@@ -18,6 +18,7 @@ from router.errors import (
     BackendBusy,
     BackendError,
     BackendRefused,
+    BackendTimeout,
     BackendUnavailable,
     BackendUnreachable,
     SettingsError,
@@ -307,6 +308,35 @@ async def test_events_in_time_are_not_silence(monkeypatch: pytest.MonkeyPatch) -
             clock.now += 4.0
             raw.write(EVENT)
             assert await waiting == [{"n": 1}]
+
+
+async def test_a_caller_may_take_its_time_between_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = Raw(SSE + b"\r\n" + EVENT, hold=True)
+    timeouts = Timeouts(first=10.0, idle=5.0, total=1_000.0)
+    async with facing(raw, timeouts) as (_, client), aclosing(client.chunks("/", {}, 16)) as chunks:
+        clock = loop_clock(monkeypatch)
+        await anext(chunks)
+        for _ in range(20):
+            clock.now += 6.0
+            await settled()
+        raw.write(EVENT)
+        assert await anext(chunks) == [{"n": 1}]
+
+
+async def test_a_stream_is_bounded_as_a_whole_however_often_something_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = Raw(SSE + b"\r\n" + EVENT, hold=True)
+    timeouts = Timeouts(first=10.0, idle=5.0, total=30.0)
+    async with facing(raw, timeouts) as (_, client), aclosing(client.chunks("/", {}, 16)) as chunks:
+        clock = loop_clock(monkeypatch)
+        read = 0
+        with pytest.raises(BackendTimeout, match="too long"):
+            while read < 100:
+                assert await anext(chunks) == [{"n": 1}]
+                read += 1
+                clock.now += 4.0
+                raw.write(EVENT)
+                await settled()
+        assert 7 <= read <= 9
 
 
 async def test_slow_streams_on_every_connection_keep_no_question_waiting() -> None:
