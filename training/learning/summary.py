@@ -79,6 +79,8 @@ class Seen:
         pieces = [round(one * a_group) for one in groups if one is not None]
         # A bundle needs a graph, whatever its certificate is about.
         first = 0 if self.standing else max(1, rounds.pieces_wanted(self.pieces, self.standing))
+        if first and any(self.record.count(one.number, alpha) for one in self.trials):
+            return first
         return max(first, min(pieces)) if pieces else None
 
     def _round(self, one: Trial, alpha: float) -> Round:

@@ -46,6 +46,7 @@ def test_it_collects_then_fits_then_proves_then_serves(learned: Learned) -> None
     collecting, testing, certified, serving = learned.statuses
     assert (collecting.state, testing.state, certified.state) == ("collecting", "testing", "certified")
     assert "50 more pieces" in collecting.reason and testing.target.wanted
+    assert [one.wanted for one in collecting.targets][-2:] == [50, 50], "what has passed waits for the first fit alone"
     assert certified.target.round is not None and certified.target.saving is not None and not certified.model_version
     assert serving.state == "serving" and serving.model_version == registry.history(learned.folder / "registry")[-1]
     kept = status.read(learned.folder)
