@@ -90,6 +90,8 @@ def test_the_screen_says_what_is_proved_and_what_is_missing(screen: Callable[...
     ):
         assert part in shown, part
     assert "worth" not in screen(WHOLE) and "--learn act" not in shown
+    assert "come since" not in shown
+    assert "UTC; 6 pieces of evidence have come since" in screen(replace(WHOLE, evidence=310))
 
 
 def test_observing_ends_with_what_acting_would_save(screen: Callable[..., str]) -> None:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from router.cli.display import console, plain
-from router.digits import counted
+from router.digits import counted, verb
 from router.learning.overview import Overview
 from router.learning.status import Round, Saving, Status, Target
 from router.learning.traffic import LessonCount
@@ -79,7 +79,13 @@ def _about(overview: Overview, price: float | None) -> Iterator[tuple[str, str]]
     yield "spent", f"{counted(learning.spent_tokens, 'token')} on learning{_worth(price, learning.spent_tokens)}"
     if saved := _saved(overview, price):
         yield "saved", saved
-    yield "as of", f"{datetime.fromtimestamp(learning.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    yield "as of", f"{datetime.fromtimestamp(learning.at, UTC):%Y-%m-%d %H:%M:%S} UTC{_since(overview, learning)}"
+
+
+def _since(overview: Overview, learning: Status) -> str:
+    """What the trainer has not looked at: while it fits, or rests after a fit, it says nothing new."""
+    new = overview.evidence - learning.evidence.pieces - learning.evidence.unusable
+    return f"; {counted(new, 'piece')} of evidence {verb(new, 'has', 'have')} come since" if new > 0 else ""
 
 
 def _stated(learning: Status | None) -> str:
