@@ -18,7 +18,7 @@ from router.cli import display, learning_screen
 from router.cli.commands import cli
 from router.learning import folders, people, status, store
 from router.learning.overview import Overview
-from router.learning.status import Status, Target
+from router.learning.status import Saving, Status, Target
 from tests.learning.test_evidence import evidence
 from tests.learning.test_overview import LEARNING, WHOLE
 from tests.learning.test_people import kept, losses, written
@@ -97,8 +97,9 @@ def test_the_screen_says_what_is_proved_and_what_is_missing(screen: Callable[...
 def test_observing_ends_with_what_acting_would_save(screen: Callable[..., str]) -> None:
     observing = replace(WHOLE, mode="observe", saved=None)
     assert "you would save 31 % (24, 38) at a loss of at most 0.02: run with --learn act" in screen(observing)
-    unproved = replace(LEARNING, targets=(Target(0.02, wanted=9),))
-    assert learning_screen.next_step(replace(observing, learning=unproved)) == ""
+    for target in (Target(0.02, wanted=9), Target(0.02, Saving(0.0, 0.0, 0.0, 0.0), 0, 1, 250, 0)):
+        nothing = replace(observing, learning=replace(LEARNING, targets=(target,)))
+        assert learning_screen.next_step(nothing) == ""
 
 
 def test_acting_without_enough_at_the_top_says_so(screen: Callable[..., str]) -> None:

@@ -18,6 +18,9 @@ OFF = "learning is off: `budget-router serve --learn observe` begins to learn fr
 MODES = {"observe": "observing", "act": "acting", "unspecified": "no service has written here"}
 NO_TRAINER = "no trainer has looked at the evidence yet; where `serve` starts none, run `budget-train learn --follow`"
 MILLION = 1_000_000
+LEAST_SHARE = 0.005
+"""Savings below it are none: a percent is the least that is shown."""
+
 HOURS = 48
 """Above so many hours, a time is said in days."""
 
@@ -47,7 +50,7 @@ def next_step(overview: Overview) -> str:
     if learning is None or overview.mode != "observe":
         return ""
     target = learning.target
-    if target.round is None or target.saving is None:
+    if target.round is None or target.saving is None or target.saving.share < LEAST_SHARE:
         return ""
     return f"you would save {_share(target.saving)} at a loss of at most {target.max_loss:g}: run with --learn act"
 

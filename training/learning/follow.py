@@ -11,8 +11,9 @@ from training.learning.alone import POLL_SECONDS, rest
 from training.learning.look import Learning
 from training.progress import say
 
-REST = 20
-"""A look may take one of so many seconds: it waits until the last one has rested so long. So may a watch."""
+REST, LONGEST_REST = 20, 300.0
+"""A look may take one of so many seconds: it waits until the last one has rested so long, a few minutes at most, since
+fits are rare. So may a watch. Seconds are of CPU: where the service is busy, the lowest priority has to wait for it."""
 
 Stamp = tuple[tuple[int, int], ...]
 
@@ -32,7 +33,7 @@ def follow(
     seen: Stamp | None = None
     due, left = True, 0.0
     while going():
-        stamp, began, looked = stamp_of(learning), time.monotonic(), False
+        stamp, began, looked = stamp_of(learning), time.process_time(), False
         try:
             if stamp != seen:
                 seen, due = stamp, True
@@ -43,7 +44,7 @@ def follow(
                 yield learning.look()
         except (RouterError, OSError) as error:  # such as a full disk, or a folder that is just reset
             say(f"learn: {error}")
-        wanted = REST * (time.monotonic() - began)
+        wanted = min(LONGEST_REST, REST * (time.process_time() - began))
         seconds = POLL_SECONDS if looked else max(POLL_SECONDS, wanted)
         left = (wanted if looked else left) - seconds
         pause(seconds)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from training.cli import cli
 from training.learning import alone
 from training.learning.alone import POLL_SECONDS, rest, with_parent
 from training.learning.follow import follow
+from training.learning.look import Learning
 
 
 class Pauses:
@@ -44,6 +46,23 @@ def test_it_looks_again_only_when_there_is_more(tmp_path: Path) -> None:
     assert next(states).evidence.pieces == 3
     assert list(states) == [] and len(pauses.seconds) == 4
     assert min(pauses.seconds) >= POLL_SECONDS
+
+
+def test_a_look_that_has_to_wait_for_a_processor_rests_no_longer_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.learning.follow.REST", 100)
+    pauses, look = Pauses(4), Learning.look
+
+    def slow(trainer: Learning) -> Status:
+        time.sleep(0.5)
+        return look(trainer)
+
+    monkeypatch.setattr(Learning, "look", slow)
+    states = follow(learning(tmp_path), pauses.going, pauses)
+    assert next(states).evidence.pieces == 0
+    taught(tmp_path, 0, 3)
+    assert next(states).evidence.pieces == 3 and sum(pauses.seconds) < 50
 
 
 def test_what_is_refuted_while_the_trainer_rests_is_learned_anew_at_once(
