@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from router.bundle import manifest, registry
-from router.errors import ArtifactError, OutcomeFileError
-from router.learning import status, store
+from router.errors import ArtifactError, OutcomeFileError, RouterError
+from router.learning import folders, status, store
 from router.learning.evidence import MODEL
 from router.learning.store import EvidenceFile
 from router.scoring.onnx import OnnxClassifier
@@ -93,6 +93,17 @@ def test_a_look_that_is_killed_at_any_step_is_gone_on_with(folder: Path, learned
     assert (seen.state, seen.evidence.pieces) == ("serving", PROMPTS)
     assert [one.number for one in seen.rounds] == [0, 1]
     assert registry.history(folder / "registry") == [seen.model_version]
+
+
+@pytest.mark.parametrize("step", ["read", "fitted", "tested"])
+def test_a_folder_that_is_reset_meanwhile_gets_nothing_of_the_old_evidence(folder: Path, step: str) -> None:
+    def reset_after(now: str) -> None:
+        if now == step:
+            folders.reset(folder)
+
+    with few_steps(), pytest.raises((OSError, RouterError)):
+        learning(fresh(folder), act=True, done=reset_after).look()
+    assert {one.name for one in folder.iterdir()} <= {"registry"}
 
 
 class Failing:
