@@ -9,8 +9,8 @@ from aiohttp import StreamReader
 class Silence:
     """Lets the reading of a stream fail with TimeoutError where the engine is silent for too long.
 
-    The timer looks once in a while whether the time is over. Meanwhile `until` may be moved at no cost, to `idle` seconds
-    from now or later.
+    The timer looks once in a while whether the time is over. Meanwhile `until` may be moved at no cost, to `idle`
+    seconds from now or later.
 
     Args:
         content: what is read.
