@@ -92,14 +92,16 @@ class Learning:
         """Bet against what serves, on the evidence that came after it; takes a small part of the time of a look.
 
         Returns:
-            True if it is refuted, and learning begins anew with the next look.
+            True if learning begins anew with the next look: what serves is refuted, or the folder was reset.
 
         Raises:
             ArtifactError, OutcomeFileError, OSError, SettingsError: as for `look`.
         """
         found = self._found()
-        if found.pieces is None or (begun := Anew.read(self._kept(found.pieces))) is None:
+        if found.pieces is None:
             return False
+        if (begun := Anew.read(self._kept(found.pieces))) is None:
+            return True
         return begun.refuted(self._refuted(found, begun), found.newest) != begun
 
     def _seen(self) -> Status:

@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from router import files
+from router.learning import folders
 from router.learning.folders import LOCK
 from router.learning.status import Status
 from router.learning.store import EvidenceFile
-from tests.training.learning.conftest import Learned, learning, taught
+from tests.training.learning.conftest import PROMPTS, Learned, learning, taught
 from training.cli import cli
 from training.learning import alone
 from training.learning.alone import POLL_SECONDS, rest, with_parent
@@ -77,6 +78,21 @@ def test_what_is_refuted_while_the_trainer_rests_is_learned_anew_at_once(
     alarm = {version: {"0.02": {"alpha": 0.02, "labels": 40, "capital": [100.0, 1.0]}}}
     (folder / "audit.json").write_text(json.dumps(alarm))
     assert version[:12] in next(states).began and len(pauses.seconds) < 5
+    assert list(states) == [], "it rests again"
+
+
+def test_a_folder_that_is_reset_while_the_trainer_rests_is_looked_at_at_once(
+    learned: Learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.learning.follow.LONGEST_REST", 1e9)
+    monkeypatch.setattr("training.learning.follow.REST", 1e9)
+    folder = Path(shutil.copytree(learned.folder, tmp_path / "learning"))
+    pauses = Pauses(40)
+    states = follow(learning(folder), pauses.going, lambda seconds: pauses(min(seconds, POLL_SECONDS)))
+    assert next(states).evidence.pieces == PROMPTS
+    folders.reset(folder)
+    taught(folder, 0, 3)
+    assert next(states).evidence.pieces == 3 and len(pauses.seconds) < 5
     assert list(states) == [], "it rests again"
 
 
