@@ -11,7 +11,7 @@ once the client has acknowledged it. Here a connection that sends either is clos
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -28,6 +28,9 @@ answered: ContextVar[bool] = ContextVar("answered", default=False)
 
 AT_ONCE = 8
 """Calls of a method that are accepted in one turn of the event loop."""
+
+# Of the same handlers gRPC asks this twice in every call, and finds out by forty calls of `inspect`.
+cygrpc._is_async_handler = lru_cache(64)(cygrpc._is_async_handler)
 
 
 class _Calls(cygrpc.AioServer):  # type: ignore[misc]  # it has no published types
