@@ -159,9 +159,7 @@ def _processor() -> ExternalProcessor:
 
 
 async def _answered(method: Any, message: Any, streams: bool) -> None:
-    answered = method(message, Call())
     if streams:
-        async for reply in answered:
-            reply.SerializeToString()
+        await method(message, Call(), _Exchange([]).write)
     else:
-        on_the_wire(await answered)
+        on_the_wire(await method(message, Call()))

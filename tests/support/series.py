@@ -35,6 +35,7 @@ async def exported() -> dict[str, set[str]]:
 
 
 def _wrapped(registry: CollectorRegistry) -> Iterable[tuple[MetricWrapperBase, str]]:
-    for one in list(registry._collector_to_names):
-        assert isinstance(one, MetricWrapperBase)
-        yield one, one._name
+    for one, names in list(registry._collector_to_names.items()):
+        if names:  # one that only prepares the scrape has none
+            assert isinstance(one, MetricWrapperBase)
+            yield one, one._name
