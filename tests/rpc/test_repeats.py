@@ -1,6 +1,7 @@
 """A request that was answered before gets the same decision again, without being read, unless anything has a say."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from router.routing.explain import Explainer
 from router.routing.router import BudgetRouter
 from router.rpc.repeats import LONGEST
 from router.rpc.servicer import BudgetRouterServicer
+from router.stopping.rules import AgreeRule, StoppingCertificate
 from tests.rpc.conftest import decide, user
 from tests.support.fakes import (
     FOREIGN_BUNDLE,
@@ -92,6 +94,25 @@ async def test_repeated_decisions_are_logged_and_observed_like_all_others() -> N
     assert [(record.tenant, record.decision.id) for record in ask.observer.of(Decided)] == [
         (TENANT, id_) for id_ in ids
     ]
+
+
+async def test_a_repeated_decision_is_observed_within_its_call() -> None:
+    """Where the span of the call is the current one."""
+    ask, call, seen = Asking(), ContextVar("call", default=0), []
+    ask.router._observer = lambda record: seen.append(call.get())
+    for number in range(1, 5):
+        call.set(number)
+        await ask()
+    assert seen == [1, 2, 3, 4]
+
+
+async def test_places_where_a_rule_could_stop_the_thought_are_repeated() -> None:
+    stopping = (StoppingCertificate(0.05, 0.1, AgreeRule(0, 1), 400, 12.0, 6.0),)
+    ask = Asking()
+    ask.router.swap(replace(ask.router.served_model(""), policy=replace(policy_of(), stopping=stopping)))
+    answers = [await ask() for _ in range(3)]
+    assert ask.cache.lookups == 2
+    assert [list(one.checkpoints) for one in answers] == [["0", "16", "32", "64", "128"]] * 3
 
 
 async def test_no_text_is_remembered() -> None:
