@@ -139,7 +139,7 @@ small-model: $(VENV)/.dev ## replay rules within the thought on the small model 
 peers: $(VENV)/.dev $(PEERS)/models/.ready ## measure a decision beside the encoders of other routers; installs .peers (5 GB)
 	$(BIN)/python -m benchmarks.peers
 
-gpu: $(if $(findstring --dry-run,$(ARGS)),$(VENV)/.dev,$(GPU)/.installed) ## measure an encoder on a GPU in ONNX Runtime and PyTorch, in 3 minutes; installs .gpu (ARGS=--dry-run: on a CPU)
+gpu: $(if $(findstring --dry-run,$(ARGS)),$(VENV)/.dev,$(GPU)/.installed) ## measure an encoder on a GPU in ONNX Runtime and PyTorch; installs .gpu (ARGS=--dry-run: on a CPU)
 	$(if $(findstring --dry-run,$(ARGS)),$(VENV),$(GPU))/bin/python -m benchmarks.gpu $(ARGS)
 
 drift: $(VENV)/.dev ## measure how soon the audit finds a broken certificate, and its rate of false alarms

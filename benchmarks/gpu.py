@@ -1,4 +1,4 @@
-"""`make gpu`: measures an encoder on a GPU, through ONNX Runtime beside eager PyTorch, in one run of three minutes.
+"""`make gpu`: measures an encoder on a GPU, through ONNX Runtime beside eager PyTorch; sized for three minutes.
 
 The weights are random, since the cost of a run does not depend on them. Both sides have the same in half precision,
 and their vectors are compared. First single runs are measured, without and with CUDA graphs, then prompts in the queue
