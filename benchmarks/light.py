@@ -34,6 +34,7 @@ async def closed(server: str, method: str, bodies: Sequence[bytes], at_once: int
     host, _, port = server.rpartition(":")
     replies, waiting = [b""] * len(bodies), iter(enumerate(bodies))
     loop = asyncio.get_running_loop()
+    connections = min(connections, at_once)  # each has one caller at least
     made = partial(_Caller, method, waiting, at_once // connections, replies)
     callers = [(await loop.create_connection(made, host, int(port)))[1] for _ in range(connections)]
     await asyncio.gather(*(caller.done for caller in callers))
