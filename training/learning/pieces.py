@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from router.bundle.features import VERSION, WIDTH
 from router.domain import BudgetLadder, LabelSource, Prompt
 from router.learning import store
-from router.learning.evidence import Evidence
+from router.learning.evidence import MODEL, Evidence
 from router.learning.status import Counts
 from training.arrays import Mask, Matrix, Rows, Vector
 from training.data.dataset import Outcomes
@@ -26,7 +26,8 @@ LATELY, SWITCHES = 100, 2
 """So many changes of the kind, at most, among so many of the newest pieces are those of an upgrade."""
 
 REPORT_SECONDS = 86_400.0
-"""Time that callers have to report, where they do, before an answer that differs counts against what was certified."""
+"""Time that callers have to report, where they do, before an answer that differs counts against what was certified. No
+request takes so long."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Pieces:
         prompts: names of what was asked, which stand for it where inputs are looked up.
         inputs: hand features and the vector of the embedding [pieces, width].
         losses: the most that each rung may have lost, -1..most [pieces, rungs].
-        settled: pieces whose bounds are not expected to fall any more [pieces].
+        settled_losses: the least that each rung will have lost once all have spoken, -1..most [pieces, rungs].
         thinking_tokens: [pieces, rungs].
         most: the largest loss; above 1 where a judge misses some.
         agreement: nobody has judged or reported anything, so losses are what differs from the top rung.
@@ -77,7 +78,7 @@ class Pieces:
     groups: list[str]
     inputs: Inputs
     losses: Matrix
-    settled: Mask
+    settled_losses: Matrix
     thinking_tokens: Matrix
     most: float
     agreement: bool
@@ -108,18 +109,13 @@ class Pieces:
             [self.groups[i] for i in rows],
             self.inputs[rows],
             self.losses[rows],
-            self.settled[rows],
+            self.settled_losses[rows],
             self.thinking_tokens[rows],
             self.most,
             self.agreement,
             [self.tenants[i] for i in rows],
             self.tenant_share,
         )
-
-    @property
-    def settled_losses(self) -> Matrix:
-        """What each rung has lost at least by the time all have said what they will say [pieces, rungs]."""
-        return np.where(self.settled[:, None], self.losses, np.minimum(self.losses, 0.0))
 
     @property
     def outcomes(self) -> Outcomes:
@@ -206,14 +202,16 @@ def read(folder: Path, judge_misses: float = 0.0, after: int = 0, tenant_share: 
 
 
 def _pieces(kind: Kind, used: Sequence[tuple[int, Evidence]], judge_misses: float, tenant_share: float) -> Pieces:
+    evidence = [one for _, one in used]
+    losses = np.array([one.losses(judge_misses) for one in evidence])
     return Pieces(
         kind,
         np.array([number for number, _ in used]),
         [Prompt.of(f"{one.prompt}.{number}") for number, one in used],
         [one.group for _, one in used],
         np.stack([one.inputs for _, one in used]),
-        np.array([one.losses(judge_misses) for _, one in used]),
-        _settled([one for _, one in used], time.time()),
+        losses,
+        _settled_losses(evidence, losses, time.time()),
         np.array([one.thinking_tokens for _, one in used], dtype=float),
         # Also before anything is judged: bets that changed with the evidence would be two tests at the price of one.
         1 / (1 - judge_misses),
@@ -221,6 +219,19 @@ def _pieces(kind: Kind, used: Sequence[tuple[int, Evidence]], judge_misses: floa
         [one.tenant for _, one in used],
         tenant_share,
     )
+
+
+def _settled_losses(used: Sequence[Evidence], losses: Matrix, now: float) -> Matrix:
+    """The least that each rung will have lost once all have spoken [pieces, rungs].
+
+    Where anyone finds shorter thoughts better, so may the verdict on a request that is under way. After a day it is not
+    under way any more: the engine failed, and it stays lost.
+    """
+    gains = any(one.judge not in ("", MODEL) for one in used)
+    waits = np.array([gains and not one.spent_tokens and now - one.at < REPORT_SECONDS for one in used])
+    same = np.array([one.same for one in used])
+    least = np.where(waits[:, None] & ~same, -1.0, 0.0)
+    return np.where(_settled(used, now)[:, None], losses, np.minimum(losses, least))
 
 
 def _settled(used: Sequence[Evidence], now: float) -> Mask:

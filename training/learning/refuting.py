@@ -3,8 +3,8 @@
 A certificate says that the mean loss is at most alpha. While that holds, no bet on more gains on average, so a capital
 that begins at 1 ever reaches 1 / DELTA with probability at most DELTA (Ville), whenever one looks.
 
-- The bets are constant, so the capital grows with every loss. A loss whose bound may still fall counts nothing until it
-  is settled: the capital so far is then at most that of the settled losses, and what holds for that holds for it.
+- The bets are constant, so the capital grows with every loss. Until a loss is settled, the least that it may turn out
+  to be counts: the capital so far is then at most that of the settled losses, and what holds for that holds for it.
 - A gambler who has seen a thousand good answers has no capital left for the bad ones that come then. So further
   gamblers enter at fixed places with shares of one capital. Those whose first evidence was pruned are left out, which
   can only make it less.

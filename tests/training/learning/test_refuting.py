@@ -212,6 +212,21 @@ def test_a_loss_counts_once_those_have_spoken_who_usually_do(
     assert found.losses[1].any()
 
 
+@pytest.mark.parametrize(
+    ("judge", "age", "least"),
+    [(PEOPLE, 0.0, -1.0), (PEOPLE, REPORT_SECONDS + 1, 0.0), (MODEL, 0.0, 0.0), ("", 0.0, 0.0)],
+)
+def test_what_is_under_way_counts_as_the_best_that_it_may_turn_out_to_be(
+    tmp_path: Path, judge: str, age: float, least: float
+) -> None:
+    at = time.time() - age
+    write(tmp_path, later("judged", 1, lost=False, at=at, judge=judge))
+    write(tmp_path, later("under way", 1, lost=True, at=at, judge=judge, spent_tokens=0))
+    found = pieces.read(tmp_path).pieces
+    assert found is not None and found.losses[1, 0] == 1
+    assert found.settled_losses[1].tolist() == [least] * (len(found.kind.ladder) - 1) + [0.0]
+
+
 def test_another_ladder_says_nothing_of_a_bundle(folder: Path) -> None:
     bundle = manifest.load(registry.locate(folder / "registry"))
     write(folder, later("bad", 60, lost=True))
