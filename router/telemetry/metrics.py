@@ -174,16 +174,16 @@ class Metrics:
 
     def count(self) -> None:
         """Count the records that wait; any thread may."""
-        with self._one:
-            taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
         changes: defaultdict[Counter, float] = defaultdict(float)
-        for record in taken:
-            if isinstance(record, CallCompleted):
-                changes[self._calls(record.method, record.code)] += 1
-            else:
-                self._decided(record, changes)
-        for series, change in changes.items():
-            series.inc(change)
+        with self._one:  # to the end: a scrape must not pass by records that another thread has just taken
+            for _ in range(len(self._waiting)):
+                record = self._waiting.popleft()
+                if isinstance(record, CallCompleted):
+                    changes[self._calls(record.method, record.code)] += 1
+                else:
+                    self._decided(record, changes)
+            for series, change in changes.items():
+                series.inc(change)
 
     def _decided(self, record: Decided, changes: defaultdict[Counter, float]) -> None:
         decision = record.decision
