@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages long-prompts stopping forwarding envoy-bench learning loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp learning-live small-model peers gpu pocket lock clean
+.PHONY: help setup run test test-all check audit bundle picture proto settings-docs bench hot-path turns curves profiles quality conversations languages long-prompts stopping forwarding envoy-bench learning learning-poisoned loop drift cache reliability attack faults fuzz mutants conformance-vllm conformance-llamacpp climbs-vllm climbs-llamacpp nested-vllm nested-llamacpp learning-live small-model peers gpu pocket lock clean
 
 PYTHON ?= python3
 BASE ?= main
@@ -169,6 +169,9 @@ mutants: $(VENV)/.mutants ## test whether the tests notice bugs in core modules 
 
 learning: $(VENV)/.dev ## measure learning from nothing: evidence until a certificate, what it keeps, saves and costs (40 minutes)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning
+
+learning-poisoned: $(VENV)/.dev ## measure what others lose where one tenant teaches falsely (an hour)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning_poisoned
 
 loop: $(VENV)/.dev ## run the learning loop, figures in build/loop.json: serve, report, retrain, promote under load (7 minutes)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.loop $(ARGS)
