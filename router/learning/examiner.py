@@ -91,11 +91,11 @@ class Examiner:
         rungs = lesson.ladder.rungs
         longest = max(rung.tokens for rung in rungs if rung.tokens is not None)
         unknown = [Answer("", False, longest if rung.tokens is None else rung.tokens, 0, known=False) for rung in rungs]
-        lost = self._unjudged(lesson, unknown, [False] * (len(rungs) - 1) + [True])
+        evidence = self._unjudged(lesson, unknown, [False] * (len(rungs) - 1) + [True])
         if self._judge is None:
-            return lost
+            return evidence
         # What a judge that misses some sees counts more than 1.
-        return replace(lost, judged=(0.0,) * (len(rungs) - 1) + (1.0,), judge=self._judge.name)
+        return replace(evidence, judged=(0.0,) * (len(rungs) - 1) + (1.0,), judge=self._judge.name)
 
     def _unjudged(self, lesson: Lesson, found: Sequence[Answer], same: Sequence[bool]) -> Evidence:
         decision, (prompt, group) = lesson.decision, self._names_of(lesson.request)

@@ -26,7 +26,7 @@ class Place(Generic[T]):
     """
 
     began: float
-    worst: Callable[[], T] | None = None
+    worst: Callable[[], T | None] | None = None
     ended: bool = False
     passed: bool = False
     result: T | None = None

@@ -96,7 +96,7 @@ class Learner:
         self._open += 1
         place = self._line.begin()
         lesson = Lesson(backend, request, decision, sampling, ladder, partial(self._begin, place))
-        place.worst = partial(self._examiner.worst, lesson)
+        place.worst = partial(self._worst, lesson)
         return lesson
 
     def report(self, outcome: Outcome) -> None:
@@ -115,6 +115,13 @@ class Learner:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _worst(self, lesson: Lesson) -> Evidence | None:
+        try:
+            return self._examiner.worst(lesson)
+        except Exception as error:  # it is asked for within the request of another caller
+            self._observer(TaskFailed("learning", error))
+            return None
 
     def _begin(self, place: Place[Evidence], lesson: Lesson, flaw: str) -> None:
         self._open -= 1

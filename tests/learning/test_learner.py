@@ -1,7 +1,7 @@
 """Which requests teach, when, and what is kept of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -40,9 +40,9 @@ from router.domain import (
     Tools,
 )
 from router.errors import BackendError, BackendTimeout, NotFound, VerifierError
-from router.events import Degraded, Taught
+from router.events import Degraded, TaskFailed, Taught
 from router.learning import learner, store
-from router.learning.evidence import Evidence
+from router.learning.evidence import Evidence, Inputs
 from router.learning.examiner import Examiner
 from router.learning.journal import Journal
 from router.learning.judging import ByVerifier, Verdict
@@ -86,11 +86,17 @@ class School:
         self.backend = ClimbingBackend()
         self.backend._scripts = [given.pop("script", SCRIPT)]
         self.journal = Journal(home, self.observer)
-        names = PromptHasher(b"secret", texts=False)
+        names, failing = PromptHasher(b"secret", texts=False), given.pop("failing", None)
+
+        def inputs(prompts: Sequence[Prompt]) -> Inputs:
+            if failing in [prompt.text for prompt in prompts]:
+                raise ValueError(failing)
+            return extract(prompts)
+
         self.learner = Learner(
             Course(MODEL, RUNGS, given.pop("share", 1.0), 0.05, given.pop("reports", True)),
             TokenBucket(given.pop("tokens", 1e6), lambda: 0.0),
-            Examiner("text", given.pop("judge", None), extract, names, self.quietly, self.observer),
+            Examiner("text", given.pop("judge", None), inputs, names, self.quietly, self.observer),
             self.journal,
             self.observer,
         )
@@ -267,6 +273,21 @@ async def test_a_caller_who_takes_long_holds_up_no_evidence_and_counts_as_lost_u
         (slow.id, known),
         (other.id, known),
     ]
+    await school.close()
+
+
+async def test_evidence_of_a_caller_who_takes_long_that_cannot_be_made_costs_no_other_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner, "LONGEST_SECONDS", 0.05)
+    school = School(tmp_path, failing="slow")
+    async with aclosing(school.router.generate(request_of("slow"), Sampling(0.0))) as events:
+        await anext(events)
+        await asyncio.sleep(0.1)
+        other = await school.ask()
+    assert "learned" in await school.lessons(2)
+    assert [one.decision_id for one in await school.evidence()] == [other.id]
+    assert [one.task for one in school.observer.of(TaskFailed)] == ["learning"]
     await school.close()
 
 
