@@ -250,7 +250,7 @@ def _refutations(router: BudgetRouter, model: str, registry: Path) -> Followed:
             structlog.get_logger().warning("refuted", model=model, model_version=served.bundle.version, why=REFUTED)
             router.suspend(model, served.bundle.version, REFUTED)
 
-    return Followed("refuted bundles", stamp, read)
+    return Followed("artifact", stamp, read)
 
 
 def _boundary(parts: Parts) -> Boundary:
