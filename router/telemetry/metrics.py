@@ -134,11 +134,10 @@ class Metrics:
     def __call__(self, record: Record) -> None:
         match record:
             case Decided() | CallCompleted():
-                self._waiting.append(record)
-                if self._defer is None or len(self._waiting) >= MOST_WAITING:
-                    self.count()
-                elif len(self._waiting) == 1:
-                    self._defer(self.count)
+                if self._defer is None:
+                    self._count([record])
+                else:
+                    self._count_later(record, self._defer)
             case GatewayAnswered(outcome, cause):
                 self._gateway(outcome, cause).inc()
             case GatewayShown(outcome):
@@ -172,18 +171,27 @@ class Metrics:
             case TaskFailed(task, _):
                 self._failures(task).inc()
 
+    def _count_later(self, record: Decided | CallCompleted, defer: Callable[[Callable[[], None]], None]) -> None:
+        self._waiting.append(record)
+        if len(self._waiting) >= MOST_WAITING:
+            self.count()
+        elif len(self._waiting) == 1:
+            defer(self.count)
+
     def count(self) -> None:
         """Count the records that wait; any thread may."""
-        changes: defaultdict[Counter, float] = defaultdict(float)
         with self._one:  # to the end: a scrape must not pass by records that another thread has just taken
-            for _ in range(len(self._waiting)):
-                record = self._waiting.popleft()
-                if isinstance(record, CallCompleted):
-                    changes[self._calls(record.method, record.code)] += 1
-                else:
-                    self._decided(record, changes)
-            for series, change in changes.items():
-                series.inc(change)
+            self._count([self._waiting.popleft() for _ in range(len(self._waiting))])
+
+    def _count(self, records: Sequence[Decided | CallCompleted]) -> None:
+        changes: defaultdict[Counter, float] = defaultdict(float)
+        for record in records:
+            if isinstance(record, CallCompleted):
+                changes[self._calls(record.method, record.code)] += 1
+            else:
+                self._decided(record, changes)
+        for series, change in changes.items():
+            series.inc(change)
 
     def _decided(self, record: Decided, changes: defaultdict[Counter, float]) -> None:
         decision = record.decision
