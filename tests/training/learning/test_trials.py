@@ -22,10 +22,8 @@ def pieces(tenants: Sequence[str], losses: Sequence[float], tenant_share: float 
     names, zeros = [f"p{i}" for i in range(len(tenants))], np.zeros(len(tenants))
     inputs, spent = zeros[:, None].astype(np.float32), np.stack([zeros, zeros + 100], axis=1)
     bounds, numbers = np.stack([np.asarray(losses), zeros], axis=1), np.arange(1, len(tenants) + 1)
-    prompts, settled = [Prompt.of(name) for name in names], np.ones(len(tenants), bool)
-    return Pieces(
-        KIND, numbers, prompts, names, inputs, bounds, settled, spent, 1.0, False, list(tenants), tenant_share
-    )
+    prompts = [Prompt.of(name) for name in names]
+    return Pieces(KIND, numbers, prompts, names, inputs, bounds, bounds, spent, 1.0, False, list(tenants), tenant_share)
 
 
 def passes(tenants: Sequence[str], losses: Sequence[float], tenant_share: float = 0.5) -> bool:
