@@ -10,7 +10,7 @@ from router.domain import BudgetLadder, Prompt, ReasoningBudget
 from training.certification.betting import DELTA
 from training.learning import trials
 from training.learning.pieces import Kind, Pieces
-from training.learning.tenants import KNOWN, balanced
+from training.learning.tenants import KNOWN, LATELY, balanced
 
 ALPHA, STREAMS = 0.02, 200
 SHORT, TOP = ReasoningBudget("0", 0), ReasoningBudget("default", None)
@@ -59,6 +59,21 @@ def test_one_tenant_and_a_few_requests_of_another_are_tested_as_they_come() -> N
     assert passes(alone, [0.0] * 400)
     stray = alone[: -KNOWN + 1] + ["small"] * (KNOWN - 1)
     assert passes(stray, [0.0] * 400) and balanced(stray, np.arange(400), 0.5).all()
+
+
+def test_a_tenant_that_sends_no_more_holds_up_nobody_for_long() -> None:
+    tenants = ["big"] * 500 + ["gone"] * KNOWN + ["big"] * 3 * LATELY
+    left = balanced(tenants, np.arange(len(tenants)), 0.5)
+    assert not left[:500].any() and left[500:LATELY].sum() < KNOWN and left[-LATELY:].all()
+    assert passes(tenants, [0.0] * len(tenants))
+
+
+def test_small_tenants_count_as_one() -> None:
+    random = np.random.default_rng(0)
+    small = [f"small {i}" for i in random.integers(400, size=4_000)]
+    tenants = [("big", one)[int(random.random() < 0.3)] for one in small]
+    left = balanced(tenants, np.arange(4_000), 0.5)
+    assert (np.array(tenants)[left] == "big").mean() == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.3, 0.01])
