@@ -64,7 +64,8 @@ class Evidence:
 
         Equal answers lose nothing. Of others, what the caller, a verifier or a judge has said bounds the loss, and
         without a word it is 1. Where a verifier found the answer behind a shorter thought the better one, the loss is
-        negative, as in a mean of right answers. The bounds fall as reports come in, and never rise.
+        negative, as in a mean of right answers. The bounds fall as reports come in; only a report that is
+        taken back raises one.
 
         Args:
             judge_misses: share of the true losses that a judge does not see, at least 0 and below 1. A loss that it
@@ -77,12 +78,12 @@ class Evidence:
 
     def _worst(self, judged: float | None, judge_misses: float) -> float:
         """The most that another answer than the served one may have lost."""
-        told = 1.0 if self.reported is None else self.reported
+        most = 1.0 if self.reported is None else self.reported
         if judged is None:
-            return told
+            return most
         top = self.judged[-1]
         loss = (1.0 if top is None else top) - judged
         if self.judge != MODEL:
-            return min(told, loss)
+            return min(most, loss)
         # What stands for losses that were not seen must not be cut off at 1.
-        return max(0.0, loss) / (1 - judge_misses) if told else 0.0
+        return max(0.0, loss) / (1 - judge_misses) if most else 0.0

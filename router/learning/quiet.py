@@ -15,7 +15,7 @@ LOOK_SECONDS = 0.01
 """How often callers are looked for."""
 
 PATIENCE_SECONDS = 2.0
-"""After so long the engine is asked, whoever else asks it."""
+"""After so long the engine is asked even while it answers callers."""
 
 
 class Quietly(Protocol):

@@ -235,9 +235,9 @@ def _settled_losses(used: Sequence[Evidence], losses: Matrix, now: float) -> Mat
 
 
 def _settled(used: Sequence[Evidence], now: float) -> Mask:
-    """Pieces of which has spoken who usually speaks [pieces]: whoever judges, and callers, unless they had their time.
+    """Pieces of which nobody will say more [pieces]: judge and caller have spoken, or the caller's time is over.
 
-    Elsewhere a bound stands for what nobody has said yet, and falls when it is said.
+    The bounds of the others stand for what nobody has said yet, and fall when it is said.
     """
     judged, reported = any(one.judge for one in used), any(one.reported is not None for one in used)
 
