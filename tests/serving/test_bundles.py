@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -17,18 +18,18 @@ from router.bundle.manifest import MANIFEST
 from tests.conftest import MODELS, another_bundle
 from tests.serving.test_serve import Server, command, environment, refused_as_process
 from tests.support.hostile_graphs import endless, hostile
-from tests.support.ports import free_port
 from tests.support.processes import children
 
 SHIPPED = MODELS / "pocket-router"
 TOKEN = "an operator's token"
 
 
-def trying(process: int) -> int:
-    """The process in which a service tries a bundle, once there is one."""
+def trying(process: int, asked: Any = None) -> int:
+    """The process in which a service tries a bundle, once there is one; `asked` is the call that wants it tried."""
     until = time.monotonic() + 60
     while not (found := children(process)):
         assert time.monotonic() < until
+        assert asked is None or not asked.done(), asked.exception()
         time.sleep(0.02)
     return found.pop()
 
@@ -91,23 +92,17 @@ def test_a_start_that_tries_an_endless_graph_ends_at_sigterm(tmp_path: Path) -> 
 
 
 def test_a_promotion_of_an_endless_graph_ends_with_the_service(tmp_path: Path) -> None:
-    models, port = tmp_path / "models", free_port()
+    models = tmp_path / "models"
     version = registry.promote(models, SHIPPED)
     bundle = hostile(tmp_path / "endless", endless())
-    server = Server(
-        tmp_path,
-        artifact=str(models),
-        admin_token=TOKEN,
-        admin_listen=f"127.0.0.1:{port}",
-        drain_seconds="1",
-    )
+    server = Server(tmp_path, artifact=str(models), admin_token=TOKEN, admin_listen="127.0.0.1:0", drain_seconds="1")
     try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with grpc.insecure_channel(server.admin) as channel:
             admin = pb_grpc.BudgetRouterAdminServiceStub(channel)
             promoting = admin.PromoteModel.future(
                 pb.PromoteModelRequest(path=str(bundle)), metadata=[("authorization", f"Bearer {TOKEN}")]
             )
-            child = trying(server.process.pid)
+            child = trying(server.process.pid, promoting)
             assert server.stop() == 0
             assert promoting.exception(60) is not None
         require_ended(child)

@@ -35,14 +35,19 @@ SECRET = "Solve the following multiplication: 987654321 * 3."
 
 
 class Server:
-    """A service as a process of its own, on a free port, in a directory of its own."""
+    """A service as a process of its own, on free ports, in a directory of its own; `admin` is of the admin service."""
 
     def __init__(self, directory: Path, *arguments: str, **settings: str) -> None:
         self.log = directory / "stdout"
         arguments = ("serve", "--listen", "127.0.0.1:0", *arguments)
         self.process = self._started(arguments, self.log, directory, environment(**settings))
         assert self.process.stderr is not None
-        line = next((one for one in self.process.stderr if not re.search("(admin service|OpenAI API) on", one)), "")
+        self.admin = line = ""
+        for line in self.process.stderr:
+            if "admin service on" in line:
+                self.admin = line.split()[-1]
+            elif "OpenAI API on" not in line:
+                break
         assert "listening on" in line, line + self.process.stderr.read()
         self.address = line.split()[-1]
 
