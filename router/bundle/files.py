@@ -10,6 +10,9 @@ from pathlib import Path
 from router import files
 from router.errors import ArtifactError
 
+LOCK = ".lock"
+"""File of a registry that its writers lock."""
+
 CHUNK = 1 << 20
 """Bytes that a copy holds in memory."""
 
@@ -80,3 +83,10 @@ def naming(path: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         named = error.filename if isinstance(error, OSError) and error.filename else path
         raise ArtifactError(f"{named}: {getattr(error, 'strerror', None) or error}") from error
+
+
+@contextmanager
+def locked(registry: Path) -> Iterator[None]:
+    """Hold a registry's lock. Raises ArtifactError where the file system refuses anything within."""
+    with naming(registry), files.locked(registry / LOCK, make=True):
+        yield

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from router import files
-from router.bundle.files import naming, read, replace
+from router.bundle.files import locked, read, replace
 from router.errors import ArtifactError
 
-FILE, LOCK = "refuted.json", ".lock"
+FILE = "refuted.json"
 LARGEST = 1 << 20
 """Most bytes of FILE."""
 
@@ -32,6 +31,6 @@ def digests(registry: Path) -> list[str]:
 
 def add(registry: Path, version: str) -> None:
     """Stop all services from believing the certificates of a bundle. Raises ArtifactError."""
-    with naming(registry), files.locked(registry / LOCK, make=True):
+    with locked(registry):
         if version not in (before := digests(registry)):
             replace(registry / FILE, json.dumps([*before, version]))

@@ -9,21 +9,20 @@ refuted.json       digests of bundles whose certificates no longer count; see `r
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
-from router import files
 from router.bundle import manifest, spent_delta, staging
-from router.bundle.files import copy, listed, naming, read, replace
+from router.bundle.files import copy, listed, locked, naming, read, replace
 from router.bundle.manifest import Bundle
 from router.bundle.spent_delta import LabelUse
 from router.bundle.staging import Staging
 from router.errors import ArtifactError
 
-CURRENT, VERSIONS, LOCK = "current.json", "versions", ".lock"
+CURRENT, VERSIONS = "current.json", "versions"
 LARGEST = 1 << 20
 """Most bytes of CURRENT."""
 
@@ -119,7 +118,7 @@ class Promotion:
     def publish(self) -> str:
         """Make the copy the current bundle; returns its digest. Raises ArtifactError."""
         kept = self._registry / VERSIONS / self._version
-        with self._alone, _locked(self._registry):
+        with self._alone, locked(self._registry):
             if not _is_whole(kept, self._version):
                 # A folder that was spoilt later must not bar its digest for ever.
                 if os.path.lexists(kept):
@@ -163,9 +162,9 @@ def promote(registry: Path, directory: Path, trial: Callable[[Path, Bundle], obj
 
 def rollback(registry: Path) -> str:
     """Make the bundle before the current one current again; returns its digest. Raises ArtifactError."""
-    # Asked before `_locked`, which would make a file in any directory.
+    # Asked before `locked`, which would make a file in any directory.
     previous(registry)
-    with _locked(registry):
+    with locked(registry):
         version = previous(registry).name
         _write(registry, history(registry)[:-1])
     return version
@@ -201,13 +200,6 @@ def _is_whole(kept: Path, version: str) -> bool:
         return _verified(kept).version == version
     except ArtifactError:
         return False
-
-
-@contextmanager
-def _locked(registry: Path) -> Iterator[None]:
-    """Hold the registry's lock. Raises ArtifactError where the file system refuses anything within."""
-    with naming(registry), files.locked(registry / LOCK, make=True):
-        yield
 
 
 def _write(registry: Path, promoted: list[str]) -> None:

@@ -17,11 +17,10 @@ from uuid import uuid4
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from router import files
-from router.bundle.files import naming, read, replace
+from router.bundle.files import locked, naming, read, replace
 from router.errors import ArtifactError
 
-SPENT, LOCK = "spent.json", ".lock"
+SPENT = "spent.json"
 LARGEST = 16 << 20
 """Most bytes of SPENT."""
 
@@ -75,7 +74,7 @@ def spend(registry: Path, groups: Iterable[str], delta: Callable[[int], float]) 
     """
     with naming(registry):
         registry.mkdir(parents=True, exist_ok=True)
-        with files.locked(registry / LOCK, make=True):
+        with locked(registry):
             uses, use = _read(registry), use_of(groups, 0.5)
             use = LabelUse(use.run, use.groups, delta(1 + len(_shared(uses, use))))
             _write(registry, [*uses, use])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from router.bundle import manifest, registry
+from router.bundle.files import LOCK
 from router.errors import ArtifactError
 from router.files import locked
 from tests.conftest import MODELS, another_bundle
@@ -262,14 +263,14 @@ def test_a_registry_whose_lock_a_stopped_process_holds_is_an_error_in_time(
     monkeypatch.setattr("time.monotonic", clock)
     monkeypatch.setattr("time.sleep", clock.pass_by)
     with (
-        locked(tmp_path / registry.LOCK, make=True),
+        locked(tmp_path / LOCK, make=True),
         pytest.raises(ArtifactError, match=r"\.lock: another process has held its lock"),
     ):
         registry.rollback(tmp_path)
     registry.rollback(tmp_path)
 
 
-@pytest.mark.parametrize("name", [registry.CURRENT, registry.LOCK, f".{registry.CURRENT}.tmp"])
+@pytest.mark.parametrize("name", [registry.CURRENT, LOCK, f".{registry.CURRENT}.tmp"])
 def test_a_fifo_in_the_registry_hangs_nobody(tmp_path: Path, name: str) -> None:
     (tmp_path / registry.VERSIONS).mkdir()
     os.mkfifo(tmp_path / name)
