@@ -30,11 +30,10 @@ from router.backends.completions import Piece
 from router.backends.connect import Connection, connect
 from router.backends.http import Chunk
 from router.backends.verified import VerifiedBackend
+from router.backends.whole import whole_answer
 from router.domain import (
     BudgetLadder,
     Choice,
-    Completion,
-    ContentDelta,
     Decision,
     DecisionSource,
     GenerationRequest,
@@ -170,15 +169,9 @@ async def served(backend: VerifiedBackend, text: str, rule: StoppingRule | None)
 
 
 async def given(stream: AsyncGenerator[ServedEvent]) -> Given:
-    """What a stream gives."""
-    text = ""
-    async with aclosing(stream) as events:
-        async for event in events:
-            if isinstance(event, ContentDelta):
-                text += event.text
-            if isinstance(event, Completion):
-                return Given(event.budget.name, event.thinking_tokens or 0, text, len(event.checkpoints))
-    raise SystemExit("the stream ended without a completion")
+    """What a stream gives. Raises BackendError."""
+    text, end = await whole_answer(stream)
+    return Given(end.budget.name, end.thinking_tokens or 0, text, len(end.checkpoints))
 
 
 async def wall_times(backend: VerifiedBackend, questions: list[str]) -> dict[str, Any]:
