@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from router.errors import (
     BackendUnreachable,
     SettingsError,
 )
-from tests.support.clock import loop_clock, settled
+from tests.support.clock import Clock, loop_clock, settled
 from tests.support.fakes import until
 from tests.support.in_time import in_time
 from tests.support.ports import free_port
@@ -296,12 +297,19 @@ async def test_bytes_without_an_event_are_silence(drip: bytes, started: bool, mo
         assert drips <= 12
 
 
-async def test_events_in_time_are_not_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+@asynccontextmanager
+async def begun(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Raw, Clock, AsyncIterator[Any]]]:
+    """A stream of which the first event has come, with its engine and its clock; five seconds are silence."""
     raw = Raw(SSE + b"\r\n" + EVENT, hold=True)
     timeouts = Timeouts(first=10.0, idle=5.0, total=1_000.0)
     async with facing(raw, timeouts) as (_, client), aclosing(client.chunks("/", {}, 16)) as chunks:
         clock = loop_clock(monkeypatch)
         await anext(chunks)
+        yield raw, clock, chunks
+
+
+async def test_events_in_time_are_not_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with begun(monkeypatch) as (raw, clock, chunks):
         for _ in range(20):
             waiting = asyncio.ensure_future(anext(chunks))
             await settled()
@@ -311,11 +319,7 @@ async def test_events_in_time_are_not_silence(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_caller_may_take_its_time_between_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = Raw(SSE + b"\r\n" + EVENT, hold=True)
-    timeouts = Timeouts(first=10.0, idle=5.0, total=1_000.0)
-    async with facing(raw, timeouts) as (_, client), aclosing(client.chunks("/", {}, 16)) as chunks:
-        clock = loop_clock(monkeypatch)
-        await anext(chunks)
+    async with begun(monkeypatch) as (raw, clock, chunks):
         for _ in range(20):
             clock.now += 6.0
             await settled()
