@@ -24,6 +24,7 @@ from benchmarks.hot_path import Server
 from router.bundle.manifest import MANIFEST, MODEL, PARITY, digest
 from router.domain import Score
 from router.scoring.memory_cache import MemoryCache
+from router.scoring.outputs import NAMES
 
 ROUNDS, CALLS = 5, 200
 LENGTHS = (10, 40, 100, 200, 400, 1000, 2000, 4000)
@@ -111,10 +112,10 @@ def by_rungs() -> Iterator[Row]:
 
 
 def repeated(times: int, folder: Path) -> int:
-    """A bundle that repeats each rung under other names, and its number of rungs."""
+    """A bundle that repeats its rungs under other names and with larger caps, and their number."""
     shutil.copytree(BUNDLE, folder)
     graph = onnx.load(folder / MODEL)
-    for output in graph.graph.output:
+    for output in [each for each in graph.graph.output if each.name in NAMES]:
         for node in graph.graph.node:
             node.output[:] = [f"{name}/once" if name == output.name else name for name in node.output]
         graph.graph.node.append(helper.make_node("Concat", [f"{output.name}/once"] * times, [output.name], axis=1))
@@ -125,8 +126,11 @@ def repeated(times: int, folder: Path) -> int:
     (folder / PARITY).write_text(json.dumps(parity))
     manifest = json.loads((folder / MANIFEST).read_text())
     rungs = manifest["ladder"]["rungs"]
+    beyond = rungs[-1]["tokens"] + 1
     manifest["ladder"]["rungs"] = [
-        rung | {"name": f"{rung['name']}/{n}" if n else rung["name"]} for n in range(times) for rung in rungs
+        rung | ({"name": f"{rung['name']}/{n}", "tokens": rung["tokens"] + n * beyond} if n else {})
+        for n in range(times)
+        for rung in rungs
     ]
     manifest["files"] |= {name: digest(folder / name) for name in (MODEL, PARITY)}
     (folder / MANIFEST).write_text(json.dumps(manifest))

@@ -64,10 +64,12 @@ def child(*command: str, core: int | None = SERVER_CORE, **environment: str) -> 
 def address(process: "subprocess.Popen[str]") -> str:
     """Address that a server prints once it listens."""
     assert process.stderr is not None
+    said = []
     for line in process.stderr:
         if "listening on" in line:
             return line.split()[-1]
-    raise SystemExit("the server did not come up")
+        said.append(line)
+    raise SystemExit(f"the server did not come up: {''.join(said[-3:]).strip()}")
 
 
 @contextmanager
