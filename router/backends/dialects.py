@@ -7,23 +7,14 @@ HTTP 200 and ignore it, so nothing here counts before a canary has seen it work.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from router.backends.completions import (
-    LLAMA_CPP,
-    SGLANG,
-    VLLM,
-    Body,
-    TokenCompletionAPI,
-    json_form,
-    llama_cpp_sampled,
-    sampled,
-    schema_of,
-    thinking_switch,
-    valid_count,
-)
+from router.backends.completions import TokenCompletionAPI
+from router.backends.engine_fields import Body, json_form, llama_cpp_sampled, sampled, schema_of, thinking_switch
 from router.backends.http import Chunk, EngineClient
 from router.backends.messages import COMMON_FORM, HOSTED_FORM, LLAMA_CPP_FORM, VLLM_FORM, MessageForm
 from router.backends.request_fields import ALL, BEGUN, BEGUN_BARE, FLOOR, FORM_WITH_TOOLS, GIVEN, Taken
 from router.backends.text import printable_name
+from router.backends.token_engines import LLAMA_CPP, SGLANG, VLLM
+from router.backends.token_ids import valid_count
 from router.domain import DEFAULT_ANSWER_TOKENS, DEFAULT_RUNG, GenerationRequest, ReasoningBudget, ResponseFormat
 from router.errors import BackendError, InvalidRequest
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from router.backends.completions import token_ids, valid_count
 from router.backends.counting import Count, Tally, settle
 from router.backends.dialects import Dialect
 from router.backends.failures import MappedErrors
 from router.backends.http import Chunk, expect_type
+from router.backends.token_ids import token_ids, valid_count
 from router.domain import SLACK
 
 

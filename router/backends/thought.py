@@ -4,12 +4,13 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 
-from router.backends.completions import Piece, find_ids
+from router.backends.completions import Piece
 from router.backends.counting import Count
 from router.backends.endings import ending
 from router.backends.limits import MAX_STREAM_TOKENS, Gate
 from router.backends.markers import overlap
 from router.backends.text import SurrogateJoiner
+from router.backends.token_ids import find_ids
 from router.domain import FinishReason
 from router.errors import BackendError
 

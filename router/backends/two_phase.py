@@ -11,14 +11,16 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from router.backends import families
-from router.backends.completions import Body, Piece, TokenCompletionAPI, find_ids
+from router.backends.completions import Piece, TokenCompletionAPI
 from router.backends.counting import estimate
+from router.backends.engine_fields import Body
 from router.backends.failures import MappedErrors
 from router.backends.http import Chunk, EngineClient
 from router.backends.markers import Markers
 from router.backends.request_fields import Taken, check
 from router.backends.second_phase import AnswerPhase
 from router.backends.thought import Thought, ThoughtReader
+from router.backends.token_ids import find_ids
 from router.domain import (
     Completion,
     ContentDelta,

@@ -10,7 +10,7 @@ import pytest
 
 from router.backends import canary
 from router.backends.climbing import TwoPhaseClimb
-from router.backends.completions import LLAMA_CPP, SGLANG, VLLM, TokenCompletionAPI
+from router.backends.completions import TokenCompletionAPI
 from router.backends.connect import Connection, connect
 from router.backends.http import EngineClient, Timeouts
 from router.backends.markers import Markers
@@ -18,6 +18,7 @@ from router.backends.pocket import PocketBackend
 from router.backends.pocket_model import PocketModel
 from router.backends.replica import Replica
 from router.backends.replicas import Replicas
+from router.backends.token_engines import LLAMA_CPP, SGLANG, VLLM
 from router.backends.two_phase import TwoPhase
 from router.domain import (
     Completion,

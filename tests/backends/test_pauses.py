@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from router.backends.completions import find_ids
 from router.backends.dialects import DIALECTS
 from router.backends.limits import ReadLimits
 from router.backends.sse import LONGEST_LINE, Bounds, EventReader
 from router.backends.stream_state import StreamState
 from router.backends.text import LONGEST_LAX, dumps, loads
+from router.backends.token_ids import find_ids
 from router.domain import GenerationRequest, Prompt, ReasoningBudget, Sampling
 from router.errors import BackendError
 from tests.support.turns import MeasuredLoop, steps_of

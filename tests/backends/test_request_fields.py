@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from benchmarks.conformance.fields import ROWS as TRIED
-from router.backends.completions import thinking_switch
 from router.backends.connect import Connection, connect
+from router.backends.engine_fields import thinking_switch
 from router.backends.pocket import PocketBackend
 from router.backends.pocket_model import PocketModel
 from router.backends.request_fields import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from router.backends.completions import json_form
+from router.backends.engine_fields import json_form
 from router.backends.messages import CONTINUES, HOSTED_FORM, messages, tools
 from router.backends.pocket import PocketBackend
 from router.backends.pocket_model import PocketModel
