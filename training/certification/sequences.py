@@ -138,6 +138,7 @@ class PolicySequence:
         labels: share of a file's groups on whose labels they are tested.
         delta: level of the tests.
         tasks: family of tasks of each group, where a policy must pass a test in every family; empty = one test of all.
+        drawn: positions of the groups that the one test of all is about, in the order of bets; None = of every group.
     """
 
     name: str
@@ -145,6 +146,7 @@ class PolicySequence:
     labels: float = SPLITS["certify"]
     delta: float = SHARE
     tasks: tuple[str, ...] = ()
+    drawn: Rows | None = None
 
     def at(self, share: float) -> "PolicySequence":
         """The same tests at that share of their level."""
@@ -176,7 +178,8 @@ class PolicySequence:
         return name, careful.values[parts[name]]
 
     def _p_value(self, policy: CandidatePolicy, alpha: float, parts: dict[str, Rows]) -> float:
-        every = [policy.values[rows] for rows in parts.values()] or [policy.values]
+        values = policy.values if self.drawn is None else policy.values[self.drawn]
+        every = [policy.values[rows] for rows in parts.values()] or [values]
         return max(betting_p_value(values, alpha, self.delta, policy.variance) for values in every)
 
     def pending(self, alpha: float) -> CandidatePolicy | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from training.certification.sequences import (
     CandidatePolicy,
     PolicySequence,
     Sample,
-    StoppingPolicy,
     cheapest,
     fixed_rungs,
     learned_prices,
@@ -74,16 +74,16 @@ def resplit(
 
 def resplit_sequences(sequences: Sequence[PolicySequence], alpha: float, resplits: int = RESPLITS) -> Violation:
     """The same for any sequences whose policies have the losses of the same groups."""
-    policies = {_key(policy): policy for sequence in sequences for policy in sequence.policies}
-    groups = len(sequences[0].policies[0].values)
+    policies = [policy for sequence in sequences for policy in sequence.policies]
+    groups = len(policies[0].values)
     size = min(CERTIFY, groups // 2)
     # Fixed rungs are tested on the labels of the fit split, too.
     sizes = [round(size * sequence.labels / SPLITS["certify"]) for sequence in sequences]
-    random = np.random.default_rng(0)
+    random, tested = np.random.default_rng(0), [_shortened(one) for one in sequences]
 
     def certified(drawn: list[Rows]) -> CandidatePolicy | None:
-        best = cheapest([_of(sequence, mine) for sequence, mine in zip(sequences, drawn, strict=True)], alpha)
-        return None if isinstance(best, str) else policies[_key(best)]
+        best = cheapest([replace(one, drawn=mine) for one, mine in zip(tested, drawn, strict=True)], alpha)
+        return None if isinstance(best, str) else best
 
     seen, unseen, errors = [], [], []
     for _ in tqdm(range(resplits), desc=f"re-splits, loss {alpha:g}", leave=False, disable=None):
@@ -101,7 +101,7 @@ def resplit_sequences(sequences: Sequence[PolicySequence], alpha: float, resplit
         float(np.mean(unseen)),
         float(np.mean(errors)) if errors else None,
         float(np.mean([one is None for one in seen])),
-        _utilisation(seen, [one for one in policies.values() if one.values.mean() <= alpha]),
+        _utilisation(seen, [one for one in policies if one.values.mean() <= alpha]),
     )
 
 
@@ -112,14 +112,15 @@ def _sequences(pool: Sample, alpha: float, per_prompt: bool, fitted: Sample | No
     return fixed_rungs(pool), learned_prices(pool, fitted)
 
 
-def _key(policy: CandidatePolicy) -> tuple[object, ...]:
-    rule = policy.rule if isinstance(policy, StoppingPolicy) else None
-    return policy.rung, policy.threshold, rule
+def _shortened(sequence: PolicySequence) -> PolicySequence:
+    """The same tests; of policies in a row with the same losses, whose tests end alike, the last one alone is left."""
+    every = sequence.policies
+    kept = [one for one, after in pairwise(every) if not _alike(one, after)]
+    return replace(sequence, policies=[*kept, *every[-1:]])
 
 
-def _of(sequence: PolicySequence, mine: Rows) -> PolicySequence:
-    """The same policies with the losses of some groups."""
-    return replace(sequence, policies=[replace(one, values=one.values[mine]) for one in sequence.policies])
+def _alike(one: CandidatePolicy, other: CandidatePolicy) -> bool:
+    return one.variance == other.variance and np.array_equal(one.values, other.values)
 
 
 def _utilisation(certified: Sequence[CandidatePolicy | None], allowed: Sequence[CandidatePolicy]) -> float | None:
