@@ -229,8 +229,8 @@ def _paired(after: Sequence[Answered], top: Sequence[Answered]) -> dict[str, obj
     values = np.array([[a.thinking_tokens, t.thinking_tokens, t.correct - a.correct] for a, t in pairs])
     draws = metrics.bootstrap_means([a.prompt for a, _ in pairs], values)
     saved = 1 - values[:, 0].sum() / values[:, 1].sum()
-    low, high = metrics.bootstrap_interval(draws, lambda m: float(1 - m[0] / m[1]))
-    least, most = metrics.bootstrap_interval(draws, lambda m: float(m[2]))
+    low, high = metrics.bootstrap_interval(1 - draws[:, 0] / draws[:, 1])
+    least, most = metrics.bootstrap_interval(draws[:, 2])
     return {"saved": [saved, low, high], "lost": [float(values[:, 2].mean()), least, most]}
 
 

@@ -1,6 +1,6 @@
 """The figures of a report as functions of arrays: calibration, the hull of fixed rungs, areas, bootstrap."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
@@ -56,20 +56,43 @@ def hull(tokens: Vector, accuracy: Vector) -> tuple[Vector, Vector]:
     """Corners (tokens, accuracy), rising, of the best random mixes of points: the upper concave, rising envelope.
 
     A mix that takes one rung with probability p and another otherwise lies on the line between them, so the envelope
-    is all that can be had without a model. The corners are found by Andrew's monotone chain.
+    is all that can be had without a model.
     """
-    corners: list[tuple[float, float]] = []
-    for t, a in sorted(zip(tokens.tolist(), accuracy.tolist(), strict=True), key=lambda point: (point[0], -point[1])):
-        if corners and a <= corners[-1][1]:
-            continue
-        while len(corners) > 1 and _slope(corners[-2], corners[-1]) <= _slope(corners[-1], (t, a)):
-            corners.pop()
-        corners.append((t, a))
-    return np.array([t for t, _ in corners]), np.array([a for _, a in corners])
+    (t,), (a,) = hulls(tokens[None], accuracy[None])
+    return np.unique(t), np.unique(a)
 
 
-def _slope(left: tuple[float, float], right: tuple[float, float]) -> float:
-    return (right[1] - left[1]) / max(right[0] - left[0], 1e-12)
+def hulls(tokens: Matrix, accuracy: Matrix) -> tuple[Matrix, Matrix]:
+    """The corners of `hull` for each row of points [rows, points]; a row with fewer corners repeats its last one.
+
+    They are found by Andrew's monotone chain, in all rows at once.
+    """
+    order, rows = np.lexsort((-accuracy, tokens)), np.arange(len(tokens))
+    t, a = np.take_along_axis(tokens, order, axis=1), np.take_along_axis(accuracy, order, axis=1)
+    last = np.zeros(len(t), dtype=int)  # the corners so far stand in front, up to this position
+
+    def slope(left: Rows, right: Rows) -> Vector:
+        return np.asarray((a[rows, right] - a[rows, left]) / np.maximum(t[rows, right] - t[rows, left], 1e-12))
+
+    for point in range(1, t.shape[1]):
+        here = np.full(len(t), point)
+        higher = a[:, point] > a[rows, last]
+        while (below := higher & (last > 0) & (slope(last - 1, last) <= slope(last, here))).any():
+            last -= below
+        last += higher
+        t[rows[higher], last[higher]], a[rows[higher], last[higher]] = t[higher, point], a[higher, point]
+    corners = np.minimum(np.arange(t.shape[1]), last[:, None])
+    return np.take_along_axis(t, corners, axis=1), np.take_along_axis(a, corners, axis=1)
+
+
+def along(at: Vector, x: Matrix, y: Matrix) -> Vector:
+    """`np.interp` of one value [rows] in each row of corners [rows, corners]."""
+    rows, at = np.arange(len(x)), np.clip(at, x[:, 0], x[:, -1])
+    left = (x <= at[:, None]).sum(axis=1) - 1
+    right = np.minimum(left + 1, x.shape[1] - 1)
+    run, rise = x[rows, right] - x[rows, left], y[rows, right] - y[rows, left]
+    slope = np.divide(rise, run, out=np.zeros(len(x)), where=run > 0)
+    return np.asarray(slope * (at - x[rows, left]) + y[rows, left])
 
 
 def hull_tokens(tokens: Vector, accuracy: Vector, wanted: float) -> float:
@@ -111,12 +134,12 @@ def bootstrap_means(groups: Sequence[str], values: Matrix, draws: int = DRAWS, s
     return np.asarray(samples[:, :-1] / samples[:, -1:])
 
 
-def bootstrap_interval(means: Matrix, statistic: Callable[[Vector], float]) -> tuple[float, float]:
-    """95 % interval of a statistic of column means, from their bootstrap samples [draws, columns]."""
-    low, high = np.quantile([statistic(row) for row in means], [0.025, 0.975])
+def bootstrap_interval(samples: Vector) -> tuple[float, float]:
+    """95 % interval of a statistic from its values in bootstrap samples [draws]."""
+    low, high = np.quantile(samples, [0.025, 0.975])
     return float(low), float(high)
 
 
 def mean_interval(groups: Sequence[str], values: Vector) -> tuple[float, float]:
     """95 % interval of the mean of values [prompts]."""
-    return bootstrap_interval(bootstrap_means(groups, values[:, None]), lambda means: float(means[0]))
+    return bootstrap_interval(bootstrap_means(groups, values[:, None])[:, 0])

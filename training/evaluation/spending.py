@@ -5,15 +5,17 @@ Answers count where their tokens are recorded: what is cut from a thought may le
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from router.domain import Prompt
-from training.arrays import Vector
+from training.arrays import Matrix, Vector
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
 
+Tokens = TypeVar("Tokens", float, Vector)
 Interval = tuple[float, float]
 Estimate = tuple[float, Interval]
 """A value with its 95 % interval."""
@@ -37,7 +39,7 @@ class Unit:
     per_token: float = 1.0
     answers: bool = False
 
-    def of(self, tokens: float) -> float:
+    def of(self, tokens: Tokens) -> Tokens:
         """What `per` prompts take that use `tokens` each."""
         return self.per * (self.fixed + self.per_token * tokens)
 
@@ -116,48 +118,54 @@ class Spending:
         policy = [correct, spent, unknown if total is None else total]
         totals = outcomes.thinking_tokens * np.nan if outcomes.total_tokens is None else outcomes.total_tokens
         values = np.column_stack([*policy, outcomes.correct, outcomes.thinking_tokens, totals])
-        self._samples, self._means = metrics.bootstrap_means(outcomes.groups, values), values.mean(axis=0)
+        self._samples, self._means = metrics.bootstrap_means(outcomes.groups, values), values.mean(axis=0)[None]
         self._rungs = len(outcomes.ladder)
 
     def loss(self) -> Estimate:
         """Accuracy of always-top minus the policy's."""
-        return self._estimate(lambda means: float(self._of_rungs(means, 0)[-1] - means[0]))
+        return self._estimate(lambda means: self._of_rungs(means, 0)[:, -1] - means[:, 0])
 
     def above_hull(self) -> Estimate:
         """Accuracy of the policy minus that of the best mix of fixed rungs with as many thinking tokens."""
-        return self._estimate(
-            lambda means: float(
-                means[0] - metrics.hull_accuracy(self._of_rungs(means, 1), self._of_rungs(means, 0), means[1])
-            )
-        )
+        return self._estimate(lambda means: means[:, 0] - self._reached(means))
 
     def saved_against_top(self, unit: Unit = TOKENS) -> Estimate:
         """Share of what always-top takes that is saved."""
-        return self._estimate(lambda means: _saved(unit, means[_column(unit)], self._top(means, unit)))
+        return self._estimate(lambda means: self._saved(unit, means, self._top(means, unit)))
 
     def saved_against_hull(self, unit: Unit = TOKENS) -> Estimate:
         """The same against the cheapest mix of fixed rungs of the policy's accuracy."""
-        return self._estimate(lambda means: _saved(unit, means[_column(unit)], self._mix(means, unit)))
+        return self._estimate(lambda means: self._saved(unit, means, self._mix(means, unit)))
 
     def savings(self, units: Sequence[Unit]) -> Iterator[Saving]:
         """The saving in every unit."""
         for unit in units:
-            top, mix, spent = self._top(self._means, unit), self._mix(self._means, unit), self._means[_column(unit)]
+            every = self._top(self._means, unit), self._mix(self._means, unit), self._means[:, _column(unit)]
+            top, mix, spent = (unit.of(float(one)) for (one,) in every)
             figures = *self.saved_against_top(unit), *self.saved_against_hull(unit)
-            yield Saving(unit, unit.of(top), unit.of(mix), unit.of(float(spent)), *figures)
+            yield Saving(unit, top, mix, spent, *figures)
 
-    def _of_rungs(self, means: Vector, column: int) -> Vector:
-        """The rungs' means of a column of the policy [rungs]."""
-        return means[3 + column * self._rungs :][: self._rungs]
+    def _saved(self, unit: Unit, means: Matrix, instead_of: Vector) -> Vector:
+        return share_saved(unit.of(means[:, _column(unit)]), unit.of(instead_of))
 
-    def _top(self, means: Vector, unit: Unit) -> float:
-        return float(self._of_rungs(means, _column(unit))[-1])
+    def _of_rungs(self, means: Matrix, column: int) -> Matrix:
+        """The rungs' means of a column of the policy [draws, rungs]."""
+        return means[:, 3 + column * self._rungs :][:, : self._rungs]
 
-    def _mix(self, means: Vector, unit: Unit) -> float:
-        return metrics.hull_tokens(self._of_rungs(means, _column(unit)), self._of_rungs(means, 0), means[0])
+    def _top(self, means: Matrix, unit: Unit) -> Vector:
+        return self._of_rungs(means, _column(unit))[:, -1]
 
-    def _estimate(self, statistic: Callable[[Vector], float]) -> Estimate:
-        return statistic(self._means), metrics.bootstrap_interval(self._samples, statistic)
+    def _mix(self, means: Matrix, unit: Unit) -> Vector:
+        tokens, accuracy = metrics.hulls(self._of_rungs(means, _column(unit)), self._of_rungs(means, 0))
+        return metrics.along(means[:, 0], accuracy, tokens)
+
+    def _reached(self, means: Matrix) -> Vector:
+        corners = metrics.hulls(self._of_rungs(means, 1), self._of_rungs(means, 0))
+        return metrics.along(means[:, 1], *corners)
+
+    def _estimate(self, statistic: Callable[[Matrix], Vector]) -> Estimate:
+        (value,) = statistic(self._means)
+        return float(value), metrics.bootstrap_interval(statistic(self._samples))
 
 
 def _column(unit: Unit) -> int:
@@ -165,5 +173,7 @@ def _column(unit: Unit) -> int:
     return 2 if unit.answers else 1
 
 
-def _saved(unit: Unit, spent: float, instead_of: float) -> float:
-    return float(1 - unit.of(spent) / unit.of(instead_of)) if unit.of(instead_of) > 0 else 0.0
+def share_saved(spent: Vector, instead_of: Vector) -> Vector:
+    """1 - spent / instead_of [draws], 0 where there was nothing to save."""
+    paid = instead_of > 0
+    return np.asarray(1 - np.divide(spent, instead_of, out=np.ones(len(paid)), where=paid))

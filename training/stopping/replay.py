@@ -15,6 +15,7 @@ from training.arrays import Fold, Matrix, Rows
 from training.certification.betting import Groups, betting_p_value
 from training.certification.sequences import PRICES
 from training.evaluation import metrics
+from training.evaluation.spending import share_saved
 from training.model.embedding import Embedding
 from training.model.families import ModelFamily, PooledLogit
 from training.model.fit import fit
@@ -157,10 +158,10 @@ def described(traces: Traces, family: str, policy: str, stopped: Stops, max_loss
         policy,
         float(traces.correct[:, -1].mean() - losses.mean()),
         float(losses.mean()),
-        metrics.bootstrap_interval(samples, lambda means: float(means[0])),
+        metrics.bootstrap_interval(samples[:, 0]),
         float(stopped.thinking.mean()),
         float(stopped.probes.mean()),
         saved,
-        metrics.bootstrap_interval(samples, lambda means: float(1 - means[1] / means[2]) if means[2] else 0.0),
+        metrics.bootstrap_interval(share_saved(samples[:, 1], samples[:, 2])),
         betting_p_value(Groups(traces.groups).means(losses), max_loss),
     )

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from training.evaluation.metrics import (
     BINS,
+    along,
     area,
     bootstrap_interval,
     bootstrap_means,
@@ -16,6 +18,7 @@ from training.evaluation.metrics import (
     hull,
     hull_accuracy,
     hull_tokens,
+    hulls,
     reliability,
 )  # fmt: skip
 
@@ -105,6 +108,15 @@ def test_the_hull_of_a_known_ladder() -> None:
     assert hull_accuracy(tokens, accuracy, 10.0) == pytest.approx(0.5)
 
 
+@given(arrays(float, (3, 4), elements=st.integers(0, 100).map(float)), arrays(float, (3, 4), elements=shares))
+def test_mixes_of_many_ladders_at_once_are_those_of_each(tokens: Vector, accuracy: Vector) -> None:
+    t, a = hulls(tokens, accuracy)
+    costs, shares = along(np.full(3, 0.5), a, t), along(np.full(3, 50.0), t, a)
+    for row, (cost, share) in enumerate(zip(costs, shares, strict=True)):
+        assert cost == hull_tokens(tokens[row], accuracy[row], 0.5)
+        assert share == hull_accuracy(tokens[row], accuracy[row], 50.0)
+
+
 def test_area_is_the_mean_height_of_the_hull() -> None:
     assert area(np.array([0.0, 10.0]), np.array([0.0, 1.0]), 0, 10) == pytest.approx(0.5)
     assert area(np.array([0.0]), np.array([0.7]), 0, 10) == pytest.approx(0.7)
@@ -116,7 +128,7 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     for seed in range(60):
         values = random.normal(3.0, 1.0, size=(150, 1))
         means = bootstrap_means([str(i) for i in range(150)], values, draws=400, seed=seed)
-        low, high = bootstrap_interval(means, lambda m: float(m[0]))
+        low, high = bootstrap_interval(means[:, 0])
         covered += low <= 3.0 <= high
     assert covered >= 50
 
@@ -126,7 +138,7 @@ def test_copies_in_one_group_do_not_narrow_an_interval() -> None:
     values = random.normal(size=(100, 1))
 
     def width(groups: list[str], values: Vector) -> float:
-        low, high = bootstrap_interval(bootstrap_means(groups, values, draws=1_000), lambda m: float(m[0]))
+        low, high = bootstrap_interval(bootstrap_means(groups, values, draws=1_000)[:, 0])
         return high - low
 
     names = [str(i) for i in range(100)]
