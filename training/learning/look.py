@@ -21,11 +21,12 @@ from router.learning.status import Status
 from training.certification.certify import ALPHAS
 from training.data.schema import DatasetError
 from training.export import ExportError
-from training.learning import anew, bundles, pieces, refuting, rounds, trials
+from training.learning import anew, bundles, reading, refuting, rounds, trials
 from training.learning.anew import Anew
 from training.learning.beliefs import Beliefs
 from training.learning.bundles import Candidate
-from training.learning.pieces import Found, Pieces
+from training.learning.pieces import Pieces
+from training.learning.reading import Found
 from training.learning.rounds import Round
 from training.learning.summary import Seen, summary
 from training.learning.trials import Record, Trial
@@ -139,7 +140,7 @@ class Learning:
         return found, mine, begun
 
     def _found(self, after: int = 0) -> Found:
-        return pieces.read(self.folder, self.judge_misses, after, self.tenant_share)
+        return reading.read(self.folder, self.judge_misses, after, self.tenant_share)
 
     @property
     def _home(self) -> Path:

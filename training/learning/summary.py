@@ -10,7 +10,8 @@ from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS
 from training.learning import rounds
 from training.learning.bundles import Candidate, saving_of
-from training.learning.pieces import Found, Pieces
+from training.learning.pieces import Pieces
+from training.learning.reading import Found
 from training.learning.rounds import Round as Fitted
 from training.learning.trials import FIXED, Record, Trial
 

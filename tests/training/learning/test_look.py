@@ -21,7 +21,7 @@ from tests.support.synthetic import few_steps
 from tests.training.learning.conftest import ALPHA, PROMPTS, Learned, learning, taught
 from training.arrays import Matrix
 from training.data.schema import DatasetError
-from training.learning import pieces, rounds, trials
+from training.learning import reading, rounds, trials
 from training.learning.look import STEPS, target_of
 from training.learning.rounds import Round
 from training.model import embedding, inference
@@ -215,7 +215,7 @@ def test_a_target_stricter_than_any_that_is_tested_is_refused() -> None:
 
 
 def test_a_group_counts_once_and_only_behind_what_was_fitted(learned: Learned) -> None:
-    found = pieces.read(learned.folder).pieces
+    found = reading.read(learned.folder).pieces
     assert found is not None
     twice = np.concatenate([np.arange(len(found))] * 2)
     doubled = replace(found.take(twice), numbers=np.arange(1, len(twice) + 1))
@@ -244,10 +244,10 @@ def test_fixed_rungs_are_tested_on_all_evidence_of_an_engine_until_it_is_pruned(
 
 def test_bets_are_the_same_before_and_after_a_model_has_judged(tmp_path: Path) -> None:
     taught(tmp_path, 0, 5)
-    before = pieces.read(tmp_path, judge_misses=0.2).pieces
+    before = reading.read(tmp_path, judge_misses=0.2).pieces
     first = next(store.read(tmp_path))[1]
     file = EvidenceFile(tmp_path)
     file.add([replace(first, decision_id="judged", judge=MODEL)])
     file.close()
-    after = pieces.read(tmp_path, judge_misses=0.2).pieces
+    after = reading.read(tmp_path, judge_misses=0.2).pieces
     assert before is not None and after is not None and before.most == after.most == 1.25

@@ -25,10 +25,10 @@ from tests.support.synthetic import few_steps
 from tests.training.learning.conftest import ALPHA, PROMPTS, Learned, learning
 from training.arrays import Matrix, Rows, Vector
 from training.export import reissue
-from training.learning import pieces, refuting
+from training.learning import reading, refuting
 from training.learning.anew import Anew
 from training.learning.bundles import LEARNED
-from training.learning.pieces import REPORT_SECONDS
+from training.learning.reading import REPORT_SECONDS
 from training.learning.refuting import ENTRY, entries, log_wealth
 
 STREAMS, PIECES = 400, 2_000
@@ -207,7 +207,7 @@ def test_a_loss_counts_once_those_have_spoken_who_usually_do(
     plain = {"at": time.time(), "judge": "", "judged": (None,) * rungs}
     write(tmp_path, later("others", 1, lost=False, **plain | others))
     write(tmp_path, later("new", 1, lost=True, **plain | about))
-    found = pieces.read(tmp_path).pieces
+    found = reading.read(tmp_path).pieces
     assert found is not None and bool(found.settled_losses[1].any()) is counts
     assert found.losses[1].any()
 
@@ -222,7 +222,7 @@ def test_what_is_under_way_counts_as_the_best_that_it_may_turn_out_to_be(
     at = time.time() - age
     write(tmp_path, later("judged", 1, lost=False, at=at, judge=judge))
     write(tmp_path, later("under way", 1, lost=True, at=at, judge=judge, spent_tokens=0))
-    found = pieces.read(tmp_path).pieces
+    found = reading.read(tmp_path).pieces
     assert found is not None and found.losses[1, 0] == 1
     assert found.settled_losses[1].tolist() == [least] * (len(found.kind.ladder) - 1) + [0.0]
 
@@ -230,7 +230,7 @@ def test_what_is_under_way_counts_as_the_best_that_it_may_turn_out_to_be(
 def test_another_ladder_says_nothing_of_a_bundle(folder: Path) -> None:
     bundle = manifest.load(registry.locate(folder / "registry"))
     write(folder, later("bad", 60, lost=True))
-    found = pieces.read(folder).pieces
+    found = reading.read(folder).pieces
     assert found is not None and refuting.refuted(found, bundle, PROMPTS, oldest=1)
     shorter = replace(found.kind, ladder=BudgetLadder(found.kind.ladder.rungs[1:]))
     assert not refuting.refuted(replace(found, kind=shorter), bundle, PROMPTS, oldest=1)
