@@ -78,6 +78,20 @@ def write_private(path: Path, text: str) -> None:
 
 
 @contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yield the name of a private file that takes the place of `path` in one step, in the end.
+
+    Where anything fails, what was at `path` stays. Its folder is made. Raises OSError, as `make_private` does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, because a rename replaces a file in one step only within a file system.
+    aside = path.with_name(f".{path.name}.tmp")
+    make_private(aside)
+    yield aside
+    aside.replace(path)
+
+
+@contextmanager
 def locked(path: Path, seconds: float = LOCK_SECONDS, *, make: bool = False) -> Iterator[None]:
     """Hold the lock of a folder; with `make`, of a file, which is made where it is not there.
 

@@ -105,3 +105,14 @@ def test_a_folder_is_locked_through_a_link_and_a_file_is_not(tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError), files.locked(tmp_path / "nowhere"):
         pass
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_file_is_replaced_whole_and_privately_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    with files.replaced(path) as aside:
+        aside.write_text("first")
+        assert not path.exists()
+    with pytest.raises(ValueError, match="halfway"), files.replaced(path) as aside:
+        aside.write_text("sec")
+        raise ValueError("halfway")
+    assert (path.read_text(), mode(path)) == ("first", 0o600)

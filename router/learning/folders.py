@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from router.files import make_private, sync_folder
+from router.files import replaced, sync_folder
 from router.learning import store
 from router.learning.evidence import Evidence
 
@@ -50,14 +50,11 @@ def write_lines(folder: Path, out: Path) -> int:
         OutcomeFileError: the evidence cannot be read.
         OSError: it cannot be written; what is there stays.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside, count = out.with_name(f".{out.name}.tmp"), 0
-    make_private(aside)
-    with aside.open("w", encoding="utf-8") as file:
+    count = 0
+    with replaced(out) as aside, aside.open("w", encoding="utf-8") as file:
         for row in rows(folder):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
-    aside.replace(out)
     return count
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from router.files import make_private
+from router.files import replaced
 from router.learning import folders
 from training.data.schema import COMPRESSION
 
@@ -27,9 +27,6 @@ def write(folder: Path, out: Path) -> int:
         OSError: it cannot be written; what is there stays.
     """
     frame = pl.DataFrame(list(folders.rows(folder)), SCHEMA)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.tmp")
-    make_private(aside)
-    frame.write_parquet(aside, compression_level=COMPRESSION)
-    aside.replace(out)
+    with replaced(out) as aside:
+        frame.write_parquet(aside, compression_level=COMPRESSION)
     return len(frame)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from router.files import make_private
+from router.files import replaced
 from training.data.errors import DatasetError as DatasetError
 
 SCHEMA = pl.Schema(
@@ -82,12 +82,8 @@ def write(rows: pl.LazyFrame | pl.DataFrame, path: Path, metadata: Mapping[str, 
 
     A crash leaves no half-written target: the file is written aside, then moved.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, because a rename replaces a file in one step only within a file system.
-    aside = path.with_name(f".{path.name}.tmp")
-    make_private(aside)  # outcomes hold prompts
-    conformed(rows.lazy()).sink_parquet(aside, compression_level=COMPRESSION, metadata=dict(metadata or {}))
-    aside.replace(path)
+    with replaced(path) as aside:  # private, as outcomes hold prompts
+        conformed(rows.lazy()).sink_parquet(aside, compression_level=COMPRESSION, metadata=dict(metadata or {}))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 
 from router.digits import counted
 from router.domain import Prompt
-from router.files import write_private
+from router.files import replaced
 from router.learning.question import Question
 from training.certification import free_zeros
 from training.data.answers import TRACE
@@ -57,10 +57,8 @@ def write(asked: Sequence[Question], out: Path, path: Path) -> None:
             f"{out}: {counted(left, 'answered question')} in it would be lost; `budget-train label --take {out}` takes "
             "them back"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.tmp")
-    write_private(aside, "".join(one.to_json() + "\n" for one in asked))
-    aside.replace(out)
+    with replaced(out) as aside:
+        aside.write_text("".join(one.to_json() + "\n" for one in asked), encoding="utf-8")
 
 
 def untaken(out: Path, path: Path) -> int:
