@@ -58,7 +58,8 @@ class Tally:
     @property
     def least(self) -> int:
         """Tokens that it has at least."""
-        return max(int(self.visible), (self.characters - GRACE) // CHARACTERS_A_TOKEN)
+        tokens = (self.characters - GRACE) // CHARACTERS_A_TOKEN
+        return tokens if tokens > 0 else int(self.visible)
 
     @property
     def estimate(self) -> int:

@@ -14,9 +14,10 @@ MOST_CALLS = 1 << 16
 def texts(delta: Mapping[str, Any]) -> tuple[str, str, str]:
     """Thought, answer and refusal of a delta. Raises TypeError where one of them is no text."""
     thought, content = delta.get("reasoning") or delta.get("reasoning_content") or "", delta.get("content") or ""
-    refusal = expect_type(str, delta.get("refusal")) or ""
-    if type(thought) is str and type(content) is str:
+    refusal = delta.get("refusal") or ""
+    if type(thought) is type(content) is type(refusal) is str:
         return thought, content, refusal
+    expect_type(str, refusal)
     parts = [*_parts(thought, "thinking"), *_parts(content, "text")]
     return _of("thinking", parts), _of("text", parts), refusal + _of("refusal", parts)
 

@@ -72,8 +72,8 @@ class EngineCounts:
 
         Raises TypeError, AttributeError where a count is no number.
         """
-        if usage := expect_type(dict, chunk.get("usage") or None):
-            self._usage = usage  # many engines send it with every chunk: it is read once
+        if usage := chunk.get("usage"):
+            self._usage = expect_type(dict, usage)  # many engines send it with every chunk: it is read once
         if self.several:
             self._reported, self._drawn = None, len(self.ids) or None
             return

@@ -119,7 +119,8 @@ class Replica:
         try:
             async with aclosing(events):
                 async for event in events:
-                    self.succeeded()  # at the first event: a long answer must not keep it on trial
+                    if self.doubts or self.breaker.failures:
+                        self.succeeded()  # at the first event: a long answer must not keep it on trial
                     yield replace(event, engine=self.name) if isinstance(event, Completion) else event
         except BackendError as error:
             if self not in failed:

@@ -113,8 +113,9 @@ class EventReader:
         """Keep the data of events. A comment, which keeps a connection open, is no event."""
         self._bytes += len(data)
         for line in self._lines.split(data):
-            line = line.removeprefix(BOM_UTF8)
-            if line.startswith(b"data:") and (found := line[5:].strip()):
+            if line[:3] == BOM_UTF8:
+                line = line[3:]
+            if line[:5] == b"data:" and (found := line[5:].strip()):
                 self._waiting.append(found)
         if not data:
             self._end(None)
@@ -155,7 +156,7 @@ class EventReader:
 def _chunk(data: bytes, path: str) -> Chunk:
     """One event. Raises BackendError where it is none, or reports an error."""
     try:
-        chunk = loads(_without_prompt(data))
+        chunk = loads(data if len(data) <= BATCH_BYTES else _without_prompt(data))
     except ValueError as error:
         raise BackendError(f"backend: {type(error).__name__}") from error
     if not isinstance(chunk, dict):
@@ -168,9 +169,7 @@ def _chunk(data: bytes, path: str) -> Chunk:
 
 
 def _without_prompt(data: bytes) -> bytes:
-    """An event without the prompt's ids. What is no list of numbers in their place is no JSON any more."""
-    if len(data) <= BATCH_BYTES:
-        return data
+    """A long event without the prompt's ids. What is no list of numbers in their place is no JSON any more."""
     before, repeated, rest = data.partition(REPEATED)
     ids, ended, behind = rest.partition(b"]")
     return before + REPEATED + ended + behind if repeated and len(ids) > BATCH_BYTES else data

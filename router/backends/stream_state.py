@@ -58,6 +58,7 @@ class StreamState:
     ) -> None:
         self._early = dialect.early
         self._limits = limits or ReadLimits()
+        self._most_pieces = PIECES_A_TOKEN * self._limits.total + SPARE_PIECES
         self.counts = EngineCounts(dialect, self._limits.budget)
         markers = markers or Markers()
         self._end = markers.end
@@ -112,12 +113,12 @@ class StreamState:
     @property
     def full(self) -> bool:
         """More has come than was asked for; the rest is not read."""
-        thinking, answering, exceeded = self._thinking, self._answering, self._limits.exceeded
+        thinking, answering, limits = self._thinking, self._answering, self._limits
         return (
             thinking.full
             or answering.full
-            or exceeded(self.counts.thought_ids, self.counts.answer_ids, SLACK)
-            or thinking.pieces + answering.pieces > PIECES_A_TOKEN * self._limits.total + SPARE_PIECES
+            or thinking.pieces + answering.pieces > self._most_pieces
+            or limits.exceeded(self.counts.thought_ids, self.counts.answer_ids, SLACK)
         )
 
     @property
@@ -143,7 +144,7 @@ class StreamState:
             for chunk in chunks:
                 self._take(chunk, events)
                 over = self._over(budget)
-                self.enough = over or self.full or self.stopped
+                self.enough = over or self.full or self._text.stopped
                 if self.enough:
                     break
         events += self._text.logprobs()
@@ -254,7 +255,7 @@ class StreamState:
 
     def _over(self, budget: int | None) -> bool:
         """More was thought than asked for, beyond what engines differ by in their counts; no answer has begun."""
-        if budget is None or max(self.counts.known, self._tally.least // MARGIN) <= budget + SLACK:
+        if budget is None or (self.counts.known <= budget + SLACK and self._tally.least // MARGIN <= budget + SLACK):
             return False
         return not (self.answered or self._reader.waiting)
 

@@ -137,13 +137,11 @@ class Boundary:
         return grpc.stream_unary_rpc_method_handler(guarded, None, None)
 
     def _handler(self, method: MethodDescriptor, behaviour: Any, parse: Parse) -> Handler:
-        guarded = self._guarded(method, behaviour, parse)
-        if method.server_streaming:
-            return grpc.stream_stream_rpc_method_handler(guarded, None, None)
-        return grpc.stream_unary_rpc_method_handler(guarded, None, on_the_wire)
+        # A method that streams writes by itself. It returns its last message, which leaves together with the status.
+        return grpc.stream_unary_rpc_method_handler(self._guarded(method, behaviour, parse), None, on_the_wire)
 
     def _guarded(self, method: MethodDescriptor, behaviour: Any, parse: Parse) -> Any:
-        """A method that streams gets what writes its messages, as bytes."""
+        """A method that streams gets what writes its messages but the last one, as bytes."""
         name, streams, answered = method.name, method.server_streaming, CallCompleted(method.name, "OK")
 
         async def guarded(_requests: object, context: Context) -> Any:

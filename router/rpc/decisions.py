@@ -37,12 +37,12 @@ DELIMITED, FIXED64 = 2, 1
 
 def decision(value: Decision) -> pb.Decision:
     """A decision as the caller gets it."""
-    return pb.Decision.FromString(_encoded(value))
+    return pb.Decision.FromString(encoded(value))
 
 
 def reply(value: Decision) -> bytes:
     """The DecideResponse of a decision, on the wire."""
-    data = _encoded(value)
+    data = encoded(value)
     return _beginning(len(data)) + data
 
 
@@ -63,7 +63,7 @@ def certificate(value: Certificate, ladder: BudgetLadder) -> pb.Certificate:
     )
 
 
-def _encoded(value: Decision) -> bytes:
+def encoded(value: Decision) -> bytes:
     """A decision on the wire."""
     choice = value.choice
     shared = _shared(

@@ -14,15 +14,16 @@ from router.domain import (
     ToolCallDelta,
 )
 from router.routing import reasons
-from router.rpc.decisions import DELIMITED, decision, varint
+from router.rpc import decisions
+from router.rpc.decisions import DELIMITED, varint
 from router.rpc.enums import COUNT_SOURCES, ENFORCEMENTS, FINISH_REASONS
 from router.stopping.rules import StoppingCertificate
 
-REASONING, CONTENT, REFUSAL = (
+DECISION, REASONING, CONTENT, REFUSAL = (
     varint(pb.GenerateResponse.DESCRIPTOR.fields_by_name[name].number << 3 | DELIMITED)
-    for name in ("reasoning", "content", "refusal")
+    for name in ("decision", "reasoning", "content", "refusal")
 )
-"""What stands before the length of a delta's text, on the wire."""
+"""What stands before the length of a decision or of a delta's text, on the wire."""
 
 
 def stopping(value: StoppingCertificate, ladder: BudgetLadder) -> pb.StoppingCertificate:
@@ -41,24 +42,23 @@ def event(value: Decision | ServedEvent) -> bytes:
     """One event of a stream as the caller gets it, on the wire."""
     match value:
         case ReasoningDelta(text):  # nearly all events are deltas: no message is made for them
-            return _delta(REASONING, text)
+            return _field(REASONING, text.encode())
         case ContentDelta(text):
-            return _delta(CONTENT, text)
+            return _field(CONTENT, text.encode())
         case RefusalDelta(text):
-            return _delta(REFUSAL, text)
+            return _field(REFUSAL, text.encode())
+        case Decision():
+            return _field(DECISION, decisions.encoded(value))
         case _:
             return _message(value).SerializeToString()
 
 
-def _delta(beginning: bytes, text: str) -> bytes:
-    data = text.encode()
+def _field(beginning: bytes, data: bytes) -> bytes:
     return beginning + varint(len(data)) + data
 
 
-def _message(value: Decision | ToolCallDelta | Logprobs | Checkpoint | Completion) -> pb.GenerateResponse:
+def _message(value: ToolCallDelta | Logprobs | Checkpoint | Completion) -> pb.GenerateResponse:
     match value:
-        case Decision():
-            return pb.GenerateResponse(decision=decision(value))
         case ToolCallDelta(index, call):
             piece = pb.ToolCall(id=call.id, name=call.name, arguments=call.arguments)
             return pb.GenerateResponse(tool_call=pb.ToolCallDelta(index=index, call=piece))

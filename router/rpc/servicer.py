@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from router._gen import budget_router_pb2 as pb
 from router.admission.identity import Call
-from router.domain import Checkpoint, Decision, ServedEvent
+from router.domain import Checkpoint, Completion, Decision, ServedEvent
 from router.requests.limits import Limits
 from router.routing.explain import Explainer
 from router.routing.router import BudgetRouter
@@ -18,7 +18,7 @@ WIRE = frozenset({"Decide"})
 """Methods that take their requests as bytes."""
 
 Write = Callable[[bytes], Awaitable[None]]
-"""Sends a message of a stream. Raises CancelledError, grpc.aio.InternalError where the caller has left."""
+"""Sends a message of a stream, but for its last. Raises CancelledError, InternalError where the caller has left."""
 
 
 class BudgetRouterServicer:
@@ -48,8 +48,11 @@ class BudgetRouterServicer:
         decided = await self._router.decide_batch(await requests.batch(request, self._limits, call))
         return await decisions.batch(decided)
 
-    async def Generate(self, request: pb.GenerateRequest, call: Call, write: Write) -> None:
-        """Choose a budget, forward the prompt to the engine, and stream its answer back."""
+    async def Generate(self, request: pb.GenerateRequest, call: Call, write: Write) -> bytes:
+        """Choose a budget, forward the prompt to the engine, and stream its answer back, but for the completion.
+
+        Returns the completion, on the wire.
+        """
         # Only here does the call's deadline bound the budget: the other methods do not wait for any thinking.
         routed = requests.route_request(request, self._limits, call, call.remaining)
         drawn, tools = sampling.sampling(request), await requests.tools(request, self._limits)
@@ -64,8 +67,11 @@ class BudgetRouterServicer:
             aclosing(self._router.generate(routed, drawn, tools)) as events,
         ):
             async for event in events:
-                if show_checkpoints or not isinstance(event, Checkpoint):
+                if type(event) is Completion:
+                    completion = event
+                elif show_checkpoints or type(event) is not Checkpoint:
                     await window.take(event)
+        return responses.event(completion)
 
     async def ReportOutcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:
         """Attach an outcome to an earlier decision."""
