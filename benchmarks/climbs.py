@@ -110,14 +110,14 @@ def prompts_read(backend: VerifiedBackend, url: str, kind: str) -> Callable[[], 
         return lambda: counter(url, "vllm:prefix_cache_queries_total") - counter(url, "vllm:prefix_cache_hits_total")
     read: list[int] = []
     assert backend.phases is not None
-    api = backend.phases._completions
+    api = backend.phases.client.api
 
     def piece(chunk: Chunk) -> Piece:
         if timings := chunk.get("timings"):
             read.append(timings["prompt_n"])
         return api.piece(chunk)
 
-    backend.phases._completions = replace(api, piece=piece)
+    backend.phases.client.api = replace(api, piece=piece)
     return lambda: sum(read)
 
 

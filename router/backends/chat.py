@@ -165,7 +165,7 @@ class Chat:
             return None
         if not await self._fallback.ready():
             return None
-        self._fallback.check(request)
+        self._fallback.borders.check(request)
         return self._fallback
 
 
@@ -188,9 +188,9 @@ async def _unfinished(state: StreamState, over: bool, request: GenerationRequest
         return None
     if not over and state.finish is FinishReason.TRUNCATED and request.budget.tokens is None:
         return None  # there is no place left to cut it at
-    count = state.count
-    ids = fallback.unmarked(state.counts.ids) or await fallback.encode(state.text)  # not every engine streams ids
+    count, borders = state.count, fallback.borders
+    ids = borders.unmarked(state.counts.ids) or await fallback.client.encode(state.text)  # not every engine streams ids
     natural = not over and state.finish is FinishReason.NATURAL
     used = count.tokens or len(ids)
-    thought = Thought(await fallback.opening(request), ids[: request.budget.tokens], used, natural, count=count)
-    return thought if over or fallback.has_room(request, thought) else None
+    thought = Thought(await borders.opening(request), ids[: request.budget.tokens], used, natural, count=count)
+    return thought if over or borders.has_room(request, thought) else None

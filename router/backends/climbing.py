@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
+from router.backends import looks
 from router.backends.thought import Thought
 from router.backends.two_phase import TwoPhase
 from router.domain import (
@@ -69,7 +70,7 @@ class TwoPhaseClimb:
         request, thought = await self._cut()
         most = min(tokens, request.sampling.max_answer_tokens)
         sampling = replace(request.sampling, temperature=0.0, max_answer_tokens=most)
-        return await self._phases.probe(replace(request, sampling=sampling), thought, end=end)
+        return await looks.probe(self._phases, replace(request, sampling=sampling), thought, end=end)
 
     def fork(self) -> "TwoPhaseClimb":
         """The same thought as it is now; neither changes the other."""
@@ -120,7 +121,7 @@ class TwoPhaseClimb:
         if thought.ids or self.ended:
             return self._request, thought
         bare = replace(self._request, budget=NO_THOUGHT)
-        return bare, Thought(await self._phases.opening(bare), [])
+        return bare, Thought(await self._phases.borders.opening(bare), [])
 
     def _within(self, upto: int | None) -> GenerationRequest:
         """The request with a budget of at most `upto` tokens, as the engine counts it, and a floor within it."""

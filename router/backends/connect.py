@@ -11,6 +11,7 @@ from router.backends.failures import MappedErrors
 from router.backends.families import UNKNOWN
 from router.backends.http import EngineClient, Timeouts
 from router.backends.markers import Markers
+from router.backends.token_client import TokenClient
 from router.backends.two_phase import TwoPhase
 from router.backends.verified import Canary, EnforcementStrategy, VerifiedBackend, digest
 from router.domain import Enforcement, Message, Prompt, Role
@@ -77,8 +78,9 @@ def connect(connection: Connection, canary: Canary, stack: AsyncExitStack) -> Ve
     markers = connection.markers
     if markers.cue is None:
         markers = replace(markers, cue=dialect.cue)
-    two_phase = None if dialect.completions is None else TwoPhase(engine, model, dialect.completions, markers)
-    find = None if two_phase is None else two_phase.known_markers
+    api = dialect.completions
+    two_phase = None if api is None else TwoPhase(TokenClient(engine, model, api), markers)
+    find = None if two_phase is None else two_phase.borders.known_markers
     chat = Chat(engine, model, dialect, two_phase, connection.images, find, markers.cue)
     # The canary must see the engine alone: with its fallback, chat would pass even if the engine ignored budgets.
     alone = Chat(engine, model, dialect, None, markers=find, cue=markers.cue)

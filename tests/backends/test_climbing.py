@@ -18,6 +18,7 @@ from router.backends.pocket import PocketBackend
 from router.backends.pocket_model import PocketModel
 from router.backends.replica import Replica
 from router.backends.replicas import Replicas
+from router.backends.token_client import TokenClient
 from router.backends.token_engines import LLAMA_CPP, SGLANG, VLLM
 from router.backends.two_phase import TwoPhase
 from router.domain import (
@@ -50,7 +51,7 @@ async def phases_on(
     async with simulated(kind, **faults) as simulator:
         client = EngineClient(simulator.url, Timeouts(first=5, idle=5, total=5, question=5), connections=5)
         try:
-            yield simulator, TwoPhase(client, MODEL, APIS[kind], Markers(cue=cue))
+            yield simulator, TwoPhase(TokenClient(client, MODEL, APIS[kind]), Markers(cue=cue))
         finally:
             await client.close()
 
@@ -169,7 +170,7 @@ async def test_a_floor_holds_across_steps() -> None:
 
 async def test_an_engine_that_sends_no_probabilities_leaves_them_unknown() -> None:
     async with phases_on() as (_, phases):
-        phases._completions = replace(VLLM, logprobs="unheard_of")
+        phases.client.api = replace(VLLM, logprobs="unheard_of")
         probe = await TwoPhaseClimb(phases, request_of()).probe(32)
     assert probe == Probe("The answer is 4.", 5, True)
 

@@ -23,6 +23,7 @@ from router.backends.replicas import Replicas
 from router.backends.sse import SPARE_EVENTS, Bounds
 from router.backends.stream_state import StreamState
 from router.backends.thought import Thought, ThoughtReader
+from router.backends.token_client import TokenClient
 from router.backends.two_phase import TwoPhase
 from router.bundle.manifest import Bundle
 from router.domain import (
@@ -405,7 +406,7 @@ async def test_a_text_that_ends_within_the_thought_is_answered_in_a_second_phase
         client = EngineClient(simulator.url, Timeouts(first=5, idle=5, total=5, question=5), connections=5)
         dialect = DIALECTS[kind]
         assert dialect.completions is not None
-        two_phase = TwoPhase(client, MODEL, dialect.completions, Markers())
+        two_phase = TwoPhase(TokenClient(client, MODEL, dialect.completions), Markers())
         chat = Chat(client, MODEL, dialect, two_phase)
         router = router_of(backend=chat, policy=policy_of(ladder_of(8, 64)))
         events = [

@@ -12,6 +12,7 @@ from router.backends.dialects import DIALECTS
 from router.backends.http import EngineClient, Timeouts
 from router.backends.markers import Markers
 from router.backends.thought import Thought
+from router.backends.token_client import TokenClient
 from router.backends.two_phase import TwoPhase
 from router.domain import (
     Completion,
@@ -58,7 +59,7 @@ async def engine(completions: TokenCompletionAPI = VLLM, **faults: Any) -> Async
     async with simulated("vllm", **faults) as simulator:
         client = EngineClient(simulator.url, Timeouts(first=5, idle=5, total=5, question=5), connections=5)
         try:
-            yield simulator, TwoPhase(client, MODEL, completions, Markers())
+            yield simulator, TwoPhase(TokenClient(client, MODEL, completions), Markers())
         finally:
             await client.close()
 
@@ -165,22 +166,22 @@ async def test_an_answer_may_take_all_that_is_left(budget: int | None, opened: l
 
 async def test_what_cannot_fit_with_any_prompt_is_named() -> None:
     async with engine() as (_, backend):
-        backend.check(request_of(WINDOW))  # nothing is known of the window yet
+        backend.borders.check(request_of(WINDOW))  # nothing is known of the window yet
         await backend.ready()
-        backend.check(request_of(WINDOW - MOST - 1))
+        backend.borders.check(request_of(WINDOW - MOST - 1))
         with pytest.raises(InvalidRequest, match=r"sampling\.max_answer_tokens"):
-            backend.check(request_of(WINDOW - MOST))
+            backend.borders.check(request_of(WINDOW - MOST))
         with pytest.raises(InvalidRequest, match=r"sampling\.max_answer_tokens"):
-            backend.check(request_of(WINDOW - 1, most=1))
+            backend.borders.check(request_of(WINDOW - 1, most=1))
         with pytest.raises(InvalidRequest, match=r"options\.max_thinking_tokens"):
-            backend.check(request_of(WINDOW, most=1))
+            backend.borders.check(request_of(WINDOW, most=1))
 
 
 @pytest.mark.parametrize("budget", [None, 8])
 async def test_an_answer_that_has_ended_is_whole_though_its_stream_does_not_end(budget: int | None) -> None:
     async with simulated("vllm", lingers=True) as simulator:
         client = EngineClient(simulator.url, Timeouts(first=5, idle=0.5, total=60, question=5), connections=5)
-        end = await completed(TwoPhase(client, MODEL, VLLM, Markers()), request_of(budget))
+        end = await completed(TwoPhase(TokenClient(client, MODEL, VLLM), Markers()), request_of(budget))
         await client.close()
     assert end.finish is (FinishReason.NATURAL if budget is None else FinishReason.FORCED)
     assert (end.thinking_tokens, end.answer_tokens) == (THOUGHT if budget is None else budget, 5)
@@ -228,8 +229,8 @@ async def test_a_thought_is_opened_where_the_template_has_not_done_so(rendered: 
         return rendered
 
     async with engine(replace(VLLM, render=render)) as (_, backend):
-        assert await backend.opening(request_of(8)) == opened
-        assert await backend.opening(request_of(0)) == [*opened, END]
+        assert await backend.borders.opening(request_of(8)) == opened
+        assert await backend.borders.opening(request_of(0)) == [*opened, END]
 
 
 async def test_a_start_of_several_tokens_is_not_banned() -> None:
@@ -251,7 +252,7 @@ async def test_markers_are_asked_for_once() -> None:
         assert [body["prompt"] for _, body in simulator.bodies if "prompt" in body][:2] == ["<think>", "</think>"]
         asked = len(simulator.bodies)
         assert await backend.ready() and len(simulator.bodies) == asked
-        assert await backend.encode("so") == encode("so")
+        assert await backend.client.encode("so") == encode("so")
 
 
 @pytest.mark.parametrize(

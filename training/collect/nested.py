@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
+from router.backends import looks
 from router.backends.climbing import cut_at
 from router.backends.thought import Thought
 from router.backends.two_phase import TwoPhase
@@ -68,7 +69,8 @@ async def cuts(
     whole, natural = await _thought(phases, _less(request, early)), None
     for rung in rungs:
         at = _less(replace(request, budget=rung), early)
-        cut = phases.upto(whole, at.budget.tokens) if at.budget.tokens != 0 else Thought(await phases.opening(at), [])
+        bare = at.budget.tokens == 0
+        cut = Thought(await phases.borders.opening(at), []) if bare else phases.upto(whole, at.budget.tokens)
         if natural is None or not cut.natural:
             answer = await _answer(phases, at, cut)
             natural = answer if cut.natural else None
@@ -86,7 +88,7 @@ async def _thought(phases: TwoPhase, request: GenerationRequest) -> Thought:
 
 
 async def _answer(phases: TwoPhase, request: GenerationRequest, cut: Thought) -> Answer:
-    seen, end = await phases.observed(request, cut)
+    seen, end = await looks.observed(phases, request, cut)
     if end.finish is FinishReason.ABORTED:
         raise BackendError("backend: it gave up in the middle")
     return Answer(
@@ -103,8 +105,8 @@ async def _probe(phases: TwoPhase, request: GenerationRequest, cut: Thought, see
     """The greedy answer's first tokens: of the answer itself, where that was greedy and is no longer."""
     if request.sampling.temperature != 0 or seen.tokens >= PROBE_TOKENS:
         sampling = replace(request.sampling, temperature=0.0, max_answer_tokens=PROBE_TOKENS)
-        seen = await phases.probe(replace(request, sampling=sampling), cut, end=False)
-    return replace(seen, end_logprob=await phases.end_logprob(request, cut))
+        seen = await looks.probe(phases, replace(request, sampling=sampling), cut, end=False)
+    return replace(seen, end_logprob=await looks.end_logprob(phases, request, cut))
 
 
 def _less(request: GenerationRequest, early: int) -> GenerationRequest:
