@@ -299,11 +299,11 @@ def _questions(
         raise click.UsageError("--prompts and --gym exclude each other")
     if prompts is not None:
         return questions.from_file(prompts, scorer)
+    own = scorer not in (*AGREEMENT, JUDGE)
+    if own:
+        require({"scorer": "prompts"})
     found = questions.from_gym(gym, count, seed) if gym else questions.held_out_questions(per_level, seed)
-    if scorer in (*AGREEMENT, JUDGE):
-        return [replace(question, scorer=scorer) for question in found]
-    require({"scorer": "prompts"})  # the others have their own
-    return found
+    return found if own else [replace(question, scorer=scorer) for question in found]
 
 
 def _executor_named(name: str, address: str) -> "Executor":

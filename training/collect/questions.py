@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from training.collect.scorers import SCORERS
 from training.data.schema import DatasetError, naming_file
 from training.data.splits import identity, prompt_id
 from training.pocket import gym
-from training.pocket.tasks import FAMILIES, LEVELS, held_out, items
+from training.pocket.tasks import FAMILIES, LEVELS, Family, Item, held_out, items
 from training.progress import say
 
 NAMES = (*SCORERS, *AGREEMENT, JUDGE)
@@ -151,12 +151,21 @@ def held_out_questions(per_level: int, seed: int) -> list[Question]:
     chosen: dict[str, Question] = {}
     for family in FAMILIES:
         for level in range(LEVELS):
-            # Small families have few distinct questions; without a bound the search for one more would never end.
-            candidates = islice(items(family, level, seed), 20 * per_level)
-            fresh = {i.question: i for i in candidates if held_out(i.question)}
-            for item in list(fresh.values())[:per_level]:
+            for item in _fresh(family, level, per_level, seed):
                 chosen[item.question] = _of_gym(item.entry, item.family, f"{item.family}/{item.level}")
     return list(chosen.values())
+
+
+def _fresh(family: Family, level: int, count: int, seed: int) -> Iterable[Item]:
+    """The first `count` items whose questions are held out and differ, or fewer."""
+    fresh: dict[str, Item] = {}
+    # Small families have few distinct questions; without a bound the search for one more would never end.
+    for item in islice(items(family, level, seed), 20 * count):
+        if held_out(item.question):
+            fresh.setdefault(item.question, item)
+        if len(fresh) == count:
+            break
+    return fresh.values()
 
 
 def digest(questions: Sequence[Question]) -> str:
