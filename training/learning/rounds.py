@@ -9,9 +9,9 @@ A round is written aside and moved into place in one step, and never changed.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import islice
 from pathlib import Path
 
@@ -192,11 +192,11 @@ def fixed_rungs(rungs: int) -> tuple[Policy, ...]:
     return tuple(Policy(rung=rung) for rung in reversed(range(rungs - 1)))
 
 
-def public_prompts() -> Iterator[Prompt]:
+@cache
+def public_prompts() -> tuple[Prompt, ...]:
     """Prompts that ship with the package. A bundle carries some of them, and so none of any user."""
-    for level in range(LEVELS):
-        for family in FAMILIES:
-            yield from (Prompt.of(one.question) for one in islice(items(family, level, 0), SAMPLED))
+    drawn = (islice(items(family, level, 0), SAMPLED) for level in range(LEVELS) for family in FAMILIES)
+    return tuple(Prompt.of(one.question) for some in drawn for one in some)
 
 
 def _fitted(pieces: Pieces, candidates: dict[str, ModelFamily]) -> tuple[Fitted, tuple[Policy, ...]]:

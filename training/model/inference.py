@@ -4,14 +4,13 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from router.bundle.featurizer import Featurizer
 from router.bundle.manifest import Bundle
 from router.domain import Prompt, ReasoningBudget
 from router.scoring import outputs
 from router.scoring.outputs import Numbers
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
-from training.model.embedding import JOINED
+from training.model.embedding import JOINED, featurizer
 from training.model.fit import Inputs
 from training.model.head_graph import head_of
 from training.prediction import Prediction
@@ -65,7 +64,7 @@ def run(
         far_beyond: novelty beyond which a prompt is far; None where the graph does not compute it.
     """
     # Batches hold prompts of about equal length, so that little of a batch is padding.
-    featurize = Featurizer(tokenizer, max_tokens)
+    featurize = featurizer(tokenizer, max_tokens)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].text))
     parts = []
     for start in range(0, len(order), BATCH):

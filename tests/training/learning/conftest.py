@@ -1,6 +1,6 @@
 """A learning folder from nothing to a bundle that serves, learned once."""
 
-from collections.abc import Iterator
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 from router.learning.status import Status
 from router.learning.store import EvidenceFile
 from tests.support.lessons import lessons
+from tests.support.once import made_once
 from tests.support.synthetic import few_steps
 from training.learning.look import Learning
 from training.model.fit import families_named
@@ -16,6 +17,8 @@ from training.model.fit import families_named
 PROMPTS, ALPHA = 420, 0.02
 AMOUNTS = (150, 201, PROMPTS)
 """Pieces of evidence at each look."""
+
+STATUSES = "statuses"
 
 
 def learning(folder: Path, **settings: object) -> Learning:
@@ -39,14 +42,19 @@ class Learned:
     statuses: list[Status]
 
 
-@pytest.fixture(scope="session")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Learned]:
-    """Do not change it: copy the folder."""
-    folder, statuses, start = tmp_path_factory.mktemp("learned"), [], 0
+def learn(folder: Path) -> None:
+    statuses, start = [], 0
     with few_steps():
         for end in AMOUNTS:
             taught(folder, start, end)
             statuses.append(learning(folder).look())
             start = end
         statuses.append(learning(folder, act=True).look())
-    yield Learned(folder, statuses)
+    (folder / STATUSES).write_bytes(pickle.dumps(statuses))
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
+    """Do not change it: copy the folder."""
+    folder = made_once(tmp_path_factory, "learned", learn)
+    return Learned(folder, pickle.loads((folder / STATUSES).read_bytes()))

@@ -66,7 +66,7 @@ def test_the_bundle_serves_with_its_certificate_and_holds_no_prompt_of_a_user(le
 
 def test_the_graph_that_is_tested_is_the_one_that_serves(learned: Learned) -> None:
     one = next(one for home in (learned.folder / "rounds").iterdir() for one in rounds.load(home))
-    prompts = list(rounds.public_prompts())[:50]
+    prompts = list(rounds.public_prompts()[:50])
     tested = one.predict(inputs(embedding.static(), prompts))
     np.testing.assert_allclose(tested.quality, inference.predict(manifest.load(one.bundle), prompts).quality, atol=1e-6)
 
