@@ -74,7 +74,7 @@ picture: $(VENV)/.dev ## draw the pictures of docs/ from the import contracts an
 proto: $(VENV)/.dev ## regenerate router/_gen from proto/
 	@$(call protoc,router/_gen)
 
-settings-docs: $(VENV)/.dev ## regenerate docs/settings.md from router/settings.py
+settings-docs: $(VENV)/.dev ## regenerate docs/settings.md from router/settings/
 	$(BIN)/python docs/write_settings.py
 
 bench: $(VENV)/.dev ## measure quality, CPU, latency, memory, curves, streams, peers against targets (12 minutes)

@@ -1,4 +1,4 @@
-"""Makes docs/settings.md from router/settings.py; with --check, fails where the file is not what it would make."""
+"""Makes docs/settings.md from router/settings/; with --check, fails where the file is not what it would make."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 import router
-from router.settings import GROUPS, PREFIX, Settings
+from router.settings import GROUPS, PREFIX
 
 PAGE = Path(__file__).with_name("settings.md")
 PACKAGE = Path(router.__file__).parent
@@ -19,7 +19,7 @@ HEAD = f"""# Settings
 Every setting is an environment variable `{PREFIX}<NAME>`. A name that does not exist is refused with a hint; variables
 that Kubernetes sets for a Service of this name are ignored. *Followed* files are read again when they change.
 
-This page is made from `router/settings.py` by `make settings-docs`.
+This page is made from `router/settings/` by `make settings-docs`.
 """
 
 
@@ -29,11 +29,11 @@ def page() -> str:
 
 
 def _sections() -> Iterator[str]:
-    """Headings and rows, in the order of the fields."""
-    for name, field in Settings.model_fields.items():
-        if name in GROUPS:
-            yield f"\n## {GROUPS[name]}\n\n| name | default | meaning |\n|---|---|---|\n"
-        yield f"| `{name.upper()}` | {_default(field)} | {_linked(field.description or '')} |\n"
+    """Headings, each with the rows of its group."""
+    for heading, group in GROUPS.items():
+        yield f"\n## {heading}\n\n| name | default | meaning |\n|---|---|---|\n"
+        for name, field in group.model_fields.items():
+            yield f"| `{name.upper()}` | {_default(field)} | {_linked(field.description or '')} |\n"
 
 
 def _default(field: FieldInfo) -> str:
