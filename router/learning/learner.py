@@ -104,17 +104,17 @@ class Learner:
         if self._course.reports and outcome.label_source is not LabelSource.AGREEMENT:
             self._journal.add(Report(outcome.decision_id, outcome.correct))
 
-    def _refusal(self) -> str:
-        """Why no lesson can begin now; "" where one can."""
-        if self._open >= OPEN or len(self._line) >= MOST_IN_LINE:
-            return BUSY
-        return "" if self._bucket.take(0.0) else "allowance"
-
     async def close(self) -> None:
         """Stop the lessons under way; what they have found is in the journal or nowhere."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _refusal(self) -> str:
+        """Why no lesson can begin now; "" where one can."""
+        if self._open >= OPEN or len(self._line) >= MOST_IN_LINE:
+            return BUSY
+        return "" if self._bucket.take(0.0) else "allowance"
 
     def _worst(self, lesson: Lesson) -> Evidence | None:
         try:
