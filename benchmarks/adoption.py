@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from training.certification.betting import Groups
+from training.certification.rules import losses
 from training.certification.sample_size import like, needed
-from training.certification.sequences import losses
 from training.data import dataset
 from training.data.dataset import Outcomes
 

@@ -28,7 +28,7 @@ from router.domain import DEFAULT_MAX_LOSS, Certificate, Prompt
 from router.scoring.outputs import VECTOR
 from training import pipeline
 from training.arrays import Rows, Rungs
-from training.certification.sequences import certified_rungs, losses
+from training.certification.rules import certified_rungs, losses
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.evaluation.policies import auroc

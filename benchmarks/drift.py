@@ -18,7 +18,7 @@ from router.bundle import manifest
 from router.domain import DEFAULT_MAX_LOSS
 from router.outcomes.e_process import DELTA, EProcess
 from router.settings import load
-from training.certification.sequences import certified_rungs, losses
+from training.certification.rules import certified_rungs, losses
 from training.data import dataset
 from training.learning.refuting import entries, log_wealth
 from training.model import inference

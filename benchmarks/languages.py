@@ -15,7 +15,7 @@ from benchmarks import harness, public_sets
 from router.bundle.scored import view
 from router.domain import DEFAULT_MAX_LOSS
 from training.arrays import Rungs
-from training.certification.sequences import choose, losses, price_grid
+from training.certification.rules import choose, losses, price_grid
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.evaluation import tasks

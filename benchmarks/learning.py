@@ -32,7 +32,7 @@ from router.domain import DEFAULT_MAX_LOSS
 from router.learning.evidence import MODEL, Evidence, Inputs
 from router.learning.store import EvidenceFile
 from training.arrays import Matrix, Rows, Vector
-from training.certification.sequences import certified_rungs, losses
+from training.certification.rules import certified_rungs, losses
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.splits import split_of

@@ -18,11 +18,11 @@ from benchmarks.harness import OUTCOMES, RESULTS, commit, machine
 from training import pipeline
 from training.certification.betting import DELTA
 from training.certification.certify import TARGET
+from training.certification.rules import certified_rungs
 from training.certification.sequences import (
     CandidatePolicy,
     PolicySequence,
     StoppingPolicy,
-    certified_rungs,
     cheapest,
     policy_sequences,
     shared,

@@ -31,7 +31,7 @@ from router.errors import RouterError
 from router.files import make_private, write_private
 from router.scoring.outputs import HALF_TOLERANCE
 from training.certification.certify import Proofs
-from training.certification.sequences import certified_rungs, smallest
+from training.certification.rules import certified_rungs, smallest
 from training.model import inference
 from training.model.fit import Fitted
 from training.model.head_graph import build_graph

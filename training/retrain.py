@@ -25,7 +25,8 @@ from training.certification import sample_size
 from training.certification.betting import DELTA, Groups, least_p_value, without_loss
 from training.certification.certify import ALPHAS, loss_target
 from training.certification.delta import share, uses_before
-from training.certification.sequences import SHARE, certified_rungs
+from training.certification.rules import certified_rungs
+from training.certification.sequences import SHARE
 from training.data import dataset
 from training.data import log as log_file
 from training.data.dataset import Outcomes

@@ -11,7 +11,7 @@
 3. Where none passes, `on_unmet` decides.
 
 The rule of step 2 stands three times, because a request must be decided in microseconds and a table in one array
-operation: here, in `training.certification.sequences` (`choose`, `smallest`), and with deadlines in
+operation: here, in `training.certification.rules` (`choose`, `smallest`), and with deadlines in
 `training.plan.replay.served_rungs`. tests/training/test_decision_rule.py holds the three equal.
 """
 

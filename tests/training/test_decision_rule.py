@@ -16,7 +16,7 @@ from router.routing.policy import LatencyProfile, Policy
 from tests.conftest import MODELS
 from tests.support.synthetic import OUTCOMES
 from training.arrays import Matrix, Rungs
-from training.certification.sequences import choose, smallest
+from training.certification.rules import choose, smallest
 from training.model import inference
 from training.plan.replay import served_rungs
 from training.prediction import Prediction

@@ -11,7 +11,8 @@ import numpy as np
 
 from training.arrays import Mask, Rows, Vector
 from training.certification.betting import Groups, log_capital
-from training.certification.sequences import CandidatePolicy, PolicySequence, Sample, losses
+from training.certification.rules import losses
+from training.certification.sequences import CandidatePolicy, PolicySequence, Sample
 from training.data.dataset import Outcomes
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from training.certification.certify import TARGET
 from training.certification.pooling import family
-from training.certification.sequences import choose, losses, price_grid
+from training.certification.rules import choose, losses, price_grid
 from training.data.dataset import Outcomes
 from training.evaluation.baselines import baselines
 from training.evaluation.policies import (

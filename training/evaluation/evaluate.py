@@ -10,7 +10,7 @@ from router.bundle.manifest import QUANTILES
 from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
 from training.certification.certify import TARGET
-from training.certification.sequences import certified_rungs, smallest
+from training.certification.rules import certified_rungs, smallest
 from training.data.dataset import Outcomes
 from training.evaluation import metrics, tasks
 from training.evaluation.frontier import FrontierPoint, frontier

@@ -14,7 +14,8 @@ from sklearn.metrics import roc_auc_score
 from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
 from training.certification.certify import TARGET
-from training.certification.sequences import certified_rungs, choose, learned_prices, losses
+from training.certification.rules import certified_rungs, choose, losses
+from training.certification.sequences import learned_prices
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
 from training.evaluation.references import cascade

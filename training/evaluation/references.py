@@ -3,7 +3,7 @@
 import numpy as np
 
 from training.arrays import Matrix, Rungs, Vector
-from training.certification.sequences import choose
+from training.certification.rules import choose
 
 WEIGHTS = (1e-4, 1e2)
 """Range of the oracle's prices: P(correct) that the mean tokens of the most expensive rung must buy."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from training.arrays import Matrix, Rungs
 from training.certification.pooling import family
-from training.certification.sequences import losses
+from training.certification.rules import losses
 from training.data.dataset import Outcomes
 from training.evaluation import metrics
 from training.evaluation.policies import auroc

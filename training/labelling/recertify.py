@@ -17,7 +17,8 @@ from training.certification import free_zeros
 from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS, Proofs, certify_absolute, certify_relative, loss_target
 from training.certification.free_zeros import Missing
-from training.certification.sequences import Sample, certified_rungs
+from training.certification.rules import certified_rungs
+from training.certification.sequences import Sample
 from training.evaluation.advice import about_agreement
 from training.export import reissue
 from training.labelling.evidence import Evidence

@@ -15,7 +15,7 @@ from router.scoring import trial as trial_of
 from training.arrays import Rows, Rungs
 from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS, loss_target
-from training.certification.sequences import certified_rungs
+from training.certification.rules import certified_rungs
 from training.data.dataset import Outcomes
 from training.evaluation import evaluate
 from training.evaluation.spending import Spending

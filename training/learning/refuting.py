@@ -16,7 +16,7 @@ from router.bundle.manifest import Bundle
 from router.outcomes.e_process import DELTA
 from training.arrays import Matrix, Rows, Vector
 from training.certification.delta import share
-from training.certification.sequences import certified_rungs
+from training.certification.rules import certified_rungs
 from training.learning.pieces import Pieces
 from training.model import inference
 

@@ -25,7 +25,8 @@ from router.files import write_private
 from training.arrays import Matrix, Rungs
 from training.certification.certify import Proofs
 from training.certification.delta import share
-from training.certification.sequences import SHARE, TIE, choose, constant, losses, price_grid
+from training.certification.rules import TIE, choose, constant, losses, price_grid
+from training.certification.sequences import SHARE
 from training.data.schema import DatasetError
 from training.data.splits import split_of
 from training.export import export

@@ -13,7 +13,8 @@ from router.domain import Certificate
 from training.arrays import Mask, Matrix, Rows, Rungs, Vector
 from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS
-from training.certification.sequences import SHARE, TIE
+from training.certification.rules import TIE
+from training.certification.sequences import SHARE
 from training.learning.pieces import Pieces
 from training.learning.rounds import Policy, Round, fixed_rungs
 from training.learning.tenants import balanced

@@ -16,7 +16,7 @@ from router.bundle.manifest import QUANTILES
 from router.domain import DEFAULT_MAX_LOSS, Certificate
 from router.routing.policy import LatencyProfile
 from training.arrays import Mask, Matrix, Rungs
-from training.certification.sequences import certified_rungs, losses
+from training.certification.rules import certified_rungs, losses
 from training.data.dataset import Outcomes
 from training.data.schema import DatasetError
 from training.evaluation.metrics import hull_accuracy
@@ -150,7 +150,7 @@ def rows(
 def served_rungs(prediction: Prediction, certificate: Certificate, in_time: Mask) -> Rungs:
     """The rungs that `router.routing.policy.Policy` serves under a relative certificate, for all prompts at once.
 
-    The rule stands three times: the policy decides one prompt without NumPy, in microseconds; `sequences.choose`
+    The rule stands three times: the policy decides one prompt without NumPy, in microseconds; `rules.choose`
     decides a table without deadlines; this adds deadlines to it. tests/training/test_decision_rule.py holds the three
     equal.
 

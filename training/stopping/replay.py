@@ -13,7 +13,7 @@ from router.domain import BudgetLadder
 from router.stopping.rules import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 from training.arrays import Fold, Matrix, Rows
 from training.certification.betting import Groups, betting_p_value
-from training.certification.sequences import PRICES
+from training.certification.rules import PRICES
 from training.evaluation import metrics
 from training.evaluation.spending import share_saved
 from training.model.embedding import Embedding

@@ -16,7 +16,8 @@ import numpy as np
 from router.stopping.rules import AgreeRule, LearnedRule, StoppingRule, ThresholdRule
 from training.arrays import Mask, Matrix
 from training.certification.betting import Groups
-from training.certification.sequences import PolicySequence, StoppingPolicy, price_grid
+from training.certification.rules import price_grid
+from training.certification.sequences import PolicySequence, StoppingPolicy
 from training.data.splits import LABELLED
 from training.stopping.learned import Lookahead, features
 from training.stopping.rules import Stops, fixed, follow, walk

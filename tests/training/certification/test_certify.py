@@ -14,21 +14,8 @@ from router.routing.policy import LatencyProfile, Policy
 from tests.support.synthetic import asked
 from training.certification.betting import DELTA, Groups
 from training.certification.certify import ALPHAS, MARGINS, QUALITIES, _absolute, certify, loss_target
-from training.certification.sequences import (
-    PRICES,
-    SHARE,
-    THRESHOLDS,
-    TIE,
-    Sample,
-    certified_rungs,
-    choose,
-    fixed_rungs,
-    learned_prices,
-    losses,
-    predicted_losses,
-    price_grid,
-    smallest,
-)
+from training.certification.rules import PRICES, TIE, certified_rungs, choose, losses, price_grid, smallest
+from training.certification.sequences import SHARE, THRESHOLDS, Sample, fixed_rungs, learned_prices, predicted_losses
 from training.data.dataset import Outcomes
 from training.prediction import Prediction
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.certification.test_certify import outcomes_of, predicted
-from training.certification import free_zeros, sequences
+from training.certification import free_zeros, rules, sequences
 from training.certification.betting import betting_p_value
 from training.certification.certify import ALPHAS, Proofs, certify_relative
 from training.certification.free_zeros import Missing
@@ -22,7 +22,7 @@ RUNGS = 4
 def thin() -> Iterator[None]:
     """A tenth of the policies shows the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sequences, "PRICES", sequences.PRICES[::10])
+        patch.setattr(rules, "PRICES", rules.PRICES[::10])
         patch.setattr(sequences, "THRESHOLDS", sequences.THRESHOLDS[::10])
         yield
 

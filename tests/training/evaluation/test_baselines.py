@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from router.domain import BudgetLadder, Prompt, ReasoningBudget
 from tests.support.synthetic import asked
-from training.certification.sequences import choose
+from training.certification.rules import choose
 from training.data.dataset import Outcomes
 from training.evaluation.baselines import Predictor, baselines
 from training.evaluation.references import cascade, hindsight, oracle_curve

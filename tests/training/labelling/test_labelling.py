@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from router.bundle.manifest import digest, load
 from tests.conftest import MODELS, another_bundle
 from tests.support.synthetic import OUTCOMES, sums
-from training.certification import sequences
+from training.certification import rules, sequences
 from training.cli import cli
 from training.data import answers, dataset
 from training.data.schema import DatasetError, write
@@ -28,7 +28,7 @@ PROMPTS = {"certify": 300, "fit": 60, "test": 20}
 def thin() -> Iterator[None]:
     """A tenth of the policies shows the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sequences, "PRICES", sequences.PRICES[::10])
+        patch.setattr(rules, "PRICES", rules.PRICES[::10])
         patch.setattr(sequences, "THRESHOLDS", sequences.THRESHOLDS[::10])
         yield
 

@@ -16,7 +16,7 @@ from router.domain import SLACK, BudgetLadder, Prompt
 from router.scoring import outputs
 from tests.support.synthetic import asked
 from training.arrays import Matrix, Vector
-from training.certification.sequences import choose
+from training.certification.rules import choose
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.model import inference, lengths
