@@ -36,9 +36,9 @@ from training.model import inference
 from training.model.embedding import Embedding
 from training.model.fit import Inputs, families_named
 from training.model.onnx_graph import TOKENS
-from training.pipeline import Trained
 from training.prediction import Prediction
 from training.report.text import re_splits
+from training.trained import Trained
 from training.wrapping.kinds import BARE
 from training.wrapping.wrap import conversations, joined
 

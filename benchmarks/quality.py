@@ -26,6 +26,7 @@ from training.evaluation import comparison
 from training.model.embedding import static
 from training.model.fit import fit
 from training.report.text import describe, re_splits
+from training.trained import Trained, full_report, violations
 
 RESULTS = Path("benchmarks/results/quality.json")
 SIZES = (250, 500, 1_000, 2_000, 4_000)
@@ -50,17 +51,17 @@ def main() -> None:
     RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def judged(name: str, outcomes: dataset.Outcomes) -> tuple[dict[str, Any], pipeline.Trained]:
+def judged(name: str, outcomes: dataset.Outcomes) -> tuple[dict[str, Any], Trained]:
     """Print the whole report; returns it without prompt texts and curves."""
     trained = pipeline.with_baselines(pipeline.train(outcomes))
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted)
-    report = pipeline.full_report(trained, {}, left_out)
+    report = full_report(trained, {}, left_out)
     print(f"\n== {name}\n{describe(report)}")
     for row in left_out:
         print({key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()})
     for refused, why in trained.proofs.refused.items():
         print(f"not certified: {refused}: {why}")
-    report["violations_per_prompt"] = [v.to_json() for v in pipeline.violations(trained, ALPHAS, per_prompt=True)]
+    report["violations_per_prompt"] = [v.to_json() for v in violations(trained, ALPHAS, per_prompt=True)]
     print(f"\nthe same with a target per prompt\n{re_splits(report['violations_per_prompt'])}")
     report["methods"] = [{k: v for k, v in method.items() if k != "curve"} for method in report["methods"]]
     return {k: v for k, v in report.items() if k not in ("mistakes", "oracle", "hindsight")}, trained

@@ -30,11 +30,11 @@ from training.certification.sequences import (
 from training.data import dataset
 from training.evaluation.spending import Spending
 from training.model.fit import families_named
-from training.pipeline import Trained
 from training.stopping.replay import named
 from training.stopping.rules import Stops, fixed
 from training.stopping.stage import Within
 from training.stopping.traces import Traces, from_frame
+from training.trained import Trained, stopping_violations
 
 RESPLITS = 500
 
@@ -81,7 +81,7 @@ def measured(name: str, rows: pl.DataFrame) -> dict[str, Any]:
     assert trained.within is not None
     table = list(families_alone(trained, trained.within))
     print(f"\n== {name}: {len(traces):,} traces, loss of at most {TARGET:g}\n{shown(table)}")
-    violations = pipeline.stopping_violations(trained, (TARGET,), RESPLITS)
+    violations = stopping_violations(trained, (TARGET,), RESPLITS)
     for one in violations:
         print(f"violated in {one.violated:.1%} of {one.resplits} re-splits, nothing proved in {one.uncertified:.1%}")
     blind = pipeline.train(outcomes, candidates=families, traces=worthless(traces))

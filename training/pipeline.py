@@ -1,8 +1,7 @@
 """From an outcome file to a bundle: the stages in their order, each of which ends in a check of itself."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,14 @@ from router.bundle.spent_delta import LabelUse
 from router.domain import Prompt
 from training.certification import delta
 from training.certification.betting import DELTA
-from training.certification.certify import ALPHAS, Proofs, certify
-from training.certification.sequences import beside_fixed
-from training.certification.violation import RESPLITS, Violation, resplit, resplit_sequences
+from training.certification.certify import certify
+from training.certification.violation import RESPLITS
 from training.data import dataset
 from training.data.dataset import Outcomes
 from training.data.overview import overview
 from training.data.schema import JUDGE, DatasetError
 from training.evaluation import comparison, evaluate
 from training.evaluation.advice import about_agreement, needs, with_remedies
-from training.evaluation.evaluate import Report
 from training.evaluation.spending import UNKNOWN_RATES, Rates
 from training.export import export, standing
 from training.model import embedding
@@ -33,9 +30,9 @@ from training.model.fit import CANDIDATES, CachedInputs, Fitted, Inputs, fit, in
 from training.prediction import Prediction
 from training.progress import say
 from training.stopping import stage
-from training.stopping.replay import described, named
 from training.stopping.stage import Within
 from training.stopping.traces import Steps, Traces, read_steps
+from training.trained import Trained, full_report, summary
 
 SAMPLE = 1_000
 """Prompts on which the exported graph must agree with scikit-learn."""
@@ -51,23 +48,6 @@ PROFILES: dict[tuple[str, str], Callable[[], Embedding]] = {
 
 Extraction = Callable[[Embedding, list[Prompt]], Inputs]
 """Extracts the inputs of prompts, in this process or elsewhere."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained router before it is exported.
-
-    Attributes:
-        parts: the splits "fit", "certify" and "test".
-        report: of the test split.
-        within: what traces have taught; None without traces.
-    """
-
-    parts: dict[str, Outcomes]
-    fitted: Fitted
-    proofs: Proofs
-    report: Report
-    within: Within | None = None
 
 
 def train(
@@ -185,12 +165,7 @@ def run(
     outcomes = outcomes if engine is None else replace(outcomes, model=engine)
     use, steps = label_use(outcomes, registry), read_steps(path, answers)
     say(f"fit: {needs(outcomes, use.delta / DELTA)}")
-    if isinstance(steps, str):
-        say(f"stopping: no rule within the thought: {steps}")
-    elif not steps.nested:
-        say(
-            "stopping: each rung was run by itself; what is certified holds if runs repeat a thought, as greedy ones do"
-        )
+    _say_of_traces(steps)
     trained = train(
         outcomes,
         profile,
@@ -207,14 +182,11 @@ def run(
     say(f"re-splits: {RESPLITS} of each target test how often certificates are violated")
     report = full_report(trained, {"file": path.name, **asdict(overview(path, soft))}, left_out, use)
     say("export: the graph is compared with the model")
-    # From all splits: the comparison of graph and model reads no labels.
-    sample = [outcomes.prompts[i] for i in np.random.default_rng(0).permutation(len(outcomes))[:SAMPLE]]
-    sample.sort(key=_is_long)  # the first ones become the parity sample, which stays small
     export(
         trained.fitted,
         outcomes.ladder,
         trained.proofs,
-        sample,
+        _sample(outcomes.prompts),
         out,
         backend_fingerprint=outcomes.model,
         data_hash=manifest.digest(path),
@@ -225,6 +197,22 @@ def run(
         label_use=use,
     )
     return report
+
+
+def _say_of_traces(steps: Steps | str) -> None:
+    """Say what rules within the thought can be learned from, or why from nothing."""
+    if isinstance(steps, str):
+        say(f"stopping: no rule within the thought: {steps}")
+    elif not steps.nested:
+        say(
+            "stopping: each rung was run by itself; what is certified holds if runs repeat a thought, as greedy ones do"
+        )
+
+
+def _sample(prompts: list[Prompt]) -> list[Prompt]:
+    """Prompts of all splits to compare graph and model on, which reads no labels; short ones first."""
+    drawn = [prompts[i] for i in np.random.default_rng(0).permutation(len(prompts))[:SAMPLE]]
+    return sorted(drawn, key=_is_long)  # the first ones become the parity sample, which stays small
 
 
 def _is_long(prompt: Prompt) -> bool:
@@ -242,97 +230,6 @@ def label_use(outcomes: Outcomes, registry: Path | None) -> LabelUse:
     if registry is None:
         return spent_delta.use_of(groups, DELTA)
     return spent_delta.spend(registry, groups, lambda use: DELTA * delta.share(use))
-
-
-def full_report(
-    trained: Trained, data: dict[str, Any], left_out: list[dict[str, Any]], use: LabelUse | None = None
-) -> dict[str, Any]:
-    """All figures of a trained router in JSON types.
-
-    Args:
-        data: "file", the name of the outcome file, and its counts.
-        left_out: figures of each family of tasks that was left out of fitting.
-        use: of the labels that certify; None = they are used once.
-    """
-    return {
-        "about": {
-            "model": trained.parts["fit"].model,
-            "label_sources": list(trained.parts["fit"].label_sources),
-            "fitted": f"{datetime.now(UTC):%Y-%m-%d}",
-            "ladder": [rung.name for rung in trained.parts["fit"].ladder.rungs],
-            "splits": {name: len(part) for name, part in trained.parts.items()},
-            "profile": trained.fitted.embedding.profile,
-            "precision": trained.fitted.embedding.precision,
-            "model_family": trained.fitted.chosen,
-            "log_loss_by_family": trained.fitted.log_losses,
-            "calibration": "beta" if trained.fitted.beta else "none: it did not lower held-out log-loss",
-            "data": data,
-            "certificates": [asdict(c) for c in trained.proofs.relative],
-            "absolute": [asdict(c) for c in trained.proofs.absolute],
-            "per_prompt": [asdict(c) for c in trained.proofs.per_prompt],
-            "per_task": [asdict(c) for c in trained.proofs.per_task],
-            "delta": DELTA,
-            "delta_spent": DELTA if use is None else use.delta,
-            "not_certified": trained.proofs.refused,
-            "reference": trained.proofs.reference,
-        },
-        **trained.report.to_json(),
-        "violations": [v.to_json() for v in violations(trained, ALPHAS)],
-        "leave_one_task_out": left_out,
-        "stopping": stopping_rows(trained),
-        "stopping_violations": [v.to_json() for v in stopping_violations(trained, ALPHAS)],
-    }
-
-
-def violations(
-    trained: Trained, alphas: tuple[float, ...], resplits: int = RESPLITS, per_prompt: bool = False
-) -> list[Any]:
-    """`resplit` for every alpha, on all prompts that were not fitted on."""
-    pool = dataset.concatenate(trained.parts["certify"], trained.parts["test"])
-    predicted, fitted = (trained.fitted.predict(part.prompts) for part in (pool, trained.parts["fit"]))
-    own = trained.parts["fit"], fitted
-    return [resplit((pool, predicted), alpha, resplits, per_prompt, own) for alpha in alphas]
-
-
-def stopping_violations(trained: Trained, alphas: tuple[float, ...], resplits: int = RESPLITS) -> list[Violation]:
-    """Re-splits for every alpha of rules that stop within the thought, on traces that nothing was learnt from."""
-    if trained.within is None:
-        return []
-    sequences = beside_fixed(trained.within.held_out())
-    return [resplit_sequences(sequences, alpha, resplits) for alpha in alphas]
-
-
-def stopping_rows(trained: Trained) -> list[dict[str, Any]]:
-    """Every certified rule within the thought on the traces of the test split."""
-    if trained.within is None:
-        return []
-    test, lookahead = trained.within.samples["test"], trained.within.lookahead
-    rows = []
-    for one in trained.proofs.stopping:
-        name = named(one.rule, test.traces.ladder)
-        row = described(test.traces, "stopping", name, test.stops(one.rule, lookahead), one.alpha)
-        rows.append({"alpha": one.alpha, **asdict(row)})
-    return rows
-
-
-def summary(trained: Trained) -> dict[str, Any]:
-    """The figures that a manifest carries for its readers; the format calls the model family "form"."""
-    report = trained.report
-    return {
-        "prompts": {name: len(part) for name, part in trained.parts.items()},
-        "form": trained.fitted.chosen,
-        "log_loss": trained.fitted.log_losses,
-        "calibration_error": {rung.rung: rung.calibration_error for rung in report.rungs},
-        "policies": policy_figures(report),
-    }
-
-
-def policy_figures(report: Report) -> list[dict[str, Any]]:
-    """What the certified policies lose and save, as a manifest carries it."""
-    return [
-        {"alpha": p.alpha, "loss": p.loss, "top": p.saved_against_top, "hull": p.saved_against_hull}
-        for p in report.policies
-    ]
 
 
 def _judged_by(about: dict[str, Any]) -> dict[str, str]:

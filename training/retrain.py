@@ -40,10 +40,10 @@ from training.export import export
 from training.model import calibration, embedding, inference
 from training.model.families import ModelFamily
 from training.model.fit import CANDIDATES, families_named, fit
-from training.pipeline import Trained
 from training.prediction import Prediction
 from training.progress import say
 from training.stopping.traces import Steps, read_steps
+from training.trained import Trained, full_report, summary
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def retrain(
         out,
         backend_fingerprint=outcomes.model,
         data_hash=manifest.digest(gold),
-        metrics=pipeline.summary(challenger),
-        report=pipeline.full_report(challenger, {"file": gold.name, "traffic": len(fitting)}, [], use),
+        metrics=summary(challenger),
+        report=full_report(challenger, {"file": gold.name, "traffic": len(fitting)}, [], use),
         label_use=use,
         within=challenger.within,
         answers=steps.kind if isinstance(steps, Steps) else "text",

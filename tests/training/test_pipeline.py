@@ -21,7 +21,7 @@ from training.evaluation import comparison
 from training.export import standing
 from training.model.embedding import Embedding, embed
 from training.model.fit import Inputs, families_named, inputs
-from training.pipeline import Trained
+from training.trained import Trained
 
 PROMPTS = 700
 

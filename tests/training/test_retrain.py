@@ -27,8 +27,8 @@ from training.data.schema import DatasetError, write
 from training.evaluation.logged_traffic import LoggedTraffic, read
 from training.export import export
 from training.model.fit import families_named
-from training.pipeline import Trained
 from training.retrain import judge, require_certifiable, retrain
+from training.trained import Trained
 
 GOLD, SERVED = 1_500, 1_000
 

@@ -23,8 +23,8 @@ from training.export import reissue
 from training.learning.pieces import Pieces
 from training.learning.rounds import Round
 from training.learning.trials import FEW, Record, Trial
-from training.pipeline import policy_figures
 from training.prediction import Prediction
+from training.trained import policy_figures
 
 LEARNED = "learned"
 """Key of a manifest's metrics by which a bundle is known that was learned while serving."""
