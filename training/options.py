@@ -92,3 +92,9 @@ def save_plot(figure: "Figure", path: Path) -> None:
         figure.savefig(path, format="svg", metadata={"Date": None})  # without the date, equal figures give equal files
     except OSError as error:
         raise click.BadParameter(str(error), param_hint="--plot") from error
+
+
+def warn(warnings: list[str]) -> None:
+    """Print warnings at the end, where they are seen; on standard error, which no script parses."""
+    for warning in warnings:
+        click.secho(f"warning: {warning}", fg="red", err=True)

@@ -21,7 +21,8 @@ from tests.support.fakes import RecordingObserver, completion_of, decision_of, r
 from tests.support.synthetic import NO_REPORT, OUTCOMES, few_steps, outcomes_of, sums
 from tests.test_package import command as console
 from training import pipeline
-from training.cli import cli, verdict_text
+from training.cli import cli
+from training.cli.registries import verdict_text
 from training.data.dataset import Outcomes, from_frame
 from training.data.schema import DatasetError, write
 from training.evaluation.logged_traffic import LoggedTraffic, read

@@ -7,10 +7,10 @@ import click
 
 from router.extras import needs
 
-Command = Callable[..., None]
+Decorated = Callable[..., None]
 
 
-def executor_options(command: Command) -> Command:
+def executor_options(command: Decorated) -> Decorated:
     """Adds --executor and --ray-address, the arguments `executor` and `ray_address`."""
     address = click.option("--ray-address", default="auto", show_default=True, help="Address of the Ray cluster.")
     executor = click.option("--executor", "--engine", "executor", type=click.Choice(["local", "ray"]), default="local",
