@@ -1,7 +1,7 @@
-"""The command `budget-train collect`, and its estimate."""
+"""The command `budget-train collect`."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,27 +9,22 @@ import click
 
 from router.cli.strict import Command, File, NewFile, Number
 from router.digits import counted
+from training.cli import estimating
 from training.cli.cluster import executor_options, ray_on
+from training.cli.estimating import ANSWER_TOKENS, ESTIMATED, PROMPT_TOKENS
 from training.options import ENGINES, backend_key, json_output, require
 
 if TYPE_CHECKING:
-    from router.domain import BudgetLadder
     from training.collect.judge import Judge
     from training.collect.questions import Question
     from training.collect.run import Executor
     from training.collect.units import Recipe
-    from training.estimate import Engine
 
 _COUNT = click.IntRange(min=1)
 _SCORERS = click.Choice([
     "exact", "numeric", "math", "choice", "reasoning-gym",
     "agreement", "agreement-numeric", "agreement-math", "agreement-choice", "judge",
 ])  # fmt: skip
-ESTIMATED = (
-    "first_token_ms", "token_ms", "thought_tokens", "answer_tokens", "prompt_tokens", "price_in", "price_out",
-)  # fmt: skip
-"""Options of --estimate alone."""
-
 ABOUT_ENGINE = (
     "backend", "backend_key", "unenforced", "enforcement", "think_start", "think_end", "closing_cue", "timeout",
 )  # fmt: skip
@@ -37,16 +32,6 @@ ABOUT_ENGINE = (
 
 ABOUT_JUDGE = ("judge_model", "judge_key_file", "judge_prompt")
 """Options that say nothing without --judge-url."""
-
-PRICES = {"price_in": "price_out", "price_out": "price_in"}
-TIMES = {"first_token_ms": "token_ms", "token_ms": "first_token_ms"}
-"""Of these options one alone gives neither money nor hours; an engine that is measured tells the other time."""
-
-PROMPT_TOKENS, ANSWER_TOKENS, CHARACTERS = 200, 200, 4
-"""What an estimate assumes where nothing is known: tokens of a prompt and of an answer, characters of a token."""
-
-POCKET_TOKENS = 6
-"""Mean tokens of the pocket reasoner's answers."""
 
 
 @click.command(cls=Command)
@@ -122,7 +107,7 @@ def collect(
     require(dict.fromkeys(ABOUT_ENGINE[estimate:], "url") | dict.fromkeys(ABOUT_JUDGE, "judge_url") | {"count": "gym"})
     asked = {name: options.pop(name) for name in ("judge_url", *ABOUT_JUDGE)}
     if estimate:
-        _require_for_estimate(out, options, given)
+        estimating.require_options(out, options, given)
     elif out is None:
         raise click.UsageError("Missing option '--out'")
     for name, value in () if estimate else given.items():
@@ -132,18 +117,12 @@ def collect(
         options |= _named(**options)
     options["judge"] = _judge(**asked) if asked["judge_url"] and not estimate else None
     if out is None:
-        _estimate(options, given, as_json)
+        own = _questions(**options) if options["prompts"] or options["gym"] else []
+        # One request of each prompt measures an engine, however many samples are collected.
+        recipe = _recipe(options | {"samples": 1}) if options["url"] else None
+        estimating.estimate(options, given, own, recipe, as_json)
     else:
         _collect(out, _executor_named(executor, ray_address), options, as_json)
-
-
-def _require_for_estimate(out: Path | None, options: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raises UsageError where an option would be ignored, or nothing is there to measure an engine with."""
-    if out is not None:
-        raise click.UsageError("--out and --estimate exclude each other: an estimate collects nothing")
-    require(PRICES if options["url"] else PRICES | TIMES)
-    if options["url"] and not (options["prompts"] or options["gym"] or given["thought_tokens"]):
-        raise click.UsageError("--estimate with --url needs --prompts to measure with, or --thought-tokens")
 
 
 def _named(url: str, backend: str | None, model: str | None, backend_key: str, **_: Any) -> dict[str, str]:
@@ -207,85 +186,10 @@ def _require_judge(questions: "list[Question]", options: dict[str, Any]) -> None
         raise click.UsageError("--judge-url needs --scorer judge")
 
 
-def _estimate(options: dict[str, Any], given: dict[str, Any], as_json: bool) -> None:
-    from training import estimate
-    from training.certification import sample_size
-
-    own = _questions(**options) if options["prompts"] or options["gym"] else []
-    # One request of each prompt measures an engine, however many samples are collected.
-    recipe = _recipe(options | {"samples": 1}) if options["url"] else None
-    ladder = _ladder(options) if recipe is None else recipe.ladder
-    engine = _engine(options, given, own, recipe)
-    samples, concurrency = options["samples"], options["concurrency"]
-    nested = _nested(options, ladder) if recipe is None else recipe.nested
-    one = estimate.per_prompt(ladder, samples, engine, nested)
-    found = estimate.Estimate(
-        "nested" if nested else "independent",
-        one,
-        estimate.rows(sample_size.table(), one, engine, concurrency),
-        estimate.cost(len(own), one, engine, concurrency) if own else None,
-        bounded=not engine.thoughts,
-        measured_at=engine.measured_at,
-    )
-    click.echo(json.dumps(asdict(found)) if as_json else estimate.describe(found, concurrency))
-
-
-def _nested(options: dict[str, Any], ladder: "BudgetLadder") -> bool:
-    """Whether thoughts will be cut, where no engine is asked: of hosted models, and without caps, none can be."""
-    if options["nested"] is not None:
-        return bool(options["nested"])
-    engine = options["ladder"] and options["backend"] != "openai_effort"
-    caps = any(rung.tokens for rung in ladder.rungs)
-    return bool(caps and (engine or not (options["ladder"] or options["temperature"] or options["samples"] > 1)))
-
-
 def _recipe(options: dict[str, Any]) -> "Recipe":
     from training.collect import recipes
 
     return recipes.from_options(**{name: options[name] for name in recipes.OPTIONS})
-
-
-def _ladder(options: dict[str, Any]) -> "BudgetLadder":
-    """The ladder where no engine is asked."""
-    from training.collect.recipes import parse_ladder
-    from training.pocket.tasks import LADDER
-
-    return parse_ladder(options["ladder"], options["backend"] == "openai_effort") if options["ladder"] else LADDER
-
-
-def _engine(options: dict[str, Any], given: dict[str, Any], own: "list[Question]", recipe: "Recipe | None") -> "Engine":
-    """What the options say of the engine, and for the rest what a few requests show, or a guess."""
-    from training.estimate import Engine
-
-    characters = sum(len(question.transcript) for question in own)
-    prompt = characters / len(own) / CHARACTERS if own else PROMPT_TOKENS
-    answer = ANSWER_TOKENS if options["url"] or options["ladder"] else POCKET_TOKENS
-    engine = Engine(None, None, (), answer, prompt, given["price_in"], given["price_out"])
-    if recipe is not None:
-        engine = replace(engine, **_measured(recipe, own))
-    thought = given["thought_tokens"]
-    said = {
-        "first_token": given["first_token_ms"] and given["first_token_ms"] / 1_000,
-        "per_token": given["token_ms"] and given["token_ms"] / 1_000,
-        "thoughts": thought and [thought],
-        "answer": given["answer_tokens"],
-        "prompt": given["prompt_tokens"],
-    }
-    if said["first_token"] is not None and said["per_token"] is not None:
-        engine = replace(engine, measured_at=None)
-    return replace(engine, **{name: value for name, value in said.items() if value is not None})
-
-
-def _measured(recipe: "Recipe", own: "list[Question]") -> dict[str, Any]:
-    """What a few requests show, by fields of Engine. Without prompts of one's own, only the engine's speed."""
-    from router.backends.canary import PROBES
-    from router.backends.connect import Connection
-    from training.collect.measure import measure
-
-    assert isinstance(recipe.source, Connection)
-    asked = [question.asked for question in own] or PROBES
-    seen = asdict(measure(recipe.source, asked, recipe.ladder.rungs[-1], recipe.sampling, recipe.concurrency))
-    return seen if own else {name: seen[name] for name in ("first_token", "per_token", "measured_at")}
 
 
 def _questions(
