@@ -9,7 +9,7 @@ from router.bundle.manifest import Manifest
 from router.bundle.offers import offer_of
 from router.domain import MaxLoss
 from router.errors import CacheError
-from router.serving import default_target, embedded, engine_checks, engines, models, stores
+from router.serving import classifiers, default_target, embedded, engine_checks, engines, models, stores
 from router.serving.examination import ABOUT, Examination, Proved, Watch
 from router.settings import POCKET, Served, Settings
 
@@ -84,9 +84,9 @@ async def _examine_bundle(settings: Settings, served: Served, found: Examination
         return unlearned.bundle_of(models.learned_ladder(settings)).manifest
     directory = registry.locate(served.artifact)
     bundle = manifest.load(directory)
-    server = models.triton(settings, served, stack)
-    await models.trial_of(server)(directory, bundle)
-    runs_on = models.graph(bundle, settings.classifier_device, server).provider
+    server = classifiers.triton(settings, served, stack)
+    await classifiers.trial_of(server)(directory, bundle)
+    runs_on = classifiers.graph(bundle, settings.classifier_device, server).provider
     rungs = ", ".join(rung.name for rung in bundle.manifest.ladder.rungs)
     found.add(Finding("model bundle", True, f"{bundle.version[:12]}, rungs {rungs}, {runs_on}"))
     return bundle.manifest
