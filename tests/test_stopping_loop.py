@@ -22,7 +22,7 @@ from router.bundle.manifest import load
 from router.domain import DEFAULT_MAX_LOSS
 from router.outcomes.rows import Row
 from router.outcomes.sqlite import read_rows
-from router.routing.router import SUSPENDED
+from router.routing.served_models import SUSPENDED
 from tests.rpc.conftest import TOKEN, bearer, generate
 from tests.serving.test_app import serving
 from tests.support.fakes import until

@@ -13,7 +13,7 @@ from router._gen import budget_router_pb2 as pb
 from router.admission.identity import Call
 from router.domain import Decision, RouteRequest, RoutingOptions
 from router.fair_lru import FairLru
-from router.routing.router import BudgetRouter, Circumstances
+from router.routing.deciding import Circumstances, Decider
 from router.rpc.conversations import read_prompt
 
 REMEMBERED = 4_096
@@ -41,8 +41,8 @@ class _Answer(NamedTuple):
 class Repeats:
     """Remembers answers to Decide, fairly between callers, and gives them again while the same would be decided."""
 
-    def __init__(self, router: BudgetRouter) -> None:
-        self._router = router
+    def __init__(self, decider: Decider) -> None:
+        self._decider = decider
         self._secret = secrets.token_bytes(32)
         self._answers: FairLru[Key, _Answer] = FairLru(REMEMBERED, itemgetter(0))
 
@@ -59,13 +59,13 @@ class Repeats:
             return None
         prompt = read_prompt(pb.DecideRequest.FromString(data).messages)
         request = RouteRequest(prompt, known.options, known.tenant, known.model)
-        return known.before + self._router.decide_again(request, known.decision).id.encode() + known.behind
+        return known.before + self._decider.again(request, known.decision).id.encode() + known.behind
 
     def remember(
         self, key: Key | None, circumstances: Circumstances, request: RouteRequest, decision: Decision, reply: bytes
     ) -> None:
         """Keep an answer, where the same request would get the same one under the same circumstances."""
-        if key is not None and self._router.repeats(request, decision):
+        if key is not None and self._decider.repeats(request, decision):
             before, _, behind = reply.partition(decision.id.encode())
             options, tenant, model = request.options, request.tenant, request.model
             self._answers[key] = _Answer(circumstances, options, tenant, model, decision, before, behind)

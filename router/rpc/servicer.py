@@ -29,12 +29,12 @@ class BudgetRouterServicer:
         self._explainer = explainer
         self._limits = limits
         self._read = parser(pb.DESCRIPTOR.message_types_by_name["DecideRequest"])
-        self._repeats = Repeats(router)
+        self._repeats = Repeats(router.decider)
         self._window_seconds = window_seconds
 
     async def Decide(self, data: bytes, call: Call) -> bytes:
         """Choose a reasoning budget for one prompt: a request and its reply on the wire."""
-        key, circumstances = self._repeats.key(data, call), self._router.circumstances
+        key, circumstances = self._repeats.key(data, call), self._router.decider.circumstances
         if (reply := self._repeats.reply(key, circumstances, data)) is not None:
             return reply
         request = requests.route_request(await self._read(data), self._limits, call)

@@ -16,8 +16,8 @@ from router.domain import DEFAULT_RUNG, BudgetLadder, MaxLoss, ReasoningBudget
 from router.outcomes.e_process import Ledger
 from router.ports import Classifier, Observer, ScoreCache
 from router.routing.policy import LatencyProfile, Policy
-from router.routing.router import REFUTED, SUSPENDED
 from router.routing.served_model import ServedModel
+from router.routing.served_models import REFUTED, SUSPENDED
 from router.scoring.cache_key import ScoreKeys
 from router.scoring.lookahead import OnnxLookahead
 from router.scoring.scorer import Scorer

@@ -8,7 +8,8 @@ import structlog
 
 from router.bundle import refuted
 from router.outcomes.e_process import Ledger
-from router.routing.router import REFUTED, SUSPENDED, BudgetRouter
+from router.routing.router import BudgetRouter
+from router.routing.served_models import REFUTED, SUSPENDED
 from router.serving.follow import Followed, file_stamp
 
 Suspends = Callable[[str], bool]

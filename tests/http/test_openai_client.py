@@ -229,10 +229,7 @@ async def test_keys_are_the_tenants_own(log: ListLog) -> None:
         "search": Tenant(keys=(Key(sha256=digest("open")),)),
         "other": Tenant(keys=(Key(sha256=digest("narrow"), methods=frozenset({"Decide"})),)),
     }
-    tenants = Tenants(keys)
-    router = router_of(log=log)
-    router._tenants = tenants
-    async with fronting(router, tenants=tenants) as front:
+    async with fronting(router_of(log=log, tenants=keys), tenants=Tenants(keys)) as front:
         async with front.client(api_key="open") as client:
             await client.chat.completions.create(model="auto", messages=Messages)
             with pytest.raises(openai.PermissionDeniedError):

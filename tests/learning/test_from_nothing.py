@@ -21,7 +21,7 @@ import pytest
 
 from router.client import Client, Completion, Decision, Message, Prompt, RoutingOptions
 from router.learning import store
-from router.routing.router import REFUTED
+from router.routing.served_models import REFUTED
 from tests.serving.test_serve import Server, connected, environment, running
 from training.pocket.tasks import FAMILIES, LEVELS, Item, items, verify
 from training.wrapping.kinds import Side, wrapped

@@ -28,7 +28,8 @@ from router.events import Audited, Degraded
 from router.outcomes.agreement import Agreement
 from router.outcomes.audit import Auditor, TokenBucket
 from router.outcomes.e_process import DELTA, EProcess, Ledger
-from router.routing.router import SUSPENDED, BudgetRouter
+from router.routing.router import BudgetRouter
+from router.routing.served_models import SUSPENDED
 from tests.support.fakes import (
     BUNDLE,
     LADDER,

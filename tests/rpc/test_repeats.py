@@ -99,7 +99,7 @@ async def test_repeated_decisions_are_logged_and_observed_like_all_others() -> N
 async def test_a_repeated_decision_is_observed_within_its_call() -> None:
     """Where the span of the call is the current one."""
     ask, call, seen = Asking(), ContextVar("call", default=0), []
-    ask.router._observer = lambda record: seen.append(call.get())
+    ask.router.decider._observer = lambda record: seen.append(call.get())
     for number in range(1, 5):
         call.set(number)
         await ask()
@@ -150,7 +150,7 @@ CHANGES: Mapping[str, Change] = {
     "another bundle": swapped,
     "certificates suspended": lambda ask: ask.router.suspend(MODEL, VERSION),
     "scores flushed": lambda ask: ask.cache.flush(),
-    "tenants replaced": lambda ask: ask.router._tenants.replace({TENANT: Tenant(relax=0.1)}),
+    "tenants replaced": lambda ask: ask.router.decider._tenants.replace({TENANT: Tenant(relax=0.1)}),
 }
 
 
@@ -185,13 +185,13 @@ async def test_a_decision_that_changes_overtook_is_not_remembered() -> None:
 def relaxing() -> BudgetRouter:
     tenants = Tenants({TENANT: Tenant(relax=0.1)})
     router = router_of(admission=Admission(tenants, FairQueue(1e9, 1), MemoryQuotas(), RecordingObserver()))
-    router._tenants.replace({TENANT: Tenant(relax=0.1)})
+    router.decider._tenants.replace({TENANT: Tenant(relax=0.1)})
     return router
 
 
 def teaching() -> BudgetRouter:
     router = router_of()
-    router._chooser = Chooser(0.0, 0.2)
+    router.decider._chooser = Chooser(0.0, 0.2)
     return router
 
 
@@ -215,9 +215,9 @@ SAYS: Mapping[str, tuple[Callable[[], BudgetRouter], RoutingOptions]] = {
 async def test_what_else_has_a_say_is_asked_each_time(
     router: Callable[[], BudgetRouter], options: RoutingOptions
 ) -> None:
-    service, request = router(), request_of(options=options)
+    decider, request = router().decider, request_of(options=options)
     for _ in range(3):
-        assert not service.repeats(request, await service.decide(request))
+        assert not decider.repeats(request, await decider.decide(request))
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,9 @@ async def test_what_else_has_a_say_is_asked_each_time(
     ],
 )
 async def test_what_the_request_says_by_itself_is_repeated(options: RoutingOptions) -> None:
-    service, request = router_of(), request_of(options=options)
-    first, second, third = [await service.decide(request) for _ in range(3)]
-    assert not service.repeats(request, first) and service.repeats(request, second)
-    assert service.decide_again(request, second) == replace(third, id=service._log.decided[-1][1].id)  # type: ignore[attr-defined]
+    log = ListLog()
+    decider, request = router_of(log=log).decider, request_of(options=options)
+    first, second, third = [await decider.decide(request) for _ in range(3)]
+    assert not decider.repeats(request, first) and decider.repeats(request, second)
+    assert decider.again(request, second) == replace(third, id=log.decided[-1][1].id)
     assert third.source is DecisionSource.CACHE
