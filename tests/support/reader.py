@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import polars as pl
@@ -187,6 +188,7 @@ def _secure(directory: Path) -> None:
     server.cert_chain_pems[0].write_to_path(str(directory / "server.pem"))
 
 
+@cache
 def outcomes(prompts: int) -> pl.DataFrame:
     """Rows of the shipped outcome file about so many prompts."""
     rows = pl.read_parquet(ROOT / "benchmarks" / "data" / "pocket_outcomes.parquet")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -67,6 +68,7 @@ def _start(frontier: list[Part], reported: float | None) -> int:
     return certified.index(reported) if reported is not None and reported in certified else 0
 
 
+@cache
 def _environment() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent)
     # Prompts in the report come from users, so everything is escaped; a misspelt name must fail, not vanish.

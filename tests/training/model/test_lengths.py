@@ -146,7 +146,7 @@ def test_conformal_quantiles_cover_new_prompts_where_no_cap_binds() -> None:
 
 @settings(max_examples=25)
 @given(
-    tokens=arrays(float, (8, 4), elements=st.floats(0, 500)),
+    tokens=arrays(float, (8, 4), elements=st.floats(0, 500, allow_subnormal=False)),
     lower=st.lists(st.integers(0, 400), min_size=3, max_size=3).map(sorted),
 )
 def test_no_forecast_falls_though_recorded_tokens_do(tokens: Matrix, lower: list[int], quickly: None) -> None:
