@@ -1,8 +1,8 @@
 """`make learning-poisoned`: one tenant teaches falsely, and others are served by what was learned.
 
-As `make learning`, with a verifier. Four pieces of evidence in five are of one tenant, which either floods the service
-with the family of prompts that needs the least thought, or sends what all send and reports every answer as wrong, so
-that nothing could be lost. What was certified is tried on prompts of the others.
+As `make learning`. Four pieces of evidence in five are of one tenant. Where a verifier judges, it floods the service
+with the family of prompts that needs the least thought; where nobody does, it sends what all send and reports every
+answer as wrong, so that nothing could be lost. What was certified is tried on prompts of the others.
 """
 
 import tempfile
@@ -55,17 +55,15 @@ def worst_loss(seed: int, attack: str, share: float) -> float | None:
     recorded, random, found = read(), np.random.default_rng(seed), list[float]()
     outcomes = recorded.outcomes
     test = np.array([split_of(group) == "test" for group in outcomes.groups])
-    own, kept = np.flatnonzero(~test), np.flatnonzero(test)
+    own, kept, judge = np.flatnonzero(~test), np.flatnonzero(test), JUDGES[attack]
     with tempfile.TemporaryDirectory() as name, closing(EvidenceFile(Path(name))) as file:
         folder = Path(name)
         families = families_named(["pooled logit"])
         trainer = Learning(folder, folder / REGISTRY, ALPHA, act=True, tenant_share=share, candidates=families)
         for start in range(0, PIECES, LOOK):
-            false = random.random(LOOK) < FLOOD
-            file.add([
-                named(ATTACKS[attack](recorded, random) if wrong else honest(recorded, own, random), wrong, start + k)
-                for k, wrong in enumerate(false)
-            ])  # fmt: skip
+            for number, false in enumerate(random.random(LOOK) < FLOOD, start):
+                said = ATTACKS[attack](recorded, random) if false else honest(recorded, own, random, judge)
+                file.add([named(said, false, number)])
             trainer.look()
             if (bundle := current_in(folder / REGISTRY)) is not None:
                 found.append(float(served(bundle, recorded, kept)[0].mean()))
@@ -78,9 +76,9 @@ def named(one: Evidence, false: bool, number: int) -> Evidence:
     return replace(one, decision_id=name, prompt=name, group=name, tenant=FALSE if false else HONEST)
 
 
-def honest(recorded: Recorded, rows: Rows, random: np.random.Generator) -> Evidence:
+def honest(recorded: Recorded, rows: Rows, random: np.random.Generator, judge: str) -> Evidence:
     """What any request tells."""
-    return recorded.evidence(int(random.choice(rows)), "verifier", False)
+    return recorded.evidence(int(random.choice(rows)), judge, False)
 
 
 def flood(recorded: Recorded, random: np.random.Generator) -> Evidence:
@@ -88,15 +86,18 @@ def flood(recorded: Recorded, random: np.random.Generator) -> Evidence:
     tasks = np.array([task.partition("/")[0] for task in recorded.outcomes.tasks])
     lost = recorded.outcomes.correct[:, -1] - recorded.outcomes.correct[:, 0]
     easiest = min(set(tasks), key=lambda task: float(lost[tasks == task].mean()))
-    return honest(recorded, np.flatnonzero(tasks == easiest), random)
+    return honest(recorded, np.flatnonzero(tasks == easiest), random, JUDGES["flood"])
 
 
 def reports(recorded: Recorded, random: np.random.Generator) -> Evidence:
     """A prompt of any family, whose answer is said to be wrong."""
-    return replace(honest(recorded, np.arange(len(recorded.outcomes)), random), reported=0.0)
+    every = np.arange(len(recorded.outcomes))
+    return replace(honest(recorded, every, random, JUDGES["false reports"]), reported=0.0)
 
 
 ATTACKS: dict[str, Callable[[Recorded, np.random.Generator], Evidence]] = {"flood": flood, "false reports": reports}
+JUDGES = {"flood": "verifier", "false reports": ""}
+"""Who judges where the attack is made: no report changes what a verifier found."""
 
 if __name__ == "__main__":
     main()

@@ -62,10 +62,10 @@ class Evidence:
     def losses(self, judge_misses: float = 0.0) -> tuple[float, ...]:
         """The most that each rung may have lost against the answer that was served, by rung.
 
-        Equal answers lose nothing. Of others, what the caller, a verifier or a judge has said bounds the loss, and
-        without a word it is 1. Where a verifier found the answer behind a shorter thought the better one, the loss is
-        negative, as in a mean of right answers. The bounds fall as reports come in; only a report that is
-        taken back raises one.
+        Equal answers lose nothing. Of others, what a verifier or people found both answers worth is the loss, whatever
+        the caller reports: negative where the answer behind a shorter thought is the better one, as in a mean of right
+        answers. Elsewhere what the caller, or a judge, has said bounds the loss, and without a word it is 1. The
+        bounds fall as reports come in; only a report that is taken back raises one.
 
         Args:
             judge_misses: share of the true losses that a judge does not see, at least 0 and below 1. A loss that it
@@ -82,8 +82,9 @@ class Evidence:
         if judged is None:
             return most
         top = self.judged[-1]
-        loss = (1.0 if top is None else top) - judged
         if self.judge != MODEL:
-            return min(most, loss)
+            # A report would take away losses that were seen, and leave the gains: false ones could certify anything.
+            return min(most, 1.0 - judged) if top is None else top - judged
+        loss = (1.0 if top is None else top) - judged
         # What stands for losses that were not seen must not be cut off at 1.
         return max(0.0, loss) / (1 - judge_misses) if most else 0.0

@@ -30,10 +30,15 @@ def test_without_a_word_another_answer_may_have_lost_everything() -> None:
     assert evidence().losses() == (1.0, 0.0, 0.0)
 
 
-@given(shares, shares, st.none() | shares)
-def test_what_a_verifier_and_the_caller_say_bounds_the_loss(top: float, other: float, reported: float | None) -> None:
-    told = evidence(judged=(other, None, top), judge="verifier", reported=reported)
-    assert told.losses()[0] == min(top - other, 1 if reported is None else reported)
+@given(shares, shares, st.none() | shares, st.sampled_from(["verifier", "people"]))
+def test_no_report_changes_what_a_verifier_found(top: float, other: float, reported: float | None, judge: str) -> None:
+    assert evidence(judged=(other, None, top), judge=judge, reported=reported).losses()[0] == top - other
+
+
+@given(shares, st.none() | shares)
+def test_a_report_bounds_what_a_verifier_could_not_say(other: float, reported: float | None) -> None:
+    told = evidence(judged=(other, None, None), judge="verifier", reported=reported)
+    assert told.losses()[0] == min(1 - other, 1 if reported is None else reported)
 
 
 @given(shares, shares)
