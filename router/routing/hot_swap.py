@@ -73,8 +73,9 @@ class HotSwap:
             await self._require_servable(promotion.directory, bundle)
             await asyncio.to_thread(promotion.publish)
         finally:
-            # In a thread, too: it waits for one that a cancelled call has left at work.
-            await asyncio.to_thread(promotion.close)
+            # In a thread, too: it waits for one that a cancelled call has left at work. Shielded: while no thread is
+            # free, the end of the call would cancel it, and leave the copy and its lock behind.
+            await asyncio.shield(asyncio.to_thread(promotion.close))
         return await self.swap()
 
     async def rollback(self) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -283,6 +284,23 @@ async def test_a_promotion_that_is_stopped_in_its_trial_leaves_nothing(models: P
     assert [path.name for path in (models / registry.VERSIONS).iterdir()] == [running.version]
     running.hangs = False
     assert await running.swap.promote(tmp_path / "b") == running.version
+
+
+async def test_a_promotion_that_is_stopped_while_no_thread_is_free_leaves_nothing(models: Path, tmp_path: Path) -> None:
+    running, may_end, loop = Running(models), threading.Event(), asyncio.get_running_loop()
+    running.hangs = True
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    promoting = asyncio.create_task(running.swap.promote(another_bundle(tmp_path / "b", "b")))
+    await until(lambda: running.tried)
+    busy = loop.run_in_executor(None, may_end.wait, 30)
+    for _ in range(2):  # once in the trial, once while its copy waits to be removed
+        promoting.cancel()
+        await asyncio.sleep(0.05)
+    with pytest.raises(asyncio.CancelledError):
+        await promoting
+    may_end.set()
+    await busy
+    await until(lambda: [path.name for path in (models / registry.VERSIONS).iterdir()] == [running.version])
 
 
 async def test_a_promotion_that_is_stopped_while_it_publishes_leaves_a_whole_bundle(
