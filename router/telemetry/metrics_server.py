@@ -1,6 +1,8 @@
 """The endpoint that Prometheus scrapes."""
 
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, start_http_server
 
@@ -26,6 +28,9 @@ def serve(listen: str, registry: CollectorRegistry) -> Callable[[], None]:
         raise SettingsError(f"BUDGET_ROUTER_METRICS_LISTEN: cannot listen there: {error}") from error
 
     def stop() -> None:
+        # Nothing more can connect, which also wakes the thread: by itself it looks up twice a second.
+        with suppress(OSError):  # not every system can
+            server.socket.shutdown(socket.SHUT_RDWR)
         server.shutdown()
         server.server_close()
         thread.join()
