@@ -7,10 +7,12 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, Phase, settings
 
 from router.backends.pocket_model import PocketModel
 from router.bundle.manifest import MANIFEST, Bundle, load
+from router.scoring.onnx import OnnxClassifier
 from tests.support.envoy import envoy_program
 from tests.support.valkey import Valkey, valkey_program
 
@@ -21,6 +23,9 @@ LONG = ("test_loop.py", "test_ray.py", "test_run.py")
 
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 """gRPC tells of every connection that ends, on standard error, between the lines of pytest."""
+
+structlog.dev.ConsoleRenderer.get_active().exception_formatter = structlog.dev.plain_traceback
+"""The other one, which shows all variables, takes up to a second for each."""
 
 # Time is no law of these tests: the machine may be busy.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -95,6 +100,12 @@ def another_bundle(directory: Path, about: str, **changes: object) -> Path:
 def bundle() -> Bundle:
     """The model bundle that ships."""
     return load(MODELS / "pocket-router")
+
+
+@pytest.fixture(scope="session")
+def classifier(bundle: Bundle) -> OnnxClassifier:
+    """The graph of that bundle, which takes a tenth of a second to load."""
+    return OnnxClassifier(bundle)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import re
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 from typing import Any
@@ -195,18 +195,21 @@ async def test_a_connection_that_fails_is_put_plainly() -> None:
     pair = made.private_key_pem.bytes(), made.cert_chain_pems[0].bytes()
     tls, both = grpc.ssl_server_credentials([pair]), grpc.ssl_server_credentials([pair], ca, require_client_auth=True)
     unfit = Credentials(ca=ca, certificate=foreign.cert_chain_pems[0].bytes(), certificate_key=pair[0])
-    for server, credentials, said in (
-        (listening(tls), Credentials(), "may want TLS"),
-        (listening(both), Credentials(ca=ca), "a client certificate"),
-        (listening(both), unfit, "do not fit together"),
-        (listening(tls), Credentials(ca=other.cert_pem.bytes()), "signed by nobody"),
-        (listening(None), Credentials(ca=ca), "does not speak TLS"),
-        (web_page(), Credentials(), "not speak gRPC"),
-    ):
+
+    async def fails(server: AbstractAsyncContextManager[int], credentials: Credentials, said: str) -> None:
         async with server as port, connected("asyncio", f"localhost:{port}", credentials=credentials) as client:
             with pytest.raises(Unavailable, match=said) as caught:
                 await client.decide("x", timeout=60)
             assert "\n" not in str(caught.value)
+
+    await asyncio.gather(
+        fails(listening(tls), Credentials(), "may want TLS"),
+        fails(listening(both), Credentials(ca=ca), "a client certificate"),
+        fails(listening(both), unfit, "do not fit together"),
+        fails(listening(tls), Credentials(ca=other.cert_pem.bytes()), "signed by nobody"),
+        fails(listening(None), Credentials(ca=ca), "does not speak TLS"),
+        fails(web_page(), Credentials(), "not speak gRPC"),
+    )
 
 
 @pytest.mark.parametrize("server", ["nowhere.invalid:1", "unix:/nowhere"])

@@ -118,7 +118,7 @@ async def test_a_flood_is_shed_and_others_are_served(tmp_path: Path) -> None:
 async def _again(fault: Callable[[Scene], Awaitable[None]], running: Scene) -> None:
     while True:
         await fault(running)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
 
 
 async def _idle(running: Scene) -> bool:

@@ -108,7 +108,7 @@ async def test_flapping(tmp_path: Path) -> None:
 
         flapping = asyncio.create_task(flap())
         await asyncio.sleep(0.02)
-        cell = await running.under(Cell("outcome log", "flapping"), DEGRADED, requests=200)
+        cell = await running.under(Cell("outcome log", "flapping"), DEGRADED, requests=100)
         stop.set()
         await flapping
         await running.recovered(cell, lambda: reported(running))

@@ -20,6 +20,7 @@ from router.http.reading import BodyReader
 from router.http.server import HttpServer
 from router.requests.limits import MAX_LARGE_BYTES, MAX_MESSAGE_BYTES
 from router.routing.router import BudgetRouter
+from router.scoring.onnx import OnnxClassifier
 from router.telemetry.tracing import passed_on
 from tests.rpc.conftest import embedded
 from tests.support.fakes import LIMITS, FakeBackend, ListLog, RecordingObserver, router_of
@@ -102,9 +103,9 @@ async def fake(backend: FakeBackend, log: ListLog) -> AsyncIterator[Front]:
 
 
 @pytest.fixture
-async def pocket(bundle: Bundle, pocket_model: PocketModel) -> AsyncIterator[Front]:
+async def pocket(bundle: Bundle, classifier: OnnxClassifier, pocket_model: PocketModel) -> AsyncIterator[Front]:
     """A server with everything embedded."""
-    router, backend = embedded(bundle, pocket_model)
+    router, backend = embedded(bundle, classifier, pocket_model)
     async with fronting(router) as front:
         yield front
     backend.close()

@@ -214,12 +214,12 @@ def _unchanged(served: ServedModel) -> Callable[[Bundle], ServedModel]:
     return lambda bundle: replace(served, bundle=bundle)
 
 
-def embedded(bundle: Bundle, model: PocketModel) -> tuple[BudgetRouter, PocketBackend]:
+def embedded(bundle: Bundle, classifier: OnnxClassifier, model: PocketModel) -> tuple[BudgetRouter, PocketBackend]:
     """A router with the shipped bundle and the pocket reasoner."""
     backend, ladder = PocketBackend(model), bundle.manifest.ladder
     policy = Policy(ladder, bundle.manifest.certificates, LatencyProfile(0.01, 0.001, 8))
     keys, observer = ScoreKeys(b"secret", bundle.version, ladder), RecordingObserver()
-    scorer = Scorer(OnnxClassifier(bundle), keys, MemoryCache(1_000, 1 << 20), observer)
+    scorer = Scorer(classifier, keys, MemoryCache(1_000, 1 << 20), observer)
     served = ServedModel("pocket", bundle, policy, scorer, backend, Enforcement.NATIVE, model.fingerprint)
     tenants = Tenants(DEFAULT)
     admission = Admission(tenants, FairQueue(1e9, 1.0), MemoryQuotas(), observer)
@@ -252,21 +252,23 @@ async def fake(bundle: Bundle, backend: FakeBackend, log: ListLog, cache: DictCa
 
 
 @pytest.fixture
-async def pocket(bundle: Bundle, pocket_model: PocketModel) -> AsyncIterator[Service]:
+async def pocket(bundle: Bundle, classifier: OnnxClassifier, pocket_model: PocketModel) -> AsyncIterator[Service]:
     """A service with everything embedded."""
-    router, backend = embedded(bundle, pocket_model)
+    router, backend = embedded(bundle, classifier, pocket_model)
     async with serving(router, bundle) as service:
         yield service
     backend.close()
 
 
 @pytest.fixture(params=["fakes", "pocket"])
-async def service(request: pytest.FixtureRequest, bundle: Bundle, pocket_model: PocketModel) -> AsyncIterator[Service]:
+async def service(
+    request: pytest.FixtureRequest, bundle: Bundle, classifier: OnnxClassifier, pocket_model: PocketModel
+) -> AsyncIterator[Service]:
     """The same tests for both."""
     backend: PocketBackend | None = None
     router = router_of()
     if request.param == "pocket":
-        router, backend = embedded(bundle, pocket_model)
+        router, backend = embedded(bundle, classifier, pocket_model)
     async with serving(router, bundle) as running:
         yield running
     if backend is not None:

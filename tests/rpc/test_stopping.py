@@ -18,6 +18,7 @@ from router.backends.replicas import Replicas
 from router.bundle.manifest import Bundle
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
 from router.routing.router import BudgetRouter
+from router.scoring.onnx import OnnxClassifier
 from router.stopping.evidence import PROBE_TOKENS, Evidence, following
 from router.stopping.rules import AgreeRule, StoppingCertificate, StoppingRule, ThresholdRule, stops
 from tests.rpc.conftest import TOKEN, Service, bearer, decide, embedded, generate, serving
@@ -139,9 +140,9 @@ async def test_an_operator_sees_which_rules_may_stop_a_thought(bundle: Bundle) -
 
 @pytest.mark.parametrize("rule", RULES, ids=["agree 1", "agree 2", "threshold"])
 async def test_the_pocket_reasoner_serves_what_a_replay_of_its_probes_says(
-    bundle: Bundle, pocket_model: PocketModel, rule: StoppingRule
+    bundle: Bundle, classifier: OnnxClassifier, pocket_model: PocketModel, rule: StoppingRule
 ) -> None:
-    router, backend = embedded(bundle, pocket_model)
+    router, backend = embedded(bundle, classifier, pocket_model)
     ladder, finishes = bundle.manifest.ladder, []
     async with serving(ruled(router, rule), bundle) as service:
         for text in THOUGHTFUL:

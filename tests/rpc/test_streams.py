@@ -15,6 +15,7 @@ from router.domain import ContentDelta, ReasoningDelta
 from router.errors import BackendError, BackendUnavailable
 from router.events import Degraded
 from router.rpc.connections import MAX_CONNECTION_STREAMS
+from router.scoring.onnx import OnnxClassifier
 from tests.rpc.conftest import Service, decide, embedded, generate, refusal, serving
 from tests.support.fakes import (
     THINKING,
@@ -228,8 +229,10 @@ async def test_many_streams_cancelled_at_once_leave_nothing_behind(bundle: Bundl
     assert backend.cancelled == MANY
 
 
-async def test_many_streams_of_the_pocket_reasoner_all_complete(bundle: Bundle, pocket_model: PocketModel) -> None:
-    router, backend = embedded(bundle, pocket_model)
+async def test_many_streams_of_the_pocket_reasoner_all_complete(
+    bundle: Bundle, classifier: OnnxClassifier, pocket_model: PocketModel
+) -> None:
+    router, backend = embedded(bundle, classifier, pocket_model)
     rungs = router.served_model("").policy.ladder.rungs[:2]
     sampling = pb.SamplingOptions(max_answer_tokens=3)
     requests = [

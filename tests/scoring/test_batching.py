@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.bundle import manifest
 from router.domain import Prompt, Score
 from router.errors import ClassifierError
 from router.scoring import batching
 from router.scoring.batching import Batching
 from router.scoring.onnx import OnnxClassifier
-from tests.conftest import MODELS
 from tests.support.fakes import unforeseen
 
 
@@ -167,8 +165,7 @@ def test_every_prompt_is_in_one_batch_and_batches_keep_within_bounds(lengths: li
     asyncio.run(drained())
 
 
-async def test_a_real_graph_says_the_same_in_batches() -> None:
-    classifier = OnnxClassifier(manifest.load(MODELS / "pocket-router"))
+async def test_a_real_graph_says_the_same_in_batches(classifier: OnnxClassifier) -> None:
     prompts = [Prompt.of(f"{n} + {n} =" * (n + 1)) for n in range(20)]
     alone = [score for prompt in prompts for score in classifier.scored([prompt])]
     together = await asyncio.gather(*(Batching(classifier.scored).score([prompt]) for prompt in prompts))

@@ -26,11 +26,6 @@ CERTIFIED = (
 
 
 @pytest.fixture(scope="module")
-def classifier(bundle: Bundle) -> OnnxClassifier:
-    return OnnxClassifier(bundle)
-
-
-@pytest.fixture(scope="module")
 def policy(bundle: Bundle) -> Policy:
     about = bundle.manifest
     return Policy(about.ladder, about.certificates, LatencyProfile(0.01, 0.001, 8), about.absolute)

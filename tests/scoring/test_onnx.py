@@ -27,11 +27,6 @@ from tests.support.fakes import request_of, router_of
 from tests.support.hostile_graphs import digits, endless, hostile, model_of
 
 
-@pytest.fixture(scope="module")
-def classifier(bundle: Bundle) -> OnnxClassifier:
-    return OnnxClassifier(bundle)
-
-
 def refused(bundle: Bundle, said: str) -> None:
     with pytest.raises(ArtifactError, match=rf"model\.onnx.*{said}"):
         OnnxClassifier(bundle)

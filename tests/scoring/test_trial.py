@@ -43,7 +43,7 @@ async def test_a_graph_of_a_test_passes(tmp_path: Path) -> None:
 
 
 async def test_a_graph_without_an_end_is_refused_in_time(tmp_path: Path) -> None:
-    await refused(hostile(tmp_path / "endless", endless()), "did not end within 3 s", seconds=3)
+    await refused(hostile(tmp_path / "endless", endless()), "did not end within 2 s", seconds=2)
 
 
 async def test_a_graph_that_takes_all_memory_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.bundle import registry
 from router.bundle.manifest import MANIFEST
 from tests.conftest import MODELS, another_bundle
-from tests.serving.test_serve import Server, command, environment, refused_as_process
+from tests.serving.test_serve import Server, command, environment, refused
 from tests.support.hostile_graphs import endless, hostile
 from tests.support.processes import children
 
@@ -69,7 +69,7 @@ def test_a_bundle_that_is_none_is_one_line_and_exit_code_2(
     tmp_path: Path, spoil: Callable[[Path], None], said: str
 ) -> None:
     spoil(another_bundle(tmp_path / "bundle", "x"))
-    assert said in refused_as_process(tmp_path, artifact=str(tmp_path / "bundle"))
+    assert said in refused(tmp_path, artifact=str(tmp_path / "bundle"))
 
 
 def test_a_start_that_tries_an_endless_graph_ends_at_sigterm(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from router.client import Decision, RoutingOptions
-from tests.serving.test_serve import Process, commanded, connected, environment, refused_as_process
+from tests.serving.test_serve import Process, commanded, connected, environment, refused
 from tests.support.valkey import Valkey
 
 SOON = {"drain_seconds": "1"}
@@ -80,7 +80,7 @@ def test_a_redis_that_hangs_holds_up_nobody(tmp_path: Path, valkey: Valkey) -> N
 def test_a_fifo_in_place_of_a_file_is_refused_at_the_start(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for setting in ("tenants", "audit_file", "outcomes"):
-        line = refused_as_process(tmp_path, "--listen", "127.0.0.1:0", **{setting: "fifo"})
+        line = refused(tmp_path, **{setting: "fifo"})
         assert "fifo" in line and "not a regular file" in line
 
 

@@ -37,7 +37,7 @@ from router.serving.backoff import Backoff
 from router.serving.worker import CLOSED, OPEN, Worker
 from router.serving.workers import Workers
 from router.telemetry import multiprocess
-from tests.serving.test_serve import command, environment
+from tests.serving.test_serve import command, environment, refused
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey
 
@@ -224,21 +224,13 @@ def test_that_a_connection_that_is_reset_before_it_is_accepted_finds_another_wor
 
 
 def test_that_a_port_of_others_is_not_shared(pool: Pool, tmp_path: Path) -> None:
-    arguments = command("--workers", "2", "--listen", pool.address)
-    env = environment()
-    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, env=env, timeout=60)
-    assert done.returncode == 2
-    assert "port in use, or not an address of this machine; stop what holds it (make run?)" in done.stderr
+    said = refused(tmp_path, "--workers", "2", "--listen", pool.address)
+    assert "port in use, or not an address of this machine; stop what holds it (make run?)" in said
 
 
 def test_that_the_supervisor_is_small(pool: Pool) -> None:
     loaded = Path(f"/proc/{pool.process.pid}/maps").read_text()
     assert "onnxruntime" not in loaded and "numpy" not in loaded
-
-
-def test_that_a_client_that_connects_anew_finds_other_workers_and_loses_no_call(tmp_path: Path) -> None:
-    with running(tmp_path, CONNECTION_SECONDS="0.1") as pool, Client(pool.address, timeout=30) as client:
-        until(lambda: bool(client.decide("2 + 2 =")) and pool.decided("source=classifier") == 2)
 
 
 def test_that_ctrl_c_drains_them_all(tmp_path: Path) -> None:
@@ -261,23 +253,23 @@ async def test_that_a_worker_that_never_comes_up_is_killed(tmp_path: Path) -> No
         await Worker.started("work", "0", "--listen", "127.0.0.1:0", environment=environment, seconds=0)
 
 
-def test_that_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
-    with running(tmp_path) as pool:
-        pids = pool.pids()
-        pool.process.kill()
-        until(lambda: not any(alive(pid) for pid in pids))
-
-
-def test_that_one_worker_audits_and_all_heed_the_alarm(tmp_path: Path) -> None:
-    with running(tmp_path, AUDIT="1") as pool:
+def test_a_pool_whose_connections_age_and_which_audits_until_its_supervisor_is_killed(tmp_path: Path) -> None:
+    with running(tmp_path, CONNECTION_SECONDS="0.1", AUDIT="1") as pool:
+        # A client that connects anew finds the other worker, and loses no call.
         with Client(pool.address, timeout=30) as client:
-            version = client.decide("What is 2+2?").model_version
+            until(lambda: bool(client.decide("2 + 2 =")) and pool.decided("source=classifier") == 2)
+            version = client.decide("2 + 2 =").model_version
+        # One worker audits, and all heed the alarm.
         ledger = Ledger(tmp_path / "var" / "audit.json")
         while not ledger.alarmed(version):
             ledger.bet(version, 0.02, 1.0)
         asyncio.run(ledger.save())
         assert ledger.process(version, 0.02).wealth >= 1 / DELTA
         until(lambda: pool.figures().get("budget_router_certified,alpha=0.02,model=pocket") == 0)
+        # Workers end with their supervisor.
+        pids = pool.pids()
+        pool.process.kill()
+        until(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_that_workers_share_scores_and_flushes_through_redis_and_use_tls(tmp_path: Path, valkey: Valkey) -> None:
@@ -343,20 +335,23 @@ def is_open(pool: Pool) -> bool:
     ("settings", "told"),
     [
         ({"ADMIN_TOKEN": "t"}, "REDIS_URL: needed for several workers"),
-        ({"ARTIFACT": "nowhere"}, "a worker did not come up: exit code 2"),
         ({"LISTEN": "127.0.0.1:nonsense"}, "BUDGET_ROUTER_LISTEN: HOST:PORT is expected"),
     ],
 )
 def test_that_what_cannot_start_says_why(tmp_path: Path, settings: dict[str, str], told: str) -> None:
+    assert told in refused(tmp_path, "--workers", "2", **settings)
+
+
+def test_that_a_worker_that_cannot_start_says_why_and_ends_its_supervisor(tmp_path: Path) -> None:
     done = subprocess.run(
         command("--workers", "2"),
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env=environment(**{"LISTEN": "127.0.0.1:0"} | settings),
+        env=environment(listen="127.0.0.1:0", artifact="nowhere"),
         timeout=60,
     )
-    assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "a worker did not come up: exit code 2" in done.stderr) == (2, True), done.stderr
 
 
 def test_what_a_worker_is_given_of_what_is_limited() -> None:

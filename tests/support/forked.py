@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["router.cli.commands", "router.serving.app", "router.serving.supervisor"])
+_FORKS.set_forkserver_preload(
+    ["router.cli.commands", "router.cli.service", "router.serving.app", "router.serving.supervisor", "uvloop"]
+)
 
 
 class Forked:

@@ -24,6 +24,7 @@ EOS, START, END, USER, WAIT, OPEN = 0, 1, 2, 3, 4, 8
 STEP, WORD, LETTER = 100, 300, 1000
 ANSWER = ("The ", "answer ", "is ", "4.")
 MARKERS = {"<|end|>": EOS, "<think>": START, "</think>": END, "<|user|>": USER, "wait ": WAIT, "<|answer|>": OPEN}
+TOKEN = re.compile("|".join(map(re.escape, MARKERS)) + "|.", re.DOTALL)
 PIECES = {5: "</", 6: "think", 7: ">"}
 """The end of a thought where it is several tokens."""
 
@@ -85,12 +86,7 @@ class Faults:
 
 def encode(text: str) -> list[int]:
     """Markers are tokens, every other character one of its own."""
-    ids: list[int] = []
-    while text:
-        marker = next((m for m in MARKERS if text.startswith(m)), None)
-        ids.append(LETTER + ord(text[0]) if marker is None else MARKERS[marker])
-        text = text[1 if marker is None else len(marker) :]
-    return ids
+    return [MARKERS[one] if one in MARKERS else LETTER + ord(one) for one in TOKEN.findall(text)]
 
 
 def decode(token: int) -> str:
@@ -324,7 +320,7 @@ class Simulator:
         if self.faults.ends_thoughts > 0 and drawn[0][1]:
             self.faults.ends_thoughts -= 1
             drawn = [*((token, True) for token, thinking in drawn if thinking and token not in ENDS), (EOS, True)]
-        at_a_time, thought = 7 if self.faults.several_tokens_a_delta else 1, 0
+        at_a_time, thought, done = 7 if self.faults.several_tokens_a_delta else 1, 0, 0
         groups = list(_groups(drawn, at_a_time))
         await asyncio.sleep(self.first)
         for number, (tokens, thinking) in enumerate(groups):
@@ -343,7 +339,7 @@ class Simulator:
             )
             last = number == len(groups) - 1
             finish = ("stop" if drawn[-1][0] in (EOS, *asked.stop) else "length") if last else None
-            done = sum(len(some) for some, _ in groups[: number + 1])
+            done += len(tokens)
             event = json.dumps(chunk(tokens, thinking, done, thought, finish))
             if self.gate is not None:
                 await self.gate.acquire()
