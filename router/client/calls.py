@@ -7,23 +7,11 @@ from typing import Any, Generic, TypeVar, Unpack
 from grpc_health.v1 import health_pb2
 
 from router._gen import budget_router_pb2 as pb
+from router.client.encoding import message, messages, response_format, routing_options, sampling, tools
 from router.client.errors import InvalidArgument
 from router.client.mirror import read, read_event
 from router.client.replies import Decision, Event, Explanation
-from router.client.requests import (
-    LabelSource,
-    Prompt,
-    ResponseFormat,
-    RoutingOptions,
-    Sampling,
-    Tool,
-    message,
-    messages,
-    response_format,
-    routing_options,
-    sampling,
-    tools,
-)
+from router.client.requests import LabelSource, Prompt, ResponseFormat, RoutingOptions, Sampling, Tool
 from router.client.words import words_of
 
 R_co = TypeVar("R_co", covariant=True)
