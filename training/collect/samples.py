@@ -39,18 +39,8 @@ from router.errors import (
 from router.ports import Backend
 from training.collect.judge import JUDGE, Judge, JudgeClient
 from training.collect.questions import Question
-from training.collect.units import (
-    FAILED,
-    UNSCORED,
-    Answer,
-    Label,
-    Pocket,
-    Recipe,
-    Unit,
-    UnitResult,
-    failed,
-    unit_result,
-)
+from training.collect.rows import UNSCORED, Label, unit_result
+from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, failed
 
 A = TypeVar("A")
 

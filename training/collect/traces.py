@@ -14,17 +14,8 @@ from numpy.typing import NDArray
 from router.backends.pocket_model import END, END_THINK, WINDOW, PocketModel, log_probabilities
 from router.domain import BudgetLadder, FinishReason
 from router.stopping.evidence import PROBE_TOKENS, Probe, probed
-from training.collect.units import (
-    LOCKSTEP,
-    Answer,
-    Pocket,
-    Recipe,
-    Unit,
-    UnitResult,
-    failed,
-    tokens_of_trace,
-    unit_result,
-)
+from training.collect.rows import tokens_of_trace, unit_result
+from training.collect.units import LOCKSTEP, Answer, Pocket, Recipe, Unit, UnitResult, failed
 
 
 class TraceCollector:

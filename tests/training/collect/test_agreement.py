@@ -10,8 +10,9 @@ from router.domain import Certificate, Sampling
 from training.certification.certify import Proofs
 from training.collect.questions import Question, from_file
 from training.collect.recipes import POCKET, parse_ladder
+from training.collect.rows import labels
 from training.collect.run import collect, local, units
-from training.collect.units import FAILED, Answer, Pocket, Recipe, labels
+from training.collect.units import FAILED, Answer, Pocket, Recipe
 from training.data.dataset import read
 from training.evaluation.advice import about_agreement
 

@@ -17,8 +17,9 @@ from router.errors import BackendUnavailable
 from training.cli import cli
 from training.collect.questions import Question, held_out_questions
 from training.collect.recipes import POCKET, POCKET_ANSWER_TOKENS, parse_ladder
+from training.collect.rows import unit_result
 from training.collect.run import collect, local, metadata, tally
-from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult, unit_result
+from training.collect.units import FAILED, Answer, Pocket, Recipe, Unit, UnitResult
 from training.data.dataset import from_frame, read, validate
 from training.data.schema import ANSWER_KIND, SCHEMA, DatasetError
 
