@@ -11,18 +11,17 @@ lookahead.onnx  only where a learned rule stops within the thought: position [n]
                 -> quality [n, rungs], more_tokens [n, rungs]
 """
 
-import json
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
-from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, with_config
 
 from router.bundle import checks, features, files, graph
 from router.bundle.spent_delta import LabelUse
+from router.bundle.strict_json import parsed
 from router.bundle.task_certificate import TaskCertificate
 from router.domain import BudgetLadder, Certificate, Enforcement, Prompt
 from router.errors import ArtifactError
@@ -178,8 +177,6 @@ class _Versions:
     feature_version: Line
 
 
-T = TypeVar("T")
-
 _MANIFEST = TypeAdapter(Manifest)
 _VERSIONS = TypeAdapter(_Versions)
 _PARITY = TypeAdapter(ParitySample)
@@ -199,7 +196,7 @@ def load(directory: Path) -> Bundle:
     learned = any(isinstance(one.rule, LearnedRule) for one in manifest.stopping)
     names = (MODEL, TOKENIZER, PARITY, *((LOOKAHEAD,) if learned else ()))
     content = {name: _verified(directory, manifest, name) for name in names}
-    parity = _parsed(_PARITY, content[PARITY], directory / PARITY)
+    parity = parsed(_PARITY, content[PARITY], directory / PARITY)
     for name in {MODEL, LOOKAHEAD} & set(content):
         try:
             graph.require_self_contained(content[name])
@@ -227,12 +224,12 @@ def digest(path: Path) -> str:
 
 def _manifest(data: bytes, path: Path) -> Manifest:
     _require_versions(data, path)
-    return _parsed(_MANIFEST, data, path)
+    return parsed(_MANIFEST, data, path)
 
 
 def _require_versions(data: bytes, path: Path) -> None:
     """Ask for the versions first: another version may have other fields."""
-    versions = _parsed(_VERSIONS, data, path)
+    versions = parsed(_VERSIONS, data, path)
     if versions.format_version not in READABLE:
         formats = " and ".join(map(str, READABLE))
         raise ArtifactError(f"{path}: bundle format {versions.format_version}, this version reads {formats}")
@@ -247,35 +244,3 @@ def _verified(directory: Path, manifest: Manifest, name: str) -> bytes:
     if sha256(data).hexdigest() != manifest.files.get(name):
         raise ArtifactError(f"{directory / name}: its SHA-256 is not the one in {MANIFEST}")
     return data
-
-
-def _parsed(adapter: TypeAdapter[T], data: bytes, path: Path) -> T:
-    """Data of a JSON file, whose keys must be unique: parsers differ in which of two values they take."""
-    try:
-        json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
-        # Strict: "0.1" is no number, and true is no 1.
-        return adapter.validate_json(data, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise ArtifactError(_line(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}")) from error
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(_line(f"{path}: {error}")) from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> None:
-    names = set()
-    for name, _ in pairs:
-        if name in names:
-            raise ValueError(f"{name[:40]!r} occurs twice")
-        names.add(name)
-
-
-def _finite(number: str) -> None:
-    if not isfinite(float(number)):
-        raise ValueError(f"{number[:40]} is no finite number")
-
-
-def _line(message: str) -> str:
-    """A message in one line, whatever a file put into it."""
-    return " ".join(message.split())[:400]
