@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from router.addresses import is_loopback
+from router.backends.arriving import arrived
 from router.backends.failures import MappedErrors
 from router.backends.silence import Silence
 from router.backends.sse import GROWTH, Bounds, EventReader
@@ -125,7 +126,7 @@ class EngineClient:
                 except BackendRefused as error:
                     error.field = await _refused_field(response)
                     raise
-                events = EventReader(response.content.readany, Bounds.of(tokens, len(data)), path)
+                events = EventReader(partial(arrived, response.content), Bounds.of(tokens, len(data)), path)
                 with Silence(response.content, first, timeouts.idle, end) as silence:
                     while chunks := await events.next():
                         silence.until = math.inf  # a caller may take its time
