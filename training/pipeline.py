@@ -91,8 +91,8 @@ def train(
     predicted = {name: fitted.predict(part.prompts) for name, part in parts.items()}
     samples = (parts["certify"], predicted["certify"]), (parts["fit"], predicted["fit"])
     say(f"certify: {len(parts['certify']):,} prompts; evaluate: {len(parts['test']):,} prompts")
-    learnt = None if traces is None else _within(traces, fitted, basis, parts, predicted)
-    stopping = [] if learnt is None else learnt.sequences()
+    learned = None if traces is None else _within(traces, fitted, basis, parts, predicted)
+    stopping = [] if learned is None else learned.sequences()
     proofs = about_agreement(certify(*samples, stopping, share, per_task), outcomes.label_sources)
     proofs = with_remedies(proofs, *samples, share, per_task)
     units = rates.units(embedded.tokenizer, parts["test"])
@@ -105,7 +105,7 @@ def train(
         proofs.reference,
         proofs.per_prompt,
     )
-    return Trained(parts, fitted, proofs, report, learnt)
+    return Trained(parts, fitted, proofs, report, learned)
 
 
 def _within(
@@ -233,7 +233,7 @@ def label_use(outcomes: Outcomes, registry: Path | None) -> LabelUse:
 
 
 def _judged_by(about: dict[str, Any]) -> dict[str, str]:
-    """Of a bundle whose certificates are about a judge's verdicts, the judge's model."""
+    """The judge's model, where the certificates are about its verdicts."""
     return {"judged_by": about["data"]["judge"] or "unknown"} if JUDGE in about["label_sources"] else {}
 
 

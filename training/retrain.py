@@ -182,7 +182,7 @@ def _tested(max_loss: float) -> float | None:
 
 
 def _instead(possible: Iterable[float], champion: Bundle) -> str:
-    """Of the targets that a challenger can have, those of the serving bundle, in words that end a sentence."""
+    """The targets that a challenger can have and the serving bundle has, in words that end a sentence."""
     served = {one.alpha for one in champion.manifest.certificates}
     both = [f"--max-loss {alpha:g}" for alpha in possible if alpha in served]
     return f"; possible, and certified for the serving bundle: {' or '.join(both)}" if both else ""

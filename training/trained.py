@@ -85,7 +85,7 @@ def violations(
 
 
 def stopping_violations(trained: Trained, alphas: tuple[float, ...], resplits: int = RESPLITS) -> list[Violation]:
-    """Re-splits for every alpha of rules that stop within the thought, on traces that nothing was learnt from."""
+    """Re-splits for every alpha of rules that stop within the thought, on traces that nothing was learned from."""
     if trained.within is None:
         return []
     sequences = beside_fixed(trained.within.held_out())

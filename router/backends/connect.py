@@ -20,7 +20,7 @@ HOSTED = "openai_effort"
 """A hosted model takes the name of an effort; nothing about it can be verified."""
 
 WORDS = Prompt((Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "2 + 2 =")))
-"""The conversation whose rendering tells templates apart."""
+"""The conversation whose rendering distinguishes templates."""
 
 
 @dataclass(frozen=True, slots=True)

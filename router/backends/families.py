@@ -68,7 +68,7 @@ async def find(engine: EngineClient, model: str, completions: TokenCompletionAPI
 
 
 async def family(engine: EngineClient, model: str, completions: TokenCompletionAPI) -> Family:
-    """The family of a model; USUAL where nothing tells. Raises BackendError while the engine does not answer."""
+    """The family of a model; USUAL where nothing shows it. Raises BackendError while the engine does not answer."""
     try:
         with MappedErrors():
             template = await completions.template(engine, model)

@@ -14,15 +14,15 @@ DECISION = "metadata.filter_metadata['budget_router']['decision-id']"
 """The attribute of a response by which its decision is known: Envoy has it from the dynamic metadata."""
 
 
-def headers_told(message: pb.ProcessingRequest) -> Headers:
+def headers_in(message: pb.ProcessingRequest) -> Headers:
     """The headers that a message has as attributes, by name. Headers that a request does not have are no attributes."""
     if FILTER not in message.attributes:  # where one is read that is absent, it is added
         return {}
-    told = message.attributes[FILTER].fields
-    return {_name(attribute): value.string_value for attribute, value in told.items()}
+    fields = message.attributes[FILTER].fields
+    return {_name(attribute): value.string_value for attribute, value in fields.items()}
 
 
-def decision_told(message: pb.ProcessingRequest) -> str:
+def decision_in(message: pb.ProcessingRequest) -> str:
     """The id of the decision about a request, in the first message about its response; "" where there is none."""
     return message.attributes[FILTER].fields[DECISION].string_value
 

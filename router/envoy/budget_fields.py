@@ -63,7 +63,7 @@ def written(body: bytes, parsed: Body, fields: Body, model: str) -> bytes:
 
 
 def _appended(body: bytes, fields: Body) -> bytes:
-    """The object with fields behind its own. What is there is copied as bytes, however long it is."""
+    """The object with fields behind its own, which are copied as bytes, however long they are."""
     if not fields:
         return body
     return body.rstrip()[:-1] + b"," + orjson.dumps(fields)[1:]

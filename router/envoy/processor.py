@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from router._gen import external_processor_pb2 as pb
 from router.admission.identity import Call
 from router.envoy import replies
-from router.envoy.attributes import headers_told
+from router.envoy.attributes import headers_in
 from router.envoy.decider import Answer, Asked, Decider
 from router.envoy.messages import parsed_message
 from router.envoy.replies import Headers
@@ -88,7 +88,7 @@ def _asked(message: pb.ProcessingRequest) -> Asked:
     whole = message.protocol_config.request_body_mode == pb.BODY_SEND_MODE_BUFFERED
     if message.HasField("request_headers"):
         return Asked(_headers(message.request_headers), held=True, whole=whole)
-    return Asked(headers_told(message), held=False, whole=whole)
+    return Asked(headers_in(message), held=False, whole=whole)
 
 
 def _headers(message: pb.HttpHeaders) -> Headers:

@@ -8,7 +8,7 @@ from router.openai.wishes import PREFIX
 Headers = Mapping[str, str]
 
 NAMESPACE = "budget_router"
-"""Of the dynamic metadata, which Envoy can write into logs and headers: `%DYNAMIC_METADATA(budget_router:rung)%`."""
+"""The namespace of dynamic metadata, for logs and headers: `%DYNAMIC_METADATA(budget_router:rung)%`."""
 
 LENGTH = "content-length"
 
@@ -47,9 +47,9 @@ def changed(body: bytes, said: Headers, destination: Headers, *, held: bool) -> 
     if held:  # Envoy refuses a body whose length is not that of the header
         common.header_mutation.CopyFrom(_set({**said, **destination, LENGTH: str(len(body))}))
     reply = pb.ProcessingResponse(request_body=pb.BodyResponse(response=common))
-    told = reply.dynamic_metadata.fields[NAMESPACE].struct_value.fields
+    metadata = reply.dynamic_metadata.fields[NAMESPACE].struct_value.fields
     for name, value in said.items():
-        told[name.removeprefix(PREFIX)].string_value = value
+        metadata[name.removeprefix(PREFIX)].string_value = value
     return reply.SerializeToString()
 
 

@@ -12,7 +12,7 @@ from router.backends.dialects import Dialect
 from router.backends.http import Chunk
 from router.backends.stream_state import StreamState
 from router.domain import Completion, Decision, GenerationRequest, Prompt, RouteRequest, RoutingOptions
-from router.envoy.attributes import decision_told
+from router.envoy.attributes import decision_in
 from router.envoy.messages import parsed_message
 from router.envoy.tail import Tail
 from router.errors import BackendError, OutcomeLogError, PermissionDenied
@@ -68,7 +68,7 @@ class Watcher:
     async def watch(self, exchange: Exchange, first: pb.ProcessingRequest, call: Call) -> None:
         """Read a response to its end. Raises InvalidRequest, PermissionDenied."""
         began, tail, message = time.perf_counter(), Tail(), first
-        if not (decision := decision_told(first)):  # nothing was decided
+        if not (decision := decision_in(first)):  # nothing was decided
             self._observer(GatewayShown("unknown"))
             return
         tail.add(first.response_body.body)

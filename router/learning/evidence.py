@@ -1,4 +1,4 @@
-"""What one request tells of every rung: the answer that was served, beside those behind cuts of the same thought.
+"""What one request says about every rung: the answer that was served, beside those behind cuts of the same thought.
 
 No text is needed to learn from it: the classifier's inputs are extracted at once, and hashes name the prompts.
 """

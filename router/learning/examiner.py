@@ -123,7 +123,7 @@ class Examiner:
         if served is None:
             served = await self._quietly(partial(answered, thought))
             drawn = served.drawn
-        # Of two attempts, or of other tokens than were drawn, the cuts would not be those of serving.
+        # Cuts of two attempts, or of other tokens than were drawn, would not be those of serving.
         if lesson.attempts > 1 or abs(thought.tokens - served.thinking_tokens) > SLACK:
             return lost(rungs, served), 0, OTHER_TOKENS
         try:

@@ -48,7 +48,7 @@ def write_lines(folder: Path, out: Path) -> int:
 
     Raises:
         OutcomeFileError: the evidence cannot be read.
-        OSError: it cannot be written; what is there stays.
+        OSError: it cannot be written; a file that exists stays as it is.
     """
     count = 0
     with replaced(out) as aside, aside.open("w", encoding="utf-8") as file:

@@ -25,7 +25,7 @@ FOREIGN = "pin entries"
 
 # KEYS: entries (a hash), ends (a sorted set). ARGV: lifetime, most entries, then field, seen and wanted entry of each
 # turn; "" = none. Time is the server's own, since the replicas' clocks differ. An entry lives as long as its end lies
-# ahead. Of a value that somebody else made huge nothing is read. Few entries are removed at a time, but more than came.
+# ahead. A value that somebody else made huge is not read. Few entries are removed at a time, but more than came.
 SETTLE = f"""
 local time = redis.call('TIME')
 local now, lifetime, most = time[1] + time[2] / 1e6, tonumber(ARGV[1]), tonumber(ARGV[2])

@@ -89,7 +89,7 @@ async def running(
 
 def _spare_the_collector() -> None:
     """Exempt all objects of the start from garbage collection: they stay until the end."""
-    # What is garbage already must go first: nothing that is frozen is ever freed.
+    # Existing garbage must go first: nothing that is frozen is ever freed.
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
@@ -110,7 +110,7 @@ async def run(
     # Pushed before the servers, so closed after them: a drain can be watched to its end.
     stack.callback(metrics_server.serve(parts.endpoints.metrics_listen, parts.figures))
     keeper = Keeper(parts.observer)
-    # Likewise: a drain still renews leases and follows files.
+    # Closed after the servers, too: a drain still renews leases and follows files.
     stack.push_async_callback(keeper.close)
     for name, work in {**parts.background, **_mirror(parts, now)}.items():
         keeper.keep(name, work)
@@ -144,7 +144,7 @@ def _followed(wired: Wired) -> Iterator[Followed]:
     """All files that are read again when they change."""
     yield from wired.parts.followed
     for swap in wired.swaps.values():
-        # Not again: each try loads a graph, and a bundle that failed in the shadow must not get in by repetition.
+        # Tried once: each try loads a graph, and a bundle that failed in the shadow must not get in by repetition.
         yield Followed("artifact", swap.stamp, swap.swap, again=False)
     for model in wired.parts.models:
         yield suspensions.by_the_trainer(wired.router, model.artifact, model.served.model)

@@ -30,7 +30,7 @@ ADVICE = {
 
 
 TAKEN = "it does not say; taken for a hosted API, whose budgets are hints; name it with --backend if it is none"
-"""Where nothing tells an engine from a hosted API, as behind a gateway that forwards /v1 alone."""
+"""Where nothing distinguishes an engine from a hosted API, as behind a gateway that forwards /v1 alone."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def _read(overrides: dict[str, Any]) -> Settings:
         field = str(error).split('"')[1]
         raise SettingsError(f'{PREFIX}{field.upper()}: must be written as JSON, such as ["default"]') from error
     except RecursionError as error:
-        # Of the settings that are written as JSON there is one.
+        # PUBLIC is the only setting that is written as JSON.
         raise SettingsError(f"{PREFIX}PUBLIC: nested too deeply") from error
     except ValidationError as error:
         # Its own text quotes the value, which may be a secret.

@@ -92,7 +92,7 @@ def certify(
 
     Args:
         held_out: the certify split, which nothing was fitted or chosen on.
-        fitted: the fit split. Fixed rungs are tested on its labels, too, since they have learnt nothing from them.
+        fitted: the fit split. Fixed rungs are tested on its labels, too, since they have learned nothing from them.
         stopping: rules that stop within the thought, in the order of their tests; not tested per task.
         share: of delta that the tests may spend, where the labels are used again and again.
         per_task: a relative target must be kept in every family of tasks, not only on average.

@@ -149,7 +149,7 @@ class PolicySequence:
 
 
 def cheapest(sequences: Sequence[PolicySequence], alpha: float) -> CandidatePolicy | str:
-    """Of the policies that are proved to lose at most `alpha` the one that spends least, or why there is none."""
+    """The policy that spends least among those proved to lose at most `alpha`, or why there is none."""
     proved = [sequence.proved(alpha) for sequence in sequences]
     certified = [one for one in proved if not isinstance(one, str)]
     if certified:

@@ -22,7 +22,7 @@ ESTIMATED = (
 
 PRICES = {"price_in": "price_out", "price_out": "price_in"}
 TIMES = {"first_token_ms": "token_ms", "token_ms": "first_token_ms"}
-"""Of these options one alone gives neither money nor hours; an engine that is measured tells the other time."""
+"""Options that go together: one alone gives neither money nor hours, unless an engine is measured for the other."""
 
 PROMPT_TOKENS, ANSWER_TOKENS, CHARACTERS = 200, 200, 4
 """What an estimate assumes where nothing is known: tokens of a prompt and of an answer, characters of a token."""

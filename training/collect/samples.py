@@ -237,7 +237,7 @@ def thought_ended(end: Completion) -> str | None:
     if end.finish in (FinishReason.NATURAL, FinishReason.FORCED):
         return "natural" if end.finish is FinishReason.NATURAL else "cut"
     cap, used = end.budget.tokens, end.thinking_tokens
-    # Of a truncated answer only the length of the thought is known, and only that of one attempt.
+    # A truncated answer says only how long its thought was, and only where there was one attempt.
     if end.finish is not FinishReason.TRUNCATED or end.attempts > 1 or cap is None or used is None:
         return None
     return "natural" if used < cap - SLACK else "cut" if used >= cap else None

@@ -24,7 +24,7 @@ def write(folder: Path, out: Path) -> int:
 
     Raises:
         OutcomeFileError: the evidence cannot be read.
-        OSError: it cannot be written; what is there stays.
+        OSError: it cannot be written; a file that exists stays as it is.
     """
     frame = pl.DataFrame(list(folders.rows(folder)), SCHEMA)
     with replaced(out) as aside:

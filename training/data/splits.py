@@ -12,7 +12,7 @@ SPLITS = {"fit": 0.6, "certify": 0.2, "test": 0.2}
 """Share of the groups in each split."""
 
 LABELLED = SPLITS["fit"] + SPLITS["certify"]
-"""Share of the groups on whose labels a policy is tested that has learnt nothing from them, such as a fixed rung."""
+"""Share of the groups on whose labels a policy is tested that has learned nothing from them, such as a fixed rung."""
 
 
 def prompt_id(prompt: str) -> str:

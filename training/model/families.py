@@ -88,7 +88,7 @@ class Network:
         return Head([self._layers(x, labels, seed) for seed in range(self.members)])
 
     def repeated(self, times: float) -> "Network":
-        """With so many times fewer passes, or what stands there often would be learnt by heart."""
+        """With so many times fewer passes, or what stands there often would be learned by heart."""
         return replace(self, passes=max(1, round(self.passes / times)))
 
     def _layers(self, x: Matrix, labels: NDArray[np.int_], seed: int) -> Layers:

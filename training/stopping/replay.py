@@ -38,7 +38,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class ReplayRow:
-    """One policy on all traces of the file; what is learnt predicts prompts that it has not seen.
+    """One policy on all traces of the file; what is learned predicts prompts that it has not seen.
 
     Attributes:
         family: fixed, agree, threshold, text or learned.
@@ -119,10 +119,10 @@ def _learned(traces: Traces, embedding: Embedding | None) -> Iterator[Replayed]:
         return
     # The text is no evidence here: its forecasts for the prompts to learn from would have to be out of fold once more.
     with threadpool_limits(1):
-        learnt = [learn(traces.take(rows)) for rows, _ in folds]
+        learned = [learn(traces.take(rows)) for rows, _ in folds]
     for price in SHOWN_PRICES:
         rule = LearnedRule(0, price / top)
-        parts = [follow(traces.take(held), rule, one) for (_, held), one in zip(folds, learnt, strict=True)]
+        parts = [follow(traces.take(held), rule, one) for (_, held), one in zip(folds, learned, strict=True)]
         yield "learned", f"learned, price {price:.3g}", _joined([held for _, held in folds], parts)
 
 

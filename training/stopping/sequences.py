@@ -75,7 +75,7 @@ def stopping_sequences(
     Args:
         held_out: the certify split.
         fitted: the fit split; None = test on the held-out labels alone.
-        lookahead: what was learnt from the fit split; None = too little to learn from.
+        lookahead: what was learned from the fit split; None = too little to learn from.
     """
     traces = held_out.traces
     sequences = []

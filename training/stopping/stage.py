@@ -15,7 +15,7 @@ from training.stopping.sequences import TraceSample, stopping_sequences
 from training.stopping.traces import Traces
 
 FEWEST = 50
-"""Traces of the fit split below which nothing is learnt from them."""
+"""Traces of the fit split below which nothing is learned from them."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Within:
         return stopping_sequences(self.samples["certify"], self.samples["fit"], self.lookahead)
 
     def held_out(self) -> list[PolicySequence]:
-        """The same rules, with the losses of all traces that nothing was learnt from."""
+        """The same rules, with the losses of all traces that nothing was learned from."""
         return stopping_sequences(self.samples["certify"].joined(self.samples["test"]), None, self.lookahead)
 
 
