@@ -6,9 +6,7 @@ serving bundle must lie above zero. The model inside that estimate is calibrated
 nothing else has read.
 """
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,20 @@ import numpy as np
 
 from router.bundle import manifest, spent_delta
 from router.bundle.manifest import Bundle
-from router.digits import counted
 from router.domain import Certificate, MaxLoss, Prompt
 from router.routing.policy import LatencyProfile, Policy
 from training import pipeline
-from training.arrays import Matrix, Rungs, Vector
-from training.certification import sample_size
-from training.certification.betting import DELTA, Groups, least_p_value, without_loss
-from training.certification.certify import ALPHAS, loss_target
-from training.certification.delta import share, uses_before
+from training.arrays import Matrix, Rungs
+from training.certification.betting import DELTA
+from training.certification.certify import loss_target, tested_target
+from training.certification.delta import uses_before
+from training.certification.gold import instead, require_certifiable, worn
 from training.certification.rules import certified_rungs
-from training.certification.sequences import SHARE
 from training.data import dataset
 from training.data import log as log_file
 from training.data.dataset import Outcomes
 from training.data.labels import FEWEST, remedy, require_judges
-from training.data.schema import DatasetError
-from training.data.splits import LABELLED, split_of
+from training.data.splits import split_of
 from training.evaluation import logged_traffic
 from training.evaluation.logged_traffic import LoggedTraffic
 from training.evaluation.off_policy import Gain, gain
@@ -41,7 +36,6 @@ from training.model import calibration, embedding, inference
 from training.model.families import ModelFamily
 from training.model.fit import CANDIDATES, families_named, fit
 from training.prediction import Prediction
-from training.progress import say
 from training.stopping.traces import Steps, read_steps
 from training.trained import Trained, full_report, summary
 
@@ -127,67 +121,6 @@ def retrain(
     return judge(challenger, manifest.load(out), champion, judging, max_loss, len(fitting))
 
 
-def require_certifiable(gold: Outcomes, max_loss: float, champion: Bundle, uses: int = 0) -> None:
-    """Raise DatasetError if no challenger could be certified for the target, however good it is.
-
-    Args:
-        champion: the serving bundle, whose targets are proposed.
-        uses: how often the gold set's labels certified before.
-    """
-    strict = _tested(max_loss)
-    if strict is None:
-        raise DatasetError(f"--max-loss {max_loss:g}: the strictest target that is tested is {min(ALPHAS):g}")
-    certify, every = _best_losses(gold, "certify"), _best_losses(gold, "fit", "certify")
-    level = SHARE * share(uses + 1)
-    have, least = len(every), without_loss(strict, level)
-    possible = [alpha for alpha in ALPHAS if least_p_value(every, alpha) <= level]
-    if strict in possible:
-        if least_p_value(certify, strict) > level:
-            say(
-                f"retrain: at a loss of {strict:g} only one rung for everybody can be certified; a choice by prompt "
-                f"takes {counted(least, 'prompt')} of the gold set's certify split, which has {len(certify)}"
-            )
-        return
-    raise DatasetError(
-        f"the gold set cannot certify a loss of at most {max_loss:g}{_worn(uses)}: it has {counted(have, 'prompt')} "
-        f"outside its test split, about {least} are needed where nothing is lost{_instead(possible, champion)}"
-        f"{_renewal(strict, least - have) if uses else ''}"
-    )
-
-
-def _worn(uses: int) -> str:
-    """What earlier uses of labels leave, in words; "" where there are none."""
-    if not uses:
-        return ""
-    left, so_often = DELTA * share(uses + 1), f"{counted(uses, 'time')} before"
-    return f", because its labels certified {so_often}, which leaves {left:.2g} of a delta of {DELTA:g} for this test"
-
-
-def _renewal(alpha: float, missing: int) -> str:
-    """How many new labels restore what earlier uses have spent."""
-    more = f"label about {ceil(missing / LABELLED)} more prompts" if missing > 0 else "label more prompts"
-    alone = sample_size.in_file_for_a_fixed_rung(without_loss(alpha, SHARE * share(1)))
-    return f"; {more} and add them, or about {alone} new ones, which as a gold set of their own start anew"
-
-
-def _best_losses(gold: Outcomes, *sides: str) -> Vector:
-    """Losses by group, in some splits, of a policy that knows the answers: nothing is lost, and some prompts gain."""
-    inside = np.array([split_of(group) in sides for group in gold.groups])
-    return Groups(gold.groups).means(gold.correct[:, -1] - gold.correct.max(axis=1), inside)
-
-
-def _tested(max_loss: float) -> float | None:
-    """The loosest target that is tested and within `max_loss`, None if there is none."""
-    return max((alpha for alpha in ALPHAS if alpha <= max_loss), default=None)
-
-
-def _instead(possible: Iterable[float], champion: Bundle) -> str:
-    """The targets that a challenger can have and the serving bundle has, in words that end a sentence."""
-    served = {one.alpha for one in champion.manifest.certificates}
-    both = [f"--max-loss {alpha:g}" for alpha in possible if alpha in served]
-    return f"; possible, and certified for the serving bundle: {' or '.join(both)}" if both else ""
-
-
 def split_traffic(served: LoggedTraffic, gold: Outcomes) -> tuple[LoggedTraffic, LoggedTraffic]:
     """The part to fit on and the part to judge by.
 
@@ -246,11 +179,11 @@ def _imputed(fitting: LoggedTraffic, gold: Outcomes) -> Outcomes | None:
 
 
 def _uncertified(bundle: Bundle, champion: Bundle, max_loss: float) -> list[str]:
-    strict, own = _tested(max_loss), bundle.manifest
+    strict, own = tested_target(max_loss), bundle.manifest
     why = own.not_certified.get(loss_target(strict)) if strict is not None else None
-    instead = _instead([one.alpha for one in own.certificates], champion)
+    served = instead([one.alpha for one in own.certificates], champion)
     uses = uses_before(own.label_use.delta) if own.label_use is not None else 0
-    refused = f"nothing is certified for a loss of at most {max_loss:g}{_worn(uses)}{instead}"
+    refused = f"nothing is certified for a loss of at most {max_loss:g}{worn(uses)}{served}"
     return [refused, *([why] if why else [])]
 
 

@@ -21,6 +21,7 @@ from tests.support.fakes import RecordingObserver, completion_of, decision_of, r
 from tests.support.synthetic import NO_REPORT, OUTCOMES, few_steps, outcomes_of, sums
 from tests.test_package import command as console
 from training import pipeline
+from training.certification.gold import require_certifiable
 from training.cli import cli
 from training.cli.registries import verdict_text
 from training.data.dataset import Outcomes, from_frame
@@ -28,7 +29,7 @@ from training.data.schema import DatasetError, write
 from training.evaluation.logged_traffic import LoggedTraffic, read
 from training.export import export
 from training.model.fit import families_named
-from training.retrain import judge, require_certifiable, retrain
+from training.retrain import judge, retrain
 from training.trained import Trained
 
 GOLD, SERVED = 1_500, 1_000

@@ -34,6 +34,7 @@ from training.certification.sequences import (
     shared,
 )
 from training.data.dataset import Outcomes
+from training.data.schema import DatasetError
 
 ALPHAS = (0.005, 0.01, 0.02, 0.05, 0.1)
 QUALITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -64,6 +65,18 @@ class Proofs:
     per_prompt: tuple[Certificate, ...] = ()
     stopping: tuple[StoppingCertificate, ...] = ()
     per_task: tuple[TaskCertificate, ...] = ()
+
+
+def tested_target(max_loss: float) -> float | None:
+    """The loosest target that is tested and within `max_loss`; None where there is none."""
+    return max((alpha for alpha in ALPHAS if alpha <= max_loss), default=None)
+
+
+def require_tested(max_loss: float) -> float:
+    """As `tested_target`. Raises DatasetError where there is none."""
+    if (target := tested_target(max_loss)) is None:
+        raise DatasetError(f"--max-loss {max_loss:g}: the strictest target that is tested is {min(ALPHAS):g}")
+    return target
 
 
 def loss_target(alpha: float, per_prompt: bool = False) -> str:

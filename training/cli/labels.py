@@ -117,13 +117,11 @@ def _ask(
     soft: bool,
     as_json: bool,
 ) -> None:
-    from training.certification.certify import ALPHAS
+    from training.certification.certify import require_tested
     from training.labelling import todo
     from training.labelling.evidence import gather
 
-    alpha = max((one for one in ALPHAS if one <= max_loss), default=None)
-    if alpha is None:
-        raise click.UsageError(f"--max-loss {max_loss:g}: the strictest target that is tested is {min(ALPHAS):g}")
+    alpha = require_tested(max_loss)
     asked = todo.questions(gather(outcomes, directory, fitted_on, soft=soft), outcomes, alpha, limit, per_prompt)
     todo.write(asked, out, outcomes)
     if as_json:

@@ -69,10 +69,11 @@ def learn(
     if follow:
         _go_last()  # before the imports, which take seconds
     with alone(folder, going if follow else None):
+        from training.certification.certify import require_tested
         from training.learning.follow import follow as statuses  # one that waits need not have loaded all of it
-        from training.learning.look import Learning, target_of
+        from training.learning.look import Learning
 
-        target = target_of(max_loss)
+        target = require_tested(max_loss)
         trainer = Learning(folder, registry or folder / "registry", target, act, judge_misses, tenant_share, audit_file)
         for one in statuses(trainer, going) if follow else (trainer.look(),):
             _show(one, as_json)

@@ -18,7 +18,6 @@ from router.bundle import files, refuted
 from router.errors import OutcomeFileError
 from router.learning import status
 from router.learning.status import Status
-from training.certification.certify import ALPHAS
 from training.data.schema import DatasetError
 from training.export import ExportError
 from training.learning import anew, bundles, reading, refuting, rounds, trials
@@ -37,14 +36,6 @@ from training.progress import say
 ROUNDS, BUNDLE = "rounds", "bundle"
 STEPS = ("read", "fitted", "tested", "issued", "promoted")
 """What a look has done, in order, as it says it to `Learning.done`."""
-
-
-def target_of(max_loss: float) -> float:
-    """The loosest target that is tested and within `max_loss`. Raises DatasetError where there is none."""
-    tested = [alpha for alpha in ALPHAS if alpha <= max_loss]
-    if not tested:
-        raise DatasetError(f"--max-loss {max_loss:g}: the strictest target that is tested is {min(ALPHAS):g}")
-    return max(tested)
 
 
 @dataclass(frozen=True)

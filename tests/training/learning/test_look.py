@@ -20,9 +20,10 @@ from tests.support.lessons import lessons
 from tests.support.synthetic import few_steps
 from tests.training.learning.conftest import ALPHA, PROMPTS, Learned, learning, taught
 from training.arrays import Matrix
+from training.certification.certify import require_tested
 from training.data.schema import DatasetError
 from training.learning import reading, rounds, trials
-from training.learning.look import STEPS, target_of
+from training.learning.look import STEPS
 from training.learning.rounds import Round
 from training.model import embedding, inference
 from training.model.families import Head
@@ -209,9 +210,9 @@ def test_files_that_are_no_evidence_and_bundles_that_are_no_registry_are_named(f
 
 
 def test_a_target_stricter_than_any_that_is_tested_is_refused() -> None:
-    assert target_of(0.03) == 0.02
+    assert require_tested(0.03) == 0.02
     with pytest.raises(DatasetError, match=r"strictest target that is tested is 0\.005"):
-        target_of(0.001)
+        require_tested(0.001)
 
 
 def test_a_group_counts_once_and_only_behind_what_was_fitted(learned: Learned) -> None:
