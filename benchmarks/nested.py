@@ -25,11 +25,11 @@ from router.backends.two_phase import TwoPhase
 from router.backends.verified import VerifiedBackend
 from router.domain import FinishReason, GenerationRequest, Prompt, Sampling
 from router.errors import BackendError
+from training.collect.answering import answered
 from training.collect.nested import cuts, obstacle
 from training.collect.questions import Question, held_out_questions
 from training.collect.recipes import POCKET_ANSWER_TOKENS
 from training.collect.rows import tokens_of_trace
-from training.collect.samples import answered
 from training.collect.traces import tried_again
 from training.collect.units import Answer
 from training.pocket.tasks import LADDER

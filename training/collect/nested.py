@@ -24,8 +24,9 @@ from router.domain import (
 )
 from router.errors import BackendError
 from router.stopping.evidence import PROBE_TOKENS, Probe
+from training.collect.answering import request_of
 from training.collect.rows import tokens_of_trace
-from training.collect.samples import SampleCollector, request_of
+from training.collect.samples import SampleCollector
 from training.collect.traces import tried_again
 from training.collect.units import Answer, Unit, UnitResult
 

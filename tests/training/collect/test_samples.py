@@ -32,11 +32,11 @@ from tests.support.ports import free_port
 from tests.support.simulators import ANSWER, MODEL, THOUGHT, Simulator, simulated
 from training.certification import sample_size
 from training.cli import cli
+from training.collect.answering import held
 from training.collect.measure import measure
 from training.collect.questions import Question
 from training.collect.recipes import fingerprint_at, parse_ladder
 from training.collect.run import collect, local, unanswered
-from training.collect.samples import held
 from training.collect.units import Recipe
 from training.data.dataset import read, validate
 from training.data.overview import Overview, overview
