@@ -1,24 +1,25 @@
 """Decisions: a request's rung, chosen from its score and from what its conversation keeps, and recorded."""
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 from router.admission.controller import Admission
 from router.admission.tenants import Tenants
 from router.domain import Decision, DecisionSource, RouteRequest
-from router.errors import FieldError
 from router.events import Decided
 from router.ports import Lessons, Observer, OutcomeLog
+from router.routing.batch import Batch
 from router.routing.chooser import Chooser, new_id
-from router.routing.conversations import Conversations, ConversationTurn
+from router.routing.conversations import Conversations
 from router.routing.served_model import ServedModel
 from router.routing.served_models import ServedModels
-from router.scoring.scorer import Scored
 from router.turn import Turn
 
 Circumstances = tuple[int, ...]
-STEPS_TO_ROUTE, STEPS_TO_CHOOSE, STEPS_TO_RECORD = 10, 20, 40
-"""Steps of a `Turn` for each prompt of a batch."""
+"""Numbers that grow while what decides changes."""
+
+STEPS_TO_RECORD = 40
+"""Steps of a `Turn` for each decision of a batch."""
 
 
 class Decider:
@@ -80,37 +81,13 @@ class Decider:
 
     async def batch(self, requests: Sequence[RouteRequest]) -> list[Decision]:
         """Choose a budget for every prompt, in order. Errors name the request's index as well as its field."""
-        began, index, turn = time.perf_counter(), 0, Turn()
-        routed: list[tuple[ServedModel, RouteRequest]] = []
-        decisions: dict[int, Decision] = {}
-        turns: dict[int, ConversationTurn] = {}
-        try:
-            for index, request in enumerate(requests):
-                served, relaxed = self._models.able(request)[0], self._admission.relaxed(request)
-                routed.append((served, relaxed))
-                if (fixed := self._chooser.fixed(served, relaxed)) is not None:
-                    decisions[index] = fixed
-                elif relaxed.options.conversation_id:
-                    turns[index] = self._conversations.turn(served, relaxed)
-                await turn.spend(STEPS_TO_ROUTE)
-            pinned = {index for index, talk in turns.items() if not talk.needs_score}
-            for index, scored in (await self._scores(routed, decisions.keys() | pinned)).items():
-                if index in turns:
-                    turns[index].score(scored)
-                else:
-                    decisions[index] = self._chooser.chosen(*routed[index], scored)
-                await turn.spend(STEPS_TO_CHOOSE)
-            if turns:  # in the order of the requests: the first of a new conversation decides for the others
-                await self._conversations.settle(turns.values())
-            for index, talk in turns.items():
-                decisions[index] = talk.decision()
-        except FieldError as error:
-            raise error.within(f"requests[{index}].") from error
+        began, turn = time.perf_counter(), Turn()
+        decided = await Batch(self._models, self._admission, self._chooser, self._conversations).decide(requests)
         seconds = time.perf_counter() - began
-        for index, (_, request) in enumerate(routed):
-            self._decided(request, decisions[index], seconds)
+        for request, decision in decided:
+            self._decided(request, decision, seconds)
             await turn.spend(STEPS_TO_RECORD)
-        return [decisions[index] for index in range(len(routed))]
+        return [decision for _, decision in decided]
 
     async def at(
         self, served: ServedModel, request: RouteRequest, *, climbs: bool = False, teaches: bool = False
@@ -140,16 +117,6 @@ class Decider:
             turn.score(await served.scorer.score(request))
         await self._conversations.settle([turn])
         return turn.decision()
-
-    async def _scores(
-        self, routed: Sequence[tuple[ServedModel, RouteRequest]], decided: Container[int]
-    ) -> dict[int, Scored]:
-        """Scores by position of the requests that are not decided yet; those of one model are scored together."""
-        scored: dict[int, Scored] = {}
-        for model in {served.model: served for served, _ in routed}.values():
-            mine = [i for i, (served, _) in enumerate(routed) if served is model and i not in decided]
-            scored |= zip(mine, await model.scorer.score_batch([routed[i][1] for i in mine]), strict=True)
-        return dict(sorted(scored.items()))
 
     def _decided(self, request: RouteRequest, decision: Decision, seconds: float) -> None:
         self._log.record(request, decision, None)
