@@ -17,7 +17,7 @@ FAMILIES: dict[str, ModelFamily] = {
     "pooled": PooledLogit(1e-4),
     "logistic": Network((), 1e-3, 200),
     "network": Network((8,), 1e-2, 200),
-    "members": Network((8,), 1e-2, 100, 3),
+    "members": Network((8,), 1e-2, 100, 2),
     "cure": Cure(1e-4),
 }
 
