@@ -7,6 +7,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import structlog
 
@@ -117,7 +118,17 @@ def reserved(listen: str) -> Iterator[str]:
         # Bound, but never listening: the kernel gives connections to the workers alone.
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
-            held.bind(address)
+            _bind(held, address)
         except OSError as error:
             raise refusal(listen) from error
         yield f"{listen.rpartition(':')[0]}:{held.getsockname()[1]}"
+
+
+def _bind(held: socket.socket, address: tuple[Any, ...]) -> None:
+    """Bind to a free address. Raises OSError."""
+    try:
+        held.bind(address)
+    except OSError:  # connections of a single process linger in TIME_WAIT, which share no port
+        # Not at first: until the workers listen, a second service could then bind the port, too.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(address)

@@ -23,7 +23,7 @@ import structlog
 from router.cli import main
 from router.client import Client, ClientError, Completion, Content, Decision, Reasoning, RoutingOptions
 from router.outcomes.sqlite import read_rows as outcomes
-from router.serving import listening
+from router.serving import listening, supervisor
 from tests.conftest import MODELS
 from tests.support.forked import Forked
 from tests.support.ports import free_port
@@ -327,6 +327,8 @@ def test_a_port_that_was_just_left_is_free() -> None:
         accepted.close()  # whoever closes first lingers
         caller.recv(1)
     assert listening.bindable(f"127.0.0.1:{address[1]}")[1] == address
+    with supervisor.reserved(f"127.0.0.1:{address[1]}") as held:  # for several workers, after one that shared no port
+        assert held == f"127.0.0.1:{address[1]}"
 
 
 @pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:99999"])
