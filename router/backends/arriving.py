@@ -19,7 +19,7 @@ async def arrived(content: StreamReader) -> bytes:
         return await content.readany()
     for _ in range(TURNS):
         await asyncio.sleep(0)
-        if not (more := content.read_nowait()):
-            break
+        if content.exception() is not None or not (more := content.read_nowait()):
+            break  # the next read raises the failure, behind what came before it
         data += more
     return data

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 
+import pytest
 from aiohttp import StreamReader
 from aiohttp.base_protocol import BaseProtocol
 
@@ -61,3 +62,11 @@ async def test_the_end_is_no_bytes() -> None:
     body = content(b"a")
     body.feed_eof()
     assert [await arrived(body), await arrived(body)] == [b"a", b""]
+
+
+async def test_what_came_before_a_failure_is_returned_before_it_is_raised() -> None:
+    body = content(b"a")
+    asyncio.get_running_loop().call_soon(body.set_exception, ConnectionResetError())
+    assert await arrived(body) == b"a"
+    with pytest.raises(ConnectionResetError):
+        await arrived(body)
