@@ -31,8 +31,8 @@ PATIENCE = 30.0
 
 FOLLOW_SECONDS = 0.02
 
-TOLD = os.environ.get("FAULTS_TABLE")
-"""A file that gets one JSON line a cell, for the table in benchmarks/README.md."""
+TABLE = "FAULTS_TABLE"
+"""Environment variable that names a file: it gets one JSON line a cell, for the table in benchmarks/README.md."""
 
 
 @dataclass
@@ -58,9 +58,9 @@ class Cell:
 
     def verdict(self, seconds: float = PATIENCE) -> None:
         """Nothing failed that need not have, the fault was counted, and it took no longer than that to recover."""
-        if TOLD:
-            with Path(TOLD).open("a") as table:
-                table.write(json.dumps(vars(self)) + "\n")
+        if table := os.environ.get(TABLE):
+            with Path(table).open("a") as lines:
+                lines.write(json.dumps(vars(self)) + "\n")
         assert self.needless == 0, self
         assert self.moved > 0, self
         assert self.recovery < seconds, self

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import resource
-import subprocess
 import sys
 import termios
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +21,7 @@ from router.admission.tenants import digest
 from router.bundle import registry
 from router.outcomes.sqlite import read_rows
 from tests.conftest import MODELS
-from tests.faults.conftest import PATIENCE, Cell, Scene, scene
+from tests.faults.conftest import PATIENCE, TABLE, Cell, Scene, scene
 from tests.rpc.conftest import decide, generate
 from tests.serving.test_app import CHEAP
 from tests.serving.test_serve import environment
@@ -170,12 +169,10 @@ def _largest(directory: Path) -> int:
     return max(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
-def test_the_table_can_be_read_back(tmp_path: Path) -> None:
+def test_the_table_can_be_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One JSON line a cell."""
-    code = "from tests.faults.conftest import Cell; Cell('a', 'b', moved=1).verdict()"
-    table = tmp_path / "table"
-    root = str(Path(__file__).parents[2])
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, cwd=root, env=environment() | {"FAULTS_TABLE": str(table)}, timeout=60
-    )
-    assert json.loads(table.read_text())["dependency"] == "a"
+    monkeypatch.setenv(TABLE, str(tmp_path / "table"))
+    Cell("a", "b", moved=1).verdict()
+    Cell("c", "d", moved=1).verdict()
+    cells = [json.loads(line) for line in (tmp_path / "table").read_text().splitlines()]
+    assert [cell["dependency"] for cell in cells] == ["a", "c"]

@@ -95,7 +95,7 @@ async def test_a_bundle_is_promoted_under_load_without_a_failed_request(tmp_path
                 events = [e async for e in routing.Generate(generate(f"{CHEAP}{i}{len(versions)}"))]
                 assert events[-1].WhichOneof("event") == "completion"
                 versions.append(events[0].decision.model_version)
-                await asyncio.sleep(0.05)  # the load must leave room for the promotion, and for other tests
+                await asyncio.sleep(0.1)  # the load must leave room for the promotion, and for other tests
 
         loading = [asyncio.create_task(load(i)) for i in range(4)]
         for bundle in bundles:
