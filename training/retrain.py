@@ -151,7 +151,7 @@ def judge(
         return Verdict(refused, None, None, None, fitted, len(judging), judging.skipped)
     predicted = inference.predict(bundle, judging.prompts)
     new = certified_rungs(certificate, predicted)
-    old = chosen_by(champion, judging.prompts, max_loss)
+    old = _chosen_by(champion, judging.prompts, max_loss)
     model = _utility(challenger, bundle, predicted, certificate.threshold)
     estimate = gain(judging.logged, model, certificate.threshold, new, old)
     # Forecasts of the same model for both policies: the log knows the tokens of one rung a prompt only.
@@ -163,7 +163,7 @@ def judge(
     )
 
 
-def chosen_by(bundle: Bundle, prompts: list[Prompt], max_loss: float) -> Rungs:
+def _chosen_by(bundle: Bundle, prompts: list[Prompt], max_loss: float) -> Rungs:
     """The rungs [prompts] that a bundle's policy takes: the top rung where no certificate covers the target."""
     proof = _certificate(bundle, max_loss)
     return certified_rungs(proof, inference.predict(bundle, prompts), bundle.manifest.reference)

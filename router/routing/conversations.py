@@ -82,7 +82,7 @@ class ConversationTurn:
     @property
     def pinned(self) -> PinnedTurn:
         """What is to be settled."""
-        return PinnedTurn(conversation_of(self._served, self._request), self._seen, self._wanted)
+        return PinnedTurn(_conversation_of(self._served, self._request), self._seen, self._wanted)
 
     def take(self, stands: Pinned | None) -> bool:
         """Take what the conversation keeps; true where this turn changes that, so that it is to be settled again."""
@@ -142,7 +142,7 @@ class Conversations:
 
     def turn(self, served: ServedModel, request: RouteRequest, *, climbs: bool = False) -> ConversationTurn:
         """A turn of the conversation that the request names. Raises InvalidRequest where the bounds leave no rung."""
-        known = self._pins.known(conversation_of(served, request))
+        known = self._pins.known(_conversation_of(served, request))
         return ConversationTurn(self._chooser, served, request, known, climbs)
 
     async def settle(self, turns: Collection[ConversationTurn]) -> None:
@@ -159,12 +159,12 @@ class Conversations:
         options = request.options
         if not (options.escalate and options.conversation_id) or completion.finish not in CUT:
             return
-        conversation = conversation_of(served, request)
+        conversation = _conversation_of(served, request)
         if (kept := self._pins.known(conversation)) is not None:
             await self._pins.settle([PinnedTurn(conversation, kept, replace(kept, cut=True))])
 
 
-def conversation_of(served: ServedModel, request: RouteRequest) -> Conversation:
+def _conversation_of(served: ServedModel, request: RouteRequest) -> Conversation:
     """The conversation that the request names, at the model that answers it."""
     return Conversation(served.model, request.tenant, request.options.conversation_id or "", served.policy.ladder)
 

@@ -57,7 +57,7 @@ async def answered(backend: Backend, request: GenerationRequest, longer: Reasoni
     if not held(end):
         return failed(f"the engine thought {counted(end.thinking_tokens or 0, 'token')}, more than the rung allows")
     return Answer(
-        "".join(text), end.thinking_tokens, end.answer_tokens, end.finish.value, end.attempts, thought_ended(end)
+        "".join(text), end.thinking_tokens, end.answer_tokens, end.finish.value, end.attempts, _thought_ended(end)
     )
 
 
@@ -69,7 +69,7 @@ def held(end: Completion) -> bool:
     return used <= cap + SLACK
 
 
-def thought_ended(end: Completion) -> str | None:
+def _thought_ended(end: Completion) -> str | None:
     """How the thought of a generation ended, in the words of the outcome schema; None where nobody knows."""
     if end.finish in (FinishReason.NATURAL, FinishReason.FORCED):
         return "natural" if end.finish is FinishReason.NATURAL else "cut"

@@ -83,7 +83,9 @@ def from_options(
     markers = Markers(think_start or "", think_end or "", closing_cue)
     assert backend is not None
     assert model is not None
-    connection = connection_of(backend, url, model, backend_key, unenforced, markers, timeout, concurrency, enforcement)
+    connection = _connection_of(
+        backend, url, model, backend_key, unenforced, markers, timeout, concurrency, enforcement
+    )
     rungs = parse_ladder(ladder, efforts=backend == HOSTED)
     require_room(rungs, longest, asyncio.run(window(connection)))
     model_column, obstacle = asyncio.run(_proved(connection, rungs))
@@ -170,7 +172,7 @@ def _name(model: str) -> str:
     return "/".join(name[:-1] if TEMPLATE.fullmatch(name[-1]) else name)
 
 
-def connection_of(
+def _connection_of(
     backend: str,
     url: str,
     model: str,

@@ -95,7 +95,7 @@ class SampleCollector:
             return unit_result(unit, answers, self._recipe, drawn)
         verdicts: dict[str, float | BackendError] = {}
         for answer in answers:
-            if judgeable(answer) and answer.text not in verdicts:  # equal answers have one verdict
+            if _judgeable(answer) and answer.text not in verdicts:  # equal answers have one verdict
                 verdicts[answer.text] = await self._verdict(self._judge, unit.question, answer.text)
         judged = [labelled(answer, verdicts.get(answer.text)) for answer in answers]
         return unit_result(unit, [one for one, _ in judged], self._recipe, drawn, [label for _, label in judged])
@@ -150,14 +150,14 @@ async def _open(recipe: Recipe, stack: AsyncExitStack) -> Backend:
     return connect(recipe.source, canary.holds_budgets, stack)
 
 
-def judgeable(answer: Answer) -> bool:
+def _judgeable(answer: Answer) -> bool:
     """Whether there is a whole answer to judge."""
     return answer.finish not in UNSCORED and bool(answer.text.strip())
 
 
 def labelled(answer: Answer, verdict: float | BackendError | None) -> tuple[Answer, Label]:
     """An answer and its label by a judge's verdict; a failed answer where the judge gave none on it."""
-    if not judgeable(answer):
+    if not _judgeable(answer):
         return answer, (0.0, answer.finish if answer.finish in UNSCORED else "unparsable")
     if isinstance(verdict, float):
         return answer, (verdict, answer.finish)

@@ -76,10 +76,10 @@ def overview(path: Path, soft: bool = False) -> Overview | Traffic:
         errors = pl.col("finish") == "error"
         counts = rows.select(pl.len(), errors.sum().alias("errors"), pl.col("prompt_id").n_unique().alias("prompts"))
         found = _overview(outcomes, *counts.collect(engine="streaming").row(0))
-        return replace(found, judge=judge_of(path))
+        return replace(found, judge=_judge_of(path))
 
 
-def judge_of(path: Path) -> str:
+def _judge_of(path: Path) -> str:
     """The model of the judge that an outcome file names in its metadata; "" where it names none."""
     try:
         return str(json.loads(pl.read_parquet_metadata(path)[JUDGE])["model"])

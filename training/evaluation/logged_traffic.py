@@ -80,19 +80,7 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraff
     Raises:
         DatasetError: there is no such decision.
     """
-    kept: list[Row] = []
-    skipped = dict.fromkeys((ELSEWHERE, NOT_CHOSEN, STOPPED, NO_TEXT, NO_COMPLETION), 0)
-    # Outcomes of another model or ladder say nothing about this one, however alike the prompts are.
-    wanted = [[rung.name, rung.tokens] for rung in ladder.rungs]
-    for row in rows:
-        if row["correct"] is None:
-            continue
-        if row["backend"] != backend or json.loads(str(row["ladder"])) != wanted:
-            skipped[ELSEWHERE] += 1
-        elif why := unusable(row):
-            skipped[why] += 1
-        else:
-            kept.append(row)
+    kept, skipped = _kept(rows, ladder, backend)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
         raise DatasetError(f"the log has no labelled decision to learn from ({reasons or 'no outcomes'})")
@@ -110,3 +98,21 @@ def read(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> LoggedTraff
         most,
     )
     return LoggedTraffic(prompts, logged, tokens, skipped)
+
+
+def _kept(rows: Iterable[Row], ladder: BudgetLadder, backend: str) -> tuple[list[Row], dict[str, int]]:
+    """The labelled rows that can be used, and how many others there are, by reason."""
+    kept: list[Row] = []
+    skipped = dict.fromkeys((ELSEWHERE, NOT_CHOSEN, STOPPED, NO_TEXT, NO_COMPLETION), 0)
+    # Outcomes of another model or ladder say nothing about this one, however alike the prompts are.
+    wanted = [[rung.name, rung.tokens] for rung in ladder.rungs]
+    for row in rows:
+        if row["correct"] is None:
+            continue
+        if row["backend"] != backend or json.loads(str(row["ladder"])) != wanted:
+            skipped[ELSEWHERE] += 1
+        elif why := unusable(row):
+            skipped[why] += 1
+        else:
+            kept.append(row)
+    return kept, skipped

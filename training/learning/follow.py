@@ -33,7 +33,7 @@ def follow(
     seen: Stamp | None = None
     due, left = True, 0.0
     while going():
-        stamp, began, looked = stamp_of(learning), time.process_time(), False
+        stamp, began, looked = _stamp_of(learning), time.process_time(), False
         try:
             if stamp != seen:
                 seen, due = stamp, True
@@ -50,7 +50,7 @@ def follow(
         pause(seconds)
 
 
-def stamp_of(learning: Learning) -> Stamp:
+def _stamp_of(learning: Learning) -> Stamp:
     """Changes whenever evidence, a report or an audit is written."""
     files = [learning.folder / f"{store.FILE}{suffix}" for suffix in ("", "-wal")]
     audit = [] if learning.audit is None else [learning.audit]
