@@ -13,7 +13,7 @@ from training.certification.betting import Groups
 from training.certification.rules import losses
 from training.certification.sample_size import like, needed
 from training.data import dataset
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 
 TARGETS = (0.05, 0.1)
 

@@ -30,7 +30,7 @@ from training import pipeline
 from training.arrays import Rows, Rungs
 from training.certification.rules import certified_rungs, losses
 from training.data import dataset
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation.policies import auroc
 from training.model import inference
 from training.model.embedding import Embedding

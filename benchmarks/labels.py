@@ -23,7 +23,7 @@ from training.certification.free_zeros import Missing
 from training.certification.sequences import PolicySequence, Sample, cheapest, policy_sequences
 from training.certification.violation import Violation, resplit
 from training.data import dataset
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.model import embedding
 from training.model.fit import CachedInputs, Fitted, families_named, fit, inputs
 from training.prediction import Prediction

@@ -17,7 +17,7 @@ from router.domain import DEFAULT_MAX_LOSS
 from training.arrays import Rungs
 from training.certification.rules import choose, losses, price_grid
 from training.data import dataset
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation import tasks
 from training.model.embedding import Embedding, static
 from training.model.fit import CachedInputs, families_named, fit, inputs

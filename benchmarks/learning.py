@@ -34,7 +34,7 @@ from router.learning.store import EvidenceFile
 from training.arrays import Matrix, Rows, Vector
 from training.certification.rules import certified_rungs, losses
 from training.data import dataset
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.data.splits import split_of
 from training.learning.bundles import current_in
 from training.learning.look import Learning

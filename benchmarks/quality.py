@@ -22,6 +22,7 @@ from benchmarks.quality_table import table
 from training import pipeline
 from training.certification.certify import ALPHAS
 from training.data import dataset
+from training.data.outcomes import Outcomes
 from training.evaluation import comparison
 from training.model.embedding import static
 from training.model.fit import fit
@@ -51,7 +52,7 @@ def main() -> None:
     RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def judged(name: str, outcomes: dataset.Outcomes) -> tuple[dict[str, Any], Trained]:
+def judged(name: str, outcomes: Outcomes) -> tuple[dict[str, Any], Trained]:
     """Print the whole report; returns it without prompt texts and curves."""
     trained = pipeline.with_baselines(pipeline.train(outcomes))
     left_out = comparison.leave_one_family_out(trained.parts, trained.fitted)

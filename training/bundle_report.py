@@ -8,7 +8,7 @@ from typing import Any
 from router.bundle import manifest
 from router.bundle.manifest import Bundle
 from training.data import dataset
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation.evaluate import evaluate
 from training.evaluation.spending import UNKNOWN_RATES, Rates
 from training.model import inference

@@ -16,7 +16,7 @@ from training.certification.betting import DELTA
 from training.certification.certify import certify
 from training.certification.violation import RESPLITS
 from training.data import dataset
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes, concatenate
 from training.data.overview import overview
 from training.data.schema import JUDGE, DatasetError
 from training.evaluation import comparison, evaluate
@@ -78,8 +78,8 @@ def train(
     """
     parts = dataset.splits(outcomes)
     embedded = PROFILES[profile, precision]()
-    every = outcomes if more is None else dataset.concatenate(outcomes, more)
-    basis = parts["fit"] if more is None else dataset.concatenate(parts["fit"], more)
+    every = outcomes if more is None else concatenate(outcomes, more)
+    basis = parts["fit"] if more is None else concatenate(parts["fit"], more)
     one = "1 model family" if len(candidates) == 1 else f"{len(candidates)} model families compared"
     say(f"fit: {len(basis):,} prompts, {one}")
     fitted = fit(basis, embedded, CachedInputs(partial(extraction, embedded), every.prompts), candidates)

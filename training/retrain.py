@@ -25,8 +25,8 @@ from training.certification.gold import instead, require_certifiable, worn
 from training.certification.rules import certified_rungs
 from training.data import dataset
 from training.data import log as log_file
-from training.data.dataset import Outcomes
 from training.data.labels import FEWEST, remedy, require_judges
+from training.data.outcomes import Outcomes
 from training.data.splits import split_of
 from training.evaluation import logged_traffic
 from training.evaluation.logged_traffic import LoggedTraffic

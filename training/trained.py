@@ -9,8 +9,7 @@ from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS, Proofs
 from training.certification.sequences import beside_fixed
 from training.certification.violation import RESPLITS, Violation, resplit, resplit_sequences
-from training.data import dataset
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes, concatenate
 from training.evaluation.evaluate import Report
 from training.model.fit import Fitted
 from training.stopping.replay import described, named
@@ -78,7 +77,7 @@ def violations(
     trained: Trained, alphas: tuple[float, ...], resplits: int = RESPLITS, per_prompt: bool = False
 ) -> list[Any]:
     """`resplit` for every alpha, on all prompts that were not fitted on."""
-    pool = dataset.concatenate(trained.parts["certify"], trained.parts["test"])
+    pool = concatenate(trained.parts["certify"], trained.parts["test"])
     predicted, fitted = (trained.fitted.predict(part.prompts) for part in (pool, trained.parts["fit"]))
     own = trained.parts["fit"], fitted
     return [resplit((pool, predicted), alpha, resplits, per_prompt, own) for alpha in alphas]

@@ -9,7 +9,7 @@ from router.bundle.features import VERSION
 from router.learning.evidence import Evidence, Inputs
 from tests.support.synthetic import OUTCOMES
 from training.data import dataset
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.model import embedding
 from training.model.fit import inputs
 

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from router.domain import BudgetLadder, Prompt, ReasoningBudget
-from training.data.dataset import Outcomes, from_frame
+from training.data.dataset import from_frame
+from training.data.outcomes import Outcomes
 from training.data.schema import SCHEMA
 from training.data.splits import prompt_id
 from training.model import families

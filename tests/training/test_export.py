@@ -19,7 +19,8 @@ from router.scoring.onnx import OnnxClassifier
 from router.scoring.outputs import NAMES, VECTOR
 from tests.support.synthetic import CAPS, NO_REPORT, asked, few_steps, outcomes_of
 from training.certification.certify import Proofs, certify
-from training.data.dataset import Outcomes, splits
+from training.data.dataset import splits
+from training.data.outcomes import Outcomes
 from training.export import TOLERANCE, ExportError, check, export
 from training.model import calibration, embedding, fit, inference
 from training.model.families import Cure, ModelFamily, Network, PooledLogit, log_loss

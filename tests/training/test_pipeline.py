@@ -15,6 +15,7 @@ from tests.support.synthetic import few_steps, sums
 from training import pipeline
 from training.cli import cli
 from training.data import dataset
+from training.data.outcomes import Outcomes
 from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
 from training.evaluation import comparison
@@ -146,10 +147,10 @@ def test_a_family_is_left_out_of_training_and_judged_alone(trained: Trained) -> 
     assert row["log_loss"] > 0
 
 
-def with_families(part: dataset.Outcomes) -> dataset.Outcomes:
+def with_families(part: Outcomes) -> Outcomes:
     """The same prompts, said to be of two families."""
     families = [["even", "odd"][int(prompt_id(prompt.text), 16) % 2] + "/x" for prompt in part.prompts]
-    return dataset.Outcomes(**{**vars(part), "tasks": families})
+    return Outcomes(**{**vars(part), "tasks": families})
 
 
 def test_labels_of_both_splits_are_counted(trained: Trained) -> None:

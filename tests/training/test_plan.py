@@ -18,7 +18,7 @@ from router.cli import main
 from router.domain import BudgetLadder, Certificate, MaxLoss, ReasoningBudget, RoutingOptions, Score
 from router.routing.policy import LatencyProfile, Policy
 from tests.support.synthetic import asked
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.data.schema import DatasetError, write
 from training.data.splits import prompt_id
 from training.evaluation.spending import Unit

@@ -24,7 +24,8 @@ from training import pipeline
 from training.certification.gold import require_certifiable
 from training.cli import cli
 from training.cli.registries import verdict_text
-from training.data.dataset import Outcomes, from_frame
+from training.data.dataset import from_frame
+from training.data.outcomes import Outcomes
 from training.data.schema import DatasetError, write
 from training.evaluation.logged_traffic import LoggedTraffic, read
 from training.export import export

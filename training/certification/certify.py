@@ -33,7 +33,7 @@ from training.certification.sequences import (
     predicted_losses,
     shared,
 )
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.data.schema import DatasetError
 
 ALPHAS = (0.005, 0.01, 0.02, 0.05, 0.1)

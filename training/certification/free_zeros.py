@@ -13,7 +13,7 @@ from training.arrays import Mask, Rows, Vector
 from training.certification.betting import Groups, log_capital
 from training.certification.rules import losses
 from training.certification.sequences import CandidatePolicy, PolicySequence, Sample
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 
 
 def relative(outcomes: Outcomes) -> Outcomes:

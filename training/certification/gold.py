@@ -13,7 +13,7 @@ from training.certification.betting import DELTA, Groups, least_p_value, without
 from training.certification.certify import ALPHAS, require_tested
 from training.certification.delta import share
 from training.certification.sequences import SHARE
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import LABELLED, split_of
 from training.progress import say

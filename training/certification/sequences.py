@@ -25,7 +25,7 @@ from training.arrays import Rows, Rungs, Vector
 from training.certification.betting import DELTA, Groups, betting_p_value, fixed_sequence_test, without_loss
 from training.certification.pooling import family, pools
 from training.certification.rules import TIE, choose, constant, losses, price_grid, smallest
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.data.splits import LABELLED, SPLITS
 from training.prediction import Prediction
 

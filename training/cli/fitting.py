@@ -15,7 +15,7 @@ from training.options import ENGINES, backend_key, json_output, outcomes_file, r
 
 # Stages are imported when they run: Polars and scikit-learn take seconds, and help must work without them.
 if TYPE_CHECKING:
-    from training.data.dataset import Outcomes
+    from training.data.outcomes import Outcomes
     from training.evaluation.spending import Rates
     from training.pipeline import Extraction
 

@@ -8,8 +8,9 @@ import polars as pl
 from scipy.stats import binomtest
 
 from training.arrays import Matrix
-from training.data.dataset import Outcomes, from_frame
+from training.data.dataset import from_frame
 from training.data.faults import is_logged
+from training.data.outcomes import Outcomes
 from training.data.schema import JUDGE, conformed, naming_file
 from training.data.splits import SPLITS, split_of, text_key
 

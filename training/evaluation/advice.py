@@ -13,7 +13,7 @@ from training.certification import sample_size
 from training.certification.betting import MOST, without_loss
 from training.certification.certify import ALPHAS, TARGET, Proofs, loss_target, quality_target
 from training.certification.sequences import SHARE, PolicySequence, Sample, policy_sequences
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.data.splits import LABELLED, split_of
 
 AGREEMENT = LabelSource.AGREEMENT.value

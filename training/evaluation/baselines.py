@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from router.domain import Prompt
 from training.arrays import Fold, Matrix, Vector
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation.learners import (
     SEED,
     Inputs,

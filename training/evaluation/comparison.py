@@ -10,7 +10,7 @@ from tqdm import tqdm
 from training.certification.certify import TARGET
 from training.certification.pooling import family
 from training.certification.rules import choose, losses, price_grid
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation.baselines import baselines
 from training.evaluation.policies import (
     MethodReport,

@@ -11,7 +11,7 @@ from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
 from training.certification.certify import TARGET
 from training.certification.rules import certified_rungs, smallest
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation import metrics, tasks
 from training.evaluation.frontier import FrontierPoint, frontier
 from training.evaluation.policies import (

@@ -8,7 +8,7 @@ import numpy as np
 from router.domain import Certificate
 from training.arrays import Matrix, Rungs, Vector
 from training.certification.rules import TIE, certified_rungs, choose, price_grid
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation import metrics
 from training.evaluation.spending import Interval
 from training.prediction import Prediction

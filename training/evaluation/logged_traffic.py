@@ -9,8 +9,8 @@ import numpy as np
 from router.domain import BudgetLadder, Prompt
 from router.outcomes.rows import Row, prompt_of
 from training.arrays import Rows, Vector
-from training.data.dataset import Outcomes
 from training.data.labels import NO_COMPLETION, NO_TEXT, NOT_CHOSEN, STOPPED, unusable
+from training.data.outcomes import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import identity
 from training.evaluation.off_policy import LoggedAnswers

@@ -16,7 +16,7 @@ from training.arrays import Matrix, Rungs, Vector
 from training.certification.certify import TARGET
 from training.certification.rules import certified_rungs, choose, losses
 from training.certification.sequences import learned_prices
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation import metrics
 from training.evaluation.references import cascade
 from training.evaluation.spending import Interval, Spending

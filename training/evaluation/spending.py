@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from router.domain import Prompt
 from training.arrays import Matrix, Vector
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation import metrics
 
 Tokens = TypeVar("Tokens", float, Vector)

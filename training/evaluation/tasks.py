@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from training.arrays import Matrix, Rungs
 from training.certification.pooling import family
 from training.certification.rules import losses
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation import metrics
 from training.evaluation.policies import auroc
 from training.prediction import Prediction

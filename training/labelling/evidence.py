@@ -16,7 +16,8 @@ from training.arrays import Mask
 from training.certification import free_zeros
 from training.certification.sequences import PolicySequence, Sample, policy_sequences, predicted_losses
 from training.data import answers, dataset
-from training.data.dataset import FEWEST, Outcomes
+from training.data.dataset import FEWEST
+from training.data.outcomes import Outcomes
 from training.data.schema import DatasetError, conformed, naming_file
 from training.data.splits import split_of, text_key
 from training.model import inference

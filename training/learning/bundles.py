@@ -16,7 +16,7 @@ from training.arrays import Rows, Rungs
 from training.certification.betting import DELTA
 from training.certification.certify import ALPHAS, loss_target
 from training.certification.rules import certified_rungs
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation import evaluate
 from training.evaluation.spending import Spending
 from training.export import reissue

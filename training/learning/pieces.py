@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from router.domain import BudgetLadder, LabelSource, Prompt
 from router.learning.evidence import Evidence
 from training.arrays import Mask, Matrix, Rows
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.model.embedding import Embedding
 from training.model.fit import Inputs
 

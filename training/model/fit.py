@@ -23,7 +23,7 @@ from router.bundle import features
 from router.bundle.scored import view
 from router.domain import BudgetLadder, Prompt
 from training.arrays import Fold, Matrix
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.model import calibration, lengths, novelty
 from training.model.calibration import BetaMap
 from training.model.embedding import Embedding, embed

@@ -8,7 +8,7 @@ from router.bundle.manifest import Bundle
 from router.domain import Prompt, ReasoningBudget
 from router.scoring import outputs
 from router.scoring.outputs import Numbers
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.data.schema import DatasetError
 from training.model.embedding import JOINED, featurizer
 from training.model.fit import Inputs

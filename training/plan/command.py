@@ -11,7 +11,7 @@ from rich.console import Console
 from router.cli.strict import FOLDER, Command, NewFile, Number
 from router.routing.policy import LatencyProfile
 from training.data import dataset
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation.spending import Rates, Unit
 from training.model.embedding import static
 from training.options import json_output, outcomes_file, prices, require, save_plot, soft_budgets

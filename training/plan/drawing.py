@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation.metrics import hull
 from training.plan.replay import PlanRow
 

@@ -17,7 +17,7 @@ from router.domain import DEFAULT_MAX_LOSS, Certificate
 from router.routing.policy import LatencyProfile
 from training.arrays import Mask, Matrix, Rungs
 from training.certification.rules import certified_rungs, losses
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.data.schema import DatasetError
 from training.evaluation.metrics import hull_accuracy
 from training.evaluation.spending import Unit

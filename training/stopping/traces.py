@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from router.domain import BudgetLadder, Prompt, ReasoningBudget
 from training.arrays import Mask, Matrix, Rows
-from training.data.dataset import Outcomes, prompts_of
+from training.data.dataset import prompts_of
+from training.data.outcomes import Outcomes
 from training.data.schema import ANSWER_KIND, SCHEMA, DatasetError, naming_file
 from training.data.splits import prompt_id
 

@@ -17,7 +17,7 @@ from training.certification.betting import DELTA, Groups
 from training.certification.certify import ALPHAS, MARGINS, QUALITIES, _absolute, certify, loss_target
 from training.certification.rules import PRICES, TIE, certified_rungs, choose, losses, price_grid, smallest
 from training.certification.sequences import SHARE, THRESHOLDS, Sample, fixed_rungs, learned_prices, predicted_losses
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.prediction import Prediction
 
 SIMULATIONS = 300

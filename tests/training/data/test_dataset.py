@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.dataset import concatenate, from_frame, read, splits, validate
+from training.data.dataset import from_frame, read, splits, validate
+from training.data.outcomes import concatenate
 from training.data.overview import Overview, overview
 from training.data.schema import OPTIONAL, SCHEMA, DatasetError, write
 from training.data.splits import SPLITS, prompt_id, split_of

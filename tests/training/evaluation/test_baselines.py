@@ -11,7 +11,7 @@ from scipy.special import expit
 from router.domain import BudgetLadder, Prompt, ReasoningBudget
 from tests.support.synthetic import asked
 from training.certification.rules import choose
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation.baselines import Predictor, baselines
 from training.evaluation.references import cascade, hindsight, oracle_curve
 from training.model.families import log_loss

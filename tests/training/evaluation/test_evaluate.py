@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from router.domain import Certificate
 from tests.support.synthetic import asked, world
 from training.certification.betting import DELTA
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.evaluation.evaluate import evaluate, gap_closed, oracles
 from training.evaluation.policies import best_fixed, cheapest_cascade, compare, policy, policy_report, reported
 from training.evaluation.spending import Rates, Unit

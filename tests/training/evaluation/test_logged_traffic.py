@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support.synthetic import outcomes_of
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.data.schema import DatasetError
 from training.data.splits import prompt_id, split_of
 from training.evaluation.logged_traffic import LoggedTraffic, read

@@ -18,7 +18,7 @@ from tests.support.synthetic import asked
 from training.arrays import Matrix, Vector
 from training.certification.rules import choose
 from training.data import dataset
-from training.data.dataset import Outcomes
+from training.data.outcomes import Outcomes
 from training.model import inference, lengths
 from training.model.families import PooledLogit
 from training.model.fit import caps

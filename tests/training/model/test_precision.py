@@ -19,7 +19,8 @@ from tests.support.tiny_bert import tiny_bert
 from training import pipeline
 from training.certification.certify import Proofs
 from training.cli import cli
-from training.data.dataset import Outcomes, splits
+from training.data.dataset import splits
+from training.data.outcomes import Outcomes
 from training.export import TOLERANCE, export
 from training.model import embedding, fit
 from training.model.embedding import GRAPHS, Embedding, embed
