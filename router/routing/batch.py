@@ -71,7 +71,8 @@ class Batch:
         """Scores of the requests that need one, in order."""
         pinned = {index for index, turn in self._turns.items() if not turn.needs_score}
         decided, scored = self._decisions.keys() | pinned, dict[int, Scored]()
-        for model in {served.model: served for served, _ in self._routed}.values():
+        # By identity: a bundle that was swapped in meanwhile has the name of the one before, which some still have.
+        for model in {id(served): served for served, _ in self._routed}.values():
             mine = [i for i, (served, _) in enumerate(self._routed) if served is model and i not in decided]
             scored |= zip(mine, await model.scorer.score_batch([self._routed[i][1] for i in mine]), strict=True)
         return dict(sorted(scored.items()))

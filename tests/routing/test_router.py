@@ -153,6 +153,13 @@ async def test_a_batch_mixes_named_cached_and_fresh() -> None:
     ]
 
 
+async def test_a_bundle_that_is_swapped_in_the_middle_of_a_batch_takes_none_of_its_requests_away() -> None:
+    router = router_of()
+    asyncio.get_running_loop().call_soon(router.swap, replace(router.served_model("")))
+    texts = [f"{number} + 1 =" for number in range(500)]  # more than one turn of the event loop
+    assert len(await router.decide_batch([request_of(text) for text in texts])) == len(texts)
+
+
 async def test_an_empty_batch_is_no_work() -> None:
     assert await router_of().decide_batch([]) == []
 
