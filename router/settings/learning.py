@@ -81,7 +81,8 @@ class Learning(Group):
     )
     learn_reports: bool = Field(
         True,
-        description="what callers report bounds what a shorter thought may have lost; false where some report falsely",
+        description="what callers report bounds what a shorter thought may have lost, unless a verifier or people have "
+        "judged it; false where some report falsely",
     )
     learn_tenant_share: float = Field(
         0.5,

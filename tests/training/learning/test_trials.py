@@ -1,18 +1,25 @@
 """Tests of policies where several tenants teach: no one of them decides by itself what all get."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.bundle.features import VERSION
 from router.domain import BudgetLadder, Prompt, ReasoningBudget
+from router.learning.evidence import MODEL, PEOPLE, Evidence
 from training.certification.betting import DELTA
 from training.learning import trials
 from training.learning.pieces import Kind, Pieces
 from training.learning.tenants import KNOWN, LATELY, balanced
+from training.learning.wealth import log_wealth
 
 ALPHA, STREAMS = 0.02, 200
+VERIFIER = "verifier"
 SHORT, TOP = ReasoningBudget("0", 0), ReasoningBudget("default", None)
 KIND = Kind("engine", BudgetLadder((SHORT, TOP)), VERSION, 1)
 
@@ -101,3 +108,41 @@ def test_the_requests_wanted_are_those_of_both_tests() -> None:
     assert wanted is not None and not few.tested[ALPHA].passed
     groups = 300 + round(1.3 * wanted)
     assert passes(mixed(0.75, groups), [0.0] * groups)
+
+
+def told(judge: str, top: float, short: float, reported: float | None) -> Evidence:
+    """A request of which somebody has judged both answers, and its caller the one that was served."""
+    judged = (short, top) if judge else (None, None)
+    inputs = np.zeros(1, np.float32)
+    return Evidence(
+        "d", 0.0, "engine", KIND.ladder, "p", "g", inputs, (0, 100), (False, True), judged, judge, 1, reported
+    )
+
+
+shares = st.floats(0, 1)
+reports = st.none() | shares
+requests = st.tuples(st.booleans(), st.sampled_from(["", VERIFIER, MODEL, PEOPLE]), shares, shares, reports, reports)
+
+
+@given(st.lists(requests, min_size=1, max_size=8))
+def test_reports_of_one_tenant_take_away_no_more_than_what_nobody_else_has_judged(drawn: list[tuple[Any, ...]]) -> None:
+    false, most = [], []
+    for lies, judge, top, short, said, lie in drawn:
+        honest = told(judge, top, short, said)
+        false.append((replace(honest, reported=lie) if lies else honest).losses()[0])
+        most.append(0.0 if lies and judge not in (VERIFIER, PEOPLE) else honest.losses()[0])
+    capital = [log_wealth(np.array([losses]).T, ALPHA) for losses in (false, most)]
+    assert (capital[0] <= capital[1] + 1e-9).all()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.95])
+def test_false_reports_beside_a_verifier_certify_nothing(share: float) -> None:
+    tenants = mixed(share, 2_000)
+    # Of a hundred answers behind the shorter thought six are worse and three are better.
+    verdicts = [(1.0, 0.0) if i % 100 < 6 else (0.0, 1.0) if i % 100 < 9 else (1.0, 1.0) for i in range(2_000)]
+    losses = [
+        told(VERIFIER, top, short, 0.0 if one == "big" else top).losses()[0]
+        for one, (top, short) in zip(tenants, verdicts, strict=True)
+    ]
+    assert np.mean(losses) == pytest.approx(0.03)
+    assert not passes(tenants, losses) and not passes(tenants, losses, tenant_share=1.0)
