@@ -13,6 +13,9 @@ KEY_BYTES = 32
 TENANTS = 1_024
 """Tenants whose part of the hash is remembered."""
 
+COUNTS = 256
+"""Counts whose part of what is hashed is remembered: most prompts are a single turn, and share theirs."""
+
 
 class ScoreKeys:
     """Keys for one model bundle: keyed BLAKE2b of bundle digest, ladder, tenant, and what is scored of a prompt.
@@ -31,7 +34,7 @@ class ScoreKeys:
         """The key of a prompt's score, KEY_BYTES long; its first TENANT_BYTES are the tenant's."""
         owner, begun = self._begun(tenant)
         scored, keyed = view(prompt), begun.copy()
-        keyed.update(_joined([scored.text, repr(scored.counts)]))
+        keyed.update(_joined([scored.text]) + _counts(scored.counts))
         return owner + keyed.digest()
 
     def _begin(self, tenant: str) -> tuple[bytes, blake2b]:
@@ -39,6 +42,11 @@ class ScoreKeys:
         owner = blake2b(tenant.encode(), key=self._secret, digest_size=TENANT_BYTES).digest()
         begun = blake2b(_joined([*self._bundle, tenant]), key=self._secret, digest_size=KEY_BYTES - TENANT_BYTES)
         return owner, begun
+
+
+@lru_cache(COUNTS)
+def _counts(counts: tuple[int, ...]) -> bytes:
+    return _joined([repr(counts)])
 
 
 def _joined(parts: list[str]) -> bytes:

@@ -90,38 +90,28 @@ def scores(outputs: Outputs, known: list[bool], prompts: int, far_beyond: float 
         raise ClassifierError("the graph returned other shapes than for the sample of its bundle")
     quality, means, quantiles, *novelty = outputs
     # As one array: every look at a small one takes a microsecond, whatever it holds.
-    numbers = np.concatenate((quality, means, quantiles.reshape(prompts, -1)), axis=1)
+    numbers = np.concatenate((quality[:, None], means[:, None], quantiles.transpose(0, 2, 1)), axis=1)
     most, unknown = _bounds(tuple(known))
     # NaN lies in no range.
     if not ((numbers >= -ROUNDING) & (numbers <= most) | unknown).all():
         raise ClassifierError(NOT_FINITE)
     beyond = far(novelty, far_beyond)
     are_far = [False] * prompts if beyond is None else beyond.tolist()
-    make = _score if all(known) else partial(_partly_known, known)
-    return [make(row, rungs, is_far) for row, is_far in zip(numbers.tolist(), are_far, strict=True)]
+    make = Score if all(known) else partial(_partly_known, known)
+    return [make(*map(tuple, rows), far=is_far) for rows, is_far in zip(numbers.tolist(), are_far, strict=True)]
 
 
 @lru_cache(16)
 def _bounds(known: tuple[bool, ...]) -> tuple[Numbers, NDArray[np.bool_]]:
-    """The largest figures of a prompt, and which of its figures are unknown: quality, means, then quantiles by rung."""
-    rungs = len(known)
-    most = np.array([1 + ROUNDING] * rungs + [MAX_WIRE_COUNT] * (1 + len(QUANTILES)) * rungs, dtype=np.float32)
-    unknown = ~np.array(known)
-    return most, np.concatenate((np.zeros(rungs, dtype=bool), unknown, unknown.repeat(len(QUANTILES))))
+    """The largest figures of a prompt [columns of a Score, 1], and which are unknown [columns of a Score, rungs]."""
+    forecasts = 1 + len(QUANTILES)
+    most = np.array([1 + ROUNDING, *[MAX_WIRE_COUNT] * forecasts], dtype=np.float32)[:, None]
+    return most, np.array([[False] * len(known), *[[not one for one in known]] * forecasts])
 
 
-def _score(row: list[float], rungs: int, is_far: bool) -> Score:
-    """The score in the figures of a prompt."""
-    first, quantiles = rungs * 2, len(QUANTILES)
-    levels = [tuple(row[first + i :: quantiles]) for i in range(quantiles)]
-    return Score(tuple(row[:rungs]), tuple(row[rungs:first]), *levels, far=is_far)
-
-
-def _partly_known(known: list[bool], row: list[float], rungs: int, is_far: bool) -> Score:
-    """As `_score`, without the forecasts of rungs that are not known."""
-    score = _score(row, rungs, is_far)
+def _partly_known(known: list[bool], quality: tuple[float, ...], *forecasts: tuple[float, ...], far: bool) -> Score:
+    """The score in its columns, without the forecasts of rungs that are not `known`."""
     columns = [
-        tuple(n if is_known else None for n, is_known in zip(column, known, strict=True))
-        for column in (score.mean, score.p50, score.p90, score.p99)
+        tuple(n if is_known else None for n, is_known in zip(column, known, strict=True)) for column in forecasts
     ]
-    return Score(score.quality, *columns, far=is_far)
+    return Score(quality, *columns, far=far)

@@ -39,7 +39,8 @@ class Scorer:
     cache: ScoreCache
     observer: Observer
     seconds: float = SCORE_SECONDS
-    _under_way: dict[bytes, "asyncio.Future[Scored | None]"] = field(init=False, default_factory=dict)
+    _under_way: dict[bytes, "asyncio.Future[dict[bytes, Scored]]"] = field(init=False, default_factory=dict)
+    """What will hold the scores of prompts that are scored at the moment; empty where their caller leaves."""
 
     def __post_init__(self) -> None:
         self._at_once = self.classifier.at_once if isinstance(self.classifier, Immediate) else None
@@ -93,23 +94,23 @@ class Scorer:
         mine = {key: prompt for key, prompt in prompts.items() if key not in theirs}
         scored = await self._lead(mine) if mine else {}
         for key, under_way in theirs.items():
-            awaited = await asyncio.shield(under_way)  # others wait for the same future
+            awaited = (await asyncio.shield(under_way)).get(key)  # others wait for the same future
             scored |= {key: awaited} if awaited is not None else await self._classified({key: prompts[key]})
         return scored
 
     async def _lead(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Scored]:
-        """Score prompts and share the scores with other callers of the same; they get None when this caller leaves."""
-        promised = {key: asyncio.get_running_loop().create_future() for key in prompts}
-        self._under_way.update(promised)
+        """Score prompts and share the scores with other callers of the same; they get none when this caller leaves."""
+        promised = asyncio.get_running_loop().create_future()
+        self._under_way.update(dict.fromkeys(prompts, promised))
         scored: dict[bytes, Scored] = {}
         try:
             fresh = await self._fresh(prompts)
             scored = {key: _fresh_or_fallback(fresh.get(key)) for key in prompts}
             return scored
         finally:  # also when this caller is cancelled: those who wait must get an answer
-            for key, future in promised.items():
+            for key in prompts:
                 del self._under_way[key]
-                future.set_result(scored.get(key))
+            promised.set_result(scored)
 
     async def _fresh(self, prompts: Mapping[bytes, Prompt]) -> dict[bytes, Score]:
         """Scores by key, put into the cache; empty when the classifier failed."""
