@@ -19,7 +19,7 @@ from router import settings
 from router._gen import budget_router_pb2 as pb
 from router._gen import budget_router_pb2_grpc as pb_grpc
 from router.admission.tenants import digest
-from router.bundle import refuted, registry
+from router.bundle import manifest, refuted, registry
 from router.serving import app
 from router.settings import Settings
 from tests.conftest import MODELS, another_bundle
@@ -98,15 +98,19 @@ async def test_a_bundle_is_promoted_under_load_without_a_failed_request(tmp_path
                 await asyncio.sleep(0.1)  # the load must leave room for the promotion, and for other tests
 
         loading = [asyncio.create_task(load(i)) for i in range(4)]
+        served = [manifest.load(MODELS / "pocket-router").version]
+        await until(lambda: versions)
         for bundle in bundles:
-            await admin.PromoteModel(pb.PromoteModelRequest(path=bundle), **bearer(TOKEN))
-            await asyncio.sleep(0.2)
+            promoted = await admin.PromoteModel(pb.PromoteModelRequest(path=bundle), **bearer(TOKEN))
+            served.append(promoted.model_version)
+            await until(lambda: served[-1] in versions)
         back = (await admin.RollbackModel(pb.RollbackModelRequest(), **bearer(TOKEN))).model_version
-        await asyncio.sleep(0.2)
+        before = len(versions)
+        await until(lambda: back in versions[before:])
         stop.set()
         await asyncio.gather(*loading)
-        assert len(set(versions)) == 3
-        assert versions[-1] == back
+        assert list(dict.fromkeys(versions)) == served and len(set(served)) == 3
+        assert back == served[-2] == (await routing.Decide(decide(CHEAP))).decision.model_version
         seen = await refusal(admin.PromoteModel(pb.PromoteModelRequest(path="/nowhere"), **bearer(TOKEN)))
         assert (seen.code, seen.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ArtifactError")
         seen = await refusal(admin.PromoteModel(pb.PromoteModelRequest(), **bearer(TOKEN)))
