@@ -244,12 +244,16 @@ def test_prompts_that_may_have_been_fitted_on_do_not_count(labelled: Path, tmp_p
         ("label", [], "--out FILE or --take FILE"),
         ("label", ["--take", str(OUTCOMES)], "--artifact needs --out"),
         ("label", ["--out", "x", "--by", "user"], "--by needs --take"),
-        ("label", ["--out", "x", "--max-loss", "0.001"], "the strictest target that is tested is 0.005"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(command: str, options: list[str], said: str) -> None:
     result = run(command, OUTCOMES, *options)
     assert result.exit_code == 2 and said in result.stderr
+
+
+def test_a_target_that_is_not_tested_is_refused() -> None:
+    said = refused(run("label", OUTCOMES, "--out", "x", "--max-loss", "0.001"))
+    assert "the strictest target that is tested is 0.005" in said
 
 
 def test_fit_says_what_a_file_without_labels_is_for(outcomes: Path, tmp_path: Path) -> None:
