@@ -119,7 +119,7 @@ class Replica:
         try:
             async with aclosing(events):
                 async for event in events:
-                    if self.doubts or self.breaker.failures:
+                    if self.doubts or self.breaker.failures or self._untrusted:
                         self.succeeded()  # at the first event: a long answer must not keep it on trial
                     yield replace(event, engine=self.name) if isinstance(event, Completion) else event
         except BackendError as error:

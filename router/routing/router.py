@@ -212,7 +212,7 @@ class BudgetRouter:
         try:
             async with self._admission.admitted(request, generation.expected_tokens, generation.patience) as admitted:
                 yield admitted, lesson
-        finally:  # after the last event: the caller waits for nothing that is learned
+        finally:  # it only queues: the caller waits for nothing that is learned
             if lesson is not None:
                 lesson.end(busy=self._admission.busy)
 

@@ -51,13 +51,15 @@ class BudgetRouterServicer:
     async def Generate(self, request: pb.GenerateRequest, call: Call, write: Write) -> bytes:
         """Choose a budget, forward the prompt to the engine, and stream its answer back, but for the completion.
 
-        Returns the completion, on the wire.
+        Returns the completion, on the wire: it leaves with the status, once the generation's place is free again.
         """
         # Only here does the call's deadline bound the budget: the other methods do not wait for any thinking.
         routed = requests.route_request(request, self._limits, call, call.remaining)
         drawn, tools = sampling.sampling(request), await requests.tools(request, self._limits)
         show_checkpoints = request.show_checkpoints
         del request  # a stream lasts for minutes, and images are long
+
+        last = b""
 
         async def send(event: Decision | ServedEvent) -> None:
             await write(responses.event(event))
@@ -68,10 +70,10 @@ class BudgetRouterServicer:
         ):
             async for event in events:
                 if type(event) is Completion:
-                    completion = event
+                    last = responses.event(event)
                 elif show_checkpoints or type(event) is not Checkpoint:
                     await window.take(event)
-        return responses.event(completion)
+        return last
 
     async def ReportOutcome(self, request: pb.ReportOutcomeRequest, call: Call) -> pb.ReportOutcomeResponse:
         """Attach an outcome to an earlier decision."""

@@ -128,6 +128,8 @@ def _settled(used: Sequence[Evidence], now: float) -> Mask:
         # Without tokens no answer behind a cut was seen: the request is under way, or the engine failed.
         if not one.spent_tokens or (judged and not one.judge):
             return False
+        if one.judge not in ("", MODEL) and one.judged[-1] is not None:  # no report changes that
+            return True
         return not reported or one.reported is not None or now - one.at >= REPORT_SECONDS
 
     return np.array([settled(one) for one in used])

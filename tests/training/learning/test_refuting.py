@@ -198,6 +198,8 @@ def test_a_bundle_of_an_operator_is_left_to_the_audit(folder: Path, tmp_path: Pa
         ({"judge": MODEL}, {"judge": MODEL}, True),
         ({"judge": MODEL}, {"judge": MODEL, "spent_tokens": 0}, False),
         ({"judge": MODEL, "reported": 1.0}, {"judge": MODEL}, False),
+        # No report changes what people found, so nobody waits for one.
+        ({"judge": PEOPLE, "reported": 1.0}, {"judge": PEOPLE, "judged": (0.0,) * 5 + (1.0,)}, True),
     ],
 )
 def test_a_loss_counts_once_those_have_spoken_who_usually_do(
