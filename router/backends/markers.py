@@ -152,7 +152,8 @@ class AnswerReader:
         if not self._watching:
             return
         window = self._tail + text
-        at, quotes = self._ends(window), self._quotes(window)
+        # What stands first is there to tell quotes: a marker that begins there was looked at when it was complete.
+        at, quotes = self._ends(window, 1), self._quotes(window)
         if at > 0 and not 0 <= quotes < at:
             self._watching = False
             self.leaked = self._passed - len(self._tail) + at
@@ -165,9 +166,9 @@ class AnswerReader:
         """Where the text speaks of a start marker; -1 where it does not."""
         return text.find(self._markers.start) if self._markers.start else -1
 
-    def _ends(self, text: str) -> int:
-        """Where the first end marker stands that is not quoted; -1 where none does."""
-        at = text.find(self._markers.end)
+    def _ends(self, text: str, first: int = 0) -> int:
+        """Where the first end marker stands, from `first` on, that is not quoted; -1 where none does."""
+        at = text.find(self._markers.end, first)
         while at >= 0 and text[at - 1 : at] and text[at - 1] in QUOTES:
             at = text.find(self._markers.end, at + 1)
         return at
