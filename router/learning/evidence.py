@@ -59,6 +59,11 @@ class Evidence:
     features: str = ""
     tenant: str = ""
 
+    @property
+    def trusted(self) -> bool:
+        """A verifier or people have judged, who may also find the answer behind a shorter thought the better one."""
+        return self.judge not in ("", MODEL)
+
     def losses(self, judge_misses: float = 0.0) -> tuple[float, ...]:
         """The most that each rung may have lost against the answer that was served, by rung.
 

@@ -12,7 +12,7 @@ import numpy as np
 from router.bundle.features import VERSION, WIDTH
 from router.domain import Prompt
 from router.learning import store
-from router.learning.evidence import MODEL, Evidence
+from router.learning.evidence import Evidence
 from router.learning.status import Counts
 from training.arrays import Mask, Matrix, Vector
 from training.learning.pieces import Kind, Pieces
@@ -110,7 +110,7 @@ def _settled_losses(used: Sequence[Evidence], losses: Matrix, now: float) -> Mat
     Where anyone finds shorter thoughts better, so may the verdict on a request that is under way. After a day it is not
     under way any more: the engine failed, and it stays lost.
     """
-    gains = any(one.judge not in ("", MODEL) for one in used)
+    gains = any(one.trusted for one in used)
     waits = np.array([gains and not one.spent_tokens and now - one.at < REPORT_SECONDS for one in used])
     same = np.array([one.same for one in used])
     least = np.where(waits[:, None] & ~same, -1.0, 0.0)
@@ -128,7 +128,7 @@ def _settled(used: Sequence[Evidence], now: float) -> Mask:
         # Without tokens no answer behind a cut was seen: the request is under way, or the engine failed.
         if not one.spent_tokens or (judged and not one.judge):
             return False
-        if one.judge not in ("", MODEL) and one.judged[-1] is not None:  # no report changes that
+        if one.trusted and one.judged[-1] is not None:  # no report changes that
             return True
         return not reported or one.reported is not None or now - one.at >= REPORT_SECONDS
 
