@@ -59,7 +59,7 @@ class Answer:
     headers: Headers
 
 
-class Decider:
+class GatewayDecider:
     """Decides about requests of a gateway.
 
     Args:

@@ -11,7 +11,7 @@ from router._gen import external_processor_pb2 as pb
 from router.admission.identity import Call
 from router.envoy import replies
 from router.envoy.attributes import headers_in
-from router.envoy.decider import Answer, Asked, Decider
+from router.envoy.decider import Answer, Asked, GatewayDecider
 from router.envoy.messages import parsed_message
 from router.envoy.replies import Headers
 from router.rpc.boundary import Exchange
@@ -43,7 +43,7 @@ class ExternalProcessor:
         response_headers: say in the headers of responses what was decided, for which Envoy asks once more.
     """
 
-    def __init__(self, decider: Decider, watcher: "Watcher | None" = None, *, response_headers: bool) -> None:
+    def __init__(self, decider: GatewayDecider, watcher: "Watcher | None" = None, *, response_headers: bool) -> None:
         self._decider = decider
         self._watcher = watcher
         self._response_headers = response_headers

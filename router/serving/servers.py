@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from router.admission import identity
 from router.admission.permits import Places
-from router.envoy.decider import Decider
+from router.envoy.decider import GatewayDecider
 from router.envoy.gateway import Gateway
 from router.envoy.processor import METHOD, SERVICE, ExternalProcessor
 from router.routing.explain import Explainer
@@ -70,7 +70,7 @@ def _beside(wired: Wired) -> Sequence[Foreign]:
         return ()
     watcher = _watcher(wired, gateway) if gateway.responses else None
     expect = None if watcher is None else watcher.expect
-    decider = Decider(wired.router, parts.tenants, parts.limits, gateway, parts.observer, expect)
+    decider = GatewayDecider(wired.router, parts.tenants, parts.limits, gateway, parts.observer, expect)
     processor = ExternalProcessor(decider, watcher, response_headers=gateway.response_headers)
     return (Foreign(SERVICE, {METHOD: processor.process}),)
 

@@ -14,7 +14,7 @@ from router.admission.tenants import Key, Tenant, Tenants, digest
 from router.backends.dialects import DIALECTS
 from router.bundle.manifest import Bundle
 from router.envoy.budget_fields import BudgetFields
-from router.envoy.decider import Decider
+from router.envoy.decider import GatewayDecider
 from router.envoy.gateway import Gateway
 from router.envoy.processor import METHOD, SERVICE, ExternalProcessor
 from router.envoy.watcher import Watcher
@@ -92,7 +92,7 @@ async def asking(
     dialects = dict.fromkeys(engines, DIALECTS[kind])
     watcher = Watcher(router, router._log, tenants, dialects, observer) if watched else None  # type: ignore[arg-type]
     expect = None if watcher is None else watcher.expect
-    decider = Decider(router, tenants, LIMITS, gateway, observer, expect)
+    decider = GatewayDecider(router, tenants, LIMITS, gateway, observer, expect)
     processor = ExternalProcessor(decider, watcher, response_headers=response_headers)
     beside = [Foreign(SERVICE, {METHOD: processor.process})]
     async with serving(router, bundle, tenants=tenants, beside=beside) as service:

@@ -20,7 +20,7 @@ from router.backends.sse import Bounds, EventReader
 from router.backends.stream_state import StreamState
 from router.domain import GenerationRequest, Prompt, ReasoningBudget
 from router.envoy.budget_fields import BudgetFields
-from router.envoy.decider import Decider
+from router.envoy.decider import GatewayDecider
 from router.envoy.gateway import Gateway
 from router.envoy.processor import ExternalProcessor
 from router.envoy.watcher import Watcher
@@ -151,7 +151,7 @@ def _processor() -> ExternalProcessor:
         engines = {MODEL: BudgetFields(MODEL, DIALECTS["vllm"], None)}
         options = Gateway(engines, 60.0, True, "x-tenant", True)
         watcher = Watcher(router, ListLog(), Tenants({}), {MODEL: DIALECTS["vllm"]}, observer)
-        decider = Decider(router, Tenants({}), LIMITS, options, observer, watcher.expect)
+        decider = GatewayDecider(router, Tenants({}), LIMITS, options, observer, watcher.expect)
         _state.update(processor_left=FORGET, processor=ExternalProcessor(decider, watcher, response_headers=True))
     _state["processor_left"] -= 1
     processor: ExternalProcessor = _state["processor"]
