@@ -47,7 +47,7 @@ class ServedModels:
         self.all = [successor if old.model == successor.model else old for old in self.all]
         self.swaps += 1
 
-    def suspend(self, model: str, version: str, why: str = SUSPENDED) -> None:
+    def suspend(self, model: str, version: str, why: str) -> None:
         """Stop believing the certificates of a bundle while it serves: everyone gets the top rung."""
         for served in self.all:
             if (served.model, served.bundle.version) == (model, version):

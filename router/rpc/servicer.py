@@ -58,7 +58,6 @@ class BudgetRouterServicer:
         drawn, tools = sampling.sampling(request), await requests.tools(request, self._limits)
         show_checkpoints = request.show_checkpoints
         del request  # a stream lasts for minutes, and images are long
-
         last = b""
 
         async def send(event: Decision | ServedEvent) -> None:

@@ -111,7 +111,10 @@ async def _metrics(listen: str, workers: Workers, folder: str) -> AsyncIterator[
 
 @contextmanager
 def reserved(listen: str) -> Iterator[str]:
-    """HOST:PORT, the port held for processes that share it. Raises SettingsError where it is not free."""
+    """HOST:PORT, the port held for processes that share it. Raises SettingsError where it is not free.
+
+    A port that a single process has just left can be shared by a second service until the workers of the first listen.
+    """
     # SO_REUSEPORT would share the port with any program of the same user, so first it is bound alone as a check.
     family, address = bindable(listen)
     with socket.socket(family) as held:

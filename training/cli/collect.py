@@ -120,7 +120,7 @@ def collect(
         own = _questions(**options) if options["prompts"] or options["gym"] else []
         # One request of each prompt measures an engine, however many samples are collected.
         recipe = _recipe(options | {"samples": 1}) if options["url"] else None
-        estimating.estimate(options, given, own, recipe, as_json)
+        estimating.show(options, given, own, recipe, as_json)
     else:
         _collect(out, _executor_named(executor, ray_address), options, as_json)
 

@@ -40,7 +40,7 @@ def require_options(out: Path | None, options: dict[str, Any], given: dict[str, 
         raise click.UsageError("--estimate with --url needs --prompts to measure with, or --thought-tokens")
 
 
-def estimate(
+def show(
     options: dict[str, Any], given: dict[str, Any], own: "list[Question]", recipe: "Recipe | None", as_json: bool
 ) -> None:
     """Print what a collection takes.
